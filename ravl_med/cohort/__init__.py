@@ -1,0 +1,1 @@
+"""Films, radiology reports and labels: read, windowed, counted, and set aside with a reason."""

@@ -1,0 +1,354 @@
+"""The one config: a YAML 1.2 file, read into frozen models that forbid unknown keys.
+
+A default stands here and nowhere else. Paths are relative to the config file. The effective
+config, with every default filled in, is written into each run folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ravl_med.errors import ConfigError
+
+__all__ = [
+    "ClassConfig",
+    "CohortConfig",
+    "Config",
+    "DiscoveryConfig",
+    "EvidenceConfig",
+    "GateConfig",
+    "LabelsConfig",
+    "ModelConfig",
+    "QuickstartModelConfig",
+    "RegionsConfig",
+    "ReportConfig",
+    "SyntheticConfig",
+    "TaskConfig",
+    "load_config",
+    "parse_yaml",
+]
+
+Split = Literal["finetune", "validation", "test"]
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None or path.is_absolute() else Path(folder) / path
+
+
+ConfigPath = Annotated[Path, AfterValidator(_resolve)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen part of the config that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SyntheticConfig(Section):
+    """A phantom cohort made by ``ravl-med synthesize`` and kept in the user's cache folder."""
+
+    images: int = Field(3000, ge=40, description="films over all splits")
+    feature: str = Field("generator", description="the planted thing")
+    finding: str = Field("cardiomegaly", description="the finding that it is planted on")
+    strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0 = null")
+    seed: int = Field(0, ge=0)
+    size: int = Field(256, ge=64, description="shorter side of a film in pixels")
+
+
+class CohortConfig(Section):
+    """Where films, radiology reports and labels come from."""
+
+    manifest: ConfigPath | None = Field(None, description="manifest.csv of the user's own cohort")
+    synthetic: SyntheticConfig | None = None
+    split: Split | None = Field(
+        "validation", description="rows of the manifest that are audited; null takes every row"
+    )
+    voi_view: int = Field(0, ge=0, description="which VOI LUT or window of a DICOM film is applied")
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="films with more pixels are set aside before decoding"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.manifest is None) == (self.synthetic is None):
+            raise ValueError("name exactly one of 'manifest' and 'synthetic'")
+        return self
+
+
+class LabelsConfig(Section):
+    """What a blank label cell means."""
+
+    blank: Literal["exclude", "negative"] = Field(
+        "exclude", description="a film with a blank cell is left out, or blank counts as 0"
+    )
+
+
+class ClassConfig(Section):
+    """One class of the zero-shot task."""
+
+    prompts: tuple[str, ...] = Field(min_length=1, description="texts put into the templates")
+    label: dict[str, Literal[0, 1]] | None = Field(
+        None,
+        description="manifest columns and the values that make a film a member; default: the "
+        "column of the class's own name is 1",
+    )
+
+
+class TaskConfig(Section):
+    """A zero-shot task: classes, prompts, templates."""
+
+    name: str = "finding"
+    classes: dict[str, ClassConfig] = Field(min_length=2)
+    templates: tuple[str, ...] = Field(("{}",), min_length=1)
+    temperature: float = Field(0.07, gt=0, description="tau of RaVL's zero-shot softmax")
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Self:
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"template {template!r} must hold the placeholder {{}} once")
+        return self
+
+    def columns(self) -> dict[str, dict[str, int]]:
+        """Map each class to the manifest columns and values that define it."""
+        return {
+            name: dict(entry.label) if entry.label else {name: 1}
+            for name, entry in self.classes.items()
+        }
+
+    def texts(self) -> dict[str, list[str]]:
+        """Map each class to its prompts, verbatim as the text tower reads them."""
+        return {
+            name: [template.format(prompt) for prompt in entry.prompts for template in self.templates]
+            for name, entry in self.classes.items()
+        }
+
+
+class QuickstartModelConfig(Section):
+    """A small open_clip model, fine-tuned on the cohort's fine-tuning split and cached."""
+
+    tower: Literal["resnet", "vit"] = "resnet"
+    image_size: int = Field(96, ge=32, multiple_of=32, description="input side in pixels")
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class ModelConfig(Section):
+    """The vision-language model under audit."""
+
+    path: ConfigPath | None = Field(None, description="folder with open_clip_config.json")
+    quickstart: QuickstartModelConfig | None = None
+    name: str | None = Field(None, description="how the report calls the model")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    batch_size: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.quickstart is None):
+            raise ValueError("name exactly one of 'path' and 'quickstart'")
+        return self
+
+
+class RegionsConfig(Section):
+    """How a film is cut into regions."""
+
+    tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] = Field(
+        (6, 6), description="rows and columns of equal tiles"
+    )
+    min_visible: Share = Field(
+        0.5, description="regions of which the model sees less than this share are left out"
+    )
+
+
+class DiscoveryConfig(Section):
+    """RaVL, Stage 1."""
+
+    clusters_min: int | None = Field(None, ge=2, description="default max(20, 2 C)")
+    clusters_max: int | None = Field(None, ge=2, description="default max(50, 5 C)")
+    clusters_step: int = Field(5, ge=1)
+    sample: int = Field(
+        3000, ge=10, description="regions that k-medoids is fitted on; all are then assigned"
+    )
+    min_influence: Share = Field(0.25, description="clusters with a lower H are dropped")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.clusters_min, self.clusters_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"clusters_min ({low}) must not exceed clusters_max ({high})")
+        return self
+
+    def cluster_range(self, classes: int) -> range:
+        """Return the values of K that are tried for a task of so many classes."""
+        low = self.clusters_min or max(20, 2 * classes)
+        high = max(self.clusters_max or max(50, 5 * classes), low)
+        return range(low, high + 1, self.clusters_step)
+
+
+class EvidenceConfig(Section):
+    """How a candidate becomes a claim."""
+
+    draws: int = Field(10_000, ge=200, description="bootstrap draws of patients")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    min_n: int = Field(10, ge=1, description="films in the smaller arm of a class")
+    max_removals: int = Field(
+        600, ge=1, description="regions of a cluster whose removal effect is measured"
+    )
+    relevance: ConfigPath | None = Field(
+        None, description="where each finding shows; default: the chest table of the package"
+    )
+    sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
+    shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
+    seed: int = Field(0, ge=0)
+
+
+class GateConfig(Section):
+    """Thresholds that decide the verdict, fixed before the run."""
+
+    max_gap: Share = Field(0.10, description="unweighted gap in accuracy that is still tolerated")
+    min_films: int = Field(20, ge=1, description="films a class needs to be audited")
+    max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
+    min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
+
+
+class ReportConfig(Section):
+    """What the pages show."""
+
+    title: str = "Audit of a vision-language model"
+    regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
+
+
+class Config(Section):
+    """One whole audit."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    cohort: CohortConfig
+    labels: LabelsConfig = LabelsConfig()
+    task: TaskConfig
+    model: ModelConfig
+    regions: RegionsConfig = RegionsConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    gate: GateConfig = GateConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def parse_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file into plain Python values.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not text, or is not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
+            "configs/."
+        ) from None
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise ConfigError(
+            f"config {path.name!r}: cannot be read as text ({type(error).__name__})."
+        ) from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a config file and apply ``section.key=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file; relative paths inside it are resolved against its folder.
+    overrides : tuple of str
+        Each ``section.key=value``; the value is read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        With one line a problem, each naming the key, what was given and the nearest known key.
+    """
+    data = parse_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"config {path.name!r}: expected a mapping of sections, got "
+            f"{'nothing' if data is None else type(data).__name__}."
+        )
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return Config.model_validate(data, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        lines = [_explain(issue) for issue in error.errors()]
+        raise ConfigError("\n".join(f"config {path.name!r}: {line}" for line in lines)) from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {override!r}: expected section.key=value.")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from None
+    target = data
+    for part in parts[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section.")
+    target[parts[-1]] = value
+
+
+def _explain(issue: Any) -> str:
+    """Turn one pydantic error into: where, what, got, cure."""
+    where = ".".join(str(part) for part in issue["loc"]) or "config"
+    if issue["type"] == "extra_forbidden":
+        known = _known_keys(issue["loc"][:-1])
+        near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+        return f"unknown key {where!r}. {hint}"
+    message = issue["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if issue["type"] in ("missing", "value_error"):
+        return f"{where}: {message}."
+    return f"{where}: {message}; got {issue['input']!r}."
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields at a place of the config, walking through mappings of sections."""
+    model: Any = Config
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[str(part)].annotation
+            for inner in getattr(model, "__args__", ()):
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    model = inner
+    return list(model.model_fields) if isinstance(model, type) else []

@@ -1,0 +1,1 @@
+"""RaVL, Stage 1: feature clusters, performance gap, influence, ranking."""

@@ -1,0 +1,1 @@
+"""Vision-language models: opened offline, embedding films, regions and texts in one space."""

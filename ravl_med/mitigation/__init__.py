@@ -1,0 +1,1 @@
+"""Fine-tuning: the trainer, which also makes the quickstart model."""

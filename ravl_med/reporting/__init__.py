@@ -1,0 +1,1 @@
+"""The audit on paper and as data: figures, PDF, JSON."""
