@@ -135,7 +135,9 @@ class TaskConfig(Section):
     def texts(self) -> dict[str, list[str]]:
         """Map each class to its prompts, verbatim as the text tower reads them."""
         return {
-            name: [template.format(prompt) for prompt in entry.prompts for template in self.templates]
+            name: [
+                template.format(prompt) for prompt in entry.prompts for template in self.templates
+            ]
             for name, entry in self.classes.items()
         }
 
@@ -213,9 +215,7 @@ class EvidenceConfig(Section):
     max_removals: int = Field(
         600, ge=1, description="regions of a cluster whose removal effect is measured"
     )
-    relevance: ConfigPath | None = Field(
-        None, description="where each finding shows; default: the chest table of the package"
-    )
+    relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
     shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
     seed: int = Field(0, ge=0)
@@ -247,7 +247,7 @@ class Config(Section):
     model: ModelConfig
     regions: RegionsConfig = RegionsConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
-    evidence: EvidenceConfig = EvidenceConfig()
+    evidence: EvidenceConfig
     gate: GateConfig = GateConfig()
     report: ReportConfig = ReportConfig()
 

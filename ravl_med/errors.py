@@ -3,7 +3,7 @@
     RavlMedError                  exit code 4
     ├── ConfigError               exit code 2   a config file, a flag or a value in it
     ├── DataError                 exit code 3   a manifest, a film, a report, a label
-    │   └── ImageError            exit code 3   one film that cannot be read; the cohort sets it aside
+    │   └── ImageError            exit code 3   one film; the cohort sets it aside
     └── ModelError                exit code 2   a checkpoint that is not one, or does not fit
 
 A message says what, where, got, allowed and cure. It never carries a patient's name, ID, UID,

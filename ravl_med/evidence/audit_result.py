@@ -47,7 +47,7 @@ class Removal:
     """Removal effect of the regions of a cluster.
 
     The effect is the margin of the raised class (its logit minus the largest other logit) before,
-    minus after the region is filled from its surroundings. Positive: the region spoke for the class.
+    minus after the region is filled from its surroundings. Positive: the region speaks for it.
 
     Attributes
     ----------

@@ -1,0 +1,305 @@
+"""The manifest: a CSV with one row a film, read into a `Cohort`.
+
+Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``report`` or
+``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated),
+and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer`` and ``split`` (``finetune``,
+``validation`` or ``test``). Paths are relative to the manifest. Rows are counted as a spreadsheet
+shows them: the header is row 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ravl_med.cohort.radiology_report import read_radiology_report
+from ravl_med.errors import ConfigError, DataError
+
+__all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest"]
+
+ATTRIBUTES = ("view", "sex", "age", "site", "manufacturer")
+_SPLITS = ("finetune", "validation", "test")
+_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFilm:
+    """A film that was set aside: manifest row, short reason code, one line for the user."""
+
+    row: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """Films with their patients, radiology reports, labels and acquisition attributes.
+
+    Attributes
+    ----------
+    name : str - how messages call it: the manifest's file name
+    rows : ndarray of shape (N,), int64 - row of the manifest
+    paths : tuple of Path, length N - never printed
+    patients : ndarray of shape (N,), int64 - patient number, 0 .. P - 1
+    radiology_reports : tuple of str, length N - blank where there is none
+    labels : ndarray of shape (N,), int64 - class of each film; -1 without a task
+    classes : tuple of str, length C
+    attributes : mapping of str to tuple of str, length N - blank where not stated
+    listed : int - rows of the manifest
+    left_out : mapping of str to int - rows that the split or the task does not take, by reason
+    rejected : tuple of RejectedFilm - films that could not be read
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    paths: tuple[Path, ...]
+    patients: NDArray[np.int64]
+    radiology_reports: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]]
+    listed: int
+    left_out: Mapping[str, int]
+    rejected: tuple[RejectedFilm, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def keep(self, index: NDArray[np.int64], rejected: Sequence[RejectedFilm] = ()) -> Cohort:
+        """Return the cohort with only the films at `index`, and more rejected ones noted."""
+        _, patients = np.unique(self.patients[index], return_inverse=True)
+        return replace(
+            self,
+            rows=self.rows[index],
+            paths=tuple(self.paths[i] for i in index),
+            patients=patients.astype(np.int64),
+            radiology_reports=tuple(self.radiology_reports[i] for i in index),
+            labels=self.labels[index],
+            attributes={k: tuple(v[i] for i in index) for k, v in self.attributes.items()},
+            rejected=(*self.rejected, *rejected),
+        )
+
+
+def read_manifest(
+    path: Path,
+    *,
+    split: str | None,
+    columns: Mapping[str, Mapping[str, int]] | None = None,
+    blank: str = "exclude",
+) -> Cohort:
+    """Read a manifest into a cohort; no image is opened.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file.
+    split : str or None
+        Rows of this split; None, or a manifest without the column, takes every row.
+    columns : mapping of class to (finding column to value), optional
+        The task. A film belongs to the class whose columns all hold the given values; films that
+        fit no class or several, and films with -1 or (unless `blank` is "negative") a blank in
+        one of the columns, are left out and counted. None: no task, all rows, labels -1.
+    blank : {"exclude", "negative"}
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, or the task names a column that the manifest lacks.
+    DataError
+        It is not a CSV, is empty, lacks a required column, or holds a value that is not allowed.
+    """
+    table = _read_csv(path)
+    name = path.name
+    _require(table, ("image", "patient"), name)
+    if columns is not None:
+        _require_findings(table, columns, name)
+    rejected: list[RejectedFilm] = []
+    left_out: Counter[str] = Counter()
+    taken = _take_split(table, split, name, left_out)
+    labels = np.full(len(table), -1, dtype=np.int64)
+    if columns is not None:
+        labels, reasons = _class_labels(table, columns, blank, name)
+        left_out.update(reasons[i] for i in np.flatnonzero(taken & (labels < 0)))
+        taken &= labels >= 0
+    taken &= _usable_rows(table, taken, name, rejected)
+    reports = _reports(table, path, taken, name, rejected)
+    index = np.flatnonzero(taken)
+    _, patients = np.unique(table["patient"].to_numpy(dtype=str)[index], return_inverse=True)
+    return Cohort(
+        name=name,
+        rows=index + 2,
+        paths=tuple(path.parent / table["image"].iloc[i].strip() for i in index),
+        patients=patients.astype(np.int64),
+        radiology_reports=tuple(reports[i] for i in index),
+        labels=labels[index],
+        classes=tuple(columns or ()),
+        attributes={
+            column: tuple(table[column].iloc[i].strip() for i in index)
+            for column in ATTRIBUTES
+            if column in table
+        },
+        listed=len(table),
+        left_out=dict(left_out),
+        rejected=tuple(rejected),
+    )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    name = path.name
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"cohort.manifest: {name!r} does not exist. Paths are relative to the config file."
+        ) from None
+    except pd.errors.EmptyDataError:
+        raise DataError(
+            f"{name}: the file is empty; expected a header and one row a film."
+        ) from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise DataError(
+            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
+        ) from None
+    table.columns = [str(column).strip() for column in table.columns]
+    if table.empty:
+        raise DataError(f"{name}: no rows below the header; expected one row a film.")
+    return table
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    for column in columns:
+        if column not in table:
+            raise DataError(
+                f"{name}: column {column!r} is missing; got {', '.join(table.columns)}. Add it."
+            )
+
+
+def _require_findings(
+    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
+) -> None:
+    for label, cells in columns.items():
+        for column in cells:
+            if column not in table:
+                near = difflib.get_close_matches(column, list(table.columns), n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(
+                    f"task.classes.{label}: {name} has no column {column!r}; got "
+                    f"{', '.join(table.columns)}.{hint}"
+                )
+
+
+def _take_split(
+    table: pd.DataFrame, split: str | None, name: str, left_out: Counter[str]
+) -> NDArray[np.bool_]:
+    taken = np.ones(len(table), dtype=np.bool_)
+    if "split" not in table:
+        return taken
+    cells = table["split"].str.strip().to_numpy(dtype=str)
+    for i in np.flatnonzero(~np.isin(cells, (*_SPLITS, ""))):
+        raise DataError(
+            f"{name} row {i + 2}: split is {cells[i]!r}; expected one of {', '.join(_SPLITS)}."
+        )
+    if split is not None:
+        taken = cells == split
+        left_out["other split"] = int((~taken).sum())
+        if not taken.any():
+            raise DataError(
+                f"{name}: no row has split {split!r}; got {', '.join(sorted(set(cells)))}. Set "
+                "cohort.split, or null to take every row."
+            )
+    return taken
+
+
+def _class_labels(
+    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], blank: str, name: str
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Class of each row, and for rows with -1 the reason why it has none."""
+    used = sorted({column for cells in columns.values() for column in cells})
+    values: dict[str, list[int | None]] = {}
+    for column in used:
+        cells = table[column].str.strip()
+        for i in np.flatnonzero(~cells.isin(list(_LABELS)).to_numpy()):
+            raise DataError(
+                f"{name} row {i + 2}: {column} is {cells.iloc[i][:20]!r}; expected 1, 0, -1 or "
+                "blank."
+            )
+        values[column] = [_LABELS[cell] for cell in cells]
+    labels = np.full(len(table), -1, dtype=np.int64)
+    reasons = [""] * len(table)
+    for i in range(len(table)):
+        row = {column: values[column][i] for column in used}
+        if blank == "negative":
+            row = {column: 0 if value is None else value for column, value in row.items()}
+        if any(value is None for value in row.values()):
+            reasons[i] = "blank label"
+        elif -1 in row.values():
+            reasons[i] = "uncertain label"
+        else:
+            fits = [
+                c
+                for c, cells in enumerate(columns.values())
+                if all(row[column] == value for column, value in cells.items())
+            ]
+            if len(fits) == 1:
+                labels[i] = fits[0]
+            else:
+                reasons[i] = "no class" if not fits else "several classes"
+    return labels, reasons
+
+
+def _usable_rows(
+    table: pd.DataFrame, taken: NDArray[np.bool_], name: str, rejected: list[RejectedFilm]
+) -> NDArray[np.bool_]:
+    """Rows with an image and a patient, each image once."""
+    usable = np.ones(len(table), dtype=np.bool_)
+    images = table["image"].str.strip().to_numpy(dtype=str)
+    patients = table["patient"].str.strip().to_numpy(dtype=str)
+    seen: set[str] = set()
+    for i in np.flatnonzero(taken):
+        reason = message = ""
+        if not images[i]:
+            reason, message = "no_image", "image is blank; expected a path. Fill it in."
+        elif not patients[i]:
+            reason = "no_patient"
+            message = "patient is blank; expected any stable code, since patients are resampled."
+        elif images[i] in seen:
+            reason, message = "listed_twice", "the image stands in an earlier row. Remove one."
+        if reason:
+            usable[i] = False
+            rejected.append(RejectedFilm(int(i) + 2, reason, f"{name} row {i + 2}: {message}"))
+        seen.add(images[i])
+    return usable
+
+
+def _reports(
+    table: pd.DataFrame,
+    path: Path,
+    taken: NDArray[np.bool_],
+    name: str,
+    rejected: list[RejectedFilm],
+) -> list[str]:
+    """Report text of each taken row; a report file that cannot be read sets the row aside."""
+    texts = [""] * len(table)
+    if "report" in table:
+        for i in np.flatnonzero(taken):
+            texts[i] = table["report"].iloc[i].strip()
+    if "report_path" in table:
+        for i in np.flatnonzero(taken):
+            cell = table["report_path"].iloc[i].strip()
+            if texts[i] or not cell:
+                continue
+            try:
+                texts[i] = read_radiology_report(path.parent / cell)
+            except DataError as error:
+                taken[i] = False
+                rejected.append(
+                    RejectedFilm(int(i) + 2, "report_unreadable", f"{name} row {i + 2}: {error}")
+                )
+    return texts

@@ -1,0 +1,84 @@
+"""NIfTI images: a film kept as NIfTI, or a CT volume turned into a frontal projection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.errors import ImageError
+
+__all__ = ["read_nifti"]
+
+
+def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np.float32], str]:
+    """Read a NIfTI file as one film.
+
+    The data are turned to RAS by the affine. A single slice is shown as it is; a volume is averaged
+    from front to back, which is what a radiograph of parallel rays shows. The patient's left is at
+    the right of the picture, the head (or the front of an axial slice) at its top. Intensities run
+    from the 0.5th to the 99.5th percentile.
+
+    Parameters
+    ----------
+    path : Path
+    max_pixels : int
+        Voxels above which the file is refused before its data are read.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W), float32
+        0 to 1, rows and columns of the film that is shown, not of the stored array.
+    applied : str
+
+    Raises
+    ------
+    ImageError
+        With a reason code: ``too_large``, ``bad_geometry``, ``undecodable``.
+    """
+    try:
+        image = nib.load(path)
+        shape = tuple(int(n) for n in image.shape)
+        _check(shape, max_pixels)
+        volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
+        turned = _to_ras(volume, np.asarray(image.affine))
+    except ImageError:
+        raise
+    except Exception as error:  # nibabel raises many types on hostile headers
+        raise ImageError(
+            "undecodable", f"the NIfTI file cannot be read ({type(error).__name__})."
+        ) from None
+    if not np.isfinite(turned).all():
+        raise ImageError("undecodable", "the NIfTI data hold NaN or infinity.")
+    axis = int(np.argmin(turned.shape)) if 1 in turned.shape else 1
+    applied = "single slice" if turned.shape[axis] == 1 else "projection from front to back"
+    film = turned.mean(axis=axis).T[::-1]  # rows from head to foot, or from front to back
+    if axis != 0:
+        film = film[:, ::-1]  # columns from the patient's right to the left
+    return _scale(film), applied
+
+
+def _check(shape: tuple[int, ...], max_pixels: int) -> None:
+    if int(np.prod(shape)) > max_pixels:
+        raise ImageError(
+            "too_large", f"{shape} voxels; expected at most {max_pixels} (cohort.max_pixels)."
+        )
+    if len(shape) < 2 or any(n != 1 for n in shape[3:]) or min(shape, default=0) < 1:
+        raise ImageError("bad_geometry", f"shape is {shape}; expected 2 or 3 dimensions.")
+
+
+def _to_ras(volume: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
+    from monai.data import MetaTensor
+    from monai.transforms import Orientation
+
+    turned = Orientation("RAS", labels=None)(MetaTensor(volume[None], affine=affine))
+    return np.asarray(turned[0])
+
+
+def _scale(film: NDArray[np.float32]) -> NDArray[np.float32]:
+    from monai.transforms import ScaleIntensityRangePercentiles
+
+    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+    return np.ascontiguousarray(scale(np.ascontiguousarray(film)), dtype=np.float32)

@@ -1,0 +1,36 @@
+"""Radiology reports: the text that goes with a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ravl_med.errors import DataError
+
+__all__ = ["read_radiology_report"]
+
+_MAX_BYTES = 1_000_000
+
+
+def read_radiology_report(path: Path) -> str:
+    """Read a report kept as a text file.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8 text, at most 1 MB.
+
+    Raises
+    ------
+    DataError
+        The file is missing, too large or not text. The message does not name the file.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError("report_path: the file is over 1 MB; expected the text of one report.")
+        return path.read_text(encoding="utf-8-sig").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError("report_path: no such file. Paths are relative to the manifest.") from None
+    except UnicodeDecodeError:
+        raise DataError("report_path: not UTF-8 text. Convert the file.") from None
+    except OSError as error:
+        raise DataError(f"report_path: cannot be read ({type(error).__name__}).") from None

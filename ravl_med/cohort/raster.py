@@ -1,0 +1,59 @@
+"""PNG and JPEG films."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ravl_med.errors import ImageError
+
+__all__ = ["read_raster"]
+
+
+def read_raster(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np.float32], str]:
+    """Read one PNG or JPEG film as grayscale; colour is averaged by luma, alpha is dropped.
+
+    Parameters
+    ----------
+    path : Path
+    max_pixels : int
+        Width x height above which the film is refused before decoding.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W), float32
+        0 to 1 of the full range of the stored depth (8 or 16 bit), stored matrix.
+    applied : str
+
+    Raises
+    ------
+    ImageError
+        With a reason code: ``too_large``, ``undecodable``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(path, formats=("PNG", "JPEG"))
+        with image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    "too_large",
+                    f"{image.height} x {image.width} pixels; expected at most {max_pixels} "
+                    "(cohort.max_pixels).",
+                )
+            if image.mode.startswith("I"):
+                values = np.asarray(image).astype(np.float32)
+                return np.clip(values / 65535.0, 0.0, 1.0).astype(np.float32), "16-bit"
+            mode = image.mode
+            gray = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
+            return gray / np.float32(255.0), "8-bit" if mode == "L" else f"8-bit from {mode}"
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise ImageError("undecodable", "not a PNG or JPEG image.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(
+            "undecodable", f"the image cannot be decoded ({type(error).__name__}); truncated?"
+        ) from None

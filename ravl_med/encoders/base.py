@@ -1,0 +1,93 @@
+"""What every model looks like to the rest of the tool: the `Encoder` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ravl_med.regions.geometry import InputGeometry, ResizeMode
+
+__all__ = ["Encoder", "EncoderInfo", "pick_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What a report says of a model.
+
+    Attributes
+    ----------
+    architecture : str - towers in words
+    digest : str - SHA-256 of weights and config
+    image_size : int - side of the square input in pixels
+    resize_mode : {"shortest", "longest", "squash"}
+    mean, std : tuple of float, length 3 - normalisation of the input
+    region_pooling : str - how regions are embedded
+    embedding_size : int - D
+    parameters : int
+    """
+
+    architecture: str
+    digest: str
+    image_size: int
+    resize_mode: ResizeMode
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    region_pooling: str
+    embedding_size: int
+    parameters: int
+
+
+class Encoder(Protocol):
+    """A vision-language model with one space for images, regions and texts.
+
+    All embeddings have unit norm. The model is in evaluation mode and no gradient is kept.
+    """
+
+    info: EncoderInfo
+    device: torch.device
+
+    def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
+        """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
+        ...
+
+    def geometry(self, height: int, width: int) -> InputGeometry:
+        """Return the path of boxes from a stored film of that size to the input."""
+        ...
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embed inputs (B, 3, S, S) as (B, D)."""
+        ...
+
+    def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed inputs (B, 3, S, S) and their regions.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, 3, S, S)
+        boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
+
+        Returns
+        -------
+        images : Tensor of shape (B, D)
+        regions : Tensor of shape (sum of r_i, D)
+        """
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as (T, D)."""
+        ...
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")

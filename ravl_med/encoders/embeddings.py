@@ -1,0 +1,149 @@
+"""Embeddings of a cohort: films are read, cut into regions, preprocessed and encoded in batches.
+
+One pass over the films; no film stays in memory longer than its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import Film
+from ravl_med.cohort.manifest import RejectedFilm
+from ravl_med.encoders.base import Encoder
+from ravl_med.errors import ModelError
+
+__all__ = ["Embeddings", "embed_films"]
+
+ProposeRegions = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Image and region embeddings with the regions they belong to.
+
+    Attributes
+    ----------
+    films : ndarray of shape (N,), int64 - position in the cohort of each film that was read
+    digests : tuple of str, length N - SHA-256 of the pixels
+    applied : tuple of str, length N - how stored values became pixels
+    sizes : ndarray of shape (N, 2), int64 - height and width of the stored matrix
+    image : ndarray of shape (N, D), float32 - unit norm
+    region : ndarray of shape (R, D), float32 - unit norm
+    region_image : ndarray of shape (R,), int64 - 0 .. N - 1, ascending
+    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, half-open
+    region_number : ndarray of shape (R,), int64 - position in what was proposed for the film
+    unseen : int - regions left out because the model does not see them
+    rejected : tuple of RejectedFilm
+    """
+
+    films: NDArray[np.int64]
+    digests: tuple[str, ...]
+    applied: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    image: NDArray[np.float32]
+    region: NDArray[np.float32]
+    region_image: NDArray[np.int64]
+    region_boxes: NDArray[np.float32]
+    region_number: NDArray[np.int64]
+    unseen: int
+    rejected: tuple[RejectedFilm, ...]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Films that wait to be encoded together."""
+
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    boxes: list[torch.Tensor] = field(default_factory=list)
+
+
+def embed_films(
+    encoder: Encoder,
+    films: Iterable[Film | RejectedFilm],
+    propose: ProposeRegions,
+    *,
+    min_visible: float,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Embeddings:
+    """Embed films and their regions.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    films : iterable of Film or RejectedFilm - in cohort order
+    propose : callable - height and width to boxes (r, 4), xyxy in stored pixels
+    min_visible : float - regions of which the model sees a smaller share are left out
+    batch_size : int - films encoded at once
+    progress : callable - called with the number of films passed so far
+
+    Raises
+    ------
+    ModelError
+        An embedding is not finite.
+    """
+    kept: list[tuple[int, str, str, int, int]] = []
+    rejected: list[RejectedFilm] = []
+    images: list[NDArray[np.float32]] = []
+    regions: list[NDArray[np.float32]] = []
+    boxes: list[NDArray[np.float32]] = []
+    numbers: list[NDArray[np.int64]] = []
+    unseen = 0
+    batch = _Batch()
+    for done, film in enumerate(films, start=1):
+        progress(done)
+        if isinstance(film, RejectedFilm):
+            rejected.append(film)
+            continue
+        height, width = film.pixels.shape
+        geometry = encoder.geometry(height, width)
+        proposed = propose(height, width)
+        visible = np.flatnonzero(geometry.visible_share(proposed) >= min_visible)
+        unseen += len(proposed) - len(visible)
+        kept.append((film.index, film.digest, film.applied, height, width))
+        boxes.append(proposed[visible])
+        numbers.append(visible)
+        batch.inputs.append(encoder.preprocess(film.pixels))
+        batch.boxes.append(torch.from_numpy(geometry.to_input(proposed[visible])))
+        if len(batch.inputs) == batch_size:
+            _encode(encoder, batch, images, regions)
+            batch = _Batch()
+    if batch.inputs:
+        _encode(encoder, batch, images, regions)
+    size = encoder.info.embedding_size
+    counts = [len(part) for part in boxes]
+    return Embeddings(
+        films=np.array([row[0] for row in kept], dtype=np.int64),
+        digests=tuple(row[1] for row in kept),
+        applied=tuple(row[2] for row in kept),
+        sizes=np.array([row[3:] for row in kept], dtype=np.int64).reshape(-1, 2),
+        image=np.concatenate(images) if images else np.empty((0, size), np.float32),
+        region=np.concatenate(regions) if regions else np.empty((0, size), np.float32),
+        region_image=np.repeat(np.arange(len(kept), dtype=np.int64), counts),
+        region_boxes=np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32),
+        region_number=np.concatenate(numbers) if numbers else np.empty(0, np.int64),
+        unseen=unseen,
+        rejected=tuple(rejected),
+    )
+
+
+def _encode(
+    encoder: Encoder,
+    batch: _Batch,
+    images: list[NDArray[np.float32]],
+    regions: list[NDArray[np.float32]],
+) -> None:
+    image, region = encoder.encode_regions(torch.stack(batch.inputs), batch.boxes)
+    for name, part, store in (("image", image, images), ("region", region, regions)):
+        values = part.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"model: {name} embeddings hold NaN or infinity; expected finite numbers. Check "
+                "the weights, and the precision on this device."
+            )
+        store.append(values)

@@ -1,0 +1,147 @@
+"""Region embeddings in the space of the text, tower by tower.
+
+CLIP ResNets: RoIAlign on the map before the last stage, then the last stage and the attention pool
+for each region; the region that is the whole image gives the image embedding itself. ViTs: one
+extra class token a region, which attends to itself and to the patches of its region, and which
+nothing attends to; the token of the whole image equals the class token. Any other image tower:
+each region is cut out, resized to the input and encoded as an image.
+
+References
+----------
+Varma et al., RaVL, NeurIPS 2024, section 3.1 (RoIAlign, then the encoder's own pooling).
+He et al., Mask R-CNN, ICCV 2017 (RoIAlign).
+Ding, Wang, Tu, "Open-Vocabulary Universal Image Segmentation with MaskCLIP", ICML 2023 (mask
+class tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import roi_align
+
+__all__ = ["pool_crops", "pool_resnet_regions", "pool_vit_regions", "region_pooling_of"]
+
+_REGIONS_AT_ONCE = 512
+
+Pooling = Callable[[nn.Module, Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
+
+
+def region_pooling_of(visual: nn.Module) -> tuple[str, Pooling]:
+    """Return the name and the function of the region pooling that fits an image tower."""
+    if isinstance(visual, ModifiedResNet):
+        return (
+            "RoIAlign before the last stage, then last stage and attention pool",
+            pool_resnet_regions,
+        )
+    if isinstance(visual, VisionTransformer) and visual.pool_type == "tok" and not visual.attn_pool:
+        return "one class token a region, attending to its patches", pool_vit_regions
+    return "crops, each encoded as an image", pool_crops
+
+
+def pool_resnet_regions(
+    visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embed images and regions with a CLIP ResNet.
+
+    Parameters
+    ----------
+    visual : ModifiedResNet
+    images : Tensor of shape (B, 3, S, S)
+    boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
+
+    Returns
+    -------
+    images : Tensor of shape (B, D), not normalised
+    regions : Tensor of shape (sum of r_i, D), not normalised
+    """
+    assert isinstance(visual, ModifiedResNet)
+    features = visual.layer3(visual.layer2(visual.layer1(visual.stem(images))))
+    whole = visual.attnpool(visual.layer4(features))
+    side = int(features.shape[-1])
+    scale = side / images.shape[-1]
+    index = torch.cat(
+        [torch.full((len(part), 1), float(i), device=images.device) for i, part in enumerate(boxes)]
+    )
+    rois = torch.cat([index, torch.cat(list(boxes)).to(images.device)], dim=1)
+    pooled = [
+        visual.attnpool(
+            visual.layer4(roi_align(features, part, (side, side), scale, 0, aligned=True))
+        )
+        for part in rois.split(_REGIONS_AT_ONCE)
+    ]
+    return whole, torch.cat(pooled)
+
+
+def pool_vit_regions(
+    visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embed images and regions with a ViT that pools by its class token.
+
+    Attention of a region's token to a patch is weighted by the share of the patch that lies in
+    the region; patches outside get none.
+
+    Parameters and returns as in `pool_resnet_regions`.
+    """
+    assert isinstance(visual, VisionTransformer)
+    tokens = visual._embeds(images)  # (B, 1 + P, W), class token first
+    batch, length, _ = tokens.shape
+    counts = [len(part) for part in boxes]
+    most = max(counts)
+    queries = tokens[:, :1].expand(-1, most, -1)
+    mask = torch.full((batch, length + most, length + most), float("-inf"), device=images.device)
+    mask[:, :length, :length] = 0.0
+    rows = torch.arange(most, device=images.device) + length
+    mask[:, rows, rows] = 0.0
+    grid_h, grid_w = visual.grid_size
+    for i, part in enumerate(boxes):
+        share = _patch_shares(part.to(images), int(images.shape[-1]), grid_h, grid_w)
+        mask[i, length : length + len(part), 1:length] = share.log()
+    heads = visual.transformer.resblocks[0].attn.num_heads
+    mixed = visual.transformer(
+        torch.cat([tokens, queries], dim=1), attn_mask=mask.repeat_interleave(heads, dim=0)
+    )
+    pooled = visual.ln_post(torch.cat([mixed[:, :1], mixed[:, length:]], dim=1))
+    if visual.proj is not None:
+        pooled = pooled @ visual.proj
+    regions = torch.cat([pooled[i, 1 : 1 + n] for i, n in enumerate(counts)])
+    return pooled[:, 0], regions
+
+
+def _patch_shares(boxes: Tensor, size: int, grid_h: int, grid_w: int) -> Tensor:
+    """Share of each patch that lies inside each box, shape (r, grid_h * grid_w)."""
+    edges_x = torch.linspace(0, size, grid_w + 1, device=boxes.device)
+    edges_y = torch.linspace(0, size, grid_h + 1, device=boxes.device)
+    in_x = (
+        torch.minimum(boxes[:, 2:3], edges_x[1:]) - torch.maximum(boxes[:, 0:1], edges_x[:-1])
+    ).clamp(min=0) / (size / grid_w)
+    in_y = (
+        torch.minimum(boxes[:, 3:4], edges_y[1:]) - torch.maximum(boxes[:, 1:2], edges_y[:-1])
+    ).clamp(min=0) / (size / grid_h)
+    return (in_y[:, :, None] * in_x[:, None, :]).flatten(1)
+
+
+def pool_crops(visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Embed images and, one by one, the crops of their regions resized to the input.
+
+    Parameters and returns as in `pool_resnet_regions`. Costs one forward pass a region.
+    """
+    size = int(images.shape[-1])
+    whole = visual(images)
+    pooled = []
+    for image, part in zip(images, boxes, strict=True):
+        crops = []
+        for x0, y0, x1, y1 in part.tolist():
+            left, top = int(x0), int(y0)
+            right, bottom = max(round(x1), left + 1), max(round(y1), top + 1)
+            crop = image[None, :, top:bottom, left:right]
+            crops.append(
+                functional.interpolate(crop, (size, size), mode="bilinear", align_corners=False)
+            )
+        pooled.append(visual(torch.cat(crops)))
+    return whole, torch.cat(pooled)
