@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ravl_med.cohort.phantom_anatomy import Body, Chest, draw_chest, lung_outline
+from ravl_med.cohort.phantom_anatomy import Chest, draw_chest
+from ravl_med.cohort.phantom_body import Body, lung_outline
 from ravl_med.cohort.phantom_canvas import Canvas, Floats, Pose
 from ravl_med.cohort.phantom_devices import Device, draw_devices
 
@@ -153,8 +154,8 @@ def _pose(rng: np.random.Generator, size: int, anteroposterior: bool) -> Canvas:
     loose = 1.6 if anteroposterior else 1.0
     pose = Pose(
         x=float(np.clip(rng.normal(0.0, 0.022 * loose), -0.08, 0.08)),
-        y=float(np.clip(rng.normal(0.03, 0.025 * loose), -0.06, 0.12)),
-        scale=float(np.clip(rng.normal(1.03 if anteroposterior else 1.0, 0.025), 0.93, 1.09)),
+        y=float(np.clip(rng.normal(0.05, 0.025 * loose), -0.06, 0.12)),
+        scale=float(np.clip(rng.normal(1.12 if anteroposterior else 1.09, 0.03), 1.0, 1.2)),
         tilt=float(np.clip(rng.normal(0.0, 0.016 * loose), -0.07, 0.07)),
         turn=float(np.clip(rng.normal(0.0, 0.035 * loose), -0.14, 0.14)),
     )
@@ -244,26 +245,24 @@ def _attenuation(
 ) -> Floats:
     """Add up the line integrals; 1 is soft tissue of a mean chest's depth."""
     deep = canvas.enlarge(gaussian_filter(canvas.shrink(chest.lung), 3.5))
-    thick_heart = canvas.enlarge(gaussian_filter(canvas.shrink(chest.heart), 3.0))
-    air = chest.lung * (0.52 + 0.40 * deep)
-    air *= 1 - chest.heart * (0.52 + 0.46 * thick_heart)
-    air *= 1 - 0.80 * chest.mediastinum
-    texture = rng.standard_normal(deep.shape, dtype=np.float32)
-    texture = gaussian_filter(texture, canvas.unit * 0.010, truncate=2.0)
-    air *= 1 + texture * np.float32(0.020 * canvas.unit * 0.035)
+    thick_heart = canvas.enlarge(gaussian_filter(canvas.shrink(chest.heart), 4.0))
+    air = chest.lung * (0.50 + 0.38 * deep)
+    air *= 1 - chest.heart * (0.50 + 0.42 * thick_heart)
+    air *= 1 - np.float32(0.80) * chest.mediastinum
+    air *= 1 + np.float32(0.045) * canvas.grain(rng, 0.9, fine=True)
     lungs = air.copy()
     if disease.air is not None:
         air *= disease.air
-    air += 0.26 * chest.trachea * (1 - chest.lung * 0.6)
-    air += 0.34 * chest.gas * chest.abdomen
+    air += np.float32(0.32) * chest.airway * (1 - np.float32(0.6) * chest.lung)
     vessels = chest.vessels * lungs
     if disease.vessels is not None:
         vessels *= disease.vessels
-    total = chest.thickness * (1 - np.float32(0.78) * air)
-    total += np.float32(0.235) * vessels
-    total += np.float32(0.145 * body.bone) * chest.bones
-    total += np.float32(0.23 * body.bone) * chest.shoulder
-    total += np.float32(0.10) * chest.heart
+    total = chest.thickness * (1 - np.float32(0.76) * air)
+    total *= 1 + np.float32(0.012) * canvas.grain(rng, 2.0)
+    total += np.float32(0.22) * vessels
+    total += np.float32(0.165 * body.bone) * chest.bones * (0.38 + 0.62 * deep)
+    total += np.float32(0.17 * body.bone) * chest.shoulder
+    total += np.float32(0.05) * np.maximum(chest.heart, chest.mediastinum * (1 - chest.abdomen))
     if disease.extra is not None:
         total += disease.extra
     return np.asarray(total * chest.silhouette, dtype=np.float32)

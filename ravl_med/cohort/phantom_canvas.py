@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
 
 __all__ = ["Canvas", "Floats", "Layer", "Pose", "curve", "text_extent"]
 
@@ -100,13 +101,23 @@ class Layer:
 
     def polygon(self, points: NDArray[np.float64], value: int = 255) -> None:
         """Fill a polygon of shape (n, 2), film pixels."""
-        self._draw.polygon((points * OVERSAMPLING).ravel().tolist(), fill=value)
+        self.polygons(points[None], value)
 
     def line(self, points: NDArray[np.float64], thickness: float, value: int = 255) -> None:
         """Draw a polyline of shape (n, 2) with a thickness in film pixels."""
+        self.lines(points[None], thickness, value)
+
+    def polygons(self, shapes: NDArray[np.float64], value: int = 255) -> None:
+        """Fill polygons of shape (p, n, 2), film pixels."""
+        for flat in (shapes * OVERSAMPLING).reshape(len(shapes), -1).tolist():
+            self._draw.polygon(flat, fill=value)
+
+    def lines(self, paths: NDArray[np.float64], thickness: float, value: int = 255) -> None:
+        """Draw polylines of shape (p, n, 2) with one thickness in film pixels."""
         stroke = max(1, round(thickness * OVERSAMPLING))
-        joint = "curve" if stroke > 3 else None
-        self._draw.line((points * OVERSAMPLING).ravel().tolist(), value, stroke, joint)
+        joint = "curve" if stroke > 4 else None
+        for flat in (paths * OVERSAMPLING).reshape(len(paths), -1).tolist():
+            self._draw.line(flat, value, stroke, joint)
 
     def disc(self, centre: NDArray[np.float64], radius: float, value: int = 255) -> None:
         """Fill a disc; centre of shape (2,) and radius in film pixels."""
@@ -198,6 +209,12 @@ class Canvas:
         x = (cos * col)[None, :] + (sin * row)[:, None]
         y = (cos * row)[:, None] - (sin * col)[None, :]
         return x.astype(np.float32), y.astype(np.float32)
+
+    def grain(self, rng: np.random.Generator, blur: float, *, fine: bool = False) -> Floats:
+        """Smooth random field of unit deviation, (H, W); blur in points of the lattice."""
+        h, w = (2 * n if fine else n for n in self._lattice_shape)
+        field = gaussian_filter(rng.standard_normal((h, w), dtype=np.float32), blur, truncate=2.5)
+        return self.enlarge(field / field.std())
 
     def shrink(self, field: Floats) -> Floats:
         """Average a film of shape (H, W) down to the lattice."""

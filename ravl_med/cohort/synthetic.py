@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ravl_med.cohort.phantom import FINDINGS, LABELS, Phantom, render_phantom
-from ravl_med.cohort.phantom_anatomy import draw_body
+from ravl_med.cohort.phantom_body import draw_body
 from ravl_med.cohort.phantom_devices import FEATURES
 from ravl_med.cohort.synthetic_dicom import MAKERS, write_dicom
 from ravl_med.cohort.synthetic_plan import (

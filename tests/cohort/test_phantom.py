@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ravl_med.cohort.phantom import FINDINGS, LABELS, Phantom, render_phantom
-from ravl_med.cohort.phantom_anatomy import draw_body
+from ravl_med.cohort.phantom_body import draw_body
 from ravl_med.cohort.phantom_devices import BASE_RATE, FEATURES
 
 KINDS = {
