@@ -183,7 +183,7 @@ def _effusion(
         edge = np.stack([side * u, top], -1)
         rim = np.array([(side * 0.95, 1.5), (0.0, 1.5)])
         sheet.polygon(canvas.place(np.concatenate([edge, rim])))
-    fluid = gaussian_filter(sheet.array(), canvas.pixels(rng.uniform(0.012, 0.03)), truncate=2.5)
+    fluid = sheet.soft(canvas.pixels(rng.uniform(0.012, 0.03)))
     lung = chest.lung > 0.5
     density = np.float32(rng.uniform(0.72, 0.92))
     return _Disease(air=1 - density * fluid, mask=(fluid > 0.5) & lung)
@@ -194,7 +194,7 @@ def _pneumothorax(
 ) -> _Disease:
     """Air between lung and wall: a dark crescent without vessels behind a thin pleural line."""
     side = int(rng.choice([-1, 1]))
-    depth = rng.uniform(0.05, 0.17)
+    depth = rng.uniform(0.035, 0.16)
     fall = np.linspace(1.0, rng.uniform(0.05, 0.6), 9)
     outline = lung_outline(body, side, depth * fall, breath)
     whole, rest, line = canvas.layer(), canvas.layer(), canvas.layer()
@@ -226,7 +226,7 @@ def _consolidation(
     field = 1.05 - distance + 0.30 * rough / rough.std() + 0.14 * fine / fine.std()
     patch = canvas.enlarge(np.clip(field * 1.25, 0, 1).astype(np.float32))
     patch = np.clip(patch, 0, 1) * chest.lung
-    density = np.float32(rng.uniform(0.42, 0.78))
+    density = np.float32(rng.uniform(0.36, 0.74))
     mask = patch > 0.4
     return _Disease(air=1 - density * patch, vessels=1 - np.float32(0.8) * patch, mask=mask)
 
@@ -249,7 +249,7 @@ def _attenuation(
     air = chest.lung * (0.50 + 0.38 * deep)
     air *= 1 - chest.heart * (0.50 + 0.42 * thick_heart)
     air *= 1 - np.float32(0.80) * chest.mediastinum
-    air *= 1 + np.float32(0.045) * canvas.grain(rng, 0.9, fine=True)
+    air *= 1 + np.float32(0.032) * canvas.grain(rng, 0.9, fine=True)
     lungs = air.copy()
     if disease.air is not None:
         air *= disease.air

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from ravl_med.cohort.phantom_body import (
     Body,
@@ -106,7 +105,7 @@ def _draw_airway(canvas: Canvas, body: Body, breath: float) -> Floats:
         x, drop = 0.10 * body.gas * wavy * np.cos(t), 0.052 * body.gas * wavy * np.sin(t)
         middle = 0.30 + 0.1 * body.heart_share
         sheet.polygon(canvas.place(np.stack([middle + x, y + drop + 0.3 * x**2], axis=-1)), 235)
-    return gaussian_filter(sheet.array(), canvas.unit * 0.010, truncate=2.5)
+    return sheet.soft(canvas.unit * 0.010)
 
 
 def _thickness(canvas: Canvas, body: Body) -> Floats:
@@ -166,7 +165,7 @@ def draw_chest(canvas: Canvas, body: Body, *, anteroposterior: bool, breath: flo
     return Chest(
         silhouette=skin.array(),
         lung=lungs.array(),
-        heart=gaussian_filter(cardiac.array(), canvas.unit * 0.008, truncate=2.5),
+        heart=cardiac.soft(canvas.unit * 0.008),
         mediastinum=centre.array(),
         abdomen=below.array(),
         spine=spine,

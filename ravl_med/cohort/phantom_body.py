@@ -92,7 +92,7 @@ def draw_body(seed: tuple[int, ...], *, female: bool, age: int, enlarged: bool) 
     age : int
         Years.
     enlarged : bool
-        Whether the heart is enlarged (cardiothoracic ratio 0.53 to 0.67, else 0.39 to 0.49).
+        Whether the heart is enlarged (cardiothoracic ratio 0.51 to 0.66, else 0.39 to 0.505).
 
     Returns
     -------
@@ -101,7 +101,7 @@ def draw_body(seed: tuple[int, ...], *, female: bool, age: int, enlarged: bool) 
     """
     rng = np.random.default_rng([*seed, 1])
     fat = float(np.clip(rng.beta(2.2, 2.6), 0.05, 0.95))
-    lo, mode, hi = (0.525, 0.585, 0.67) if enlarged else (0.385, 0.445, 0.495)
+    lo, mode, hi = (0.51, 0.575, 0.66) if enlarged else (0.39, 0.445, 0.505)
     right = rng.uniform(0.29, 0.39)
     return Body(
         width=(0.95 if female else 1.0) * rng.normal(1.0, 0.035),

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 
 __all__ = ["Canvas", "Floats", "Layer", "Pose", "curve", "text_extent"]
@@ -115,7 +115,7 @@ class Layer:
     def lines(self, paths: NDArray[np.float64], thickness: float, value: int = 255) -> None:
         """Draw polylines of shape (p, n, 2) with one thickness in film pixels."""
         stroke = max(1, round(thickness * OVERSAMPLING))
-        joint = "curve" if stroke > 4 else None
+        joint = "curve" if stroke > 6 and paths.shape[1] > 2 else None
         for flat in (paths * OVERSAMPLING).reshape(len(paths), -1).tolist():
             self._draw.line(flat, value, stroke, joint)
 
@@ -141,6 +141,13 @@ class Layer:
         """Average down to the film; shape (H, W), float32 in [0, 1]."""
         small = self._image.reduce(OVERSAMPLING)
         return np.multiply(np.asarray(small), np.float32(1 / 255), dtype=np.float32)
+
+    def soft(self, blur: float) -> Floats:
+        """Average down and blur by a deviation in film pixels; (H, W), float32 in [0, 1]."""
+        half = self._image.reduce(2 * OVERSAMPLING).filter(ImageFilter.GaussianBlur(blur / 2))
+        height, width = self._shape
+        full = half.resize((width, height), Image.Resampling.BICUBIC)
+        return np.multiply(np.asarray(full), np.float32(1 / 255), dtype=np.float32)
 
 
 @lru_cache(maxsize=64)

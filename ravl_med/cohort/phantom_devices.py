@@ -124,10 +124,10 @@ def _draw_generator(canvas: Canvas, rng: np.random.Generator) -> list[Device]:
     can.polygon(on_can(header), 110)
     for row in (-0.90, -0.74)[: rng.integers(1, 3)]:
         can.line(on_can([(-0.60, row), (0.35, row)]), canvas.pixels(half * 0.11), 190)
-    can.polygon(on_can(shell), 225)
-    can.polygon(on_can(shell * 0.88 + (0, 0.015)), 205)
-    can.polygon(on_can([(-0.72, 0.12), (0.70, 0.12), (0.52, 0.80), (-0.52, 0.80)]), 255)
-    can.polygon(on_can([(-0.5, -0.42), (0.15, -0.42), (0.15, -0.05), (-0.5, -0.05)]), 240)
+    can.polygon(on_can(shell), 210)
+    can.polygon(on_can(shell * 0.88 + (0, 0.015)), 140)
+    can.polygon(on_can([(-0.72, 0.12), (0.70, 0.12), (0.52, 0.80), (-0.52, 0.80)]), 240)
+    can.polygon(on_can([(-0.5, -0.42), (0.15, -0.42), (0.15, -0.05), (-0.5, -0.05)]), 185)
 
     plug = pocket + half * np.array([-0.62 * cos + 0.86 * sin, -0.62 * sin - 0.86 * cos])
     vein = [plug, plug - np.array([0.04, 0.03]), (0.33, -0.60), (0.22, -0.595), (0.08, -0.525)]
@@ -143,14 +143,14 @@ def _draw_generator(canvas: Canvas, rng: np.random.Generator) -> list[Device]:
         paths.append(curve([plug, *loop, pocket + half * np.array([0.9, -0.4])], 6))
     for path in paths:
         lead.line(canvas.place(path, 0.2), canvas.pixels(0.0095), 210)
-    for path in paths[: 1 + (len(paths) > 1 and rng.random() < 2)]:
+    for path in paths[:2]:
         for a, b in ((-2, None), (-7, -4)):
             lead.line(canvas.place(path[a:b], 0.2), canvas.pixels(0.016), 255)
     all_paths = canvas.place(np.concatenate(paths), 0.2)
     margin = canvas.pixels(0.03) + 2
     return [
         _device("lead", lead, 0.55, [_window(all_paths, margin)]),
-        _device("generator", can, 1.05, [_window(on_can(shell * 1.4), margin)]),
+        _device("generator", can, 0.82, [_window(on_can(shell * 1.4), margin)]),
     ]
 
 

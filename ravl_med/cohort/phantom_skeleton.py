@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from ravl_med.cohort.phantom_body import RIB_PITCH, RIB_TOP, Body, rib_lines
 from ravl_med.cohort.phantom_canvas import Canvas, Floats, Layer, curve
@@ -104,7 +103,7 @@ def draw_shoulders(canvas: Canvas, body: Body, *, anteroposterior: bool) -> Floa
         blade.line(canvas.place(shaft * scale), canvas.pixels(0.13), 135)
         head = canvas.place(np.array([(1.0, -0.66)]) * scale)[0]
         blade.disc(head, canvas.pixels(0.112), 150)
-    soft = gaussian_filter(blade.array(), canvas.unit * 0.010, truncate=2.0)
+    soft = blade.soft(canvas.unit * 0.010)
     return girdle.array() + soft
 
 
