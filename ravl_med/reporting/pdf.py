@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from reportlab.platypus import Flowable, KeepTogether, PageBreak, Table
+from reportlab.platypus import Flowable, KeepTogether, Table
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult, SpuriousCorrelation
@@ -26,36 +26,22 @@ from ravl_med.reporting.figures import (
     correlation_pictures,
     shown_correlations,
 )
+from ravl_med.reporting.pdf_cohort import cohort_page, performance_page
 from ravl_med.reporting.pdf_correlation import correlation_page, page_key
-from ravl_med.reporting.pdf_shapes import (
-    PRESENT,
-    Dot,
-    FilmFlowable,
-    VerdictBanner,
-    dot_axis,
-    dot_row,
-)
-from ravl_med.reporting.pdf_style import (
-    INK,
-    WIDTH,
-    Document,
-    Heading,
-    block,
-    columns,
-    gap,
-    paragraph,
-    table,
-)
+from ravl_med.reporting.pdf_method import method_page, reproducibility_page, threshold_table
+from ravl_med.reporting.pdf_shapes import FilmFlowable, VerdictBanner
+from ravl_med.reporting.pdf_style import WIDTH, Document, Heading, columns, gap, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
-    certainty_sentence,
+    KIND_WORDS,
     class_name,
     correlation_sentence,
-    listing,
+    gap_words,
+    number,
     percent,
     plural,
     printable,
-    printable_block,
+    signed,
     spread,
 )
 
@@ -63,9 +49,8 @@ __all__ = ["ReportDetails", "write_pdf"]
 
 _REASONS_SHOWN = 8
 _LEARNED_SHOWN = 3
-_ROWS_SHOWN = 20
-_VALUES_SHOWN = 12
-_TEXTS_SHOWN = 40
+_ROWS_SHOWN = 40
+_PICTURE = 0.34  # of the width of the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +99,20 @@ def write_pdf(
 
     def story(pages: dict[str, int]) -> list[Flowable]:
         made = _verdict_page(result, details, shown, pages)
-        made += _cohort_page(result)
-        made += _performance_page(result)
-        made += _search_page(result, details, len(shown))
+        made += cohort_page(result)
+        made += performance_page(result)
+        made += _search_page(result, details, pages)
         for entry, pictures in shown:
             made += correlation_page(result, entry, pictures)
-        return made + _method_page(details) + _reproducibility_page(details)
+        made += method_page(details.thresholds)
+        return made + reproducibility_page(
+            {
+                "Digests": details.digests,
+                "Seeds": {name: str(seed) for name, seed in details.seeds.items()},
+                "Versions": details.versions,
+            },
+            details.config_yaml,
+        )
 
     path.write_bytes(Document.render(story, result.name, result.title, __version__))
 
@@ -151,11 +144,18 @@ def _verdict_page(
         story += text
     else:
         picture = _first_film(result, *pictured)
-        story.append(columns(text, picture, 0.66))
+        story.append(columns(text, picture, 1 - _PICTURE))
     story += [
+        *_certainty(result, [entry for entry, _ in counting]),
         paragraph("What next", "h2"),
         paragraph(_next_step(result)),
         KeepTogether([paragraph("Key facts", "h2"), _key_facts(result, details)]),
+        gap(6),
+        paragraph(
+            "This report is about a model, not about a patient. It is no diagnosis and no clinical "
+            "validation.",
+            "muted",
+        ),
     ]
     return story
 
@@ -169,10 +169,10 @@ def _subtitle(result: AuditResult, details: ReportDetails) -> str:
 def _learned(
     result: AuditResult, counting: list[SpuriousCorrelation], pages: dict[str, int]
 ) -> list[Flowable]:
-    """Say what the model learned, and how sure that is."""
+    """Say what the model learned, a sentence for each correlation that counts."""
     classes = result.task.classes
     total = sum(entry.counts for entry in result.correlations)
-    story: list[Flowable] = [paragraph("What the model learned", "h2")]
+    story: list[Flowable] = [gap(8), paragraph("What the model learned", "h2")]
     if not total:
         story.append(paragraph(_nothing_learned(result)))
         return story
@@ -182,9 +182,39 @@ def _learned(
         story.append(paragraph(correlation_sentence(entry, classes)[:-1] + f"{where}."))
     if total > _LEARNED_SHOWN:
         story.append(paragraph(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
-    story.append(paragraph("How sure", "h2"))
-    story += [paragraph(certainty_sentence(e, classes)) for e in counting[:_LEARNED_SHOWN]]
     return story
+
+
+def _certainty(result: AuditResult, counting: list[SpuriousCorrelation]) -> list[Flowable]:
+    """Say how sure that is: gaps and removal effect of what counts, with intervals."""
+    if not counting:
+        return []
+    classes = result.task.classes
+    rows = [("", "Raised class, gap in points", "Most lowered class", "Removal effect, logits")]
+    for entry in counting[:_LEARNED_SHOWN]:
+        cluster = entry.cluster
+        rows.append(
+            (
+                f"Correlation {entry.rank}",
+                gap_words(entry, cluster.raised_class, classes),
+                gap_words(entry, cluster.lowered_classes[0], classes)
+                if cluster.lowered_classes
+                else DASH,
+                f"{signed(entry.removal.mean, 2)} ({spread(entry.removal.interval, 2, scale=1.0)})",
+            )
+        )
+    side = (WIDTH - 68 - 112) / 2
+    note = (
+        "In brackets: interval by patient, corrected for the number of clusters. Removal effect: "
+        "how far the margin of the raised class falls when the region is filled from its "
+        "surroundings."
+    )
+    return [
+        paragraph("How sure", "h2"),
+        table(rows, [68, side, side, 112]),
+        gap(3),
+        paragraph(note, "muted"),
+    ]
 
 
 def _nothing_learned(result: AuditResult) -> str:
@@ -207,7 +237,7 @@ def _first_film(
     role = "counted" if entry.counts else "candidate, not counted"
     return [
         gap(12),
-        FilmFlowable(first.picture, 0.31 * WIDTH, 170, 1.4),
+        FilmFlowable(first.picture, _PICTURE * WIDTH, 170, 1.4),
         gap(2),
         paragraph(
             f"Correlation {entry.rank} ({role}): film {printable(first.image_id, 20)}, feature of "
@@ -258,125 +288,9 @@ def _key_facts(result: AuditResult, details: ReportDetails) -> Table:
     return table(facts, [70, WIDTH / 2 - 70, 70, WIDTH / 2 - 70], header=False)
 
 
-def _cohort_page(result: AuditResult) -> list[Flowable]:
-    return [
-        PageBreak(),
-        Heading("Model and cohort", "cohort"),
-        paragraph("Model", "h2"),
-        _model_table(result),
-        paragraph("Prompts, verbatim as the text tower reads them", "h2"),
-        _prompt_table(result),
-        paragraph("From the list to the audit", "h2"),
-        _flow_table(result),
-        *_rejected_rows(result),
-        KeepTogether([paragraph("Audited films", "h2"), _composition_table(result)]),
-    ]
-
-
-def _model_table(result: AuditResult) -> Table:
-    model = result.model
-    facts = [
-        ("Name", model.name),
-        ("Architecture", model.architecture),
-        ("Digest", model.digest),
-        ("Parameters", f"{model.parameters:,}"),
-        ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
-        ("Region pooling", model.region_pooling),
-        ("Zero-shot temperature", f"{result.task.temperature:g}"),
-    ]
-    return table(facts, [110, WIDTH - 110], header=False)
-
-
-def _prompt_table(result: AuditResult) -> Table:
-    rows = [("Class", "Texts")]
-    for index, name in enumerate(result.task.classes):
-        texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
-        shown = listing(texts[:_TEXTS_SHOWN], _TEXTS_SHOWN)
-        if len(texts) > _TEXTS_SHOWN:
-            shown += f", and {len(texts) - _TEXTS_SHOWN} more"
-        rows.append((class_name(result.task.classes, index), shown or DASH))
-    return table(rows, [110, WIDTH - 110], limit=1500)
-
-
-def _flow_table(result: AuditResult) -> Table:
-    cohort = result.cohort
-    rows = [("Step", "Reason", "Rows"), ("Listed in the manifest", "", f"{cohort.listed:,}")]
-    rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
-    rows += [
-        ("Rejected, not readable", code, f"−{count:,}") for code, count in cohort.rejected.items()
-    ]
-    if not cohort.left_out:
-        rows.append(("Left out", "none", "0"))
-    if not cohort.rejected:
-        rows.append(("Rejected", "none", "0"))
-    patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
-    rows.append(("Audited", patients, f"{cohort.images:,}"))
-    return table(rows, [140, WIDTH - 210, 70], right=(2,))
-
-
-def _rejected_rows(result: AuditResult) -> list[Flowable]:
-    rows = result.cohort.rejected_rows
-    if not rows:
-        return []
-    named = [f"row {row} ({printable(code, 40)})" for row, code, _ in rows]
-    return [gap(3), paragraph(f"Rejected: {listing(named, _ROWS_SHOWN)}.", "muted", 2000)]
-
-
-def _composition_table(result: AuditResult) -> Table:
-    cohort = result.cohort
-    rows = [("Attribute", "Films")]
-    groups = {"class": cohort.images_by_class, **cohort.attributes}
-    for name, counts in groups.items():
-        values = [f"{printable(value, 40) or DASH} {count:,}" for value, count in counts.items()]
-        rows.append((name, listing(values, _VALUES_SHOWN if name != "class" else 60) or DASH))
-    rows.append(("radiology report", f"{cohort.radiology_reports:,} films with a text"))
-    return table(rows, [110, WIDTH - 110], limit=1500)
-
-
-def _performance_page(result: AuditResult) -> list[Flowable]:
-    accuracy, classes = result.accuracy, result.task.classes
-    plot = 170.0
-    rows: list[list[str | Flowable | list[Flowable]]] = [
-        ["Class", "Films", "Accuracy", "Interval, %", "Predicted", dot_axis(plot)]
-    ]
-    for c, value in enumerate(accuracy.by_class):
-        interval = accuracy.by_class_interval[c]
-        rows.append(
-            [
-                class_name(classes, c),
-                f"{accuracy.images_by_class[c]:,}",
-                percent(value, 1),
-                spread(interval, 1, sign=False),
-                percent(accuracy.predicted_share[c], 1),
-                dot_row([Dot(value, interval, PRESENT, True)], plot),
-            ]
-        )
-    rows.append(
-        [
-            "All classes",
-            f"{accuracy.images:,}",
-            percent(accuracy.overall, 1),
-            spread(accuracy.overall_interval, 1, sign=False),
-            DASH,
-            dot_row([Dot(accuracy.overall, accuracy.overall_interval, INK, True)], plot),
-        ]
-    )
-    widths = [WIDTH - 44 - 52 - 82 - 56 - plot - 8, 44, 52, 82, 56, plot + 8]
-    return [
-        PageBreak(),
-        Heading("Performance", "performance"),
-        paragraph(
-            f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
-            f"{percent(accuracy.overall, 1)} (interval "
-            f"{spread(accuracy.overall_interval, 1, sign=False)} %). "
-            "“Predicted” is the share of all films that the model gives to a class.",
-            "lead",
-        ),
-        table(rows, widths, right=(1, 2, 4)),
-    ]
-
-
-def _search_page(result: AuditResult, details: ReportDetails, shown: int) -> list[Flowable]:
+def _search_page(
+    result: AuditResult, details: ReportDetails, pages: dict[str, int]
+) -> list[Flowable]:
     """Say what was looked for and what came of it, also where that is nothing."""
     found, search = result.correlations, result.discovery
     story: list[Flowable] = [gap(22), Heading("Search for shortcuts", "search")]
@@ -398,19 +312,46 @@ def _search_page(result: AuditResult, details: ReportDetails, shown: int) -> lis
     counting = sum(entry.counts for entry in found)
     story.append(
         paragraph(
-            f"{plural(len(found), 'correlation')}, of which {counting} passed every rule of "
-            "evidence and counted for the verdict."
+            f"They make {plural(len(found), 'correlation')}, of which {counting} passed every rule "
+            "of evidence and counted for the verdict."
         )
     )
-    if len(found) > shown:
-        rest = len(found) - shown
+    rest = len(found) - CORRELATIONS_SHOWN
+    if rest > 0:
         story.append(
             paragraph(
-                f"The following pages show {CORRELATIONS_SHOWN}: those that count first, then by "
-                f"rank, and {rest} more {'was' if rest == 1 else 'were'} found but not shown."
+                f"{CORRELATIONS_SHOWN} of them have a page of their own, those that count first, "
+                f"and {rest} more {'has' if rest == 1 else 'have'} none."
             )
         )
-    return story
+    return [*story, gap(4), _correlation_list(result, pages)]
+
+
+def _correlation_list(result: AuditResult, pages: dict[str, int]) -> Table:
+    """Every correlation in a row: what it does, how strong, whether it counts, and where."""
+    rows = [("No.", "Raises", "Lowers most", "G", "H", "Removal effect", "Outcome", "Page")]
+    classes = result.task.classes
+    for entry in result.correlations[:_ROWS_SHOWN]:
+        cluster, page = entry.cluster, pages.get(page_key(entry))
+        rows.append(
+            (
+                str(entry.rank),
+                class_name(classes, cluster.raised_class),
+                class_name(classes, cluster.lowered_classes[0])
+                if cluster.lowered_classes
+                else DASH,
+                number(cluster.performance_gap, 2),
+                number(cluster.influence, 2),
+                signed(entry.removal.mean, 2),
+                KIND_WORDS[entry.kind] if entry.counts else "not counted",
+                str(page) if page else DASH,
+            )
+        )
+    rest = len(result.correlations) - _ROWS_SHOWN
+    if rest > 0:
+        rows.append(("…", f"and {rest} more", "", "", "", "", "", ""))
+    names = (WIDTH - 26 - 36 - 36 - 56 - 80 - 34) / 2
+    return table(rows, [26, names, names, 36, 36, 56, 80, 34], right=(3, 4, 5, 7))
 
 
 def _nothing_found(details: ReportDetails) -> list[Flowable]:
@@ -424,69 +365,8 @@ def _nothing_found(details: ReportDetails) -> list[Flowable]:
         ),
     ]
     if details.thresholds:
-        story += [paragraph("Thresholds, fixed before the run", "h2"), _thresholds(details)]
+        story += [
+            paragraph("Thresholds, fixed before the run", "h2"),
+            threshold_table(details.thresholds),
+        ]
     return story
-
-
-def _thresholds(details: ReportDetails) -> Table:
-    return table(list(details.thresholds.items()), [WIDTH - 130, 130], header=False)
-
-
-_METHOD = (
-    "Each film is cut into regions. The model's own image tower embeds every region, and regions "
-    "that look alike to the model are grouped into clusters. For each cluster and class the "
-    "zero-shot accuracy on films with a region of the cluster is compared with the accuracy on "
-    "films without one; G sums these gaps over classes, weighted by how evenly the films are "
-    "split. H is the share of mistakes in which the region that speaks loudest for the wrong "
-    "answer belongs to the cluster. Clusters with low H, or without both a raised and a lowered "
-    "class, are dropped. This is the discovery stage of RaVL (Varma, Delbrouck, Chen, Chaudhari, "
-    "Langlotz, NeurIPS 2024, arXiv 2411.04097).",
-    "A gap is an association: the feature and the accuracy go together, whatever the cause. The "
-    "removal effect is an intervention: the region is filled from its surroundings, and the drop "
-    "in the margin of the raised class (its logit minus the largest other logit) is measured. "
-    "Where that effect lies, in the anatomy of the finding or elsewhere, separates a plausible "
-    "sign from a shortcut; this needs a radiologist's eye in the end.",
-    "Intervals come from a bootstrap that draws patients, not films, and are widened by "
-    "Bonferroni for the number of clusters that were tested. Thresholds were fixed before the "
-    "run.",
-)
-
-_LIMITATIONS = (
-    "This report is about a model on one set of films. It is no diagnosis and no clinical "
-    "validation.",
-    "Clusters are chosen and tested on the same films; intervals do not take that choice into "
-    "account beyond the Bonferroni correction.",
-    "Only features that fit into regions, and that appear in enough films, can be found. A feature "
-    "that every film carries shows no gap.",
-    "Filling a region can itself look unusual to the model. A region next to the cause can carry "
-    "part of its effect, since the model sees beyond the edge of a region.",
-    "Labels are taken as given; a gap may come from labels that are wrong more often with the "
-    "feature than without.",
-)
-
-
-def _method_page(details: ReportDetails) -> list[Flowable]:
-    story: list[Flowable] = [PageBreak(), Heading("Method and limitations", "method")]
-    story += [paragraph(text) for text in _METHOD]
-    if details.thresholds:
-        story += [paragraph("Thresholds", "h2"), _thresholds(details)]
-    story.append(paragraph("Limitations", "h2"))
-    return story + [paragraph(text, "item") for text in _LIMITATIONS]
-
-
-def _reproducibility_page(details: ReportDetails) -> list[Flowable]:
-    story: list[Flowable] = [PageBreak(), Heading("Reproducibility", "reproducibility")]
-    for title, entries in (
-        ("Digests", details.digests),
-        ("Seeds", {name: str(seed) for name, seed in details.seeds.items()}),
-        ("Versions", details.versions),
-    ):
-        rows = [(printable(name, 60), printable(value, 140)) for name, value in entries.items()]
-        story.append(paragraph(title, "h2"))
-        story.append(
-            table(rows, [130, WIDTH - 130], mono=(1,), header=False, limit=140)
-            if rows
-            else paragraph(DASH)
-        )
-    config = printable_block(details.config_yaml, 105, 600)
-    return [*story, paragraph("Effective config", "h2"), gap(4), block(config or DASH)]

@@ -10,7 +10,7 @@ from reportlab.platypus import CondPageBreak, Flowable, PageBreak, Table
 from ravl_med.evidence.audit_result import AuditResult, SpuriousCorrelation
 from ravl_med.reporting.figures import CorrelationPictures, FilmPicture, RegionPicture
 from ravl_med.reporting.pdf_shapes import ABSENT, PRESENT, Dot, FilmFlowable, dot_axis, dot_row
-from ravl_med.reporting.pdf_style import WIDTH, Heading, grid, paragraph, table
+from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, grid, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
     class_name,
@@ -117,7 +117,7 @@ def _regions(pictures: CorrelationPictures) -> list[Flowable]:
         paragraph(f"The first {plural(len(pictures.crops), 'region')}, {order}", "h2"),
         grid([_crop_cell(entry) for entry in pictures.crops], _COLUMNS),
         CondPageBreak(120),
-        paragraph(f"Where they lie: {films}, as stored", "h2"),
+        paragraph(f"Where they lie: {films}", "h2"),
         grid([_film_cell(entry) for entry in pictures.films], _COLUMNS),
     ]
 
@@ -127,7 +127,8 @@ def _crop_cell(entry: RegionPicture) -> list[Flowable]:
     effect = signed(entry.effect, 2)
     measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
     return [
-        FilmFlowable(entry.picture, width, 58, 0.8),
+        FilmFlowable(entry.picture, width, 52, 0.8),
+        gap(1.5),
         paragraph(f"{entry.number} · {entry.image_id}", "caption", _ID_LIMIT + 5),
         paragraph(measured, "caption"),
     ]
@@ -138,7 +139,8 @@ def _film_cell(entry: FilmPicture) -> list[Flowable]:
     word = "region" if len(entry.numbers) == 1 else "regions"
     where = ", ".join(map(str, entry.numbers))
     return [
-        FilmFlowable(entry.picture, width, 84),
+        FilmFlowable(entry.picture, width, 75),
+        gap(1.5),
         paragraph(f"{word} {where} · {entry.image_id}", "caption", _ID_LIMIT + 40),
     ]
 
@@ -163,7 +165,10 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
     ]
     for c in _shown_classes(correlation):
         present, absent = float(cluster.accuracy_present[c]), float(cluster.accuracy_absent[c])
-        gap, interval = signed(100 * float(cluster.gap[c])), spread(correlation.gap_interval[c], 1)
+        value, interval = (
+            signed(100 * float(cluster.gap[c])),
+            spread(correlation.gap_interval[c], 1),
+        )
         dots = [
             Dot(present, correlation.accuracy_present_interval[c], PRESENT, True),
             Dot(absent, correlation.accuracy_absent_interval[c], ABSENT, False),
@@ -174,7 +179,7 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
                 f"{cluster.n_present[c]:,} / {cluster.n_absent[c]:,}",
                 percent(present, 1),
                 percent(absent, 1),
-                gap if interval == DASH else f"{gap} ({interval})",
+                value if interval == DASH else f"{value} ({interval})",
                 signed(100 * float(cluster.weighted_gap[c])),
                 dot_row(dots, plot, 15),
             ]

@@ -64,14 +64,14 @@ class FilmFlowable(Flowable):
             canvas.setStrokeColor(colour)
             canvas.setLineWidth(weight)
             for x0, y0, x1, y1 in self.picture.boxes:
-                canvas.rect(
-                    x0 * self.width,
-                    (1 - y1) * self.height,
-                    (x1 - x0) * self.width,
-                    (y1 - y0) * self.height,
-                    stroke=1,
-                    fill=0,
-                )
+                left, right = self._inset(x0, self.width), self._inset(x1, self.width)
+                low, high = self._inset(1 - y1, self.height), self._inset(1 - y0, self.height)
+                canvas.rect(left, low, right - left, high - low, stroke=1, fill=0)
+
+    def _inset(self, share: float, length: float) -> float:
+        """Place an edge so that its line stays on the film."""
+        edge = 1.2 * self.line
+        return min(max(share * length, edge), length - edge)
 
 
 _VERDICT_LOOK: dict[VerdictName, tuple[Color, Color, Color]] = {

@@ -58,7 +58,6 @@ WIDTH = A4[0] - 2 * MARGIN
 INK = HexColor("#1b2733")
 MUTED = HexColor("#5a6772")
 RULE = HexColor("#ccd4da")
-BAND = HexColor("#f3f5f7")
 
 SANS, SANS_BOLD, MONO = "RavlMed-Sans", "RavlMed-Sans-Bold", "RavlMed-Mono"
 
@@ -98,7 +97,7 @@ def _styles() -> dict[str, ParagraphStyle]:
         style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
         style("head_right", 7, 9, fontName=SANS_BOLD, textColor=MUTED, alignment=TA_RIGHT),
         style("caption", 6.4, 8.2, textColor=MUTED, alignment=TA_CENTER),
-        style("mono", 6.8, 9.2, fontName=MONO, backColor=BAND, borderPadding=5),
+        style("mono", 6.8, 9.2, fontName=MONO),
     ]
     return {entry.name: entry for entry in made}
 
@@ -195,6 +194,7 @@ def columns(left: list[Flowable], right: list[Flowable], share: float) -> Table:
     """Return two columns, the left one `share` of the width; never taller than a page."""
     look = [
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("ALIGN", (1, 0), (1, 0), "CENTER"),
         ("LEFTPADDING", (0, 0), (-1, -1), 0),
         ("RIGHTPADDING", (0, 0), (0, 0), 10),
         ("RIGHTPADDING", (1, 0), (1, 0), 0),
@@ -240,7 +240,7 @@ class Document(BaseDocTemplate):
         self.run, self.version, self.total = printable(run, 64), printable(version, 20), total
         self.pages = _Pages()
         frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
-        self.addPageTemplates([PageTemplate("page", [frame], onPage=self._footer)])
+        self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
 
     def _footer(self, canvas: Canvas, _document: BaseDocTemplate) -> None:
         canvas.setViewerPreference("DisplayDocTitle", "true")

@@ -20,20 +20,20 @@ from ravl_med.evidence.audit_result import Interval, SpuriousCorrelation, Verdic
 
 __all__ = [
     "DASH",
+    "KIND_WORDS",
     "NBSP",
     "VERDICT_LINES",
     "VERDICT_WORDS",
-    "certainty_sentence",
     "class_name",
     "correlation_heading",
     "correlation_sentence",
     "font_file",
+    "gap_words",
     "kind_sentence",
     "listing",
     "number",
     "percent",
     "plural",
-    "points",
     "printable",
     "printable_block",
     "signed",
@@ -155,12 +155,6 @@ def percent(value: float, decimals: int = 0) -> str:
     return text if text == DASH else f"{text}{NBSP}%"
 
 
-def points(value: float, decimals: int = 0) -> str:
-    """Return a difference of shares in points, with its sign."""
-    text = signed(100 * value, decimals)
-    return text if text == DASH else f"{text}{NBSP}points"
-
-
 def spread(
     interval: Interval, decimals: int = 0, *, scale: float = 100.0, sign: bool = True
 ) -> str:
@@ -192,14 +186,14 @@ def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ..
     """Return rank, kind, raised class and lowered classes in one line."""
     cluster = correlation.cluster
     lowered = [class_name(classes, c) for c in cluster.lowered_classes]
+    # Only what counts has a kind.
+    outcome = KIND_WORDS[correlation.kind] if correlation.counts else "not counted"
     parts = [
-        f"Correlation {correlation.rank}: {KIND_WORDS[correlation.kind]}",
+        f"Correlation {correlation.rank}: {outcome}",
         f"raises {class_name(classes, cluster.raised_class)}",
     ]
     if lowered:
         parts.append(f"lowers {listing(lowered, _LOWERED_SHOWN)}")
-    if not correlation.counts:
-        parts.append("not counted")
     return " · ".join(parts)
 
 
@@ -227,26 +221,10 @@ def correlation_sentence(correlation: SpuriousCorrelation, classes: tuple[str, .
     return f"{start}: {'; '.join(parts)}."
 
 
-def certainty_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Say how large gap and removal effect are, with their intervals."""
-    cluster, removal = correlation.cluster, correlation.removal
-    shown = (cluster.raised_class, *cluster.lowered_classes[:1])
-    gaps = [
-        f"{class_name(classes, c)} {points(float(cluster.gap[c]))} "
-        f"({spread(correlation.gap_interval[c])})"
-        for c in shown
-    ]
-    text = f"Gap in accuracy with its interval: {'; '.join(gaps)}."
-    if math.isfinite(removal.mean):
-        text += (
-            f" Filling the regions from their surroundings changes the margin of "
-            f"{class_name(classes, cluster.raised_class)} by {signed(-removal.mean, 2)} logits on "
-            f"average (removal effect {signed(removal.mean, 2)}, interval "
-            f"{spread(removal.interval, 2, scale=1.0)})."
-        )
-    else:
-        text += " The removal effect was not measured."
-    return text
+def gap_words(correlation: SpuriousCorrelation, index: int, classes: tuple[str, ...]) -> str:
+    """Return the gap of one class with its interval, in points."""
+    value = signed(100 * float(correlation.cluster.gap[index]))
+    return f"{class_name(classes, index)} {value} ({spread(correlation.gap_interval[index], 1)})"
 
 
 def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
@@ -258,8 +236,10 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         if math.isfinite(share)
         else f"How much of the removal effect lies where {raised} shows is not known"
     )
+    if not correlation.counts:
+        return f"{where}."
     meaning = {
-        "shortcut": "what the model looks at lies elsewhere, so it is no sign of the finding",
+        "shortcut": "the effect comes from elsewhere, which speaks for a shortcut",
         "plausible_sign": "the feature may be the finding itself; a radiologist has to say",
         "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
     }[correlation.kind]

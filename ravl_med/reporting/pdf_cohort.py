@@ -1,0 +1,147 @@
+"""Who was audited, how, and how well: model, prompts, cohort, performance."""
+
+from __future__ import annotations
+
+from reportlab.platypus import Flowable, KeepTogether, PageBreak, Table
+
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.pdf_shapes import PRESENT, Dot, dot_axis, dot_row
+from ravl_med.reporting.pdf_style import INK, WIDTH, Heading, gap, paragraph, table
+from ravl_med.reporting.wording import (
+    DASH,
+    class_name,
+    listing,
+    percent,
+    plural,
+    printable,
+    spread,
+)
+
+__all__ = ["cohort_page", "performance_page"]
+
+_ROWS_SHOWN = 20
+_VALUES_SHOWN = 12
+_TEXTS_SHOWN = 40
+_CLASSES_LISTED = 60
+
+
+def cohort_page(result: AuditResult) -> list[Flowable]:
+    """Return what the model is, what it reads, and which films were audited."""
+    return [
+        PageBreak(),
+        Heading("Model and cohort", "cohort"),
+        paragraph("Model", "h2"),
+        _model_table(result),
+        paragraph("Prompts, verbatim as the text tower reads them", "h2"),
+        _prompt_table(result),
+        paragraph("From the list to the audit", "h2"),
+        _flow_table(result),
+        *_rejected_rows(result),
+        KeepTogether([paragraph("Audited films", "h2"), _composition_table(result)]),
+    ]
+
+
+def _model_table(result: AuditResult) -> Table:
+    model = result.model
+    facts = [
+        ("Name", model.name),
+        ("Architecture", model.architecture),
+        ("Digest", model.digest),
+        ("Parameters", f"{model.parameters:,}"),
+        ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
+        ("Region pooling", model.region_pooling),
+        ("Zero-shot temperature", f"{result.task.temperature:g}"),
+    ]
+    return table(facts, [110, WIDTH - 110], header=False)
+
+
+def _prompt_table(result: AuditResult) -> Table:
+    rows = [("Class", "Texts")]
+    for index, name in enumerate(result.task.classes):
+        texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
+        shown = listing(texts[:_TEXTS_SHOWN], _TEXTS_SHOWN)
+        if len(texts) > _TEXTS_SHOWN:
+            shown += f", and {len(texts) - _TEXTS_SHOWN} more"
+        rows.append((class_name(result.task.classes, index), shown or DASH))
+    return table(rows, [110, WIDTH - 110], limit=1500)
+
+
+def _flow_table(result: AuditResult) -> Table:
+    cohort = result.cohort
+    rows = [("Step", "Reason", "Rows"), ("Listed in the manifest", "", f"{cohort.listed:,}")]
+    rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
+    rows += [
+        ("Rejected, not readable", code, f"−{count:,}") for code, count in cohort.rejected.items()
+    ]
+    if not cohort.left_out:
+        rows.append(("Left out", "none", "0"))
+    if not cohort.rejected:
+        rows.append(("Rejected", "none", "0"))
+    patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
+    rows.append(("Audited", patients, f"{cohort.images:,}"))
+    return table(rows, [140, WIDTH - 210, 70], right=(2,))
+
+
+def _rejected_rows(result: AuditResult) -> list[Flowable]:
+    rows = result.cohort.rejected_rows
+    if not rows:
+        return []
+    named = [f"row {row} ({printable(code, 40)})" for row, code, _ in rows]
+    return [gap(3), paragraph(f"Rejected: {listing(named, _ROWS_SHOWN)}.", "muted", 2000)]
+
+
+def _composition_table(result: AuditResult) -> Table:
+    cohort = result.cohort
+    rows = [("Attribute", "Films")]
+    groups = {"class": cohort.images_by_class, **cohort.attributes}
+    for name, counts in groups.items():
+        values = [f"{printable(value, 40) or DASH} {count:,}" for value, count in counts.items()]
+        rows.append(
+            (name, listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH)
+        )
+    rows.append(("radiology report", f"{cohort.radiology_reports:,} films with a text"))
+    return table(rows, [110, WIDTH - 110], limit=1500)
+
+
+def performance_page(result: AuditResult) -> list[Flowable]:
+    """Return accuracy overall and by class, as numbers and as a plot."""
+    accuracy, classes = result.accuracy, result.task.classes
+    plot = 170.0
+    rows: list[list[str | Flowable | list[Flowable]]] = [
+        ["Class", "Films", "Accuracy", "Interval, %", "Predicted", dot_axis(plot)]
+    ]
+    for c, value in enumerate(accuracy.by_class):
+        interval = accuracy.by_class_interval[c]
+        rows.append(
+            [
+                class_name(classes, c),
+                f"{accuracy.images_by_class[c]:,}",
+                percent(value, 1),
+                spread(interval, 1, sign=False),
+                percent(accuracy.predicted_share[c], 1),
+                dot_row([Dot(value, interval, PRESENT, True)], plot),
+            ]
+        )
+    rows.append(
+        [
+            "All classes",
+            f"{accuracy.images:,}",
+            percent(accuracy.overall, 1),
+            spread(accuracy.overall_interval, 1, sign=False),
+            DASH,
+            dot_row([Dot(accuracy.overall, accuracy.overall_interval, INK, True)], plot),
+        ]
+    )
+    widths = [WIDTH - 44 - 52 - 82 - 56 - plot - 8, 44, 52, 82, 56, plot + 8]
+    return [
+        PageBreak(),
+        Heading("Performance", "performance"),
+        paragraph(
+            f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
+            f"{percent(accuracy.overall, 1)} (interval "
+            f"{spread(accuracy.overall_interval, 1, sign=False)} %). "
+            "“Predicted” is the share of all films that the model gives to a class.",
+            "lead",
+        ),
+        table(rows, widths, right=(1, 2, 4)),
+    ]
