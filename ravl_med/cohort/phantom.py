@@ -53,7 +53,7 @@ class Phantom:
         Film in [0, 1]; bright is dense.
     boxes : tuple of (kind, x0, y0, x1, y1)
         What lies where; xyxy in stored pixels, origin at the outer corner of the top-left pixel,
-        half-open. The box of cardiomegaly is the heart's.
+        half-open. The box of cardiomegaly is the heart's; fluid on both sides has two boxes.
     label_map : ndarray of shape (H, W), uint8
         Values of `LABELS`.
     """
@@ -143,7 +143,8 @@ def render_phantom(
     for device in devices:
         if device.burned:
             pixels = np.maximum(pixels, device.density)
-    boxes, label_map = _describe(chest, finding, disease, devices)
+    middle = round(float(canvas.place([(0.0, 0.3)])[0, 0]))
+    boxes, label_map = _describe(chest, finding, disease, devices, middle)
     return Phantom(pixels, boxes, label_map)
 
 
@@ -309,7 +310,7 @@ def _collimate(film: Floats, rng: np.random.Generator) -> None:
 
 
 def _describe(
-    chest: Chest, finding: str, disease: _Disease, devices: Sequence[Device]
+    chest: Chest, finding: str, disease: _Disease, devices: Sequence[Device], middle: int
 ) -> tuple[tuple[Box, ...], NDArray[np.uint8]]:
     """Paint the label map and list the boxes."""
     labels = np.zeros(chest.lung.shape, dtype=np.uint8)
@@ -320,10 +321,13 @@ def _describe(
     labels[heart] = LABELS["heart"]
     boxes: list[Box] = []
     mask = heart if finding == "cardiomegaly" else disease.mask
-    if mask is not None and mask.any():
-        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1)
-        boxes.append((finding, *box))
+    if mask is not None:
+        cut = middle if finding == "pleural effusion" else 0  # fluid on both sides is two boxes
+        for left, part in ((0, mask[:, :cut]), (cut, mask[:, cut:])):
+            rows, cols = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+            if len(rows):
+                x0, x1 = left + int(cols[0]), left + int(cols[-1]) + 1
+                boxes.append((finding, x0, int(rows[0]), x1, int(rows[-1]) + 1))
     if disease.mask is not None:
         labels[disease.mask] = LABELS[finding]
     for device in devices:
