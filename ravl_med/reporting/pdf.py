@@ -144,7 +144,7 @@ def _verdict_page(
         story += text
     else:
         picture = _first_film(result, *pictured)
-        story.append(columns(text, picture, 1 - _PICTURE))
+        story.append(columns([gap(9), *text], picture, 1 - _PICTURE))
     story += [
         *_certainty(result, [entry for entry, _ in counting]),
         paragraph("What next", "h2"),
@@ -172,7 +172,7 @@ def _learned(
     """Say what the model learned, a sentence for each correlation that counts."""
     classes = result.task.classes
     total = sum(entry.counts for entry in result.correlations)
-    story: list[Flowable] = [gap(8), paragraph("What the model learned", "h2")]
+    story: list[Flowable] = [paragraph("What the model learned", "h2")]
     if not total:
         story.append(paragraph(_nothing_learned(result)))
         return story

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reportlab.platypus import Flowable, KeepTogether, PageBreak, Table
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.pdf_shapes import PRESENT, Dot, dot_axis, dot_row
+from ravl_med.reporting.pdf_shapes import PRESENT, Dot, DotAxis, DotRow
 from ravl_med.reporting.pdf_style import INK, WIDTH, Heading, gap, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
@@ -21,7 +21,8 @@ __all__ = ["cohort_page", "performance_page"]
 
 _ROWS_SHOWN = 20
 _VALUES_SHOWN = 12
-_TEXTS_SHOWN = 40
+_TEXTS_SHOWN = 96
+_TEXTS_A_ROW = 12
 _CLASSES_LISTED = 60
 
 
@@ -59,11 +60,15 @@ def _prompt_table(result: AuditResult) -> Table:
     rows = [("Class", "Texts")]
     for index, name in enumerate(result.task.classes):
         texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
-        shown = listing(texts[:_TEXTS_SHOWN], _TEXTS_SHOWN)
+        label = class_name(result.task.classes, index)
+        # Few texts a row, so that a class with 80 templates splits over pages.
+        for start in range(0, min(max(len(texts), 1), _TEXTS_SHOWN), _TEXTS_A_ROW):
+            part = texts[start : min(start + _TEXTS_A_ROW, _TEXTS_SHOWN)]
+            rows.append((label if start == 0 else "", ", ".join(part) or DASH))
         if len(texts) > _TEXTS_SHOWN:
-            shown += f", and {len(texts) - _TEXTS_SHOWN} more"
-        rows.append((class_name(result.task.classes, index), shown or DASH))
-    return table(rows, [110, WIDTH - 110], limit=1500)
+            rest = plural(len(texts) - _TEXTS_SHOWN, "more text")
+            rows.append(("", f"and {rest}, in the effective config"))
+    return table(rows, [110, WIDTH - 110], limit=2600)
 
 
 def _flow_table(result: AuditResult) -> Table:
@@ -97,7 +102,10 @@ def _composition_table(result: AuditResult) -> Table:
     for name, counts in groups.items():
         values = [f"{printable(value, 40) or DASH} {count:,}" for value, count in counts.items()]
         rows.append(
-            (name, listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH)
+            (
+                printable(name, 40),
+                listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH,
+            )
         )
     rows.append(("radiology report", f"{cohort.radiology_reports:,} films with a text"))
     return table(rows, [110, WIDTH - 110], limit=1500)
@@ -108,7 +116,7 @@ def performance_page(result: AuditResult) -> list[Flowable]:
     accuracy, classes = result.accuracy, result.task.classes
     plot = 170.0
     rows: list[list[str | Flowable | list[Flowable]]] = [
-        ["Class", "Films", "Accuracy", "Interval, %", "Predicted", dot_axis(plot)]
+        ["Class", "Films", "Accuracy", "Interval, %", "Predicted", DotAxis(plot)]
     ]
     for c, value in enumerate(accuracy.by_class):
         interval = accuracy.by_class_interval[c]
@@ -119,7 +127,7 @@ def performance_page(result: AuditResult) -> list[Flowable]:
                 percent(value, 1),
                 spread(interval, 1, sign=False),
                 percent(accuracy.predicted_share[c], 1),
-                dot_row([Dot(value, interval, PRESENT, True)], plot),
+                DotRow([Dot(value, interval, PRESENT, True)], plot),
             ]
         )
     rows.append(
@@ -129,7 +137,7 @@ def performance_page(result: AuditResult) -> list[Flowable]:
             percent(accuracy.overall, 1),
             spread(accuracy.overall_interval, 1, sign=False),
             DASH,
-            dot_row([Dot(accuracy.overall, accuracy.overall_interval, INK, True)], plot),
+            DotRow([Dot(accuracy.overall, accuracy.overall_interval, INK, True)], plot),
         ]
     )
     widths = [WIDTH - 44 - 52 - 82 - 56 - plot - 8, 44, 52, 82, 56, plot + 8]

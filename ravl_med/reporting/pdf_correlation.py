@@ -9,7 +9,7 @@ from reportlab.platypus import CondPageBreak, Flowable, PageBreak, Table
 
 from ravl_med.evidence.audit_result import AuditResult, SpuriousCorrelation
 from ravl_med.reporting.figures import CorrelationPictures, FilmPicture, RegionPicture
-from ravl_med.reporting.pdf_shapes import ABSENT, PRESENT, Dot, FilmFlowable, dot_axis, dot_row
+from ravl_med.reporting.pdf_shapes import ABSENT, PRESENT, Dot, DotAxis, DotRow, FilmFlowable
 from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, grid, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
@@ -160,7 +160,7 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
             "Acc. without",
             "Gap in points (interval)",
             "Weighted gap",
-            dot_axis(plot, names),
+            DotAxis(plot, names),
         ]
     ]
     for c in _shown_classes(correlation):
@@ -181,7 +181,7 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
                 percent(absent, 1),
                 value if interval == DASH else f"{value} ({interval})",
                 signed(100 * float(cluster.weighted_gap[c])),
-                dot_row(dots, plot, 15),
+                DotRow(dots, plot, 15),
             ]
         )
     return table(rows, widths)

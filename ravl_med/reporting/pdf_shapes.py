@@ -6,13 +6,10 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from PIL import Image
-from reportlab.graphics.shapes import Circle, Drawing, Line, Rect, String
 from reportlab.lib.colors import Color, HexColor, white
 from reportlab.lib.utils import ImageReader
-from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
@@ -25,10 +22,10 @@ __all__ = [
     "ABSENT",
     "PRESENT",
     "Dot",
+    "DotAxis",
+    "DotRow",
     "FilmFlowable",
     "VerdictBanner",
-    "dot_axis",
-    "dot_row",
 ]
 
 PRESENT = HexColor("#0b5fa5")  # dark and filled: tells itself from ABSENT in grey and by shape
@@ -167,45 +164,70 @@ def _at(value: float, width: float) -> float:
     return _INSET + min(max(value, 0.0), 1.0) * (width - 2 * _INSET)
 
 
-def dot_row(dots: Sequence[Dot], width: float, height: float = 13.0) -> Drawing:
-    """Return the row of a dot-and-interval plot, one line a dot; no data, no dot."""
-    drawing = Drawing(width, height)
-    for tick in (0.0, 0.5, 1.0):
-        x = _at(tick, width)
-        drawing.add(Line(x, 0, x, height, strokeColor=RULE, strokeWidth=0.35))
-    for at, dot in enumerate(dots):
-        y = height * (1 - (at + 0.5) / len(dots))
-        if math.isfinite(dot.interval.low) and math.isfinite(dot.interval.high):
-            low, high = _at(dot.interval.low, width), _at(dot.interval.high, width)
-            drawing.add(Line(low, y, high, y, strokeColor=dot.colour, strokeWidth=1.0))
-        if math.isfinite(dot.value):
-            drawing.add(_mark(_at(dot.value, width), y, dot))
-    return drawing
+class DotRow(Flowable):
+    """A row of a dot-and-interval plot, one line a dot; where there is no data there is no dot."""
+
+    def __init__(self, dots: Sequence[Dot], width: float, height: float = 13.0) -> None:
+        super().__init__()
+        self.dots, self.width, self.height = dots, width, height
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return the size, which is fixed."""
+        return self.width, self.height
+
+    def draw(self) -> None:
+        """Draw the scale, the intervals, the dots."""
+        canvas: Canvas = self.canv
+        canvas.setStrokeColor(RULE)
+        canvas.setLineWidth(0.35)
+        for tick in (0.0, 0.5, 1.0):
+            x = _at(tick, self.width)
+            canvas.line(x, 0, x, self.height)
+        for at, dot in enumerate(self.dots):
+            y = self.height * (1 - (at + 0.5) / len(self.dots))
+            if math.isfinite(dot.interval.low) and math.isfinite(dot.interval.high):
+                canvas.setStrokeColor(dot.colour)
+                canvas.setLineWidth(1.0)
+                low, high = _at(dot.interval.low, self.width), _at(dot.interval.high, self.width)
+                canvas.line(low, y, high, y)
+            if math.isfinite(dot.value):
+                _mark(canvas, _at(dot.value, self.width), y, dot.colour, filled=dot.filled)
 
 
-def _mark(x: float, y: float, dot: Dot, size: float = 2.2) -> Circle | Rect:
-    if dot.filled:
-        return Circle(x, y, size, fillColor=dot.colour, strokeColor=dot.colour, strokeWidth=0.8)
-    square = Rect(x - size, y - size, 2 * size, 2 * size)
-    square.setProperties({"fillColor": white, "strokeColor": dot.colour, "strokeWidth": 1.0})
-    return square
+class DotAxis(Flowable):
+    """The scale over the rows, 0 to 100 %, and what the marks mean."""
+
+    def __init__(self, width: float, names: Sequence[tuple[str, Color, bool]] = ()) -> None:
+        super().__init__()
+        self.names, self.width, self.height = names, width, 20.0 if names else 10.0
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return the size, which is fixed."""
+        return self.width, self.height
+
+    def draw(self) -> None:
+        """Draw the key above the scale."""
+        canvas: Canvas = self.canv
+        at = _INSET
+        for name, colour, filled in self.names:
+            _mark(canvas, at, 14.3, colour, filled=filled)
+            canvas.setFillColor(MUTED)
+            canvas.setFont(SANS, 6.4)
+            canvas.drawString(at + 6, 12, name)
+            at += canvas.stringWidth(name, SANS, 6.4) + 16
+        canvas.setFillColor(MUTED)
+        canvas.setFont(SANS, 6.4)
+        canvas.drawString(2, 2, "0 %")
+        canvas.drawCentredString(self.width / 2, 2, "50 %")
+        canvas.drawRightString(self.width - 2, 2, "100 %")
 
 
-def dot_axis(width: float, names: Sequence[tuple[str, Color, bool]] = ()) -> Drawing:
-    """Return the scale over the rows, 0 to 100 %, and what the marks mean."""
-    register_fonts()
-    drawing = Drawing(width, 10 + (10 if names else 0))
-    drawing.add(_string(2, 2, "0 %", "start"))
-    drawing.add(_string(width / 2, 2, "50 %", "middle"))
-    drawing.add(_string(width - 2, 2, "100 %", "end"))
-    at = _INSET
-    nothing = Interval(math.nan, math.nan)
-    for name, colour, filled in names:
-        drawing.add(_mark(at, 14.3, Dot(0, nothing, colour, filled)))
-        drawing.add(_string(at + 6, 12, name, "start"))
-        at += 6 + pdfmetrics.stringWidth(name, SANS, 6.4) + 10
-    return drawing
-
-
-def _string(x: float, y: float, text: str, anchor: Literal["start", "middle", "end"]) -> String:
-    return String(x, y, text, fontName=SANS, fontSize=6.4, fillColor=MUTED, textAnchor=anchor)
+def _mark(canvas: Canvas, x: float, y: float, colour: Color, *, filled: bool) -> None:
+    """Draw a filled circle or an open square."""
+    canvas.setStrokeColor(colour)
+    canvas.setFillColor(colour if filled else white)
+    canvas.setLineWidth(1.0)
+    if filled:
+        canvas.circle(x, y, 2.2, stroke=1, fill=1)
+    else:
+        canvas.rect(x - 2.2, y - 2.2, 4.4, 4.4, stroke=1, fill=1)

@@ -80,7 +80,12 @@ def _styles() -> dict[str, ParagraphStyle]:
     register_fonts()
 
     def style(name: str, size: float, lead: float, **more: Any) -> ParagraphStyle:
-        look: dict[str, Any] = {"fontName": SANS, "textColor": INK, "splitLongWords": 1} | more
+        look: dict[str, Any] = {
+            "fontName": SANS,
+            "textColor": INK,
+            "splitLongWords": 1,
+            "bulletFontName": SANS,
+        } | more
         return ParagraphStyle(name, fontSize=size, leading=lead, **look)
 
     made = [
@@ -128,6 +133,8 @@ def gap(height: float) -> Spacer:
     return Spacer(1, height)
 
 
+_TABLE_FONT = ("FONTNAME", (0, 0), (-1, -1), SANS)  # else Helvetica, which is not embedded
+
 Cell = str | Flowable | list[Flowable]
 
 
@@ -161,6 +168,7 @@ def table(
 
     cells = [[cell(v, r, c) for c, v in enumerate(row)] for r, row in enumerate(rows)]
     look: list[Any] = [
+        _TABLE_FONT,
         ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
         ("LINEBELOW", (0, 0), (-1, -1), 0.35, RULE),
         ("LEFTPADDING", (0, 0), (-1, -1), 2),
@@ -180,6 +188,7 @@ def grid(cells: Sequence[list[Flowable]], columns: int) -> Table:
     rows = [list(cells[at : at + columns]) for at in range(0, len(cells), columns)]
     rows[-1] += [[] for _ in range(columns - len(rows[-1]))]
     look = [
+        _TABLE_FONT,
         ("VALIGN", (0, 0), (-1, -1), "BOTTOM"),
         ("ALIGN", (0, 0), (-1, -1), "CENTER"),
         ("LEFTPADDING", (0, 0), (-1, -1), 2),
@@ -193,6 +202,7 @@ def grid(cells: Sequence[list[Flowable]], columns: int) -> Table:
 def columns(left: list[Flowable], right: list[Flowable], share: float) -> Table:
     """Return two columns, the left one `share` of the width; never taller than a page."""
     look = [
+        _TABLE_FONT,
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("ALIGN", (1, 0), (1, 0), "CENTER"),
         ("LEFTPADDING", (0, 0), (-1, -1), 0),
@@ -235,9 +245,10 @@ class Document(BaseDocTemplate):
             subject=f"Audit {printable(run, 80)} (draft)",
             creator="RaVL-Med",
             lang="en",
+            initialFontName=SANS,
             invariant=1,
         )
-        self.run, self.version, self.total = printable(run, 64), printable(version, 20), total
+        self.run, self.version, self.total = printable(run, 36), printable(version, 20), total
         self.pages = _Pages()
         frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
         self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])

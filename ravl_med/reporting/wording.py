@@ -52,7 +52,7 @@ VERDICT_WORDS: dict[VerdictName, str] = {
 VERDICT_LINES: dict[VerdictName, str] = {
     "fail": "Do not use this model as it stands.",
     "review": "A person has to decide before this model is used.",
-    "pass": "No gate was tripped, within what these films can show.",
+    "pass": "No shortcut above the thresholds, within what these films can show.",
     "not_auditable": "The films or the model do not allow an answer.",
 }
 KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
@@ -93,9 +93,11 @@ def _draw(text: str, limit: int) -> str:
         piece = _drawable(char)
         if not piece:
             continue
-        if len(piece) > 1 and named:
+        names = len(piece) > 1
+        # A code point stands apart from what is around it.
+        if drawn and piece != " " and drawn[-1] != " " and (names or named):
             piece = f" {piece}"
-        named = len(piece) > 1
+        named = names
         if length + len(piece) > limit:
             return "".join(drawn)[: limit - 1].rstrip() + "…"
         drawn.append(piece)
@@ -113,8 +115,8 @@ def printable(text: str, limit: int = 80) -> str:
     limit : int
         Length of the result; longer text ends in an ellipsis.
     """
-    head = text[: 8 * limit]
-    flat = re.sub(r"[\s\u2028\u2029]+", _one_space, unicodedata.normalize("NFC", head)).strip(" ")
+    seen = "".join(c for c in text[: 8 * limit] if c.isspace() or _drawable(c))
+    flat = re.sub(r"\s+", _one_space, unicodedata.normalize("NFC", seen)).strip(" ")
     return _draw(flat, limit)
 
 
