@@ -73,5 +73,7 @@ def reproducibility_page(tables: Mapping[str, Mapping[str, str]], config: str) -
             if rows
             else paragraph(DASH)
         )
-    text = printable_block(config, 105, 600)
-    return [*story, paragraph("Effective config", "h2"), block(text or DASH)]
+    lines = (printable_block(config, 105, 600) or DASH).split("\n")
+    # In pieces, so that the heading stays with the first one and not with the whole file.
+    pieces = ["\n".join(lines[at : at + 10]) for at in range(0, len(lines), 10)]
+    return [*story, paragraph("Effective config", "h2"), *map(block, pieces)]

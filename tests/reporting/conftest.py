@@ -105,9 +105,9 @@ def make_result(
             "quickstart-resnet", "CLIP ResNet", "ab12" * 16, 96, "squash", "layer4", 12_345_678
         ),
         "cohort": CohortSummary(
-            listed=299,
+            listed=300,
             left_out={"another split": 170, "blank label": 7},
-            rejected={"truncated": 1, "no_pixel_data": 1},
+            rejected={"truncated": 2, "no_pixel_data": 1},
             rejected_rows=(
                 (17, "truncated", "m"),
                 (44, "no_pixel_data", "m"),
