@@ -2,9 +2,13 @@
 
 The flow, in the order in which a run makes it::
 
-    Cohort -> Regions -> Embeddings -> Scores -> Discovery -> SpuriousCorrelation list -> AuditResult
-    films     boxes      f(I), f(r)    zero-shot  clusters,    effect, interval, kind     PDF, JSON
-    labels                             softmax    gap, influence
+    Cohort                  films, radiology reports, labels
+    -> Regions              boxes of each film
+    -> Embeddings           f(I) of films, f(r) of regions
+    -> Scores               zero-shot softmax of both
+    -> Discovery            feature clusters, performance gap, influence
+    -> SpuriousCorrelation  effect, interval, removal effect, kind
+    -> AuditResult          verdict; PDF and JSON
 
 Letters, the same everywhere: P patients, N images, R regions, C classes, D embedding size,
 K clusters.

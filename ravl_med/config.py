@@ -147,7 +147,7 @@ class QuickstartModelConfig(Section):
 
     tower: Literal["resnet", "vit"] = "resnet"
     image_size: int = Field(96, ge=32, multiple_of=32, description="input side in pixels")
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(14, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     seed: int = Field(0, ge=0)
@@ -235,6 +235,7 @@ class ReportConfig(Section):
 
     title: str = "Audit of a vision-language model"
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
+    regions_listed: int = Field(200, ge=1, description="regions of each correlation in the JSON")
 
 
 class Config(Section):

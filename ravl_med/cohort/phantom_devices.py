@@ -107,7 +107,7 @@ def _draw_generator(canvas: Canvas, rng: np.random.Generator) -> list[Device]:
     """Draw a pulse generator below the left clavicle and its leads to the heart."""
     can, lead = canvas.layer(), canvas.layer()
     pocket = np.array([rng.uniform(0.44, 0.55), rng.uniform(-0.55, -0.42)])
-    half = rng.uniform(0.070, 0.090) * canvas.width / (2 * canvas.unit * canvas.pose.scale)
+    half = rng.uniform(0.100, 0.125) * canvas.width / (2 * canvas.unit * canvas.pose.scale)
     turn = rng.uniform(-0.45, 0.45)
     cos, sin = np.cos(turn), np.sin(turn)
 

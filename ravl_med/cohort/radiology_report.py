@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ravl_med.errors import DataError
 
-__all__ = ["read_radiology_report"]
+__all__ = ["impression_of", "read_radiology_report"]
 
 _MAX_BYTES = 1_000_000
 
@@ -34,3 +34,14 @@ def read_radiology_report(path: Path) -> str:
         raise DataError("report_path: not UTF-8 text. Convert the file.") from None
     except OSError as error:
         raise DataError(f"report_path: cannot be read ({type(error).__name__}).") from None
+
+
+def impression_of(text: str) -> str:
+    """Return the section after IMPRESSION, or the whole text where there is none.
+
+    Parameters
+    ----------
+    text : str - a radiology report, in any line layout
+    """
+    _, heading, tail = text.rpartition("IMPRESSION:")
+    return " ".join((tail if heading and tail.strip() else text).split())

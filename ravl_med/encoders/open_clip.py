@@ -113,7 +113,7 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     name = f"local-dir:{folder}"
     try:
         model, transform = open_clip.create_model_from_pretrained(
-            name, device="cpu", require_pretrained=True, weights_only=True
+            name, device="cpu", weights_only=True
         )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # torch, safetensors and open_clip raise many types here

@@ -46,8 +46,9 @@ class Interval:
 class Removal:
     """Removal effect of the regions of a cluster.
 
-    The effect is the margin of the raised class (its logit minus the largest other logit) before,
-    minus after the region is filled from its surroundings. Positive: the region speaks for it.
+    The effect is the margin of the raised class (its logit minus the largest logit of the lowered
+    classes) before, minus after the region is filled from its surroundings. Positive: the region
+    speaks for it.
 
     Attributes
     ----------

@@ -1,4 +1,9 @@
-"""Counterfactual removal: what happens to the margin of a class when a region is filled in."""
+"""Counterfactual removal: what happens to the margin of a class when a region is filled in.
+
+The margin is taken against the classes that the correlation lowers, not against all others: a
+filled costophrenic angle looks like an effusion to a model, and that says nothing about a feature
+that moves films from "no finding" to "cardiomegaly".
+"""
 
 from __future__ import annotations
 
@@ -9,29 +14,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.encoders.base import Encoder
 
-__all__ = ["class_margin", "fill_region", "removal_effects"]
+__all__ = ["class_margin", "fill_region", "opposed_classes", "removal_effects"]
 
 ReadPixels = Callable[[int], NDArray[np.float32]]
 
 
-def class_margin(logits: NDArray[np.float32], raised: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the logit of a class minus the largest other logit, row by row.
+def opposed_classes(cluster: FeatureCluster, min_gap: float, min_n: int) -> NDArray[np.bool_]:
+    """Return the classes against which the raised class of a cluster is weighed, shape (C,).
+
+    These are the lowered classes with an unweighted gap of at least `min_gap` and at least `min_n`
+    films in the smaller arm; the most lowered one where there is none.
+    """
+    enough = np.minimum(cluster.n_present, cluster.n_absent) >= min_n
+    opposed: NDArray[np.bool_] = (np.nan_to_num(cluster.gap) <= -min_gap) & enough
+    if not opposed.any():
+        opposed[cluster.lowered_classes[0]] = True
+    return opposed
+
+
+def class_margin(
+    logits: NDArray[np.float32], raised: NDArray[np.int64], opposed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the logit of a class minus the largest logit of the opposed ones, row by row.
 
     Parameters
     ----------
     logits : ndarray of shape (n, C), float32
     raised : ndarray of shape (n,), int64 - class of each row
+    opposed : ndarray of shape (n, C), bool - at least one class a row
 
     Returns
     -------
     ndarray of shape (n,), float64
     """
-    rows = np.arange(len(logits))
-    own = logits[rows, raised].astype(np.float64)
-    others = logits.astype(np.float64)
-    others[rows, raised] = -np.inf
+    own = logits[np.arange(len(logits)), raised].astype(np.float64)
+    others = np.where(opposed, logits.astype(np.float64), -np.inf)
     margin: NDArray[np.float64] = own - others.max(axis=1)
     return margin
 
@@ -76,6 +96,7 @@ def removal_effects(
     region_image: NDArray[np.int64],
     region_boxes: NDArray[np.float32],
     raised: NDArray[np.int64],
+    opposed: NDArray[np.bool_],
     *,
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -91,6 +112,7 @@ def removal_effects(
     region_image : ndarray of shape (n,), int64 - image of each region
     region_boxes : ndarray of shape (n, 4), float32 - xyxy in stored pixels
     raised : ndarray of shape (n,), int64 - class whose margin is watched
+    opposed : ndarray of shape (n, C), bool - classes that it is weighed against
     batch_size : int - inputs encoded at once
 
     Returns
@@ -107,7 +129,8 @@ def removal_effects(
             embedded = encoder.encode_image(torch.stack(queue)).float().cpu().numpy()
             logits = embedded @ classes.T / np.float32(temperature)
             for row, (store, regions) in zip(logits, slots, strict=True):
-                store[regions] = class_margin(np.tile(row, (len(regions), 1)), raised[regions])
+                rows = np.tile(row, (len(regions), 1))
+                store[regions] = class_margin(rows, raised[regions], opposed[regions])
             queue.clear()
             slots.clear()
 

@@ -1,4 +1,4 @@
-"""Shortcut or sign: does the removal effect lie where the disease itself shows?
+"""Shortcut or sign, told from where the removal effect lies.
 
 A clean model uses the enlarged heart for cardiomegaly, and RaVL reports that cluster too; no
 statistic clears it. What can is the place of the effect. The table names, finding by finding,
@@ -112,8 +112,10 @@ def relevant_share(
         mask[1:, 1:] = np.maximum(mask[1:, 1:], inside)
     table = mask.cumsum(axis=0).cumsum(axis=1)
     height, width = sizes[:, 0], sizes[:, 1]
-    grid = np.stack([boxes[:, 0] / width, boxes[:, 1] / height, boxes[:, 2] / width,
-                     boxes[:, 3] / height], axis=1)
+    grid = np.stack(
+        [boxes[:, 0] / width, boxes[:, 1] / height, boxes[:, 2] / width, boxes[:, 3] / height],
+        axis=1,
+    )
     x0, y0, x1, y1 = np.clip(np.rint(grid * _GRID), 0, _GRID).astype(np.int64).T
     x1, y1 = np.maximum(x1, np.minimum(x0 + 1, _GRID)), np.maximum(y1, np.minimum(y0 + 1, _GRID))
     covered = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]

@@ -42,9 +42,7 @@ class PatientBootstrap:
     draws: int
     seed: int
 
-    def proportions(
-        self, member: NDArray[np.bool_], hit: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
+    def proportions(self, member: NDArray[np.bool_], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Draw the share of hits in each of M arms.
 
         Parameters

@@ -1,0 +1,5 @@
+"""``python -m ravl_med``."""
+
+from ravl_med.cli import main
+
+main()

@@ -1,0 +1,292 @@
+"""The command line: verbs, the only print and the only exit code.
+
+Heavy imports happen inside the verbs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ravl_med import __version__
+from ravl_med.errors import RavlMedError
+
+if TYPE_CHECKING:
+    from ravl_med.pipeline import Audit
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ravl-med",
+    help="Audit radiology vision-language models for shortcuts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+benchmark = typer.Typer(
+    help="Measure the tool on cohorts whose truth is known.", no_args_is_help=True
+)
+app.add_typer(benchmark, name="benchmark")
+
+_WORDS = {
+    "fail": ("red", "FAIL"),
+    "review": ("yellow", "REVIEW"),
+    "pass": ("green", "PASS"),
+    "not_auditable": ("magenta", "NOT AUDITABLE"),
+}
+_CORRELATIONS_TOLD = 5
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the audit.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One config value, as section.key=value."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
+
+
+@app.command()
+def audit(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default reports/NAME.")
+    ] = None,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Audit a model: films and reports in, PDF and JSON out.
+
+    Returns 0 for pass and review, 1 for fail and not auditable, 2 for a wrong config, 3 for data
+    that cannot be used, 4 for an internal error.
+    """
+    with _reporting_errors(debug):
+        from datetime import date
+
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.pipeline import audit as run_audit
+        from ravl_med.pipeline import write_run
+        from ravl_med.reporting.run_folder import refuse_foreign_folder
+
+        overrides = [*(set_values or ())]
+        if device is not None:
+            overrides.append(f"model.device={device}")
+        settings = load_config(config, tuple(overrides))
+        folder = out if out is not None else Path("reports") / settings.name
+        refuse_foreign_folder(folder)
+        with _progress() as progress:
+            run = run_audit(settings, key=user_key(), cache=user_cache(), progress=progress)
+            progress("write the report", 0, 1)
+            write_run(run, folder, date=date.today().isoformat())
+        _tell_audit(run, folder)
+        failed = run.result.verdict.name in ("fail", "not_auditable")
+        reviewed = strict and run.result.verdict.name == "review"
+        code = 1 if (failed or reviewed) and not exit_zero else 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
+    images: Annotated[int, typer.Option(help="Films over all splits.")] = 3000,
+    feature: Annotated[
+        str, typer.Option(help="generator, tube, electrode, marker or text.")
+    ] = "generator",
+    finding: Annotated[str, typer.Option(help="The finding that it is planted on.")] = (
+        "cardiomegaly"
+    ),
+    strength: Annotated[
+        float, typer.Option(help="Cramer's V in the fine-tuning split; 0 plants nothing.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
+    debug: DebugOption = False,
+) -> None:
+    """Write a cohort of chest phantoms as DICOM, with reports, labels and the whole truth."""
+    with _reporting_errors(debug):
+        from ravl_med.cohort.synthetic import synthesize as write_cohort
+
+        with _progress() as progress:
+            manifest = write_cohort(
+                folder,
+                images=images,
+                feature=feature,
+                finding=finding,
+                strength=strength,
+                seed=seed,
+                size=size,
+                progress=lambda done, total: progress("synthesize films", done, total),
+            )
+        _say(f"{images} films written. Manifest: {escape(str(manifest))}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of result.json."""
+    from ravl_med.reporting.result_json import result_schema
+
+    sys.stdout.write(json.dumps(result_schema(), indent=2) + "\n")
+
+
+@benchmark.command("quickstart")
+def benchmark_quickstart(
+    config: ConfigArgument = Path("configs/quickstart.yaml"),
+    nulls: Annotated[int, typer.Option(help="Null cohorts, each with its own model.")] = 5,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "reports/benchmark"
+    ),
+    debug: DebugOption = False,
+) -> None:
+    """Run the planted cohort and null cohorts, and compare with their truth."""
+    with _reporting_errors(debug):
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.benchmark import run_quickstart_benchmark, write_benchmark
+
+        settings = load_config(config)
+        with _progress() as progress:
+            rows = run_quickstart_benchmark(
+                settings, nulls, key=user_key(), cache=user_cache(), progress=progress
+            )
+        path = write_benchmark(rows, out)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sys.stdout.write(line + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"ravl-med {__version__}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(2)
+
+
+def _tell_audit(run: Audit, folder: Path) -> None:
+    """Say the verdict in a few lines, and where the PDF is."""
+    result = run.result
+    colour, word = _WORDS[result.verdict.name]
+    console = _console()
+    console.print(f"[bold {colour}]{word}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        console.print(f"  {escape(reason)}")
+    cohort = result.cohort
+    console.print(
+        f"  {cohort.images} films of {cohort.patients} patients audited, "
+        f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
+    )
+    counting = [c for c in result.correlations if c.counts]
+    for correlation in counting[:_CORRELATIONS_TOLD]:
+        cluster, names = correlation.cluster, result.task.classes
+        raised = cluster.raised_class
+        lowered = cluster.lowered_classes[0]
+        console.print(
+            f"  {correlation.rank}. {correlation.kind.replace('_', ' ')}: raises "
+            f"{escape(names[raised])} by {100 * cluster.gap[raised]:+.0f} points, moves "
+            f"{escape(names[lowered])} by {100 * cluster.gap[lowered]:+.0f}; removal effect "
+            f"{correlation.removal.mean:.2f} logits."
+        )
+    if run.config.cohort.synthetic is not None:
+        from ravl_med.evaluation.truth import compare_with_truth
+
+        for line in compare_with_truth(run).lines():
+            console.print(f"  truth: {escape(line)}")
+    total = sum(run.timings.values())
+    console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({total:.0f} s)", style="bold")
+
+
+@contextmanager
+def _reporting_errors(debug: bool) -> Iterator[None]:
+    """Turn every error into one clear line and its exit code."""
+    if not debug:
+        warnings.filterwarnings("ignore")
+    try:
+        yield
+    except RavlMedError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            _complain(f"error: {line}")
+        raise typer.Exit(error.exit_code) from None
+    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        _complain(
+            f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
+            "for the traceback, which may hold file names, and report it."
+        )
+        raise typer.Exit(4) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each stage; quiet when not on a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage, done, total: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    bars.stop_task(earlier)
+                tasks[stage] = bars.add_task(escape(stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    _console().print(text)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text), style="bold red")

@@ -1,0 +1,163 @@
+"""The quickstart model: a small open_clip CLIP, trained on the fine-tuning split and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ravl_med import __version__
+from ravl_med.cache import Cache
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import read_manifest
+from ravl_med.cohort.radiology_report import impression_of
+from ravl_med.config import QuickstartModelConfig
+from ravl_med.encoders.open_clip import save_model
+from ravl_med.errors import DataError, ImageError
+from ravl_med.mitigation.trainer import Recipe, fine_tune
+
+__all__ = [
+    "cached_quickstart_model",
+    "input_transform",
+    "quickstart_layout",
+    "train_quickstart_model",
+]
+
+_CONTEXT = 40
+Progress = Callable[[str, int, int], None]
+
+
+def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
+    """Return the ``open_clip_config.json`` of the quickstart model."""
+    vision: dict[str, Any] = {"image_size": config.image_size}
+    if config.tower == "resnet":
+        vision |= {"layers": [1, 1, 1, 1], "width": 24, "head_width": 64}
+    else:
+        vision |= {"layers": 4, "width": 128, "head_width": 32, "patch_size": 16}
+    return {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": vision,
+            "text_cfg": {
+                "context_length": _CONTEXT,
+                "vocab_size": 49408,
+                "width": 64,
+                "heads": 2,
+                "layers": 2,
+            },
+        },
+        "preprocess_cfg": {
+            "size": [config.image_size, config.image_size],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    }
+
+
+def input_transform(layout: dict[str, Any]) -> Any:
+    """Return the inference preprocessing of an open_clip config: PIL image to (3, S, S)."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = {**layout["preprocess_cfg"]}
+    settings["size"] = tuple(settings["size"])
+    return image_transform_v2(PreprocessCfg(**settings), is_train=False)
+
+
+def train_quickstart_model(
+    config: QuickstartModelConfig,
+    films: NDArray[np.float32],
+    texts: Sequence[str],
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Train the quickstart model from its seed and save it as a folder that open_clip opens.
+
+    Parameters
+    ----------
+    config : QuickstartModelConfig
+    films : ndarray of shape (N, S, S), float32 - one channel of the preprocessed input
+    texts : sequence of str, length N - what each film is described by
+    folder : Path - made when it does not exist
+    progress : callable - called with (steps done, steps in all)
+
+    Raises
+    ------
+    DataError
+        Fewer films than one batch.
+    """
+    import open_clip
+
+    torch.manual_seed(config.seed)
+    layout = quickstart_layout(config)
+    model = open_clip.CLIP(**layout["model_cfg"])
+    tokens = open_clip.SimpleTokenizer(context_length=_CONTEXT)(list(texts))
+    recipe = Recipe(config.epochs, config.batch_size, config.learning_rate, config.seed)
+    fine_tune(model, torch.from_numpy(films), tokens, recipe, progress)
+    save_model(model, layout, folder)
+
+
+def cached_quickstart_model(
+    config: QuickstartModelConfig,
+    manifest: Path,
+    reader: FilmReader,
+    cache: Cache,
+    progress: Progress,
+) -> tuple[Path, bool]:
+    """Return the folder of the quickstart model for a manifest, and whether it was there before.
+
+    The digest covers the manifest, the settings and the versions that shape the weights; a
+    manifest whose images change in place under the same names is not noticed.
+    """
+    recipe = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        **config.model_dump(),
+    }
+
+    def make(folder: Path) -> None:
+        films, texts = _fine_tuning_set(config, manifest, reader, progress)
+        train_quickstart_model(
+            config,
+            films,
+            texts,
+            folder,
+            lambda done, total: progress("fine-tune the model", done, total),
+        )
+
+    return cache.folder("models", recipe, make)
+
+
+def _fine_tuning_set(
+    config: QuickstartModelConfig, manifest: Path, reader: FilmReader, progress: Progress
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Preprocessed films (N, S, S) and impressions of the fine-tuning split."""
+    cohort = read_manifest(manifest, split="finetune")
+    transform = input_transform(quickstart_layout(config))
+    films: list[NDArray[np.float32]] = []
+    texts: list[str] = []
+    for index in range(len(cohort)):
+        progress("read films to fine-tune on", index + 1, len(cohort))
+        text = impression_of(cohort.radiology_reports[index])
+        if not text:
+            continue
+        try:
+            film = reader.film(cohort, index)
+        except ImageError:
+            continue
+        films.append(transform(Image.fromarray(film.gray()))[0].numpy())
+        texts.append(text)
+    if not films:
+        raise DataError(
+            f"{cohort.name}: no film of split 'finetune' can be read and has a report; the "
+            "quickstart model needs both. Name a model folder in model.path instead."
+        )
+    return np.stack(films), texts
