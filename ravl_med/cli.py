@@ -149,7 +149,9 @@ def schema() -> None:
 @benchmark.command("quickstart")
 def benchmark_quickstart(
     config: ConfigArgument = Path("configs/quickstart.yaml"),
-    nulls: Annotated[int, typer.Option(help="Null cohorts, each with its own model.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(help="Planted and null cohorts, each with its own model.", min=1)
+    ] = 5,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "reports/benchmark"
     ),
@@ -164,7 +166,7 @@ def benchmark_quickstart(
         settings = load_config(config)
         with _progress() as progress:
             rows = run_quickstart_benchmark(
-                settings, nulls, key=user_key(), cache=user_cache(), progress=progress
+                settings, seeds, key=user_key(), cache=user_cache(), progress=progress
             )
         path = write_benchmark(rows, out)
         for line in path.read_text(encoding="utf-8").splitlines():

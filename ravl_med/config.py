@@ -352,4 +352,5 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             for inner in getattr(model, "__args__", ()):
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
                     model = inner
-    return list(model.model_fields) if isinstance(model, type) else []
+    known = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if known else []

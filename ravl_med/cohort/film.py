@@ -41,7 +41,8 @@ class Film:
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
-        return np.rint(self.pixels * 255.0).astype(np.uint8)
+        gray: NDArray[np.uint8] = np.rint(self.pixels * 255.0).astype(np.uint8)
+        return gray
 
 
 @dataclass(frozen=True, slots=True)

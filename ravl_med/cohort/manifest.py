@@ -233,14 +233,14 @@ def _class_labels(
         values[column] = [_LABELS[cell] for cell in cells]
     labels = np.full(len(table), -1, dtype=np.int64)
     reasons = [""] * len(table)
-    for i in range(len(table)):
-        row = {column: values[column][i] for column in used}
+    for index in range(len(table)):
+        row = {column: values[column][index] for column in used}
         if blank == "negative":
             row = {column: 0 if value is None else value for column, value in row.items()}
         if any(value is None for value in row.values()):
-            reasons[i] = "blank label"
+            reasons[index] = "blank label"
         elif -1 in row.values():
-            reasons[i] = "uncertain label"
+            reasons[index] = "uncertain label"
         else:
             fits = [
                 c
@@ -248,9 +248,9 @@ def _class_labels(
                 if all(row[column] == value for column, value in cells.items())
             ]
             if len(fits) == 1:
-                labels[i] = fits[0]
+                labels[index] = fits[0]
             else:
-                reasons[i] = "no class" if not fits else "several classes"
+                reasons[index] = "no class" if not fits else "several classes"
     return labels, reasons
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -39,7 +40,7 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
         With a reason code: ``too_large``, ``bad_geometry``, ``undecodable``.
     """
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         shape = tuple(int(n) for n in image.shape)
         _check(shape, max_pixels)
         volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
@@ -70,15 +71,18 @@ def _check(shape: tuple[int, ...], max_pixels: int) -> None:
 
 
 def _to_ras(volume: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
-    from monai.data import MetaTensor
-    from monai.transforms import Orientation
+    import torch
+    from monai.data.meta_tensor import MetaTensor
+    from monai.transforms.spatial.array import Orientation
 
-    turned = Orientation("RAS", labels=None)(MetaTensor(volume[None], affine=affine))
+    turned = Orientation("RAS", labels=None)(
+        MetaTensor(torch.from_numpy(volume[None]), affine=torch.from_numpy(affine))
+    )
     return np.asarray(turned[0])
 
 
 def _scale(film: NDArray[np.float32]) -> NDArray[np.float32]:
-    from monai.transforms import ScaleIntensityRangePercentiles
+    from monai.transforms.intensity.array import ScaleIntensityRangePercentiles
 
     scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
     return np.ascontiguousarray(scale(np.ascontiguousarray(film)), dtype=np.float32)

@@ -218,7 +218,8 @@ def mediastinum_outline(body: Body) -> Points:
     left = [(0.14, -0.09), (0.158, -0.17), (0.142, -0.235), (0.118 + k, -0.31), (0.112 + k, -0.37)]
     top = [(0.10, -0.43), (0.085, -0.55), (0.09, -0.75), (0.13, -1.3)]
     pts = curve([*right, *low, *left, *top], 5, closed=True)
-    return pts * np.array([1.0, body.height])
+    stretched: Points = pts * np.array([1.0, body.height])
+    return stretched
 
 
 def skin_outline(body: Body) -> Points:

@@ -140,14 +140,16 @@ class Layer:
     def array(self) -> Floats:
         """Average down to the film; shape (H, W), float32 in [0, 1]."""
         small = self._image.reduce(OVERSAMPLING)
-        return np.multiply(np.asarray(small), np.float32(1 / 255), dtype=np.float32)
+        share: Floats = np.multiply(np.asarray(small), np.float32(1 / 255), dtype=np.float32)
+        return share
 
     def soft(self, blur: float) -> Floats:
         """Average down and blur by a deviation in film pixels; (H, W), float32 in [0, 1]."""
         half = self._image.reduce(2 * OVERSAMPLING).filter(ImageFilter.GaussianBlur(blur / 2))
         height, width = self._shape
         full = half.resize((width, height), Image.Resampling.BICUBIC)
-        return np.multiply(np.asarray(full), np.float32(1 / 255), dtype=np.float32)
+        share: Floats = np.multiply(np.asarray(full), np.float32(1 / 255), dtype=np.float32)
+        return share
 
 
 @lru_cache(maxsize=64)

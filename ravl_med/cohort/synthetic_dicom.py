@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -56,12 +58,14 @@ class Maker:
     width: float
     look: Look
 
-    def encode(self, pixels: NDArray[np.float32]) -> NDArray[np.uint16 | np.int16]:
+    def encode(self, pixels: NDArray[np.float32]) -> NDArray[np.uint16] | NDArray[np.int16]:
         """Film in [0, 1], shape (H, W), as stored values of the same shape."""
         shown = 1 - pixels if self.inverted else pixels
         rescaled = (shown - 0.5) * (self.width - 1) + (self.centre - 0.5)  # PS3.3 C.11.2.1.2.1
         stored = np.rint((rescaled - self.intercept) / self.slope)
-        return stored.astype(np.int16 if self.signed else np.uint16)
+        values: NDArray[np.int16] | NDArray[np.uint16]
+        values = stored.astype(np.int16 if self.signed else np.uint16)
+        return values
 
 
 MAKERS: tuple[Maker, ...] = (
@@ -141,8 +145,8 @@ def write_dicom(
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = make_uid(seed, "image", image)
-    film = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    meta.MediaStorageSOPInstanceUID = UID(make_uid(seed, "image", image))
+    film = FileDataset(BytesIO(), {}, file_meta=meta, preamble=b"\0" * 128)
     film.SOPClassUID = sop_class
     film.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     _describe_patient(film, acquisition, seed, image)

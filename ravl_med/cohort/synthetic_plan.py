@@ -103,7 +103,7 @@ def plan_contingency(
     classes = np.unique(finding)
     members = [np.flatnonzero(finding == k) for k in classes]
     if strength == 0:
-        carries = np.zeros(len(finding), dtype=bool)
+        carries: Bools = np.zeros(len(finding), dtype=bool)
         for group in members:
             carries[_halve(films, group, rng)] = True
         return carries
@@ -126,7 +126,8 @@ def plan_contingency(
             moved = np.array(movers)[list(some)]
             trial[moved] = ~trial[moved]
             tries.append(trial)
-        return min(tries, key=lambda flags: abs(reached(flags) - strength))
+        nearest: Bools = min(tries, key=lambda flags: abs(reached(flags) - strength))
+        return nearest
     return carries
 
 

@@ -51,7 +51,8 @@ class GapTable:
     @property
     def performance_gap(self) -> NDArray[np.float64]:
         """G_c, the sum over classes of the absolute weighted gaps, shape (K,)."""
-        return np.abs(self.weighted_gap).sum(axis=1)
+        total: NDArray[np.float64] = np.abs(self.weighted_gap).sum(axis=1)
+        return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,7 +283,7 @@ def _feature_cluster(
     return FeatureCluster(
         cluster=k,
         regions=members[order],
-        similarity=clustering.similarity[members][order],
+        similarity=clustering.similarity[members][order].astype(np.float64),
         present=present,
         n_present=table.n_present[k],
         n_absent=table.n_absent[k],

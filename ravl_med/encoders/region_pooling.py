@@ -73,7 +73,7 @@ def pool_resnet_regions(
         visual.attnpool(
             visual.layer4(roi_align(features, part, (side, side), scale, 0, aligned=True))
         )
-        for part in rois.split(_REGIONS_AT_ONCE)
+        for part in torch.split(rois, _REGIONS_AT_ONCE)
     ]
     return whole, torch.cat(pooled)
 

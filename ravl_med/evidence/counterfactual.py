@@ -150,4 +150,5 @@ def removal_effects(
         done += len(regions)
         progress(done, len(region_image))
     flush()
-    return before - after
+    effect: NDArray[np.float64] = before - after
+    return effect

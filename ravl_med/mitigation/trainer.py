@@ -86,7 +86,7 @@ def fine_tune(
     model.train()
     for _ in range(recipe.epochs):
         order = torch.randperm(count, generator=generator)
-        for batch in order[: per_epoch * size].split(size):
+        for batch in torch.split(order[: per_epoch * size], size):
             images = _jitter(films[batch], generator)[:, None].expand(-1, 3, -1, -1)
             images = images.contiguous(memory_format=torch.channels_last)
             seen, read, scale = model(images, tokens[batch])

@@ -77,7 +77,10 @@ class InputGeometry:
         seen = np.clip(moved, 0.0, float(self.size))
         area = np.prod(moved[:, 2:] - moved[:, :2], axis=1)
         inside = np.prod(np.maximum(seen[:, 2:] - seen[:, :2], 0.0), axis=1)
-        return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
+        share: NDArray[np.float64] = np.divide(
+            inside, area, out=np.zeros_like(area), where=area > 0
+        )
+        return share
 
     def _scale(self) -> NDArray[np.float64]:
         return np.array([self.scale_x, self.scale_y] * 2, dtype=np.float64)
