@@ -103,7 +103,8 @@ def embed_films(
         height, width = film.pixels.shape
         geometry = encoder.geometry(height, width)
         proposed = propose(height, width)
-        visible = np.flatnonzero(geometry.visible_share(proposed) >= min_visible)
+        share = geometry.visible_share(proposed)
+        visible = np.flatnonzero((share >= min_visible) & (share > 0))
         unseen += len(proposed) - len(visible)
         kept.append((film.index, film.digest, film.applied, height, width))
         boxes.append(proposed[visible])

@@ -123,6 +123,7 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
             "that loads with weights_only, saved from this architecture."
         ) from None
     model.eval()
+    _require_square(model.visual.preprocess_cfg["size"])
     return OpenClipEncoder(model, transform, tokenizer, config, _digest(folder, weights), device)
 
 
@@ -187,6 +188,20 @@ def _refuse_remote_parts(config: dict[str, Any]) -> None:
             "model.path: the text tower is a Hugging Face model "
             f"({str(config['model_cfg']['text_cfg']['hf_model_name'])[:80]!r}), whose config "
             "open_clip would fetch from the network; expected a text tower of open_clip."
+        )
+    tower = str(config["model_cfg"]["vision_cfg"].get("timm_model_name") or "")
+    if ":" in tower:  # timm's schemas: hf-hub:, local-dir:
+        raise ModelError(
+            f"model.path: the image tower {tower[:80]!r} is one that timm would fetch from "
+            "elsewhere; expected the plain name of an architecture."
+        )
+
+
+def _require_square(size: Any) -> None:
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width:
+        raise ModelError(
+            f"model.path: the model's input is {height} x {width} pixels; expected a square."
         )
 
 

@@ -98,9 +98,8 @@ def pool_vit_regions(
     mask[:, :length, :length] = 0.0
     rows = torch.arange(most, device=images.device) + length
     mask[:, rows, rows] = 0.0
-    grid_h, grid_w = visual.grid_size
     for i, part in enumerate(boxes):
-        share = _patch_shares(part.to(images), int(images.shape[-1]), grid_h, grid_w)
+        share = _patch_shares(part.to(images), visual.patch_size, visual.grid_size)
         mask[i, length : length + len(part), 1:length] = share.log()
     heads = visual.transformer.resblocks[0].attn.num_heads
     mixed = visual.transformer(
@@ -113,16 +112,18 @@ def pool_vit_regions(
     return pooled[:, 0], regions
 
 
-def _patch_shares(boxes: Tensor, size: int, grid_h: int, grid_w: int) -> Tensor:
-    """Share of each patch that lies inside each box, shape (r, grid_h * grid_w)."""
-    edges_x = torch.linspace(0, size, grid_w + 1, device=boxes.device)
-    edges_y = torch.linspace(0, size, grid_h + 1, device=boxes.device)
+def _patch_shares(boxes: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Share of each patch that lies inside each box, shape (r, grid rows * grid columns)."""
+    # Patches keep their size where they do not fill the image; the rest of it is not seen.
+    edges_y, edges_x = (
+        torch.arange(n + 1, device=boxes.device) * side for n, side in zip(grid, patch, strict=True)
+    )
     in_x = (
         torch.minimum(boxes[:, 2:3], edges_x[1:]) - torch.maximum(boxes[:, 0:1], edges_x[:-1])
-    ).clamp(min=0) / (size / grid_w)
+    ).clamp(min=0) / patch[1]
     in_y = (
         torch.minimum(boxes[:, 3:4], edges_y[1:]) - torch.maximum(boxes[:, 1:2], edges_y[:-1])
-    ).clamp(min=0) / (size / grid_h)
+    ).clamp(min=0) / patch[0]
     return (in_y[:, :, None] * in_x[:, None, :]).flatten(1)
 
 
@@ -132,8 +133,8 @@ def pool_crops(visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]) -> tu
     Parameters and returns as in `pool_resnet_regions`. Costs one forward pass a region.
     """
     size = int(images.shape[-1])
-    whole = visual(images)
-    pooled = []
+    whole = _encode(visual, images)
+    pooled = [whole[:0]]  # a batch may hold no region at all
     for image, part in zip(images, boxes, strict=True):
         crops = []
         for x0, y0, x1, y1 in part.tolist():
@@ -143,5 +144,13 @@ def pool_crops(visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]) -> tu
             crops.append(
                 functional.interpolate(crop, (size, size), mode="bilinear", align_corners=False)
             )
-        pooled.append(visual(torch.cat(crops)))
+        if crops:
+            pooled.append(_encode(visual, torch.cat(crops)))
     return whole, torch.cat(pooled)
+
+
+def _encode(visual: nn.Module, images: Tensor) -> Tensor:
+    """Embed images; some towers (CoCa's) return their tokens as well."""
+    embedded = visual(images)
+    pooled: Tensor = embedded[0] if isinstance(embedded, tuple) else embedded
+    return pooled
