@@ -243,9 +243,16 @@ def cluster_regions(
     Raises
     ------
     DataError
-        Embeddings that are not finite, that are all equal, or fewer regions than the smallest K.
+        Embeddings that are not finite, that are all equal, or fewer regions, in all or in the
+        sample, than the smallest K.
     """
     _check_embeddings(embeddings, min(candidates))
+    if sample < min(candidates):
+        raise DataError(
+            f"clustering: the medoids are fitted on {sample} regions; expected at least "
+            f"{min(candidates)}, the smallest K. Raise discovery.sample or lower "
+            "discovery.clusters_min."
+        )
     usable = [k for k in candidates if k <= min(len(embeddings), sample)]
     rng = np.random.default_rng(seed)
     chosen = np.arange(len(embeddings))
