@@ -53,6 +53,8 @@ def _age_band(value: str) -> str:
         return "0-9"
     try:
         years = int(float(text.removesuffix("Y")))
-    except ValueError:
+    except (ValueError, OverflowError):
+        return "not stated"
+    if years < 0:
         return "not stated"
     return "90+" if years >= 90 else f"{years // 10 * 10}-{years // 10 * 10 + 9}"

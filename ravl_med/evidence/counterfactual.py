@@ -29,7 +29,8 @@ def opposed_classes(cluster: FeatureCluster, min_gap: float, min_n: int) -> NDAr
     films in the smaller arm; the most lowered one where there is none.
     """
     enough = np.minimum(cluster.n_present, cluster.n_absent) >= min_n
-    opposed: NDArray[np.bool_] = (np.nan_to_num(cluster.gap) <= -min_gap) & enough
+    gap = np.nan_to_num(cluster.gap)
+    opposed: NDArray[np.bool_] = (gap < 0) & (gap <= -min_gap) & enough
     if not opposed.any():
         opposed[cluster.lowered_classes[0]] = True
     return opposed

@@ -57,18 +57,27 @@ def read_relevance(path: Path) -> RelevanceTable:
     boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = {}
     for name, entry in findings.items():
         parsed = tuple(_box(box, f"{where}: {name}") for box in _boxes_of(entry, where, name))
-        for alias in (name, *entry.get("also", ())):
+        for alias in (name, *_aliases_of(entry, where, name)):
             boxes[str(alias).strip().lower()] = parsed
     return RelevanceTable(boxes)
 
 
 def _boxes_of(entry: Any, where: str, name: Any) -> list[Any]:
     known = {"boxes", "also", "source"}
-    if not isinstance(entry, dict) or not isinstance(entry.get("boxes"), list):
-        raise ConfigError(f"{where}: {name}: expected a mapping with a list 'boxes'.")
+    boxes = entry.get("boxes") if isinstance(entry, dict) else None
+    # Without a box every effect would lie outside, and every correlation would be a shortcut.
+    if not isinstance(boxes, list) or not boxes:
+        raise ConfigError(f"{where}: {name}: expected a mapping with a list 'boxes', not empty.")
     if extra := sorted(set(entry) - known):
         raise ConfigError(f"{where}: {name}: unknown key {extra[0]!r}; known: {sorted(known)}.")
-    return list(entry["boxes"])
+    return list(boxes)
+
+
+def _aliases_of(entry: dict[str, Any], where: str, name: Any) -> list[str]:
+    also = entry.get("also") or []
+    if not isinstance(also, list):
+        raise ConfigError(f"{where}: {name}: 'also' is {also!r}; expected a list of names.")
+    return also
 
 
 def _box(value: Any, where: str) -> tuple[float, float, float, float]:

@@ -213,7 +213,8 @@ def _summarise_removal(
     known = np.isfinite(effect)
     count = np.bincount(image[known], minlength=len(images.sizes)).astype(np.float64)
     total = np.bincount(image[known], weights=effect[known], minlength=len(images.sizes))
-    by_image = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    # Without a measured region bincount gives integers, which hold no NaN.
+    by_image = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     relevant = rules.relevance.find(images.classes[cluster.raised_class])
     share = float("nan")
     if relevant is not None:

@@ -1,0 +1,71 @@
+"""The cohort in counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.evidence.cohort_summary import summarise_cohort
+
+
+def cohort(**attributes: tuple[str, ...]) -> Cohort:
+    return Cohort(
+        name="manifest.csv",
+        rows=np.array([2, 3, 5, 8]),
+        paths=(Path("a"), Path("b"), Path("c"), Path("d")),
+        patients=np.array([0, 0, 1, 2]),
+        radiology_reports=("Heart is large.", "", "Clear.", ""),
+        labels=np.array([1, 1, 0, 1]),
+        classes=("no finding", "cardiomegaly", "edema"),
+        attributes=attributes,
+        listed=9,
+        left_out={"other split": 3},
+        rejected=(
+            RejectedFilm(4, "truncated", "row 4 is short"),
+            RejectedFilm(6, "truncated", "row 6 is short"),
+        ),
+    )
+
+
+def test_counts_by_hand():
+    summary = summarise_cohort(
+        cohort(view=("PA", "", "PA", "AP")), ["a", "b", "a", "a"], synthetic=True
+    )
+
+    assert (summary.listed, summary.images, summary.patients) == (9, 4, 3)
+    assert summary.left_out == {"other split": 3}
+    assert summary.rejected == {"truncated": 2}
+    assert summary.rejected_rows[0] == (4, "truncated", "row 4 is short")
+    assert summary.images_by_class == {"no finding": 1, "cardiomegaly": 3, "edema": 0}
+    assert summary.attributes == {
+        "view": {"PA": 2, "not stated": 1, "AP": 1},
+        "pixels": {"a": 3, "b": 1},
+    }
+    assert summary.radiology_reports == 2
+    assert summary.synthetic
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [
+        ("63", "60-69"),
+        ("063Y", "60-69"),
+        (" 9y ", "0-9"),
+        ("40.5", "40-49"),
+        ("018M", "0-9"),
+        ("003D", "0-9"),
+        ("89", "80-89"),
+        ("90", "90+"),
+        ("120Y", "90+"),
+        ("", "not stated"),
+        ("old", "not stated"),
+        ("nan", "not stated"),
+        ("inf", "not stated"),
+        ("-5", "not stated"),
+    ],
+)
+def test_ages_are_told_in_bands_only(age, band):
+    summary = summarise_cohort(cohort(age=(age,) * 4), ["a"] * 4, synthetic=False)
+
+    assert summary.attributes["age"] == {band: 4}
