@@ -16,13 +16,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import ExplicitVRBigEndian
+from scipy.special import expit
 
 from ravl_med.errors import ImageError
 
 __all__ = ["read_dicom", "window_pixels"]
-
-_FAR = 1e9
 
 
 def read_dicom(
@@ -83,35 +83,23 @@ def window_pixels(
     -------
     pixels : ndarray of shape (H, W), float32
     applied : str
+
+    Raises
+    ------
+    ImageError
+        ``undecodable``: a slope, a centre or a width is not a finite number.
+
+    Notes
+    -----
+    Written out instead of taken from pydicom 3.0, where a negative slope turns a window's output
+    upside down, an 8-bit table longer than 256 entries wraps, and a table fails on stored values
+    narrower than itself.
     """
     steps: list[str] = []
-    values = apply_modality_lut(stored, dataset)
-    if "ModalityLUTSequence" in dataset:
-        steps.append("modality LUT")
-    elif "RescaleSlope" in dataset:
-        steps.append("rescale")
-    if dataset.get("VOILUTSequence"):
-        view = min(voi_view, len(dataset.VOILUTSequence) - 1)
-        windowed = apply_voi(np.rint(values).astype(np.int32), dataset, view)
-        bits = int(dataset.VOILUTSequence[view].LUTDescriptor[2])
-        low, high = 0.0, float(2**bits - 1)
-        steps.append(f"VOI LUT {view + 1} of {len(dataset.VOILUTSequence)}")
-    elif _windows(dataset):
-        widths = _windows(dataset)
-        view = min(voi_view, len(widths) - 1)
-        if widths[view] <= 0:
-            windowed, low, high = _full_range(values)
-            steps.append("full range (window width not positive)")
-        else:
-            windowed = apply_windowing(values, dataset, view)
-            # The output range of the window, in the direction of rising input.
-            low, high = (float(v) for v in apply_windowing(np.array([-_FAR, _FAR]), dataset, view))
-            steps.append(f"window {view + 1} of {len(widths)}")
-    else:
-        windowed, low, high = _full_range(values)
-        steps.append("full range (no window)")
-    span = high - low
-    scaled = (np.asarray(windowed, dtype=np.float32) - np.float32(low)) / np.float32(span or 1.0)
+    values = _modality(stored, dataset, steps)
+    scaled = _voi(values, dataset, voi_view, steps)
+    if not np.isfinite(scaled).all():
+        raise ImageError("undecodable", "Rescale or Window values are not finite numbers.")
     pixels = np.clip(scaled, 0.0, 1.0).astype(np.float32)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         pixels = np.float32(1.0) - pixels
@@ -119,19 +107,87 @@ def window_pixels(
     return pixels, ", ".join(steps)
 
 
-def _full_range(values: NDArray[Any]) -> tuple[NDArray[Any], float, float]:
-    return values, float(values.min()), float(values.max())
+def _modality(
+    stored: NDArray[Any], dataset: pydicom.Dataset, steps: list[str]
+) -> NDArray[np.float64]:
+    """Turn stored values into the units of the modality."""
+    if dataset.get("ModalityLUTSequence"):
+        steps.append("modality LUT")
+        return _look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    values = stored.astype(np.float64)
+    if slope is None or intercept is None:
+        return values
+    steps.append("rescale")
+    return values * float(slope) + float(intercept)
 
 
-def _windows(dataset: pydicom.Dataset) -> list[float]:
-    """Widths of all windows; empty without a usable pair of centre and width."""
-    if dataset.get("WindowCenter") in (None, "") or dataset.get("WindowWidth") in (None, ""):
+def _voi(
+    values: NDArray[np.float64], dataset: pydicom.Dataset, voi_view: int, steps: list[str]
+) -> NDArray[np.float64]:
+    """Values of interest to 0 .. 1, in the direction of rising input; a VOI LUT goes first."""
+    luts = dataset.get("VOILUTSequence") or ()
+    if luts:
+        view = min(voi_view, len(luts) - 1)
+        steps.append(f"VOI LUT {view + 1} of {len(luts)}")
+        levels, bits = _look_up(values, luts[view], dataset)
+        return levels / float(2**bits - 1)
+    windows = _windows(dataset)
+    if not windows:
+        steps.append("full range (no window)")
+        return _full_range(values)
+    view = min(voi_view, len(windows) - 1)
+    center, width = windows[view]
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        steps.append("full range (unknown VOI LUT function)")
+        return _full_range(values)
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        steps.append("full range (window width too small)")
+        return _full_range(values)
+    steps.append(f"window {view + 1} of {len(windows)}")
+    if function == "SIGMOID":
+        shades: NDArray[np.float64] = expit(4.0 * (values - center) / width)
+        return shades
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1.0
+    if width == 0:
+        return (values > center).astype(np.float64)
+    return (values - center) / width + 0.5
+
+
+def _look_up(
+    values: NDArray[Any], item: pydicom.Dataset, dataset: pydicom.Dataset
+) -> tuple[NDArray[np.float64], int]:
+    """Values through a lookup table, and its depth in bits; the ends serve all beyond them."""
+    entries, first, bits = (int(v) for v in item.LUTDescriptor)
+    entries = entries or 2**16
+    data = item.LUTData
+    if isinstance(data, bytes):
+        syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else ""
+        wide = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+        data = np.frombuffer(data, "u1" if len(data) < 2 * entries else wide)
+    table = np.atleast_1d(np.asarray(data, dtype=np.float64))[:entries]
+    position = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)
+    return table[position], bits
+
+
+def _full_range(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / ((high - low) or 1.0)
+
+
+def _windows(dataset: pydicom.Dataset) -> list[tuple[float, float]]:
+    """Centre and width of each window."""
+    centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centers in (None, "") or widths in (None, ""):
         return []
-    width = dataset.WindowWidth
-    return (
-        [float(w) for w in width]
-        if isinstance(width, (list, tuple)) or hasattr(width, "__iter__")
-        else [float(width)]
+    return list(
+        zip(
+            np.atleast_1d(np.asarray(centers, dtype=np.float64)).tolist(),
+            np.atleast_1d(np.asarray(widths, dtype=np.float64)).tolist(),
+            strict=False,
+        )
     )
 
 
@@ -167,14 +223,22 @@ def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
         return np.asarray(dataset.pixel_array)
-    except (RuntimeError, NotImplementedError):
+    except Exception as error:
+        if not syntax or _decodable(syntax):
+            raise ImageError(
+                "undecodable", f"Pixel Data cannot be decoded ({type(error).__name__}); truncated?"
+            ) from None
         name = getattr(syntax, "name", "unknown")
         raise ImageError(
             "no_decoder",
             f"transfer syntax {syntax} ({name}) cannot be decoded with the installed packages. "
             "See the decoder table of pydicom for the package to install.",
         ) from None
-    except Exception as error:
-        raise ImageError(
-            "undecodable", f"Pixel Data cannot be decoded ({type(error).__name__}); truncated?"
-        ) from None
+
+
+def _decodable(syntax: Any) -> bool:
+    """Whether an installed package decodes the transfer syntax."""
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False

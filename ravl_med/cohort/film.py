@@ -20,6 +20,7 @@ from ravl_med.errors import ImageError
 __all__ = ["Film", "FilmReader", "pseudonym"]
 
 _PNG, _JPEG, _DICM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
+_GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +63,12 @@ class FilmReader:
         """
         try:
             with path.open("rb") as stream:
-                head = stream.read(132)
+                head = stream.read(352)
         except (FileNotFoundError, NotADirectoryError):
             raise ImageError(
                 "missing", "the image file does not exist. Paths are relative to the manifest."
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise ImageError(
                 "unreadable", f"the image file cannot be opened ({type(error).__name__})."
             ) from None
@@ -75,9 +76,14 @@ class FilmReader:
             raise ImageError("empty", "the image file is empty.")
         if head.startswith((_PNG, _JPEG)):
             return read_raster(path, max_pixels=self.max_pixels)
+        if head[128:132] == _DICM:
+            return read_dicom(path, voi_view=self.voi_view, max_pixels=self.max_pixels)
+        if head.startswith(_GZIP) or head[344:348] == _NIFTI_1 or head[4:8] == _NIFTI_2:
+            return read_nifti(path, max_pixels=self.max_pixels)
+        # A damaged start; the name says what to call it.
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return read_nifti(path, max_pixels=self.max_pixels)
-        if head[128:132] == _DICM or path.suffix.lower() in (".dcm", ".dicom", ""):
+        if path.suffix.lower() in (".dcm", ".dicom", ""):
             return read_dicom(path, voi_view=self.voi_view, max_pixels=self.max_pixels)
         raise ImageError(
             "unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it."

@@ -9,6 +9,7 @@ shows them: the header is row 1.
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -132,16 +133,17 @@ def read_manifest(
     reports = _reports(table, path, taken, name, rejected)
     index = np.flatnonzero(taken)
     _, patients = np.unique(table["patient"].to_numpy(dtype=str)[index], return_inverse=True)
+    rows = table.index.to_numpy(dtype=np.int64)
     return Cohort(
         name=name,
-        rows=index + 2,
-        paths=tuple(path.parent / table["image"].iloc[i].strip() for i in index),
+        rows=rows[index],
+        paths=tuple(path.parent / table["image"].iloc[i] for i in index),
         patients=patients.astype(np.int64),
         radiology_reports=tuple(reports[i] for i in index),
         labels=labels[index],
         classes=tuple(columns or ()),
         attributes={
-            column: tuple(table[column].iloc[i].strip() for i in index)
+            column: tuple(table[column].iloc[i] for i in index)
             for column in ATTRIBUTES
             if column in table
         },
@@ -152,25 +154,42 @@ def read_manifest(
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """All cells as stripped text; the index is the row that a spreadsheet shows."""
     name = path.name
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(stream, strict=True)]
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"cohort.manifest: {name!r} does not exist. Paths are relative to the config file."
         ) from None
-    except pd.errors.EmptyDataError:
-        raise DataError(
-            f"{name}: the file is empty; expected a header and one row a film."
-        ) from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None
-    table.columns = [str(column).strip() for column in table.columns]
-    if table.empty:
+    if not any(any(line) for line in lines):
+        raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
+    header = lines[0]
+    for column, count in Counter(filter(None, header)).items():
+        if count > 1:
+            raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
+    rows = {row: line for row, line in enumerate(lines[1:], start=2) if any(line)}
+    if not rows:
         raise DataError(f"{name}: no rows below the header; expected one row a film.")
-    return table
+    for row, line in rows.items():
+        if any(line[len(header) :]):
+            raise DataError(
+                f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
+                "Put text that holds a comma in double quotes."
+            )
+        rows[row] = (line + [""] * len(header))[: len(header)]
+    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
+    return table.loc[:, [bool(column) for column in header]]
+
+
+def _row(table: pd.DataFrame, position: int | np.integer) -> int:
+    """Row of the spreadsheet at a position of the table."""
+    return int(table.index.to_numpy()[position])
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
@@ -201,18 +220,20 @@ def _take_split(
     taken = np.ones(len(table), dtype=np.bool_)
     if "split" not in table:
         return taken
-    cells = table["split"].str.strip().to_numpy(dtype=str)
+    cells = table["split"].to_numpy(dtype=str)
     for i in np.flatnonzero(~np.isin(cells, (*_SPLITS, ""))):
         raise DataError(
-            f"{name} row {i + 2}: split is {cells[i]!r}; expected one of {', '.join(_SPLITS)}."
+            f"{name} row {_row(table, i)}: split is {str(cells[i])[:20]!r}; expected one of "
+            f"{', '.join(_SPLITS)}."
         )
     if split is not None:
         taken = cells == split
         left_out["other split"] = int((~taken).sum())
         if not taken.any():
             raise DataError(
-                f"{name}: no row has split {split!r}; got {', '.join(sorted(set(cells)))}. Set "
-                "cohort.split, or null to take every row."
+                f"{name}: no row has split {split!r}; got "
+                f"{', '.join(sorted(set(cells) - {''})) or 'blanks'}. "
+                "Set cohort.split, or null to take every row."
             )
     return taken
 
@@ -224,11 +245,11 @@ def _class_labels(
     used = sorted({column for cells in columns.values() for column in cells})
     values: dict[str, list[int | None]] = {}
     for column in used:
-        cells = table[column].str.strip()
+        cells = table[column]
         for i in np.flatnonzero(~cells.isin(list(_LABELS)).to_numpy()):
             raise DataError(
-                f"{name} row {i + 2}: {column} is {cells.iloc[i][:20]!r}; expected 1, 0, -1 or "
-                "blank."
+                f"{name} row {_row(table, i)}: {column} is {cells.iloc[i][:20]!r}; "
+                "expected 1, 0, -1 or blank."
             )
         values[column] = [_LABELS[cell] for cell in cells]
     labels = np.full(len(table), -1, dtype=np.int64)
@@ -259,8 +280,8 @@ def _usable_rows(
 ) -> NDArray[np.bool_]:
     """Rows with an image and a patient, each image once."""
     usable = np.ones(len(table), dtype=np.bool_)
-    images = table["image"].str.strip().to_numpy(dtype=str)
-    patients = table["patient"].str.strip().to_numpy(dtype=str)
+    images = table["image"].to_numpy(dtype=str)
+    patients = table["patient"].to_numpy(dtype=str)
     seen: set[str] = set()
     for i in np.flatnonzero(taken):
         reason = message = ""
@@ -273,7 +294,8 @@ def _usable_rows(
             reason, message = "listed_twice", "the image stands in an earlier row. Remove one."
         if reason:
             usable[i] = False
-            rejected.append(RejectedFilm(int(i) + 2, reason, f"{name} row {i + 2}: {message}"))
+            row = _row(table, i)
+            rejected.append(RejectedFilm(row, reason, f"{name} row {row}: {message}"))
         seen.add(images[i])
     return usable
 
@@ -289,17 +311,18 @@ def _reports(
     texts = [""] * len(table)
     if "report" in table:
         for i in np.flatnonzero(taken):
-            texts[i] = table["report"].iloc[i].strip()
+            texts[i] = table["report"].iloc[i]
     if "report_path" in table:
         for i in np.flatnonzero(taken):
-            cell = table["report_path"].iloc[i].strip()
+            cell = table["report_path"].iloc[i]
             if texts[i] or not cell:
                 continue
             try:
                 texts[i] = read_radiology_report(path.parent / cell)
             except DataError as error:
                 taken[i] = False
+                row = _row(table, i)
                 rejected.append(
-                    RejectedFilm(int(i) + 2, "report_unreadable", f"{name} row {i + 2}: {error}")
+                    RejectedFilm(row, "report_unreadable", f"{name} row {row}: {error}")
                 )
     return texts

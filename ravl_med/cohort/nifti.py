@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,8 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
         With a reason code: ``too_large``, ``bad_geometry``, ``undecodable``.
     """
     try:
-        image: Any = nib.load(path)
-        shape = tuple(int(n) for n in image.shape)
-        _check(shape, max_pixels)
-        volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
-        turned = _to_ras(volume, np.asarray(image.affine))
+        volume, affine = _load(path, max_pixels)
+        turned = _to_ras(volume, affine)
     except ImageError:
         raise
     except Exception as error:  # nibabel raises many types on hostile headers
@@ -61,8 +60,22 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
     return _scale(film), applied
 
 
+def _load(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Voxels and affine of a NIfTI-1 or NIfTI-2 file, gzipped or not, whatever it is called."""
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else path.open("rb") as stream:
+        second = stream.read(8)[4:] == b"n+2\0"
+        stream.seek(0)
+        image: Any = (nib.Nifti2Image if second else nib.Nifti1Image).from_stream(stream)
+        shape = tuple(int(n) for n in image.shape)
+        _check(shape, max_pixels)
+        volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
+        return volume, np.asarray(image.affine)
+
+
 def _check(shape: tuple[int, ...], max_pixels: int) -> None:
-    if int(np.prod(shape)) > max_pixels:
+    if math.prod(shape) > max_pixels:
         raise ImageError(
             "too_large", f"{shape} voxels; expected at most {max_pixels} (cohort.max_pixels)."
         )
@@ -82,7 +95,8 @@ def _to_ras(volume: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray
 
 
 def _scale(film: NDArray[np.float32]) -> NDArray[np.float32]:
-    from monai.transforms.intensity.array import ScaleIntensityRangePercentiles
-
-    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
-    return np.ascontiguousarray(scale(np.ascontiguousarray(film)), dtype=np.float32)
+    low, high = np.percentile(film, (0.5, 99.5))
+    if low == high:  # nearly all is one value: a marker on an empty film
+        low, high = film.min(), film.max()
+    scaled = (film - low) / ((high - low) or 1.0)
+    return np.ascontiguousarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)

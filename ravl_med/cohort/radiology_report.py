@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ravl_med.errors import DataError
@@ -9,6 +10,7 @@ from ravl_med.errors import DataError
 __all__ = ["impression_of", "read_radiology_report"]
 
 _MAX_BYTES = 1_000_000
+_IMPRESSION = re.compile(r"\bimpression\s*:", re.IGNORECASE)
 
 
 def read_radiology_report(path: Path) -> str:
@@ -32,7 +34,7 @@ def read_radiology_report(path: Path) -> str:
         raise DataError("report_path: no such file. Paths are relative to the manifest.") from None
     except UnicodeDecodeError:
         raise DataError("report_path: not UTF-8 text. Convert the file.") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataError(f"report_path: cannot be read ({type(error).__name__}).") from None
 
 
@@ -43,5 +45,5 @@ def impression_of(text: str) -> str:
     ----------
     text : str - a radiology report, in any line layout
     """
-    _, heading, tail = text.rpartition("IMPRESSION:")
-    return " ".join((tail if heading and tail.strip() else text).split())
+    tail = _IMPRESSION.split(text)[-1]
+    return " ".join((tail if tail.strip() else text).split())

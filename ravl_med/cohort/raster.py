@@ -36,24 +36,31 @@ def read_raster(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[n
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(path, formats=("PNG", "JPEG"))
-        with image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(
-                    "too_large",
-                    f"{image.height} x {image.width} pixels; expected at most {max_pixels} "
-                    "(cohort.max_pixels).",
-                )
-            if image.mode.startswith("I"):
-                values = np.asarray(image).astype(np.float32)
-                return np.clip(values / 65535.0, 0.0, 1.0).astype(np.float32), "16-bit"
-            mode = image.mode
-            gray = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
-            return gray / np.float32(255.0), "8-bit" if mode == "L" else f"8-bit from {mode}"
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+            warnings.simplefilter("ignore")  # size is judged below, odd chunks are not read
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                return _gray(image, max_pixels)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
         raise ImageError("undecodable", "not a PNG or JPEG image.") from None
+    except Image.DecompressionBombError:
+        raise ImageError("too_large", "more pixels than Pillow opens; make it smaller.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(
             "undecodable", f"the image cannot be decoded ({type(error).__name__}); truncated?"
         ) from None
+
+
+def _gray(image: Image.Image, max_pixels: int) -> tuple[NDArray[np.float32], str]:
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            "too_large",
+            f"{image.height} x {image.width} pixels; expected at most {max_pixels} "
+            "(cohort.max_pixels).",
+        )
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        return np.clip(values / 65535.0, 0.0, 1.0).astype(np.float32), "16-bit"
+    mode = image.mode
+    gray = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
+    return gray / np.float32(255.0), "8-bit" if mode == "L" else f"8-bit from {mode}"

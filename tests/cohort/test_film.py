@@ -1,0 +1,179 @@
+"""Films one by one: told by content, set aside with a reason, named by a keyed pseudonym."""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from ravl_med.cohort.film import Film, FilmReader, pseudonym
+from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.errors import ImageError
+
+BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
+READER = FilmReader()
+
+
+def film_of(seed: int, side: int = 20) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (side, side + 4), dtype=np.uint8)
+
+
+def cohort_of(paths: Sequence[Path]) -> Cohort:
+    count = len(paths)
+    return Cohort(
+        name="manifest.csv",
+        rows=np.arange(count, dtype=np.int64) * 2 + 2,
+        paths=tuple(paths),
+        patients=np.arange(count, dtype=np.int64),
+        radiology_reports=("",) * count,
+        labels=np.full(count, -1, dtype=np.int64),
+        classes=(),
+        attributes={},
+        listed=count,
+        left_out={},
+    )
+
+
+def png(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    Image.fromarray(pixels).save(path, "PNG")
+    return path
+
+
+def content_of(kind: str, folder: Path) -> bytes:
+    source = folder / "source"
+    if kind == "dicom":
+        return (BUNDLED / "MR_small.dcm").read_bytes()
+    if kind in ("png", "jpeg"):
+        Image.fromarray(film_of(0)).save(source, kind)
+        return source.read_bytes()
+    image = (nib.Nifti2Image if kind == "nifti 2" else nib.Nifti1Image)(film_of(0), np.eye(4))
+    content: bytes = image.to_bytes()
+    return gzip.compress(content) if kind == "nifti.gz" else content
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.dcm", "film.nii", "film.nii.gz", "film", "1.2"])
+@pytest.mark.parametrize("kind", ["dicom", "png", "jpeg", "nifti", "nifti 2", "nifti.gz"])
+def test_the_format_is_told_by_content(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content_of(kind, tmp_path))
+    pixels, applied = READER.read(path)
+    expected = {"dicom": "window 1 of 1", "png": "8-bit", "jpeg": "8-bit"}
+    assert applied == expected.get(kind, "single slice")
+    assert pixels.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason", "message"),
+    [
+        ("doe.png", None, "missing", "does not exist. Paths are relative to the manifest"),
+        ("doe.png", b"", "empty", "the image file is empty"),
+        ("doe.png", b"GIF89a", "unknown_format", "neither DICOM, PNG, JPEG nor NIfTI"),
+        ("doe.dcm", b"<html>", "not_dicom", "the file is not DICOM"),
+        ("doe", b"<html>", "not_dicom", "the file is not DICOM"),
+        ("doe.nii", b"<html>", "undecodable", "NIfTI file cannot be read"),
+        ("doe.jpg", b"\xff\xd8\xff\xe0\x00", "undecodable", "not a PNG or JPEG image|truncated"),
+        ("do\0e.png", None, "unreadable", "cannot be opened .ValueError"),
+        ("", None, "unreadable", "cannot be opened .IsADirectoryError"),
+    ],
+)
+def test_every_refusal_has_a_reason(
+    tmp_path: Path, name: str, content: bytes | None, reason: str, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ImageError, match=message) as caught:
+        READER.read(path)
+    assert caught.value.reason == reason
+    assert "doe" not in str(caught.value).replace("does", "")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_reader_passes_its_limits_on(tmp_path: Path) -> None:
+    for kind in ("dicom", "png", "nifti"):
+        path = tmp_path / kind
+        path.write_bytes(content_of(kind, tmp_path))
+        with pytest.raises(ImageError, match=r"expected at most 100 \(cohort.max_pixels\)"):
+            FilmReader(max_pixels=100).read(path)
+
+
+def test_a_film_carries_pixels_digest_and_steps(tmp_path: Path) -> None:
+    pixels = film_of(1)
+    film = READER.film(cohort_of([png(tmp_path / "a", pixels)]), 0)
+    np.testing.assert_array_equal(film.gray(), pixels)
+    assert film.index == 0
+    assert film.applied == "8-bit"
+    assert len(film.digest) == 64
+
+
+def test_the_digest_is_of_pixels_and_shape_alone(tmp_path: Path) -> None:
+    pixels = film_of(1, 24)
+    other = np.ascontiguousarray(pixels.reshape(28, 24))
+    (tmp_path / "c.nii").write_bytes(content_of("nifti", tmp_path))
+    paths = [png(tmp_path / "a", pixels), png(tmp_path / "b", pixels), png(tmp_path / "c", other)]
+    cohort = cohort_of(paths)
+    first, again, reshaped = (READER.film(cohort, i).digest for i in range(3))
+    assert first == again
+    assert first != reshaped
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason", "message"),
+    [
+        (np.full((20, 20), 7, dtype=np.uint8), "constant", "all pixels are equal"),
+        (film_of(0, 15), "too_small", "15 x 19 pixels; expected at least 16 x 16"),
+    ],
+)
+def test_films_that_show_nothing(
+    tmp_path: Path, pixels: NDArray[np.uint8], reason: str, message: str
+) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        READER.film(cohort_of([png(tmp_path / "a", pixels)]), 0)
+    assert caught.value.reason == reason
+
+
+def test_a_film_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
+    cohort = cohort_of(
+        [
+            png(tmp_path / "a", film_of(1)),
+            tmp_path / "missing",
+            png(tmp_path / "copy", film_of(1)),
+            png(tmp_path / "b", film_of(2)),
+        ]
+    )
+    first, missing, copy, last = READER.films(cohort)
+    assert isinstance(first, Film)
+    assert isinstance(last, Film)
+    assert (first.index, last.index) == (0, 3)
+    assert isinstance(missing, RejectedFilm)
+    assert (missing.row, missing.reason) == (4, "missing")
+    assert missing.message.startswith("manifest.csv row 4: the image file does not exist")
+    assert copy == RejectedFilm(
+        6,
+        "duplicate_pixels",
+        "manifest.csv row 6: the same pixels stand in an earlier row. Remove one.",
+    )
+
+
+@given(digest=st.text("0123456789abcdef", min_size=64, max_size=64), key=st.binary(min_size=32))
+def test_a_pseudonym_is_stable_and_depends_on_the_key(digest: str, key: bytes) -> None:
+    name = pseudonym(digest, key)
+    assert name == pseudonym(digest, key)
+    assert len(name) == 16
+    assert set(name) <= set("0123456789abcdef")
+    assert name != pseudonym(digest, key + b"\x01")
+    assert name != pseudonym(digest[1:] + "g", key)
+    assert name not in digest
+
+
+def test_a_pseudonym_is_an_hmac() -> None:
+    # RFC 4231, test case 2.
+    expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    assert pseudonym("what do ya want for nothing?", b"Jefe") == expected[:16]

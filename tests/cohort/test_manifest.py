@@ -1,0 +1,264 @@
+"""The manifest: every column rule, what is left out, what is set aside, rows as shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.errors import ConfigError, DataError
+
+TASK = {"effusion": {"effusion": 1}, "no finding": {"effusion": 0, "edema": 0}}
+
+
+def read(folder: Path, text: str, **options: object) -> Cohort:
+    path = folder / "manifest.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    return read_manifest(path, **({"split": None} | options))  # type: ignore[arg-type]
+
+
+def test_a_manifest_without_a_task(tmp_path: Path) -> None:
+    cohort = read(
+        tmp_path,
+        "image,patient,report,view,sex,age,site,manufacturer\n"
+        " a.png ,p2, Clear lungs. ,PA,F,61,north,Acme\n"
+        "sub/b.dcm,p1,,AP,M,,south,\n"
+        "/far/c.png,p2,,,,,,\n",
+    )
+    assert len(cohort) == cohort.listed == 3
+    assert cohort.name == "manifest.csv"
+    assert cohort.rows.tolist() == [2, 3, 4]
+    assert cohort.paths == (tmp_path / "a.png", tmp_path / "sub" / "b.dcm", Path("/far/c.png"))
+    assert cohort.patients.tolist() == [1, 0, 1]
+    assert cohort.radiology_reports == ("Clear lungs.", "", "")
+    assert cohort.labels.tolist() == [-1, -1, -1]
+    assert cohort.classes == ()
+    assert cohort.attributes == {
+        "view": ("PA", "AP", ""),
+        "sex": ("F", "M", ""),
+        "age": ("61", "", ""),
+        "site": ("north", "south", ""),
+        "manufacturer": ("Acme", "", ""),
+    }
+    assert cohort.rejected == ()
+
+
+def test_classes_and_all_that_is_left_out(tmp_path: Path) -> None:
+    cohort = read(
+        tmp_path,
+        "image,patient,effusion,edema\n"
+        "a,1,1,0\n"
+        "b,1,1.0,1\n"
+        "c,2,0,0.0\n"
+        "d,2,0,1\n"  # no class
+        "e,3,-1,0\n"  # uncertain
+        "f,3,-1.0,0\n"
+        "g,4,1,\n",  # blank
+        columns=TASK,
+    )
+    assert cohort.classes == ("effusion", "no finding")
+    assert cohort.labels.tolist() == [0, 0, 1]
+    assert cohort.rows.tolist() == [2, 3, 4]
+    assert cohort.left_out == {"no class": 1, "uncertain label": 2, "blank label": 1}
+    assert cohort.listed == 7
+
+
+def test_a_film_of_two_classes_is_left_out(tmp_path: Path) -> None:
+    task = {"effusion": {"effusion": 1}, "edema": {"edema": 1}}
+    cohort = read(tmp_path, "image,patient,effusion,edema\na,1,1,1\nb,1,0,1\n", columns=task)
+    assert cohort.labels.tolist() == [1]
+    assert cohort.left_out == {"several classes": 1}
+
+
+def test_blank_may_count_as_negative_but_uncertain_may_not(tmp_path: Path) -> None:
+    text = "image,patient,effusion,edema\na,1,1,\nb,1,,\nc,1,-1,\n"
+    cohort = read(tmp_path, text, columns=TASK, blank="negative")
+    assert cohort.labels.tolist() == [0, 1]
+    assert cohort.left_out == {"uncertain label": 1}
+
+
+@pytest.mark.parametrize("cell", ["x", "2", "nan", "yes", "0.5"])
+def test_a_label_that_is_none(tmp_path: Path, cell: str) -> None:
+    text = f"image,patient,effusion,edema\na,1,1,0\nb,1,0,{cell}\n"
+    with pytest.raises(
+        DataError, match=rf"manifest.csv row 3: edema is '{cell}'; expected 1, 0, -1 or blank"
+    ):
+        read(tmp_path, text, columns=TASK)
+
+
+def test_columns_outside_the_task_may_hold_anything(tmp_path: Path) -> None:
+    cohort = read(tmp_path, "image,patient,effusion,edema,x\na,1,1,0,NA\n", columns=TASK)
+    assert len(cohort) == 1
+
+
+def test_a_class_column_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"task.classes.edema: manifest.csv has no column 'oedema'; got image, patient, "
+        r"edema. Did you mean 'edema'\?",
+    ):
+        read(tmp_path, "image,patient,edema\na,1,1\n", columns={"edema": {"oedema": 1}})
+    with pytest.raises(ConfigError, match=r"no column 'xyz'; got image, patient\.$"):
+        read(tmp_path, "image,patient\na,1\n", columns={"a": {"xyz": 1}})
+
+
+@pytest.mark.parametrize("column", ["image", "patient"])
+def test_required_columns(tmp_path: Path, column: str) -> None:
+    header = "image,patient".replace(column, "other")
+    with pytest.raises(DataError, match=f"manifest.csv: column '{column}' is missing; got .*other"):
+        read(tmp_path, f"{header}\na,1\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "manifest.csv: the file is empty; expected a header"),
+        (b"\n , \n", "the file is empty"),
+        (b"image,patient\n", "no rows below the header"),
+        (b"image,patient\n,\n\n", "no rows below the header"),
+        (b"image,patient\n\xff\xfe,1\n", r"not a UTF-8 CSV table \(UnicodeDecodeError\)"),
+        (b'image,patient\n"a,1\n', r"not a UTF-8 CSV table \(Error\)"),
+        (b"image;patient\na;1\n", "column 'image' is missing; got image;patient"),
+        (b"image,patient,image\na,1,b\n", "column 'image' stands 2 times"),
+        (b"image,patient\na,1\nb,1,No effusion\n", "row 3: 3 cells; expected 2 as in the header"),
+        (b"image,patient\na,1,No effusion\n", "row 2: 3 cells; expected 2 as in the header"),
+    ],
+)
+def test_what_is_not_a_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_manifest(path, split=None)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cohort.manifest: 'none.csv' does not exist") as caught:
+        read_manifest(tmp_path / "none.csv", split=None)
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(DataError, match="IsADirectoryError"):
+        read_manifest(tmp_path, split=None)
+
+
+def test_byte_order_mark_carriage_returns_and_quotes(tmp_path: Path) -> None:
+    text = '\ufeffimage, patient ,report\r\na,p,"Two lines,\r\nand ""quotes""."\r\nb,p,\r\n'
+    cohort = read(tmp_path, text)
+    assert cohort.rows.tolist() == [2, 3]
+    assert cohort.radiology_reports == ('Two lines,\r\nand "quotes".', "")
+
+
+def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    text = 'image,patient,report\na,1,"line\nline"\n\n,,\nb,1,\n,2,\n\n'
+    cohort = read(tmp_path, text)
+    # A quoted line break stays in its row, a blank row has a number but is no film.
+    assert cohort.rows.tolist() == [2, 5]
+    assert [film.row for film in cohort.rejected] == [6]
+    assert cohort.listed == 3
+
+
+def test_short_rows_trailing_commas_and_an_unnamed_column(tmp_path: Path) -> None:
+    cohort = read(tmp_path, ",image,patient,view,\n0,a,1\n1,b,2,PA,,,\n")
+    assert cohort.paths == (tmp_path / "a", tmp_path / "b")
+    assert cohort.attributes == {"view": ("", "PA")}
+
+
+def test_blanks_do_not_split_a_patient(tmp_path: Path) -> None:
+    assert read(tmp_path, "image,patient\na,p1\nb, p1 \nc,NA\n").patients.tolist() == [1, 1, 0]
+
+
+def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
+    cohort = read(tmp_path, "image,patient\na,1\n,2\nb,\na,3\nc,4\n")
+    assert cohort.rows.tolist() == [2, 6]
+    assert cohort.patients.tolist() == [0, 1]
+    assert [(film.row, film.reason) for film in cohort.rejected] == [
+        (3, "no_image"),
+        (4, "no_patient"),
+        (5, "listed_twice"),
+    ]
+    assert [film.message for film in cohort.rejected] == [
+        "manifest.csv row 3: image is blank; expected a path. Fill it in.",
+        "manifest.csv row 4: patient is blank; expected any stable code, since patients are "
+        "resampled.",
+        "manifest.csv row 5: the image stands in an earlier row. Remove one.",
+    ]
+
+
+def test_report_files(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text("From a file.\n")
+    text = (
+        "image,patient,report,report_path\n"
+        "a,1,In the cell.,r.txt\nb,1,,r.txt\nc,1,,\nd,1,,doe.txt\n"
+    )
+    cohort = read(tmp_path, text)
+    assert cohort.radiology_reports == ("In the cell.", "From a file.", "")
+    (lost,) = cohort.rejected
+    assert (lost.row, lost.reason) == (5, "report_unreadable")
+    assert lost.message.startswith("manifest.csv row 5: report_path: no such file")
+    assert "doe" not in lost.message
+
+
+SPLITS = "image,patient,split,effusion,edema\na,1,finetune,1,0\nb,2, test ,1,0\nc,3,,1,0\n"
+
+
+def test_a_split_is_taken(tmp_path: Path) -> None:
+    cohort = read(tmp_path, SPLITS, split="test")
+    assert cohort.rows.tolist() == [3]
+    assert cohort.left_out == {"other split": 2}
+    assert len(read(tmp_path, SPLITS, split=None)) == 3
+    assert len(read(tmp_path, "image,patient\na,1\n", split="test")) == 1
+
+
+def test_what_another_split_hides_is_not_counted_twice(tmp_path: Path) -> None:
+    text = SPLITS + "a,4,test,-1,0\n,5,finetune,1,0\n"
+    cohort = read(tmp_path, text, split="test", columns=TASK)
+    assert cohort.left_out == {"other split": 3, "uncertain label": 1}
+    assert cohort.rejected == ()
+
+
+def test_splits_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"row 2: split is 'train'; expected one of finetune, validation, test"
+    ):
+        read(tmp_path, "image,patient,split\na,1,train\n")
+    with pytest.raises(DataError, match=r"no row has split 'validation'; got finetune, test\. Set"):
+        read(tmp_path, SPLITS, split="validation")
+    with pytest.raises(DataError, match="no row has split 'test'; got blanks"):
+        read(tmp_path, "image,patient,split\na,1,\n", split="test")
+
+
+def test_keep_renumbers_patients_and_carries_the_rest(tmp_path: Path) -> None:
+    text = "image,patient,report,view\na,p0,A,PA\nb,p1,B,AP\nc,p2,C,PA\nd,p1,D,\n,p9,,\n"
+    cohort = read(tmp_path, text)
+    kept = cohort.keep(np.array([1, 2, 3]), cohort.rejected)
+    assert kept.patients.tolist() == [0, 1, 0]
+    assert kept.rows.tolist() == [3, 4, 5]
+    assert kept.paths == (tmp_path / "b", tmp_path / "c", tmp_path / "d")
+    assert kept.radiology_reports == ("B", "C", "D")
+    assert kept.attributes == {"view": ("AP", "PA", "")}
+    assert len(kept.rejected) == 2
+    assert kept.listed == 5
+    assert len(cohort) == 4  # the cohort itself is left as it was
+    assert len(cohort.keep(np.array([], dtype=np.int64))) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["p", "q", "r"]), st.sampled_from("ab"), st.sampled_from("ab")),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_every_row_is_accounted_for(
+    tmp_path_factory: pytest.TempPathFactory, films: list[tuple[str, str, str]]
+) -> None:
+    cells = {"a": "1", "b": "0"}
+    lines = [f"{i}.png,{p},{cells[x]},{cells[y]}" for i, (p, x, y) in enumerate(films)]
+    text = "\n".join(["image,patient,effusion,edema", *lines])
+    cohort = read(tmp_path_factory.mktemp("m"), text, columns=TASK)
+    assert len(cohort) + sum(cohort.left_out.values()) == cohort.listed == len(films)
+    names = [films[row - 2][0] for row in cohort.rows]
+    assert np.unique(cohort.patients).tolist() == list(range(len(set(names))))
+    pairs = set(zip(names, cohort.patients.tolist(), strict=True))
+    assert len(pairs) == len(set(names))

@@ -1,0 +1,194 @@
+"""NIfTI films: the same picture however the array lies, and a reason code for all else."""
+
+import gzip
+import itertools
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ravl_med.cohort.nifti import read_nifti
+from ravl_med.errors import ImageError
+
+SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(-1000, 1000, (6, 5, 8)).astype(np.float32)  # R, A, S
+
+
+def saved(path: Path, data: NDArray[np.float32], affine: NDArray[np.float64] | None = None) -> Path:
+    image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine)
+    nib.save(image, path)
+    return path
+
+
+def stretch(film: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = np.percentile(film, (0.5, 99.5))
+    return np.clip((film - low) / (high - low), 0, 1)
+
+
+def lay(order: tuple[int, ...], flips: tuple[bool, ...]) -> tuple[NDArray[np.float32], NDArray]:
+    """The volume with its axes in another order and direction, and the affine that says so."""
+    data, affine = VOLUME.transpose(order), np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, (world, flip) in enumerate(zip(order, flips, strict=True)):
+        affine[world, axis] = -2.0 if flip else 2.0
+        if flip:
+            data = np.flip(data, axis)
+            affine[world, 3] = 2.0 * (data.shape[axis] - 1)
+    return np.ascontiguousarray(data), affine
+
+
+def test_a_volume_is_averaged_from_front_to_back(tmp_path: Path) -> None:
+    pixels, applied = read_nifti(saved(tmp_path / "a.nii", VOLUME))
+    # Rows from head to foot (S descending), columns from the patient's right to the left.
+    expected = np.array(
+        [[VOLUME[x, :, z].mean() for x in range(5, -1, -1)] for z in range(7, -1, -1)]
+    )
+    np.testing.assert_allclose(pixels, stretch(expected), atol=1e-5)
+    assert pixels.shape == (8, 6)
+    assert pixels.dtype == np.float32
+    assert applied == "projection from front to back"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", [(False,) * 3, (True, False, False), (True, True, True)])
+def test_the_film_does_not_depend_on_how_the_array_lies(
+    tmp_path: Path, order: tuple[int, ...], flips: tuple[bool, ...]
+) -> None:
+    data, affine = lay(order, flips)
+    turned, _ = read_nifti(saved(tmp_path / "b.nii", data, affine))
+    straight, _ = read_nifti(saved(tmp_path / "a.nii", VOLUME))
+    np.testing.assert_allclose(turned, straight, atol=1e-5)
+
+
+def test_the_patients_left_is_at_the_right_and_the_head_on_top(tmp_path: Path) -> None:
+    data = np.zeros((20, 4, 30), dtype=np.float32)
+    data[2:4, :, 26:28] = 1  # low x is left in RAS, high z is up
+    pixels, _ = read_nifti(saved(tmp_path / "a.nii", data))
+    rows, columns = np.nonzero(pixels)
+    assert sorted(set(rows)) == [2, 3]
+    assert sorted(set(columns)) == [16, 17]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_is_shown_as_it_is(tmp_path: Path, axis: int) -> None:
+    slice_ = np.take(VOLUME, [0], axis=axis)
+    pixels, applied = read_nifti(saved(tmp_path / "a.nii", slice_))
+    picture = slice_.squeeze(axis).T[::-1]
+    np.testing.assert_allclose(
+        pixels, stretch(picture if axis == 0 else picture[:, ::-1]), atol=1e-5
+    )
+    assert applied == "single slice"
+
+
+def test_two_dimensions(tmp_path: Path) -> None:
+    pixels, applied = read_nifti(saved(tmp_path / "a.nii", VOLUME[:, :, 0]))
+    np.testing.assert_allclose(pixels, stretch(VOLUME[::-1, ::-1, 0].T), atol=1e-5)
+    assert applied == "single slice"
+
+
+def test_scale_of_the_header_is_applied(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOLUME.astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(0.5, 7)
+    nib.save(image, tmp_path / "b.nii")
+    scaled, _ = read_nifti(tmp_path / "b.nii")
+    plain, _ = read_nifti(saved(tmp_path / "a.nii", VOLUME))
+    np.testing.assert_allclose(scaled, plain, atol=1e-5)
+
+
+def test_gzip_nifti_2_and_odd_names(tmp_path: Path) -> None:
+    plain, _ = read_nifti(saved(tmp_path / "a.nii", VOLUME))
+    zipped = tmp_path / "b.bin"
+    zipped.write_bytes(gzip.compress((tmp_path / "a.nii").read_bytes()))
+    np.testing.assert_array_equal(read_nifti(zipped)[0], plain)
+    nib.save(nib.Nifti2Image(VOLUME, np.eye(4)), tmp_path / "c.nii")
+    (tmp_path / "c.nii").rename(tmp_path / "c")
+    np.testing.assert_array_equal(read_nifti(tmp_path / "c")[0], plain)
+
+
+def test_a_constant_volume_is_black(tmp_path: Path) -> None:
+    pixels, _ = read_nifti(saved(tmp_path / "a.nii", np.full((4, 4, 4), 3, dtype=np.float32)))
+    np.testing.assert_array_equal(pixels, np.zeros((4, 4)))
+
+
+def test_one_bright_pixel_on_an_empty_film_stays_in_range(tmp_path: Path) -> None:
+    data = np.zeros((40, 1, 40), dtype=np.float32)
+    data[3, 0, 4] = 900
+    pixels, _ = read_nifti(saved(tmp_path / "a.nii", data))
+    assert pixels.max() == 1
+    assert pixels.sum() == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    data = VOLUME.copy()
+    data[1, 1, 1] = value
+    with pytest.raises(ImageError, match="NaN or infinity") as caught:
+        read_nifti(saved(tmp_path / "a.nii", data))
+    assert caught.value.reason == "undecodable"
+
+
+def test_a_series_of_volumes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"shape is \(6, 5, 8, 2\); expected 2 or 3") as caught:
+        read_nifti(saved(tmp_path / "a.nii", np.stack([VOLUME, VOLUME], axis=3)))
+    assert caught.value.reason == "bad_geometry"
+
+
+def test_one_dimension_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="expected 2 or 3 dimensions") as caught:
+        read_nifti(saved(tmp_path / "a.nii", VOLUME[:, 0, 0]))
+    assert caught.value.reason == "bad_geometry"
+
+
+def test_too_large_is_told_before_the_data_are_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME)
+    path.write_bytes(path.read_bytes()[:352])
+    with pytest.raises(ImageError, match="expected at most 239") as caught:
+        read_nifti(path, max_pixels=239)
+    assert caught.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("name", ["jane_doe.nii", "jane_doe.nii.gz"])
+@pytest.mark.parametrize("keep", [0.1, 0.6])
+def test_truncated(tmp_path: Path, name: str, keep: float) -> None:
+    path = saved(tmp_path / name, VOLUME)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ImageError, match="NIfTI file cannot be read") as caught:
+        read_nifti(path)
+    assert caught.value.reason == "undecodable"
+    assert "jane" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", gzip.compress(b"text"), b"x" * 500])
+def test_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.nii"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="NIfTI file cannot be read") as caught:
+        read_nifti(path)
+    assert caught.value.reason == "undecodable"
+
+
+def test_an_affine_that_names_no_axes(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME)
+    header = bytearray(path.read_bytes())
+    header[252:256] = (0).to_bytes(2, "little") + (1).to_bytes(2, "little")  # sform alone
+    header[280:328] = b"\0" * 48
+    path.write_bytes(header)
+    with pytest.raises(ImageError, match="NIfTI file cannot be read") as caught:
+        read_nifti(path)
+    assert caught.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize("name", ["example_ct_sm.nii.gz", "example_mr_sm.nii.gz"])
+def test_real_volumes(name: str) -> None:
+    path = SHARED / "nifti" / name
+    if not path.is_file():
+        pytest.skip("the shared test volumes are not beside this checkout")
+    pixels, _ = read_nifti(path)
+    assert pixels.ndim == 2
+    assert pixels.dtype == np.float32
+    assert 0 == pixels.min() < pixels.max() == 1
