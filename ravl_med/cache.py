@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from ravl_med.errors import ConfigError
 
 __all__ = ["Cache", "user_cache", "user_key"]
 
@@ -73,14 +76,36 @@ def user_key() -> bytes:
 
     It lies in the user's config folder, readable by the owner alone, so that two runs give a film
     the same pseudonym and nobody else can recompute it.
+
+    Raises
+    ------
+    ConfigError
+        The key file is damaged.
     """
     path = Path(platformdirs.user_config_dir("ravl-med")) / "pseudonym.key"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _write_key(path)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return bytes.fromhex(path.read_text(encoding="ascii"))
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        key = secrets.token_bytes(32)
-        stream.write(key.hex())
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(
+            "pseudonym.key in the user's config folder is not a key of 64 hex digits. Put the "
+            "right file back, or delete it: films then get new pseudonyms."
+        )
     return key
+
+
+def _write_key(path: Path) -> None:
+    """Put a new key at the path in one step, so that no run ever reads half of one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):  # another run made it first
+            os.link(draft, path)
+    finally:
+        draft.unlink()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -57,7 +57,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     """A frozen part of the config that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SyntheticConfig(Section):
@@ -136,7 +138,9 @@ class TaskConfig(Section):
         """Map each class to its prompts, verbatim as the text tower reads them."""
         return {
             name: [
-                template.format(prompt) for prompt in entry.prompts for template in self.templates
+                template.replace("{}", prompt)  # other braces of a template are plain text
+                for prompt in entry.prompts
+                for template in self.templates
             ]
             for name, entry in self.classes.items()
         }
@@ -201,8 +205,11 @@ class DiscoveryConfig(Section):
 
     def cluster_range(self, classes: int) -> range:
         """Return the values of K that are tried for a task of so many classes."""
-        low = self.clusters_min or max(20, 2 * classes)
-        high = max(self.clusters_max or max(50, 5 * classes), low)
+        low, high = self.clusters_min, self.clusters_max
+        if high is None:
+            high = max(50, 5 * classes, low or 0)
+        if low is None:
+            low = min(max(20, 2 * classes), high)
         return range(low, high + 1, self.clusters_step)
 
 
@@ -268,7 +275,7 @@ def parse_yaml(path: Path) -> Any:
             f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
             "configs/."
         ) from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(
             f"config {path.name!r}: cannot be read as text ({type(error).__name__})."
         ) from None
@@ -277,6 +284,8 @@ def parse_yaml(path: Path) -> Any:
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "syntax error"
         raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
+    except ValueError as error:  # a date or a tagged number that is none
+        raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -316,7 +325,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected section.key=value.")
     try:
         value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):
         raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from None
     target = data
     for part in parts[:-1]:
@@ -336,6 +345,8 @@ def _explain(issue: Any) -> str:
         near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
         return f"unknown key {where!r}. {hint}"
+    if issue["type"] == "model_type":
+        return f"{where}: expected a section of keys; got {type(issue['input']).__name__}."
     message = issue["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if issue["type"] in ("missing", "value_error"):
@@ -347,10 +358,10 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Names of the fields at a place of the config, walking through mappings of sections."""
     model: Any = Config
     for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+        if get_origin(model) is dict:  # a mapping of sections, left by a key of the user's
+            model = get_args(model)[1]
+        else:
             model = model.model_fields[str(part)].annotation
-            for inner in getattr(model, "__args__", ()):
-                if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    model = inner
-    known = isinstance(model, type) and issubclass(model, BaseModel)
-    return list(model.model_fields) if known else []
+            if type(None) in get_args(model):  # "Section | None"
+                model = get_args(model)[0]
+    return list(model.model_fields)

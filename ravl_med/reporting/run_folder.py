@@ -44,6 +44,7 @@ def draft_folder(target: Path) -> Iterator[Path]:
     ConfigError
         `target` exists and is not the folder of an earlier run, or cannot be written.
     """
+    target = target.resolve()  # "." and a link have no name of their own to move
     refuse_foreign_folder(target)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -57,7 +58,11 @@ def draft_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             old = draft.with_suffix(".old")
             target.rename(old)
-            draft.rename(target)
+            try:
+                draft.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
             shutil.rmtree(old)
         else:
             draft.rename(target)
@@ -151,6 +156,6 @@ def write_owner_only(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file with sorted keys and no NaN."""
+    """Write a JSON file, keys in the order given; NaN is refused."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

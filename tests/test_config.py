@@ -1,0 +1,304 @@
+"""The config: strict keys with a guess, YAML 1.2, paths beside the file, overrides."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ravl_med.config import (
+    ClassConfig,
+    Config,
+    DiscoveryConfig,
+    TaskConfig,
+    load_config,
+    parse_yaml,
+)
+from ravl_med.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+MINIMAL = """\
+name: chest
+cohort: {manifest: films/manifest.csv}
+task:
+  classes:
+    effusion: {prompts: [Pleural effusion.]}
+    no finding: {prompts: [Normal.], label: {effusion: 0}}
+model: {path: models/clip}
+evidence: {relevance: relevance.yaml}
+"""
+
+
+def load(folder: Path, text: str = MINIMAL, *overrides: str) -> Config:
+    path = folder / "audit.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configs_of_the_project_load(path: Path) -> None:
+    config = load_config(path)
+    assert config.evidence.relevance.is_file()
+
+
+def test_there_are_configs() -> None:
+    assert CONFIGS
+
+
+def test_paths_are_relative_to_the_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    load(tmp_path)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load_config(Path("../audit.yaml"))
+    assert config.cohort.manifest is not None
+    assert config.cohort.manifest.is_absolute()
+    assert config.cohort.manifest.resolve() == tmp_path / "films" / "manifest.csv"
+    assert config.model.path is not None
+    assert config.model.path.resolve() == tmp_path / "models" / "clip"
+    assert config.evidence.relevance.resolve() == tmp_path / "relevance.yaml"
+    config = load_config(tmp_path / "audit.yaml", ("cohort.manifest=/data/manifest.csv",))
+    assert config.cohort.manifest == Path("/data/manifest.csv")
+
+
+def test_the_config_cannot_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(tmp_path).name = "other"  # type: ignore[misc]
+
+
+def test_yaml_is_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1e-5\nb: no\nc: on\nd: 0o17\ne: 12:30\nf: true\n", encoding="utf-8")
+    assert parse_yaml(path) == {"a": 1e-5, "b": "no", "c": "on", "d": 15, "e": "12:30", "f": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("regionz: {}", r"unknown key 'regionz'\. Did you mean 'regions'\?"),
+        ("gate: {maxgap: 0.1}", r"unknown key 'gate.maxgap'\. Did you mean 'max_gap'\?"),
+        ("labels: {zzz: 1}", r"unknown key 'labels.zzz'\. Known keys: blank\."),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^config 'audit.yaml': {message}$"):
+        load(tmp_path, f"{MINIMAL}{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.classes.effusion.promts=[a]", r"Did you mean 'prompts'\?"),
+        ("task.classes.label={promts: [a], prompts: [a]}", r"Did you mean 'prompts'\?"),
+        ("model={quickstart: {epoch: 3}}", r"'model.quickstart.epoch'. Did you mean 'epochs'\?"),
+        ("cohort={synthetic: {feture: tube}}", r"Did you mean 'feature'\?"),
+    ],
+)
+def test_an_unknown_key_far_inside_names_the_nearest(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, MINIMAL, override)
+
+
+def test_every_problem_has_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gate\.max_gap.*\n.*report\.regions") as caught:
+        load(tmp_path, MINIMAL, "gate.max_gap=2", "report.regions=0")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name=", r"name: input should be a valid string; got None"),
+        ("name=a b", r"name: string should match pattern .*; got 'a b'"),
+        ("name=../up", "name: string should match pattern"),
+        ("cohort={}", "cohort: name exactly one of 'manifest' and 'synthetic'"),
+        ("cohort.synthetic={}", "cohort: name exactly one of 'manifest' and 'synthetic'"),
+        ("cohort=/data/doe.csv", "cohort: expected a section of keys; got str"),
+        ("cohort.split=train", "cohort.split: .*'finetune', 'validation' or 'test'; got 'train'"),
+        ("cohort.voi_view=-1", "cohort.voi_view: .*greater than or equal to 0; got -1"),
+        ("cohort.max_pixels=0", "cohort.max_pixels: .*greater than or equal to 1; got 0"),
+        ("labels.blank=no", "labels.blank: input should be 'exclude' or 'negative'; got 'no'"),
+        ("task.classes={a: {prompts: [x]}}", "task.classes: .*at least 2 items"),
+        ("task.classes.effusion.prompts=[]", "task.classes.effusion.prompts: .*at least 1 item"),
+        ("task.classes.effusion.label={a: 2}", r"effusion.label.a: input should be 0 or 1; got 2"),
+        ("task.templates=[]", "task.templates: .*at least 1 item"),
+        ("task.templates=[a film]", "task: template 'a film' must hold the placeholder {} once"),
+        ("task.templates=['{} {}']", "task: template '{} {}' must hold the placeholder {} once"),
+        ("task.temperature=0", "task.temperature: input should be greater than 0; got 0"),
+        ("task.temperature=.inf", "task.temperature: input should be a finite number; got inf"),
+        ("model={}", "model: name exactly one of 'path' and 'quickstart'"),
+        ("model.quickstart={}", "model: name exactly one of 'path' and 'quickstart'"),
+        ("model.device=gpu", "model.device: string should match pattern .*; got 'gpu'"),
+        ("model={quickstart: {image_size: 100}}", "image_size: .*multiple of 32; got 100"),
+        ("model={quickstart: {tower: mlp}}", "tower: input should be 'resnet' or 'vit'"),
+        ("regions.tiles=[6]", "regions.tiles"),
+        ("regions.tiles=[6, 65]", "regions.tiles.1: .*less than or equal to 64; got 65"),
+        ("regions.min_visible=.nan", "regions.min_visible: .*got nan"),
+        ("discovery.clusters_min=1", "discovery.clusters_min: .*equal to 2; got 1"),
+        (
+            "discovery={clusters_min: 9, clusters_max: 8}",
+            r"discovery: clusters_min \(9\) must not exceed clusters_max \(8\)",
+        ),
+        ("discovery.min_influence=1.5", "discovery.min_influence: .*equal to 1; got 1.5"),
+        ("evidence.draws=10", "evidence.draws: .*equal to 200; got 10"),
+        ("evidence.confidence=1", "evidence.confidence: input should be less than 1; got 1"),
+        ("evidence={}", "evidence.relevance: field required"),
+        ("gate.max_gap=-0.1", "gate.max_gap: .*equal to 0; got -0.1"),
+        ("report.regions=25", "report.regions: .*equal to 24; got 25"),
+    ],
+)
+def test_every_limit(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("{}", r"\{\}")):
+        load(tmp_path, MINIMAL, override)
+
+
+def test_synthetic_limits(tmp_path: Path) -> None:
+    for key, value in {"images": 39, "strength": 1.1, "seed": -1, "size": 63}.items():
+        with pytest.raises(ConfigError, match=rf"cohort.synthetic.{key}: .*; got {value}"):
+            load(tmp_path, MINIMAL, f"cohort={{synthetic: {{{key}: {value}}}}}")
+
+
+def test_a_missing_section(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config 'audit.yaml': task: field required\."):
+        load(tmp_path, MINIMAL.replace("task:", "regions: {}\ngate:", 1).replace("classes", "x"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a mapping of sections, got nothing"),
+        (b"- a\n", "expected a mapping of sections, got list"),
+        (b"a: [1\nb: 2\n", "line 2, column 2: not valid YAML"),
+        (b"a: 1\na: 2\n", 'line 2, column 1: not valid YAML: found duplicate key "a"'),
+        (b"a: 2024-13-45\n", "not valid YAML: month must be in 1..12"),
+        (b"a: !!python/object:os.system x\n", "not valid YAML: could not determine a constructor"),
+        (b"a: \x07\n", "not valid YAML"),
+        (b"\xff\xfe\x00", r"cannot be read as text \(UnicodeDecodeError\)"),
+    ],
+)
+def test_what_is_not_a_config(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config 'none.yaml': no such file\.") as caught:
+        load_config(tmp_path / "none.yaml")
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(ConfigError, match="IsADirectoryError"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read as text \(OSError\)"):
+        load_config(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("gate.max_gap=0.2", lambda c: c.gate.max_gap == 0.2),
+        ("gate.max_gap = 1e-1", lambda c: c.gate.max_gap == 0.1),
+        ("cohort.split=null", lambda c: c.cohort.split is None),
+        ("cohort.split=", lambda c: c.cohort.split is None),
+        ("regions.tiles=[2, 3]", lambda c: c.regions.tiles == (2, 3)),
+        ("report.title=a=b", lambda c: c.report.title == "a=b"),
+        (
+            "task.classes.no finding.prompts=[Clear.]",
+            lambda c: c.task.classes["no finding"].prompts == ("Clear.",),
+        ),
+        ("task.classes.edema.prompts=[Edema.]", lambda c: len(c.task.classes) == 3),
+    ],
+)
+def test_overrides(tmp_path: Path, override: str, read: Any) -> None:
+    assert read(load(tmp_path, MINIMAL, override))
+
+
+def test_the_last_override_wins(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL, "report.regions=3", "report.regions=4").report.regions == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("gate.max_gap", r"--set 'gate.max_gap': expected section.key=value"),
+        ("=3", "expected section.key=value"),
+        ("gate..max_gap=3", "expected section.key=value"),
+        ("gate.max_gap=[1", "the value is not valid YAML"),
+        ("name=2024-13-45", "the value is not valid YAML"),
+        ("name.first=a", "'name' is a value, not a section"),
+        ("gate.max_gab=1", r"unknown key 'gate.max_gab'. Did you mean 'max_gap'\?"),
+    ],
+)
+def test_overrides_that_cannot_be(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, MINIMAL, override)
+
+
+def task(*templates: str) -> TaskConfig:
+    return TaskConfig(
+        classes={
+            "effusion": ClassConfig(prompts=("Effusion.", "Fluid.")),
+            "none": ClassConfig(prompts=("Clear.",), label={"effusion": 0, "edema": 0}),
+        },
+        templates=templates,
+    )
+
+
+def test_a_class_is_its_own_column_unless_told() -> None:
+    assert task("{}").columns() == {
+        "effusion": {"effusion": 1},
+        "none": {"effusion": 0, "edema": 0},
+    }
+
+
+def test_texts_are_prompts_in_templates() -> None:
+    assert task("{}", "A film: {}").texts() == {
+        "effusion": ["Effusion.", "A film: Effusion.", "Fluid.", "A film: Fluid."],
+        "none": ["Clear.", "A film: Clear."],
+    }
+
+
+@given(st.text(alphabet="ab{}% ", max_size=12), st.text(alphabet="xy{}", max_size=5))
+def test_a_template_is_text_whatever_else_it_holds(template: str, prompt: str) -> None:
+    if template.count("{}") != 1:
+        with pytest.raises(ValueError, match="must hold the placeholder"):
+            task(template)
+        return
+    before, _, after = template.partition("{}")
+    filled = TaskConfig(
+        classes={n: ClassConfig(prompts=(prompt,)) for n in "ab"}, templates=(template,)
+    )
+    assert filled.texts()["a"] == [before + prompt + after]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "classes", "tried"),
+    [
+        (None, None, 2, [20, 25, 30, 35, 40, 45, 50]),
+        (None, None, 14, list(range(28, 71, 5))),
+        (3, 9, 2, [3, 8]),
+        (70, None, 2, [70]),
+        (None, 10, 2, [10]),
+        (8, 8, 2, [8]),
+    ],
+)
+def test_cluster_range(low: int | None, high: int | None, classes: int, tried: list[int]) -> None:
+    discovery = DiscoveryConfig(clusters_min=low, clusters_max=high)
+    assert list(discovery.cluster_range(classes)) == tried
+
+
+@given(st.integers(2, 99) | st.none(), st.integers(2, 99) | st.none(), st.integers(2, 30))
+def test_cluster_range_stays_within_what_was_asked(
+    low: int | None, high: int | None, classes: int
+) -> None:
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    tried = DiscoveryConfig(clusters_min=low, clusters_max=high).cluster_range(classes)
+    assert len(tried) > 0
+    assert low is None or min(tried) == low
+    assert high is None or max(tried) <= high
