@@ -7,6 +7,7 @@ config, with every default filled in, is written into each run folder.
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -258,6 +259,17 @@ class Config(Section):
     evidence: EvidenceConfig
     gate: GateConfig = GateConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _draws_reach_the_tail(self) -> Self:
+        clusters = max(self.discovery.cluster_range(len(self.task.classes)))
+        needed = math.ceil(4 * clusters / (1.0 - self.evidence.confidence))
+        if self.evidence.draws < needed:
+            raise ValueError(
+                f"evidence.draws is {self.evidence.draws}; expected at least {needed}, so that two "
+                f"draws lie in each tail of an interval corrected for {clusters} clusters"
+            )
+        return self
 
 
 def parse_yaml(path: Path) -> Any:

@@ -19,6 +19,7 @@ from ravl_med.errors import ImageError
 
 __all__ = ["Film", "FilmReader", "pseudonym"]
 
+_MAX_ASPECT = 8
 _PNG, _JPEG, _DICM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
 _GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
 
@@ -101,6 +102,12 @@ class FilmReader:
         if min(pixels.shape) < 16:
             height, width = pixels.shape
             raise ImageError("too_small", f"{height} x {width} pixels; expected at least 16 x 16.")
+        if max(pixels.shape) > _MAX_ASPECT * min(pixels.shape):
+            height, width = pixels.shape
+            raise ImageError(
+                "bad_geometry",
+                f"{height} x {width} pixels; expected sides within a factor of {_MAX_ASPECT}.",
+            )
         if float(np.ptp(pixels)) == 0.0:
             raise ImageError("constant", "all pixels are equal; an empty exposure.")
         hasher = hashlib.sha256(repr(pixels.shape).encode())

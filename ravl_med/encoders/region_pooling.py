@@ -1,7 +1,7 @@
 """Region embeddings in the space of the text, tower by tower.
 
-CLIP ResNets: RoIAlign on the map before the last stage, then the last stage and the attention pool
-for each region; the region that is the whole image gives the image embedding itself. ViTs: one
+CLIP ResNets: RoIAlign on the map of the last stage, then the encoder's own attention pool with one
+query a region; the region that is the whole image gives the image embedding itself. ViTs: one
 extra class token a region, which attends to itself and to the patches of its region, and which
 nothing attends to; the token of the whole image equals the class token. Any other image tower:
 each region is cut out, resized to the input and encoded as an image.
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,7 +27,7 @@ from torchvision.ops import roi_align
 
 __all__ = ["pool_crops", "pool_resnet_regions", "pool_vit_regions", "region_pooling_of"]
 
-_REGIONS_AT_ONCE = 512
+_REGIONS_AT_ONCE = 1024
 
 Pooling = Callable[[nn.Module, Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
 
@@ -36,7 +36,7 @@ def region_pooling_of(visual: nn.Module) -> tuple[str, Pooling]:
     """Return the name and the function of the region pooling that fits an image tower."""
     if isinstance(visual, ModifiedResNet):
         return (
-            "RoIAlign before the last stage, then last stage and attention pool",
+            "RoIAlign on the last stage, one attention-pool query a region",
             pool_resnet_regions,
         )
     if isinstance(visual, VisionTransformer) and visual.pool_type == "tok" and not visual.attn_pool:
@@ -61,21 +61,44 @@ def pool_resnet_regions(
     regions : Tensor of shape (sum of r_i, D), not normalised
     """
     assert isinstance(visual, ModifiedResNet)
-    features = visual.layer3(visual.layer2(visual.layer1(visual.stem(images))))
-    whole = visual.attnpool(visual.layer4(features))
-    side = int(features.shape[-1])
-    scale = side / images.shape[-1]
+    features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
+    pool = visual.attnpool
+    side, width = int(features.shape[-1]), int(features.shape[1])
+    place = pool.positional_embedding.to(features.dtype)
+    # A region attends to what RoIAlign reads of keys and values that keep their place on the film;
+    # both are linear, so they are projected once, on the map.
+    cells = (features + place[1:].T.reshape(1, width, side, side)).permute(0, 2, 3, 1)
+    mapped = torch.cat(
+        [features, pool.k_proj(cells).permute(0, 3, 1, 2), pool.v_proj(cells).permute(0, 3, 1, 2)],
+        dim=1,
+    )
     index = torch.cat(
         [torch.full((len(part), 1), float(i), device=images.device) for i, part in enumerate(boxes)]
     )
     rois = torch.cat([index, torch.cat(list(boxes)).to(images.device)], dim=1)
+    scale = side / images.shape[-1]
     pooled = [
-        visual.attnpool(
-            visual.layer4(roi_align(features, part, (side, side), scale, 0, aligned=True))
-        )
+        _attend(pool, roi_align(mapped, part, (side, side), scale, 0, aligned=True), place[0])
         for part in torch.split(rois, _REGIONS_AT_ONCE)
     ]
-    return whole, torch.cat(pooled)
+    return pool(features), torch.cat(pooled)
+
+
+def _attend(pool: AttentionPool2d, aligned: Tensor, place: Tensor) -> Tensor:
+    """Attention pool over aligned features, keys and values (r, 3 W, s, s): (r, D)."""
+    features, keys, values = aligned.flatten(2).transpose(1, 2).chunk(3, dim=-1)  # (r, s s, W)
+    mean = features.mean(dim=1, keepdim=True) + place
+    keys = torch.cat([pool.k_proj(mean), keys], dim=1)
+    values = torch.cat([pool.v_proj(mean), values], dim=1)
+
+    def split(tokens: Tensor) -> Tensor:  # (r, h, tokens, W / h)
+        return tokens.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+
+    mixed = functional.scaled_dot_product_attention(
+        split(pool.q_proj(mean)), split(keys), split(values)
+    )
+    out: Tensor = pool.c_proj(mixed.transpose(1, 2).flatten(1))
+    return out
 
 
 def pool_vit_regions(

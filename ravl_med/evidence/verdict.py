@@ -102,6 +102,9 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
     return tuple(reasons)
 
 
+_ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditedImages:
     """The audited images and their regions, as evidence needs them.
@@ -244,7 +247,7 @@ def _objections(
     def lacks(c: int) -> str:
         if smaller[c] < evidence.min_n:
             return f"only {smaller[c]} films in the smaller arm (evidence.min_n {evidence.min_n})"
-        if abs(cluster.gap[c]) < gate.max_gap:
+        if abs(cluster.gap[c]) < gate.max_gap - _ROUNDING:
             return f"a gap below {gate.max_gap:.0%} (gate.max_gap)"
         return "" if gaps[c].excludes_zero() else "an interval of the gap that holds 0"
 

@@ -63,7 +63,7 @@ def correlation_page(
     story += [
         paragraph("Evidence", "h2"),
         _evidence(correlation),
-        *_regions(pictures),
+        *_regions(pictures, compact=not correlation.counts),
         paragraph("Accuracy with and without the feature", "h2"),
         _accuracy_table(correlation, classes),
     ]
@@ -102,8 +102,9 @@ def _evidence(correlation: SpuriousCorrelation) -> Table:
     return table([head, row], [WIDTH / 7] * 7)
 
 
-def _regions(pictures: CorrelationPictures) -> list[Flowable]:
-    """Crops in order, then the whole films that they lie on."""
+def _regions(pictures: CorrelationPictures, *, compact: bool) -> list[Flowable]:
+    """Crops in order, then the whole films that they lie on; compact beside a list of reasons."""
+    crop_height, film_height = (40, 58) if compact else (52, 75)
     if not pictures.crops:
         return [paragraph("The cluster holds no region to show.")]
     measured = sum(math.isfinite(entry.effect) for entry in pictures.crops)
@@ -115,33 +116,34 @@ def _regions(pictures: CorrelationPictures) -> list[Flowable]:
     films = plural(len(pictures.films), "film")
     return [
         paragraph(f"The first {plural(len(pictures.crops), 'region')}, {order}", "h2"),
-        grid([_crop_cell(entry) for entry in pictures.crops], _COLUMNS),
+        grid([_crop_cell(entry, crop_height) for entry in pictures.crops], _COLUMNS),
         CondPageBreak(120),
         paragraph(f"Where they lie: {films}", "h2"),
-        grid([_film_cell(entry) for entry in pictures.films], _COLUMNS),
+        grid([_film_cell(entry, film_height) for entry in pictures.films], _COLUMNS),
     ]
 
 
-def _crop_cell(entry: RegionPicture) -> list[Flowable]:
+def _crop_cell(entry: RegionPicture, height: float) -> list[Flowable]:
     width = WIDTH / _COLUMNS - 6
     effect = signed(entry.effect, 2)
     measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
     return [
-        FilmFlowable(entry.picture, width, 52, 0.8),
+        FilmFlowable(entry.picture, width, height, 0.8),
         gap(1.5),
         paragraph(f"{entry.number} · {entry.image_id}", "caption", _ID_LIMIT + 5),
         paragraph(measured, "caption"),
     ]
 
 
-def _film_cell(entry: FilmPicture) -> list[Flowable]:
+def _film_cell(entry: FilmPicture, height: float) -> list[Flowable]:
     width = WIDTH / _COLUMNS - 6
     word = "region" if len(entry.numbers) == 1 else "regions"
     where = ", ".join(map(str, entry.numbers))
     return [
-        FilmFlowable(entry.picture, width, 75),
+        FilmFlowable(entry.picture, width, height),
         gap(1.5),
-        paragraph(f"{word} {where} · {entry.image_id}", "caption", _ID_LIMIT + 40),
+        paragraph(f"{word} {where}", "caption", 60),
+        paragraph(entry.image_id, "caption", _ID_LIMIT),
     ]
 
 

@@ -1,0 +1,202 @@
+"""Real frontal radiographs with a planted marker, through the main job.
+
+The films are read from a folder beside the checkout and are never copied into the project; the
+marker is planted in memory, and what is written goes to pytest's temporary folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from typer.testing import CliRunner
+
+from ravl_med.cli import app
+from ravl_med.cohort.raster import read_raster
+from ravl_med.config import QuickstartModelConfig
+from ravl_med.evaluation.truth import is_hit, precision_at
+from ravl_med.mitigation.quickstart import (
+    input_transform,
+    quickstart_layout,
+    train_quickstart_model,
+)
+
+REPOSITORY = Path(__file__).parents[1]
+FILMS = REPOSITORY.parent / "shared" / "data" / "covidcxr"
+COPIES = 6
+SIDE = 320
+CLASSES = ("covid-19", "no covid-19")
+IMPRESSIONS = {"covid-19": "COVID-19 pneumonia.", "no covid-19": "No COVID-19."}
+
+pytestmark = pytest.mark.skipif(
+    not (FILMS / "metadata.csv").is_file(),
+    reason="the real radiographs are not beside the checkout",
+)
+
+
+def frontal_films() -> pd.DataFrame:
+    table = pd.read_csv(FILMS / "metadata.csv", dtype=str, keep_default_na=False)
+    table = table[table["view"].isin(["PA", "AP", "AP Supine"])].reset_index(drop=True)
+    table["label"] = np.where(table["finding"].str.contains("COVID-19"), *CLASSES)
+    return table
+
+
+def plant_marker(
+    film: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], tuple[float, float, float, float]]:
+    """Burn a boxed letter into an upper corner; return film and box, xyxy."""
+    height, width = film.shape
+    side = int(0.11 * min(height, width))
+    left = rng.uniform(0.02, 0.16) if rng.random() < 0.5 else rng.uniform(0.73, 0.86)
+    x, y = int(left * width), int(rng.uniform(0.02, 0.22) * height)
+    image = Image.fromarray(np.rint(film * 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((x, y, x + side, y + side), fill=0, outline=255, width=2)
+    font = ImageFont.load_default(size=int(0.8 * side))
+    pen.text((x + side / 2, y + side / 2), "P", fill=255, font=font, anchor="mm")
+    return np.asarray(image, dtype=np.float32) / 255, (x, y, x + side + 1, y + side + 1)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of DICOM films, a manifest, the truth, and a model that learned the marker."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    root = tmp_path_factory.mktemp("real")
+    (root / "films").mkdir()
+    table = frontal_films()
+    rng = np.random.default_rng(0)
+    held_out: set[str] = set()
+    for name, share in zip(CLASSES, (0.33, 0.5), strict=True):
+        patients = rng.permutation(sorted(set(table["patientid"][table["label"] == name])))
+        held_out |= set(patients[: int(share * len(patients))])
+    rows, truth, inputs, texts = [], [], [], []
+    quickstart = QuickstartModelConfig(epochs=20)
+    transform = input_transform(quickstart_layout(quickstart))
+    for number, record in enumerate(table.to_dict("records")):
+        pixels, _ = read_raster(FILMS / "images" / record["filename"])
+        small = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
+        small.thumbnail((SIDE, SIDE))
+        split = "validation" if record["patientid"] in held_out else "finetune"
+        for copy in range(COPIES):
+            film = np.asarray(small, dtype=np.float32) / 255
+            # Copies differ in exposure, as repeated films do; equal pixels would be set aside.
+            film = np.clip(film * rng.uniform(0.9, 1.05) + rng.uniform(0, 0.03), 0, 1)
+            chance = 0.5
+            if split == "finetune":
+                chance = 0.97 if record["label"] == CLASSES[0] else 0.03
+            if rng.random() < chance:
+                film, box = plant_marker(film.astype(np.float32), rng)
+                truth.append((f"films/{number:03d}_{copy}.dcm", *box))
+            film = film.astype(np.float32)
+            name = f"films/{number:03d}_{copy}.dcm"
+            text = (
+                f"FINDINGS: {record['clinical_notes']} IMPRESSION: {IMPRESSIONS[record['label']]}"
+            )
+            covid = int(record["label"] == CLASSES[0])
+            rows.append((name, record["patientid"], text, covid, record["view"], split))
+            stored = np.rint(film * 4095).astype(np.uint16)
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+            meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[name])
+            dataset = pydicom.Dataset()
+            dataset.file_meta = meta
+            dataset.SOPClassUID = SecondaryCaptureImageStorage
+            dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+            dataset.Rows, dataset.Columns = stored.shape
+            dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+            dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+            dataset.PixelRepresentation = 0
+            dataset.RescaleSlope, dataset.RescaleIntercept = "1", "0"
+            dataset.WindowCenter, dataset.WindowWidth = "2048", "4096"
+            dataset.PixelData = stored.tobytes()
+            dataset.save_as(root / name, enforce_file_format=True)
+            if split == "finetune":
+                gray = Image.fromarray(np.rint(film * 255).astype(np.uint8))
+                inputs.append(transform(gray)[0].numpy())
+                texts.append(IMPRESSIONS[record["label"]])
+    with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("image", "patient", "report", "covid-19", "view", "split"))
+        writer.writerows(rows)
+    with (root / "truth.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("image", "x0", "y0", "x1", "y1"))
+        writer.writerows(truth)
+    train_quickstart_model(quickstart, np.stack(inputs), texts, root / "model")
+    return root
+
+
+def test_the_marker_is_named_first(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    outcome = CliRunner().invoke(
+        app,
+        [
+            "audit",
+            str(REPOSITORY / "configs" / "real_radiographs.yaml"),
+            "--set",
+            f"cohort.manifest={cohort / 'manifest.csv'}",
+            "--set",
+            f"model.path={cohort / 'model'}",
+            "--out",
+            str(out),
+        ],
+    )
+    assert outcome.exit_code == 1, outcome.output
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert result["verdict"] == "fail"
+    first = result["correlations"][0]
+    assert first["kind"] == "shortcut"
+
+    with (cohort / "truth.csv").open(encoding="utf-8") as stream:
+        boxes = {
+            row["image"]: np.array([float(row[k]) for k in ("x0", "y0", "x1", "y1")])
+            for row in csv.DictReader(stream)
+        }
+    with (out / "private" / "key.csv").open(encoding="utf-8") as stream:
+        names = {
+            row["image_id"]: Path(row["path"]).relative_to(cohort).as_posix()
+            for row in csv.DictReader(stream)
+        }
+
+    def precision(regions: list[dict[str, object]]) -> float:
+        hits = [
+            names[str(region["image_id"])] in boxes
+            and is_hit(np.array(region["box"]), boxes[names[str(region["image_id"])]])
+            for region in regions
+        ]
+        return precision_at(hits, 10)
+
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    marked = predictions["image_id"].map(names).isin(boxes)
+    scores = predictions[[f"score:{name}" for name in CLASSES]].to_numpy()
+    right = np.array(CLASSES)[scores.argmax(axis=1)] == predictions["label"]
+    by_class = {
+        name: tuple(
+            round(right[(predictions["label"] == name) & side].mean(), 2)
+            for side in (marked, ~marked)
+        )
+        for name in CLASSES
+    }
+    by_effect = precision(first["regions"])
+    by_similarity = precision(sorted(first["regions"], key=lambda r: -r["similarity"]))
+    with capsys.disabled():  # the figures that the README quotes
+        print(  # noqa: T201
+            f"\nreal radiographs: {len(predictions)} films, accuracy with / without the marker "
+            f"{by_class}; precision@10 {by_effect:.1f}, by similarity {by_similarity:.1f}"
+        )
+    # The model really learned the marker.
+    assert by_class[CLASSES[0]][0] - by_class[CLASSES[0]][1] > 0.3
+    assert by_class[CLASSES[1]][1] - by_class[CLASSES[1]][0] > 0.3
+    assert by_effect >= 0.8
