@@ -92,7 +92,7 @@ def _attend(pool: AttentionPool2d, aligned: Tensor, place: Tensor) -> Tensor:
     values = torch.cat([pool.v_proj(mean), values], dim=1)
 
     def split(tokens: Tensor) -> Tensor:  # (r, h, tokens, W / h)
-        return tokens.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], pool.num_heads, -1).transpose(1, 2)
 
     mixed = functional.scaled_dot_product_attention(
         split(pool.q_proj(mean)), split(keys), split(values)

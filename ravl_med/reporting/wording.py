@@ -116,8 +116,8 @@ def printable(text: str, limit: int = 80) -> str:
         Length of the result; longer text ends in an ellipsis.
     """
     seen = "".join(c for c in text[: 8 * limit] if c.isspace() or _drawable(c))
-    flat = re.sub(r"\s+", _one_space, unicodedata.normalize("NFC", seen)).strip(" ")
-    return _draw(flat, limit)
+    flat = re.sub(r"\s+", _one_space, unicodedata.normalize("NFC", seen)).strip(f" {NBSP}")
+    return _draw(flat, limit).strip(f" {NBSP}")
 
 
 def _one_space(match: re.Match[str]) -> str:

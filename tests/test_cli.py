@@ -1,0 +1,312 @@
+"""The command line as a user meets it: exit codes, one clear line, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pandas as pd
+import pytest
+from pypdf import PdfReader
+from typer.testing import CliRunner, Result
+
+from ravl_med.cache import Cache, user_cache
+from ravl_med.cli import app
+from ravl_med.cohort.synthetic import synthesize
+from ravl_med.reporting.result_json import result_schema
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = """
+name: small
+cohort:
+  manifest: cohort/manifest.csv
+task:
+  name: finding
+  classes:
+    cardiomegaly: {prompts: [Cardiomegaly.]}
+    pleural effusion: {prompts: [Pleural effusion.]}
+    pneumothorax: {prompts: [Pneumothorax.]}
+    consolidation: {prompts: [Consolidation.]}
+    no finding: {prompts: [Normal chest radiograph.]}
+model:
+  quickstart: {tower: resnet, image_size: 64, epochs: 1, batch_size: 32}
+gate:
+  min_films: 5
+  max_prediction_share: 1.0
+  min_prediction_share: 0.0
+evidence:
+  relevance: %s
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small cohort, a config, and its own cache and key."""
+    root = tmp_path_factory.mktemp("cli")
+    synthesize(root / "cohort", images=300, size=96, seed=3, workers=1)
+    relevance = REPOSITORY / "configs" / "relevance" / "chest.yaml"
+    (root / "audit.yaml").write_text(CONFIG % relevance, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def own_folders(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(workplace / "config"))
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def audit(workplace: Path, out: Path, *words: str) -> Result:
+    return run("audit", str(workplace / "audit.yaml"), "--out", str(out), *words)
+
+
+def one_line(outcome: Result, *parts: str) -> None:
+    """The outcome is one line on stderr that says every part, and no traceback."""
+    text = outcome.stderr
+    assert len(text.strip().splitlines()) == 1, text
+    assert text.startswith("error: ")
+    assert "Traceback" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = audit(workplace, out, "--exit-zero")
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.output.strip().splitlines()[-1].startswith("Report: ")
+    assert {path.name for path in out.iterdir()} == {
+        "config.yaml",
+        "figures",
+        "predictions.parquet",
+        "private",
+        "report.pdf",
+        "result.json",
+        "run.json",
+    }
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    jsonschema.validate(result, result_schema())
+    assert result["cohort"]["images"] == 90
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    assert list(predictions.columns[:2]) == ["image_id", "label"]
+    assert len(predictions) == 90
+    assert predictions["image_id"].is_unique
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert set(record["digests"]) == {"model", "cohort", "config"}
+    assert record["peak_memory_mb"] > 0
+    assert (out / "private").stat().st_mode & 0o777 == 0o700
+    assert (out / "private" / "key.csv").stat().st_mode & 0o777 == 0o600
+    pages = PdfReader(out / "report.pdf").pages
+    assert len(pages) >= 4
+
+
+def test_nothing_identifying_leaves_the_private_folder(workplace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    audit(workplace, out, "--exit-zero")
+    manifest = pd.read_csv(workplace / "cohort" / "manifest.csv", dtype=str)
+    shared = [path for path in out.rglob("*") if path.is_file() and "private" not in path.parts]
+    text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
+    for path in shared:
+        text += path.read_bytes().decode("latin-1")
+    assert str(workplace) not in text
+    for column in ("patient", "image"):
+        assert not [value for value in manifest[column] if value in text]
+
+
+def test_the_same_run_twice_gives_the_same_result(workplace: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert audit(workplace, tmp_path / name, "--exit-zero").exit_code == 0
+    first, second = ((tmp_path / name / "result.json").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_vit_goes_the_whole_way(workplace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = audit(workplace, out, "--exit-zero", "--set", "model.quickstart.tower=vit")
+    assert outcome.exit_code == 0, outcome.output
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert "class token" in result["model"]["region_pooling"]
+
+
+def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None:
+    stuck = ("--set", "gate.min_films=10000")
+    assert audit(workplace, tmp_path / "a", *stuck).exit_code == 1
+    result = json.loads((tmp_path / "a" / "result.json").read_text(encoding="utf-8"))
+    assert result["verdict"] == "not_auditable"
+    assert result["correlations"] == []
+    assert audit(workplace, tmp_path / "b", "--exit-zero", *stuck).exit_code == 0
+
+
+def test_a_class_without_films_is_a_named_outcome(workplace: Path, tmp_path: Path) -> None:
+    never = "task.classes.never={prompts: [Never.], label: {cardiomegaly: 1, no finding: 1}}"
+    outcome = audit(workplace, tmp_path / "run", "--set", never)
+    assert outcome.exit_code == 1, outcome.output
+    assert "Class never has 0 films" in outcome.output
+    text = "".join(p.extract_text() for p in PdfReader(tmp_path / "run" / "report.pdf").pages)
+    assert "never has 0 films" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (("--set", "gate.maxgap=0.2"), 2, ("gate.maxgap", "max_gap")),
+        (("--set", "gate.max_gap"), 2, ("section.key=value",)),
+        (("--set", "cohort.manifest=nowhere.csv"), 2, ("'nowhere.csv'", "does not exist")),
+        (("--set", "model={path: nowhere}"), 2, ("model.path", "no such folder")),
+        (
+            ("--set", "task.classes.cardiomegly={prompts: [x]}"),
+            2,
+            ("cardiomegly", "Did you mean 'cardiomegaly'?"),
+        ),
+        (("--set", "cohort.split=test", "--set", "regions.tiles=[1, 1]"), 3, ("2 regions",)),
+        (("--set", "discovery.clusters_min=5000", "--set", "evidence.draws=500000"), 3, ("5000",)),
+        (("--set", "evidence.draws=200"), 2, ("evidence.draws", "4000")),
+        (("--device", "tpu"), 2, ("model.device",)),
+    ],
+)
+def test_bad_input_gets_one_line(
+    workplace: Path, tmp_path: Path, words: tuple[str, ...], code: int, parts: tuple[str, ...]
+) -> None:
+    outcome = audit(workplace, tmp_path / "run", *words)
+    assert outcome.exit_code == code, outcome.output
+    one_line(outcome, *parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    outcome = run("audit", str(tmp_path / "none.yaml"))
+    assert outcome.exit_code == 2
+    one_line(outcome, "'none.yaml'", "no such file")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ("manifest.csv", "empty")),
+        ("image,patient\n", ("manifest.csv", "no rows")),
+        ("picture,patient\na,b\n", ("'image'",)),
+    ],
+)
+def test_an_unusable_manifest_is_named(
+    workplace: Path, tmp_path: Path, content: str, parts: tuple[str, ...]
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(content, encoding="utf-8")
+    outcome = audit(workplace, tmp_path / "run", "--set", f"cohort.manifest={manifest}")
+    assert outcome.exit_code == 3
+    one_line(outcome, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(workplace / "cohort" / "manifest.csv", dtype=str)
+    table["image"] = [str(workplace / "cohort" / name) for name in table["image"]]
+    rows = table.index[table["split"] == "validation"][:3]
+    corrupt = tmp_path / "corrupt.dcm"
+    corrupt.write_bytes(Path(table.loc[rows[0], "image"]).read_bytes()[:4000])
+    table.loc[rows[0], "image"] = str(corrupt)
+    table.loc[rows[1], "image"] = str(tmp_path / "gone.dcm")
+    (tmp_path / "text.dcm").write_text("not an image", encoding="utf-8")
+    table.loc[rows[2], "image"] = str(tmp_path / "text.dcm")
+    manifest = tmp_path / "manifest.csv"
+    table.to_csv(manifest, index=False)
+    out = tmp_path / "run"
+    outcome = audit(workplace, out, "--exit-zero", "--set", f"cohort.manifest={manifest}")
+    assert outcome.exit_code == 0, outcome.output
+    cohort = json.loads((out / "result.json").read_text(encoding="utf-8"))["cohort"]
+    assert cohort["images"] == 87
+    assert cohort["rejected"] == {"undecodable": 1, "missing": 1, "not_dicom": 1}
+    text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
+    assert "gone.dcm" not in text
+
+
+def test_no_readable_film_ends_with_the_reasons(workplace: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    columns = "image,patient,cardiomegaly,pleural effusion,pneumothorax,consolidation,no finding"
+    manifest.write_text(f"{columns}\nsecret-name.dcm,p1,1,0,0,0,0\n", encoding="utf-8")
+    assert audit(workplace, tmp_path / "first", "--exit-zero").exit_code == 0
+    model = next((workplace / "cache" / "ravl-med" / "models").iterdir())
+    outcome = audit(
+        workplace,
+        tmp_path / "run",
+        "--set",
+        f"cohort.manifest={manifest}",
+        "--set",
+        f"model={{path: '{model}'}}",
+    )
+    assert outcome.exit_code == 3
+    one_line(outcome, "missing 1", "row 2")
+    assert "secret-name" not in outcome.output
+
+
+def test_a_foreign_folder_is_left_alone(workplace: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    outcome = audit(workplace, tmp_path)
+    assert outcome.exit_code == 2
+    one_line(outcome, "--out", "not an earlier run")
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_names_in_brackets_reach_the_terminal(workplace: Path, tmp_path: Path) -> None:
+    outcome = audit(workplace, tmp_path / "[red, blue] [/x]", "--exit-zero")
+    assert outcome.exit_code == 0
+    assert "[red, blue] [/x]" in outcome.output
+
+
+def test_an_internal_error_shows_no_traceback(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Cache, *_: object) -> None:
+        raise KeyError("secret-name")
+
+    monkeypatch.setattr(type(user_cache()), "folder", broken)
+    outcome = audit(workplace, tmp_path / "run")
+    assert outcome.exit_code == 4
+    assert outcome.stderr.startswith("internal error: KeyError")
+    assert "secret-name" not in outcome.output
+
+
+def test_synthesize_writes_a_cohort(tmp_path: Path) -> None:
+    words = ("synthesize", str(tmp_path / "c"), "--images", "40", "--size", "64", "--strength", "0")
+    assert run(*words).exit_code == 0
+    assert len(list((tmp_path / "c" / "images").iterdir())) == 40
+    again = run(*words)
+    assert again.exit_code == 3
+    one_line(again, "manifest.csv")
+
+
+def test_schema_is_a_json_schema() -> None:
+    outcome = run("schema")
+    assert outcome.exit_code == 0
+    jsonschema.Draft202012Validator.check_schema(json.loads(outcome.output))
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    script = (
+        "import sys; from ravl_med.cli import main; sys.argv = ['ravl-med', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pydantic', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    start = time.perf_counter()
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "audit" in outcome.stdout
+    assert time.perf_counter() - start < 30
+
+
+def test_the_module_runs() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "ravl_med", "--version"], capture_output=True, text=True, check=True
+    )
+    assert outcome.stdout.startswith("ravl-med ")
