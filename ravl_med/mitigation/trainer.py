@@ -19,6 +19,7 @@ from ravl_med.errors import DataError
 __all__ = ["Recipe", "fine_tune"]
 
 Progress = Callable[[int, int], None]
+_CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,12 @@ def fine_tune(
     losses: list[float] = []
     model.to(memory_format=torch.channels_last)  # a third faster on CPU
     model.train()
-    for _ in range(recipe.epochs):
+    for epoch in range(recipe.epochs):
+        # Whole films first: what shows only on a whole film is not learned from parts.
+        cropped = _CROPPED if 2 * epoch >= recipe.epochs else 0.0
         order = torch.randperm(count, generator=generator)
         for batch in torch.split(order[: per_epoch * size], size):
-            images = _jitter(films[batch], generator)[:, None].expand(-1, 3, -1, -1)
+            images = _jitter(films[batch], cropped, generator)[:, None].expand(-1, 3, -1, -1)
             images = images.contiguous(memory_format=torch.channels_last)
             seen, read, scale = model(images, tokens[batch])
             loss = objective(seen, read, scale)
@@ -104,7 +107,7 @@ def fine_tune(
     return losses
 
 
-def _jitter(films: Tensor, generator: torch.Generator) -> Tensor:
+def _jitter(films: Tensor, cropped: float, generator: torch.Generator) -> Tensor:
     """Vary exposure and contrast film by film; cut some of them to a random part.
 
     The crops are those of contrastive pre-training (open_clip's RandomResizedCrop): they teach the
@@ -115,7 +118,7 @@ def _jitter(films: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
-    cut = torch.rand(count, generator=generator) < 0.5
+    cut = torch.rand(count, generator=generator) < cropped
     side = torch.where(cut, uniform(0.2, 0.8), uniform(0.95, 1.05))
     reach = torch.where(cut, 1.0 - side, torch.full((count,), 0.05)).clamp(min=0.0)
     theta = torch.zeros(count, 2, 3)
