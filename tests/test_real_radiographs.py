@@ -185,7 +185,7 @@ def test_the_marker_is_named_first(
     right = np.array(CLASSES)[scores.argmax(axis=1)] == predictions["label"]
     by_class = {
         name: tuple(
-            round(right[(predictions["label"] == name) & side].mean(), 2)
+            round(float(right[(predictions["label"] == name) & side].mean()), 2)
             for side in (marked, ~marked)
         )
         for name in CLASSES

@@ -169,33 +169,22 @@ def _neighbours(
 
 
 def silhouette(distances: NDArray[np.float32], assignment: NDArray[np.int64]) -> float:
-    """Return the mean silhouette of a clustering; 0 for points that are alone in their cluster.
+    """Return the mean silhouette of a clustering; 0 where it is not defined.
 
     Parameters
     ----------
-    distances : ndarray of shape (n, n), float32
-    assignment : ndarray of shape (n,), int64 - 0 .. K - 1
+    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
+    assignment : ndarray of shape (n,), int64
 
     Notes
     -----
-    Equal to ``sklearn.metrics.silhouette_score(distances, assignment, metric="precomputed")``,
-    which needs two clusters at least; one cluster gives 0 here.
+    It is not defined for a single cluster, nor where every point is a cluster of its own.
     """
-    clusters = int(assignment.max()) + 1
-    sizes = np.bincount(assignment, minlength=clusters).astype(np.float64)
-    if np.count_nonzero(sizes) < 2:
+    from sklearn.metrics import silhouette_score
+
+    if not 2 <= len(np.unique(assignment)) < len(assignment):
         return 0.0
-    onehot = np.eye(clusters, dtype=np.float32)[assignment]
-    sums = (distances @ onehot).astype(np.float64)  # (n, K)
-    rows = np.arange(len(assignment))
-    own = sizes[assignment]
-    inner = sums[rows, assignment] / np.maximum(own - 1, 1)
-    outer = np.divide(sums, sizes, out=np.full_like(sums, np.inf), where=sizes > 0)
-    outer[rows, assignment] = np.inf
-    between = outer.min(axis=1)
-    scale = np.maximum(inner, between)
-    score = np.divide(between - inner, scale, out=np.zeros_like(inner), where=scale > 0)
-    return float(np.where(own > 1, score, 0.0).mean())
+    return float(silhouette_score(distances, assignment, metric="precomputed"))
 
 
 def assign_regions(
