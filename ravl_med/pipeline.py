@@ -35,7 +35,7 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.cohort_summary import summarise_cohort
-from ravl_med.evidence.counterfactual import opposed_classes, removal_effects
+from ravl_med.evidence.counterfactual import opposed_class, removal_effects
 from ravl_med.evidence.relevance import read_relevance
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.verdict import (
@@ -312,10 +312,8 @@ def _measure_removal(
     clusters = list(zip(discovery.clusters, picked, strict=True))
     regions = np.concatenate([cluster.regions[rows] for cluster, rows in clusters])
     raised = np.concatenate([np.full(len(rows), c.raised_class) for c, rows in clusters])
-    gap, least = config.gate.max_gap, config.evidence.min_n
-    opposed = np.concatenate(
-        [np.tile(opposed_classes(c, gap, least), (len(rows), 1)) for c, rows in clusters]
-    )
+    least = config.evidence.min_n
+    opposed = np.concatenate([np.full(len(rows), opposed_class(c, least)) for c, rows in clusters])
     effect = removal_effects(
         encoder,
         lambda index: reader.film(cohort, index).pixels,
@@ -324,7 +322,7 @@ def _measure_removal(
         images.region_image[regions],
         images.region_boxes[regions],
         raised.astype(np.int64),
-        opposed,
+        opposed.astype(np.int64),
         batch_size=config.model.batch_size,
         progress=lambda done, total: progress("remove regions", done, total),
     )

@@ -46,9 +46,9 @@ class Interval:
 class Removal:
     """Removal effect of the regions of a cluster.
 
-    The effect is the margin of the raised class (its logit minus the largest logit of the lowered
-    classes) before, minus after the region is filled from its surroundings. Positive: the region
-    speaks for it.
+    The effect is the margin of the raised class (its logit minus that of the most lowered class)
+    before, minus after the region is filled from its surroundings. Positive: the region speaks for
+    the raised class.
 
     Attributes
     ----------

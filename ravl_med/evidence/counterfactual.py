@@ -1,8 +1,9 @@
 """Counterfactual removal: what happens to the margin of a class when a region is filled in.
 
-The margin is taken against the classes that the correlation lowers, not against all others: a
-filled costophrenic angle looks like an effusion to a model, and that says nothing about a feature
-that moves films from "no finding" to "cardiomegaly".
+The margin is taken against the class that the correlation lowers most, not against all others: a
+filled piece of lung looks like a consolidation to a model, a filled costophrenic angle like an
+effusion, and neither says anything about a feature that moves films from "no finding" to
+"cardiomegaly".
 """
 
 from __future__ import annotations
@@ -17,43 +18,39 @@ from torch import Tensor
 from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.encoders.base import Encoder
 
-__all__ = ["class_margin", "fill_region", "opposed_classes", "removal_effects"]
+__all__ = ["class_margin", "fill_region", "opposed_class", "removal_effects"]
 
 ReadPixels = Callable[[int], NDArray[np.float32]]
 
 
-def opposed_classes(cluster: FeatureCluster, min_gap: float, min_n: int) -> NDArray[np.bool_]:
-    """Return the classes against which the raised class of a cluster is weighed, shape (C,).
+def opposed_class(cluster: FeatureCluster, min_n: int) -> int:
+    """Return the class against which the raised class of a cluster is weighed.
 
-    These are the lowered classes with an unweighted gap of at least `min_gap` and at least `min_n`
-    films in the smaller arm; the most lowered one where there is none.
+    It is the most lowered class with at least `min_n` films in the smaller arm; the most lowered
+    one of all where none has so many.
     """
-    enough = np.minimum(cluster.n_present, cluster.n_absent) >= min_n
-    gap = np.nan_to_num(cluster.gap)
-    opposed: NDArray[np.bool_] = (gap < 0) & (gap <= -min_gap) & enough
-    if not opposed.any():
-        opposed[cluster.lowered_classes[0]] = True
-    return opposed
+    smaller = np.minimum(cluster.n_present, cluster.n_absent)
+    enough = [c for c in cluster.lowered_classes if smaller[c] >= min_n]
+    return (enough or cluster.lowered_classes)[0]
 
 
 def class_margin(
-    logits: NDArray[np.float32], raised: NDArray[np.int64], opposed: NDArray[np.bool_]
+    logits: NDArray[np.float32], raised: NDArray[np.int64], opposed: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the logit of a class minus the largest logit of the opposed ones, row by row.
+    """Return the logit of one class minus that of another, row by row.
 
     Parameters
     ----------
     logits : ndarray of shape (n, C), float32
-    raised : ndarray of shape (n,), int64 - class of each row
-    opposed : ndarray of shape (n, C), bool - at least one class a row
+    raised, opposed : ndarray of shape (n,), int64 - the two classes of each row
 
     Returns
     -------
     ndarray of shape (n,), float64
     """
-    own = logits[np.arange(len(logits)), raised].astype(np.float64)
-    others = np.where(opposed, logits.astype(np.float64), -np.inf)
-    margin: NDArray[np.float64] = own - others.max(axis=1)
+    rows = np.arange(len(logits))
+    exact = logits.astype(np.float64)
+    margin: NDArray[np.float64] = exact[rows, raised] - exact[rows, opposed]
     return margin
 
 
@@ -97,7 +94,7 @@ def removal_effects(
     region_image: NDArray[np.int64],
     region_boxes: NDArray[np.float32],
     raised: NDArray[np.int64],
-    opposed: NDArray[np.bool_],
+    opposed: NDArray[np.int64],
     *,
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -113,7 +110,7 @@ def removal_effects(
     region_image : ndarray of shape (n,), int64 - image of each region
     region_boxes : ndarray of shape (n, 4), float32 - xyxy in stored pixels
     raised : ndarray of shape (n,), int64 - class whose margin is watched
-    opposed : ndarray of shape (n, C), bool - classes that it is weighed against
+    opposed : ndarray of shape (n,), int64 - class that it is weighed against
     batch_size : int - inputs encoded at once
 
     Returns
