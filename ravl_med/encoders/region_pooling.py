@@ -92,7 +92,8 @@ def _attend(pool: AttentionPool2d, aligned: Tensor, place: Tensor) -> Tensor:
     values = torch.cat([pool.v_proj(mean), values], dim=1)
 
     def split(tokens: Tensor) -> Tensor:  # (r, h, tokens, W / h)
-        return tokens.reshape(*tokens.shape[:2], pool.num_heads, -1).transpose(1, 2)
+        heads, width = pool.num_heads, tokens.shape[-1]
+        return tokens.reshape(*tokens.shape[:2], heads, width // heads).transpose(1, 2)
 
     mixed = functional.scaled_dot_product_attention(
         split(pool.q_proj(mean)), split(keys), split(values)
