@@ -29,8 +29,8 @@ _METHOD = (
     "A gap is an association: the feature and the accuracy go together, whatever the cause. The "
     "removal effect is an intervention: the region is filled from its surroundings, and the drop "
     "in the margin of the raised class (its logit minus that of the most lowered class) is "
-    "measured. Where that effect lies, in the anatomy of the finding or elsewhere, separates a plausible "
-    "sign from a shortcut; this needs a radiologist's eye in the end.",
+    "measured. Where that effect lies, in the anatomy of the finding or elsewhere, separates a "
+    "plausible sign from a shortcut; this needs a radiologist's eye in the end.",
     "Intervals come from a bootstrap that draws patients, not films. Those of gaps and removal "
     "effects are corrected for the number of clusters that were looked at (Bonferroni), those of "
     "accuracies are not. A correlation counts when the gaps of the raised class and of a lowered "
