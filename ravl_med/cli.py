@@ -219,8 +219,10 @@ def _tell_audit(run: Audit, folder: Path) -> None:
 
         for line in compare_with_truth(run).lines():
             console.print(f"  truth: {escape(line)}")
-    total = sum(run.timings.values())
-    console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({total:.0f} s)", style="bold")
+    from ravl_med.reporting.run_record import peak_memory_mb
+
+    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
+    console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
 
 
 @contextmanager

@@ -417,7 +417,8 @@ def write_run(run: Audit, folder: Path, *, date: str | None) -> None:
     config, result = run.config, run.result
     document = document_of(result, config.report.regions_listed).model_dump(mode="json")
     shared_config = config_text(config, show_paths=False)
-    record = describe_run(config, result, run.cohort_digest, run.timings, run.model_cached)
+    record = describe_run(config, result, run.cohort_digest, run.model_cached)
+    start = time.perf_counter()
     with draft_folder(folder) as draft:
         write_json(draft / "result.json", document)
         (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
@@ -441,5 +442,7 @@ def write_run(run: Audit, folder: Path, *, date: str | None) -> None:
             regions_shown=config.report.regions,
         )
         write_pdf(result, run.film, details, draft / "report.pdf")
+        run.timings["report"] = round(time.perf_counter() - start, 3)
+        record["timings_s"] = run.timings
         record["peak_memory_mb"] = peak_memory_mb()
         write_json(draft / "run.json", record)

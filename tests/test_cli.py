@@ -101,6 +101,7 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert set(record["digests"]) == {"model", "cohort", "config"}
     assert record["peak_memory_mb"] > 0
+    assert record["timings_s"]["report"] > 0
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert (out / "private" / "key.csv").stat().st_mode & 0o777 == 0o600
     pages = PdfReader(out / "report.pdf").pages

@@ -54,7 +54,7 @@ class TruthCheck:
     def lines(self) -> list[str]:
         """Return the check in a few lines for the terminal."""
         if self.strength == 0.0:
-            return [f"nothing was planted; {self.shortcuts} correlation(s) of kind shortcut"]
+            return [f"nothing was planted; correlations of kind shortcut: {self.shortcuts}"]
         named = "names" if self.names_finding else "does not name"
         return [
             f"{self.feature} planted on {self.finding}, Cramer's V {self.strength:g}; learned: "

@@ -274,7 +274,7 @@ def judge(
         return Verdict(
             "fail",
             (
-                f"{len(shortcuts)} shortcut(s) above the gate of {gate.max_gap:.0%}: the model "
+                f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}: the model "
                 f"raises {told} by a feature outside the place where it shows.",
             ),
         )
@@ -284,20 +284,24 @@ def judge(
         reasons = []
         if signs:
             reasons.append(
-                f"{len(signs)} correlation(s) above the gate lie where the finding itself shows "
+                f"{_count(signs, 'correlation')} above the gate, where the finding itself shows "
                 f"({_name_classes(signs, classes)}): a radiologist decides whether they are the "
                 "disease."
             )
         if open_ones:
             reasons.append(
-                f"{len(open_ones)} correlation(s) above the gate could not be placed "
-                f"({_name_classes(open_ones, classes)}): a radiologist decides."
+                f"{_count(open_ones, 'correlation')} above the gate, not placed as sign or "
+                f"shortcut ({_name_classes(open_ones, classes)}): a radiologist decides."
             )
         return Verdict("review", tuple(reasons))
     return Verdict(
         "pass",
         (f"No correlation above the gate of {gate.max_gap:.0%} holds under the evidence rules.",),
     )
+
+
+def _count(correlations: Sequence[SpuriousCorrelation], word: str) -> str:
+    return f"{len(correlations)} {word}{'' if len(correlations) == 1 else 's'}"
 
 
 def _name_classes(correlations: Sequence[SpuriousCorrelation], classes: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -36,10 +35,9 @@ def describe_run(
     config: Config,
     result: AuditResult,
     cohort_digest: str,
-    timings: Mapping[str, float],
     model_cached: bool,
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``: versions, digests, seeds, timings in seconds."""
+    """Return the content of ``run.json`` but for what the run cost."""
     text = config_text(config, show_paths=False)
     seeds = {"discovery": config.discovery.seed, "evidence": config.evidence.seed}
     if config.cohort.synthetic is not None:
@@ -66,7 +64,6 @@ def describe_run(
         },
         "seeds": seeds,
         "model_cached": model_cached,
-        "timings_s": dict(timings),
     }
 
 

@@ -66,7 +66,7 @@ def test_the_check_reads_as_a_sentence() -> None:
     assert "+84 points with it on cardiomegaly, -87 on the most lowered class" in planted
     assert "names cardiomegaly; of its top 10 regions 90% hit the generator (10%" in found
     assert check(strength=0.0, shortcuts=0).lines() == [
-        "nothing was planted; 0 correlation(s) of kind shortcut"
+        "nothing was planted; correlations of kind shortcut: 0"
     ]
     assert "none hit" in check(precision=math.nan, kind="none").lines()[1]
 
