@@ -48,53 +48,11 @@ from ravl_med.evidence.verdict import (
 )
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.regions.tiles import cut_tiles, tile_names
-from ravl_med.reporting.figures import write_figures
-from ravl_med.reporting.pdf import ReportDetails, write_pdf
-from ravl_med.reporting.result_json import document_of
-from ravl_med.reporting.run_folder import (
-    config_text,
-    draft_folder,
-    write_json,
-    write_predictions,
-    write_private,
-)
-from ravl_med.reporting.run_record import describe_run, describe_thresholds, peak_memory_mb
+from ravl_med.reporting.audit_run import Audit, write_run
 
 __all__ = ["Audit", "Progress", "audit", "write_run"]
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Audit:
-    """A finished audit: the result, and what is needed to show it.
-
-    Attributes
-    ----------
-    config : Config - effective
-    result : AuditResult
-    cohort : Cohort - the audited films; holds paths and is never printed
-    scores : Scores
-    reader : FilmReader
-    manifest : Path - the manifest that was read
-    cohort_digest : str - SHA-256 over the digests of the audited films and their labels
-    timings : mapping of stage to seconds, in order
-    model_cached : bool - the quickstart model was found in the cache
-    """
-
-    config: Config
-    result: AuditResult
-    cohort: Cohort
-    scores: Scores
-    reader: FilmReader
-    manifest: Path
-    cohort_digest: str
-    timings: dict[str, float]
-    model_cached: bool
-
-    def film(self, index: int) -> NDArray[np.uint8]:
-        """Return a film of the audited cohort as (H, W) uint8, windowed, bright is dense."""
-        return self.reader.film(self.cohort, index).gray()
 
 
 @dataclass(slots=True)
@@ -398,51 +356,3 @@ def _collect(
         region_boxes=embeddings.region_boxes,
         region_names=tuple(names[i] for i in embeddings.region_number),
     )
-
-
-def write_run(run: Audit, folder: Path, *, date: str | None) -> None:
-    """Write a finished audit as a run folder, whole or not at all.
-
-    Parameters
-    ----------
-    run : Audit
-    folder : Path - an earlier run there is replaced
-    date : str or None - printed on the report
-
-    Raises
-    ------
-    ConfigError
-        The folder holds something else than a run, or cannot be written.
-    """
-    config, result = run.config, run.result
-    document = document_of(result, config.report.regions_listed).model_dump(mode="json")
-    shared_config = config_text(config, show_paths=False)
-    record = describe_run(config, result, run.cohort_digest, run.model_cached)
-    start = time.perf_counter()
-    with draft_folder(folder) as draft:
-        write_json(draft / "result.json", document)
-        (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
-        labels = [run.cohort.classes[c] for c in run.cohort.labels]
-        write_predictions(
-            draft / "predictions.parquet",
-            result.image_ids,
-            labels,
-            run.cohort.classes,
-            run.scores.image,
-        )
-        write_private(draft / "private", result.image_ids, run.cohort.paths, config)
-        write_figures(result, run.film, draft / "figures")
-        details = ReportDetails(
-            date=date,
-            config_yaml=shared_config,
-            versions=record["versions"],
-            digests=record["digests"],
-            seeds=record["seeds"],
-            thresholds=describe_thresholds(config),
-            regions_shown=config.report.regions,
-        )
-        write_pdf(result, run.film, details, draft / "report.pdf")
-        run.timings["report"] = round(time.perf_counter() - start, 3)
-        record["timings_s"] = run.timings
-        record["peak_memory_mb"] = peak_memory_mb()
-        write_json(draft / "run.json", record)
