@@ -96,6 +96,7 @@ def audit(
             run = run_audit(settings, key=user_key(), cache=user_cache(), progress=progress)
             progress("write the report", 0, 1)
             write_run(run, folder, date=date.today().isoformat())
+            progress("write the report", 1, 1)
         _tell_audit(run, folder)
         failed = run.result.verdict.name in ("fail", "not_auditable")
         reviewed = strict and run.result.verdict.name == "review"
@@ -284,8 +285,11 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+def _console(*, stderr: bool = False) -> Console:
+    """Wrap at words on a terminal; keep lines whole in a pipe."""
+    console = Console(stderr=stderr, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def _say(text: str) -> None:
@@ -293,4 +297,4 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text), style="bold red")
+    _console(stderr=True).print(escape(text), style="bold red")

@@ -140,13 +140,7 @@ def audit(
                 config, discovery, encoder, classes, cohort, reader, images, progress
             )
         with clock.stage("evidence"):
-            correlations = tuple(
-                weigh_correlation(rank, cluster, effect, images, rules)
-                for rank, (cluster, effect) in enumerate(
-                    zip(discovery.clusters, effects, strict=True), start=1
-                )
-            )
-            correlations = _counting_first(correlations)
+            correlations = _weigh(discovery, effects, images, rules, progress)
     verdict = (
         Verdict("not_auditable", stopped)
         if stopped
@@ -294,10 +288,18 @@ def _measure_removal(
     return effects
 
 
-def _counting_first(
-    correlations: tuple[SpuriousCorrelation, ...],
+def _weigh(
+    discovery: Discovery,
+    effects: list[NDArray[np.float64]],
+    images: AuditedImages,
+    rules: EvidenceRules,
+    progress: Progress,
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Rank what counts before what does not, each by performance gap."""
+    """Weigh each surviving cluster; rank what counts before what does not, each by its gap."""
+    correlations = []
+    for rank, (cluster, effect) in enumerate(zip(discovery.clusters, effects, strict=True), 1):
+        correlations.append(weigh_correlation(rank, cluster, effect, images, rules))
+        progress("weigh correlations", rank, len(effects))
     ordered = sorted(correlations, key=lambda c: (not c.counts, c.rank))
     return tuple(replace(c, rank=rank) for rank, c in enumerate(ordered, start=1))
 

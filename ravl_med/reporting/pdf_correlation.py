@@ -104,7 +104,7 @@ def _evidence(correlation: SpuriousCorrelation) -> Table:
 
 def _regions(pictures: CorrelationPictures, *, compact: bool) -> list[Flowable]:
     """Crops in order, then the whole films that they lie on; compact beside a list of reasons."""
-    crop_height, film_height = (40, 58) if compact else (52, 75)
+    crop_height, film_height = (34, 50) if compact else (52, 75)
     if not pictures.crops:
         return [paragraph("The cluster holds no region to show.")]
     measured = sum(math.isfinite(entry.effect) for entry in pictures.crops)
