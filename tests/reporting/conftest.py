@@ -1,4 +1,10 @@
-"""A plausible audit, made by hand with numpy alone."""
+"""A plausible audit, made by hand with numpy alone.
+
+Correlations by rank: 1 a shortcut that counts, with every part of the evidence; 2 a shortcut that
+counts, whose transplant could not be tried; 3 a confirmed bystander that the model does not use;
+4 raised_only; 5 not confirmed, so without a counterfactual; 6 rare, confirmed and used, below the
+gate; 7 not tested; every later one not confirmed.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +16,27 @@ from numpy.typing import NDArray
 from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Accuracy,
+    Arms,
     AuditResult,
     CohortSummary,
+    Confirmation,
+    ConfirmationStatus,
+    Counterfactual,
+    CrossedAttribute,
+    DetectableGap,
     DiscoverySummary,
+    Gate,
     Interval,
     ModelSummary,
+    PairedChange,
+    PartitionSummary,
     Removal,
+    ScoreShift,
+    Sensitivity,
     SpuriousCorrelation,
+    Strata,
+    Stratum,
+    StratumGap,
     TaskSummary,
     Verdict,
 )
@@ -24,14 +44,40 @@ from ravl_med.reporting.pdf import ReportDetails
 
 IMAGES, GRID, SIDE = 120, 6, 240
 NAMES = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")
+NAN = float("nan")
+NOTHING = Interval(NAN, NAN)
+
+STATUS: dict[int, ConfirmationStatus] = {
+    1: "confirmed",
+    2: "confirmed",
+    3: "confirmed",
+    4: "raised_only",
+    6: "confirmed",
+    7: "not_tested",
+}
+WHY: dict[ConfirmationStatus, tuple[str, ...]] = {
+    "confirmed": (),
+    "raised_only": ("The lowered side by itself has p = 0.210, above 0.05 (evidence.fdr).",),
+    "not_confirmed": ("q is 0.430, above 0.05 (evidence.fdr).",),
+    "not_tested": (
+        "Not tested: cardiomegaly has 3 films in the smaller arm on the half it is tested on; "
+        "5 are needed (evidence.min_n).",
+    ),
+}
+BYSTANDER = "Filling the regions does not lower the margin of cardiomegaly beyond that of controls."
+BELOW_GATE = "The gap on cardiomegaly is below 10 points (gate.max_gap)."
 
 
 def interval(value: float, half: float = 0.06) -> Interval:
     return Interval(max(value - half, 0.0), min(value + half, 1.0))
 
 
-def spuriousness(rank: int, classes: int, counts: bool) -> SpuriousCorrelation:
-    """A cluster that raises class 0 and lowers the rest, weaker by rank."""
+def around(value: float, half: float) -> Interval:
+    return Interval(value - half, value + half)
+
+
+def cluster_of(rank: int, classes: int) -> FeatureCluster:
+    """A cluster in 40 films that raises class 0 and lowers the rest, weaker by rank."""
     rng = np.random.default_rng(rank)
     present_films = rng.permutation(IMAGES)[:40]
     regions = present_films * GRID * GRID + rng.integers(0, GRID * GRID, 40)
@@ -40,38 +86,206 @@ def spuriousness(rank: int, classes: int, counts: bool) -> SpuriousCorrelation:
     with_it = np.clip(0.3 + 0.02 * np.arange(classes) + 0.004 * rank, 0, 0.6)
     without = np.clip(0.9 - 0.01 * np.arange(classes) - 0.004 * rank, 0.61, 1)
     with_it[0], without[0] = 0.97 - 0.004 * rank, 0.41 + 0.01 * rank
-    n_present, n_absent = np.full(classes, 8 + rank), np.full(classes, 16)
     gap = with_it - without
-    effect = rng.normal(2.9, 0.6, 40)
-    effect[35:] = np.nan
-    measured = effect[np.isfinite(effect)]
-    order = np.argsort(np.where(np.isfinite(effect), -effect, np.inf), kind="stable")
-    cluster = FeatureCluster(
+    lowered = tuple(int(c) for c in np.argsort(gap) if gap[c] < 0)
+    rare = rank == 6
+    return FeatureCluster(
         cluster=10 + rank,
         regions=regions.astype(np.int64),
         similarity=np.linspace(1, 0.5, 40),
         present=present,
-        n_present=n_present,
-        n_absent=n_absent,
+        n_present=np.full(classes, 8 + rank),
+        n_absent=np.full(classes, 16),
         accuracy_present=with_it,
         accuracy_absent=without,
         weighted_gap=0.6 * gap,
         performance_gap=float(np.abs(0.6 * gap).sum()),
-        influence=0.92,
+        influence=float("-inf") if rare else 0.92,
         raised_class=0,
-        lowered_classes=tuple(int(c) for c in np.argsort(gap) if gap[c] < 0),
+        lowered_classes=lowered,
+        opposed_classes=lowered[:2],
+        rare=rare,
     )
+
+
+def confirmation_of(rank: int, cluster: FeatureCluster) -> Confirmation:
+    """The test on the other half, where accuracies lie two points lower."""
+    status = STATUS.get(rank, "not_confirmed")
+    with_it, without = cluster.accuracy_present - 0.02, cluster.accuracy_absent - 0.02
+    arms = Arms(
+        n_present=cluster.n_present - 1,
+        n_absent=cluster.n_absent + 1,
+        accuracy_present=with_it,
+        accuracy_absent=without,
+        present_interval=tuple(interval(float(v)) for v in with_it),
+        absent_interval=tuple(interval(float(v), 0.04) for v in without),
+        gap_interval=tuple(around(float(g), 0.08) for g in with_it - without),
+    )
+    p_raised, p_lowered, p_value, q_value = {
+        "confirmed": (0.0002 * rank, 0.0011, 0.00004 * rank, 0.0004 * rank),
+        "raised_only": (0.0009, 0.21, 0.0021, 0.0063),
+        "not_confirmed": (0.34, 0.29, 0.28, 0.43),
+        "not_tested": (NAN, NAN, NAN, NAN),
+    }[status]
+    return Confirmation(
+        status=status,
+        reasons=WHY[status],
+        films=62,
+        patients=35,
+        p_raised=p_raised,
+        p_lowered=p_lowered,
+        p_value=p_value,
+        q_value=q_value,
+        exact=rank % 2 == 1,
+        arms=arms,
+        shift=ScoreShift(2.4, Interval(1.7, 3.1), 1.9, Interval(1.1, 2.6)),
+    )
+
+
+def paired(change: float, control: float, decisions: float) -> PairedChange:
+    return PairedChange(
+        pairs=23,
+        patients=17,
+        change=change,
+        control=control,
+        contrast=change - control,
+        interval=around(change - control, 0.45),
+        decisions=decisions,
+        decisions_interval=around(decisions, 0.12),
+    )
+
+
+def counterfactual_of(rank: int) -> Counterfactual | None:
+    """Removal and transplant of a confirmed correlation; of the third, without any effect."""
+    if STATUS.get(rank, "not_confirmed") not in ("confirmed", "raised_only"):
+        return None
+    rng = np.random.default_rng(100 + rank)
+    bystander = rank in (3, 4)
+    effect = rng.normal(0.0, 0.1, 40) if bystander else rng.normal(2.9, 0.6, 40)
+    effect[35:] = NAN
+    removal = Removal(
+        effect=effect,
+        carries=np.nan_to_num(effect) > 1.9,
+        threshold=1.9,
+        median=paired(0.04, 0.05, 0.0) if bystander else paired(2.87, 0.21, 0.61),
+        inpainted=None if bystander else paired(2.55, 0.18, 0.57),
+        contrast_ratio=NAN if bystander else 1.12,
+        inside_share=NAN if bystander else 0.03,
+    )
+    return Counterfactual(
+        removal=removal,
+        transplant=paired(1.94, 0.12, 0.38) if rank == 1 else None,
+        used=not bystander,
+        reasons=(BYSTANDER,) if bystander else (),
+    )
+
+
+def strata_of(rank: int) -> Strata | None:
+    """A confirmed correlation inside views and sexes; no AP film lacks the feature."""
+    if STATUS.get(rank) != "confirmed":
+        return None
+    view = CrossedAttribute(
+        attribute="view",
+        association=0.41,
+        raised=(
+            StratumGap("AP", 6, 0, NAN, NOTHING),
+            StratumGap("PA", 9, 14, 0.52, Interval(0.28, 0.71)),
+        ),
+        lowered=(
+            StratumGap("AP", 5, 4, -0.55, Interval(-0.9, -0.1)),
+            StratumGap("PA", 7, 11, -0.6, Interval(-0.8, -0.33)),
+        ),
+        raised_adjusted=0.52,
+        raised_interval=Interval(0.28, 0.71),
+        lowered_adjusted=-0.58,
+        lowered_interval=Interval(-0.77, -0.35),
+        empty=("AP: no film of cardiomegaly without the feature",),
+    )
+    sex = CrossedAttribute(
+        attribute="sex",
+        association=0.06,
+        raised=(
+            StratumGap("F", 8, 7, 0.5, Interval(0.2, 0.75)),
+            StratumGap("M", 7, 7, 0.57, Interval(0.25, 0.8)),
+        ),
+        lowered=(
+            StratumGap("F", 6, 8, -0.57, Interval(-0.8, -0.25)),
+            StratumGap("M", 6, 7, -0.6, Interval(-0.85, -0.3)),
+        ),
+        raised_adjusted=0.53,
+        raised_interval=Interval(0.33, 0.7),
+        lowered_adjusted=-0.58,
+        lowered_interval=Interval(-0.75, -0.37),
+        empty=(),
+    )
+    return Strata(label_association=0.08, attributes=(view, sex))
+
+
+def correlation_of(rank: int, classes: int) -> SpuriousCorrelation:
+    """The correlation of this rank; see the top of the file."""
+    cluster = cluster_of(rank, classes)
+    confirmation, counterfactual = confirmation_of(rank, cluster), counterfactual_of(rank)
+    counts = rank <= 2
+    reasons = confirmation.reasons
+    if counterfactual is not None:
+        reasons += counterfactual.reasons
+    effect = np.full(40, NAN) if counterfactual is None else counterfactual.removal.effect
     return SpuriousCorrelation(
         rank=rank,
         cluster=cluster,
+        confirmation=confirmation,
+        counterfactual=counterfactual,
+        strata=strata_of(rank),
         kind="shortcut" if counts else "undecided",
         counts=counts,
-        reasons=() if counts else ("The interval of the gap on no finding includes zero.",),
-        gap_interval=tuple(Interval(float(g) - 0.08, float(g) + 0.08) for g in gap),
-        accuracy_present_interval=tuple(interval(float(v)) for v in with_it),
-        accuracy_absent_interval=tuple(interval(float(v), 0.04) for v in without),
-        removal=Removal(effect, float(measured.mean()), Interval(2.41, 3.32), 0.03),
-        order=order.astype(np.int64),
+        reasons=(*reasons, BELOW_GATE) if rank == 6 else reasons,
+        also=(3, 47) if rank == 1 else (),
+        order=np.argsort(np.where(np.isfinite(effect), -effect, np.inf), kind="stable"),
+    )
+
+
+def gates_of(found: int) -> tuple[Gate, ...]:
+    return (
+        Gate("gate.min_films", True, "the smallest class has 24 films; at least 20 are needed"),
+        Gate(
+            "gate.max_gap",
+            not found,
+            f"{found} shortcuts with a gap of 10 points or more; none is tolerated",
+        ),
+        Gate(
+            "gate.max_detectable_gap",
+            True,
+            "a gap of 22 points would be found; at most 30 are asked",
+        ),
+        Gate("gate.min_tested", True, "14 of 20 clusters (70 %) were tested; 50 % are asked"),
+    )
+
+
+def subgroups() -> tuple[Stratum, ...]:
+    """Accuracy by view and sex; of lateral films there are too few to say anything."""
+    return (
+        Stratum("view", "AP", 40, 25, 0.61, Interval(0.47, 0.74), -0.17, 0.012, 0.036, False),
+        Stratum("view", "LL", 3, 2, NAN, NOTHING, NAN, NAN, NAN, True),
+        Stratum("view", "PA", 77, 45, 0.79, Interval(0.7, 0.87), 0.16, 0.018, 0.036, False),
+        Stratum("sex", "F", 61, 36, 0.72, Interval(0.61, 0.82), -0.02, 0.77, 0.77, False),
+        Stratum("sex", "M", 59, 34, 0.75, Interval(0.64, 0.85), 0.02, 0.77, 0.77, False),
+    )
+
+
+def sensitivity(found: int) -> Sensitivity:
+    return Sensitivity(
+        power=0.8,
+        simulations=200,
+        candidates=max(found, 1),
+        detectable=(
+            DetectableGap(0.05, NAN, 0.31),
+            DetectableGap(0.1, 0.34, 0.99),
+            DetectableGap(0.2, 0.22, 1.0),
+            DetectableGap(0.5, 0.18, 1.0),
+        ),
+        clusters=20,
+        tested=14,
+        untested={"in every film": 1, "fewer than 5 films with it": 5},
     )
 
 
@@ -85,7 +299,7 @@ def make_result(
     row, column = (tiles // GRID) % GRID, tiles % GRID
     step = SIDE / GRID
     boxes = np.stack([column, row, column + 1, row + 1], axis=1) * step
-    found = tuple(spuriousness(rank, C, rank <= 2) for rank in range(1, correlations + 1))
+    found = tuple(correlation_of(rank, C) for rank in range(1, correlations + 1))
     entries: dict[str, Any] = {
         "name": "sample-run",
         "title": "Audit of a chest film model",
@@ -94,6 +308,7 @@ def make_result(
             ("Correlation 1 has a gap of +56 points on cardiomegaly; 10 points are tolerated.",)
             if found
             else ("No correlation counts.",),
+            gates_of(min(len(found), 2)),
         ),
         "task": TaskSummary(
             "finding",
@@ -129,14 +344,45 @@ def make_result(
             images_by_class=(IMAGES // C,) * C,
             predicted_share=(1 / C,) * C,
         ),
-        "discovery": DiscoverySummary(4320, 12, "6 x 6 tiles", 20, {20: 0.31, 25: 0.3}, len(found)),
+        "discovery": DiscoverySummary(
+            protocol="pooled",
+            regions=4320,
+            regions_unseen=12,
+            region_source="6 x 6 tiles",
+            partitions=(
+                PartitionSummary(20, 0, 0.213),
+                PartitionSummary(20, 1, 0.211),
+                PartitionSummary(40, 0, 0.174),
+            ),
+            left_out={80: "K is above the number of sampled regions (60)"},
+            clusters=20,
+            survivors=max(len(found) - 1, 0),
+            candidates=len(found),
+            films=58,
+            confirmation_films=62,
+            patients=35,
+            confirmation_patients=35,
+        ),
         "correlations": found,
+        "subgroups": subgroups(),
+        "sensitivity": sensitivity(len(found)),
         "image_ids": tuple(f"{i * 2654435761 % 2**48:012x}" for i in range(IMAGES)),
         "region_image": tiles // (GRID * GRID),
         "region_boxes": boxes.astype(np.float32),
         "region_names": tuple(f"tile {r + 1},{c + 1}" for r, c in zip(row, column, strict=True)),
     }
     return AuditResult(**(entries | changes))
+
+
+def make_stopped() -> AuditResult:
+    """An audit that stopped before discovery: one class has too few films."""
+    gate = Gate("gate.min_films", False, "pneumonia has 3 films; at least 20 are needed")
+    verdict = Verdict(
+        "not_auditable", ("The class pneumonia has 3 films; 20 are needed.",), (gate,)
+    )
+    return make_result(
+        correlations=0, verdict=verdict, discovery=None, subgroups=(), sensitivity=None
+    )
 
 
 def make_film(index: int) -> NDArray[np.uint8]:
@@ -151,6 +397,24 @@ def make_film(index: int) -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def result_of() -> Callable[..., AuditResult]:
     return make_result
+
+
+@pytest.fixture(scope="session")
+def full_result() -> AuditResult:
+    """Every kind of correlation, seven in all."""
+    return make_result(correlations=7)
+
+
+@pytest.fixture(scope="session")
+def null_result() -> AuditResult:
+    """Nothing found, with what could have been found."""
+    return make_result(correlations=0)
+
+
+@pytest.fixture(scope="session")
+def stopped_result() -> AuditResult:
+    """Not auditable: no discovery, no correlation, no subgroups, no sensitivity."""
+    return make_stopped()
 
 
 @pytest.fixture(scope="session")
