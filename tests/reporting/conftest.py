@@ -112,6 +112,7 @@ def confirmation_of(rank: int, cluster: FeatureCluster) -> Confirmation:
     """The test on the other half, where accuracies lie two points lower."""
     status = STATUS.get(rank, "not_confirmed")
     with_it, without = cluster.accuracy_present - 0.02, cluster.accuracy_absent - 0.02
+    opposed = float((with_it - without)[list(cluster.opposed_classes)].mean())
     arms = Arms(
         n_present=cluster.n_present - 1,
         n_absent=cluster.n_absent + 1,
@@ -120,6 +121,8 @@ def confirmation_of(rank: int, cluster: FeatureCluster) -> Confirmation:
         present_interval=tuple(interval(float(v)) for v in with_it),
         absent_interval=tuple(interval(float(v), 0.04) for v in without),
         gap_interval=tuple(around(float(g), 0.08) for g in with_it - without),
+        opposed_gap=opposed,
+        opposed_interval=around(opposed, 0.07),
     )
     p_raised, p_lowered, p_value, q_value = {
         "confirmed": (0.0002 * rank, 0.0011, 0.00004 * rank, 0.0004 * rank),
