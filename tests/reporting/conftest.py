@@ -104,6 +104,7 @@ def cluster_of(rank: int, classes: int) -> FeatureCluster:
         raised_class=0,
         lowered_classes=lowered,
         opposed_classes=lowered[:2],
+        opposed_gap=float(gap[list(lowered[:2])].mean()),
         rare=rare,
     )
 
