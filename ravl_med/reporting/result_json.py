@@ -5,154 +5,71 @@ Numbers that do not exist (no films in an arm, no image that qualifies) are ``nu
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ravl_med.evidence.audit_result import AuditResult, Interval, SpuriousCorrelation
+from ravl_med.evidence.audit_result import (
+    AuditResult,
+    Counterfactual,
+    PairedChange,
+    SpuriousCorrelation,
+    Strata,
+    VerdictName,
+)
+from ravl_med.reporting.correlation_documents import (
+    ArmsDocument,
+    ConfirmationDocument,
+    CorrelationDocument,
+    CrossedAttributeDocument,
+    FoundClassDocument,
+    FoundDocument,
+    PairedChangeDocument,
+    RegionDocument,
+    RemovalDocument,
+    ScoreShiftDocument,
+    StrataDocument,
+)
+from ravl_med.reporting.result_documents import (
+    AccuracyDocument,
+    ClassAccuracyDocument,
+    CohortDocument,
+    DiscoveryDocument,
+    GateDocument,
+    HalfDocument,
+    ModelDocument,
+    Part,
+    PartitionDocument,
+    RejectedRowDocument,
+    SensitivityDocument,
+    StratumDocument,
+    TaskDocument,
+)
 
 __all__ = ["SCHEMA_VERSION", "ResultDocument", "document_of", "result_schema"]
 
-SCHEMA_VERSION = "1.0"
-
-Bounds = tuple[float | None, float | None]
+SCHEMA_VERSION = "2.0"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelDocument(_Part):
-    """The model under audit."""
-
-    name: str
-    architecture: str
-    digest: str
-    image_size: int = Field(description="side of the input in pixels")
-    resize_mode: str
-    region_pooling: str
-    parameters: int
-
-
-class CohortDocument(_Part):
-    """Counts of the cohort."""
-
-    listed: int = Field(description="rows of the manifest")
-    left_out: dict[str, int] = Field(description="rows that split or task do not take, by reason")
-    rejected: dict[str, int] = Field(description="films that could not be read, by reason code")
-    images: int
-    patients: int
-    images_by_class: dict[str, int]
-    attributes: dict[str, dict[str, int]]
-    radiology_reports: int
-    synthetic: bool
-
-
-class ClassAccuracyDocument(_Part):
-    """Accuracy on the films of one class."""
-
-    images: int
-    accuracy: float | None
-    interval: Bounds
-    predicted_share: float = Field(description="share of all films that the model calls so")
-
-
-class AccuracyDocument(_Part):
-    """Zero-shot accuracy."""
-
-    overall: float | None
-    interval: Bounds
-    classes: dict[str, ClassAccuracyDocument]
-
-
-class DiscoveryDocument(_Part):
-    """How the search was done."""
-
-    regions: int
-    regions_unseen: int
-    region_source: str
-    clusters: int
-    silhouettes: dict[int, float]
-    survivors: int
-
-
-class ClassGapDocument(_Part):
-    """One class with and without the feature."""
-
-    n_present: int
-    n_absent: int
-    accuracy_present: float | None
-    accuracy_present_interval: Bounds
-    accuracy_absent: float | None
-    accuracy_absent_interval: Bounds
-    gap: float | None = Field(description="accuracy_present - accuracy_absent")
-    gap_interval: Bounds
-    weighted_gap: float = Field(description="RaVL's G_c^y")
-
-
-class RemovalDocument(_Part):
-    """Removal effect over the regions of a cluster, in logits."""
-
-    mean: float | None
-    interval: Bounds
-    measured: int
-    inside_share: float | None = Field(
-        description="share of the positive effect that lies where the raised class shows"
-    )
-
-
-class RegionDocument(_Part):
-    """One region; lists run by removal effect, descending."""
-
-    image_id: str
-    box: tuple[float, float, float, float] = Field(description="xyxy in stored pixels")
-    name: str
-    similarity: float = Field(description="cosine similarity to the medoid, the paper's order")
-    removal_effect: float | None
-
-
-class CorrelationDocument(_Part):
-    """One correlation."""
-
-    rank: int
-    kind: Literal["shortcut", "plausible_sign", "undecided"]
-    counts: bool = Field(description="passes every rule of evidence")
-    reasons: list[str] = Field(description="the rules that it does not pass")
-    task: str
-    cluster: int
-    raised_class: str
-    lowered_classes: list[str]
-    performance_gap: float
-    influence: float | None
-    classes: dict[str, ClassGapDocument]
-    removal: RemovalDocument
-    regions_total: int
-    regions: list[RegionDocument]
-
-
-class TaskDocument(_Part):
-    """The zero-shot task, texts verbatim."""
-
-    name: str
-    classes: dict[str, list[str]]
-    temperature: float
-
-
-class ResultDocument(_Part):
+class ResultDocument(Part):
     """An audit."""
 
-    schema_version: str
-    name: str
-    verdict: Literal["fail", "review", "pass", "not_auditable"]
-    verdict_reasons: list[str]
+    schema_version: str = Field(description="major.minor; the major changes when a name goes")
+    name: str = Field(description="of the run")
+    verdict: VerdictName = Field(description="the outcome")
+    verdict_reasons: list[str] = Field(description="why, in sentences")
+    gates: dict[str, GateDocument] = Field(description="by config key")
     model: ModelDocument
     task: TaskDocument
     cohort: CohortDocument
     accuracy: AccuracyDocument
-    discovery: DiscoveryDocument | None
-    correlations: list[CorrelationDocument]
+    subgroups: list[StratumDocument] = Field(description="accuracy by attribute and value")
+    sensitivity: SensitivityDocument | None = Field(description="null: the audit stopped before it")
+    discovery: DiscoveryDocument | None = Field(description="null: the audit stopped before it")
+    correlations: list[CorrelationDocument] = Field(
+        description="by rank; empty is a result: nothing was found"
+    )
 
 
 def result_schema() -> dict[str, Any]:
@@ -168,52 +85,63 @@ def document_of(result: AuditResult, regions_listed: int) -> ResultDocument:
     result : AuditResult
     regions_listed : int - regions listed for each correlation
     """
-    model, cohort, accuracy = result.model, result.cohort, result.accuracy
+    task, verdict, could = result.task, result.verdict, result.sensitivity
     return ResultDocument(
         schema_version=SCHEMA_VERSION,
         name=result.name,
-        verdict=result.verdict.name,
-        verdict_reasons=list(result.verdict.reasons),
-        model=ModelDocument(
-            name=model.name,
-            architecture=model.architecture,
-            digest=model.digest,
-            image_size=model.image_size,
-            resize_mode=model.resize_mode,
-            region_pooling=model.region_pooling,
-            parameters=model.parameters,
-        ),
+        verdict=verdict.name,
+        verdict_reasons=list(verdict.reasons),
+        gates={
+            gate.name: GateDocument(passed=gate.passed, text=gate.text) for gate in verdict.gates
+        },
+        model=ModelDocument.model_validate(result.model),
         task=TaskDocument(
-            name=result.task.name,
-            classes={name: list(texts) for name, texts in result.task.texts.items()},
-            temperature=result.task.temperature,
+            name=task.name,
+            classes={name: list(texts) for name, texts in task.texts.items()},
+            temperature=task.temperature,
         ),
-        cohort=CohortDocument(
-            listed=cohort.listed,
-            left_out=dict(cohort.left_out),
-            rejected=dict(cohort.rejected),
-            images=cohort.images,
-            patients=cohort.patients,
-            images_by_class=dict(cohort.images_by_class),
-            attributes={name: dict(counts) for name, counts in cohort.attributes.items()},
-            radiology_reports=cohort.radiology_reports,
-            synthetic=cohort.synthetic,
-        ),
-        accuracy=AccuracyDocument(
-            overall=_number(accuracy.overall),
-            interval=_bounds(accuracy.overall_interval),
-            classes={
-                name: ClassAccuracyDocument(
-                    images=accuracy.images_by_class[c],
-                    accuracy=_number(accuracy.by_class[c]),
-                    interval=_bounds(accuracy.by_class_interval[c]),
-                    predicted_share=accuracy.predicted_share[c],
-                )
-                for c, name in enumerate(result.task.classes)
-            },
-        ),
+        cohort=_cohort(result),
+        accuracy=_accuracy(result),
+        subgroups=[StratumDocument.model_validate(stratum) for stratum in result.subgroups],
+        sensitivity=None if could is None else SensitivityDocument.model_validate(could),
         discovery=_discovery(result),
         correlations=[_correlation(c, result, regions_listed) for c in result.correlations],
+    )
+
+
+def _cohort(result: AuditResult) -> CohortDocument:
+    cohort = result.cohort
+    return CohortDocument(
+        listed=cohort.listed,
+        left_out=dict(cohort.left_out),
+        rejected=dict(cohort.rejected),
+        rejected_rows=[
+            RejectedRowDocument(row=row, reason=reason) for row, reason, _ in cohort.rejected_rows
+        ],
+        images=cohort.images,
+        patients=cohort.patients,
+        images_by_class=dict(cohort.images_by_class),
+        attributes={name: dict(counts) for name, counts in cohort.attributes.items()},
+        radiology_reports=cohort.radiology_reports,
+        synthetic=cohort.synthetic,
+    )
+
+
+def _accuracy(result: AuditResult) -> AccuracyDocument:
+    accuracy = result.accuracy
+    return AccuracyDocument(
+        overall=accuracy.overall,
+        interval=accuracy.overall_interval,
+        images=accuracy.images,
+        classes={
+            name: ClassAccuracyDocument(
+                images=accuracy.images_by_class[c],
+                accuracy=accuracy.by_class[c],
+                interval=accuracy.by_class_interval[c],
+                predicted_share=accuracy.predicted_share[c],
+            )
+            for c, name in enumerate(result.task.classes)
+        },
     )
 
 
@@ -222,20 +150,28 @@ def _discovery(result: AuditResult) -> DiscoveryDocument | None:
     if found is None:
         return None
     return DiscoveryDocument(
+        protocol=found.protocol,
         regions=found.regions,
         regions_unseen=found.regions_unseen,
         region_source=found.region_source,
+        partitions=[PartitionDocument.model_validate(part) for part in found.partitions],
+        left_out={str(clusters): reason for clusters, reason in found.left_out.items()},
         clusters=found.clusters,
-        silhouettes=dict(found.silhouettes),
         survivors=found.survivors,
+        candidates=found.candidates,
+        discovery_half=HalfDocument(films=found.films, patients=found.patients),
+        confirmation_half=HalfDocument(
+            films=found.confirmation_films, patients=found.confirmation_patients
+        ),
     )
 
 
 def _correlation(
     correlation: SpuriousCorrelation, result: AuditResult, regions_listed: int
 ) -> CorrelationDocument:
-    cluster, names, removal = correlation.cluster, result.task.classes, correlation.removal
-    gap = cluster.gap
+    cluster, names = correlation.cluster, result.task.classes
+    test, counterfactual = correlation.confirmation, correlation.counterfactual
+    lowered = cluster.lowered_class
     return CorrelationDocument(
         rank=correlation.rank,
         kind=correlation.kind,
@@ -243,50 +179,117 @@ def _correlation(
         reasons=list(correlation.reasons),
         task=result.task.name,
         cluster=cluster.cluster,
+        also=list(correlation.also),
+        rare=cluster.rare,
         raised_class=names[cluster.raised_class],
+        lowered_class=None if lowered is None else names[lowered],
         lowered_classes=[names[c] for c in cluster.lowered_classes],
+        opposed_classes=[names[c] for c in cluster.opposed_classes],
+        status=test.status,
+        confirmed=test.status == "confirmed",
+        p_value=test.p_value,
+        q_value=test.q_value,
+        p_raised=test.p_raised,
+        p_lowered=test.p_lowered,
+        exact=None if test.status == "not_tested" else test.exact,
+        discovery=_found(correlation, names),
+        confirmation=_confirmation(correlation, names),
+        score_shift=ScoreShiftDocument.model_validate(test.shift),
+        removal=_removal(counterfactual),
+        transplant=_paired(counterfactual.transplant if counterfactual else None),
+        used=counterfactual.used if counterfactual else None,
+        used_reasons=list(counterfactual.reasons) if counterfactual else [],
+        strata=_strata(correlation.strata),
+        regions_total=len(cluster.regions),
+        regions=[_region(correlation, int(i), result) for i in correlation.order[:regions_listed]],
+    )
+
+
+def _found(correlation: SpuriousCorrelation, names: tuple[str, ...]) -> FoundDocument:
+    cluster = correlation.cluster
+    return FoundDocument(
         performance_gap=cluster.performance_gap,
-        influence=_number(cluster.influence),
+        influence=cluster.influence,
         classes={
-            name: ClassGapDocument(
+            name: FoundClassDocument(
                 n_present=int(cluster.n_present[c]),
                 n_absent=int(cluster.n_absent[c]),
-                accuracy_present=_number(cluster.accuracy_present[c]),
-                accuracy_present_interval=_bounds(correlation.accuracy_present_interval[c]),
-                accuracy_absent=_number(cluster.accuracy_absent[c]),
-                accuracy_absent_interval=_bounds(correlation.accuracy_absent_interval[c]),
-                gap=_number(gap[c]),
-                gap_interval=_bounds(correlation.gap_interval[c]),
-                weighted_gap=float(cluster.weighted_gap[c]),
+                accuracy_present=cluster.accuracy_present[c],
+                accuracy_absent=cluster.accuracy_absent[c],
+                gap=cluster.gap[c],
+                weighted_gap=cluster.weighted_gap[c],
             )
             for c, name in enumerate(names)
         },
-        removal=RemovalDocument(
-            mean=_number(removal.mean),
-            interval=_bounds(removal.interval),
-            measured=int(np.isfinite(removal.effect).sum()),
-            inside_share=_number(removal.inside_share),
-        ),
-        regions_total=len(cluster.regions),
-        regions=[_region(correlation, int(i), result) for i in correlation.order[:regions_listed]],
+        opposed_gap=cluster.opposed_gap,
+    )
+
+
+def _confirmation(correlation: SpuriousCorrelation, names: tuple[str, ...]) -> ConfirmationDocument:
+    test, arms = correlation.confirmation, correlation.confirmation.arms
+    return ConfirmationDocument(
+        films=test.films,
+        patients=test.patients,
+        swapped=test.swapped,
+        reasons=list(test.reasons),
+        classes={
+            name: ArmsDocument(
+                n_present=int(arms.n_present[c]),
+                n_absent=int(arms.n_absent[c]),
+                accuracy_present=arms.accuracy_present[c],
+                accuracy_present_interval=arms.present_interval[c],
+                accuracy_absent=arms.accuracy_absent[c],
+                accuracy_absent_interval=arms.absent_interval[c],
+                gap=arms.gap[c],
+                gap_interval=arms.gap_interval[c],
+            )
+            for c, name in enumerate(names)
+        },
+        opposed_gap=arms.opposed_gap,
+        opposed_gap_interval=arms.opposed_interval,
+    )
+
+
+def _removal(counterfactual: Counterfactual | None) -> RemovalDocument | None:
+    if counterfactual is None:
+        return None
+    removal = counterfactual.removal
+    return RemovalDocument(
+        measured=int(np.isfinite(removal.effect).sum()),
+        carrying=int(removal.carries.sum()),
+        threshold=removal.threshold,
+        median=_paired(removal.median),
+        inpainted=_paired(removal.inpainted),
+        contrast_ratio=removal.contrast_ratio,
+        inside_share=removal.inside_share,
+    )
+
+
+def _paired(change: PairedChange | None) -> PairedChangeDocument | None:
+    return None if change is None else PairedChangeDocument.model_validate(change)
+
+
+def _strata(strata: Strata | None) -> StrataDocument | None:
+    if strata is None:
+        return None
+    return StrataDocument(
+        label_association=strata.label_association,
+        attributes={
+            crossed.attribute: CrossedAttributeDocument.model_validate(crossed)
+            for crossed in strata.attributes
+        },
     )
 
 
 def _region(correlation: SpuriousCorrelation, position: int, result: AuditResult) -> RegionDocument:
     region = int(correlation.cluster.regions[position])
     x0, y0, x1, y1 = (round(float(v), 3) for v in result.region_boxes[region])
+    tested = correlation.counterfactual
     return RegionDocument(
         image_id=result.image_ids[int(result.region_image[region])],
         box=(x0, y0, x1, y1),
         name=result.region_names[region],
-        similarity=float(correlation.cluster.similarity[position]),
-        removal_effect=_number(correlation.removal.effect[position]),
+        similarity=correlation.cluster.similarity[position],
+        removal_effect=tested.removal.effect[position] if tested else None,
+        carries=bool(tested.removal.carries[position]) if tested else None,
     )
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _bounds(interval: Interval) -> Bounds:
-    return _number(interval.low), _number(interval.high)

@@ -1,0 +1,228 @@
+"""A correlation in ``result.json``: how it was found, tested, and whether the model uses it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ravl_med.evidence.audit_result import ConfirmationStatus, Kind
+from ravl_med.reporting.result_documents import Bounds, Number, Part
+
+__all__ = [
+    "ArmsDocument",
+    "ConfirmationDocument",
+    "CorrelationDocument",
+    "CrossedAttributeDocument",
+    "FoundClassDocument",
+    "FoundDocument",
+    "PairedChangeDocument",
+    "RegionDocument",
+    "RemovalDocument",
+    "ScoreShiftDocument",
+    "StrataDocument",
+    "StratumGapDocument",
+]
+
+
+class FoundClassDocument(Part):
+    """One class with and without the feature, on the films that the candidate was chosen on."""
+
+    n_present: int = Field(description="films of the class with the feature")
+    n_absent: int = Field(description="films of the class without it")
+    accuracy_present: Number = Field(description="accuracy on those with it")
+    accuracy_absent: Number = Field(description="accuracy on those without it")
+    gap: Number = Field(description="accuracy_present - accuracy_absent")
+    weighted_gap: Number = Field(description="RaVL's G_c^y; 0 where a side is empty")
+
+
+class FoundDocument(Part):
+    """The measures of RaVL by which a candidate was chosen; picked for being large."""
+
+    performance_gap: Number = Field(description="RaVL's G_c, the sum of all |weighted_gap|")
+    influence: Number = Field(description="RaVL's H_c; null where no mistake qualifies")
+    classes: dict[str, FoundClassDocument] = Field(description="class by class")
+    opposed_gap: Number = Field(description="gap of the opposed classes taken together")
+
+
+class ArmsDocument(Part):
+    """One class with and without the feature, on the films of the test."""
+
+    n_present: int = Field(description="films of the class with the feature")
+    n_absent: int = Field(description="films of the class without it")
+    accuracy_present: Number = Field(description="accuracy on those with it")
+    accuracy_present_interval: Bounds
+    accuracy_absent: Number = Field(description="accuracy on those without it")
+    accuracy_absent_interval: Bounds
+    gap: Number = Field(description="accuracy_present - accuracy_absent")
+    gap_interval: Bounds
+
+
+class ConfirmationDocument(Part):
+    """The measures on patients that had no part in choosing the candidate."""
+
+    films: int = Field(description="films of the test")
+    patients: int = Field(description="patients of the test")
+    swapped: bool = Field(
+        description="chosen on the confirmation half and tested on the discovery half (cross-fit)"
+    )
+    reasons: list[str] = Field(description="why it is not confirmed; empty when it is")
+    classes: dict[str, ArmsDocument] = Field(description="class by class")
+    opposed_gap: Number = Field(description="gap of the opposed classes taken together")
+    opposed_gap_interval: Bounds
+
+
+class ScoreShiftDocument(Part):
+    """How far the margin moves with the feature, on the films of the test.
+
+    The margin is the logit of the raised class minus that of the lowered class.
+    """
+
+    raised: Number = Field(
+        description="mean margin of films of the raised class with the feature, minus without"
+    )
+    raised_interval: Bounds
+    lowered: Number = Field(description="the same on films of the lowered class")
+    lowered_interval: Bounds
+
+
+class PairedChangeDocument(Part):
+    """How far an intervention moves the margin, against the same intervention on a control.
+
+    The margin is the logit of the raised class minus that of the lowered class.
+    """
+
+    pairs: int = Field(description="films, each with its control")
+    patients: int = Field(description="patients that the films belong to")
+    change: Number = Field(description="mean change of the margin, in logits")
+    control: Number = Field(description="the same on the controls")
+    contrast: Number = Field(description="change - control")
+    interval: Bounds = Field(
+        description="of the contrast, corrected for the number of correlations tested so"
+    )
+    decisions: Number = Field(
+        description="share of films whose decision changes, minus that of the controls"
+    )
+    decisions_interval: Bounds
+
+
+class RemovalDocument(Part):
+    """What happens when the regions of the cluster are filled from their surroundings."""
+
+    measured: int = Field(description="regions whose effect was measured")
+    carrying: int = Field(description="regions among them with an effect of the threshold or more")
+    threshold: Number = Field(
+        description="least effect of a region that carries the feature, from the discovery half"
+    )
+    median: PairedChangeDocument | None = Field(
+        description="fall of the margin when filled with the median around; null: no pairs"
+    )
+    inpainted: PairedChangeDocument | None = Field(
+        description="fall of the margin when filled by inpainting; null: no pairs"
+    )
+    contrast_ratio: Number = Field(
+        description="how strongly the fill changes the region, over the same on the control; "
+        "1 is a perfect match"
+    )
+    inside_share: Number = Field(
+        description="share of the positive effect that lies where the raised class shows"
+    )
+
+
+class StratumGapDocument(Part):
+    """The gap of one class on the films with one value of an attribute."""
+
+    value: str = Field(description="such as AP")
+    n_present: int = Field(description="films of the class with the feature")
+    n_absent: int = Field(description="films of the class without it")
+    gap: Number = Field(description="accuracy with minus without; null: an arm is empty")
+    interval: Bounds
+
+
+class CrossedAttributeDocument(Part):
+    """The correlation inside the strata of one attribute."""
+
+    association: Number = Field(description="Cramer's V of the feature and the attribute")
+    raised: list[StratumGapDocument] = Field(description="raised class, by value")
+    raised_adjusted: Number = Field(
+        description="gap of the raised class over all strata (Mantel-Haenszel risk difference)"
+    )
+    raised_interval: Bounds = Field(description="of raised_adjusted, by patient")
+    lowered: list[StratumGapDocument] = Field(description="lowered class, by value")
+    lowered_adjusted: Number = Field(description="the same for the lowered class")
+    lowered_interval: Bounds = Field(description="of lowered_adjusted, by patient")
+    empty: list[str] = Field(description="strata that say nothing, as an arm is empty")
+
+
+class StrataDocument(Part):
+    """The correlation inside views, scanners, sexes, ages: does it survive there."""
+
+    label_association: Number = Field(
+        description="Cramer's V of the feature and the label, which RaVL assumes to be near 0"
+    )
+    attributes: dict[str, CrossedAttributeDocument] = Field(description="attribute by attribute")
+
+
+class RegionDocument(Part):
+    """One region; lists run by removal effect, descending, then by similarity."""
+
+    image_id: str = Field(description="pseudonym of the film")
+    box: tuple[float, float, float, float] = Field(
+        description="[x0, y0, x1, y1] in stored pixels, from the top left corner of the film"
+    )
+    name: str = Field(description="such as tile 2,5")
+    similarity: Number = Field(description="cosine similarity to the medoid, the paper's order")
+    removal_effect: Number = Field(
+        description="margin before minus after filling, in logits; null: not measured"
+    )
+    carries: bool | None = Field(
+        description="its effect is the threshold or more; null: removal was not tested"
+    )
+
+
+class CorrelationDocument(Part):
+    """One candidate with its evidence."""
+
+    rank: int = Field(description="1 for the first")
+    kind: Kind = Field(description="by where the removal effect lies")
+    counts: bool = Field(
+        description="confirmed, used by the model, and above the gate: it decides the verdict"
+    )
+    reasons: list[str] = Field(description="the rules that it does not pass")
+    task: str = Field(description="name of the task")
+    cluster: int = Field(description="number of the cluster of regions")
+    also: list[int] = Field(description="clusters that share its regions and are shown as this one")
+    rare: bool = Field(
+        description="a candidate for its unweighted gaps alone, which RaVL's filters drop"
+    )
+    raised_class: str = Field(description="class that the feature raises")
+    lowered_class: str | None = Field(
+        description="class that is lowered most; null: the raised side alone can be tested"
+    )
+    lowered_classes: list[str] = Field(description="all lowered classes, the most lowered first")
+    opposed_classes: list[str] = Field(description="the first of them, tested together as one")
+    status: ConfirmationStatus = Field(
+        description="outcome of the test on patients that had no part in choosing it"
+    )
+    confirmed: bool = Field(description="status is confirmed")
+    p_value: Number = Field(description="of both sides together, or of the raised one alone")
+    q_value: Number = Field(description="Benjamini-Hochberg over all candidates")
+    p_raised: Number = Field(description="one-sided, of the raised class; null: not tested")
+    p_lowered: Number = Field(description="one-sided, of the opposed classes; null: not tested")
+    exact: bool | None = Field(
+        description="hypergeometric, not by drawn exchanges of patients; null: not tested"
+    )
+    discovery: FoundDocument
+    confirmation: ConfirmationDocument
+    score_shift: ScoreShiftDocument
+    removal: RemovalDocument | None = Field(description="null: not tested")
+    transplant: PairedChangeDocument | None = Field(
+        description="rise of the margin when the feature is blended into other films; null: not "
+        "tested, or no place for it"
+    )
+    used: bool | None = Field(
+        description="removal lowers the margin and transplant, where possible, raises it; null: "
+        "not tested"
+    )
+    used_reasons: list[str] = Field(description="why it is not called used")
+    strata: StrataDocument | None = Field(description="null: not looked at")
+    regions_total: int = Field(description="regions of the cluster on all films")
+    regions: list[RegionDocument] = Field(description="the first of them")

@@ -1,0 +1,200 @@
+"""The parts of ``result.json``, but for its correlations, and what each number means.
+
+Accuracies and gaps are shares between -1 and 1, effects are in logits. A number that does not
+exist, such as the accuracy of an arm without films, is ``null``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ravl_med.evidence.audit_result import Interval
+
+__all__ = [
+    "AccuracyDocument",
+    "Bounds",
+    "ClassAccuracyDocument",
+    "CohortDocument",
+    "DetectableGapDocument",
+    "DiscoveryDocument",
+    "GateDocument",
+    "HalfDocument",
+    "ModelDocument",
+    "Number",
+    "Part",
+    "PartitionDocument",
+    "RejectedRowDocument",
+    "SensitivityDocument",
+    "StratumDocument",
+    "TaskDocument",
+]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _bounds(value: Any) -> Any:
+    return (value.low, value.high) if isinstance(value, Interval) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_number)]
+Bounds = Annotated[
+    tuple[Number, Number],
+    BeforeValidator(_bounds),
+    Field(description="[low, high] of a confidence interval, by patient; null: nothing to tell"),
+]
+
+
+class Part(BaseModel):
+    """A part of the file; reads its fields off the dataclass of the same shape."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), from_attributes=True
+    )
+
+
+class ModelDocument(Part):
+    """The model under audit."""
+
+    name: str = Field(description="as the config calls it")
+    architecture: str = Field(description="as the model folder calls it")
+    digest: str = Field(description="SHA-256 over everything that was loaded")
+    image_size: int = Field(description="side of the input in pixels")
+    resize_mode: str = Field(description="how a film becomes a square")
+    region_pooling: str = Field(description="where in the image tower regions are pooled")
+    parameters: int = Field(description="number of weights")
+
+
+class TaskDocument(Part):
+    """The zero-shot task."""
+
+    name: str = Field(description="as the config calls it")
+    classes: dict[str, list[str]] = Field(description="the texts of each class, verbatim")
+    temperature: float = Field(description="tau: cosine similarities are divided by it")
+
+
+class RejectedRowDocument(Part):
+    """A row of the manifest whose film could not be read."""
+
+    row: int = Field(description="row of the manifest; the header is row 1")
+    reason: str = Field(description="reason code")
+
+
+class CohortDocument(Part):
+    """Who was audited, in counts."""
+
+    listed: int = Field(description="rows of the manifest")
+    left_out: dict[str, int] = Field(description="rows that split or task do not take, by reason")
+    rejected: dict[str, int] = Field(description="films that could not be read, by reason code")
+    rejected_rows: list[RejectedRowDocument] = Field(description="each of them")
+    images: int = Field(description="films that were audited")
+    patients: int = Field(description="patients that they belong to")
+    images_by_class: dict[str, int] = Field(description="audited films of each class")
+    attributes: dict[str, dict[str, int]] = Field(
+        description="audited films by value of each attribute, such as view or sex"
+    )
+    radiology_reports: int = Field(description="audited films with a report text")
+    synthetic: bool = Field(description="phantoms only, no patient")
+
+
+class ClassAccuracyDocument(Part):
+    """Accuracy on the films of one class."""
+
+    images: int = Field(description="films of the class")
+    accuracy: Number = Field(description="share of them that the model calls so")
+    interval: Bounds
+    predicted_share: Number = Field(
+        description="share of the films of all classes that the model calls so"
+    )
+
+
+class AccuracyDocument(Part):
+    """Zero-shot accuracy on all audited films."""
+
+    overall: Number = Field(description="share of the films that are called right")
+    interval: Bounds
+    images: int = Field(description="films of all classes")
+    classes: dict[str, ClassAccuracyDocument] = Field(description="class by class")
+
+
+class StratumDocument(Part):
+    """Accuracy on the films with one value of an attribute."""
+
+    attribute: str = Field(description="such as view or sex")
+    value: str = Field(description="such as AP or F")
+    films: int = Field(description="films with this value")
+    patients: int = Field(description="patients that they belong to")
+    accuracy: Number = Field(description="share of the films that are called right")
+    interval: Bounds
+    difference: Number = Field(
+        description="accuracy minus that of the other films, classes held apart"
+    )
+    p_value: Number = Field(description="two-sided, by exchange of whole patients within class")
+    q_value: Number = Field(description="Benjamini-Hochberg over all comparisons")
+    insufficient: bool = Field(description="too few films or patients to say anything")
+
+
+class DetectableGapDocument(Part):
+    """What would have been found of a feature that is in a given share of the films."""
+
+    prevalence: float = Field(description="share of the films with the feature")
+    gap: Number = Field(
+        description="smallest gap found with the asked power; null: not even the largest possible"
+    )
+    power_at_largest: Number = Field(description="power at the largest gap that is possible")
+
+
+class SensitivityDocument(Part):
+    """What this audit could have found, by simulation of cohorts like this one."""
+
+    power: float = Field(description="power that is asked of a detectable gap, such as 0.8")
+    simulations: int = Field(description="simulated cohorts for each prevalence")
+    candidates: int = Field(description="candidates that multiplicity was charged for")
+    detectable: list[DetectableGapDocument] = Field(description="by prevalence of the feature")
+    clusters: int = Field(description="clusters that were proposed")
+    tested: int = Field(description="clusters with enough films on both halves to be tested")
+    untested: dict[str, int] = Field(description="the other clusters, by reason")
+
+
+class HalfDocument(Part):
+    """One half of the patients."""
+
+    films: int = Field(description="films of the half")
+    patients: int = Field(description="patients of the half; none is in the other")
+
+
+class PartitionDocument(Part):
+    """One clustering of all regions."""
+
+    clusters: int = Field(description="K, the number of medoids")
+    draw: int = Field(description="number of the sample that the medoids were fitted on, from 0")
+    loss: Number = Field(description="mean cosine distance of the regions to their medoids")
+
+
+class DiscoveryDocument(Part):
+    """How candidates were searched for."""
+
+    protocol: str = Field(description="'pooled' over several K, or the 'paper's single best K")
+    regions: int = Field(description="regions of all films")
+    regions_unseen: int = Field(
+        description="regions left out, as the model sees too little of them"
+    )
+    region_source: str = Field(description="what a region is, such as 6 x 6 tiles")
+    partitions: list[PartitionDocument] = Field(description="clusterings that clusters come from")
+    left_out: dict[str, str] = Field(description="K that were not used, each with its reason")
+    clusters: int = Field(description="clusters proposed, near-duplicates folded into one")
+    survivors: int = Field(description="clusters that pass RaVL's filters")
+    candidates: int = Field(description="clusters that went on to the test")
+    discovery_half: HalfDocument = Field(description="on it candidates were chosen")
+    confirmation_half: HalfDocument = Field(description="on it they were tested")
+
+
+class GateDocument(Part):
+    """A threshold of the config that the verdict depends on."""
+
+    passed: bool = Field(description="it held")
+    text: str = Field(description="what was found beside what is asked")
