@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,7 +11,12 @@ import numpy as np
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.evidence.audit_result import CohortSummary
 
-__all__ = ["summarise_cohort"]
+__all__ = ["NOT_STATED", "age_band", "summarise_cohort"]
+
+NOT_STATED = "not stated"
+_BAND_STARTS = (0, 18, 40, 60, 80)
+_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
 def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool) -> CohortSummary:
@@ -23,12 +29,12 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
     synthetic : bool - phantoms only
     """
     attributes = {
-        name: Counter(value or "not stated" for value in values)
+        name: Counter(value or NOT_STATED for value in values)
         for name, values in cohort.attributes.items()
         if name != "age"
     }
     if "age" in cohort.attributes:
-        attributes["age"] = Counter(_age_band(value) for value in cohort.attributes["age"])
+        attributes["age"] = Counter(age_band(value) for value in cohort.attributes["age"])
     attributes["pixels"] = Counter(applied)
     return CohortSummary(
         listed=cohort.listed,
@@ -46,15 +52,27 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
     )
 
 
-def _age_band(value: str) -> str:
-    """Decade of an age such as ``63`` or ``063Y``; DICOM ages in months or days count as 0 to 9."""
+def age_band(value: str) -> str:
+    """Name the band of an age such as ``63``, ``063Y`` or ``018M``.
+
+    Children stand apart, since a film of a child is another examination; adults stand in bands of
+    twenty years: decades would leave too few films of a decade to compare in most audits, and ages
+    above 89 may not be told in any case.
+
+    Parameters
+    ----------
+    value : str - years, or a DICOM age string (``Y``, ``M``, ``W`` or ``D`` at the end)
+
+    Returns
+    -------
+    str - ``"0-17"``, ``"18-39"``, ``"40-59"``, ``"60-79"``, ``"80+"`` or ``"not stated"``
+    """
     text = value.strip().upper()
-    if text.endswith(("M", "W", "D")) and text[:-1].isdigit():
-        return "0-9"
+    per_year = _PER_YEAR.get(text[-1:], 0.0)
     try:
-        years = int(float(text.removesuffix("Y")))
-    except (ValueError, OverflowError):
-        return "not stated"
-    if years < 0:
-        return "not stated"
-    return "90+" if years >= 90 else f"{years // 10 * 10}-{years // 10 * 10 + 9}"
+        years = float(text[:-1] if per_year else text) / (per_year or 1.0)
+    except ValueError:
+        return NOT_STATED
+    if not 0 <= years < np.inf:
+        return NOT_STATED
+    return _BANDS[bisect_right(_BAND_STARTS, years) - 1]

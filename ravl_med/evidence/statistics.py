@@ -67,6 +67,29 @@ class PatientBootstrap:
             parts.append(share)
         return np.concatenate(parts)
 
+    def totals(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Draw the sums over images of M columns; the columns of one call share their draws.
+
+        Patients with equal sums can stand for each other, so that kinds of patients are drawn,
+        which are few however many the patients are.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, M), float64
+
+        Returns
+        -------
+        ndarray of shape (draws, M), float64
+        """
+        sums = np.ascontiguousarray(self._by_patient(values))
+        rows = sums.view(np.dtype((np.void, sums.itemsize * sums.shape[1])))[:, 0]
+        _, first, count = np.unique(rows, return_index=True, return_counts=True)
+        rng = np.random.default_rng([self.seed, 2])
+        block = max(1, _CELLS_AT_ONCE // len(count))
+        sizes = [min(block, self.draws - start) for start in range(0, self.draws, block)]
+        drawn = (rng.multinomial(len(sums), count / len(sums), size=size) for size in sizes)
+        return np.concatenate([kinds.astype(np.float64) @ sums[first] for kinds in drawn])
+
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Draw the mean over images of values; NaN values are left out.
 

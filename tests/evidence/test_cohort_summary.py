@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
-from ravl_med.evidence.cohort_summary import summarise_cohort
+from ravl_med.evidence.cohort_summary import age_band, summarise_cohort
 
 
 def cohort(**attributes: tuple[str, ...]) -> Cohort:
@@ -49,23 +49,31 @@ def test_counts_by_hand():
 @pytest.mark.parametrize(
     ("age", "band"),
     [
-        ("63", "60-69"),
-        ("063Y", "60-69"),
-        (" 9y ", "0-9"),
-        ("40.5", "40-49"),
-        ("018M", "0-9"),
-        ("003D", "0-9"),
-        ("89", "80-89"),
-        ("90", "90+"),
-        ("120Y", "90+"),
+        ("63", "60-79"),
+        ("063Y", "60-79"),
+        (" 9y ", "0-17"),
+        ("17.9", "0-17"),
+        ("18", "18-39"),
+        ("39", "18-39"),
+        ("40.5", "40-59"),
+        ("018M", "0-17"),
+        ("240M", "18-39"),
+        ("012W", "0-17"),
+        ("003D", "0-17"),
+        ("79", "60-79"),
+        ("80", "80+"),
+        ("120Y", "80+"),
         ("", "not stated"),
+        ("Y", "not stated"),
         ("old", "not stated"),
         ("nan", "not stated"),
         ("inf", "not stated"),
+        ("1e999", "not stated"),
         ("-5", "not stated"),
     ],
 )
 def test_ages_are_told_in_bands_only(age, band):
     summary = summarise_cohort(cohort(age=(age,) * 4), ["a"] * 4, synthetic=False)
 
+    assert age_band(age) == band
     assert summary.attributes["age"] == {band: 4}

@@ -44,6 +44,36 @@ def test_a_proportion_carries_one_success_and_one_failure():
     assert ((draws >= 0) & (draws <= 1)).all()
 
 
+def test_totals_are_of_whole_patients_and_share_their_draws():
+    """Four patients; two of them are alike, and come up as often as two that are not."""
+    patients = np.array([0, 0, 1, 2, 3])
+    values = np.array([[1.0, 0], [2, 1], [5, 0], [5, 0], [0, 0]])
+
+    totals = PatientBootstrap(patients, 20_000, seed=0).totals(values)
+
+    assert totals.shape == (20_000, 2)
+    first = totals[:, 1]  # how often patient 0 was drawn: 3 in the other column each time
+    alike = (totals[:, 0] - 3 * first) / 5
+    assert set(np.unique(alike).tolist()) == {0, 1, 2, 3, 4}
+    assert (first + alike).max() == 4
+    for drawn, share in ((first, 0.25), (alike, 0.5)):
+        assert drawn.mean() == pytest.approx(4 * share, abs=0.03)
+        assert drawn.var() == pytest.approx(4 * share * (1 - share), rel=0.05)
+
+
+def test_totals_are_the_same_in_any_block(monkeypatch):
+    patients = np.arange(30) // 2
+    values = np.arange(60.0).reshape(30, 2)
+    one = PatientBootstrap(patients, 300, seed=3).totals(values)
+    other = PatientBootstrap(patients, 300, seed=4).totals(values)
+    monkeypatch.setattr("ravl_med.evidence.statistics._CELLS_AT_ONCE", 15 * 64)
+
+    blocks = PatientBootstrap(patients, 300, seed=3).totals(values)
+
+    np.testing.assert_array_equal(blocks, one)
+    assert (other != one).any()
+
+
 def test_an_arm_in_which_every_film_is_right_still_has_width():
     patients = np.arange(20)
 

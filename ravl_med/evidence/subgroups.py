@@ -1,0 +1,392 @@
+"""Accuracy by acquisition and patient attribute, and a correlation inside their strata.
+
+A feature can travel with the view, the scanner or the site, and what looks like its gap may be
+theirs. So every attribute is measured by itself, classes held apart; and every correlation is
+looked at inside each stratum and pooled over them with the weights of Mantel and Haenszel.
+
+References
+----------
+Mantel, Haenszel, "Statistical aspects of the analysis of data from retrospective studies of
+disease", Journal of the National Cancer Institute 22 (1959).
+Greenland, Robins, "Estimation of a common effect parameter from sparse follow-up data", Biometrics
+41 (1985), for the risk difference.
+Benjamini, Hochberg, "Controlling the false discovery rate", JRSS B 57 (1995).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.stats.contingency import association
+
+from ravl_med.evidence.audit_result import CrossedAttribute, Interval, Strata, Stratum, StratumGap
+from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
+from ravl_med.evidence.exchange import exchange_patients
+from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+
+__all__ = [
+    "attribute_strata",
+    "cramers_v",
+    "cross_with_attributes",
+    "mantel_haenszel",
+    "measure_subgroups",
+]
+
+_AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age")
+_MAX_VALUES = 12
+_MIN_PATIENTS = 5
+_OTHER = "other ("
+
+_NAN = float("nan")
+_NOTHING = Interval(_NAN, _NAN)
+
+
+def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.str_]]:
+    """Prepare the axes along which an audit is looked at.
+
+    Ages become bands, blanks become a stratum of their own, and of an attribute with very many
+    values the 12 largest stay and the others are pooled as ``other (n values)``: a table of 300
+    sites is not read, and costs every other stratum its power. Attributes that are not of the
+    seven known ones are left aside, since free columns may hold identities.
+
+    Parameters
+    ----------
+    attributes : mapping of attribute to sequence of str, length N - blank where not stated
+
+    Returns
+    -------
+    dict of attribute to ndarray of shape (N,), str - those of view, portable, manufacturer, model,
+        site, sex and age that are there, in this order
+    """
+    axes = {}
+    for name in _AXES:
+        if name in attributes:
+            values = [value.strip() for value in attributes[name]]
+            stated = [age_band(value) if name == "age" else value for value in values]
+            axes[name] = np.array(_pool([v or NOT_STATED for v in stated]), dtype=np.str_)
+    return axes
+
+
+def measure_subgroups(
+    axes: Mapping[str, NDArray[np.str_]],
+    labels: NDArray[np.int64],
+    correct: NDArray[np.bool_],
+    *,
+    min_films: int,
+    draws: int,
+    bootstrap: PatientBootstrap,
+    confidence: float,
+    seed: int,
+) -> tuple[Stratum, ...]:
+    """Measure the accuracy of every stratum against the other films of its attribute.
+
+    The difference is standardised over the classes, so that a stratum with more of the harder
+    class does not pose as one in which the model is worse. The films of a comparison are those of
+    classes that both sides have. With fewer than `min_films` of them or fewer than 5 patients on
+    either side the row stays, marked insufficient and without difference, p and q.
+
+    The q-values are Benjamini-Hochberg over the comparisons and not over the rows: two strata that
+    part the films in the same way, such as the two values of an attribute, are one test that both
+    rows carry.
+
+    Parameters
+    ----------
+    axes : mapping of attribute to ndarray of shape (N,), str - from `attribute_strata`
+    labels : ndarray of shape (N,), int64 - class of each film; films with -1 are left out
+    correct : ndarray of shape (N,), bool
+    min_films : int - on each side of a comparison
+    draws : int - permutations
+    bootstrap : PatientBootstrap - of the same N films; its patients are the ones exchanged
+    confidence : float - of the intervals of the accuracies, for example 0.95
+    seed : int - of the permutations
+
+    Returns
+    -------
+    tuple of Stratum - by attribute and value
+    """
+    used = labels >= 0
+    truth, hit, whose = labels[used], correct[used], bootstrap.patients[used]
+    rows: list[tuple[Stratum, bytes]] = []
+    tests: dict[bytes, NDArray[np.bool_]] = {}
+    for attribute, axis in axes.items():
+        values, codes = _coded(axis)
+        member = (codes[:, None] == np.arange(len(values))) & used[:, None]
+        rng = np.random.default_rng([bootstrap.seed, 3])
+        shares = _hedge(*_draw_counts(member, correct, bootstrap), rng)
+        for v, value in enumerate(values):
+            inside = member[used, v]
+            interval = percentile_interval(shares[:, v], confidence)
+            row = _describe(attribute, value, hit[inside], whose[inside], interval)
+            key = np.packbits(inside ^ inside[:1]).tobytes()  # the other side has the same
+            if _comparable(inside, truth, whose, min_films):
+                difference = mantel_haenszel(inside, hit, truth)
+                row = replace(row, difference=difference, insufficient=False)
+                tests.setdefault(key, inside)
+            rows.append((row, key))
+    if not tests:
+        return tuple(row for row, _ in rows)
+    p_values = [
+        exchange_patients(
+            side, hit, whose, alternative="two-sided", draws=draws, seed=(seed, i), strata=truth
+        ).p_value
+        for i, side in enumerate(tests.values())
+    ]
+    p_of = dict(zip(tests, p_values, strict=True))
+    q_of = dict(zip(tests, stats.false_discovery_control(p_values).tolist(), strict=True))
+    return tuple(
+        row if row.insufficient else replace(row, p_value=p_of[key], q_value=q_of[key])
+        for row, key in rows
+    )
+
+
+def cross_with_attributes(
+    present: NDArray[np.bool_],
+    axes: Mapping[str, NDArray[np.str_]],
+    labels: NDArray[np.int64],
+    correct: NDArray[np.bool_],
+    raised: int,
+    lowered: int | None,
+    *,
+    bootstrap: PatientBootstrap,
+    confidence: float,
+) -> Strata:
+    """Look at the gap of a correlation inside the strata of every attribute.
+
+    Parameters
+    ----------
+    present : ndarray of shape (N,), bool - film holds the feature
+    axes : mapping of attribute to ndarray of shape (N,), str - from `attribute_strata`
+    labels : ndarray of shape (N,), int64 - class of each film; films with -1 are left out
+    correct : ndarray of shape (N,), bool
+    raised : int - class that the feature raises
+    lowered : int or None - class that it lowers; None: no gaps of it
+    bootstrap : PatientBootstrap - of the same N films
+    confidence : float - for example 0.95
+
+    Returns
+    -------
+    Strata
+    """
+    used = labels >= 0
+    arms = np.column_stack([present, ~present])
+    crossed = []
+    for attribute, axis in axes.items():
+        values, codes = _coded(axis)
+        member = codes[:, None] == np.arange(len(values))
+        cells = member[:, :, None] & arms[:, None, :]
+        (up, up_gap, up_interval), (down, down_gap, down_interval) = (
+            ((), _NAN, _NOTHING)
+            if c is None
+            else _class_gaps(
+                values, cells & (labels == c)[:, None, None], correct, bootstrap, confidence
+            )
+            for c in (raised, lowered)
+        )
+        crossed.append(
+            CrossedAttribute(
+                attribute=attribute,
+                association=cramers_v(present[used], axis[used]),
+                raised=up,
+                lowered=down,
+                raised_adjusted=up_gap,
+                raised_interval=up_interval,
+                lowered_adjusted=down_gap,
+                lowered_interval=down_interval,
+                empty=_empty_arms(up, down),
+            )
+        )
+    return Strata(cramers_v(present[used], labels[used]), tuple(crossed))
+
+
+def mantel_haenszel(
+    present: NDArray[np.bool_], correct: NDArray[np.bool_], strata: NDArray[np.generic]
+) -> float:
+    """Accuracy with minus without a feature, strata held apart.
+
+    The mean of the differences inside the strata, each weighted by ``n1 n0 / (n1 + n0)`` with n1
+    films that hold the feature and n0 that do not. A stratum without one of them has no weight.
+
+    Parameters
+    ----------
+    present : ndarray of shape (n,), bool
+    correct : ndarray of shape (n,), bool
+    strata : ndarray of shape (n,), int64 or str
+
+    Returns
+    -------
+    float - NaN where no stratum has both arms
+    """
+    values, codes = np.unique(strata, return_inverse=True)
+    arms = np.stack([present, ~present], axis=1)
+    films, hits = np.zeros((2, len(values), 2))
+    np.add.at(films, codes, arms)
+    np.add.at(hits, codes, arms & correct[:, None])
+    return _adjusted_gap(films, hits)
+
+
+def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
+    """Association of two categorical variables: 0 none, 1 one tells the other.
+
+    Small tables with many cells look associated by chance: it ranks attributes, it tests nothing.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (n,) of any type with an order
+
+    Returns
+    -------
+    float - 0 where one of them is constant or there are no films
+    """
+    values, rows = np.unique(a, return_inverse=True)
+    others, columns = np.unique(b, return_inverse=True)
+    if len(values) < 2 or len(others) < 2:
+        return 0.0
+    table = np.zeros((len(values), len(others)), dtype=np.int64)
+    np.add.at(table, (rows, columns), 1)
+    return min(1.0, float(association(table, method="cramer", correction=False)))
+
+
+def _pool(values: Sequence[str]) -> list[str]:
+    """Keep the 12 largest values, and the others as one if they are several; blanks stay blank."""
+    counts = Counter(value for value in values if value not in ("", NOT_STATED))
+    if len(counts) <= _MAX_VALUES + 1:
+        return list(values)
+    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    pooled = f"{_OTHER}{len(ranked) - _MAX_VALUES} values)"
+    small = set(ranked[_MAX_VALUES:])
+    return [pooled if value in small else value for value in values]
+
+
+def _coded(axis: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Values in order, pooled and not stated ones last, and the position of each film's: (N,)."""
+    found, codes = np.unique(axis, return_inverse=True)
+    values = [str(value) for value in found]
+    ordered = sorted(values, key=lambda v: (v == NOT_STATED, v.startswith(_OTHER), v))
+    place = np.array([ordered.index(value) for value in values], dtype=np.int64)
+    return tuple(ordered), place[codes]
+
+
+def _describe(
+    attribute: str,
+    value: str,
+    correct: NDArray[np.bool_],
+    patients: NDArray[np.int64],
+    interval: Interval,
+) -> Stratum:
+    """Fill the row of a stratum that is not compared with anything yet."""
+    films = len(correct)
+    return Stratum(
+        attribute=attribute,
+        value=value,
+        films=films,
+        patients=len(np.unique(patients)),
+        accuracy=float(correct.mean()) if films else _NAN,
+        interval=interval if films else _NOTHING,
+        difference=_NAN,
+        p_value=_NAN,
+        q_value=_NAN,
+        insufficient=True,
+    )
+
+
+def _comparable(
+    inside: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.int64],
+    min_films: int,
+) -> bool:
+    """Enough films and patients on both sides, of classes that both sides have."""
+    shared = np.isin(labels, np.intersect1d(labels[inside], labels[~inside]))
+    return all(
+        side.sum() >= min_films and len(np.unique(patients[side])) >= _MIN_PATIENTS
+        for side in (inside & shared, ~inside & shared)
+    )
+
+
+def _class_gaps(
+    values: Sequence[str],
+    cells: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
+    bootstrap: PatientBootstrap,
+    confidence: float,
+) -> tuple[tuple[StratumGap, ...], float, Interval]:
+    """Gap in each of V strata, and pooled over them; `cells` (N, V, 2) are films of one class."""
+    films = cells.sum(axis=0)
+    hits = (cells & correct[:, None, None]).sum(axis=0)
+    drawn = _draw_counts(cells.reshape(len(cells), -1), correct, bootstrap)
+    drawn_films, drawn_hits = (counts.reshape(-1, len(values), 2) for counts in drawn)
+    rng = np.random.default_rng([bootstrap.seed, 4])
+    inside = -np.diff(_hedge(drawn_films, drawn_hits, rng))[:, :, 0]
+    pooled = -np.diff(_hedge(*_standardise(drawn_films, drawn_hits), rng))[:, 0]
+    gaps = []
+    for v, value in enumerate(values):
+        with_it, without = (int(n) for n in films[v])
+        gap, interval = _NAN, _NOTHING
+        if with_it and without:
+            gap = float(hits[v, 0] / with_it - hits[v, 1] / without)
+            interval = percentile_interval(inside[:, v], confidence)
+        gaps.append(StratumGap(value, with_it, without, gap, interval))
+    adjusted = _adjusted_gap(films.astype(np.float64), hits.astype(np.float64))
+    if np.isnan(adjusted):
+        return tuple(gaps), adjusted, _NOTHING
+    return tuple(gaps), adjusted, percentile_interval(pooled, confidence)
+
+
+def _empty_arms(raised: Sequence[StratumGap], lowered: Sequence[StratumGap]) -> tuple[str, ...]:
+    """Strata in which a class has nothing to compare, in words: one sentence a stratum."""
+    lacks: dict[str, list[str]] = {}
+    for side, gaps in (("raised", raised), ("lowered", lowered)):
+        for gap in gaps:
+            arms = (("with", gap.n_present), ("without", gap.n_absent))
+            without_films = [f" {arm} the feature" for arm, films in arms if not films]
+            if without_films:
+                which = without_films[0] if len(without_films) == 1 else ""
+                lacks.setdefault(gap.value, []).append(f"of the {side} class{which}")
+    return tuple(f"{value}: no film {', nor '.join(words)}" for value, words in lacks.items())
+
+
+def _draw_counts(
+    cells: NDArray[np.bool_], correct: NDArray[np.bool_], bootstrap: PatientBootstrap
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Films and hits of each of M cells in each draw of patients, (draws, M)."""
+    both = np.hstack([cells, cells & correct[:, None]]).astype(np.float64)
+    films, hits = np.split(bootstrap.totals(both), 2, axis=1)
+    return films, hits
+
+
+def _hedge(
+    films: NDArray[np.float64], hits: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Share of hits with a pseudo-success and a pseudo-failure, as `PatientBootstrap` has them."""
+    success, failure = rng.poisson(1.0, films.shape), rng.poisson(1.0, films.shape)
+    size = films + success + failure
+    return np.divide(hits + success, size, out=np.full_like(size, 0.5), where=size > 0)
+
+
+def _adjusted_gap(films: NDArray[np.float64], hits: NDArray[np.float64]) -> float:
+    """Mantel-Haenszel risk difference of counts (V, 2); NaN where no stratum has both arms."""
+    size, right = _standardise(films, hits)
+    return float(right[0] / size[0] - right[1] / size[1]) if size.all() else _NAN
+
+
+def _standardise(
+    films: NDArray[np.float64], hits: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Films and hits that both arms are worth when every stratum weighs alike in them.
+
+    Counts are (..., V, 2), the result (..., 2): their quotient is the weighted share of hits, the
+    films are the effective ones of Kish. Both are 0 where no stratum has both arms.
+    """
+    total = films.sum(axis=-1, keepdims=True)
+    weight = films.prod(axis=-1, keepdims=True) / np.maximum(total, 1)
+    each = weight / np.maximum(films, 1)
+    sums, spread = weight.sum(axis=-2), (each * weight).sum(axis=-2)
+    nothing = np.zeros_like(spread)
+    size = np.divide(sums**2, spread, out=nothing.copy(), where=spread > 0)
+    share = np.divide((each * hits).sum(axis=-2), sums, out=nothing, where=sums > 0)
+    return size, share * size
