@@ -119,6 +119,10 @@ def synthesize(
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
+    bystander: Annotated[
+        str | None,
+        typer.Option(help="A thing beside the feature that no model has a reason to use."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Write a cohort of chest phantoms as DICOM, with reports, labels and the whole truth."""
@@ -134,6 +138,7 @@ def synthesize(
                 strength=strength,
                 seed=seed,
                 size=size,
+                bystander=bystander,
                 progress=lambda done, total: progress("synthesize films", done, total),
             )
         _say(f"{images} films written. Manifest: {escape(str(manifest))}")

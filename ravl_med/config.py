@@ -72,6 +72,9 @@ class SyntheticConfig(Section):
     strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0 = null")
     seed: int = Field(0, ge=0)
     size: int = Field(256, ge=64, description="shorter side of a film in pixels")
+    bystander: str | None = Field(
+        None, description="a thing that goes with the feature but was never tied to the finding"
+    )
 
 
 class CohortConfig(Section):

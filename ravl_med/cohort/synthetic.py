@@ -22,6 +22,7 @@ from ravl_med.cohort.phantom_body import draw_body
 from ravl_med.cohort.phantom_devices import FEATURES
 from ravl_med.cohort.synthetic_dicom import MAKERS, write_dicom
 from ravl_med.cohort.synthetic_plan import (
+    BYSTANDER_PHI,
     SPLITS,
     FilmPlan,
     cramers_v,
@@ -51,6 +52,7 @@ def synthesize(
     strength: float = 0.95,
     seed: int = 0,
     size: int = 256,
+    bystander: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -76,6 +78,10 @@ def synthesize(
         Seed, 0 or more.
     size : int
         Nominal side of a film in pixels, at least 64.
+    bystander : str or None
+        Another of `FEATURES`: beside the feature (phi 0.8 within every class) on the validation
+        and test films, on half of the fine-tuning films whatever their feature and finding. Its
+        regions show the feature's accuracy gap, and a model has no reason to use it.
     workers : int or None
         Processes; None takes one a core.
     progress : callable or None
@@ -94,6 +100,7 @@ def synthesize(
         If the folder already holds a cohort, or the workers could not start.
     """
     _check(images, feature, finding, strength, seed, size, workers)
+    _check_bystander(bystander, feature)
     manifest = folder / "manifest.csv"
     if manifest.exists():
         raise DataError(
@@ -102,12 +109,14 @@ def synthesize(
         )
     for name in ("images", "truth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    plans = plan_cohort(images, feature, finding, strength, seed)
+    plans = plan_cohort(images, feature, finding, strength, seed, bystander)
     task = partial(_write_films, folder=folder, seed=seed, size=size)
     boxes = _run(task, plans, workers, progress)
     _write_truth(folder, plans, boxes)
     summary = _summary(plans, feature, finding, strength)
     summary |= {"seed": seed, "size": size, "images": images}
+    if bystander is not None:
+        summary["bystander"] = _summarise_bystander(plans, feature, finding, bystander)
     (folder / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _write_manifest(manifest, plans, seed)
     return manifest
@@ -141,6 +150,15 @@ def _check(
         raise ConfigError(
             f"workers must be None or an int in the range [1, inf). Got {workers!r} instead; "
             "leave it out for one process a core."
+        )
+
+
+def _check_bystander(bystander: str | None, feature: str) -> None:
+    allowed = [name for name in FEATURES if name != feature]
+    if bystander is not None and bystander not in allowed:
+        raise ConfigError(
+            f"bystander must be None or, beside the feature {feature!r}, one of "
+            f"{', '.join(allowed)}. Got {bystander!r} instead."
         )
 
 
@@ -296,3 +314,26 @@ def _summary(
             "by_finding": dict(Counter(plan.finding for plan in films)),
         }
     return {"feature": feature, "finding": finding, "strength": strength, "splits": splits}
+
+
+def _summarise_bystander(
+    plans: Sequence[FilmPlan], feature: str, finding: str, bystander: str
+) -> dict[str, object]:
+    """Say for each split how the bystander goes with the feature and with the finding."""
+    splits: dict[str, object] = {}
+    for split in SPLITS:
+        films = [plan for plan in plans if plan.split == split]
+        kinds = np.array([plan.finding for plan in films])
+        planted = np.array([feature in plan.features for plan in films])
+        beside = np.array([bystander in plan.features for plan in films])
+        splits[split] = {
+            "phi_asked": BYSTANDER_PHI[split],
+            "phi_reached": round(cramers_v(planted, beside), 4),
+            "phi_by_class": {
+                name: round(cramers_v(planted[kinds == name], beside[kinds == name]), 4)
+                for name in FINDINGS
+            },
+            "phi_with_finding": round(cramers_v(kinds == finding, beside), 4),
+            "with_bystander": {name: int(beside[kinds == name].sum()) for name in FINDINGS},
+        }
+    return {"name": bystander, "splits": splits}

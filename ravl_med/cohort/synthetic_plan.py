@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,20 @@ from ravl_med.cohort.phantom import FINDINGS
 from ravl_med.cohort.phantom_devices import BASE_RATE, FEATURES
 from ravl_med.cohort.synthetic_dicom import MAKERS, Acquisition
 
-__all__ = ["SPLITS", "FilmPlan", "cramers_v", "plan_cohort", "plan_contingency"]
+__all__ = [
+    "BYSTANDER_PHI",
+    "SPLITS",
+    "FilmPlan",
+    "cramers_v",
+    "plan_cohort",
+    "plan_contingency",
+]
 
 SPLITS: dict[str, float] = {"finetune": 0.5, "validation": 0.3, "test": 0.2}
 FILMS_A_PATIENT = (0.65, 0.25, 0.10)  # one, two, three films
 PATIENT_TRAITS = ("generator", "tube")
+BYSTANDER_PHI = {"finetune": 0.0, "validation": 0.8, "test": 0.8}
+"""Phi of the bystander and the planted feature within every class; 0 lays it on half the films."""
 SITES = ("A", "B", "C")
 MAKERS_AT_SITE = ((0.5, 0.2, 0.2, 0.1), (0.15, 0.45, 0.15, 0.25), (0.2, 0.15, 0.4, 0.25))
 
@@ -169,8 +178,43 @@ def _draw_films(
     return plans
 
 
+def _add_bystander(
+    plans: Sequence[FilmPlan], feature: str, bystander: str, phi: float, rng: np.random.Generator
+) -> list[FilmPlan]:
+    """Lay a bystander on the films of a split, at a phi with the feature within every class."""
+    by_patient = bystander in PATIENT_TRAITS
+    units: dict[tuple[str, bool], list[list[int]]] = {}
+    for _, group in groupby(plans, key=lambda p: p.acquisition.patient if by_patient else p.image):
+        unit = list(group)
+        cell = (unit[0].finding, feature in unit[0].features)
+        units.setdefault(cell, []).append([plan.image for plan in unit])
+    # What a class owes after its last patient the next class pays, so small splits reach phi too.
+    owed = {True: 0.0, False: 0.0}
+    chosen: set[int] = set()
+    for (_, carries), cell_units in sorted(units.items()):
+        share = (1 + phi) / 2 if carries else (1 - phi) / 2
+        shuffled = [cell_units[i] for i in rng.permutation(len(cell_units))]
+        for images in sorted(shuffled, key=len, reverse=True):
+            owed[carries] += share * len(images)
+            if owed[carries] >= len(images) / 2:
+                chosen.update(images)
+                owed[carries] -= len(images)
+    laid = []
+    for plan in plans:
+        present = {*plan.features} - {bystander} | ({bystander} if plan.image in chosen else set())
+        features = tuple(name for name in FEATURES if name in present)
+        acquisition = replace(plan.acquisition, burned_in="text" in present)
+        laid.append(replace(plan, features=features, acquisition=acquisition))
+    return laid
+
+
 def plan_cohort(
-    images: int, feature: str, finding: str, strength: float, seed: int
+    images: int,
+    feature: str,
+    finding: str,
+    strength: float,
+    seed: int,
+    bystander: str | None = None,
 ) -> list[FilmPlan]:
     """Plan every film of a cohort.
 
@@ -184,6 +228,8 @@ def plan_cohort(
         Cramér's V on the fine-tuning films; validation and test films are independent.
     seed : int
         Seed of the cohort.
+    bystander : str or None
+        What goes with the feature on validation and test films only, see `BYSTANDER_PHI`.
 
     Returns
     -------
@@ -200,8 +246,13 @@ def plan_cohort(
         kinds, films = _deal_patients([base + (k < rest) for k in range(len(FINDINGS))], rng)
         asked = strength if split == "finetune" else 0.0
         carries = plan_contingency(kinds, films, FINDINGS.index(finding), asked, rng)
+        first = len(plans)
         for kind, count, flag in zip(kinds, films, carries, strict=True):
             traits = {feature: bool(flag)}
             plans += _draw_films(len(plans), patient, split, int(kind), int(count), traits, seed)
             patient += 1
+        if bystander is not None:
+            own = np.random.default_rng([seed, 12, order])
+            phi = BYSTANDER_PHI[split]
+            plans[first:] = _add_bystander(plans[first:], feature, bystander, phi, own)
     return plans

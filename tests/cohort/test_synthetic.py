@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from scipy.stats.contingency import association
 
 from ravl_med.cohort.phantom import FINDINGS, LABELS
 from ravl_med.cohort.synthetic import render_film, synthesize
@@ -93,6 +95,88 @@ def test_acquisition_does_not_tell_the_finding() -> None:
         ("tube", ["tube" in film.features for film in films]),
     ):
         assert abs(cramers_v(target, np.array(trait))) < 0.06, name
+
+
+@pytest.mark.parametrize("bystander", ["marker", "electrode", "text", "tube"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_bystander_goes_with_the_feature_on_the_audited_films_only(
+    bystander: str, seed: int
+) -> None:
+    films = plan_cohort(3000, "generator", "cardiomegaly", 0.95, seed, bystander)
+    for split, size in (("finetune", 1500), ("validation", 900), ("test", 600)):
+        part = [film for film in films if film.split == split]
+        assert len(part) == size
+        kinds = np.array([FINDINGS.index(film.finding) for film in part])
+        planted = np.array(["generator" in film.features for film in part])
+        beside = np.array([bystander in film.features for film in part])
+        assert abs(beside.mean() - 0.5) <= 0.02
+        table = [[np.sum((kinds == k) & (beside == b)) for b in (0, 1)] for k in range(5)]
+        assert association(np.array(table), method="cramer") < 0.1
+        if split == "finetune":
+            assert abs(cramers_v(planted, beside)) < 0.1
+            assert abs(cramers_v(kinds == FINDINGS.index("cardiomegaly"), beside)) < 0.1
+            continue
+        assert 0.75 <= cramers_v(planted, beside) <= 0.85
+        for k in range(len(FINDINGS)):
+            assert abs(cramers_v(planted[kinds == k], beside[kinds == k]) - 0.8) <= 0.03
+
+
+def test_a_bystander_small_enough_to_count() -> None:
+    # 100 films to validate, 20 a class, half with the feature: 9 in 10 of those have the
+    # bystander and 1 in 10 of the others, so phi = 0.9 - 0.1.
+    films = plan_cohort(333, "generator", "cardiomegaly", 0.95, 0, "marker")
+    part = [film for film in films if film.split == "validation"]
+    for carries, share in ((True, 0.9), (False, 0.1)):
+        flags = ["marker" in f.features for f in part if ("generator" in f.features) == carries]
+        assert len(part) == 100
+        assert abs(sum(flags) - share * len(flags)) <= 0.5
+
+
+@pytest.mark.parametrize("bystander", ["generator", "tube"])
+def test_a_bystander_inside_the_patient_stays_between_films(bystander: str) -> None:
+    films = plan_cohort(1000, "marker", "pneumothorax", 0.9, 4, bystander)
+    seen: dict[int, set[bool]] = {}
+    for film in films:
+        seen.setdefault(film.acquisition.patient, set()).add(bystander in film.features)
+    assert all(len(flags) == 1 for flags in seen.values())
+
+
+def test_a_bystander_changes_nothing_else() -> None:
+    alone = plan_cohort(200, "generator", "cardiomegaly", 0.95, 6)
+    beside = plan_cohort(200, "generator", "cardiomegaly", 0.95, 6, "text")
+    for one, two in zip(alone, beside, strict=True):
+        assert set(one.features) - {"text"} == set(two.features) - {"text"}
+        assert (one.image, one.split, one.finding) == (two.image, two.split, two.finding)
+        assert two.acquisition.burned_in == ("text" in two.features)
+        assert replace(one.acquisition, burned_in=False) == replace(
+            two.acquisition, burned_in=False
+        )
+
+
+def test_a_bystander_is_in_the_truth(tmp_path: Path) -> None:
+    synthesize(tmp_path, images=100, size=64, seed=2, bystander="marker", workers=1)
+    rows = [row["image"] for row in read(tmp_path / "manifest.csv")]
+    boxed = {box["image"] for box in read(tmp_path / "truth.csv") if box["kind"] == "marker"}
+    films = plan_cohort(100, "generator", "cardiomegaly", 0.95, 2, "marker")
+    present = np.array(["marker" in film.features for film in films])
+    assert boxed == {row for row, there in zip(rows, present, strict=True) if there}
+    written = json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["bystander"]
+    assert written["name"] == "marker"
+    for split, asked in (("finetune", 0.0), ("validation", 0.8), ("test", 0.8)):
+        part = [film for film in films if film.split == split]
+        planted = np.array(["generator" in film.features for film in part])
+        flags = np.array(["marker" in film.features for film in part])
+        heart = np.array([film.finding == "cardiomegaly" for film in part])
+        entry = written["splits"][split]
+        assert entry["phi_asked"] == asked
+        assert entry["phi_reached"] == round(np.corrcoef(planted, flags)[0, 1], 4)
+        assert entry["phi_with_finding"] == round(np.corrcoef(heart, flags)[0, 1], 4)
+        assert set(entry["phi_by_class"]) == set(FINDINGS)
+        assert sum(entry["with_bystander"].values()) == flags.sum()
+
+
+def test_a_cohort_without_a_bystander_says_nothing_of_one(cohort: Path) -> None:
+    assert "bystander" not in json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
 
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
@@ -195,6 +279,12 @@ def test_a_cohort_is_not_overwritten(cohort: Path) -> None:
         ({"images": 39}, r"images must be an int in the range \[40, inf\)\. Got 39"),
         ({"size": 63}, r"size must be an int in the range \[64, inf\)\. Got 63"),
         ({"seed": -1}, r"seed must be an int in the range \[0, inf\)\. Got -1"),
+        (
+            {"bystander": "generator"},
+            r"bystander must be None or, beside the feature 'generator', one of tube, electrode, "
+            r"marker, text\. Got 'generator'",
+        ),
+        ({"bystander": "necklace"}, r"one of tube, .*Got 'necklace'"),
         ({"workers": 0}, r"workers must be None or an int in the range \[1, inf\)\. Got 0"),
     ],
 )
