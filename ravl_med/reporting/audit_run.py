@@ -14,6 +14,14 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit_history import (
+    AuditHistory,
+    PastAudit,
+    describe_history,
+    earlier_audits,
+    record_audit,
+    settings_of,
+)
 from ravl_med.reporting.figures import write_figures
 from ravl_med.reporting.pdf import ReportDetails, write_pdf
 from ravl_med.reporting.result_json import document_of
@@ -61,49 +69,65 @@ class Audit:
         return self.reader.film(self.cohort, index).gray()
 
 
-def write_run(run: Audit, folder: Path, *, date: str | None) -> None:
-    """Write a finished audit as a run folder, whole or not at all.
+def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path | None) -> None:
+    """Write a finished audit as a run folder, whole or not at all, and note it in the history.
 
     Parameters
     ----------
     run : Audit
     folder : Path - an earlier run there is replaced
     date : str or None - printed on the report
+    history_root : Path or None - where earlier audits are noted, see `user_history_root`; None
+        reads and writes no history, and the report then says nothing of earlier audits
 
     Raises
     ------
     ConfigError
-        The folder holds something else than a run, or cannot be written.
+        The folder holds something else than a run, or cannot be written; the history cannot be
+        read, or, once the run folder is in its place, not written.
     """
-    config, result = run.config, run.result
-    document = document_of(result, config.report.regions_listed).model_dump(mode="json")
-    shared_config = config_text(config, show_paths=False)
-    record = describe_run(config, result, run.cohort_digest, run.model_cached)
-    start = time.perf_counter()
+    digests = (run.result.model.digest, run.cohort_digest)
+    settings = settings_of(run.config)
+    history = None
+    if history_root is not None:
+        history = describe_history(earlier_audits(history_root, *digests), settings)
     with draft_folder(folder) as draft:
-        write_json(draft / "result.json", document)
-        (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
-        labels = [run.cohort.classes[c] for c in run.cohort.labels]
-        write_predictions(
-            draft / "predictions.parquet",
-            result.image_ids,
-            labels,
-            run.cohort.classes,
-            run.scores.image,
-        )
-        write_private(draft / "private", result.image_ids, run.cohort.paths, config)
-        write_figures(result, run.film, draft / "figures")
-        details = ReportDetails(
-            date=date,
-            config_yaml=shared_config,
-            versions=record["versions"],
-            digests=record["digests"],
-            seeds=record["seeds"],
-            thresholds=describe_thresholds(config),
-            regions_shown=config.report.regions,
-        )
-        write_pdf(result, run.film, details, draft / "report.pdf")
-        run.timings["report"] = round(time.perf_counter() - start, 3)
-        record["timings_s"] = run.timings
-        record["peak_memory_mb"] = peak_memory_mb()
-        write_json(draft / "run.json", record)
+        _fill(draft, run, date, history)
+    if history_root is not None:
+        record_audit(history_root, *digests, PastAudit(run.result.verdict.name, settings))
+
+
+def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | None) -> None:
+    """Write every file of a run folder; ``result.json`` knows neither date nor history."""
+    config, result = run.config, run.result
+    shared_config = config_text(config, show_paths=False)
+    record = describe_run(config, result, run.cohort_digest, run.model_cached, history)
+    start = time.perf_counter()
+    document = document_of(result, config.report.regions_listed)
+    write_json(draft / "result.json", document.model_dump(mode="json"))
+    (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
+    labels = [run.cohort.classes[c] for c in run.cohort.labels]
+    write_predictions(
+        draft / "predictions.parquet",
+        result.image_ids,
+        labels,
+        run.cohort.classes,
+        run.scores.image,
+    )
+    write_private(draft / "private", result.image_ids, run.cohort.paths, config)
+    write_figures(result, run.film, draft / "figures")
+    details = ReportDetails(
+        date=date,
+        config_yaml=shared_config,
+        versions=record["versions"],
+        digests=record["digests"],
+        seeds=record["seeds"],
+        thresholds=describe_thresholds(config),
+        regions_shown=config.report.regions,
+        history=history,
+    )
+    write_pdf(result, run.film, details, draft / "report.pdf")
+    run.timings["report"] = round(time.perf_counter() - start, 3)
+    record["timings_s"] = run.timings
+    record["peak_memory_mb"] = peak_memory_mb()
+    write_json(draft / "run.json", record)

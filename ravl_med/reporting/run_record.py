@@ -11,8 +11,9 @@ from importlib.metadata import version
 from typing import Any
 
 from ravl_med import __version__
-from ravl_med.config import Config
+from ravl_med.config import Config, DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.run_folder import config_text
 
 __all__ = ["describe_run", "describe_thresholds", "peak_memory_mb"]
@@ -36,6 +37,7 @@ def describe_run(
     result: AuditResult,
     cohort_digest: str,
     model_cached: bool,
+    history: AuditHistory | None,
 ) -> dict[str, Any]:
     """Return the content of ``run.json`` but for what the run cost."""
     text = config_text(config, show_paths=False)
@@ -64,23 +66,107 @@ def describe_run(
         },
         "seeds": seeds,
         "model_cached": model_cached,
+        **_describe_history(history),
+    }
+
+
+def _describe_history(history: AuditHistory | None) -> dict[str, Any]:
+    """Tell the number of the audit and what came before it; null where no history is kept."""
+    if history is None:
+        return dict.fromkeys(
+            ("audit_number", "changed_keys", "ever_changed_keys", "earlier_verdicts")
+        )
+    return {
+        "audit_number": history.number,
+        "changed_keys": [
+            {"key": key, "before": before, "now": now} for key, before, now in history.changed
+        ],
+        "ever_changed_keys": list(history.ever_changed),
+        "earlier_verdicts": dict(history.verdicts),
     }
 
 
 def describe_thresholds(config: Config) -> dict[str, str]:
-    """Return every threshold that was fixed before the run, in words."""
-    gate, evidence, discovery = config.gate, config.evidence, config.discovery
-    return {
-        "gate.max_gap": f"{gate.max_gap:.0%} gap in accuracy, of the raised and of a lowered class",
-        "gate.min_films": f"{gate.min_films} films a class",
-        "gate.max_prediction_share": f"{gate.max_prediction_share:.0%} of the predictions",
-        "gate.min_prediction_share": f"{gate.min_prediction_share:.0%} of the predictions",
-        "evidence.confidence": f"{evidence.confidence:.0%}, Bonferroni over all clusters",
-        "evidence.min_n": f"{evidence.min_n} films in the smaller arm",
-        "evidence.sign_share": f"{evidence.sign_share:.0%} of the removal effect or more inside",
-        "evidence.shortcut_share": f"{evidence.shortcut_share:.0%} of the effect or less inside",
-        "discovery.min_influence": f"{discovery.min_influence:g}",
+    """Return every threshold that was fixed before the run, in words.
+
+    First what decides the verdict, then what makes a claim, then what finds candidates.
+    """
+    sections = {
+        "gate": _gate_words(config.gate),
+        "evidence": _evidence_words(config.evidence),
+        "discovery": _discovery_words(config.discovery),
     }
+    return {
+        f"{name}.{key}": text for name, words in sections.items() for key, text in words.items()
+    }
+
+
+def _gate_words(gate: GateConfig) -> dict[str, str]:
+    return {
+        "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more, of the "
+        "raised and of the lowered side",
+        "min_films": f"at least {gate.min_films} films a class, else not auditable",
+        "max_prediction_share": f"at most {_percent(gate.max_prediction_share)} of the "
+        "predictions for one class, else not auditable",
+        "min_prediction_share": f"at least {_percent(gate.min_prediction_share)} of the "
+        "predictions for each class, else not auditable",
+        "max_detectable_gap": "a pass needs that a gap of "
+        f"{_percent(gate.max_detectable_gap)} would be found, of a feature in 20% of the films",
+        "min_tested": f"a pass needs that {_percent(gate.min_tested)} of the clusters were tested",
+    }
+
+
+def _evidence_words(evidence: EvidenceConfig) -> dict[str, str]:
+    directions = "both ways, p doubled" if evidence.cross_fit else "one way, no swap of the halves"
+    return {
+        "discovery_share": f"{_percent(evidence.discovery_share)} of the patients to choose "
+        "candidates on, the others to test them on",
+        "cross_fit": directions,
+        "fdr": f"q at most {evidence.fdr:g} over all candidates, p of either side at most "
+        f"{evidence.fdr:g}",
+        "min_gap": f"a gap of at least {_percent(evidence.min_gap)} on both halves",
+        "min_n": f"at least {evidence.min_n} films in the smaller arm of a class, half of them "
+        "on each half",
+        "permutations": f"at least {evidence.permutations:,} exchanges of patients where a test "
+        "is not exact",
+        "draws": f"{evidence.draws:,} bootstrap draws of patients",
+        "confidence": f"{_percent(evidence.confidence)} intervals by patient; those of removal "
+        "and transplant corrected for the correlations tested so",
+        "max_correlations": f"at most {evidence.max_correlations} correlations tested by removal "
+        "and transplant",
+        "max_removals": f"at most {evidence.max_removals} regions of a cluster filled in",
+        "max_pairs": f"at most {evidence.max_pairs} films, each with a control, in such a test",
+        "min_pairs": f"no such test with fewer than {evidence.min_pairs} films",
+        "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
+        "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
+        "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "
+        "effect or more where the finding shows",
+        "shortcut_share": f"a shortcut has {_percent(evidence.shortcut_share)} of it or less there",
+    }
+
+
+def _discovery_words(discovery: DiscoveryConfig) -> dict[str, str]:
+    pooled = discovery.protocol == "pooled"
+    unused = "not used by the protocol of the paper"
+    values = ", ".join(str(number) for number in discovery.clusters)
+    return {
+        "protocol": "clusters of several K, pooled"
+        if pooled
+        else "that of the paper: K by the silhouette, the top cluster alone",
+        "clusters": f"K of {values}" if pooled else unused,
+        "draws": f"{discovery.draws} draws of the sample for each K" if pooled else unused,
+        "sample": f"medoids fitted on {discovery.sample:,} regions, all regions assigned",
+        "merge_overlap": "clusters that share "
+        f"{_percent(discovery.merge_overlap)} of their regions (Jaccard) are one"
+        if pooled
+        else unused,
+        "min_influence": f"influence H of at least {discovery.min_influence:g}, but for clusters "
+        "with large gaps",
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
 
 
 def peak_memory_mb() -> float:

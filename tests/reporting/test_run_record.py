@@ -10,6 +10,7 @@ import pytest
 from ravl_med import __version__
 from ravl_med.config import Config
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.run_folder import config_text
 from ravl_med.reporting.run_record import describe_run, describe_thresholds, peak_memory_mb
 
@@ -31,7 +32,7 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
     config = config_of(discovery={"seed": 3}, evidence={"seed": 4, "relevance": "/t/chest.yaml"})
     if synthetic:
         config = config_of(cohort={"synthetic": {"seed": 5}}, model={"quickstart": {"seed": 6}})
-    record = describe_run(config, result_of(), "cd34" * 16, model_cached=synthetic)
+    record = describe_run(config, result_of(), "cd34" * 16, model_cached=synthetic, history=None)
     text = json.dumps(record, allow_nan=False)
     for word in ("doe", "/patients", "/models", str(Path.home())):
         assert word not in text
@@ -54,12 +55,58 @@ def test_the_digest_of_the_config_does_not_know_where_films_lie() -> None:
     assert config_text(here, show_paths=False) == config_text(there, show_paths=False)
 
 
+def test_what_came_before(result_of: Callable[..., AuditResult]) -> None:
+    changed = (("gate.max_gap", 0.1, 0.3), ("regions.tiles", [6, 6], [4, 4]))
+    history = AuditHistory(4, changed, ("gate.max_gap", "gate.min_n"), {"fail": 2, "pass": 1})
+    record = describe_run(config_of(), result_of(), "cd34" * 16, False, history)
+    read = json.loads(json.dumps(record, allow_nan=False))
+    assert read["audit_number"] == 4
+    assert read["changed_keys"] == [
+        {"key": "gate.max_gap", "before": 0.1, "now": 0.3},
+        {"key": "regions.tiles", "before": [6, 6], "now": [4, 4]},
+    ]
+    assert read["ever_changed_keys"] == ["gate.max_gap", "gate.min_n"]
+    assert read["earlier_verdicts"] == {"fail": 2, "pass": 1}
+
+
+def test_every_threshold_is_told_in_order() -> None:
+    config = config_of()
+    thresholds = describe_thresholds(config)
+    asked = [
+        f"{section}.{key}"
+        for section in ("gate", "evidence", "discovery")
+        for key in type(getattr(config, section)).model_fields
+        if key not in ("seed", "relevance")  # told among seeds and in the config
+    ]
+    assert set(thresholds) == set(asked)
+    assert [key.partition(".")[0] for key in thresholds] == [key.partition(".")[0] for key in asked]
+    assert all(len(text) < 120 for text in thresholds.values())  # a row of a table
+
+
 def test_thresholds_are_those_of_the_config() -> None:
-    thresholds = describe_thresholds(config_of(gate={"max_gap": 0.15, "min_films": 33}))
-    assert thresholds["gate.max_gap"].startswith("15% gap")
-    assert thresholds["gate.min_films"] == "33 films a class"
-    assert thresholds["evidence.confidence"] == "95%, Bonferroni over all clusters"
-    assert thresholds["discovery.min_influence"] == "0.25"
+    config = config_of(
+        gate={"max_gap": 0.125, "min_films": 33},
+        evidence={"relevance": "/t/chest.yaml", "fdr": 0.01, "draws": 12_000},
+        discovery={"clusters": [25, 50], "draws": 2},
+    )
+    thresholds = describe_thresholds(config)
+    assert thresholds["gate.max_gap"].startswith("a correlation counts with a gap of 12.5% or more")
+    assert thresholds["gate.min_films"] == "at least 33 films a class, else not auditable"
+    assert thresholds["gate.max_detectable_gap"].startswith("a pass needs that a gap of 30% would")
+    assert thresholds["evidence.fdr"].startswith("q at most 0.01 over all candidates")
+    assert thresholds["evidence.draws"] == "12,000 bootstrap draws of patients"
+    assert thresholds["evidence.confidence"].startswith("95% intervals by patient")
+    assert thresholds["discovery.clusters"] == "K of 25, 50"
+    assert thresholds["discovery.min_influence"].startswith("influence H of at least 0.25")
+
+
+def test_thresholds_of_the_paper_name_what_it_does_not_use() -> None:
+    thresholds = describe_thresholds(config_of(discovery={"protocol": "paper"}))
+    unused = {key for key, text in thresholds.items() if text.startswith("not used")}
+    assert unused == {"discovery.clusters", "discovery.draws", "discovery.merge_overlap"}
+    assert thresholds["discovery.protocol"].startswith("that of the paper")
+    crossed = config_of(evidence={"relevance": "/t/chest.yaml", "cross_fit": True})
+    assert describe_thresholds(crossed)["evidence.cross_fit"] == "both ways, p doubled"
 
 
 def test_peak_memory_is_that_of_a_process() -> None:
