@@ -122,8 +122,8 @@ def _evidence_words(evidence: EvidenceConfig) -> dict[str, str]:
         "discovery_share": f"{_percent(evidence.discovery_share)} of the patients to choose "
         "candidates on, the others to test them on",
         "cross_fit": directions,
-        "fdr": f"q at most {evidence.fdr:g} over all candidates, p of either side at most "
-        f"{evidence.fdr:g}",
+        "fdr": f"q at most {evidence.fdr:g} over all candidates",
+        "side_level": f"p at most {evidence.side_level:g} of the raised and of the lowered side",
         "min_gap": f"a gap of at least {_percent(evidence.min_gap)} on both halves",
         "min_n": f"at least {evidence.min_n} films in the smaller arm of a class, half of them "
         "on each half",

@@ -57,7 +57,7 @@ STATUS: dict[int, ConfirmationStatus] = {
 }
 WHY: dict[ConfirmationStatus, tuple[str, ...]] = {
     "confirmed": (),
-    "raised_only": ("The lowered side by itself has p = 0.210, above 0.05 (evidence.fdr).",),
+    "raised_only": ("The lowered side by itself has p = 0.210, above 0.1 (evidence.side_level).",),
     "not_confirmed": ("q is 0.430, above 0.05 (evidence.fdr).",),
     "not_tested": (
         "Not tested: cardiomegaly has 3 films in the smaller arm on the half it is tested on; "

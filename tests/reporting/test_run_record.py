@@ -93,7 +93,8 @@ def test_thresholds_are_those_of_the_config() -> None:
     assert thresholds["gate.max_gap"].startswith("a correlation counts with a gap of 12.5% or more")
     assert thresholds["gate.min_films"] == "at least 33 films a class, else not auditable"
     assert thresholds["gate.max_detectable_gap"].startswith("a pass needs that a gap of 30% would")
-    assert thresholds["evidence.fdr"].startswith("q at most 0.01 over all candidates")
+    assert thresholds["evidence.fdr"] == "q at most 0.01 over all candidates"
+    assert thresholds["evidence.side_level"].startswith("p at most 0.1 of the raised")
     assert thresholds["evidence.draws"] == "12,000 bootstrap draws of patients"
     assert thresholds["evidence.confidence"].startswith("95% intervals by patient")
     assert thresholds["discovery.clusters"] == "K of 25, 50"
