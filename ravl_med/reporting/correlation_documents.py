@@ -224,5 +224,8 @@ class CorrelationDocument(Part):
     )
     used_reasons: list[str] = Field(description="why it is not called used")
     strata: StrataDocument | None = Field(description="null: not looked at")
+    films_with_feature: int = Field(
+        description="audited films with at least one region of the cluster"
+    )
     regions_total: int = Field(description="regions of the cluster on all films")
     regions: list[RegionDocument] = Field(description="the first of them")

@@ -200,6 +200,7 @@ def _correlation(
         used=counterfactual.used if counterfactual else None,
         used_reasons=list(counterfactual.reasons) if counterfactual else [],
         strata=_strata(correlation.strata),
+        films_with_feature=int(cluster.present.sum()),
         regions_total=len(cluster.regions),
         regions=[_region(correlation, int(i), result) for i in correlation.order[:regions_listed]],
     )

@@ -168,6 +168,7 @@ def test_a_correlation(full_result: AuditResult) -> None:
     assert first["lowered_class"] == "no finding"
     assert first["lowered_classes"] == ["no finding", "pleural effusion"]
     assert first["opposed_classes"] == ["no finding", "pleural effusion"]
+    assert first["films_with_feature"] == 40
     assert first["regions_total"] == len(first["regions"]) == 40
 
 
