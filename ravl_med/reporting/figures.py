@@ -23,6 +23,7 @@ from ravl_med.evidence.audit_result import AuditResult, Interval, SpuriousCorrel
 from ravl_med.reporting.wording import class_name, font_file, percent, printable, signed
 
 __all__ = [
+    "CARRIES",
     "CORRELATIONS_SHOWN",
     "CorrelationPictures",
     "FilmPicture",
@@ -31,6 +32,7 @@ __all__ = [
     "correlation_pictures",
     "crop_picture",
     "film_picture",
+    "removal_effect",
     "shown_correlations",
     "write_figures",
 ]
@@ -40,6 +42,9 @@ Box = tuple[float, float, float, float]
 
 CORRELATIONS_SHOWN = 10
 """Correlations that get a page and pictures of their own."""
+
+CARRIES = " ●"
+"""Mark behind the removal effect of a region that carries the feature."""
 
 _FILM_SIDE, _CROP_SIDE = 300, 180  # pixels of the long side
 _CONTEXT = 0.25  # of the region's side, shown around a crop
@@ -64,11 +69,21 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionPicture:
-    """The crop of one region: its place in the order, pseudonym, and removal effect (or NaN)."""
+    """The crop of one region.
+
+    Attributes
+    ----------
+    number : int - its place in the order, from 1
+    image_id : str - pseudonym of the film
+    effect : float - removal effect in logits; NaN where it was not measured
+    carries : bool - the effect passes the trimming rule: the region carries the feature
+    picture : Picture
+    """
 
     number: int
     image_id: str
     effect: float
+    carries: bool
     picture: Picture
 
 
@@ -93,6 +108,20 @@ def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
     """Return the correlations that get a page: those that count, then the rest, by rank."""
     ranked = sorted(result.correlations, key=lambda entry: (not entry.counts, entry.rank))
     return tuple(ranked[:CORRELATIONS_SHOWN])
+
+
+def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
+    """Return the removal effect of each region of a cluster in logits; NaN where not measured."""
+    if correlation.counterfactual is None:
+        return np.full(len(correlation.cluster.regions), np.nan)
+    return correlation.counterfactual.removal.effect
+
+
+def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
+    """Return which regions of a cluster carry the feature; none where it was not tested."""
+    if correlation.counterfactual is None:
+        return np.zeros(len(correlation.cluster.regions), dtype=np.bool_)
+    return correlation.counterfactual.removal.carries
 
 
 def film_picture(
@@ -157,7 +186,7 @@ def correlation_pictures(
     """
     picked = correlation.order[:count]
     regions = correlation.cluster.regions[picked]
-    effects = correlation.removal.effect[picked]
+    effects, carries = removal_effect(correlation)[picked], _carrying(correlation)[picked]
     images = result.region_image[regions]
     crops: dict[int, RegionPicture] = {}
     films: list[FilmPicture] = []
@@ -170,6 +199,7 @@ def correlation_pictures(
                 place + 1,
                 result.image_ids[image],
                 float(effects[place]),
+                bool(carries[place]),
                 crop_picture(pixels, box),
             )
         numbers = tuple(place + 1 for place in places)
@@ -181,7 +211,7 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
     """Write the pictures of a run as PNG files.
 
     Writes ``accuracy.png`` and, for each correlation that has a page, ``correlation_01_films.png``,
-    ``..._crops.png`` and ``..._accuracy.png``, numbered by rank.
+    ``..._crops.png`` and ``..._accuracy.png`` (on held-out patients), numbered by rank.
 
     Parameters
     ----------
@@ -196,7 +226,7 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
         pictures = correlation_pictures(result, correlation, film, 10)
         films = [(f"{_numbers(e.numbers)} · {e.image_id}", e.picture) for e in pictures.films]
         crops = [
-            (f"{e.number} · {e.image_id} · {signed(e.effect, 2)}", e.picture)
+            (f"{e.number} · {e.image_id} · {signed(e.effect, 2)}{CARRIES * e.carries}", e.picture)
             for e in pictures.crops
         ]
         _contact_sheet(films, _FILM_SIDE).save(folder / f"{stem}_films.png")
@@ -249,12 +279,12 @@ def _accuracy_figure(result: AuditResult) -> Figure:
 
 
 def _correlation_figure(result: AuditResult, correlation: SpuriousCorrelation) -> Figure:
-    cluster, classes = correlation.cluster, result.task.classes
+    arms, classes = correlation.confirmation.arms, result.task.classes
     figure, axes = _dot_axes([class_name(classes, c, 30) for c in range(len(classes))])
     _dots(
         axes,
-        cluster.accuracy_present.tolist(),
-        correlation.accuracy_present_interval,
+        arms.accuracy_present.tolist(),
+        arms.present_interval,
         -0.16,
         _BLUE,
         "o",
@@ -262,8 +292,8 @@ def _correlation_figure(result: AuditResult, correlation: SpuriousCorrelation) -
     )
     _dots(
         axes,
-        cluster.accuracy_absent.tolist(),
-        correlation.accuracy_absent_interval,
+        arms.accuracy_absent.tolist(),
+        arms.absent_interval,
         0.16,
         _AMBER,
         "s",

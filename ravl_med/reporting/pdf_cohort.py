@@ -1,12 +1,21 @@
-"""Who was audited, how, and how well: model, prompts, cohort, performance."""
+"""Who was audited, how, and how well: model, prompts, cohort, performance, subgroups."""
 
 from __future__ import annotations
 
-from reportlab.platypus import Flowable, KeepTogether, PageBreak, Table
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak, Table
 
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import AuditResult, Stratum
 from ravl_med.reporting.pdf_shapes import PRESENT, Dot, DotAxis, DotRow
-from ravl_med.reporting.pdf_style import INK, WIDTH, Heading, gap, paragraph, table
+from ravl_med.reporting.pdf_style import (
+    INK,
+    WIDTH,
+    Cell,
+    Heading,
+    LeavePageOne,
+    gap,
+    paragraph,
+    table,
+)
 from ravl_med.reporting.wording import (
     DASH,
     class_name,
@@ -14,6 +23,8 @@ from ravl_med.reporting.wording import (
     percent,
     plural,
     printable,
+    probability,
+    signed,
     spread,
 )
 
@@ -24,12 +35,13 @@ _VALUES_SHOWN = 12
 _TEXTS_SHOWN = 96
 _TEXTS_A_ROW = 12
 _CLASSES_LISTED = 60
+_SUBGROUPS_SHOWN = 120
 
 
 def cohort_page(result: AuditResult) -> list[Flowable]:
     """Return what the model is, what it reads, and which films were audited."""
     return [
-        PageBreak(),
+        LeavePageOne(),
         Heading("Model and cohort", "cohort"),
         paragraph("Model", "h2"),
         _model_table(result),
@@ -112,7 +124,7 @@ def _composition_table(result: AuditResult) -> Table:
 
 
 def performance_page(result: AuditResult) -> list[Flowable]:
-    """Return accuracy overall and by class, as numbers and as a plot."""
+    """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
     accuracy, classes = result.accuracy, result.task.classes
     plot = 170.0
     rows: list[list[str | Flowable | list[Flowable]]] = [
@@ -152,4 +164,59 @@ def performance_page(result: AuditResult) -> list[Flowable]:
             "lead",
         ),
         table(rows, widths, right=(1, 2, 4)),
+        *_subgroup_part(result.subgroups),
+    ]
+
+
+def _subgroup_part(subgroups: tuple[Stratum, ...]) -> list[Flowable]:
+    """Accuracy by value of each attribute; rows with too few films stay and say so."""
+    if not subgroups:
+        return []
+    plot = 64.0
+    rows: list[list[Cell]] = [
+        [
+            "Attribute",
+            "Value",
+            "Films",
+            "Patients",
+            "Accuracy",
+            "Interval, %",
+            "Difference, points",
+            "q",
+            DotAxis(plot),
+        ]
+    ]
+    before = ""
+    for stratum in subgroups[:_SUBGROUPS_SHOWN]:
+        told = "insufficient" if stratum.insufficient else signed(100 * stratum.difference)
+        dot = Dot(stratum.accuracy, stratum.interval, PRESENT, not stratum.insufficient)
+        rows.append(
+            [
+                printable(stratum.attribute, 30) if stratum.attribute != before else "",
+                printable(stratum.value, 40) or DASH,
+                f"{stratum.films:,}",
+                f"{stratum.patients:,}",
+                percent(stratum.accuracy, 1),
+                spread(stratum.interval, 1, sign=False),
+                told,
+                DASH if stratum.insufficient else probability(stratum.q_value),
+                DotRow([dot], plot, 10),
+            ]
+        )
+        before = stratum.attribute
+    rest = len(subgroups) - _SUBGROUPS_SHOWN
+    if rest > 0:
+        rows.append([f"and {rest} more", *[""] * 8])
+    fixed = [34, 42, 44, 62, 56, 42, plot + 8]
+    widths = [62, WIDTH - 62 - sum(fixed), *fixed]
+    return [
+        CondPageBreak(150),
+        paragraph("By subgroup", "h2"),
+        paragraph(
+            "Difference: accuracy minus that of the other films of the attribute, classes held "
+            "apart. q: exchange of whole patients within class, false discovery rate over all "
+            "comparisons. Insufficient: too few films or patients to compare; the row stays.",
+            "muted",
+        ),
+        table(rows, widths, right=(2, 3, 4, 6, 7), dense=True),
     ]

@@ -1,27 +1,31 @@
-"""The page of one correlation: regions, films, accuracy with and without, evidence."""
+"""The page of one correlation: what it is, evidence, regions, films, accuracy, strata."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from reportlab.platypus import CondPageBreak, Flowable, PageBreak, Table
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak, Table
 
 from ravl_med.evidence.audit_result import AuditResult, SpuriousCorrelation
-from ravl_med.reporting.figures import CorrelationPictures, FilmPicture, RegionPicture
+from ravl_med.reporting.figures import CARRIES, CorrelationPictures, FilmPicture, RegionPicture
+from ravl_med.reporting.pdf_evidence import counterfactual_part, evidence_part, strata_part
+from ravl_med.reporting.pdf_sentences import (
+    correlation_heading,
+    correlation_sentence,
+    counter_evidence,
+    kind_sentence,
+    shift_sentence,
+)
 from ravl_med.reporting.pdf_shapes import ABSENT, PRESENT, Dot, DotAxis, DotRow, FilmFlowable
 from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, grid, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
     class_name,
-    correlation_heading,
-    correlation_sentence,
-    kind_sentence,
-    number,
+    estimate,
     percent,
     plural,
     signed,
-    spread,
 )
 
 __all__ = ["correlation_page", "page_key"]
@@ -40,7 +44,7 @@ def page_key(correlation: SpuriousCorrelation) -> str:
 def correlation_page(
     result: AuditResult, correlation: SpuriousCorrelation, pictures: CorrelationPictures
 ) -> list[Flowable]:
-    """Return the page of one correlation.
+    """Return the page of one correlation, or its two pages.
 
     Parameters
     ----------
@@ -53,86 +57,83 @@ def correlation_page(
         PageBreak(),
         Heading(correlation_heading(correlation, classes), page_key(correlation), 1),
         paragraph(correlation_sentence(correlation, classes), "lead"),
-        paragraph(kind_sentence(correlation, classes)),
     ]
+    if correlation.counterfactual is not None:
+        story.append(paragraph(kind_sentence(correlation, classes)))
     if not correlation.counts:
         story.append(paragraph("It does not count for the verdict, because:"))
         story += [paragraph(reason, "item", 300) for reason in correlation.reasons[:_REASONS_SHOWN]]
         if not correlation.reasons:
             story.append(paragraph("no rule is named.", "item"))
-    story += [
-        paragraph("Evidence", "h2"),
-        _evidence(correlation),
-        *_regions(pictures, compact=not correlation.counts),
-        paragraph("Accuracy with and without the feature", "h2"),
-        _accuracy_table(correlation, classes),
+    # Without an intervention one page is enough: smaller pictures, nothing to speak against.
+    tested = correlation.counterfactual is not None
+    if tested:
+        story.append(paragraph(counter_evidence(correlation, classes)))
+    return [
+        *story,
+        *evidence_part(result, correlation),
+        paragraph(shift_sentence(correlation, classes)),
+        *counterfactual_part(correlation),
+        *_regions(pictures, correlation, 52 if tested else 34),
+        *_accuracy_part(correlation, classes),
+        *_films(pictures, 68 if tested else 50),
+        *strata_part(result, correlation),
     ]
-    left_out = len(classes) - _CLASSES_SHOWN
-    if left_out > 0:
-        story.append(
-            paragraph(
-                f"{plural(left_out, 'more class', 'es')} with smaller gaps left out here.", "muted"
-            )
-        )
-    return story
 
 
-def _evidence(correlation: SpuriousCorrelation) -> Table:
-    """Return the measures of a cluster in one row."""
-    cluster, removal = correlation.cluster, correlation.removal
-    films = int(cluster.present.sum())
-    head = [
-        "Films with the feature",
-        "Regions",
-        "Performance gap G",
-        "Influence H",
-        "Removal effect, logits",
-        "Its interval",
-        "Inside share",
-    ]
-    row = [
-        f"{films:,} of {len(cluster.present):,}",
-        f"{len(cluster.regions):,}",
-        number(cluster.performance_gap, 3),
-        number(cluster.influence, 2),
-        signed(removal.mean, 2),
-        spread(removal.interval, 2, scale=1.0),
-        percent(removal.inside_share),
-    ]
-    return table([head, row], [WIDTH / 7] * 7)
-
-
-def _regions(pictures: CorrelationPictures, *, compact: bool) -> list[Flowable]:
-    """Crops in order, then the whole films that they lie on; compact beside a list of reasons."""
-    crop_height, film_height = (34, 50) if compact else (52, 75)
+def _regions(
+    pictures: CorrelationPictures, correlation: SpuriousCorrelation, height: float
+) -> list[Flowable]:
+    """Crops in order, those that carry the feature marked."""
     if not pictures.crops:
         return [paragraph("The cluster holds no region to show.")]
     measured = sum(math.isfinite(entry.effect) for entry in pictures.crops)
-    order = (
-        "by removal effect, the largest first"
-        if measured == len(pictures.crops)
-        else "by removal effect, then by similarity where it was not measured"
+    order = "by similarity to the medoid"
+    if measured:
+        order = "by removal effect, the largest first"
+        if measured < len(pictures.crops):
+            order = "by removal effect, then by similarity where it was not measured"
+    crops = grid(
+        [_crop_cell(entry, height, told=measured > 0) for entry in pictures.crops], _COLUMNS
     )
-    films = plural(len(pictures.films), "film")
-    return [
-        paragraph(f"The first {plural(len(pictures.crops), 'region')}, {order}", "h2"),
-        grid([_crop_cell(entry, crop_height) for entry in pictures.crops], _COLUMNS),
+    story: list[Flowable] = [
         CondPageBreak(120),
-        paragraph(f"Where they lie: {films}", "h2"),
-        grid([_film_cell(entry, film_height) for entry in pictures.films], _COLUMNS),
+        paragraph(f"The first {plural(len(pictures.crops), 'region')}, {order}", "h2"),
+        crops,
+    ]
+    if measured and correlation.counterfactual is not None:
+        least = signed(correlation.counterfactual.removal.threshold, 2)
+        rule = f"an effect of at least {least} logits, fixed on the discovery half"
+        carried = any(entry.carries for entry in pictures.crops)
+        which = f"{CARRIES.strip()} carries" if carried else "None of these carries"
+        text = f"{which} the feature ({rule})."
+        story.append(paragraph(text, "caption"))
+    return story
+
+
+def _films(pictures: CorrelationPictures, height: float) -> list[Flowable]:
+    """Whole films with the boxes of the regions."""
+    if not pictures.films:
+        return []
+    return [
+        CondPageBreak(140),
+        paragraph(f"Where they lie: {plural(len(pictures.films), 'film')}", "h2_loose"),
+        grid([_film_cell(entry, height) for entry in pictures.films], _COLUMNS),
     ]
 
 
-def _crop_cell(entry: RegionPicture, height: float) -> list[Flowable]:
+def _crop_cell(entry: RegionPicture, height: float, *, told: bool) -> list[Flowable]:
     width = WIDTH / _COLUMNS - 6
-    effect = signed(entry.effect, 2)
-    measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
-    return [
+    cell: list[Flowable] = [
         FilmFlowable(entry.picture, width, height, 0.8),
         gap(1.5),
         paragraph(f"{entry.number} · {entry.image_id}", "caption", _ID_LIMIT + 5),
-        paragraph(measured, "caption"),
     ]
+    if told:
+        effect = signed(entry.effect, 2)
+        measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
+        cell.append(paragraph(measured + CARRIES * entry.carries, "caption"))
+    return cell
 
 
 def _film_cell(entry: FilmPicture, height: float) -> list[Flowable]:
@@ -147,9 +148,25 @@ def _film_cell(entry: FilmPicture, height: float) -> list[Flowable]:
     ]
 
 
+def _accuracy_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[Flowable]:
+    heading = paragraph("Accuracy with and without the feature, on held-out patients", "h2")
+    made = _accuracy_table(correlation, classes)
+    # A short table stays with its heading; a long one splits over pages.
+    story: list[Flowable] = [
+        KeepTogether([heading, made]) if len(classes) <= _COLUMNS + 3 else heading
+    ]
+    if len(classes) > _COLUMNS + 3:
+        story.append(made)
+    left_out = len(classes) - _CLASSES_SHOWN
+    if left_out > 0:
+        text = f"{plural(left_out, 'more class', 'es')} with smaller gaps left out here."
+        story.append(paragraph(text, "muted"))
+    return story
+
+
 def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> Table:
     """Numbers and plot in one: a row a class."""
-    cluster = correlation.cluster
+    cluster, arms = correlation.cluster, correlation.confirmation.arms
     plot = 116.0
     fixed = [56, 42, 44, 104, 48, plot + 8]
     widths = [WIDTH - sum(fixed), *fixed]
@@ -161,37 +178,33 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
             "Acc. with",
             "Acc. without",
             "Gap in points (interval)",
-            "Weighted gap",
+            "Gap when found",
             DotAxis(plot, names),
         ]
     ]
     for c in _shown_classes(correlation):
-        present, absent = float(cluster.accuracy_present[c]), float(cluster.accuracy_absent[c])
-        value, interval = (
-            signed(100 * float(cluster.gap[c])),
-            spread(correlation.gap_interval[c], 1),
-        )
+        present, absent = float(arms.accuracy_present[c]), float(arms.accuracy_absent[c])
         dots = [
-            Dot(present, correlation.accuracy_present_interval[c], PRESENT, True),
-            Dot(absent, correlation.accuracy_absent_interval[c], ABSENT, False),
+            Dot(present, arms.present_interval[c], PRESENT, True),
+            Dot(absent, arms.absent_interval[c], ABSENT, False),
         ]
         rows.append(
             [
                 class_name(classes, c),
-                f"{cluster.n_present[c]:,} / {cluster.n_absent[c]:,}",
+                f"{arms.n_present[c]:,} / {arms.n_absent[c]:,}",
                 percent(present, 1),
                 percent(absent, 1),
-                value if interval == DASH else f"{value} ({interval})",
-                signed(100 * float(cluster.weighted_gap[c])),
-                DotRow(dots, plot, 15),
+                estimate(float(arms.gap[c]), arms.gap_interval[c]),
+                signed(100 * float(cluster.gap[c])),
+                DotRow(dots, plot, 13.5),
             ]
         )
-    return table(rows, widths)
+    return table(rows, widths, dense=True)
 
 
 def _shown_classes(correlation: SpuriousCorrelation) -> list[int]:
     """Every class in task order; of many, those with the largest gaps."""
-    size = np.nan_to_num(np.abs(correlation.cluster.gap), nan=-1.0)
+    size = np.nan_to_num(np.abs(correlation.confirmation.arms.gap), nan=-1.0)
     if len(size) <= _CLASSES_SHOWN:
         return list(range(len(size)))
     return [int(c) for c in np.argsort(-size, kind="stable")[:_CLASSES_SHOWN]]

@@ -4,49 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reportlab.platypus import Flowable, PageBreak, Table
+from reportlab.platypus import CondPageBreak, Flowable, PageBreak, Table
 
 from ravl_med.reporting.pdf_style import WIDTH, Heading, block, paragraph, table
 from ravl_med.reporting.wording import DASH, printable, printable_block
 
-__all__ = ["method_page", "reproducibility_page", "threshold_table"]
+__all__ = ["method_page", "reproducibility_page"]
 
 
-def threshold_table(thresholds: Mapping[str, str]) -> Table:
+def _threshold_table(thresholds: Mapping[str, str]) -> Table:
     """Return the thresholds, a row a rule."""
-    return table(list(thresholds.items()), [WIDTH - 150, 150], header=False)
+    return table(list(thresholds.items()), [160, WIDTH - 160], header=False, dense=True)
 
 
 _METHOD = (
-    "Each film is cut into regions. The model's own image tower embeds every region, and regions "
-    "that look alike to the model are grouped into clusters. For each cluster and class the "
-    "zero-shot accuracy on films with a region of the cluster is compared with the accuracy on "
-    "films without one; G sums these gaps over classes, weighted by how evenly the films are "
-    "split. H is the share of mistakes in which the region that speaks loudest for the wrong "
+    "Proposing. Each film is cut into regions, the image tower of the model embeds every region, "
+    "and regions that look alike to the model are grouped by k-medoids. One clustering can miss a "
+    "feature, so several numbers K of clusters, from several draws, are pooled and near-duplicates "
+    "folded. No label enters.",
+    "Choosing. The patients are split into two halves, all films of a patient on one. On the "
+    "discovery half the accuracy on films with a region of a cluster is compared, class by class, "
+    "with that on films without one. G sums these gaps, weighted by how evenly the films are "
+    "split; H is the share of mistakes in which the region that speaks loudest for the wrong "
     "answer belongs to the cluster. Clusters with low H, or without both a raised and a lowered "
-    "class, are dropped. This is the discovery stage of RaVL (Varma, Delbrouck, Chen, Chaudhari, "
-    "Langlotz, NeurIPS 2024, arXiv 2411.04097).",
-    "A gap is an association: the feature and the accuracy go together, whatever the cause. The "
-    "removal effect is an intervention: the region is filled from its surroundings, and the drop "
-    "in the margin of the raised class (its logit minus that of the most lowered class) is "
-    "measured. Where that effect lies, in the anatomy of the finding or elsewhere, separates a "
-    "plausible sign from a shortcut; this needs a radiologist's eye in the end.",
-    "Intervals come from a bootstrap that draws patients, not films. Those of gaps and removal "
-    "effects are corrected for the number of clusters that were looked at (Bonferroni), those of "
-    "accuracies are not. A correlation counts when the gaps of the raised class and of a lowered "
-    "class are large enough on enough films, and when their intervals and that of the removal "
-    "effect exclude zero. All thresholds were fixed before the run.",
+    "class, are dropped, but those with large gaps on both sides are carried along, since the "
+    "weight hides what few films show. This is the discovery stage of RaVL (Varma, Delbrouck, "
+    "Chen, Chaudhari, Langlotz, NeurIPS 2024, arXiv 2411.04097).",
+    "Confirming. Each cluster makes one hypothesis, fixed before the confirmation half is looked "
+    "at: with the feature its raised class is right more often and its lowered classes, taken as "
+    "one, less often. Whole patients are exchanged within class; with one film a patient the test "
+    "is exact. The two sides are joined by Stouffer's method, and Benjamini-Hochberg holds the "
+    "false discovery rate over all candidates (q). A confirmed correlation also keeps its sign, "
+    "its least gap on both halves, and each side by itself.",
+    "Using. A gap is an association until an intervention shows otherwise. Removal: the regions "
+    "with the feature are filled, once with the median of their surroundings and once by "
+    "inpainting, and the drop of the margin (logit of the raised minus that of the lowered class) "
+    "is held against films of the same class without the feature, filled at the same place; where "
+    "the best of k regions is taken, the control is the best of k too. Transplant: the feature is "
+    "blended into films of other classes, against an ordinary region from the same place. A "
+    "feature is used when both fills lower the margin beyond the controls and the transplant, "
+    "where it could be tried, raises it.",
+    "Kind. Where the removal effect lies tells kinds apart: in the anatomy of the raised class, a "
+    "plausible sign; elsewhere, a shortcut; between or unknown, undecided. This needs a "
+    "radiologist's eye in the end.",
+    "Subgroups and strata. Accuracy by attribute is compared with the other films, classes held "
+    "apart, by exchange of whole patients. Each confirmed correlation is looked at inside the "
+    "strata of every attribute and joined over them (Mantel-Haenszel), so that a gap that is "
+    "really one of view or site shows as such.",
+    "What could be seen. Cohorts with these films, patients and accuracies are simulated, each "
+    "with a planted gap, and put through the same choice and test; the smallest gap that is found "
+    "with the stated power is reported. Intervals come from a bootstrap that draws patients, not "
+    "films. All thresholds were fixed before the run.",
 )
 
 _LIMITATIONS = (
-    "This report is about a model on one set of films. It is no diagnosis and no clinical "
-    "validation.",
-    "Clusters are found and tested on the same films. Beyond the Bonferroni correction the "
-    "intervals do not take that choice into account.",
-    "Only features that fit into regions, and that appear in enough films, can be found. A feature "
-    "that every film carries shows no gap.",
-    "Filling a region can itself look unusual to the model. A region next to the cause can carry "
-    "part of its effect, since the model sees beyond the edge of a region.",
+    "This report is about a model on one set of films. “Used” means used on these films; films of "
+    "another site can differ. It is no diagnosis and no clinical validation.",
+    "Only features that fit into a region (a tile) and that appear in some films and not in others "
+    "can be found. A feature in every film shows no gap, and one spread over the film none of its "
+    "own.",
+    "Half of the patients choose and half test, so that power is limited: what is smaller or rarer "
+    "than the search page says may be there unseen.",
+    "Filled or blended regions can themselves look unusual to the model. Two fills and controls "
+    "lessen this, but a control film resembles its partner only in class and place.",
+    "A region next to the cause can carry part of its effect, since the model sees beyond the edge "
+    "of a region. The table of where a finding shows is coarse.",
     "Labels are taken as given; a gap may come from labels that are wrong more often with the "
     "feature than without.",
 )
@@ -57,14 +79,14 @@ def method_page(thresholds: Mapping[str, str]) -> list[Flowable]:
     story: list[Flowable] = [PageBreak(), Heading("Method and limitations", "method")]
     story += [paragraph(text) for text in _METHOD]
     if thresholds:
-        story += [paragraph("Thresholds", "h2"), threshold_table(thresholds)]
+        story += [paragraph("Thresholds", "h2"), _threshold_table(thresholds)]
     story.append(paragraph("Limitations", "h2"))
     return story + [paragraph(text, "item") for text in _LIMITATIONS]
 
 
 def reproducibility_page(tables: Mapping[str, Mapping[str, str]], config: str) -> list[Flowable]:
     """Return tables of names and values, such as digests, and the effective config as it is."""
-    story: list[Flowable] = [PageBreak(), Heading("Reproducibility", "reproducibility")]
+    story: list[Flowable] = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
     for title, entries in tables.items():
         rows = [(printable(name, 60), printable(value, 140)) for name, value in entries.items()]
         story.append(paragraph(title, "h2"))

@@ -158,6 +158,7 @@ class Dot:
 
 
 _INSET = 6.0
+_THREE_LABELS = 80.0  # a narrower scale names its ends alone
 
 
 def _at(value: float, width: float) -> float:
@@ -218,7 +219,8 @@ class DotAxis(Flowable):
         canvas.setFillColor(MUTED)
         canvas.setFont(SANS, 6.4)
         canvas.drawString(2, 2, "0 %")
-        canvas.drawCentredString(self.width / 2, 2, "50 %")
+        if self.width >= _THREE_LABELS:
+            canvas.drawCentredString(self.width / 2, 2, "50 %")
         canvas.drawRightString(self.width - 2, 2, "100 %")
 
 

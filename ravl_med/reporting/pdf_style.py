@@ -18,6 +18,7 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
+    ActionFlowable,
     BaseDocTemplate,
     Flowable,
     Frame,
@@ -42,8 +43,10 @@ __all__ = [
     "SANS",
     "SANS_BOLD",
     "WIDTH",
+    "Cell",
     "Document",
     "Heading",
+    "LeavePageOne",
     "block",
     "columns",
     "gap",
@@ -90,13 +93,19 @@ def _styles() -> dict[str, ParagraphStyle]:
 
     made = [
         style("title", 19, 24, fontName=SANS_BOLD, spaceAfter=3),
-        style("h1", 13.5, 18, fontName=SANS_BOLD, spaceAfter=5, keepWithNext=1),
+        # Space before: of a chapter that begins in the middle of a page.
+        style("h1", 13.5, 18, fontName=SANS_BOLD, spaceBefore=22, spaceAfter=5, keepWithNext=1),
         style("h2", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5, keepWithNext=1),
+        # Over what may split: keepWithNext would move all of it to the next page. Wants a
+        # CondPageBreak before it.
+        style("h2_loose", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5),
         style("body", 8.8, 13, spaceAfter=4),
         style("lead", 9.6, 14.4, spaceAfter=5),
         style("muted", 7.6, 10.8, textColor=MUTED, spaceAfter=3),
         style("item", 8.8, 13, spaceAfter=3, leftIndent=10, bulletIndent=0),
         style("cell", 7.5, 10),
+        style("cell_bold", 7.5, 10, fontName=SANS_BOLD),
+        style("cell_inner", 7.5, 10, leftIndent=9),
         style("cell_right", 7.5, 10, alignment=TA_RIGHT),
         style("cell_mono", 6.8, 9.4, fontName=MONO),
         style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
@@ -146,6 +155,7 @@ def table(
     mono: Sequence[int] = (),
     header: bool = True,
     limit: int = 120,
+    dense: bool = False,
 ) -> Table:
     """Return a ruled table; strings become escaped paragraphs, the header repeats on each page.
 
@@ -155,7 +165,9 @@ def table(
     widths : widths of the columns in points
     right, mono : columns that are set to the right, or in the monospaced font
     limit : length at which the text of a cell is cut
+    dense : less air between the rows, for long tables
     """
+    air = 1.2 if dense else 2.6
 
     def cell(value: Cell, row: int, column: int) -> Cell:
         if not isinstance(value, str):
@@ -173,8 +185,8 @@ def table(
         ("LINEBELOW", (0, 0), (-1, -1), 0.35, RULE),
         ("LEFTPADDING", (0, 0), (-1, -1), 2),
         ("RIGHTPADDING", (0, 0), (-1, -1), 6),
-        ("TOPPADDING", (0, 0), (-1, -1), 2.6),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.6),
+        ("TOPPADDING", (0, 0), (-1, -1), air),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), air),
     ]
     if header:
         look += [("LINEBELOW", (0, 0), (-1, 0), 0.8, INK), ("VALIGN", (0, 0), (-1, 0), "BOTTOM")]
@@ -221,6 +233,15 @@ class _Pages:
 
     by_key: dict[str, int] = field(default_factory=dict)
     total: int = 0
+
+
+class LeavePageOne(ActionFlowable):
+    """Ends page one; on a later page, where page one has run over, the next chapter follows on."""
+
+    def apply(self, doc: BaseDocTemplate) -> None:
+        """Break the page."""
+        if doc.page == 1:
+            doc.handle_pageBreak()
 
 
 class Document(BaseDocTemplate):

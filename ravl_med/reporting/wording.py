@@ -16,7 +16,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.ft2font import FT2Font
 
-from ravl_med.evidence.audit_result import Interval, SpuriousCorrelation, VerdictName
+from ravl_med.evidence.audit_result import Interval, VerdictName
 
 __all__ = [
     "DASH",
@@ -25,17 +25,17 @@ __all__ = [
     "VERDICT_LINES",
     "VERDICT_WORDS",
     "class_name",
-    "correlation_heading",
-    "correlation_sentence",
+    "class_names",
+    "estimate",
     "font_file",
-    "gap_words",
-    "kind_sentence",
     "listing",
     "number",
+    "ordinal",
     "percent",
     "plural",
     "printable",
     "printable_block",
+    "probability",
     "signed",
     "spread",
 ]
@@ -58,7 +58,8 @@ VERDICT_LINES: dict[VerdictName, str] = {
 KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
 
 _CLASS_LIMIT = 40
-_LOWERED_SHOWN = 3
+_CLASSES_NAMED = 3
+_LEAST_PROBABILITY = 0.001
 
 
 def font_file(name: str) -> Path:
@@ -168,6 +169,27 @@ def spread(
     return f"{low} to {high}"
 
 
+def estimate(value: float, interval: Interval, decimals: int = 1, *, scale: float = 100.0) -> str:
+    """Return a value with its interval, ``+56.0 (+48.1 to +63.2)``, both in points by default."""
+    text, bounds = signed(scale * value, decimals), spread(interval, decimals, scale=scale)
+    if DASH in (text, bounds):
+        return text
+    return f"{text} ({bounds.replace(' ', NBSP)})"  # a line ends before an interval, not inside
+
+
+def probability(value: float) -> str:
+    """Return a p- or q-value: three decimals, ``< 0.001`` below that, a dash where none is."""
+    if math.isfinite(value) and value < _LEAST_PROBABILITY:
+        return f"<{NBSP}{_LEAST_PROBABILITY}"
+    return number(value, 3)
+
+
+def ordinal(count: int) -> str:
+    """Return ``1st``, ``2nd``, ``3rd``, ``11th``."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    return f"{count:,}{'th' if count % 100 in (11, 12, 13) else ending}"
+
+
 def plural(count: int, word: str, ending: str = "s") -> str:
     """Return ``1 film``, ``2 films``, ``1,200 films``."""
     return f"{count:,} {word}{'' if count == 1 else ending}"
@@ -184,65 +206,7 @@ def class_name(classes: tuple[str, ...], index: int, limit: int = _CLASS_LIMIT) 
     return printable(classes[index], limit) or f"class {index + 1}"
 
 
-def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Return rank, kind, raised class and lowered classes in one line."""
-    cluster = correlation.cluster
-    lowered = [class_name(classes, c) for c in cluster.lowered_classes]
-    # Only what counts has a kind.
-    outcome = KIND_WORDS[correlation.kind] if correlation.counts else "not counted"
-    parts = [
-        f"Correlation {correlation.rank}: {outcome}",
-        f"raises {class_name(classes, cluster.raised_class)}",
-    ]
-    if lowered:
-        parts.append(f"lowers {listing(lowered, _LOWERED_SHOWN)}")
-    return " · ".join(parts)
-
-
-def correlation_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Say what goes with the feature; that the model follows it only where the evidence counts."""
-    cluster = correlation.cluster
-    raised = class_name(classes, cluster.raised_class)
-    start = (
-        f"When the feature in cluster {cluster.cluster} is present, the model tends to call "
-        f"films {raised}"
-        if correlation.counts
-        else f"Films with the feature in cluster {cluster.cluster} and films without it differ in "
-        "accuracy, an association that does not pass every rule of evidence"
-    )
-    shown = (cluster.raised_class, *cluster.lowered_classes[:_LOWERED_SHOWN])
-    parts = [
-        f"{'accuracy ' if at == 0 else ''}on {class_name(classes, c)} "
-        f"{percent(float(cluster.accuracy_present[c]))} with it and "
-        f"{percent(float(cluster.accuracy_absent[c]))} without"
-        for at, c in enumerate(shown)
-    ]
-    rest = len(cluster.lowered_classes) - _LOWERED_SHOWN
-    if rest > 0:
-        parts.append(f"{rest} more {'class is' if rest == 1 else 'classes are'} lowered")
-    return f"{start}: {'; '.join(parts)}."
-
-
-def gap_words(correlation: SpuriousCorrelation, index: int, classes: tuple[str, ...]) -> str:
-    """Return the gap of one class with its interval, in points."""
-    value = signed(100 * float(correlation.cluster.gap[index]))
-    return f"{class_name(classes, index)} {value} ({spread(correlation.gap_interval[index], 1)})"
-
-
-def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Say what the kind means for the raised class."""
-    raised = class_name(classes, correlation.cluster.raised_class)
-    share = correlation.removal.inside_share
-    where = (
-        f"{percent(share)} of the positive removal effect lies where {raised} shows"
-        if math.isfinite(share)
-        else f"How much of the removal effect lies where {raised} shows is not known"
-    )
-    if not correlation.counts:
-        return f"{where}."
-    meaning = {
-        "shortcut": "the effect comes from elsewhere, which speaks for a shortcut",
-        "plausible_sign": "the feature may be the finding itself; a radiologist has to say",
-        "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
-    }[correlation.kind]
-    return f"{where}: {meaning}."
+def class_names(classes: tuple[str, ...], indices: tuple[int, ...]) -> str:
+    """Return ``a, b, c, and 2 more``; a dash without any class."""
+    names = [class_name(classes, index) for index in indices]
+    return listing(names, _CLASSES_NAMED) or DASH

@@ -9,6 +9,7 @@ from ravl_med.reporting.figures import (
     correlation_pictures,
     crop_picture,
     film_picture,
+    removal_effect,
     shown_correlations,
     write_figures,
 )
@@ -67,13 +68,41 @@ def test_regions_come_in_order_and_a_film_once(result_of, film):
     asked = []
     pictures = correlation_pictures(result, entry, lambda i: asked.append(i) or film(i), 10)
     assert [crop.number for crop in pictures.crops] == list(range(1, 11))
-    assert [crop.effect for crop in pictures.crops] == entry.removal.effect[
-        entry.order[:10]
-    ].tolist()
+    removal = entry.counterfactual.removal
+    assert [crop.effect for crop in pictures.crops] == removal.effect[entry.order[:10]].tolist()
+    assert [crop.carries for crop in pictures.crops] == removal.carries[entry.order[:10]].tolist()
     assert pictures.films[0].numbers == (1, 3)
     assert len(pictures.films[0].picture.boxes) == 2
     assert len(pictures.films) == 9
     assert len(asked) == len(set(asked)) == 9
+
+
+def test_without_an_intervention_no_region_has_an_effect_or_carries(full_result, film):
+    entry = full_result.correlations[4]
+    assert entry.counterfactual is None
+    assert np.isnan(removal_effect(entry)).all()
+    assert removal_effect(entry).shape == entry.cluster.regions.shape
+    pictures = correlation_pictures(full_result, entry, film, 10)
+    assert len(pictures.crops) == 10
+    assert all(np.isnan(crop.effect) and not crop.carries for crop in pictures.crops)
+
+
+def test_the_accuracy_plot_is_of_held_out_patients(result_of, film, tmp_path):
+    result = result_of(correlations=1)
+    entry = result.correlations[0]
+    cluster = replace(entry.cluster, accuracy_present=np.zeros(3), accuracy_absent=np.ones(3))
+    arms = replace(entry.confirmation.arms, accuracy_present=np.zeros(3))
+    held_out = replace(entry, confirmation=replace(entry.confirmation, arms=arms))
+    drawn = []
+    for name, changed in (
+        ("as it is", entry),
+        ("other half", replace(entry, cluster=cluster)),
+        ("this half", held_out),
+    ):
+        write_figures(replace(result, correlations=(changed,)), film, tmp_path / name)
+        drawn.append((tmp_path / name / "correlation_01_accuracy.png").read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
 
 
 def test_counting_correlations_are_shown_first(result_of):

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.evidence.audit_result import Interval
-from ravl_med.reporting import wording
+from ravl_med.evidence.audit_result import DetectableGap, Interval, Sensitivity
+from ravl_med.reporting import pdf_sentences, wording
+from ravl_med.reporting.audit_history import AuditHistory
 
 NAN = float("nan")
 
@@ -64,13 +67,128 @@ def test_numbers(text, expected):
     assert text == expected
 
 
-def test_a_candidate_that_does_not_count_is_an_association(result_of):
-    result = result_of(correlations=3)
-    counted = wording.correlation_sentence(result.correlations[0], result.task.classes)
-    other = wording.correlation_sentence(result.correlations[2], result.task.classes)
-    assert "the model tends to call films cardiomegaly" in counted
-    assert "association" in other
-    assert "tends to" not in other
-    assert wording.correlation_heading(result.correlations[2], result.task.classes).startswith(
-        "Correlation 3: not counted · raises cardiomegaly · lowers no finding"
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00049, "<\u00a00.001"),
+        (0.0, "<\u00a00.001"),
+        (0.001, "0.001"),
+        (0.0314, "0.031"),
+        (1.0, "1.000"),
+        (NAN, "–"),
+    ],
+)
+def test_probability(value, text):
+    assert wording.probability(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "text"),
+    [
+        (0.56, (0.481, 0.632), "+56.0 (+48.1\u00a0to\u00a0+63.2)"),
+        (-0.56, (-0.632, -0.481), "−56.0 (−63.2\u00a0to\u00a0−48.1)"),
+        (0.56, (NAN, 0.632), "+56.0"),
+        (NAN, (0.1, 0.2), "–"),
+    ],
+)
+def test_estimate(value, bounds, text):
+    assert wording.estimate(value, Interval(*bounds)) == text
+    assert wording.estimate(value * 100, Interval(*(100 * b for b in bounds)), scale=1.0) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
+     (21, "21st"), (112, "112th"), (1002, "1,002nd")],
+)  # fmt: skip
+def test_ordinal(count, text):
+    assert wording.ordinal(count) == text
+
+
+def test_class_names():
+    assert (
+        wording.class_names(("a", "b", "c", "d", ""), (3, 0, 4, 1)) == "d, a, class 5, and 1 more"
+    )
+    assert wording.class_names(("a",), ()) == "–"
+
+
+@pytest.mark.parametrize(
+    ("rank", "outcome", "used"),
+    [
+        (1, "shortcut", "yes"),
+        (3, "confirmed, not shown to be used", "no"),
+        (4, "raised side alone", "no"),
+        (5, "not confirmed", "not tested"),
+        (6, "confirmed and used, not counted", "yes"),
+        (7, "not tested", "not tested"),
+    ],
+)
+def test_outcome(full_result, rank, outcome, used):
+    entry, classes = full_result.correlations[rank - 1], full_result.task.classes
+    assert pdf_sentences.outcome_words(entry) == outcome
+    assert pdf_sentences.used_words(entry) == used
+    assert pdf_sentences.correlation_heading(entry, classes) == (
+        f"Correlation {rank}: {outcome} · raises cardiomegaly · lowers no finding, pleural effusion"
+    )
+
+
+def test_only_what_is_used_is_more_than_an_association(full_result):
+    for entry in full_result.correlations:
+        sentence = pdf_sentences.correlation_sentence(entry, full_result.task.classes)
+        used = pdf_sentences.used_words(entry) == "yes"
+        assert ("the model tends to call films cardiomegaly" in sentence) == used
+        assert ("an association" in sentence) == (not used)
+
+
+def test_the_sentence_holds_the_numbers_of_held_out_patients(full_result):
+    entry = full_result.correlations[0]
+    arms = entry.confirmation.arms
+    sentence = pdf_sentences.correlation_sentence(entry, full_result.task.classes)
+    for c in (0, *entry.cluster.opposed_classes):
+        assert wording.percent(float(arms.accuracy_present[c])) in sentence
+        assert wording.percent(float(arms.accuracy_absent[c])) in sentence
+
+
+def test_fills_that_disagree_and_decisions_that_stay_speak_against(full_result):
+    entry, classes = full_result.correlations[0], full_result.task.classes
+    tested, removal = entry.counterfactual, entry.counterfactual.removal
+    removal = replace(
+        removal,
+        inpainted=replace(removal.inpainted, contrast=-0.3),
+        median=replace(removal.median, decisions_interval=Interval(-0.1, 0.2)),
+    )
+    entry = replace(entry, strata=None, counterfactual=replace(tested, removal=removal))
+    assert pdf_sentences.counter_evidence(entry, classes) == (
+        "Counter-evidence: the two fills do not agree in sign; removal is not shown to change "
+        "decisions beyond the controls."
+    )
+    clean = replace(full_result.correlations[0], strata=None)
+    assert pdf_sentences.counter_evidence(clean, classes) == (
+        "Counter-evidence: none in the measurements below."
+    )
+
+
+def sensitivity(*gaps):
+    shares = (0.05, 0.1, 0.2, 0.5)
+    detectable = tuple(DetectableGap(p, g, 0.5) for p, g in zip(shares, gaps, strict=True))
+    return Sensitivity(0.8, 200, 3, detectable, 20, 20, {})
+
+
+def test_what_could_have_been_seen():
+    both = pdf_sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, 0.3))
+    assert [text.replace("\u00a0", " ") for text in both] == [
+        "A feature in 50 % of the films with a gap of 30 points or more would have been found with "
+        "80 % probability.",
+        "A feature in 5 %, 10 %, 20 % of the films would not have been found with 80 % "
+        "probability, not even with a gap of 100 points.",
+    ]
+    assert len(pdf_sentences.detectable_sentences(sensitivity(0.5, 0.4, 0.3, 0.2))) == 1
+    assert len(pdf_sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, NAN))) == 1
+
+
+def test_an_audit_under_the_same_settings_says_that_nothing_changed():
+    sentence = pdf_sentences.history_sentence(AuditHistory(2, (), (), {"pass": 1}))
+    assert sentence == (
+        "This is the 2nd audit of this model on these films; changed since the last: nothing; "
+        "earlier verdicts: 1 pass."
     )

@@ -1,0 +1,321 @@
+"""The evidence of one correlation in tables: found and tested, intervention, strata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table, TableStyle
+
+from ravl_med.evidence.audit_result import (
+    Arms,
+    AuditResult,
+    CrossedAttribute,
+    PairedChange,
+    Removal,
+    SpuriousCorrelation,
+    StratumGap,
+)
+from ravl_med.reporting.pdf_sentences import lowered_class_name, lowered_side, use_sentence
+from ravl_med.reporting.pdf_style import WIDTH, Cell, gap, paragraph, table
+from ravl_med.reporting.wording import (
+    DASH,
+    class_name,
+    estimate,
+    listing,
+    number,
+    plural,
+    printable,
+    probability,
+    signed,
+)
+
+__all__ = ["counterfactual_part", "evidence_part", "strata_part"]
+
+_VALUES_SHOWN = 8
+_ATTRIBUTES_SHOWN = 10
+_EMPTY_SHOWN = 10
+_CLUSTERS_SHOWN = 12
+
+
+def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Flowable]:
+    """Return what was found on one half beside what was tested on the other.
+
+    Parameters
+    ----------
+    result : AuditResult
+    correlation : SpuriousCorrelation - one of `result`
+    """
+    return [
+        paragraph("Evidence", "h2"),
+        _halves_table(result, correlation),
+        gap(3),
+        _test_table(correlation),
+        gap(3),
+        paragraph(_extent(correlation), "muted", 500),
+    ]
+
+
+def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Table:
+    cluster, confirmation = correlation.cluster, correlation.confirmation
+    classes, arms, raised = result.task.classes, confirmation.arms, cluster.raised_class
+    search = result.discovery
+    found = DASH
+    if search is not None:
+        halves = [
+            (search.films, search.patients),
+            (search.confirmation_films, search.confirmation_patients),
+        ]
+        films, patients = halves[confirmation.swapped]
+        found = f"{films:,} ({patients:,})"
+    names = ["discovery half", "confirmation half"]
+    if confirmation.swapped:
+        names.reverse()
+    rows = [
+        (
+            "",
+            "Films (patients)",
+            "With / without it",
+            "G",
+            "H",
+            f"{class_name(classes, raised)}, gap in points",
+            f"{lowered_side(cluster, classes)}, gap in points",
+        ),
+        (
+            f"Found, {names[0]}",
+            found,
+            f"{int(cluster.n_present.sum()):,} / {int(cluster.n_absent.sum()):,}",
+            number(cluster.performance_gap, 2),
+            number(cluster.influence, 2),
+            signed(100 * float(cluster.gap[raised])),
+            signed(100 * cluster.opposed_gap),
+        ),
+        (
+            f"Tested, {names[1]}",
+            f"{confirmation.films:,} ({confirmation.patients:,})",
+            f"{int(arms.n_present.sum()):,} / {int(arms.n_absent.sum()):,}",
+            "",
+            "",
+            estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
+            estimate(arms.opposed_gap, arms.opposed_interval),
+        ),
+    ]
+    fixed = [84, 56, 62, 30, 30]
+    side = (WIDTH - sum(fixed)) / 2
+    return table(rows, [*fixed, side, side], dense=True, limit=200)
+
+
+def _test_table(correlation: SpuriousCorrelation) -> Table:
+    test = correlation.confirmation
+    rows = [
+        ("p, raised side", "p, lowered side", "p, both", "q, all candidates", "Test"),
+        (
+            probability(test.p_raised),
+            probability(test.p_lowered),
+            probability(test.p_value),
+            probability(test.q_value),
+            _test_words(correlation),
+        ),
+    ]
+    return table(rows, [84, 84, 84, 84, WIDTH - 336], dense=True)
+
+
+def _test_words(correlation: SpuriousCorrelation) -> str:
+    if correlation.confirmation.status == "not_tested":
+        return "none: too few films"
+    if correlation.confirmation.exact:
+        return "exact, one film a patient"
+    return "permutation of whole patients"
+
+
+def _extent(correlation: SpuriousCorrelation) -> str:
+    """Say how large the cluster is, on all films, and what it stands for."""
+    cluster = correlation.cluster
+    films = f"{int(cluster.present.sum()):,} of {plural(len(cluster.present), 'film')}"
+    parts = [
+        f"Cluster {cluster.cluster} holds {plural(len(cluster.regions), 'region')} on {films}."
+    ]
+    if correlation.also:
+        also = listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
+        word = "Cluster" if len(correlation.also) == 1 else "Clusters"
+        parts.append(f"{word} {also} with the same regions shown as this one.")
+    if cluster.rare:
+        parts.append("Candidate for its unweighted gaps alone; RaVL's filters drop it.")
+    return " ".join(parts)
+
+
+def counterfactual_part(correlation: SpuriousCorrelation) -> list[Flowable]:
+    """Return what removing and transplanting the feature does, and whether the model uses it.
+
+    Parameters
+    ----------
+    correlation : SpuriousCorrelation
+    """
+    tested = correlation.counterfactual
+    used = paragraph(use_sentence(tested), limit=1300)
+    if tested is None:
+        return [used]
+    heading = paragraph("Does the model use it?", "h2")
+    rows = [
+        (
+            "Intervention",
+            "Films (patients)",
+            "Change",
+            "Control",
+            "Contrast (interval)",
+            "Decisions, points (interval)",
+        ),
+        ("Removal, median fill", *_changes(tested.removal.median)),
+        ("Removal, inpainting", *_changes(tested.removal.inpainted)),
+        ("Transplant", *_changes(tested.transplant)),
+    ]
+    widths = [104, 62, 50, 50, 104, WIDTH - 370]
+    made = table(rows, widths, right=(2, 3), dense=True)
+    note = paragraph(_intervention_note(tested.removal), "muted")
+    return [KeepTogether([heading, used, made, gap(3), note])]
+
+
+def _changes(change: PairedChange | None) -> tuple[str, ...]:
+    if change is None:
+        return ("not tried", DASH, DASH, DASH, DASH)
+    return (
+        f"{change.pairs:,} ({change.patients:,})",
+        signed(change.change, 2),
+        signed(change.control, 2),
+        estimate(change.contrast, change.interval, 2, scale=1.0),
+        estimate(change.decisions, change.decisions_interval),
+    )
+
+
+def _intervention_note(removal: Removal) -> str:
+    ratio = (
+        f" The fill changes a region with the feature {number(removal.contrast_ratio, 2)} times as "
+        "strongly as its control (median)."
+        if number(removal.contrast_ratio) != DASH
+        else ""
+    )
+    return (
+        "Logits of the raised minus the lowered class: how far removal lowers, and transplant "
+        "raises, this margin. Control: the same place on films without the feature, filled too; "
+        "for the transplant an ordinary region. Decisions: share of films that change, beyond the "
+        "controls. Intervals of contrasts are corrected for the number of tests." + ratio
+    )
+
+
+def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Flowable]:
+    """Return the gaps inside the strata of each attribute; nothing where it was not crossed.
+
+    Parameters
+    ----------
+    result : AuditResult
+    correlation : SpuriousCorrelation - one of `result`
+    """
+    strata = correlation.strata
+    if strata is None:
+        return []
+    classes, cluster = result.task.classes, correlation.cluster
+    raised, lowered = cluster.raised_class, cluster.lowered_class
+    up, down = class_name(classes, raised), lowered_class_name(cluster, classes)
+    rows: list[Sequence[Cell]] = [
+        ("Attribute, value", "V", "With / without", f"{up}: gap", "With / without", f"{down}: gap"),
+        (
+            "all films, raw",
+            "",
+            *_raw(correlation.confirmation.arms, raised),
+            *_raw(correlation.confirmation.arms, lowered),
+        ),
+    ]
+    heads = []
+    for crossed in strata.attributes[:_ATTRIBUTES_SHOWN]:
+        own = _attribute_rows(crossed)
+        heads += [len(rows)] if len(own) > 1 else []
+        rows += own
+    left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
+    if left_out > 0:
+        rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
+    gaps = (WIDTH - 112 - 34 - 2 * 58) / 2
+    note = (
+        "Held apart: Mantel-Haenszel difference over the strata, in points, with its interval by "
+        "patient. V: Cramer's V of the feature and the attribute; with the label it is "
+        f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
+    )
+    empty = [
+        f"{printable(crossed.attribute, 30)} {printable(text, 90)}"
+        for crossed in strata.attributes
+        for text in crossed.empty
+    ]
+    notes = []
+    if empty:
+        told = listing(empty, _EMPTY_SHOWN)
+        notes.append(paragraph(f"Not compared, an arm is empty: {told}.", "muted", 1500))
+    return [
+        CondPageBreak(140),
+        paragraph("Inside strata of acquisition and patient", "h2_loose"),
+        paragraph(note, "muted"),
+        *notes,
+        _kept(table(rows, [112, 34, 58, gaps, 58, gaps], right=(1,), dense=True), heads),
+    ]
+
+
+def _kept(made: Table, heads: Sequence[int]) -> Table:
+    """Keep the row of an attribute on the page of its first value."""
+    made.setStyle(TableStyle([("NOSPLIT", (0, row), (-1, row + 1)) for row in heads]))
+    return made
+
+
+def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
+    """Films and gap of a class over all strata."""
+    if index is None:
+        return DASH, DASH
+    return (
+        f"{arms.n_present[index]:,} / {arms.n_absent[index]:,}",
+        estimate(float(arms.gap[index]), arms.gap_interval[index]),
+    )
+
+
+def _attribute_rows(crossed: CrossedAttribute) -> list[Sequence[Cell]]:
+    """Return the adjusted gaps of an attribute, then its largest values, each on a row."""
+    adjusted: Sequence[Cell] = (
+        paragraph(f"{printable(crossed.attribute, 30)}, held apart", "cell_bold"),
+        number(crossed.association, 2),
+        "",
+        paragraph(estimate(crossed.raised_adjusted, crossed.raised_interval), "cell_bold"),
+        "",
+        paragraph(estimate(crossed.lowered_adjusted, crossed.lowered_interval), "cell_bold"),
+    )
+    raised = {gap.value: gap for gap in crossed.raised}
+    lowered = {gap.value: gap for gap in crossed.lowered}
+    values = [
+        value
+        for value in dict.fromkeys((*raised, *lowered))
+        if _known(raised.get(value)) or _known(lowered.get(value))
+    ]
+    size = {value: _films(raised.get(value)) + _films(lowered.get(value)) for value in values}
+    kept = set(sorted(values, key=lambda value: -size[value])[:_VALUES_SHOWN])
+    rows: list[Sequence[Cell]] = [adjusted]
+    for value in values:
+        if value in kept:
+            name = paragraph(printable(value, 30) or DASH, "cell_inner")
+            rows.append((name, "", *_inside(raised.get(value)), *_inside(lowered.get(value))))
+    if len(values) > len(kept):
+        rest = paragraph(f"and {len(values) - len(kept)} more", "cell_inner")
+        rows.append((rest, *[""] * 5))
+    return rows
+
+
+def _known(stratum: StratumGap | None) -> bool:
+    """Tell whether there is a gap; strata without any are listed below the table."""
+    return stratum is not None and math.isfinite(stratum.gap)
+
+
+def _films(stratum: StratumGap | None) -> int:
+    return 0 if stratum is None else stratum.n_present + stratum.n_absent
+
+
+def _inside(stratum: StratumGap | None) -> tuple[str, str]:
+    if stratum is None:
+        return DASH, DASH
+    return (
+        f"{stratum.n_present:,} / {stratum.n_absent:,}",
+        estimate(stratum.gap, stratum.interval),
+    )

@@ -1,0 +1,292 @@
+"""What was searched, what came of it, and what these films could have shown at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table
+
+from ravl_med.evidence.audit_result import (
+    AuditResult,
+    DiscoverySummary,
+    Sensitivity,
+    SpuriousCorrelation,
+)
+from ravl_med.reporting.figures import CORRELATIONS_SHOWN
+from ravl_med.reporting.pdf_correlation import page_key
+from ravl_med.reporting.pdf_sentences import (
+    detectable_sentences,
+    lowered_class_name,
+    outcome_words,
+    used_words,
+)
+from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, paragraph, table
+from ravl_med.reporting.wording import (
+    DASH,
+    class_name,
+    listing,
+    number,
+    percent,
+    plural,
+    printable,
+    probability,
+    signed,
+)
+
+__all__ = ["search_page"]
+
+_ROWS_SHOWN = 40
+_FURTHER_ROWS = 15
+_PARTITIONS_SHOWN = 12
+_REASONS_SHOWN = 8
+_PAGE = 738.0
+
+
+def search_page(result: AuditResult, pages: dict[str, int]) -> list[Flowable]:
+    """Say what was looked for and what came of it, also where that is nothing.
+
+    Parameters
+    ----------
+    result : AuditResult
+    pages : dict of bookmark to page number - empty on the first pass
+    """
+    search = result.discovery
+    story: list[Flowable] = [
+        CondPageBreak(_room(result)),
+        Heading("Search for shortcuts", "search"),
+    ]
+    if search is None:
+        text = "No search was made: the audit stopped before discovery. Nothing is known about "
+        reasons = [paragraph(reason, "item", 400) for reason in result.verdict.reasons[:8]]
+        return [*story, paragraph(text + "shortcuts of this model.", "lead"), *reasons]
+    story += [paragraph(text, limit=900) for text in _procedure(search)]
+    story += [_partition_table(search), gap(6), _funnel(result, search), gap(4)]
+    story += _found(result, pages)
+    return [*story, *_sensitivity_part(result.sensitivity)]
+
+
+def _room(result: AuditResult) -> float:
+    """Return the height to begin with: all of a search that fits on a page, else its start."""
+    search = result.discovery
+    if search is None:
+        return 120
+    ways = len({partition.clusters for partition in search.partitions}) + len(search.left_out)
+    rows = ways + len(result.correlations)
+    needed = 390.0 + 14 * rows + 62 * len(_further_lists(result))
+    return needed if needed < _PAGE else 300
+
+
+def _procedure(search: DiscoverySummary) -> list[str]:
+    """How regions were clustered, and on whom clusters were chosen and tested."""
+    one = len(search.partitions) == 1
+    pooled = (
+        "the clusters of all were pooled and near-duplicates folded, which leaves "
+        f"{plural(search.clusters, 'cluster')}"
+        if search.protocol == "pooled" and not one
+        else f"this gives {plural(search.clusters, 'cluster')}"
+    )
+    unseen = (
+        f" {plural(search.regions_unseen, 'region')} that the model does not see enough of "
+        f"{'was' if search.regions_unseen == 1 else 'were'} left out."
+        if search.regions_unseen
+        else ""
+    )
+    return [
+        f"{plural(search.regions, 'region')} ({printable(search.region_source, 60)}) were grouped "
+        f"by how the model sees them, labels unseen, in {plural(len(search.partitions), 'way')} "
+        f"(protocol: {search.protocol}); {pooled}.{unseen}",
+        "Candidates were chosen on the discovery half, "
+        f"{plural(search.films, 'film')} of {plural(search.patients, 'patient')}, and tested on "
+        f"the confirmation half, {plural(search.confirmation_films, 'film')} of "
+        f"{plural(search.confirmation_patients, 'other patient')}.",
+    ]
+
+
+def _partition_table(search: DiscoverySummary) -> Table:
+    """Each K with its draws; those left out say why."""
+    losses: dict[int, list[float]] = {}
+    for partition in search.partitions:
+        losses.setdefault(partition.clusters, []).append(partition.loss)
+    rows = [("K", "Draws", "Mean cosine distance of a region to its medoid")]
+    rows += [
+        (f"{k:,}", str(len(losses[k])), listing([number(loss, 3) for loss in losses[k]], 10))
+        for k in sorted(losses)[:_PARTITIONS_SHOWN]
+    ]
+    if len(losses) > _PARTITIONS_SHOWN:
+        rows.append(("…", "", f"and {len(losses) - _PARTITIONS_SHOWN} more"))
+    left_out = sorted(search.left_out.items())
+    rows += [(f"{k:,}", "left out", reason) for k, reason in left_out[:_PARTITIONS_SHOWN]]
+    if len(left_out) > _PARTITIONS_SHOWN:
+        rows.append(("…", "left out", f"and {len(left_out) - _PARTITIONS_SHOWN} more"))
+    return table(rows, [44, 54, WIDTH - 98], right=(0,), limit=200, dense=True)
+
+
+def _funnel(result: AuditResult, search: DiscoverySummary) -> Table:
+    """How many clusters came how far."""
+    found = result.correlations
+    confirmed = sum(entry.confirmation.status == "confirmed" for entry in found)
+    used = sum(entry.counterfactual is not None and entry.counterfactual.used for entry in found)
+    steps = {
+        "Clusters proposed": search.clusters,
+        "Survived RaVL's filters": search.survivors,
+        "Carried as candidates": search.candidates,
+        "Confirmed, held out": confirmed,
+        "Used by the model": used,
+        "Counted for the verdict": sum(entry.counts for entry in found),
+    }
+    rows = [tuple(steps), tuple(f"{count:,}" for count in steps.values())]
+    return table(rows, [WIDTH / len(steps)] * len(steps))
+
+
+def _found(result: AuditResult, pages: dict[str, int]) -> list[Flowable]:
+    """Return the lists of correlations, or the words for an empty one."""
+    found = result.correlations
+    if not found:
+        return [
+            paragraph("Nothing found", "h2"),
+            paragraph(
+                "Looked for was a group of regions, alike to the model, that goes with higher "
+                "accuracy on one class and lower accuracy on another and also leads the model in "
+                "its mistakes, or whose gaps are large on both sides. None came out, so nothing "
+                "was tested on held-out patients. This says nothing about effects smaller than "
+                "those named below, about features that every film carries or that are spread "
+                "over the whole film, or about films of another kind."
+            ),
+        ]
+    further = _further_lists(result)
+    listed = {entry.rank for _, _, entries in further for entry in entries}
+    main = [entry for entry in found if entry.counts or entry.rank not in listed]
+    story: list[Flowable] = []
+    rest = len(found) - CORRELATIONS_SHOWN
+    if rest > 0:
+        story.append(
+            paragraph(
+                f"{CORRELATIONS_SHOWN} of {len(found):,} correlations have a page of their own, "
+                f"those that count first, and {rest} more {'has' if rest == 1 else 'have'} none."
+            )
+        )
+    if not any(entry.counts for entry in found):
+        story.append(
+            paragraph(
+                "Looked for was a feature that raises one class and lowers another, on held-out "
+                "patients too, and that the model uses. No candidate passed every rule of evidence."
+            )
+        )
+    note = "Gaps, held out: of the raised and of the lowered side on held-out patients, in points."
+    story += _listed("Correlations", note, main, _ROWS_SHOWN, result, pages)
+    for title, text, entries in further:
+        story += _listed(title, text, entries, _FURTHER_ROWS, result, pages)
+    return story
+
+
+def _further_lists(
+    result: AuditResult,
+) -> list[tuple[str, str, list[SpuriousCorrelation]]]:
+    """Return title, meaning and members of the lists beside the main one that have members."""
+    lists = [
+        (
+            "Rare but large",
+            "Gaps that are large on both sides of a feature that RaVL's filters drop: G weights a "
+            "gap by how evenly the films are split, which hides what few films carry.",
+            [entry for entry in result.correlations if entry.cluster.rare],
+        ),
+        (
+            "Raised side alone",
+            "Films of the raised class with the feature are recognised more often, also on "
+            "held-out patients; that films of other classes are pulled along was not or could not "
+            "be shown.",
+            [e for e in result.correlations if e.confirmation.status == "raised_only"],
+        ),
+    ]
+    return [entry for entry in lists if entry[2]]
+
+
+def _listed(
+    title: str,
+    text: str,
+    entries: Sequence[SpuriousCorrelation],
+    shown: int,
+    result: AuditResult,
+    pages: dict[str, int],
+) -> list[Flowable]:
+    """Return a heading, what the list means, and a row for every correlation."""
+    if not entries:
+        return []
+    classes = result.task.classes
+    rows = [
+        ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome", "Page")
+    ]
+    for entry in entries[:shown]:
+        cluster, arms = entry.cluster, entry.confirmation.arms
+        page = pages.get(page_key(entry))
+        rows.append(
+            (
+                str(entry.rank),
+                class_name(classes, cluster.raised_class),
+                lowered_class_name(cluster, classes),
+                number(cluster.performance_gap, 2),
+                number(cluster.influence, 2),
+                f"{signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
+                f"{signed(100 * arms.opposed_gap, 0)}",
+                probability(entry.confirmation.q_value),
+                used_words(entry),
+                outcome_words(entry),
+                str(page) if page else DASH,
+            )
+        )
+    if len(entries) > shown:
+        rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
+    fixed = [24, 28, 28, 66, 42, 52, 76, 28]
+    names = (WIDTH - sum(fixed)) / 2
+    widths = [fixed[0], names, names, *fixed[1:]]
+    made = table(rows, widths, right=(0, 3, 4, 5, 6, 9), dense=True)
+    return [CondPageBreak(80), paragraph(title, "h2"), paragraph(text, "muted"), made]
+
+
+def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Flowable]:
+    """Say what these films could have shown, in words and by prevalence."""
+    heading = paragraph("What these films could have shown", "h2")
+    if sensitivity is None:
+        return [heading, paragraph("Not measured: the audit stopped before it.")]
+    rows = [
+        (
+            "Films with the feature",
+            f"Smallest gap found with {percent(sensitivity.power)} power, points",
+            "Power at the largest gap",
+        )
+    ]
+    for entry in sensitivity.detectable:
+        reached = math.isfinite(entry.gap)
+        rows.append(
+            (
+                percent(entry.prevalence),
+                number(100 * entry.gap, 0) if reached else "not even 100 points",
+                percent(entry.power_at_largest),
+            )
+        )
+    basis = (
+        f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under the rules "
+        f"of this audit; multiplicity charged for {plural(sensitivity.candidates, 'candidate')}."
+    )
+    told = [
+        heading,
+        paragraph(" ".join(detectable_sentences(sensitivity))),
+        table(rows, [120, 230, WIDTH - 350], dense=True),
+        gap(3),
+        paragraph(basis, "muted"),
+    ]
+    if sensitivity.clusters:
+        told.append(paragraph(_tested_sentence(sensitivity)))
+    return [KeepTogether(told)]
+
+
+def _tested_sentence(sensitivity: Sensitivity) -> str:
+    """Say how many clusters any test could reach, and why it could not reach the others."""
+    untested = sorted(sensitivity.untested.items(), key=lambda entry: -entry[1])
+    text = (
+        f"{sensitivity.tested:,} of {plural(sensitivity.clusters, 'proposed cluster')} had enough "
+        "films on both halves to be tested"
+    )
+    reasons = [f"{printable(reason, 100)} ({count:,})" for reason, count in untested]
+    return f"{text}; not tested: {listing(reasons, _REASONS_SHOWN)}." if reasons else f"{text}."
