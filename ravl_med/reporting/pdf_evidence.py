@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table, TableStyle
 
+from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Arms,
     AuditResult,
@@ -171,7 +172,7 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Flowable]:
     ]
     widths = [104, 62, 50, 50, 104, WIDTH - 370]
     made = table(rows, widths, right=(2, 3), dense=True)
-    note = paragraph(_intervention_note(tested.removal), "muted")
+    note = paragraph(_intervention_note(correlation.cluster, tested.removal), "muted")
     return [KeepTogether([heading, used, made, gap(3), note])]
 
 
@@ -187,7 +188,12 @@ def _changes(change: PairedChange | None) -> tuple[str, ...]:
     )
 
 
-def _intervention_note(removal: Removal) -> str:
+def _intervention_note(cluster: FeatureCluster, removal: Removal) -> str:
+    margin = (
+        "Logits of the raised minus the lowered class"
+        if cluster.lowered_class is not None
+        else "Logits of the raised minus the largest other class"
+    )
     ratio = (
         f" The fill changes a region with the feature {number(removal.contrast_ratio, 2)} times as "
         "strongly as its control (median)."
@@ -195,10 +201,10 @@ def _intervention_note(removal: Removal) -> str:
         else ""
     )
     return (
-        "Logits of the raised minus the lowered class: how far removal lowers, and transplant "
-        "raises, this margin. Control: the same place on films without the feature, filled too; "
-        "for the transplant an ordinary region. Decisions: share of films that change, beyond the "
-        "controls. Intervals of contrasts are corrected for the number of tests." + ratio
+        f"{margin}: how far removal lowers, and transplant raises, this margin. Control: the same "
+        "place on films without the feature, filled too; for the transplant an ordinary region. "
+        "Decisions: share of films that change, beyond the controls. Intervals of contrasts are "
+        f"corrected for the number of tests.{ratio}"
     )
 
 

@@ -72,7 +72,9 @@ def _room(result: AuditResult) -> float:
     if search is None:
         return 120
     ways = len({partition.clusters for partition in search.partitions}) + len(search.left_out)
-    rows = ways + len(result.correlations)
+    found = result.correlations
+    words = 0 if any(entry.counts for entry in found) else 3  # lines of text, as high as rows
+    rows = ways + words + (len(found) or 3)
     needed = 390.0 + 14 * rows + 62 * len(_further_lists(result))
     return needed if needed < _PAGE else 300
 

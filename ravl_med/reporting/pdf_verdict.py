@@ -210,8 +210,8 @@ def _next_step(result: AuditResult) -> str:
         "report before the model is used.",
         "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
         "site where the model will be used. A pass does not replace clinical validation.",
-        "not_auditable": "Mend what the reasons above name (more films of a class, other prompts, "
-        "readable films) and run the audit again. Until then nothing is known about shortcuts.",
+        "not_auditable": "Mend what the reasons above name (more films, more of a class, other "
+        "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
     }[result.verdict.name]
 
 
