@@ -21,6 +21,7 @@ from ravl_med import __version__
 from ravl_med.errors import RavlMedError
 
 if TYPE_CHECKING:
+    from ravl_med.evidence.audit_result import Sensitivity, SpuriousCorrelation
     from ravl_med.pipeline import Audit
 
 __all__ = ["app", "main"]
@@ -84,6 +85,7 @@ def audit(
         from ravl_med.config import load_config
         from ravl_med.pipeline import audit as run_audit
         from ravl_med.pipeline import write_run
+        from ravl_med.reporting.audit_history import user_history_root
         from ravl_med.reporting.run_folder import refuse_foreign_folder
 
         overrides = [*(set_values or ())]
@@ -95,7 +97,7 @@ def audit(
         with _progress() as progress:
             run = run_audit(settings, key=user_key(), cache=user_cache(), progress=progress)
             progress("write the report", 0, 1)
-            write_run(run, folder, date=date.today().isoformat())
+            write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
             progress("write the report", 1, 1)
         _tell_audit(run, folder)
         failed = run.result.verdict.name in ("fail", "not_auditable")
@@ -145,6 +147,32 @@ def synthesize(
 
 
 @app.command()
+def power(
+    config: ConfigArgument,
+    films: Annotated[int, typer.Option(help="Films to be collected, all classes together.")],
+    accuracy: Annotated[float, typer.Option(help="Expected accuracy on each class.")] = 0.8,
+    films_per_patient: Annotated[float, typer.Option(help="Mean, at least 1.")] = 1.0,
+    candidates: Annotated[
+        int, typer.Option(help="Clusters that a feature has to stand out among.")
+    ] = 20,
+    simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
+    debug: DebugOption = False,
+) -> None:
+    """Tell what a cohort that is yet to be collected could show."""
+    with _reporting_errors(debug):
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.planned_cohort import PlannedCohort, plan_power
+
+        settings = load_config(config)
+        cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
+        with _progress() as progress:
+            plan = plan_power(settings, cohort, progress=progress)
+        for line in plan.table():
+            sys.stdout.write(line + "\n")
+        _say(escape(plan.sentence()))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of result.json."""
     from ravl_med.reporting.result_json import result_schema
@@ -179,6 +207,42 @@ def benchmark_quickstart(
             sys.stdout.write(line + "\n")
 
 
+@benchmark.command("discovery")
+def benchmark_discovery(
+    config: ConfigArgument = Path("configs/quickstart.yaml"),
+    parts: Annotated[
+        str, typer.Option(help="Some of calibration, power, table and speed, with commas.")
+    ] = "calibration,power,table,speed",
+    cohorts: Annotated[
+        int, typer.Option(help="Simulated cohorts of each kind, for calibration and power.", min=1)
+    ] = 200,
+    million: Annotated[bool, typer.Option(help="Time a million regions too (4 GB).")] = True,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "reports/benchmark"
+    ),
+    debug: DebugOption = False,
+) -> None:
+    """Measure how often the search accuses without cause, what it finds, and how fast.
+
+    Parts that are not run keep their earlier numbers.
+    """
+    with _reporting_errors(debug):
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.discovery_benchmark import (
+            DiscoveryPlan,
+            plan_parts,
+            run_discovery_benchmark,
+        )
+
+        named = config.name if config.is_absolute() else config.as_posix()
+        plan = DiscoveryPlan(plan_parts(parts), cohorts, million=million, config_file=named)
+        settings = load_config(config)
+        with _progress() as progress:
+            path = run_discovery_benchmark(settings, plan, out, progress=progress)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sys.stdout.write(line + "\n")
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -209,17 +273,18 @@ def _tell_audit(run: Audit, folder: Path) -> None:
         f"  {cohort.images} films of {cohort.patients} patients audited, "
         f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
     )
-    counting = [c for c in result.correlations if c.counts]
-    for correlation in counting[:_CORRELATIONS_TOLD]:
-        cluster, names = correlation.cluster, result.task.classes
-        raised = cluster.raised_class
-        lowered = cluster.lowered_classes[0]
+    for correlation in [c for c in result.correlations if c.counts][:_CORRELATIONS_TOLD]:
+        console.print(escape(f"  {_correlation_line(correlation, result.task.classes)}"))
+    if result.discovery is not None:
+        found = result.correlations
+        confirmed = sum(c.confirmation.status == "confirmed" for c in found)
+        used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
         console.print(
-            f"  {correlation.rank}. {correlation.kind.replace('_', ' ')}: raises "
-            f"{escape(names[raised])} by {100 * cluster.gap[raised]:+.0f} points, moves "
-            f"{escape(names[lowered])} by {100 * cluster.gap[lowered]:+.0f}; removal effect "
-            f"{correlation.removal.mean:.2f} logits."
+            f"  {result.discovery.clusters} clusters, {result.discovery.candidates} candidates, "
+            f"{confirmed} confirmed on held-out patients, {used} used by the model."
         )
+    if result.sensitivity is not None:
+        console.print(f"  {_sensitivity_line(result.sensitivity)}")
     if run.config.cohort.synthetic is not None:
         from ravl_med.evaluation.truth import compare_with_truth
 
@@ -229,6 +294,41 @@ def _tell_audit(run: Audit, folder: Path) -> None:
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def _correlation_line(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    cluster, tested = correlation.cluster, correlation.confirmation
+    others = ", ".join(classes[c] for c in cluster.opposed_classes)
+    line = (
+        f"{correlation.rank}. {correlation.kind.replace('_', ' ')}: raises "
+        f"{classes[cluster.raised_class]} by "
+        f"{100 * tested.arms.gap[cluster.raised_class]:+.0f} points, moves {others} by "
+        f"{100 * tested.arms.opposed_gap:+.0f}, q {_small(tested.q_value)}"
+    )
+    counterfactual = correlation.counterfactual
+    if counterfactual is not None and counterfactual.removal.median is not None:
+        line += f"; removal {counterfactual.removal.median.contrast:+.2f} logits"
+    if counterfactual is not None and counterfactual.transplant is not None:
+        line += f", transplant {counterfactual.transplant.contrast:+.2f}"
+    return f"{line}."
+
+
+def _small(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _sensitivity_line(sensitivity: Sensitivity) -> str:
+    told = [
+        f"{100 * d.gap:.0f} points at {d.prevalence:.0%}"
+        for d in sensitivity.detectable
+        if d.gap == d.gap
+    ]
+    if not told:
+        return "These films could not have shown any gap with the asked power."
+    return (
+        f"Smallest gap found with {sensitivity.power:.0%} power, by share of films with the "
+        f"feature: {', '.join(told)}."
+    )
 
 
 @contextmanager

@@ -191,45 +191,84 @@ class RegionsConfig(Section):
 class DiscoveryConfig(Section):
     """RaVL, Stage 1."""
 
-    clusters_min: int | None = Field(None, ge=2, description="default max(20, 2 C)")
-    clusters_max: int | None = Field(None, ge=2, description="default max(50, 5 C)")
-    clusters_step: int = Field(5, ge=1)
+    protocol: Literal["pooled", "paper"] = Field(
+        "pooled",
+        description="candidates from several K, pooled; or the paper's: K over 2C .. 5C, best "
+        "silhouette, the top cluster alone",
+    )
+    clusters: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (20, 40, 80), min_length=1, description="values of K (pooled)"
+    )
+    draws: int = Field(3, ge=1, le=20, description="draws of the sample for each K (pooled)")
     sample: int = Field(
         3000, ge=10, description="regions that k-medoids is fitted on; all are then assigned"
     )
+    merge_overlap: float = Field(
+        0.5, gt=0.0, le=1.0, description="clusters that share this much (Jaccard) are one"
+    )
     min_influence: Share = Field(0.25, description="clusters with a lower H are dropped")
+    min_strength: float = Field(
+        1.64,
+        ge=0.0,
+        description="gaps of both sides on the discovery half against their standard errors, as "
+        "one normal deviate; weaker clusters are listed but not carried into confirmation",
+    )
     seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.clusters_min, self.clusters_max
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"clusters_min ({low}) must not exceed clusters_max ({high})")
-        return self
-
-    def cluster_range(self, classes: int) -> range:
-        """Return the values of K that are tried for a task of so many classes."""
-        low, high = self.clusters_min, self.clusters_max
-        if high is None:
-            high = max(50, 5 * classes, low or 0)
-        if low is None:
-            low = min(max(20, 2 * classes), high)
-        return range(low, high + 1, self.clusters_step)
 
 
 class EvidenceConfig(Section):
     """How a candidate becomes a claim."""
 
-    draws: int = Field(10_000, ge=200, description="bootstrap draws of patients")
+    discovery_share: float = Field(
+        0.5, gt=0.0, lt=1.0, description="share of the patients that candidates are chosen on"
+    )
+    cross_fit: bool = Field(False, description="swap the halves too: p = min(1, 2 min(p, p'))")
+    fdr: float = Field(0.05, gt=0.0, lt=1.0, description="largest q-value of a confirmed claim")
+    side_level: float = Field(
+        0.10, gt=0.0, lt=1.0, description="largest p of either side by itself: both are needed"
+    )
+    min_gap: Share = Field(0.05, description="least unweighted gap on both halves")
+    min_n: int = Field(
+        10, ge=2, description="films in the smaller arm of a class, half of them on each half"
+    )
+    permutations: int = Field(
+        9_999, ge=99, description="exchanges of patients where a test is not exact, at least"
+    )
+    draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
-    min_n: int = Field(10, ge=1, description="films in the smaller arm of a class")
+    max_correlations: int = Field(
+        20, ge=1, le=50, description="correlations that are tested by counterfactuals"
+    )
     max_removals: int = Field(
-        600, ge=1, description="regions of a cluster whose removal effect is measured"
+        400, ge=1, description="regions of a cluster whose removal effect is measured"
+    )
+    max_pairs: int = Field(
+        100, ge=10, description="films, each with a control, in a counterfactual test"
+    )
+    min_pairs: int = Field(10, ge=2, description="films below which no such test is made")
+    power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
+    simulations: int = Field(
+        200, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"
     )
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
     shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.shortcut_share > self.sign_share:
+            raise ValueError(
+                f"shortcut_share ({self.shortcut_share:g}) must not exceed sign_share "
+                f"({self.sign_share:g})"
+            )
+        needed = math.ceil(4 * self.max_correlations / (1.0 - self.confidence))
+        if self.draws < needed:
+            raise ValueError(
+                f"draws is {self.draws}; expected at least {needed}, so that two draws lie in "
+                f"each tail of an interval corrected for {self.max_correlations} correlations"
+            )
+        return self
 
 
 class GateConfig(Section):
@@ -239,6 +278,21 @@ class GateConfig(Section):
     min_films: int = Field(20, ge=1, description="films a class needs to be audited")
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
+    max_detectable_gap: Share = Field(
+        0.30, description="a pass needs this gap to be detectable, feature in 20 % of the films"
+    )
+    min_tested: Share = Field(
+        0.5, description="a pass needs this share of the clusters to have been tested"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_prediction_share > self.max_prediction_share:
+            raise ValueError(
+                f"min_prediction_share ({self.min_prediction_share:g}) must not exceed "
+                f"max_prediction_share ({self.max_prediction_share:g})"
+            )
+        return self
 
 
 class ReportConfig(Section):
@@ -262,17 +316,6 @@ class Config(Section):
     evidence: EvidenceConfig
     gate: GateConfig = GateConfig()
     report: ReportConfig = ReportConfig()
-
-    @model_validator(mode="after")
-    def _draws_reach_the_tail(self) -> Self:
-        clusters = max(self.discovery.cluster_range(len(self.task.classes)))
-        needed = math.ceil(4 * clusters / (1.0 - self.evidence.confidence))
-        if self.evidence.draws < needed:
-            raise ValueError(
-                f"evidence.draws is {self.evidence.draws}; expected at least {needed}, so that two "
-                f"draws lie in each tail of an interval corrected for {clusters} clusters"
-            )
-        return self
 
 
 def parse_yaml(path: Path) -> Any:

@@ -7,19 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
 from ravl_med.config import Config
-from ravl_med.discovery.clustering import cluster_regions
-from ravl_med.discovery.ravl import Discovery, discover_correlations
+from ravl_med.discovery.clustering import FeatureClusters, paper_clusters, propose_clusters
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.encoders.base import Encoder, pick_device
 from ravl_med.encoders.embeddings import Embeddings, embed_films
 from ravl_med.encoders.open_clip import open_model
@@ -30,22 +29,27 @@ from ravl_med.evidence.audit_result import (
     AuditResult,
     DiscoverySummary,
     ModelSummary,
+    PartitionSummary,
+    Sensitivity,
     SpuriousCorrelation,
+    Stratum,
     TaskSummary,
     Verdict,
 )
+from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.cohort_summary import summarise_cohort
-from ravl_med.evidence.counterfactual import opposed_class, removal_effects
-from ravl_med.evidence.relevance import read_relevance
-from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.evidence.verdict import (
-    AuditedImages,
-    EvidenceRules,
-    auditability,
-    judge,
-    measure_accuracy,
-    weigh_correlation,
+from ravl_med.evidence.counterfactual import Probe
+from ravl_med.evidence.examination import (
+    Examination,
+    Subject,
+    confirm_correlations,
+    measure_detectable_gap,
+    weigh_correlations,
 )
+from ravl_med.evidence.relevance import RelevanceTable, read_relevance
+from ravl_med.evidence.statistics import PatientBootstrap
+from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
+from ravl_med.evidence.verdict import auditability, judge, measure_accuracy, stop_audit
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.regions.tiles import cut_tiles, tile_names
 from ravl_med.reporting.audit_run import Audit, write_run
@@ -105,7 +109,8 @@ def audit(
         encoder = open_model(folder, pick_device(config.model.device))
     with clock.stage("embeddings"):
         embeddings = _embed(config, listed, encoder, reader, progress)
-        cohort = listed.keep(embeddings.films, embeddings.rejected)
+        broken = _not_finite(listed, embeddings)
+        cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
         _require_films(cohort)
     with clock.stage("zero-shot"):
         texts = config.task.texts()
@@ -113,42 +118,31 @@ def audit(
         scores = score_embeddings(
             embeddings.image, embeddings.region, classes, config.task.temperature
         )
-    evidence = config.evidence
-    bootstrap = PatientBootstrap(cohort.patients, evidence.draws, evidence.seed)
+    bootstrap = PatientBootstrap(cohort.patients, config.evidence.draws, config.evidence.seed)
     accuracy = measure_accuracy(
-        cohort.labels, scores.predictions, len(classes), bootstrap, evidence.confidence
+        cohort.labels, scores.predictions, len(classes), bootstrap, config.evidence.confidence
     )
-    stopped = auditability(accuracy, cohort.classes, config.gate)
-    discovery: Discovery | None = None
-    correlations: tuple[SpuriousCorrelation, ...] = ()
-    if not stopped:
-        with clock.stage("discovery"):
-            discovery = _discover(config, cohort, embeddings, scores, progress)
-        images = AuditedImages(
-            classes=cohort.classes,
-            labels=cohort.labels,
-            correct=scores.predictions == cohort.labels,
-            sizes=embeddings.sizes,
-            region_image=embeddings.region_image,
-            region_boxes=embeddings.region_boxes,
+    reasons = auditability(accuracy, cohort.classes, config.gate)
+    if broken:
+        reasons = (
+            f"The model gives NaN or infinity for {len(broken)} of {len(listed)} films; expected "
+            "finite numbers. Check the weights, and the precision on this device.",
+            *reasons,
         )
-        rules = EvidenceRules(
-            evidence, config.gate, relevance, bootstrap, len(discovery.clustering.medoids)
+    found = _Findings(stop_audit(reasons))
+    if not found.verdict.reasons:
+        probe = Probe(
+            encoder,
+            lambda index: reader.film(cohort, index).pixels,
+            classes,
+            config.task.temperature,
+            config.model.batch_size,
         )
-        with clock.stage("removal"):
-            effects = _measure_removal(
-                config, discovery, encoder, classes, cohort, reader, images, progress
-            )
-        with clock.stage("evidence"):
-            correlations = _weigh(discovery, effects, images, rules, progress)
-    verdict = (
-        Verdict("not_auditable", stopped)
-        if stopped
-        else judge(correlations, cohort.classes, config.gate)
-    )
-    result = _collect(
-        config, verdict, cohort, encoder, embeddings, accuracy, discovery, correlations, key
-    )
+        try:
+            found = _search(config, cohort, embeddings, scores, probe, relevance, clock, progress)
+        except DataError as error:  # nothing to search in is an outcome, told in the report
+            found = _Findings(stop_audit((str(error),)))
+    result = _collect(config, cohort, encoder, embeddings, accuracy, found, key)
     digest = hashlib.sha256()
     for film, label in sorted(zip(embeddings.digests, cohort.labels.tolist(), strict=True)):
         digest.update(f"{film} {label}\n".encode())
@@ -210,6 +204,18 @@ def _embed(
     )
 
 
+def _not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFilm, ...]:
+    """Films for which the model gives NaN or infinity, as set aside."""
+    return tuple(
+        RejectedFilm(
+            row := int(listed.rows[i]),
+            "not_finite",
+            f"{listed.name} row {row}: the model gives NaN or infinity for this film.",
+        )
+        for i in embeddings.not_finite
+    )
+
+
 def _require_films(cohort: Cohort) -> None:
     if len(cohort):
         return
@@ -222,116 +228,147 @@ def _require_films(cohort: Cohort) -> None:
     )
 
 
-def _discover(
-    config: Config, cohort: Cohort, embeddings: Embeddings, scores: Scores, progress: Progress
-) -> Discovery:
-    settings = config.discovery
-    clustering = cluster_regions(
-        embeddings.region,
-        settings.cluster_range(len(cohort.classes)),
-        settings.sample,
-        settings.seed,
-        lambda done, total: progress("cluster regions", done, total),
-    )
-    return discover_correlations(
-        clustering,
-        embeddings.region_image,
-        scores.region,
-        cohort.labels,
-        scores.predictions,
-        settings.min_influence,
-    )
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What the search found; the verdict alone where it could not be made."""
+
+    verdict: Verdict
+    discovery: DiscoverySummary | None = None
+    correlations: tuple[SpuriousCorrelation, ...] = ()
+    subgroups: tuple[Stratum, ...] = ()
+    sensitivity: Sensitivity | None = None
 
 
-def _measure_removal(
+def _search(
     config: Config,
-    discovery: Discovery,
-    encoder: Encoder,
-    classes: NDArray[np.float32],
     cohort: Cohort,
-    reader: FilmReader,
-    images: AuditedImages,
+    embeddings: Embeddings,
+    scores: Scores,
+    probe: Probe,
+    relevance: RelevanceTable,
+    clock: _Clock,
     progress: Progress,
-) -> list[NDArray[np.float64]]:
-    """Measure the removal effect in each surviving cluster, on a seeded sample of large ones."""
-    if not discovery.clusters:
-        return []
-    rng = np.random.default_rng([config.evidence.seed, 2])
-    picked: list[NDArray[np.int64]] = []
-    for cluster in discovery.clusters:
-        size = min(len(cluster.regions), config.evidence.max_removals)
-        picked.append(np.sort(rng.choice(len(cluster.regions), size, replace=False)))
-    clusters = list(zip(discovery.clusters, picked, strict=True))
-    regions = np.concatenate([cluster.regions[rows] for cluster, rows in clusters])
-    raised = np.concatenate([np.full(len(rows), c.raised_class) for c, rows in clusters])
-    least = config.evidence.min_n
-    opposed = np.concatenate([np.full(len(rows), opposed_class(c, least)) for c, rows in clusters])
-    effect = removal_effects(
-        encoder,
-        lambda index: reader.film(cohort, index).pixels,
-        classes,
-        config.task.temperature,
-        images.region_image[regions],
-        images.region_boxes[regions],
-        raised.astype(np.int64),
-        opposed.astype(np.int64),
-        batch_size=config.model.batch_size,
-        progress=lambda done, total: progress("remove regions", done, total),
+) -> _Findings:
+    """Propose clusters, confirm, test by counterfactuals, cross, and judge."""
+    evidence = config.evidence
+    with clock.stage("clustering"):
+        clusters = _propose(config, embeddings, len(cohort.classes), progress)
+        subject = _subject(cohort, embeddings, scores, clusters, config.task.name)
+    with clock.stage("confirmation"):
+        examination = confirm_correlations(subject, config, progress)
+    with clock.stage("counterfactuals"):
+        correlations = weigh_correlations(subject, examination, probe, relevance, config, progress)
+    with clock.stage("subgroups"):
+        subgroups = measure_subgroups(
+            subject.axes,
+            cohort.labels,
+            subject.task.correct,
+            min_films=evidence.min_n,
+            draws=evidence.permutations,
+            bootstrap=PatientBootstrap(cohort.patients, evidence.draws, evidence.seed),
+            confidence=evidence.confidence,
+            seed=evidence.seed,
+        )
+    with clock.stage("sensitivity"):
+        sensitivity = measure_detectable_gap(subject, examination, config, progress)
+    return _Findings(
+        judge(correlations, cohort.classes, config.gate, sensitivity),
+        _summarise_search(config, embeddings, subject, examination),
+        correlations,
+        subgroups,
+        sensitivity,
     )
-    effects = []
-    start = 0
-    for cluster, rows in clusters:
-        values = np.full(len(cluster.regions), np.nan)
-        values[rows] = effect[start : start + len(rows)]
-        start += len(rows)
-        effects.append(values)
-    return effects
 
 
-def _weigh(
-    discovery: Discovery,
-    effects: list[NDArray[np.float64]],
-    images: AuditedImages,
-    rules: EvidenceRules,
-    progress: Progress,
-) -> tuple[SpuriousCorrelation, ...]:
-    """Weigh each surviving cluster; rank what counts before what does not, each by its gap."""
-    correlations = []
-    for rank, (cluster, effect) in enumerate(zip(discovery.clusters, effects, strict=True), 1):
-        correlations.append(weigh_correlation(rank, cluster, effect, images, rules))
-        progress("weigh correlations", rank, len(effects))
-    ordered = sorted(correlations, key=lambda c: (not c.counts, c.rank))
-    return tuple(replace(c, rank=rank) for rank, c in enumerate(ordered, start=1))
+def _propose(
+    config: Config, embeddings: Embeddings, classes: int, progress: Progress
+) -> FeatureClusters:
+    settings = config.discovery
+
+    def told(done: int, total: int) -> None:
+        progress("cluster regions", done, total)
+
+    if settings.protocol == "paper":
+        return paper_clusters(
+            embeddings.region, classes, sample=settings.sample, seed=settings.seed, progress=told
+        )
+    return propose_clusters(
+        embeddings.region,
+        settings.clusters,
+        draws=settings.draws,
+        sample=settings.sample,
+        seed=settings.seed,
+        overlap=settings.merge_overlap,
+        progress=told,
+    )
+
+
+def _subject(
+    cohort: Cohort, embeddings: Embeddings, scores: Scores, clusters: FeatureClusters, task: str
+) -> Subject:
+    return Subject(
+        task=AuditedTask(
+            name=task,
+            classes=cohort.classes,
+            labels=cohort.labels,
+            predictions=scores.predictions,
+            image_scores=scores.image,
+            region_scores=scores.region,
+        ),
+        images=AuditedImages(
+            classes=cohort.classes,
+            labels=cohort.labels,
+            predictions=scores.predictions,
+            patients=cohort.patients,
+            sizes=embeddings.sizes,
+            region_image=embeddings.region_image,
+            region_boxes=embeddings.region_boxes,
+        ),
+        clusters=clusters,
+        present=clusters.presence(embeddings.region_image, len(cohort)),
+        axes=attribute_strata(cohort.attributes),
+    )
+
+
+def _summarise_search(
+    config: Config, embeddings: Embeddings, subject: Subject, examination: Examination
+) -> DiscoverySummary:
+    rows, columns = config.regions.tiles
+    half, patients = examination.half, subject.images.patients
+    return DiscoverySummary(
+        protocol=config.discovery.protocol,
+        regions=len(embeddings.region),
+        regions_unseen=embeddings.unseen,
+        region_source=f"tiles, {rows} rows x {columns} columns",
+        partitions=tuple(
+            PartitionSummary(len(p.medoids), p.draw, p.loss) for p in subject.clusters.partitions
+        ),
+        left_out=subject.clusters.left_out,
+        clusters=len(subject.clusters),
+        survivors=examination.discovery.survivors,
+        candidates=examination.candidates,
+        films=int(half.sum()),
+        confirmation_films=int((~half).sum()),
+        patients=len(np.unique(patients[half])),
+        confirmation_patients=len(np.unique(patients[~half])),
+    )
 
 
 def _collect(
     config: Config,
-    verdict: Verdict,
     cohort: Cohort,
     encoder: Encoder,
     embeddings: Embeddings,
     accuracy: Accuracy,
-    discovery: Discovery | None,
-    correlations: tuple[SpuriousCorrelation, ...],
+    found: _Findings,
     key: bytes,
 ) -> AuditResult:
-    rows, columns = config.regions.tiles
-    names = tile_names(rows, columns)
-    summary = None
-    if discovery is not None:
-        summary = DiscoverySummary(
-            regions=len(embeddings.region),
-            regions_unseen=embeddings.unseen,
-            region_source=f"tiles, {rows} rows x {columns} columns",
-            clusters=len(discovery.clustering.medoids),
-            silhouettes=discovery.clustering.silhouettes,
-            survivors=len(discovery.clusters),
-        )
+    names = tile_names(*config.regions.tiles)
     info = encoder.info
     return AuditResult(
         name=config.name,
         title=config.report.title,
-        verdict=verdict,
+        verdict=found.verdict,
         task=TaskSummary(
             name=config.task.name,
             classes=cohort.classes,
@@ -351,8 +388,10 @@ def _collect(
             cohort, embeddings.applied, synthetic=config.cohort.synthetic is not None
         ),
         accuracy=accuracy,
-        discovery=summary,
-        correlations=correlations,
+        discovery=found.discovery,
+        correlations=found.correlations,
+        subgroups=found.subgroups,
+        sensitivity=found.sensitivity,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

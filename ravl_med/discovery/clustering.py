@@ -1,53 +1,425 @@
-"""K-medoids with cosine distance over region embeddings, K by the silhouette.
+"""Feature clusters of all regions: k-medoids with cosine distance, proposed without any label.
 
-The medoids are fitted on a seeded sample; every region is then assigned to its nearest medoid in
-chunks, so that the R x R matrix never exists. No label and no score enters.
+The medoids are fitted on a seeded sample of the regions (CLARA); every region is then assigned to
+its nearest medoid in chunks, so that the R x R matrix never exists. One clustering can miss a
+feature: too coarse a K dilutes it, too fine a K cuts it up, and a small group may be absent from a
+sample. So candidates come from several K and several samples, and those that hold the same regions
+are folded into one. RaVL's own protocol, one K chosen by the silhouette, stands beside it.
 
 References
 ----------
-Schubert, Rousseeuw, "Fast and eager k-medoids clustering", Information Systems 101 (2021): the
-change of the loss for a swap, computed for all medoids at once. Here it is evaluated for a block
-of candidates at once and the best swap of a block is taken if it lowers the loss.
 Kaufman, Rousseeuw, "Finding Groups in Data" (1990): CLARA, the silhouette.
+Hennig, "Cluster-wise assessment of cluster stability", Computational Statistics & Data Analysis 52
+(2007): clusters of two clusterings are matched by the Jaccard index; a cluster whose best match is
+at most 0.5 counts as dissolved.
+Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1: K over 2|Y| .. 5|Y|.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.discovery.k_medoids import KMedoids, fit_k_medoids, silhouette
 from ravl_med.errors import DataError
 
 __all__ = [
     "Clustering",
+    "FeatureClusters",
     "KMedoids",
+    "Partition",
     "assign_regions",
     "cluster_regions",
     "fit_k_medoids",
+    "paper_clusters",
+    "propose_clusters",
     "silhouette",
 ]
 
-_BLOCK = 128
-_CHUNK = 65_536
+_CHUNK = 4096  # regions at once in a pass over the embeddings
+_STARTS = 1
+_THREADS = 4
+
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KMedoids:
-    """Medoids of a distance matrix.
+class Partition:
+    """One k-medoids clustering of all regions.
 
     Attributes
     ----------
-    medoids : ndarray of shape (K,), int64 - indices of points
-    assignment : ndarray of shape (n,), int64 - nearest medoid of each point, 0 .. K - 1
-    loss : float - sum of the distances to the nearest medoid
+    medoids : ndarray of shape (k,), int64 - region index of each medoid
+    assignment : ndarray of shape (R,), int32 - nearest medoid of each region, 0 .. k - 1
+    similarity : ndarray of shape (R,), float32 - cosine similarity to that medoid
+    draw : int - which draw of the sample the medoids were fitted on
+    loss : float - mean cosine distance of all regions to their medoid
+    silhouette : float - mean silhouette on the sample; NaN where it was not asked for
     """
 
     medoids: NDArray[np.int64]
-    assignment: NDArray[np.int64]
+    assignment: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    draw: int
     loss: float
+    silhouette: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureClusters:
+    """Candidates: the clusters of one or more partitions, each set of regions once.
+
+    Attributes
+    ----------
+    partitions : tuple of Partition
+    origin : ndarray of shape (K,), int64 - partition of each cluster, ascending
+    label : ndarray of shape (K,), int64 - its label in that partition
+    folded : tuple of length K of tuples of (partition, label) - clusters folded into each
+    left_out : mapping of int to str - values of K that could not be used, and why
+    silhouettes : mapping of int to float - K to its silhouette, where K was chosen by it
+    """
+
+    partitions: tuple[Partition, ...]
+    origin: NDArray[np.int64]
+    label: NDArray[np.int64]
+    folded: tuple[tuple[tuple[int, int], ...], ...]
+    left_out: Mapping[int, str]
+    silhouettes: Mapping[int, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    @property
+    def regions(self) -> int:
+        """R, the number of regions that were clustered."""
+        return len(self.partitions[0].assignment)
+
+    @property
+    def medoids(self) -> NDArray[np.int64]:
+        """Region index of the medoid of each cluster, shape (K,), int64."""
+        pairs = zip(self.origin, self.label, strict=True)
+        return np.array([self.partitions[p].medoids[k] for p, k in pairs], dtype=np.int64)
+
+    def members(self, cluster: int) -> NDArray[np.int64]:
+        """Return the region indices (n,) of a cluster by similarity to the medoid, descending."""
+        partition = self.partitions[self.origin[cluster]]
+        regions = np.flatnonzero(partition.assignment == self.label[cluster])
+        order = np.argsort(-partition.similarity[regions], kind="stable")
+        ranked: NDArray[np.int64] = regions[order]
+        return ranked
+
+    def similarity_of(self, cluster: int) -> NDArray[np.float32]:
+        """Return the cosine similarity (n,) of the members to the medoid, in their order."""
+        partition = self.partitions[self.origin[cluster]]
+        similarity = partition.similarity[partition.assignment == self.label[cluster]]
+        ranked: NDArray[np.float32] = -np.sort(-similarity, kind="stable")
+        return ranked
+
+    def presence(self, region_image: NDArray[np.int64], images: int) -> NDArray[np.bool_]:
+        """Return which images hold a region of which cluster.
+
+        Parameters
+        ----------
+        region_image : ndarray of shape (R,), int64 - image of each region
+        images : int - N
+
+        Returns
+        -------
+        ndarray of shape (N, K), bool
+        """
+        present = np.zeros((images, len(self)), dtype=np.bool_)
+        for number, partition in enumerate(self.partitions):
+            columns = np.flatnonzero(self.origin == number)
+            inside = np.zeros((images, len(partition.medoids)), dtype=np.bool_)
+            inside[region_image, partition.assignment] = True
+            present[:, columns] = inside[:, self.label[columns]]
+        return present
+
+
+def propose_clusters(
+    embeddings: NDArray[np.float32],
+    counts: Sequence[int] = (20, 40, 80),
+    *,
+    draws: int,
+    sample: int,
+    seed: int,
+    overlap: float = 0.5,
+    progress: Progress = _silent,
+) -> FeatureClusters:
+    """Propose feature clusters from several K and several samples, near-duplicates folded.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
+    counts : sequence of int - the values of K
+    draws : int - samples, each clustered with every K; with R <= sample they differ by their start
+    sample : int - regions that the medoids are fitted on
+    seed : int
+    overlap : float in (0, 1] - Jaccard index from which two clusters of regions are one
+    progress : callable - called with (steps done, steps in all)
+
+    Raises
+    ------
+    DataError
+        Embeddings that are not finite, that are all equal, or fewer regions, in all or in the
+        sample, than the smallest K.
+    """
+    usable, left_out = _usable_counts(counts, len(embeddings), sample, "discovery.clusters")
+    _check_embeddings(embeddings)
+    steps = draws * len(usable)
+    total = steps + len(_chunks(len(embeddings)))
+    progress(0, total)
+    medoids: list[NDArray[np.int64]] = []
+    distances = None
+    for draw in range(draws):
+        if distances is None or sample < len(embeddings):
+            chosen, distances = _draw(embeddings, sample, seed, draw)
+        for fit in _fits(distances, usable, seed, draw):
+            medoids.append(chosen[fit.medoids])
+            progress(len(medoids), total)
+    assigned = _assign(
+        embeddings, [embeddings[m] for m in medoids], lambda done: progress(steps + done, total)
+    )
+    partitions = tuple(
+        _partition(regions, *found, position // len(usable))
+        for position, (regions, found) in enumerate(zip(medoids, assigned, strict=True))
+    )
+    origin, label, folded = _fold(partitions, overlap)
+    return FeatureClusters(partitions, origin, label, folded, left_out)
+
+
+def paper_clusters(
+    embeddings: NDArray[np.float32],
+    classes: int,
+    *,
+    sample: int,
+    seed: int,
+    progress: Progress = _silent,
+) -> FeatureClusters:
+    """Cluster as RaVL does: every K from 2|Y| to 5|Y|, the best ordinary silhouette wins.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
+    classes : int - |Y|
+    sample : int - regions that the medoids are fitted on, and the silhouette is computed on
+    seed : int
+    progress : callable - called with (steps done, steps in all)
+
+    Returns
+    -------
+    FeatureClusters
+        Of one partition, the smallest of equally good K; `silhouettes` holds every K tried.
+
+    Raises
+    ------
+    DataError
+        As `propose_clusters`.
+    """
+    counts = range(max(2, 2 * classes), 5 * classes + 1)
+    usable, left_out = _usable_counts(counts, len(embeddings), sample, "the number of classes")
+    _check_embeddings(embeddings)
+    total = len(usable) + len(_chunks(len(embeddings)))
+    progress(0, total)
+    chosen, distances = _draw(embeddings, sample, seed, 0)
+    fits: dict[int, KMedoids] = {}
+    silhouettes: dict[int, float] = {}
+    for k, fit in zip(usable, _fits(distances, usable, seed, 0), strict=True):
+        fits[k], silhouettes[k] = fit, silhouette(distances, fit.assignment)
+        progress(len(fits), total)
+    best = max(usable, key=lambda k: silhouettes[k])
+    medoids = chosen[fits[best].medoids]
+    (found,) = _assign(
+        embeddings, [embeddings[medoids]], lambda done: progress(len(usable) + done, total)
+    )
+    partitions = (_partition(medoids, *found, 0, silhouettes[best]),)
+    origin, label, folded = _fold(partitions, 1.0)
+    return FeatureClusters(partitions, origin, label, folded, left_out, silhouettes)
+
+
+def _usable_counts(
+    counts: Sequence[int], regions: int, sample: int, setting: str
+) -> tuple[list[int], dict[int, str]]:
+    """Part the values of K into those that the sample has regions for, and the rest with why."""
+    smallest, limit = min(counts), min(regions, sample)
+    if regions < smallest:
+        raise DataError(
+            f"clustering: the cohort has {regions} regions; expected at least {smallest}, the "
+            f"smallest K. Audit more films, use finer tiles (regions.tiles), or lower {setting}."
+        )
+    if sample < smallest:
+        raise DataError(
+            f"clustering: the medoids are fitted on {sample} regions; expected at least "
+            f"{smallest}, the smallest K. Raise discovery.sample or lower {setting}."
+        )
+    where = "" if regions <= sample else " in the sample"
+    left_out = {k: f"only {limit} regions{where}" for k in counts if k > limit}
+    return [k for k in dict.fromkeys(counts) if k <= limit], left_out
+
+
+def _chunks(regions: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, regions, _CHUNK)]
+
+
+def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
+    """Refuse what is not finite and what is all equal, in one pass."""
+    bad, equal = 0, True
+    for chunk in _chunks(len(embeddings)):
+        rows = np.asarray(embeddings[chunk])
+        lost = int((~np.isfinite(rows).all(axis=1)).sum())
+        bad += lost
+        # Most cohorts differ in their first chunk: the comparison is then not made again.
+        equal = equal and not lost and float(np.abs(rows - embeddings[0]).max()) < 1e-6
+    if bad:
+        raise DataError(
+            f"clustering: {bad} of {len(embeddings)} region embeddings hold NaN or infinity; "
+            "expected finite numbers. Check the model's weights and its precision."
+        )
+    if equal:
+        raise DataError(
+            f"clustering: all {len(embeddings)} region embeddings are equal; the model does not "
+            "tell regions apart. Check its weights and its preprocessing."
+        )
+
+
+def _draw(
+    embeddings: NDArray[np.float32], sample: int, seed: int, draw: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the regions of a sample, ascending, and the cosine distances between them."""
+    chosen = np.arange(len(embeddings), dtype=np.int64)
+    if len(chosen) > sample:
+        rng = np.random.default_rng([seed, draw])
+        chosen = np.sort(rng.choice(len(embeddings), size=sample, replace=False))
+    points = np.asarray(embeddings[chosen])
+    distances = points @ points.T
+    np.subtract(1.0, distances, out=distances)
+    np.maximum(distances, 0.0, out=distances)
+    np.fill_diagonal(distances, 0.0)
+    return chosen, distances
+
+
+def _fits(
+    distances: NDArray[np.float32], counts: Sequence[int], seed: int, draw: int
+) -> Iterator[KMedoids]:
+    """Fit every K on the points of a draw, in threads; yield in the order of the counts."""
+    start = int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        # The largest first, as it takes longest: no thread is left waiting for it at the end.
+        jobs = {
+            k: pool.submit(fit_k_medoids, distances, k, start, _STARTS)
+            for k in sorted(counts, reverse=True)
+        }
+        yield from (jobs[k].result() for k in counts)
+
+
+def _assign(
+    embeddings: NDArray[np.float32],
+    medoids: Sequence[NDArray[np.float32]],
+    progress: Callable[[int], None],
+) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """Assign all regions to the nearest medoid of each set (k, D), reading each region once."""
+    stacked = np.concatenate(medoids)
+    ends = np.cumsum([len(vectors) for vectors in medoids]).tolist()
+    spans = list(zip([0, *ends[:-1]], ends, strict=True))
+    found = [
+        (np.empty(len(embeddings), np.int32), np.empty(len(embeddings), np.float32)) for _ in spans
+    ]
+    for done, chunk in enumerate(_chunks(len(embeddings)), 1):
+        products = np.asarray(embeddings[chunk]) @ stacked.T
+        rows = np.arange(len(products))
+        for (assignment, similarity), (start, end) in zip(found, spans, strict=True):
+            nearest = products[:, start:end].argmax(axis=1)
+            assignment[chunk] = nearest
+            similarity[chunk] = products[rows, start + nearest]
+        progress(done)
+    return found
+
+
+def _partition(
+    medoids: NDArray[np.int64],
+    assignment: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+    draw: int,
+    width: float = float("nan"),
+) -> Partition:
+    loss = 1.0 - float(similarity.mean(dtype=np.float64))
+    return Partition(medoids, assignment, similarity, draw, loss, width)
+
+
+def _fold(
+    partitions: Sequence[Partition], overlap: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[tuple[int, int], ...], ...]]:
+    """Keep one of the clusters that hold the same regions: origin, label and what was folded.
+
+    The walk goes by support, the sum of the best Jaccard indices over the other partitions: what
+    most partitions agree on stands for the rest, and the odd cut of one chance draw does not.
+    Equals go by size, then by place. What resembles a kept cluster enough is not kept, and joins
+    the one that it resembles most. A cluster without regions, as copies of one medoid leave it, is
+    neither kept nor folded.
+    """
+    jaccard, sizes = _jaccard(partitions)
+    names = [(p, k) for p, part in enumerate(partitions) for k in range(len(part.medoids))]
+    firsts = np.cumsum([0, *(len(part.medoids) for part in partitions[:-1])])
+    support = np.maximum.reduceat(jaccard, firsts, axis=1).sum(axis=1)
+    walk = [c for c in np.lexsort((-sizes, -support)).tolist() if sizes[c]]
+    kept: list[int] = []
+    for cluster in walk:
+        if not (jaccard[cluster, kept] >= overlap).any():
+            kept.append(cluster)
+    kept.sort()
+    joined: list[list[tuple[int, int]]] = [[] for _ in kept]
+    for cluster in sorted(set(walk) - set(kept)):
+        joined[int(jaccard[cluster, kept].argmax())].append(names[cluster])
+    origin, label = np.array([names[c] for c in kept], dtype=np.int64).T.copy()
+    return origin, label, tuple(map(tuple, joined))
+
+
+def _jaccard(partitions: Sequence[Partition]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Jaccard indices of all clusters of all partitions, 0 inside a partition; their sizes."""
+    counts = [len(part.medoids) for part in partitions]
+    firsts = np.cumsum([0, *counts])
+    sizes = [
+        np.bincount(p.assignment, minlength=k) for p, k in zip(partitions, counts, strict=True)
+    ]
+    jaccard = np.zeros((firsts[-1], firsts[-1]))
+    for a in range(len(partitions)):
+        for b in range(a + 1, len(partitions)):
+            pairs = partitions[a].assignment.astype(np.intp) * counts[b] + partitions[b].assignment
+            shared = np.bincount(pairs, minlength=counts[a] * counts[b])
+            both = shared.reshape(counts[a], counts[b])
+            union = np.maximum(sizes[a][:, None] + sizes[b] - both, 1)
+            block = slice(firsts[a], firsts[a + 1]), slice(firsts[b], firsts[b + 1])
+            jaccard[block] = both / union
+            jaccard[block[::-1]] = jaccard[block].T
+    return jaccard, np.concatenate(sizes)
+
+
+def assign_regions(
+    embeddings: NDArray[np.float32], medoids: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Assign every region to its nearest medoid by cosine similarity, in chunks.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - unit norm
+    medoids : ndarray of shape (K, D), float32 - unit norm
+
+    Returns
+    -------
+    assignment : ndarray of shape (R,), int64
+    similarity : ndarray of shape (R,), float32
+    """
+    ((assignment, similarity),) = _assign(embeddings, [medoids], lambda done: None)
+    return assignment.astype(np.int64), similarity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,156 +440,12 @@ class Clustering:
     silhouettes: Mapping[int, float]
 
 
-def fit_k_medoids(distances: NDArray[np.float32], clusters: int, seed: int) -> KMedoids:
-    """Fit k-medoids by swaps until no swap lowers the loss.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
-    clusters : int - K, in the range [1, n]
-    seed : int - of the k-means++ style start and the order of candidates
-
-    Raises
-    ------
-    DataError
-        K is larger than the number of points.
-    """
-    points = len(distances)
-    if not 1 <= clusters <= points:
-        raise DataError(
-            f"clustering: K must be in the range [1, {points}], the number of regions. Got "
-            f"{clusters}. Lower discovery.clusters_max or audit more films."
-        )
-    rng = np.random.default_rng(seed)
-    medoids = _spread_start(distances, clusters, rng)
-    if clusters < points:
-        medoids = _swap_until_stable(distances, medoids, rng)
-    to_medoids = distances[medoids]
-    assignment = np.argmin(to_medoids, axis=0)
-    loss = float(to_medoids.min(axis=0).sum(dtype=np.float64))
-    return KMedoids(medoids, assignment.astype(np.int64), loss)
-
-
-def _spread_start(
-    distances: NDArray[np.float32], clusters: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw starting medoids with probability in proportion to the distance so far."""
-    points = len(distances)
-    chosen = [int(rng.integers(points))]
-    nearest = distances[chosen[0]].astype(np.float64)
-    for _ in range(1, clusters):
-        nearest[chosen] = 0.0
-        total = nearest.sum()
-        if total > 0:
-            pick = int(rng.choice(points, p=nearest / total))
-        else:
-            pick = int(np.setdiff1d(np.arange(points), chosen)[0])
-        chosen.append(pick)
-        np.minimum(nearest, distances[pick], out=nearest)
-    return np.array(chosen, dtype=np.int64)
-
-
-def _swap_until_stable(
-    distances: NDArray[np.float32], medoids: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Take the best swap of each block of candidates until a whole pass finds none."""
-    points, clusters = len(distances), len(medoids)
-    medoids = medoids.copy()
-    nearest, first, second, onehot = _neighbours(distances, medoids)
-    order = rng.permutation(points)
-    blocks = [order[i : i + _BLOCK] for i in range(0, points, _BLOCK)]
-    idle = position = 0
-    tolerance = 1e-6 * max(float(first.sum(dtype=np.float64)), 1e-12)
-    while idle < len(blocks):
-        block = blocks[position % len(blocks)]
-        position += 1
-        rows = distances[block]  # (b, n)
-        shared = np.minimum(rows - first, 0).sum(axis=1)  # gain wherever the candidate is nearest
-        if clusters > 1:
-            change = (np.clip(rows, first, second) - second) @ onehot  # (b, K)
-            loss = np.bincount(nearest, weights=second - first, minlength=clusters)
-            change += loss.astype(np.float32)
-        else:
-            change = rows.sum(axis=1, keepdims=True) - first.sum()
-            shared = np.zeros_like(shared)
-        change += shared[:, None]
-        change[np.isin(block, medoids)] = np.inf
-        best = int(np.argmin(change))
-        candidate, replaced = divmod(best, clusters)
-        if change[candidate, replaced] < -tolerance:
-            medoids[replaced] = block[candidate]
-            nearest, first, second, onehot = _neighbours(distances, medoids)
-            idle = 0
-        else:
-            idle += 1
-    return medoids
-
-
-def _neighbours(
-    distances: NDArray[np.float32], medoids: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Nearest medoid, distance to it, distance to the second nearest, one-hot of the nearest."""
-    to_medoids = distances[medoids]  # (K, n)
-    nearest = np.argmin(to_medoids, axis=0)
-    first = to_medoids[nearest, np.arange(to_medoids.shape[1])]
-    if len(medoids) > 1:
-        second = np.partition(to_medoids, 1, axis=0)[1]
-    else:
-        second = np.full_like(first, np.inf)
-    onehot = np.eye(len(medoids), dtype=np.float32)[nearest]
-    return nearest.astype(np.int64), first, second, onehot
-
-
-def silhouette(distances: NDArray[np.float32], assignment: NDArray[np.int64]) -> float:
-    """Return the mean silhouette of a clustering; 0 where it is not defined.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
-    assignment : ndarray of shape (n,), int64
-
-    Notes
-    -----
-    It is not defined for a single cluster, nor where every point is a cluster of its own.
-    """
-    from sklearn.metrics import silhouette_score
-
-    if not 2 <= len(np.unique(assignment)) < len(assignment):
-        return 0.0
-    return float(silhouette_score(distances, assignment, metric="precomputed"))
-
-
-def assign_regions(
-    embeddings: NDArray[np.float32], medoids: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Assign every region to its nearest medoid by cosine similarity, in chunks.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (R, D), float32 - unit norm
-    medoids : ndarray of shape (K, D), float32 - unit norm
-
-    Returns
-    -------
-    assignment : ndarray of shape (R,), int64
-    similarity : ndarray of shape (R,), float32
-    """
-    assignment = np.empty(len(embeddings), dtype=np.int64)
-    similarity = np.empty(len(embeddings), dtype=np.float32)
-    for start in range(0, len(embeddings), _CHUNK):
-        part = embeddings[start : start + _CHUNK] @ medoids.T
-        nearest = part.argmax(axis=1)
-        assignment[start : start + _CHUNK] = nearest
-        similarity[start : start + _CHUNK] = part[np.arange(len(part)), nearest]
-    return assignment, similarity
-
-
 def cluster_regions(
     embeddings: NDArray[np.float32],
     candidates: Sequence[int],
     sample: int,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = _silent,
 ) -> Clustering:
     """Cluster all regions; K is the candidate with the best ordinary silhouette.
 
@@ -232,52 +460,16 @@ def cluster_regions(
     Raises
     ------
     DataError
-        Embeddings that are not finite, that are all equal, or fewer regions, in all or in the
-        sample, than the smallest K.
+        As `propose_clusters`.
     """
-    _check_embeddings(embeddings, min(candidates))
-    if sample < min(candidates):
-        raise DataError(
-            f"clustering: the medoids are fitted on {sample} regions; expected at least "
-            f"{min(candidates)}, the smallest K. Raise discovery.sample or lower "
-            "discovery.clusters_min."
-        )
-    usable = [k for k in candidates if k <= min(len(embeddings), sample)]
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(len(embeddings))
-    if len(chosen) > sample:
-        chosen = np.sort(rng.choice(len(embeddings), size=sample, replace=False))
-    points = embeddings[chosen]
-    distances = np.maximum(1.0 - points @ points.T, 0.0, dtype=np.float32)
-    np.fill_diagonal(distances, 0.0)
+    usable, _ = _usable_counts(candidates, len(embeddings), sample, "discovery.clusters")
+    _check_embeddings(embeddings)
+    chosen, distances = _draw(embeddings, sample, seed, 0)
     fits: dict[int, KMedoids] = {}
     silhouettes: dict[int, float] = {}
-    for done, k in enumerate(usable):
-        progress(done, len(usable))
-        fits[k] = fit_k_medoids(distances, k, seed)
-        silhouettes[k] = silhouette(distances, fits[k].assignment)
-    progress(len(usable), len(usable))
-    best = max(silhouettes, key=lambda k: silhouettes[k])
-    medoids = chosen[fits[best].medoids]
-    assignment, similarity = assign_regions(embeddings, embeddings[medoids])
-    return Clustering(medoids.astype(np.int64), assignment, similarity, silhouettes)
-
-
-def _check_embeddings(embeddings: NDArray[np.float32], clusters: int) -> None:
-    if len(embeddings) < clusters:
-        raise DataError(
-            f"clustering: the cohort has {len(embeddings)} regions; expected at least "
-            f"{clusters}, the smallest K. Audit more films, use finer tiles (regions.tiles), or "
-            "lower discovery.clusters_min."
-        )
-    if not np.isfinite(embeddings).all():
-        bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-        raise DataError(
-            f"clustering: {bad} of {len(embeddings)} region embeddings hold NaN or infinity; "
-            "expected finite numbers. Check the model's weights and its precision."
-        )
-    if float(np.ptp(embeddings, axis=0).max()) < 1e-6:
-        raise DataError(
-            f"clustering: all {len(embeddings)} region embeddings are equal; the model does not "
-            "tell regions apart. Check its weights and its preprocessing."
-        )
+    progress(0, len(usable))
+    for k, fit in zip(usable, _fits(distances, usable, seed, 0), strict=True):
+        fits[k], silhouettes[k] = fit, silhouette(distances, fit.assignment)
+        progress(len(fits), len(usable))
+    medoids = chosen[fits[max(silhouettes, key=lambda k: silhouettes[k])].medoids]
+    return Clustering(medoids, *assign_regions(embeddings, embeddings[medoids]), silhouettes)

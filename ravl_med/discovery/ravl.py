@@ -7,23 +7,85 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.clustering import Clustering
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ravl_med.discovery.clustering import FeatureClusters
 from ravl_med.errors import DataError
 
 __all__ = [
+    "AuditedTask",
     "Discovery",
+    "DiscoveryRules",
     "FeatureCluster",
     "GapTable",
+    "choose_classes",
     "discover_correlations",
     "influence_scores",
+    "joined_strength",
+    "opposed_gap",
     "performance_gaps",
-    "presence",
+    "strongest_regions",
 ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditedTask:
+    """One zero-shot task over the films of a cohort: a choice of classes, or one finding.
+
+    Attributes
+    ----------
+    name : str
+    classes : tuple of str, length C - for a finding of a multi-label set, absent and present
+    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
+    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
+    image_scores : ndarray of shape (N, C) - zero-shot softmax of each image
+    region_scores : ndarray of shape (R, C) - zero-shot softmax of each region
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    image_scores: NDArray[np.floating]
+    region_scores: NDArray[np.floating]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction equals the label, shape (N,)."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryRules:
+    """Which clusters become candidates.
+
+    Attributes
+    ----------
+    min_influence : float - H_c below which a cluster is dropped (0.25 in the paper)
+    min_films : int - films in the smaller arm of a class before it may be chosen as raised or
+        lowered
+    large_gap : float - unweighted gap of both sides from which a cluster is a candidate whatever
+        its H and G; the weight of G hides a device in 3 % of the films
+    choice : {"evidence", "gap"} - the raised class is the one whose gap is largest against its
+        standard error, or the largest as such (the paper's textual attribute)
+    top : int or None - only so many candidates, by G; the paper reports one
+    """
+
+    min_influence: float
+    min_films: int
+    large_gap: float
+    choice: Literal["evidence", "gap"] = "evidence"
+    top: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,24 +116,53 @@ class GapTable:
         total: NDArray[np.float64] = np.abs(self.weighted_gap).sum(axis=1)
         return total
 
+    @property
+    def smaller_arm(self) -> NDArray[np.int64]:
+        """Images in the smaller of the two arms, shape (K, C)."""
+        smaller: NDArray[np.int64] = np.minimum(self.n_present, self.n_absent)
+        return smaller
+
+    @property
+    def standardised_gap(self) -> NDArray[np.float64]:
+        """Gap over its standard error with a pseudo-success and -failure an arm, shape (K, C).
+
+        0 where a side is empty, and where the pseudo-films would turn the sign of the gap.
+        """
+        n_in, n_out = self.n_present, self.n_absent
+        right_in = np.rint(np.nan_to_num(self.accuracy_present) * n_in)
+        right_out = np.rint(np.nan_to_num(self.accuracy_absent) * n_out)
+        p_in, p_out = (right_in + 1) / (n_in + 2), (right_out + 1) / (n_out + 2)
+        error = np.sqrt(p_in * (1 - p_in) / (n_in + 2) + p_out * (1 - p_out) / (n_out + 2))
+        agrees = (p_in - p_out) * np.nan_to_num(self.gap) > 0
+        standardised: NDArray[np.float64] = np.where(agrees, (p_in - p_out) / error, 0.0)
+        return standardised
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureCluster:
-    """A cluster of regions that survived RaVL's filters.
+    """A cluster of regions that became a candidate, measured on the films it was found on.
 
     Attributes
     ----------
-    cluster : int - index of the cluster in the clustering
-    regions : ndarray of shape (n,), int64 - region indices by similarity to the medoid, descending
+    cluster : int - index of the cluster among the proposals
+    regions : ndarray of shape (n,), int64 - region indices of all films by similarity to the
+        medoid, descending
     similarity : ndarray of shape (n,), float64 - cosine similarity to the medoid
     present : ndarray of shape (N,), bool - images with at least one region in the cluster (I_c)
     n_present, n_absent : ndarray of shape (C,), int64
     accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
     weighted_gap : ndarray of shape (C,), float64
     performance_gap : float - G_c
-    influence : float - H_c
-    raised_class : int - class with the largest unweighted gap (the paper's textual attribute)
-    lowered_classes : tuple of int - classes with a negative gap, the most lowered first
+    influence : float - H_c; -inf where no image qualifies
+    raised_class : int - class that the feature raises
+    lowered_classes : tuple of int - classes with a negative gap and enough films, the most lowered
+        first; empty when only the raised side can be tested
+    opposed_classes : tuple of int - the first of them, as many as together speak loudest; they are
+        tested as one
+    opposed_gap : float - gap of the opposed classes together; NaN without any
+    rare : bool - a candidate for its unweighted gaps alone; RaVL's filters drop it
+    strength : float - gaps of the raised class and of the opposed classes against their standard
+        errors, joined as one normal deviate (Stouffer)
     """
 
     cluster: int
@@ -87,49 +178,39 @@ class FeatureCluster:
     influence: float
     raised_class: int
     lowered_classes: tuple[int, ...]
+    opposed_classes: tuple[int, ...]
+    opposed_gap: float
+    rare: bool
+    strength: float = math.nan
 
     @property
     def gap(self) -> NDArray[np.float64]:
         """Unweighted gap p_in - p_out, shape (C,); NaN where a side is empty."""
         return self.accuracy_present - self.accuracy_absent
 
+    @property
+    def lowered_class(self) -> int | None:
+        """The class that the raised class is weighed against; None with the raised side alone."""
+        return self.lowered_classes[0] if self.lowered_classes else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Discovery:
-    """What Stage 1 found.
+    """What Stage 1 found for one task.
 
     Attributes
     ----------
-    clustering : Clustering
-    table : GapTable - of every cluster, survivors or not
+    table : GapTable - of every cluster, candidate or not
     influence : ndarray of shape (K,), float64 - H_c; -inf where no image qualifies
-    clusters : tuple of FeatureCluster - the survivors, by performance gap, descending
+    survivors : int - clusters that pass RaVL's filters
+    candidates : tuple of FeatureCluster - those carried into evidence, by performance gap,
+        descending
     """
 
-    clustering: Clustering
     table: GapTable
     influence: NDArray[np.float64]
-    clusters: tuple[FeatureCluster, ...]
-
-
-def presence(
-    assignment: NDArray[np.int64], region_image: NDArray[np.int64], images: int, clusters: int
-) -> NDArray[np.bool_]:
-    """Return which images hold a region of which cluster.
-
-    Parameters
-    ----------
-    assignment : ndarray of shape (R,), int64 - cluster of each region
-    region_image : ndarray of shape (R,), int64 - image of each region
-    images, clusters : int - N and K
-
-    Returns
-    -------
-    ndarray of shape (N, K), bool
-    """
-    present = np.zeros((images, clusters), dtype=np.bool_)
-    present[region_image, assignment] = True
-    return present
+    survivors: int
+    candidates: tuple[FeatureCluster, ...]
 
 
 def performance_gaps(
@@ -140,7 +221,7 @@ def performance_gaps(
     Parameters
     ----------
     present : ndarray of shape (N, K), bool - image i holds a region of cluster k
-    labels : ndarray of shape (N,), int64 - class of each image
+    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part
     correct : ndarray of shape (N,), bool - the zero-shot prediction equals the label
     classes : int - C
 
@@ -152,11 +233,16 @@ def performance_gaps(
     ----------
     RaVL section 3.1: G_c^y = w (p_in - p_out), w = 2 min(n_in, n_out) / (n_in + n_out).
     """
-    member = np.eye(classes, dtype=np.float64)[labels]  # (N, C)
-    inside = present.astype(np.float64).T  # (K, N)
-    hits = member * correct[:, None]
-    n_in, right_in = inside @ member, inside @ hits
-    n_out, right_out = member.sum(axis=0) - n_in, hits.sum(axis=0) - right_in
+    member = labels[:, None] == np.arange(classes)
+    # Counts of 0 and 1 are exact in float32 up to 16.7 million images, and BLAS is fast.
+    columns = np.hstack([member, member & correct[:, None]]).astype(np.float32)
+    counts = np.zeros((present.shape[1], 2 * classes))
+    for start in range(0, len(present), _ROWS):
+        part = slice(start, start + _ROWS)
+        counts += present[part].T.astype(np.float32) @ columns[part]
+    n_in, right_in = counts[:, :classes], counts[:, classes:]
+    total = columns.sum(axis=0, dtype=np.float64)
+    n_out, right_out = total[:classes] - n_in, total[classes:] - right_in
     with np.errstate(invalid="ignore", divide="ignore"):
         p_in, p_out = right_in / n_in, right_out / n_out
         weight = 2.0 * np.minimum(n_in, n_out) / (n_in + n_out)
@@ -171,119 +257,214 @@ def performance_gaps(
     )
 
 
+_ROWS = 65_536
+
+
+def opposed_gap(table: GapTable, row: int, opposed: Sequence[int]) -> float:
+    """Return the gap of the lowered classes together: weights n_in n_out / n, NaN without any.
+
+    Parameters
+    ----------
+    table : GapTable
+    row : int - cluster
+    opposed : sequence of int - classes
+    """
+    columns = list(opposed)
+    n_in, n_out = table.n_present[row, columns], table.n_absent[row, columns]
+    weight = n_in * n_out / np.maximum(n_in + n_out, 1)
+    if not weight.sum() > 0:
+        return math.nan
+    gap = np.where(weight > 0, table.gap[row, columns], 0.0)
+    return float((weight * gap).sum() / weight.sum())
+
+
+def strongest_regions(
+    region_image: NDArray[np.int64],
+    region_scores: NDArray[np.floating],
+    predictions: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return, for each image, the region that speaks loudest for the image's prediction.
+
+    Parameters
+    ----------
+    region_image : ndarray of shape (R,), int64
+    region_scores : ndarray of shape (R, C)
+    predictions : ndarray of shape (N,), int64
+
+    Returns
+    -------
+    ndarray of shape (N,), int64 - the first region with the highest score; -1 for images with
+        fewer than two regions, which say nothing
+    """
+    images = len(predictions)
+    counts = np.bincount(region_image, minlength=images)
+    score = region_scores[np.arange(len(region_image)), predictions[region_image]]
+    order = np.lexsort((np.arange(len(score)), -score, region_image))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    strongest = np.full(images, -1, dtype=np.int64)
+    several = counts > 1
+    strongest[several] = order[starts[several]]
+    return strongest
+
+
 def influence_scores(
     present: NDArray[np.bool_],
     table: GapTable,
     labels: NDArray[np.int64],
     predictions: NDArray[np.int64],
-    region_image: NDArray[np.int64],
-    region_scores: NDArray[np.floating],
-    assignment: NDArray[np.int64],
+    leads: NDArray[np.bool_],
+    judged: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """Compute the cluster influence score H_c of every cluster.
 
     Over the mispredicted images of I_c whose label is lowered by the cluster (p_in < p_out), the
-    share whose most confident region for the predicted class belongs to the cluster; per label,
-    then the maximum. Images with a single region say nothing and are skipped.
+    share whose strongest region for the predicted class belongs to the cluster; per label, then
+    the maximum.
 
     Parameters
     ----------
     present : ndarray of shape (N, K), bool
     table : GapTable - of the same clusters
     labels, predictions : ndarray of shape (N,), int64
-    region_image, assignment : ndarray of shape (R,), int64
-    region_scores : ndarray of shape (R, C) - zero-shot softmax of each region
+    leads : ndarray of shape (N, K), bool - the strongest region of the image is in the cluster
+    judged : ndarray of shape (N,), bool - the image has two regions or more
 
     Returns
     -------
     ndarray of shape (K,), float64 - -inf where no image qualifies
     """
-    images, clusters = present.shape
-    classes = region_scores.shape[1]
-    counts = np.bincount(region_image, minlength=images)
-    score = region_scores[np.arange(len(region_image)), predictions[region_image]]
-    # The first region with the highest score of each image, as argmax would pick it.
-    order = np.lexsort((np.arange(len(score)), -score, region_image))
-    starts = np.searchsorted(region_image[order], np.arange(images))
-    strongest = np.full(images, -1, dtype=np.int64)
-    has_region = counts > 0
-    strongest[has_region] = assignment[order[starts[has_region]]]
-
-    wrong = (predictions != labels) & (counts > 1)
+    gap = np.nan_to_num(table.gap, nan=0.0)
+    clusters, classes = gap.shape
+    wrong = (predictions != labels) & (labels >= 0) & judged
     influence = np.full((clusters, classes), -np.inf)
-    lowered = np.nan_to_num(table.gap, nan=0.0) < 0
     for label in range(classes):
         rows = np.flatnonzero(wrong & (labels == label))
-        inside = present[rows]  # (n, K)
+        inside = present[rows]
         total = inside.sum(axis=0)
-        led = (inside & (strongest[rows, None] == np.arange(clusters))).sum(axis=0)
-        valid = (total > 0) & lowered[:, label]
+        led = (inside & leads[rows]).sum(axis=0)
+        valid = (total > 0) & (gap[:, label] < 0)
         influence[valid, label] = led[valid] / total[valid]
     best: NDArray[np.float64] = influence.max(axis=1)
     return best
 
 
 def discover_correlations(
-    clustering: Clustering,
+    clusters: FeatureClusters,
+    present: NDArray[np.bool_],
     region_image: NDArray[np.int64],
-    region_scores: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    predictions: NDArray[np.int64],
-    min_influence: float,
+    task: AuditedTask,
+    films: NDArray[np.bool_],
+    rules: DiscoveryRules,
 ) -> Discovery:
-    """Run RaVL's filters and ranking over a clustering.
+    """Run RaVL's filters and ranking over the proposed clusters, on some of the films.
 
-    Clusters are kept with influence of at least `min_influence`, and with at least one raised and
-    one lowered class; they are ranked by performance gap. An empty list is a result.
+    A cluster survives with influence of at least `min_influence` and with one raised and one
+    lowered class. Survivors with enough films become candidates, and so do clusters whose
+    unweighted gaps are large on both sides. They are ranked by performance gap. An empty list is
+    a result.
 
     Parameters
     ----------
-    clustering : Clustering - of the R regions
+    clusters : FeatureClusters - of the R regions
+    present : ndarray of shape (N, K), bool - ``clusters.presence(region_image, N)``
     region_image : ndarray of shape (R,), int64
-    region_scores : ndarray of shape (R, C) - zero-shot softmax of each region
-    labels, predictions : ndarray of shape (N,), int64
-    min_influence : float - H_c below which a cluster is dropped (0.25 in the paper)
+    task : AuditedTask
+    films : ndarray of shape (N,), bool - the images to look at
+    rules : DiscoveryRules
 
     Raises
     ------
     DataError
         When no image has two regions or more: influence is then undefined everywhere.
     """
-    images, classes = len(labels), region_scores.shape[1]
-    if images == 0 or np.bincount(region_image, minlength=images).max(initial=0) < 2:
+    strongest = strongest_regions(region_image, task.region_scores, task.predictions)
+    if not (strongest >= 0).any():
         raise DataError(
             "regions: every film has fewer than 2 regions, so no region can be compared with "
             "another; expected at least 2. Set regions.tiles to 2 x 2 or more."
         )
-    clusters = len(clustering.medoids)
-    present = presence(clustering.assignment, region_image, images, clusters)
-    table = performance_gaps(present, labels, predictions == labels, classes)
-    influence = influence_scores(
-        present, table, labels, predictions, region_image, region_scores, clustering.assignment
-    )
+    rows = np.flatnonzero(films & (task.labels >= 0))
+    labels, predictions = task.labels[rows], task.predictions[rows]
+    here = present[rows]
+    table = performance_gaps(here, labels, predictions == labels, len(task.classes))
+    leads = _leads(clusters, strongest[rows])
+    influence = influence_scores(here, table, labels, predictions, leads, strongest[rows] >= 0)
     gap = np.nan_to_num(table.gap, nan=0.0)
-    kept = (influence >= min_influence) & (gap > 0).any(axis=1) & (gap < 0).any(axis=1)
-    ranked = np.flatnonzero(kept)
-    ranked = ranked[np.argsort(-table.performance_gap[ranked], kind="stable")]
-    survivors = tuple(
-        _feature_cluster(int(k), clustering, present[:, k], table, float(influence[k]))
+    survives = (influence >= rules.min_influence) & (gap > 0).any(axis=1) & (gap < 0).any(axis=1)
+    enough = table.smaller_arm >= rules.min_films
+    usable = np.where(enough, gap, 0.0)
+    large = (usable >= rules.large_gap).any(axis=1) & (usable <= -rules.large_gap).any(axis=1)
+    strength = table.standardised_gap if rules.choice == "evidence" else gap
+    strength = np.where(enough, strength, 0.0)
+    wanted = (survives | (large & (rules.top is None))) & (strength > 0).any(axis=1)
+    ranked = np.flatnonzero(wanted)
+    ranked = ranked[np.argsort(-table.performance_gap[ranked], kind="stable")][: rules.top]
+    candidates = tuple(
+        _feature_cluster(
+            int(k), clusters, present[:, k], table, influence, strength[k], not survives[k]
+        )
         for k in ranked
     )
-    return Discovery(clustering, table, influence, survivors)
+    return Discovery(table, influence, int(survives.sum()), candidates)
+
+
+def choose_classes(
+    strength: NDArray[np.float64],
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Choose the raised class and the lowered ones.
+
+    Parameters
+    ----------
+    strength : ndarray of shape (C,), float64 - gap of each class, against its standard error or as
+        such; 0 where it must not be chosen
+
+    Returns
+    -------
+    raised : int
+    lowered : tuple of int - every class with a negative gap, the most lowered first
+    opposed : tuple of int - the first j of them, j with the largest sum over sqrt(j): the weight
+        of j independent deviates taken together (Stouffer)
+    """
+    lowered = tuple(int(c) for c in np.argsort(strength, kind="stable") if strength[c] < 0)
+    together = -np.cumsum(strength[list(lowered)]) / np.sqrt(np.arange(1, len(lowered) + 1))
+    opposed = lowered[: int(np.argmax(together)) + 1] if lowered else ()
+    return int(np.argmax(strength)), lowered, opposed
+
+
+def joined_strength(
+    standardised: NDArray[np.float64], raised: int, opposed: tuple[int, ...]
+) -> float:
+    """Join the standardised gaps (C,) of both sides into one normal deviate (Stouffer)."""
+    lowered = -standardised[list(opposed)].sum() / math.sqrt(max(len(opposed), 1))
+    return float((standardised[raised] + lowered) / math.sqrt(2.0))
+
+
+def _leads(clusters: FeatureClusters, strongest: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the strongest region of each image belongs to each cluster: (n, K)."""
+    known = strongest >= 0
+    leads = np.zeros((len(strongest), len(clusters)), dtype=np.bool_)
+    for number, partition in enumerate(clusters.partitions):
+        columns = np.flatnonzero(clusters.origin == number)
+        label = np.where(known, partition.assignment[np.where(known, strongest, 0)], -1)
+        leads[:, columns] = label[:, None] == clusters.label[columns]
+    return leads
 
 
 def _feature_cluster(
-    k: int, clustering: Clustering, present: NDArray[np.bool_], table: GapTable, influence: float
+    k: int,
+    clusters: FeatureClusters,
+    present: NDArray[np.bool_],
+    table: GapTable,
+    influence: NDArray[np.float64],
+    strength: NDArray[np.float64],
+    rare: bool,
 ) -> FeatureCluster:
-    """Collect what is known of one surviving cluster."""
-    members = np.flatnonzero(clustering.assignment == k)
-    order = np.argsort(-clustering.similarity[members], kind="stable")
-    gap = table.gap[k]
-    lowered = [int(c) for c in np.argsort(np.nan_to_num(gap, nan=np.inf)) if gap[c] < 0]
+    """Collect what is known of one candidate."""
+    raised, lowered, opposed = choose_classes(strength)
     return FeatureCluster(
         cluster=k,
-        regions=members[order],
-        similarity=clustering.similarity[members][order].astype(np.float64),
+        regions=clusters.members(k),
+        similarity=clusters.similarity_of(k).astype(np.float64),
         present=present,
         n_present=table.n_present[k],
         n_absent=table.n_absent[k],
@@ -291,7 +472,11 @@ def _feature_cluster(
         accuracy_absent=table.accuracy_absent[k],
         weighted_gap=table.weighted_gap[k],
         performance_gap=float(table.performance_gap[k]),
-        influence=influence,
-        raised_class=int(np.nanargmax(gap)),
-        lowered_classes=tuple(lowered),
+        influence=float(influence[k]),
+        raised_class=raised,
+        lowered_classes=lowered,
+        opposed_classes=opposed,
+        opposed_gap=opposed_gap(table, k, opposed),
+        rare=bool(rare),
+        strength=joined_strength(table.standardised_gap[k], raised, opposed),
     )

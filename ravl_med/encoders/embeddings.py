@@ -6,7 +6,7 @@ One pass over the films; no film stays in memory longer than its batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
-from ravl_med.errors import ModelError
 
 __all__ = ["Embeddings", "embed_films"]
 
@@ -39,6 +38,7 @@ class Embeddings:
     region_number : ndarray of shape (R,), int64 - position in what was proposed for the film
     unseen : int - regions left out because the model does not see them
     rejected : tuple of RejectedFilm
+    not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
     """
 
     films: NDArray[np.int64]
@@ -52,6 +52,7 @@ class Embeddings:
     region_number: NDArray[np.int64]
     unseen: int
     rejected: tuple[RejectedFilm, ...]
+    not_finite: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -82,10 +83,9 @@ def embed_films(
     batch_size : int - films encoded at once
     progress : callable - called with the number of films passed so far
 
-    Raises
-    ------
-    ModelError
-        An embedding is not finite.
+    Returns
+    -------
+    Embeddings - without the films for which the model gives NaN or infinity; they are named
     """
     kept: list[tuple[int, str, str, int, int]] = []
     rejected: list[RejectedFilm] = []
@@ -118,7 +118,7 @@ def embed_films(
         _encode(encoder, batch, images, regions)
     size = encoder.info.embedding_size
     counts = [len(part) for part in boxes]
-    return Embeddings(
+    embeddings = Embeddings(
         films=np.array([row[0] for row in kept], dtype=np.int64),
         digests=tuple(row[1] for row in kept),
         applied=tuple(row[2] for row in kept),
@@ -130,6 +130,32 @@ def embed_films(
         region_number=np.concatenate(numbers) if numbers else np.empty(0, np.int64),
         unseen=unseen,
         rejected=tuple(rejected),
+        not_finite=(),
+    )
+    return _only_finite(embeddings)
+
+
+def _only_finite(embeddings: Embeddings) -> Embeddings:
+    """Leave out the films with an embedding that holds NaN or infinity."""
+    finite = np.asarray(np.isfinite(embeddings.image).all(axis=1))
+    broken = ~np.isfinite(embeddings.region).all(axis=1)
+    finite[embeddings.region_image[broken]] = False
+    if finite.all():
+        return embeddings
+    kept, regions = np.flatnonzero(finite), np.flatnonzero(finite[embeddings.region_image])
+    position = np.cumsum(finite) - 1
+    return replace(
+        embeddings,
+        films=embeddings.films[kept],
+        digests=tuple(embeddings.digests[i] for i in kept),
+        applied=tuple(embeddings.applied[i] for i in kept),
+        sizes=embeddings.sizes[kept],
+        image=embeddings.image[kept],
+        region=embeddings.region[regions],
+        region_image=position[embeddings.region_image[regions]].astype(np.int64),
+        region_boxes=embeddings.region_boxes[regions],
+        region_number=embeddings.region_number[regions],
+        not_finite=tuple(int(i) for i in embeddings.films[~finite]),
     )
 
 
@@ -140,11 +166,5 @@ def _encode(
     regions: list[NDArray[np.float32]],
 ) -> None:
     image, region = encoder.encode_regions(torch.stack(batch.inputs), batch.boxes)
-    for name, part, store in (("image", image, images), ("region", region, regions)):
-        values = part.float().cpu().numpy()
-        if not np.isfinite(values).all():
-            raise ModelError(
-                f"model: {name} embeddings hold NaN or infinity; expected finite numbers. Check "
-                "the weights, and the precision on this device."
-            )
-        store.append(values)
+    images.append(image.float().cpu().numpy())
+    regions.append(region.float().cpu().numpy())

@@ -13,19 +13,34 @@ from ravl_med.discovery.ravl import FeatureCluster
 
 __all__ = [
     "Accuracy",
+    "Arms",
     "AuditResult",
     "CohortSummary",
+    "Confirmation",
+    "ConfirmationStatus",
+    "Counterfactual",
+    "CrossedAttribute",
+    "DetectableGap",
     "DiscoverySummary",
+    "Gate",
     "Interval",
     "Kind",
     "ModelSummary",
+    "PairedChange",
+    "PartitionSummary",
     "Removal",
+    "ScoreShift",
+    "Sensitivity",
     "SpuriousCorrelation",
+    "Strata",
+    "Stratum",
+    "StratumGap",
     "TaskSummary",
     "Verdict",
     "VerdictName",
 ]
 
+ConfirmationStatus = Literal["confirmed", "raised_only", "not_confirmed", "not_tested"]
 Kind = Literal["shortcut", "plausible_sign", "undecided"]
 VerdictName = Literal["fail", "review", "pass", "not_auditable"]
 
@@ -43,27 +58,243 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Removal:
-    """Removal effect of the regions of a cluster.
+class Arms:
+    """Accuracy of each class with and without a feature, on the films it is tested on.
 
-    The effect is the margin of the raised class (its logit minus that of the most lowered class)
-    before, minus after the region is filled from its surroundings. Positive: the region speaks for
-    the raised class.
+    Attributes
+    ----------
+    n_present, n_absent : ndarray of shape (C,), int64
+    accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
+    present_interval, absent_interval, gap_interval : tuple of Interval, length C - bootstrap by
+        patient, not corrected: multiplicity is the business of the q-value
+    opposed_gap : float - gap of ``cluster.opposed_classes`` together (weights n_in n_out / n); NaN
+        without any
+    opposed_interval : Interval
+    """
+
+    n_present: NDArray[np.int64]
+    n_absent: NDArray[np.int64]
+    accuracy_present: NDArray[np.float64]
+    accuracy_absent: NDArray[np.float64]
+    present_interval: tuple[Interval, ...]
+    absent_interval: tuple[Interval, ...]
+    gap_interval: tuple[Interval, ...]
+    opposed_gap: float
+    opposed_interval: Interval
+
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """Unweighted gap, accuracy with minus without, shape (C,); NaN where a side is empty."""
+        return self.accuracy_present - self.accuracy_absent
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreShift:
+    """How far the margin of the raised class moves with the feature, whatever the threshold.
+
+    Attributes
+    ----------
+    raised, lowered : float - mean margin (logit of the raised class minus logit of the lowered
+        one) of films of that class with the feature, minus that of films without; NaN where a side
+        is empty
+    raised_interval, lowered_interval : Interval - bootstrap by patient
+    """
+
+    raised: float
+    raised_interval: Interval
+    lowered: float
+    lowered_interval: Interval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confirmation:
+    """Test of a candidate on patients that had no part in choosing it.
+
+    Attributes
+    ----------
+    status : {"confirmed", "raised_only", "not_confirmed", "not_tested"}
+    reasons : tuple of str - why it is not confirmed, in words; empty when it is
+    films, patients : int - of the task, on the side of the test
+    p_raised, p_lowered : float - one-sided p of each side; NaN where it was not tested
+    p_value : float - of the candidate: Stouffer of both sides, or the raised side alone
+    q_value : float - Benjamini-Hochberg over all candidates of all tasks
+    exact : bool - hypergeometric, one film a patient
+    arms : Arms - on the side of the test
+    shift : ScoreShift - on the side of the test
+    swapped : bool - with cross-fitting, found on the confirmation half and tested on the other
+    """
+
+    status: ConfirmationStatus
+    reasons: tuple[str, ...]
+    films: int
+    patients: int
+    p_raised: float
+    p_lowered: float
+    p_value: float
+    q_value: float
+    exact: bool
+    arms: Arms
+    shift: ScoreShift
+    swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PairedChange:
+    """A change under an intervention, against the same intervention on a control.
+
+    Margins are the logit of the raised class minus that of the lowered class.
+
+    Attributes
+    ----------
+    pairs : int - films, each with its control
+    patients : int
+    change : float - mean change of the margin, logits
+    control : float - the same under the control
+    contrast : float - change minus control
+    interval : Interval - of the contrast, bootstrap by patient, Bonferroni over the correlations
+        that were tested
+    decisions : float - share of films whose decision for the raised class changes, minus that of
+        the controls
+    decisions_interval : Interval
+    """
+
+    pairs: int
+    patients: int
+    change: float
+    control: float
+    contrast: float
+    interval: Interval
+    decisions: float
+    decisions_interval: Interval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Removal:
+    """What happens when the regions of a cluster are filled in.
+
+    The effect of a region is the margin before minus the margin after it is filled with the median
+    of its surroundings. Positive: the region speaks for the raised class.
 
     Attributes
     ----------
     effect : ndarray of shape (n,), float64 - in logits, in the order of ``cluster.regions``; NaN
         where it was not measured
-    mean : float - over measured regions, each image counted once
-    interval : Interval - of the mean, bootstrap by patient, Bonferroni over clusters
+    carries : ndarray of shape (n,), bool - measured regions that pass the trimming rule
+    threshold : float - the trimming rule: least effect, fixed on the discovery half
+    median, inpainted : PairedChange or None - drop of the margin on films of the side of the test,
+        against films of the same class without the feature, filled at the same place; best region
+        of k against best of k; None where no pair could be made
+    contrast_ratio : float - how strongly the fill changes a region with the feature over how
+        strongly it changes the control, median over pairs; 1 is a perfect match
     inside_share : float - share of the positive effect that lies where the raised class shows;
         NaN without such a place or without positive effect
     """
 
     effect: NDArray[np.float64]
-    mean: float
-    interval: Interval
+    carries: NDArray[np.bool_]
+    threshold: float
+    median: PairedChange | None
+    inpainted: PairedChange | None
+    contrast_ratio: float
     inside_share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counterfactual:
+    """Whether the model uses the feature or the feature only travels along.
+
+    Attributes
+    ----------
+    removal : Removal
+    transplant : PairedChange or None - rise of the margin when the feature is blended into films
+        of other classes without it, against an ordinary region from the same place
+    used : bool - removal lowers the margin (both fills agree in sign, the interval excludes 0) and
+        transplant, where it could be tried, raises it
+    reasons : tuple of str - why it is not called used; empty when it is
+    """
+
+    removal: Removal
+    transplant: PairedChange | None
+    used: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """One value of an acquisition or patient attribute.
+
+    Attributes
+    ----------
+    attribute, value : str
+    films, patients : int
+    accuracy : float - NaN where nothing can be said
+    interval : Interval - bootstrap by patient
+    difference : float - accuracy minus that of the other films, classes held apart
+    p_value, q_value : float - two-sided exchange of patients within class; Benjamini-Hochberg over
+        all strata; NaN for an insufficient stratum
+    insufficient : bool - fewer films or patients than needed, or no films to compare with
+    """
+
+    attribute: str
+    value: str
+    films: int
+    patients: int
+    accuracy: float
+    interval: Interval
+    difference: float
+    p_value: float
+    q_value: float
+    insufficient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StratumGap:
+    """The gap of one class inside one stratum; NaN gap where an arm is empty."""
+
+    value: str
+    n_present: int
+    n_absent: int
+    gap: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class CrossedAttribute:
+    """A correlation inside the strata of one attribute.
+
+    Attributes
+    ----------
+    attribute : str
+    association : float - Cramer's V of presence of the feature and the attribute
+    raised, lowered : tuple of StratumGap - by value, for the raised and the lowered class
+    raised_adjusted, lowered_adjusted : float - Mantel-Haenszel risk difference over the strata
+    raised_interval, lowered_interval : Interval - bootstrap by patient
+    empty : tuple of str - strata with an empty arm, in words
+    """
+
+    attribute: str
+    association: float
+    raised: tuple[StratumGap, ...]
+    lowered: tuple[StratumGap, ...]
+    raised_adjusted: float
+    raised_interval: Interval
+    lowered_adjusted: float
+    lowered_interval: Interval
+    empty: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """A correlation crossed with every attribute.
+
+    Attributes
+    ----------
+    label_association : float - Cramer's V of presence and label, which RaVL assumes near 0
+    attributes : tuple of CrossedAttribute
+    """
+
+    label_association: float
+    attributes: tuple[CrossedAttribute, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,27 +304,69 @@ class SpuriousCorrelation:
     Attributes
     ----------
     rank : int - 1 for the first
-    cluster : FeatureCluster
+    cluster : FeatureCluster - as it was found
+    confirmation : Confirmation
+    counterfactual : Counterfactual or None - None where it was not tested
+    strata : Strata or None - of confirmed ones
     kind : {"shortcut", "plausible_sign", "undecided"}
-    counts : bool - it passes every evidence rule and so decides the verdict
+    counts : bool - confirmed, used by the model, and above the gate: it decides the verdict
     reasons : tuple of str - the rules that it does not pass, in words
-    gap_interval : tuple of Interval, length C - of the unweighted gap of each class
-    accuracy_present_interval, accuracy_absent_interval : tuple of Interval, length C
-    removal : Removal
+    also : tuple of int - other clusters that share its regions and are shown as this one
+    companion_of : int or None - rank of the counting correlation that it travels with
     order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
         descending; unmeasured ones after, by similarity
     """
 
     rank: int
     cluster: FeatureCluster
+    confirmation: Confirmation
+    counterfactual: Counterfactual | None
+    strata: Strata | None
     kind: Kind
     counts: bool
     reasons: tuple[str, ...]
-    gap_interval: tuple[Interval, ...]
-    accuracy_present_interval: tuple[Interval, ...]
-    accuracy_absent_interval: tuple[Interval, ...]
-    removal: Removal
+    also: tuple[int, ...]
     order: NDArray[np.int64]
+    companion_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectableGap:
+    """What the films could have shown of a feature that is in a given share of them.
+
+    Attributes
+    ----------
+    prevalence : float
+    gap : float - smallest gap found with the asked power; NaN where even the largest was not
+    power_at_largest : float - power at a gap of 1, or of what the accuracy allows
+    """
+
+    prevalence: float
+    gap: float
+    power_at_largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What this audit could have found.
+
+    Attributes
+    ----------
+    power : float - for example 0.8
+    simulations : int - for each prevalence
+    candidates : int - that multiplicity was charged for
+    detectable : tuple of DetectableGap
+    clusters, tested : int - proposed, and with enough films on both halves
+    untested : mapping of reason to count
+    """
+
+    power: float
+    simulations: int
+    candidates: int
+    detectable: tuple[DetectableGap, ...]
+    clusters: int
+    tested: int
+    untested: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,23 +438,62 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoverySummary:
-    """How the search was done: regions, chosen K and the silhouette of every K that was tried."""
+class PartitionSummary:
+    """One clustering of all regions: K, its draw, and the mean cosine distance to the medoids."""
 
+    clusters: int
+    draw: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySummary:
+    """How the search was done.
+
+    Attributes
+    ----------
+    protocol : {"pooled", "paper"}
+    regions, regions_unseen : int
+    region_source : str
+    partitions : tuple of PartitionSummary
+    left_out : mapping of K to the reason why it was not used
+    clusters : int - proposed, near-duplicates folded
+    survivors, candidates : int - that pass RaVL's filters; that were carried into evidence
+    films, confirmation_films : int - of the discovery half and of the other
+    patients, confirmation_patients : int
+    """
+
+    protocol: str
     regions: int
     regions_unseen: int
     region_source: str
+    partitions: tuple[PartitionSummary, ...]
+    left_out: Mapping[int, str]
     clusters: int
-    silhouettes: Mapping[int, float]
     survivors: int
+    candidates: int
+    films: int
+    confirmation_films: int
+    patients: int
+    confirmation_patients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate: its config key, whether it held, and what was found beside what is asked."""
+
+    name: str
+    passed: bool
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome and the gates that decided it, each in one sentence."""
+    """The outcome, the reasons in sentences, and every gate by name."""
 
     name: VerdictName
     reasons: tuple[str, ...]
+    gates: tuple[Gate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,6 +509,8 @@ class AuditResult:
     region_names : tuple of str, length R
     correlations : tuple of SpuriousCorrelation - ranked; empty is a result
     discovery : DiscoverySummary or None - None when the audit stopped before discovery
+    subgroups : tuple of Stratum - accuracy by attribute; empty when the audit stopped
+    sensitivity : Sensitivity or None - None when the audit stopped before it
     """
 
     name: str
@@ -208,6 +522,8 @@ class AuditResult:
     accuracy: Accuracy
     discovery: DiscoverySummary | None
     correlations: tuple[SpuriousCorrelation, ...]
+    subgroups: tuple[Stratum, ...]
+    sensitivity: Sensitivity | None
     image_ids: tuple[str, ...]
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]

@@ -1,48 +1,111 @@
-"""Counterfactual removal: what happens to the margin of a class when a region is filled in.
+"""Counterfactuals: whether the model uses a feature, or the feature only travels along.
+
+A feature that the model uses lowers the margin of the raised class when it is removed and raises it
+when it is put into other films, each time against a control that is treated the same way. Regions
+are chosen and thresholds fixed on the half of the patients that the candidate was found on; tests
+are made on the other half.
 
 The margin is taken against the class that the correlation lowers most, not against all others: a
 filled piece of lung looks like a consolidation to a model, a filled costophrenic angle like an
 effusion, and neither says anything about a feature that moves films from "no finding" to
-"cardiomegaly".
+"cardiomegaly". Only where no lowered class is known it is the margin of the decision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.encoders.base import Encoder
+from ravl_med.evidence.audit_result import Counterfactual, PairedChange, Removal
+from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.bench import Answers, Bench, CounterfactualRules
+from ravl_med.evidence.relevance import relevant_share
+from ravl_med.evidence.removal import (
+    CANDIDATES,
+    FilmPair,
+    carrying_threshold,
+    compare_removals,
+    fill_films,
+    match_controls,
+    sample_films,
+)
+from ravl_med.evidence.transplant import compare_transplants, plan_transplants
 
-__all__ = ["class_margin", "fill_region", "opposed_class", "removal_effects"]
+__all__ = [
+    "CounterfactualRules",
+    "Probe",
+    "Suspect",
+    "class_margin",
+    "measure_counterfactual",
+]
 
-ReadPixels = Callable[[int], NDArray[np.float32]]
+_HELD_FILMS = 256
+_HELD_BYTES = 256 * 2**20
 
 
-def opposed_class(cluster: FeatureCluster, min_n: int) -> int:
-    """Return the class against which the raised class of a cluster is weighed.
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """What is needed to ask the model.
 
-    It is the most lowered class with at least `min_n` films in the smaller arm; the most lowered
-    one of all where none has so many.
+    Attributes
+    ----------
+    encoder : Encoder
+    read_pixels : callable - image index to pixels (H, W), float32 of 0 .. 1
+    classes : ndarray of shape (C, D), float32 - class embeddings
+    temperature : float - tau of the logits
+    batch_size : int - inputs encoded at once
     """
-    smaller = np.minimum(cluster.n_present, cluster.n_absent)
-    enough = [c for c in cluster.lowered_classes if smaller[c] >= min_n]
-    return (enough or cluster.lowered_classes)[0]
+
+    encoder: Encoder
+    read_pixels: Callable[[int], NDArray[np.float32]]
+    classes: NDArray[np.float32]
+    temperature: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suspect:
+    """A feature cluster and what is settled about it before the test.
+
+    Attributes
+    ----------
+    cluster : FeatureCluster
+    discovery : ndarray of shape (N,), bool - films of the half that it was chosen on; the others
+        are the confirmation half
+    relevant : tuple of boxes (x0, y0, x1, y1) or None - where the raised class shows, as shares of
+        width and height; None when it is not known
+    """
+
+    cluster: FeatureCluster
+    discovery: NDArray[np.bool_]
+    relevant: tuple[tuple[float, float, float, float], ...] | None = None
 
 
 def class_margin(
-    logits: NDArray[np.float32], raised: NDArray[np.int64], opposed: NDArray[np.int64]
+    logits: NDArray[np.floating],
+    raised: int | NDArray[np.int64],
+    opposed: int | NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
     """Return the logit of one class minus that of another, row by row.
 
+    Without an opposed class the largest other logit stands for it: the margin of the decision,
+    positive where the raised class wins. The largest is sought again after each intervention. To
+    keep the class that was largest before would favour it: it was chosen for a high value, which
+    falls back by itself.
+
     Parameters
     ----------
-    logits : ndarray of shape (n, C), float32
-    raised, opposed : ndarray of shape (n,), int64 - the two classes of each row
+    logits : ndarray of shape (n, C)
+    raised : int, or ndarray of shape (n,), int64
+    opposed : int, or ndarray of shape (n,), int64, or None
 
     Returns
     -------
@@ -50,103 +113,192 @@ def class_margin(
     """
     rows = np.arange(len(logits))
     exact = logits.astype(np.float64)
-    margin: NDArray[np.float64] = exact[rows, raised] - exact[rows, opposed]
-    return margin
+    own = exact[rows, raised]
+    if opposed is not None:
+        margin: NDArray[np.float64] = own - exact[rows, opposed]
+        return margin
+    exact[rows, raised] = -np.inf
+    best: NDArray[np.float64] = own - exact.max(axis=1)
+    return best
 
 
-def fill_region(image: Tensor, box: NDArray[np.float32]) -> Tensor:
-    """Fill a box with the median of its surroundings, channel by channel.
-
-    The surroundings are a ring around the box, a quarter of its sides wide, at least 2 pixels.
-
-    Parameters
-    ----------
-    image : Tensor of shape (3, S, S)
-    box : ndarray of shape (4,), float32 - xyxy in input pixels
-
-    Returns
-    -------
-    Tensor of shape (3, S, S) - a copy
-    """
-    size_y, size_x = image.shape[-2:]
-    x0, y0 = (int(np.floor(v + 1e-3)) for v in box[:2])
-    x1, y1 = (int(np.ceil(v - 1e-3)) for v in box[2:])
-    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-    pad_x, pad_y = max(2, (x1 - x0) // 4), max(2, (y1 - y0) // 4)
-    top, bottom = max(y0 - pad_y, 0), min(y1 + pad_y, size_y)
-    left, right = max(x0 - pad_x, 0), min(x1 + pad_x, size_x)
-    ring = torch.ones((bottom - top, right - left), dtype=torch.bool)
-    ring[y0 - top : y1 - top, x0 - left : x1 - left] = False
-    filled = image.clone()
-    if ring.any():
-        value = image[:, top:bottom, left:right][:, ring].median(dim=1).values
-    else:  # the box is the whole image
-        value = image.flatten(1).median(dim=1).values
-    filled[:, y0:y1, x0:x1] = value[:, None, None]
-    return filled
-
-
-def removal_effects(
-    encoder: Encoder,
-    read_pixels: ReadPixels,
-    classes: NDArray[np.float32],
-    temperature: float,
-    region_image: NDArray[np.int64],
-    region_boxes: NDArray[np.float32],
-    raised: NDArray[np.int64],
-    opposed: NDArray[np.int64],
-    *,
-    batch_size: int,
+def measure_counterfactual(
+    probe: Probe,
+    suspect: Suspect,
+    images: AuditedImages,
+    rules: CounterfactualRules,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> NDArray[np.float64]:
-    """Measure the removal effect of regions, each for its own class.
+) -> Counterfactual:
+    """Test whether the model uses the feature of a cluster, and find the regions that carry it.
 
     Parameters
     ----------
-    encoder : Encoder
-    read_pixels : callable - image index to pixels (H, W), float32 of 0 .. 1
-    classes : ndarray of shape (C, D), float32 - class embeddings
-    temperature : float - tau of the logits
-    region_image : ndarray of shape (n,), int64 - image of each region
-    region_boxes : ndarray of shape (n, 4), float32 - xyxy in stored pixels
-    raised : ndarray of shape (n,), int64 - class whose margin is watched
-    opposed : ndarray of shape (n,), int64 - class that it is weighed against
-    batch_size : int - inputs encoded at once
+    probe : Probe
+    suspect : Suspect
+    images : AuditedImages
+    rules : CounterfactualRules
+    progress : callable - called with (steps done, steps in all)
 
     Returns
     -------
-    ndarray of shape (n,), float64 - margin before minus margin after, in logits
+    Counterfactual
     """
-    before = np.full(len(region_image), np.nan)
-    after = np.full(len(region_image), np.nan)
-    queue: list[Tensor] = []
-    slots: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+    steps = _Steps(progress)
+    bench = _set_up(probe, suspect.cluster, images, steps)
+    rng = np.random.default_rng([rules.seed, 0])
+    planned = plan_transplants(bench, suspect.cluster, suspect.discovery, rules, rng)
+    removal, pairs = _measure_removal(bench, suspect, rules, steps, 3 * len(planned))
+    transplant = None
+    if len(planned) >= rules.min_pairs:
+        transplant = compare_transplants(bench, planned, rules)
+    steps.finish()
+    reasons = (
+        *_removal_objections(removal, pairs, rules),
+        *_transplant_objections(transplant, len(planned), rules),
+    )
+    used = (
+        removal.median is not None
+        and removal.median.interval.low > 0
+        and removal.inpainted is not None
+        and removal.inpainted.contrast > 0
+        and (transplant is None or transplant.interval.low > 0)
+    )
+    return Counterfactual(removal, transplant, used, () if used else reasons)
 
-    def flush() -> None:
-        if queue:
-            embedded = encoder.encode_image(torch.stack(queue)).float().cpu().numpy()
-            logits = embedded @ classes.T / np.float32(temperature)
-            for row, (store, regions) in zip(logits, slots, strict=True):
-                rows = np.tile(row, (len(regions), 1))
-                store[regions] = class_margin(rows, raised[regions], opposed[regions])
-            queue.clear()
-            slots.clear()
 
-    done = 0
-    for image in np.unique(region_image):
-        regions = np.flatnonzero(region_image == image)
-        pixels = read_pixels(int(image))
-        boxes = encoder.geometry(*pixels.shape).to_input(region_boxes[regions])
-        original = encoder.preprocess(pixels)
-        queue.append(original)
-        slots.append((before, regions))
-        for region, box in zip(regions, boxes, strict=True):
-            queue.append(fill_region(original, box))
-            slots.append((after, np.array([region])))
-            if len(queue) >= batch_size:
-                flush()
-        done += len(regions)
-        progress(done, len(region_image))
-    flush()
-    effect: NDArray[np.float64] = before - after
-    return effect
+class _Steps:
+    """Steps done, of those that are planned."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+        self.done, self.total = 0, 0
+
+    def tick(self, count: int) -> None:
+        self.done += count
+        self._progress(min(self.done, self.total), self.total)
+
+    def finish(self) -> None:
+        if self.done < self.total:  # some controls could not be found
+            self.tick(self.total - self.done)
+
+
+def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps: _Steps) -> Bench:
+    """Put films and model on the bench; a limited number of inputs is held."""
+    bytes_each = 3 * 4 * probe.encoder.info.image_size**2
+
+    @lru_cache(maxsize=max(1, min(_HELD_FILMS, _HELD_BYTES // bytes_each)))
+    def read(film: int) -> NDArray[np.float32]:
+        picture: NDArray[np.float32] = probe.encoder.preprocess(probe.read_pixels(film)).numpy()
+        picture.flags.writeable = False
+        return picture
+
+    def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
+        margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
+        stream = iter(pictures)
+        while batch := list(islice(stream, probe.batch_size)):
+            embedded = probe.encoder.encode_image(torch.from_numpy(np.stack(batch)))
+            logits = embedded.float().cpu().numpy() @ probe.classes.T / probe.temperature
+            margins.append(class_margin(logits, cluster.raised_class, cluster.lowered_class))
+            decisions.append(logits.argmax(axis=1) == cluster.raised_class)
+            steps.tick(len(batch))
+        return Answers(np.concatenate(margins), np.concatenate(decisions))
+
+    return Bench(images, read, probe.encoder.geometry, ask, steps.tick)
+
+
+def _measure_removal(
+    bench: Bench, suspect: Suspect, rules: CounterfactualRules, steps: _Steps, later: int
+) -> tuple[Removal, int]:
+    """Fill the regions of a sample of films, test the films with a control; and how many had one.
+
+    `later` is the number of steps that follow after removal.
+    """
+    cluster, images = suspect.cluster, bench.images
+    rng = np.random.default_rng([rules.seed, 1])
+    films, testable = sample_films(bench, cluster, suspect.discovery, rules, rng)
+    film_of_region = images.region_image[cluster.regions]
+    rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
+    tested = len(testable) >= rules.min_pairs
+    steps.total = later + sum(1 + len(own) for own in rows.values())
+    if tested:
+        steps.total += sum(CANDIDATES + 3 + len(rows[int(film)]) for film in testable)
+    filled = fill_films(
+        bench, [(f, bench.place(f, bench.shares(cluster.regions[own]))) for f, own in rows.items()]
+    )
+    effect = np.full(len(cluster.regions), np.nan)
+    for film in filled:
+        effect[rows[film.film]] = film.effect
+    threshold = carrying_threshold([f for f in filled if suspect.discovery[f.film]])
+    carries = np.isfinite(effect) & (effect > 0) & (effect >= threshold)
+    pairs: list[FilmPair] = []
+    if tested:
+        pairs = match_controls(bench, cluster, suspect.discovery, testable, rng)
+    median = inpainted = None
+    if tested and len(pairs) >= rules.min_pairs:
+        by_film = {film.film: film for film in filled}
+        mine = [by_film[pair.film] for pair in pairs]
+        median, inpainted = compare_removals(bench, pairs, mine, rules)
+    ratios = [pair.contrast_ratio for pair in pairs]
+    removal = Removal(
+        effect=effect,
+        carries=carries,
+        threshold=threshold,
+        median=median,
+        inpainted=inpainted,
+        contrast_ratio=float(np.median(ratios)) if median is not None else float("nan"),
+        inside_share=_inside_share(suspect, images, effect, carries),
+    )
+    return removal, len(pairs) if tested else len(testable)
+
+
+def _inside_share(
+    suspect: Suspect,
+    images: AuditedImages,
+    effect: NDArray[np.float64],
+    carries: NDArray[np.bool_],
+) -> float:
+    if suspect.relevant is None:
+        return float("nan")
+    regions = suspect.cluster.regions[carries]
+    sizes = images.sizes[images.region_image[regions]]
+    boxes = images.region_boxes[regions]
+    return relevant_share(boxes, sizes, effect[carries], suspect.relevant)
+
+
+def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules) -> Iterator[str]:
+    if removal.median is None or removal.inpainted is None:
+        yield (
+            f"Removal could not be tried: only {pairs} films of the confirmation half could be "
+            f"paired with a film of their class without the feature; {rules.min_pairs} are needed."
+        )
+        return
+    if not removal.median.interval.low > 0:
+        yield (
+            "Filling the regions in does not lower the margin beyond what it does to control films "
+            f"({_told(removal.median)})."
+        )
+    if not removal.inpainted.contrast > 0:
+        yield (
+            "Inpainting the regions does not lower the margin more than in control films "
+            f"({_told(removal.inpainted)})."
+        )
+
+
+def _transplant_objections(
+    transplant: PairedChange | None, pairs: int, rules: CounterfactualRules
+) -> Iterator[str]:
+    if transplant is None:
+        yield (
+            f"Transplant could not be tried: only {pairs} films of other classes could be given "
+            f"the feature and an ordinary region; {rules.min_pairs} are needed."
+        )
+    elif not transplant.interval.low > 0:
+        yield (
+            "Blending the feature into films of other classes does not raise the margin beyond "
+            f"what ordinary regions do ({_told(transplant)})."
+        )
+
+
+def _told(change: PairedChange) -> str:
+    low, high = change.interval.low, change.interval.high
+    return f"contrast {change.contrast:+.2f} logits, interval {low:+.2f} to {high:+.2f}"

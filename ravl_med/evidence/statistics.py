@@ -14,8 +14,8 @@ proportions result from adding two successes and two failures", The American Sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from ravl_med.evidence.audit_result import Interval
 
 __all__ = ["PatientBootstrap", "percentile_interval"]
 
-_CELLS_AT_ONCE = 4_000_000
+_UNITS = 2048  # more patients than these are drawn by groups of patients, put together at random
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,24 +54,18 @@ class PatientBootstrap:
         -------
         ndarray of shape (draws, M), float64
         """
-        totals = self._by_patient(member.astype(np.float64))
-        hits = self._by_patient((member & hit[:, None]).astype(np.float64))
+        arms = member.shape[1]
+        drawn = self.totals(np.hstack([member, member & hit[:, None]]).astype(np.float64))
+        n, x = drawn[:, :arms], drawn[:, arms:]
         rng = np.random.default_rng([self.seed, 1])
-        parts = []
-        for weights in self._weights():
-            n, x = weights @ totals, weights @ hits
-            success = rng.poisson(1.0, n.shape)
-            failure = rng.poisson(1.0, n.shape)
-            size = n + success + failure
-            share = np.divide(x + success, size, out=np.full_like(n, 0.5), where=size > 0)
-            parts.append(share)
-        return np.concatenate(parts)
+        success, failure = rng.poisson(1.0, n.shape), rng.poisson(1.0, n.shape)
+        size = n + success + failure
+        share: NDArray[np.float64] = np.full_like(n, 0.5)
+        np.divide(x + success, size, out=share, where=size > 0)
+        return share
 
     def totals(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Draw the sums over images of M columns; the columns of one call share their draws.
-
-        Patients with equal sums can stand for each other, so that kinds of patients are drawn,
-        which are few however many the patients are.
+        """Draw the sums over images of M columns.
 
         Parameters
         ----------
@@ -81,14 +75,15 @@ class PatientBootstrap:
         -------
         ndarray of shape (draws, M), float64
         """
-        sums = np.ascontiguousarray(self._by_patient(values))
-        rows = sums.view(np.dtype((np.void, sums.itemsize * sums.shape[1])))[:, 0]
-        _, first, count = np.unique(rows, return_index=True, return_counts=True)
-        rng = np.random.default_rng([self.seed, 2])
-        block = max(1, _CELLS_AT_ONCE // len(count))
-        sizes = [min(block, self.draws - start) for start in range(0, self.draws, block)]
-        drawn = (rng.multinomial(len(sums), count / len(sums), size=size) for size in sizes)
-        return np.concatenate([kinds.astype(np.float64) @ sums[first] for kinds in drawn])
+        patients = int(self.patients.max(initial=-1)) + 1
+        units = min(patients, _UNITS)
+        unit = self.patients
+        if units < patients:
+            unit = np.random.default_rng([self.seed, 3]).permutation(patients)[unit] % units
+        sums = np.zeros((units, values.shape[1]))
+        np.add.at(sums, unit, values)
+        drawn: NDArray[np.float64] = _draw_units(units, self.draws, self.seed) @ sums
+        return drawn
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Draw the mean over images of values; NaN values are left out.
@@ -102,30 +97,24 @@ class PatientBootstrap:
         ndarray of shape (draws,), float64 - NaN where a draw holds no value
         """
         known = np.isfinite(values)
-        sums = self._by_patient(np.where(known, values, 0.0)[:, None])
-        counts = self._by_patient(known[:, None].astype(np.float64))
-        parts = []
-        for weights in self._weights():
-            total, n = (weights @ sums)[:, 0], (weights @ counts)[:, 0]
-            parts.append(np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0))
-        return np.concatenate(parts)
+        drawn = self.totals(np.column_stack([np.where(known, values, 0.0), known]))
+        total, n = drawn[:, 0], drawn[:, 1]
+        mean: NDArray[np.float64] = np.full_like(total, np.nan)
+        np.divide(total, n, out=mean, where=n > 0)
+        return mean
 
-    def _by_patient(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum (N, M) over the images of each patient: (P, M)."""
-        count = int(self.patients.max(initial=-1)) + 1
-        sums = np.zeros((count, values.shape[1]))
-        np.add.at(sums, self.patients, values)
-        return sums
 
-    def _weights(self) -> Iterator[NDArray[np.float64]]:
-        """How often each patient was drawn, in blocks of draws: (b, P)."""
-        count = int(self.patients.max(initial=-1)) + 1
-        rng = np.random.default_rng([self.seed, 0])
-        block = max(1, min(self.draws, _CELLS_AT_ONCE // max(count, 1)))
-        share = np.full(count, 1.0 / count)
-        for start in range(0, self.draws, block):
-            size = min(block, self.draws - start)
-            yield rng.multinomial(count, share, size=size).astype(np.float64)
+@lru_cache(maxsize=2)
+def _draw_units(units: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each patient (or group of patients) was drawn: (draws, units), small integers."""
+    rng = np.random.default_rng([seed, 0])
+    drawn = np.empty((draws, units))
+    share = np.full(units, 1.0 / max(units, 1))
+    for start in range(0, draws, 1000):
+        size = min(1000, draws - start)
+        drawn[start : start + size] = rng.multinomial(units, share, size=size)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def percentile_interval(

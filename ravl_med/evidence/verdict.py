@@ -1,14 +1,14 @@
-"""From candidates to claims, from claims to a verdict.
+"""From evidence to claims, from claims to a verdict.
 
-A correlation *counts* when the unweighted gaps of its raised class and of one lowered class are
-both at least ``gate.max_gap``, their bootstrap intervals by patient (Bonferroni over all clusters)
-exclude 0, and so does the interval of its mean removal effect. Only then has it a kind.
+A correlation *counts* when it is confirmed on held-out patients, when the model is shown to use it,
+and when the gaps of both sides on held-out patients are at least ``gate.max_gap``. Only then has it
+a kind, told from where its removal effect lies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,25 @@ from ravl_med.config import EvidenceConfig, GateConfig
 from ravl_med.discovery.ravl import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Accuracy,
+    Confirmation,
+    Counterfactual,
+    Gate,
     Interval,
     Kind,
-    Removal,
+    Sensitivity,
     SpuriousCorrelation,
+    Strata,
     Verdict,
 )
-from ravl_med.evidence.relevance import RelevanceTable, kind_of_share, relevant_share
+from ravl_med.evidence.relevance import kind_of_share
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 
 __all__ = [
-    "AuditedImages",
-    "EvidenceRules",
     "auditability",
     "judge",
     "measure_accuracy",
+    "rank_correlations",
+    "stop_audit",
     "weigh_correlation",
 ]
 
@@ -103,201 +107,252 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
 
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AuditedImages:
-    """The audited images and their regions, as evidence needs them.
-
-    Attributes
-    ----------
-    classes : tuple of str, length C
-    labels : ndarray of shape (N,), int64
-    correct : ndarray of shape (N,), bool - the zero-shot prediction equals the label
-    sizes : ndarray of shape (N, 2), int64 - height and width of each stored film
-    region_image : ndarray of shape (R,), int64
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels
-    """
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    sizes: NDArray[np.int64]
-    region_image: NDArray[np.int64]
-    region_boxes: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EvidenceRules:
-    """Thresholds and tools of evidence, fixed before the run.
-
-    Attributes
-    ----------
-    evidence : EvidenceConfig
-    gate : GateConfig
-    relevance : RelevanceTable
-    bootstrap : PatientBootstrap - over the audited images
-    comparisons : int - clusters that were looked at, for Bonferroni
-    """
-
-    evidence: EvidenceConfig
-    gate: GateConfig
-    relevance: RelevanceTable
-    bootstrap: PatientBootstrap
-    comparisons: int
+_COMMON = 0.20  # prevalence at which a pass asks for power
 
 
 def weigh_correlation(
-    rank: int,
     cluster: FeatureCluster,
-    effect: NDArray[np.float64],
-    images: AuditedImages,
-    rules: EvidenceRules,
+    confirmation: Confirmation,
+    counterfactual: Counterfactual | None,
+    strata: Strata | None,
+    also: tuple[int, ...],
+    evidence: EvidenceConfig,
+    gate: GateConfig,
 ) -> SpuriousCorrelation:
-    """Put intervals, removal effect and kind to a surviving cluster.
+    """Put the evidence on one candidate together; its rank is not set yet.
 
     Parameters
     ----------
-    rank : int - from 1
     cluster : FeatureCluster
-    effect : ndarray of shape (n,), float64 - removal effect of ``cluster.regions``, in logits;
-        NaN where it was not measured
-    images : AuditedImages
-    rules : EvidenceRules
+    confirmation : Confirmation
+    counterfactual : Counterfactual or None
+    strata : Strata or None
+    also : tuple of int - clusters that are shown as this one
+    evidence : EvidenceConfig
+    gate : GateConfig
     """
-    classes = len(images.classes)
-    member = np.eye(classes, dtype=bool)[images.labels]  # (N, C)
-    arms = np.column_stack([member & cluster.present[:, None], member & ~cluster.present[:, None]])
-    draws = rules.bootstrap.proportions(arms, images.correct)
-    present, absent = draws[:, :classes], draws[:, classes:]
-    confidence = rules.evidence.confidence
-    has_present, has_absent = cluster.n_present > 0, cluster.n_absent > 0
-    gaps = _intervals(present - absent, has_present & has_absent, confidence, rules.comparisons)
-    removal = _summarise_removal(cluster, effect, images, rules)
-    reasons = _objections(cluster, gaps, removal, images.classes, rules)
+    reasons = list(confirmation.reasons)
+    if confirmation.status == "confirmed":
+        reasons += _below_gate(cluster, confirmation, gate)
+    if counterfactual is None:
+        if confirmation.status in ("confirmed", "raised_only"):
+            reasons.append(
+                "Not tested by counterfactuals: more correlations than "
+                f"{evidence.max_correlations} (evidence.max_correlations)."
+            )
+    else:
+        reasons += counterfactual.reasons
     kind: Kind = "undecided"
-    if not reasons:
+    if counterfactual is not None and counterfactual.used:
         kind = kind_of_share(
-            removal.inside_share, rules.evidence.sign_share, rules.evidence.shortcut_share
+            counterfactual.removal.inside_share,
+            evidence.sign_share,
+            evidence.shortcut_share,
         )
-    order = np.lexsort((-cluster.similarity, -np.where(np.isfinite(effect), effect, -np.inf)))
     return SpuriousCorrelation(
-        rank=rank,
+        rank=0,
         cluster=cluster,
+        confirmation=confirmation,
+        counterfactual=counterfactual,
+        strata=strata,
         kind=kind,
         counts=not reasons,
-        reasons=reasons,
-        gap_interval=gaps,
-        accuracy_present_interval=_intervals(present, has_present, confidence, 1),
-        accuracy_absent_interval=_intervals(absent, has_absent, confidence, 1),
-        removal=removal,
-        order=order.astype(np.int64),
+        reasons=tuple(reasons),
+        also=also,
+        order=_order_regions(cluster, counterfactual),
     )
 
 
-def _intervals(
-    draws: NDArray[np.float64], known: NDArray[np.bool_], confidence: float, comparisons: int
-) -> tuple[Interval, ...]:
-    """Interval of each column of (B, C) draws; without bounds where nothing is known."""
-    unknown = Interval(float("nan"), float("nan"))
-    return tuple(
-        percentile_interval(draws[:, c], confidence, comparisons) if known[c] else unknown
-        for c in range(draws.shape[1])
-    )
+def _below_gate(cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig) -> list[str]:
+    arms = confirmation.arms
+    sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
+    return [
+        f"The gap of the {side} side on held-out patients is {100 * value:.1f} points, below "
+        f"{100 * gate.max_gap:g} (gate.max_gap)."
+        for side, value in sides
+        if value < gate.max_gap - _ROUNDING
+    ]
 
 
-def _summarise_removal(
-    cluster: FeatureCluster,
-    effect: NDArray[np.float64],
-    images: AuditedImages,
-    rules: EvidenceRules,
-) -> Removal:
-    image = images.region_image[cluster.regions]
-    known = np.isfinite(effect)
-    count = np.bincount(image[known], minlength=len(images.sizes)).astype(np.float64)
-    total = np.bincount(image[known], weights=effect[known], minlength=len(images.sizes))
-    # Without a measured region bincount gives integers, which hold no NaN.
-    by_image = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    relevant = rules.relevance.find(images.classes[cluster.raised_class])
-    share = float("nan")
-    if relevant is not None:
-        boxes = images.region_boxes[cluster.regions]
-        share = relevant_share(boxes, images.sizes[image], effect, relevant)
-    return Removal(
-        effect=effect,
-        mean=float(np.nanmean(by_image)) if count.any() else float("nan"),
-        interval=percentile_interval(
-            rules.bootstrap.mean(by_image), rules.evidence.confidence, rules.comparisons
+def _order_regions(
+    cluster: FeatureCluster, counterfactual: Counterfactual | None
+) -> NDArray[np.int64]:
+    """Positions of the regions by removal effect; unmeasured ones after, by similarity."""
+    if counterfactual is None:
+        return np.arange(len(cluster.regions), dtype=np.int64)
+    effect = counterfactual.removal.effect
+    order = np.lexsort((-cluster.similarity, -np.where(np.isfinite(effect), effect, -np.inf)))
+    return order.astype(np.int64)
+
+
+def rank_correlations(
+    correlations: Sequence[SpuriousCorrelation],
+) -> tuple[SpuriousCorrelation, ...]:
+    """Rank what counts first, shortcuts before the others; then by status and performance gap."""
+    status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
+    kinds = ("shortcut", "undecided", "plausible_sign")
+    ranked = sorted(
+        correlations,
+        key=lambda c: (
+            not c.counts,
+            kinds.index(c.kind) if c.counts else 0,
+            status.index(c.confirmation.status),
+            -c.cluster.performance_gap,
         ),
-        inside_share=share,
     )
-
-
-def _objections(
-    cluster: FeatureCluster,
-    gaps: tuple[Interval, ...],
-    removal: Removal,
-    classes: Sequence[str],
-    rules: EvidenceRules,
-) -> tuple[str, ...]:
-    """List the rules of evidence that a cluster does not pass, in words."""
-    evidence, gate = rules.evidence, rules.gate
-    smaller = np.minimum(cluster.n_present, cluster.n_absent)
-
-    def lacks(c: int) -> str:
-        if smaller[c] < evidence.min_n:
-            return f"only {smaller[c]} films in the smaller arm (evidence.min_n {evidence.min_n})"
-        if abs(cluster.gap[c]) < gate.max_gap - _ROUNDING:
-            return f"a gap below {gate.max_gap:.0%} (gate.max_gap)"
-        return "" if gaps[c].excludes_zero() else "an interval of the gap that holds 0"
-
-    objections = []
-    if why := lacks(cluster.raised_class):
-        objections.append(f"The raised class {classes[cluster.raised_class]} has {why}.")
-    lowered = {c: lacks(c) for c in cluster.lowered_classes}
-    if all(lowered.values()):
-        told = "; ".join(f"{classes[c]}: {why}" for c, why in list(lowered.items())[:3])
-        objections.append(f"No lowered class passes ({told}).")
-    if not removal.interval.low > 0:
-        objections.append("Removing the regions does not lower the raised class beyond chance.")
-    return tuple(objections)
+    return tuple(replace(c, rank=rank) for rank, c in enumerate(ranked, 1))
 
 
 def judge(
-    correlations: Sequence[SpuriousCorrelation], classes: Sequence[str], gate: GateConfig
+    correlations: Sequence[SpuriousCorrelation],
+    classes: Sequence[str],
+    gate: GateConfig,
+    sensitivity: Sensitivity,
 ) -> Verdict:
-    """Turn the list of correlations into a verdict."""
+    """Turn correlations and what could have been seen into a verdict, gate by gate.
+
+    Parameters
+    ----------
+    correlations : sequence of SpuriousCorrelation
+    classes : sequence of str
+    gate : GateConfig
+    sensitivity : Sensitivity
+    """
     counting = [c for c in correlations if c.counts]
     shortcuts = [c for c in counting if c.kind == "shortcut"]
-    if shortcuts:
-        told = _name_classes(shortcuts, classes)
-        return Verdict(
-            "fail",
-            (
-                f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}: the model "
-                f"raises {told} by a feature outside the place where it shows.",
-            ),
-        )
-    if counting:
-        signs = [c for c in counting if c.kind == "plausible_sign"]
-        open_ones = [c for c in counting if c.kind == "undecided"]
-        reasons = []
-        if signs:
-            reasons.append(
-                f"{_count(signs, 'correlation')} above the gate, where the finding itself shows "
-                f"({_name_classes(signs, classes)}): a radiologist decides whether they are the "
-                "disease."
-            )
-        if open_ones:
-            reasons.append(
-                f"{_count(open_ones, 'correlation')} above the gate, not placed as sign or "
-                f"shortcut ({_name_classes(open_ones, classes)}): a radiologist decides."
-            )
-        return Verdict("review", tuple(reasons))
-    return Verdict(
-        "pass",
-        (f"No correlation above the gate of {gate.max_gap:.0%} holds under the evidence rules.",),
+    open_points = _open_points(correlations, classes, gate)
+    power, blind = _power_gates(sensitivity, gate)
+    gates = (
+        Gate(
+            "gate.max_gap",
+            not shortcuts,
+            f"{_count(shortcuts, 'confirmed shortcut')} that the model uses with gaps of "
+            f"{gate.max_gap:.0%} or more",
+        ),
+        *power,
     )
+    if shortcuts:
+        reason = (
+            f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}, confirmed on "
+            f"held-out patients: the model raises {_name_classes(shortcuts, classes)} by a feature "
+            "outside the place where it shows."
+        )
+        return Verdict("fail", (reason, *open_points), gates)
+    if open_points:
+        return Verdict("review", open_points, gates)
+    if blind:
+        return Verdict("not_auditable", blind, gates)
+    reason = (
+        f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out patients."
+    )
+    return Verdict("pass", (reason,), gates)
+
+
+def _open_points(
+    correlations: Sequence[SpuriousCorrelation], classes: Sequence[str], gate: GateConfig
+) -> tuple[str, ...]:
+    """Return what a radiologist has to decide, in sentences."""
+    counting = [c for c in correlations if c.counts]
+    confirmed = [
+        c
+        for c in correlations
+        if c.confirmation.status == "confirmed"
+        and not c.counts
+        and c.companion_of is None
+        and not _below_gate(c.cluster, c.confirmation, gate)
+    ]
+    alone = [
+        c
+        for c in correlations
+        if c.confirmation.status == "raised_only"
+        and c.counterfactual is not None
+        and c.counterfactual.used
+        and c.kind != "plausible_sign"
+        and c.confirmation.arms.gap[c.cluster.raised_class] >= gate.max_gap - _ROUNDING
+    ]
+    told = (
+        (
+            [c for c in counting if c.kind == "plausible_sign"],
+            "correlation",
+            "above the gate, where the finding itself shows ({}): a radiologist decides whether "
+            "it is the disease.",
+        ),
+        (
+            [c for c in counting if c.kind == "undecided"],
+            "correlation",
+            "above the gate, not placed as sign or shortcut ({}): a radiologist decides.",
+        ),
+        (
+            confirmed,
+            "confirmed association",
+            "above the gate that the model was not shown to use ({}): accuracy differs with the "
+            "feature, and the cause may be something that travels along.",
+        ),
+        (
+            alone,
+            "feature",
+            "that the model uses and that raises a class ({}), without a lowered class that could "
+            "be confirmed.",
+        ),
+    )
+    return tuple(
+        f"{_count(group, word)} {text.format(_name_classes(group, classes))}"
+        for group, word, text in told
+        if group
+    )
+
+
+def _power_gates(
+    sensitivity: Sensitivity, gate: GateConfig
+) -> tuple[tuple[Gate, ...], tuple[str, ...]]:
+    """Gates on what could have been seen, and the reasons of those that do not hold."""
+    common = min(sensitivity.detectable, key=lambda d: abs(d.prevalence - _COMMON))
+    seen = common.gap <= gate.max_detectable_gap + _ROUNDING  # NaN does not hold
+    share = sensitivity.tested / max(sensitivity.clusters, 1)
+    tested = sensitivity.clusters > 0 and share >= gate.min_tested - _ROUNDING
+    told = (
+        f"{100 * common.gap:.0f} points"
+        if np.isfinite(common.gap)
+        else "not even a gap of 100 points"
+    )
+    gates = (
+        Gate(
+            "gate.max_detectable_gap",
+            bool(seen),
+            f"gap found with {sensitivity.power:.0%} power, feature in {common.prevalence:.0%} of "
+            f"the films: {told}; asked: at most {100 * gate.max_detectable_gap:.0f} points",
+        ),
+        Gate(
+            "gate.min_tested",
+            bool(tested),
+            f"{sensitivity.tested} of {sensitivity.clusters} clusters could be tested; asked: at "
+            f"least {gate.min_tested:.0%}",
+        ),
+    )
+    reasons = []
+    if not seen:
+        reasons.append(
+            f"Underpowered: a feature in {common.prevalence:.0%} of the films is found with "
+            f"{sensitivity.power:.0%} power only from {told} on; a pass needs "
+            f"{100 * gate.max_detectable_gap:.0f} points (gate.max_detectable_gap). Audit more "
+            "films."
+            if np.isfinite(common.gap)
+            else f"Underpowered: a feature in {common.prevalence:.0%} of the films would not be "
+            f"found with {sensitivity.power:.0%} power, however large its gap "
+            "(gate.max_detectable_gap). Audit more films."
+        )
+    if not tested:
+        reasons.append(
+            f"Underpowered: {sensitivity.tested} of {sensitivity.clusters} clusters have enough "
+            f"films to be tested; a pass needs {gate.min_tested:.0%} (gate.min_tested). Audit more "
+            "films."
+        )
+    return gates, tuple(reasons)
+
+
+def stop_audit(reasons: Sequence[str]) -> Verdict:
+    """Return the verdict of an audit that cannot go on."""
+    return Verdict("not_auditable", tuple(reasons))
 
 
 def _count(correlations: Sequence[SpuriousCorrelation], word: str) -> str:

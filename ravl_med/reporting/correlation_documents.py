@@ -190,6 +190,10 @@ class CorrelationDocument(Part):
     task: str = Field(description="name of the task")
     cluster: int = Field(description="number of the cluster of regions")
     also: list[int] = Field(description="clusters that share its regions and are shown as this one")
+    companion_of: int | None = Field(
+        description="rank of the counting correlation that it travels with: with that feature held "
+        "fixed its own gap goes away"
+    )
     rare: bool = Field(
         description="a candidate for its unweighted gaps alone, which RaVL's filters drop"
     )

@@ -238,7 +238,7 @@ def _listed(
             )
         )
     if len(entries) > shown:
-        rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
+        rows.append(("…", f"and {len(entries) - shown} more", "", "", "", "", "", "", "", ""))
     fixed = [24, 28, 28, 66, 42, 52, 76, 28]
     names = (WIDTH - sum(fixed)) / 2
     widths = [fixed[0], names, names, *fixed[1:]]

@@ -51,6 +51,8 @@ __all__ = ["SCHEMA_VERSION", "ResultDocument", "document_of", "result_schema"]
 
 SCHEMA_VERSION = "2.0"
 
+_LISTED_OF_CANDIDATE = 10
+
 
 class ResultDocument(Part):
     """An audit."""
@@ -172,6 +174,9 @@ def _correlation(
     cluster, names = correlation.cluster, result.task.classes
     test, counterfactual = correlation.confirmation, correlation.counterfactual
     lowered = cluster.lowered_class
+    listed = regions_listed
+    if correlation.counterfactual is None:  # a candidate that nobody has to look into
+        listed = min(regions_listed, _LISTED_OF_CANDIDATE)
     return CorrelationDocument(
         rank=correlation.rank,
         kind=correlation.kind,
@@ -180,6 +185,7 @@ def _correlation(
         task=result.task.name,
         cluster=cluster.cluster,
         also=list(correlation.also),
+        companion_of=correlation.companion_of,
         rare=cluster.rare,
         raised_class=names[cluster.raised_class],
         lowered_class=None if lowered is None else names[lowered],
@@ -202,7 +208,7 @@ def _correlation(
         strata=_strata(correlation.strata),
         films_with_feature=int(cluster.present.sum()),
         regions_total=len(cluster.regions),
-        regions=[_region(correlation, int(i), result) for i in correlation.order[:regions_listed]],
+        regions=[_region(correlation, int(i), result) for i in correlation.order[:listed]],
     )
 
 

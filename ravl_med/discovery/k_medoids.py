@@ -1,0 +1,319 @@
+"""K-medoids on a matrix of distances, and its silhouette.
+
+A swap exchanges one medoid for one candidate. FasterPAM prices the swaps of a candidate with all
+medoids at once; here the price list of a pool of candidates is kept, and after a swap only the
+points whose nearest or second nearest medoid changed are priced anew. No product of matrices is
+used: with the points sorted by cluster, sums over segments cost the same for every K, and several
+fits run in threads without a quarrel over the cores of the BLAS.
+
+References
+----------
+Schubert, Rousseeuw, "Fast and eager k-medoids clustering", Information Systems 101 (2021): the
+change of the loss for a swap, with the change that all medoids share split off.
+Arthur, Vassilvitskii, "k-means++", SODA 2007: the start, here the best of several draws a step.
+Rolland, Schilling, Current, "An efficient tabu search procedure for the p-median problem",
+European Journal of Operational Research 96 (1997): the way out of a poor local optimum.
+Kaufman, Rousseeuw, "Finding Groups in Data" (1990): PAM, the silhouette.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.errors import DataError
+
+__all__ = ["KMedoids", "fit_k_medoids", "silhouette"]
+
+_BLOCK = 256  # candidates priced at once in a pass over all: the block stays in the cache
+_TRIALS = 8  # draws for each medoid of the start
+_FIRST_POOL = 300  # random candidates that the start is refined with, before the first whole pass
+_POOL = 400  # most promising candidates of a pass, or this many for each medoid:
+_POOL_PER_MEDOID = 10
+_PATIENCE = 40  # swaps, better or worse, without a better set of medoids than the best met
+_TENURE = 5  # swaps during which an exchanged medoid stays as it is
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KMedoids:
+    """Medoids of a distance matrix.
+
+    Attributes
+    ----------
+    medoids : ndarray of shape (K,), int64 - indices of points
+    assignment : ndarray of shape (n,), int64 - nearest medoid of each point, 0 .. K - 1
+    loss : float - sum of the distances to the nearest medoid
+    """
+
+    medoids: NDArray[np.int64]
+    assignment: NDArray[np.int64]
+    loss: float
+
+
+def fit_k_medoids(
+    distances: NDArray[np.float32], clusters: int, seed: int, starts: int = 1
+) -> KMedoids:
+    """Fit k-medoids: no single swap lowers the loss of what is returned.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
+    clusters : int - K, in the range [1, n]
+    seed : int - of the starts
+    starts : int - independent starts; the one with the lowest loss is kept, the first of equals
+
+    Raises
+    ------
+    DataError
+        K is larger than the number of points.
+    """
+    points = len(distances)
+    if not 1 <= clusters <= points:
+        raise DataError(
+            f"clustering: K must be in the range [1, {points}], the number of regions. Got "
+            f"{clusters}. Lower discovery.clusters or audit more films."
+        )
+    fits = (
+        _improve(distances, clusters, np.random.default_rng([seed, start]))
+        for start in range(starts)
+    )
+    best = min(fits, key=lambda search: search.loss)
+    return KMedoids(best.medoids, best.nearest, best.loss)
+
+
+class _Search:
+    """Medoids on the move: how near each point is to two of them, and what a swap would change.
+
+    medoids (K,); to_medoids (n, K); nearest and runner_up (n,) are slots of medoids, first and
+    second (n,) their distances. Of the m candidates of the pool: columns (n, m) distances, own
+    (K, m) the change in the cluster of the medoid that leaves, shared (m,) the change elsewhere,
+    barred (m,) infinite for what is a medoid already.
+    """
+
+    def __init__(self, distances: NDArray[np.float32], medoids: NDArray[np.int64]) -> None:
+        self.distances = distances
+        self.medoids = medoids.copy()
+        self.to_medoids = np.ascontiguousarray(distances[medoids].T)
+        self.nearest, self.first, self.runner_up, self.second = _two_nearest(self.to_medoids)
+        self.tolerance = 1e-6 * max(self.loss, 1e-12)
+
+    @property
+    def loss(self) -> float:
+        """Sum of the distances of all points to their nearest medoid."""
+        return float(self.first.sum(dtype=np.float64))
+
+    def price_all(self) -> NDArray[np.float32]:
+        """Change of the loss by the best swap of every point, shape (n,); infinite for medoids."""
+        points = len(self.distances)
+        order, starts = _by_slot(self.nearest)
+        total = np.float32(self.loss)
+        best = np.empty(points, dtype=np.float32)
+        room = np.empty((3, min(_BLOCK, points), points), dtype=np.float32)
+        for start in range(0, points, _BLOCK):
+            rows = self.distances[start : start + _BLOCK]
+            kept, left, sorted_left = room[:, : len(rows)]
+            np.minimum(rows, self.first, out=kept)
+            np.minimum(rows, self.second, out=left)
+            left -= kept
+            np.take(left, order, axis=1, out=sorted_left, mode="clip")
+            own = np.add.reduceat(sorted_left, starts, axis=1)
+            leaving = own.min(axis=1) if len(starts) == len(self.medoids) else 0.0
+            best[start : start + _BLOCK] = leaving + (kept.sum(axis=1) - total)
+        best[self.medoids] = np.inf
+        return best
+
+    def consider(self, pool: NDArray[np.int64]) -> None:
+        """Price every swap of a medoid for a candidate of the pool."""
+        self.pool = pool
+        self.columns = np.take(self.distances, pool, axis=1)
+        self.own = np.zeros((len(self.medoids), len(pool)), dtype=np.float32)
+        self.shared = np.zeros(len(pool), dtype=np.float32)
+        self._price(np.arange(len(self.distances)), 1)
+        self.place = np.full(len(self.distances), -1, dtype=np.int64)
+        self.place[pool] = np.arange(len(pool))
+        self.barred = np.zeros(len(pool), dtype=np.float32)
+        inside = self.place[self.medoids]
+        self.barred[inside[inside >= 0]] = np.inf
+
+    def swap(self, slot: int, candidate: int) -> None:
+        """Exchange the medoid of a slot for a candidate; price anew only where it matters."""
+        point, old = int(self.pool[candidate]), self.place[self.medoids[slot]]
+        if old >= 0:
+            self.barred[old] = 0.0
+        self.barred[candidate] = np.inf
+        self.medoids[slot] = point
+        self.to_medoids[:, slot] = self.columns[:, candidate]
+        distance = self.columns[:, candidate]
+        moved = (self.nearest == slot) | (distance < self.first)
+        rest = ~moved & ((self.runner_up == slot) | (distance < self.second))
+        parts = np.flatnonzero(moved), np.flatnonzero(rest)
+        self._price(parts[0], -1)
+        farther = self.second[parts[1]]
+        for points in parts:
+            nearest, first, runner_up, second = _two_nearest(self.to_medoids[points])
+            self.nearest[points], self.first[points] = nearest, first
+            self.runner_up[points], self.second[points] = runner_up, second
+        self._price(parts[0], 1)
+        self._price_second(parts[1], farther)
+
+    def _price(self, points: NDArray[np.int64], sign: int) -> None:
+        """Add to the prices, or take from them, what some points contribute."""
+        order, starts = _by_slot(self.nearest[points])
+        points = points[order]
+        columns, first = self.columns[points], self.first[points]
+        kept = np.minimum(columns, first[:, None])
+        self.shared += sign * (kept.sum(axis=0) - first.sum())
+        left = np.minimum(columns, self.second[points, None], out=columns)
+        left -= kept
+        self.own[self.nearest[points[starts]]] += sign * np.add.reduceat(left, starts, axis=0)
+
+    def _price_second(self, points: NDArray[np.int64], before: NDArray[np.float32]) -> None:
+        """Price anew the points of which only the second nearest medoid changed."""
+        order, starts = _by_slot(self.nearest[points])
+        points = points[order]
+        columns = self.columns[points]
+        change = np.minimum(columns, self.second[points, None])
+        change -= np.minimum(columns, before[order, None], out=columns)
+        self.own[self.nearest[points[starts]]] += np.add.reduceat(change, starts, axis=0)
+
+    def best_swap(self, fixed: NDArray[np.bool_] | None = None) -> tuple[float, int, int]:
+        """Return the change of the loss by the best swap of the pool, its slot and candidate."""
+        change = self.own + (self.shared + self.barred)
+        if fixed is not None:
+            change[fixed] = np.inf
+        slot, candidate = divmod(int(change.argmin()), len(self.pool))
+        return float(change[slot, candidate]), slot, candidate
+
+    def descend(self) -> None:
+        """Take the best swap of the pool until none lowers the loss."""
+        before = np.inf
+        while self.loss < before:  # rounding must not keep it going round
+            change, slot, candidate = self.best_swap()
+            if not change < -self.tolerance:
+                return
+            before = self.loss
+            self.swap(slot, candidate)
+
+    def explore(self, patience: int) -> NDArray[np.int64]:
+        """Keep taking the best swap, also where it is worse, and return the best medoids met.
+
+        What was just exchanged stays exchanged for a while; else the first swap would be undone.
+        """
+        best, lowest = self.medoids.copy(), self.loss
+        tenure = min(_TENURE, len(self.medoids) - 1)
+        fixed_until = np.zeros(len(self.medoids), dtype=np.int64)
+        waiting: list[tuple[int, int]] = []  # step, candidate that may come back then
+        step = last = 0
+        while step - last < patience:
+            step += 1
+            while waiting and waiting[0][0] <= step:
+                self.barred[waiting.pop(0)[1]] = 0.0
+            change, slot, candidate = self.best_swap(fixed_until >= step)
+            if not np.isfinite(change):
+                break
+            leaving = self.place[self.medoids[slot]]
+            self.swap(slot, candidate)
+            fixed_until[slot] = step + tenure
+            if leaving >= 0:
+                self.barred[leaving] = np.inf
+                waiting.append((step + tenure + 1, int(leaving)))
+            if self.loss < lowest - self.tolerance:
+                best, lowest, last = self.medoids.copy(), self.loss, step
+        return best
+
+
+def _improve(distances: NDArray[np.float32], clusters: int, rng: np.random.Generator) -> _Search:
+    """Start, refine with a few candidates, explore, and end where no swap of any point helps."""
+    points = len(distances)
+    search = _Search(distances, _spread_start(distances, clusters, rng))
+    if points > _FIRST_POOL:
+        search.consider(np.sort(rng.choice(points, _FIRST_POOL, replace=False)))
+        search.descend()
+    search.consider(_promising(search))
+    search.descend()
+    search = _Search(distances, search.explore(_PATIENCE))
+    before = np.inf
+    while search.loss < before:
+        before = search.loss
+        search.consider(_promising(search))
+        search.descend()
+    return search
+
+
+def _promising(search: _Search) -> NDArray[np.int64]:
+    """Return the medoids and the points with the best swaps, ascending."""
+    price = search.price_all()
+    price[search.medoids] = -np.inf
+    size = min(len(price), max(_POOL, _POOL_PER_MEDOID * len(search.medoids)))
+    pool: NDArray[np.int64] = np.argpartition(price, size - 1)[:size]
+    return np.sort(pool)
+
+
+def _spread_start(
+    distances: NDArray[np.float32], clusters: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw each medoid in proportion to the distance so far; of a few draws take the best."""
+    points = len(distances)
+    chosen = [int(rng.integers(points))]
+    nearest = distances[chosen[0]].astype(np.float64)
+    for _ in range(1, clusters):
+        nearest[chosen] = 0.0
+        total = nearest.sum()
+        if total > 0:
+            draws = rng.choice(points, size=_TRIALS, p=nearest / total)
+            losses = np.minimum(distances[draws], nearest).sum(axis=1)
+            pick = int(draws[losses.argmin()])
+        else:
+            pick = int(np.setdiff1d(np.arange(points), chosen)[0])
+        chosen.append(pick)
+        np.minimum(nearest, distances[pick], out=nearest)
+    return np.array(chosen, dtype=np.int64)
+
+
+def _by_slot(slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return an order that brings equal slots together, and where each begins in it."""
+    order = np.argsort(slots, kind="stable")
+    ranked = slots[order]
+    new = np.ones(len(slots), dtype=np.bool_)
+    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
+    return order, np.flatnonzero(new)
+
+
+def _two_nearest(
+    to_medoids: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Return slot of and distance to the nearest and the second nearest medoid of each row."""
+    rows, rest = np.arange(len(to_medoids)), to_medoids.copy()
+    nearest = rest.argmin(axis=1)
+    first = rest[rows, nearest]
+    rest[rows, nearest] = np.inf
+    runner_up = rest.argmin(axis=1)
+    return nearest, first, runner_up, rest[rows, runner_up]
+
+
+def silhouette(distances: NDArray[np.float32], assignment: NDArray[np.int64]) -> float:
+    """Return the mean silhouette of a clustering; 0 where it is not defined.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
+    assignment : ndarray of shape (n,), int64
+
+    Notes
+    -----
+    It is not defined for a single cluster, nor where every point is a cluster of its own.
+    """
+    labels, cluster, sizes = np.unique(assignment, return_inverse=True, return_counts=True)
+    points = np.arange(len(cluster))
+    if not 2 <= len(labels) < len(points):
+        return 0.0
+    sums = (distances @ np.eye(len(labels), dtype=np.float32)[cluster]).astype(np.float64)
+    inside = sums[points, cluster] / np.maximum(sizes[cluster] - 1, 1)
+    means = sums / sizes
+    means[points, cluster] = np.inf
+    outside = means.min(axis=1)
+    width, scale = outside - inside, np.maximum(inside, outside)
+    width = np.divide(width, scale, out=np.zeros_like(width), where=scale > 0)
+    return float(np.where(sizes[cluster] > 1, width, 0.0).mean())

@@ -1,0 +1,266 @@
+"""From proposed clusters to weighed correlations: every test, in order.
+
+Candidates are chosen on the discovery half of the patients and confirmed on the other; what is
+confirmed is tested by counterfactuals and crossed with the attributes of the films; and what the
+films could have shown is measured by simulation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.config import Config
+from ravl_med.discovery.clustering import FeatureClusters
+from ravl_med.discovery.ravl import (
+    AuditedTask,
+    Discovery,
+    DiscoveryRules,
+    discover_correlations,
+)
+from ravl_med.evidence.audit_result import (
+    Confirmation,
+    Counterfactual,
+    Sensitivity,
+    SpuriousCorrelation,
+    Strata,
+)
+from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.companions import name_companions
+from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
+from ravl_med.evidence.counterfactual import (
+    CounterfactualRules,
+    Probe,
+    Suspect,
+    measure_counterfactual,
+)
+from ravl_med.evidence.duplicates import fold_duplicates
+from ravl_med.evidence.halves import count_untested, split_patients
+from ravl_med.evidence.power import design_of, measure_sensitivity
+from ravl_med.evidence.relevance import RelevanceTable
+from ravl_med.evidence.statistics import PatientBootstrap
+from ravl_med.evidence.subgroups import cross_with_attributes
+from ravl_med.evidence.verdict import rank_correlations, weigh_correlation
+
+__all__ = [
+    "Examination",
+    "Subject",
+    "confirm_correlations",
+    "confirmation_rules",
+    "measure_detectable_gap",
+    "weigh_correlations",
+]
+
+Progress = Callable[[str, int, int], None]
+Tested = tuple[Candidate, Confirmation, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is examined.
+
+    Attributes
+    ----------
+    task : AuditedTask
+    images : AuditedImages - the same films
+    clusters : FeatureClusters - proposals over all regions
+    present : ndarray of shape (N, K), bool - image holds a region of the cluster
+    axes : mapping of attribute to ndarray of shape (N,), str
+    """
+
+    task: AuditedTask
+    images: AuditedImages
+    clusters: FeatureClusters
+    present: NDArray[np.bool_]
+    axes: Mapping[str, NDArray[np.str_]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examination:
+    """Candidates and what became of them on patients that did not choose them.
+
+    Attributes
+    ----------
+    half : ndarray of shape (N,), bool - the discovery half
+    discovery : Discovery - on the discovery half
+    candidates : int - carried into confirmation, of both directions with cross-fitting; what lies
+        within noise where it was chosen is listed and not carried
+    tested : tuple of (Candidate, Confirmation, clusters shown as this one)
+    """
+
+    half: NDArray[np.bool_]
+    discovery: Discovery
+    candidates: int
+    tested: tuple[Tested, ...]
+
+
+def confirmation_rules(config: Config) -> ConfirmationRules:
+    """Return the rules of confirmation that a config asks for."""
+    evidence = config.evidence
+    paper = config.discovery.protocol == "paper"
+    return ConfirmationRules(
+        min_strength=-math.inf if paper else config.discovery.min_strength,
+        fdr=evidence.fdr,
+        side_level=evidence.side_level,
+        min_gap=evidence.min_gap,
+        min_films=math.ceil(evidence.min_n / 2),
+        permutations=evidence.permutations,
+        confidence=evidence.confidence,
+        draws=evidence.draws,
+        seed=evidence.seed,
+        cross_fit=evidence.cross_fit,
+    )
+
+
+def confirm_correlations(subject: Subject, config: Config, progress: Progress) -> Examination:
+    """Choose candidates on one half of the patients and test them on the other.
+
+    Parameters
+    ----------
+    subject : Subject
+    config : Config
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    DataError
+        When no film has two regions.
+    """
+    task, images, evidence = subject.task, subject.images, config.evidence
+    rules = confirmation_rules(config)
+    half = split_patients(images.patients, task.labels, evidence.discovery_share, evidence.seed)
+    paper = config.discovery.protocol == "paper"
+    chosen = DiscoveryRules(
+        min_influence=config.discovery.min_influence,
+        min_films=rules.min_films,
+        large_gap=config.gate.max_gap,
+        choice="gap" if paper else "evidence",
+        top=1 if paper else None,
+    )
+
+    def found_on(films: NDArray[np.bool_]) -> Discovery:
+        return discover_correlations(
+            subject.clusters, subject.present, images.region_image, task, films, chosen
+        )
+
+    discovery = found_on(half)
+    candidates = [Candidate(0, cluster, ~half) for cluster in discovery.candidates]
+    if evidence.cross_fit:
+        candidates += [Candidate(0, c, half, swapped=True) for c in found_on(~half).candidates]
+    confirmed = confirm_candidates(
+        [task],
+        candidates,
+        images.patients,
+        rules,
+        lambda done, total: progress("confirm on held-out patients", done, total),
+    )
+    carried = sum(c.cluster.strength >= rules.min_strength for c in candidates)
+    return Examination(half, discovery, carried, tuple(fold_duplicates(confirmed)))
+
+
+def weigh_correlations(
+    subject: Subject,
+    examination: Examination,
+    probe: Probe,
+    relevance: RelevanceTable,
+    config: Config,
+    progress: Progress,
+) -> tuple[SpuriousCorrelation, ...]:
+    """Test what was confirmed by counterfactuals, cross it with attributes, and rank everything.
+
+    Parameters
+    ----------
+    subject : Subject
+    examination : Examination
+    probe : Probe - the model
+    relevance : RelevanceTable
+    config : Config
+    progress : callable - called with (stage, done, total)
+    """
+    evidence = config.evidence
+    standing = [
+        entry for entry in examination.tested if entry[1].status in ("confirmed", "raised_only")
+    ][: evidence.max_correlations]
+    bootstrap = PatientBootstrap(subject.images.patients, evidence.draws, evidence.seed)
+    rules = CounterfactualRules(
+        max_removals=evidence.max_removals,
+        max_pairs=evidence.max_pairs,
+        min_pairs=evidence.min_pairs,
+        confidence=evidence.confidence,
+        comparisons=max(len(standing), 1),
+        draws=evidence.draws,
+        seed=evidence.seed,
+    )
+    weighed = []
+    for candidate, confirmation, also in examination.tested:
+        counterfactual: Counterfactual | None = None
+        strata: Strata | None = None
+        number = next((n for n, e in enumerate(standing, 1) if e[0] is candidate), None)
+        if number is not None:
+            stage = f"remove and transplant, correlation {number} of {len(standing)}"
+            counterfactual = measure_counterfactual(
+                probe,
+                Suspect(
+                    candidate.cluster,
+                    ~candidate.films,
+                    relevance.find(subject.task.classes[candidate.cluster.raised_class]),
+                ),
+                subject.images,
+                rules,
+                _staged(progress, stage),
+            )
+            strata = cross_with_attributes(
+                candidate.cluster.present,
+                subject.axes,
+                subject.task.labels,
+                subject.task.correct,
+                candidate.cluster.raised_class,
+                candidate.cluster.lowered_class,
+                bootstrap=bootstrap,
+                confidence=evidence.confidence,
+            )
+        weighed.append(
+            weigh_correlation(
+                candidate.cluster,
+                confirmation,
+                counterfactual,
+                strata,
+                also,
+                evidence,
+                config.gate,
+            )
+        )
+    return name_companions(rank_correlations(weighed), subject.task, config.gate.max_gap)
+
+
+def _staged(progress: Progress, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(stage, done, total)
+
+
+def measure_detectable_gap(
+    subject: Subject, examination: Examination, config: Config, progress: Progress
+) -> Sensitivity:
+    """Measure what these films could have shown, through the same procedure.
+
+    Parameters
+    ----------
+    subject : Subject
+    examination : Examination
+    config : Config
+    progress : callable - called with (stage, done, total)
+    """
+    rules, evidence = confirmation_rules(config), config.evidence
+    return measure_sensitivity(
+        design_of(subject.task, subject.images.patients, examination.half),
+        rules,
+        candidates=examination.candidates,
+        power=evidence.power,
+        simulations=evidence.simulations,
+        clusters=len(subject.clusters),
+        untested=count_untested(subject.present, subject.task, examination.half, rules.min_films),
+        progress=_staged(progress, "simulate what could be seen"),
+    )
