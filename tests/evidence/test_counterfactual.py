@@ -1,160 +1,332 @@
-"""Removal: what is filled in, and what the margin does."""
+"""Counterfactuals: a feature that the model uses, one that it does not, and pure noise."""
+
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.counterfactual import (
+    CounterfactualRules,
+    Probe,
+    Suspect,
     class_margin,
-    fill_region,
-    opposed_class,
-    removal_effects,
+    measure_counterfactual,
 )
+from ravl_med.evidence.fills import fill_median
 from ravl_med.regions.geometry import InputGeometry
 
-
-def box(*values: float) -> np.ndarray:
-    return np.array(values, dtype=np.float32)
-
-
-def test_a_region_takes_the_median_of_its_ring_channel_by_channel():
-    image = torch.stack([torch.full((20, 20), float(v)) for v in (1, 2, 3)])
-    image[:, 8:12, 8:12] = 9.0
-    image[0, 6:14, 6] = 5.0  # the ring, 2 pixels wide, has 48 pixels; 8 of them stand out
-
-    filled = fill_region(image, box(8, 8, 12, 12))
-
-    expected = image.clone()
-    expected[:, 8:12, 8:12] = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-    assert torch.equal(filled, expected)
-    assert image[0, 9, 9] == 9  # the original is left alone
+SIZE = 24
+ROWS = 4
+DEVICE, BYSTANDER = 5, 10  # tiles of a 4 x 4 grid
+RULES = CounterfactualRules(
+    max_removals=200, max_pairs=40, min_pairs=10, confidence=0.95, comparisons=1, draws=1000, seed=0
+)
 
 
-def test_the_ring_is_a_quarter_of_the_box_wide():
-    image = torch.zeros(1, 64, 64)
-    image[:, 24:40, 20:44] = 1.0  # 4 rows and 6 columns... around a box of 16 x 8
-    image[:, 28:36, 24:40] = 9.0
+class TestMargin:
+    LOGITS = np.array([[3, 1, 2], [3, 1, 2], [0, 5, 4]], dtype=np.float32)
 
-    near = fill_region(image, box(24, 28, 40, 36))
+    def test_against_a_class_for_each_row(self):
+        margin = class_margin(self.LOGITS, np.array([0, 0, 2]), np.array([2, 1, 0]))
 
-    # Ring: columns 20 to 44 (16 // 4 = 4), rows 26 to 38 (8 // 4 = 2): all ones.
-    assert (near[0, 28:36, 24:40] == 1).all()
+        assert margin.tolist() == [1, 2, 4]
 
+    def test_against_one_class(self):
+        assert class_margin(self.LOGITS, 0, 1).tolist() == [2, 2, -5]
 
-def test_a_box_in_the_corner_uses_the_ring_that_is_there():
-    image = torch.zeros(3, 16, 16)
-    image[:, :4, :4] = 9.0
-    image[:, 4:6, :6] = 2.0
-    image[:, :6, 4:6] = 2.0
-
-    filled = fill_region(image, box(0, 0, 4, 4))
-
-    assert (filled[:, :4, :4] == 2).all()
-    assert torch.equal(filled[:, 6:], image[:, 6:])
+    def test_of_the_decision(self):
+        assert class_margin(self.LOGITS, 1, None).tolist() == [-2, -2, 1]
+        assert class_margin(self.LOGITS, np.array([0, 1, 2]), None).tolist() == [1, -2, -1]
+        assert self.LOGITS[0].tolist() == [3, 1, 2]
 
 
-def test_the_whole_image_takes_its_own_median():
-    image = torch.arange(16.0).reshape(1, 4, 4)
+class Encoder:
+    """Sees three things: how bright the device's tile is, the upper left tile, and nothing."""
 
-    assert (fill_region(image, box(0, 0, 4, 4)) == 7).all()  # torch takes the lower middle
+    device = torch.device("cpu")
+    info = SimpleNamespace(image_size=SIZE)
 
-
-def test_a_box_between_pixels_covers_each_pixel_that_it_touches():
-    image = torch.zeros(1, 12, 12)
-    image[:, 5, 5] = 9.0
-
-    assert (fill_region(image, box(5.2, 5.2, 5.6, 5.6)) == 0).all()
-    edges = fill_region(image + 0, box(5.0005, 5.0005, 5.9995, 5.9995))
-    assert (edges == 0).all()
-
-
-def test_margins_by_hand():
-    logits = np.array([[3, 1, 2], [3, 1, 2], [0, 5, 4]], dtype=np.float32)
-    opposed = np.array([2, 1, 0])
-
-    margin = class_margin(logits, np.array([0, 0, 2]), opposed)
-
-    assert margin.tolist() == [1, 2, 4]
-
-
-class TestOpposedClass:
-    """Gaps: class 0 raised by 1, class 1 lowered by 1, class 2 by 1/2, class 3 by 0."""
-
-    LABELS = np.repeat(np.arange(4), 4)
-    PRESENT = np.tile([1, 1, 0, 0], 4)
-    CORRECT = np.array([1, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1])
-
-    @pytest.mark.parametrize(
-        ("present", "min_n", "expected"),
-        [
-            (PRESENT, 2, 1),
-            (PRESENT, 3, 1),  # none has enough films: the most lowered one
-            ([1, 1, 0, 0, 1, 1, 1, 0, *PRESENT[8:]], 2, 2),  # class 1 has one film without it
-        ],
-    )
-    def test_by_hand(self, cluster_of, present, min_n, expected):
-        cluster = cluster_of(np.array(present), self.LABELS, self.CORRECT, classes=4)
-
-        assert opposed_class(cluster, min_n) == expected
-
-
-class CornerEncoder:
-    """Embeds an input as the means of its four quadrants, unit norm."""
-
-    size = 16
+    def __init__(self):
+        self.encoded = 0
+        self.largest = 0
 
     def geometry(self, height, width):
-        return InputGeometry.of(height, width, self.size, "squash")
+        return InputGeometry.of(height, width, SIZE, "squash")
 
     def preprocess(self, pixels):
-        image = torch.from_numpy(pixels)[None, None]
-        small = torch.nn.functional.interpolate(image, (16, 16), mode="area")[0]
-        return small.repeat(3, 1, 1)
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
+        small = torch.nn.functional.interpolate(image, (SIZE, SIZE), mode="area")[0]
+        return (small.repeat(3, 1, 1) - 0.5) / 0.25
 
     def encode_image(self, images):
-        assert images.dim() == 4
-        means = torch.nn.functional.adaptive_avg_pool2d(images[:, :1], 2).flatten(1)
-        return torch.nn.functional.normalize(means, dim=-1)
+        self.encoded += len(images)
+        self.largest = max(self.largest, len(images))
+        side = SIZE // ROWS
+        y, x = side * (DEVICE // ROWS), side * (DEVICE % ROWS)
+        there = images[:, 0, y : y + side, x : x + side].mean(dim=(1, 2))
+        corner = images[:, 0, :side, :side].mean(dim=(1, 2))
+        return torch.stack([there, corner, torch.zeros_like(there)], dim=1)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_effects_equal_a_naive_loop(batch_size):
-    rng = np.random.default_rng(0)
-    encoder = CornerEncoder()
-    films = [rng.random((32, 48)).astype(np.float32) for _ in range(4)]
-    classes = rng.normal(size=(3, 4)).astype(np.float32)
-    region_image = np.array([2, 0, 3, 2, 0, 2])  # not sorted, image 1 not at all
-    corners = rng.uniform(0, 20, size=(6, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(4, 12, size=(6, 2))], axis=1)
-    boxes = boxes.astype(np.float32)
-    raised = np.array([0, 1, 2, 1, 0, 0])
-    opposed = np.array([1, 0, 1, 2, 1, 2])
-    told = []
+class NoisyEncoder(Encoder):
+    """Says of each picture something that depends on every pixel and means nothing."""
 
-    effects = removal_effects(
-        encoder, lambda i: films[i], classes, 0.5, region_image, boxes, raised, opposed,
-        batch_size=batch_size, progress=lambda *done: told.append(done),
+    def encode_image(self, images):
+        seeds = [zlib.crc32(image.tobytes()) for image in images.numpy()]
+        return torch.tensor(np.stack([np.random.default_rng(s).normal(size=3) for s in seeds]))
+
+
+class Cohort:
+    """Films of three classes; a device in half of them, a bystander in another half."""
+
+    def __init__(self, n=240, seed=0, ragged=False):
+        rng = np.random.default_rng(seed)
+        self.device, self.bystander = rng.random(n) < 0.5, rng.random(n) < 0.5
+        self.discovery = rng.random(n // 2).repeat(2) < 0.5  # two films a patient
+        sides = rng.integers(20, 60, size=(n, 2)) if ragged else np.full((n, 2), SIZE)
+        self.films = []
+        region_boxes = []
+        for i, (height, width) in enumerate(sides):
+            film = rng.normal(0.4, 0.05, size=(height, width)).astype(np.float32)
+            boxes = tile_boxes(height, width)
+            for tile, shown in ((DEVICE, self.device), (BYSTANDER, self.bystander)):
+                if shown[i]:
+                    x0, y0, x1, y1 = np.rint(boxes[tile] + [1, 1, -1, -1]).astype(int)
+                    film[y0:y1, x0:x1] += 0.4
+            self.films.append(film)
+            region_boxes.append(boxes)
+        self.reads = []
+        labels = rng.integers(0, 3, size=n)
+        self.images = AuditedImages(
+            classes=("heart", "fluid", "clear"),
+            labels=labels,
+            predictions=labels,
+            patients=np.arange(n) // 2,
+            sizes=sides,
+            region_image=np.repeat(np.arange(n), ROWS * ROWS),
+            region_boxes=np.concatenate(region_boxes),
+        )
+
+    def read(self, film):
+        self.reads.append(film)
+        return self.films[film]
+
+    def cluster(self, cluster_of, tiles, present, **changes):
+        images = self.images
+        number = np.arange(len(images.region_image)) % (ROWS * ROWS)
+        regions = np.flatnonzero(present[images.region_image] & np.isin(number, tiles))
+        settings = {"raised_class": 0, "lowered_classes": (2,)} | changes
+        labels = np.maximum(images.labels, 0)
+        return cluster_of(present, labels, images.correct, 3, regions, **settings)
+
+    def measure(self, cluster, encoder=None, batch_size=16, relevant=None, **changes):
+        probe = Probe(encoder or Encoder(), self.read, np.eye(3, dtype=np.float32), 0.5, batch_size)
+        values = {name: getattr(RULES, name) for name in CounterfactualRules.__slots__}
+        rules = CounterfactualRules(**{**values, **changes})
+        told = []
+        found = measure_counterfactual(
+            probe, Suspect(cluster, self.discovery, relevant), self.images, rules,
+            lambda *step: told.append(step),
+        )  # fmt: skip
+        totals = {total for _, total in told}
+        assert len(totals) == 1
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1] == (*totals, *totals)
+        return found
+
+
+def tile_boxes(height, width):
+    edges = np.arange(ROWS + 1) / ROWS
+    boxes = [
+        [edges[c] * width, edges[r] * height, edges[c + 1] * width, edges[r + 1] * height]
+        for r in range(ROWS)
+        for c in range(ROWS)
+    ]
+    return np.array(boxes, dtype=np.float32)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("lowered", [(2,), ()])
+def test_a_feature_that_the_model_reads_is_used(cluster_of, ragged, lowered):
+    cohort = Cohort(ragged=ragged)
+    cluster = cohort.cluster(
+        cluster_of, [DEVICE, DEVICE + 1, 15], cohort.device, lowered_classes=lowered
+    )
+
+    found = cohort.measure(cluster, relevant=((0.25, 0.25, 0.5, 0.5),))
+
+    removal = found.removal
+    assert found.used
+    assert found.reasons == ()
+    assert removal.median.interval.low > 0.5
+    assert removal.inpainted.interval.low > 0.5
+    assert found.transplant.interval.low > 0.5
+    assert removal.median.decisions > 0.2
+    assert found.transplant.decisions > 0.2
+    assert removal.median.pairs == found.transplant.pairs == 40
+    assert removal.contrast_ratio > 1.2  # the device stands out, its control does not
+    tile = cluster.regions % (ROWS * ROWS)
+    measured = np.isfinite(removal.effect)
+    assert 180 < measured.sum() <= 200
+    assert not removal.carries[tile != DEVICE].any()
+    assert removal.carries[measured & (tile == DEVICE)].mean() > 0.95  # small films blur it
+    assert removal.inside_share == pytest.approx(1, abs=0.02)
+
+
+def test_a_bystander_is_not_used(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [BYSTANDER, 11], cohort.bystander)
+
+    found = cohort.measure(cluster)
+
+    assert not found.used
+    assert found.removal.median.contrast == pytest.approx(0, abs=1e-6)
+    assert found.transplant.contrast == pytest.approx(0, abs=1e-6)
+    assert not found.removal.carries.any()
+    assert np.isnan(found.removal.inside_share)
+    assert [reason.split(" ")[0] for reason in found.reasons] == [
+        "Filling", "Inpainting", "Blending",
+    ]  # fmt: skip
+    assert "contrast +0.00 logits, interval +0.00 to +0.00" in found.reasons[0]
+
+
+def test_effects_equal_a_naive_loop(cluster_of):
+    cohort = Cohort(n=60, ragged=True)
+    cluster = cohort.cluster(cluster_of, [DEVICE, 9], cohort.device)
+    encoder = Encoder()
+
+    effect = cohort.measure(cluster, min_pairs=40).removal.effect
+
+    assert np.isfinite(effect).all()
+    for row in range(0, len(effect), 7):
+        region = cluster.regions[row]
+        film = cohort.films[cohort.images.region_image[region]]
+        picture = encoder.preprocess(film).numpy()
+        place = encoder.geometry(*film.shape).to_input(cohort.images.region_boxes[[region]])[0]
+        seen = encoder.encode_image(
+            torch.from_numpy(np.stack([picture, fill_median(picture, place)]))
+        )
+        before, after = (seen.numpy() / 0.5) @ [1, 0, -1]
+        assert effect[row] == pytest.approx(before - after, abs=1e-5)
+
+
+def test_the_best_of_k_of_pure_noise_is_nothing(cluster_of):
+    contrasts, covered, used = [], [], 0
+    for seed in range(30):
+        cohort = Cohort(n=120, seed=seed)
+        cluster = cohort.cluster(cluster_of, [1, 5, 7, 11, 14], cohort.device)
+
+        found = cohort.measure(
+            cluster, NoisyEncoder(), max_removals=150, max_pairs=20, draws=400, seed=seed
+        )
+
+        used += found.used
+        tests = (found.removal.median, found.removal.inpainted, found.transplant)
+        contrasts.append([test.contrast for test in tests])
+        covered.append([test.interval.low <= 0 <= test.interval.high for test in tests])
+        assert found.removal.median.change > 1  # the best of five by itself is no evidence
+    spread = np.std(contrasts, axis=0) / np.sqrt(len(contrasts))
+    assert (np.abs(np.mean(contrasts, axis=0)) < 3 * spread).all()
+    assert (np.mean(covered, axis=0) >= 0.87).all()
+    assert used == 0
+
+
+def test_too_few_films_are_no_test(cluster_of):
+    cohort = Cohort(n=80)
+    few = cohort.device & (np.cumsum(cohort.device & ~cohort.discovery) <= 6)
+    cluster = cohort.cluster(cluster_of, [DEVICE], few)
+
+    found = cohort.measure(cluster)
+
+    assert found.removal.median is None
+    assert found.removal.inpainted is None
+    assert np.isnan(found.removal.contrast_ratio)
+    assert found.removal.carries.any()
+    assert not found.used
+    assert "only 6 films of the confirmation half could be paired" in found.reasons[0]
+    assert "10 are needed" in found.reasons[0]
+
+
+def test_without_targets_the_removal_decides(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+    cohort.images.labels[(cohort.images.labels != 0) & ~cohort.device] = -1
+
+    found = cohort.measure(cluster)
+
+    assert found.transplant is None
+    assert found.used
+    assert found.reasons == ()
+
+
+def test_without_donors_and_without_effect_both_are_told(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [BYSTANDER], cohort.bystander)
+    cohort.discovery[:] = False
+
+    found = cohort.measure(cluster)
+
+    assert found.transplant is None
+    assert found.removal.threshold == 0
+    assert "only 0 films of other classes" in found.reasons[-1]
+
+
+def test_films_that_take_no_part_are_not_read(cluster_of):
+    cohort = Cohort()
+    cohort.images.labels[::3] = -1
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+
+    found = cohort.measure(cluster)
+
+    assert found.used
+    assert not any(film % 3 == 0 for film in cohort.reads)
+    assert np.isnan(
+        found.removal.effect[cohort.images.region_image[cluster.regions] % 3 == 0]
+    ).all()
+
+
+def told(change):
+    return (
+        change.pairs, change.patients, change.change, change.control, change.contrast,
+        change.interval, change.decisions, change.decisions_interval,
     )  # fmt: skip
 
-    def margin(inputs, r):
-        logits = encoder.encode_image(inputs[None])[0].numpy() @ classes.T / 0.5
-        return logits[raised[r]] - logits[opposed[r]]
 
-    for r in range(6):
-        original = encoder.preprocess(films[region_image[r]])
-        inside = encoder.geometry(32, 48).to_input(boxes[r : r + 1])[0]
-        expected = margin(original, r) - margin(fill_region(original, inside), r)
-        assert effects[r] == pytest.approx(expected, abs=1e-5)
-    assert np.abs(effects).min() > 0
-    assert told == [(2, 6), (5, 6), (6, 6)]
+def test_the_same_seed_gives_the_same_result_whatever_the_batch(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [DEVICE, 9], cohort.device)
+    encoder = Encoder()
+
+    first = cohort.measure(cluster, encoder, batch_size=1, max_pairs=20)
+    again = cohort.measure(cluster, batch_size=7, max_pairs=20)
+    other = cohort.measure(cluster, batch_size=7, max_pairs=20, seed=1)
+
+    assert encoder.largest == 1
+    np.testing.assert_allclose(first.removal.effect, again.removal.effect, atol=1e-6)
+    for a, b, c in (
+        (first.removal.median, again.removal.median, other.removal.median),
+        (first.removal.inpainted, again.removal.inpainted, other.removal.inpainted),
+        (first.transplant, again.transplant, other.transplant),
+    ):
+        assert a.contrast == pytest.approx(b.contrast, abs=1e-6)
+        assert a.interval.low == pytest.approx(b.interval.low, abs=1e-6)
+        assert a.contrast != c.contrast
+    repeated = cohort.measure(cluster, batch_size=7, max_pairs=20)
+    assert told(repeated.removal.median) == told(again.removal.median)
+    assert told(repeated.transplant) == told(again.transplant)
 
 
-def test_no_region_has_no_effect():
-    none = np.empty(0, np.int64)
+def test_a_film_that_is_held_is_read_once(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+    encoder = Encoder()
 
-    effects = removal_effects(
-        CornerEncoder(), lambda i: pytest.fail("read"), np.eye(2, 4, dtype="f4"), 1.0, none,
-        np.empty((0, 4), "f4"), none, np.empty((0, 2), bool), batch_size=4,
-    )  # fmt: skip
+    found = cohort.measure(cluster, encoder)
 
-    assert effects.shape == (0,)
+    assert len(cohort.reads) == len(set(cohort.reads))
+    measured = np.isfinite(found.removal.effect).sum()
+    # Films and regions; controls with a region each; both inpainted; three for each transplant.
+    assert encoder.encoded == 2 * measured + 2 * 40 + 2 * 40 + 3 * 40
