@@ -1,11 +1,35 @@
-"""A surviving cluster, made by hand."""
+"""Clusters, tasks and proposals, made by hand."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ravl_med.discovery.ravl import FeatureCluster, performance_gaps
+from ravl_med.discovery.clustering import FeatureClusters, Partition
+from ravl_med.discovery.ravl import (
+    AuditedTask,
+    FeatureCluster,
+    choose_classes,
+    joined_strength,
+    opposed_gap,
+    performance_gaps,
+)
+
+
+@pytest.fixture(scope="session")
+def films_of() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def make(*groups: tuple[int, bool, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Presence, labels, hits; from groups of (class, feature, films, hits), in their order."""
+        labels, present, films, hits = (np.array(column) for column in zip(*groups, strict=True))
+        return (
+            np.repeat(present.astype(bool), films),
+            np.repeat(labels, films),
+            np.concatenate([np.arange(n) < x for n, x in zip(films, hits, strict=True)]),
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -16,14 +40,16 @@ def cluster_of() -> Callable[..., FeatureCluster]:
         correct: Sequence[bool],
         classes: int = 2,
         regions: Sequence[int] | None = None,
+        films: Sequence[bool] | None = None,
+        **changes: Any,
     ) -> FeatureCluster:
-        """Region i lies in image i unless `regions` says otherwise."""
-        here, truth = np.asarray(present, bool), np.asarray(labels)
-        table = performance_gaps(here[:, None], truth, np.asarray(correct, bool), classes)
-        gap = table.gap[0]
+        """Region i lies in image i unless `regions` says otherwise; measured on `films` or all."""
+        here, truth, right = np.asarray(present, bool), np.asarray(labels), np.asarray(correct)
+        rows = np.ones(len(here), bool) if films is None else np.asarray(films)
+        table = performance_gaps(here[rows, None], truth[rows], right[rows], classes)
+        raised, lowered, opposed = choose_classes(np.nan_to_num(table.gap[0]))
         members = np.flatnonzero(here) if regions is None else np.asarray(regions)
-        order = np.argsort(np.nan_to_num(gap, nan=np.inf))
-        return FeatureCluster(
+        cluster = FeatureCluster(
             cluster=0,
             regions=members,
             similarity=np.linspace(1, 0.5, len(members)),
@@ -35,8 +61,59 @@ def cluster_of() -> Callable[..., FeatureCluster]:
             weighted_gap=table.weighted_gap[0],
             performance_gap=float(table.performance_gap[0]),
             influence=1.0,
-            raised_class=int(np.nanargmax(gap)),
-            lowered_classes=tuple(int(c) for c in order if gap[c] < 0),
+            raised_class=raised,
+            lowered_classes=lowered,
+            opposed_classes=opposed,
+            opposed_gap=opposed_gap(table, 0, opposed),
+            rare=False,
+            strength=joined_strength(table.standardised_gap[0], raised, opposed),
+        )
+        return replace(cluster, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def task_of() -> Callable[..., AuditedTask]:
+    def make(
+        labels: Sequence[int],
+        correct: Sequence[bool],
+        classes: Sequence[str] = ("clear", "heart"),
+        image_scores: np.ndarray | None = None,
+        region_scores: np.ndarray | None = None,
+    ) -> AuditedTask:
+        """A wrong prediction is the class after the right one."""
+        truth = np.asarray(labels, np.int64)
+        wrong = (np.maximum(truth, 0) + 1) % len(classes)
+        flat = np.full((len(truth), len(classes)), 1 / len(classes))
+        return AuditedTask(
+            name="finding",
+            classes=tuple(classes),
+            labels=truth,
+            predictions=np.where(np.asarray(correct, bool), np.maximum(truth, 0), wrong),
+            image_scores=flat if image_scores is None else image_scores,
+            region_scores=flat if region_scores is None else region_scores,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clusters_of() -> Callable[..., FeatureClusters]:
+    def make(*assignments: np.ndarray, counts: Sequence[int] | None = None) -> FeatureClusters:
+        """One partition for each assignment of the regions; nothing is folded."""
+        sizes = [int(a.max(initial=-1)) + 1 for a in assignments] if counts is None else counts
+        similarity = np.ones(len(assignments[0]), np.float32)
+        return FeatureClusters(
+            partitions=tuple(
+                Partition(np.zeros(k, np.int64), a.astype(np.int32), similarity, draw, 0.0, 0.0)
+                for draw, (a, k) in enumerate(zip(assignments, sizes, strict=True))
+            ),
+            origin=np.repeat(np.arange(len(sizes)), sizes),
+            label=np.concatenate([np.arange(k) for k in sizes]),
+            folded=((),) * sum(sizes),
+            left_out={},
+            silhouettes={},
         )
 
     return make

@@ -1,5 +1,6 @@
-"""Claims and verdicts: what counts, what it is called, how often a null cohort is accused."""
+"""Claims and verdicts: what counts, what it is called, and what it makes of the audit."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,249 +8,446 @@ import numpy as np
 import pytest
 
 from ravl_med.config import EvidenceConfig, GateConfig
-from ravl_med.discovery.clustering import Clustering
-from ravl_med.discovery.ravl import discover_correlations
-from ravl_med.evidence.relevance import RelevanceTable
+from ravl_med.evidence.audit_result import (
+    Accuracy,
+    Arms,
+    Confirmation,
+    Counterfactual,
+    DetectableGap,
+    Gate,
+    Interval,
+    Removal,
+    ScoreShift,
+    Sensitivity,
+    SpuriousCorrelation,
+    Strata,
+    Verdict,
+)
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.verdict import (
-    AuditedImages,
-    EvidenceRules,
     auditability,
     judge,
     measure_accuracy,
+    rank_correlations,
+    stop_audit,
     weigh_correlation,
 )
 
 CLASSES = ("no finding", "cardiomegaly")
-HEART = RelevanceTable({"cardiomegaly": ((0.2, 0.4, 0.8, 0.9),)})
-IN_THE_HEART = (40, 50, 60, 70)  # films are 100 x 100
-IN_A_CORNER = (0, 0, 20, 20)
-ACROSS_ITS_EDGE = (10, 50, 30, 70)  # half of it in x
+NOTHING = Interval(math.nan, math.nan)
+EVIDENCE = EvidenceConfig(relevance=Path("unused.yaml"), sign_share=0.5, shortcut_share=0.2)
+GATE = GateConfig(max_gap=0.10, max_detectable_gap=0.30, min_tested=0.5)
+SEEN = Sensitivity(
+    power=0.8,
+    simulations=200,
+    candidates=10,
+    detectable=(
+        DetectableGap(0.05, math.nan, 0.3),
+        DetectableGap(0.10, 0.44, 0.95),
+        DetectableGap(0.20, 0.30, 1.0),
+        DetectableGap(0.50, 0.20, 1.0),
+    ),
+    clusters=40,
+    tested=36,
+    untested={"in no film": 4},
+)
 
 
-def rules_of(patients, *, comparisons=10, draws=2_000, relevance=HEART, gate=None, **evidence):
-    return EvidenceRules(
-        EvidenceConfig(relevance=Path("unused.yaml"), draws=draws, **evidence),
-        gate or GateConfig(),
-        relevance,
-        PatientBootstrap(np.asarray(patients), draws, seed=0),
-        comparisons,
+def confirmation_of(status="confirmed", raised=0.4, opposed=-0.4, reasons=()) -> Confirmation:
+    """On held-out patients the feature raises cardiomegaly and lowers no finding by so much."""
+    arms = Arms(
+        n_present=np.array([50, 50]),
+        n_absent=np.array([50, 50]),
+        accuracy_present=np.array([0.5 + opposed, 0.5 + raised]),
+        accuracy_absent=np.array([0.5, 0.5]),
+        present_interval=(NOTHING,) * 2,
+        absent_interval=(NOTHING,) * 2,
+        gap_interval=(NOTHING,) * 2,
+        opposed_gap=opposed,
+        opposed_interval=NOTHING,
     )
+    shift = ScoreShift(1.0, NOTHING, 1.0, NOTHING)
+    if status != "confirmed" and not reasons:
+        reasons = (f"Why it is {status}.",)
+    return Confirmation(status, reasons, 200, 200, 0.01, 0.01, 0.01, 0.02, True, arms, shift)
 
 
-def planted(cluster_of, box, *, films=50, effect=2.0):
-    """Four groups of films: the feature makes 9 in 10 cardiomegaly, right or wrong."""
-    labels = np.repeat([1, 1, 0, 0], films)
-    present = np.repeat([True, False, True, False], films)
-    called_heart = np.tile(np.arange(films) % 10, 4) < np.repeat([9, 4, 9, 1], films)
-    correct = called_heart == (labels == 1)
-    cluster = cluster_of(present, labels, correct)
-    images = AuditedImages(
-        classes=CLASSES,
-        labels=labels,
-        correct=correct,
-        sizes=np.full((len(labels), 2), 100),
-        region_image=np.arange(len(labels)),
-        region_boxes=np.tile(np.array(box, np.float32), (len(labels), 1)),
-    )
-    effects = effect + 0.5 * np.random.default_rng(0).normal(size=len(cluster.regions))
-    return cluster, effects, images
+def counterfactual_of(share=0.0, used=True, effect=()) -> Counterfactual:
+    measured = np.array(effect, float)
+    removal = Removal(measured, measured > 0, 0.1, None, None, 1.0, share)
+    return Counterfactual(removal, None, used, () if used else ("Not used.",))
+
+
+@pytest.fixture
+def weigh(films_of, cluster_of):
+    """Class 1 is raised; the cluster has five regions."""
+    films = films_of((0, True, 5, 1), (0, False, 5, 4), (1, True, 5, 4), (1, False, 5, 1))
+
+    def one(
+        confirmation=None, counterfactual="used", strata=None, also=(), gate=GATE, **changes
+    ) -> SpuriousCorrelation:
+        cluster = cluster_of(*films, regions=range(5), **changes)
+        assert cluster.raised_class == 1
+        return weigh_correlation(
+            cluster,
+            confirmation_of() if confirmation is None else confirmation,
+            counterfactual_of(effect=[1.0] * 5) if counterfactual == "used" else counterfactual,
+            strata,
+            also,
+            EVIDENCE,
+            gate,
+        )
+
+    return one
+
+
+def used(share: float) -> Counterfactual:
+    return counterfactual_of(share, effect=[1.0] * 5)
+
+
+UNUSED = counterfactual_of(0.0, used=False, effect=[0.0] * 5)
 
 
 @pytest.mark.parametrize(
-    ("box", "kind", "share"),
-    [(IN_A_CORNER, "shortcut", 0), (IN_THE_HEART, "plausible_sign", 1),
-     (ACROSS_ITS_EDGE, "undecided", 0.5)],
+    ("share", "kind"),
+    [(0.0, "shortcut"), (0.2, "shortcut"), (0.21, "undecided"), (0.49, "undecided"),
+     (0.5, "plausible_sign"), (1.0, "plausible_sign"), (math.nan, "undecided")],
 )  # fmt: skip
-def test_a_planted_correlation_counts_and_its_place_names_it(cluster_of, box, kind, share):
-    cluster, effect, images = planted(cluster_of, box)
-    rules = rules_of(np.arange(200), sign_share=0.6)
+def test_what_is_confirmed_and_used_counts_and_its_place_names_it(weigh, share, kind):
+    strata = Strata(0.1, ())
 
-    found = weigh_correlation(3, cluster, effect, images, rules)
+    found = weigh(counterfactual=used(share), strata=strata, also=(4, 9))
 
-    assert found.counts
-    assert found.reasons == ()
-    assert found.kind == kind
-    assert found.rank == 3
-    assert found.removal.inside_share == pytest.approx(share, abs=0.01)
-    assert (cluster.raised_class, cluster.lowered_classes) == (1, (0,))
-    np.testing.assert_allclose(cluster.gap, [0.1 - 0.9, 0.9 - 0.4])
-    assert found.gap_interval[1].low > 0 > found.gap_interval[0].high
-    for c in range(2):
-        assert found.gap_interval[c].low < cluster.gap[c] < found.gap_interval[c].high
-        within = found.accuracy_present_interval[c]
-        assert within.low < cluster.accuracy_present[c] < within.high
-    assert found.removal.mean == pytest.approx(effect.mean())
-    assert found.removal.interval.low < effect.mean() < found.removal.interval.high
+    assert (found.counts, found.reasons, found.kind) == (True, (), kind)
+    assert found.strata is strata
+    assert (found.also, found.rank) == ((4, 9), 0)
 
 
-def test_a_class_without_a_place_stays_undecided(cluster_of):
-    cluster, effect, images = planted(cluster_of, IN_A_CORNER)
+def test_what_the_model_does_not_use_has_no_kind_and_does_not_count(weigh):
+    found = weigh(counterfactual=UNUSED)
 
-    found = weigh_correlation(
-        1, cluster, effect, images, rules_of(np.arange(200), relevance=RelevanceTable({}))
+    assert (found.counts, found.kind, found.reasons) == (False, "undecided", ("Not used.",))
+
+
+@pytest.mark.parametrize("status", ["confirmed", "raised_only", "not_confirmed", "not_tested"])
+def test_what_was_not_tried_on_the_model_does_not_count(weigh, status):
+    found = weigh(confirmation_of(status), None)
+
+    told = (
+        "Not tested by counterfactuals: more correlations than 20 (evidence.max_correlations).",
     )
-
-    assert found.counts
-    assert found.kind == "undecided"
-    assert np.isnan(found.removal.inside_share)
-
-
-@pytest.mark.parametrize("effect", [0.0, -2.0, float("nan")])
-def test_without_a_removal_effect_nothing_counts(cluster_of, effect):
-    cluster, effects, images = planted(cluster_of, IN_A_CORNER, effect=effect)
-
-    found = weigh_correlation(1, cluster, effects, images, rules_of(np.arange(200)))
-
+    why = () if status == "confirmed" else (f"Why it is {status}.",)
+    assert found.reasons == why + (told if status in ("confirmed", "raised_only") else ())
     assert not found.counts
     assert found.kind == "undecided"
-    assert np.isnan(found.removal.interval.low) == np.isnan(effect)
-    assert found.reasons == ("Removing the regions does not lower the raised class beyond chance.",)
+    assert found.counterfactual is None
 
 
-def test_too_few_films_do_not_count(cluster_of):
-    cluster, effect, images = planted(cluster_of, IN_A_CORNER)
-
-    found = weigh_correlation(1, cluster, effect, images, rules_of(np.arange(200), min_n=51))
-
-    assert found.reasons == (
-        "The raised class cardiomegaly has only 50 films in the smaller arm (evidence.min_n 51).",
-        "No lowered class passes (no finding: only 50 films in the smaller arm "
-        "(evidence.min_n 51)).",
-    )
-
-
-def test_a_gap_below_the_gate_does_not_count(cluster_of):
-    cluster, effect, images = planted(cluster_of, IN_A_CORNER)
-    rules = rules_of(np.arange(200), gate=GateConfig(max_gap=0.6))
-
-    found = weigh_correlation(1, cluster, effect, images, rules)
-
-    assert found.reasons == ("The raised class cardiomegaly has a gap below 60% (gate.max_gap).",)
-
-
-def test_many_films_of_few_patients_do_not_count(cluster_of):
-    cluster, effect, images = planted(cluster_of, IN_A_CORNER)
-    films = np.arange(200)
-
-    found = weigh_correlation(1, cluster, effect, images, rules_of(films % 10 // 5 + films // 100))
+def test_the_raised_side_alone_does_not_count_but_has_a_kind(weigh):
+    found = weigh(confirmation_of("raised_only"))
 
     assert not found.counts
-    assert "an interval of the gap that holds 0" in found.reasons[0]
+    assert found.kind == "shortcut"
+    assert found.reasons == ("Why it is raised_only.",)
 
 
-def test_regions_stand_by_effect_and_unmeasured_ones_last_by_similarity(cluster_of):
-    cluster, _, images = planted(cluster_of, IN_A_CORNER, films=10)
-    cluster = replace(cluster, regions=cluster.regions[:5], similarity=np.array([5, 1, 2, 3, 4.0]))
-    effect = np.array([np.nan, 1.0, 3.0, np.nan, 1.0])
+@pytest.mark.parametrize(
+    ("raised", "opposed", "sides"),
+    [(0.1, -0.1, []), (0.099, -0.4, ["raised"]), (0.4, -0.099, ["lowered"]),
+     (0.05, -0.05, ["raised", "lowered"])],
+)  # fmt: skip
+def test_gaps_below_the_gate_do_not_count(weigh, raised, opposed, sides):
+    found = weigh(confirmation_of(raised=raised, opposed=opposed))
 
-    found = weigh_correlation(1, cluster, effect, images, rules_of(np.arange(40)))
+    gaps = {"raised": raised, "lowered": -opposed}
+    assert found.reasons == tuple(
+        f"The gap of the {side} side on held-out patients is {100 * gaps[side]:.1f} points, below "
+        "10 (gate.max_gap)."
+        for side in sides
+    )
+    assert found.counts is (not sides)
+
+
+def test_a_gap_at_the_gate_counts_whatever_its_last_bit(weigh):
+    arms = replace(confirmation_of().arms, accuracy_present=np.array([0.8, 0.9]))
+    arms = replace(arms, accuracy_absent=np.array([0.9, 0.8]), opposed_gap=-(0.9 - 0.8))
+    assert arms.gap[1] < 0.1
+
+    assert weigh(replace(confirmation_of(), arms=arms)).counts
+    strict = weigh(replace(confirmation_of(), arms=arms), gate=GateConfig(max_gap=0.11))
+    assert len(strict.reasons) == 2
+
+
+def test_the_gate_is_held_against_held_out_patients_alone(weigh):
+    """Where it was found the gaps are 60 points."""
+    found = weigh(confirmation_of(raised=0.05))
+
+    np.testing.assert_allclose(found.cluster.gap, [-0.6, 0.6])
+    assert not found.counts
+
+
+def test_regions_stand_by_effect_and_unmeasured_ones_last_by_similarity(weigh):
+    effect = [math.nan, 1.0, 3.0, math.nan, 1.0]
+    similarity = np.array([5, 1, 2, 3, 4.0])
+
+    found = weigh(counterfactual=counterfactual_of(effect=effect), similarity=similarity)
 
     assert found.order.tolist() == [2, 4, 1, 0, 3]
+    assert weigh(counterfactual=None, similarity=similarity).order.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_each_image_counts_once_in_the_mean_effect(cluster_of):
-    cluster, _, images = planted(cluster_of, IN_A_CORNER, films=10)
-    cluster = replace(cluster, regions=np.array([0, 1, 2, 3]), similarity=np.ones(4))
-    images = replace(images, region_image=np.array([0, 0, 0, 5] + [1] * 36))
+def test_what_counts_comes_first_then_kind_status_and_gap(weigh):
+    alone, untested = confirmation_of("raised_only"), confirmation_of("not_tested")
+    made = {
+        "shortcut, large": weigh(performance_gap=0.9),
+        "shortcut": weigh(performance_gap=0.2),
+        "undecided": weigh(counterfactual=used(0.3), performance_gap=1.0),
+        "sign": weigh(counterfactual=used(0.9), performance_gap=1.5),
+        "confirmed, unused, large": weigh(counterfactual=UNUSED, performance_gap=0.8),
+        "confirmed, unused": weigh(counterfactual=UNUSED, performance_gap=0.7),
+        "alone, sign": weigh(alone, used(0.9), performance_gap=0.5),
+        "alone, shortcut": weigh(alone, used(0.0), performance_gap=0.4),
+        "not confirmed": weigh(confirmation_of("not_confirmed"), None, performance_gap=1.9),
+        "not tested": weigh(untested, None, performance_gap=2.0),
+    }
+    names = {id(found.cluster): name for name, found in made.items()}
+    shuffled = [list(made.values())[i] for i in np.random.default_rng(0).permutation(len(made))]
 
-    found = weigh_correlation(
-        1, cluster, np.array([1.0, 2.0, 3.0, 8.0]), images, rules_of(np.arange(40))
-    )
+    ranked = rank_correlations(shuffled)
 
-    assert found.removal.mean == 5  # (2 + 8) / 2
-
-
-@pytest.mark.parametrize("films_per_patient", [1, 3])
-def test_null_cohorts_are_seldom_accused(films_per_patient):
-    """Clusters that have nothing to do with the predictions, and removal always "works".
-
-    So the intervals of the gaps alone stand between a null cohort and an accusation, with no
-    least gap; the rate is over cohorts, each with five clusters.
-    """
-    rng = np.random.default_rng(films_per_patient)
-    clusters, patients, regions = 5, 80, 4
-    films = patients * films_per_patient
-    patient = np.repeat(np.arange(patients), films_per_patient)
-    accused = off_zero = looked_at = 0
-    for _ in range(200):
-        labels = rng.integers(2, size=patients)[patient]
-        steady = rng.random(patients)[patient] < 0.5  # some patients are right or wrong throughout
-        lucky = rng.random(patients)[patient] < 0.75
-        right = np.where(steady, lucky, rng.random(films) < 0.75)
-        predictions = np.where(right, labels, 1 - labels)
-        own = rng.integers(clusters, size=patients)[patient]  # a region that the patient keeps
-        assignment = rng.integers(clusters, size=(films, regions))
-        assignment[:, 0] = own
-        assignment[:, 1:] = np.where(
-            rng.random((films, regions - 1)) < 0.7, own[:, None], assignment[:, 1:]
-        )
-        found = discover_correlations(
-            Clustering(
-                np.zeros(clusters, np.int64), assignment.ravel(),
-                np.ones(films * regions, np.float32), {},
-            ),
-            np.repeat(np.arange(films), regions),
-            rng.random((films * regions, 2)), labels, predictions, 0.0,
-        )  # fmt: skip
-        images = AuditedImages(
-            CLASSES, labels, right, np.full((films, 2), 100),
-            np.repeat(np.arange(films), regions),
-            np.tile(np.array(IN_A_CORNER, np.float32), (films * regions, 1)),
-        )  # fmt: skip
-        rules = rules_of(patient, comparisons=clusters, draws=800, gate=GateConfig(max_gap=0.0))
-        weighed = [
-            weigh_correlation(1, cluster, np.ones(len(cluster.regions)), images, rules)
-            for cluster in found.clusters
-        ]
-        looked_at += len(weighed)
-        gaps = [gap for correlation in weighed for gap in correlation.gap_interval]
-        off_zero += any(gap.excludes_zero() for gap in gaps)
-        accused += any(correlation.counts for correlation in weighed)
-
-    assert looked_at >= 200  # discovery itself does propose
-    assert accused <= 0.05 * 200
-    # Intervals are corrected for clusters, not for the two classes. Drawing films instead of
-    # patients gives 0.16 with three films a patient.
-    assert off_zero <= 2 * 0.05 * 200
+    assert [names[id(found.cluster)] for found in ranked] == list(made)
+    assert [found.rank for found in ranked] == list(range(1, 11))
+    assert rank_correlations([]) == ()
 
 
-def correlation(cluster_of, box, **changes):
-    cluster, effect, images = planted(cluster_of, box)
-    found = weigh_correlation(1, cluster, effect, images, rules_of(np.arange(200)))
-    return replace(found, **changes)
+def gates_of(verdict: Verdict) -> dict[str, bool]:
+    return {gate.name: gate.passed for gate in verdict.gates}
 
 
-def test_a_shortcut_fails(cluster_of):
-    sign = correlation(cluster_of, IN_THE_HEART)
+ALL_PASS = {"gate.max_gap": True, "gate.max_detectable_gap": True, "gate.min_tested": True}
 
-    verdict = judge([sign, correlation(cluster_of, IN_A_CORNER)], CLASSES, GateConfig())
+
+def test_a_shortcut_fails(weigh):
+    verdict = judge([weigh()], CLASSES, GATE, SEEN)
 
     assert verdict.name == "fail"
-    assert "1 shortcut above the gate of 10%: the model raises cardiomegaly" in (verdict.reasons[0])
+    assert verdict.reasons == (
+        "1 shortcut above the gate of 10%, confirmed on held-out patients: the model raises "
+        "cardiomegaly by a feature outside the place where it shows.",
+    )
+    assert gates_of(verdict) == ALL_PASS | {"gate.max_gap": False}
+    assert verdict.gates[0] == Gate(
+        "gate.max_gap",
+        False,
+        "1 confirmed shortcut that the model uses with gaps of 10% or more",
+    )
 
 
-def test_signs_and_undecided_ones_go_to_review(cluster_of):
-    sign = correlation(cluster_of, IN_THE_HEART)
-    undecided = replace(sign, kind="undecided")
+def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
+    other = weigh()
+    other = replace(other, cluster=replace(other.cluster, raised_class=0))
 
-    assert judge([sign], CLASSES, GateConfig()).name == "review"
-    verdict = judge([sign, undecided], CLASSES, GateConfig())
+    verdict = judge([weigh(), weigh(), other, weigh(counterfactual=used(0.9))], CLASSES, GATE, SEEN)
+
+    assert verdict.name == "fail"
+    assert verdict.reasons[0].startswith("3 shortcuts above the gate of 10%")
+    assert "the model raises cardiomegaly, no finding by" in verdict.reasons[0]
+    assert verdict.reasons[1].startswith("1 correlation above the gate, where the finding itself")
+    assert verdict.gates[0].text.startswith("3 confirmed shortcuts that")
+
+
+def blind(**changes) -> Sensitivity:
+    return replace(SEEN, detectable=(DetectableGap(0.2, math.nan, 0.0),), **changes)
+
+
+def test_a_shortcut_fails_however_little_could_be_seen(weigh):
+    verdict = judge([weigh()], CLASSES, GATE, blind(tested=0))
+
+    assert verdict.name == "fail"
+    assert gates_of(verdict) == dict.fromkeys(ALL_PASS, False)
+
+
+def open_point(weigh, name: str) -> SpuriousCorrelation:
+    return {
+        "sign": lambda: weigh(counterfactual=used(0.9)),
+        "undecided": lambda: weigh(counterfactual=used(0.3)),
+        "unused": lambda: weigh(counterfactual=UNUSED),
+        "not tried": lambda: weigh(counterfactual=None),
+        "alone": lambda: weigh(confirmation_of("raised_only")),
+    }[name]()
+
+
+OPEN_POINTS = {
+    "sign": "1 correlation above the gate, where the finding itself shows (cardiomegaly): a "
+    "radiologist decides whether it is the disease.",
+    "undecided": "1 correlation above the gate, not placed as sign or shortcut (cardiomegaly): a "
+    "radiologist decides.",
+    "unused": "1 confirmed association above the gate that the model was not shown to use "
+    "(cardiomegaly): accuracy differs with the feature, and the cause may be something that "
+    "travels along.",
+    "not tried": "1 confirmed association above the gate that the model was not shown to use "
+    "(cardiomegaly): accuracy differs with the feature, and the cause may be something that "
+    "travels along.",
+    "alone": "1 feature that the model uses and that raises a class (cardiomegaly), without a "
+    "lowered class that could be confirmed.",
+}
+
+
+@pytest.mark.parametrize("name", OPEN_POINTS)
+def test_what_a_radiologist_has_to_decide_goes_to_review(weigh, name):
+    found = open_point(weigh, name)
+
+    verdict = judge([found], CLASSES, GATE, SEEN)
+
+    assert (verdict.name, verdict.reasons) == ("review", (OPEN_POINTS[name],))
+    assert gates_of(verdict) == ALL_PASS
+    assert verdict.gates[0].text.startswith("0 confirmed shortcuts")
+    unseen = judge([found], CLASSES, GATE, blind())  # a review needs no power
+    assert (unseen.name, unseen.reasons) == ("review", verdict.reasons)
+
+
+def test_open_points_are_told_group_by_group(weigh):
+    found = [open_point(weigh, name) for name in ("alone", "unused", "sign", "undecided", "sign")]
+
+    verdict = judge(found, CLASSES, GATE, SEEN)
+
     assert verdict.name == "review"
-    assert "1 correlation above the gate, where the finding itself shows" in (verdict.reasons[0])
-    assert "1 correlation above the gate, not placed as sign or shortcut" in verdict.reasons[1]
+    starts = ("2 correlations above the gate, where", "1 correlation above the gate, not placed",
+              "1 confirmed association", "1 feature")  # fmt: skip
+    assert len(verdict.reasons) == 4
+    for reason, start in zip(verdict.reasons, starts, strict=True):
+        assert reason.startswith(start)
 
 
-def test_what_does_not_count_does_not_decide(cluster_of):
-    silent = correlation(cluster_of, IN_A_CORNER, counts=False)
+def silent(weigh, name: str) -> SpuriousCorrelation:
+    small = confirmation_of(raised=0.08)
+    return {
+        "not confirmed": lambda: weigh(confirmation_of("not_confirmed"), None),
+        "not tested": lambda: weigh(confirmation_of("not_tested"), None),
+        "below the gate": lambda: weigh(small),
+        "below the gate and unused": lambda: weigh(small, UNUSED),
+        "alone, unused": lambda: weigh(confirmation_of("raised_only"), UNUSED),
+        "alone, not tried": lambda: weigh(confirmation_of("raised_only"), None),
+        "alone, a sign": lambda: weigh(confirmation_of("raised_only"), used(0.9)),
+        "alone, below the gate": lambda: weigh(confirmation_of("raised_only", raised=0.09)),
+    }[name]()
 
-    for correlations in ([], [silent]):
-        verdict = judge(correlations, CLASSES, GateConfig())
-        assert verdict.name == "pass"
-        assert "No correlation above the gate of 10% holds" in verdict.reasons[0]
+
+@pytest.mark.parametrize(
+    "name",
+    ["not confirmed", "not tested", "below the gate", "below the gate and unused",
+     "alone, unused", "alone, not tried", "alone, a sign", "alone, below the gate"],
+)  # fmt: skip
+def test_what_does_not_count_does_not_decide(weigh, name):
+    found = silent(weigh, name)
+
+    verdict = judge([found], CLASSES, GATE, SEEN)
+
+    assert not found.counts
+    assert verdict == judge([], CLASSES, GATE, SEEN)
+    assert verdict.name == "pass"
+    assert verdict.reasons == (
+        "No correlation above the gate of 10% was confirmed on held-out patients.",
+    )
+    assert gates_of(verdict) == ALL_PASS
+    assert judge([found], CLASSES, GATE, blind()).name == "not_auditable"
 
 
-def accuracy_of(labels, predictions, classes=2):
+def test_a_companion_of_what_counts_is_no_open_point(weigh):
+    """Confirmed and not used, and it travels with the correlation of rank 1."""
+    sign, bystander = weigh(counterfactual=used(0.9)), weigh(counterfactual=UNUSED)
+    companion = replace(bystander, companion_of=1, reasons=(*bystander.reasons, "Travels."))
+
+    alone, beside, named = (
+        judge(found, CLASSES, GATE, SEEN)
+        for found in ([sign], [sign, bystander], [sign, companion])
+    )
+
+    assert alone == named
+    assert [verdict.name for verdict in (alone, beside)] == ["review"] * 2
+    assert len(beside.reasons) == 2
+
+
+def test_the_gates_tell_what_was_found_and_what_is_asked():
+    verdict = judge([], CLASSES, GATE, SEEN)
+
+    assert [gate.text for gate in verdict.gates] == [
+        "0 confirmed shortcuts that the model uses with gaps of 10% or more",
+        "gap found with 80% power, feature in 20% of the films: 30 points; asked: at most 30 "
+        "points",
+        "36 of 40 clusters could be tested; asked: at least 50%",
+    ]
+
+
+def test_a_pass_needs_power():
+    weak = replace(SEEN, detectable=(*SEEN.detectable[:2], DetectableGap(0.2, 0.32, 0.9)))
+
+    verdict = judge([], CLASSES, GATE, weak)
+
+    assert verdict.name == "not_auditable"
+    assert verdict.reasons == (
+        "Underpowered: a feature in 20% of the films is found with 80% power only from 32 points "
+        "on; a pass needs 30 points (gate.max_detectable_gap). Audit more films.",
+    )
+    assert gates_of(verdict) == ALL_PASS | {"gate.max_detectable_gap": False}
+
+
+def test_a_gap_that_is_never_found_does_not_pass():
+    verdict = judge([], CLASSES, GateConfig(max_detectable_gap=1.0), blind())
+
+    assert verdict.name == "not_auditable"
+    assert verdict.reasons == (
+        "Underpowered: a feature in 20% of the films would not be found with 80% power, however "
+        "large its gap (gate.max_detectable_gap). Audit more films.",
+    )
+    assert gates_of(verdict) == ALL_PASS | {"gate.max_detectable_gap": False}
+    assert "20% of the films: not even a gap of 100 points; asked" in verdict.gates[1].text
+
+
+def test_the_prevalence_nearest_to_20_percent_is_asked_for():
+    near = replace(SEEN, detectable=(DetectableGap(0.05, 0.9, 1.0), DetectableGap(0.25, 0.1, 1.0)))
+
+    verdict = judge([], CLASSES, GATE, near)
+
+    assert verdict.name == "pass"
+    assert "feature in 25% of the films: 10 points" in verdict.gates[1].text
+
+
+@pytest.mark.parametrize(("tested", "passes"), [(20, True), (19, False), (0, False)])
+def test_a_pass_needs_clusters_that_were_tested(tested, passes):
+    verdict = judge([], CLASSES, GATE, replace(SEEN, tested=tested))
+
+    assert verdict.name == ("pass" if passes else "not_auditable")
+    assert gates_of(verdict) == ALL_PASS | {"gate.min_tested": passes}
+    if not passes:
+        assert verdict.reasons == (
+            f"Underpowered: {tested} of 40 clusters have enough films to be tested; a pass needs "
+            "50% (gate.min_tested). Audit more films.",
+        )
+
+
+def test_without_any_cluster_nothing_was_looked_for():
+    none = replace(SEEN, clusters=0, tested=0, untested={})
+
+    for gate in (GATE, GateConfig(min_tested=0.0)):
+        verdict = judge([], CLASSES, gate, none)
+        assert verdict.name == "not_auditable"
+        assert gates_of(verdict) == ALL_PASS | {"gate.min_tested": False}
+
+
+def test_both_reasons_of_an_underpowered_audit_are_told():
+    verdict = judge([], CLASSES, GATE, blind(tested=3))
+
+    assert verdict.name == "not_auditable"
+    assert len(verdict.reasons) == 2
+    assert gates_of(verdict) == {"gate.max_gap": True} | dict.fromkeys(list(ALL_PASS)[1:], False)
+
+
+def test_an_audit_that_stops_is_not_auditable():
+    assert stop_audit(["one", "two"]) == Verdict("not_auditable", ("one", "two"), ())
+
+
+def accuracy_of(labels, predictions, classes=2) -> Accuracy:
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     bootstrap = PatientBootstrap(np.arange(len(labels)), 500, seed=0)
     return measure_accuracy(labels, predictions, classes, bootstrap, 0.95)
@@ -264,6 +462,7 @@ def test_accuracy_by_hand():
     assert accuracy.images == 6
     assert accuracy.predicted_share == pytest.approx((4 / 6, 2 / 6, 0))
     assert accuracy.overall_interval.low < 4 / 6 < accuracy.overall_interval.high
+    assert accuracy.by_class_interval[0].low < 3 / 4 < accuracy.by_class_interval[0].high
     assert np.isnan(accuracy.by_class[2])  # a class without films
     assert np.isnan(accuracy.by_class_interval[2].low)
 

@@ -1,0 +1,594 @@
+"""Confirmation by hand, and how often a null cohort is accused."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.errors import DataError
+from ravl_med.evidence.confirmation import (
+    Candidate,
+    ConfirmationRules,
+    confirm_candidates,
+    weigh_sides,
+)
+from ravl_med.evidence.exchange import exchange_patients
+from ravl_med.evidence.halves import split_patients
+
+RULES = ConfirmationRules(
+    fdr=0.05,
+    side_level=0.10,
+    min_gap=0.05,
+    min_films=5,
+    permutations=999,
+    confidence=0.95,
+    draws=300,
+    seed=0,
+)
+# (class, feature, films, hits): gaps of +40 and -40 points.
+PLANTED = ((0, True, 50, 45), (0, False, 50, 25), (1, True, 50, 20), (1, False, 50, 40))
+
+
+@pytest.fixture
+def confirm(films_of, cluster_of, task_of):
+    def one(found, tested, rules=RULES, classes=("clear", "heart"), **changes):
+        """A cluster that is found on the first films and tested on the others."""
+        films = films_of(*found, *tested)
+        half = np.arange(len(films[0])) < sum(group[2] for group in found)
+        cluster = cluster_of(*films, classes=len(classes), films=half, **changes)
+        task = task_of(*films[1:], classes)
+        candidate = Candidate(0, cluster, ~half)
+        patients = np.arange(len(half))
+        ((same, confirmation),) = confirm_candidates([task], [candidate], patients, rules)
+        assert same is candidate
+        return confirmation
+
+    return one
+
+
+def fisher(hits_with: int, films_with: int, hits: int, films: int) -> float:
+    """Chance of so many hits or more among the films with the feature."""
+    return sum(
+        math.comb(films_with, k) * math.comb(films - films_with, hits - k)
+        for k in range(hits_with, min(films_with, hits) + 1)
+        if hits - k <= films - films_with
+    ) / math.comb(films, hits)
+
+
+def stouffer(*p: float) -> float:
+    normal = stats.norm
+    return float(normal.sf(sum(normal.isf(value) for value in p) / math.sqrt(len(p))))
+
+
+def test_a_planted_candidate_is_confirmed_and_its_p_is_by_hand(confirm):
+    """Tested on 25, 20, 30 and 20 films: gaps of 0.92 - 0.55 and 0.4 - 0.8."""
+    tested = ((0, True, 25, 23), (0, False, 20, 11), (1, True, 30, 12), (1, False, 20, 16))
+
+    found = confirm(PLANTED, tested)
+
+    raised = fisher(23, 25, 34, 45)
+    lowered = fisher(16, 20, 28, 50)  # seen from the films without the feature
+    assert found.p_raised == pytest.approx(raised)
+    assert found.p_lowered == pytest.approx(lowered)
+    assert found.p_value == pytest.approx(stouffer(raised, lowered))
+    assert found.q_value == found.p_value  # the only candidate
+    assert (found.status, found.reasons, found.exact, found.swapped) == (
+        "confirmed", (), True, False,
+    )  # fmt: skip
+    assert (found.films, found.patients) == (95, 95)
+    np.testing.assert_allclose(found.arms.gap, [0.92 - 0.55, 0.4 - 0.8])
+    assert found.arms.opposed_gap == pytest.approx(-0.4)
+    assert found.arms.n_present.tolist() == [25, 30]
+
+
+def test_lowered_classes_are_tested_together_each_by_itself(films_of, cluster_of, task_of):
+    """Two lowered classes: hits are counted over both, exchanged inside either."""
+    found = ((0, True, 9, 9), (0, False, 9, 0), (1, True, 9, 0), (1, False, 9, 9),
+             (2, True, 9, 0), (2, False, 9, 9))  # fmt: skip
+    tested = ((0, True, 9, 7), (0, False, 9, 4), (1, True, 4, 1), (1, False, 8, 5),
+              (2, True, 6, 2), (2, False, 7, 3))  # fmt: skip
+    films = films_of(*found, *tested)
+    half = np.arange(len(films[0])) < 54
+    cluster = cluster_of(*films, classes=3, films=half)
+    assert cluster.opposed_classes == (1, 2)
+    task = task_of(*films[1:], ("a", "b", "c"))
+
+    side = weigh_sides(cluster, task, np.arange(len(half)), ~half, 5, 40_000, (1,))
+
+    tables = stats.hypergeom(12, 6, 4), stats.hypergeom(13, 5, 6)
+    lowered = sum(
+        tables[0].pmf(a) * tables[1].pmf(b) for a in range(5) for b in range(7) if a + b <= 3
+    )
+    assert side.p_lowered == pytest.approx(lowered, abs=0.01)
+    assert side.p_raised == pytest.approx(fisher(7, 9, 11, 18))
+    assert side.p_value == pytest.approx(stouffer(side.p_raised, side.p_lowered))
+    assert not side.exact
+
+
+def test_a_patient_with_films_of_both_classes_is_taken_into_one_side(cluster_of, task_of):
+    """Patient 90 has two films of the raised class and one of the lowered, 91 one of either, 92
+    one and three."""
+    labels = np.array([0] * 12 + [1] * 12 + [0, 0, 1] + [0, 1] + [0, 1, 1, 1])
+    patients = np.array([*range(24), *[90] * 3, *[91] * 2, *[92] * 4])
+    rng = np.random.default_rng(2)
+    present, correct = rng.random((2, len(labels))) < 0.5
+    cluster = cluster_of(present, labels, correct, raised_class=0, opposed_classes=(1,))
+    task = task_of(labels, correct)
+
+    side = weigh_sides(cluster, task, patients, np.ones(len(labels), bool), 1, 999, (5,))
+
+    for p, rows, alternative, seed in (
+        (side.p_raised, [*range(12), 24, 25, 27], "greater", (5, 0)),
+        (side.p_lowered, [*range(12, 24), 30, 31, 32], "less", (5, 1)),
+    ):
+        test = exchange_patients(
+            present[rows], correct[rows], patients[rows],
+            alternative=alternative, draws=999, seed=seed,
+        )  # fmt: skip
+        assert p == test.p_value
+        assert 0 < p < 1
+
+
+def test_films_outside_the_test_and_of_other_classes_do_not_matter(cluster_of, task_of):
+    rng = np.random.default_rng(2)
+    labels, patients = np.arange(90) % 3, np.arange(90)
+    present, correct = rng.random((2, 90)) < 0.5
+    films = patients < 60
+    cluster = cluster_of(present, labels, correct, classes=3, raised_class=0, opposed_classes=(1,))
+    noise = ~films | (labels == 2)
+
+    first, second = (
+        weigh_sides(cluster, task_of(labels, hits, "abc"), patients, films, 5, 99, (0,))
+        for hits in (correct, correct ^ noise)
+    )
+
+    assert first == second
+
+
+def test_q_is_benjamini_hochberg_over_the_candidates_of_all_tasks(cluster_of, task_of):
+    """Five candidates of two tasks, and one that cannot be tested and costs the others nothing."""
+    rng = np.random.default_rng(0)
+    films, patients = np.ones(240, bool), np.arange(240)
+    tasks, candidates = [], []
+    for number, strengths in enumerate([(0.5, 0.1, 0.0), (0.3, 0.2)]):
+        labels = rng.integers(2, size=240)
+        correct = rng.random(240) < 0.6
+        tasks.append(task_of(labels, correct))
+        for strength in strengths:
+            agrees = correct == (labels == 0)
+            present = np.where(rng.random(240) < strength, agrees, rng.random(240) < 0.5)
+            cluster = cluster_of(present, labels, correct, raised_class=0, opposed_classes=(1,))
+            candidates.append(Candidate(number, cluster, films))
+    nowhere = replace(candidates[0].cluster, present=np.zeros(240, bool))
+    candidates.insert(2, Candidate(0, nowhere, films))
+
+    found = [c for _, c in confirm_candidates(tasks, candidates, patients, RULES)]
+
+    untested = found.pop(2)
+    assert math.isnan(untested.p_value)
+    assert math.isnan(untested.q_value)
+    p = [c.p_value for c in found]
+    assert len(set(p)) == 5
+    assert min(p) < 1e-4
+    for c in found:
+        rank = {value: place for place, value in enumerate(sorted(p), 1)}
+        q = min(1.0, *(value * 5 / rank[value] for value in p if value >= c.p_value))
+        assert c.q_value == pytest.approx(q)
+    alone = [c for _, c in confirm_candidates(tasks, candidates[4:], patients, RULES)]
+    assert [c.p_value for c in alone] == p[3:]
+    assert all(c.q_value < q for c, q in zip(alone, (c.q_value for c in found[3:]), strict=True))
+
+
+def test_the_raised_side_alone(confirm):
+    """No lowered class has enough films where it was found: the raised side stands by itself."""
+    found = (PLANTED[0], PLANTED[1], (1, True, 0, 0), (1, False, 100, 80))
+
+    outcome = confirm(found, PLANTED)
+
+    assert outcome.status == "raised_only"
+    assert outcome.p_value == outcome.p_raised == pytest.approx(fisher(45, 50, 70, 100))
+    assert math.isnan(outcome.p_lowered)
+    assert math.isnan(outcome.arms.opposed_gap)
+    assert math.isnan(outcome.shift.raised)
+    assert outcome.reasons == (
+        "Lowered side not tested: no lowered class has enough films on the half it was chosen on.",
+    )
+
+
+def test_too_few_films_on_the_lowered_side(confirm):
+    outcome = confirm(PLANTED, (*PLANTED[:2], (1, True, 4, 0), (1, False, 50, 50)))
+
+    assert outcome.status == "raised_only"
+    assert outcome.p_value == outcome.p_raised
+    assert outcome.reasons == (
+        "Lowered side not tested: the lowered side has 4 films in the smaller arm on the half it "
+        "is tested on; 5 are needed (evidence.min_n).",
+    )
+
+
+@pytest.mark.parametrize("films", [0, 4])
+def test_too_few_films_on_the_raised_side(confirm, films):
+    outcome = confirm(PLANTED, ((0, True, 50, 45), (0, False, films, 0), *PLANTED[2:]))
+
+    assert outcome.status == "not_tested"
+    assert math.isnan(outcome.p_value)
+    assert math.isnan(outcome.q_value)
+    assert outcome.p_lowered < 0.01
+    assert outcome.reasons == (
+        f"Not tested: the raised side has {films} films in the smaller arm on the half it is "
+        "tested on; 5 are needed (evidence.min_n).",
+    )
+
+
+def test_as_many_films_as_are_needed(confirm):
+    tested = ((0, True, 50, 50), (0, False, 5, 0), (1, True, 5, 0), (1, False, 50, 50))
+
+    assert confirm(PLANTED, tested).status == "confirmed"
+
+
+def test_all_films_with_the_feature(confirm):
+    outcome = confirm(PLANTED, ((0, True, 60, 50), (1, True, 60, 20)))
+
+    assert outcome.status == "not_tested"
+    assert len(outcome.reasons) == 2
+    for side, reason in zip(("raised", "lowered"), outcome.reasons, strict=True):
+        assert f"the {side} side has 0 films in the smaller arm" in reason
+    assert np.isnan(outcome.arms.gap).all()
+
+
+def test_no_film_to_test_on(confirm):
+    outcome = confirm(PLANTED, ())
+
+    assert outcome.status == "not_tested"
+    assert (outcome.films, outcome.patients) == (0, 0)
+    assert math.isnan(outcome.q_value)
+    assert outcome.arms.n_present.tolist() == [0, 0]
+    assert all(
+        math.isnan(i.low) for i in (*outcome.arms.gap_interval, outcome.arms.opposed_interval)
+    )
+
+
+def test_a_raised_sign_that_flips(confirm):
+    tested = ((0, True, 50, 25), (0, False, 50, 45), *PLANTED[2:])
+
+    outcome = confirm(PLANTED, tested)
+
+    assert outcome.status == "not_confirmed"
+    assert outcome.p_raised > 0.99
+    assert "The raised class clear does not keep its sign on held-out patients." in outcome.reasons
+
+
+def test_a_lowered_sign_that_flips_leaves_the_raised_side(confirm):
+    tested = ((0, True, 50, 50), (0, False, 50, 5), (1, True, 50, 31), (1, False, 50, 30))
+
+    outcome = confirm(PLANTED, tested)
+
+    assert outcome.q_value < 0.05  # carried by the raised side
+    assert outcome.status == "raised_only"
+    assert outcome.reasons == (
+        "The lowered side (heart) does not keep its sign on held-out patients.",
+    )
+
+
+def test_a_side_that_shows_nothing_is_not_carried_by_the_other(confirm):
+    """Lowered from 0.6 to 0.5 on 50 films: p is 0.2 by itself."""
+    tested = ((0, True, 50, 50), (0, False, 50, 5), (1, True, 50, 25), (1, False, 50, 30))
+
+    outcome = confirm(PLANTED, tested)
+
+    assert outcome.q_value < 1e-6
+    assert outcome.p_lowered == pytest.approx(0.211, abs=0.001)
+    assert outcome.status == "raised_only"
+    assert outcome.reasons == (
+        "The lowered side (heart) by itself has p = 0.211, above 0.1 (evidence.side_level).",
+    )
+    assert confirm(PLANTED, tested, replace(RULES, side_level=0.22)).status == "confirmed"
+    mirrored = [(1 - c, not here, n, hits) for c, here, n, hits in tested]
+    other = confirm(PLANTED, mirrored)
+    assert other.status == "not_confirmed"
+    assert "The raised class clear by itself has p = 0.211" in other.reasons[0]
+
+
+def test_a_q_above_the_rate(confirm):
+    """The strict reader: a rate of one in 10,000."""
+    tested = ((0, True, 25, 23), (0, False, 20, 14), (1, True, 30, 12), (1, False, 20, 13))
+
+    outcome = confirm(PLANTED, tested, replace(RULES, fdr=0.0005))
+
+    assert outcome.status == "not_confirmed"
+    assert outcome.reasons == (f"q is {outcome.q_value:.3f}, above 0.0005 (evidence.fdr).",)
+    assert confirm(PLANTED, tested).status == "confirmed"
+
+
+def large(gap: float):
+    """2,000 films in an arm: gaps of both sides around 0.8."""
+    more, fewer = round(2000 * (0.8 + gap / 2)), round(2000 * (0.8 - gap / 2))
+    return (
+        (0, True, 2000, more), (0, False, 2000, fewer),
+        (1, True, 2000, fewer), (1, False, 2000, more),
+    )  # fmt: skip
+
+
+def test_gaps_below_the_least_one_on_either_half(confirm):
+    small, enough = large(0.048), large(0.2)
+
+    assert confirm(small, enough).reasons == (
+        "The raised class clear has a gap of 4.8 points where it was found, below 5 "
+        "(evidence.min_gap).",
+    )
+    outcome = confirm(enough, small)
+    assert outcome.q_value < 1e-4  # no doubt that it is there
+    assert outcome.status == "not_confirmed"
+    assert outcome.reasons == (
+        "The raised class clear has a gap of 4.8 points on held-out patients, below 5 "
+        "(evidence.min_gap).",
+    )
+    lowered = confirm(enough, (*enough[:2], *small[2:]))
+    assert lowered.status == "raised_only"
+    assert lowered.reasons == (
+        "The lowered side (heart) has a gap of 4.8 points on held-out patients, below 5 "
+        "(evidence.min_gap).",
+    )
+
+
+def test_a_gap_of_exactly_the_least_one_is_enough(confirm):
+    """0.9 - 0.8 is below 0.1 in floating point."""
+    exact = ((0, True, 2000, 1800), (0, False, 2000, 1600), (1, True, 2000, 1600),
+             (1, False, 2000, 1800))  # fmt: skip
+    rules = replace(RULES, min_gap=0.1)
+
+    assert confirm(exact, exact, rules).status == "confirmed"
+    below = (*exact[:1], (0, False, 2000, 1601), *exact[2:])
+    assert confirm(exact, below, rules).status == "not_confirmed"
+
+
+def test_a_p_below_every_number_does_not_meet_one_of_1(films_of, cluster_of, task_of):
+    """Raised class right throughout (p 1), lowered turned round on 4,000 films (p underflows)."""
+    tested = ((0, True, 2000, 2000), (0, False, 2000, 2000), (1, True, 2000, 0),
+              (1, False, 2000, 2000))  # fmt: skip
+    films = films_of(*tested)
+    cluster = cluster_of(*films, raised_class=0, opposed_classes=(1,))
+
+    side = weigh_sides(
+        cluster, task_of(*films[1:]), np.arange(8000), np.ones(8000, bool), 5, 99, (0,)
+    )
+
+    assert (side.p_raised, side.p_lowered) == (1, 0)
+    assert side.p_value == 1
+
+
+def test_a_patient_on_both_halves_is_refused(cluster_of, task_of):
+    labels = np.arange(80) % 2
+    present, correct = labels == 0, np.arange(80) % 3 > 0
+    films = np.arange(80) >= 40
+    candidate = Candidate(0, cluster_of(present, labels, correct), films)
+    patients = np.arange(80)
+    patients[[60, 61]] = [7, 8]
+
+    with pytest.raises(DataError, match="2 patients have films on both halves; expected none"):
+        confirm_candidates([task_of(labels, correct)], [candidate], patients, RULES)
+
+    labels[[7, 8]] = -1  # those films take no part in the task
+    ((_, outcome),) = confirm_candidates([task_of(labels, correct)], [candidate], patients, RULES)
+    assert outcome.films == 40
+
+
+def test_without_candidates_there_is_nothing_to_confirm(task_of):
+    told = []
+
+    found = confirm_candidates(
+        [task_of([0, 1], [True, True])], [], np.arange(2), RULES, lambda *done: told.append(done)
+    )
+
+    assert found == ()
+    assert told == [(0, 0)]
+
+
+def test_many_candidates_are_given_the_draws_that_they_need(cluster_of, task_of):
+    """The least p of a drawn test is what the strictest step of Benjamini-Hochberg asks for."""
+    patients = np.repeat(np.arange(80), 2)
+    labels = patients % 2
+    present = patients < 40
+    correct = present == (labels == 0)
+    task, films = task_of(labels, correct), np.ones(160, bool)
+    cluster = cluster_of(present, labels, correct)
+    faint = Candidate(0, replace(cluster, strength=1.0, cluster=99), films)  # needs no draws
+    few = replace(RULES, permutations=99, min_strength=1.5)
+
+    for count, draws in ((1, 99), (4, 99), (8, 160)):
+        candidates = [Candidate(0, replace(cluster, cluster=k), films) for k in range(count)]
+        found = confirm_candidates([task], [*candidates, faint], patients, few)
+        for _, outcome in found[:-1]:
+            assert not outcome.exact
+            assert outcome.p_raised == outcome.p_lowered == 1 / (draws + 1)
+            assert outcome.p_raised * count <= few.fdr
+
+
+def test_what_lies_within_noise_where_it_was_found_is_not_tested(
+    confirm, films_of, cluster_of, task_of
+):
+    """Left untested, in words, and at no cost to the others."""
+    rules = replace(RULES, min_strength=1.64)
+
+    outcome = confirm(PLANTED, PLANTED, rules, strength=1.639)
+
+    assert outcome.status == "not_tested"
+    assert np.isnan([outcome.p_raised, outcome.p_lowered, outcome.p_value, outcome.q_value]).all()
+    assert outcome.reasons == (
+        "Not tested: its gaps lie within noise where it was found (1.64 standard errors, below "
+        "1.64, discovery.min_strength).",
+    )
+    assert outcome.arms.gap.tolist() == pytest.approx([0.4, -0.4])  # measured all the same
+    assert confirm(PLANTED, PLANTED, rules, strength=1.64).status == "confirmed"
+    assert confirm(PLANTED, PLANTED, RULES, strength=-5.0).status == "confirmed"
+
+    films = films_of(*PLANTED)
+    cluster = cluster_of(*films)
+    both = [
+        Candidate(0, replace(cluster, cluster=k, strength=strength), np.ones(200, bool))
+        for k, strength in enumerate((5.0, 0.1))
+    ]
+    found = confirm_candidates([task_of(*films[1:])], both, np.arange(200), rules)
+    assert found[0][1].q_value == found[0][1].p_value
+    assert math.isnan(found[1][1].q_value)
+
+
+class TestCrossFitting:
+    """A strong half and a weak one; found on either, tested on the other."""
+
+    WEAK = ((0, True, 50, 30), (0, False, 50, 27), (1, True, 50, 25), (1, False, 50, 28))
+    CROSS = replace(RULES, cross_fit=True)
+
+    @pytest.fixture
+    def both(self, films_of, cluster_of, task_of):
+        films = films_of(*PLANTED, *self.WEAK)
+        first = np.arange(400) < 200
+        clusters = [cluster_of(*films, films=half, cluster=7) for half in (first, ~first)]
+        candidates = [
+            Candidate(0, clusters[0], ~first),
+            Candidate(0, clusters[1], first, swapped=True),
+        ]
+        return task_of(*films[1:]), candidates
+
+    def test_the_smaller_p_is_doubled_and_its_direction_kept(self, both):
+        task, candidates = both
+        plain = confirm_candidates([task], candidates, np.arange(400), RULES)
+
+        ((winner, outcome),) = confirm_candidates([task], candidates, np.arange(400), self.CROSS)
+
+        (_, weak), (_, strong) = plain
+        assert strong.p_value < 1e-5 < 0.1 < weak.p_value
+        assert winner is candidates[1]
+        assert outcome.swapped
+        assert outcome.p_value == pytest.approx(2 * strong.p_value)
+        assert outcome.q_value == outcome.p_value
+        assert (outcome.p_raised, outcome.films) == (strong.p_raised, 200)
+        np.testing.assert_array_equal(outcome.arms.gap, strong.arms.gap)
+        ((other, _),) = confirm_candidates([task], candidates[::-1], np.arange(400), self.CROSS)
+        assert other is winner
+
+    def test_a_doubled_p_is_at_most_1(self, films_of, cluster_of, task_of):
+        films = films_of((0, True, 40, 20), (0, False, 40, 22), (1, True, 40, 22),
+                         (1, False, 40, 20))  # fmt: skip
+        cluster = cluster_of(*films, raised_class=0, opposed_classes=(1,))
+        candidate = Candidate(0, cluster, np.ones(160, bool))
+
+        ((_, outcome),) = confirm_candidates(
+            [task_of(*films[1:])], [candidate], np.arange(160), self.CROSS
+        )
+
+        assert outcome.p_value == outcome.q_value == 1
+        assert not outcome.swapped
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_what_was_tested_wins_over_what_was_not(self, both, order):
+        task, (weak, strong) = both
+        nowhere = replace(strong.cluster, present=np.zeros(400, bool))
+
+        ((winner, outcome),) = confirm_candidates(
+            [task], [weak, replace(strong, cluster=nowhere)][::order], np.arange(400), self.CROSS
+        )
+
+        assert winner is weak
+        assert 0.1 < outcome.p_value < 1
+
+    def test_each_cluster_of_each_task_stays_by_itself(self, both):
+        task, (weak, strong) = both
+        other = replace(weak, cluster=replace(weak.cluster, cluster=8))
+        second = replace(weak, task=1)
+
+        found = confirm_candidates(
+            [task, task], [weak, other, second, strong], np.arange(400), self.CROSS
+        )
+
+        assert [entry[0] for entry in found] == [strong, other, second]
+        assert [entry[1].swapped for entry in found] == [True, False, False]
+        assert found[0][1].q_value == pytest.approx(3 * found[0][1].p_value)  # three, not four
+
+
+def test_progress_and_the_same_seed(confirm, cluster_of, task_of):
+    patients = np.repeat(np.arange(60), 2)
+    rng = np.random.default_rng(0)
+    present, correct = rng.random((2, 120)) < 0.5
+    task = task_of(patients % 2, correct)
+    cluster = cluster_of(present, patients % 2, correct, raised_class=0, opposed_classes=(1,))
+    candidates = [Candidate(0, replace(cluster, cluster=k), np.ones(120, bool)) for k in range(2)]
+    told = []
+
+    runs = [
+        confirm_candidates([task], candidates, patients, rules, lambda *done: told.append(done))
+        for rules in (RULES, RULES, replace(RULES, seed=1))
+    ]
+
+    first, again, other = ([c.p_value for _, c in run] for run in runs)
+    assert first == again
+    assert first != other
+    assert first[0] != first[1]  # each cluster has draws of its own
+    assert told[:3] == [(0, 2), (1, 2), (2, 2)]
+
+
+def null_cohort(rng: np.random.Generator, clusters_of) -> tuple:
+    """Regions follow the patient and the label; predictions follow the patient and the label.
+
+    Given the label they have nothing to do with each other.
+    """
+    patients, kinds, tiles = 100, 5, 4
+    label = rng.integers(2, size=patients)
+    films = rng.integers(2, 7, size=patients)
+    who = np.repeat(np.arange(patients), films)
+    skill = rng.beta(*np.where(label, [[0.3], [0.1]], [[0.2], [0.15]]))
+    correct = rng.random(len(who)) < skill[who]
+    assignments = []
+    for _ in range(2):
+        often = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
+        own = np.where(
+            label[:, None],
+            rng.choice(kinds, size=(patients, tiles), p=often),
+            rng.choice(kinds, size=(patients, tiles), p=often[::-1]),
+        )[who]
+        anew = rng.random(own.shape) < 0.05
+        own[anew] = rng.integers(kinds, size=anew.sum())
+        assignments.append(own.ravel())
+    labels = label[who]
+    task = AuditedTask(
+        name="finding",
+        classes=("clear", "heart"),
+        labels=labels,
+        predictions=np.where(correct, labels, 1 - labels),
+        image_scores=np.full((len(who), 2), 0.5),
+        region_scores=rng.random((len(who) * tiles, 2)),
+    )
+    clusters = clusters_of(*assignments)
+    region_image = np.repeat(np.arange(len(who)), tiles)
+    return task, clusters, region_image, who
+
+
+def test_null_cohorts_are_seldom_accused(clusters_of):
+    """From discovery to confirmation, with the influence filter switched off."""
+    runs, rng = 60, np.random.default_rng(11)
+    accused = found_by_q = by_film = proposed = 0
+    for seed in range(runs):
+        task, clusters, region_image, patients = null_cohort(rng, clusters_of)
+        present = clusters.presence(region_image, len(patients))
+        half = split_patients(patients, task.labels, 0.5, seed)
+        rules = DiscoveryRules(min_influence=0.0, min_films=5, large_gap=0.1)
+        discovery = discover_correlations(clusters, present, region_image, task, half, rules)
+        candidates = [Candidate(0, cluster, ~half) for cluster in discovery.candidates]
+        proposed += len(candidates)
+        strict = replace(RULES, permutations=99, draws=50, seed=seed)
+        outcomes = [c for _, c in confirm_candidates([task], candidates, patients, strict)]
+        accused += any(outcome.status == "confirmed" for outcome in outcomes)
+        found_by_q += any(outcome.q_value <= RULES.fdr for outcome in outcomes)
+        p = [
+            weigh_sides(c.cluster, task, np.arange(len(patients)), ~half, 5, 99, (seed,)).p_value
+            for c in candidates
+        ]
+        by_film += (stats.false_discovery_control([v for v in p if v == v]) <= RULES.fdr).any()
+
+    plausible = stats.binom.ppf(0.999, runs, RULES.fdr)
+    assert proposed >= 3 * runs  # discovery itself does propose
+    assert accused <= found_by_q <= plausible
+    assert by_film > 1.5 * plausible  # films of one patient are not exchangeable

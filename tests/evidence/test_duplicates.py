@@ -1,0 +1,93 @@
+"""What is one correlation, and which of them is shown."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from ravl_med.evidence.audit_result import Arms, Confirmation, Interval, ScoreShift
+from ravl_med.evidence.confirmation import Candidate
+from ravl_med.evidence.duplicates import fold_duplicates
+
+NOTHING = Interval(math.nan, math.nan)
+NO_ARMS = Arms(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)
+NO_SHIFT = ScoreShift(math.nan, NOTHING, math.nan, NOTHING)
+FILMS = np.ones(20, bool)
+
+
+@pytest.fixture
+def tested(cluster_of):
+    def make(number, regions, p=0.01, *, status="confirmed", raised=0, task=0, gap=1.0):
+        cluster = cluster_of(
+            FILMS, np.zeros(20, int), FILMS, regions=regions,
+            cluster=number, raised_class=raised, performance_gap=gap,
+        )  # fmt: skip
+        outcome = Confirmation(status, (), 20, 20, p, p, p, p, True, NO_ARMS, NO_SHIFT)
+        return Candidate(task, cluster, FILMS), outcome
+
+    return make
+
+
+def shown(entries: Sequence) -> list[tuple[int, tuple[int, ...]]]:
+    return [(c.cluster.cluster, also) for c, _, also in fold_duplicates(entries)]
+
+
+def test_half_of_the_smaller_cluster_is_enough(tested):
+    large = tested(0, range(10), 0.001)
+
+    assert shown([large, tested(1, [8, 9, 10, 11])]) == [(0, (1,))]
+    assert shown([large, tested(1, [9, 10, 11])]) == [(0, ()), (1, ())]
+    assert shown([large, tested(1, [])]) == [(0, ()), (1, ())]
+
+
+def test_the_smaller_p_is_shown_whichever_comes_first(tested):
+    large, small = tested(0, range(10), 0.02), tested(1, range(3), 0.001)
+
+    for entries in ([large, small], [small, large]):
+        assert shown(entries) == [(1, (0,))]
+        ((candidate, outcome, _),) = fold_duplicates(entries)
+        assert candidate is small[0]
+        assert outcome is small[1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"status": "raised_only"}, {"raised": 1}, {"task": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_outcome_class_or_task_is_another_correlation(tested, other):
+    entries = [tested(0, range(10), 0.001), tested(1, range(10), 0.002, **other)]
+
+    assert shown(entries) == [(0, ()), (1, ())]
+
+
+def test_everything_is_sorted_by_p_then_gap_and_untested_last(tested):
+    entries = [
+        tested(0, [0], math.nan, status="not_tested"),
+        tested(1, [1], 1.0, status="not_confirmed"),
+        tested(2, [2], 0.01, gap=0.5),
+        tested(3, [3], 0.01, gap=0.8),
+        tested(4, [4], 0.001, gap=0.1),
+    ]
+
+    assert [number for number, _ in shown(entries)] == [4, 3, 2, 1, 0]
+
+
+def test_a_chain_is_folded_into_what_is_shown_only(tested):
+    """0 shares with 1, 1 with 2, 0 and 2 nothing: 2 is not shown as 0."""
+    entries = [
+        tested(0, [0, 1, 2, 3], 0.001),
+        tested(1, [2, 3, 4, 5], 0.002),
+        tested(2, [4, 5, 6, 7], 0.003),
+        tested(3, [0, 1, 6, 7], 0.004),  # alike to 0 and to 2: to the better one
+    ]
+
+    assert shown(entries) == [(0, (1, 3)), (2, ())]
+
+
+def test_untested_ones_are_folded_too_and_nothing_is_nothing(tested):
+    entries = [tested(k, range(5), math.nan, status="not_tested") for k in range(3)]
+
+    assert shown(entries) == [(0, (1, 2))]
+    assert shown([]) == []

@@ -1,0 +1,265 @@
+"""What a cohort could have shown: targets, and the procedure itself on simulated cohorts."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
+from ravl_med.evidence.power import (
+    PREVALENCES,
+    CohortDesign,
+    design_of,
+    measure_sensitivity,
+    plan_design,
+    simulated_power,
+)
+
+RULES = ConfirmationRules(
+    fdr=0.05,
+    side_level=0.10,
+    min_gap=0.05,
+    min_films=5,
+    permutations=999,
+    confidence=0.95,
+    draws=50,
+    seed=0,
+    min_strength=1.64,
+)
+
+
+def plan(films=600, classes=2, accuracy=0.8, films_a_patient=1.0) -> CohortDesign:
+    return plan_design(films, classes, accuracy, films_a_patient, 0.5, 0)
+
+
+def power(design, gap, prevalence=0.5, candidates=10, simulations=40, rules=RULES) -> float:
+    return simulated_power(
+        design, rules,
+        prevalence=prevalence, gap=gap, candidates=candidates, simulations=simulations,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("films", "classes", "gap"), [(600, 2, 0.25), (600, 4, 0.40), (2400, 4, 0.20)]
+)
+def test_the_targets_are_met(films, classes, gap):
+    """Feature in half of the films, base accuracy 0.8, ten candidates."""
+    assert power(plan(films, classes), gap, simulations=60) >= 0.9
+
+
+def test_power_rises_with_the_gap_the_films_and_the_prevalence():
+    small = plan(400)
+
+    by_gap = [power(small, gap) for gap in (0.0, 0.17, 0.3)]
+    by_films = [power(plan(films), 0.2) for films in (150, 400, 1200)]
+    by_prevalence = [power(small, 0.3, share) for share in (0.03, 0.12, 0.5)]
+
+    for rising in (by_gap, by_films, by_prevalence):
+        assert (np.diff(rising) > 0.15).all()
+        assert rising[-1] >= 0.9
+    assert by_gap[0] <= 0.05
+
+
+def test_power_falls_with_candidates_classes_and_films_of_one_patient():
+    plain = power(plan(400), 0.22)
+
+    assert power(plan(400), 0.22, candidates=1_000) < plain - 0.15
+    assert power(plan(400, classes=4), 0.22) < plain - 0.15
+    assert power(plan(400, films_a_patient=4.0), 0.22) < plain - 0.15
+
+
+def test_the_rules_are_those_of_the_audit():
+    design = plan(600)
+
+    assert power(design, 0.25) >= 0.9
+    assert power(design, 0.25, rules=replace(RULES, min_gap=0.4)) <= 0.1
+    assert power(design, 0.25, rules=replace(RULES, min_films=80)) <= 0.1
+    assert power(design, 0.25, rules=replace(RULES, fdr=1e-9)) <= 0.1
+    assert power(design, 0.25, rules=replace(RULES, min_strength=8.0)) <= 0.1
+
+
+def procedure(design: CohortDesign, prevalence: float, gap: float, seed: int, clusters_of) -> bool:
+    """The whole procedure on a cohort of its own, with a region that leads every prediction."""
+    rng = np.random.default_rng([seed, 99])
+    classes, films = len(design.accuracy), len(design.labels)
+    feature = (rng.random(int(design.patients.max()) + 1) < prevalence)[design.patients]
+    raised = int(rng.integers(classes))
+    up = feature == (design.labels == raised)
+    chance = design.accuracy[design.labels] + np.where(up, gap / 2, -gap / 2)
+    correct = rng.random(films) < chance
+    off = rng.integers(1, classes, size=films)
+    predictions = np.where(correct, design.labels, (design.labels + off) % classes)
+    scores = rng.random((films, 2, classes))
+    scores[feature, 1] = 2.0  # the device speaks loudest, and RaVL's influence is 1
+    task = AuditedTask(
+        name="finding",
+        classes=tuple("abcdef"[:classes]),
+        labels=design.labels,
+        predictions=predictions,
+        image_scores=np.full((films, classes), 1 / classes),
+        region_scores=scores.reshape(-1, classes),
+    )
+    clusters = clusters_of(np.column_stack([np.zeros(films, int), feature]).ravel(), counts=[2])
+    region_image = np.repeat(np.arange(films), 2)
+    found = discover_correlations(
+        clusters, clusters.presence(region_image, films), region_image, task, design.discovery,
+        DiscoveryRules(min_influence=0.25, min_films=RULES.min_films, large_gap=0.1),
+    )  # fmt: skip
+    candidates = [Candidate(0, cluster, ~design.discovery) for cluster in found.candidates]
+    return any(
+        outcome.status == "confirmed" and candidate.cluster.raised_class == raised
+        for candidate, outcome in confirm_candidates([task], candidates, design.patients, RULES)
+    )
+
+
+@pytest.mark.parametrize(
+    ("films", "classes", "films_a_patient", "prevalence", "gap"),
+    [(300, 2, 1.0, 0.4, 0.24), (400, 2, 1.6, 0.2, 0.34), (500, 3, 1.0, 0.5, 0.22)],
+)
+def test_the_quick_simulation_agrees_with_the_procedure(
+    films, classes, films_a_patient, prevalence, gap, clusters_of
+):
+    design, runs = plan(films, classes, 0.75, films_a_patient), 100
+
+    quick = power(design, gap, prevalence, candidates=1, simulations=200)
+    real = np.mean([procedure(design, prevalence, gap, run, clusters_of) for run in range(runs)])
+
+    assert 0.2 < quick < 0.9  # where a difference would show
+    assert abs(quick - real) <= 3.5 * math.sqrt(quick * (1 - quick) * (1 / runs + 1 / 200))
+
+
+def test_the_detectable_gap_is_found_with_the_asked_power():
+    design = plan(300)
+
+    found = measure_sensitivity(
+        design, RULES, candidates=10, power=0.8, simulations=40, prevalences=(0.3,)
+    )
+
+    (detectable,) = found.detectable
+    assert detectable.prevalence == 0.3
+    assert detectable.power_at_largest == 1
+    assert detectable.gap == pytest.approx(round(50 * detectable.gap) / 50)  # in steps of 2 points
+    # The same cohorts, a step around the gap that was found.
+    assert power(design, detectable.gap, 0.3, simulations=40) >= 0.8
+    assert power(design, detectable.gap - 0.04, 0.3, simulations=40) < 0.8
+
+
+def test_a_larger_share_needs_a_smaller_gap_and_everything_is_told():
+    told = []
+
+    found = measure_sensitivity(
+        plan(900), RULES,
+        candidates=0, power=0.8, simulations=12, clusters=40, untested={"a": 3, "b": 5},
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+
+    assert tuple(d.prevalence for d in found.detectable) == PREVALENCES
+    gaps = [d.gap for d in found.detectable]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] <= 0.25 < gaps[0]
+    assert (found.power, found.simulations) == (0.8, 12)
+    assert found.candidates == 1  # at least one is charged
+    assert (found.clusters, found.tested, found.untested) == (40, 32, {"a": 3, "b": 5})
+    assert told == [(done, 48) for done in range(49)]
+
+
+def test_without_reasons_every_cluster_was_tested():
+    found = measure_sensitivity(
+        plan(40), RULES, candidates=3, power=0.8, simulations=1, clusters=7, prevalences=(0.5,)
+    )
+
+    assert (found.candidates, found.tested, found.untested) == (3, 7, {})
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        plan(0),
+        plan(8),
+        plan_design(300, 2, 0.8, 1e9, 0.5, 0),  # one patient a class
+        plan_design(300, 2, 0.8, 1.0, 0.01, 0),  # hardly anybody to choose on
+        CohortDesign(
+            np.zeros(300, np.int64), np.arange(300), np.array([0.8, 0.0]), np.arange(300) < 150
+        ),  # a single class
+    ],
+    ids=["no film", "8 films", "two patients", "no discovery half", "one class"],
+)
+def test_where_nothing_can_be_found_the_gap_is_not_a_number(design):
+    found = measure_sensitivity(design, RULES, candidates=1, power=0.8, simulations=5)
+
+    assert [math.isnan(d.gap) for d in found.detectable] == [True] * 4
+    assert [d.power_at_largest for d in found.detectable] == [0] * 4
+
+
+def test_accuracy_at_its_bounds_leaves_room_for_the_gap():
+    """A model that is always right: accuracies of 1 and 0.8, as around 0.9."""
+    for bound, inside in ((1.0, 0.9), (0.0, 0.1)):
+        found = power(plan(200, accuracy=bound), 0.2)
+        assert 0.2 < found < 0.95
+        assert found == power(plan(200, accuracy=inside), 0.2)
+
+
+def test_a_feature_that_works_the_other_way_round_is_not_the_one_that_was_planted():
+    assert power(plan(600), -0.4) == 0
+
+
+def test_the_feature_is_a_trait_of_patients():
+    """Six patients a side: at best 1 of 20 exchanges, whatever their 25 films show."""
+    patients = np.repeat(np.arange(24), 25)
+    design = CohortDesign(
+        (patients % 2).astype(np.int64), patients, np.array([0.8, 0.8]), patients % 4 < 2
+    )
+
+    assert power(design, 0.6, candidates=10) == 0
+    assert power(design, 0.6, candidates=1) > 0.1
+
+
+def test_the_same_seed_simulates_the_same_cohorts():
+    design = plan(120, films_a_patient=1.5)
+
+    def gaps(seed):
+        found = measure_sensitivity(
+            design, replace(RULES, seed=seed),
+            candidates=1, power=0.5, simulations=5, prevalences=(0.5, 0.5),
+        )  # fmt: skip
+        return [d.gap for d in found.detectable]
+
+    assert gaps(1) == gaps(1)
+    assert gaps(1) != gaps(2)
+
+
+@pytest.mark.parametrize(("films", "classes", "mean"), [(600, 4, 1.0), (1000, 3, 2.5), (7, 3, 1.4)])
+def test_a_planned_cohort(films, classes, mean):
+    design = plan_design(films, classes, 0.7, mean, 0.5, 1)
+
+    counts = np.bincount(design.labels, minlength=classes)
+    assert counts.sum() == films
+    assert np.ptp(counts) <= 1
+    assert design.accuracy.tolist() == [0.7] * classes
+    patients = int(design.patients.max()) + 1
+    assert np.unique(design.patients).tolist() == list(range(patients))
+    for patient in range(patients):
+        own = design.patients == patient
+        assert len(set(design.labels[own].tolist())) == 1
+        assert len(set(design.discovery[own].tolist())) == 1
+    if films > 100:
+        assert films / patients == pytest.approx(mean, rel=0.1)
+        assert design.discovery.mean() == pytest.approx(0.5, abs=0.05)
+    if mean == 1.0:
+        assert patients == films
+
+
+def test_the_design_of_an_audited_cohort(task_of):
+    labels = np.array([0, 0, 0, -1, 1, 1, 2, -1])
+    correct = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
+    patients = np.array([5, 5, 2, 7, 9, 9, 2, 5])
+    half = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
+
+    design = design_of(task_of(labels, correct, tuple("abcd")), patients, half)
+
+    assert design.labels.tolist() == [0, 0, 0, 1, 1, 2]
+    assert design.patients.tolist() == [1, 1, 0, 2, 2, 0]  # renumbered
+    assert design.discovery.tolist() == [True, True, False, False, False, False]
+    np.testing.assert_allclose(design.accuracy, [2 / 3, 0, 1, 0])  # class 3 has no film
