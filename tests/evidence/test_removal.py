@@ -29,6 +29,7 @@ from ravl_med.evidence.transplant import Transplantation, compare_transplants, p
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24
+BOTH = (fill_median, fill_inpaint)
 RULES = CounterfactualRules(
     max_removals=40, max_pairs=10, min_pairs=3, confidence=0.95, comparisons=1, draws=500, seed=0
 )
@@ -151,21 +152,38 @@ def test_filled_films_equal_a_naive_loop():
 
     for told, (film, boxes) in zip(filled, jobs, strict=True):
         before = bench.ask([bench.read(film)]).margin[0]
-        after = [bench.ask([fill_median(bench.read(film), box)]).margin[0] for box in boxes]
+        after = np.array([
+            [bench.ask([fill(bench.read(film), box)]).margin[0] for fill in BOTH] for box in boxes
+        ])  # fmt: skip
+        mean = [(flat + painted) / 2 for flat, painted in after]
         assert told.film == film
         assert told.before == pytest.approx(before)
         assert told.decided == (before > 0)
         np.testing.assert_allclose(told.after, after)
-        np.testing.assert_array_equal(told.decided_after, np.array(after) > 0)
-        np.testing.assert_allclose(told.effect, before - np.array(after))
-        assert told.best == int(np.argmin(after))
+        np.testing.assert_array_equal(told.decided_after, after > 0)
+        np.testing.assert_allclose(told.effect, before - np.array(mean))
+        assert told.best == int(np.argmin(mean))
+
+
+def film_after(before, *after):
+    """A film whose regions leave these margins: with the surrounding median, inpainted."""
+    margins = np.array(after)
+    return FilledFilm(
+        0, np.zeros((len(after), 4), np.float32), before, before > 0, margins, margins > 0
+    )
+
+
+def test_a_region_is_judged_by_both_fills():
+    """The first is best by its median, the second by its inpainting, the third by their mean."""
+    film = film_after(4.0, (0.0, 5.0), (5.0, -0.5), (1.0, 2.0))
+
+    assert film.effect.tolist() == [1.5, 1.75, 2.5]
+    assert film.best == 2
 
 
 def filled_film(*effects):
-    n = len(effects)
-    return FilledFilm(
-        0, np.zeros((n, 4), np.float32), 0.0, False, -np.array(effects), np.zeros(n, bool)
-    )
+    """Neither fill has the effect by itself; their mean has it."""
+    return film_after(0.0, *((0.5 - effect, -0.5 - effect) for effect in effects))
 
 
 @pytest.mark.parametrize(
@@ -341,15 +359,19 @@ def test_removals_are_compared_by_a_naive_loop():
     def margin(picture):
         return float(bench.ask([picture]).margin[0])
 
-    changes = {fill_median: [], fill_inpaint: []}
-    lost = {fill_median: [], fill_inpaint: []}
+    changes = {fill: [] for fill in BOTH}
+    lost = {fill: [] for fill in BOTH}
+    choices = []
     for film in range(6):
         picture = bench.read(film)
-        best = min(place, key=lambda box: margin(fill_median(picture, box)))
+        after_each = [[margin(fill(picture, box)) for fill in BOTH] for box in place]
+        best = place[np.argmin([sum(pair) / 2 for pair in after_each])]
+        choices.append([np.argmin(each) for each in zip(*after_each, strict=True)])
         for fill in changes:
             after = margin(fill(picture, best))
             changes[fill].append(margin(picture) - after)
             lost[fill].append(margin(picture) > 0 >= after)
+    assert any(flat != painted for flat, painted in choices)  # it matters that both choose
     for told, fill in ((median, fill_median), (inpainted, fill_inpaint)):
         assert (told.pairs, told.patients) == (3, 2)
         assert told.change == pytest.approx(np.mean(changes[fill][:3]))

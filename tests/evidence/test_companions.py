@@ -1,0 +1,194 @@
+"""Companions: what loses its gap when a feature that the model uses is held fixed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ravl_med.evidence.audit_result import SpuriousCorrelation
+from ravl_med.evidence.companions import name_companions
+
+MAX_GAP = 0.1
+SHARE = {(1, True): 0.8, (1, False): 0.4, (0, True): 0.2, (0, False): 0.6, (-1, False): 0.0}
+"""Accuracy by class and presence of the used feature: it raises class 1 and lowers class 0."""
+
+
+@pytest.fixture
+def films(films_of):
+    def make(*cells):
+        """Used feature, second one, labels, hits; from (class, used, second, films[, hits]).
+
+        Unless they are given, the used feature alone decides the hits.
+        """
+        groups = [
+            (label, used, n, own[0] if own else round(SHARE[label, used] * n))
+            for label, used, _, n, *own in cells
+        ]
+        used, labels, hits = films_of(*groups)
+        second = np.repeat([cell[2] for cell in cells], [cell[3] for cell in cells])
+        return used, second, labels, hits
+
+    return make
+
+
+@pytest.fixture
+def entry(cluster_of):
+    def make(rank, present, labels, hits, counts=False, status="confirmed"):
+        cluster = cluster_of(present, labels, hits)
+        assert (cluster.raised_class, cluster.opposed_classes) == (1, (0,))
+        return SpuriousCorrelation(
+            rank=rank,
+            cluster=cluster,
+            confirmation=SimpleNamespace(status=status),
+            counterfactual=None,
+            strata=None,
+            kind="shortcut" if counts else "undecided",
+            counts=counts,
+            reasons=() if counts else (f"Why {rank} does not count.",),
+            also=(),
+            order=np.arange(len(cluster.regions)),
+        )
+
+    return make
+
+
+def both_classes(*cells):
+    return [(label, *cell) for label in (0, 1) for cell in cells]
+
+
+TOGETHER = both_classes((True, True, 90), (True, False, 10), (False, True, 10), (False, False, 90))
+"""Nine films of ten have both or neither: phi is 0.8 in each class."""
+
+APART = [
+    (1, True, True, 50, 45), (1, True, False, 50, 35),
+    (1, False, True, 50, 25), (1, False, False, 50, 15),
+    (0, True, True, 50, 5), (0, True, False, 50, 15),
+    (0, False, True, 50, 25), (0, False, False, 50, 35),
+]  # fmt: skip
+"""The second feature is independent of the used one and moves 20 points of each class itself."""
+
+
+def test_a_bystander_is_the_companion_of_what_is_used(films, entry, task_of):
+    used, bystander, labels, hits = films(*TOGETHER, (-1, False, True, 40))
+    part = labels >= 0
+    assert np.corrcoef(used[part], bystander[part])[0, 1] == pytest.approx(0.8)
+    first = entry(1, used, labels, hits, counts=True)
+    second = entry(2, bystander, labels, hits)
+    gap = second.cluster.gap
+    assert gap[1] == pytest.approx(0.32)  # 0.8 of the 40 points of the feature that is used
+    assert gap[0] == pytest.approx(-0.32)
+
+    named = name_companions([first, second], task_of(labels, hits), MAX_GAP)
+
+    assert named[0] is first
+    assert named[1].companion_of == 1
+    assert named[1].reasons == (
+        "Why 2 does not count.",
+        "It travels with the feature of correlation 1: with that held fixed, its gaps are +0 "
+        "points on the raised side and +0 on the lowered side.",
+    )
+    assert named[1].cluster is second.cluster
+    assert not named[1].counts
+
+
+def test_a_correlation_with_a_gap_of_its_own_is_no_companion(films, entry, task_of):
+    used, marker, labels, hits = films(*APART)
+    first = entry(1, used, labels, hits, counts=True)
+    second = entry(2, marker, labels, hits)
+
+    assert name_companions([first, second], task_of(labels, hits), MAX_GAP)[1] is second
+
+
+@pytest.mark.parametrize(("max_gap", "named"), [(0.19, False), (0.21, True)])
+def test_the_gap_that_is_tolerated_decides(films, entry, task_of, max_gap, named):
+    used, marker, labels, hits = films(*APART)
+    pair = [entry(1, used, labels, hits, counts=True), entry(2, marker, labels, hits)]
+
+    second = name_companions(pair, task_of(labels, hits), max_gap)[1]
+
+    assert (second.companion_of == 1) is named
+    if named:
+        assert second.reasons[-1].endswith(
+            "its gaps are +20 points on the raised side and -20 on the lowered side."
+        )
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        (1, "+0 points on the raised side and -20 on"),
+        (0, "+20 points on the raised side and +0 on"),
+    ],
+)
+def test_one_side_without_a_gap_is_enough(films, entry, task_of, lost, told):
+    cells = [cell for cell in TOGETHER if cell[0] == lost]
+    cells += [cell for cell in APART if cell[0] != lost]
+    used, second, labels, hits = films(*cells)
+    pair = [entry(1, used, labels, hits, counts=True), entry(2, second, labels, hits)]
+
+    named = name_companions(pair, task_of(labels, hits), MAX_GAP)[1]
+
+    assert named.companion_of == 1
+    assert told in named.reasons[-1]
+
+
+@pytest.mark.parametrize("same", [{0, 1}, {0}, {1}])
+def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, task_of, same):
+    """In one class alone it is enough: the NaN may be of either side."""
+    used, marker, labels, hits = films(*APART)
+    present = np.where(np.isin(labels, list(same)), used, marker)
+    pair = [entry(1, used, labels, hits, counts=True), entry(2, present, labels, hits)]
+
+    named = name_companions(pair, task_of(labels, hits), MAX_GAP)[1]
+
+    assert named.companion_of == 1
+    assert named.reasons == (
+        "Why 2 does not count.",
+        "It is on the same films as the feature of correlation 1.",
+    )
+
+
+@pytest.mark.parametrize("status", ["raised_only", "not_confirmed", "not_tested"])
+def test_what_counts_or_is_not_confirmed_stays_as_it_is(films, entry, task_of, status):
+    used, bystander, labels, hits = films(*TOGETHER)
+    given = [
+        entry(1, used, labels, hits, counts=True),
+        entry(2, bystander, labels, hits, counts=True),
+        entry(3, bystander, labels, hits, status=status),
+    ]
+
+    named = name_companions(given, task_of(labels, hits), MAX_GAP)
+
+    assert all(a is b for a, b in zip(named, given, strict=True))
+
+
+def test_without_one_that_counts_there_is_no_companion(films, entry, task_of):
+    used, bystander, labels, hits = films(*TOGETHER)
+    given = [entry(1, used, labels, hits), entry(2, bystander, labels, hits)]
+    task = task_of(labels, hits)
+
+    named = name_companions(given, task, MAX_GAP)
+
+    assert all(a is b for a, b in zip(named, given, strict=True))
+    assert name_companions([], task, MAX_GAP) == ()
+
+
+def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
+    films, entry, task_of
+):
+    used, marker, labels, hits = films(*APART)
+    flipped = np.arange(len(labels)) % 10 == 0  # one film of ten, in every cell
+    given = [
+        entry(1, used, labels, hits, counts=True),
+        entry(2, marker, labels, hits, counts=True),
+        entry(3, marker ^ flipped, labels, hits),
+        entry(4, marker ^ flipped, labels, hits, status="not_confirmed"),
+        entry(5, used ^ flipped, labels, hits),
+    ]
+
+    named = name_companions(given, task_of(labels, hits), MAX_GAP)
+
+    assert [c.rank for c in named] == [1, 2, 3, 4, 5]
+    assert [c.companion_of for c in named] == [None, None, 2, None, 1]
+    assert "the feature of correlation 2:" in named[2].reasons[-1]
+    assert "the feature of correlation 1:" in named[4].reasons[-1]
