@@ -237,15 +237,15 @@ class EvidenceConfig(Section):
     draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     max_correlations: int = Field(
-        20, ge=1, le=50, description="correlations that are tested by counterfactuals"
+        10, ge=1, le=50, description="correlations that are tested by counterfactuals"
     )
     max_removals: int = Field(
-        400, ge=1, description="regions of a cluster whose removal effect is measured"
+        240, ge=1, description="regions of a cluster whose removal effect is measured"
     )
     max_pairs: int = Field(
-        100, ge=10, description="films, each with a control, in a counterfactual test"
+        80, ge=10, description="films, each with a control, in a counterfactual test"
     )
-    min_pairs: int = Field(10, ge=2, description="films below which no such test is made")
+    min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
         200, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ravl_med.config import (
     ClassConfig,
     Config,
-    DiscoveryConfig,
     TaskConfig,
     load_config,
     parse_yaml,
@@ -138,13 +137,25 @@ def test_every_problem_has_its_line(tmp_path: Path) -> None:
         ("regions.tiles=[6]", "regions.tiles"),
         ("regions.tiles=[6, 65]", "regions.tiles.1: .*less than or equal to 64; got 65"),
         ("regions.min_visible=.nan", "regions.min_visible: .*got nan"),
-        ("discovery.clusters_min=1", "discovery.clusters_min: .*equal to 2; got 1"),
-        (
-            "discovery={clusters_min: 9, clusters_max: 8}",
-            r"discovery: clusters_min \(9\) must not exceed clusters_max \(8\)",
-        ),
+        ("discovery.clusters=[1]", "discovery.clusters.0: .*equal to 2; got 1"),
+        ("discovery.clusters=[]", "discovery.clusters: .*at least 1 item"),
+        ("discovery.protocol=other", "discovery.protocol: input should be 'pooled' or 'paper'"),
+        ("discovery.merge_overlap=0", "discovery.merge_overlap: .*greater than 0; got 0"),
         ("discovery.min_influence=1.5", "discovery.min_influence: .*equal to 1; got 1.5"),
-        ("evidence.draws=10", "evidence.draws: .*equal to 200; got 10"),
+        ("evidence.draws=10", "evidence.draws: .*equal to 2000; got 10"),
+        ("evidence.fdr=0", "evidence.fdr: .*greater than 0; got 0"),
+        (
+            "evidence.shortcut_share=0.6",
+            r"evidence: shortcut_share \(0.6\) must not exceed sign_share \(0.5\)",
+        ),
+        (
+            "evidence={relevance: x.yaml, draws: 2000, max_correlations: 50}",
+            "evidence: draws is 2000; expected at least 4000, .*corrected for 50 correlations",
+        ),
+        (
+            "gate={min_prediction_share: 0.6, max_prediction_share: 0.5}",
+            r"gate: min_prediction_share \(0.6\) must not exceed max_prediction_share \(0.5\)",
+        ),
         ("evidence.confidence=1", "evidence.confidence: input should be less than 1; got 1"),
         ("evidence={}", "evidence.relevance: field required"),
         ("gate.max_gap=-0.1", "gate.max_gap: .*equal to 0; got -0.1"),
@@ -274,31 +285,3 @@ def test_a_template_is_text_whatever_else_it_holds(template: str, prompt: str) -
         classes={n: ClassConfig(prompts=(prompt,)) for n in "ab"}, templates=(template,)
     )
     assert filled.texts()["a"] == [before + prompt + after]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "classes", "tried"),
-    [
-        (None, None, 2, [20, 25, 30, 35, 40, 45, 50]),
-        (None, None, 14, list(range(28, 71, 5))),
-        (3, 9, 2, [3, 8]),
-        (70, None, 2, [70]),
-        (None, 10, 2, [10]),
-        (8, 8, 2, [8]),
-    ],
-)
-def test_cluster_range(low: int | None, high: int | None, classes: int, tried: list[int]) -> None:
-    discovery = DiscoveryConfig(clusters_min=low, clusters_max=high)
-    assert list(discovery.cluster_range(classes)) == tried
-
-
-@given(st.integers(2, 99) | st.none(), st.integers(2, 99) | st.none(), st.integers(2, 30))
-def test_cluster_range_stays_within_what_was_asked(
-    low: int | None, high: int | None, classes: int
-) -> None:
-    if low is not None and high is not None and low > high:
-        low, high = high, low
-    tried = DiscoveryConfig(clusters_min=low, clusters_max=high).cluster_range(classes)
-    assert len(tried) > 0
-    assert low is None or min(tried) == low
-    assert high is None or max(tried) <= high

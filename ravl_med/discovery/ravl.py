@@ -15,10 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ravl_med.discovery.clustering import FeatureClusters
+from ravl_med.discovery.clustering import FeatureClusters
 from ravl_med.errors import DataError
 
 __all__ = [

@@ -172,8 +172,9 @@ class PairedChange:
 class Removal:
     """What happens when the regions of a cluster are filled in.
 
-    The effect of a region is the margin before minus the margin after it is filled with the median
-    of its surroundings. Positive: the region speaks for the raised class.
+    The effect of a region is the margin before minus the margin after it is filled, the mean of two
+    fills: the median of its surroundings, and inpainting. Positive: the region speaks for the
+    raised class.
 
     Attributes
     ----------
@@ -208,8 +209,8 @@ class Counterfactual:
     removal : Removal
     transplant : PairedChange or None - rise of the margin when the feature is blended into films
         of other classes without it, against an ordinary region from the same place
-    used : bool - removal lowers the margin (both fills agree in sign, the interval excludes 0) and
-        transplant, where it could be tried, raises it
+    used : bool - removal lowers the margin, more than in controls (both fills agree in sign, the
+        interval excludes 0), and transplant, where it could be tried, raises it
     reasons : tuple of str - why it is not called used; empty when it is
     """
 

@@ -45,7 +45,7 @@ def name_companions(
         if entry.confirmation.status == "confirmed" and not entry.counts:
             for other in counting:
                 gaps = _gaps_held_fixed(entry, other.cluster.present, task)
-                if not min(gaps) >= max_gap:  # NaN: the two cannot be told apart
+                if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
                     entry = replace(
                         entry,
                         companion_of=other.rank,
@@ -72,8 +72,11 @@ def _gaps_held_fixed(
 
 def _sentence(rank: int, gaps: tuple[float, float]) -> str:
     if any(math.isnan(value) for value in gaps):
-        return f"It is on the same films as the feature of correlation {rank}."
-    raised, lowered = (f"{100 * value:+.0f}" for value in (gaps[0], -gaps[1]))
+        return (
+            f"It cannot be told apart from the feature of correlation {rank}: of one side, no "
+            "films have the one without the other."
+        )
+    raised, lowered = (f"{round(100 * value):+d}" for value in (gaps[0], -gaps[1]))
     return (
         f"It travels with the feature of correlation {rank}: with that held fixed, its gaps are "
         f"{raised} points on the raised side and {lowered} on the lowered side."

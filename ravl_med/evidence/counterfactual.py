@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
@@ -47,11 +47,11 @@ __all__ = [
     "measure_counterfactual",
 ]
 
-_HELD_FILMS = 256
+_HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: it holds its films
 class Probe:
     """What is needed to ask the model.
 
@@ -69,6 +69,19 @@ class Probe:
     classes: NDArray[np.float32]
     temperature: float
     batch_size: int
+
+    @cached_property
+    def read(self) -> Callable[[int], NDArray[np.float32]]:
+        """Reader of preprocessed films (3, S, S), read-only; a limited number of them is held."""
+        bytes_each = 3 * 4 * self.encoder.info.image_size**2
+
+        @lru_cache(maxsize=max(1, min(_HELD_FILMS, _HELD_BYTES // bytes_each)))
+        def read(film: int) -> NDArray[np.float32]:
+            picture: NDArray[np.float32] = self.encoder.preprocess(self.read_pixels(film)).numpy()
+            picture.flags.writeable = False
+            return picture
+
+        return read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +174,7 @@ def measure_counterfactual(
         and removal.median.interval.low > 0
         and removal.inpainted is not None
         and removal.inpainted.contrast > 0
+        and min(removal.median.change, removal.inpainted.change) > 0
         and (transplant is None or transplant.interval.low > 0)
     )
     return Counterfactual(removal, transplant, used, () if used else reasons)
@@ -183,14 +197,7 @@ class _Steps:
 
 
 def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps: _Steps) -> Bench:
-    """Put films and model on the bench; a limited number of inputs is held."""
-    bytes_each = 3 * 4 * probe.encoder.info.image_size**2
-
-    @lru_cache(maxsize=max(1, min(_HELD_FILMS, _HELD_BYTES // bytes_each)))
-    def read(film: int) -> NDArray[np.float32]:
-        picture: NDArray[np.float32] = probe.encoder.preprocess(probe.read_pixels(film)).numpy()
-        picture.flags.writeable = False
-        return picture
+    """Put films and model on the bench."""
 
     def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
         margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
@@ -203,7 +210,7 @@ def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps:
             steps.tick(len(batch))
         return Answers(np.concatenate(margins), np.concatenate(decisions))
 
-    return Bench(images, read, probe.encoder.geometry, ask, steps.tick)
+    return Bench(images, probe.read, probe.encoder.geometry, ask, steps.tick)
 
 
 def _measure_removal(
@@ -219,9 +226,9 @@ def _measure_removal(
     film_of_region = images.region_image[cluster.regions]
     rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
     tested = len(testable) >= rules.min_pairs
-    steps.total = later + sum(1 + len(own) for own in rows.values())
+    steps.total = later + sum(1 + 2 * len(own) for own in rows.values())
     if tested:
-        steps.total += sum(CANDIDATES + 3 + len(rows[int(film)]) for film in testable)
+        steps.total += sum(CANDIDATES + 1 + 2 * len(rows[int(film)]) for film in testable)
     filled = fill_films(
         bench, [(f, bench.place(f, bench.shares(cluster.regions[own]))) for f, own in rows.items()]
     )
@@ -277,6 +284,8 @@ def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules
             "Filling the regions in does not lower the margin beyond what it does to control films "
             f"({_told(removal.median)})."
         )
+    if not min(removal.median.change, removal.inpainted.change) > 0:
+        yield "The margin of films with the feature does not fall when it is removed."
     if not removal.inpainted.contrast > 0:
         yield (
             "Inpainting the regions does not lower the margin more than in control films "

@@ -44,7 +44,10 @@ _FAINT = 1e-3  # in units of the input; a flat region has no contrast at all
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilledFilm:
-    """A film before and after each of its k regions is filled with its surrounding median.
+    """A film before and after each of its k regions is filled, in two ways.
+
+    The median of the surroundings can itself look like a device to a model, and inpainting can
+    leave a trace of what it covers; a region is judged by the mean of both.
 
     Attributes
     ----------
@@ -52,8 +55,8 @@ class FilledFilm:
     boxes : ndarray of shape (k, 4), float32 - xyxy in input pixels
     before : float - margin
     decided : bool - for the raised class
-    after : ndarray of shape (k,), float64
-    decided_after : ndarray of shape (k,), bool
+    after : ndarray of shape (k, 2), float64 - margin with the surrounding median, inpainted
+    decided_after : ndarray of shape (k, 2), bool
     """
 
     film: int
@@ -66,7 +69,8 @@ class FilledFilm:
     @property
     def effect(self) -> NDArray[np.float64]:
         """Removal effect of each region, shape (k,): positive where it speaks for the class."""
-        return self.before - self.after
+        effect: NDArray[np.float64] = self.before - self.after.mean(axis=1)
+        return effect
 
     @property
     def best(self) -> int:
@@ -111,23 +115,24 @@ def fill_films(bench: Bench, jobs: Sequence[tuple[int, NDArray[np.float32]]]) ->
             yield picture
             for box in boxes:
                 yield fill_median(picture, box)
+                yield fill_inpaint(picture, box)
 
     answers = bench.ask(pictures())
     filled = []
     start = 0
     for film, boxes in jobs:
-        after = slice(start + 1, start + 1 + len(boxes))
+        end = start + 1 + 2 * len(boxes)
         filled.append(
             FilledFilm(
                 film=film,
                 boxes=boxes,
                 before=float(answers.margin[start]),
                 decided=bool(answers.decided[start]),
-                after=answers.margin[after],
-                decided_after=answers.decided[after],
+                after=answers.margin[start + 1 : end].reshape(-1, 2),
+                decided_after=answers.decided[start + 1 : end].reshape(-1, 2),
             )
         )
-        start += 1 + len(boxes)
+        start = end
     return filled
 
 
@@ -284,21 +289,20 @@ def compare_removals(
 
     Returns
     -------
-    median, inpainted : PairedChange - drop of the margin when the best region of k is filled with
-        its surrounding median, and when that same region is inpainted instead
+    median, inpainted : PairedChange - drop of the margin when the best region of k, by the mean of
+        both fills, is filled with its surrounding median, and when it is inpainted
     """
     controls = fill_films(bench, [(pair.control, pair.control_boxes) for pair in pairs])
     both = [*filled, *controls]
-    painted = bench.ask(fill_inpaint(bench.read(f.film), f.boxes[f.best]) for f in both)
     before = np.array([f.before for f in both])
     decided = np.array([f.decided for f in both])
     after = np.array([f.after[f.best] for f in both])
-    decided_after = np.array([f.decided_after[f.best] for f in both])
+    held = np.array([f.decided_after[f.best] for f in both])
     patients = bench.images.patients[[pair.film for pair in pairs]]
     n = len(pairs)
 
-    def compare(margin: NDArray[np.float64], held: NDArray[np.bool_]) -> PairedChange:
-        drop, lost = before - margin, decided & ~held
+    def compare(fill: int) -> PairedChange:
+        drop, lost = before - after[:, fill], decided & ~held[:, fill]
         return compare_pairs((drop[:n], lost[:n]), (drop[n:], lost[n:]), patients, rules)
 
-    return compare(after, decided_after), compare(painted.margin, painted.decided)
+    return compare(0), compare(1)

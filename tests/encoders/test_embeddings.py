@@ -9,7 +9,6 @@ import torch
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model, save_model
-from ravl_med.errors import ModelError
 from ravl_med.regions.tiles import cut_tiles
 
 CPU = torch.device("cpu")
@@ -117,10 +116,37 @@ def test_no_film_at_all_is_empty_and_has_its_shapes(encoder_of):
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])
-def test_weights_that_hold_nan_are_an_error(tower, folder_of, films, tmp_path):
+def test_weights_that_hold_nan_leave_no_film(tower, folder_of, films, tmp_path):
     encoder = open_model(shutil.copytree(folder_of(tower), tmp_path / "model"), CPU)
     with torch.no_grad():
         encoder.model.visual.conv1.weight[0, 0, 0, 0] = float("nan")
 
-    with pytest.raises(ModelError, match="image embeddings hold NaN or infinity"):
-        embed(encoder, films)
+    result = embed(encoder, films)
+
+    assert result.not_finite == tuple(film.index for film in films)
+    assert len(result.films) == len(result.image) == len(result.region) == 0
+
+
+def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(encoder_of, films):
+    encoder = encoder_of("vit_1_layer")
+    whole = embed(encoder, films)
+    broken = whole.region_image[-1]
+
+    class Broken:
+        info, device = encoder.info, encoder.device
+        preprocess, geometry = staticmethod(encoder.preprocess), staticmethod(encoder.geometry)
+
+        def encode_regions(self, images, boxes):
+            image, region = encoder.encode_regions(images, boxes)
+            region = torch.tensor(region.tolist())
+            region[-1, 0] = float("inf")
+            return image, region
+
+    result = embed(Broken(), films, batch_size=len(films))
+
+    assert result.not_finite == (int(whole.films[broken]),)
+    kept = whole.region_image != broken
+    assert np.array_equal(result.region, whole.region[kept])
+    assert np.array_equal(result.region_boxes, whole.region_boxes[kept])
+    assert result.films.tolist() == [f for f in whole.films if f != whole.films[broken]]
+    assert len(result.image) == len(result.digests) == len(result.sizes) == len(films) - 1

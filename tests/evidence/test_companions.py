@@ -144,7 +144,8 @@ def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, task_of, s
     assert named.companion_of == 1
     assert named.reasons == (
         "Why 2 does not count.",
-        "It is on the same films as the feature of correlation 1.",
+        "It cannot be told apart from the feature of correlation 1: of one side, no films "
+        "have the one without the other.",
     )
 
 

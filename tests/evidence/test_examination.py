@@ -334,7 +334,8 @@ def test_only_so_many_are_asked_of_the_model(planted, asked):
     assert second.counterfactual is None
     assert second.reasons == (
         "Not tested by counterfactuals: more correlations than 1 (evidence.max_correlations).",
-        "It is on the same films as the feature of correlation 1.",
+        "It cannot be told apart from the feature of correlation 1: of one side, no films "
+        "have the one without the other.",
     )
     assert (first.companion_of, second.companion_of) == (None, 1)
 
