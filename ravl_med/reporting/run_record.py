@@ -162,6 +162,10 @@ def _discovery_words(discovery: DiscoveryConfig) -> dict[str, str]:
         else unused,
         "min_influence": f"influence H of at least {discovery.min_influence:g}, but for clusters "
         "with large gaps",
+        "min_strength": f"gaps that stand {discovery.min_strength:g} standard errors out on the "
+        "discovery half, both sides joined, before a cluster is tested"
+        if pooled
+        else unused,
     }
 
 
