@@ -50,7 +50,7 @@ _PLANTED = ((600, 2, 0.25), (600, 4, 0.40), (2400, 4, 0.20))  # films, classes, 
 _PREVALENCE = 0.5
 _ACCURACY = 0.8
 _POWER = 0.9
-_COMPARED = 50  # null cohorts of a kind that RaVL as published, which is slower, runs on too
+_COMPARED = 20  # null cohorts of a kind that RaVL as published, which is slower, runs on too
 _ACCUSED = 15 / 200  # the binomial upper bound of a true level of 5 %, nearly
 
 _GAPS = (0.10, 0.20, 0.30, 0.40)

@@ -54,7 +54,7 @@ class SpeedRow:
     ----------
     regions, size, films, classes, runs : int
     seconds : float - median over the runs
-    proposing : float - seconds of it that k-medoids takes
+    proposing : float - seconds of it that proposing clusters takes
     peak_mb : float - resident memory above that before the search, embeddings included there
     clusters : int - proposed
     silhouettes : mapping of K to silhouette - of all regions, mean over the draws; empty where the

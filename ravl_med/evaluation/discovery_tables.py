@@ -120,7 +120,7 @@ def _speed(rows: list[Row]) -> list[str]:
         "Clusters proposed, found on the films, filtered and ranked; 10 classes. Memory is the "
         "peak above what was held before the search, which the embeddings are part of.",
         "",
-        "| regions x size | films | target | seconds (runs) | met | k-medoids alone | target "
+        "| regions x size | films | target | seconds (runs) | met | of it proposing | target "
         "| peak memory | met | clusters | silhouette by K |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
