@@ -204,7 +204,7 @@ class DiscoveryConfig(Section):
         3000, ge=10, description="regions that k-medoids is fitted on; all are then assigned"
     )
     merge_overlap: float = Field(
-        0.5, gt=0.0, le=1.0, description="clusters that share this much (Jaccard) are one"
+        0.8, gt=0.0, le=1.0, description="clusters that share this much (Jaccard) are one"
     )
     min_influence: Share = Field(0.25, description="clusters with a lower H are dropped")
     min_strength: float = Field(
@@ -237,7 +237,7 @@ class EvidenceConfig(Section):
     draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     max_correlations: int = Field(
-        10, ge=1, le=50, description="correlations that are tested by counterfactuals"
+        8, ge=1, le=50, description="correlations that are tested by counterfactuals"
     )
     max_removals: int = Field(
         240, ge=1, description="regions of a cluster whose removal effect is measured"
@@ -248,7 +248,7 @@ class EvidenceConfig(Section):
     min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
-        200, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"
+        100, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"
     )
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")

@@ -1,10 +1,11 @@
 """Feature clusters of all regions: k-medoids with cosine distance, proposed without any label.
 
-The medoids are fitted on a seeded sample of the regions (CLARA); every region is then assigned to
-its nearest medoid in chunks, so that the R x R matrix never exists. One clustering can miss a
-feature: too coarse a K dilutes it, too fine a K cuts it up, and a small group may be absent from a
-sample. So candidates come from several K and several samples, and those that hold the same regions
-are folded into one. RaVL's own protocol, one K chosen by the silhouette, stands beside it.
+The medoids are fitted on a seeded sample of the regions (CLARA) and refined on a wider one; every
+region is then assigned to its nearest medoid in chunks, so that the R x R matrix never exists. One
+clustering can miss a feature: too coarse a K dilutes it, too fine a K cuts it up, and a small group
+may be absent from a sample. So candidates come from several K and several samples, and those that
+hold the same regions are folded into one. RaVL's own protocol, one K chosen by the silhouette,
+stands beside it.
 
 References
 ----------
@@ -21,11 +22,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.k_medoids import KMedoids, fit_k_medoids, silhouette
+from ravl_med.discovery.k_medoids import (
+    KMedoids,
+    cosine_distances,
+    fit_k_medoids,
+    refine_medoids,
+    silhouette,
+)
 from ravl_med.errors import DataError
 
 __all__ = [
@@ -42,10 +50,11 @@ __all__ = [
 ]
 
 _CHUNK = 4096  # regions at once in a pass over the embeddings
-_STARTS = 1
+_WIDER = 4  # medoids are refined on this many times the sample
 _THREADS = 4
 
 Progress = Callable[[int, int], None]
+Result = TypeVar("Result")
 
 
 def _silent(done: int, total: int) -> None:
@@ -162,7 +171,7 @@ def propose_clusters(
     embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
     counts : sequence of int - the values of K
     draws : int - samples, each clustered with every K; with R <= sample they differ by their start
-    sample : int - regions that the medoids are fitted on
+    sample : int - regions that the medoids are fitted on; they are refined on four times as many
     seed : int
     overlap : float in (0, 1] - Jaccard index from which two clusters of regions are one
     progress : callable - called with (steps done, steps in all)
@@ -179,12 +188,9 @@ def propose_clusters(
     total = steps + len(_chunks(len(embeddings)))
     progress(0, total)
     medoids: list[NDArray[np.int64]] = []
-    distances = None
     for draw in range(draws):
-        if distances is None or sample < len(embeddings):
-            chosen, distances = _draw(embeddings, sample, seed, draw)
-        for fit in _fits(distances, usable, seed, draw):
-            medoids.append(chosen[fit.medoids])
+        for regions in _in_threads(_draw(embeddings, sample, seed, draw).medoids, usable):
+            medoids.append(regions)
             progress(len(medoids), total)
     assigned = _assign(
         embeddings, [embeddings[m] for m in medoids], lambda done: progress(steps + done, total)
@@ -230,14 +236,14 @@ def paper_clusters(
     _check_embeddings(embeddings)
     total = len(usable) + len(_chunks(len(embeddings)))
     progress(0, total)
-    chosen, distances = _draw(embeddings, sample, seed, 0)
+    draw = _draw(embeddings, sample, seed, 0)
     fits: dict[int, KMedoids] = {}
     silhouettes: dict[int, float] = {}
-    for k, fit in zip(usable, _fits(distances, usable, seed, 0), strict=True):
-        fits[k], silhouettes[k] = fit, silhouette(distances, fit.assignment)
+    for k, fit in zip(usable, _in_threads(draw.fit, usable), strict=True):
+        fits[k], silhouettes[k] = fit, silhouette(draw.distances, fit.assignment)
         progress(len(fits), total)
     best = max(usable, key=lambda k: silhouettes[k])
-    medoids = chosen[fits[best].medoids]
+    medoids = draw.regions[draw.sample[fits[best].medoids]]
     (found,) = _assign(
         embeddings, [embeddings[medoids]], lambda done: progress(len(usable) + done, total)
     )
@@ -291,33 +297,51 @@ def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
         )
 
 
-def _draw(
-    embeddings: NDArray[np.float32], sample: int, seed: int, draw: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the regions of a sample, ascending, and the cosine distances between them."""
-    chosen = np.arange(len(embeddings), dtype=np.int64)
-    if len(chosen) > sample:
-        rng = np.random.default_rng([seed, draw])
-        chosen = np.sort(rng.choice(len(embeddings), size=sample, replace=False))
-    points = np.asarray(embeddings[chosen])
-    distances = points @ points.T
-    np.subtract(1.0, distances, out=distances)
-    np.maximum(distances, 0.0, out=distances)
-    np.fill_diagonal(distances, 0.0)
-    return chosen, distances
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draw:
+    """Regions (w,) with their points (w, D), and the distances (n, n) in a sample (n,) of them."""
+
+    regions: NDArray[np.int64]
+    points: NDArray[np.float32]
+    sample: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    seed: int
+
+    def fit(self, clusters: int) -> KMedoids:
+        """Fit on the sample."""
+        return fit_k_medoids(self.distances, clusters, self.seed)
+
+    def medoids(self, clusters: int) -> NDArray[np.int64]:
+        """Return the regions (k,) that are medoids of the sample, refined on all of the draw."""
+        medoids = self.sample[self.fit(clusters).medoids]
+        if len(self.sample) < len(self.regions):
+            medoids = refine_medoids(self.points, medoids)
+        found: NDArray[np.int64] = self.regions[medoids]
+        return found
 
 
-def _fits(
-    distances: NDArray[np.float32], counts: Sequence[int], seed: int, draw: int
-) -> Iterator[KMedoids]:
-    """Fit every K on the points of a draw, in threads; yield in the order of the counts."""
-    start = int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+def _draw(embeddings: NDArray[np.float32], sample: int, seed: int, draw: int) -> _Draw:
+    rng = np.random.default_rng([seed, draw])
+    regions = _some(rng, len(embeddings), _WIDER * sample)
+    inside = _some(rng, len(regions), sample)
+    points = np.asarray(embeddings[regions])
+    return _Draw(
+        regions, points, inside, cosine_distances(points[inside]), int(rng.integers(2**32))
+    )
+
+
+def _some(rng: np.random.Generator, count: int, size: int) -> NDArray[np.int64]:
+    """Draw so many of a count, ascending; all where there are no more."""
+    if count <= size:
+        return np.arange(count, dtype=np.int64)
+    return np.sort(rng.choice(count, size=size, replace=False))
+
+
+def _in_threads(work: Callable[[int], Result], counts: Sequence[int]) -> Iterator[Result]:
+    """Do the work for every K, and yield the results in the order of the counts."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         # The largest first, as it takes longest: no thread is left waiting for it at the end.
-        jobs = {
-            k: pool.submit(fit_k_medoids, distances, k, start, _STARTS)
-            for k in sorted(counts, reverse=True)
-        }
+        jobs = {k: pool.submit(work, k) for k in sorted(counts, reverse=True)}
         yield from (jobs[k].result() for k in counts)
 
 
@@ -464,12 +488,13 @@ def cluster_regions(
     """
     usable, _ = _usable_counts(candidates, len(embeddings), sample, "discovery.clusters")
     _check_embeddings(embeddings)
-    chosen, distances = _draw(embeddings, sample, seed, 0)
+    draw = _draw(embeddings, sample, seed, 0)
     fits: dict[int, KMedoids] = {}
     silhouettes: dict[int, float] = {}
     progress(0, len(usable))
-    for k, fit in zip(usable, _fits(distances, usable, seed, 0), strict=True):
-        fits[k], silhouettes[k] = fit, silhouette(distances, fit.assignment)
+    for k, fit in zip(usable, _in_threads(draw.fit, usable), strict=True):
+        fits[k], silhouettes[k] = fit, silhouette(draw.distances, fit.assignment)
         progress(len(fits), len(usable))
-    medoids = chosen[fits[max(silhouettes, key=lambda k: silhouettes[k])].medoids]
+    best = max(silhouettes, key=lambda k: silhouettes[k])
+    medoids = draw.regions[draw.sample[fits[best].medoids]]
     return Clustering(medoids, *assign_regions(embeddings, embeddings[medoids]), silhouettes)

@@ -1,10 +1,10 @@
-"""K-medoids on a matrix of distances, and its silhouette.
+"""K-medoids on a matrix of distances, their refinement on more points, and the silhouette.
 
 A swap exchanges one medoid for one candidate. FasterPAM prices the swaps of a candidate with all
 medoids at once; here the price list of a pool of candidates is kept, and after a swap only the
 points whose nearest or second nearest medoid changed are priced anew. No product of matrices is
-used: with the points sorted by cluster, sums over segments cost the same for every K, and several
-fits run in threads without a quarrel over the cores of the BLAS.
+used for it: with the points sorted by cluster, sums over segments cost the same for every K, and
+several fits run in threads without a quarrel over the cores of the BLAS.
 
 References
 ----------
@@ -13,11 +13,12 @@ change of the loss for a swap, with the change that all medoids share split off.
 Arthur, Vassilvitskii, "k-means++", SODA 2007: the start, here the best of several draws a step.
 Rolland, Schilling, Current, "An efficient tabu search procedure for the p-median problem",
 European Journal of Operational Research 96 (1997): the way out of a poor local optimum.
-Kaufman, Rousseeuw, "Finding Groups in Data" (1990): PAM, the silhouette.
+Kaufman, Rousseeuw, "Finding Groups in Data" (1990): PAM, CLARA, the silhouette.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +26,16 @@ from numpy.typing import NDArray
 
 from ravl_med.errors import DataError
 
-__all__ = ["KMedoids", "fit_k_medoids", "silhouette"]
+__all__ = ["KMedoids", "cosine_distances", "fit_k_medoids", "refine_medoids", "silhouette"]
 
 _BLOCK = 256  # candidates priced at once in a pass over all: the block stays in the cache
 _TRIALS = 8  # draws for each medoid of the start
-_FIRST_POOL = 300  # random candidates that the start is refined with, before the first whole pass
+_FIRST_POOL = 300  # random candidates that the start is improved with, before the first whole pass
 _POOL = 400  # most promising candidates of a pass, or this many for each medoid:
 _POOL_PER_MEDOID = 10
-_PATIENCE = 40  # swaps, better or worse, without a better set of medoids than the best met
+_PATIENCE = 25  # swaps, better or worse, without a better set of medoids than the best met
 _TENURE = 5  # swaps during which an exchanged medoid stays as it is
+_CENTRAL = 5  # members of each cluster that a refinement tries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,70 +82,51 @@ def fit_k_medoids(
         for start in range(starts)
     )
     best = min(fits, key=lambda search: search.loss)
-    return KMedoids(best.medoids, best.nearest, best.loss)
+    return KMedoids(best.points, best.nearest, best.loss)
 
 
 class _Search:
-    """Medoids on the move: how near each point is to two of them, and what a swap would change.
+    """Medoids on the move, and the price of every swap of one of them for a candidate of a pool.
 
-    medoids (K,); to_medoids (n, K); nearest and runner_up (n,) are slots of medoids, first and
-    second (n,) their distances. Of the m candidates of the pool: columns (n, m) distances, own
-    (K, m) the change in the cluster of the medoid that leaves, shared (m,) the change elsewhere,
-    barred (m,) infinite for what is a medoid already.
+    pool (m,) holds points, the medoids among them; medoids (K,) are places in it. columns (n, m)
+    are distances to the pool, to_medoids (n, K) those to the medoids. nearest and runner_up (n,)
+    are slots of medoids, first and second (n,) their distances. A swap changes the loss by
+    own (K, m), in the cluster of the medoid that leaves, and shared (m,), elsewhere; barred (m,)
+    is infinite for medoids.
     """
 
-    def __init__(self, distances: NDArray[np.float32], medoids: NDArray[np.int64]) -> None:
-        self.distances = distances
-        self.medoids = medoids.copy()
-        self.to_medoids = np.ascontiguousarray(distances[medoids].T)
+    def __init__(
+        self,
+        columns: NDArray[np.float32],
+        pool: NDArray[np.int64],
+        medoids: NDArray[np.int64],
+    ) -> None:
+        self.columns, self.pool = columns, pool
+        self.medoids = np.searchsorted(pool, medoids)
+        self.to_medoids = np.take(columns, self.medoids, axis=1)
         self.nearest, self.first, self.runner_up, self.second = _two_nearest(self.to_medoids)
         self.tolerance = 1e-6 * max(self.loss, 1e-12)
+        self.own = np.zeros((len(medoids), len(pool)), dtype=np.float32)
+        self.shared = np.zeros(len(pool), dtype=np.float32)
+        self._price(np.arange(len(columns)), 1)
+        self.barred = np.zeros(len(pool), dtype=np.float32)
+        self.barred[self.medoids] = np.inf
 
     @property
     def loss(self) -> float:
         """Sum of the distances of all points to their nearest medoid."""
         return float(self.first.sum(dtype=np.float64))
 
-    def price_all(self) -> NDArray[np.float32]:
-        """Change of the loss by the best swap of every point, shape (n,); infinite for medoids."""
-        points = len(self.distances)
-        order, starts = _by_slot(self.nearest)
-        total = np.float32(self.loss)
-        best = np.empty(points, dtype=np.float32)
-        room = np.empty((3, min(_BLOCK, points), points), dtype=np.float32)
-        for start in range(0, points, _BLOCK):
-            rows = self.distances[start : start + _BLOCK]
-            kept, left, sorted_left = room[:, : len(rows)]
-            np.minimum(rows, self.first, out=kept)
-            np.minimum(rows, self.second, out=left)
-            left -= kept
-            np.take(left, order, axis=1, out=sorted_left, mode="clip")
-            own = np.add.reduceat(sorted_left, starts, axis=1)
-            leaving = own.min(axis=1) if len(starts) == len(self.medoids) else 0.0
-            best[start : start + _BLOCK] = leaving + (kept.sum(axis=1) - total)
-        best[self.medoids] = np.inf
-        return best
-
-    def consider(self, pool: NDArray[np.int64]) -> None:
-        """Price every swap of a medoid for a candidate of the pool."""
-        self.pool = pool
-        self.columns = np.take(self.distances, pool, axis=1)
-        self.own = np.zeros((len(self.medoids), len(pool)), dtype=np.float32)
-        self.shared = np.zeros(len(pool), dtype=np.float32)
-        self._price(np.arange(len(self.distances)), 1)
-        self.place = np.full(len(self.distances), -1, dtype=np.int64)
-        self.place[pool] = np.arange(len(pool))
-        self.barred = np.zeros(len(pool), dtype=np.float32)
-        inside = self.place[self.medoids]
-        self.barred[inside[inside >= 0]] = np.inf
+    @property
+    def points(self) -> NDArray[np.int64]:
+        """The medoids as points, shape (K,)."""
+        chosen: NDArray[np.int64] = self.pool[self.medoids]
+        return chosen
 
     def swap(self, slot: int, candidate: int) -> None:
         """Exchange the medoid of a slot for a candidate; price anew only where it matters."""
-        point, old = int(self.pool[candidate]), self.place[self.medoids[slot]]
-        if old >= 0:
-            self.barred[old] = 0.0
-        self.barred[candidate] = np.inf
-        self.medoids[slot] = point
+        self.barred[self.medoids[slot]], self.barred[candidate] = 0.0, np.inf
+        self.medoids[slot] = candidate
         self.to_medoids[:, slot] = self.columns[:, candidate]
         distance = self.columns[:, candidate]
         moved = (self.nearest == slot) | (distance < self.first)
@@ -197,58 +180,77 @@ class _Search:
             self.swap(slot, candidate)
 
     def explore(self, patience: int) -> NDArray[np.int64]:
-        """Keep taking the best swap, also where it is worse, and return the best medoids met.
+        """Keep taking the best swap, also where it is worse, and return the best points met.
 
         What was just exchanged stays exchanged for a while; else the first swap would be undone.
         """
-        best, lowest = self.medoids.copy(), self.loss
+        best, lowest = self.points, self.loss
         tenure = min(_TENURE, len(self.medoids) - 1)
         fixed_until = np.zeros(len(self.medoids), dtype=np.int64)
-        waiting: list[tuple[int, int]] = []  # step, candidate that may come back then
+        waiting: deque[tuple[int, int]] = deque()  # step, candidate that may come back then
         step = last = 0
         while step - last < patience:
             step += 1
             while waiting and waiting[0][0] <= step:
-                self.barred[waiting.pop(0)[1]] = 0.0
+                self.barred[waiting.popleft()[1]] = 0.0
             change, slot, candidate = self.best_swap(fixed_until >= step)
             if not np.isfinite(change):
                 break
-            leaving = self.place[self.medoids[slot]]
+            leaving = int(self.medoids[slot])
             self.swap(slot, candidate)
             fixed_until[slot] = step + tenure
-            if leaving >= 0:
-                self.barred[leaving] = np.inf
-                waiting.append((step + tenure + 1, int(leaving)))
+            self.barred[leaving] = np.inf
+            waiting.append((step + tenure + 1, leaving))
             if self.loss < lowest - self.tolerance:
-                best, lowest, last = self.medoids.copy(), self.loss, step
+                best, lowest, last = self.points, self.loss, step
         return best
 
 
+def _open(
+    distances: NDArray[np.float32], pool: NDArray[np.int64], medoids: NDArray[np.int64]
+) -> _Search:
+    pool = np.union1d(pool, medoids)
+    return _Search(np.take(distances, pool, axis=1), pool, medoids)
+
+
 def _improve(distances: NDArray[np.float32], clusters: int, rng: np.random.Generator) -> _Search:
-    """Start, refine with a few candidates, explore, and end where no swap of any point helps."""
+    """Start, improve with a few candidates, explore, and end where no swap of any point helps."""
     points = len(distances)
-    search = _Search(distances, _spread_start(distances, clusters, rng))
-    if points > _FIRST_POOL:
-        search.consider(np.sort(rng.choice(points, _FIRST_POOL, replace=False)))
-        search.descend()
-    search.consider(_promising(search))
+    medoids = _spread_start(distances, clusters, rng)
+    pool = rng.choice(points, size=min(_FIRST_POOL, points), replace=False)
+    search = _open(distances, pool, medoids)
     search.descend()
-    search = _Search(distances, search.explore(_PATIENCE))
+    search = _open(distances, _promising(distances, search), search.points)
+    search.descend()
+    medoids = search.explore(_PATIENCE)
+    search = _open(distances, medoids, medoids)
     before = np.inf
     while search.loss < before:
         before = search.loss
-        search.consider(_promising(search))
+        search = _open(distances, _promising(distances, search), search.points)
         search.descend()
     return search
 
 
-def _promising(search: _Search) -> NDArray[np.int64]:
-    """Return the medoids and the points with the best swaps, ascending."""
-    price = search.price_all()
-    price[search.medoids] = -np.inf
-    size = min(len(price), max(_POOL, _POOL_PER_MEDOID * len(search.medoids)))
-    pool: NDArray[np.int64] = np.argpartition(price, size - 1)[:size]
-    return np.sort(pool)
+def _promising(distances: NDArray[np.float32], search: _Search) -> NDArray[np.int64]:
+    """Return the points whose best swap changes the loss for the better, or the least."""
+    points, clusters = search.to_medoids.shape
+    order, starts = _by_slot(search.nearest)
+    price = np.empty(points, dtype=np.float32)
+    room = np.empty((3, min(_BLOCK, points), points), dtype=np.float32)
+    for start in range(0, points, _BLOCK):
+        rows = distances[start : start + _BLOCK]
+        kept, left, by_slot = room[:, : len(rows)]
+        np.minimum(rows, search.first, out=kept)
+        np.minimum(rows, search.second, out=left)
+        left -= kept
+        np.take(left, order, axis=1, out=by_slot, mode="clip")
+        own = np.add.reduceat(by_slot, starts, axis=1).min(axis=1)
+        # A medoid without points, as copies of one make it, leaves without a price.
+        price[start : start + _BLOCK] = kept.sum(axis=1) + (own if len(starts) == clusters else 0)
+    size = min(points, max(_POOL, _POOL_PER_MEDOID * clusters))
+    best: NDArray[np.int64] = np.argpartition(price, size - 1)[:size]
+    return best
 
 
 def _spread_start(
@@ -291,6 +293,56 @@ def _two_nearest(
     rest[rows, nearest] = np.inf
     runner_up = rest.argmin(axis=1)
     return nearest, first, runner_up, rest[rows, runner_up]
+
+
+def refine_medoids(points: NDArray[np.float32], medoids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Swap medoids that were fitted on some of the points for ones that suit all of them.
+
+    The candidates are the members nearest to the mean of each cluster; the best swap is taken
+    until none lowers the loss over all points.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, D), float32 - unit norm
+    medoids : ndarray of shape (K,), int64 - indices of points
+
+    Returns
+    -------
+    ndarray of shape (K,), int64
+    """
+    nearest = (points @ points[medoids].T).argmax(axis=1)
+    pool = [medoids]
+    for slot in range(len(medoids)):
+        members = np.flatnonzero(nearest == slot)
+        inside = points[members]
+        central = inside @ inside.sum(axis=0)
+        pool.append(members[np.argsort(-central, kind="stable")[:_CENTRAL]])
+    candidates = np.unique(np.concatenate(pool))
+    search = _Search(cosine_distances(points, candidates), candidates, medoids)
+    search.descend()
+    return search.points
+
+
+def cosine_distances(
+    points: NDArray[np.float32], chosen: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return the cosine distances of all points to all, or to the chosen ones.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, D), float32 - unit norm
+    chosen : ndarray of shape (m,), int64, or None - indices of points
+
+    Returns
+    -------
+    ndarray of shape (n, n) or (n, m), float32 - not negative, 0 from a point to itself
+    """
+    distances: NDArray[np.float32] = points @ (points if chosen is None else points[chosen]).T
+    np.subtract(1.0, distances, out=distances)
+    np.maximum(distances, 0.0, out=distances)
+    own = np.arange(len(points)) if chosen is None else chosen
+    distances[own, np.arange(len(own))] = 0.0
+    return distances
 
 
 def silhouette(distances: NDArray[np.float32], assignment: NDArray[np.int64]) -> float:

@@ -125,8 +125,8 @@ def weigh_sides(
 ) -> SideTest:
     """Test the raised and the lowered side of a candidate.
 
-    A patient with films of both classes is taken into the class with more of them, the raised one
-    in a tie, so that the two sides are independent.
+    A patient with films of several of these classes is taken into the one with most of them, the
+    raised one in a tie, so that classes and sides are independent.
 
     Parameters
     ----------
@@ -139,14 +139,9 @@ def weigh_sides(
     seed : tuple of int
     """
     classes = task.labels
-    in_raised = films & (classes == cluster.raised_class)
-    in_lowered = films & np.isin(classes, cluster.opposed_classes)
-    count = int(patients.max(initial=0)) + 1
-    balance = np.bincount(patients[in_raised], minlength=count) - np.bincount(
-        patients[in_lowered], minlength=count
-    )
-    in_raised &= balance[patients] >= 0
-    in_lowered &= balance[patients] < 0
+    own = _own_class(cluster, classes, patients, films)
+    in_raised = films & own & (classes == cluster.raised_class)
+    in_lowered = films & own & np.isin(classes, cluster.opposed_classes)
     untested = []
     p = [math.nan, math.nan]
     exact = True
@@ -179,6 +174,21 @@ def weigh_sides(
         # An exact p may underflow to 0, and against a p of 1 the deviates would be inf - inf.
         joined = float(stats.combine_pvalues(np.maximum(p, _LEAST), method="stouffer").pvalue)
     return SideTest(p[0], p[1], joined, exact, tuple(untested))
+
+
+def _own_class(
+    cluster: FeatureCluster,
+    labels: NDArray[np.int64],
+    patients: NDArray[np.int64],
+    films: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Whether a film is of the class, among those of the test, that its patient has most of."""
+    tested = np.array([cluster.raised_class, *cluster.opposed_classes])
+    counts = np.zeros((int(patients.max(initial=-1)) + 1, len(tested)), dtype=np.int64)
+    for column, index in enumerate(tested):
+        counts[:, column] = np.bincount(patients[films & (labels == index)], minlength=len(counts))
+    own: NDArray[np.bool_] = labels == tested[counts.argmax(axis=1)][patients]
+    return own
 
 
 def confirm_candidates(

@@ -1,16 +1,21 @@
-"""K-medoids against its GPL reference, the silhouette against scikit-learn's."""
+"""Feature clusters: proposals from several partitions, folding, and the paper's own protocol."""
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import silhouette_score
 
 from ravl_med.discovery import clustering
 from ravl_med.discovery.clustering import (
+    FeatureClusters,
+    Partition,
     assign_regions,
     cluster_regions,
     fit_k_medoids,
+    paper_clusters,
+    propose_clusters,
     silhouette,
 )
 from ravl_med.errors import DataError
@@ -27,131 +32,435 @@ def blobs(count: int, centres: int, size: int, spread: float, seed: int) -> np.n
     return unit(points)
 
 
-def cosine_distances(points: np.ndarray) -> np.ndarray:
-    distances = np.maximum(1 - points @ points.T, 0).astype(np.float32)
-    np.fill_diagonal(distances, 0)
-    return distances
+def partition(assignment: list[int], clusters: int, draw: int = 0) -> Partition:
+    """Return a partition whose medoids are the first regions of its clusters."""
+    labels = np.array(assignment, dtype=np.int32)
+    medoids = [assignment.index(k) if k in assignment else 0 for k in range(clusters)]
+    similarity = np.linspace(1, 0.5, len(labels), dtype=np.float32)
+    return Partition(np.array(medoids), labels, similarity, draw, 0.25, math.nan)
 
 
-POINT_SETS = {
-    "well apart": (blobs(300, 6, 16, 0.2, 0), 6),
-    "overlapping": (blobs(400, 12, 8, 0.8, 1), 10),
-    "no structure": (blobs(300, 1, 32, 100.0, 2), 15),
-    "with copies": (np.repeat(blobs(60, 5, 8, 0.5, 3), 5, axis=0), 8),
-    "one cluster": (blobs(200, 3, 8, 0.5, 4), 1),
-    "many clusters": (blobs(200, 40, 16, 0.3, 5), 40),
-}
+def folded(overlap: float, *partitions: Partition) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Return the clusters kept, by (partition, label), and what was folded into each."""
+    origin, label, into = clustering._fold(partitions, overlap)
+    names = zip(origin.tolist(), label.tolist(), strict=True)
+    return {name: list(members) for name, members in zip(names, into, strict=True)}
 
 
-@pytest.mark.parametrize("name", POINT_SETS)
-def test_the_loss_is_within_a_percent_of_the_reference(name):
-    """Each is a local search: the best and the mean of five starts stand for it, not one start."""
-    kmedoids = pytest.importorskip("kmedoids")
-    points, clusters = POINT_SETS[name]
-    distances = cosine_distances(points)
-    starts = range(5)
+def same(one: FeatureClusters, other: FeatureClusters) -> bool:
+    return (
+        np.array_equal(one.origin, other.origin)
+        and np.array_equal(one.label, other.label)
+        and one.folded == other.folded
+        and all(
+            np.array_equal(a.medoids, b.medoids) and np.array_equal(a.assignment, b.assignment)
+            for a, b in zip(one.partitions, other.partitions, strict=True)
+        )
+    )
 
-    ours = [fit_k_medoids(distances, clusters, seed).loss for seed in starts]
-    theirs = [
-        kmedoids.fasterpam(distances, clusters, init="random", random_state=seed).loss
-        for seed in starts
+
+# Folding, by hand
+
+
+def test_equal_clusters_are_folded_and_different_ones_kept():
+    one = partition([0, 0, 0, 1, 1, 1, 2, 2], 3)
+    other = partition([1, 1, 1, 0, 0, 2, 2, 2], 3)
+
+    # {0, 1, 2} is in both. {3, 4, 5} and {3, 4}: 2/3. {6, 7} and {5, 6, 7}: 2/3. Support decides
+    # between equals by size, then by place.
+    assert folded(0.5, one, other) == {(0, 0): [(1, 1)], (0, 1): [(1, 0)], (1, 2): [(0, 2)]}
+    assert folded(0.7, one, other) == {
+        (0, 0): [(1, 1)], (0, 1): [], (0, 2): [], (1, 0): [], (1, 2): []
+    }  # fmt: skip
+
+
+def test_the_overlap_itself_is_enough():
+    one = partition([0, 0, 1, 1, 1, 1], 2)
+    other = partition([0, 1, 2, 2, 2, 3], 4)
+
+    # {0, 1} and {0}: exactly 1/2; {0, 1} and {1}: exactly 1/2; {2, 3, 4, 5} and {2, 3, 4}: 3/4.
+    assert folded(0.5, one, other) == {(0, 0): [(1, 0), (1, 1)], (0, 1): [(1, 2)], (1, 3): []}
+    assert folded(0.51, one, other) == {
+        (0, 0): [], (0, 1): [(1, 2)], (1, 0): [], (1, 1): [], (1, 3): []
+    }  # fmt: skip
+
+
+def test_what_most_partitions_agree_on_stands_for_the_rest():
+    odd = partition([0, 0, 0, 1, 1, 1, 1, 1], 2)  # cuts off {0, 1, 2}
+    agreed = [partition([0, 0, 0, 0, 1, 1, 1, 1], 2, draw) for draw in (1, 2)]
+
+    assert folded(0.5, odd, *agreed) == {(1, 0): [(0, 0), (2, 0)], (1, 1): [(0, 1), (2, 1)]}
+
+
+def test_a_cluster_joins_the_kept_one_that_it_resembles_most():
+    # {0 .. 5} is within reach of {0 .. 3} (4/6) and of {0 .. 4} (5/6), which reach each other at
+    # 4/5 only.
+    parts = [
+        partition([0, 0, 0, 0, 1, 1, 1, 1, 1, 1], 2),
+        partition([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 2),
+        partition([0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 2),
     ]
 
-    assert min(ours) <= 1.01 * min(theirs)
-    assert np.mean(ours) <= 1.01 * np.mean(theirs)
-    assert max(ours) <= 1.04 * min(theirs)  # no start ends far off
+    kept = folded(0.82, *parts)
+
+    assert kept == {(0, 0): [], (1, 0): [(2, 0)], (1, 1): [(0, 1)], (2, 1): []}
 
 
-def test_two_pairs_by_hand():
-    # Points on a line at 0, 1, 10, 11 and 12.
-    line = np.array([0.0, 1.0, 10.0, 11.0, 12.0], dtype=np.float32)
-
-    fit = fit_k_medoids(np.abs(line[:, None] - line), 2, seed=0)
-
-    left, right = sorted(fit.medoids.tolist())
-    assert left in (0, 1)
-    assert right == 3
-    assert fit.loss == 3  # 1 on the left, 1 + 1 on the right
-    assert [fit.assignment[0], fit.assignment[4]] == [
-        fit.medoids.tolist().index(left),
-        fit.medoids.tolist().index(right),
-    ]
+def test_clusters_of_one_partition_are_never_folded():
+    assert folded(0.01, partition([0, 1, 2, 3], 4)) == {(0, k): [] for k in range(4)}
 
 
-@given(st.integers(2, 40), st.data())
-def test_a_fit_is_a_partition_that_no_swap_of_one_medoid_improves(count, data):
-    clusters = data.draw(st.integers(1, count))
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    distances = cosine_distances(unit(rng.normal(size=(count, 3))))
+def test_a_cluster_without_regions_is_no_candidate():
+    one, other = partition([0, 0, 2, 2], 3), partition([1, 1, 1, 1], 2)
 
-    fit = fit_k_medoids(distances, clusters, seed=1)
+    assert folded(0.5, one, other) == {(1, 1): [(0, 0), (0, 2)]}
+    assert folded(0.6, one, other) == {(0, 0): [], (0, 2): [], (1, 1): []}
 
-    assert len(set(fit.medoids.tolist())) == clusters
-    nearest = distances[fit.medoids].min(axis=0)
-    np.testing.assert_allclose(distances[fit.medoids[fit.assignment], np.arange(count)], nearest)
-    assert fit.loss == pytest.approx(nearest.sum(dtype=np.float64), abs=1e-6)
-    for position in range(clusters):
-        for other in np.setdiff1d(np.arange(count), fit.medoids):
-            swapped = fit.medoids.copy()
-            swapped[position] = other
-            assert distances[swapped].min(axis=0).sum() >= fit.loss - 1e-4
+
+@given(st.integers(1, 30), st.lists(st.integers(1, 6), min_size=1, max_size=4), st.data())
+def test_folding_against_a_naive_walk_over_sets(regions, counts, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    parts = [partition(rng.integers(k, size=regions).tolist(), k) for k in counts]
+    sets = {
+        (p, k): frozenset(np.flatnonzero(part.assignment == k).tolist())
+        for p, part in enumerate(parts)
+        for k in range(len(part.medoids))
+    }
+
+    def alike(a: tuple[int, int], b: tuple[int, int]) -> float:
+        union = sets[a] | sets[b]
+        return len(sets[a] & sets[b]) / len(union) if union and a[0] != b[0] else 0.0
+
+    kept = folded(0.5, *parts)
+
+    everywhere = [*kept, *(name for names in kept.values() for name in names)]
+    assert sorted(everywhere) == sorted(name for name in sets if sets[name])
+    for into, names in kept.items():
+        assert all(alike(into, name) >= 0.5 for name in names)
+        assert all(alike(name, into) >= alike(name, other) for name in names for other in kept)
+        assert all(alike(into, other) < 0.5 for other in kept if other != into)
+
+
+# Members and presence
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.data())
+def test_members_and_presence_are_those_of_a_naive_loop(regions, images, clusters, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    parts = tuple(
+        Partition(
+            rng.integers(regions, size=clusters),
+            rng.integers(clusters, size=regions).astype(np.int32),
+            rng.choice([0.2, 0.5, 0.9], size=regions).astype(np.float32),
+            draw,
+            0.5,
+            math.nan,
+        )
+        for draw in range(2)
+    )
+    origin, label, into = clustering._fold(parts, 0.5)
+    found = FeatureClusters(parts, origin, label, into, {})
+    region_image = rng.integers(images, size=regions)
+
+    present = found.presence(region_image, images)
+
+    assert len(found) == len(found.medoids) == len(found.folded)
+    assert present.shape == (images, len(found))
+    assert found.regions == regions
+    for cluster in range(len(found)):
+        part = parts[origin[cluster]]
+        inside = [r for r in range(regions) if part.assignment[r] == label[cluster]]
+        ranked = sorted(inside, key=lambda r: -part.similarity[r])
+        assert found.members(cluster).tolist() == ranked
+        assert found.similarity_of(cluster).tolist() == part.similarity[ranked].tolist()
+        assert found.medoids[cluster] == part.medoids[label[cluster]]
+        assert present[:, cluster].tolist() == [
+            any(region_image[r] == image for r in inside) for image in range(images)
+        ]
+
+
+# Proposals
+
+
+def test_each_k_and_each_draw_is_a_partition_of_all_regions():
+    points = blobs(900, 12, 16, 0.5, 0)
+
+    found = propose_clusters(points, (5, 12), draws=3, sample=150, seed=0)
+
+    assert [(len(p.medoids), p.draw) for p in found.partitions] == [
+        (5, 0), (12, 0), (5, 1), (12, 1), (5, 2), (12, 2)
+    ]  # fmt: skip
+    for part in found.partitions:
+        similarity = points @ points[part.medoids].T
+        np.testing.assert_allclose(part.similarity, similarity.max(axis=1), atol=1e-6)
+        np.testing.assert_allclose(
+            similarity[np.arange(900), part.assignment], similarity.max(axis=1), atol=1e-6
+        )
+        assert part.assignment[part.medoids].tolist() == list(range(len(part.medoids)))
+        assert part.loss == pytest.approx(1 - similarity.max(axis=1).mean(), abs=1e-5)
+        assert math.isnan(part.silhouette)
+        assert (part.assignment.dtype, part.similarity.dtype) == (np.int32, np.float32)
+    assert found.origin.tolist() == sorted(found.origin.tolist())
+    assert (found.left_out, found.silhouettes) == ({}, {})
+    assert found.regions == 900
+
+
+def test_distinct_groups_are_proposed_once_each():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(6, size=600)
+    points = unit(np.eye(6)[truth] + 0.03 * rng.normal(size=(600, 6)))
+
+    found = propose_clusters(points, (6,), draws=3, sample=200, seed=0)
+
+    assert sorted(sorted(found.members(c).tolist()) for c in range(len(found))) == sorted(
+        np.flatnonzero(truth == k).tolist() for k in range(6)
+    )
+    assert [len(names) for names in found.folded] == [2] * 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_dense_group_is_a_cluster_of_its_own_somewhere(seed):
+    """A device on 3 % of the regions amid anatomy without sharp groups."""
+    rng = np.random.default_rng(seed)
+    anatomy = rng.normal(size=(2000, 6)) @ rng.normal(size=(6, 32))
+    points = anatomy + rng.normal(size=(2000, 32))
+    planted = np.sort(rng.choice(2000, 60, replace=False))
+    points[planted] = 3.0 * rng.normal(size=32) + 0.8 * rng.normal(size=(60, 32))
+
+    found = propose_clusters(unit(points), (10, 20, 40), draws=2, sample=800, seed=seed)
+
+    best = max(range(len(found)), key=lambda c: np.isin(found.members(c), planted).sum())
+    members = found.members(best)
+    assert np.isin(members, planted).mean() >= 0.95
+    assert np.isin(planted, members).mean() >= 0.9
 
 
 def test_the_same_seed_gives_the_same_clusters():
-    points = blobs(500, 10, 16, 0.7, 0)
+    points = blobs(700, 10, 16, 0.9, 0)
 
-    one = cluster_regions(points, range(4, 13, 4), 300, seed=7)
-    same = cluster_regions(points, range(4, 13, 4), 300, seed=7)
-    other = cluster_regions(points, range(4, 13, 4), 300, seed=8)
+    one, again, other = (
+        propose_clusters(points, (5, 15), draws=2, sample=300, seed=seed) for seed in (7, 7, 8)
+    )
 
-    np.testing.assert_array_equal(one.medoids, same.medoids)
-    np.testing.assert_array_equal(one.assignment, same.assignment)
-    assert one.silhouettes == same.silhouettes
-    assert one.medoids.tolist() != other.medoids.tolist()
+    assert same(one, again)
+    assert not same(one, other)
 
 
-def test_as_many_clusters_as_points_have_no_loss():
-    distances = cosine_distances(blobs(12, 3, 4, 0.5, 0))
+def test_a_k_does_not_depend_on_the_others():
+    points = blobs(700, 10, 16, 0.9, 0)
 
-    fit = fit_k_medoids(distances, 12, seed=0)
+    alone = propose_clusters(points, (15,), draws=1, sample=300, seed=0)
+    beside = propose_clusters(points, (5, 15, 15), draws=1, sample=300, seed=0)
 
-    assert sorted(fit.medoids.tolist()) == list(range(12))
-    assert fit.loss == 0
-
-
-@pytest.mark.parametrize("clusters", [0, 13])
-def test_k_out_of_range_is_an_error(clusters):
-    with pytest.raises(DataError, match=rf"K must be in the range \[1, 12\].* Got {clusters}\."):
-        fit_k_medoids(cosine_distances(blobs(12, 3, 4, 0.5, 0)), clusters, seed=0)
+    assert len(beside.partitions) == 2  # the repeated K once
+    np.testing.assert_array_equal(alone.partitions[0].medoids, beside.partitions[1].medoids)
 
 
-def test_points_that_are_all_equal_are_still_partitioned():
-    fit = fit_k_medoids(np.zeros((9, 9), np.float32), 4, seed=0)
+def test_medoids_are_refined_on_more_regions_than_they_were_fitted_on(monkeypatch):
+    points = blobs(2000, 30, 16, 0.6, 0)
+    refined = propose_clusters(points, (20,), draws=2, sample=150, seed=0)
+    monkeypatch.setattr(clustering, "_WIDER", 1)
 
-    assert len(set(fit.medoids.tolist())) == 4
-    assert fit.loss == 0
+    fitted = propose_clusters(points, (20,), draws=2, sample=150, seed=0)
 
-
-@pytest.mark.parametrize("name", POINT_SETS)
-def test_the_silhouette_is_that_of_scikit_learn(name):
-    points, clusters = POINT_SETS[name]
-    distances = cosine_distances(points)
-    assignment = fit_k_medoids(distances, max(clusters, 2), seed=0).assignment
-
-    expected = silhouette_score(distances.astype(np.float64), assignment, metric="precomputed")
-
-    assert silhouette(distances, assignment) == pytest.approx(expected, abs=1e-5)
+    for one, other in zip(refined.partitions, fitted.partitions, strict=True):
+        assert one.loss < other.loss
 
 
-def test_the_silhouette_by_hand():
-    line = np.array([0.0, 1.0, 10.0], dtype=np.float32)
-    distances = np.abs(line[:, None] - line)
+def test_draws_of_all_regions_differ_by_their_start():
+    points = blobs(400, 1, 8, 100.0, 0)
 
-    # Point 0: (10 - 1) / 10; point 1: (9 - 1) / 9; point 2 is alone: 0. Cluster 1 is empty.
-    expected = (0.9 + 8 / 9 + 0) / 3
-    assert silhouette(distances, np.array([0, 0, 2])) == pytest.approx(expected, abs=1e-6)
-    assert silhouette(distances, np.array([0, 0, 0])) == 0
-    assert silhouette(distances, np.array([2, 1, 0])) == 0
+    found = propose_clusters(points, (15,), draws=2, sample=400, seed=0)
+
+    one, other = found.partitions
+    assert sorted(one.medoids.tolist()) != sorted(other.medoids.tolist())
+
+
+def test_as_many_clusters_as_regions():
+    points = blobs(12, 3, 4, 0.5, 0)
+
+    found = propose_clusters(points, (12,), draws=2, sample=3000, seed=0)
+
+    assert sorted(found.medoids.tolist()) == list(range(12))
+    assert all(len(names) == 1 for names in found.folded)
+    assert found.partitions[0].loss == pytest.approx(0, abs=1e-6)
+
+
+def test_a_single_cluster_holds_all_regions():
+    found = propose_clusters(blobs(50, 3, 4, 0.5, 0), (1,), draws=1, sample=20, seed=0)
+
+    assert sorted(found.members(0).tolist()) == list(range(50))
+
+
+def test_copies_of_few_regions_make_no_empty_or_mixed_cluster():
+    points = np.repeat(blobs(7, 7, 8, 0.1, 0), 10, axis=0)
+
+    found = propose_clusters(points, (20,), draws=2, sample=60, seed=0)
+
+    # Which of two equal medoids is nearer is a matter of rounding; that it is one of them is not.
+    assert all(len(set((found.members(c) // 10).tolist())) == 1 for c in range(len(found)))
+    assert {int(m) // 10 for m in found.medoids} == set(range(7))
+
+
+def test_chunks_change_nothing(monkeypatch):
+    points = blobs(1000, 10, 16, 0.8, 0)
+    whole = propose_clusters(points, (5, 15), draws=2, sample=300, seed=0)
+    monkeypatch.setattr(clustering, "_CHUNK", 64)
+
+    in_chunks = propose_clusters(points, (5, 15), draws=2, sample=300, seed=0)
+
+    assert same(whole, in_chunks)
+    for one, other in zip(whole.partitions, in_chunks.partitions, strict=True):
+        np.testing.assert_allclose(one.similarity, other.similarity, atol=1e-6)
+
+
+def test_a_memory_map_gives_what_the_array_gives(tmp_path):
+    points = blobs(900, 10, 16, 0.8, 0)
+    np.save(tmp_path / "regions.npy", points)
+    mapped = np.load(tmp_path / "regions.npy", mmap_mode="r")
+
+    found = propose_clusters(mapped, (5, 15), draws=2, sample=300, seed=0)
+
+    assert same(found, propose_clusters(points, (5, 15), draws=2, sample=300, seed=0))
+    assert type(found.partitions[0].similarity) is np.ndarray
+    assert type(found.medoids) is np.ndarray
+
+
+def test_values_of_k_that_cannot_be_used_are_named():
+    points = blobs(60, 5, 8, 0.5, 0)
+
+    few = propose_clusters(points, (20, 40, 80), draws=1, sample=3000, seed=0)
+    sampled = propose_clusters(points, (20, 40, 80), draws=1, sample=30, seed=0)
+
+    assert few.left_out == {80: "only 60 regions"}
+    assert [len(p.medoids) for p in few.partitions] == [20, 40]
+    assert sampled.left_out == {40: "only 30 regions in the sample", 80: "only 30 regions in the sample"}  # fmt: skip # noqa: E501
+
+
+def test_progress_counts_fits_then_chunks(monkeypatch):
+    monkeypatch.setattr(clustering, "_CHUNK", 40)
+    told: list[tuple[int, int]] = []
+
+    propose_clusters(
+        blobs(100, 3, 4, 0.3, 0), (3, 5), draws=2, sample=50, seed=0,
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+
+    assert told == [(done, 7) for done in range(8)]  # 2 x 2 fits, 3 chunks
+
+
+# Refusals, the same for both protocols
+
+
+def propose(points: np.ndarray, smallest: int, sample: int = 3000) -> FeatureClusters:
+    return propose_clusters(points, (smallest, 80), draws=1, sample=sample, seed=0)
+
+
+def paper(points: np.ndarray, smallest: int, sample: int = 3000) -> FeatureClusters:
+    return paper_clusters(points, smallest // 2, sample=sample, seed=0)
+
+
+BOTH = pytest.mark.parametrize("run", [propose, paper])
+
+
+@BOTH
+def test_fewer_regions_than_clusters_is_an_error(run):
+    with pytest.raises(DataError, match=r"has 10 regions; expected at least 20, the smallest K"):
+        run(blobs(10, 3, 4, 0.3, 0), 20)
+
+
+@BOTH
+def test_a_sample_smaller_than_the_smallest_k_is_an_error(run):
+    with pytest.raises(DataError, match=r"fitted on 10 regions.* at least 20.*discovery\.sample"):
+        run(blobs(100, 3, 4, 0.3, 0), 20, sample=10)
+
+
+def test_the_setting_to_lower_is_named():
+    with pytest.raises(DataError, match=r"lower discovery\.clusters\."):
+        propose(blobs(10, 3, 4, 0.3, 0), 20)
+    with pytest.raises(DataError, match=r"lower the number of classes\."):
+        paper(blobs(10, 3, 4, 0.3, 0), 20)
+
+
+@BOTH
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rows", [[3, 21], [0, 29]])
+def test_what_is_not_finite_is_an_error(run, value, rows, monkeypatch):
+    monkeypatch.setattr(clustering, "_CHUNK", 8)
+    points = blobs(30, 3, 4, 0.3, 0)
+    points[rows, 0] = value
+
+    with pytest.raises(DataError, match="2 of 30 region embeddings hold NaN or infinity"):
+        run(points, 2)
+
+
+@BOTH
+def test_constant_embeddings_are_an_error(run, monkeypatch):
+    monkeypatch.setattr(clustering, "_CHUNK", 8)
+
+    with pytest.raises(DataError, match="all 30 region embeddings are equal"):
+        run(np.tile(unit(np.ones((1, 4))), (30, 1)), 2)
+
+
+def test_one_region_that_differs_is_enough(monkeypatch):
+    monkeypatch.setattr(clustering, "_CHUNK", 8)
+    points = np.tile(unit(np.ones((1, 4))), (30, 1))
+    points[29] = [1, 0, 0, 0]
+
+    found = propose_clusters(points, (2,), draws=1, sample=3000, seed=0)
+
+    assert sorted(len(found.members(c)) for c in range(len(found))) == [1, 29]
+
+
+# The paper's protocol
+
+
+def test_the_paper_takes_the_k_of_the_best_silhouette():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(7, size=600)
+    points = unit(np.eye(7)[truth] + 0.05 * rng.normal(size=(600, 7)))
+
+    found = paper_clusters(points, 2, sample=200, seed=0)
+
+    assert list(found.silhouettes) == [4, 5, 6, 7, 8, 9, 10]
+    assert max(found.silhouettes, key=found.silhouettes.get) == 7
+    (only,) = found.partitions
+    assert only.silhouette == found.silhouettes[7]
+    assert len(set(zip(truth.tolist(), only.assignment.tolist(), strict=True))) == 7
+    assert found.origin.tolist() == [0] * 7
+    assert found.label.tolist() == list(range(7))
+    assert found.folded == ((),) * 7
+
+
+def test_the_silhouette_of_the_paper_is_on_the_sample():
+    points = blobs(80, 4, 8, 0.6, 0)
+
+    found = paper_clusters(points, 2, sample=3000, seed=0)
+
+    distances = np.maximum(1 - points @ points.T, 0)
+    np.fill_diagonal(distances, 0)
+    (only,) = found.partitions
+    assert only.silhouette == pytest.approx(silhouette(distances, only.assignment), abs=1e-5)
+
+
+def test_the_paper_leaves_out_what_has_too_few_regions():
+    told: list[tuple[int, int]] = []
+
+    found = paper_clusters(
+        blobs(7, 3, 4, 0.3, 0), 2, sample=3000, seed=0, progress=lambda *done: told.append(done)
+    )
+
+    assert list(found.silhouettes) == [4, 5, 6, 7]
+    assert found.silhouettes[7] == 0  # each region a cluster of its own
+    assert found.left_out == dict.fromkeys((8, 9, 10), "only 7 regions")
+    assert told == [(done, 5) for done in range(6)]
+
+
+def test_the_paper_begins_at_two_clusters():
+    assert min(paper_clusters(blobs(50, 3, 4, 0.3, 0), 1, sample=50, seed=0).silhouettes) == 2
+
+
+# What the proposals replace
 
 
 def test_chunks_assign_like_brute_force(monkeypatch):
@@ -180,34 +489,7 @@ def test_planted_clusters_are_found_and_k_with_them():
     assert found.assignment[found.medoids].tolist() == list(range(5))
 
 
-def test_values_of_k_above_the_number_of_regions_are_passed_over():
-    told: list[tuple[int, int]] = []
-    found = cluster_regions(
-        blobs(10, 3, 4, 0.3, 0), range(2, 30, 4), 3000, 0, lambda *done: told.append(done)
-    )
+def test_fitting_is_reached_from_here_too():
+    fit = fit_k_medoids(np.ones((3, 3), np.float32) - np.eye(3, dtype=np.float32), 3, seed=0)
 
-    assert list(found.silhouettes) == [2, 6, 10]
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-
-
-def test_fewer_regions_than_clusters_is_an_error():
-    with pytest.raises(DataError, match=r"has 10 regions; expected at least 20, the smallest K"):
-        cluster_regions(blobs(10, 3, 4, 0.3, 0), range(20, 51), 3000, 0)
-
-
-def test_a_sample_smaller_than_the_smallest_k_is_an_error():
-    with pytest.raises(DataError, match=r"fitted on 10 regions.* at least 20.*discovery.sample"):
-        cluster_regions(blobs(100, 3, 4, 0.3, 0), range(20, 51), 10, 0)
-
-
-def test_nan_is_an_error():
-    points = blobs(30, 3, 4, 0.3, 0)
-    points[[3, 4], 0] = np.nan
-
-    with pytest.raises(DataError, match="2 of 30 region embeddings hold NaN or infinity"):
-        cluster_regions(points, [2], 3000, 0)
-
-
-def test_constant_embeddings_are_an_error():
-    with pytest.raises(DataError, match="all 30 region embeddings are equal"):
-        cluster_regions(np.tile(unit(np.ones((1, 4))), (30, 1)), [2], 3000, 0)
+    assert sorted(fit.medoids.tolist()) == [0, 1, 2]

@@ -104,7 +104,12 @@ def test_thresholds_are_those_of_the_config() -> None:
 def test_thresholds_of_the_paper_name_what_it_does_not_use() -> None:
     thresholds = describe_thresholds(config_of(discovery={"protocol": "paper"}))
     unused = {key for key, text in thresholds.items() if text.startswith("not used")}
-    assert unused == {"discovery.clusters", "discovery.draws", "discovery.merge_overlap"}
+    assert unused == {
+        "discovery.clusters",
+        "discovery.draws",
+        "discovery.merge_overlap",
+        "discovery.min_strength",
+    }
     assert thresholds["discovery.protocol"].startswith("that of the paper")
     crossed = config_of(evidence={"relevance": "/t/chest.yaml", "cross_fit": True})
     assert describe_thresholds(crossed)["evidence.cross_fit"] == "both ways, p doubled"
