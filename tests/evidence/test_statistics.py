@@ -61,17 +61,28 @@ def test_totals_are_of_whole_patients_and_share_their_draws():
         assert drawn.var() == pytest.approx(4 * share * (1 - share), rel=0.05)
 
 
-def test_totals_are_the_same_in_any_block(monkeypatch):
+def test_the_same_seed_draws_the_same_totals():
     patients = np.arange(30) // 2
     values = np.arange(60.0).reshape(30, 2)
     one = PatientBootstrap(patients, 300, seed=3).totals(values)
+    again = PatientBootstrap(patients, 300, seed=3).totals(values)
     other = PatientBootstrap(patients, 300, seed=4).totals(values)
-    monkeypatch.setattr("ravl_med.evidence.statistics._CELLS_AT_ONCE", 15 * 64)
 
-    blocks = PatientBootstrap(patients, 300, seed=3).totals(values)
-
-    np.testing.assert_array_equal(blocks, one)
+    np.testing.assert_array_equal(again, one)
     assert (other != one).any()
+
+
+def test_very_many_patients_are_drawn_by_groups_to_the_same_width(monkeypatch):
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(6_000), 2)
+    values = np.repeat(rng.normal(size=6_000), 2)  # one value a patient
+    grouped = PatientBootstrap(patients, 2_000, seed=0).mean(values)
+    monkeypatch.setattr("ravl_med.evidence.statistics._UNITS", 6_000)
+    whole = PatientBootstrap(patients, 2_000, seed=0).mean(values)
+
+    assert grouped.mean() == pytest.approx(values.mean(), abs=0.002)
+    assert grouped.std() == pytest.approx(whole.std(), rel=0.08)
+    assert whole.std() == pytest.approx(1 / np.sqrt(6_000), rel=0.08)
 
 
 def test_an_arm_in_which_every_film_is_right_still_has_width():
@@ -107,16 +118,14 @@ def test_films_of_one_patient_count_less_than_films_of_many():
     assert ratio == pytest.approx(np.sqrt(5), rel=0.15)
 
 
-def test_the_same_seed_draws_the_same_patients_in_any_block(monkeypatch):
+def test_the_same_seed_draws_the_same_means():
     patients = np.arange(30)
     values = np.linspace(0, 1, 30)
     one = PatientBootstrap(patients, 500, seed=3).mean(values)
+    again = PatientBootstrap(patients, 500, seed=3).mean(values)
     other = PatientBootstrap(patients, 500, seed=4).mean(values)
-    monkeypatch.setattr("ravl_med.evidence.statistics._CELLS_AT_ONCE", 30 * 64)
 
-    blocks = PatientBootstrap(patients, 500, seed=3).mean(values)
-
-    np.testing.assert_array_equal(blocks, one)
+    np.testing.assert_array_equal(again, one)
     assert (other != one).any()
 
 
