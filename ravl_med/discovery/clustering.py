@@ -312,12 +312,11 @@ class _Draw:
         return fit_k_medoids(self.distances, clusters, self.seed)
 
     def medoids(self, clusters: int) -> NDArray[np.int64]:
-        """Return the regions (k,) that are medoids of the sample, refined on all of the draw."""
-        medoids = self.sample[self.fit(clusters).medoids]
-        if len(self.sample) < len(self.regions):
-            medoids = refine_medoids(self.points, medoids)
-        found: NDArray[np.int64] = self.regions[medoids]
-        return found
+        """Return the regions (k,) that are medoids of all of the draw, fitted on the sample."""
+        if len(self.sample) == len(self.regions):
+            return self.regions[self.fit(clusters).medoids]
+        rough = fit_k_medoids(self.distances, clusters, self.seed, thorough=False)
+        return self.regions[refine_medoids(self.points, self.sample[rough.medoids])]
 
 
 def _draw(embeddings: NDArray[np.float32], sample: int, seed: int, draw: int) -> _Draw:
