@@ -18,11 +18,8 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1: K over 2|Y| ..
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +48,8 @@ __all__ = [
 
 _CHUNK = 4096  # regions at once in a pass over the embeddings
 _WIDER = 4  # medoids are refined on this many times the sample
-_THREADS = 4
 
 Progress = Callable[[int, int], None]
-Result = TypeVar("Result")
 
 
 def _silent(done: int, total: int) -> None:
@@ -188,9 +183,10 @@ def propose_clusters(
     total = steps + len(_chunks(len(embeddings)))
     progress(0, total)
     medoids: list[NDArray[np.int64]] = []
-    for draw in range(draws):
-        for regions in _in_threads(_draw(embeddings, sample, seed, draw).medoids, usable):
-            medoids.append(regions)
+    for number in range(draws):
+        draw = _draw(embeddings, sample, seed, number)
+        for k in usable:
+            medoids.append(draw.medoids(k))
             progress(len(medoids), total)
     assigned = _assign(
         embeddings, [embeddings[m] for m in medoids], lambda done: progress(steps + done, total)
@@ -239,8 +235,9 @@ def paper_clusters(
     draw = _draw(embeddings, sample, seed, 0)
     fits: dict[int, KMedoids] = {}
     silhouettes: dict[int, float] = {}
-    for k, fit in zip(usable, _in_threads(draw.fit, usable), strict=True):
-        fits[k], silhouettes[k] = fit, silhouette(draw.distances, fit.assignment)
+    for k in usable:
+        fits[k] = draw.fit(k)
+        silhouettes[k] = silhouette(draw.distances, fits[k].assignment)
         progress(len(fits), total)
     best = max(usable, key=lambda k: silhouettes[k])
     medoids = draw.regions[draw.sample[fits[best].medoids]]
@@ -334,14 +331,6 @@ def _some(rng: np.random.Generator, count: int, size: int) -> NDArray[np.int64]:
     if count <= size:
         return np.arange(count, dtype=np.int64)
     return np.sort(rng.choice(count, size=size, replace=False))
-
-
-def _in_threads(work: Callable[[int], Result], counts: Sequence[int]) -> Iterator[Result]:
-    """Do the work for every K, and yield the results in the order of the counts."""
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        # The largest first, as it takes longest: no thread is left waiting for it at the end.
-        jobs = {k: pool.submit(work, k) for k in sorted(counts, reverse=True)}
-        yield from (jobs[k].result() for k in counts)
 
 
 def _assign(
@@ -491,8 +480,9 @@ def cluster_regions(
     fits: dict[int, KMedoids] = {}
     silhouettes: dict[int, float] = {}
     progress(0, len(usable))
-    for k, fit in zip(usable, _in_threads(draw.fit, usable), strict=True):
-        fits[k], silhouettes[k] = fit, silhouette(draw.distances, fit.assignment)
+    for k in usable:
+        fits[k] = draw.fit(k)
+        silhouettes[k] = silhouette(draw.distances, fits[k].assignment)
         progress(len(fits), len(usable))
     best = max(silhouettes, key=lambda k: silhouettes[k])
     medoids = draw.regions[draw.sample[fits[best].medoids]]

@@ -2,9 +2,9 @@
 
 A swap exchanges one medoid for one candidate. FasterPAM prices the swaps of a candidate with all
 medoids at once; here the price list of a pool of candidates is kept, and after a swap only the
-points whose nearest or second nearest medoid changed are priced anew. No product of matrices is
-used for it: with the points sorted by cluster, sums over segments cost the same for every K, and
-several fits run in threads without a quarrel over the cores of the BLAS.
+points whose nearest or second nearest medoid changed are priced anew. The points are sorted by
+cluster and summed over segments: that costs the same for every K, where a product with the one-hot
+matrix of the clusters grows with K and waits for cores that others use.
 
 References
 ----------
@@ -31,13 +31,13 @@ __all__ = ["KMedoids", "cosine_distances", "fit_k_medoids", "refine_medoids", "s
 _BLOCK = 256  # candidates priced at once in a pass over all: the block stays in the cache
 _TRIALS = 8  # draws for each medoid of the start
 _FIRST_POOL = 300  # random candidates that the start is improved with, or for each medoid:
-_FIRST_PER_MEDOID = 5
+_FIRST_PER_MEDOID = 10
 _POOL = 400  # most promising candidates of a pass, or this many for each medoid:
 _POOL_PER_MEDOID = 10
 _PATIENCE = 25  # swaps, better or worse, without a better set of medoids than the best met
 _TENURE = 5  # swaps during which an exchanged medoid stays as it is
-_CENTRAL = 5  # members of each cluster that a round of refinement tries
-_ROUNDS = 2
+_CENTRAL, _REMOTE = 5, 2  # members of each cluster that a refinement tries
+_LEAST, _LEAST_ROUGH = 1e-6, 2e-5  # share of the loss that a swap must save to be made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +72,8 @@ def fit_k_medoids(
     clusters : int - K, in the range [1, n]
     seed : int - of the starts
     starts : int - independent starts; the one with the lowest loss is kept, the first of equals
-    thorough : bool - False tries a few random candidates only: enough, at a fifth of the time,
-        for medoids that are refined on more points
+    thorough : bool - False stops after a few random candidates, where a swap of any point may
+        still lower the loss: enough for medoids that are refined on more points
 
     Raises
     ------
@@ -109,12 +109,13 @@ class _Search:
         columns: NDArray[np.float32],
         pool: NDArray[np.int64],
         medoids: NDArray[np.int64],
+        least: float = _LEAST,
     ) -> None:
         self.columns, self.pool = columns, pool
         self.medoids = np.searchsorted(pool, medoids)
         self.to_medoids = np.take(columns, self.medoids, axis=1)
         self.nearest, self.first, self.runner_up, self.second = _two_nearest(self.to_medoids)
-        self.tolerance = 1e-6 * max(self.loss, 1e-12)
+        self.tolerance = least * max(self.loss, 1e-12)
         self.own = np.zeros((len(medoids), len(pool)), dtype=np.float32)
         self.shared = np.zeros(len(pool), dtype=np.float32)
         self._price(np.arange(len(columns)), 1)
@@ -216,10 +217,13 @@ class _Search:
 
 
 def _open(
-    distances: NDArray[np.float32], pool: NDArray[np.int64], medoids: NDArray[np.int64]
+    distances: NDArray[np.float32],
+    pool: NDArray[np.int64],
+    medoids: NDArray[np.int64],
+    least: float = _LEAST,
 ) -> _Search:
     pool = np.union1d(pool, medoids)
-    return _Search(np.take(distances, pool, axis=1), pool, medoids)
+    return _Search(np.take(distances, pool, axis=1), pool, medoids, least)
 
 
 def _improve(
@@ -228,7 +232,8 @@ def _improve(
     """Start, improve with a few candidates, explore, and end where no swap of any point helps."""
     medoids = _spread_start(distances, clusters, rng)
     size = min(len(distances), max(_FIRST_POOL, _FIRST_PER_MEDOID * clusters))
-    search = _open(distances, rng.choice(len(distances), size=size, replace=False), medoids)
+    pool = rng.choice(len(distances), size=size, replace=False)
+    search = _open(distances, pool, medoids, _LEAST_ROUGH)
     search.descend()
     if not thorough:
         return search
@@ -310,8 +315,10 @@ def _two_nearest(
 def refine_medoids(points: NDArray[np.float32], medoids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Swap medoids that were fitted on some of the points for ones that suit all of them.
 
-    The candidates are the members nearest to the mean of each cluster; the best swap is taken
-    until none lowers the loss over all points. Then once more, with the clusters that it made.
+    Each medoid moves to the member nearest to the mean of its cluster, which is the medoid of the
+    cluster, as cosine distance is linear in it. Then the best swap is taken until none lowers the
+    loss over all points by much. The candidates are the members of each cluster nearest to its
+    mean, and those farthest from it: a group too small for the sample shows there.
 
     Parameters
     ----------
@@ -322,30 +329,29 @@ def refine_medoids(points: NDArray[np.float32], medoids: NDArray[np.int64]) -> N
     -------
     ndarray of shape (K,), int64
     """
-    for _ in range(_ROUNDS):
-        central = _central(points, medoids)
-        pool = np.unique(np.concatenate([medoids, *central]))
-        middle = np.array([c[0] if len(c) else m for c, m in zip(central, medoids, strict=True)])
-        if len(np.unique(middle)) == len(medoids):  # a medoid without points may be taken already
-            medoids = middle
-        search = _Search(cosine_distances(points, pool), pool, medoids)
-        search.descend()
-        medoids = search.points
-    return medoids
+    ranked = _ranked_members(points, medoids)
+    pool = np.unique(np.concatenate([medoids, *ranked]))
+    middle = np.array([r[0] if len(r) else m for r, m in zip(ranked, medoids, strict=True)])
+    if len(np.unique(middle)) == len(medoids):  # a medoid without points may be taken already
+        medoids = middle
+    search = _Search(cosine_distances(points, pool), pool, medoids, _LEAST_ROUGH)
+    search.descend()
+    return search.points
 
 
-def _central(
+def _ranked_members(
     points: NDArray[np.float32], medoids: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
-    """Return the members of each cluster that are nearest to its mean, the nearest first."""
+    """Return the members of each cluster nearest to its mean, nearest first, then the farthest."""
     nearest = (points @ points[medoids].T).argmax(axis=1)
     order, starts = _by_slot(nearest)
-    central = [np.empty(0, dtype=np.int64)] * len(medoids)
+    ranked = [np.empty(0, dtype=np.int64)] * len(medoids)
     for members in np.split(order, starts[1:]):
         inside = points[members]
         rank = np.argsort(-(inside @ inside.sum(axis=0)), kind="stable")
-        central[nearest[members[0]]] = members[rank[:_CENTRAL]]
-    return central
+        tried = np.concatenate([rank[:_CENTRAL], rank[_CENTRAL:][-_REMOTE:]])
+        ranked[nearest[members[0]]] = members[tried]
+    return ranked
 
 
 def cosine_distances(

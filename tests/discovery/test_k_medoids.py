@@ -220,6 +220,18 @@ def test_a_refinement_comes_near_to_a_fit_on_all_points(name):
     assert after - fitted < 0.7 * (before - fitted)
 
 
+def test_a_refinement_finds_a_group_that_the_sample_lacks():
+    rng = np.random.default_rng(0)
+    centres = np.eye(16)
+    truth = np.repeat(np.arange(11), [100] * 10 + [5])  # the last group is 0.5 % of the points
+    points = unit(centres[truth] + 0.1 * rng.normal(size=(1005, 16)))
+    medoids = np.array([*range(0, 1000, 100), 50])  # two in the first group, none in the last
+
+    refined = refine_medoids(points, medoids)
+
+    assert sorted(truth[refined].tolist()) == list(range(11))
+
+
 @given(st.integers(1, 25), st.integers(1, 6), st.data())
 def test_a_refinement_never_raises_the_loss(count, different, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
