@@ -237,7 +237,7 @@ class EvidenceConfig(Section):
     draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     max_correlations: int = Field(
-        8, ge=1, le=50, description="correlations that are tested by counterfactuals"
+        6, ge=1, le=50, description="correlations that are tested by counterfactuals"
     )
     max_removals: int = Field(
         240, ge=1, description="regions of a cluster whose removal effect is measured"

@@ -17,7 +17,8 @@ from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
 from ravl_med.config import Config
-from ravl_med.discovery.clustering import FeatureClusters, paper_clusters, propose_clusters
+from ravl_med.discovery.clustering import paper_clusters, propose_clusters
+from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.encoders.base import Encoder, pick_device
 from ravl_med.encoders.embeddings import Embeddings, embed_films

@@ -10,20 +10,18 @@ stands beside it.
 References
 ----------
 Kaufman, Rousseeuw, "Finding Groups in Data" (1990): CLARA, the silhouette.
-Hennig, "Cluster-wise assessment of cluster stability", Computational Statistics & Data Analysis 52
-(2007): clusters of two clusterings are matched by the Jaccard index; a cluster whose best match is
-at most 0.5 counts as dissolved.
 Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1: K over 2|Y| .. 5|Y|.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.discovery.feature_clusters import FeatureClusters, Partition, fold_clusters
 from ravl_med.discovery.k_medoids import (
     KMedoids,
     cosine_distances,
@@ -33,18 +31,7 @@ from ravl_med.discovery.k_medoids import (
 )
 from ravl_med.errors import DataError
 
-__all__ = [
-    "Clustering",
-    "FeatureClusters",
-    "KMedoids",
-    "Partition",
-    "assign_regions",
-    "cluster_regions",
-    "fit_k_medoids",
-    "paper_clusters",
-    "propose_clusters",
-    "silhouette",
-]
+__all__ = ["paper_clusters", "propose_clusters"]
 
 _CHUNK = 4096  # regions at once in a pass over the embeddings
 _WIDER = 4  # medoids are refined on this many times the sample
@@ -54,99 +41,6 @@ Progress = Callable[[int, int], None]
 
 def _silent(done: int, total: int) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Partition:
-    """One k-medoids clustering of all regions.
-
-    Attributes
-    ----------
-    medoids : ndarray of shape (k,), int64 - region index of each medoid
-    assignment : ndarray of shape (R,), int32 - nearest medoid of each region, 0 .. k - 1
-    similarity : ndarray of shape (R,), float32 - cosine similarity to that medoid
-    draw : int - which draw of the sample the medoids were fitted on
-    loss : float - mean cosine distance of all regions to their medoid
-    silhouette : float - mean silhouette on the sample; NaN where it was not asked for
-    """
-
-    medoids: NDArray[np.int64]
-    assignment: NDArray[np.int32]
-    similarity: NDArray[np.float32]
-    draw: int
-    loss: float
-    silhouette: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FeatureClusters:
-    """Candidates: the clusters of one or more partitions, each set of regions once.
-
-    Attributes
-    ----------
-    partitions : tuple of Partition
-    origin : ndarray of shape (K,), int64 - partition of each cluster, ascending
-    label : ndarray of shape (K,), int64 - its label in that partition
-    folded : tuple of length K of tuples of (partition, label) - clusters folded into each
-    left_out : mapping of int to str - values of K that could not be used, and why
-    silhouettes : mapping of int to float - K to its silhouette, where K was chosen by it
-    """
-
-    partitions: tuple[Partition, ...]
-    origin: NDArray[np.int64]
-    label: NDArray[np.int64]
-    folded: tuple[tuple[tuple[int, int], ...], ...]
-    left_out: Mapping[int, str]
-    silhouettes: Mapping[int, float] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.origin)
-
-    @property
-    def regions(self) -> int:
-        """R, the number of regions that were clustered."""
-        return len(self.partitions[0].assignment)
-
-    @property
-    def medoids(self) -> NDArray[np.int64]:
-        """Region index of the medoid of each cluster, shape (K,), int64."""
-        pairs = zip(self.origin, self.label, strict=True)
-        return np.array([self.partitions[p].medoids[k] for p, k in pairs], dtype=np.int64)
-
-    def members(self, cluster: int) -> NDArray[np.int64]:
-        """Return the region indices (n,) of a cluster by similarity to the medoid, descending."""
-        partition = self.partitions[self.origin[cluster]]
-        regions = np.flatnonzero(partition.assignment == self.label[cluster])
-        order = np.argsort(-partition.similarity[regions], kind="stable")
-        ranked: NDArray[np.int64] = regions[order]
-        return ranked
-
-    def similarity_of(self, cluster: int) -> NDArray[np.float32]:
-        """Return the cosine similarity (n,) of the members to the medoid, in their order."""
-        partition = self.partitions[self.origin[cluster]]
-        similarity = partition.similarity[partition.assignment == self.label[cluster]]
-        ranked: NDArray[np.float32] = -np.sort(-similarity, kind="stable")
-        return ranked
-
-    def presence(self, region_image: NDArray[np.int64], images: int) -> NDArray[np.bool_]:
-        """Return which images hold a region of which cluster.
-
-        Parameters
-        ----------
-        region_image : ndarray of shape (R,), int64 - image of each region
-        images : int - N
-
-        Returns
-        -------
-        ndarray of shape (N, K), bool
-        """
-        present = np.zeros((images, len(self)), dtype=np.bool_)
-        for number, partition in enumerate(self.partitions):
-            columns = np.flatnonzero(self.origin == number)
-            inside = np.zeros((images, len(partition.medoids)), dtype=np.bool_)
-            inside[region_image, partition.assignment] = True
-            present[:, columns] = inside[:, self.label[columns]]
-        return present
 
 
 def propose_clusters(
@@ -195,7 +89,7 @@ def propose_clusters(
         _partition(regions, *found, position // len(usable))
         for position, (regions, found) in enumerate(zip(medoids, assigned, strict=True))
     )
-    origin, label, folded = _fold(partitions, overlap)
+    origin, label, folded = fold_clusters(partitions, overlap)
     return FeatureClusters(partitions, origin, label, folded, left_out)
 
 
@@ -245,7 +139,7 @@ def paper_clusters(
         embeddings, [embeddings[medoids]], lambda done: progress(len(usable) + done, total)
     )
     partitions = (_partition(medoids, *found, 0, silhouettes[best]),)
-    origin, label, folded = _fold(partitions, 1.0)
+    origin, label, folded = fold_clusters(partitions, 1.0)
     return FeatureClusters(partitions, origin, label, folded, left_out, silhouettes)
 
 
@@ -365,125 +259,3 @@ def _partition(
 ) -> Partition:
     loss = 1.0 - float(similarity.mean(dtype=np.float64))
     return Partition(medoids, assignment, similarity, draw, loss, width)
-
-
-def _fold(
-    partitions: Sequence[Partition], overlap: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[tuple[int, int], ...], ...]]:
-    """Keep one of the clusters that hold the same regions: origin, label and what was folded.
-
-    The walk goes by support, the sum of the best Jaccard indices over the other partitions: what
-    most partitions agree on stands for the rest, and the odd cut of one chance draw does not.
-    Equals go by size, then by place. What resembles a kept cluster enough is not kept, and joins
-    the one that it resembles most. A cluster without regions, as copies of one medoid leave it, is
-    neither kept nor folded.
-    """
-    jaccard, sizes = _jaccard(partitions)
-    names = [(p, k) for p, part in enumerate(partitions) for k in range(len(part.medoids))]
-    firsts = np.cumsum([0, *(len(part.medoids) for part in partitions[:-1])])
-    support = np.maximum.reduceat(jaccard, firsts, axis=1).sum(axis=1)
-    walk = [c for c in np.lexsort((-sizes, -support)).tolist() if sizes[c]]
-    kept: list[int] = []
-    for cluster in walk:
-        if not (jaccard[cluster, kept] >= overlap).any():
-            kept.append(cluster)
-    kept.sort()
-    joined: list[list[tuple[int, int]]] = [[] for _ in kept]
-    for cluster in sorted(set(walk) - set(kept)):
-        joined[int(jaccard[cluster, kept].argmax())].append(names[cluster])
-    origin, label = np.array([names[c] for c in kept], dtype=np.int64).T.copy()
-    return origin, label, tuple(map(tuple, joined))
-
-
-def _jaccard(partitions: Sequence[Partition]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Jaccard indices of all clusters of all partitions, 0 inside a partition; their sizes."""
-    counts = [len(part.medoids) for part in partitions]
-    firsts = np.cumsum([0, *counts])
-    sizes = [
-        np.bincount(p.assignment, minlength=k) for p, k in zip(partitions, counts, strict=True)
-    ]
-    jaccard = np.zeros((firsts[-1], firsts[-1]))
-    for a in range(len(partitions)):
-        for b in range(a + 1, len(partitions)):
-            pairs = partitions[a].assignment.astype(np.intp) * counts[b] + partitions[b].assignment
-            shared = np.bincount(pairs, minlength=counts[a] * counts[b])
-            both = shared.reshape(counts[a], counts[b])
-            union = np.maximum(sizes[a][:, None] + sizes[b] - both, 1)
-            block = slice(firsts[a], firsts[a + 1]), slice(firsts[b], firsts[b + 1])
-            jaccard[block] = both / union
-            jaccard[block[::-1]] = jaccard[block].T
-    return jaccard, np.concatenate(sizes)
-
-
-def assign_regions(
-    embeddings: NDArray[np.float32], medoids: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Assign every region to its nearest medoid by cosine similarity, in chunks.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (R, D), float32 - unit norm
-    medoids : ndarray of shape (K, D), float32 - unit norm
-
-    Returns
-    -------
-    assignment : ndarray of shape (R,), int64
-    similarity : ndarray of shape (R,), float32
-    """
-    ((assignment, similarity),) = _assign(embeddings, [medoids], lambda done: None)
-    return assignment.astype(np.int64), similarity
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Clustering:
-    """Feature clusters of all regions.
-
-    Attributes
-    ----------
-    medoids : ndarray of shape (K,), int64 - region index of each medoid
-    assignment : ndarray of shape (R,), int64 - cluster of each region
-    similarity : ndarray of shape (R,), float32 - cosine similarity to the medoid of the cluster
-    silhouettes : mapping of int to float - K to the mean silhouette on the sample
-    """
-
-    medoids: NDArray[np.int64]
-    assignment: NDArray[np.int64]
-    similarity: NDArray[np.float32]
-    silhouettes: Mapping[int, float]
-
-
-def cluster_regions(
-    embeddings: NDArray[np.float32],
-    candidates: Sequence[int],
-    sample: int,
-    seed: int,
-    progress: Progress = _silent,
-) -> Clustering:
-    """Cluster all regions; K is the candidate with the best ordinary silhouette.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (R, D), float32 - unit norm
-    candidates : sequence of int - the values of K to try, ascending
-    sample : int - regions that the medoids are fitted on
-    seed : int
-    progress : callable - called with (values of K done, values of K in all)
-
-    Raises
-    ------
-    DataError
-        As `propose_clusters`.
-    """
-    usable, _ = _usable_counts(candidates, len(embeddings), sample, "discovery.clusters")
-    _check_embeddings(embeddings)
-    draw = _draw(embeddings, sample, seed, 0)
-    fits: dict[int, KMedoids] = {}
-    silhouettes: dict[int, float] = {}
-    progress(0, len(usable))
-    for k in usable:
-        fits[k] = draw.fit(k)
-        silhouettes[k] = silhouette(draw.distances, fits[k].assignment)
-        progress(len(fits), len(usable))
-    best = max(silhouettes, key=lambda k: silhouettes[k])
-    medoids = draw.regions[draw.sample[fits[best].medoids]]
-    return Clustering(medoids, *assign_regions(embeddings, embeddings[medoids]), silhouettes)

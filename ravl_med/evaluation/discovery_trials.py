@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config import Config
-from ravl_med.discovery.clustering import FeatureClusters, paper_clusters, propose_clusters
-from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
+from ravl_med.discovery.clustering import paper_clusters, propose_clusters
+from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evaluation.simulation import CohortPlan, SimulatedCohort, simulate_cohort
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.examination import Subject, confirm_correlations

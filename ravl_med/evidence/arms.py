@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import AuditedTask, FeatureCluster, GapTable, opposed_gap
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
 from ravl_med.evidence.audit_result import Arms, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 
 __all__ = [
     "Accuracy",

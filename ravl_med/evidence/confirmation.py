@@ -21,13 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ravl_med.discovery.ravl import (
-    AuditedTask,
-    FeatureCluster,
-    GapTable,
-    opposed_gap,
-    performance_gaps,
-)
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap, performance_gaps
 from ravl_med.errors import DataError
 from ravl_med.evidence.arms import measure_arms, measure_shift
 from ravl_med.evidence.audit_result import Confirmation, ConfirmationStatus

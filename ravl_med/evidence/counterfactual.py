@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.audit_result import Counterfactual, PairedChange, Removal
 from ravl_med.evidence.audited_images import AuditedImages

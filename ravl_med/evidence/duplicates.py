@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import Confirmation
 from ravl_med.evidence.confirmation import Candidate
 

@@ -15,13 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config import Config
-from ravl_med.discovery.clustering import FeatureClusters
-from ravl_med.discovery.ravl import (
-    AuditedTask,
-    Discovery,
-    DiscoveryRules,
-    discover_correlations,
-)
+from ravl_med.discovery.candidates import Discovery, DiscoveryRules, discover_correlations
+from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.audit_result import (
     Confirmation,
     Counterfactual,

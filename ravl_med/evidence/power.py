@@ -15,16 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import (
-    AuditedTask,
-    FeatureCluster,
-    choose_classes,
-    joined_strength,
-    opposed_gap,
-    performance_gaps,
-)
+from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.confirmation import ConfirmationRules, judge_sides, weigh_sides
+from ravl_med.evidence.confirmation import ConfirmationRules, SideTest, judge_sides, weigh_sides
 from ravl_med.evidence.halves import split_patients
 
 __all__ = [
@@ -214,28 +208,19 @@ class _Simulation:
         )
         enough = table.smaller_arm[0] >= rules.min_films
         strength = np.where(enough, table.standardised_gap[0], 0.0)
-        raised, lowered, opposed = choose_classes(strength)
-        if raised != self.raised or strength[raised] <= 0 or not lowered:
-            return False
-        cluster = FeatureCluster(
-            cluster=0,
+        cluster = measure_candidate(
+            0,
+            self.present,
+            table,
+            strength,
             regions=np.empty(0, np.int64),
             similarity=np.empty(0),
-            present=self.present,
-            n_present=table.n_present[0],
-            n_absent=table.n_absent[0],
-            accuracy_present=table.accuracy_present[0],
-            accuracy_absent=table.accuracy_absent[0],
-            weighted_gap=table.weighted_gap[0],
-            performance_gap=float(table.performance_gap[0]),
             influence=1.0,
-            raised_class=raised,
-            lowered_classes=lowered,
-            opposed_classes=opposed,
-            opposed_gap=opposed_gap(table, 0, opposed),
-            rare=False,
-            strength=joined_strength(table.standardised_gap[0], raised, opposed),
         )
+        if cluster.raised_class != self.raised or strength[self.raised] <= 0:
+            return False
+        if not cluster.lowered_classes:
+            return False
         return cluster.strength >= rules.min_strength and self._confirms(cluster, correct)
 
     def _confirms(self, cluster: FeatureCluster, correct: NDArray[np.bool_]) -> bool:
@@ -252,14 +237,19 @@ class _Simulation:
             region_scores=unseen,
         )
         films = ~design.discovery
+        rows = np.flatnonzero(films)
+        table = performance_gaps(
+            cluster.present[rows, None], design.labels[rows], correct[rows], classes
+        )
+
+        def status(side: SideTest, q: float) -> str:
+            return judge_sides(cluster, task.classes, table, side, q, rules)[0]
+
+        if status(SideTest(0.0, 0.0, 0.0, True), 0.0) != "confirmed":
+            return False  # its gaps are too small, whatever the test says
         side = weigh_sides(
             cluster, task, design.patients, films, rules.min_films, _PERMUTATIONS,
             (rules.seed, 5, *self.number),
         )  # fmt: skip
         # Its rank among the candidates is not known: the strictest step of Benjamini-Hochberg.
-        q = min(1.0, side.p_value * self.candidates)
-        rows = np.flatnonzero(films)
-        table = performance_gaps(
-            cluster.present[rows, None], design.labels[rows], correct[rows], classes
-        )
-        return judge_sides(cluster, task.classes, table, side, q, rules)[0] == "confirmed"
+        return status(side, min(1.0, side.p_value * self.candidates)) == "confirmed"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config import EvidenceConfig, GateConfig
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Accuracy,
     Confirmation,

@@ -229,8 +229,8 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
             (f"{e.number} · {e.image_id} · {signed(e.effect, 2)}{CARRIES * e.carries}", e.picture)
             for e in pictures.crops
         ]
-        _contact_sheet(films, _FILM_SIDE).save(folder / f"{stem}_films.png")
-        _contact_sheet(crops, _CROP_SIDE).save(folder / f"{stem}_crops.png")
+        _contact_sheet(films, _FILM_SIDE).save(folder / f"{stem}_films.png", compress_level=1)
+        _contact_sheet(crops, _CROP_SIDE).save(folder / f"{stem}_crops.png", compress_level=1)
         _save(_correlation_figure(result, correlation), folder / f"{stem}_accuracy.png")
 
 

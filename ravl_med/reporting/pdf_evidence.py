@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table, TableStyle
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Arms,
     AuditResult,

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     ConfirmationStatus,
     Counterfactual,

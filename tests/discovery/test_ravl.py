@@ -8,18 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravl_med.discovery.clustering import FeatureClusters, Partition
-from ravl_med.discovery.ravl import (
-    AuditedTask,
+from ravl_med.discovery.candidates import (
     Discovery,
     DiscoveryRules,
     choose_classes,
     discover_correlations,
     joined_strength,
-    opposed_gap,
-    performance_gaps,
-    strongest_regions,
 )
+from ravl_med.discovery.feature_clusters import FeatureClusters, Partition
+from ravl_med.discovery.ravl import AuditedTask, opposed_gap, performance_gaps, strongest_regions
 from ravl_med.errors import DataError
 
 PAPER = DiscoveryRules(min_influence=0.25, min_films=1, large_gap=2.0, choice="gap")

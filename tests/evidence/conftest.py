@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ravl_med.discovery.clustering import FeatureClusters, Partition
-from ravl_med.discovery.ravl import (
-    AuditedTask,
-    FeatureCluster,
-    choose_classes,
-    joined_strength,
-    opposed_gap,
-    performance_gaps,
-)
+from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.feature_clusters import FeatureClusters, Partition
+from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 
 
 @pytest.fixture(scope="session")
@@ -47,26 +41,15 @@ def cluster_of() -> Callable[..., FeatureCluster]:
         here, truth, right = np.asarray(present, bool), np.asarray(labels), np.asarray(correct)
         rows = np.ones(len(here), bool) if films is None else np.asarray(films)
         table = performance_gaps(here[rows, None], truth[rows], right[rows], classes)
-        raised, lowered, opposed = choose_classes(np.nan_to_num(table.gap[0]))
         members = np.flatnonzero(here) if regions is None else np.asarray(regions)
-        cluster = FeatureCluster(
-            cluster=0,
+        cluster = measure_candidate(
+            0,
+            here,
+            table,
+            np.nan_to_num(table.gap[0]),
             regions=members,
             similarity=np.linspace(1, 0.5, len(members)),
-            present=here,
-            n_present=table.n_present[0],
-            n_absent=table.n_absent[0],
-            accuracy_present=table.accuracy_present[0],
-            accuracy_absent=table.accuracy_absent[0],
-            weighted_gap=table.weighted_gap[0],
-            performance_gap=float(table.performance_gap[0]),
             influence=1.0,
-            raised_class=raised,
-            lowered_classes=lowered,
-            opposed_classes=opposed,
-            opposed_gap=opposed_gap(table, 0, opposed),
-            rare=False,
-            strength=joined_strength(table.standardised_gap[0], raised, opposed),
         )
         return replace(cluster, **changes)
 

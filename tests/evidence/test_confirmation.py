@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.errors import DataError
 from ravl_med.evidence.confirmation import (
     Candidate,

@@ -17,7 +17,7 @@ from ravl_med.config import (
     ModelConfig,
     TaskConfig,
 )
-from ravl_med.discovery.clustering import FeatureClusters
+from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
 from ravl_med.evidence.audit_result import Counterfactual, Removal

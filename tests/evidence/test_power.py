@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ravl_med.discovery.ravl import AuditedTask, DiscoveryRules, discover_correlations
+from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
+from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
 from ravl_med.evidence.power import (
     PREVALENCES,

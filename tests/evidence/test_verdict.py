@@ -133,7 +133,7 @@ def test_what_the_model_does_not_use_has_no_kind_and_does_not_count(weigh):
 def test_what_was_not_tried_on_the_model_does_not_count(weigh, status):
     found = weigh(confirmation_of(status), None)
 
-    told = ("Not tested by counterfactuals: more correlations than 8 (evidence.max_correlations).",)
+    told = ("Not tested by counterfactuals: more correlations than 6 (evidence.max_correlations).",)
     why = () if status == "confirmed" else (f"Why it is {status}.",)
     assert found.reasons == why + (told if status in ("confirmed", "raised_only") else ())
     assert not found.counts

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import FeatureCluster
+from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Accuracy,
     Arms,

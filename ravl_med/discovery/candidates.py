@@ -1,0 +1,289 @@
+"""From proposed clusters to candidates: RaVL's filters, the classes that a feature moves, ranking.
+
+References
+----------
+Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery.ravl import (
+    AuditedTask,
+    GapTable,
+    influence_scores,
+    opposed_gap,
+    performance_gaps,
+    strongest_regions,
+)
+from ravl_med.errors import DataError
+
+__all__ = [
+    "Discovery",
+    "DiscoveryRules",
+    "FeatureCluster",
+    "choose_classes",
+    "discover_correlations",
+    "joined_strength",
+    "measure_candidate",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryRules:
+    """Which clusters become candidates.
+
+    Attributes
+    ----------
+    min_influence : float - H_c below which a cluster is dropped (0.25 in the paper)
+    min_films : int - films in the smaller arm of a class before it may be chosen as raised or
+        lowered
+    large_gap : float - unweighted gap of both sides from which a cluster is a candidate whatever
+        its H and G; the weight of G hides a device in 3 % of the films
+    choice : {"evidence", "gap"} - the raised class is the one whose gap is largest against its
+        standard error, or the largest as such (the paper's textual attribute)
+    top : int or None - only so many candidates, by G; the paper reports one
+    """
+
+    min_influence: float
+    min_films: int
+    large_gap: float
+    choice: Literal["evidence", "gap"] = "evidence"
+    top: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureCluster:
+    """A cluster of regions that became a candidate, measured on the films it was found on.
+
+    Attributes
+    ----------
+    cluster : int - index of the cluster among the proposals
+    regions : ndarray of shape (n,), int64 - region indices of all films by similarity to the
+        medoid, descending
+    similarity : ndarray of shape (n,), float64 - cosine similarity to the medoid
+    present : ndarray of shape (N,), bool - images with at least one region in the cluster (I_c)
+    n_present, n_absent : ndarray of shape (C,), int64
+    accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
+    weighted_gap : ndarray of shape (C,), float64
+    performance_gap : float - G_c
+    influence : float - H_c; -inf where no image qualifies
+    raised_class : int - class that the feature raises
+    lowered_classes : tuple of int - classes with a negative gap and enough films, the most lowered
+        first; empty when only the raised side can be tested
+    opposed_classes : tuple of int - the first of them, as many as together speak loudest; they are
+        tested as one
+    opposed_gap : float - gap of the opposed classes together; NaN without any
+    rare : bool - a candidate for its unweighted gaps alone; RaVL's filters drop it
+    strength : float - gaps of the raised class and of the opposed classes against their standard
+        errors, joined as one normal deviate (Stouffer)
+    """
+
+    cluster: int
+    regions: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    n_present: NDArray[np.int64]
+    n_absent: NDArray[np.int64]
+    accuracy_present: NDArray[np.float64]
+    accuracy_absent: NDArray[np.float64]
+    weighted_gap: NDArray[np.float64]
+    performance_gap: float
+    influence: float
+    raised_class: int
+    lowered_classes: tuple[int, ...]
+    opposed_classes: tuple[int, ...]
+    opposed_gap: float
+    rare: bool
+    strength: float = math.nan
+
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """Unweighted gap p_in - p_out, shape (C,); NaN where a side is empty."""
+        return self.accuracy_present - self.accuracy_absent
+
+    @property
+    def lowered_class(self) -> int | None:
+        """The class that the raised class is weighed against; None with the raised side alone."""
+        return self.lowered_classes[0] if self.lowered_classes else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discovery:
+    """What Stage 1 found for one task.
+
+    Attributes
+    ----------
+    table : GapTable - of every cluster, candidate or not
+    influence : ndarray of shape (K,), float64 - H_c; -inf where no image qualifies
+    survivors : int - clusters that pass RaVL's filters
+    candidates : tuple of FeatureCluster - those carried into evidence, by performance gap,
+        descending
+    """
+
+    table: GapTable
+    influence: NDArray[np.float64]
+    survivors: int
+    candidates: tuple[FeatureCluster, ...]
+
+
+def discover_correlations(
+    clusters: FeatureClusters,
+    present: NDArray[np.bool_],
+    region_image: NDArray[np.int64],
+    task: AuditedTask,
+    films: NDArray[np.bool_],
+    rules: DiscoveryRules,
+) -> Discovery:
+    """Run RaVL's filters and ranking over the proposed clusters, on some of the films.
+
+    A cluster survives with influence of at least `min_influence` and with one raised and one
+    lowered class. Survivors with enough films become candidates, and so do clusters whose
+    unweighted gaps are large on both sides. They are ranked by performance gap. An empty list is
+    a result.
+
+    Parameters
+    ----------
+    clusters : FeatureClusters - of the R regions
+    present : ndarray of shape (N, K), bool - ``clusters.presence(region_image, N)``
+    region_image : ndarray of shape (R,), int64
+    task : AuditedTask
+    films : ndarray of shape (N,), bool - the images to look at
+    rules : DiscoveryRules
+
+    Raises
+    ------
+    DataError
+        When no image has two regions or more: influence is then undefined everywhere.
+    """
+    strongest = strongest_regions(region_image, task.region_scores, task.predictions)
+    if not (strongest >= 0).any():
+        raise DataError(
+            "regions: every film has fewer than 2 regions, so no region can be compared with "
+            "another; expected at least 2. Set regions.tiles to 2 x 2 or more."
+        )
+    rows = np.flatnonzero(films & (task.labels >= 0))
+    labels, predictions = task.labels[rows], task.predictions[rows]
+    here = present[rows]
+    table = performance_gaps(here, labels, predictions == labels, len(task.classes))
+    leads = _leads(clusters, strongest[rows])
+    influence = influence_scores(here, table, labels, predictions, leads, strongest[rows] >= 0)
+    gap = np.nan_to_num(table.gap, nan=0.0)
+    survives = (influence >= rules.min_influence) & (gap > 0).any(axis=1) & (gap < 0).any(axis=1)
+    enough = table.smaller_arm >= rules.min_films
+    usable = np.where(enough, gap, 0.0)
+    large = (usable >= rules.large_gap).any(axis=1) & (usable <= -rules.large_gap).any(axis=1)
+    strength = table.standardised_gap if rules.choice == "evidence" else gap
+    strength = np.where(enough, strength, 0.0)
+    wanted = (survives | (large & (rules.top is None))) & (strength > 0).any(axis=1)
+    ranked = np.flatnonzero(wanted)
+    ranked = ranked[np.argsort(-table.performance_gap[ranked], kind="stable")][: rules.top]
+    candidates = tuple(
+        measure_candidate(
+            int(k),
+            present[:, k],
+            table,
+            strength[k],
+            regions=clusters.members(int(k)),
+            similarity=clusters.similarity_of(int(k)).astype(np.float64),
+            influence=float(influence[k]),
+            rare=bool(not survives[k]),
+        )
+        for k in ranked
+    )
+    return Discovery(table, influence, int(survives.sum()), candidates)
+
+
+def choose_classes(
+    strength: NDArray[np.float64],
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Choose the raised class and the lowered ones.
+
+    Parameters
+    ----------
+    strength : ndarray of shape (C,), float64 - gap of each class, against its standard error or as
+        such; 0 where it must not be chosen
+
+    Returns
+    -------
+    raised : int
+    lowered : tuple of int - every class with a negative gap, the most lowered first
+    opposed : tuple of int - the first j of them, j with the largest sum over sqrt(j): the weight
+        of j independent deviates taken together (Stouffer)
+    """
+    lowered = tuple(int(c) for c in np.argsort(strength, kind="stable") if strength[c] < 0)
+    together = -np.cumsum(strength[list(lowered)]) / np.sqrt(np.arange(1, len(lowered) + 1))
+    opposed = lowered[: int(np.argmax(together)) + 1] if lowered else ()
+    return int(np.argmax(strength)), lowered, opposed
+
+
+def joined_strength(
+    standardised: NDArray[np.float64], raised: int, opposed: tuple[int, ...]
+) -> float:
+    """Join the standardised gaps (C,) of both sides into one normal deviate (Stouffer)."""
+    lowered = -standardised[list(opposed)].sum() / math.sqrt(max(len(opposed), 1))
+    return float((standardised[raised] + lowered) / math.sqrt(2.0))
+
+
+def _leads(clusters: FeatureClusters, strongest: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the strongest region of each image belongs to each cluster: (n, K)."""
+    known = strongest >= 0
+    leads = np.zeros((len(strongest), len(clusters)), dtype=np.bool_)
+    for number, partition in enumerate(clusters.partitions):
+        columns = np.flatnonzero(clusters.origin == number)
+        label = np.where(known, partition.assignment[np.where(known, strongest, 0)], -1)
+        leads[:, columns] = label[:, None] == clusters.label[columns]
+    return leads
+
+
+def measure_candidate(
+    k: int,
+    present: NDArray[np.bool_],
+    table: GapTable,
+    strength: NDArray[np.float64],
+    *,
+    regions: NDArray[np.int64],
+    similarity: NDArray[np.float64],
+    influence: float,
+    rare: bool = False,
+) -> FeatureCluster:
+    """Choose the classes that a cluster moves, and collect its measures.
+
+    Parameters
+    ----------
+    k : int - cluster, a row of the table
+    present : ndarray of shape (N,), bool
+    table : GapTable - on the films that the classes are chosen on
+    strength : ndarray of shape (C,), float64 - as `choose_classes` takes it
+    regions : ndarray of shape (n,), int64
+    similarity : ndarray of shape (n,), float64
+    influence : float
+    rare : bool
+    """
+    raised, lowered, opposed = choose_classes(strength)
+    return FeatureCluster(
+        cluster=k,
+        regions=regions,
+        similarity=similarity,
+        present=present,
+        n_present=table.n_present[k],
+        n_absent=table.n_absent[k],
+        accuracy_present=table.accuracy_present[k],
+        accuracy_absent=table.accuracy_absent[k],
+        weighted_gap=table.weighted_gap[k],
+        performance_gap=float(table.performance_gap[k]),
+        influence=influence,
+        raised_class=raised,
+        lowered_classes=lowered,
+        opposed_classes=opposed,
+        opposed_gap=opposed_gap(table, k, opposed),
+        rare=rare,
+        strength=joined_strength(table.standardised_gap[k], raised, opposed),
+    )
