@@ -21,7 +21,8 @@ from ravl_med import __version__
 from ravl_med.errors import RavlMedError
 
 if TYPE_CHECKING:
-    from ravl_med.evidence.audit_result import Sensitivity, SpuriousCorrelation
+    from ravl_med.evidence.audit_result import Sensitivity
+    from ravl_med.evidence.claims import SpuriousCorrelation
     from ravl_med.pipeline import Audit
 
 __all__ = ["app", "main"]

@@ -32,12 +32,12 @@ from ravl_med.evidence.audit_result import (
     ModelSummary,
     PartitionSummary,
     Sensitivity,
-    SpuriousCorrelation,
     Stratum,
     TaskSummary,
     Verdict,
 )
 from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.cohort_summary import summarise_cohort
 from ravl_med.evidence.counterfactual import Probe
 from ravl_med.evidence.examination import (

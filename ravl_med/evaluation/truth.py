@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl_med.evidence.audit_result import SpuriousCorrelation
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.pipeline import Audit
 
 __all__ = ["TruthCheck", "compare_with_truth", "is_hit", "precision_at"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
-from ravl_med.evidence.audit_result import Arms, Interval, ScoreShift
+from ravl_med.evidence.claims import Arms, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 
 __all__ = ["measure_arms", "measure_shift"]

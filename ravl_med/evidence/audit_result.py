@@ -9,215 +9,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.evidence.claims import Interval, SpuriousCorrelation
 
 __all__ = [
     "Accuracy",
-    "Arms",
     "AuditResult",
     "CohortSummary",
-    "Confirmation",
-    "ConfirmationStatus",
-    "Counterfactual",
-    "CrossedAttribute",
     "DetectableGap",
     "DiscoverySummary",
     "Gate",
-    "Interval",
-    "Kind",
     "ModelSummary",
-    "PairedChange",
     "PartitionSummary",
-    "Removal",
-    "ScoreShift",
     "Sensitivity",
-    "SpuriousCorrelation",
-    "Strata",
     "Stratum",
-    "StratumGap",
     "TaskSummary",
     "Verdict",
     "VerdictName",
 ]
 
-ConfirmationStatus = Literal["confirmed", "raised_only", "not_confirmed", "not_tested"]
-Kind = Literal["shortcut", "plausible_sign", "undecided"]
 VerdictName = Literal["fail", "review", "pass", "not_auditable"]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A two-sided confidence interval; NaN bounds where there was nothing to estimate from."""
-
-    low: float
-    high: float
-
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Arms:
-    """Accuracy of each class with and without a feature, on the films it is tested on.
-
-    Attributes
-    ----------
-    n_present, n_absent : ndarray of shape (C,), int64
-    accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
-    present_interval, absent_interval, gap_interval : tuple of Interval, length C - bootstrap by
-        patient, not corrected: multiplicity is the business of the q-value
-    opposed_gap : float - gap of ``cluster.opposed_classes`` together (weights n_in n_out / n); NaN
-        without any
-    opposed_interval : Interval
-    """
-
-    n_present: NDArray[np.int64]
-    n_absent: NDArray[np.int64]
-    accuracy_present: NDArray[np.float64]
-    accuracy_absent: NDArray[np.float64]
-    present_interval: tuple[Interval, ...]
-    absent_interval: tuple[Interval, ...]
-    gap_interval: tuple[Interval, ...]
-    opposed_gap: float
-    opposed_interval: Interval
-
-    @property
-    def gap(self) -> NDArray[np.float64]:
-        """Unweighted gap, accuracy with minus without, shape (C,); NaN where a side is empty."""
-        return self.accuracy_present - self.accuracy_absent
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreShift:
-    """How far the margin of the raised class moves with the feature, whatever the threshold.
-
-    Attributes
-    ----------
-    raised, lowered : float - mean margin (logit of the raised class minus logit of the lowered
-        one) of films of that class with the feature, minus that of films without; NaN where a side
-        is empty
-    raised_interval, lowered_interval : Interval - bootstrap by patient
-    """
-
-    raised: float
-    raised_interval: Interval
-    lowered: float
-    lowered_interval: Interval
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Confirmation:
-    """Test of a candidate on patients that had no part in choosing it.
-
-    Attributes
-    ----------
-    status : {"confirmed", "raised_only", "not_confirmed", "not_tested"}
-    reasons : tuple of str - why it is not confirmed, in words; empty when it is
-    films, patients : int - of the task, on the side of the test
-    p_raised, p_lowered : float - one-sided p of each side; NaN where it was not tested
-    p_value : float - of the candidate: Stouffer of both sides, or the raised side alone
-    q_value : float - Benjamini-Hochberg over all candidates of all tasks
-    exact : bool - hypergeometric, one film a patient
-    arms : Arms - on the side of the test
-    shift : ScoreShift - on the side of the test
-    swapped : bool - with cross-fitting, found on the confirmation half and tested on the other
-    """
-
-    status: ConfirmationStatus
-    reasons: tuple[str, ...]
-    films: int
-    patients: int
-    p_raised: float
-    p_lowered: float
-    p_value: float
-    q_value: float
-    exact: bool
-    arms: Arms
-    shift: ScoreShift
-    swapped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PairedChange:
-    """A change under an intervention, against the same intervention on a control.
-
-    Margins are the logit of the raised class minus that of the lowered class.
-
-    Attributes
-    ----------
-    pairs : int - films, each with its control
-    patients : int
-    change : float - mean change of the margin, logits
-    control : float - the same under the control
-    contrast : float - change minus control
-    interval : Interval - of the contrast, bootstrap by patient, Bonferroni over the correlations
-        that were tested
-    decisions : float - share of films whose decision for the raised class changes, minus that of
-        the controls
-    decisions_interval : Interval
-    """
-
-    pairs: int
-    patients: int
-    change: float
-    control: float
-    contrast: float
-    interval: Interval
-    decisions: float
-    decisions_interval: Interval
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Removal:
-    """What happens when the regions of a cluster are filled in.
-
-    The effect of a region is the margin before minus the margin after it is filled, the mean of two
-    fills: the median of its surroundings, and inpainting. Positive: the region speaks for the
-    raised class.
-
-    Attributes
-    ----------
-    effect : ndarray of shape (n,), float64 - in logits, in the order of ``cluster.regions``; NaN
-        where it was not measured
-    carries : ndarray of shape (n,), bool - measured regions that pass the trimming rule
-    threshold : float - the trimming rule: least effect, fixed on the discovery half
-    median, inpainted : PairedChange or None - drop of the margin on films of the side of the test,
-        against films of the same class without the feature, filled at the same place; best region
-        of k against best of k; None where no pair could be made
-    contrast_ratio : float - how strongly the fill changes a region with the feature over how
-        strongly it changes the control, median over pairs; 1 is a perfect match
-    inside_share : float - share of the positive effect that lies where the raised class shows;
-        NaN without such a place or without positive effect
-    """
-
-    effect: NDArray[np.float64]
-    carries: NDArray[np.bool_]
-    threshold: float
-    median: PairedChange | None
-    inpainted: PairedChange | None
-    contrast_ratio: float
-    inside_share: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counterfactual:
-    """Whether the model uses the feature or the feature only travels along.
-
-    Attributes
-    ----------
-    removal : Removal
-    transplant : PairedChange or None - rise of the margin when the feature is blended into films
-        of other classes without it, against an ordinary region from the same place
-    used : bool - removal lowers the margin, more than in controls (both fills agree in sign, the
-        interval excludes 0), and transplant, where it could be tried, raises it
-    reasons : tuple of str - why it is not called used; empty when it is
-    """
-
-    removal: Removal
-    transplant: PairedChange | None
-    used: bool
-    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,89 +56,6 @@ class Stratum:
     p_value: float
     q_value: float
     insufficient: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StratumGap:
-    """The gap of one class inside one stratum; NaN gap where an arm is empty."""
-
-    value: str
-    n_present: int
-    n_absent: int
-    gap: float
-    interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class CrossedAttribute:
-    """A correlation inside the strata of one attribute.
-
-    Attributes
-    ----------
-    attribute : str
-    association : float - Cramer's V of presence of the feature and the attribute
-    raised, lowered : tuple of StratumGap - by value, for the raised and the lowered class
-    raised_adjusted, lowered_adjusted : float - Mantel-Haenszel risk difference over the strata
-    raised_interval, lowered_interval : Interval - bootstrap by patient
-    empty : tuple of str - strata with an empty arm, in words
-    """
-
-    attribute: str
-    association: float
-    raised: tuple[StratumGap, ...]
-    lowered: tuple[StratumGap, ...]
-    raised_adjusted: float
-    raised_interval: Interval
-    lowered_adjusted: float
-    lowered_interval: Interval
-    empty: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Strata:
-    """A correlation crossed with every attribute.
-
-    Attributes
-    ----------
-    label_association : float - Cramer's V of presence and label, which RaVL assumes near 0
-    attributes : tuple of CrossedAttribute
-    """
-
-    label_association: float
-    attributes: tuple[CrossedAttribute, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpuriousCorrelation:
-    """One candidate of discovery with its evidence.
-
-    Attributes
-    ----------
-    rank : int - 1 for the first
-    cluster : FeatureCluster - as it was found
-    confirmation : Confirmation
-    counterfactual : Counterfactual or None - None where it was not tested
-    strata : Strata or None - of confirmed ones
-    kind : {"shortcut", "plausible_sign", "undecided"}
-    counts : bool - confirmed, used by the model, and above the gate: it decides the verdict
-    reasons : tuple of str - the rules that it does not pass, in words
-    also : tuple of int - other clusters that share its regions and are shown as this one
-    companion_of : int or None - rank of the counting correlation that it travels with
-    order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
-        descending; unmeasured ones after, by similarity
-    """
-
-    rank: int
-    cluster: FeatureCluster
-    confirmation: Confirmation
-    counterfactual: Counterfactual | None
-    strata: Strata | None
-    kind: Kind
-    counts: bool
-    reasons: tuple[str, ...]
-    also: tuple[int, ...]
-    order: NDArray[np.int64]
-    companion_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

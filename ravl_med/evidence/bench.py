@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.evidence.audit_result import PairedChange
 from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.claims import PairedChange
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.regions.geometry import InputGeometry
 

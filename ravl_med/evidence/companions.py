@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.audit_result import SpuriousCorrelation
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 
 __all__ = ["name_companions"]

@@ -25,7 +25,7 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap, performance_gaps
 from ravl_med.errors import DataError
 from ravl_med.evidence.arms import measure_arms, measure_shift
-from ravl_med.evidence.audit_result import Confirmation, ConfirmationStatus
+from ravl_med.evidence.claims import Confirmation, ConfirmationStatus
 from ravl_med.evidence.exchange import exchange_patients
 from ravl_med.evidence.statistics import PatientBootstrap
 

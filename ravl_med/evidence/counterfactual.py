@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.encoders.base import Encoder
-from ravl_med.evidence.audit_result import Counterfactual, PairedChange, Removal
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.bench import Answers, Bench, CounterfactualRules
+from ravl_med.evidence.claims import Counterfactual, PairedChange, Removal
 from ravl_med.evidence.relevance import relevant_share
 from ravl_med.evidence.removal import (
     CANDIDATES,

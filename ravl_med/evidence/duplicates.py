@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Confirmation
+from ravl_med.evidence.claims import Confirmation
 from ravl_med.evidence.confirmation import Candidate
 
 __all__ = ["fold_duplicates"]

@@ -18,14 +18,9 @@ from ravl_med.config import Config
 from ravl_med.discovery.candidates import Discovery, DiscoveryRules, discover_correlations
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.audit_result import (
-    Confirmation,
-    Counterfactual,
-    Sensitivity,
-    SpuriousCorrelation,
-    Strata,
-)
+from ravl_med.evidence.audit_result import Sensitivity
 from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.claims import Confirmation, Counterfactual, SpuriousCorrelation, Strata
 from ravl_med.evidence.companions import name_companions
 from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
 from ravl_med.evidence.counterfactual import (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config import parse_yaml
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.audit_result import Kind
+from ravl_med.evidence.claims import Kind
 
 __all__ = ["RelevanceTable", "kind_of_share", "read_relevance", "relevant_share"]
 

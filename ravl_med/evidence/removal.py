@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import PairedChange
 from ravl_med.evidence.bench import (
     Bench,
     CounterfactualRules,
     compare_pairs,
     spread_over_patients,
 )
+from ravl_med.evidence.claims import PairedChange
 from ravl_med.evidence.fills import fill_contrast, fill_inpaint, fill_median
 
 __all__ = [

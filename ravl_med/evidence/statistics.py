@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.evidence.audit_result import Interval
+from ravl_med.evidence.claims import Interval
 
 __all__ = ["PatientBootstrap", "percentile_interval"]
 

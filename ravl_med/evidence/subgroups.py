@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.stats.contingency import association
 
-from ravl_med.evidence.audit_result import CrossedAttribute, Interval, Strata, Stratum, StratumGap
+from ravl_med.evidence.audit_result import Stratum
+from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
 from ravl_med.evidence.exchange import exchange_patients
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval

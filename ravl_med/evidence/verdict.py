@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from ravl_med.config import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import (
-    Accuracy,
+from ravl_med.evidence.audit_result import Accuracy, Gate, Sensitivity, Verdict
+from ravl_med.evidence.claims import (
     Confirmation,
     Counterfactual,
-    Gate,
     Interval,
     Kind,
-    Sensitivity,
     SpuriousCorrelation,
     Strata,
-    Verdict,
 )
 from ravl_med.evidence.relevance import kind_of_share
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval

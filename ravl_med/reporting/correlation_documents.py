@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ravl_med.evidence.audit_result import ConfirmationStatus, Kind
+from ravl_med.evidence.claims import ConfirmationStatus, Kind
 from ravl_med.reporting.result_documents import Bounds, Number, Part
 
 __all__ = [

@@ -19,7 +19,8 @@ from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ravl_med.evidence.audit_result import AuditResult, Interval, SpuriousCorrelation
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import Interval, SpuriousCorrelation
 from ravl_med.reporting.wording import class_name, font_file, percent, printable, signed
 
 __all__ = [

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak, Table
 
-from ravl_med.evidence.audit_result import AuditResult, SpuriousCorrelation
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.reporting.figures import CARRIES, CorrelationPictures, FilmPicture, RegionPicture
 from ravl_med.reporting.pdf_evidence import counterfactual_part, evidence_part, strata_part
 from ravl_med.reporting.pdf_sentences import (

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table, TableStyle
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import (
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import (
     Arms,
-    AuditResult,
     CrossedAttribute,
     PairedChange,
     Removal,

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table
 
-from ravl_med.evidence.audit_result import (
-    AuditResult,
-    DiscoverySummary,
-    Sensitivity,
-    SpuriousCorrelation,
-)
+from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.reporting.figures import CORRELATIONS_SHOWN
 from ravl_med.reporting.pdf_correlation import page_key
 from ravl_med.reporting.pdf_sentences import (

@@ -10,13 +10,8 @@ import math
 from typing import Any
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import (
-    ConfirmationStatus,
-    Counterfactual,
-    Sensitivity,
-    SpuriousCorrelation,
-    Strata,
-)
+from ravl_med.evidence.audit_result import Sensitivity
+from ravl_med.evidence.claims import ConfirmationStatus, Counterfactual, SpuriousCorrelation, Strata
 from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.wording import (
     DASH,

@@ -13,7 +13,8 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
-from ravl_med.evidence.audit_result import Interval, VerdictName
+from ravl_med.evidence.audit_result import VerdictName
+from ravl_med.evidence.claims import Interval
 from ravl_med.reporting.figures import Picture
 from ravl_med.reporting.pdf_style import INK, MUTED, RULE, SANS, SANS_BOLD, WIDTH, register_fonts
 from ravl_med.reporting.wording import VERDICT_LINES, VERDICT_WORDS

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from reportlab.platypus import Flowable, KeepTogether, Table
 
-from ravl_med.evidence.audit_result import AuditResult, Gate, PairedChange, SpuriousCorrelation
+from ravl_med.evidence.audit_result import AuditResult, Gate
+from ravl_med.evidence.claims import PairedChange, SpuriousCorrelation
 from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.figures import CorrelationPictures
 from ravl_med.reporting.pdf_correlation import page_key

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ravl_med.evidence.audit_result import Interval
+from ravl_med.evidence.claims import Interval
 
 __all__ = [
     "AccuracyDocument",

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ravl_med.evidence.audit_result import (
-    AuditResult,
-    Counterfactual,
-    PairedChange,
-    SpuriousCorrelation,
-    Strata,
-    VerdictName,
-)
+from ravl_med.evidence.audit_result import AuditResult, VerdictName
+from ravl_med.evidence.claims import Counterfactual, PairedChange, SpuriousCorrelation, Strata
 from ravl_med.reporting.correlation_documents import (
     ArmsDocument,
     ConfirmationDocument,

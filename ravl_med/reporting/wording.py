@@ -16,7 +16,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.ft2font import FT2Font
 
-from ravl_med.evidence.audit_result import Interval, VerdictName
+from ravl_med.evidence.audit_result import VerdictName
+from ravl_med.evidence.claims import Interval
 
 __all__ = [
     "DASH",

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import SpuriousCorrelation
+from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.companions import name_companions
 
 MAX_GAP = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import Arms, Confirmation, Interval, ScoreShift
+from ravl_med.evidence.claims import Arms, Confirmation, Interval, ScoreShift
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.duplicates import fold_duplicates
 

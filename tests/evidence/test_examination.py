@@ -20,8 +20,8 @@ from ravl_med.config import (
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
-from ravl_med.evidence.audit_result import Counterfactual, Removal
 from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.claims import Counterfactual, Removal
 from ravl_med.evidence.confirmation import ConfirmationRules
 from ravl_med.evidence.examination import (
     Subject,

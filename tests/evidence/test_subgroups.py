@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from ravl_med.evidence.audit_result import CrossedAttribute, Strata, Stratum
+from ravl_med.evidence.audit_result import Stratum
+from ravl_med.evidence.claims import CrossedAttribute, Strata
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import (
     attribute_strata,

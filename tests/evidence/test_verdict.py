@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 
 from ravl_med.config import EvidenceConfig, GateConfig
-from ravl_med.evidence.audit_result import (
-    Accuracy,
+from ravl_med.evidence.audit_result import Accuracy, DetectableGap, Gate, Sensitivity, Verdict
+from ravl_med.evidence.claims import (
     Arms,
     Confirmation,
     Counterfactual,
-    DetectableGap,
-    Gate,
     Interval,
     Removal,
     ScoreShift,
-    Sensitivity,
     SpuriousCorrelation,
     Strata,
-    Verdict,
 )
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.verdict import (

@@ -16,29 +16,31 @@ from numpy.typing import NDArray
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Accuracy,
-    Arms,
     AuditResult,
     CohortSummary,
+    DetectableGap,
+    DiscoverySummary,
+    Gate,
+    ModelSummary,
+    PartitionSummary,
+    Sensitivity,
+    Stratum,
+    TaskSummary,
+    Verdict,
+)
+from ravl_med.evidence.claims import (
+    Arms,
     Confirmation,
     ConfirmationStatus,
     Counterfactual,
     CrossedAttribute,
-    DetectableGap,
-    DiscoverySummary,
-    Gate,
     Interval,
-    ModelSummary,
     PairedChange,
-    PartitionSummary,
     Removal,
     ScoreShift,
-    Sensitivity,
     SpuriousCorrelation,
     Strata,
-    Stratum,
     StratumGap,
-    TaskSummary,
-    Verdict,
 )
 from ravl_med.reporting.pdf import ReportDetails
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ravl_med.evidence.audit_result import Interval
+from ravl_med.evidence.claims import Interval
 from ravl_med.reporting.figures import (
     correlation_pictures,
     crop_picture,

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.evidence.audit_result import (
-    CrossedAttribute,
-    Gate,
-    Interval,
-    Strata,
-    StratumGap,
-    Verdict,
-)
+from ravl_med.evidence.audit_result import Gate, Verdict
+from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.pdf import write_pdf
 from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread

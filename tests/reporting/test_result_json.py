@@ -9,7 +9,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import AuditResult, Interval
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import Interval
 from ravl_med.reporting.result_json import SCHEMA_VERSION, document_of, result_schema
 
 ResultOf = Callable[..., AuditResult]

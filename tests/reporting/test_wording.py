@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.evidence.audit_result import DetectableGap, Interval, Sensitivity
+from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
+from ravl_med.evidence.claims import Interval
 from ravl_med.reporting import pdf_sentences, wording
 from ravl_med.reporting.audit_history import AuditHistory
 
