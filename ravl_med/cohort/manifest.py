@@ -25,7 +25,7 @@ from ravl_med.errors import ConfigError, DataError
 
 __all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest"]
 
-ATTRIBUTES = ("view", "sex", "age", "site", "manufacturer")
+ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model")
 _SPLITS = ("finetune", "validation", "test")
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
 
