@@ -184,28 +184,45 @@ def schema() -> None:
 @benchmark.command("quickstart")
 def benchmark_quickstart(
     config: ConfigArgument = Path("configs/quickstart.yaml"),
+    parts: Annotated[
+        str, typer.Option(help="Some of planted, null, localisation and bystander, with commas.")
+    ] = "planted,null,localisation,bystander",
     seeds: Annotated[
-        int, typer.Option(help="Planted and null cohorts, each with its own model.", min=1)
+        int, typer.Option(help="Planted cohorts, each with its own films and model.", min=1)
     ] = 5,
+    nulls: Annotated[
+        int, typer.Option(help="Null cohorts, each with its own films and model.", min=1)
+    ] = 20,
+    located: Annotated[
+        int, typer.Option(help="Planted cohorts for each tower and tiling.", min=1)
+    ] = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "reports/benchmark"
     ),
     debug: DebugOption = False,
 ) -> None:
-    """Run the planted cohort and null cohorts, and compare with their truth."""
+    """Audit phantom cohorts, planted and null, and compare with their truth.
+
+    Parts that are not run keep their earlier numbers.
+    """
     with _reporting_errors(debug):
         from ravl_med.cache import user_cache, user_key
         from ravl_med.config import load_config
-        from ravl_med.evaluation.benchmark import run_quickstart_benchmark, write_benchmark
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.quickstart_benchmark import (
+            PARTS,
+            QuickstartPlan,
+            run_quickstart_benchmark,
+        )
 
+        chosen = choose_parts(parts, PARTS)
+        plan = QuickstartPlan(chosen, seeds, nulls, located, _named(config))
         settings = load_config(config)
         with _progress() as progress:
-            rows = run_quickstart_benchmark(
-                settings, seeds, key=user_key(), cache=user_cache(), progress=progress
+            path = run_quickstart_benchmark(
+                settings, plan, out, key=user_key(), cache=user_cache(), progress=progress
             )
-        path = write_benchmark(rows, out)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            sys.stdout.write(line + "\n")
+        _print_file(path)
 
 
 @benchmark.command("discovery")
@@ -229,19 +246,19 @@ def benchmark_discovery(
     """
     with _reporting_errors(debug):
         from ravl_med.config import load_config
+        from ravl_med.evaluation.benchmark_file import choose_parts
         from ravl_med.evaluation.discovery_benchmark import (
+            PARTS,
             DiscoveryPlan,
-            plan_parts,
             run_discovery_benchmark,
         )
 
-        named = config.name if config.is_absolute() else config.as_posix()
-        plan = DiscoveryPlan(plan_parts(parts), cohorts, million=million, config_file=named)
+        chosen = choose_parts(parts, PARTS)
+        plan = DiscoveryPlan(chosen, cohorts, million=million, config_file=_named(config))
         settings = load_config(config)
         with _progress() as progress:
             path = run_discovery_benchmark(settings, plan, out, progress=progress)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            sys.stdout.write(line + "\n")
+        _print_file(path)
 
 
 def main() -> None:
@@ -259,6 +276,16 @@ def _root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.Exit(2)
+
+
+def _named(config: Path) -> str:
+    """Name a config as a command shows it: without the folders of this machine."""
+    return config.name if config.is_absolute() else config.as_posix()
+
+
+def _print_file(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        sys.stdout.write(line + "\n")
 
 
 def _tell_audit(run: Audit, folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ravl_med.evaluation.benchmark_file import count_held, tell_met
+
 __all__ = ["discovery_markdown"]
 
 Row = Mapping[str, Any]
@@ -56,7 +58,7 @@ def _calibration(rows: list[Row]) -> list[str]:
     return lines + [
         f"| {row['variant']} | {row['films']:,}, {row['classes']} "
         f"| at most {row['allowed']} of {row['cohorts']} "
-        f"| {_counted(row, 'accused')} | {_met(row['accused'] <= row['allowed'])} "
+        f"| {count_held(row, 'accused')} | {tell_met(row['accused'] <= row['allowed'])} "
         f"| {row['raised_only']} of {row['cohorts']} | {row['survived']} of {row['cohorts']} "
         f"| {row['published']} of {row['compared']} "
         f"| {row['clusters']:.0f}, {row['candidates']:.0f} |"
@@ -82,10 +84,10 @@ def _power(rows: list[Row]) -> list[str]:
         target, met = "–", "–"
         if row["needed"]:
             target = f"at least {row['needed']} of {row['cohorts']}"
-            met = _met(row["found"] >= row["needed"])
+            met = tell_met(row["found"] >= row["needed"])
         lines.append(
             f"| {row['films']:,}, {row['classes']} | {100 * row['gap']:.0f} points | {lowered} "
-            f"| {target} | {_counted(row, 'found')} | {met} "
+            f"| {target} | {count_held(row, 'found')} | {met} "
             f"| {row['half_found']} of {row['cohorts']} | {row['strays']} of {row['cohorts']} "
             f"| {row['survived']} of {row['cohorts']} "
             f"| {row['clusters']:.0f}, {row['candidates']:.0f} |"
@@ -131,11 +133,11 @@ def _speed(rows: list[Row]) -> list[str]:
             f"| {row['regions']:,} x {row['size']} | {row['films']:,} "
             f"| {f'at most {seconds:.0f} s' if seconds else '–'} "
             f"| {row['seconds']:.1f} s ({row['runs']}) "
-            f"| {_met(row['seconds'] <= seconds) if seconds else '–'} "
+            f"| {tell_met(row['seconds'] <= seconds) if seconds else '–'} "
             f"| {row['proposing']:.1f} s "
             f"| {f'at most {peak / 1000:.0f} GB' if peak else '–'} "
             f"| {row['peak_mb'] / 1000:.2f} GB "
-            f"| {_met(row['peak_mb'] <= peak) if peak else '–'} "
+            f"| {tell_met(row['peak_mb'] <= peak) if peak else '–'} "
             f"| {row['clusters']} | {told or '–'} |"
         )
     largest = sorted(rows, key=lambda row: row["regions"])[-2:]
@@ -148,11 +150,3 @@ def _speed(rows: list[Row]) -> list[str]:
             "linear).",
         ]
     return lines
-
-
-def _counted(row: Row, name: str) -> str:
-    return f"{row[name]} of {row['cohorts']} ({100 * row['low']:.1f} to {100 * row['high']:.1f} %)"
-
-
-def _met(held: bool) -> str:
-    return "yes" if held else "no"

@@ -16,7 +16,14 @@ from PIL import Image
 from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.pipeline import Audit
 
-__all__ = ["TruthCheck", "compare_with_truth", "is_hit", "precision_at"]
+__all__ = [
+    "ShownThing",
+    "TruthCheck",
+    "compare_with_truth",
+    "hit_regions",
+    "is_hit",
+    "precision_at",
+]
 
 _LINES = ("lead", "tube", "wire")
 
@@ -93,6 +100,38 @@ def compare_with_truth(run: Audit) -> TruthCheck:
         and run.result.task.classes[first.cluster.raised_class] == planted.finding,
         kind=first.kind if first is not None else "none",
         shortcuts=sum(c.kind == "shortcut" for c in found),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownThing:
+    """Where a thing lies on the audited films.
+
+    Attributes
+    ----------
+    films : ndarray of shape (N,), bool - film holds it
+    regions : ndarray of shape (R,), bool - region hits it
+    """
+
+    films: NDArray[np.bool_]
+    regions: NDArray[np.bool_]
+
+
+def hit_regions(run: Audit, thing: str) -> ShownThing:
+    """Find the films and the regions of an audit that hold a thing, by the boxes of its truth."""
+    root = run.manifest.parent
+    boxes = _read_boxes(root / "truth.csv", thing)
+    names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
+    image, own = run.result.region_image, run.result.region_boxes
+    return ShownThing(
+        films=np.array([name in boxes for name in names], dtype=np.bool_),
+        regions=np.array(
+            [
+                any(is_hit(box, truth) for truth in boxes.get(names[film], ()))
+                for film, box in zip(image.tolist(), own, strict=True)
+            ],
+            dtype=np.bool_,
+        ),
     )
 
 

@@ -23,9 +23,10 @@ from ravl_med.evaluation import (
     discovery_speed,
     discovery_trials,
 )
+from ravl_med.evaluation.benchmark_file import choose_parts
 from ravl_med.evaluation.discovery_benchmark import (
+    PARTS,
     DiscoveryPlan,
-    plan_parts,
     run_discovery_benchmark,
 )
 from ravl_med.evaluation.discovery_parts import (
@@ -172,11 +173,18 @@ def test_speed_and_memory_are_measured(config: Config, in_this_process: None) ->
     assert row.clusters > 0
 
 
-def test_the_peak_is_that_of_the_search_alone() -> None:
+def hold_for_a_moment(megabytes: int) -> float:
     before = discovery_speed._forget_peak()
-    held = np.ones(5_000_000)
+    held = np.ones(megabytes * 125_000)
     del held
-    assert discovery_speed._peak_mb() - before == pytest.approx(40, abs=20)
+    return discovery_speed._peak_mb() - before
+
+
+def test_the_peak_is_that_of_the_search_alone() -> None:
+    # A process of its own, as the benchmark has it: where a system does not let the peak be set
+    # back, that of the process that runs the tests lies far above anything held here.
+    (peak,) = map_in_children(hold_for_a_moment, [40], workers=1)
+    assert peak == pytest.approx(40, abs=20)
 
 
 # --- what is kept ---------------------------------------------------------------------------------
@@ -284,13 +292,13 @@ def test_the_million_can_be_left_out(config: Config, monkeypatch: pytest.MonkeyP
 
 
 def test_parts_are_read_in_their_order() -> None:
-    assert plan_parts("speed, calibration") == ("calibration", "speed")
+    assert choose_parts("speed, calibration", PARTS) == ("calibration", "speed")
 
 
 @pytest.mark.parametrize(("text", "got"), [("speed,velocity", "'velocity'"), (" ,", "none")])
 def test_unknown_parts_are_refused(text: str, got: str) -> None:
     with pytest.raises(ConfigError, match=f"--parts: expected some of calibration.*got {got}"):
-        plan_parts(text)
+        choose_parts(text, PARTS)
 
 
 # --- the command line -----------------------------------------------------------------------------

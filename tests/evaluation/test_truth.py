@@ -1,22 +1,13 @@
-"""Hits, precision, and the table of the benchmark."""
+"""Hits, precision, and the truth in words."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ravl_med.cache import Cache
-from ravl_med.config import load_config
-from ravl_med.errors import ConfigError
-from ravl_med.evaluation.benchmark import (
-    BenchmarkRow,
-    run_quickstart_benchmark,
-    write_benchmark,
-)
 from ravl_med.evaluation.truth import TruthCheck, is_hit, precision_at
 
 REPOSITORY = Path(__file__).parents[2]
@@ -69,25 +60,3 @@ def test_the_check_reads_as_a_sentence() -> None:
         "nothing was planted; correlations of kind shortcut: 0"
     ]
     assert "none hit" in check(precision=math.nan, kind="none").lines()[1]
-
-
-def test_the_table_holds_every_row_and_no_nan(tmp_path: Path) -> None:
-    planted = BenchmarkRow(
-        "planted", "resnet", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.1, 1, 25.0
-    )
-    null = BenchmarkRow(
-        "null", "resnet", 0, "pass", 0.87, 0.01, 0.1, "none", False, math.nan, math.nan, 0, 25.0
-    )
-    table = write_benchmark([planted, null], tmp_path / "new")
-    text = table.read_text(encoding="utf-8")
-    assert "| planted | 0 | 65.9% | +84 / -87 points | fail | shortcut, names the finding" in text
-    assert "| null | 0 | 87.0% | +1 / -10 points | pass | – | – | 0 |" in text
-    rows = json.loads((tmp_path / "new" / "quickstart.json").read_text(encoding="utf-8"))["rows"]
-    assert rows[1]["precision_at_10"] is None
-    assert rows[0]["seconds"] == 25.0
-
-
-def test_the_benchmark_needs_known_truth(tmp_path: Path) -> None:
-    config = load_config(REPOSITORY / "configs" / "real_radiographs.yaml")
-    with pytest.raises(ConfigError, match=r"cohort\.synthetic and model\.quickstart"):
-        run_quickstart_benchmark(config, 1, key=b"k", cache=Cache(tmp_path))

@@ -1,0 +1,299 @@
+"""The benchmark of the whole tool on phantoms: its trials, its tables, what it keeps."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ravl_med.cache import Cache
+from ravl_med.cli import app
+from ravl_med.config import Config, load_config
+from ravl_med.errors import ConfigError
+from ravl_med.evaluation import quickstart_benchmark
+from ravl_med.evaluation.quickstart_benchmark import (
+    PARTS,
+    QuickstartPlan,
+    plan_trials,
+    run_quickstart_benchmark,
+)
+from ravl_med.evaluation.quickstart_trials import (
+    AuditRow,
+    ThingRow,
+    Trial,
+    phantom_settings,
+    weigh_things,
+)
+from ravl_med.evaluation.truth import hit_regions
+from ravl_med.evidence.claims import Interval, PairedChange
+
+REPOSITORY = Path(__file__).parents[2]
+QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
+NAN = math.nan
+
+PLANTED = AuditRow(
+    "planted", "resnet", "6 x 6", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.1, 9, 1, 0,
+    0.28, 25.0,
+)  # fmt: skip
+NULL = AuditRow(
+    "null", "resnet", "6 x 6", 0, "review", 0.87, 0.01, 0.1, "none", False, NAN, NAN, 1, 0, 1,
+    NAN, 25.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(QUICKSTART)
+
+
+# --- trials ---------------------------------------------------------------------------------------
+
+
+def test_every_part_has_its_trials(config: Config) -> None:
+    plan = QuickstartPlan(seeds=2, nulls=3, located=1)
+    trials = {part: plan_trials(part, plan, config) for part in PARTS}
+    assert trials["planted"] == [Trial(True, seed, "resnet", (6, 6)) for seed in (0, 1)]
+    assert trials["null"] == [Trial(False, seed, "resnet", (6, 6)) for seed in (0, 1, 2)]
+    assert {(t.tower, t.tiles) for t in trials["localisation"]} == {
+        (tower, tiles) for tower in ("resnet", "vit") for tiles in ((4, 4), (6, 6))
+    }
+    assert [t.bystander for t in trials["bystander"]] == ["marker", "marker"]
+
+
+def test_a_trial_sets_films_model_and_tiles(config: Config) -> None:
+    settings = phantom_settings(config, Trial(False, 3, "vit", (4, 4)))
+    films, model = settings.cohort.synthetic, settings.model.quickstart
+    assert films is not None
+    assert model is not None
+    assert (films.strength, films.seed, films.bystander) == (0.0, 3, None)
+    assert (model.seed, model.tower) == (3, "vit")
+    assert settings.regions.tiles == (4, 4)
+    assert settings.evidence == config.evidence
+
+
+def test_a_bystander_is_looked_for_among_more_correlations(config: Config) -> None:
+    settings = phantom_settings(config, Trial(True, 0, "resnet", (6, 6), "marker"))
+    films = settings.cohort.synthetic
+    assert films is not None
+    assert (films.strength, films.bystander) == (0.95, "marker")
+    assert settings.evidence.max_correlations > config.evidence.max_correlations
+
+
+def test_the_truth_has_to_be_known(tmp_path: Path) -> None:
+    config = load_config(REPOSITORY / "configs" / "real_radiographs.yaml")
+    with pytest.raises(ConfigError, match=r"cohort\.synthetic and model\.quickstart"):
+        run_quickstart_benchmark(
+            config, QuickstartPlan(), tmp_path / "out", key=b"k", cache=Cache(tmp_path)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a bystander ----------------------------------------------------------------------------------
+
+CELL = 10.0  # side of a tile of a 2 x 2 film
+TRUTH = (
+    "image,kind,x0,y0,x1,y1\n"
+    "films/0.dcm,generator,0,0,8,8\nfilms/1.dcm,generator,1,1,9,9\n"
+    "films/0.dcm,marker,12,12,18,18\nfilms/2.dcm,marker,12,12,18,18\n"
+)
+
+
+def correlation(rank: int, regions: list[int], used: bool, raised: int = 0) -> SimpleNamespace:
+    change = PairedChange(20, 20, 1.0, 0.0, 1.0, Interval(0.5, 1.5), 0.2, Interval(0.1, 0.3))
+    flat = replace(change, contrast=0.0, interval=Interval(-0.5, 0.5))
+    told = change if used else flat
+    return SimpleNamespace(
+        rank=rank,
+        kind="shortcut" if used else "undecided",
+        companion_of=None if used else 1,
+        cluster=SimpleNamespace(regions=np.array(regions), raised_class=raised),
+        confirmation=SimpleNamespace(
+            status="confirmed", arms=SimpleNamespace(gap=np.array([0.6, 0.3]), opposed_gap=-0.5)
+        ),
+        counterfactual=SimpleNamespace(
+            used=used,
+            removal=SimpleNamespace(median=told, inpainted=told),
+            transplant=told if used else None,
+        ),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path, config: Config) -> Any:
+    """Three films of 2 x 2 tiles; a generator top left on two, a marker bottom right on two."""
+    (tmp_path / "truth.csv").write_text(TRUTH, encoding="utf-8")
+    tile = np.array([[x, y, x + CELL, y + CELL] for y in (0.0, CELL) for x in (0.0, CELL)])
+    trial = Trial(True, 0, "resnet", (2, 2), "marker")
+    return SimpleNamespace(
+        config=phantom_settings(config, trial),
+        manifest=tmp_path / "manifest.csv",
+        cohort=SimpleNamespace(paths=[tmp_path / "films" / f"{i}.dcm" for i in range(3)]),
+        result=SimpleNamespace(
+            task=SimpleNamespace(classes=("cardiomegaly", "no finding")),
+            region_image=np.repeat(np.arange(3), 4),
+            region_boxes=np.tile(tile, (3, 1)),
+            correlations=[
+                correlation(1, [0, 4], used=True),
+                correlation(2, [3, 11, 7], used=False),
+                correlation(3, [3, 11], used=False, raised=1),  # raises another class
+                correlation(4, [1, 2], used=False),  # shows neither
+            ],
+        ),
+    )
+
+
+def test_hits_by_hand(run: Any) -> None:
+    shown = hit_regions(run, "marker")
+    assert np.flatnonzero(shown.regions).tolist() == [3, 11]
+    assert shown.films.tolist() == [True, False, True]
+    assert not hit_regions(run, "tube").films.any()
+
+
+def test_each_thing_is_the_correlation_that_shows_it(run: Any) -> None:
+    planted, bystander = weigh_things(run, 4)
+    assert (planted.thing, planted.role, planted.seed) == ("generator", "planted", 4)
+    assert (planted.rank, planted.hits, planted.used) == (1, 1.0, True)
+    assert planted.removal == planted.transplant == (1.0, 0.5, 1.5)
+    assert (bystander.thing, bystander.rank, bystander.used) == ("marker", 2, False)
+    assert bystander.hits == pytest.approx(2 / 3)
+    assert (bystander.raised_gap, bystander.opposed_gap) == (0.6, -0.5)
+    assert bystander.companion
+    assert bystander.transplant == ()
+    assert bystander.phi == pytest.approx(-0.5)  # films 0 and 1 against films 0 and 2
+
+
+def test_a_thing_that_no_correlation_shows(run: Any) -> None:
+    run.result.correlations = [correlation(1, [1, 2], used=True)]
+    planted, bystander = weigh_things(run, 0)
+    assert planted.rank == bystander.rank == 0
+    assert not bystander.used
+
+
+def test_without_a_bystander_there_is_nothing_to_weigh(run: Any, config: Config) -> None:
+    run.config = config
+    with pytest.raises(ConfigError, match="no bystander"):
+        weigh_things(run, 0)
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+THINGS = [
+    ThingRow(
+        "generator", "planted", 0, 1.0, 1, 0.9, 0.85, -0.87, "shortcut", True, False,
+        (1.04, 0.75, 1.35), (0.63, 0.32, 1.02), (1.57, 1.17, 1.98),
+    ),
+    ThingRow(
+        "marker", "bystander", 0, 0.8, 5, 0.7, 0.4, -0.3, "undecided", False, True,
+        (0.01, -0.2, 0.2), (0.0, -0.1, 0.1), (),
+    ),
+    ThingRow("marker", "bystander", 1, 0.8),
+]  # fmt: skip
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
+    """Audits whose outcome was made by hand; the trials that were asked for."""
+    asked: list[Trial] = []
+
+    def audited(config: Config, trial: Trial, **rest: Any) -> tuple[AuditRow, None]:
+        asked.append(trial)
+        row = PLANTED if trial.planted else NULL
+        shortcuts = row.shortcuts if trial.seed != 1 or trial.planted else 1
+        precision = 0.9 if trial.tower == "vit" else row.precision_at_10
+        named = f"{trial.tiles[0]} x {trial.tiles[1]}"
+        return (
+            replace(
+                row,
+                seed=trial.seed,
+                tower=trial.tower,
+                tiles=named,
+                shortcuts=shortcuts,
+                precision_at_10=precision,
+            ),
+            None,
+        )
+
+    monkeypatch.setattr(quickstart_benchmark, "audit_phantoms", audited)
+    monkeypatch.setattr(quickstart_benchmark, "weigh_things", lambda run, seed: THINGS)
+    return asked
+
+
+def test_the_markdown_holds_target_beside_reached(
+    config: Config, tmp_path: Path, prepared: list[Trial]
+) -> None:
+    plan = QuickstartPlan(seeds=1, nulls=20)
+    path = run_quickstart_benchmark(config, plan, tmp_path, key=b"k", cache=Cache(tmp_path))
+    text = path.read_text(encoding="utf-8")
+    assert "- `fail`: 1 of 1 (target: all)" in text
+    assert (
+        "| 0 | 65.9% | +84 / -87 points | fail | shortcut, names the finding | 1.0 (0.1) "
+        "| 9, 1, 0 | 28 points |" in text
+    )
+    assert "| 0 | 87.0% | +1 / -10 points | review | – | – | 1, 0, 1 | – |" in text
+    assert "with a confirmed shortcut: 1 of 20 (0.1 to 24.9 %; target: at most 3; met: yes)" in text
+    assert "precision@10, mean of 4: 0.95 (target: at least 0.95; met: yes)" in text
+    assert "| vit | 4 x 4 | 0 | at least 0.95 | 0.9 | no | 0.1 | fail |" in text
+    assert (
+        "| generator (planted) | 0 | 1.00 | 90% | +85 / -87 points | +1.04 (+0.75 to +1.35) "
+        "| +0.63 (+0.32 to +1.02) | +1.57 (+1.17 to +1.98) | yes | used | yes |" in text
+    )
+    assert "| +0.00 (-0.10 to +0.10) | not tried | no | not used | yes |" in text
+    assert "| marker (bystander) | 1 | 0.80 | no confirmed correlation shows it |" in text
+    assert text.count("Made by `ravl-med benchmark quickstart configs/quickstart.yaml") == 4
+    assert "--parts null --nulls 20`" in text
+    assert "--parts localisation --located 1`" in text
+    assert len(prepared) == 1 + 20 + 4 + 1
+
+
+def test_parts_that_are_not_run_keep_their_numbers(
+    config: Config, tmp_path: Path, prepared: list[Trial]
+) -> None:
+    for parts in (("null",), ("planted",)):
+        plan = QuickstartPlan(parts, seeds=2, nulls=2)
+        run_quickstart_benchmark(config, plan, tmp_path, key=b"k", cache=Cache(tmp_path))
+    kept = json.loads((tmp_path / "quickstart.json").read_text(encoding="utf-8"))["parts"]
+    assert list(kept) == ["planted", "null"]
+    assert [row["seed"] for row in kept["null"]["rows"]] == [0, 1]
+    assert kept["null"]["rows"][0]["precision_at_10"] is None
+
+
+def test_what_was_audited_stays_when_it_is_stopped(
+    config: Config, tmp_path: Path, prepared: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audited = quickstart_benchmark.audit_phantoms
+
+    def stopped(config: Config, trial: Trial, **rest: Any) -> Any:
+        if trial.seed == 1:
+            raise KeyboardInterrupt
+        return audited(config, trial, **rest)
+
+    monkeypatch.setattr(quickstart_benchmark, "audit_phantoms", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_quickstart_benchmark(
+            config, QuickstartPlan(("null",)), tmp_path, key=b"k", cache=Cache(tmp_path)
+        )
+    kept = json.loads((tmp_path / "quickstart.json").read_text(encoding="utf-8"))["parts"]
+    assert [row["seed"] for row in kept["null"]["rows"]] == [0]
+
+
+def test_the_verb_prints_what_it_writes(tmp_path: Path, prepared: list[Trial]) -> None:
+    words = ["benchmark", "quickstart", str(QUICKSTART), "--parts", "planted", "--seeds", "1"]
+    outcome = CliRunner().invoke(app, [*words, "--out", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout == (tmp_path / "quickstart.md").read_text(encoding="utf-8")
+    assert str(REPOSITORY) not in outcome.stdout
+
+
+def test_the_verb_refuses_unknown_parts(tmp_path: Path) -> None:
+    words = ["benchmark", "quickstart", str(QUICKSTART), "--parts", "all", "--out", str(tmp_path)]
+    outcome = CliRunner().invoke(app, words)
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: --parts: expected some of planted, null")
+    assert list(tmp_path.iterdir()) == []
