@@ -246,6 +246,9 @@ class EvidenceConfig(Section):
         80, ge=10, description="films, each with a control, in a counterfactual test"
     )
     min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
+    max_fitted: int = Field(
+        10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
+    )
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
         100, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"

@@ -87,14 +87,16 @@ def _localisation(rows: list[Row]) -> list[str]:
         f"- {_mean_precision(rows)}",
         "",
         "| tower | tiles | seed | target | reached: precision@10 | met | in the paper's order "
-        "| verdict |",
-        "|---|---|---|---|---|---|---|---|",
+        "| overlap with the feature: tile, fitted box | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     return lines + [
         f"| {row['tower']} | {row['tiles']} | {row['seed']} | at least {_PRECISION} "
         f"| {_number(row['precision_at_10'])} "
         f"| {tell_met((row['precision_at_10'] or 0.0) >= _PRECISION)} "
-        f"| {_number(row['paper_precision_at_10'])} | {row['verdict'].replace('_', ' ')} |"
+        f"| {_number(row['paper_precision_at_10'])} "
+        f"| {_number(row['overlap'], 2)}, {_number(row['fitted_overlap'], 2)} "
+        f"| {row['verdict'].replace('_', ' ')} |"
         for row in rows
     ]
 
@@ -176,5 +178,5 @@ def _audits(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _number(value: float | None, places: int = 1) -> str:
+    return "–" if value is None else f"{value:.{places}f}"

@@ -74,6 +74,8 @@ class AuditRow:
     top_names_finding : bool - the first correlation raises the planted finding
     precision_at_10, paper_precision_at_10 : float - of the first correlation's regions, by removal
         effect and by similarity to the medoid; NaN without a planted feature
+    overlap, fitted_overlap : float - mean intersection over union with the planted feature of the
+        regions that hit it, as cut and as fitted
     confirmed, shortcuts, plausible_signs : int - confirmed correlations, in all and of these kinds
     detectable_gap : float - smallest gap found with the asked power, feature in 20 % of the films
     seconds : float - the whole audit, model and cohort included unless they were cached
@@ -91,6 +93,8 @@ class AuditRow:
     top_names_finding: bool
     precision_at_10: float
     paper_precision_at_10: float
+    overlap: float
+    fitted_overlap: float
     confirmed: int
     shortcuts: int
     plausible_signs: int
@@ -199,6 +203,8 @@ def audit_phantoms(
         top_names_finding=check.names_finding,
         precision_at_10=check.precision if trial.planted else math.nan,
         paper_precision_at_10=check.paper_precision if trial.planted else math.nan,
+        overlap=check.overlap if trial.planted else math.nan,
+        fitted_overlap=check.fitted_overlap if trial.planted else math.nan,
         confirmed=len(kinds),
         shortcuts=kinds.count("shortcut"),
         plausible_signs=kinds.count("plausible_sign"),

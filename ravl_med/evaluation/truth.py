@@ -19,6 +19,7 @@ from ravl_med.pipeline import Audit
 __all__ = [
     "ShownThing",
     "TruthCheck",
+    "box_overlap",
     "compare_with_truth",
     "hit_regions",
     "is_hit",
@@ -42,6 +43,9 @@ class TruthCheck:
     precision : float - share of the top ten regions of the first correlation that hit the feature;
         NaN without a correlation
     paper_precision : float - the same for the paper's order, by similarity to the medoid
+    overlap, fitted_overlap : float - mean intersection over union of the feature's box with those
+        of the top ten regions that hit it, as they were cut and as they were fitted; NaN where no
+        box was fitted
     names_finding : bool - the first correlation raises the planted finding
     kind : str - of the first correlation, or "none"
     shortcuts : int - correlations of kind shortcut
@@ -54,6 +58,8 @@ class TruthCheck:
     lowered_gap: float
     precision: float
     paper_precision: float
+    overlap: float
+    fitted_overlap: float
     names_finding: bool
     kind: str
     shortcuts: int
@@ -85,9 +91,11 @@ def compare_with_truth(run: Audit) -> TruthCheck:
     found = run.result.correlations
     first = found[0] if found else None
     by_effect = by_similarity = math.nan
+    overlaps = (math.nan, math.nan)
     if first is not None:
         by_effect = _precision(run, first, names, boxes, first.order)
         by_similarity = _precision(run, first, names, boxes, np.arange(len(first.cluster.regions)))
+        overlaps = _overlaps(run, first, names, boxes)
     return TruthCheck(
         feature=planted.feature,
         finding=planted.finding,
@@ -96,6 +104,8 @@ def compare_with_truth(run: Audit) -> TruthCheck:
         lowered_gap=lowered,
         precision=by_effect,
         paper_precision=by_similarity,
+        overlap=overlaps[0],
+        fitted_overlap=overlaps[1],
         names_finding=first is not None
         and run.result.task.classes[first.cluster.raised_class] == planted.finding,
         kind=first.kind if first is not None else "none",
@@ -169,6 +179,39 @@ def _precision(
         else:
             hits.append(any(is_hit(box, truth) for truth in boxes.get(name, ())))
     return precision_at(hits, 10)
+
+
+def box_overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Return the intersection over union of two xyxy boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(float(width), 0.0) * max(float(height), 0.0)
+    areas = sum(float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b))
+    return both / (areas - both) if areas > both else 0.0
+
+
+def _overlaps(
+    run: Audit,
+    correlation: SpuriousCorrelation,
+    names: list[str],
+    boxes: Mapping[str, list[NDArray[np.float64]]],
+) -> tuple[float, float]:
+    """Mean overlap of the top ten regions with what they hit: as cut, and as fitted."""
+    tested = correlation.counterfactual
+    if tested is None or tested.removal.fitted is None:
+        return math.nan, math.nan
+    found = []
+    for position in correlation.order[:10]:
+        region, fitted = int(correlation.cluster.regions[position]), tested.removal.fitted[position]
+        box = run.result.region_boxes[region]
+        truths = boxes.get(names[int(run.result.region_image[region])], ())
+        hit = max(truths, key=lambda truth: box_overlap(box, truth), default=None)
+        if hit is not None and is_hit(box, hit) and np.isfinite(fitted).all():
+            found.append((box_overlap(box, hit), box_overlap(fitted, hit)))
+    if not found:
+        return math.nan, math.nan
+    cut, own = np.mean(found, axis=0)
+    return float(cut), float(own)
 
 
 def _line_hit(root: Path, name: str, kind: str, region: NDArray[np.floating]) -> bool:

@@ -29,6 +29,7 @@ class CounterfactualRules:
     max_removals : int - regions of a cluster whose removal effect is measured
     max_pairs : int - films, each with its control, in a test
     min_pairs : int - films below which no test is made
+    max_fitted : int - regions whose box is fitted to where the effect lies, of a used feature
     confidence : float - of the intervals, for example 0.95
     comparisons : int - correlations that are tested together, for Bonferroni
     draws : int - of the bootstrap
@@ -38,6 +39,7 @@ class CounterfactualRules:
     max_removals: int
     max_pairs: int
     min_pairs: int
+    max_fitted: int
     confidence: float
     comparisons: int
     draws: int
@@ -98,6 +100,10 @@ class Bench:
         whole = np.array([[0, 0, geometry.size, geometry.size]], dtype=np.float32)
         seen: NDArray[np.float64] = geometry.to_stored(whole)[0] / self._sides(film)
         return seen
+
+    def carry_back(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Carry boxes (k, 4) of the input of a film to its stored pixels, clipped to the film."""
+        return self._geometry(film).to_stored(boxes)
 
     def _geometry(self, film: int) -> InputGeometry:
         height, width = self.images.sizes[film]

@@ -177,6 +177,9 @@ class Removal:
         strongly it changes the control, median over pairs; 1 is a perfect match
     inside_share : float - share of the positive effect that lies where the raised class shows;
         NaN without such a place or without positive effect
+    fitted : ndarray of shape (n, 4), float32, or None - xyxy in stored pixels: the regions with the
+        largest effects, grown or shrunk to where it lies; NaN where it was not tried, None where
+        the feature is not called used
     """
 
     effect: NDArray[np.float64]
@@ -186,6 +189,7 @@ class Removal:
     inpainted: PairedChange | None
     contrast_ratio: float
     inside_share: float
+    fitted: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

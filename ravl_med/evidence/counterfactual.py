@@ -14,7 +14,7 @@ effusion, and neither says anything about a feature that moves films from "no fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 
@@ -26,6 +26,7 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.bench import Answers, Bench, CounterfactualRules
+from ravl_med.evidence.box_fit import fit_boxes, most_fit_pictures
 from ravl_med.evidence.claims import Counterfactual, PairedChange, Removal
 from ravl_med.evidence.relevance import relevant_share
 from ravl_med.evidence.removal import (
@@ -160,11 +161,11 @@ def measure_counterfactual(
     bench = _set_up(probe, suspect.cluster, images, steps)
     rng = np.random.default_rng([rules.seed, 0])
     planned = plan_transplants(bench, suspect.cluster, suspect.discovery, rules, rng)
-    removal, pairs = _measure_removal(bench, suspect, rules, steps, 3 * len(planned))
+    later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
+    removal, pairs = _measure_removal(bench, suspect, rules, steps, later)
     transplant = None
     if len(planned) >= rules.min_pairs:
         transplant = compare_transplants(bench, planned, rules)
-    steps.finish()
     reasons = (
         *_removal_objections(removal, pairs, rules),
         *_transplant_objections(transplant, len(planned), rules),
@@ -177,7 +178,23 @@ def measure_counterfactual(
         and min(removal.median.change, removal.inpainted.change) > 0
         and (transplant is None or transplant.interval.low > 0)
     )
+    if used:
+        fitted = _fit_carriers(bench, suspect.cluster, removal, probe, rules.max_fitted)
+        removal = replace(removal, fitted=fitted)
+    steps.finish()
     return Counterfactual(removal, transplant, used, () if used else reasons)
+
+
+def _fit_carriers(
+    bench: Bench, cluster: FeatureCluster, removal: Removal, probe: Probe, count: int
+) -> NDArray[np.float32]:
+    """Fit the boxes of the carrying regions with the largest effects: (n, 4), the others NaN."""
+    fitted = np.full((len(cluster.regions), 4), np.nan, dtype=np.float32)
+    ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
+    chosen = ranked[: min(count, int(removal.carries.sum()))]
+    size = probe.encoder.info.image_size
+    fitted[chosen] = fit_boxes(bench, cluster.regions[chosen], size)
+    return fitted
 
 
 class _Steps:
@@ -192,7 +209,7 @@ class _Steps:
         self._progress(min(self.done, self.total), self.total)
 
     def finish(self) -> None:
-        if self.done < self.total:  # some controls could not be found
+        if self.done < self.total:  # a control could not be found, no box was fitted
             self.tick(self.total - self.done)
 
 

@@ -181,6 +181,7 @@ def weigh_correlations(
         max_removals=evidence.max_removals,
         max_pairs=evidence.max_pairs,
         min_pairs=evidence.min_pairs,
+        max_fitted=evidence.max_fitted,
         confidence=evidence.confidence,
         comparisons=max(len(standing), 1),
         draws=evidence.draws,

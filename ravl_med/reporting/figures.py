@@ -33,6 +33,7 @@ __all__ = [
     "correlation_pictures",
     "crop_picture",
     "film_picture",
+    "fitted_boxes",
     "removal_effect",
     "shown_correlations",
     "write_figures",
@@ -50,7 +51,7 @@ CARRIES = " ●"
 _FILM_SIDE, _CROP_SIDE = 300, 180  # pixels of the long side
 _CONTEXT = 0.25  # of the region's side, shown around a crop
 _CAPTION = 30  # pixels under a picture on a contact sheet
-_YELLOW, _DARK = (255, 216, 77), (16, 22, 28)
+_YELLOW, _WHITE, _DARK = (255, 216, 77), (255, 255, 255), (16, 22, 28)
 _BLUE, _AMBER = "#0b5fa5", "#d98200"
 
 
@@ -62,10 +63,13 @@ class Picture:
     ----------
     pixels : ndarray of shape (h, w), uint8
     boxes : tuple of (x0, y0, x1, y1) - as shares of width and height, origin top left
+    fitted : tuple of (x0, y0, x1, y1) - the same boxes grown or shrunk to where their effect lies,
+        as far as it was tried
     """
 
     pixels: NDArray[np.uint8]
     boxes: tuple[Box, ...]
+    fitted: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +122,14 @@ def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
     return correlation.counterfactual.removal.effect
 
 
+def fitted_boxes(correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+    """Return the regions (n, 4) grown or shrunk to where their effect lies; NaN where not tried."""
+    tested = correlation.counterfactual
+    if tested is None or tested.removal.fitted is None:
+        return np.full((len(correlation.cluster.regions), 4), np.nan, dtype=np.float32)
+    return tested.removal.fitted
+
+
 def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
     """Return which regions of a cluster carry the feature; none where it was not tested."""
     if correlation.counterfactual is None:
@@ -126,7 +138,10 @@ def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
 
 
 def film_picture(
-    film: NDArray[np.uint8], boxes: Sequence[Sequence[float]], side: int = _FILM_SIDE
+    film: NDArray[np.uint8],
+    boxes: Sequence[Sequence[float]],
+    side: int = _FILM_SIDE,
+    fitted: Sequence[Sequence[float]] = (),
 ) -> Picture:
     """Return a film made small, with its boxes.
 
@@ -135,13 +150,16 @@ def film_picture(
     film : ndarray of shape (H, W), uint8
     boxes : sequence of (x0, y0, x1, y1) - in pixels of the film
     side : int - length of the longer side of the picture, at most
+    fitted : sequence of (x0, y0, x1, y1) - boxes where the effect lies
     """
     rows, columns = film.shape
     scale = min(1.0, side / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    shares = tuple(_clipped(box, columns, rows) for box in boxes)
+    shares, drawn = (
+        tuple(_clipped(box, columns, rows) for box in every) for every in (boxes, fitted)
+    )
     small = Image.fromarray(film).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Picture(np.asarray(small, dtype=np.uint8), shares)
+    return Picture(np.asarray(small, dtype=np.uint8), shares, drawn)
 
 
 def _clipped(box: Sequence[float], columns: float, rows: float) -> Box:
@@ -188,6 +206,7 @@ def correlation_pictures(
     picked = correlation.order[:count]
     regions = correlation.cluster.regions[picked]
     effects, carries = removal_effect(correlation)[picked], _carrying(correlation)[picked]
+    located = fitted_boxes(correlation)[picked]
     images = result.region_image[regions]
     crops: dict[int, RegionPicture] = {}
     films: list[FilmPicture] = []
@@ -204,7 +223,9 @@ def correlation_pictures(
                 crop_picture(pixels, box),
             )
         numbers = tuple(place + 1 for place in places)
-        films.append(FilmPicture(numbers, result.image_ids[image], film_picture(pixels, boxes)))
+        fitted = [box for box in located[places].tolist() if math.isfinite(box[0])]
+        picture = film_picture(pixels, boxes, fitted=fitted)
+        films.append(FilmPicture(numbers, result.image_ids[image], picture))
     return CorrelationPictures(tuple(crops[place] for place in sorted(crops)), tuple(films))
 
 
@@ -253,21 +274,28 @@ def _contact_sheet(
         top = (at // columns) * (step + _CAPTION) + side - height + 6
         sheet.paste(Image.fromarray(picture.pixels).convert("RGB"), (left, top))
         for box in picture.boxes:
-            _outline(pen, box, (left, top, width, height))
+            _outline(pen, box, (left, top, width, height), _YELLOW)
+        for box in picture.fitted:
+            _outline(pen, box, (left, top, width, height), _WHITE)
         middle = (at % columns) * step + step // 2
         text = printable(caption, side // 7)
         pen.text((middle, top + height + 6), text, fill=_DARK, font=font, anchor="ma")
     return sheet
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: Box, place: tuple[int, int, int, int]) -> None:
+def _outline(
+    pen: ImageDraw.ImageDraw,
+    box: Box,
+    place: tuple[int, int, int, int],
+    colour: tuple[int, int, int],
+) -> None:
     """Draw a light line on a dark halo."""
     left, top, width, height = place
     x0, y0 = left + round(box[0] * (width - 1)), top + round(box[1] * (height - 1))
     x1, y1 = left + round(box[2] * (width - 1)), top + round(box[3] * (height - 1))
     edges = (x0, y0, max(x1, x0), max(y1, y0))
     pen.rectangle((edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1), outline=_DARK, width=4)
-    pen.rectangle(edges, outline=_YELLOW, width=2)
+    pen.rectangle(edges, outline=colour, width=2)
 
 
 def _accuracy_figure(result: AuditResult) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -61,10 +61,20 @@ class FilmFlowable(Flowable):
         for colour, weight in ((HALO, 2.4 * self.line), (BOX, self.line)):
             canvas.setStrokeColor(colour)
             canvas.setLineWidth(weight)
-            for x0, y0, x1, y1 in self.picture.boxes:
-                left, right = self._inset(x0, self.width), self._inset(x1, self.width)
-                low, high = self._inset(1 - y1, self.height), self._inset(1 - y0, self.height)
-                canvas.rect(left, low, right - left, high - low, stroke=1, fill=0)
+            self._outline(self.picture.boxes)
+        for colour, weight in ((HALO, 2.0 * self.line), (white, 0.8 * self.line)):
+            canvas.setStrokeColor(colour)
+            canvas.setLineWidth(weight)
+            if colour is white:
+                canvas.setDash(2, 1.2)
+            self._outline(self.picture.fitted)
+        canvas.setDash()
+
+    def _outline(self, boxes: Iterable[tuple[float, float, float, float]]) -> None:
+        for x0, y0, x1, y1 in boxes:
+            left, right = self._inset(x0, self.width), self._inset(x1, self.width)
+            low, high = self._inset(1 - y1, self.height), self._inset(1 - y0, self.height)
+            self.canv.rect(left, low, right - left, high - low, stroke=1, fill=0)
 
     def _inset(self, share: float, length: float) -> float:
         """Place an edge so that its line stays on the film."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
@@ -25,6 +26,7 @@ from ravl_med.reporting.correlation_documents import (
     ScoreShiftDocument,
     StrataDocument,
 )
+from ravl_med.reporting.figures import fitted_boxes
 from ravl_med.reporting.result_documents import (
     AccuracyDocument,
     ClassAccuracyDocument,
@@ -284,13 +286,19 @@ def _strata(strata: Strata | None) -> StrataDocument | None:
 
 def _region(correlation: SpuriousCorrelation, position: int, result: AuditResult) -> RegionDocument:
     region = int(correlation.cluster.regions[position])
-    x0, y0, x1, y1 = (round(float(v), 3) for v in result.region_boxes[region])
     tested = correlation.counterfactual
+    fitted = fitted_boxes(correlation)[position]
     return RegionDocument(
         image_id=result.image_ids[int(result.region_image[region])],
-        box=(x0, y0, x1, y1),
+        box=_box(result.region_boxes[region]),
+        fitted_box=_box(fitted) if np.isfinite(fitted).all() else None,
         name=result.region_names[region],
         similarity=correlation.cluster.similarity[position],
         removal_effect=tested.removal.effect[position] if tested else None,
         carries=bool(tested.removal.carries[position]) if tested else None,
     )
+
+
+def _box(edges: NDArray[np.floating]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (round(float(v), 3) for v in edges)
+    return x0, y0, x1, y1

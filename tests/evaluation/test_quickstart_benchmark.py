@@ -39,12 +39,12 @@ QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
 NAN = math.nan
 
 PLANTED = AuditRow(
-    "planted", "resnet", "6 x 6", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.1, 9, 1, 0,
-    0.28, 25.0,
+    "planted", "resnet", "6 x 6", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.1,
+    0.31, 0.62, 9, 1, 0, 0.28, 25.0,
 )  # fmt: skip
 NULL = AuditRow(
-    "null", "resnet", "6 x 6", 0, "review", 0.87, 0.01, 0.1, "none", False, NAN, NAN, 1, 0, 1,
-    NAN, 25.0,
+    "null", "resnet", "6 x 6", 0, "review", 0.87, 0.01, 0.1, "none", False, NAN, NAN,
+    NAN, NAN, 1, 0, 1, NAN, 25.0,
 )  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def test_the_markdown_holds_target_beside_reached(
     assert "| 0 | 87.0% | +1 / -10 points | review | – | – | 1, 0, 1 | – |" in text
     assert "with a confirmed shortcut: 1 of 20 (0.1 to 24.9 %; target: at most 3; met: yes)" in text
     assert "precision@10, mean of 4: 0.95 (target: at least 0.95; met: yes)" in text
-    assert "| vit | 4 x 4 | 0 | at least 0.95 | 0.9 | no | 0.1 | fail |" in text
+    assert "| vit | 4 x 4 | 0 | at least 0.95 | 0.9 | no | 0.1 | 0.31, 0.62 | fail |" in text
     assert (
         "| generator (planted) | 0 | 1.00 | 90% | +85 / -87 points | +1.04 (+0.75 to +1.35) "
         "| +0.63 (+0.32 to +1.02) | +1.57 (+1.17 to +1.98) | yes | used | yes |" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.evaluation.truth import TruthCheck, is_hit, precision_at
+from ravl_med.evaluation.truth import TruthCheck, box_overlap, is_hit, precision_at
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,6 +30,22 @@ def test_a_hit_is_half_of_the_smaller_box(box: tuple[float, ...], hit: bool) -> 
     assert is_hit(np.array(box), region) is hit
 
 
+@pytest.mark.parametrize(
+    ("box", "overlap"),
+    [
+        ((0, 0, 10, 10), 1.0),
+        ((5, 0, 15, 10), 1 / 3),
+        ((0, 0, 5, 4), 0.2),
+        ((10, 0, 20, 10), 0.0),
+        ((3, 3, 3, 3), 0.0),
+    ],
+)
+def test_overlap_by_hand(box: tuple[float, ...], overlap: float) -> None:
+    region = np.array([0.0, 0.0, 10.0, 10.0])
+    assert box_overlap(region, np.array(box)) == pytest.approx(overlap)
+    assert box_overlap(np.array(box), region) == pytest.approx(overlap)
+
+
 def test_precision_counts_missing_regions_as_misses() -> None:
     assert precision_at([True, False, True, True], 4) == 0.75
     assert precision_at([True, True], 10) == 0.2
@@ -45,6 +61,8 @@ def check(**changes: object) -> TruthCheck:
         "lowered_gap": 0.87,
         "precision": 0.9,
         "paper_precision": 0.1,
+        "overlap": 0.3,
+        "fitted_overlap": 0.6,
         "names_finding": True,
         "kind": "shortcut",
         "shortcuts": 1,

@@ -23,7 +23,14 @@ ROWS = 4
 DEVICE, BYSTANDER = 5, 10  # tiles of a 4 x 4 grid
 NO_FALL = "The margin of films with the feature does not fall when it is removed."
 RULES = CounterfactualRules(
-    max_removals=200, max_pairs=40, min_pairs=10, confidence=0.95, comparisons=1, draws=1000, seed=0
+    max_removals=200,
+    max_pairs=40,
+    min_pairs=10,
+    max_fitted=10,
+    confidence=0.95,
+    comparisons=1,
+    draws=1000,
+    seed=0,
 )
 
 
@@ -188,6 +195,10 @@ def test_a_feature_that_the_model_reads_is_used(cluster_of, ragged, lowered):
     assert not removal.carries[tile != DEVICE].any()
     assert removal.carries[measured & (tile == DEVICE)].mean() > 0.95  # small films blur it
     assert removal.inside_share == pytest.approx(1, abs=0.02)
+    fitted = np.isfinite(removal.fitted).all(axis=1)
+    assert fitted.sum() == RULES.max_fitted
+    assert removal.carries[fitted].all()
+    assert removal.effect[fitted].min() >= removal.effect[removal.carries & ~fitted].max()
 
 
 def test_a_bystander_is_not_used(cluster_of):
@@ -206,6 +217,7 @@ def test_a_bystander_is_not_used(cluster_of):
     ]  # fmt: skip
     assert "contrast +0.00 logits, interval +0.00 to +0.00" in found.reasons[0]
     assert found.reasons[1] == NO_FALL
+    assert found.removal.fitted is None
 
 
 def test_a_margin_that_rises_less_than_in_controls_is_no_use(cluster_of):
@@ -363,7 +375,7 @@ def test_a_film_that_is_held_is_read_once(cluster_of):
     cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
     encoder = Encoder()
 
-    found = cohort.measure(cluster, encoder)
+    found = cohort.measure(cluster, encoder, max_fitted=0)
 
     assert len(cohort.reads) == len(set(cohort.reads))
     measured = np.isfinite(found.removal.effect).sum()

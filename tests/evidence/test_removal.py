@@ -31,7 +31,14 @@ from ravl_med.regions.geometry import InputGeometry
 SIZE = 24
 BOTH = (fill_median, fill_inpaint)
 RULES = CounterfactualRules(
-    max_removals=40, max_pairs=10, min_pairs=3, confidence=0.95, comparisons=1, draws=500, seed=0
+    max_removals=40,
+    max_pairs=10,
+    min_pairs=3,
+    max_fitted=0,
+    confidence=0.95,
+    comparisons=1,
+    draws=500,
+    seed=0,
 )
 
 

@@ -1,0 +1,134 @@
+"""Where in or around a region its effect lies: boxes grown or shrunk by removal.
+
+A tile cuts a device in two, and most of a tile is not the device. So the sides of a box are moved,
+and a strip is worth its area when removing it too costs the model enough of its margin. Boxes are
+fitted on the films that they are shown on: they say where to look and what to cut out, they test
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.evidence.bench import Bench
+from ravl_med.evidence.removal import fill_films
+
+__all__ = ["fit_boxes", "most_fit_pictures"]
+
+_WORTH = 0.5  # a strip stays if it holds half as much effect for its area as the region does
+_FIRST, _LAST = 0.25, 0.125  # by what share of the region's sides an edge is moved
+_ROUNDS = 6
+_LEAST = 2.0  # input pixels that a box keeps
+_MOVES = np.array(
+    [[edge == side for edge in range(4)] for side in range(4)], dtype=np.float32
+)  # one edge at a time
+
+
+@dataclass(slots=True, eq=False)
+class _Fit:
+    """A box on its way: in input pixels, with its score; `unit` (4,) are the region's sides."""
+
+    film: int
+    box: NDArray[np.float32]
+    unit: NDArray[np.float32]
+    price: float
+    score: float
+    step: float = _FIRST
+
+    def moved(self, size: int) -> NDArray[np.float32]:
+        """Return the box with one edge moved down, then with one moved up: (8, 4)."""
+        moves = self.step * self.unit * _MOVES
+        return _legal(np.concatenate([self.box - moves, self.box + moves]), self.box, size)
+
+
+def most_fit_pictures(regions: int) -> int:
+    """Return how many pictures `fit_boxes` asks the model about, at most."""
+    return regions * (3 + _ROUNDS * (1 + 2 * 8 + 3))
+
+
+def fit_boxes(bench: Bench, regions: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    """Grow or shrink regions to where their removal effect lies.
+
+    The score of a box is its removal effect, the mean of both fills, less half of the region's own
+    effect for each region's worth of area. The edge or the edges are moved that raise it most, by a
+    quarter of the region's sides, then by an eighth, until nothing raises it.
+
+    Parameters
+    ----------
+    bench : Bench
+    regions : ndarray of shape (k,), int64 - with a positive effect
+    size : int - side of the model's input in pixels
+
+    Returns
+    -------
+    ndarray of shape (k, 4), float32 - xyxy in stored pixels
+    """
+    films = bench.images.region_image[regions].tolist()
+    places = [
+        bench.place(film, bench.shares(np.array([region])))[0]
+        for film, region in zip(films, regions.tolist(), strict=True)
+    ]
+    effects = _effects(bench, films, [place[None] for place in places])
+    fits = []
+    for film, place, (effect,) in zip(films, places, effects, strict=True):
+        sides = place[2:] - place[:2]
+        price = _WORTH * float(effect) / max(float(np.prod(sides)), 1.0)
+        score = float(effect) - price * float(np.prod(sides))
+        fits.append(_Fit(film, place, np.concatenate([sides, sides]), price, score))
+    for _ in range(_ROUNDS):
+        open_ones = [fit for fit in fits if fit.step >= _LAST]
+        if open_ones:
+            _move(bench, open_ones, size)
+    fitted = [bench.carry_back(fit.film, fit.box[None])[0] for fit in fits]
+    return np.array(fitted, dtype=np.float32).reshape(-1, 4)
+
+
+def _move(bench: Bench, fits: Sequence[_Fit], size: int) -> None:
+    """Move the edges of each box that raise its score; halve the step where none does."""
+    tried = [fit.moved(size) for fit in fits]
+    singles = _scores(bench, fits, tried)
+    joint = []
+    for fit, boxes, scores in zip(fits, tried, singles, strict=True):
+        both = scores.reshape(2, 4)
+        better = both.max(axis=0) > fit.score
+        chosen = boxes.reshape(2, 4, 4)[both.argmax(axis=0), np.arange(4), np.arange(4)]
+        joint.append(_legal(np.where(better, chosen, fit.box)[None], fit.box, size))
+    together = _scores(bench, fits, joint)
+    for number, fit in enumerate(fits):
+        boxes = np.concatenate([joint[number], tried[number]])
+        scores = np.concatenate([together[number], singles[number]])
+        best = int(scores.argmax())
+        if scores[best] > fit.score:
+            fit.box, fit.score = boxes[best], float(scores[best])
+        else:
+            fit.step /= 2.0
+
+
+def _legal(
+    boxes: NDArray[np.float32], before: NDArray[np.float32], size: int
+) -> NDArray[np.float32]:
+    """Clip boxes to the input; one that would vanish stays as it was."""
+    clipped = np.clip(boxes, 0.0, float(size)).astype(np.float32)
+    thin = np.any(clipped[:, 2:] - clipped[:, :2] < _LEAST, axis=1)
+    return np.where(thin[:, None], before, clipped)
+
+
+def _scores(
+    bench: Bench, fits: Sequence[_Fit], boxes: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float64]]:
+    effects = _effects(bench, [fit.film for fit in fits], boxes)
+    return [
+        effect - fit.price * np.prod(tried[:, 2:] - tried[:, :2], axis=1)
+        for fit, tried, effect in zip(fits, boxes, effects, strict=True)
+    ]
+
+
+def _effects(
+    bench: Bench, films: Sequence[int], boxes: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float64]]:
+    jobs = list(zip(films, boxes, strict=True))
+    return [filled.effect for filled in fill_films(bench, jobs)]

@@ -1,0 +1,110 @@
+"""Boxes grown or shrunk to where the removal effect lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.bench import Answers, Bench
+from ravl_med.evidence.box_fit import fit_boxes, most_fit_pictures
+from ravl_med.regions.geometry import InputGeometry
+
+SIZE = 48
+DEVICE = (16, 20, 28, 30)  # xyxy in input pixels
+SCALE = 4  # the stored film is so many times larger than the input
+
+
+def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(both / (sum(areas) - both))
+
+
+def bench_of(boxes: list[tuple[float, ...]]) -> tuple[Bench, list[int]]:
+    """One film for each box, a bright device on all of them; the model adds up its light."""
+    rng = np.random.default_rng(0)
+    films = []
+    for _ in boxes:
+        film = rng.normal(0.0, 0.01, size=(3, SIZE, SIZE)).astype(np.float32)
+        film[:, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]] += 1.0
+        films.append(film)
+    asked: list[int] = []
+
+    def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
+        light = [p[0, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]].sum() / 10 for p in pictures]
+        asked.append(len(light))
+        return Answers(np.array(light, np.float64), np.ones(len(light), np.bool_))
+
+    labels = np.zeros(len(boxes), np.int64)
+    images = AuditedImages(
+        classes=("a", "b"),
+        labels=labels,
+        predictions=labels,
+        patients=np.arange(len(boxes)),
+        sizes=np.full((len(boxes), 2), SIZE * SCALE),
+        region_image=np.arange(len(boxes)),
+        region_boxes=np.array(boxes, np.float32) * SCALE,
+    )
+    geometry = InputGeometry.of(SIZE * SCALE, SIZE * SCALE, SIZE, "squash")
+    return Bench(images, films.__getitem__, lambda h, w: geometry, ask, lambda n: None), asked
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (8, 12, 40, 40),  # far too large: it shrinks
+        (10, 14, 34, 36),  # too large
+        (20, 18, 36, 34),  # a tile that cuts the device: one side grows, the others shrink
+        (16, 12, 28, 24),  # holds a part of it
+    ],
+)
+def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
+    bench, _ = bench_of([region])
+
+    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+
+    fitted = fitted / SCALE  # it is told in stored pixels
+    assert iou(fitted, DEVICE) > max(iou(np.array(region), DEVICE) + 0.15, 0.6)
+
+
+def test_a_box_that_fits_stays_as_it_is() -> None:
+    bench, asked = bench_of([DEVICE])
+
+    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+
+    assert (fitted / SCALE).tolist() == list(DEVICE)
+    assert len(asked) == 1 + 2 * 2  # a quarter, then an eighth: nothing raises the score
+
+
+def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
+    regions: list[tuple[float, ...]] = [(8, 12, 40, 40), DEVICE, (20, 18, 36, 34)]
+    bench, asked = bench_of(regions)
+
+    together = fit_boxes(bench, np.array([2, 0, 1]), SIZE)
+
+    assert sum(asked) <= most_fit_pictures(3)
+    for place, region in enumerate((2, 0, 1)):
+        alone, _ = bench_of(regions)
+        assert fit_boxes(alone, np.array([region]), SIZE).tolist() == [together[place].tolist()]
+
+
+def test_no_region_is_no_box() -> None:
+    bench, asked = bench_of([DEVICE])
+
+    assert fit_boxes(bench, np.empty(0, np.int64), SIZE).shape == (0, 4)
+    assert sum(asked) == most_fit_pictures(0) == 0
+
+
+def test_a_box_stays_on_the_film() -> None:
+    bench, _ = bench_of([(0, 0, 47, 48)])
+
+    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+
+    assert (fitted >= 0).all()
+    assert (fitted <= SIZE * SCALE).all()
