@@ -15,15 +15,14 @@ from pathlib import Path
 from ravl_med.cache import Cache
 from ravl_med.config import Config
 from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.phantom_things import ThingRow, weigh_things
 from ravl_med.evaluation.quickstart_tables import quickstart_markdown
 from ravl_med.evaluation.quickstart_trials import (
     AuditRow,
-    ThingRow,
     Tower,
     Trial,
     audit_phantoms,
     phantom_settings,
-    weigh_things,
 )
 from ravl_med.pipeline import Progress
 
@@ -125,7 +124,7 @@ def run_quickstart_benchmark(
         rows: list[AuditRow | ThingRow] = []
         for trial in trials:
             row, run = audit_phantoms(config, trial, key=key, cache=cache, progress=progress)
-            rows += weigh_things(run, trial.seed) if part == "bystander" else [row]
+            rows += weigh_things(run, trial.seed, cache) if part == "bystander" else [row]
             content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
             file.write(content)
     return file.table

@@ -105,36 +105,31 @@ def _bystander(rows: list[Row]) -> list[str]:
     lines = [
         "## Bystander: a thing that travels with the feature and that the model has no use for",
         "",
-        "On the audited films it goes with the planted feature (phi about 0.8), on the films of "
-        "the fine-tuning with nothing. Of the confirmed correlations that raise the finding, the "
-        "one stands for a thing whose regions show it best. Contrasts in logits against controls, "
-        "intervals corrected for all correlations that were tested.",
+        "On the audited films it goes with the planted feature, on those of the fine-tuning with "
+        "nothing. Each thing is the cluster of the tiles that hit it, taken from the truth. "
+        "Contrasts are in logits against controls, intervals 95 %, corrected for two.",
         "",
-        "| thing | seed | phi with the feature | regions that hit it | gaps, held out "
-        "| removal, median fill | removal, inpainted | transplant | called used | target | met |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| thing | seed | phi with the feature | held out | gaps | removal, median fill "
+        "| removal, inpainted | transplant | called used | target | met | accused by the audit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     return lines + [_thing(row) for row in rows]
 
 
 def _thing(row: Row) -> str:
-    named = f"{row['thing']} ({row['role']})"
-    if not row["rank"]:
-        return (
-            f"| {named} | {row['seed']} | {row['phi']:.2f} | no confirmed correlation shows it "
-            f"| – | – | – | – | no | {_wanted(row)} | {tell_met(row['role'] != 'planted')} |"
-        )
     effects = " | ".join(_contrast(row[name]) for name in ("removal", "inpainted", "transplant"))
-    met = row["used"] is (row["role"] == "planted")
+    planted = row["role"] == "planted"
     return (
-        f"| {named} | {row['seed']} | {row['phi']:.2f} | {row['hits']:.0%} "
+        f"| {row['thing']} ({row['role']}) | {row['seed']} | {row['phi']:.2f} "
+        f"| {row['status'].replace('_', ' ')}, raises {row['raised']} "
         f"| {100 * row['raised_gap']:+.0f} / {100 * row['opposed_gap']:+.0f} points "
-        f"| {effects} | {'yes' if row['used'] else 'no'} | {_wanted(row)} | {tell_met(met)} |"
+        f"| {effects} | {_yes(row['used'])} | {'used' if planted else 'not used'} "
+        f"| {tell_met(row['used'] is planted)} | {_yes(row['accused'])} |"
     )
 
 
-def _wanted(row: Row) -> str:
-    return "used" if row["role"] == "planted" else "not used"
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
 
 
 def _contrast(values: list[float]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.config import Config
+from ravl_med.config import Config, EvidenceConfig
 from ravl_med.discovery.candidates import Discovery, DiscoveryRules, discover_correlations
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
@@ -29,7 +29,7 @@ from ravl_med.evidence.counterfactual import (
     Suspect,
     measure_counterfactual,
 )
-from ravl_med.evidence.duplicates import fold_duplicates
+from ravl_med.evidence.duplicates import fold_candidates, fold_tested
 from ravl_med.evidence.halves import count_untested, split_patients
 from ravl_med.evidence.power import design_of, measure_sensitivity
 from ravl_med.evidence.relevance import RelevanceTable
@@ -42,6 +42,7 @@ __all__ = [
     "Subject",
     "confirm_correlations",
     "confirmation_rules",
+    "counterfactual_rules",
     "measure_detectable_gap",
     "weigh_correlations",
 ]
@@ -78,8 +79,8 @@ class Examination:
     ----------
     half : ndarray of shape (N,), bool - the discovery half
     discovery : Discovery - on the discovery half
-    candidates : int - carried into confirmation, of both directions with cross-fitting; what lies
-        within noise where it was chosen is listed and not carried
+    candidates : int - carried into confirmation, of both directions with cross-fitting, each set of
+        regions once; what lies within noise where it was chosen is listed and not carried
     tested : tuple of (Candidate, Confirmation, clusters shown as this one)
     """
 
@@ -104,6 +105,20 @@ def confirmation_rules(config: Config) -> ConfirmationRules:
         draws=evidence.draws,
         seed=evidence.seed,
         cross_fit=evidence.cross_fit,
+    )
+
+
+def counterfactual_rules(evidence: EvidenceConfig, *, comparisons: int) -> CounterfactualRules:
+    """Return the rules of counterfactuals that a config asks for, for so many correlations."""
+    return CounterfactualRules(
+        max_removals=evidence.max_removals,
+        max_pairs=evidence.max_pairs,
+        min_pairs=evidence.min_pairs,
+        max_fitted=evidence.max_fitted,
+        confidence=evidence.confidence,
+        comparisons=comparisons,
+        draws=evidence.draws,
+        seed=evidence.seed,
     )
 
 
@@ -142,15 +157,20 @@ def confirm_correlations(subject: Subject, config: Config, progress: Progress) -
     candidates = [Candidate(0, cluster, ~half) for cluster in discovery.candidates]
     if evidence.cross_fit:
         candidates += [Candidate(0, c, half, swapped=True) for c in found_on(~half).candidates]
+    folded = fold_candidates(candidates)
+    also = {(c.cluster.cluster, c.swapped): clusters for c, clusters in folded}
     confirmed = confirm_candidates(
         [task],
-        candidates,
+        [candidate for candidate, _ in folded],
         images.patients,
         rules,
         lambda done, total: progress("confirm on held-out patients", done, total),
     )
-    carried = sum(c.cluster.strength >= rules.min_strength for c in candidates)
-    return Examination(half, discovery, carried, tuple(fold_duplicates(confirmed)))
+    carried = sum(c.cluster.strength >= rules.min_strength for c, _ in folded)
+    tested = fold_tested(
+        [(c, outcome, also[c.cluster.cluster, c.swapped]) for c, outcome in confirmed]
+    )
+    return Examination(half, discovery, carried, tuple(tested))
 
 
 def weigh_correlations(
@@ -177,16 +197,7 @@ def weigh_correlations(
         entry for entry in examination.tested if entry[1].status in ("confirmed", "raised_only")
     ][: evidence.max_correlations]
     bootstrap = PatientBootstrap(subject.images.patients, evidence.draws, evidence.seed)
-    rules = CounterfactualRules(
-        max_removals=evidence.max_removals,
-        max_pairs=evidence.max_pairs,
-        min_pairs=evidence.min_pairs,
-        max_fitted=evidence.max_fitted,
-        confidence=evidence.confidence,
-        comparisons=max(len(standing), 1),
-        draws=evidence.draws,
-        seed=evidence.seed,
-    )
+    rules = counterfactual_rules(evidence, comparisons=max(len(standing), 1))
     weighed = []
     for candidate, confirmation, also in examination.tested:
         counterfactual: Counterfactual | None = None

@@ -41,7 +41,7 @@ def cluster_of() -> Callable[..., FeatureCluster]:
         here, truth, right = np.asarray(present, bool), np.asarray(labels), np.asarray(correct)
         rows = np.ones(len(here), bool) if films is None else np.asarray(films)
         table = performance_gaps(here[rows, None], truth[rows], right[rows], classes)
-        members = np.flatnonzero(here) if regions is None else np.asarray(regions)
+        members = np.flatnonzero(here) if regions is None else np.asarray(regions, np.int64)
         cluster = measure_candidate(
             0,
             here,

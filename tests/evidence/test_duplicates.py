@@ -8,7 +8,7 @@ import pytest
 
 from ravl_med.evidence.claims import Arms, Confirmation, Interval, ScoreShift
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.duplicates import fold_duplicates
+from ravl_med.evidence.duplicates import fold_candidates, fold_tested
 
 NOTHING = Interval(math.nan, math.nan)
 NO_ARMS = Arms(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)
@@ -24,13 +24,29 @@ def tested(cluster_of):
             cluster=number, raised_class=raised, performance_gap=gap,
         )  # fmt: skip
         outcome = Confirmation(status, (), 20, 20, p, p, p, p, True, NO_ARMS, NO_SHIFT)
-        return Candidate(task, cluster, FILMS), outcome
+        return Candidate(task, cluster, FILMS), outcome, ()
 
     return make
 
 
+@pytest.fixture
+def found(cluster_of):
+    def make(number, regions, strength=3.0, *, raised=0, task=0, swapped=False, gap=1.0):
+        cluster = cluster_of(
+            FILMS, np.zeros(20, int), FILMS, regions=regions,
+            cluster=number, raised_class=raised, performance_gap=gap, strength=strength,
+        )  # fmt: skip
+        return Candidate(task, cluster, FILMS, swapped)
+
+    return make
+
+
+def kept(candidates: Sequence) -> list[tuple[int, tuple[int, ...]]]:
+    return [(c.cluster.cluster, also) for c, also in fold_candidates(candidates)]
+
+
 def shown(entries: Sequence) -> list[tuple[int, tuple[int, ...]]]:
-    return [(c.cluster.cluster, also) for c, _, also in fold_duplicates(entries)]
+    return [(c.cluster.cluster, also) for c, _, also in fold_tested(entries)]
 
 
 def test_half_of_the_smaller_cluster_is_enough(tested):
@@ -46,7 +62,7 @@ def test_the_smaller_p_is_shown_whichever_comes_first(tested):
 
     for entries in ([large, small], [small, large]):
         assert shown(entries) == [(1, (0,))]
-        ((candidate, outcome, _),) = fold_duplicates(entries)
+        ((candidate, outcome, _),) = fold_tested(entries)
         assert candidate is small[0]
         assert outcome is small[1]
 
@@ -91,3 +107,58 @@ def test_untested_ones_are_folded_too_and_nothing_is_nothing(tested):
 
     assert shown(entries) == [(0, (1, 2))]
     assert shown([]) == []
+
+
+def test_what_an_entry_held_goes_along(tested):
+    (first, outcome, _), (second, other, _) = tested(0, range(5), 0.001), tested(1, range(5), 0.01)
+
+    assert shown([(first, outcome, (4,)), (second, other, (7, 4))]) == [(0, (4, 1, 7))]
+
+
+def test_the_strongest_candidate_stands_for_its_copies(found):
+    weak, strong = found(0, range(10), 2.0), found(1, range(3), 5.0)
+
+    for candidates in ([weak, strong], [strong, weak]):
+        assert kept(candidates) == [(1, (0,))]
+    assert kept([]) == []
+
+
+def test_equals_go_by_their_gap(found):
+    assert kept([found(0, range(5), gap=0.5), found(1, range(5), gap=0.9)]) == [(1, (0,))]
+
+
+@pytest.mark.parametrize(
+    "other", [{"raised": 1}, {"task": 1}, {"swapped": True}], ids=lambda change: next(iter(change))
+)
+def test_another_class_task_or_half_is_another_candidate(found, other):
+    assert kept([found(0, range(5), 5.0), found(1, range(5), 4.0, **other)]) == [(0, ()), (1, ())]
+
+
+def test_half_of_the_smaller_candidate_is_enough(found):
+    large = found(0, range(10), 5.0)
+
+    assert kept([large, found(1, [8, 9, 10, 11])]) == [(0, (1,))]
+    assert kept([large, found(1, [9, 10, 11])]) == [(0, ()), (1, ())]
+    assert kept([large, found(1, [])]) == [(0, ()), (1, ())]
+
+
+def test_a_naive_walk_keeps_the_same(found):
+    rng = np.random.default_rng(0)
+    candidates = [
+        found(k, np.sort(rng.choice(40, size=rng.integers(1, 12), replace=False)), float(s))
+        for k, s in enumerate(rng.permutation(30))
+    ]
+    walk: list = []
+    for c in sorted(candidates, key=lambda c: -c.cluster.strength):
+        own = set(c.cluster.regions.tolist())
+        alike = [
+            entry for entry in walk
+            if len(own & entry[1]) >= 0.5 * min(len(own), len(entry[1]))
+        ]  # fmt: skip
+        if alike:
+            alike[0][2].append(c.cluster.cluster)
+        else:
+            walk.append((c.cluster.cluster, own, []))
+
+    assert kept(candidates) == [(number, tuple(also)) for number, _, also in walk]
+    assert 1 < len(walk) < 30
