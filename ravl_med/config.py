@@ -246,6 +246,12 @@ class EvidenceConfig(Section):
         80, ge=10, description="films, each with a control, in a counterfactual test"
     )
     min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
+    min_effect: float = Field(
+        0.1,
+        ge=0.0,
+        description="least contrast of removal in a used feature, the mean of both fills, as a "
+        "share of the standard deviation of the margin over films",
+    )
     max_fitted: int = Field(
         10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
     )

@@ -84,18 +84,23 @@ def _localisation(rows: list[Row]) -> list[str]:
     lines = [
         "## Localisation: the first ten regions of the first correlation",
         "",
+        "A region hits when it shares half the area of the smaller box. Regions count where their "
+        "removal effect lies; beside it as they were cut. A generator on the border of tiles hits "
+        "none of them: of 4 x 4 tiles one in two generators has no tile that holds half of it.",
+        "",
         f"- {_mean_precision(rows)}",
         "",
-        "| tower | tiles | seed | target | reached: precision@10 | met | in the paper's order "
-        "| overlap with the feature: tile, fitted box | verdict |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| tower | tiles | seed | target | reached: precision@10 | met | of the tiles as cut "
+        "| in the paper's order | overlap with the feature: tile, located box | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return lines + [
         f"| {row['tower']} | {row['tiles']} | {row['seed']} | at least {_PRECISION} "
         f"| {_number(row['precision_at_10'])} "
         f"| {tell_met((row['precision_at_10'] or 0.0) >= _PRECISION)} "
+        f"| {_number(row['tile_precision_at_10'])} "
         f"| {_number(row['paper_precision_at_10'])} "
-        f"| {_number(row['overlap'], 2)}, {_number(row['fitted_overlap'], 2)} "
+        f"| {_number(row['overlap'], 2)}, {_number(row['located_overlap'], 2)} "
         f"| {row['verdict'].replace('_', ' ')} |"
         for row in rows
     ]
@@ -122,10 +127,14 @@ def _thing(row: Row) -> str:
     return (
         f"| {row['thing']} ({row['role']}) | {row['seed']} | {row['phi']:.2f} "
         f"| {row['status'].replace('_', ' ')}, raises {row['raised']} "
-        f"| {100 * row['raised_gap']:+.0f} / {100 * row['opposed_gap']:+.0f} points "
+        f"| {_points(row['raised_gap'])} / {_points(row['opposed_gap'])} points "
         f"| {effects} | {_yes(row['used'])} | {'used' if planted else 'not used'} "
         f"| {tell_met(row['used'] is planted)} | {_yes(row['accused'])} |"
     )
+
+
+def _points(gap: float | None) -> str:
+    return "–" if gap is None else f"{100 * gap:+.0f}"
 
 
 def _yes(flag: bool) -> str:

@@ -64,10 +64,11 @@ class AuditRow:
     raised_gap, lowered_gap : float - by true presence of the planted feature
     top_kind : str - of the first correlation, or "none"
     top_names_finding : bool - the first correlation raises the planted finding
-    precision_at_10, paper_precision_at_10 : float - of the first correlation's regions, by removal
-        effect and by similarity to the medoid; NaN without a planted feature
-    overlap, fitted_overlap : float - mean intersection over union with the planted feature of the
-        regions that hit it, as cut and as fitted
+    precision_at_10, tile_precision_at_10, paper_precision_at_10 : float - of the first
+        correlation's regions: by removal effect, where it lies; by removal effect, as they were
+        cut; by similarity to the medoid; NaN without a planted feature
+    overlap, located_overlap : float - mean intersection over union of the first ten with the
+        planted feature, as cut and as located
     confirmed, shortcuts, plausible_signs : int - confirmed correlations, in all and of these kinds
     detectable_gap : float - smallest gap found with the asked power, feature in 20 % of the films
     seconds : float - the whole audit, model and cohort included unless they were cached
@@ -84,9 +85,10 @@ class AuditRow:
     top_kind: str
     top_names_finding: bool
     precision_at_10: float
+    tile_precision_at_10: float
     paper_precision_at_10: float
     overlap: float
-    fitted_overlap: float
+    located_overlap: float
     confirmed: int
     shortcuts: int
     plausible_signs: int
@@ -157,9 +159,10 @@ def audit_phantoms(
         top_kind=check.kind,
         top_names_finding=check.names_finding,
         precision_at_10=check.precision if trial.planted else math.nan,
+        tile_precision_at_10=check.tile_precision if trial.planted else math.nan,
         paper_precision_at_10=check.paper_precision if trial.planted else math.nan,
         overlap=check.overlap if trial.planted else math.nan,
-        fitted_overlap=check.fitted_overlap if trial.planted else math.nan,
+        located_overlap=check.located_overlap if trial.planted else math.nan,
         confirmed=len(kinds),
         shortcuts=kinds.count("shortcut"),
         plausible_signs=kinds.count("plausible_sign"),

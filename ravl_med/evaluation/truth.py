@@ -40,12 +40,13 @@ class TruthCheck:
     raised_gap, lowered_gap : float - the two gaps of RaVL's validity test by true presence of the
         feature: accuracy on the finding with minus without it; the largest, over other classes, of
         accuracy without minus with it
-    precision : float - share of the top ten regions of the first correlation that hit the feature;
-        NaN without a correlation
+    precision : float - share of the top ten regions of the first correlation, as they were
+        located, that hit the feature; NaN without a correlation
+    tile_precision : float - the same for the regions as they were cut
     paper_precision : float - the same for the paper's order, by similarity to the medoid
-    overlap, fitted_overlap : float - mean intersection over union of the feature's box with those
-        of the top ten regions that hit it, as they were cut and as they were fitted; NaN where no
-        box was fitted
+    overlap, located_overlap : float - mean intersection over union of the feature's box with those
+        of the top ten regions, as they were cut and as they were located; NaN where none of their
+        films holds it
     names_finding : bool - the first correlation raises the planted finding
     kind : str - of the first correlation, or "none"
     shortcuts : int - correlations of kind shortcut
@@ -57,9 +58,10 @@ class TruthCheck:
     raised_gap: float
     lowered_gap: float
     precision: float
+    tile_precision: float
     paper_precision: float
     overlap: float
-    fitted_overlap: float
+    located_overlap: float
     names_finding: bool
     kind: str
     shortcuts: int
@@ -90,11 +92,13 @@ def compare_with_truth(run: Audit) -> TruthCheck:
     raised, lowered = _validity_gaps(run, present, planted.finding)
     found = run.result.correlations
     first = found[0] if found else None
-    by_effect = by_similarity = math.nan
+    by_effect = as_cut = by_similarity = math.nan
     overlaps = (math.nan, math.nan)
     if first is not None:
-        by_effect = _precision(run, first, names, boxes, first.order)
-        by_similarity = _precision(run, first, names, boxes, np.arange(len(first.cluster.regions)))
+        cut = run.result.region_boxes[first.cluster.regions]
+        by_effect = _precision(run, first, names, boxes, first.order, _located(run, first))
+        as_cut = _precision(run, first, names, boxes, first.order, cut)
+        by_similarity = _precision(run, first, names, boxes, np.arange(len(cut)), cut)
         overlaps = _overlaps(run, first, names, boxes)
     return TruthCheck(
         feature=planted.feature,
@@ -103,9 +107,10 @@ def compare_with_truth(run: Audit) -> TruthCheck:
         raised_gap=raised,
         lowered_gap=lowered,
         precision=by_effect,
+        tile_precision=as_cut,
         paper_precision=by_similarity,
         overlap=overlaps[0],
-        fitted_overlap=overlaps[1],
+        located_overlap=overlaps[1],
         names_finding=first is not None
         and run.result.task.classes[first.cluster.raised_class] == planted.finding,
         kind=first.kind if first is not None else "none",
@@ -166,6 +171,7 @@ def _precision(
     names: list[str],
     boxes: Mapping[str, list[NDArray[np.float64]]],
     order: NDArray[np.int64],
+    places: NDArray[np.float32],
 ) -> float:
     planted = run.config.cohort.synthetic
     assert planted is not None
@@ -173,7 +179,7 @@ def _precision(
     for position in order[:10]:
         region = int(correlation.cluster.regions[position])
         name = names[int(run.result.region_image[region])]
-        box = run.result.region_boxes[region]
+        box = places[position]
         if planted.feature in _LINES:
             hits.append(_line_hit(run.manifest.parent, name, planted.feature, box))
         else:
@@ -196,22 +202,28 @@ def _overlaps(
     names: list[str],
     boxes: Mapping[str, list[NDArray[np.float64]]],
 ) -> tuple[float, float]:
-    """Mean overlap of the top ten regions with what they hit: as cut, and as fitted."""
-    tested = correlation.counterfactual
-    if tested is None or tested.removal.fitted is None:
-        return math.nan, math.nan
+    """Mean overlap of the top ten regions with the thing on their film: as cut, and as located."""
+    located = _located(run, correlation)
     found = []
     for position in correlation.order[:10]:
-        region, fitted = int(correlation.cluster.regions[position]), tested.removal.fitted[position]
-        box = run.result.region_boxes[region]
-        truths = boxes.get(names[int(run.result.region_image[region])], ())
-        hit = max(truths, key=lambda truth: box_overlap(box, truth), default=None)
-        if hit is not None and is_hit(box, hit) and np.isfinite(fitted).all():
-            found.append((box_overlap(box, hit), box_overlap(fitted, hit)))
+        region = int(correlation.cluster.regions[position])
+        for truth in boxes.get(names[int(run.result.region_image[region])], ())[:1]:
+            cut = box_overlap(run.result.region_boxes[region], truth)
+            found.append((cut, box_overlap(located[position], truth)))
     if not found:
         return math.nan, math.nan
     cut, own = np.mean(found, axis=0)
     return float(cut), float(own)
+
+
+def _located(run: Audit, correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+    """Where the effect of each region lies (n, 4); the region itself where it was not measured."""
+    regions = run.result.region_boxes[correlation.cluster.regions]
+    tested = correlation.counterfactual
+    if tested is None or tested.removal.located is None:
+        return regions
+    located = tested.removal.located
+    return np.where(np.isfinite(located), located, regions)
 
 
 def _line_hit(root: Path, name: str, kind: str, region: NDArray[np.floating]) -> bool:

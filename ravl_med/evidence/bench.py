@@ -29,6 +29,8 @@ class CounterfactualRules:
     max_removals : int - regions of a cluster whose removal effect is measured
     max_pairs : int - films, each with its control, in a test
     min_pairs : int - films below which no test is made
+    min_effect : float - least contrast of removal, as a share of the standard deviation of the
+        margin over films, from which a feature is called used
     max_fitted : int - regions whose box is fitted to where the effect lies, of a used feature
     confidence : float - of the intervals, for example 0.95
     comparisons : int - correlations that are tested together, for Bonferroni
@@ -39,6 +41,7 @@ class CounterfactualRules:
     max_removals: int
     max_pairs: int
     min_pairs: int
+    min_effect: float
     max_fitted: int
     confidence: float
     comparisons: int
@@ -100,6 +103,10 @@ class Bench:
         whole = np.array([[0, 0, geometry.size, geometry.size]], dtype=np.float32)
         seen: NDArray[np.float64] = geometry.to_stored(whole)[0] / self._sides(film)
         return seen
+
+    def carry_in(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Carry boxes (k, 4) in stored pixels into the input of a film, clipped to what is seen."""
+        return self._geometry(film).to_input(boxes)
 
     def carry_back(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Carry boxes (k, 4) of the input of a film to its stored pixels, clipped to the film."""

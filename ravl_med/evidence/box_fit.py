@@ -50,31 +50,31 @@ def most_fit_pictures(regions: int) -> int:
     return regions * (3 + _ROUNDS * (1 + 2 * 8 + 3))
 
 
-def fit_boxes(bench: Bench, regions: NDArray[np.int64], size: int) -> NDArray[np.float32]:
-    """Grow or shrink regions to where their removal effect lies.
+def fit_boxes(
+    bench: Bench, films: NDArray[np.int64], boxes: NDArray[np.float32], size: int
+) -> NDArray[np.float32]:
+    """Grow or shrink boxes to where their removal effect lies.
 
-    The score of a box is its removal effect, the mean of both fills, less half of the region's own
-    effect for each region's worth of area. The edge or the edges are moved that raise it most, by a
-    quarter of the region's sides, then by an eighth, until nothing raises it.
+    The score of a box is its removal effect, the mean of both fills, less half of the effect at the
+    start for each area of the start. The edge or the edges are moved that raise it most, by a
+    quarter of the sides at the start, then by an eighth, until nothing raises it.
 
     Parameters
     ----------
     bench : Bench
-    regions : ndarray of shape (k,), int64 - with a positive effect
+    films : ndarray of shape (k,), int64 - film of each box
+    boxes : ndarray of shape (k, 4), float32 - xyxy in stored pixels, with a positive effect
     size : int - side of the model's input in pixels
 
     Returns
     -------
     ndarray of shape (k, 4), float32 - xyxy in stored pixels
     """
-    films = bench.images.region_image[regions].tolist()
-    places = [
-        bench.place(film, bench.shares(np.array([region])))[0]
-        for film, region in zip(films, regions.tolist(), strict=True)
-    ]
-    effects = _effects(bench, films, [place[None] for place in places])
+    whose = films.tolist()
+    places = [bench.carry_in(film, box[None])[0] for film, box in zip(whose, boxes, strict=True)]
+    effects = _effects(bench, whose, [place[None] for place in places])
     fits = []
-    for film, place, (effect,) in zip(films, places, effects, strict=True):
+    for film, place, (effect,) in zip(whose, places, effects, strict=True):
         sides = place[2:] - place[:2]
         price = _WORTH * float(effect) / max(float(np.prod(sides)), 1.0)
         score = float(effect) - price * float(np.prod(sides))

@@ -5,6 +5,7 @@ Found on one half of the patients, tested on the other, intervened on, crossed w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,9 +178,12 @@ class Removal:
         strongly it changes the control, median over pairs; 1 is a perfect match
     inside_share : float - share of the positive effect that lies where the raised class shows;
         NaN without such a place or without positive effect
-    fitted : ndarray of shape (n, 4), float32, or None - xyxy in stored pixels: the regions with the
-        largest effects, grown or shrunk to where it lies; NaN where it was not tried, None where
-        the feature is not called used
+    spread : float - standard deviation of the margin over the films of the test and their controls,
+        untouched; NaN where no pair could be made
+    located : ndarray of shape (n, 4), float32, or None - where the effect lies, xyxy in stored
+        pixels: the region, or its place half a step aside where that was settled on the discovery
+        half; those of a used feature with the largest effects are grown or shrunk as well. NaN
+        where the effect was not measured, None where nothing was
     """
 
     effect: NDArray[np.float64]
@@ -189,7 +193,15 @@ class Removal:
     inpainted: PairedChange | None
     contrast_ratio: float
     inside_share: float
-    fitted: NDArray[np.float32] | None = None
+    spread: float = math.nan
+    located: NDArray[np.float32] | None = None
+
+    @property
+    def size(self) -> float:
+        """Contrast of removal, mean of both fills, as a share of the spread; NaN without pairs."""
+        if self.median is None or self.inpainted is None or not self.spread > 0:
+            return math.nan
+        return (self.median.contrast + self.inpainted.contrast) / 2.0 / self.spread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ effusion, and neither says anything about a feature that moves films from "no fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -28,9 +28,11 @@ from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.bench import Answers, Bench, CounterfactualRules
 from ravl_med.evidence.box_fit import fit_boxes, most_fit_pictures
 from ravl_med.evidence.claims import Counterfactual, PairedChange, Removal
+from ravl_med.evidence.places import EXPLORED_FILMS, SHIFTS, choose_shifts, move_shares
 from ravl_med.evidence.relevance import relevant_share
 from ravl_med.evidence.removal import (
     CANDIDATES,
+    FilledFilm,
     FilmPair,
     carrying_threshold,
     compare_removals,
@@ -162,7 +164,9 @@ def measure_counterfactual(
     rng = np.random.default_rng([rules.seed, 0])
     planned = plan_transplants(bench, suspect.cluster, suspect.discovery, rules, rng)
     later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
-    removal, pairs = _measure_removal(bench, suspect, rules, steps, later)
+    # What is beside a device would be called used for it; only a transplant tells them apart.
+    movable = len(planned) >= rules.min_pairs
+    removal, pairs = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
     transplant = None
     if len(planned) >= rules.min_pairs:
         transplant = compare_transplants(bench, planned, rules)
@@ -176,11 +180,12 @@ def measure_counterfactual(
         and removal.inpainted is not None
         and removal.inpainted.contrast > 0
         and min(removal.median.change, removal.inpainted.change) > 0
+        and removal.size >= rules.min_effect
         and (transplant is None or transplant.interval.low > 0)
     )
     if used:
-        fitted = _fit_carriers(bench, suspect.cluster, removal, probe, rules.max_fitted)
-        removal = replace(removal, fitted=fitted)
+        located = _fit_carriers(bench, suspect.cluster, removal, probe, rules.max_fitted)
+        removal = replace(removal, located=located)
     steps.finish()
     return Counterfactual(removal, transplant, used, () if used else reasons)
 
@@ -188,13 +193,14 @@ def measure_counterfactual(
 def _fit_carriers(
     bench: Bench, cluster: FeatureCluster, removal: Removal, probe: Probe, count: int
 ) -> NDArray[np.float32]:
-    """Fit the boxes of the carrying regions with the largest effects: (n, 4), the others NaN."""
-    fitted = np.full((len(cluster.regions), 4), np.nan, dtype=np.float32)
+    """Fit the places of the carrying regions with the largest effects; return all places (n, 4)."""
+    assert removal.located is not None  # it was measured
+    located = removal.located.copy()
     ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
     chosen = ranked[: min(count, int(removal.carries.sum()))]
-    size = probe.encoder.info.image_size
-    fitted[chosen] = fit_boxes(bench, cluster.regions[chosen], size)
-    return fitted
+    films = bench.images.region_image[cluster.regions[chosen]]
+    located[chosen] = fit_boxes(bench, films, located[chosen], probe.encoder.info.image_size)
+    return located
 
 
 class _Steps:
@@ -231,37 +237,49 @@ def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps:
 
 
 def _measure_removal(
-    bench: Bench, suspect: Suspect, rules: CounterfactualRules, steps: _Steps, later: int
+    bench: Bench,
+    suspect: Suspect,
+    rules: CounterfactualRules,
+    steps: _Steps,
+    later: int,
+    *,
+    movable: bool,
 ) -> tuple[Removal, int]:
     """Fill the regions of a sample of films, test the films with a control; and how many had one.
 
-    `later` is the number of steps that follow after removal.
+    `later` is the number of steps that follow after removal; `movable` regions may be filled half a
+    step aside.
     """
     cluster, images = suspect.cluster, bench.images
     rng = np.random.default_rng([rules.seed, 1])
     films, testable = sample_films(bench, cluster, suspect.discovery, rules, rng)
     film_of_region = images.region_image[cluster.regions]
     rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
+    regions = {film: cluster.regions[own] for film, own in rows.items()}
+    found = [film for film in rows if suspect.discovery[film]]
+    explored = found[:EXPLORED_FILMS] if movable else []
     tested = len(testable) >= rules.min_pairs
-    steps.total = later + sum(1 + 2 * len(own) for own in rows.values())
+    # At most: a second place is filled only where the first films show that it is worth it.
+    steps.total = later + sum(1 + 2 * len(SHIFTS) * len(rows[film]) for film in explored)
+    steps.total += sum(1 + 4 * len(own) for own in rows.values())
     if tested:
-        steps.total += sum(CANDIDATES + 1 + 2 * len(rows[int(film)]) for film in testable)
-    filled = fill_films(
-        bench, [(f, bench.place(f, bench.shares(cluster.regions[own]))) for f, own in rows.items()]
-    )
-    effect = np.full(len(cluster.regions), np.nan)
-    for film in filled:
-        effect[rows[film.film]] = film.effect
+        steps.total += sum(CANDIDATES + 1 + 4 * len(rows[int(film)]) for film in testable)
+    shifts = choose_shifts(bench, explored, regions)
+    places = {f: move_shares(bench.shares(own), shifts) for f, own in regions.items()}
+    filled = fill_films(bench, [(f, bench.place(f, own)) for f, own in places.items()])
+    effect, located = _locate(bench, filled, rows, len(shifts), len(cluster.regions))
     threshold = carrying_threshold([f for f in filled if suspect.discovery[f.film]])
     carries = np.isfinite(effect) & (effect > 0) & (effect >= threshold)
     pairs: list[FilmPair] = []
     if tested:
-        pairs = match_controls(bench, cluster, suspect.discovery, testable, rng)
+        asked = {int(film): places[int(film)] for film in testable}
+        pairs = match_controls(bench, cluster, suspect.discovery, asked, rng)
     median = inpainted = None
+    spread = float("nan")
     if tested and len(pairs) >= rules.min_pairs:
         by_film = {film.film: film for film in filled}
         mine = [by_film[pair.film] for pair in pairs]
-        median, inpainted = compare_removals(bench, pairs, mine, rules)
+        median, inpainted, spread = compare_removals(bench, pairs, mine, rules)
     ratios = [pair.contrast_ratio for pair in pairs]
     removal = Removal(
         effect=effect,
@@ -270,23 +288,44 @@ def _measure_removal(
         median=median,
         inpainted=inpainted,
         contrast_ratio=float(np.median(ratios)) if median is not None else float("nan"),
-        inside_share=_inside_share(suspect, images, effect, carries),
+        inside_share=_inside_share(suspect, images, effect, located, carries),
+        spread=spread,
+        located=located,
     )
     return removal, len(pairs) if tested else len(testable)
+
+
+def _locate(
+    bench: Bench,
+    filled: Sequence[FilledFilm],
+    rows: Mapping[int, NDArray[np.int64]],
+    shifts: int,
+    regions: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Largest effect (n,) of each region over its places, and that place (n, 4), stored pixels."""
+    effect = np.full(regions, np.nan)
+    located = np.full((regions, 4), np.nan, dtype=np.float32)
+    for film in filled:
+        own = rows[film.film]
+        of_each = film.effect.reshape(shifts, len(own))
+        boxes = film.boxes.reshape(shifts, len(own), 4)
+        best = of_each.argmax(axis=0), np.arange(len(own))
+        effect[own] = of_each[best]
+        located[own] = bench.carry_back(film.film, boxes[best])
+    return effect, located
 
 
 def _inside_share(
     suspect: Suspect,
     images: AuditedImages,
     effect: NDArray[np.float64],
+    located: NDArray[np.float32],
     carries: NDArray[np.bool_],
 ) -> float:
     if suspect.relevant is None:
         return float("nan")
-    regions = suspect.cluster.regions[carries]
-    sizes = images.sizes[images.region_image[regions]]
-    boxes = images.region_boxes[regions]
-    return relevant_share(boxes, sizes, effect[carries], suspect.relevant)
+    sizes = images.sizes[images.region_image[suspect.cluster.regions[carries]]]
+    return relevant_share(located[carries], sizes, effect[carries], suspect.relevant)
 
 
 def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules) -> Iterator[str]:
@@ -303,6 +342,11 @@ def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules
         )
     if not min(removal.median.change, removal.inpainted.change) > 0:
         yield "The margin of films with the feature does not fall when it is removed."
+    if not removal.size >= rules.min_effect:
+        yield (
+            f"Removal moves the margin by {100 * removal.size:.0f} % of its standard deviation, "
+            f"too little to matter; {100 * rules.min_effect:g} % are asked (evidence.min_effect)."
+        )
     if not removal.inpainted.contrast > 0:
         yield (
             "Inpainting the regions does not lower the margin more than in control films "

@@ -114,6 +114,7 @@ def counterfactual_rules(evidence: EvidenceConfig, *, comparisons: int) -> Count
         max_removals=evidence.max_removals,
         max_pairs=evidence.max_pairs,
         min_pairs=evidence.min_pairs,
+        min_effect=evidence.min_effect,
         max_fitted=evidence.max_fitted,
         confidence=evidence.confidence,
         comparisons=comparisons,

@@ -8,7 +8,7 @@ its best of k stands against the best of k of the feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,7 +190,7 @@ def match_controls(
     bench: Bench,
     cluster: FeatureCluster,
     discovery: NDArray[np.bool_],
-    films: NDArray[np.int64],
+    places: Mapping[int, NDArray[np.float64]],
     rng: np.random.Generator,
 ) -> list[FilmPair]:
     """Find a control for each film: same class, same half, without the feature.
@@ -206,11 +206,12 @@ def match_controls(
     bench : Bench
     cluster : FeatureCluster
     discovery : ndarray of shape (N,), bool
-    films : ndarray of shape (m,), int64 - as `sample_films` returns them
+    places : mapping of film, as `sample_films` returns them, to ndarray of shape (k, 4), float64 -
+        where it is filled, xyxy as shares of width and height
     rng : numpy.random.Generator
     """
     images = bench.images
-    regions = _regions_by_film(bench, cluster, films)
+    films = np.array(list(places), dtype=np.int64)
     pairs = []
     for label in np.unique(images.labels[films]):
         mine = films[images.labels[films] == label]
@@ -219,7 +220,7 @@ def match_controls(
         pool = spread_over_patients(free, images.patients, rng)
         pool = pool[: max(CANDIDATES, 2 * len(mine))]
         for film in mine:
-            shares = bench.shares(regions[int(film)])
+            shares = places[int(film)]
             order = rng.permutation(pool)
             foreign = images.patients[order] != images.patients[film]
             handful = order[np.argsort(~foreign, kind="stable")][:CANDIDATES]
@@ -229,13 +230,6 @@ def match_controls(
                 pool = pool[pool != pair.control]
             bench.tick(CANDIDATES)
     return pairs
-
-
-def _regions_by_film(
-    bench: Bench, cluster: FeatureCluster, films: NDArray[np.int64]
-) -> dict[int, NDArray[np.int64]]:
-    image = bench.images.region_image[cluster.regions]
-    return {int(film): cluster.regions[image == film] for film in films}
 
 
 def _nearest_control(
@@ -277,7 +271,7 @@ def compare_removals(
     pairs: Sequence[FilmPair],
     filled: Sequence[FilledFilm],
     rules: CounterfactualRules,
-) -> tuple[PairedChange, PairedChange]:
+) -> tuple[PairedChange, PairedChange, float]:
     """Test whether removal lowers the margin, against the controls.
 
     Parameters
@@ -291,6 +285,7 @@ def compare_removals(
     -------
     median, inpainted : PairedChange - drop of the margin when the best region of k, by the mean of
         both fills, is filled with its surrounding median, and when it is inpainted
+    spread : float - standard deviation of the margin over the films and the controls, untouched
     """
     controls = fill_films(bench, [(pair.control, pair.control_boxes) for pair in pairs])
     both = [*filled, *controls]
@@ -305,4 +300,4 @@ def compare_removals(
         drop, lost = before - after[:, fill], decided & ~held[:, fill]
         return compare_pairs((drop[:n], lost[:n]), (drop[n:], lost[n:]), patients, rules)
 
-    return compare(0), compare(1)
+    return compare(0), compare(1), float(before.std())

@@ -7,6 +7,7 @@ a kind, told from where its removal effect lies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -185,7 +186,10 @@ def _order_regions(
 def rank_correlations(
     correlations: Sequence[SpuriousCorrelation],
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Rank what counts first, shortcuts before the others; then by status and performance gap."""
+    """Rank correlations: what counts first, shortcuts before the others, by effect of removal.
+
+    What does not count goes by status and performance gap.
+    """
     status = ("confirmed", "raised_only", "not_confirmed", "not_tested")
     kinds = ("shortcut", "undecided", "plausible_sign")
     ranked = sorted(
@@ -193,11 +197,19 @@ def rank_correlations(
         key=lambda c: (
             not c.counts,
             kinds.index(c.kind) if c.counts else 0,
+            -_removal_size(c) if c.counts else 0.0,
             status.index(c.confirmation.status),
             -c.cluster.performance_gap,
         ),
     )
     return tuple(replace(c, rank=rank) for rank, c in enumerate(ranked, 1))
+
+
+def _removal_size(correlation: SpuriousCorrelation) -> float:
+    """How far removal moves the margin, in its standard deviations; 0 where it was not measured."""
+    tested = correlation.counterfactual
+    size = tested.removal.size if tested is not None else math.nan
+    return 0.0 if math.isnan(size) else size
 
 
 def judge(

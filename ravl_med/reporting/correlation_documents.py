@@ -168,8 +168,8 @@ class RegionDocument(Part):
     box: tuple[float, float, float, float] = Field(
         description="[x0, y0, x1, y1] in stored pixels, from the top left corner of the film"
     )
-    fitted_box: tuple[float, float, float, float] | None = Field(
-        description="the box grown or shrunk to where its removal effect lies; null: not tried"
+    located_box: tuple[float, float, float, float] | None = Field(
+        description="where its removal effect lies: moved, grown or shrunk; null: not measured"
     )
     name: str = Field(description="such as tile 2,5")
     similarity: Number = Field(description="cosine similarity to the medoid, the paper's order")

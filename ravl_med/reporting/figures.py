@@ -33,7 +33,7 @@ __all__ = [
     "correlation_pictures",
     "crop_picture",
     "film_picture",
-    "fitted_boxes",
+    "located_boxes",
     "removal_effect",
     "shown_correlations",
     "write_figures",
@@ -63,13 +63,12 @@ class Picture:
     ----------
     pixels : ndarray of shape (h, w), uint8
     boxes : tuple of (x0, y0, x1, y1) - as shares of width and height, origin top left
-    fitted : tuple of (x0, y0, x1, y1) - the same boxes grown or shrunk to where their effect lies,
-        as far as it was tried
+    located : tuple of (x0, y0, x1, y1) - where their effect lies, as far as it lies elsewhere
     """
 
     pixels: NDArray[np.uint8]
     boxes: tuple[Box, ...]
-    fitted: tuple[Box, ...] = ()
+    located: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +121,12 @@ def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
     return correlation.counterfactual.removal.effect
 
 
-def fitted_boxes(correlation: SpuriousCorrelation) -> NDArray[np.float32]:
-    """Return the regions (n, 4) grown or shrunk to where their effect lies; NaN where not tried."""
+def located_boxes(correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+    """Return where the effect of each region lies (n, 4), stored pixels; NaN where not measured."""
     tested = correlation.counterfactual
-    if tested is None or tested.removal.fitted is None:
+    if tested is None or tested.removal.located is None:
         return np.full((len(correlation.cluster.regions), 4), np.nan, dtype=np.float32)
-    return tested.removal.fitted
+    return tested.removal.located
 
 
 def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
@@ -141,7 +140,7 @@ def film_picture(
     film: NDArray[np.uint8],
     boxes: Sequence[Sequence[float]],
     side: int = _FILM_SIDE,
-    fitted: Sequence[Sequence[float]] = (),
+    located: Sequence[Sequence[float]] = (),
 ) -> Picture:
     """Return a film made small, with its boxes.
 
@@ -150,13 +149,13 @@ def film_picture(
     film : ndarray of shape (H, W), uint8
     boxes : sequence of (x0, y0, x1, y1) - in pixels of the film
     side : int - length of the longer side of the picture, at most
-    fitted : sequence of (x0, y0, x1, y1) - boxes where the effect lies
+    located : sequence of (x0, y0, x1, y1) - boxes where the effect lies
     """
     rows, columns = film.shape
     scale = min(1.0, side / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     shares, drawn = (
-        tuple(_clipped(box, columns, rows) for box in every) for every in (boxes, fitted)
+        tuple(_clipped(box, columns, rows) for box in every) for every in (boxes, located)
     )
     small = Image.fromarray(film).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return Picture(np.asarray(small, dtype=np.uint8), shares, drawn)
@@ -206,7 +205,7 @@ def correlation_pictures(
     picked = correlation.order[:count]
     regions = correlation.cluster.regions[picked]
     effects, carries = removal_effect(correlation)[picked], _carrying(correlation)[picked]
-    located = fitted_boxes(correlation)[picked]
+    located = located_boxes(correlation)[picked]
     images = result.region_image[regions]
     crops: dict[int, RegionPicture] = {}
     films: list[FilmPicture] = []
@@ -223,8 +222,12 @@ def correlation_pictures(
                 crop_picture(pixels, box),
             )
         numbers = tuple(place + 1 for place in places)
-        fitted = [box for box in located[places].tolist() if math.isfinite(box[0])]
-        picture = film_picture(pixels, boxes, fitted=fitted)
+        moved = [
+            tuple(located[place].tolist())
+            for place, box in zip(places, boxes, strict=True)
+            if math.isfinite(located[place, 0]) and np.abs(located[place] - box).max() >= 1.0
+        ]
+        picture = film_picture(pixels, boxes, located=moved)
         films.append(FilmPicture(numbers, result.image_ids[image], picture))
     return CorrelationPictures(tuple(crops[place] for place in sorted(crops)), tuple(films))
 
@@ -275,7 +278,7 @@ def _contact_sheet(
         sheet.paste(Image.fromarray(picture.pixels).convert("RGB"), (left, top))
         for box in picture.boxes:
             _outline(pen, box, (left, top, width, height), _YELLOW)
-        for box in picture.fitted:
+        for box in picture.located:
             _outline(pen, box, (left, top, width, height), _WHITE)
         middle = (at % columns) * step + step // 2
         text = printable(caption, side // 7)

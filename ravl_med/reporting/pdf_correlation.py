@@ -35,7 +35,7 @@ _COLUMNS = 5
 _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8
 _ID_LIMIT = 20
-_FITTED = "Yellow: the region. White, dashed: grown or shrunk to where its removal effect lies."
+_LOCATED = "Yellow: the region. White, dashed: where its removal effect lies."
 
 
 def page_key(correlation: SpuriousCorrelation) -> str:
@@ -117,12 +117,12 @@ def _films(pictures: CorrelationPictures, height: float) -> list[Flowable]:
     """Whole films with the boxes of the regions."""
     if not pictures.films:
         return []
-    fitted = any(entry.picture.fitted for entry in pictures.films)
+    located = any(entry.picture.located for entry in pictures.films)
     return [
         CondPageBreak(140),
         paragraph(f"Where they lie: {plural(len(pictures.films), 'film')}", "h2_loose"),
         grid([_film_cell(entry, height) for entry in pictures.films], _COLUMNS),
-        *([paragraph(_FITTED, "caption")] if fitted else []),
+        *([paragraph(_LOCATED, "caption")] if located else []),
     ]
 
 

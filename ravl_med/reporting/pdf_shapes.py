@@ -67,7 +67,7 @@ class FilmFlowable(Flowable):
             canvas.setLineWidth(weight)
             if colour is white:
                 canvas.setDash(2, 1.2)
-            self._outline(self.picture.fitted)
+            self._outline(self.picture.located)
         canvas.setDash()
 
     def _outline(self, boxes: Iterable[tuple[float, float, float, float]]) -> None:

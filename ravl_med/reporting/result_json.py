@@ -26,7 +26,7 @@ from ravl_med.reporting.correlation_documents import (
     ScoreShiftDocument,
     StrataDocument,
 )
-from ravl_med.reporting.figures import fitted_boxes
+from ravl_med.reporting.figures import located_boxes
 from ravl_med.reporting.result_documents import (
     AccuracyDocument,
     ClassAccuracyDocument,
@@ -287,11 +287,11 @@ def _strata(strata: Strata | None) -> StrataDocument | None:
 def _region(correlation: SpuriousCorrelation, position: int, result: AuditResult) -> RegionDocument:
     region = int(correlation.cluster.regions[position])
     tested = correlation.counterfactual
-    fitted = fitted_boxes(correlation)[position]
+    located = located_boxes(correlation)[position]
     return RegionDocument(
         image_id=result.image_ids[int(result.region_image[region])],
         box=_box(result.region_boxes[region]),
-        fitted_box=_box(fitted) if np.isfinite(fitted).all() else None,
+        located_box=_box(located) if np.isfinite(located).all() else None,
         name=result.region_names[region],
         similarity=correlation.cluster.similarity[position],
         removal_effect=tested.removal.effect[position] if tested else None,

@@ -17,7 +17,8 @@ from ravl_med.cache import Cache
 from ravl_med.cli import app
 from ravl_med.config import Config, load_config
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation import quickstart_benchmark
+from ravl_med.evaluation import phantom_things, quickstart_benchmark
+from ravl_med.evaluation.phantom_things import ThingRow, weigh_things
 from ravl_med.evaluation.quickstart_benchmark import (
     PARTS,
     QuickstartPlan,
@@ -26,24 +27,22 @@ from ravl_med.evaluation.quickstart_benchmark import (
 )
 from ravl_med.evaluation.quickstart_trials import (
     AuditRow,
-    ThingRow,
     Trial,
     phantom_settings,
-    weigh_things,
 )
 from ravl_med.evaluation.truth import hit_regions
-from ravl_med.evidence.claims import Interval, PairedChange
+from ravl_med.evidence.audited_images import AuditedImages
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "configs" / "quickstart.yaml"
 NAN = math.nan
 
 PLANTED = AuditRow(
-    "planted", "resnet", "6 x 6", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.1,
+    "planted", "resnet", "6 x 6", 0, "fail", 0.659, 0.84, 0.87, "shortcut", True, 1.0, 0.8, 0.1,
     0.31, 0.62, 9, 1, 0, 0.28, 25.0,
 )  # fmt: skip
 NULL = AuditRow(
-    "null", "resnet", "6 x 6", 0, "review", 0.87, 0.01, 0.1, "none", False, NAN, NAN,
+    "null", "resnet", "6 x 6", 0, "review", 0.87, 0.01, 0.1, "none", False, NAN, NAN, NAN,
     NAN, NAN, 1, 0, 1, NAN, 25.0,
 )  # fmt: skip
 
@@ -78,12 +77,10 @@ def test_a_trial_sets_films_model_and_tiles(config: Config) -> None:
     assert settings.evidence == config.evidence
 
 
-def test_a_bystander_is_looked_for_among_more_correlations(config: Config) -> None:
-    settings = phantom_settings(config, Trial(True, 0, "resnet", (6, 6), "marker"))
-    films = settings.cohort.synthetic
+def test_a_bystander_is_laid_on_the_films(config: Config) -> None:
+    films = phantom_settings(config, Trial(True, 0, "resnet", (6, 6), "marker")).cohort.synthetic
     assert films is not None
     assert (films.strength, films.bystander) == (0.95, "marker")
-    assert settings.evidence.max_correlations > config.evidence.max_correlations
 
 
 def test_the_truth_has_to_be_known(tmp_path: Path) -> None:
@@ -105,23 +102,9 @@ TRUTH = (
 )
 
 
-def correlation(rank: int, regions: list[int], used: bool, raised: int = 0) -> SimpleNamespace:
-    change = PairedChange(20, 20, 1.0, 0.0, 1.0, Interval(0.5, 1.5), 0.2, Interval(0.1, 0.3))
-    flat = replace(change, contrast=0.0, interval=Interval(-0.5, 0.5))
-    told = change if used else flat
+def shortcut(regions: list[int], counts: bool = True, kind: str = "shortcut") -> SimpleNamespace:
     return SimpleNamespace(
-        rank=rank,
-        kind="shortcut" if used else "undecided",
-        companion_of=None if used else 1,
-        cluster=SimpleNamespace(regions=np.array(regions), raised_class=raised),
-        confirmation=SimpleNamespace(
-            status="confirmed", arms=SimpleNamespace(gap=np.array([0.6, 0.3]), opposed_gap=-0.5)
-        ),
-        counterfactual=SimpleNamespace(
-            used=used,
-            removal=SimpleNamespace(median=told, inpainted=told),
-            transplant=told if used else None,
-        ),
+        counts=counts, kind=kind, cluster=SimpleNamespace(regions=np.array(regions))
     )
 
 
@@ -130,21 +113,14 @@ def run(tmp_path: Path, config: Config) -> Any:
     """Three films of 2 x 2 tiles; a generator top left on two, a marker bottom right on two."""
     (tmp_path / "truth.csv").write_text(TRUTH, encoding="utf-8")
     tile = np.array([[x, y, x + CELL, y + CELL] for y in (0.0, CELL) for x in (0.0, CELL)])
-    trial = Trial(True, 0, "resnet", (2, 2), "marker")
     return SimpleNamespace(
-        config=phantom_settings(config, trial),
+        config=phantom_settings(config, Trial(True, 0, "resnet", (2, 2), "marker")),
         manifest=tmp_path / "manifest.csv",
         cohort=SimpleNamespace(paths=[tmp_path / "films" / f"{i}.dcm" for i in range(3)]),
         result=SimpleNamespace(
-            task=SimpleNamespace(classes=("cardiomegaly", "no finding")),
             region_image=np.repeat(np.arange(3), 4),
             region_boxes=np.tile(tile, (3, 1)),
-            correlations=[
-                correlation(1, [0, 4], used=True),
-                correlation(2, [3, 11, 7], used=False),
-                correlation(3, [3, 11], used=False, raised=1),  # raises another class
-                correlation(4, [1, 2], used=False),  # shows neither
-            ],
+            correlations=[],
         ),
     )
 
@@ -156,44 +132,101 @@ def test_hits_by_hand(run: Any) -> None:
     assert not hit_regions(run, "tube").films.any()
 
 
-def test_each_thing_is_the_correlation_that_shows_it(run: Any) -> None:
-    planted, bystander = weigh_things(run, 4)
-    assert (planted.thing, planted.role, planted.seed) == ("generator", "planted", 4)
-    assert (planted.rank, planted.hits, planted.used) == (1, 1.0, True)
-    assert planted.removal == planted.transplant == (1.0, 0.5, 1.5)
-    assert (bystander.thing, bystander.rank, bystander.used) == ("marker", 2, False)
-    assert bystander.hits == pytest.approx(2 / 3)
-    assert (bystander.raised_gap, bystander.opposed_gap) == (0.6, -0.5)
-    assert bystander.companion
-    assert bystander.transplant == ()
-    assert bystander.phi == pytest.approx(-0.5)  # films 0 and 1 against films 0 and 2
+@pytest.mark.parametrize(
+    ("correlations", "accused"),
+    [
+        ([], (False, False)),
+        ([shortcut([0, 4, 3])], (True, False)),  # two of the generator, one of the marker
+        ([shortcut([0, 3])], (False, False)),
+        ([shortcut([3, 11]), shortcut([0, 4])], (True, True)),
+        ([shortcut([3, 11], counts=False)], (False, False)),
+        ([shortcut([3, 11], kind="undecided")], (False, False)),
+    ],
+)
+def test_a_thing_is_accused_by_a_shortcut_that_shows_it_more(
+    run: Any, correlations: list[Any], accused: tuple[bool, bool]
+) -> None:
+    run.result.correlations = correlations
+    shown = {thing: hit_regions(run, thing) for thing in ("generator", "marker")}
+    assert tuple(phantom_things._accused(run, thing, shown) for thing in shown) == accused
 
 
-def test_a_thing_that_no_correlation_shows(run: Any) -> None:
-    run.result.correlations = [correlation(1, [1, 2], used=True)]
-    planted, bystander = weigh_things(run, 0)
-    assert planted.rank == bystander.rank == 0
-    assert not bystander.used
+def test_the_true_cluster_is_measured_on_the_half_that_chooses() -> None:
+    films = 80
+    labels, present = np.arange(films) % 2, np.arange(films) % 4 < 2
+    half = np.arange(films) < 40
+    right = np.where(half, present == (labels == 1), ~present)  # the other half says nothing
+    images = AuditedImages(
+        classes=("clear", "heart"),
+        labels=labels,
+        predictions=np.where(right, labels, 1 - labels),
+        patients=np.arange(films),
+        sizes=np.full((films, 2), 10),
+        region_image=np.arange(films),
+        region_boxes=np.zeros((films, 4), np.float32),
+    )
+    cluster = phantom_things._true_cluster(images, present, half)
+    np.testing.assert_array_equal(cluster.regions, np.flatnonzero(present))
+    np.testing.assert_array_equal(cluster.present, present)
+    assert (cluster.raised_class, cluster.opposed_classes) == (1, (0,))
+    assert cluster.n_present.sum() + cluster.n_absent.sum() == 40
 
 
-def test_without_a_bystander_there_is_nothing_to_weigh(run: Any, config: Config) -> None:
+def test_without_a_bystander_there_is_nothing_to_weigh(
+    run: Any, config: Config, tmp_path: Path
+) -> None:
     run.config = config
     with pytest.raises(ConfigError, match="no bystander"):
-        weigh_things(run, 0)
+        weigh_things(run, 0, Cache(tmp_path))
+
+
+def test_a_small_cohort_goes_the_whole_way(config: Config, tmp_path: Path) -> None:
+    small = load_config(
+        QUICKSTART,
+        (
+            "cohort.synthetic.images=120",
+            "cohort.synthetic.size=64",
+            "model.quickstart.epochs=1",
+            "model.quickstart.batch_size=16",
+            "gate.min_films=2",
+            "gate.max_prediction_share=1",
+            "gate.min_prediction_share=0",
+            "discovery.clusters=[6]",
+            "discovery.draws=1",
+            "evidence.simulations=20",
+            "evidence.min_pairs=4",
+            "evidence.draws=2000",
+            "evidence.max_correlations=1",
+        ),
+    )
+    plan = QuickstartPlan(("planted", "bystander"), seeds=1)
+    path = run_quickstart_benchmark(
+        small, plan, tmp_path / "out", key=b"k", cache=Cache(tmp_path / "cache")
+    )
+    kept = json.loads((tmp_path / "out" / "quickstart.json").read_text(encoding="utf-8"))["parts"]
+    (row,) = kept["planted"]["rows"]
+    assert (row["cohort"], row["tower"], row["tiles"], row["seed"]) == (
+        "planted", "resnet", "6 x 6", 0,
+    )  # fmt: skip
+    generator, marker = kept["bystander"]["rows"]
+    assert (generator["thing"], generator["role"], generator["phi"]) == ("generator", "planted", 1)
+    assert (marker["thing"], marker["role"]) == ("marker", "bystander")
+    assert marker["phi"] == pytest.approx(0.8, abs=0.15)
+    assert len(generator["removal"]) == 3
+    assert "## Bystander" in path.read_text(encoding="utf-8")
 
 
 # --- what is kept ---------------------------------------------------------------------------------
 
 THINGS = [
     ThingRow(
-        "generator", "planted", 0, 1.0, 1, 0.9, 0.85, -0.87, "shortcut", True, False,
-        (1.04, 0.75, 1.35), (0.63, 0.32, 1.02), (1.57, 1.17, 1.98),
+        "generator", "planted", 0, 1.0, "confirmed", "cardiomegaly", 0.85, -0.87, True,
+        (1.04, 0.75, 1.35), (0.63, 0.32, 1.02), (1.57, 1.17, 1.98), True,
     ),
     ThingRow(
-        "marker", "bystander", 0, 0.8, 5, 0.7, 0.4, -0.3, "undecided", False, True,
-        (0.01, -0.2, 0.2), (0.0, -0.1, 0.1), (),
+        "marker", "bystander", 0, 0.8, "raised_only", "cardiomegaly", 0.4, -0.3, False,
+        (0.01, -0.2, 0.2), (0.0, -0.1, 0.1), (), False,
     ),
-    ThingRow("marker", "bystander", 1, 0.8),
 ]  # fmt: skip
 
 
@@ -221,7 +254,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         )
 
     monkeypatch.setattr(quickstart_benchmark, "audit_phantoms", audited)
-    monkeypatch.setattr(quickstart_benchmark, "weigh_things", lambda run, seed: THINGS)
+    monkeypatch.setattr(quickstart_benchmark, "weigh_things", lambda *rest: THINGS)
     return asked
 
 
@@ -239,13 +272,17 @@ def test_the_markdown_holds_target_beside_reached(
     assert "| 0 | 87.0% | +1 / -10 points | review | – | – | 1, 0, 1 | – |" in text
     assert "with a confirmed shortcut: 1 of 20 (0.1 to 24.9 %; target: at most 3; met: yes)" in text
     assert "precision@10, mean of 4: 0.95 (target: at least 0.95; met: yes)" in text
-    assert "| vit | 4 x 4 | 0 | at least 0.95 | 0.9 | no | 0.1 | 0.31, 0.62 | fail |" in text
+    assert "| vit | 4 x 4 | 0 | at least 0.95 | 0.9 | no | 0.8 | 0.1 | 0.31, 0.62 | fail |" in text
     assert (
-        "| generator (planted) | 0 | 1.00 | 90% | +85 / -87 points | +1.04 (+0.75 to +1.35) "
-        "| +0.63 (+0.32 to +1.02) | +1.57 (+1.17 to +1.98) | yes | used | yes |" in text
+        "| generator (planted) | 0 | 1.00 | confirmed, raises cardiomegaly | +85 / -87 points "
+        "| +1.04 (+0.75 to +1.35) | +0.63 (+0.32 to +1.02) | +1.57 (+1.17 to +1.98) | yes | used "
+        "| yes | yes |" in text
     )
-    assert "| +0.00 (-0.10 to +0.10) | not tried | no | not used | yes |" in text
-    assert "| marker (bystander) | 1 | 0.80 | no confirmed correlation shows it |" in text
+    assert (
+        "| marker (bystander) | 0 | 0.80 | raised only, raises cardiomegaly | +40 / -30 points "
+        "| +0.01 (-0.20 to +0.20) | +0.00 (-0.10 to +0.10) | not tried | no | not used | yes | no |"
+        in text
+    )
     assert text.count("Made by `ravl-med benchmark quickstart configs/quickstart.yaml") == 4
     assert "--parts null --nulls 20`" in text
     assert "--parts localisation --located 1`" in text

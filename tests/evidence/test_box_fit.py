@@ -55,6 +55,13 @@ def bench_of(boxes: list[tuple[float, ...]]) -> tuple[Bench, list[int]]:
     return Bench(images, films.__getitem__, lambda h, w: geometry, ask, lambda n: None), asked
 
 
+def fit(
+    bench: Bench, boxes: list[tuple[float, ...]], films: tuple[int, ...] = (0,)
+) -> NDArray[np.float32]:
+    stored = np.array(boxes, np.float32).reshape(-1, 4) * SCALE
+    return fit_boxes(bench, np.array(films, np.int64), stored, SIZE)
+
+
 @pytest.mark.parametrize(
     "region",
     [
@@ -67,7 +74,7 @@ def bench_of(boxes: list[tuple[float, ...]]) -> tuple[Bench, list[int]]:
 def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
     bench, _ = bench_of([region])
 
-    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+    (fitted,) = fit(bench, [region])
 
     fitted = fitted / SCALE  # it is told in stored pixels
     assert iou(fitted, DEVICE) > max(iou(np.array(region), DEVICE) + 0.15, 0.6)
@@ -76,7 +83,7 @@ def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
 def test_a_box_that_fits_stays_as_it_is() -> None:
     bench, asked = bench_of([DEVICE])
 
-    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+    (fitted,) = fit(bench, [DEVICE])
 
     assert (fitted / SCALE).tolist() == list(DEVICE)
     assert len(asked) == 1 + 2 * 2  # a quarter, then an eighth: nothing raises the score
@@ -86,25 +93,26 @@ def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
     regions: list[tuple[float, ...]] = [(8, 12, 40, 40), DEVICE, (20, 18, 36, 34)]
     bench, asked = bench_of(regions)
 
-    together = fit_boxes(bench, np.array([2, 0, 1]), SIZE)
+    together = fit(bench, [regions[f] for f in (2, 0, 1)], (2, 0, 1))
 
     assert sum(asked) <= most_fit_pictures(3)
     for place, region in enumerate((2, 0, 1)):
         alone, _ = bench_of(regions)
-        assert fit_boxes(alone, np.array([region]), SIZE).tolist() == [together[place].tolist()]
+        own = fit(alone, [regions[region]], (region,))
+        assert own.tolist() == [together[place].tolist()]
 
 
 def test_no_region_is_no_box() -> None:
     bench, asked = bench_of([DEVICE])
 
-    assert fit_boxes(bench, np.empty(0, np.int64), SIZE).shape == (0, 4)
+    assert fit(bench, [], ()).shape == (0, 4)
     assert sum(asked) == most_fit_pictures(0) == 0
 
 
 def test_a_box_stays_on_the_film() -> None:
     bench, _ = bench_of([(0, 0, 47, 48)])
 
-    (fitted,) = fit_boxes(bench, np.array([0]), SIZE)
+    (fitted,) = fit(bench, [(0, 0, 47, 48)])
 
     assert (fitted >= 0).all()
     assert (fitted <= SIZE * SCALE).all()

@@ -34,6 +34,7 @@ RULES = CounterfactualRules(
     max_removals=40,
     max_pairs=10,
     min_pairs=3,
+    min_effect=0.0,
     max_fitted=0,
     confidence=0.95,
     comparisons=1,
@@ -88,6 +89,12 @@ def make_bench(images, pictures, mode="squash"):
         ask,
         lambda count: None,
     )
+
+
+def places(bench, cluster, films):
+    """Where the regions of a cluster lie on these films."""
+    image = bench.images.region_image[cluster.regions]
+    return {int(f): bench.shares(cluster.regions[image == f]) for f in films}
 
 
 def random_pictures(n, seed=0):
@@ -292,8 +299,8 @@ class TestControls:
         bench = make_bench(images, random_pictures(40) if pictures is None else pictures)
         films = np.flatnonzero(self.PRESENT) if films is None else films
         return match_controls(
-            bench, cluster, self.DISCOVERY, films, np.random.default_rng(0)
-        )  # fmt: skip
+            bench, cluster, self.DISCOVERY, places(bench, cluster, films), np.random.default_rng(0)
+        )
 
     def test_a_control_is_of_the_same_class_without_the_feature_and_used_once(self, cluster_of):
         pairs = self.match(cluster_of)
@@ -345,12 +352,12 @@ class TestControls:
         self.DISCOVERY = np.isin(np.arange(40), [15, 16, 17, 18])
 
         [pair] = match_controls(
-            bench, cluster, self.DISCOVERY, np.array([0]), np.random.default_rng(0)
+            bench, cluster, self.DISCOVERY, places(bench, cluster, [0]), np.random.default_rng(0)
         )
         assert pair.control == 19
         self.DISCOVERY[19] = True
         assert not match_controls(
-            bench, cluster, self.DISCOVERY, np.array([0]), np.random.default_rng(0)
+            bench, cluster, self.DISCOVERY, places(bench, cluster, [0]), np.random.default_rng(0)
         )
 
 
@@ -361,7 +368,7 @@ def test_removals_are_compared_by_a_naive_loop():
     pairs = [FilmPair(0, 3, place, 1.0), FilmPair(1, 4, place, 1.0), FilmPair(2, 5, place, 1.0)]
     filled = fill_films(bench, [(pair.film, place) for pair in pairs])
 
-    median, inpainted = compare_removals(bench, pairs, filled, RULES)
+    median, inpainted, spread = compare_removals(bench, pairs, filled, RULES)
 
     def margin(picture):
         return float(bench.ask([picture]).margin[0])
@@ -378,6 +385,7 @@ def test_removals_are_compared_by_a_naive_loop():
             after = margin(fill(picture, best))
             changes[fill].append(margin(picture) - after)
             lost[fill].append(margin(picture) > 0 >= after)
+    assert spread == pytest.approx(np.std([margin(bench.read(film)) for film in range(6)]))
     assert any(flat != painted for flat, painted in choices)  # it matters that both choose
     for told, fill in ((median, fill_median), (inpainted, fill_inpaint)):
         assert (told.pairs, told.patients) == (3, 2)
