@@ -18,7 +18,7 @@ from ravl_med.evidence.removal import fill_films
 
 __all__ = ["EXPLORED_FILMS", "SHIFTS", "choose_shifts", "move_shares"]
 
-EXPLORED_FILMS = 12
+EXPLORED_FILMS = 8
 """Films of the discovery half on which every shift is tried."""
 
 SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])

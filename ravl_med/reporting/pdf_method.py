@@ -30,9 +30,10 @@ _METHOD = (
     "class, are dropped, but those with large gaps on both sides are carried along, since the "
     "weight hides what few films show. This is the discovery stage of RaVL (Varma, Delbrouck, "
     "Chen, Chaudhari, Langlotz, NeurIPS 2024, arXiv 2411.04097).",
-    "Confirming. Each cluster makes one hypothesis, fixed before the confirmation half is looked "
-    "at: with the feature its raised class is right more often and its lowered classes, taken as "
-    "one, less often. Whole patients are exchanged within class; with one film a patient the test "
+    "Confirming. Clusters that share half of their regions and raise the same class are taken as "
+    "one, the strongest on the discovery half. Each makes one hypothesis, fixed before the "
+    "confirmation half is looked at: with the feature its raised class is right more often and its "
+    "lowered classes, taken as one, less often. Whole patients are exchanged within class; with one film a patient the test "
     "is exact. The two sides are joined by Stouffer's method, and Benjamini-Hochberg holds the "
     "false discovery rate over all candidates (q). A confirmed correlation also keeps its sign, "
     "its least gap on both halves, and each side by itself.",
@@ -40,10 +41,11 @@ _METHOD = (
     "with the feature are filled, once with the median of their surroundings and once by "
     "inpainting, and the drop of the margin (logit of the raised minus that of the lowered class) "
     "is held against films of the same class without the feature, filled at the same place; where "
-    "the best of k regions is taken, the control is the best of k too. Transplant: the feature is "
-    "blended into films of other classes, against an ordinary region from the same place. A "
-    "feature is used when both fills lower the margin beyond the controls and the transplant, "
-    "where it could be tried, raises it.",
+    "the best of k places is taken, the control is the best of k too. As a grid can cut a device "
+    "in two, a place half a step aside is added where films of the discovery half show that it is "
+    "worth it. Transplant: the feature is blended into films of other classes, against an ordinary "
+    "region from the same place. A feature is used when both fills lower the margin beyond the "
+    "controls and by enough to matter, and the transplant, where it could be tried, raises it.",
     "Kind. Where the removal effect lies tells kinds apart: in the anatomy of the raised class, a "
     "plausible sign; elsewhere, a shortcut; between or unknown, undecided. This needs a "
     "radiologist's eye in the end.",

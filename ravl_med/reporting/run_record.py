@@ -137,6 +137,10 @@ def _evidence_words(evidence: EvidenceConfig) -> dict[str, str]:
         "max_removals": f"at most {evidence.max_removals} regions of a cluster filled in",
         "max_pairs": f"at most {evidence.max_pairs} films, each with a control, in such a test",
         "min_pairs": f"no such test with fewer than {evidence.min_pairs} films",
+        "min_effect": "a used feature moves the margin, when removed, by at least "
+        f"{_percent(evidence.min_effect)} of its standard deviation",
+        "max_fitted": f"at most {evidence.max_fitted} regions of a used feature grown or shrunk to "
+        "where the effect lies",
         "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
         "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "

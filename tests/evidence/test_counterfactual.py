@@ -461,8 +461,8 @@ def test_a_film_that_is_held_is_read_once(cluster_of):
     assert len(cohort.reads) == len(set(cohort.reads))
     measured = np.isfinite(found.removal.effect).sum()
     # Films with a region each that is filled twice; controls likewise; three for each transplant;
-    # and nine places on twelve films first.
-    assert encoder.encoded == 3 * measured + 3 * 40 + 3 * 40 + 12 * (1 + 2 * 9)
+    # and nine places on eight films first.
+    assert encoder.encoded == 3 * measured + 3 * 40 + 3 * 40 + 8 * (1 + 2 * 9)
 
 
 def test_the_clusters_of_a_probe_share_the_films_that_are_held(cluster_of):
