@@ -32,11 +32,11 @@ _METHOD = (
     "Chen, Chaudhari, Langlotz, NeurIPS 2024, arXiv 2411.04097).",
     "Confirming. Clusters that share half of their regions and raise the same class are taken as "
     "one, the strongest on the discovery half. Each makes one hypothesis, fixed before the "
-    "confirmation half is looked at: with the feature its raised class is right more often and its "
-    "lowered classes, taken as one, less often. Whole patients are exchanged within class; with one film a patient the test "
-    "is exact. The two sides are joined by Stouffer's method, and Benjamini-Hochberg holds the "
-    "false discovery rate over all candidates (q). A confirmed correlation also keeps its sign, "
-    "its least gap on both halves, and each side by itself.",
+    "confirmation half is looked at: with the feature its raised class is right more often and "
+    "its lowered classes, taken as one, less often. Whole patients are exchanged within class; "
+    "with one film a patient the test is exact. The two sides are joined by Stouffer's method, "
+    "and Benjamini-Hochberg holds the false discovery rate over all candidates (q). A confirmed "
+    "correlation also keeps its sign, its least gap on both halves, and each side by itself.",
     "Using. A gap is an association until an intervention shows otherwise. Removal: the regions "
     "with the feature are filled, once with the median of their surroundings and once by "
     "inpainting, and the drop of the margin (logit of the raised minus that of the lowered class) "
