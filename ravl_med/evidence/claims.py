@@ -289,7 +289,8 @@ class SpuriousCorrelation:
     counts : bool - confirmed, used by the model, and above the gate: it decides the verdict
     reasons : tuple of str - the rules that it does not pass, in words
     also : tuple of int - other clusters that share its regions and are shown as this one
-    companion_of : int or None - rank of the counting correlation that it travels with
+    companion_of : int or None - rank of the counting correlation that it travels with, or whose
+        place it shares
     order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
         descending; unmeasured ones after, by similarity
     """

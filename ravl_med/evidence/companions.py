@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
+from ravl_med.evidence.verdict import rank_correlations
 
-__all__ = ["name_companions"]
+__all__ = ["fold_places", "name_companions"]
+
+_SAME = 0.5  # mean intersection over union of two places that are one
+_FILMS = 5  # shared films below which nothing is said
 
 
 def name_companions(
@@ -42,7 +46,8 @@ def name_companions(
     counting = [c for c in ranked if c.counts]
     named = []
     for entry in ranked:
-        if entry.confirmation.status == "confirmed" and not entry.counts:
+        alone = entry.companion_of is None and not entry.counts
+        if entry.confirmation.status == "confirmed" and alone:
             for other in counting:
                 gaps = _gaps_held_fixed(entry, other.cluster.present, task)
                 if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
@@ -54,6 +59,91 @@ def name_companions(
                     break
         named.append(entry)
     return tuple(named)
+
+
+def fold_places(
+    correlations: Sequence[SpuriousCorrelation], region_image: NDArray[np.int64]
+) -> tuple[SpuriousCorrelation, ...]:
+    """Rank correlations; of those that count and have their effect in the same place, one stays.
+
+    Clusters around a device hold different regions, yet removal finds the device from each of them.
+    The others no longer count by themselves and are named as companions of the one that moves the
+    margin most.
+
+    Parameters
+    ----------
+    correlations : sequence of SpuriousCorrelation
+    region_image : ndarray of shape (R,), int64 - image of each region
+
+    Returns
+    -------
+    tuple of SpuriousCorrelation - ranked
+    """
+    kept: list[SpuriousCorrelation] = []
+    hosts: dict[int, int] = {}
+    for entry in rank_correlations(correlations):
+        if not entry.counts:
+            continue
+        for other in kept:
+            if _in_one_place(entry, other, region_image):
+                hosts[entry.cluster.cluster] = other.cluster.cluster
+                break
+        else:
+            kept.append(entry)
+    ranked = rank_correlations(
+        [replace(c, counts=False) if c.cluster.cluster in hosts else c for c in correlations]
+    )
+    rank = {c.cluster.cluster: c.rank for c in ranked}
+    return tuple(
+        replace(
+            c,
+            companion_of=rank[hosts[c.cluster.cluster]],
+            reasons=(*c.reasons, _PLACE.format(rank[hosts[c.cluster.cluster]])),
+        )
+        if c.cluster.cluster in hosts
+        else c
+        for c in ranked
+    )
+
+
+_PLACE = "Its effect lies in the same place as that of correlation {}: they are one feature."
+
+
+def _in_one_place(
+    a: SpuriousCorrelation, b: SpuriousCorrelation, region_image: NDArray[np.int64]
+) -> bool:
+    """Whether the largest effects of two correlations of a class lie together on shared films."""
+    if a.cluster.raised_class != b.cluster.raised_class:
+        return False
+    first, second = (_places(entry, region_image) for entry in (a, b))
+    shared = sorted(first.keys() & second.keys())
+    if len(shared) < _FILMS:
+        return False
+    overlap = [_overlap(first[film], second[film]) for film in shared]
+    return float(np.mean(overlap)) >= _SAME
+
+
+def _places(
+    entry: SpuriousCorrelation, region_image: NDArray[np.int64]
+) -> dict[int, NDArray[np.float32]]:
+    """Place of the largest effect on each film that has a region carrying the feature."""
+    tested = entry.counterfactual
+    if tested is None or tested.removal.located is None:
+        return {}
+    carries, located = tested.removal.carries, tested.removal.located
+    found: dict[int, NDArray[np.float32]] = {}
+    for position in entry.order[::-1]:  # the largest effect comes last and stays
+        if carries[position]:
+            found[int(region_image[entry.cluster.regions[position]])] = located[position]
+    return found
+
+
+def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Intersection over union of two xyxy boxes."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    both = float(np.prod(np.maximum(high - low, 0.0)))
+    areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
+    return both / (areas - both) if areas > both else 0.0
 
 
 def _gaps_held_fixed(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -161,12 +161,13 @@ def measure_counterfactual(
     """
     steps = _Steps(progress)
     bench = _set_up(probe, suspect.cluster, images, steps)
-    rng = np.random.default_rng([rules.seed, 0])
-    planned = plan_transplants(bench, suspect.cluster, suspect.discovery, rules, rng)
+    plan = partial(plan_transplants, bench, suspect.cluster, suspect.discovery, rules)
+    planned = plan(np.random.default_rng([rules.seed, 0]))
     later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
-    # What is beside a device would be called used for it; only a transplant tells them apart.
+    # Without a transplant nothing says that what is half a step aside belongs to the feature.
     movable = len(planned) >= rules.min_pairs
-    removal, pairs = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
+    removal, pairs, shifts = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
+    planned = plan(np.random.default_rng([rules.seed, 0]), shifts)
     transplant = None
     if len(planned) >= rules.min_pairs:
         transplant = compare_transplants(bench, planned, rules)
@@ -244,8 +245,8 @@ def _measure_removal(
     later: int,
     *,
     movable: bool,
-) -> tuple[Removal, int]:
-    """Fill the regions of a sample of films, test the films with a control; and how many had one.
+) -> tuple[Removal, int, NDArray[np.float64]]:
+    """Fill the regions of a sample of films, test those with a control; their number; the shifts.
 
     `later` is the number of steps that follow after removal; `movable` regions may be filled half a
     step aside.
@@ -292,7 +293,7 @@ def _measure_removal(
         spread=spread,
         located=located,
     )
-    return removal, len(pairs) if tested else len(testable)
+    return removal, len(pairs) if tested else len(testable), shifts
 
 
 def _locate(

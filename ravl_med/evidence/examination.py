@@ -21,7 +21,7 @@ from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.audit_result import Sensitivity
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.claims import Confirmation, Counterfactual, SpuriousCorrelation, Strata
-from ravl_med.evidence.companions import name_companions
+from ravl_med.evidence.companions import fold_places, name_companions
 from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
 from ravl_med.evidence.counterfactual import (
     CounterfactualRules,
@@ -35,7 +35,7 @@ from ravl_med.evidence.power import design_of, measure_sensitivity
 from ravl_med.evidence.relevance import RelevanceTable
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import cross_with_attributes
-from ravl_med.evidence.verdict import rank_correlations, weigh_correlation
+from ravl_med.evidence.verdict import weigh_correlation
 
 __all__ = [
     "Examination",
@@ -238,7 +238,8 @@ def weigh_correlations(
                 config.gate,
             )
         )
-    return name_companions(rank_correlations(weighed), subject.task, config.gate.max_gap)
+    ranked = fold_places(weighed, subject.images.region_image)
+    return name_companions(ranked, subject.task, config.gate.max_gap)
 
 
 def _staged(progress: Progress, stage: str) -> Callable[[int, int], None]:

@@ -23,6 +23,7 @@ from ravl_med.evidence.bench import (
 )
 from ravl_med.evidence.claims import PairedChange
 from ravl_med.evidence.fills import blend_patches
+from ravl_med.evidence.places import SHIFTS, move_shares
 
 __all__ = ["Transplantation", "compare_transplants", "plan_transplants"]
 
@@ -53,8 +54,12 @@ def plan_transplants(
     discovery: NDArray[np.bool_],
     rules: CounterfactualRules,
     rng: np.random.Generator,
+    shifts: NDArray[np.float64] = SHIFTS[:1],
 ) -> list[Transplantation]:
     """Choose targets, donors and ordinary films, each of them once and spread over patients.
+
+    The regions of a donor go along, and with them their places half a step aside where `shifts`
+    (s, 2) has them: half of a device would not do.
 
     Targets are of the confirmation half, donors and ordinary films of the discovery half, so no
     patient gives and takes. No film is used twice: the interval then covers how donors differ as
@@ -81,7 +86,7 @@ def plan_transplants(
         own = images.patients[same] == images.patients[donor]
         ordinary = same[np.argsort(own, kind="stable")][0]
         target = targets[len(planned)]
-        shares = bench.shares(cluster.regions[region_film == donor])
+        shares = move_shares(bench.shares(cluster.regions[region_film == donor]), shifts)
         shares = _shared_part(bench, shares, (int(target), int(donor), int(ordinary)))
         if len(shares):
             planned.append(Transplantation(int(target), int(donor), int(ordinary), shares))

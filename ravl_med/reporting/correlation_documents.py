@@ -195,7 +195,7 @@ class CorrelationDocument(Part):
     also: list[int] = Field(description="clusters that share its regions and are shown as this one")
     companion_of: int | None = Field(
         description="rank of the counting correlation that it travels with: with that feature held "
-        "fixed its own gap goes away"
+        "fixed its own gap goes away, or its effect lies in the same place"
     )
     rare: bool = Field(
         description="a candidate for its unweighted gaps alone, which RaVL's filters drop"

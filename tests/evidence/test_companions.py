@@ -5,10 +5,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.evidence.claims import SpuriousCorrelation
-from ravl_med.evidence.companions import name_companions
+from ravl_med.evidence.claims import (
+    Counterfactual,
+    Interval,
+    PairedChange,
+    Removal,
+    SpuriousCorrelation,
+)
+from ravl_med.evidence.companions import fold_places, name_companions
 
 MAX_GAP = 0.1
+NOTHING = Interval(0.0, 0.0)
 SHARE = {(1, True): 0.8, (1, False): 0.4, (0, True): 0.2, (0, False): 0.6, (-1, False): 0.0}
 """Accuracy by class and presence of the used feature: it raises class 1 and lowers class 0."""
 
@@ -193,3 +200,78 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
     assert [c.companion_of for c in named] == [None, None, 2, None, 1]
     assert "the feature of correlation 2:" in named[2].reasons[-1]
     assert "the feature of correlation 1:" in named[4].reasons[-1]
+
+
+class TestPlaces:
+    """Ten films of three tiles; clusters by the tile that they hold, effects by where they lie."""
+
+    FILMS = 10
+    IMAGE = np.repeat(np.arange(FILMS), 3)
+    LABELS = np.tile([0, 1], 5)
+
+    def used(self, cluster_of, number, tile, x, size, films=range(FILMS), raised=1, carries=True):
+        """Cluster of one tile a film, its effect in a box that begins at x."""
+        films = np.array(films)
+        present = np.isin(np.arange(self.FILMS), films)
+        cluster = cluster_of(
+            present, self.LABELS, present, regions=3 * films + tile, cluster=number,
+            raised_class=raised,
+        )  # fmt: skip
+        change = PairedChange(20, 20, size, 0.0, size, NOTHING, 0.1, NOTHING)
+        count = len(films)
+        effect = np.linspace(2, 1, count)
+        removal = Removal(
+            effect, np.full(count, carries), 0.5, change, change, 1.0, 0.0, 1.0,
+            np.tile(np.array([[x, 0, x + 10, 10]], np.float32), (count, 1)),
+        )  # fmt: skip
+        return SpuriousCorrelation(
+            rank=0,
+            cluster=cluster,
+            confirmation=SimpleNamespace(status="confirmed"),
+            counterfactual=Counterfactual(removal, None, True, ()),
+            strata=None,
+            kind="shortcut",
+            counts=True,
+            reasons=(),
+            also=(),
+            order=np.arange(count),
+        )
+
+    def folded(self, *entries):
+        found = fold_places(entries, self.IMAGE)
+        assert [c.rank for c in found] == list(range(1, len(entries) + 1))
+        return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
+
+    def test_the_larger_effect_stands_for_one_place(self, cluster_of):
+        weak, strong = (
+            self.used(cluster_of, 7, 0, 3.0, 0.4), self.used(cluster_of, 8, 1, 0.0, 0.9)
+        )  # fmt: skip
+
+        assert self.folded(weak, strong) == [(8, True, None), (7, False, 1)]
+        found = fold_places([weak, strong], self.IMAGE)
+        assert found[1].reasons == (
+            "Its effect lies in the same place as that of correlation 1: they are one feature.",
+        )
+
+    def test_half_of_both_together_is_one_place(self, cluster_of):
+        here = self.used(cluster_of, 1, 0, 0.0, 0.9)
+
+        # 20/3 of 10 in common make 1/2 of both together.
+        assert self.folded(here, self.used(cluster_of, 2, 1, 3.3, 0.4))[1] == (2, False, 1)
+        assert self.folded(here, self.used(cluster_of, 2, 1, 3.4, 0.4))[1] == (2, True, None)
+
+    @pytest.mark.parametrize(
+        "other", [{"raised": 0}, {"films": range(4)}, {"carries": False}], ids=str
+    )
+    def test_another_class_few_films_or_no_carrier_stand_alone(self, cluster_of, other):
+        here = self.used(cluster_of, 1, 0, 0.0, 0.9)
+        there = self.used(cluster_of, 2, 1, 0.0, 0.4, **other)
+
+        assert self.folded(here, there)[1] == (2, True, None)
+
+    def test_a_companion_by_place_is_named_once(self, cluster_of, task_of):
+        pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
+        ranked = fold_places(pair, self.IMAGE)
+        task = task_of(self.LABELS, self.LABELS == 1)
+
+        assert name_companions(ranked, task, MAX_GAP)[1].reasons == ranked[1].reasons
