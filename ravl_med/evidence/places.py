@@ -24,7 +24,8 @@ EXPLORED_FILMS = 8
 SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])
 """Half-steps (9, 2) in x and y, as shares of the sides of a region; the first stays in place."""
 
-_GAIN = 0.25  # by what share a shift has to raise the largest effect in a film
+_GAIN = 0.25  # by what share a shift has to raise the largest effect in a film, and
+_MATTERS = 0.2  # by what share of the standard deviation of the margin over these films
 
 
 def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,7 +53,8 @@ def choose_shifts(
     """Choose the shifts that the regions of a cluster are filled with.
 
     The regions stay where they are; and the one shift is added that raises the largest effect in a
-    film most, on average over the films, if it raises it by a quarter.
+    film most, on average over the films, if it raises it by a quarter and by enough to matter. A
+    thing that only touches a device half a step aside would else be given a part of its effect.
 
     Parameters
     ----------
@@ -70,11 +72,12 @@ def choose_shifts(
     ]
     if not jobs:
         return SHIFTS[:1]
-    best = np.array(
-        [film.effect.reshape(len(SHIFTS), -1).max(axis=1) for film in fill_films(bench, jobs)]
-    )
+    filled = fill_films(bench, jobs)
+    best = np.array([film.effect.reshape(len(SHIFTS), -1).max(axis=1) for film in filled])
+    spread = float(np.std([film.before for film in filled]))
     together = np.maximum(best, best[:, :1]).mean(axis=0)
     chosen = int(together.argmax())
-    if together[chosen] > 0 and together[chosen] - together[0] > _GAIN * abs(together[0]):
+    gain = together[chosen] - together[0]
+    if together[chosen] > 0 and gain > max(_GAIN * abs(together[0]), _MATTERS * spread):
         return SHIFTS[[0, chosen]]
     return SHIFTS[:1]

@@ -352,10 +352,11 @@ def test_the_best_of_k_of_pure_noise_is_nothing(cluster_of):
     spread = np.std(contrasts, axis=0) / np.sqrt(len(contrasts))
     assert (np.abs(np.mean(contrasts, axis=0)) < 3 * spread).all()
     # The best by itself is no evidence: the mean of two margins, each with a standard deviation of
-    # sqrt(2) / 0.5, has one of 2, and the largest of ten normal deviates is 1.539: of noise, a
-    # second place for five regions always raises the largest.
+    # sqrt(2) / 0.5, has one of 2, and the largest of five normal deviates is 1.163, of ten, where a
+    # second place was chosen, 1.539.
     spread = np.std(changes, axis=0) / np.sqrt(len(changes))
-    assert (np.abs(np.mean(changes, axis=0) - 2 * 1.539) < 3 * spread).all()
+    assert (np.mean(changes, axis=0) > 2 * 1.163 - 3 * spread).all()
+    assert (np.mean(changes, axis=0) < 2 * 1.539 + 3 * spread).all()
     assert (np.mean(changes, axis=0) > 1).all()
     assert (np.mean(changes, axis=1) > 0).all()
     # A percentile interval of 20 pairs covers 0 in about 92 %; of 30 seeds, 24 are 2.4 standard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,3 +108,18 @@ def test_without_a_film_nothing_is_moved() -> None:
     bench, regions, asked = bench_of(1, (13, 9, 19, 15))
     assert choose_shifts(bench, [], regions).tolist() == [[0, 0]]
     assert asked == []
+
+
+def test_what_does_not_matter_moves_nothing() -> None:
+    """A device that is cut, on films whose margins differ far more than it could move them."""
+    bench, regions, _ = bench_of(5, (13, 9, 19, 15))
+    quiet = bench.ask
+
+    def loud(stream: Iterable[NDArray[np.float32]]) -> Answers:
+        told = quiet(stream)
+        # One film after the other: its own picture, then nine places with two fills each.
+        level = np.repeat(np.arange(5) * 3.0, 1 + 2 * len(SHIFTS))
+        return Answers(told.margin + level, told.decided)
+
+    assert len(choose_shifts(bench, list(regions), regions)) == 2
+    assert len(choose_shifts(replace(bench, ask=loud), list(regions), regions)) == 1
