@@ -70,6 +70,8 @@ class ThingRow:
 def weigh_things(run: Audit, seed: int, cache: Cache) -> list[ThingRow]:
     """Confirm the planted feature and the bystander, and ask the model about both.
 
+    Tiles that hold anything of the other thing are left out.
+
     Halves, thresholds and counterfactuals are those of the audit; the two are tested together.
 
     Parameters
@@ -92,7 +94,9 @@ def weigh_things(run: Audit, seed: int, cache: Cache) -> list[ThingRow]:
     half = split_patients(images.patients, images.labels, evidence.discovery_share, evidence.seed)
     rows = []
     for thing, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
-        cluster = _true_cluster(images, shown[thing].regions, half)
+        (other,) = set(shown) - {thing}
+        own = shown[thing].regions & ~shown[other].touched
+        cluster = _true_cluster(images, own, half)
         ((_, confirmation),) = confirm_candidates(
             [_task(run)],
             [Candidate(0, cluster, ~half)],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,10 +127,12 @@ class ShownThing:
     ----------
     films : ndarray of shape (N,), bool - film holds it
     regions : ndarray of shape (R,), bool - region hits it
+    touched : ndarray of shape (R,), bool - region holds any part of it
     """
 
     films: NDArray[np.bool_]
     regions: NDArray[np.bool_]
+    touched: NDArray[np.bool_]
 
 
 def hit_regions(run: Audit, thing: str) -> ShownThing:
@@ -138,15 +141,20 @@ def hit_regions(run: Audit, thing: str) -> ShownThing:
     boxes = _read_boxes(root / "truth.csv", thing)
     names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
     image, own = run.result.region_image, run.result.region_boxes
-    return ShownThing(
-        films=np.array([name in boxes for name in names], dtype=np.bool_),
-        regions=np.array(
+
+    def flags(holds: Callable[[NDArray[np.floating], NDArray[np.floating]], bool]) -> Any:
+        return np.array(
             [
-                any(is_hit(box, truth) for truth in boxes.get(names[film], ()))
+                any(holds(box, truth) for truth in boxes.get(names[film], ()))
                 for film, box in zip(image.tolist(), own, strict=True)
             ],
             dtype=np.bool_,
-        ),
+        )
+
+    return ShownThing(
+        films=np.array([name in boxes for name in names], dtype=np.bool_),
+        regions=flags(is_hit),
+        touched=flags(lambda box, truth: box_overlap(box, truth) > 0),
     )
 
 

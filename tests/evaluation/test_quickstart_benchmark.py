@@ -129,7 +129,17 @@ def test_hits_by_hand(run: Any) -> None:
     shown = hit_regions(run, "marker")
     assert np.flatnonzero(shown.regions).tolist() == [3, 11]
     assert shown.films.tolist() == [True, False, True]
+    assert np.flatnonzero(shown.touched).tolist() == [3, 11]
+    assert np.flatnonzero(hit_regions(run, "generator").touched).tolist() == [0, 4]
     assert not hit_regions(run, "tube").films.any()
+
+
+def test_a_part_of_a_thing_touches_and_does_not_hit(run: Any) -> None:
+    truth = run.manifest.parent / "truth.csv"
+    truth.write_text("image,kind,x0,y0,x1,y1\nfilms/0.dcm,tube,2,2,12,9\n", encoding="utf-8")
+    shown = hit_regions(run, "tube")
+    assert np.flatnonzero(shown.regions).tolist() == [0]
+    assert np.flatnonzero(shown.touched).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
