@@ -111,9 +111,9 @@ def _bystander(rows: list[Row]) -> list[str]:
         "## Bystander: a thing that travels with the feature and that the model has no use for",
         "",
         "On the audited films it goes with the planted feature, on those of the fine-tuning with "
-        "nothing. Each thing is the cluster of the tiles that hit it and hold nothing of the other, "
-        "taken from the truth. "
-        "Contrasts are in logits against controls, intervals 95 %, corrected for two.",
+        "nothing. Each thing is the cluster of the tiles that hit it and hold nothing of the "
+        "other, taken from the truth. Contrasts are in logits against controls, intervals 95 %, "
+        "corrected for two.",
         "",
         "| thing | seed | phi with the feature | held out | gaps | removal, median fill "
         "| removal, inpainted | transplant | called used | target | met | accused by the audit |",
