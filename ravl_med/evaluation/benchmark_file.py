@@ -20,7 +20,14 @@ import numpy as np
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
 
-__all__ = ["BenchmarkFile", "choose_parts", "count_held", "describe_part", "tell_met"]
+__all__ = [
+    "BenchmarkFile",
+    "choose_parts",
+    "count_held",
+    "describe_part",
+    "tell_met",
+    "tell_parts",
+]
 
 Parts = Mapping[str, Mapping[str, Any]]
 
@@ -127,6 +134,27 @@ def describe_part(command: str, seconds: float, rows: Sequence[Any]) -> dict[str
         "seconds": round(seconds, 1),
         "rows": [_without_nan(asdict(row)) for row in rows],
     }
+
+
+def tell_parts(
+    title: str, parts: Parts, tell: Mapping[str, Callable[[list[Mapping[str, Any]]], list[str]]]
+) -> str:
+    """Return the Markdown of the parts that were measured, each with its source below.
+
+    Parameters
+    ----------
+    title : str
+    parts : mapping of part to its content as `describe_part` made it
+    tell : mapping of part to the function that turns its rows into lines
+    """
+    lines = [f"# {title}", ""]
+    for name, part in parts.items():
+        source = (
+            f"Made by `{part['command']}` ({part['tool']}, {part['machine']}) in "
+            f"{part['seconds']:.0f} s."
+        )
+        lines += [*tell[name](part["rows"]), "", source, ""]
+    return "\n".join(lines)
 
 
 def count_held(row: Mapping[str, Any], name: str) -> str:

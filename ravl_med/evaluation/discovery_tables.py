@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ravl_med.evaluation.benchmark_file import count_held, tell_met
+from ravl_med.evaluation.benchmark_file import count_held, tell_met, tell_parts
 
 __all__ = ["discovery_markdown"]
 
@@ -22,23 +22,13 @@ def discovery_markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
     ----------
     parts : mapping of part to its content in ``discovery.json``
     """
-    tell: dict[str, Callable[[list[Row]], list[str]]] = {
+    tell = {
         "calibration": _calibration,
         "power": _power,
         "table": _table,
         "speed": _speed,
     }
-    lines = ["# The search, on cohorts whose truth is known", ""]
-    for name, part in parts.items():
-        lines += [*tell[name](part["rows"]), "", _source(part), ""]
-    return "\n".join(lines)
-
-
-def _source(part: Mapping[str, Any]) -> str:
-    return (
-        f"Made by `{part['command']}` ({part['tool']}, {part['machine']}) in "
-        f"{part['seconds']:.0f} s."
-    )
+    return tell_parts("The search, on cohorts whose truth is known", parts, tell)
 
 
 def _calibration(rows: list[Row]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from scipy import stats
 
-from ravl_med.evaluation.benchmark_file import tell_met
+from ravl_med.evaluation.benchmark_file import tell_met, tell_parts
 
 __all__ = ["quickstart_markdown"]
 
@@ -24,23 +24,13 @@ def quickstart_markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
     ----------
     parts : mapping of part to its content in ``quickstart.json``
     """
-    tell: dict[str, Callable[[list[Row]], list[str]]] = {
+    tell = {
         "planted": _planted,
         "null": _null,
         "localisation": _localisation,
         "bystander": _bystander,
     }
-    lines = ["# The whole tool, on phantoms whose truth is known", ""]
-    for name, part in parts.items():
-        lines += [*tell[name](part["rows"]), "", _source(part), ""]
-    return "\n".join(lines)
-
-
-def _source(part: Mapping[str, Any]) -> str:
-    return (
-        f"Made by `{part['command']}` ({part['tool']}, {part['machine']}) in "
-        f"{part['seconds']:.0f} s."
-    )
+    return tell_parts("The whole tool, on phantoms whose truth is known", parts, tell)
 
 
 def _planted(rows: list[Row]) -> list[str]:
