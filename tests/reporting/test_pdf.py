@@ -638,7 +638,7 @@ def test_method_says_what_is_done(result_of, text_of):
     text = text[text.index("Method and limitations") : text.index("Reproducibility")]
     for told in (
         "split into two halves, all films of a patient on one",
-        "Each cluster makes one hypothesis",
+        "Each makes one hypothesis",
         "Whole patients are exchanged within class",
         "Stouffer's method, and Benjamini-Hochberg",
         "an association until an intervention shows otherwise",
