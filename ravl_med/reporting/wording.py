@@ -119,7 +119,8 @@ def printable(text: str, limit: int = 80) -> str:
     """
     seen = "".join(c for c in text[: 8 * limit] if c.isspace() or _drawable(c))
     flat = re.sub(r"\s+", _one_space, unicodedata.normalize("NFC", seen)).strip(f" {NBSP}")
-    return _draw(flat, limit).strip(f" {NBSP}")
+    # A character that is spelled out brings spaces of its own.
+    return re.sub(r"\s+", _one_space, _draw(flat, limit)).strip(f" {NBSP}")
 
 
 def _one_space(match: re.Match[str]) -> str:
