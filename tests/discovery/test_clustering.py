@@ -2,6 +2,7 @@
 
 import math
 
+import kmedoids
 import numpy as np
 import pytest
 
@@ -11,8 +12,9 @@ from ravl_med.discovery.clustering import (
     propose_clusters,
 )
 from ravl_med.discovery.feature_clusters import FeatureClusters
-from ravl_med.discovery.k_medoids import silhouette
+from ravl_med.discovery.k_medoids import cosine_distances, silhouette
 from ravl_med.errors import DataError
+from ravl_med.evaluation.simulation import draw_embeddings, draw_prototypes
 
 
 def unit(points: np.ndarray) -> np.ndarray:
@@ -334,3 +336,23 @@ def test_planted_clusters_are_found_and_k_with_them():
     assert len(set(zip(truth.tolist(), partition.assignment.tolist(), strict=True))) == 5
     np.testing.assert_allclose(partition.similarity[partition.medoids], 1, atol=1e-6)
     assert partition.assignment[partition.medoids].tolist() == list(range(5))
+
+
+@pytest.mark.slow
+def test_the_silhouette_is_that_of_a_fit_on_all_regions() -> None:
+    """12,000 regions: medoids of samples stand beside FasterPAM on the whole matrix."""
+    rng = np.random.default_rng(0)
+    points = np.empty((11_997, 256), dtype=np.float32)
+    draw_embeddings(draw_prototypes(25, 256, rng), rng.integers(25, size=len(points)), points, rng)
+    distances = cosine_distances(points)
+    found = propose_clusters(points, (20, 40, 80), draws=3, sample=3000, seed=0)
+    for clusters in (20, 40, 80):
+        fit = kmedoids.fasterpam(distances, clusters, random_state=0)
+        reference = silhouette(distances, fit.labels.astype(np.int64))
+        own = [
+            silhouette(distances, part.assignment.astype(np.int64))
+            for part in found.partitions
+            if len(part.medoids) == clusters
+        ]
+        print(f"K = {clusters}: {np.mean(own):.4f}, FasterPAM on all {reference:.4f}")  # noqa: T201
+        assert np.mean(own) >= reference - 0.01
