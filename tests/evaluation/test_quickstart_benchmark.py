@@ -219,7 +219,8 @@ def test_a_small_cohort_goes_the_whole_way(config: Config, tmp_path: Path) -> No
         "planted", "resnet", "6 x 6", 0,
     )  # fmt: skip
     generator, marker = kept["bystander"]["rows"]
-    assert (generator["thing"], generator["role"], generator["phi"]) == ("generator", "planted", 1)
+    assert (generator["thing"], generator["role"]) == ("generator", "planted")
+    assert generator["phi"] == pytest.approx(1)
     assert (marker["thing"], marker["role"]) == ("marker", "bystander")
     assert marker["phi"] == pytest.approx(0.8, abs=0.15)
     assert len(generator["removal"]) == 3
