@@ -63,8 +63,8 @@ def plant_marker(
     return np.asarray(image, dtype=np.float32) / 255, (x, y, x + side + 1, y + side + 1)
 
 
-@pytest.fixture(scope="module", params=["resnet", pytest.param("vit", marks=pytest.mark.slow)])
-def cohort(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of DICOM films, a manifest, the truth, and a model that learned the marker."""
     import pydicom
     from pydicom.dataset import FileMetaDataset
@@ -79,7 +79,7 @@ def cohort(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patients = rng.permutation(sorted(set(table["patientid"][table["label"] == name])))
         held_out |= set(patients[: int(share * len(patients))])
     rows, truth, inputs, texts = [], [], [], []
-    quickstart = QuickstartModelConfig(tower=request.param, epochs=20)
+    quickstart = QuickstartModelConfig(epochs=20)
     transform = input_transform(quickstart_layout(quickstart))
     for number, record in enumerate(table.to_dict("records")):
         pixels, _ = read_raster(FILMS / "images" / record["filename"])
