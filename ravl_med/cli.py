@@ -23,7 +23,7 @@ from ravl_med.errors import RavlMedError
 if TYPE_CHECKING:
     from ravl_med.evidence.audit_result import Sensitivity
     from ravl_med.evidence.claims import SpuriousCorrelation
-    from ravl_med.pipeline import Audit
+    from ravl_med.pipeline import Audit, Mitigation
 
 __all__ = ["app", "main"]
 
@@ -46,6 +46,10 @@ _WORDS = {
     "review": ("yellow", "REVIEW"),
     "pass": ("green", "PASS"),
     "not_auditable": ("magenta", "NOT AUDITABLE"),
+    "improved": ("green", "IMPROVED"),
+    "no_change": ("yellow", "NO CHANGE"),
+    "worse": ("red", "WORSE"),
+    "nothing_to_do": ("green", "NOTHING TO DO"),
 }
 _CORRELATIONS_TOLD = 5
 
@@ -108,9 +112,79 @@ def audit(
 
 
 @app.command()
+def mitigate(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default reports/NAME-mitigation.")
+    ] = None,
+    audit_run: Annotated[
+        Path | None,
+        typer.Option("--audit", help="Run folder of the audit; default reports/NAME."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoints of an interrupted run.")
+    ] = False,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fine-tune the audited model away from its shortcut, and prove what came of it.
+
+    Returns 0 for improved and nothing to do, 1 for no change and worse, and as audit for errors.
+    An earlier run of the audit is used when model, films and settings are the same.
+    """
+    with _reporting_errors(debug):
+        from datetime import date
+
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.mitigation.trainer import make_fabric
+        from ravl_med.pipeline import mitigate as run_mitigation
+        from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
+        from ravl_med.reporting.audit_history import user_history_root
+        from ravl_med.reporting.run_folder import refuse_foreign_folder
+
+        overrides = [*(set_values or ())]
+        if device is not None:
+            overrides.append(f"model.device={device}")
+        settings = load_config(config, tuple(overrides))
+        folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
+        audited = audit_run if audit_run is not None else Path("reports") / settings.name
+        for target in (folder, audited):
+            refuse_foreign_folder(target)
+        fabric = make_fabric(settings.model.device, settings.mitigation.precision)
+        work = open_work_folder(settings, user_cache(), fabric, resume=resume)
+        with _progress(quiet=fabric.global_rank > 0) as progress:
+            run = run_mitigation(
+                settings,
+                key=user_key(),
+                cache=user_cache(),
+                work=work,
+                fabric=fabric,
+                earlier_run=audited,
+                progress=progress,
+            )
+            if fabric.global_rank == 0:
+                progress("write the report", 0, 1)
+                today, history = date.today().isoformat(), user_history_root()
+                if run.audit is not None:
+                    write_run(run.audit, audited, date=today, history_root=history)
+                write_mitigation(run, folder, date=today, history_root=history)
+                progress("write the report", 1, 1)
+        if fabric.global_rank == 0:
+            _tell_mitigation(run, folder)
+        good = run.result.verdict.name in ("improved", "nothing_to_do")
+        code = 0 if good or exit_zero else 1
+    raise typer.Exit(code)
+
+
+@app.command()
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
-    images: Annotated[int, typer.Option(help="Films over all splits.")] = 3000,
+    images: Annotated[int, typer.Option(help="Films over all splits.")] = 3300,
     feature: Annotated[
         str, typer.Option(help="generator, tube, electrode, marker or text.")
     ] = "generator",
@@ -261,6 +335,47 @@ def benchmark_discovery(
         _print_file(path)
 
 
+@benchmark.command("mitigation")
+def benchmark_mitigation(
+    config: ConfigArgument = Path("configs/quickstart.yaml"),
+    parts: Annotated[str, typer.Option(help="Some of arms and cost, with commas.")] = "arms,cost",
+    seeds: Annotated[
+        str, typer.Option(help="Planted cohorts, each with its own films and model, with commas.")
+    ] = "0,1,2,3,4",
+    repeats: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 15,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "reports/benchmark"
+    ),
+    debug: DebugOption = False,
+) -> None:
+    """Mitigate planted phantom models by every arm, and time a step of each.
+
+    Parts that are not run keep their earlier numbers.
+    """
+    with _reporting_errors(debug):
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.errors import ConfigError
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.mitigation_benchmark import (
+            PARTS,
+            MitigationPlan,
+            run_mitigation_benchmark,
+        )
+
+        chosen = choose_parts(parts, PARTS)
+        numbers = [word.strip() for word in seeds.split(",")]
+        if not all(word.isdecimal() for word in numbers):
+            raise ConfigError(f"--seeds: expected whole numbers with commas; got {seeds!r}.")
+        plan = MitigationPlan(chosen, tuple(map(int, numbers)), repeats, _named(config))
+        settings = load_config(config)
+        with _progress() as progress:
+            path = run_mitigation_benchmark(
+                settings, plan, out, key=user_key(), cache=user_cache(), progress=progress
+            )
+        _print_file(path)
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -321,6 +436,37 @@ def _tell_audit(run: Audit, folder: Path) -> None:
     from ravl_med.reporting.run_record import peak_memory_mb
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
+    console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def _tell_mitigation(run: Mitigation, folder: Path) -> None:
+    """Say the verdict, every arm in a line, and where the new model is."""
+    result = run.result
+    colour, word = _WORDS[result.verdict.name]
+    console = _console()
+    console.print(f"[bold {colour}]{word}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        console.print(f"  {escape(reason)}")
+    for arm in result.arms:
+        regions = "" if arm.region_worst.films == 0 else f"{arm.region_worst.after:7.1%}"
+        console.print(
+            escape(
+                f"  {arm.title:<50} overall {arm.image_overall.after:6.1%}  worst group "
+                f"{arm.image_worst.after:6.1%}"
+                + (f"  regions, worst group {regions}" if regions else "")
+                + ("  <- delivered" if arm.delivered else "")
+            )
+        )
+    if result.reaudit is not None:
+        again = result.reaudit
+        left = "; ".join(again.remaining) or "the shortcut is gone"
+        new = "; ".join(again.appeared) or "no new one"
+        console.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): {left}; {new}."))
+    from ravl_med.reporting.run_record import peak_memory_mb
+
+    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
+    if run.model is not None:
+        console.print(f"Model:  {escape(str(folder / 'model'))}")
     console.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
 
 
@@ -385,10 +531,10 @@ def _reporting_errors(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar for each stage; quiet when not on a terminal."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if quiet or not console.is_terminal:
         yield lambda stage, done, total: None
         return
     from rich.progress import (

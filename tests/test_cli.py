@@ -47,7 +47,7 @@ evidence:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small cohort, a config, and its own cache and key."""
     root = tmp_path_factory.mktemp("cli")
-    synthesize(root / "cohort", images=300, size=96, seed=3, workers=1)
+    synthesize(root / "cohort", images=330, size=96, seed=3, workers=1)
     relevance = REPOSITORY / "configs" / "relevance" / "chest.yaml"
     (root / "audit.yaml").write_text(CONFIG % relevance, encoding="utf-8")
     return root
@@ -99,13 +99,52 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     assert len(predictions) == 90
     assert predictions["image_id"].is_unique
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert set(record["digests"]) == {"model", "cohort", "config"}
+    assert set(record["digests"]) == {"model", "cohort", "config", "settings"}
     assert record["peak_memory_mb"] > 0
     assert record["timings_s"]["report"] > 0
     assert (out / "private").stat().st_mode & 0o777 == 0o700
-    assert (out / "private" / "key.csv").stat().st_mode & 0o777 == 0o600
+    for name in ("key.csv", "config.yaml", "features.npz"):
+        assert (out / "private" / name).stat().st_mode & 0o777 == 0o600
     pages = PdfReader(out / "report.pdf").pages
     assert len(pages) >= 4
+
+
+def test_mitigate_uses_the_audit_and_says_that_there_is_nothing_to_do(
+    workplace: Path, tmp_path: Path
+) -> None:
+    audited, out = tmp_path / "audit", tmp_path / "mitigation"
+    assert audit(workplace, audited, "--exit-zero").exit_code == 0
+    words = ("mitigate", str(workplace / "audit.yaml"), "--audit", str(audited), "--out", str(out))
+    outcome = run(*words)
+    assert outcome.exit_code == 0, outcome.output
+    assert "NOTHING TO DO" in outcome.output
+    assert "The model was not changed." in outcome.output
+    document = json.loads((out / "mitigation.json").read_text(encoding="utf-8"))
+    assert document["verdict"] == "nothing_to_do"
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["audit_reused"] is True
+    assert not (out / "model").exists()
+    assert not list((workplace / "cache" / "ravl-med" / "mitigations").iterdir())
+    assert run(*words).exit_code == 0  # an earlier run is replaced
+
+
+def test_mitigate_refuses_what_it_cannot_use(workplace: Path, tmp_path: Path) -> None:
+    def mitigate(*words: str) -> Result:
+        out = str(tmp_path / "out")
+        return run("mitigate", str(workplace / "audit.yaml"), "--out", out, *words)
+
+    outcome = mitigate("--set", "mitigation.arm=ravel")
+    assert outcome.exit_code == 2
+    one_line(outcome, "mitigation.arm", "'ravel'")
+    outcome = mitigate("--set", "cohort.split=null")
+    assert outcome.exit_code == 2
+    one_line(outcome, "cohort.split", "validation")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").touch()
+    outcome = mitigate()
+    assert outcome.exit_code == 2
+    one_line(outcome, "--out", "not an earlier run")
+    assert not (tmp_path / "reports").exists()
 
 
 def test_nothing_identifying_leaves_the_private_folder(workplace: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.radiology_report import read_radiology_report
 from ravl_med.errors import ConfigError, DataError
 
-__all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest"]
+__all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest", "shared_patients"]
 
 ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model")
 _SPLITS = ("finetune", "validation", "test")
@@ -151,6 +151,33 @@ def read_manifest(
         left_out=dict(left_out),
         rejected=tuple(rejected),
     )
+
+
+def shared_patients(path: Path, splits: Sequence[str]) -> dict[tuple[str, str], int]:
+    """Count the patients that two splits of a manifest share.
+
+    Parameters
+    ----------
+    path : Path - of the manifest
+    splits : sequence of str
+
+    Returns
+    -------
+    dict of pair of splits to count - pairs that share none are left out
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `read_manifest`; also when the manifest has no column for the split.
+    """
+    table = _read_csv(path)
+    _require(table, ("patient", "split"), path.name)
+    rows, patients = table["split"].to_numpy(dtype=str), table["patient"].to_numpy(dtype=str)
+    members = {split: set(patients[rows == split]) - {""} for split in splits}
+    shared = {
+        (a, b): len(members[a] & members[b]) for i, a in enumerate(splits) for b in splits[i + 1 :]
+    }
+    return {pair: count for pair, count in shared.items() if count}
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -46,7 +46,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def synthesize(
     folder: Path,
     *,
-    images: int = 3000,
+    images: int = 3300,
     feature: str = "generator",
     finding: str = "cardiomegaly",
     strength: float = 0.95,
@@ -67,7 +67,7 @@ def synthesize(
     folder : Path
         Where to write: ``images/``, ``truth/``, ``truth.csv``, ``cohort.json``, ``manifest.csv``.
     images : int
-        Films, at least 40: half to fine-tune, 30 % to validate, 20 % to test, by whole patients.
+        Films, at least 40: 5 of 11 to fine-tune, 3 to validate, 3 to test, by whole patients.
     feature : str
         One of `FEATURES`.
     finding : str

@@ -23,7 +23,7 @@ __all__ = [
     "plan_contingency",
 ]
 
-SPLITS: dict[str, float] = {"finetune": 0.5, "validation": 0.3, "test": 0.2}
+SPLITS: dict[str, float] = {"finetune": 5 / 11, "validation": 3 / 11, "test": 3 / 11}
 FILMS_A_PATIENT = (0.65, 0.25, 0.10)  # one, two, three films
 PATIENT_TRAITS = ("generator", "tube")
 BYSTANDER_PHI = {"finetune": 0.0, "validation": 0.8, "test": 0.8}

@@ -63,43 +63,79 @@ def pool_resnet_regions(
     assert isinstance(visual, ModifiedResNet)
     features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
     pool = visual.attnpool
-    side, width = int(features.shape[-1]), int(features.shape[1])
-    place = pool.positional_embedding.to(features.dtype)
-    # A region attends to what RoIAlign reads of keys and values that keep their place on the film;
-    # both are linear, so they are projected once, on the map.
-    cells = (features + place[1:].T.reshape(1, width, side, side)).permute(0, 2, 3, 1)
-    mapped = torch.cat(
-        [features, pool.k_proj(cells).permute(0, 3, 1, 2), pool.v_proj(cells).permute(0, 3, 1, 2)],
-        dim=1,
-    )
-    index = torch.cat(
-        [torch.full((len(part), 1), float(i), device=images.device) for i, part in enumerate(boxes)]
-    )
-    rois = torch.cat([index, torch.cat(list(boxes)).to(images.device)], dim=1)
-    scale = side / images.shape[-1]
-    pooled = [
-        _attend(pool, roi_align(mapped, part, (side, side), scale, 0, aligned=True), place[0])
+    side = int(features.shape[-1])
+    counts = [len(part) for part in boxes]
+    if not sum(counts):
+        return pool(features), pool(features)[:0]
+    weights = _sampling_weights(torch.cat(list(boxes)).to(images), side, images.shape[-1])
+    rows = torch.split(weights, counts)
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)  # (B, r, s s, S S)
+    pooled = _attend(pool, features, padded)
+    return pool(features), torch.cat([pooled[i, :n] for i, n in enumerate(counts)])
+
+
+def _sampling_weights(boxes: Tensor, side: int, size: int) -> Tensor:
+    """Return what RoIAlign reads of a map for each box: (R, side^2 samples, side^2 cells)."""
+    # RoIAlign is linear, so its answers to maps with a single 1 say all of it.
+    single = torch.eye(side * side, device=boxes.device).reshape(1, side * side, side, side)
+    rois = functional.pad(boxes.float(), (1, 0))
+    parts = [
+        roi_align(single, part, (side, side), side / size, 0, aligned=True)
         for part in torch.split(rois, _REGIONS_AT_ONCE)
     ]
-    return pool(features), torch.cat(pooled)
+    return torch.cat(parts).flatten(2).transpose(1, 2).to(boxes.dtype)
 
 
-def _attend(pool: AttentionPool2d, aligned: Tensor, place: Tensor) -> Tensor:
-    """Attention pool over aligned features, keys and values (r, 3 W, s, s): (r, D)."""
-    features, keys, values = aligned.flatten(2).transpose(1, 2).chunk(3, dim=-1)  # (r, s s, W)
-    mean = features.mean(dim=1, keepdim=True) + place
-    keys = torch.cat([pool.k_proj(mean), keys], dim=1)
-    values = torch.cat([pool.v_proj(mean), values], dim=1)
+def _attend(pool: AttentionPool2d, features: Tensor, weights: Tensor) -> Tensor:
+    """Pool regions by attention, one query a region.
 
-    def split(tokens: Tensor) -> Tensor:  # (r, h, tokens, W / h)
-        heads, width = pool.num_heads, tokens.shape[-1]
-        return tokens.reshape(*tokens.shape[:2], heads, width // heads).transpose(1, 2)
+    A region attends to what RoIAlign reads of keys and values that keep their place on the film,
+    and to the mean of what it reads. All of it is linear up to the softmax, so queries, keys and
+    values are projected once, on the map; no region has a map of its own.
 
-    mixed = functional.scaled_dot_product_attention(
-        split(pool.q_proj(mean)), split(keys), split(values)
-    )
-    out: Tensor = pool.c_proj(mixed.transpose(1, 2).flatten(1))
+    Parameters
+    ----------
+    pool : AttentionPool2d
+    features : Tensor of shape (B, W, S, S)
+    weights : Tensor of shape (B, r, s, S * S) - what each of s samples of a region reads
+
+    Returns
+    -------
+    Tensor of shape (B, r, D)
+    """
+    cells = features.flatten(2).transpose(1, 2)  # (B, S S, W)
+    place = pool.positional_embedding.to(features.dtype)
+    heads, batch, width = pool.num_heads, len(cells), cells.shape[-1]
+
+    def split(tokens: Tensor) -> Tensor:  # (B, h, tokens, W / h)
+        return tokens.reshape(batch, -1, heads, width // heads).transpose(1, 2)
+
+    bare = functional.linear(cells, torch.cat([p.weight for p in _projections(pool)]))
+    placed = functional.linear(place, torch.cat([p.weight for p in _projections(pool)]))
+    query, key, value = bare.chunk(3, dim=-1)
+    place_query, place_key, place_value = placed.chunk(3, dim=-1)
+    q_bias, k_bias, v_bias = (p.bias for p in _projections(pool))
+
+    mean = weights.mean(dim=2)  # (B, r, S S)
+    asked = split(mean @ query + place_query[0] + q_bias)
+    mean_key = split(mean @ key + place_key[0] + k_bias)
+    mean_value = split(mean @ value + place_value[0] + v_bias)
+    # A constant a sample reads is weighted by how much of the sample lies on the map.
+    keys, values = split(key + place_key[1:] + k_bias), split(value + place_value[1:] + v_bias)
+
+    scale = (width // heads) ** -0.5
+    on_cells = (asked @ keys.transpose(2, 3)) * scale  # (B, h, r, S S)
+    on_samples = torch.einsum("bhrc,brsc->bhrs", on_cells, weights)
+    on_mean = (asked * mean_key).sum(dim=-1, keepdim=True) * scale
+    share = torch.cat([on_mean, on_samples], dim=-1).softmax(dim=-1)
+    read = torch.einsum("bhrs,brsc->bhrc", share[..., 1:], weights)
+    mixed = share[..., :1] * mean_value + read @ values
+    out: Tensor = pool.c_proj(mixed.transpose(1, 2).flatten(2))
     return out
+
+
+def _projections(pool: AttentionPool2d) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+    return pool.q_proj, pool.k_proj, pool.v_proj
 
 
 def pool_vit_regions(

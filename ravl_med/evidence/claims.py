@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.detector import FeatureDetector
 
 __all__ = [
     "Arms",
     "Confirmation",
     "ConfirmationStatus",
+    "ConfirmedFeature",
     "Counterfactual",
     "CrossedAttribute",
     "Interval",
@@ -306,3 +308,21 @@ class SpuriousCorrelation:
     also: tuple[int, ...]
     order: NDArray[np.int64]
     companion_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfirmedFeature:
+    """A confirmed correlation as what a later mitigation needs of it.
+
+    Attributes
+    ----------
+    rank : int - of the correlation in its audit
+    kind : {"shortcut", "plausible_sign", "undecided"}
+    counts : bool - it decided the verdict
+    detector : FeatureDetector
+    """
+
+    rank: int
+    kind: Kind
+    counts: bool
+    detector: FeatureDetector

@@ -46,6 +46,7 @@ __all__ = [
     "CounterfactualRules",
     "Probe",
     "Suspect",
+    "build_bench",
     "class_margin",
     "measure_counterfactual",
 ]
@@ -160,7 +161,8 @@ def measure_counterfactual(
     Counterfactual
     """
     steps = _Steps(progress)
-    bench = _set_up(probe, suspect.cluster, images, steps)
+    raised, lowered = suspect.cluster.raised_class, suspect.cluster.lowered_class
+    bench = build_bench(probe, raised, lowered, images, steps.tick)
     plan = partial(plan_transplants, bench, suspect.cluster, suspect.discovery, rules)
     planned = plan(np.random.default_rng([rules.seed, 0]))
     later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
@@ -220,8 +222,23 @@ class _Steps:
             self.tick(self.total - self.done)
 
 
-def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps: _Steps) -> Bench:
-    """Put films and model on the bench."""
+def build_bench(
+    probe: Probe,
+    raised_class: int,
+    lowered_class: int | None,
+    images: AuditedImages,
+    tick: Callable[[int], None] = lambda count: None,
+) -> Bench:
+    """Put films and model on the bench, asking for the margin of a class against another.
+
+    Parameters
+    ----------
+    probe : Probe
+    raised_class : int
+    lowered_class : int or None - see `class_margin`
+    images : AuditedImages
+    tick : callable - called with the number of pictures that were asked
+    """
 
     def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
         margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
@@ -229,12 +246,12 @@ def _set_up(probe: Probe, cluster: FeatureCluster, images: AuditedImages, steps:
         while batch := list(islice(stream, probe.batch_size)):
             embedded = probe.encoder.encode_image(torch.from_numpy(np.stack(batch)))
             logits = embedded.float().cpu().numpy() @ probe.classes.T / probe.temperature
-            margins.append(class_margin(logits, cluster.raised_class, cluster.lowered_class))
-            decisions.append(logits.argmax(axis=1) == cluster.raised_class)
-            steps.tick(len(batch))
+            margins.append(class_margin(logits, raised_class, lowered_class))
+            decisions.append(logits.argmax(axis=1) == raised_class)
+            tick(len(batch))
         return Answers(np.concatenate(margins), np.concatenate(decisions))
 
-    return Bench(images, probe.read, probe.encoder.geometry, ask, steps.tick)
+    return Bench(images, probe.read, probe.encoder.geometry, ask, tick)
 
 
 def _measure_removal(

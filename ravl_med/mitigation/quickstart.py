@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
 from ravl_med import __version__
 from ravl_med.cache import Cache
@@ -18,9 +19,10 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.cohort.radiology_report import impression_of
 from ravl_med.config import QuickstartModelConfig
-from ravl_med.encoders.open_clip import save_model
+from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.errors import DataError, ImageError
-from ravl_med.mitigation.trainer import Recipe, fine_tune
+from ravl_med.mitigation.trainer import Recipe, fit, make_fabric
+from ravl_med.mitigation.views import draw_views, view_films
 
 __all__ = [
     "cached_quickstart_model",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _CONTEXT = 40
+_CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
 
 
@@ -77,8 +80,10 @@ def train_quickstart_model(
     texts: Sequence[str],
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    start: Path | None = None,
 ) -> None:
-    """Train the quickstart model from its seed and save it as a folder that open_clip opens.
+    """Train the quickstart model and save it as a folder that open_clip opens.
 
     Parameters
     ----------
@@ -87,20 +92,48 @@ def train_quickstart_model(
     texts : sequence of str, length N - what each film is described by
     folder : Path - made when it does not exist
     progress : callable - called with (steps done, steps in all)
+    start : Path or None - folder of a quickstart model of the same tower to go on from; None starts
+        from the seed
 
     Raises
     ------
     DataError
         Fewer films than one batch.
+    ModelError
+        `start` does not open.
     """
     import open_clip
+    from open_clip.loss import ClipLoss
 
     torch.manual_seed(config.seed)
     layout = quickstart_layout(config)
-    model = open_clip.CLIP(**layout["model_cfg"])
+    if start is None:
+        model = open_clip.CLIP(**layout["model_cfg"])
+    else:
+        model = open_model(start, torch.device("cpu")).model
     tokens = open_clip.SimpleTokenizer(context_length=_CONTEXT)(list(texts))
     recipe = Recipe(config.epochs, config.batch_size, config.learning_rate, config.seed)
-    fine_tune(model, torch.from_numpy(films), tokens, recipe, progress)
+    inputs, objective = torch.from_numpy(films), ClipLoss()
+
+    def step(
+        module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
+    ) -> Tensor:
+        # Whole films first: what shows only on a whole film is not learned from parts.
+        cropped = _CROPPED if 2 * epoch >= config.epochs else 0.0
+        seen = view_films(inputs[rows], draw_views(len(rows), cropped, generator))
+        images = seen[:, None].expand(-1, 3, -1, -1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        loss: Tensor = objective(*module(images, tokens[rows]))
+        return loss
+
+    fit(
+        make_fabric(),
+        model,
+        len(films),
+        step,
+        recipe,
+        progress=lambda done, total, told: progress(done, total),
+    )
     save_model(model, layout, folder)
 
 

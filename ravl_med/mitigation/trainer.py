@@ -1,25 +1,38 @@
-"""Fine-tuning of an open_clip model on films and radiology reports.
+"""The training loop: what every fine-tuning of the tool goes through, whatever it learns.
 
-The objective is the contrastive loss of open_clip over the films and the impressions of a batch.
+Lightning Fabric places model and batches, sets the precision, and joins processes that `torchrun`
+started; the loop adds warm-up and cosine, selection of the best epoch, early stopping, a stop at
+the last good weights where the loss is no longer finite, and checkpoints that resume to the same
+weights.
+
+All processes draw the same random numbers for the whole batch and each works on its part, so that
+two of them learn what one would.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ravl_med.errors import DataError
 
-__all__ = ["Recipe", "fine_tune"]
+__all__ = ["Curve", "Recipe", "Selection", "Step", "fit", "make_fabric"]
 
-Progress = Callable[[int, int], None]
-_CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
+Progress = Callable[[int, int, str], None]
+Order = Callable[[int, torch.Generator], Tensor]
+Step = Callable[[nn.Module, Tensor, slice, int, torch.Generator], Tensor]
+"""Module, rows of the whole batch (B,), this process's part, epoch and generator to a loss."""
+Stopped = Literal["budget", "early", "diverged"]
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +41,13 @@ class Recipe:
 
     Attributes
     ----------
-    epochs, batch_size, seed : int
+    epochs, batch_size, seed : int - the batch is that of all processes together
     learning_rate : float - peak; warm-up over a tenth of the steps, then half a cosine to zero
     weight_decay : float - on matrices, not on biases, norms and the logit scale
+    accumulate : int - batches a step; the gradient is their mean
+    patience : int or None - epochs without a better selection after which it stops
+    freeze_norms : bool - statistics of BatchNorm stay as they are
+    checkpoint_steps : int - steps between checkpoints; one is written after each epoch as well
     """
 
     epochs: int
@@ -38,100 +55,303 @@ class Recipe:
     learning_rate: float
     seed: int
     weight_decay: float = 0.05
+    accumulate: int = 1
+    patience: int | None = None
+    freeze_norms: bool = False
+    checkpoint_steps: int = 500
 
 
-def fine_tune(
-    model: Any,
-    films: Tensor,
-    tokens: Tensor,
-    recipe: Recipe,
-    progress: Progress = lambda done, total: None,
-) -> list[float]:
-    """Fine-tune a CLIP of open_clip in place; it is in evaluation mode afterwards.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an epoch is judged by: larger is better, ties go by `overall`."""
+
+    worst_group: float
+    overall: float
+
+    def key(self) -> tuple[float, float]:
+        """Return what is compared."""
+        return (self.worst_group, self.overall)
+
+
+@dataclass(slots=True)
+class Curve:
+    """What happened: the loss of each step, the selection of each epoch, and how it ended.
+
+    Attributes
+    ----------
+    losses : list of float - one a step
+    selections : list of Selection - one an epoch, where there is a selection
+    best : int or None - epoch whose weights the model has now, from 0; None without a selection
+    stopped : {"budget", "early", "diverged"}
+    """
+
+    losses: list[float] = field(default_factory=list)
+    selections: list[Selection] = field(default_factory=list)
+    best: int | None = None
+    stopped: Stopped = "budget"
+
+
+def make_fabric(device: str = "cpu", precision: str = "32-true") -> Fabric:
+    """Return the Fabric of this process; under `torchrun` it joins the others.
 
     Parameters
     ----------
-    model : nn.Module - a CLIP of open_clip
-    films : Tensor of shape (N, S, S), float32 - one channel, repeated to three
-    tokens : Tensor of shape (N, L), int64
+    device : str - ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``
+    precision : {"32-true", "bf16-mixed"} - neither needs its gradients scaled
+    """
+    kind, _, number = device.partition(":")
+    chosen: Any = precision
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        fabric = Fabric(
+            accelerator=kind,
+            devices=local,
+            num_nodes=world // local,
+            strategy="ddp",
+            precision=chosen,
+        )
+    else:
+        devices: Any = [int(number)] if number else 1
+        fabric = Fabric(accelerator=kind, devices=devices, precision=chosen)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    fabric: Fabric,
+    module: nn.Module,
+    count: int,
+    step: Step,
+    recipe: Recipe,
+    *,
+    order: Order | None = None,
+    select: Callable[[], Selection] | None = None,
+    checkpoint: Path | None = None,
+    state: dict[str, Tensor] | None = None,
+    progress: Progress = lambda done, total, told: None,
+) -> Curve:
+    """Train a module in place; it is in evaluation mode afterwards.
+
+    Parameters
+    ----------
+    fabric : Fabric
+    module : nn.Module - what has no gradient is not trained
+    count : int - films
+    step : Step
     recipe : Recipe
-    progress : callable - called with (steps done, steps in all)
+    order : callable - number of films wanted and generator to rows (n,); a permutation of all when
+        None
+    select : callable - the selection of the present weights; the best epoch's weights are kept
+    checkpoint : Path or None - file to write checkpoints to; where one is, training goes on from it
+    state : dict of str to Tensor - what `step` keeps from batch to batch, and a checkpoint with it
+    progress : callable - called with (steps done, steps in all, what is to be told)
 
     Returns
     -------
-    list of float - the loss of each step
+    Curve
 
     Raises
     ------
     DataError
-        Fewer films than one batch.
+        Fewer films than one batch, or a batch that the processes cannot share evenly.
     """
-    from open_clip.loss import ClipLoss
-
-    count, size = len(films), recipe.batch_size
+    size, world = recipe.batch_size * recipe.accumulate, fabric.world_size
     if count < size:
         raise DataError(
-            f"fine-tuning: {count} films with a report; expected at least {size}, one batch. Add "
-            "films to the fine-tuning split or lower model.quickstart.batch_size."
+            f"fine-tuning: {count} films; expected at least {size}, one step. Add films to the "
+            "fine-tuning split or lower the batch size."
         )
-    generator = torch.Generator().manual_seed(recipe.seed)
-    per_epoch = count // size
-    total = per_epoch * recipe.epochs
-    optimiser = torch.optim.AdamW(_decay_groups(model, recipe.weight_decay), lr=1.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: recipe.learning_rate * _warm_cosine(step, total)
-    )
-    objective = ClipLoss()
-    losses: list[float] = []
-    model.to(memory_format=torch.channels_last)  # a third faster on CPU
-    model.train()
-    for epoch in range(recipe.epochs):
-        # Whole films first: what shows only on a whole film is not learned from parts.
-        cropped = _CROPPED if 2 * epoch >= recipe.epochs else 0.0
-        order = torch.randperm(count, generator=generator)
-        for batch in torch.split(order[: per_epoch * size], size):
-            images = _jitter(films[batch], cropped, generator)[:, None].expand(-1, 3, -1, -1)
-            images = images.contiguous(memory_format=torch.channels_last)
-            seen, read, scale = model(images, tokens[batch])
-            loss = objective(seen, read, scale)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            scheduler.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(0.0, math.log(100.0))
-            losses.append(float(loss.detach()))
-            progress(len(losses), total)
-    model.eval()
-    return losses
+    if recipe.batch_size % world:
+        raise DataError(
+            f"fine-tuning: a batch of {recipe.batch_size} films for {world} processes; expected a "
+            "multiple of their number. Change mitigation.batch_size."
+        )
+    optimiser = torch.optim.AdamW(_decay_groups(module, recipe.weight_decay), lr=1.0)
+    lay_out: Any = module.to  # its stubs do not know memory formats
+    lay_out(memory_format=torch.channels_last)  # a third faster on CPU
+    wrapped, wrapped_optimiser = fabric.setup(module, optimiser)
+    loop = _Loop(fabric, wrapped, wrapped_optimiser, count, step, order or _permute, recipe)
+    loop.kept = {} if state is None else state
+    loop.run(select, checkpoint, progress)
+    module.eval()
+    return loop.curve
 
 
-def _jitter(films: Tensor, cropped: float, generator: torch.Generator) -> Tensor:
-    """Vary exposure and contrast film by film; cut some of them to a random part.
+def _permute(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator)
 
-    The crops are those of contrastive pre-training (open_clip's RandomResizedCrop): they teach the
-    tower to say of a part what the part shows, which region embeddings live on.
-    """
-    count = len(films)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
+class _Loop:
+    """State of a training; everything that a checkpoint has to hold."""
 
-    cut = torch.rand(count, generator=generator) < cropped
-    side = torch.where(cut, uniform(0.2, 0.8), uniform(0.95, 1.05))
-    reach = torch.where(cut, 1.0 - side, torch.full((count,), 0.05)).clamp(min=0.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = side
-    theta[:, 0, 2] = uniform(-1.0, 1.0) * reach
-    theta[:, 1, 2] = uniform(-1.0, 1.0) * reach
-    grid = functional.affine_grid(theta, [count, 1, *films.shape[-2:]], align_corners=False)
-    moved = functional.grid_sample(
-        films[:, None], grid, padding_mode="border", align_corners=False
-    )[:, 0]
-    gain = 1.0 + 0.1 * torch.randn(count, 1, 1, generator=generator)
-    offset = 0.1 * torch.randn(count, 1, 1, generator=generator)
-    return moved * gain + offset
+    def __init__(
+        self,
+        fabric: Fabric,
+        module: Any,
+        optimiser: Any,
+        count: int,
+        step: Step,
+        order: Order,
+        recipe: Recipe,
+    ) -> None:
+        self.fabric, self.module, self.optimiser = fabric, module, optimiser
+        self.count, self.step, self.order, self.recipe = count, step, order, recipe
+        self.kept: dict[str, Tensor] = {}
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.curve = Curve()
+        self.epoch, self.done_in_epoch, self.waited = 0, 0, 0
+        self.rows = torch.empty(0, dtype=torch.int64)
+        self.best: dict[str, Tensor] | None = None
+        size = recipe.batch_size * recipe.accumulate
+        self.per_epoch = count // size
+        self.total = self.per_epoch * recipe.epochs
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            getattr(optimiser, "optimizer", optimiser),
+            lambda step: recipe.learning_rate * _warm_cosine(step, self.total),
+        )
+
+    def run(
+        self, select: Callable[[], Selection] | None, checkpoint: Path | None, progress: Progress
+    ) -> None:
+        if checkpoint is not None and checkpoint.is_file():
+            self._load(checkpoint)
+        told = self._told()
+        good = self._weights() if select is None else None
+        while self.epoch < self.recipe.epochs and self.curve.stopped == "budget":
+            if self.done_in_epoch == 0:
+                self.rows = self.order(self.count, self.generator)
+            self._train_mode()
+            while self.done_in_epoch < self.per_epoch:
+                if not self._advance():
+                    self.curve.stopped = "diverged"
+                    break
+                done = len(self.curve.losses)
+                progress(done, self.total, told)
+                if checkpoint is not None and done % self.recipe.checkpoint_steps == 0:
+                    self._save(checkpoint)
+            if self.curve.stopped == "diverged":
+                break
+            self.epoch, self.done_in_epoch = self.epoch + 1, 0
+            if select is not None:
+                self._select(select)
+                told = self._told()
+            else:
+                good = self._weights()
+            if checkpoint is not None:
+                self._save(checkpoint)
+        kept = self.best if select is not None else good
+        if kept is not None and (select is not None or self.curve.stopped == "diverged"):
+            _load_weights(self.module, kept)
+
+    def _told(self) -> str:
+        if not self.curve.selections:
+            return ""
+        last = self.curve.selections[-1]
+        return f"worst group {100 * last.worst_group:.0f} %, overall {100 * last.overall:.0f} %"
+
+    def _train_mode(self) -> None:
+        self.module.train()
+        if self.recipe.freeze_norms:
+            for part in self.module.modules():
+                if isinstance(part, _NORMS):
+                    part.eval()
+
+    def _advance(self) -> bool:
+        """Make one step; False, and no step, where loss or gradient are not finite."""
+        size, world = self.recipe.batch_size, self.fabric.world_size
+        part = size // world
+        mine = slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
+        first = self.done_in_epoch * size * self.recipe.accumulate
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for turn in range(self.recipe.accumulate):
+            batch = self.rows[first + turn * size : first + (turn + 1) * size]
+            last = turn + 1 == self.recipe.accumulate
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                loss = self.step(self.module, batch, mine, self.epoch, self.generator)
+                self.fabric.backward(loss / self.recipe.accumulate)
+            total += float(loss.detach()) / self.recipe.accumulate
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        if not (math.isfinite(total) and bool(torch.isfinite(norm))):
+            self.optimiser.zero_grad(set_to_none=True)
+            return False
+        self.optimiser.step()
+        self.scheduler.step()
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                if name.endswith("logit_scale") and parameter.requires_grad:
+                    parameter.clamp_(0.0, math.log(100.0))
+        self.curve.losses.append(total)
+        self.done_in_epoch += 1
+        return True
+
+    def _select(self, select: Callable[[], Selection]) -> None:
+        self.module.eval()
+        found = select()
+        earlier = self.curve.selections
+        best = None if self.curve.best is None else earlier[self.curve.best]
+        earlier.append(found)
+        if best is None or found.key() > best.key():
+            self.curve.best, self.waited = len(earlier) - 1, 0
+            self.best = self._weights()
+        else:
+            self.waited += 1
+            if self.recipe.patience is not None and self.waited >= self.recipe.patience:
+                self.curve.stopped = "early"
+
+    def _weights(self) -> dict[str, Tensor]:
+        inner = getattr(self.module, "module", self.module)
+        return copy.deepcopy(inner.state_dict())
+
+    def _save(self, path: Path) -> None:
+        if self.fabric.global_rank:
+            return
+        inner = getattr(self.module, "module", self.module)
+        state = {
+            "model": inner.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "rows": self.rows,
+            "best": self.best or {},
+            "epoch": self.epoch,
+            "done_in_epoch": self.done_in_epoch,
+            "waited": self.waited,
+            "losses": self.curve.losses,
+            "selections": [[s.worst_group, s.overall] for s in self.curve.selections],
+            "best_epoch": -1 if self.curve.best is None else self.curve.best,
+            "stopped": self.curve.stopped,
+            "kept": dict(self.kept),
+            "recipe": repr(self.recipe),
+            "count": self.count,
+        }
+        draft = path.with_name(f".{path.name}.partial")
+        torch.save(state, draft)
+        draft.replace(path)
+
+    def _load(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["recipe"] != repr(self.recipe) or state["count"] != self.count:
+            raise DataError(
+                "--resume: the checkpoint was written under another recipe or for other films. "
+                "Resume with the config that it was started with, or start anew."
+            )
+        _load_weights(self.module, state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"])
+        self.rows, self.best = state["rows"], state["best"] or None
+        for name, value in state["kept"].items():
+            self.kept[name] = value.to(self.fabric.device)
+        self.epoch, self.done_in_epoch = state["epoch"], state["done_in_epoch"]
+        self.waited, self.curve.losses = state["waited"], state["losses"]
+        self.curve.selections = [Selection(*pair) for pair in state["selections"]]
+        self.curve.best = None if state["best_epoch"] < 0 else state["best_epoch"]
+        self.curve.stopped = state["stopped"]
+
+
+def _load_weights(module: Any, state: Mapping[str, Tensor]) -> None:
+    getattr(module, "module", module).load_state_dict(state)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

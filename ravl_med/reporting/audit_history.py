@@ -41,6 +41,7 @@ CANNOT_CHANGE_A_FINDING = (
     "model.device",
     "model.batch_size",
     "report",
+    "mitigation",
 )
 """Keys and sections of the config that are no part of the settings of an audit."""
 

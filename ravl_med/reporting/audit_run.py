@@ -14,6 +14,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.reporting.audit_history import (
     AuditHistory,
     PastAudit,
@@ -22,6 +23,7 @@ from ravl_med.reporting.audit_history import (
     record_audit,
     settings_of,
 )
+from ravl_med.reporting.feature_file import write_features
 from ravl_med.reporting.figures import write_figures
 from ravl_med.reporting.pdf import ReportDetails, write_pdf
 from ravl_med.reporting.result_json import document_of
@@ -52,6 +54,8 @@ class Audit:
     cohort_digest : str - SHA-256 over the digests of the audited films and their labels
     timings : mapping of stage to seconds, in order
     model_cached : bool - the quickstart model was found in the cache
+    features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
+        counterfactuals, in their order
     """
 
     config: Config
@@ -63,6 +67,7 @@ class Audit:
     cohort_digest: str
     timings: dict[str, float]
     model_cached: bool
+    features: tuple[ConfirmedFeature, ...]
 
     def film(self, index: int) -> NDArray[np.uint8]:
         """Return a film of the audited cohort as (H, W) uint8, windowed, bright is dense."""
@@ -100,7 +105,7 @@ def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path 
 def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | None) -> None:
     """Write every file of a run folder; ``result.json`` knows neither date nor history."""
     config, result = run.config, run.result
-    shared_config = config_text(config, show_paths=False)
+    shared_config = config_text(config, show_paths=False, without=("mitigation",))
     record = describe_run(config, result, run.cohort_digest, run.model_cached, history)
     start = time.perf_counter()
     document = document_of(result, config.report.regions_listed)
@@ -115,6 +120,7 @@ def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | Non
         run.scores.image,
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
+    write_features(draft / "private" / "features.npz", run.features)
     write_figures(result, run.film, draft / "figures")
     details = ReportDetails(
         date=date,

@@ -26,6 +26,7 @@ __all__ = [
     "draft_folder",
     "refuse_foreign_folder",
     "write_json",
+    "write_owner_only",
     "write_predictions",
     "write_private",
 ]
@@ -86,13 +87,17 @@ def refuse_foreign_folder(target: Path) -> None:
         )
 
 
-def config_text(config: Config, *, show_paths: bool) -> str:
-    """Return the effective config as YAML; paths are replaced by their role unless asked for."""
+def config_text(config: Config, *, show_paths: bool, without: Sequence[str] = ()) -> str:
+    """Return the effective config as YAML; paths are replaced by their role unless asked for.
+
+    Sections named in `without` are left out.
+    """
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 96
-    yaml.dump(_plain(config, "", show_paths), stream)
+    plain = _plain(config, "", show_paths)
+    yaml.dump({name: value for name, value in plain.items() if name not in without}, stream)
     return stream.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import resource
@@ -13,12 +14,19 @@ from typing import Any
 from ravl_med import __version__
 from ravl_med.config import Config, DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit_history import AuditHistory
+from ravl_med.reporting.audit_history import AuditHistory, settings_of
 from ravl_med.reporting.run_folder import config_text
 
-__all__ = ["describe_run", "describe_thresholds", "peak_memory_mb"]
+__all__ = [
+    "describe_run",
+    "describe_thresholds",
+    "digest_settings",
+    "package_versions",
+    "peak_memory_mb",
+]
 
 _PACKAGES = (
+    "lightning-fabric",
     "monai",
     "nibabel",
     "numpy",
@@ -40,7 +48,7 @@ def describe_run(
     history: AuditHistory | None,
 ) -> dict[str, Any]:
     """Return the content of ``run.json`` but for what the run cost."""
-    text = config_text(config, show_paths=False)
+    text = config_text(config, show_paths=False, without=("mitigation",))
     seeds = {"discovery": config.discovery.seed, "evidence": config.evidence.seed}
     if config.cohort.synthetic is not None:
         seeds["synthetic cohort"] = config.cohort.synthetic.seed
@@ -51,7 +59,7 @@ def describe_run(
         "versions": {
             "ravl-med": __version__,
             "Python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
+            **package_versions(),
         },
         "machine": {
             "system": platform.system(),
@@ -63,11 +71,23 @@ def describe_run(
             "model": result.model.digest,
             "cohort": cohort_digest,
             "config": hashlib.sha256(text.encode()).hexdigest(),
+            "settings": digest_settings(config),
         },
         "seeds": seeds,
         "model_cached": model_cached,
         **_describe_history(history),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that a number can depend on."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def digest_settings(config: Config) -> str:
+    """Return the SHA-256 of the settings that a finding can depend on."""
+    text = json.dumps(settings_of(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _describe_history(history: AuditHistory | None) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import copy
 import open_clip
 import pytest
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch.nn import functional
+from torchvision.ops import roi_align
 
 from ravl_med.encoders.region_pooling import (
     pool_crops,
@@ -197,3 +199,38 @@ def test_a_tower_that_also_returns_its_tokens_is_pooled_by_crops(layout_of, imag
 
     torch.testing.assert_close(whole, visual(images)[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(regions, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_pooling_on_the_map_equals_a_map_for_each_region() -> None:
+    """Queries, keys and values are projected once; here each region gets a map of its own."""
+    torch.manual_seed(1)
+    tower = ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=4, image_size=96, width=8).eval()
+    images = torch.randn(3, 3, 96, 96)
+    boxes = [
+        torch.tensor([[0.0, 0.0, 96.0, 96.0], [10.0, 20.0, 37.0, 61.0]]),
+        torch.empty(0, 4),
+        torch.tensor([[-9.0, 50.0, 30.0, 110.0]]),  # partly outside
+    ]
+    with torch.no_grad():
+        whole, regions = pool_resnet_regions(tower, images, boxes)
+        features = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
+        pool = tower.attnpool
+        place, side = pool.positional_embedding, features.shape[-1]
+        cells = (features + place[1:].T.reshape(1, -1, side, side)).permute(0, 2, 3, 1)
+        maps = [features, *(p(cells).permute(0, 3, 1, 2) for p in (pool.k_proj, pool.v_proj))]
+        index = torch.tensor([[0.0], [0.0], [2.0]])
+        rois = torch.cat([index, torch.cat(boxes)], dim=1)
+        wanted = []
+        aligned = roi_align(torch.cat(maps, dim=1), rois, (side, side), side / 96, 0, aligned=True)
+        for own in aligned:
+            seen, keys, values = own.flatten(1).T.chunk(3, dim=-1)
+            mean = seen.mean(dim=0, keepdim=True) + place[:1]
+            keys = torch.cat([pool.k_proj(mean), keys]).reshape(-1, 4, keys.shape[-1] // 4)
+            values = torch.cat([pool.v_proj(mean), values]).reshape(keys.shape)
+            query = pool.q_proj(mean).reshape(4, -1)
+            share = functional.softmax(
+                torch.einsum("hd,thd->ht", query, keys) / query.shape[1] ** 0.5, dim=1
+            )
+            wanted.append(pool.c_proj(torch.einsum("ht,thd->hd", share, values).flatten()))
+    torch.testing.assert_close(regions, torch.stack(wanted), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(whole, tower(images))

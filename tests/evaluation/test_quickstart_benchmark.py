@@ -194,7 +194,7 @@ def test_a_small_cohort_goes_the_whole_way(config: Config, tmp_path: Path) -> No
     small = load_config(
         QUICKSTART,
         (
-            "cohort.synthetic.images=120",
+            "cohort.synthetic.images=132",
             "cohort.synthetic.size=64",
             "model.quickstart.epochs=1",
             "model.quickstart.batch_size=16",

@@ -1,27 +1,21 @@
-"""Every stage of an audit, in order, and the folder that it leaves."""
+"""Every stage of an audit, in order."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
+from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.config import Config
 from ravl_med.discovery.clustering import paper_clusters, propose_clusters
+from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.encoders.base import Encoder, pick_device
-from ravl_med.encoders.embeddings import Embeddings, embed_films
+from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
 from ravl_med.errors import DataError
@@ -37,7 +31,7 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.claims import SpuriousCorrelation
+from ravl_med.evidence.claims import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.cohort_summary import summarise_cohort
 from ravl_med.evidence.counterfactual import Probe
 from ravl_med.evidence.examination import (
@@ -51,26 +45,20 @@ from ravl_med.evidence.relevance import RelevanceTable, read_relevance
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import auditability, judge, measure_accuracy, stop_audit
-from ravl_med.mitigation.quickstart import cached_quickstart_model
-from ravl_med.regions.tiles import cut_tiles, tile_names
-from ravl_med.reporting.audit_run import Audit, write_run
+from ravl_med.pipeline.stages import (
+    Clock,
+    Progress,
+    digest_cohort,
+    embed_cohort,
+    films_not_finite,
+    prepare_manifest,
+    prepare_model,
+    require_films,
+)
+from ravl_med.regions.tiles import tile_names
+from ravl_med.reporting.audit_run import Audit
 
-__all__ = ["Audit", "Progress", "audit", "write_run"]
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+__all__ = ["audit"]
 
 
 def audit(
@@ -94,11 +82,11 @@ def audit(
     ConfigError, ModelError, DataError
         With one clear line; nothing has been written to a run folder by then.
     """
-    clock = _Clock()
+    clock = Clock()
     relevance = read_relevance(config.evidence.relevance)
     reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
     with clock.stage("cohort"):
-        manifest = _prepare_manifest(config, cache, progress)
+        manifest = prepare_manifest(config, cache, progress)
         listed = read_manifest(
             manifest,
             split=config.cohort.split,
@@ -106,13 +94,13 @@ def audit(
             blank=config.labels.blank,
         )
     with clock.stage("model"):
-        folder, model_cached = _prepare_model(config, manifest, reader, cache, progress)
+        folder, model_cached = prepare_model(config, manifest, reader, cache, progress)
         encoder = open_model(folder, pick_device(config.model.device))
     with clock.stage("embeddings"):
-        embeddings = _embed(config, listed, encoder, reader, progress)
-        broken = _not_finite(listed, embeddings)
+        embeddings = embed_cohort(config, listed, encoder, reader.films(listed), progress)
+        broken = films_not_finite(listed, embeddings)
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
-        _require_films(cohort)
+        require_films(cohort)
     with clock.stage("zero-shot"):
         texts = config.task.texts()
         classes = embed_classes(encoder, texts)
@@ -144,9 +132,6 @@ def audit(
         except DataError as error:  # nothing to search in is an outcome, told in the report
             found = _Findings(stop_audit((str(error),)))
     result = _collect(config, cohort, encoder, embeddings, accuracy, found, key)
-    digest = hashlib.sha256()
-    for film, label in sorted(zip(embeddings.digests, cohort.labels.tolist(), strict=True)):
-        digest.update(f"{film} {label}\n".encode())
     return Audit(
         config=config,
         result=result,
@@ -154,78 +139,10 @@ def audit(
         scores=scores,
         reader=reader,
         manifest=manifest,
-        cohort_digest=digest.hexdigest(),
+        cohort_digest=digest_cohort(embeddings.digests, cohort.labels),
         timings=clock.seconds,
         model_cached=model_cached,
-    )
-
-
-def _prepare_manifest(config: Config, cache: Cache, progress: Progress) -> Path:
-    """Path of the manifest; a synthetic cohort is made first when the cache lacks it."""
-    if config.cohort.manifest is not None:
-        return config.cohort.manifest
-    from ravl_med.cohort.synthetic import synthesize
-
-    synthetic = config.cohort.synthetic
-    assert synthetic is not None  # the config demands one of the two
-    recipe = {"version": __version__, **synthetic.model_dump()}
-
-    def make(folder: Path) -> None:
-        synthesize(
-            folder,
-            **synthetic.model_dump(),
-            progress=lambda done, total: progress("synthesize films", done, total),
-        )
-
-    folder, _ = cache.folder("cohorts", recipe, make)
-    return folder / "manifest.csv"
-
-
-def _prepare_model(
-    config: Config, manifest: Path, reader: FilmReader, cache: Cache, progress: Progress
-) -> tuple[Path, bool]:
-    """Folder of the model; the quickstart model is trained first when the cache lacks it."""
-    if config.model.path is not None:
-        return config.model.path, False
-    assert config.model.quickstart is not None  # the config demands one of the two
-    return cached_quickstart_model(config.model.quickstart, manifest, reader, cache, progress)
-
-
-def _embed(
-    config: Config, cohort: Cohort, encoder: Encoder, reader: FilmReader, progress: Progress
-) -> Embeddings:
-    rows, columns = config.regions.tiles
-    return embed_films(
-        encoder,
-        reader.films(cohort),
-        lambda height, width: cut_tiles(height, width, rows, columns),
-        min_visible=config.regions.min_visible,
-        batch_size=config.model.batch_size,
-        progress=lambda done: progress("embed films and regions", done, len(cohort)),
-    )
-
-
-def _not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFilm, ...]:
-    """Films for which the model gives NaN or infinity, as set aside."""
-    return tuple(
-        RejectedFilm(
-            row := int(listed.rows[i]),
-            "not_finite",
-            f"{listed.name} row {row}: the model gives NaN or infinity for this film.",
-        )
-        for i in embeddings.not_finite
-    )
-
-
-def _require_films(cohort: Cohort) -> None:
-    if len(cohort):
-        return
-    reasons = Counter(film.reason for film in cohort.rejected) + Counter(cohort.left_out)
-    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    first = f" First: {cohort.rejected[0].message}" if cohort.rejected else ""
-    raise DataError(
-        f"{cohort.name}: none of its {cohort.listed} rows can be audited ({told}); expected "
-        f"readable films with a label.{first}"
+        features=found.features,
     )
 
 
@@ -238,6 +155,7 @@ class _Findings:
     correlations: tuple[SpuriousCorrelation, ...] = ()
     subgroups: tuple[Stratum, ...] = ()
     sensitivity: Sensitivity | None = None
+    features: tuple[ConfirmedFeature, ...] = ()
 
 
 def _search(
@@ -247,7 +165,7 @@ def _search(
     scores: Scores,
     probe: Probe,
     relevance: RelevanceTable,
-    clock: _Clock,
+    clock: Clock,
     progress: Progress,
 ) -> _Findings:
     """Propose clusters, confirm, test by counterfactuals, cross, and judge."""
@@ -278,7 +196,33 @@ def _search(
         correlations,
         subgroups,
         sensitivity,
+        _features(correlations, clusters, embeddings),
     )
+
+
+def _features(
+    correlations: tuple[SpuriousCorrelation, ...],
+    clusters: FeatureClusters,
+    embeddings: Embeddings,
+) -> tuple[ConfirmedFeature, ...]:
+    """Make features that can be looked for of what was confirmed and tested."""
+    features = []
+    for correlation in correlations:
+        if correlation.confirmation.status != "confirmed" or correlation.counterfactual is None:
+            continue
+        cluster = correlation.cluster
+        partition = clusters.partitions[clusters.origin[cluster.cluster]]
+        detector = FeatureDetector(
+            medoids=embeddings.region[partition.medoids],
+            label=int(clusters.label[cluster.cluster]),
+            raised_class=cluster.raised_class,
+            lowered_class=cluster.lowered_class,
+            threshold=correlation.counterfactual.removal.threshold,
+        )
+        features.append(
+            ConfirmedFeature(correlation.rank, correlation.kind, correlation.counts, detector)
+        )
+    return tuple(features)
 
 
 def _propose(

@@ -1,0 +1,39 @@
+"""The one config: a YAML 1.2 file, read into frozen models that forbid unknown keys.
+
+A default stands here and nowhere else. Paths are relative to the config file. The effective
+config, with every default filled in, is written into each run folder.
+"""
+
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig, ReportConfig
+from ravl_med.config.inputs import (
+    ClassConfig,
+    CohortConfig,
+    LabelsConfig,
+    ModelConfig,
+    QuickstartModelConfig,
+    RegionsConfig,
+    SyntheticConfig,
+    TaskConfig,
+)
+from ravl_med.config.loading import Config, load_config, parse_yaml
+from ravl_med.config.mitigation import ArmName, MitigationConfig
+
+__all__ = [
+    "ArmName",
+    "ClassConfig",
+    "CohortConfig",
+    "Config",
+    "DiscoveryConfig",
+    "EvidenceConfig",
+    "GateConfig",
+    "LabelsConfig",
+    "MitigationConfig",
+    "ModelConfig",
+    "QuickstartModelConfig",
+    "RegionsConfig",
+    "ReportConfig",
+    "SyntheticConfig",
+    "TaskConfig",
+    "load_config",
+    "parse_yaml",
+]

@@ -1,0 +1,136 @@
+"""Sections of the audit: search, evidence, gate, report."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ravl_med.config.base import ConfigPath, Section, Share
+
+__all__ = ["DiscoveryConfig", "EvidenceConfig", "GateConfig", "ReportConfig"]
+
+
+class DiscoveryConfig(Section):
+    """RaVL, Stage 1."""
+
+    protocol: Literal["pooled", "paper"] = Field(
+        "pooled",
+        description="candidates from several K, pooled; or the paper's: K over 2C .. 5C, best "
+        "silhouette, the top cluster alone",
+    )
+    clusters: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (20, 40, 80), min_length=1, description="values of K (pooled)"
+    )
+    draws: int = Field(3, ge=1, le=20, description="draws of the sample for each K (pooled)")
+    sample: int = Field(
+        3000, ge=10, description="regions that k-medoids is fitted on; all are then assigned"
+    )
+    merge_overlap: float = Field(
+        0.8, gt=0.0, le=1.0, description="clusters that share this much (Jaccard) are one"
+    )
+    min_influence: Share = Field(0.25, description="clusters with a lower H are dropped")
+    min_strength: float = Field(
+        1.64,
+        ge=0.0,
+        description="gaps of both sides on the discovery half against their standard errors, as "
+        "one normal deviate; weaker clusters are listed but not carried into confirmation",
+    )
+    seed: int = Field(0, ge=0)
+
+
+class EvidenceConfig(Section):
+    """How a candidate becomes a claim."""
+
+    discovery_share: float = Field(
+        0.5, gt=0.0, lt=1.0, description="share of the patients that candidates are chosen on"
+    )
+    cross_fit: bool = Field(False, description="swap the halves too: p = min(1, 2 min(p, p'))")
+    fdr: float = Field(0.05, gt=0.0, lt=1.0, description="largest q-value of a confirmed claim")
+    side_level: float = Field(
+        0.10, gt=0.0, lt=1.0, description="largest p of either side by itself: both are needed"
+    )
+    min_gap: Share = Field(0.05, description="least unweighted gap on both halves")
+    min_n: int = Field(
+        10, ge=2, description="films in the smaller arm of a class, half of them on each half"
+    )
+    permutations: int = Field(
+        9_999, ge=99, description="exchanges of patients where a test is not exact, at least"
+    )
+    draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    max_correlations: int = Field(
+        6, ge=1, le=50, description="correlations that are tested by counterfactuals"
+    )
+    max_removals: int = Field(
+        240, ge=1, description="regions of a cluster whose removal effect is measured"
+    )
+    max_pairs: int = Field(
+        80, ge=10, description="films, each with a control, in a counterfactual test"
+    )
+    min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
+    min_effect: float = Field(
+        0.1,
+        ge=0.0,
+        description="least contrast of removal in a used feature, the mean of both fills, as a "
+        "share of the standard deviation of the margin over films",
+    )
+    max_fitted: int = Field(
+        10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
+    )
+    power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
+    simulations: int = Field(
+        100, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"
+    )
+    relevance: ConfigPath = Field(description="table of where each finding shows on a film")
+    sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
+    shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.shortcut_share > self.sign_share:
+            raise ValueError(
+                f"shortcut_share ({self.shortcut_share:g}) must not exceed sign_share "
+                f"({self.sign_share:g})"
+            )
+        needed = math.ceil(4 * self.max_correlations / (1.0 - self.confidence))
+        if self.draws < needed:
+            raise ValueError(
+                f"draws is {self.draws}; expected at least {needed}, so that two draws lie in "
+                f"each tail of an interval corrected for {self.max_correlations} correlations"
+            )
+        return self
+
+
+class GateConfig(Section):
+    """Thresholds that decide the verdict, fixed before the run."""
+
+    max_gap: Share = Field(0.10, description="unweighted gap in accuracy that is still tolerated")
+    min_films: int = Field(20, ge=1, description="films a class needs to be audited")
+    max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
+    min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
+    max_detectable_gap: Share = Field(
+        0.30, description="a pass needs this gap to be detectable, feature in 20 % of the films"
+    )
+    min_tested: Share = Field(
+        0.5, description="a pass needs this share of the clusters to have been tested"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_prediction_share > self.max_prediction_share:
+            raise ValueError(
+                f"min_prediction_share ({self.min_prediction_share:g}) must not exceed "
+                f"max_prediction_share ({self.max_prediction_share:g})"
+            )
+        return self
+
+
+class ReportConfig(Section):
+    """What the pages show."""
+
+    title: str = "Audit of a vision-language model"
+    regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
+    regions_listed: int = Field(200, ge=1, description="regions of each correlation in the JSON")

@@ -1,0 +1,148 @@
+"""From a YAML 1.2 file to one frozen config, or to one clear line a problem."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig, ReportConfig
+from ravl_med.config.base import Section
+from ravl_med.config.inputs import (
+    CohortConfig,
+    LabelsConfig,
+    ModelConfig,
+    RegionsConfig,
+    TaskConfig,
+)
+from ravl_med.config.mitigation import MitigationConfig
+from ravl_med.errors import ConfigError
+
+__all__ = ["Config", "load_config", "parse_yaml"]
+
+
+class Config(Section):
+    """One whole audit, and the mitigation that may follow it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    cohort: CohortConfig
+    labels: LabelsConfig = LabelsConfig()
+    task: TaskConfig
+    model: ModelConfig
+    regions: RegionsConfig = RegionsConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    evidence: EvidenceConfig
+    gate: GateConfig = GateConfig()
+    report: ReportConfig = ReportConfig()
+    mitigation: MitigationConfig = MitigationConfig()
+
+
+def parse_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file into plain Python values.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not text, or is not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
+            "configs/."
+        ) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(
+            f"config {path.name!r}: cannot be read as text ({type(error).__name__})."
+        ) from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
+    except ValueError as error:  # a date or a tagged number that is none
+        raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a config file and apply ``section.key=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file; relative paths inside it are resolved against its folder.
+    overrides : tuple of str
+        Each ``section.key=value``; the value is read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        With one line a problem, each naming the key, what was given and the nearest known key.
+    """
+    data = parse_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"config {path.name!r}: expected a mapping of sections, got "
+            f"{'nothing' if data is None else type(data).__name__}."
+        )
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return Config.model_validate(data, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        lines = [_explain(issue) for issue in error.errors()]
+        raise ConfigError("\n".join(f"config {path.name!r}: {line}" for line in lines)) from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {override!r}: expected section.key=value.")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError):
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from None
+    target = data
+    for part in parts[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section.")
+    target[parts[-1]] = value
+
+
+def _explain(issue: Any) -> str:
+    """Turn one pydantic error into: where, what, got, cure."""
+    where = ".".join(str(part) for part in issue["loc"]) or "config"
+    if issue["type"] == "extra_forbidden":
+        known = _known_keys(issue["loc"][:-1])
+        near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+        return f"unknown key {where!r}. {hint}"
+    if issue["type"] == "model_type":
+        return f"{where}: expected a section of keys; got {type(issue['input']).__name__}."
+    message = issue["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if issue["type"] in ("missing", "value_error"):
+        return f"{where}: {message}."
+    return f"{where}: {message}; got {issue['input']!r}."
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields at a place of the config, walking through mappings of sections."""
+    model: Any = Config
+    for part in location:
+        if get_origin(model) is dict:  # a mapping of sections, left by a key of the user's
+            model = get_args(model)[1]
+        else:
+            model = model.model_fields[str(part)].annotation
+            if type(None) in get_args(model):  # "Section | None"
+                model = get_args(model)[0]
+    return list(model.model_fields)

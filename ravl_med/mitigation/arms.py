@@ -1,0 +1,309 @@
+"""The arms: ways to fine-tune a model away from a feature, under one recipe and one budget.
+
+References
+----------
+Varma et al., RaVL, NeurIPS 2024, section 3.2 and appendix (the arms that it compares with).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ravl_med.encoders.region_pooling import region_pooling_of
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet
+from ravl_med.mitigation.losses import (
+    RegionEvidence,
+    contrast_images,
+    cross_entropy,
+    gather_evidence,
+    group_robust_loss,
+    log_sum_exp,
+    region_losses,
+    update_group_weights,
+)
+from ravl_med.mitigation.pseudo_groups import PseudoGroups, sampling_weights
+from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, feature_masks
+from ravl_med.mitigation.views import draw_views, move_boxes, view_films
+
+__all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
+
+Term = Literal["none", "cross_entropy", "group_robust", "contrast", "regions"]
+_LEAST_VISIBLE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to fine-tune.
+
+    Attributes
+    ----------
+    title : str - how reports call it
+    published : bool - by others than this project
+    term : str - what stands beside L_CLIP
+    weighted : bool - films are drawn so that pseudo-groups are seen alike
+    exchanged : bool - the located feature is dealt out anew in each batch
+    averaged : bool - the region losses are averaged over the batch, whatever the config says: as a
+        sum they drown L_CLIP, and with it what the exchange teaches
+    """
+
+    title: str
+    published: bool
+    term: Term = "none"
+    weighted: bool = False
+    exchanged: bool = False
+    averaged: bool = False
+
+
+ARMS: Mapping[str, Arm] = {
+    "standard": Arm("standard fine-tuning", True),
+    "upsampled": Arm("upsampled pseudo-groups", True, weighted=True),
+    "vl_erm": Arm("VL-ERM", True, "cross_entropy", weighted=True),
+    "vl_gdro": Arm("VL-GDRO", True, "group_robust", weighted=True),
+    "spurious_aware": Arm("Spurious-Aware", True, "contrast"),
+    "ravl": Arm("RaVL", True, "regions"),
+    "exchange": Arm("region exchange", False, exchanged=True),
+    "counterfactual": Arm(
+        "RaVL with counterfactual regions", False, "regions", exchanged=True, averaged=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Constants of the objectives.
+
+    Attributes
+    ----------
+    clip : float - lambda, of L_CLIP; the other term gets 1 - lambda
+    temperature : float - tau of regions and zero-shot logits
+    denominator : {"multiset", "distinct"} - see `region_losses`
+    reduction : {"sum", "mean"} - of the region losses over the films of a batch
+    eta : float - step size of group DRO
+    exchange_share : float - chance of each film to have the feature after the exchange
+    cropped : float - share of films that are cut to a part
+    """
+
+    clip: float = 0.8
+    temperature: float = 0.07
+    denominator: Literal["multiset", "distinct"] = "multiset"
+    reduction: Literal["sum", "mean"] = "sum"
+    eta: float = 0.01
+    exchange_share: float = 0.5
+    cropped: float = 0.0
+
+
+class ImageTower(nn.Module):
+    """The image side of a CLIP of open_clip, with its logit scale; the text side is frozen.
+
+    Parameters
+    ----------
+    model : nn.Module - a CLIP; its text tower is frozen in place
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.visual = model.visual
+        self.logit_scale = model.logit_scale
+        model.requires_grad_(False)
+        self.visual.requires_grad_(True)
+        self.logit_scale.requires_grad_(True)
+        self._pool = region_pooling_of(self.visual)[1]
+
+    def forward(
+        self, images: Tensor, boxes: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return images (B, D), regions (R, D) or None, unit norm, and the scale of the logits."""
+        if boxes is None:
+            return functional.normalize(self.visual(images), dim=-1), None, self.logit_scale.exp()
+        whole, regions = self._pool(self.visual, images, boxes)
+        return (
+            functional.normalize(whole, dim=-1),
+            functional.normalize(regions, dim=-1),
+            self.logit_scale.exp(),
+        )
+
+
+class Lesson:
+    """What an arm does with a batch.
+
+    Parameters
+    ----------
+    arm : Arm
+    films : FineTuningSet
+    groups : PseudoGroups - of these films
+    classes : Tensor of shape (C, D), float32 - class texts by the frozen text tower, unit norm
+    weights : Weights
+    fabric : Fabric
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        films: FineTuningSet,
+        groups: PseudoGroups,
+        classes: Tensor,
+        weights: Weights,
+        fabric: Fabric,
+    ) -> None:
+        self.arm, self.films, self.weights, self.fabric = arm, films, weights, fabric
+        self._groups = torch.from_numpy(groups.of_film)
+        self._labels = torch.from_numpy(films.labels)
+        self._present = torch.from_numpy(films.present)
+        self._classes = classes.to(fabric.device)
+        self._chance = torch.from_numpy(sampling_weights(groups)) if arm.weighted else None
+        count = len(groups.names)
+        self.state = {"group_weights": torch.full((count,), 1.0 / count, device=fabric.device)}
+
+    def order(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the films of an epoch (count,)."""
+        if self._chance is None:
+            return torch.randperm(count, generator=generator)
+        return torch.multinomial(self._chance, count, replacement=True, generator=generator)
+
+    def step(
+        self, module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of a batch; all processes return that of the whole batch."""
+        images, boxes, spurious = self._view(rows, mine, generator)
+        seen, regions, scale = module(images, boxes)
+        reports = self.films.reports[rows].to(seen.device)
+        labels, groups = (v[rows].to(seen.device) for v in (self._labels, self._groups))
+        whole = self._gather(seen)
+        clip = _clip_loss(whole, reports, scale)
+        if self.arm.term == "none":
+            return clip
+        other = self._other(whole, labels, groups, regions, boxes, spurious, mine)
+        return self.weights.clip * clip + (1.0 - self.weights.clip) * other
+
+    def _view(
+        self, rows: Tensor, mine: slice, generator: torch.Generator
+    ) -> tuple[Tensor, list[Tensor] | None, Tensor | None]:
+        """Read and view this process's part, with the boxes of its regions where needed."""
+        films, own = self.films, rows[mine].numpy()
+        if self.arm.exchanged:
+            pictures, given = self._exchange(rows, mine, generator)
+        else:
+            pictures, given = films.films.read(own), None
+        views = draw_views(len(rows), self.weights.cropped, generator).part(mine)
+        device = self.fabric.device
+        images = films.films.inputs(view_films(pictures, views)).to(device)
+        if self.arm.term != "regions":
+            return images, None, None
+        index, film = films.regions.take(own)
+        place = torch.from_numpy(film)
+        boxes, visible = move_boxes(
+            torch.from_numpy(films.regions.boxes[index]), place, views, films.films.side
+        )
+        flags = torch.from_numpy(films.spurious[index])
+        if given is not None:
+            flags = _covered(torch.from_numpy(films.regions.boxes[index]), place, given)
+        kept = visible >= _LEAST_VISIBLE
+        parts = [boxes[kept & (place == i)].to(device) for i in range(len(own))]
+        return images, parts, flags[kept].to(device)
+
+    def _exchange(
+        self, rows: Tensor, mine: slice, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Films of this process's part after the exchange, and where the feature lies now."""
+        films = self.films
+        index, film = films.carriers.take(rows.numpy())
+        has = torch.zeros(len(rows), dtype=torch.bool)
+        place = torch.from_numpy(film)
+        has[place] = True
+        # What has the feature but was not located can neither give nor take a clean patch.
+        dealing = deal_feature(has, self.weights.exchange_share, generator)
+        masks, rings = feature_masks(
+            torch.from_numpy(films.carriers.boxes[index]), place, len(rows), films.films.side
+        )
+        pictures = films.films.read(rows.numpy())
+        changed = exchange_regions(pictures, masks, rings, dealing, mine)
+        now = torch.where(
+            dealing.give >= 0, dealing.place, torch.arange(len(rows))
+        )  # without a patch: its own places, if it has any
+        here = dealing.present[:, None, None] & (masks[now] > 0.5)
+        return changed, here[mine]
+
+    def _other(
+        self,
+        whole: Tensor,
+        labels: Tensor,
+        groups: Tensor,
+        regions: Tensor | None,
+        boxes: list[Tensor] | None,
+        spurious: Tensor | None,
+        mine: slice,
+    ) -> Tensor:
+        """Return the term beside L_CLIP."""
+        if self.arm.term == "regions":
+            assert regions is not None
+            assert boxes is not None
+            assert spurious is not None
+            return self._region_term(regions, boxes, spurious, labels)
+        if self.arm.term == "contrast":
+            present = (groups % 2).where(groups >= 0, -1)
+            return contrast_images(whole, labels) + contrast_images(whole, present)
+        losses = cross_entropy(whole @ self._classes.T / self.weights.temperature, labels)
+        known = labels >= 0
+        if self.arm.term == "cross_entropy":
+            return losses.sum() / known.sum().clamp(min=1)
+        raised = update_group_weights(
+            self.state["group_weights"], losses[known], groups[known], self.weights.eta
+        )
+        self.state["group_weights"] = raised
+        return group_robust_loss(losses[known], groups[known], raised)
+
+    def _region_term(
+        self, regions: Tensor, boxes: list[Tensor], spurious: Tensor, labels: Tensor
+    ) -> Tensor:
+        classes = len(self._classes)
+        film = torch.repeat_interleave(
+            torch.arange(len(boxes), device=regions.device),
+            torch.tensor([len(part) for part in boxes], device=regions.device),
+        )
+        named = torch.bincount(labels[labels >= 0], minlength=classes) > 0
+        similarities = regions @ self._classes.T / self.weights.temperature
+        own = gather_evidence(similarities, film, spurious, len(boxes), named)
+        if self.fabric.world_size > 1:
+            apart: Any = self.fabric.all_gather(
+                torch.cat([own.spurious_class, own.spurious_best[None]]), sync_grads=True
+            )
+            joined = log_sum_exp(apart)
+            own = RegionEvidence(self._gather(own.relevant), joined[:-1], joined[-1])
+        relevance, alignment, _ = region_losses(own, labels, self.weights.denominator)
+        total = (relevance + alignment).sum()
+        if self.arm.averaged or self.weights.reduction == "mean":
+            total = total / max(len(relevance), 1)
+        return total
+
+    def _gather(self, values: Tensor) -> Tensor:
+        """Rows of all processes, in the order of the batch, with their gradients."""
+        if self.fabric.world_size == 1:
+            return values
+        gathered: Any = self.fabric.all_gather(values, sync_grads=True)
+        rows: Tensor = gathered.flatten(0, 1)
+        return rows
+
+
+def _clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    from open_clip.loss import ClipLoss
+
+    loss: Tensor = ClipLoss()(images, texts, scale)
+    return loss
+
+
+def _covered(boxes: Tensor, film: Tensor, here: Tensor) -> Tensor:
+    """Whether at least a quarter of each box (R, 4) is covered by the mask of its film."""
+    low = boxes[:, :2].round().long()
+    high = torch.maximum(boxes[:, 2:].round().long(), low + 1)
+    sums = functional.pad(here.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+    x0, y0, x1, y1 = low[:, 0], low[:, 1], high[:, 0], high[:, 1]
+    inside = sums[film, y1, x1] - sums[film, y0, x1] - sums[film, y1, x0] + sums[film, y0, x0]
+    flags: Tensor = inside >= 0.25 * ((x1 - x0) * (y1 - y0))
+    return flags

@@ -1,0 +1,160 @@
+"""Exchange of the spurious feature between films, so that it says nothing about the class.
+
+Discovery has located the feature in every fine-tuning film. In each batch it is dealt out anew:
+every film is to have it with the same chance, whatever its class. A film that is to lose it gets
+the same place of a film without it; a film that is to have it gets the feature of another film, at
+the place where it lay there; a film that neither loses nor gets it is patched at such a place as
+well, from another film without it. So neither the feature nor the seam of a patch tells the class.
+
+Patches are faded in and shifted to the brightness around their new place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Dealing", "deal_feature", "exchange_regions", "feature_masks"]
+
+_FADE = 1.0 / 6.0  # of the side of a box
+_RING = 0.25  # width of the surroundings, of the side of a box
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dealing:
+    """Who gives what to whom, in a batch of B films.
+
+    Each film is patched up to twice, first `heal`, then `give`. -1 stands for "not at all".
+
+    Attributes
+    ----------
+    heal : Tensor of shape (B,), int64 - film without the feature whose content goes where the
+        feature of this film lies
+    give : Tensor of shape (B,), int64 - film whose content is put in afterwards
+    place : Tensor of shape (B,), int64 - film whose places of the feature are patched by `give`
+    present : Tensor of shape (B,), bool - the film has the feature afterwards
+    """
+
+    heal: Tensor
+    give: Tensor
+    place: Tensor
+    present: Tensor
+
+
+def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Dealing:
+    """Deal the feature out anew.
+
+    Parameters
+    ----------
+    has : Tensor of shape (B,), bool - film has the feature
+    share : float in [0, 1] - chance of each film to have it afterwards
+    generator : torch.Generator
+
+    Returns
+    -------
+    Dealing - nobody is patched where all films have the feature, or none
+    """
+    count = len(has)
+    none = torch.full((count,), -1, dtype=torch.int64)
+    carriers, plain = has.nonzero()[:, 0], (~has).nonzero()[:, 0]
+    if len(carriers) == 0 or len(plain) == 0:
+        return Dealing(none, none, none, has.clone())
+
+    def draw(pool: Tensor) -> Tensor:
+        return _other(pool, count, generator)
+
+    present = torch.rand(count, generator=generator) < share
+    donor = draw(carriers)
+    ordinary, second = draw(plain), draw(plain)
+    heal = torch.where(has, ordinary, none)
+    # With the feature: that of another film. Without, and never had it: a patch all the same.
+    give = torch.where(present, donor, torch.where(has, none, second))
+    place = torch.where(give >= 0, donor, none)
+    return Dealing(heal, give, place, present)
+
+
+def _other(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw a film of the pool for each of B films, another one than itself where there is one."""
+    drawn = torch.randint(len(pool), (count,), generator=generator)
+    itself = pool[drawn] == torch.arange(count)
+    step = torch.randint(1, max(len(pool), 2), (count,), generator=generator)
+    return pool[torch.where(itself, (drawn + step) % len(pool), drawn)]
+
+
+def exchange_regions(
+    films: Tensor, masks: Tensor, rings: Tensor, dealing: Dealing, mine: slice = slice(None)
+) -> Tensor:
+    """Carry out a dealing.
+
+    Parameters
+    ----------
+    films : Tensor of shape (B, S, S), float32
+    masks, rings : Tensor of shape (B, S, S), float32 - where the feature of each film lies, faded,
+        and its surroundings, see `feature_masks`; zero for films without it
+    dealing : Dealing
+    mine : slice - films that are wanted; the others only give
+
+    Returns
+    -------
+    Tensor of shape (b, S, S), float32 - the wanted films, a copy
+    """
+    own = torch.arange(len(films))
+    patched = films[mine].clone()
+    for source, place in ((dealing.heal, own), (dealing.give, dealing.place)):
+        _patch(patched, films, source[mine], place[mine], masks, rings)
+    return patched
+
+
+def _patch(
+    patched: Tensor, films: Tensor, source: Tensor, place: Tensor, masks: Tensor, rings: Tensor
+) -> None:
+    """Fade the content of source films into those rows that have one, in place."""
+    rows = (source >= 0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return
+    mask, ring = masks[place[rows]], rings[place[rows]]
+    old, new = patched[rows], films[source[rows]]
+    around = ring.sum(dim=(1, 2)).clamp(min=1e-6)
+    shift = ((old - new) * ring).sum(dim=(1, 2)) / around
+    patched[rows] = old + mask * (new + shift[:, None, None] - old)
+
+
+def feature_masks(boxes: Tensor, film: Tensor, films: int, side: int) -> tuple[Tensor, Tensor]:
+    """Draw where the feature of each film lies.
+
+    Parameters
+    ----------
+    boxes : Tensor of shape (M, 4), float32 - xyxy in input pixels
+    film : Tensor of shape (M,), int64 - position in the batch
+    films, side : int - B and S
+
+    Returns
+    -------
+    masks : Tensor of shape (B, S, S), float32 - 1 inside, a cosine ramp to 0 over a sixth of the
+        side of a box, outwards; boxes of a film join
+    rings : Tensor of shape (B, S, S), float32 - 1 around the boxes, outside of the ramp
+    """
+    masks = torch.zeros(films, side, side)
+    wide = torch.zeros(films, side, side)
+    if len(boxes):
+        index = film[:, None, None].expand(-1, side, side)
+        masks.scatter_reduce_(0, index, _box_masks(boxes, side, _FADE, soft=True), "amax")
+        wide.scatter_reduce_(0, index, _box_masks(boxes, side, _RING, soft=False), "amax")
+    return masks, ((wide > 0) & (masks == 0)).float()
+
+
+def _box_masks(boxes: Tensor, side: int, margin: float, *, soft: bool) -> Tensor:
+    """One mask a box, (M, S, S): 1 inside, falling to 0 over the margin (or 1 within it)."""
+    centre = torch.arange(side, dtype=torch.float32) + 0.5
+    size = boxes[:, 2:] - boxes[:, :2]
+    ramps = []
+    for axis in (1, 0):
+        low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+        reach = (margin * size[:, axis, None]).clamp(min=1.0)
+        outside = torch.maximum(low - centre, centre - high).clamp(min=0.0) / reach
+        inside = outside < 1.0
+        ramp = 0.5 * (1.0 + torch.cos(torch.pi * outside.clamp(max=1.0)))
+        ramps.append(torch.where(inside, ramp if soft else torch.ones_like(ramp), 0.0))
+    return ramps[0][:, :, None] * ramps[1][:, None, :]

@@ -1,0 +1,96 @@
+"""Where the mitigated features lie in films that took no part in the audit.
+
+Regions go to the nearest frozen medoid; then removal asks the audited model which of them carry the
+feature, by the rule that the audit fixed on its discovery half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.evidence.bench import Bench
+from ravl_med.evidence.places import EXPLORED_FILMS, choose_shifts, move_shares
+from ravl_med.evidence.removal import fill_films
+
+__all__ = ["find_features", "locate_carriers"]
+
+_FILMS_AT_ONCE = 64
+
+
+def find_features(
+    detectors: Sequence[FeatureDetector], regions: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return which regions belong to which feature.
+
+    Parameters
+    ----------
+    detectors : sequence of FeatureDetector, length F
+    regions : ndarray of shape (R, D), float32 - by the audited model, unit norm
+
+    Returns
+    -------
+    ndarray of shape (R, F), bool
+    """
+    if not detectors:
+        return np.zeros((len(regions), 0), dtype=np.bool_)
+    return np.stack([detector.find(regions) for detector in detectors], axis=1)
+
+
+def locate_carriers(
+    bench: Bench,
+    detector: FeatureDetector,
+    found: NDArray[np.bool_],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the regions that carry a feature: those whose removal lowers the margin enough.
+
+    Parameters
+    ----------
+    bench : Bench - of these films, asking for the margin of the detector's classes
+    detector : FeatureDetector
+    found : ndarray of shape (R,), bool - regions of the feature
+    progress : callable - called with (films done, films in all)
+
+    Returns
+    -------
+    film : ndarray of shape (M,), int64 - ascending
+    boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels; the region, or its place half a
+        step aside where more of the effect lies there
+    """
+    rows = np.flatnonzero(found)
+    by_film = {
+        int(film): rows[bench.images.region_image[rows] == film]
+        for film in np.unique(bench.images.region_image[rows])
+    }
+    films = list(by_film)
+    explored = [films[i] for i in _spread(len(films), EXPLORED_FILMS)]
+    shifts = choose_shifts(bench, explored, by_film)
+    where, boxes = [], []
+    for start in range(0, len(films), _FILMS_AT_ONCE):
+        part = films[start : start + _FILMS_AT_ONCE]
+        jobs = [
+            (film, bench.place(film, move_shares(bench.shares(by_film[film]), shifts)))
+            for film in part
+        ]
+        for filled in fill_films(bench, jobs):
+            regions = len(by_film[filled.film])
+            effect = filled.effect.reshape(len(shifts), regions)
+            best = effect.argmax(axis=0), np.arange(regions)
+            carries = (effect[best] > 0) & (effect[best] >= detector.threshold)
+            where += [filled.film] * int(carries.sum())
+            boxes.append(filled.boxes.reshape(len(shifts), regions, 4)[best][carries])
+        progress(min(start + len(part), len(films)), len(films))
+    located = np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32)
+    return np.array(where, dtype=np.int64), located.astype(np.float32)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Positions spread over a list, at most so many."""
+    places: list[int] = np.unique(
+        np.linspace(0, count - 1, min(wanted, count)).astype(int)
+    ).tolist()
+    return places

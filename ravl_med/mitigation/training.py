@@ -1,0 +1,157 @@
+"""One arm from the audited model to its own: train, choose the epoch, and answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ravl_med.config import MitigationConfig
+from ravl_med.encoders.open_clip import open_model
+from ravl_med.evidence.mitigation_result import LearningCurve
+from ravl_med.mitigation.answers import ask_films
+from ravl_med.mitigation.arms import Arm, ImageTower, Lesson, Weights
+from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet
+from ravl_med.mitigation.pseudo_groups import PseudoGroups, select_by_groups
+from ravl_med.mitigation.trainer import Curve, Recipe, Selection, fit
+
+__all__ = ["SelectionFilms", "TrainedArm", "recipe_of", "train_arm", "weights_of"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectionFilms:
+    """Films that the best epoch is chosen by: the discovery half of the validation patients.
+
+    Attributes
+    ----------
+    films : FilmStore - of the whole validation split
+    rows : ndarray of shape (n,), int64 - those of the discovery half
+    labels : ndarray of shape (n,), int64
+    groups : PseudoGroups - of these n films, small ones joined
+    """
+
+    films: FilmStore
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: PseudoGroups
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedArm:
+    """A trained model, as open_clip knows it, its image side, and how the training went."""
+
+    model: Any
+    tower: ImageTower
+    curve: LearningCurve
+
+
+def recipe_of(config: MitigationConfig) -> Recipe:
+    """Return the recipe that every arm shares."""
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        weight_decay=config.weight_decay,
+        accumulate=config.accumulate,
+        patience=config.patience,
+        freeze_norms=config.freeze_norms,
+        checkpoint_steps=config.checkpoint_steps,
+    )
+
+
+def weights_of(config: MitigationConfig) -> Weights:
+    """Return the constants of the objectives."""
+    return Weights(
+        clip=config.clip_weight,
+        temperature=config.temperature,
+        denominator=config.denominator,
+        reduction=config.reduction,
+        eta=config.eta,
+        exchange_share=config.exchange_share,
+        cropped=config.cropped,
+    )
+
+
+def train_arm(
+    arm: Arm,
+    start: Path,
+    films: FineTuningSet,
+    groups: PseudoGroups,
+    selection: SelectionFilms,
+    classes: Tensor,
+    config: MitigationConfig,
+    fabric: Fabric,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, told: None,
+) -> TrainedArm:
+    """Fine-tune the audited model by an arm.
+
+    Parameters
+    ----------
+    arm : Arm
+    start : Path - folder of the audited model
+    films : FineTuningSet
+    groups : PseudoGroups - of the fine-tuning films
+    selection : SelectionFilms
+    classes : Tensor of shape (C, D), float32 - class texts, unit norm
+    config : MitigationConfig
+    fabric : Fabric
+    checkpoint : Path or None - training goes on from it where it is
+    progress : callable - called with (steps done, steps in all, what is to be told)
+
+    Raises
+    ------
+    DataError
+        Fewer films than one step.
+    """
+    model = open_model(start, torch.device("cpu")).model
+    tower = ImageTower(model)
+    lesson = Lesson(arm, films, groups, classes, weights_of(config), fabric)
+
+    def select() -> Selection:
+        logits = ask_films(tower, selection.films, selection.rows, classes, config.temperature)
+        return select_by_groups(selection.groups, logits.argmax(axis=1) == selection.labels)
+
+    begun = time.perf_counter()
+    curve = fit(
+        fabric,
+        tower,
+        len(films),
+        lesson.step,
+        recipe_of(config),
+        order=lesson.order,
+        select=select,
+        checkpoint=checkpoint,
+        state=lesson.state,
+        progress=progress,
+    )
+    model.to("cpu").eval()
+    tower.eval()
+    return TrainedArm(model, tower, _describe(curve, time.perf_counter() - begun))
+
+
+def _describe(curve: Curve, seconds: float) -> LearningCurve:
+    epochs = len(curve.selections)
+    steps = len(curve.losses) // epochs if epochs else len(curve.losses)
+    means = [
+        float(np.mean(curve.losses[i * steps : (i + 1) * steps])) for i in range(max(epochs, 0))
+    ]
+    return LearningCurve(
+        losses=tuple(means),
+        worst_group=tuple(s.worst_group for s in curve.selections),
+        overall=tuple(s.overall for s in curve.selections),
+        best=-1 if curve.best is None else curve.best,
+        stopped=curve.stopped,
+        steps=len(curve.losses),
+        seconds=round(seconds, 1),
+    )

@@ -1,0 +1,129 @@
+"""Whether a mitigation has made the model better, by gates that were fixed before the run."""
+
+from __future__ import annotations
+
+from ravl_med.evidence.audit_result import Gate
+from ravl_med.evidence.mitigation_result import (
+    ArmOutcome,
+    Change,
+    MitigationVerdict,
+    Reaudit,
+    VerdictWord,
+)
+
+__all__ = ["judge_mitigation", "nothing_to_mitigate"]
+
+
+def nothing_to_mitigate(audit_verdict: str, confirmed: int) -> MitigationVerdict:
+    """Return the outcome where no confirmed shortcut is there to be mitigated."""
+    told = f"The audit ({audit_verdict.replace('_', ' ')}) has no confirmed shortcut"
+    if confirmed:
+        told += (
+            f"; {confirmed} other confirmed correlations are left alone unless mitigation.force "
+            "names their ranks"
+        )
+    return MitigationVerdict("nothing_to_do", (f"{told}. The model was not changed.",))
+
+
+def judge_mitigation(
+    arm: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
+) -> MitigationVerdict:
+    """Judge the delivered arm.
+
+    ``improved`` needs every gate; ``worse`` is a worst group or an overall accuracy that fell by
+    more than chance and tolerance allow, or a new shortcut; anything else is ``no_change``.
+
+    Parameters
+    ----------
+    arm : ArmOutcome
+    reaudit : Reaudit
+    max_fall : float - tolerated fall of the overall accuracy (mitigation.max_fall)
+    max_gap : float - gap that is tolerated (gate.max_gap)
+    """
+    worst, overall = arm.image_worst, arm.image_overall
+    left = [
+        gap for gap in arm.gaps if gap.gap.difference == gap.gap.difference and _remains(gap.gap,
+                                                                                       max_gap)
+    ]  # fmt: skip
+    gates = (
+        Gate(
+            "worst group",
+            worst.difference_interval.low > 0,
+            f"accuracy of the worst group {_told(worst)}; asked: the interval of the difference "
+            "lies above 0",
+        ),
+        Gate(
+            "overall accuracy (mitigation.max_fall)",
+            overall.difference >= -max_fall,
+            f"overall accuracy {_told(overall)}; asked: no fall of more than "
+            f"{100 * max_fall:g} points",
+        ),
+        Gate(
+            "gap with the feature (gate.max_gap)",
+            not left,
+            "; ".join(
+                f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} "
+                f"after ({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
+                for gap in arm.gaps
+            )
+            + f"; asked: at most half of what it was, and an interval that reaches "
+            f"{100 * max_gap:g} points",
+        ),
+        Gate(
+            "shortcut gone in the re-audit",
+            not reaudit.remaining,
+            "; ".join(reaudit.remaining) or "the audit of the new model does not find it",
+        ),
+        Gate(
+            "nothing new in the re-audit",
+            not reaudit.appeared,
+            "; ".join(reaudit.appeared) or "no other shortcut was confirmed",
+        ),
+    )
+    name = _word(gates, worst, overall, reaudit, max_fall)
+    return MitigationVerdict(name, _reasons(name, worst, overall, gates), gates)
+
+
+def _remains(gap: Change, max_gap: float) -> bool:
+    """Whether more than half of the gap is left, or it surely lies beyond the gate."""
+    beyond = gap.interval.low > max_gap or gap.interval.high < -max_gap  # turned round counts too
+    return beyond or abs(gap.after) > max(abs(gap.before) / 2, max_gap)
+
+
+def _word(
+    gates: tuple[Gate, ...], worst: Change, overall: Change, reaudit: Reaudit, max_fall: float
+) -> VerdictWord:
+    if all(gate.passed for gate in gates):
+        return "improved"
+    fell = worst.fell_surely() or overall.difference_interval.high < -max_fall
+    return "worse" if fell or reaudit.appeared else "no_change"
+
+
+def _reasons(
+    name: VerdictWord, worst: Change, overall: Change, gates: tuple[Gate, ...]
+) -> tuple[str, ...]:
+    opening = {
+        "improved": "On patients that nobody touched, the new model does better where the audited "
+        "one failed, and its audit does not find the shortcut.",
+        "no_change": "The new model is not shown to be better in everything that was asked.",
+        "worse": "The new model must not replace the audited one.",
+        "nothing_to_do": "",
+    }[name]
+    return (
+        opening,
+        f"Worst group {_told(worst)}.",
+        f"Overall accuracy {_told(overall)}.",
+        *(f"Not met: {gate.name} – {gate.text}." for gate in gates if not gate.passed),
+    )
+
+
+def _told(change: Change) -> str:
+    low, high = change.difference_interval.low, change.difference_interval.high
+    return (
+        f"{100 * change.before:.1f} % before, {100 * change.after:.1f} % after, difference "
+        f"{_points(change.difference)} points ({_points(low)} to {_points(high)})"
+    )
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"

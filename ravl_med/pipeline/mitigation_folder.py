@@ -1,0 +1,120 @@
+"""The run folder that a mitigation leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ravl_med import __version__
+from ravl_med.config import Config
+from ravl_med.pipeline.mitigating import Mitigation
+from ravl_med.reporting.audit_run import write_run
+from ravl_med.reporting.mitigation_html import write_mitigation_html
+from ravl_med.reporting.mitigation_json import mitigation_document
+from ravl_med.reporting.mitigation_pdf import MitigationDetails, write_mitigation_pdf
+from ravl_med.reporting.model_card import model_card_text
+from ravl_med.reporting.run_folder import (
+    config_text,
+    draft_folder,
+    write_json,
+    write_owner_only,
+)
+from ravl_med.reporting.run_record import package_versions, peak_memory_mb
+
+__all__ = ["describe_recipe", "write_mitigation"]
+
+
+def write_mitigation(
+    run: Mitigation, folder: Path, *, date: str | None, history_root: Path | None
+) -> None:
+    """Write a finished mitigation as a run folder, whole or not at all, and clear its work folder.
+
+    Parameters
+    ----------
+    run : Mitigation
+    folder : Path - an earlier run there is replaced
+    date : str or None - printed on the report
+    history_root : Path or None - where the re-audit is noted, see `user_history_root`
+
+    Raises
+    ------
+    ConfigError
+        The folder holds something else than a run, or cannot be written.
+    """
+    with draft_folder(folder) as draft:
+        _fill(draft, run, date, history_root)
+    shutil.rmtree(run.work.shared, ignore_errors=True)
+
+
+def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | None) -> None:
+    config, result = run.config, run.result
+    start = time.perf_counter()
+    shared_config = config_text(config, show_paths=False)
+    digests = {
+        "audited model": result.audited_digest,
+        "config": hashlib.sha256(shared_config.encode()).hexdigest(),
+    }
+    if result.new_digest:
+        digests["new model"] = result.new_digest
+    details = MitigationDetails(
+        date=date,
+        config_yaml=shared_config,
+        versions={
+            "ravl-med": __version__,
+            "Python": platform.python_version(),
+            **package_versions(),
+        },
+        digests=digests,
+        seeds={"mitigation": config.mitigation.seed, "evidence": config.evidence.seed},
+        recipe=describe_recipe(config),
+    )
+    (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
+    document = mitigation_document(result).model_dump(mode="json")
+    write_json(draft / "mitigation.json", document)
+    write_mitigation_pdf(result, details, draft / "report.pdf")
+    write_mitigation_html(result, details, draft / "report.html")
+    private = draft / "private"
+    private.mkdir(mode=0o700)
+    write_owner_only(private / "config.yaml", config_text(config, show_paths=True))
+    if run.model is not None:
+        shutil.copytree(run.model, draft / "model")
+        card = model_card_text(result, details)
+        (draft / "model" / "README.md").write_text(card, encoding="utf-8")
+    if run.reaudit is not None:
+        write_run(run.reaudit, draft / "reaudit", date=date, history_root=history_root)
+    run.timings["report"] = round(time.perf_counter() - start, 3)
+    record: dict[str, Any] = {
+        "tool": {"name": "ravl-med", "version": __version__},
+        "versions": dict(details.versions),
+        "digests": digests,
+        "seeds": dict(details.seeds),
+        "recipe": dict(details.recipe),
+        "audit_reused": result.audit_reused,
+        "timings_s": run.timings,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    write_json(draft / "run.json", record)
+
+
+def describe_recipe(config: Config) -> dict[str, str]:
+    """Return the recipe that every arm shared, in words."""
+    settings = config.mitigation
+    return {
+        "start": "the audited model; image tower trained, text tower frozen",
+        "optimiser": f"AdamW, learning rate {settings.learning_rate:g} at its peak, weight decay "
+        f"{settings.weight_decay:g}, warm-up over a tenth of the steps, then half a cosine",
+        "budget": f"at most {settings.epochs} epochs, batches of {settings.batch_size} films, "
+        f"{settings.accumulate} a step; stops after {settings.patience} epochs without gain",
+        "selection": "the epoch with the best worst group on the discovery half of the validation "
+        f"patients; groups of fewer than {settings.min_group} films joined",
+        "BatchNorm": "statistics frozen" if settings.freeze_norms else "statistics trained",
+        "objective": f"lambda {settings.clip_weight:g} of the contrastive loss, tau "
+        f"{settings.temperature:g}; L_R over a {settings.denominator}, {settings.reduction} over "
+        f"the batch; group DRO eta {settings.eta:g}",
+        "exchange": f"each film has the feature with chance {settings.exchange_share:g}",
+        "precision": settings.precision,
+    }

@@ -1,0 +1,140 @@
+"""The films of one split as the audited model sees them: kept, embedded, searched for features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.config import Config
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.embeddings import Embeddings
+from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.claims import ConfirmedFeature
+from ravl_med.evidence.mitigation_result import SplitSummary
+from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable
+from ravl_med.mitigation.spurious_regions import find_features
+from ravl_med.pipeline.stages import Progress, embed_cohort, films_not_finite, require_films
+
+__all__ = ["SplitFilms", "read_split"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitFilms:
+    """N films of a split.
+
+    Attributes
+    ----------
+    split : str
+    cohort : Cohort - those that could be read; labels -1 where no task was given
+    films : FilmStore
+    embeddings : Embeddings - by the audited model
+    regions : RegionTable - in input pixels
+    """
+
+    split: str
+    cohort: Cohort
+    films: FilmStore
+    embeddings: Embeddings
+    regions: RegionTable
+
+    def __len__(self) -> int:
+        return len(self.cohort)
+
+    def find(self, features: Sequence[ConfirmedFeature]) -> NDArray[np.bool_]:
+        """Return which regions hold which feature, (R, F)."""
+        return find_features([f.detector for f in features], self.embeddings.region)
+
+    def present(self, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which films hold a region of which feature, (N, F)."""
+        there = np.zeros((len(self), found.shape[1]), dtype=np.bool_)
+        np.logical_or.at(there, self.embeddings.region_image, found)
+        return there
+
+    def images(self, predictions: NDArray[np.int64]) -> AuditedImages:
+        """Return the films as counterfactuals want them."""
+        return AuditedImages(
+            classes=self.cohort.classes,
+            labels=self.cohort.labels,
+            predictions=predictions,
+            patients=self.cohort.patients,
+            sizes=self.embeddings.sizes,
+            region_image=self.embeddings.region_image,
+            region_boxes=self.embeddings.region_boxes,
+        )
+
+    def summary(self, role: str, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
+        """Count films and patients, of some of the films where `rows` (N,) says so."""
+        taken = np.ones(len(self), dtype=np.bool_) if rows is None else rows
+        labels = self.cohort.labels[taken]
+        return SplitSummary(
+            role=role,
+            films=int(taken.sum()),
+            patients=len(np.unique(self.cohort.patients[taken])),
+            by_class={name: int((labels == c).sum()) for c, name in enumerate(self.cohort.classes)},
+        )
+
+
+def read_split(
+    config: Config,
+    manifest: Path,
+    split: str,
+    encoder: Encoder,
+    reader: FilmReader,
+    folder: Path,
+    progress: Progress,
+    *,
+    labelled: bool = True,
+) -> SplitFilms:
+    """Read a split once: keep its films at the model's resolution and embed them.
+
+    Parameters
+    ----------
+    config : Config
+    manifest : Path
+    split : str
+    encoder : Encoder - the audited model
+    reader : FilmReader
+    folder : Path - where the films are kept, as ``SPLIT.gray``
+    progress : callable - called with (stage, done, total)
+    labelled : bool - films need a class by their label columns
+
+    Raises
+    ------
+    ConfigError, DataError
+    """
+    listed = read_manifest(
+        manifest,
+        split=split,
+        columns=config.task.columns() if labelled else None,
+        blank=config.labels.blank,
+    )
+    passing, store = FilmStore.keeping(reader.films(listed), encoder, folder / f"{split}.gray")
+    embeddings = embed_cohort(
+        config,
+        listed,
+        encoder,
+        passing,
+        lambda stage, done, total: progress(f"{stage}, {split}", done, total),
+    )
+    cohort = listed.keep(
+        embeddings.films, (*embeddings.rejected, *films_not_finite(listed, embeddings))
+    )
+    require_films(cohort)
+    boxes = np.empty_like(embeddings.region_boxes)
+    starts = np.searchsorted(embeddings.region_image, np.arange(len(cohort) + 1))
+    for film, (height, width) in enumerate(embeddings.sizes.tolist()):
+        part = slice(starts[film], starts[film + 1])
+        boxes[part] = encoder.geometry(height, width).to_input(embeddings.region_boxes[part])
+    return SplitFilms(
+        split,
+        cohort,
+        store(embeddings.films.tolist()),
+        embeddings,
+        RegionTable.of(boxes, embeddings.region_image, len(cohort)),
+    )

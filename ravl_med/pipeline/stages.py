@@ -1,0 +1,143 @@
+"""Stages that audit and mitigation share: films, model, embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med import __version__
+from ravl_med.cache import Cache
+from ravl_med.cohort.film import Film, FilmReader
+from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.config import Config
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.embeddings import Embeddings, embed_films
+from ravl_med.errors import DataError
+from ravl_med.mitigation.quickstart import cached_quickstart_model
+from ravl_med.regions.tiles import cut_tiles
+
+__all__ = [
+    "Clock",
+    "Progress",
+    "digest_cohort",
+    "embed_cohort",
+    "films_not_finite",
+    "prepare_manifest",
+    "prepare_model",
+    "require_films",
+]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> Path:
+    """Return the path of the manifest; a synthetic cohort is made first when the cache lacks it."""
+    if config.cohort.manifest is not None:
+        return config.cohort.manifest
+    from ravl_med.cohort.synthetic import synthesize
+
+    synthetic = config.cohort.synthetic
+    assert synthetic is not None  # the config demands one of the two
+    recipe = {"version": __version__, **synthetic.model_dump()}
+
+    def make(folder: Path) -> None:
+        synthesize(
+            folder,
+            **synthetic.model_dump(),
+            progress=lambda done, total: progress("synthesize films", done, total),
+        )
+
+    folder, _ = cache.folder("cohorts", recipe, make)
+    return folder / "manifest.csv"
+
+
+def prepare_model(
+    config: Config, manifest: Path, reader: FilmReader, cache: Cache, progress: Progress
+) -> tuple[Path, bool]:
+    """Return the folder of the model, and whether it was there before.
+
+    The quickstart model is trained first when the cache lacks it.
+    """
+    if config.model.path is not None:
+        return config.model.path, False
+    assert config.model.quickstart is not None  # the config demands one of the two
+    return cached_quickstart_model(config.model.quickstart, manifest, reader, cache, progress)
+
+
+def embed_cohort(
+    config: Config,
+    cohort: Cohort,
+    encoder: Encoder,
+    films: Iterable[Film | RejectedFilm],
+    progress: Progress,
+) -> Embeddings:
+    """Embed films and their regions; `films` are those of the cohort as they are read."""
+    rows, columns = config.regions.tiles
+    return embed_films(
+        encoder,
+        films,
+        lambda height, width: cut_tiles(height, width, rows, columns),
+        min_visible=config.regions.min_visible,
+        batch_size=config.model.batch_size,
+        progress=lambda done: progress("embed films and regions", done, len(cohort)),
+    )
+
+
+def films_not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFilm, ...]:
+    """Return the films for which the model gives NaN or infinity, as set aside."""
+    return tuple(
+        RejectedFilm(
+            row := int(listed.rows[i]),
+            "not_finite",
+            f"{listed.name} row {row}: the model gives NaN or infinity for this film.",
+        )
+        for i in embeddings.not_finite
+    )
+
+
+def require_films(cohort: Cohort) -> None:
+    """Refuse a cohort of which no film can be used.
+
+    Raises
+    ------
+    DataError
+    """
+    if len(cohort):
+        return
+    reasons = Counter(film.reason for film in cohort.rejected) + Counter(cohort.left_out)
+    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    first = f" First: {cohort.rejected[0].message}" if cohort.rejected else ""
+    raise DataError(
+        f"{cohort.name}: none of its {cohort.listed} rows can be audited ({told}); expected "
+        f"readable films with a label.{first}"
+    )
+
+
+def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
+    """Return the SHA-256 over the digests of films and their labels, whatever their order."""
+    digest = hashlib.sha256()
+    for film, label in sorted(zip(films, labels.tolist(), strict=True)):
+        digest.update(f"{film} {label}\n".encode())
+    return digest.hexdigest()
