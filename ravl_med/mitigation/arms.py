@@ -34,7 +34,7 @@ from ravl_med.mitigation.views import draw_views, move_boxes, view_films
 
 __all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
 
-Term = Literal["none", "cross_entropy", "group_robust", "contrast", "regions"]
+Term = Literal["cross_entropy", "group_robust", "contrast", "regions"]
 _LEAST_VISIBLE = 0.5
 
 
@@ -46,7 +46,7 @@ class Arm:
     ----------
     title : str - how reports call it
     published : bool - by others than this project
-    term : str - what stands beside L_CLIP
+    terms : tuple of str - what stands beside L_CLIP; several are added
     weighted : bool - films are drawn so that pseudo-groups are seen alike
     exchanged : bool - the located feature is dealt out anew in each batch
     averaged : bool - the region losses are averaged over the batch, whatever the config says: as a
@@ -55,7 +55,7 @@ class Arm:
 
     title: str
     published: bool
-    term: Term = "none"
+    terms: tuple[Term, ...] = ()
     weighted: bool = False
     exchanged: bool = False
     averaged: bool = False
@@ -64,13 +64,13 @@ class Arm:
 ARMS: Mapping[str, Arm] = {
     "standard": Arm("standard fine-tuning", True),
     "upsampled": Arm("upsampled pseudo-groups", True, weighted=True),
-    "vl_erm": Arm("VL-ERM", True, "cross_entropy", weighted=True),
-    "vl_gdro": Arm("VL-GDRO", True, "group_robust", weighted=True),
-    "spurious_aware": Arm("Spurious-Aware", True, "contrast"),
-    "ravl": Arm("RaVL", True, "regions"),
+    "vl_erm": Arm("VL-ERM", True, ("cross_entropy",), weighted=True),
+    "vl_gdro": Arm("VL-GDRO", True, ("group_robust",), weighted=True),
+    "spurious_aware": Arm("Spurious-Aware", True, ("contrast",)),
+    "ravl": Arm("RaVL", True, ("regions",)),
     "exchange": Arm("region exchange", False, exchanged=True),
     "counterfactual": Arm(
-        "RaVL with counterfactual regions", False, "regions", exchanged=True, averaged=True
+        "RaVL with counterfactual regions", False, ("regions",), exchanged=True, averaged=True
     ),
 }
 
@@ -175,11 +175,19 @@ class Lesson:
         seen, regions, scale = module(images, boxes)
         reports = self.films.reports[rows].to(seen.device)
         labels, groups = (v[rows].to(seen.device) for v in (self._labels, self._groups))
-        whole = self._gather(seen)
+        evidence = None
+        if regions is not None:
+            assert boxes is not None
+            assert spurious is not None
+            evidence = self._evidence(regions, boxes, spurious, labels)
+        whole, evidence = self._gather(seen, evidence)
         clip = _clip_loss(whole, reports, scale)
-        if self.arm.term == "none":
+        if not self.arm.terms:
             return clip
-        other = self._other(whole, labels, groups, regions, boxes, spurious, mine)
+        other = sum(
+            (self._term(term, whole, labels, groups, evidence) for term in self.arm.terms),
+            start=torch.zeros((), device=clip.device),
+        )
         return self.weights.clip * clip + (1.0 - self.weights.clip) * other
 
     def _view(
@@ -194,7 +202,7 @@ class Lesson:
         views = draw_views(len(rows), self.weights.cropped, generator).part(mine)
         device = self.fabric.device
         images = films.films.inputs(view_films(pictures, views)).to(device)
-        if self.arm.term != "regions":
+        if "regions" not in self.arm.terms:
             return images, None, None
         index, film = films.regions.take(own)
         place = torch.from_numpy(film)
@@ -230,28 +238,28 @@ class Lesson:
         here = dealing.present[:, None, None] & (masks[now] > 0.5)
         return changed, here[mine]
 
-    def _other(
+    def _term(
         self,
+        term: Term,
         whole: Tensor,
         labels: Tensor,
         groups: Tensor,
-        regions: Tensor | None,
-        boxes: list[Tensor] | None,
-        spurious: Tensor | None,
-        mine: slice,
+        evidence: RegionEvidence | None,
     ) -> Tensor:
-        """Return the term beside L_CLIP."""
-        if self.arm.term == "regions":
-            assert regions is not None
-            assert boxes is not None
-            assert spurious is not None
-            return self._region_term(regions, boxes, spurious, labels)
-        if self.arm.term == "contrast":
+        """Return a term beside L_CLIP."""
+        if term == "regions":
+            assert evidence is not None  # the view has made boxes for it
+            relevance, alignment, _ = region_losses(evidence, labels, self.weights.denominator)
+            total = (relevance + alignment).sum()
+            if self.arm.averaged or self.weights.reduction == "mean":
+                total = total / max(len(relevance), 1)
+            return total
+        if term == "contrast":
             present = (groups % 2).where(groups >= 0, -1)
             return contrast_images(whole, labels) + contrast_images(whole, present)
         losses = cross_entropy(whole @ self._classes.T / self.weights.temperature, labels)
         known = labels >= 0
-        if self.arm.term == "cross_entropy":
+        if term == "cross_entropy":
             return losses.sum() / known.sum().clamp(min=1)
         raised = update_group_weights(
             self.state["group_weights"], losses[known], groups[known], self.weights.eta
@@ -259,36 +267,42 @@ class Lesson:
         self.state["group_weights"] = raised
         return group_robust_loss(losses[known], groups[known], raised)
 
-    def _region_term(
+    def _evidence(
         self, regions: Tensor, boxes: list[Tensor], spurious: Tensor, labels: Tensor
-    ) -> Tensor:
-        classes = len(self._classes)
+    ) -> RegionEvidence:
+        """Condense the regions of this process's films; classes are those of the whole batch."""
         film = torch.repeat_interleave(
             torch.arange(len(boxes), device=regions.device),
             torch.tensor([len(part) for part in boxes], device=regions.device),
         )
-        named = torch.bincount(labels[labels >= 0], minlength=classes) > 0
+        named = torch.bincount(labels[labels >= 0], minlength=len(self._classes)) > 0
         similarities = regions @ self._classes.T / self.weights.temperature
-        own = gather_evidence(similarities, film, spurious, len(boxes), named)
-        if self.fabric.world_size > 1:
-            apart: Any = self.fabric.all_gather(
-                torch.cat([own.spurious_class, own.spurious_best[None]]), sync_grads=True
-            )
-            joined = log_sum_exp(apart)
-            own = RegionEvidence(self._gather(own.relevant), joined[:-1], joined[-1])
-        relevance, alignment, _ = region_losses(own, labels, self.weights.denominator)
-        total = (relevance + alignment).sum()
-        if self.arm.averaged or self.weights.reduction == "mean":
-            total = total / max(len(relevance), 1)
-        return total
+        return gather_evidence(similarities, film, spurious, len(boxes), named)
 
-    def _gather(self, values: Tensor) -> Tensor:
-        """Rows of all processes, in the order of the batch, with their gradients."""
+    def _gather(
+        self, seen: Tensor, evidence: RegionEvidence | None
+    ) -> tuple[Tensor, RegionEvidence | None]:
+        """Join what all processes have, in the order of the batch, with the gradients.
+
+        In one piece: of several, a process without spurious regions would leave one out on the way
+        back, and the others would wait for it.
+        """
         if self.fabric.world_size == 1:
-            return values
-        gathered: Any = self.fabric.all_gather(values, sync_grads=True)
-        rows: Tensor = gathered.flatten(0, 1)
-        return rows
+            return seen, evidence
+        parts = [seen]
+        if evidence is not None:
+            parts += [evidence.relevant, evidence.spurious_class, evidence.spurious_best[None]]
+        flat = torch.cat([part.flatten() for part in parts])
+        gathered: Any = self.fabric.all_gather(flat, sync_grads=True)  # (processes, n)
+        pieces = gathered.split([part.numel() for part in parts], dim=1)
+        whole = pieces[0].reshape(-1, seen.shape[1])
+        if evidence is None:
+            return whole, None
+        return whole, RegionEvidence(
+            pieces[1].reshape(-1, evidence.relevant.shape[1]),
+            log_sum_exp(pieces[2]),
+            log_sum_exp(pieces[3])[0],
+        )
 
 
 def _clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

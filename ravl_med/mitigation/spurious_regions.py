@@ -48,6 +48,8 @@ def locate_carriers(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the regions that carry a feature: those whose removal lowers the margin enough.
 
+    In a film without such a region it is the one whose removal lowers the margin most.
+
     Parameters
     ----------
     bench : Bench - of these films, asking for the margin of the detector's classes
@@ -81,6 +83,10 @@ def locate_carriers(
             effect = filled.effect.reshape(len(shifts), regions)
             best = effect.argmax(axis=0), np.arange(regions)
             carries = (effect[best] > 0) & (effect[best] >= detector.threshold)
+            # A film of the cluster in which nothing reaches the threshold mostly has the feature
+            # all the same; left as it is, it would go on tying the feature to its class.
+            if not carries.any():
+                carries[effect[best].argmax()] = True
             where += [filled.film] * int(carries.sum())
             boxes.append(filled.boxes.reshape(len(shifts), regions, 4)[best][carries])
         progress(min(start + len(part), len(films)), len(films))
