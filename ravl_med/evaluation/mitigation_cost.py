@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ def measure_cost(
     *,
     repeats: int,
     seed: int,
+    towers: Sequence[str] = ("RN50", "quickstart"),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[CostRow]:
     """Time a step of each arm, in turns, on RN50 and on the quickstart tower, 16 regions a film.
@@ -60,11 +61,13 @@ def measure_cost(
     fabric : Fabric
     repeats : int - rounds; each has one step of every arm
     seed : int - of films and weights; random films and weights cost what real ones do
+    towers : sequence of str - some of "RN50" and "quickstart"
     progress : callable - called with (rounds done, rounds in all)
     """
     rows: list[CostRow] = []
-    settings = (("RN50", 16, 4), ("quickstart", 64, 4))
-    for number, (tower, batch, grid) in enumerate(settings):
+    batches, grid = {"RN50": 16, "quickstart": 64}, 4
+    for number, tower in enumerate(towers):
+        batch = batches[tower]
         steps = _steps(tower, batch, grid, fabric, seed)
         taken: dict[str, list[float]] = {name: [] for name in steps}
         for turn in range(repeats + 1):
@@ -73,7 +76,7 @@ def measure_cost(
                 step()
                 if turn:  # the first is for caches to fill
                     taken[name].append(time.perf_counter() - start)
-            progress(number * (repeats + 1) + turn + 1, len(settings) * (repeats + 1))
+            progress(number * (repeats + 1) + turn + 1, len(towers) * (repeats + 1))
         plain = np.array(taken["standard"])
         rows += [
             CostRow(

@@ -40,6 +40,7 @@ class ArmRow:
     seed : int - of films and model
     arm, title : str
     published : bool
+    head : bool - trains no tower
     image_overall, image_worst, region_overall, region_worst : float - NaN where not defined
     raised_gap, lowered_gap : float - by true presence of the feature: accuracy on the planted
         finding with minus without it; the largest, over other classes, of without minus with it
@@ -52,6 +53,7 @@ class ArmRow:
     arm: str
     title: str
     published: bool
+    head: bool
     image_overall: float
     image_worst: float
     region_overall: float
@@ -124,6 +126,7 @@ def measure_arms(
                 arm.title,
                 run.answers[arm.name],
                 published=arm.published,
+                head=arm.role == "head",
                 seconds=math.nan if curve is None else curve.seconds,
                 verdict=run.result.verdict.name if arm.delivered else "",
                 gone=arm.delivered and _is_gone(run),
@@ -190,6 +193,7 @@ class _Truth:
         answered: Answered,
         *,
         published: bool,
+        head: bool = False,
         seconds: float = math.nan,
         verdict: str = "",
         gone: bool = False,
@@ -210,6 +214,7 @@ class _Truth:
             arm=name,
             title=title,
             published=published,
+            head=head,
             image_overall=float(right.mean()),
             image_worst=float(np.nanmin(by_group)),
             region_overall=region["overall"],

@@ -19,7 +19,8 @@ from torch import Tensor
 __all__ = ["Dealing", "deal_feature", "exchange_regions", "feature_masks"]
 
 _FADE = 1.0 / 6.0  # of the side of a box
-_RING = 0.25  # width of the surroundings, of the side of a box
+_RING = 0.25  # width of fade and surroundings, of the side of a box, and
+_LEAST_RING = 2.0  # pixels of surroundings at least
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,19 +141,21 @@ def feature_masks(boxes: Tensor, film: Tensor, films: int, side: int) -> tuple[T
     wide = torch.zeros(films, side, side)
     if len(boxes):
         index = film[:, None, None].expand(-1, side, side)
-        masks.scatter_reduce_(0, index, _box_masks(boxes, side, _FADE, soft=True), "amax")
-        wide.scatter_reduce_(0, index, _box_masks(boxes, side, _RING, soft=False), "amax")
+        masks.scatter_reduce_(0, index, _box_masks(boxes, side, soft=True), "amax")
+        wide.scatter_reduce_(0, index, _box_masks(boxes, side, soft=False), "amax")
     return masks, ((wide > 0) & (masks == 0)).float()
 
 
-def _box_masks(boxes: Tensor, side: int, margin: float, *, soft: bool) -> Tensor:
-    """One mask a box, (M, S, S): 1 inside, falling to 0 over the margin (or 1 within it)."""
+def _box_masks(boxes: Tensor, side: int, *, soft: bool) -> Tensor:
+    """One mask a box, (M, S, S): 1 inside, falling to 0 over the fade; or 1 with surroundings."""
     centre = torch.arange(side, dtype=torch.float32) + 0.5
     size = boxes[:, 2:] - boxes[:, :2]
     ramps = []
     for axis in (1, 0):
         low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
-        reach = (margin * size[:, axis, None]).clamp(min=1.0)
+        reach = (_FADE * size[:, axis, None]).clamp(min=1.0)
+        if not soft:
+            reach = torch.maximum(_RING * size[:, axis, None], reach + _LEAST_RING)
         outside = torch.maximum(low - centre, centre - high).clamp(min=0.0) / reach
         inside = outside < 1.0
         ramp = 0.5 * (1.0 + torch.cos(torch.pi * outside.clamp(max=1.0)))

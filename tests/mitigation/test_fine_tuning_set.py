@@ -1,0 +1,98 @@
+"""Films at the model's resolution, and boxes by film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ravl_med.cohort.film import Film
+from ravl_med.cohort.manifest import RejectedFilm
+from ravl_med.config import QuickstartModelConfig
+from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
+from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable, embed_reports
+from ravl_med.mitigation.quickstart import quickstart_layout
+
+
+@pytest.fixture(scope="module", params=["one scale", "a scale for each channel"])
+def encoder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> OpenClipEncoder:
+    layout = quickstart_layout(QuickstartModelConfig(image_size=32))
+    if request.param != "one scale":
+        layout["preprocess_cfg"]["mean"] = [0.48145466, 0.4578275, 0.40821073]
+        layout["preprocess_cfg"]["std"] = [0.26862954, 0.26130258, 0.27577711]
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder)
+    return open_model(folder, torch.device("cpu"))
+
+
+def films() -> list[Film | RejectedFilm]:
+    rng = np.random.default_rng(0)
+    read: list[Film | RejectedFilm] = [
+        Film(i, rng.random((40 + i, 50)).astype(np.float32), str(i), "") for i in range(5)
+    ]
+    read[2] = RejectedFilm(2, "truncated", "")
+    return read
+
+
+def test_what_is_kept_is_what_the_model_is_given(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    passing, store = FilmStore.keeping(films(), encoder, tmp_path / "films.gray")
+    seen = [film for film in passing if isinstance(film, Film)]
+    kept = store([0, 1, 3, 4])
+    assert len(kept) == 4
+    assert kept.side == 32
+    inputs = kept.inputs(kept.read(np.array([3, 0])))
+    for got, film in zip(inputs, (seen[3], seen[0]), strict=True):
+        wanted = encoder.preprocess(film.pixels)
+        level = 1.01 / 255 / min(encoder.info.std)  # one gray level
+        torch.testing.assert_close(got, wanted, rtol=0, atol=level)
+        assert (got - wanted).abs().mean() < 0.1 * level
+
+
+def test_films_that_were_set_aside_later_are_left_out(
+    encoder: OpenClipEncoder, tmp_path: Path
+) -> None:
+    passing, store = FilmStore.keeping(films(), encoder, tmp_path / "films.gray")
+    list(passing)
+    whole, part = store([0, 1, 3, 4]), store([0, 4])
+    assert len(part) == 2
+    assert torch.equal(part.read(np.array([1])), whole.read(np.array([3])))
+    _, nothing = FilmStore.keeping([], encoder, tmp_path / "none.gray")
+    assert len(nothing([])) == 0
+
+
+def test_reports_are_embedded_once_and_in_their_order(encoder: OpenClipEncoder) -> None:
+    texts = ["Pneumothorax.", "Cardiomegaly.", "Pneumothorax."]
+    got = embed_reports(encoder, texts)
+    torch.testing.assert_close(got, encoder.encode_text(texts).float())
+    assert torch.equal(got[0], got[2])
+
+
+def test_boxes_of_films_by_hand() -> None:
+    boxes = np.arange(20, dtype=np.float32).reshape(5, 4)
+    table = RegionTable.of(boxes, np.array([0, 0, 2, 3, 3]), 5)
+    assert table.counts().tolist() == [2, 0, 1, 2, 0]
+    index, film = table.take(np.array([3, 1, 0]))
+    assert index.tolist() == [3, 4, 0, 1]
+    assert film.tolist() == [0, 0, 2, 2]
+    assert [len(a) for a in table.take(np.array([4, 1]))] == [0, 0]
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=8),
+    st.lists(st.integers(0, 7), max_size=10),
+)
+def test_boxes_of_films_one_by_one(counts: list[int], wanted: list[int]) -> None:
+    film_of_box = np.repeat(np.arange(len(counts)), counts)
+    rows = np.array([w % len(counts) for w in wanted], dtype=np.int64)
+    table = RegionTable.of(np.zeros((len(film_of_box), 4), np.float32), film_of_box, len(counts))
+    index, film = table.take(rows)
+    naive = [(b, n) for n, row in enumerate(rows) for b in np.flatnonzero(film_of_box == row)]
+    assert list(zip(index.tolist(), film.tolist(), strict=True)) == naive
