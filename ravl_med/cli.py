@@ -248,11 +248,17 @@ def power(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    mitigation: Annotated[
+        bool, typer.Option("--mitigation", help="Of mitigation.json instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of result.json."""
+    from ravl_med.reporting.mitigation_json import mitigation_schema
     from ravl_med.reporting.result_json import result_schema
 
-    sys.stdout.write(json.dumps(result_schema(), indent=2) + "\n")
+    printed = mitigation_schema() if mitigation else result_schema()
+    sys.stdout.write(json.dumps(printed, indent=2) + "\n")
 
 
 @benchmark.command("quickstart")

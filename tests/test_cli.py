@@ -357,10 +357,13 @@ def test_synthesize_writes_a_cohort(tmp_path: Path) -> None:
     one_line(again, "manifest.csv")
 
 
-def test_schema_is_a_json_schema() -> None:
-    outcome = run("schema")
+@pytest.mark.parametrize(("words", "field"), [((), "correlations"), (("--mitigation",), "arms")])
+def test_schema_is_a_json_schema(words: tuple[str, ...], field: str) -> None:
+    outcome = run("schema", *words)
     assert outcome.exit_code == 0
-    jsonschema.Draft202012Validator.check_schema(json.loads(outcome.output))
+    printed = json.loads(outcome.output)
+    jsonschema.Draft202012Validator.check_schema(printed)
+    assert field in printed["properties"]
 
 
 def test_help_answers_without_heavy_imports() -> None:

@@ -1,0 +1,126 @@
+"""The final test of a mitigation: every arm beside the audited model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ravl_med.encoders.open_clip import open_model
+from ravl_med.evidence.mitigation_result import ArmOutcome, LearningCurve
+from ravl_med.evidence.statistics import PatientBootstrap
+from ravl_med.evidence.subgroups import attribute_strata
+from ravl_med.mitigation.answers import ask_films_and_regions
+from ravl_med.mitigation.arms import ARMS, ImageTower
+from ravl_med.mitigation.class_heads import feature_direction, project_texts, retrain_last_layer
+from ravl_med.mitigation.proof import Answered, FinalTest
+from ravl_med.mitigation.pseudo_groups import PseudoGroups
+from ravl_med.mitigation.training import TrainedArm
+from ravl_med.pipeline.setting import Setting, staged
+from ravl_med.pipeline.split_films import SplitFilms
+
+__all__ = ["prove_arms"]
+
+
+def prove_arms(
+    setting: Setting,
+    test: SplitFilms,
+    validation: SplitFilms,
+    half: NDArray[np.bool_],
+    trained: Mapping[str, TrainedArm],
+) -> tuple[tuple[ArmOutcome, ...], dict[str, Answered]]:
+    """Read the final test once, for every arm.
+
+    Returns
+    -------
+    outcomes : tuple of ArmOutcome - the audited model first, the delivered one last
+    answers : dict of arm to Answered
+    """
+    config, texts = setting.config, setting.texts()
+    tau = config.task.temperature
+    proof = FinalTest(
+        labels=test.cohort.labels,
+        classes=test.cohort.classes,
+        present=test.present(test.find(setting.features)),
+        sides=tuple((f.detector.raised_class, f.detector.lowered_class) for f in setting.features),
+        axes=attribute_strata(test.cohort.attributes),
+        bootstrap=PatientBootstrap(
+            test.cohort.patients, config.evidence.draws, config.evidence.seed
+        ),
+        confidence=config.evidence.confidence,
+        min_group=config.mitigation.min_group,
+        min_films=config.evidence.min_n,
+    )
+
+    def ask(tower: ImageTower, title: str) -> Answered:
+        stage = f"final test: {title}"
+        return ask_films_and_regions(
+            tower, test.films, test.regions, texts, tau, staged(setting.progress, stage)
+        )
+
+    original = ImageTower(open_model(setting.start, torch.device("cpu")).model)
+    before = ask(original, "the audited model")
+
+    def outcome(
+        name: str,
+        title: str,
+        after: Answered,
+        curve: LearningCurve | None = None,
+        role: str = "tower",
+    ) -> ArmOutcome:
+        return ArmOutcome(
+            name=name,
+            title=title,
+            role="before" if role == "before" else "head" if role == "head" else "tower",
+            published=ARMS[name].published if name in ARMS else True,
+            delivered=name == config.mitigation.arm,
+            curve=curve,
+            **proof.measure(before, after),
+        )
+
+    answers = {"before": before}
+    outcomes = [outcome("before", "audited model", before, role="before")]
+    if config.mitigation.heads:
+        for name, title, logits in _heads(setting, test, validation, half):
+            answers[name] = Answered(logits, None)
+            outcomes.append(outcome(name, title, answers[name], role="head"))
+    for name, arm in trained.items():
+        title = ARMS[name].title
+        answers[name] = ask(arm.tower, title)
+        outcomes.append(outcome(name, title, answers[name], arm.curve))
+    return tuple(outcomes), answers
+
+
+def _heads(
+    setting: Setting, test: SplitFilms, validation: SplitFilms, half: NDArray[np.bool_]
+) -> list[tuple[str, str, NDArray[np.float32]]]:
+    """Logits of the arms that train no tower."""
+    config = setting.config
+    found = validation.find(setting.features)
+    present = validation.present(found).any(axis=1)
+    groups = PseudoGroups.cross(
+        validation.cohort.labels, np.asarray(present), validation.cohort.classes
+    )
+    heads = []
+    head = retrain_last_layer(
+        validation.embeddings.image[half],
+        validation.cohort.labels[half],
+        groups.of_film[half],
+        len(validation.cohort.classes),
+        config.mitigation.seed,
+    )
+    if head is not None:
+        title = "last-layer retraining (DFR), on the discovery half"
+        heads.append(("dfr", title, head.logits(test.embeddings.image)))
+    directions = [
+        feature_direction(validation.embeddings.region, found[:, i])
+        for i in range(found.shape[1])
+        if found[:, i].any() and not found[:, i].all()
+    ]
+    if directions:
+        texts = project_texts(setting.classes, np.stack(directions))
+        logits = test.embeddings.image @ texts.T / config.task.temperature
+        heads.append(("projection", "class texts without the feature's direction", logits))
+    return heads
