@@ -1,0 +1,254 @@
+"""The command line: verbs, the only print and the only exit code.
+
+Heavy imports happen inside the verbs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ravl_med import __version__
+from ravl_med.cli.benchmarks import benchmark
+from ravl_med.cli.console import (
+    ConfigArgument,
+    DebugOption,
+    DeviceOption,
+    SetOption,
+    reporting_errors,
+    say,
+    show_progress,
+)
+from ravl_med.cli.telling import tell_audit, tell_mitigation
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ravl-med",
+    help="Audit radiology vision-language models for shortcuts, and repair them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(benchmark, name="benchmark")
+
+
+@app.command()
+def audit(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default reports/NAME.")
+    ] = None,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Audit a model: films and reports in, PDF and JSON out.
+
+    Returns 0 for pass and review, 1 for fail and not auditable, 2 for a wrong config, 3 for data
+    that cannot be used, 4 for an internal error.
+    """
+    with reporting_errors(debug):
+        from datetime import date
+
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.pipeline import audit as run_audit
+        from ravl_med.pipeline import write_run
+        from ravl_med.reporting.audit_history import user_history_root
+        from ravl_med.reporting.run_folder import refuse_foreign_folder
+
+        overrides = [*(set_values or ())]
+        if device is not None:
+            overrides.append(f"model.device={device}")
+        settings = load_config(config, tuple(overrides))
+        folder = out if out is not None else Path("reports") / settings.name
+        refuse_foreign_folder(folder)
+        with show_progress() as progress:
+            run = run_audit(settings, key=user_key(), cache=user_cache(), progress=progress)
+            progress("write the report", 0, 1)
+            write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
+            progress("write the report", 1, 1)
+        tell_audit(run, folder)
+        failed = run.result.verdict.name in ("fail", "not_auditable")
+        reviewed = strict and run.result.verdict.name == "review"
+        code = 1 if (failed or reviewed) and not exit_zero else 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def mitigate(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default reports/NAME-mitigation.")
+    ] = None,
+    audit_run: Annotated[
+        Path | None,
+        typer.Option("--audit", help="Run folder of the audit; default reports/NAME."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoints of an interrupted run.")
+    ] = False,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fine-tune the audited model away from its shortcut, and prove what came of it.
+
+    Returns 0 for improved and nothing to do, 1 for no change and worse, and as audit for errors.
+    An earlier run of the audit is used when model, films and settings are the same.
+    """
+    with reporting_errors(debug):
+        from datetime import date
+
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.mitigation.trainer import make_fabric
+        from ravl_med.pipeline import mitigate as run_mitigation
+        from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
+        from ravl_med.reporting.audit_history import user_history_root
+        from ravl_med.reporting.run_folder import refuse_foreign_folder
+
+        overrides = [*(set_values or ())]
+        if device is not None:
+            overrides.append(f"model.device={device}")
+        settings = load_config(config, tuple(overrides))
+        folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
+        audited = audit_run if audit_run is not None else Path("reports") / settings.name
+        for target in (folder, audited):
+            refuse_foreign_folder(target)
+        fabric = make_fabric(settings.model.device, settings.mitigation.precision)
+        work = open_work_folder(settings, user_cache(), fabric, resume=resume)
+        with show_progress(quiet=fabric.global_rank > 0) as progress:
+            run = run_mitigation(
+                settings,
+                key=user_key(),
+                cache=user_cache(),
+                work=work,
+                fabric=fabric,
+                earlier_run=audited,
+                progress=progress,
+            )
+            if fabric.global_rank == 0:
+                progress("write the report", 0, 1)
+                today, history = date.today().isoformat(), user_history_root()
+                if run.audit is not None:
+                    write_run(run.audit, audited, date=today, history_root=history)
+                write_mitigation(run, folder, date=today, history_root=history)
+                progress("write the report", 1, 1)
+        if fabric.global_rank == 0:
+            tell_mitigation(run, folder)
+        good = run.result.verdict.name in ("improved", "nothing_to_do")
+        code = 0 if good or exit_zero else 1
+    raise typer.Exit(code)
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
+    images: Annotated[int, typer.Option(help="Films over all splits.")] = 3300,
+    feature: Annotated[
+        str, typer.Option(help="generator, tube, electrode, marker or text.")
+    ] = "generator",
+    finding: Annotated[str, typer.Option(help="The finding that it is planted on.")] = (
+        "cardiomegaly"
+    ),
+    strength: Annotated[
+        float, typer.Option(help="Cramer's V in the fine-tuning split; 0 plants nothing.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
+    bystander: Annotated[
+        str | None,
+        typer.Option(help="A thing beside the feature that no model has a reason to use."),
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write a cohort of chest phantoms as DICOM, with reports, labels and the whole truth."""
+    with reporting_errors(debug):
+        from ravl_med.cohort.synthetic import synthesize as write_cohort
+
+        with show_progress() as progress:
+            manifest = write_cohort(
+                folder,
+                images=images,
+                feature=feature,
+                finding=finding,
+                strength=strength,
+                seed=seed,
+                size=size,
+                bystander=bystander,
+                progress=lambda done, total: progress("synthesize films", done, total),
+            )
+        say(f"{images} films written. Manifest: {escape(str(manifest))}")
+
+
+@app.command()
+def power(
+    config: ConfigArgument,
+    films: Annotated[int, typer.Option(help="Films to be collected, all classes together.")],
+    accuracy: Annotated[float, typer.Option(help="Expected accuracy on each class.")] = 0.8,
+    films_per_patient: Annotated[float, typer.Option(help="Mean, at least 1.")] = 1.0,
+    candidates: Annotated[
+        int, typer.Option(help="Clusters that a feature has to stand out among.")
+    ] = 20,
+    simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
+    debug: DebugOption = False,
+) -> None:
+    """Tell what a cohort that is yet to be collected could show."""
+    with reporting_errors(debug):
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.planned_cohort import PlannedCohort, plan_power
+
+        settings = load_config(config)
+        cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
+        with show_progress() as progress:
+            plan = plan_power(settings, cohort, progress=progress)
+        for line in plan.table():
+            sys.stdout.write(line + "\n")
+        say(escape(plan.sentence()))
+
+
+@app.command()
+def schema(
+    mitigation: Annotated[
+        bool, typer.Option("--mitigation", help="Of mitigation.json instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of result.json."""
+    from ravl_med.reporting.mitigation_json import mitigation_schema
+    from ravl_med.reporting.result_json import result_schema
+
+    printed = mitigation_schema() if mitigation else result_schema()
+    sys.stdout.write(json.dumps(printed, indent=2) + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"ravl-med {__version__}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(2)

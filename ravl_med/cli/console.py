@@ -1,0 +1,121 @@
+"""The terminal: one line a problem, a bar a stage, and the options that verbs share."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ravl_med.errors import RavlMedError
+
+__all__ = [
+    "ConfigArgument",
+    "DebugOption",
+    "DeviceOption",
+    "SetOption",
+    "complain",
+    "console",
+    "print_file",
+    "reporting_errors",
+    "say",
+    "show_progress",
+]
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the audit.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One config value, as section.key=value."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
+
+
+@contextmanager
+def reporting_errors(debug: bool) -> Iterator[None]:
+    """Turn every error into one clear line and its exit code."""
+    if not debug:
+        warnings.filterwarnings("ignore")
+    try:
+        yield
+    except RavlMedError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            complain(f"error: {line}")
+        raise typer.Exit(error.exit_code) from None
+    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        complain(
+            f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
+            "for the traceback, which may hold file names, and report it."
+        )
+        raise typer.Exit(4) from None
+
+
+@contextmanager
+def show_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each stage; quiet when not on a terminal."""
+    terminal = Console(stderr=True)
+    if quiet or not terminal.is_terminal:
+        yield lambda stage, done, total: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    bars.stop_task(earlier)
+                tasks[stage] = bars.add_task(escape(stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Wrap at words on a terminal; keep lines whole in a pipe."""
+    made = Console(stderr=stderr, highlight=False)
+    made.soft_wrap = not made.is_terminal
+    return made
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    console().print(text)
+
+
+def complain(text: str) -> None:
+    """Print a line of an error, in red on a terminal."""
+    console(stderr=True).print(escape(text), style="bold red")
+
+
+def print_file(path: Path) -> None:
+    """Print a text file."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        sys.stdout.write(line + "\n")
