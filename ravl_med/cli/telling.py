@@ -83,6 +83,8 @@ def tell_mitigation(run: Mitigation, folder: Path) -> None:
                 + ("  <- delivered" if arm.delivered else "")
             )
         )
+    for note in result.notes:
+        terminal.print(f"  Note: {escape(note)}")
     if result.reaudit is not None:
         again = result.reaudit
         left = "; ".join(again.remaining) or "the shortcut is gone"

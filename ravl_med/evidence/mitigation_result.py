@@ -64,7 +64,7 @@ class LearningCurve:
     ----------
     losses : tuple of float - mean loss of each epoch
     worst_group, overall : tuple of float - accuracy on the selection films after each epoch
-    best : int - epoch that was kept, from 0
+    best : int - epoch that was kept, from 0; -1 where none was and the start stands
     stopped : {"budget", "early", "diverged"}
     steps : int
     seconds : float

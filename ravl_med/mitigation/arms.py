@@ -36,6 +36,7 @@ __all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
 
 Term = Literal["cross_entropy", "group_robust", "contrast", "regions"]
 _LEAST_VISIBLE = 0.5
+_AS_FILMS = 1.0  # an averaged region loss weighs as that of so many films
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,9 @@ class Lesson:
             assert evidence is not None  # the view has made boxes for it
             relevance, alignment, _ = region_losses(evidence, labels, self.weights.denominator)
             total = (relevance + alignment).sum()
-            if self.arm.averaged or self.weights.reduction == "mean":
+            if self.arm.averaged:
+                total = total * _AS_FILMS / max(len(relevance), 1)
+            elif self.weights.reduction == "mean":
                 total = total / max(len(relevance), 1)
             return total
         if term == "contrast":

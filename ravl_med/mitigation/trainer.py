@@ -63,7 +63,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What an epoch is judged by: larger is better, ties go by `overall`."""
+    """What an epoch is judged by: larger is better, ties go by `overall`.
+
+    NaN says that the model no longer gives finite answers.
+    """
 
     worst_group: float
     overall: float
@@ -216,7 +219,7 @@ class _Loop:
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
         told = self._told()
-        good = self._weights() if select is None else None
+        good = self._weights()
         while self.epoch < self.recipe.epochs and self.curve.stopped == "budget":
             if self.done_in_epoch == 0:
                 self.rows = self.order(self.count, self.generator)
@@ -232,16 +235,16 @@ class _Loop:
             if self.curve.stopped == "diverged":
                 break
             self.epoch, self.done_in_epoch = self.epoch + 1, 0
-            if select is not None:
-                self._select(select)
-                told = self._told()
-            else:
+            if select is None:
                 good = self._weights()
+            elif not self._select(select):
+                self.curve.stopped = "diverged"
+                break
+            told = self._told()
             if checkpoint is not None:
                 self._save(checkpoint)
-        kept = self.best if select is not None else good
-        if kept is not None and (select is not None or self.curve.stopped == "diverged"):
-            _load_weights(self.module, kept)
+        if self.best is not None or self.curve.stopped == "diverged":
+            _load_weights(self.module, self.best or good)
 
     def _told(self) -> str:
         if not self.curve.selections:
@@ -285,9 +288,12 @@ class _Loop:
         self.done_in_epoch += 1
         return True
 
-    def _select(self, select: Callable[[], Selection]) -> None:
+    def _select(self, select: Callable[[], Selection]) -> bool:
+        """Judge the epoch; False where the model no longer gives finite answers."""
         self.module.eval()
         found = select()
+        if not math.isfinite(found.worst_group):
+            return False
         earlier = self.curve.selections
         best = None if self.curve.best is None else earlier[self.curve.best]
         earlier.append(found)
@@ -298,6 +304,7 @@ class _Loop:
             self.waited += 1
             if self.recipe.patience is not None and self.waited >= self.recipe.patience:
                 self.curve.stopped = "early"
+        return True
 
     def _weights(self) -> dict[str, Tensor]:
         inner = getattr(self.module, "module", self.module)

@@ -120,6 +120,8 @@ def train_arm(
 
     def select() -> Selection:
         logits = ask_films(tower, selection.films, selection.rows, classes, config.temperature)
+        if not np.isfinite(logits).all():
+            return Selection(float("nan"), float("nan"))
         return select_by_groups(selection.groups, logits.argmax(axis=1) == selection.labels)
 
     begun = time.perf_counter()

@@ -175,7 +175,7 @@ def mitigate(
         ),
         arms=outcomes,
         reaudit=reaudit,
-        notes=notes,
+        notes=(*notes, *_diverged(trained)),
     )
     fabric.barrier()
     return Mitigation(config, result, work, folder, fresh, again, test, answers, clock.seconds)
@@ -280,6 +280,17 @@ def _refuse_shared_films(films_of: Mapping[str, SplitFilms]) -> None:
             f"{a.cohort.name}: {shared} films of split {first!r} have the same pixels as films of "
             f"split {second!r}; expected none. Remove one of each pair."
         )
+
+
+def _diverged(trained: Mapping[str, TrainedArm]) -> list[str]:
+    """Tell of the arms whose training broke off."""
+    return [
+        f"{ARMS[name].title}: the loss was no longer finite after {arm.curve.steps} steps; the "
+        "training stopped, and the best weights before that stand. Lower "
+        "mitigation.learning_rate."
+        for name, arm in trained.items()
+        if arm.curve.stopped == "diverged"
+    ]
 
 
 def _save(arm: TrainedArm, start: Path, folder: Path, *, first: bool) -> None:

@@ -77,7 +77,7 @@ class LearningCurveDocument(Part):
         description="accuracy of the worst group of the selection films after each epoch"
     )
     overall: list[Number] = Field(description="accuracy on the selection films after each epoch")
-    best: int = Field(description="epoch that was kept, from 0")
+    best: int = Field(description="epoch that was kept, from 0; -1 for none")
     stopped: Literal["budget", "early", "diverged"] = Field(description="how it ended")
     steps: int = Field(description="steps of the optimiser")
     seconds: Number = Field(description="duration")

@@ -281,6 +281,22 @@ def test_what_is_forced_is_mitigated(workplace: Workplace) -> None:
     assert int(unnamed[0].split()[0]) < 0.2 * int(unnamed[0].split()[2])
 
 
+def test_an_arm_that_diverges_is_told(workplace: Workplace) -> None:
+    earlier = workplace.audited_with(workplace.feature(), name="diverging")
+    config = workplace.load(
+        "mitigation.learning_rate=1.0e+30", "mitigation.compare=[]", "mitigation.heads=false"
+    )
+    run = workplace.mitigate(config, earlier)
+    delivered = run.result.delivered
+    assert delivered is not None
+    assert delivered.curve is not None
+    assert delivered.curve.stopped == "diverged"
+    assert any("no longer finite" in note for note in run.result.notes)
+    assert delivered.curve.best == -1  # nothing before that was good: the audited model stands
+    assert delivered.image_overall.difference == 0.0
+    assert run.result.verdict.name != "improved"
+
+
 def test_an_unknown_rank_is_refused(workplace: Workplace) -> None:
     earlier = workplace.audited_with(workplace.feature(), name="rank")
     with pytest.raises(ConfigError, match=r"mitigation\.force names rank 7; expected .*: 1\."):
