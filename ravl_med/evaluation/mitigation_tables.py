@@ -185,7 +185,9 @@ def _percent(triple: tuple[float, float, float]) -> str:
     mean, low, high = (100 * v for v in triple)
     if math.isnan(mean):
         return "–"
-    return f"{mean:.1f}" if math.isnan(low) else f"{mean:.1f} ({low:.1f} to {high:.1f})"
+    if math.isnan(low):
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ({max(low, 0.0):.1f} to {min(high, 100.0):.1f})"  # a share
 
 
 def _points(triple: tuple[float, float, float]) -> str:

@@ -317,7 +317,7 @@ def _clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 def _covered(boxes: Tensor, film: Tensor, here: Tensor) -> Tensor:
     """Whether at least a quarter of each box (R, 4) is covered by the mask of its film."""
-    low = boxes[:, :2].round().long()
+    low = boxes[:, :2].round().long().clamp(max=here.shape[-1] - 1)  # a sliver at the far border
     high = torch.maximum(boxes[:, 2:].round().long(), low + 1)
     sums = functional.pad(here.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
     x0, y0, x1, y1 = low[:, 0], low[:, 1], high[:, 0], high[:, 1]

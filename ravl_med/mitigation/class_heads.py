@@ -20,6 +20,7 @@ __all__ = ["ClassHead", "feature_direction", "project_texts", "retrain_last_laye
 
 _DRAWS = 10
 _STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # inverse of the regularisation, DFR's grid
+_SAME = 1e-6  # share of the largest singular value below which a direction adds nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +141,8 @@ def project_texts(
     -------
     ndarray of shape (C, D), float32, unit norm
     """
-    basis, _ = np.linalg.qr(directions.T.astype(np.float64))
+    axes, sizes, _ = np.linalg.svd(directions.T.astype(np.float64), full_matrices=False)
+    basis = axes[:, sizes > _SAME * sizes.max()]  # two features may have one direction
     projected = classes - (classes @ basis) @ basis.T
     norm = np.linalg.norm(projected, axis=1, keepdims=True)
     unit: NDArray[np.float32] = (projected / np.maximum(norm, 1e-12)).astype(np.float32)

@@ -152,7 +152,6 @@ class FineTuningSet:
     regions : RegionTable
     spurious : ndarray of shape (R,), bool - region belongs to a mitigated feature
     carriers : RegionTable - where the features were located by removal
-    patients : ndarray of shape (N,) - to prove that splits do not share any
     """
 
     films: FilmStore

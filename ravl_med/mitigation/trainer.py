@@ -11,6 +11,7 @@ two of them learn what one would.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import math
 import os
@@ -117,7 +118,15 @@ def make_fabric(device: str = "cpu", precision: str = "32-true") -> Fabric:
         devices: Any = [int(number)] if number else 1
         fabric = Fabric(accelerator=kind, devices=devices, precision=chosen)
     fabric.launch()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Leave the other processes; without it one that has finished can end by SIGABRT (gloo)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def fit(
@@ -204,7 +213,7 @@ class _Loop:
         self.curve = Curve()
         self.epoch, self.done_in_epoch, self.waited = 0, 0, 0
         self.rows = torch.empty(0, dtype=torch.int64)
-        self.best: dict[str, Tensor] | None = None
+        self.best: dict[str, Tensor] | None = None  # without a selection: the last epoch's
         size = recipe.batch_size * recipe.accumulate
         self.per_epoch = count // size
         self.total = self.per_epoch * recipe.epochs
@@ -216,10 +225,10 @@ class _Loop:
     def run(
         self, select: Callable[[], Selection] | None, checkpoint: Path | None, progress: Progress
     ) -> None:
+        start = self._weights()  # before a checkpoint is read: what an interrupted run had too
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
         told = self._told()
-        good = self._weights()
         while self.epoch < self.recipe.epochs and self.curve.stopped == "budget":
             if self.done_in_epoch == 0:
                 self.rows = self.order(self.count, self.generator)
@@ -236,7 +245,7 @@ class _Loop:
                 break
             self.epoch, self.done_in_epoch = self.epoch + 1, 0
             if select is None:
-                good = self._weights()
+                self.best = self._weights()
             elif not self._select(select):
                 self.curve.stopped = "diverged"
                 break
@@ -244,7 +253,7 @@ class _Loop:
             if checkpoint is not None:
                 self._save(checkpoint)
         if self.best is not None or self.curve.stopped == "diverged":
-            _load_weights(self.module, self.best or good)
+            _load_weights(self.module, self.best or start)
 
     def _told(self) -> str:
         if not self.curve.selections:
@@ -266,6 +275,8 @@ class _Loop:
         mine = slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
         first = self.done_in_epoch * size * self.recipe.accumulate
         self.optimiser.zero_grad(set_to_none=True)
+        # For towers with dropout, which draws from here: the same at this step in every run.
+        torch.manual_seed(self.recipe.seed + len(self.curve.losses))
         total = 0.0
         for turn in range(self.recipe.accumulate):
             batch = self.rows[first + turn * size : first + (turn + 1) * size]
@@ -291,7 +302,7 @@ class _Loop:
     def _select(self, select: Callable[[], Selection]) -> bool:
         """Judge the epoch; False where the model no longer gives finite answers."""
         self.module.eval()
-        found = select()
+        found = self.fabric.broadcast(select())  # processes that disagree would wait for ever
         if not math.isfinite(found.worst_group):
             return False
         earlier = self.curve.selections

@@ -1,6 +1,10 @@
 """Run by `torchrun`, and by a test as it is: loss curves of arms on the toy set, as JSON.
 
 Arguments: file to write, then names of arms. Only the first process writes.
+
+One more training is judged by scores of which each process has its own; ``agreed`` says what the
+first process took for the best epoch, how it ended, and the largest difference between the weights
+of the processes.
 """
 
 from __future__ import annotations
@@ -10,17 +14,33 @@ import sys
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.trainer import Recipe, fit, make_fabric
+from ravl_med.mitigation.trainer import Recipe, Selection, fit, make_fabric
+
+SCORES = ([0.6, 0.3], [0.2, 0.3])
+
+
+def disagree(fabric: Fabric) -> list[object]:
+    films, tower = toy_set(), ImageTower(toy_model())
+    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    scores = iter(SCORES[fabric.global_rank])
+    curve = fit(
+        fabric, tower, len(films), lesson.step, Recipe(2, 16, 1e-3, 0, freeze_norms=True),
+        select=lambda: Selection(next(scores), 0.0),
+    )  # fmt: skip
+    weights = fabric.all_gather(tower.visual.conv1.weight.detach()[None])
+    weights = weights.reshape(fabric.world_size, -1)
+    return [curve.best, curve.stopped, float((weights - weights[0]).abs().max())]
 
 
 def main() -> None:
     torch.set_num_threads(1)
     fabric = make_fabric()
     films = toy_set()
-    curves = {}
+    curves: dict[str, list[object]] = {}
     for name in sys.argv[2:]:
         tower = ImageTower(toy_model())
         lesson = Lesson(
@@ -30,7 +50,8 @@ def main() -> None:
         curve = fit(
             fabric, tower, len(films), lesson.step, recipe, order=lesson.order, state=lesson.state
         )
-        curves[name] = curve.losses
+        curves[name] = [*curve.losses]
+    curves["agreed"] = disagree(fabric)
     if fabric.global_rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(curves), encoding="utf-8")
 

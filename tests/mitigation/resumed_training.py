@@ -1,6 +1,7 @@
-"""Run by a test: train an arm on the toy set with checkpoints; kill itself at a step if asked to.
+"""Train an arm on the toy set with checkpoints; as a process of its own, kill it on the way.
 
-Arguments: folder, and perhaps the step at which the process ends by SIGKILL.
+Arguments: folder, ``step`` or ``epoch``, and the number at which the process ends by SIGKILL: right
+after that step, or while that epoch is judged.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.trainer import Recipe, Selection, fit, make_fabric
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    killed_at = int(sys.argv[2]) if len(sys.argv) > 2 else -1
+def train(folder: Path, unit: str = "", number: int = 0) -> None:
+    """Three steps an epoch; checkpoints after every second step and after each epoch."""
     fabric, films, tower = make_fabric(), toy_set(), ImageTower(toy_model())
     lesson = Lesson(
         ARMS["vl_gdro"], films, toy_groups(films), toy_texts(), Weights(eta=0.5), fabric
     )
-    seen: list[int] = []
+    done_steps = [0]
 
     def select() -> Selection:
-        seen.append(1)
+        if unit == "epoch" and done_steps[0] == 3 * number:
+            os.kill(os.getpid(), signal.SIGKILL)
         return Selection(float(tower.visual.conv1.weight.detach().abs().sum()), 0.0)
 
     def told(done: int, total: int, more: str) -> None:
-        if done == killed_at:
+        done_steps[0] = done
+        if unit == "step" and done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = Recipe(4, 16, 1e-3, 0, freeze_norms=True, checkpoint_steps=2)
@@ -45,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    train(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

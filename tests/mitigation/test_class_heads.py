@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from ravl_med.mitigation.class_heads import feature_direction, project_texts, retrain_last_layer
+from ravl_med.mitigation import class_heads
+from ravl_med.mitigation.class_heads import (
+    ClassHead,
+    feature_direction,
+    project_texts,
+    retrain_last_layer,
+)
 
 
 def planted(
@@ -65,3 +74,63 @@ def test_texts_lose_the_direction_and_nothing_else() -> None:
     along = texts - np.outer(texts @ direction, direction)
     cosine = (along * projected).sum(axis=1) / np.linalg.norm(along, axis=1)
     assert cosine == pytest.approx(np.ones(4), abs=1e-6)
+    from_elsewhere = regions + np.array([9, 0, 0, 0, 0, 0, 0, 0], np.float32)
+    assert feature_direction(from_elsewhere, spurious) == pytest.approx(direction, abs=1e-5)
+
+
+def test_features_of_one_direction_are_projected_once() -> None:
+    rng = np.random.default_rng(1)
+    texts, plane = (rng.normal(size=(n, 8)).astype(np.float32) for n in (4, 2))
+    plane /= np.linalg.norm(plane, axis=1, keepdims=True)
+    once = project_texts(texts, plane)
+    assert once @ plane.T == pytest.approx(np.zeros((4, 2)), abs=1e-6)
+    assert project_texts(texts, plane[[0, 1, 0, 1]]) == pytest.approx(once, abs=1e-5)
+    assert project_texts(texts, plane[[0, 0]]) == pytest.approx(
+        project_texts(texts, plane[:1]), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_on_equal_groups_it_is_plain_logistic_regression(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_heads, "_STRENGTHS", (0.1,))
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(2 * classes), 10)
+    labels = groups // 2
+    scale = np.geomspace(0.1, 10, 6)
+    images = ((rng.normal(size=(len(groups), 6)) + labels[:, None]) * scale + 3).astype(np.float32)
+    head = retrain_last_layer(images, labels, groups, classes, 0)
+    assert head is not None
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    wanted = model.fit(images, labels).decision_function(images)
+    found = head.logits(images)
+    if classes == 2:
+        assert found[:, 1] - found[:, 0] == pytest.approx(wanted, abs=2e-3)
+    else:
+        apart = found - found.mean(axis=1, keepdims=True)
+        assert apart == pytest.approx(wanted - wanted.mean(axis=1, keepdims=True), abs=2e-3)
+
+
+def test_the_strength_is_that_of_the_best_worst_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All strengths but one err on all films of one small group, and on nothing else."""
+    labels = np.repeat([0, 0, 1, 1], [20, 2, 20, 20])
+    groups = np.repeat([0, 1, 2, 3], [20, 2, 20, 20])
+    images = np.eye(4, dtype=np.float32)[groups]
+    fits: list[tuple[int, float]] = []
+
+    def fake(
+        shown: NDArray[np.float32], of: object, in_group: NDArray[np.int64], count: int,
+        strength: float, rng: object,
+    ) -> ClassHead:  # fmt: skip
+        assert (shown.argmax(axis=1) == in_group).all()
+        fits.append((len(shown), strength))
+        right = np.array([[1, 1, 0, 0], [0, 0, 1, 1]], np.float32)
+        if strength != 0.03:
+            right[:, 1] = right[::-1, 1]
+        return ClassHead(right, np.zeros(2, np.float32))
+
+    monkeypatch.setattr(class_heads, "_fit", fake)
+    assert retrain_last_layer(images, labels, groups, 2, 0) is not None
+    halves = [(31, strength) for strength in (1.0, 0.3, 0.1, 0.03, 0.01)]
+    assert fits == [*halves, (62, 0.03)]  # chosen on one half, fitted on all

@@ -15,6 +15,7 @@ from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
+from ravl_med.mitigation import fine_tuning_set
 from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable, embed_reports
 from ravl_med.mitigation.quickstart import quickstart_layout
 
@@ -39,6 +40,8 @@ def films() -> list[Film | RejectedFilm]:
         Film(i, rng.random((40 + i, 50)).astype(np.float32), str(i), "") for i in range(5)
     ]
     read[2] = RejectedFilm(2, "truncated", "")
+    saturated = np.repeat([[0.0], [1.0]], 20, axis=0) * np.ones((1, 50))
+    read[4] = Film(4, saturated.astype(np.float32), "4", "")
     return read
 
 
@@ -48,8 +51,8 @@ def test_what_is_kept_is_what_the_model_is_given(encoder: OpenClipEncoder, tmp_p
     kept = store([0, 1, 3, 4])
     assert len(kept) == 4
     assert kept.side == 32
-    inputs = kept.inputs(kept.read(np.array([3, 0])))
-    for got, film in zip(inputs, (seen[3], seen[0]), strict=True):
+    inputs = kept.inputs(kept.read(np.array([3, 0, 2])))
+    for got, film in zip(inputs, (seen[3], seen[0], seen[2]), strict=True):
         wanted = encoder.preprocess(film.pixels)
         level = 1.01 / 255 / min(encoder.info.std)  # one gray level
         torch.testing.assert_close(got, wanted, rtol=0, atol=level)
@@ -96,3 +99,28 @@ def test_boxes_of_films_one_by_one(counts: list[int], wanted: list[int]) -> None
     index, film = table.take(rows)
     naive = [(b, n) for n, row in enumerate(rows) for b in np.flatnonzero(film_of_box == row)]
     assert list(zip(index.tolist(), film.tolist(), strict=True)) == naive
+
+
+def test_equal_reports_in_parts(encoder: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine_tuning_set, "_TEXTS_AT_ONCE", 2)
+    texts = [f"Finding {i % 5}." for i in (3, 0, 4, 1, 2, 5, 3)]
+    torch.testing.assert_close(embed_reports(encoder, texts), encoder.encode_text(texts).float())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        ((0.5, 0.4, 0.3), (0.25, 0.25, 0.25)),
+        ((0.5, 0.5, 0.5), (0.25, 0.3, 0.2)),
+    ],
+)
+def test_each_channel_has_its_own_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (3, 4, 4)).astype(np.uint8)
+    store = FilmStore(gray, mean, std)
+    got = store.inputs(store.read(np.array([2, 0])))
+    wanted = np.stack(
+        [(gray[[2, 0]] / 255 - m) / s for m, s in zip(mean, std, strict=True)], axis=1
+    )
+    torch.testing.assert_close(got, torch.from_numpy(wanted).float())
+    assert got.is_contiguous(memory_format=torch.channels_last)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.config import QuickstartModelConfig
+from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights, _covered
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import gather_evidence, region_losses
+from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.mitigation.trainer import make_fabric
 
+ROWS = torch.arange(16)
 
-def lesson(name: str, weights: Weights | None = None) -> Lesson:
-    films = toy_set()
+
+def lesson(name: str, weights: Weights | None = None, films: FineTuningSet | None = None) -> Lesson:
+    films = films or toy_set()
     return Lesson(
         ARMS[name], films, toy_groups(films), toy_texts(), weights or Weights(), make_fabric()
     )
@@ -115,3 +122,138 @@ def test_after_an_exchange_the_spurious_regions_are_where_the_feature_lies_now()
     assert int((flagged & square).sum()) >= int(square.sum()) - 2
     natural = torch.from_numpy(own.films.present[:24])
     assert not torch.equal(square, natural)
+
+
+def seen_by(tower: ImageTower, name: str) -> torch.Tensor:
+    """What the tower says of the images of `step`."""
+    generator = torch.Generator().manual_seed(0)
+    images, _, _ = lesson(name)._view(ROWS, slice(None), generator)
+    seen: torch.Tensor = tower(images)[0]
+    return seen
+
+
+def contrast(seen: torch.Tensor, labels: np.ndarray) -> float:
+    cosine = (seen @ seen.T).detach().numpy()
+    pairs = [(i, j) for i in range(16) for j in range(16) if i != j]
+    same = np.mean([cosine[i, j] for i, j in pairs if labels[i] == labels[j]])
+    return float(np.mean([cosine[i, j] for i, j in pairs if labels[i] != labels[j]]) - same)
+
+
+def test_the_terms_by_hand() -> None:
+    tower, films, weights = ImageTower(toy_model()), toy_set(), Weights(clip=0.6, eta=0.5)
+    labels, groups = films.labels[:16], toy_groups(films).of_film[:16]
+    seen = seen_by(tower, "standard")
+    pairs = (tower.logit_scale.exp() * seen @ films.reports[:16].T).double()
+    clip = -(pairs.log_softmax(dim=0) + pairs.log_softmax(dim=1)).diagonal().mean().item() / 2
+    assert step("standard", weights, tower).item() == pytest.approx(clip, rel=1e-5)
+    assert step("upsampled", weights, tower).item() == pytest.approx(clip, rel=1e-5)
+    zero_shot = (seen @ toy_texts().T / 0.07).double().log_softmax(dim=1)
+    losses = -zero_shot[ROWS, torch.from_numpy(labels)].detach().numpy()
+    of_group = [losses[groups == g].mean() for g in range(4)]
+    raised = np.exp(0.5 * np.array(of_group))
+    wanted = {
+        "vl_erm": losses.mean(),
+        "vl_gdro": (raised / raised.sum() * of_group).sum(),
+        "spurious_aware": contrast(seen, labels) + contrast(seen, films.present[:16]),
+    }
+    assert len(set(groups.tolist())) == 4
+    for name, term in wanted.items():
+        found = step(name, weights, tower).item()
+        assert found == pytest.approx(0.6 * clip + 0.4 * term, rel=1e-5), name
+
+
+@pytest.mark.parametrize("denominator", ["multiset", "distinct"])
+def test_the_counterfactual_region_term_is_a_mean(denominator: str) -> None:
+    tower = ImageTower(toy_model())
+    weights = Weights(clip=0.0, denominator=denominator, temperature=0.1)  # type: ignore[arg-type]
+    own = lesson("counterfactual", weights)
+    images, boxes, spurious = own._view(ROWS, slice(None), torch.Generator().manual_seed(0))
+    assert boxes is not None
+    assert spurious is not None
+    film = torch.repeat_interleave(ROWS, torch.tensor([len(b) for b in boxes]))
+    evidence = gather_evidence(
+        tower(images, boxes)[1] @ toy_texts().T / 0.1, film, spurious, 16, torch.ones(2) > 0
+    )
+    labels = torch.from_numpy(own.films.labels[:16])
+    relevance, alignment, _ = region_losses(evidence, labels, weights.denominator)
+    assert len(relevance) == 16
+    assert step("counterfactual", weights, tower).item() == pytest.approx(
+        (relevance + alignment).mean().item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("odd", ["no class", "some classes", "no region", "none spurious", "all"])
+def test_odd_films_give_finite_losses(name: str, odd: str) -> None:
+    films, count = toy_set(), 48
+    if odd == "no class":
+        films = replace(films, labels=np.full(count, -1))
+    elif odd == "some classes":
+        films = replace(films, labels=np.where(np.arange(count) % 3, films.labels, -1))
+    elif odd == "no region":
+        nothing = RegionTable.of(np.empty((0, 4)), np.empty(0, np.int64), count)
+        films = replace(
+            films, regions=nothing, spurious=np.empty(0, dtype=bool), carriers=nothing
+        )  # fmt: skip
+    else:
+        films = replace(films, spurious=np.full(len(films.spurious), odd == "all"))
+    tower = ImageTower(toy_model())
+    generator = torch.Generator().manual_seed(0)
+    loss = lesson(name, None, films).step(tower, ROWS, slice(None), 0, generator)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in tower.parameters())
+
+
+def test_a_film_without_a_class_adds_to_the_contrast_with_reports_alone() -> None:
+    tower, films = ImageTower(toy_model()), toy_set()
+    unnamed = replace(films, labels=np.full(48, -1))
+
+    def loss(name: str) -> float:
+        own = lesson(name, None, unnamed)
+        generator = torch.Generator().manual_seed(0)
+        return own.step(tower, ROWS, slice(None), 0, generator).item()
+
+    plain = step("standard", None, tower).item()
+    for name in ("vl_erm", "vl_gdro", "spurious_aware", "ravl"):
+        assert loss(name) == pytest.approx(0.8 * plain, rel=1e-5), name
+
+
+@pytest.mark.parametrize("name", ["ravl", "counterfactual"])
+def test_regions_of_a_vit(name: str) -> None:
+    import open_clip
+
+    layout = quickstart_layout(QuickstartModelConfig(image_size=32, tower="vit"))
+    torch.manual_seed(0)
+    tower = ImageTower(open_clip.CLIP(**layout["model_cfg"]))
+    loss = step(name, Weights(cropped=0.5), tower)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert tower.visual.proj.grad.any()
+
+
+def test_regions_out_of_view_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    _, boxes, flags = lesson("ravl", Weights(cropped=1.0))._view(ROWS, slice(4, 12), generator)
+    assert boxes is not None
+    assert flags is not None
+    counts = [len(part) for part in boxes]
+    assert len(counts) == 8
+    assert len(flags) == sum(counts)
+    assert max(counts) < 16  # a part is at most 0.8 of the side
+    sides = torch.cat(boxes)[:, 2:] - torch.cat(boxes)[:, :2]
+    assert (sides > 8 / 0.8 / 2 - 1e-3).all()  # none smaller than half of a tile, as it is shown
+    _, whole, _ = lesson("ravl")._view(ROWS, slice(4, 12), torch.Generator().manual_seed(0))
+    assert whole is not None
+    assert [len(part) for part in whole] == [16] * 8
+
+
+def test_a_quarter_of_a_box_makes_it_one_of_the_feature() -> None:
+    here = torch.zeros(2, 32, 32, dtype=torch.bool)
+    here[1, :4, :4] = True
+    boxes = torch.tensor([
+        [0, 0, 8, 8], [0, 0, 8, 8], [1, 0, 9, 8], [0.4, 0.4, 3.6, 3.6],
+        [31.7, 0, 32, 8], [0, 32, 8, 32],
+    ])  # fmt: skip
+    film = torch.tensor([0, 1, 1, 1, 1, 1])
+    assert _covered(boxes, film, here).tolist() == [False, True, False, True, False, False]

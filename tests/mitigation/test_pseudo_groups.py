@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ravl_med.mitigation.pseudo_groups import PseudoGroups, sampling_weights, select_by_groups
 
@@ -63,3 +65,44 @@ def test_the_worst_group_decides() -> None:
     assert np.isnan(
         PseudoGroups.cross(LABELS[:4], PRESENT[:4], ("a", "b")).accuracy(correct[:4])[2]
     )
+
+
+def test_a_group_without_films_is_not_joined_and_a_single_film_counts() -> None:
+    mixed = PseudoGroups.cross(
+        np.array([0, 0, 0, 1, 1]), np.array([True, True, True, True, False]), ("a", "b")
+    )
+    assert mixed.pooled(2).names == (
+        "a, without the feature", "a, with the feature",
+        "b, without the feature + b, with the feature", "b, with the feature",
+    )  # fmt: skip
+    assert mixed.accuracy(np.array([True, True, False, True, False])).tolist() == pytest.approx(
+        [np.nan, 2 / 3, 0.0, 1.0], nan_ok=True
+    )
+
+
+def test_a_pool_joins_a_group_that_is_just_large_enough() -> None:
+    labels = np.repeat([0, 0, 1], [1, 3, 5])
+    pooled = PseudoGroups.cross(labels, np.arange(9) == 0, ("a", "b")).pooled(3).used()
+    assert sorted(pooled.sizes().tolist()) == [4, 5]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 2), st.booleans()), min_size=1, max_size=40),
+    st.integers(1, 12),
+)
+def test_no_pooled_group_is_small_but_where_all_films_are_few(
+    films: list[tuple[int, bool]], least: int
+) -> None:
+    labels, present = (np.array(column) for column in zip(*films, strict=True))
+    plain = PseudoGroups.cross(labels, present, ("a", "b", "c"))
+    joined = plain.pooled(least).used()
+    known = int((labels >= 0).sum())
+    assert joined.sizes().sum() == known
+    assert ((joined.of_film < 0) == (labels < 0)).all()
+    assert len(joined.names) == len(joined.sizes())
+    if known >= least:
+        assert (joined.sizes() >= least).all()
+    else:
+        assert len(joined.names) == (known > 0)
+    for group in range(len(plain.names)):  # groups are joined, never cut
+        assert len(set(joined.of_film[plain.of_film == group])) <= 1

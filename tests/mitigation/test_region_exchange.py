@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, feature_masks
 
@@ -115,3 +117,53 @@ def test_a_part_of_the_batch_is_that_part_of_the_whole() -> None:
     whole = exchange_regions(films, masks, rings, dealt)
     assert torch.equal(exchange_regions(films, masks, rings, dealt, slice(1, 3)), whole[1:3])
     assert films[0, 5, 5] == 5  # the films themselves are left alone
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 1000))
+def test_a_film_gives_to_itself_only_where_nobody_else_could(has: list[bool], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dealt = deal_feature(torch.tensor(has), 0.5, generator)
+    for i, (heal, give, place, present) in enumerate(
+        zip(dealt.heal.tolist(), dealt.give.tolist(), dealt.place.tolist(), dealt.present.tolist(),
+            strict=True)
+    ):  # fmt: skip
+        if all(has) or not any(has):
+            assert (heal, give, place, present) == (-1, -1, -1, has[i])
+            continue
+        assert (heal >= 0) == has[i]
+        assert heal < 0 or not has[heal]
+        assert (give >= 0) == (place >= 0) == (present or not has[i])
+        if give >= 0:
+            assert has[give] == present
+            assert has[place]
+            others = sum(h == present for h in has) - (has[i] == present)
+            assert (give != i) or others == 0
+
+
+def test_every_other_film_can_give() -> None:
+    has = torch.tensor([True, True, True, False, False])
+    generator = torch.Generator().manual_seed(0)
+    givers: set[int] = set()
+    for _ in range(200):
+        dealt = deal_feature(has, 1.0, generator)
+        assert dealt.present.all()
+        givers.add(int(dealt.give[0]))
+    assert givers == {1, 2}
+    assert not deal_feature(has, 0.0, generator).present.any()
+
+
+def test_masks_of_a_tall_box() -> None:
+    """Fade and surroundings follow the side that they lie on: 4 and 6 pixels, 2 and 4."""
+    masks, rings = feature_masks(torch.tensor([[20.0, 16.0, 32.0, 40.0]]), torch.tensor([0]), 1, 56)
+    wanted = [0.5 * (1 + np.cos(np.pi * (k + 0.5) / 4)) for k in range(4)]
+    assert masks[0, 40:44, 25].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert masks[0, 12:16, 25].tolist() == pytest.approx(wanted[::-1], abs=1e-6)
+    wanted = [0.5 * (1 + np.cos(np.pi * (k + 0.5) / 2)) for k in range(2)]
+    assert masks[0, 30, 32:34].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert rings[0, 44:46, 25].tolist() == [1, 1]
+    assert not masks[0, 44:].any()
+    assert not rings[0, 46:].any()
+    assert rings[0, 30, 34:36].tolist() == [1, 1]
+    assert not rings[0, :, 36:].any()
+    wide = feature_masks(torch.tensor([[24.0, 24.0, 72.0, 72.0]]), torch.tensor([0]), 1, 96)[1]
+    assert wide[0, 48].nonzero()[:, 0].tolist() == [*range(12, 16), *range(80, 84)]

@@ -27,8 +27,11 @@ def pictures(count: int) -> NDArray[np.float32]:
     return films
 
 
-def bench(films: NDArray[np.float32]) -> Bench:
-    """A model whose margin is how bright the upper left corner is."""
+def bench(films: NDArray[np.float32], left: int = 0) -> Bench:
+    """A model whose margin is how bright a square is: that of the first tile, or more to the right.
+
+    It is that bright everywhere around, where nothing is planted.
+    """
     count = len(films)
     images = AuditedImages(
         classes=("a", "b"),
@@ -41,7 +44,9 @@ def bench(films: NDArray[np.float32]) -> Bench:
     )
 
     def ask(shown: Iterable[NDArray[np.float32]]) -> Answers:
-        margin = np.array([picture[:, :8, :8].mean() for picture in shown], dtype=np.float64)
+        margin = np.array(
+            [picture[:, :8, left : left + 8].mean() for picture in shown], dtype=np.float64
+        )
         return Answers(margin, margin > 0)
 
     return Bench(
@@ -96,3 +101,29 @@ def test_nothing_found_is_nothing_located() -> None:
     film, boxes = locate_carriers(bench(films), detector(1.0), np.zeros(3 * len(TILES), bool))
     assert len(film) == 0
     assert boxes.shape == (0, 4)
+
+
+def test_a_square_between_two_tiles_is_located_half_a_step_aside() -> None:
+    films = pictures(6)
+    films = np.roll(films, 4, axis=3)  # half a tile to the right
+    found = np.zeros(6 * len(TILES), dtype=bool)
+    for film in (1, 2, 4, 5):
+        found[film * len(TILES)] = True
+    film, boxes = locate_carriers(bench(films, left=4), detector(1.0), found)
+    assert film.tolist() == [1, 2, 4, 5]
+    assert boxes == pytest.approx(np.tile([4, 0, 12, 8], (4, 1)))
+
+
+def test_many_films_go_in_parts_and_the_threshold_counts_as_enough() -> None:
+    films = pictures(102)
+    found = np.zeros(102 * len(TILES), dtype=bool)
+    rows = np.flatnonzero(np.arange(102) % 3)
+    for film in rows:
+        found[film * len(TILES) + np.array([0, 5])] = True  # the second one has no effect at all
+    told: list[tuple[int, int]] = []
+    film, boxes = locate_carriers(
+        bench(films), detector(0.0), found, lambda done, total: told.append((done, total))
+    )
+    assert film.tolist() == rows.tolist()
+    assert boxes == pytest.approx(np.tile(TILES[0], (68, 1)))
+    assert told == [(64, 68), (68, 68)]

@@ -8,17 +8,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from resumed_training import train
 from torch import Tensor, nn
+from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import DataError
+from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.quickstart import train_quickstart_model
 from ravl_med.mitigation.trainer import Curve, Recipe, Selection, Step, fit, make_fabric
 
@@ -33,6 +39,25 @@ def toy(count: int = 96) -> tuple[np.ndarray, list[str]]:
     films[::2, :16] += 2
     films[1::2, 16:] += 2
     return films, ["bright above", "bright below"] * (count // 2)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_loss_falls(frozen: bool) -> None:
+    films, model = toy_set(96), toy_model()
+    tower, fabric = ImageTower(model), make_fabric()
+    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    epochs = 1 if frozen else 8  # statistics of a net that has seen nothing teach little
+    curve = fit(fabric, tower, 96, lesson.step, Recipe(epochs, 16, 2e-3, 0, freeze_norms=frozen))
+    if not frozen:
+        # Eight films of a batch share each text, so ln 8 is the best that the objective allows.
+        assert np.mean(curve.losses[-6:]) < 0.5 * (curve.losses[0] + math.log(8))
+    still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    statistics = {name for name in before if "running" in name or "tracked" in name}
+    assert len(statistics) > 30
+    assert (statistics <= still) if frozen else not (statistics & still)
+    assert "visual.conv1.weight" not in still
+    assert {name for name in before if name.startswith("transformer.")} <= still
 
 
 def test_the_classes_part(tmp_path: Path) -> None:
@@ -160,6 +185,86 @@ def test_warm_up_and_cosine() -> None:
     assert moves[4] == pytest.approx(0.1, rel=1e-3)
     assert moves[22] == pytest.approx(0.05, rel=1e-2)
     assert moves[-1] < 0.001
+    assert module.weight.grad is not None
+    assert module.weight.grad.item() == pytest.approx(-1.0)  # of norm 1, not 1000
+
+
+class Matrix(nn.Module):
+    """Parameters of every sort, none of which the loss asks for."""
+
+    def __init__(self, logit_scale: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
+
+    def forward(self) -> Tensor:
+        return 0.0 * (self.linear.weight.sum() + self.linear.bias.sum()) + 0.0 * self.logit_scale
+
+
+def test_weights_decay_and_biases_and_scale_do_not() -> None:
+    module = Matrix(1.0)
+    matrix, bias = module.linear.weight.detach().clone(), module.linear.bias.detach().clone()
+    chosen = recipe(epochs=1, weight_decay=0.5, learning_rate=0.1)  # 4 steps, 1 of them warm-up
+    fit(make_fabric(), module, 32, lambda model, *rest: model(), chosen)
+    shrunk = math.prod(
+        1 - 0.5 * 0.1 * rate for rate in (1.0, 1.0, 0.75, 0.25)
+    )  # half a cosine over the three steps after the first
+    torch.testing.assert_close(module.linear.weight.detach(), matrix * shrunk)
+    assert torch.equal(module.linear.bias, bias)
+    assert module.logit_scale.item() == 1.0
+
+
+@pytest.mark.parametrize(("sign", "end"), [(-1.0, math.log(100.0)), (1.0, 0.0)])
+def test_the_logit_scale_stays_between_1_and_100(sign: float, end: float) -> None:
+    module = Matrix(math.log(10.0))
+    chosen = recipe(epochs=2, learning_rate=10.0)
+    fit(make_fabric(), module, 32, lambda model, *rest: model() + sign * model.logit_scale, chosen)
+    assert module.logit_scale.item() == pytest.approx(end)
+
+
+def test_an_epoch_shows_each_film_once_in_its_own_order() -> None:
+    shown: list[list[int]] = []
+
+    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+        assert mine == slice(0, 8)
+        shown.append([epoch, *rows.tolist()])
+        return model.weight.sum()
+
+    fit(make_fabric(), Line(), 35, step, recipe(epochs=2))
+    assert [batch[0] for batch in shown] == [0] * 4 + [1] * 4  # three films are left over
+    first, second = ([row for b in shown[i : i + 4] for row in b[1:]] for i in (0, 4))
+    for rows in (first, second):
+        assert len(set(rows)) == 32
+        assert set(rows) <= set(range(35))
+    assert first != second
+    assert first != sorted(first)
+    shown.clear()
+    fit(make_fabric(), Line(), 35, step, recipe(epochs=1), order=lambda count, g: torch.arange(35))
+    assert [row for batch in shown for row in batch[1:]] == list(range(32))
+
+
+def test_exactly_one_step_of_films_is_enough_and_one_fewer_is_refused() -> None:
+    chosen = recipe(epochs=1, accumulate=4)
+    assert len(learn(Line(), chosen).losses) == 1
+    with pytest.raises(DataError, match=r"32 films; expected at least 40, one step"):
+        learn(Line(), replace(chosen, accumulate=5))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    three: Any = SimpleNamespace(world_size=3)
+    with pytest.raises(DataError, match=r"a batch of 8 films for 3 processes; expected a multiple"):
+        fit(three, Line(), 32, lambda *given: torch.zeros(()), recipe())
+
+
+def test_what_is_told_is_the_last_selection() -> None:
+    told: list[tuple[int, int, str]] = []
+    scores = iter([Selection(0.25, 0.75), Selection(0.5, 0.8)])
+    fit(
+        make_fabric(), Line(), 16, lambda model, *rest: model.weight.sum(), recipe(epochs=2),
+        select=lambda: next(scores), progress=lambda *more: told.append(more),
+    )  # fmt: skip
+    last = "worst group 25 %, overall 75 %"
+    assert told == [(1, 4, ""), (2, 4, ""), (3, 4, last), (4, 4, last)]
 
 
 def test_the_best_epoch_is_kept_and_ties_go_by_the_overall() -> None:
@@ -175,10 +280,13 @@ def test_the_best_epoch_is_kept_and_ties_go_by_the_overall() -> None:
 
 
 def test_it_stops_after_epochs_without_gain() -> None:
-    curve = learn(Line(), recipe(patience=2), [0.1, 0.5, 0.4, 0.3, 0.9, 0.9])
+    module = Line()
+    curve = learn(module, recipe(patience=2), [0.1, 0.5, 0.4, 0.3, 0.9, 0.9])
     assert curve.stopped == "early"
     assert len(curve.selections) == 4
     assert curve.best == 1
+    assert module.weight.item() == curve.selections[1].overall
+    assert module.weight.item() < curve.selections[3].overall
 
 
 def test_a_diverging_run_stops_at_the_last_good_weights() -> None:
@@ -191,6 +299,30 @@ def test_a_diverging_run_stops_at_the_last_good_weights() -> None:
     curve = learn(without, recipe(), broken_at=13)  # no selection: those of the last epoch
     assert curve.stopped == "diverged"
     assert without.weight.item() == module_after(12)
+    early = Line()
+    curve = learn(early, recipe(), [0.1], broken_at=2)  # before any epoch: as it was
+    assert curve.stopped == "diverged"
+    assert curve.best is None
+    assert early.weight.item() == 0.0
+
+
+def test_answers_that_are_not_finite_are_divergence() -> None:
+    module = Line()
+    curve = learn(module, recipe(), [0.1, 0.3, float("nan")])
+    assert curve.stopped == "diverged"
+    assert len(curve.selections) == 2
+    assert module.weight.item() == curve.selections[1].overall
+
+
+def test_a_gradient_that_is_not_finite_is_divergence() -> None:
+    """The root of 0 is 0, and its slope has no end."""
+    module = Line()
+    curve = fit(
+        make_fabric(), module, 32, lambda model, *rest: model.weight.abs().sqrt().sum(), recipe()
+    )  # fmt: skip
+    assert curve.stopped == "diverged"
+    assert curve.losses == []
+    assert module.weight.item() == 0.0
 
 
 def module_after(steps: int) -> float:
@@ -216,38 +348,152 @@ def test_statistics_of_norms_stay_only_where_they_are_frozen(frozen: bool) -> No
 
 def test_accumulated_batches_are_one_step_on_their_mean() -> None:
     halves, whole = Line(), Line()
-    learn(halves, recipe(batch_size=8, accumulate=2, epochs=2))
-    learn(whole, recipe(batch_size=16, epochs=2))
+    small = recipe(batch_size=8, accumulate=2, epochs=2, learning_rate=0.01)
+    with torch.no_grad():  # near the goal the gradient is not clipped
+        halves.weight.fill_(2.9)
+        whole.weight.fill_(2.9)
+    first = learn(halves, small)
+    second = learn(whole, replace(small, batch_size=16, accumulate=1))
+    assert first.losses == pytest.approx(second.losses, rel=1e-5)
     assert halves.weight.item() == pytest.approx(whole.weight.item(), rel=1e-5)
+    assert halves.weight.grad is not None
+    assert whole.weight.grad is not None
+    assert 0 < whole.weight.grad.abs().item() < 0.9
+    assert halves.weight.grad.item() == pytest.approx(whole.weight.grad.item(), rel=1e-4)
 
 
-def resumed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def killed(folder: Path, unit: str, number: int) -> dict[str, Any]:
+    """Train in a process that ends by SIGKILL; return the checkpoint that it leaves."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, str(RESUMED), str(folder), *words],
+    outcome = subprocess.run(
+        [sys.executable, str(RESUMED), str(folder), unit, str(number)],
         cwd=RESUMED.parent, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    assert outcome.returncode == -signal.SIGKILL, outcome.stderr
+    assert not (folder / "weights.pt").exists()
+    state: dict[str, Any] = torch.load(folder / "arm.ckpt", weights_only=True)
+    return state
 
 
-@pytest.mark.parametrize("killed_at", ["4", "8"])
-def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, killed_at: str) -> None:
-    """Group DRO keeps weights from batch to batch; checkpoints fall after two steps of an epoch."""
+def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, one_thread: None) -> None:
+    """Group DRO keeps weights from batch to batch."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     straight.mkdir()
     broken.mkdir()
-    assert resumed(straight).returncode == 0
-    killed = resumed(broken, killed_at)
-    assert killed.returncode == -signal.SIGKILL
-    assert (broken / "arm.ckpt").is_file()
-    assert not (broken / "weights.pt").exists()
-    outcome = resumed(broken)
-    assert outcome.returncode == 0, outcome.stderr
+    train(straight)
+    left = killed(broken, "step", 5)  # in the middle of an epoch
+    assert (left["epoch"], left["done_in_epoch"]) == (1, 1)
+    left = killed(broken, "epoch", 2)  # all steps of an epoch are done, and it is being judged
+    assert (left["epoch"], left["done_in_epoch"]) == (1, 3)
+    train(broken)
     done, again = (
         torch.load(folder / "weights.pt", weights_only=True) for folder in (straight, broken)
     )
+    assert len(done["losses"]) == 12
     assert done["losses"] == again["losses"]
     assert done["best"] == again["best"]
     assert all(torch.equal(done["model"][k], again["model"][k]) for k in done["model"])
+
+
+class StoppedError(Exception):
+    """What stops a training here."""
+
+
+class Noisy(Line):
+    """Dropout draws from the generator that nobody hands over."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
+def go_on(
+    folder: Path, chosen: Recipe, *, judged: bool, broken_at: int = -1, stop_at: int = -1
+) -> tuple[Curve, dict[str, Tensor]]:
+    """Train with checkpoints in a folder, and be interrupted after a step."""
+    module, state = Noisy(), {"steps": torch.zeros(1)}
+
+    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+        state["steps"] = state["steps"] + 1
+        noise = torch.randn(len(rows), generator=g)
+        loss: Tensor = ((model(X[rows]) - 3 * X[rows] - noise) ** 2).mean()
+        return loss * (float("nan") if state["steps"].item() == broken_at else 1.0)
+
+    def told(done: int, total: int, more: str) -> None:
+        if done == stop_at:
+            raise StoppedError("stopped here")
+
+    curve = fit(
+        make_fabric(), module, 32, step, chosen, checkpoint=folder / "line.ckpt", state=state,
+        progress=told,
+        select=(lambda: Selection(-round(abs(module.weight.item() - 1), 1), 0.0))
+        if judged else None,
+    )  # fmt: skip
+    return curve, {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("judged", "broken_at", "ends"),
+    [
+        (True, -1, "early"),
+        (False, -1, "budget"),
+        (True, 12, "diverged"),
+        (True, 4, "diverged"),
+        (False, 12, "diverged"),
+        (False, 4, "diverged"),
+    ],
+)
+def test_wherever_it_is_interrupted_it_goes_on_to_the_same_weights(
+    tmp_path: Path, judged: bool, broken_at: int, ends: str
+) -> None:
+    chosen = recipe(epochs=5, patience=1, checkpoint_steps=2)
+    folder = tmp_path / "straight"
+    folder.mkdir()
+    wanted, weights = go_on(folder, chosen, judged=judged, broken_at=broken_at)
+    assert wanted.stopped == ends
+    assert sorted(path.name for path in folder.iterdir()) in ([], ["line.ckpt"])
+    for stop_at in range(1, len(wanted.losses) + 1):
+        folder = tmp_path / str(stop_at)
+        folder.mkdir()
+        with pytest.raises(StoppedError, match="stopped here"):
+            go_on(folder, chosen, judged=judged, broken_at=broken_at, stop_at=stop_at)
+        for _ in range(2):  # what has ended goes on to its end
+            found, there = go_on(folder, chosen, judged=judged, broken_at=broken_at)
+            assert found == wanted, stop_at
+            assert all(torch.equal(there[name], weights[name]) for name in weights), stop_at
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = recipe(epochs=2, checkpoint_steps=3)
+    wanted, weights = go_on(tmp_path, chosen, judged=True)
+    (tmp_path / "line.ckpt").unlink()
+    save, written = torch.save, []
+
+    def full(state: object, path: Path) -> None:
+        written.append(path)
+        if len(written) == 3:
+            path.write_bytes(b"half a file")
+            raise OSError("no space left")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        go_on(tmp_path, chosen, judged=True)
+    monkeypatch.undo()
+    state = torch.load(tmp_path / "line.ckpt", weights_only=True)
+    assert (state["epoch"], state["done_in_epoch"]) == (1, 0)
+    found, there = go_on(tmp_path, chosen, judged=True)
+    assert found == wanted
+    assert all(torch.equal(there[name], weights[name]) for name in weights)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
