@@ -63,6 +63,7 @@ def audit_of(result: AuditResult, **gate: float) -> Audit:
         cohort_digest=COHORT_DIGEST,
         timings={"cohort": 1.5},
         model_cached=False,
+        features=(),
     )
 
 

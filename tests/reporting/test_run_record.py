@@ -12,7 +12,12 @@ from ravl_med.config import Config
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit_history import AuditHistory
 from ravl_med.reporting.run_folder import config_text
-from ravl_med.reporting.run_record import describe_run, describe_thresholds, peak_memory_mb
+from ravl_med.reporting.run_record import (
+    describe_run,
+    describe_thresholds,
+    digest_settings,
+    peak_memory_mb,
+)
 
 
 def config_of(**sections: object) -> Config:
@@ -39,11 +44,14 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
     assert record["tool"] == {"name": "ravl-med", "version": __version__}
     assert record["versions"]["ravl-med"] == __version__
     assert all(record["versions"].values())
+    without_mitigation = config_text(config, show_paths=False, without=("mitigation",))
     assert record["digests"] == {
         "model": "ab12" * 16,
         "cohort": "cd34" * 16,
-        "config": hashlib.sha256(config_text(config, show_paths=False).encode()).hexdigest(),
+        "config": hashlib.sha256(without_mitigation.encode()).hexdigest(),
+        "settings": digest_settings(config),
     }
+    assert "mitigation" not in without_mitigation
     planted = {"synthetic cohort": 5, "quickstart model": 6}
     expected = {"discovery": 0, "evidence": 0, **planted} if synthetic else None
     assert record["seeds"] == (expected or {"discovery": 3, "evidence": 4})
@@ -53,6 +61,13 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
 def test_the_digest_of_the_config_does_not_know_where_films_lie() -> None:
     here, there = config_of(), config_of(cohort={"manifest": "/elsewhere/b.csv"})
     assert config_text(here, show_paths=False) == config_text(there, show_paths=False)
+
+
+def test_the_digest_of_the_settings_is_of_what_a_finding_can_depend_on() -> None:
+    digest = digest_settings(config_of())
+    assert digest_settings(config_of(mitigation={"epochs": 7})) == digest
+    assert digest_settings(config_of(report={"regions": 3})) == digest
+    assert digest_settings(config_of(evidence={"seed": 4, "relevance": "/t/a.yaml"})) != digest
 
 
 def test_what_came_before(result_of: Callable[..., AuditResult]) -> None:
