@@ -52,6 +52,7 @@ def main() -> None:
         )
         curves[name] = [*curve.losses]
     curves["agreed"] = disagree(fabric)
+    fabric.barrier()  # as a mitigation ends; whoever leaves amid a collective can end by SIGABRT
     if fabric.global_rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(curves), encoding="utf-8")
 
