@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -124,7 +125,12 @@ def make_fabric(device: str = "cpu", precision: str = "32-true") -> Fabric:
 
 
 def _leave() -> None:
-    """Leave the other processes; without it one that has finished can end by SIGABRT (gloo)."""
+    """Leave the other processes, and join gloo's threads while there is an interpreter.
+
+    One that still holds a tensor of the last exchange would want the interpreter to let go of it,
+    and ends a process that has done its work by SIGABRT.
+    """
+    gc.collect()  # wrapped modules, in cycles of references, keep the group and its threads
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
