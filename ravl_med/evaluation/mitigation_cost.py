@@ -118,7 +118,7 @@ def _steps(
 
         def step() -> None:
             loss = lesson.step(image_tower, rows, slice(None), 0, generator)
-            loss.backward()  # type: ignore[no-untyped-call]
+            fabric.backward(loss)
             image_tower.zero_grad(set_to_none=True)
 
         return step
@@ -140,7 +140,7 @@ def _films(batch: int, side: int, grid: int, size: int, seed: int) -> FineTuning
     reports = torch.nn.functional.normalize(torch.randn(batch, size), dim=1)
     gray = rng.integers(0, 256, (batch, side, side), dtype=np.uint8)
     return FineTuningSet(
-        films=FilmStore(gray, (0.5,) * 3, (0.25,) * 3),
+        films=FilmStore(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
         reports=reports,
         labels=np.arange(batch, dtype=np.int64) % _CLASSES,
         present=has,

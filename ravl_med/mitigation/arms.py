@@ -36,7 +36,6 @@ __all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
 
 Term = Literal["cross_entropy", "group_robust", "contrast", "regions"]
 _LEAST_VISIBLE = 0.5
-_AS_FILMS = 1.0  # an averaged region loss weighs as that of so many films
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,9 @@ class Lesson:
         images, boxes, spurious = self._view(rows, mine, generator)
         seen, regions, scale = module(images, boxes)
         reports = self.films.reports[rows].to(seen.device)
-        labels, groups = (v[rows].to(seen.device) for v in (self._labels, self._groups))
+        labels, groups, present = (
+            values[rows].to(seen.device) for values in (self._labels, self._groups, self._present)
+        )
         evidence = None
         if regions is not None:
             assert boxes is not None
@@ -186,7 +187,7 @@ class Lesson:
         if not self.arm.terms:
             return clip
         other = sum(
-            (self._term(term, whole, labels, groups, evidence) for term in self.arm.terms),
+            (self._term(t, whole, labels, groups, present, evidence) for t in self.arm.terms),
             start=torch.zeros((), device=clip.device),
         )
         return self.weights.clip * clip + (1.0 - self.weights.clip) * other
@@ -226,17 +227,13 @@ class Lesson:
         has = torch.zeros(len(rows), dtype=torch.bool)
         place = torch.from_numpy(film)
         has[place] = True
-        # What has the feature but was not located can neither give nor take a clean patch.
         dealing = deal_feature(has, self.weights.exchange_share, generator)
         masks, rings = feature_masks(
             torch.from_numpy(films.carriers.boxes[index]), place, len(rows), films.films.side
         )
         pictures = films.films.read(rows.numpy())
         changed = exchange_regions(pictures, masks, rings, dealing, mine)
-        now = torch.where(
-            dealing.give >= 0, dealing.place, torch.arange(len(rows))
-        )  # without a patch: its own places, if it has any
-        here = dealing.present[:, None, None] & (masks[now] > 0.5)
+        here = dealing.present[:, None, None] & (masks[dealing.give_place] > 0.5)
         return changed, here[mine]
 
     def _term(
@@ -245,6 +242,7 @@ class Lesson:
         whole: Tensor,
         labels: Tensor,
         groups: Tensor,
+        present: Tensor,
         evidence: RegionEvidence | None,
     ) -> Tensor:
         """Return a term beside L_CLIP."""
@@ -252,14 +250,12 @@ class Lesson:
             assert evidence is not None  # the view has made boxes for it
             relevance, alignment, _ = region_losses(evidence, labels, self.weights.denominator)
             total = (relevance + alignment).sum()
-            if self.arm.averaged:
-                total = total * _AS_FILMS / max(len(relevance), 1)
-            elif self.weights.reduction == "mean":
+            if self.arm.averaged or self.weights.reduction == "mean":
                 total = total / max(len(relevance), 1)
             return total
         if term == "contrast":
-            present = (groups % 2).where(groups >= 0, -1)
-            return contrast_images(whole, labels) + contrast_images(whole, present)
+            feature = present.long().where(labels >= 0, -1)  # films without a class are in no group
+            return contrast_images(whole, labels) + contrast_images(whole, feature)
         losses = cross_entropy(whole @ self._classes.T / self.weights.temperature, labels)
         known = labels >= 0
         if term == "cross_entropy":

@@ -29,11 +29,13 @@ class FilmStore:
 
     Attributes
     ----------
-    gray : ndarray of shape (N, S, S), uint8 - mapped from a file
+    gray : ndarray of shape (n, S, S), uint8 - mapped from a file
+    rows : ndarray of shape (N,), int64 - those of them that are the films
     mean, std : tuple of float, length 3 - normalisation of the model's input
     """
 
     gray: NDArray[np.uint8]
+    rows: NDArray[np.int64]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -78,14 +80,13 @@ class FilmStore:
                 if seen
                 else np.empty(shape, np.uint8)
             )
-            if list(wanted) != seen:  # a film was set aside after it was read
-                gray = gray[np.isin(seen, wanted)]
-            return cls(gray, info.mean, info.std)
+            kept = np.flatnonzero(np.isin(seen, wanted))  # some are set aside after they were read
+            return cls(gray, kept, info.mean, info.std)
 
         return passing(), store
 
     def __len__(self) -> int:
-        return len(self.gray)
+        return len(self.rows)
 
     @property
     def side(self) -> int:
@@ -94,7 +95,7 @@ class FilmStore:
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Return films (n, S, S), float32, normalised as the first channel of the input."""
-        level = torch.from_numpy(np.ascontiguousarray(self.gray[rows])).float() / 255.0
+        level = torch.from_numpy(np.ascontiguousarray(self.gray[self.rows[rows]])).float() / 255.0
         return (level - self.mean[0]) / self.std[0]
 
     def inputs(self, films: Tensor) -> Tensor:

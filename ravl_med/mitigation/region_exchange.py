@@ -1,10 +1,11 @@
 """Exchange of the spurious feature between films, so that it says nothing about the class.
 
 Discovery has located the feature in every fine-tuning film. In each batch it is dealt out anew:
-every film is to have it with the same chance, whatever its class. A film that is to lose it gets
-the same place of a film without it; a film that is to have it gets the feature of another film, at
-the place where it lay there; a film that neither loses nor gets it is patched at such a place as
-well, from another film without it. So neither the feature nor the seam of a patch tells the class.
+every film is to have it with the same chance, whatever its class. Each film is patched twice. First
+where its feature lies, or, without one, where that of some other film does: there it gets the same
+place of a film without the feature. Then at the place of the feature of a donor: a film that is to
+have the feature gets the donor's, any other the same place of a film without it. So neither the
+feature nor the seams of patches, nor their number or place, tell the class.
 
 Patches are faded in and shifted to the brightness around their new place.
 """
@@ -25,22 +26,21 @@ _LEAST_RING = 2.0  # pixels of surroundings at least
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dealing:
-    """Who gives what to whom, in a batch of B films.
-
-    Each film is patched up to twice, first `heal`, then `give`. -1 stands for "not at all".
+    """Who gives what to whom, in a batch of B films; every film is patched twice, or none is.
 
     Attributes
     ----------
-    heal : Tensor of shape (B,), int64 - film without the feature whose content goes where the
-        feature of this film lies
-    give : Tensor of shape (B,), int64 - film whose content is put in afterwards
-    place : Tensor of shape (B,), int64 - film whose places of the feature are patched by `give`
-    present : Tensor of shape (B,), bool - the film has the feature afterwards
+    clear, give : Tensor of shape (B,), int64 - films whose content is put in, first and second; -1
+        where nobody is patched
+    clear_place, give_place : Tensor of shape (B,), int64 - films where whose feature lies they are
+        put in
+    present : Tensor of shape (B,), bool - the film has the feature afterwards, at `give_place`
     """
 
-    heal: Tensor
+    clear: Tensor
+    clear_place: Tensor
     give: Tensor
-    place: Tensor
+    give_place: Tensor
     present: Tensor
 
 
@@ -57,31 +57,23 @@ def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Deali
     -------
     Dealing - nobody is patched where all films have the feature, or none
     """
-    count = len(has)
-    none = torch.full((count,), -1, dtype=torch.int64)
+    own = torch.arange(len(has))
     carriers, plain = has.nonzero()[:, 0], (~has).nonzero()[:, 0]
     if len(carriers) == 0 or len(plain) == 0:
-        return Dealing(none, none, none, has.clone())
-
-    def draw(pool: Tensor) -> Tensor:
-        return _other(pool, count, generator)
-
-    present = torch.rand(count, generator=generator) < share
-    donor = draw(carriers)
-    ordinary, second = draw(plain), draw(plain)
-    heal = torch.where(has, ordinary, none)
-    # With the feature: that of another film. Without, and never had it: a patch all the same.
-    give = torch.where(present, donor, torch.where(has, none, second))
-    place = torch.where(give >= 0, donor, none)
-    return Dealing(heal, give, place, present)
+        none = torch.full_like(own, -1)
+        return Dealing(none, own, none, own, has.clone())
+    present = torch.rand(len(has), generator=generator) < share
+    donor = _draw(carriers, own, generator)
+    home = torch.where(has, own, _draw(carriers, donor, generator))
+    clear, ordinary = _draw(plain, own, generator), _draw(plain, own, generator)
+    return Dealing(clear, home, torch.where(present, donor, ordinary), donor, present)
 
 
-def _other(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw a film of the pool for each of B films, another one than itself where there is one."""
-    drawn = torch.randint(len(pool), (count,), generator=generator)
-    itself = pool[drawn] == torch.arange(count)
-    step = torch.randint(1, max(len(pool), 2), (count,), generator=generator)
-    return pool[torch.where(itself, (drawn + step) % len(pool), drawn)]
+def _draw(pool: Tensor, but: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a film of the pool for each of B films, another one than `but` where there is one."""
+    drawn = torch.randint(len(pool), but.shape, generator=generator)
+    step = torch.randint(1, max(len(pool), 2), but.shape, generator=generator)
+    return pool[torch.where(pool[drawn] == but, (drawn + step) % len(pool), drawn)]
 
 
 def exchange_regions(
@@ -101,9 +93,11 @@ def exchange_regions(
     -------
     Tensor of shape (b, S, S), float32 - the wanted films, a copy
     """
-    own = torch.arange(len(films))
     patched = films[mine].clone()
-    for source, place in ((dealing.heal, own), (dealing.give, dealing.place)):
+    for source, place in (
+        (dealing.clear, dealing.clear_place),
+        (dealing.give, dealing.give_place),
+    ):
         _patch(patched, films, source[mine], place[mine], masks, rings)
     return patched
 

@@ -85,12 +85,14 @@ class Curve:
     Attributes
     ----------
     losses : list of float - one a step
+    steps : int - of an epoch
     selections : list of Selection - one an epoch, where there is a selection
     best : int or None - epoch whose weights the model has now, from 0; None without a selection
     stopped : {"budget", "early", "diverged"}
     """
 
     losses: list[float] = field(default_factory=list)
+    steps: int = 0
     selections: list[Selection] = field(default_factory=list)
     best: int | None = None
     stopped: Stopped = "budget"
@@ -171,7 +173,8 @@ def fit(
     Raises
     ------
     DataError
-        Fewer films than one batch, or a batch that the processes cannot share evenly.
+        Fewer films than one batch, a batch that the processes cannot share evenly, or statistics of
+        BatchNorm that they would not share.
     """
     size, world = recipe.batch_size * recipe.accumulate, fabric.world_size
     if count < size:
@@ -184,6 +187,12 @@ def fit(
             f"fine-tuning: a batch of {recipe.batch_size} films for {world} processes; expected a "
             "multiple of their number. Change mitigation.batch_size."
         )
+    if world > 1 and not recipe.freeze_norms and _norms(module):
+        raise DataError(
+            f"fine-tuning: {world} processes with mitigation.freeze_norms false; expected true, "
+            "since each process would take statistics of its own part of a batch. Freeze them, or "
+            "run one process."
+        )
     optimiser = torch.optim.AdamW(_decay_groups(module, recipe.weight_decay), lr=1.0)
     lay_out: Any = module.to  # its stubs do not know memory formats
     lay_out(memory_format=torch.channels_last)  # a third faster on CPU
@@ -193,6 +202,11 @@ def fit(
     loop.run(select, checkpoint, progress)
     module.eval()
     return loop.curve
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    """Return the parts that keep statistics of batches."""
+    return [part for part in module.modules() if isinstance(part, _NORMS)]
 
 
 def _permute(count: int, generator: torch.Generator) -> Tensor:
@@ -222,6 +236,7 @@ class _Loop:
         self.best: dict[str, Tensor] | None = None  # without a selection: the last epoch's
         size = recipe.batch_size * recipe.accumulate
         self.per_epoch = count // size
+        self.curve.steps = self.per_epoch
         self.total = self.per_epoch * recipe.epochs
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             getattr(optimiser, "optimizer", optimiser),
@@ -270,9 +285,8 @@ class _Loop:
     def _train_mode(self) -> None:
         self.module.train()
         if self.recipe.freeze_norms:
-            for part in self.module.modules():
-                if isinstance(part, _NORMS):
-                    part.eval()
+            for part in _norms(self.module):
+                part.eval()
 
     def _advance(self) -> bool:
         """Make one step; False, and no step, where loss or gradient are not finite."""

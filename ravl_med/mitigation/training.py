@@ -112,7 +112,7 @@ def train_arm(
     Raises
     ------
     DataError
-        Fewer films than one step.
+        A recipe that these films or processes cannot follow, see `fit`.
     """
     model = open_model(start, torch.device("cpu")).model
     tower = ImageTower(model)
@@ -143,13 +143,10 @@ def train_arm(
 
 
 def _describe(curve: Curve, seconds: float) -> LearningCurve:
-    epochs = len(curve.selections)
-    steps = len(curve.losses) // epochs if epochs else len(curve.losses)
-    means = [
-        float(np.mean(curve.losses[i * steps : (i + 1) * steps])) for i in range(max(epochs, 0))
-    ]
+    whole = range(len(curve.selections))  # an epoch that broke off has no mean
+    means = [np.mean(curve.losses[i * curve.steps : (i + 1) * curve.steps]) for i in whole]
     return LearningCurve(
-        losses=tuple(means),
+        losses=tuple(float(mean) for mean in means),
         worst_group=tuple(s.worst_group for s in curve.selections),
         overall=tuple(s.overall for s in curve.selections),
         best=-1 if curve.best is None else curve.best,

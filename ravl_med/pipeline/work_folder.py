@@ -41,8 +41,11 @@ def open_work_folder(config: Config, cache: Cache, fabric: Fabric, *, resume: bo
     fabric : Fabric
     resume : bool - keep what an interrupted run left; else it is thrown away
     """
-    text = config_text(config, show_paths=True)
-    digest = hashlib.sha256(f"{__version__} {text}".encode()).hexdigest()[:24]
+    text = f"{__version__} {config_text(config, show_paths=True)}"
+    manifest = config.cohort.manifest
+    if manifest is not None and manifest.is_file():  # other rows are another run
+        text += hashlib.sha256(manifest.read_bytes()).hexdigest()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
     shared = cache.root / "mitigations" / digest
     if fabric.global_rank == 0:
         if not resume:

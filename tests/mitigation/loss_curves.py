@@ -4,7 +4,7 @@ Arguments: file to write, then names of arms. Only the first process writes.
 
 One more training is judged by scores of which each process has its own; ``agreed`` says what the
 first process took for the best epoch, how it ended, and the largest difference between the weights
-of the processes.
+of the processes; ``refusal`` what it said to BatchNorm that is not frozen.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
+from ravl_med.errors import DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.trainer import Recipe, Selection, fit, make_fabric
 
@@ -36,6 +37,17 @@ def disagree(fabric: Fabric) -> list[object]:
     weights = fabric.all_gather(tower.visual.conv1.weight.detach()[None])
     weights = weights.reshape(fabric.world_size, -1)
     return [curve.best, curve.stopped, float((weights - weights[0]).abs().max())]
+
+
+def refusal(fabric: Fabric) -> str | None:
+    """What is said to processes that would each take statistics of their own films."""
+    films, tower = toy_set(), ImageTower(toy_model())
+    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    try:
+        fit(fabric, tower, len(films), lesson.step, Recipe(1, 16, 1e-3, 0, freeze_norms=False))
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def refuse_threads_of_gloo() -> None:
@@ -62,6 +74,7 @@ def main() -> None:
         )
         curves[name] = [*curve.losses]
     curves["agreed"] = disagree(fabric)
+    curves["refusal"] = [refusal(fabric)]
     if fabric.global_rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(curves), encoding="utf-8")
 

@@ -117,7 +117,7 @@ def test_equal_reports_in_parts(encoder: OpenClipEncoder, monkeypatch: pytest.Mo
 )
 def test_each_channel_has_its_own_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     gray = np.random.default_rng(0).integers(0, 256, (3, 4, 4)).astype(np.uint8)
-    store = FilmStore(gray, mean, std)
+    store = FilmStore(gray, np.arange(len(gray)), mean, std)
     got = store.inputs(store.read(np.array([2, 0])))
     wanted = np.stack(
         [(gray[[2, 0]] / 255 - m) / s for m, s in zip(mean, std, strict=True)], axis=1

@@ -19,42 +19,50 @@ def test_after_dealing_the_feature_says_nothing_of_the_class(share: float) -> No
     rng = np.random.default_rng(0)
     has = torch.from_numpy(rng.random(40) < np.where(label.numpy() == 0, 0.9, 0.1))
     present = torch.zeros(2)
-    natural = torch.zeros(2)
     for _ in range(400):
         dealt = deal_feature(has, share, generator)
+        assert (dealt.clear >= 0).all()  # nobody is recognised by the number of seams
+        assert (dealt.give >= 0).all()
         for c in (0, 1):
             present[c] += dealt.present[label == c].float().mean() / 400
-        untouched = (dealt.heal < 0) & (dealt.give < 0)
-        for c in (0, 1):
-            natural[c] += untouched[label == c].float().mean() / 400
     assert present.tolist() == pytest.approx([share, share], abs=0.02)
-    assert natural.tolist() == [0.0, 0.0]  # nobody is recognised by having no seam
+
+
+def test_places_of_patches_say_nothing_of_the_class() -> None:
+    """Each place of a feature is patched as often in films of either class."""
+    generator = torch.Generator().manual_seed(2)
+    has = torch.arange(40) < 10  # class 0 has it, class 1 not
+    seen = torch.zeros(2, 2, 10)
+    for _ in range(4000):
+        dealt = deal_feature(has, 0.5, generator)
+        for turn, place in enumerate((dealt.clear_place, dealt.give_place)):
+            for c, films in enumerate((has, ~has)):
+                counts = torch.bincount(place[films], minlength=10)
+                seen[turn, c] += counts / (4000 * int(films.sum()))
+    assert seen.flatten().tolist() == pytest.approx([0.1] * 40, abs=0.005)
 
 
 def test_who_gives_and_who_gets() -> None:
     has = torch.tensor([True, True, True, False, False, False])
     generator = torch.Generator().manual_seed(1)
+    own = torch.arange(6)
     for _ in range(200):
         dealt = deal_feature(has, 0.5, generator)
-        own = torch.arange(6)
-        assert ((dealt.heal >= 0) == has).all()
-        assert not has[dealt.heal[dealt.heal >= 0]].any()  # healed by films without it
-        given = dealt.give >= 0
-        assert (dealt.give[given] != own[given]).all()
-        assert has[dealt.give[dealt.present]].all()  # the feature comes from films with it
-        assert (dealt.place[dealt.present] == dealt.give[dealt.present]).all()
-        assert has[dealt.place[given]].all()
-        lost = has & ~dealt.present
-        assert not given[lost].any()
-        never = ~has & ~dealt.present
-        assert given[never].all()
-        assert not has[dealt.give[never]].any()
+        assert torch.equal(dealt.clear_place[has], own[has])  # its own feature goes
+        assert has[dealt.clear_place].all()
+        assert has[dealt.give_place].all()
+        assert (dealt.clear_place != dealt.give_place).all()  # two seams, not one over the other
+        assert not has[dealt.clear].any()  # cleared by films without it
+        assert torch.equal(dealt.give[dealt.present], dealt.give_place[dealt.present])
+        assert not has[dealt.give[~dealt.present]].any()
+        for source in (dealt.clear, dealt.give):
+            assert (source != own).all()
 
 
 @pytest.mark.parametrize("has", [torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool)])
 def test_nobody_is_patched_where_all_or_none_have_it(has: torch.Tensor) -> None:
     dealt = deal_feature(has, 0.5, torch.Generator().manual_seed(0))
-    assert (dealt.heal < 0).all()
+    assert (dealt.clear < 0).all()
     assert (dealt.give < 0).all()
     assert torch.equal(dealt.present, has)
     films = torch.rand(5, 16, 16)
@@ -89,7 +97,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_the_square_goes_where_it_is_dealt_and_only_there() -> None:
     films, masks, rings, has = scene()
     generator = torch.Generator().manual_seed(3)
-    seen = {"healed": 0, "given": 0, "patched": 0}
+    counts = torch.zeros(2, 2, dtype=torch.int64)
     for _ in range(60):
         dealt = deal_feature(has, 0.5, generator)
         changed = exchange_regions(films, masks, rings, dealt)
@@ -97,18 +105,14 @@ def test_the_square_goes_where_it_is_dealt_and_only_there() -> None:
             base = films[i, 23, 23]
             squares = [bool((changed[i, 3:9, 3:9] > base + 4).all()),
                        bool((changed[i, 12:18, 12:18] > base + 4).all())]  # fmt: skip
-            wanted = [bool(dealt.present[i]) and int(dealt.place[i]) == k for k in (0, 1)]
+            wanted = [bool(dealt.present[i]) and int(dealt.give_place[i]) == k for k in (0, 1)]
             assert squares == wanted
             if not dealt.present[i]:  # brightness follows the surroundings: nothing is left
                 assert torch.allclose(changed[i], base.expand(24, 24), atol=1e-4)
-            touched = masks[i] * has[i] > 0
-            if dealt.give[i] >= 0:
-                touched = touched | (masks[dealt.place[i]] > 0)
+            touched = (masks[dealt.clear_place[i]] > 0) | (masks[dealt.give_place[i]] > 0)
             assert torch.equal(changed[i][~touched], films[i][~touched])
-            seen["healed"] += int(has[i] and not dealt.present[i])
-            seen["given"] += int(dealt.present[i])
-            seen["patched"] += int(not has[i] and not dealt.present[i])
-    assert min(seen.values()) > 20
+            counts[int(has[i]), int(dealt.present[i])] += 1
+    assert counts.min() > 20
 
 
 def test_a_part_of_the_batch_is_that_part_of_the_whole() -> None:
@@ -123,47 +127,17 @@ def test_a_part_of_the_batch_is_that_part_of_the_whole() -> None:
 def test_a_film_gives_to_itself_only_where_nobody_else_could(has: list[bool], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     dealt = deal_feature(torch.tensor(has), 0.5, generator)
-    for i, (heal, give, place, present) in enumerate(
-        zip(dealt.heal.tolist(), dealt.give.tolist(), dealt.place.tolist(), dealt.present.tolist(),
-            strict=True)
-    ):  # fmt: skip
-        if all(has) or not any(has):
-            assert (heal, give, place, present) == (-1, -1, -1, has[i])
-            continue
-        assert (heal >= 0) == has[i]
-        assert heal < 0 or not has[heal]
-        assert (give >= 0) == (place >= 0) == (present or not has[i])
-        if give >= 0:
-            assert has[give] == present
-            assert has[place]
-            others = sum(h == present for h in has) - (has[i] == present)
-            assert (give != i) or others == 0
-
-
-def test_every_other_film_can_give() -> None:
-    has = torch.tensor([True, True, True, False, False])
-    generator = torch.Generator().manual_seed(0)
-    givers: set[int] = set()
-    for _ in range(200):
-        dealt = deal_feature(has, 1.0, generator)
-        assert dealt.present.all()
-        givers.add(int(dealt.give[0]))
-    assert givers == {1, 2}
-    assert not deal_feature(has, 0.0, generator).present.any()
-
-
-def test_masks_of_a_tall_box() -> None:
-    """Fade and surroundings follow the side that they lie on: 4 and 6 pixels, 2 and 4."""
-    masks, rings = feature_masks(torch.tensor([[20.0, 16.0, 32.0, 40.0]]), torch.tensor([0]), 1, 56)
-    wanted = [0.5 * (1 + np.cos(np.pi * (k + 0.5) / 4)) for k in range(4)]
-    assert masks[0, 40:44, 25].tolist() == pytest.approx(wanted, abs=1e-6)
-    assert masks[0, 12:16, 25].tolist() == pytest.approx(wanted[::-1], abs=1e-6)
-    wanted = [0.5 * (1 + np.cos(np.pi * (k + 0.5) / 2)) for k in range(2)]
-    assert masks[0, 30, 32:34].tolist() == pytest.approx(wanted, abs=1e-6)
-    assert rings[0, 44:46, 25].tolist() == [1, 1]
-    assert not masks[0, 44:].any()
-    assert not rings[0, 46:].any()
-    assert rings[0, 30, 34:36].tolist() == [1, 1]
-    assert not rings[0, :, 36:].any()
-    wide = feature_masks(torch.tensor([[24.0, 24.0, 72.0, 72.0]]), torch.tensor([0]), 1, 96)[1]
-    assert wide[0, 48].nonzero()[:, 0].tolist() == [*range(12, 16), *range(80, 84)]
+    if all(has) or not any(has):
+        assert dealt.clear.tolist() == dealt.give.tolist() == [-1] * len(has)
+        assert dealt.present.tolist() == has
+        return
+    for i, present in enumerate(dealt.present.tolist()):
+        clear, give = int(dealt.clear[i]), int(dealt.give[i])
+        assert not has[clear]
+        assert has[give] == present
+        assert has[int(dealt.clear_place[i])]
+        assert has[int(dealt.give_place[i])]
+        for source in (clear, give):
+            others = sum(h == has[source] for h in has) - (has[i] == has[source])
+            assert source != i or others == 0
+        assert dealt.clear_place[i] != dealt.give_place[i] or sum(has) == 1

@@ -42,6 +42,8 @@ def test_two_processes_learn_what_one_would(tmp_path: Path) -> None:
     alone, together = (json.loads(path.read_text(encoding="utf-8")) for path in (one, two))
     # The first process decides which epoch was the best; else their weights would part.
     assert alone["agreed"] == together["agreed"] == [0, "budget", 0.0]
+    assert alone["refusal"] == [None]
+    assert "2 processes with mitigation.freeze_norms false; expected true" in together["refusal"][0]
     for arm in ARMS:
         assert len(alone[arm]) == 6
         assert len(set(alone[arm])) == 6

@@ -43,7 +43,7 @@ def toy_set(count: int = 48, seed: int = 0) -> FineTuningSet:
         torch.randn(2, 128, generator=torch.Generator().manual_seed(5)), dim=1
     )
     return FineTuningSet(
-        films=FilmStore(gray, (0.5,) * 3, (0.25,) * 3),
+        films=FilmStore(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
         reports=texts[labels],
         labels=labels,
         present=has,
