@@ -47,6 +47,12 @@ class MitigationConfig(Section):
     )
     weight_decay: float = Field(0.2, ge=0)
     patience: int = Field(5, ge=1, description="epochs without gain after which it stops")
+    judged: int = Field(
+        3,
+        ge=1,
+        description="epochs in a row whose mean worst group chooses the best, since one epoch's is "
+        "a few dozen films",
+    )
     accumulate: int = Field(1, ge=1, description="batches for each step of the optimiser")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     freeze_norms: bool = Field(True, description="keep the statistics of BatchNorm")
@@ -62,6 +68,11 @@ class MitigationConfig(Section):
     eta: float = Field(0.01, gt=0, description="step size of the group weights in VL-GDRO")
     exchange_share: Share = Field(
         0.5, description="chance of a film to have the feature after the exchange"
+    )
+    companion_lift: Share = Field(
+        0.15,
+        description="fine detail of a cluster is exchanged as well where it is on so much more of "
+        "the films with the feature than of those without it; 1 for never",
     )
     min_group: int = Field(
         10, ge=1, description="groups with fewer films are joined when the best epoch is chosen"

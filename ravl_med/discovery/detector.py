@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FeatureDetector"]
+__all__ = ["FeatureDetector", "nearest_medoids"]
 
 _REGIONS_AT_ONCE = 65_536
 
@@ -48,8 +48,25 @@ class FeatureDetector:
         -------
         ndarray of shape (R,), bool - their nearest medoid is that of the feature
         """
-        found = np.zeros(len(regions), dtype=np.bool_)
-        for start in range(0, len(regions), _REGIONS_AT_ONCE):
-            part = slice(start, start + _REGIONS_AT_ONCE)
-            found[part] = (regions[part] @ self.medoids.T).argmax(axis=1) == self.label
-        return found
+        return np.asarray(nearest_medoids(self.medoids, regions) == self.label)
+
+
+def nearest_medoids(
+    medoids: NDArray[np.float32], regions: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Return the nearest medoid of each region.
+
+    Parameters
+    ----------
+    medoids : ndarray of shape (K, D), float32 - unit norm
+    regions : ndarray of shape (R, D), float32 - unit norm
+
+    Returns
+    -------
+    ndarray of shape (R,), int64 - 0 .. K - 1
+    """
+    nearest = np.empty(len(regions), dtype=np.int64)
+    for start in range(0, len(regions), _REGIONS_AT_ONCE):
+        part = slice(start, start + _REGIONS_AT_ONCE)
+        nearest[part] = (regions[part] @ medoids.T).argmax(axis=1)
+    return nearest

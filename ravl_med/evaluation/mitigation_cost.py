@@ -127,7 +127,7 @@ def _steps(
 
 
 def _films(batch: int, side: int, grid: int, size: int, seed: int) -> FineTuningSet:
-    """Random films, a third of them with the feature in two of their tiles."""
+    """Random films; a third has the feature in two tiles, and in half of its tiles companions."""
     rng = np.random.default_rng(seed)
     boxes = cut_tiles(side, side, grid, grid)
     film = np.repeat(np.arange(batch), len(boxes))
@@ -137,6 +137,7 @@ def _films(batch: int, side: int, grid: int, size: int, seed: int) -> FineTuning
     spurious[np.flatnonzero(has) * len(boxes)] = True
     spurious[np.flatnonzero(has) * len(boxes) + 1] = True
     carriers = RegionTable.of(table.boxes[spurious], film[spurious], batch)
+    along = has[film] & (np.arange(len(film)) % len(boxes) < len(boxes) // 2)
     reports = torch.nn.functional.normalize(torch.randn(batch, size), dim=1)
     gray = rng.integers(0, 256, (batch, side, side), dtype=np.uint8)
     return FineTuningSet(
@@ -147,4 +148,5 @@ def _films(batch: int, side: int, grid: int, size: int, seed: int) -> FineTuning
         regions=table,
         spurious=spurious,
         carriers=carriers,
+        companions=RegionTable.of(table.boxes[along], film[along], batch),
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med.encoders.region_pooling import region_pooling_of
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import (
     RegionEvidence,
     contrast_images,
@@ -29,7 +29,7 @@ from ravl_med.mitigation.losses import (
     update_group_weights,
 )
 from ravl_med.mitigation.pseudo_groups import PseudoGroups, sampling_weights
-from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, feature_masks
+from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, find_places
 from ravl_med.mitigation.views import draw_views, move_boxes, view_films
 
 __all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
@@ -223,17 +223,16 @@ class Lesson:
     ) -> tuple[Tensor, Tensor]:
         """Films of this process's part after the exchange, and where the feature lies now."""
         films = self.films
-        index, film = films.carriers.take(rows.numpy())
-        has = torch.zeros(len(rows), dtype=torch.bool)
-        place = torch.from_numpy(film)
-        has[place] = True
-        dealing = deal_feature(has, self.weights.exchange_share, generator)
-        masks, rings = feature_masks(
-            torch.from_numpy(films.carriers.boxes[index]), place, len(rows), films.films.side
+        carriers, companions = (
+            _boxes_of(table, rows) for table in (films.carriers, films.companions)
         )
+        places = find_places(carriers, companions, len(rows), films.films.side)
+        has = torch.zeros(len(rows), dtype=torch.bool)
+        has[carriers[1]] = True
+        dealing = deal_feature(has, self.weights.exchange_share, generator)
         pictures = films.films.read(rows.numpy())
-        changed = exchange_regions(pictures, masks, rings, dealing, mine)
-        here = dealing.present[:, None, None] & (masks[dealing.give_place] > 0.5)
+        changed = exchange_regions(pictures, places, dealing, mine)
+        here = dealing.present[:, None, None] & (places.masks[dealing.give_place] > 0.5)
         return changed, here[mine]
 
     def _term(
@@ -302,6 +301,12 @@ class Lesson:
             log_sum_exp(pieces[2]),
             log_sum_exp(pieces[3])[0],
         )
+
+
+def _boxes_of(table: RegionTable, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes of films of a table (M, 4), and their positions in the batch (M,)."""
+    index, film = table.take(rows.numpy())
+    return torch.from_numpy(table.boxes[index]), torch.from_numpy(film)
 
 
 def _clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

@@ -127,6 +127,11 @@ class RegionTable:
         counts = np.bincount(film, minlength=films)
         return cls(boxes.astype(np.float32), np.concatenate([[0], np.cumsum(counts)]))
 
+    @classmethod
+    def empty(cls, films: int) -> RegionTable:
+        """Make a table without boxes."""
+        return cls(np.empty((0, 4), np.float32), np.zeros(films + 1, np.int64))
+
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the boxes of films: their positions (r,), and the position of their film (r,)."""
         counts = self.starts[rows + 1] - self.starts[rows]
@@ -153,6 +158,8 @@ class FineTuningSet:
     regions : RegionTable
     spurious : ndarray of shape (R,), bool - region belongs to a mitigated feature
     carriers : RegionTable - where the features were located by removal
+    companions : RegionTable - regions of the clusters that travel with the features, on films that
+        have them
     """
 
     films: FilmStore
@@ -162,6 +169,7 @@ class FineTuningSet:
     regions: RegionTable
     spurious: NDArray[np.bool_]
     carriers: RegionTable
+    companions: RegionTable
 
     def __len__(self) -> int:
         return len(self.films)

@@ -7,7 +7,9 @@ place of a film without the feature. Then at the place of the feature of a donor
 have the feature gets the donor's, any other the same place of a film without it. So neither the
 feature nor the seams of patches, nor their number or place, tell the class.
 
-Patches are faded in and shifted to the brightness around their new place.
+Patches are faded in and shifted to the brightness around their new place. What travels with the
+feature, see `companions`, often lies over the anatomy that the finding shows in: a lead over the
+heart. Of these regions fine detail alone is exchanged.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-__all__ = ["Dealing", "deal_feature", "exchange_regions", "feature_masks"]
+__all__ = ["Dealing", "FeaturePlaces", "deal_feature", "exchange_regions", "find_places"]
 
 _FADE = 1.0 / 6.0  # of the side of a box
 _RING = 0.25  # width of fade and surroundings, of the side of a box, and
 _LEAST_RING = 2.0  # pixels of surroundings at least
+_FINE = 0.02  # half the width, of the side of a film, below which a structure is fine detail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,23 @@ class Dealing:
     give: Tensor
     give_place: Tensor
     present: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeaturePlaces:
+    """Where the feature lies in a batch of B films; zero for films without it.
+
+    Attributes
+    ----------
+    masks : Tensor of shape (B, S, S), float32 - 1 inside, a cosine ramp to 0 over a sixth of the
+        side of a box, outwards; boxes of a film join
+    rings : Tensor of shape (B, S, S), float32 - 1 around the boxes, outside of the ramp
+    companions : Tensor of shape (B, S, S), float32 - like the masks, where something travels along
+    """
+
+    masks: Tensor
+    rings: Tensor
+    companions: Tensor
 
 
 def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Dealing:
@@ -77,15 +98,14 @@ def _draw(pool: Tensor, but: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def exchange_regions(
-    films: Tensor, masks: Tensor, rings: Tensor, dealing: Dealing, mine: slice = slice(None)
+    films: Tensor, places: FeaturePlaces, dealing: Dealing, mine: slice = slice(None)
 ) -> Tensor:
     """Carry out a dealing.
 
     Parameters
     ----------
     films : Tensor of shape (B, S, S), float32
-    masks, rings : Tensor of shape (B, S, S), float32 - where the feature of each film lies, faded,
-        and its surroundings, see `feature_masks`; zero for films without it
+    places : FeaturePlaces
     dealing : Dealing
     mine : slice - films that are wanted; the others only give
 
@@ -94,50 +114,67 @@ def exchange_regions(
     Tensor of shape (b, S, S), float32 - the wanted films, a copy
     """
     patched = films[mine].clone()
+    details = _detail(films) if places.companions.any() else None
     for source, place in (
-        (dealing.clear, dealing.clear_place),
-        (dealing.give, dealing.give_place),
+        (dealing.clear[mine], dealing.clear_place[mine]),
+        (dealing.give[mine], dealing.give_place[mine]),
     ):
-        _patch(patched, films, source[mine], place[mine], masks, rings)
+        if (source < 0).any():
+            continue
+        if details is not None:
+            patched += places.companions[place] * (details[source] - _detail(patched))
+        patched = _patch(patched, films[source], places.masks[place], places.rings[place])
     return patched
 
 
-def _patch(
-    patched: Tensor, films: Tensor, source: Tensor, place: Tensor, masks: Tensor, rings: Tensor
-) -> None:
-    """Fade the content of source films into those rows that have one, in place."""
-    rows = (source >= 0).nonzero()[:, 0]
-    if len(rows) == 0:
-        return
-    mask, ring = masks[place[rows]], rings[place[rows]]
-    old, new = patched[rows], films[source[rows]]
+def _detail(films: Tensor) -> Tensor:
+    """Return what is finer than the window, bright or dark, in films (n, S, S).
+
+    The difference to an opening and closing by a square; borders of large things stay behind.
+    """
+    reach = max(1, round(_FINE * films.shape[-1]))
+
+    def widen(values: Tensor) -> Tensor:
+        down = max_pool2d(values, (2 * reach + 1, 1), 1, (reach, 0))
+        return max_pool2d(down, (1, 2 * reach + 1), 1, (0, reach))
+
+    layer = films[:, None]
+    opened = widen(-widen(-layer))
+    return (layer + widen(-widen(opened)))[:, 0]
+
+
+def _patch(old: Tensor, new: Tensor, mask: Tensor, ring: Tensor) -> Tensor:
+    """Fade new films into old ones (n, S, S), at the brightness around."""
     around = ring.sum(dim=(1, 2)).clamp(min=1e-6)
     shift = ((old - new) * ring).sum(dim=(1, 2)) / around
-    patched[rows] = old + mask * (new + shift[:, None, None] - old)
+    return old + mask * (new + shift[:, None, None] - old)
 
 
-def feature_masks(boxes: Tensor, film: Tensor, films: int, side: int) -> tuple[Tensor, Tensor]:
-    """Draw where the feature of each film lies.
+def find_places(
+    carriers: tuple[Tensor, Tensor], companions: tuple[Tensor, Tensor], films: int, side: int
+) -> FeaturePlaces:
+    """Draw where the feature of each film lies, and what travels with it.
 
     Parameters
     ----------
-    boxes : Tensor of shape (M, 4), float32 - xyxy in input pixels
-    film : Tensor of shape (M,), int64 - position in the batch
+    carriers, companions : boxes and film - Tensor of shape (M, 4), float32, xyxy in input pixels;
+        Tensor of shape (M,), int64, position in the batch
     films, side : int - B and S
-
-    Returns
-    -------
-    masks : Tensor of shape (B, S, S), float32 - 1 inside, a cosine ramp to 0 over a sixth of the
-        side of a box, outwards; boxes of a film join
-    rings : Tensor of shape (B, S, S), float32 - 1 around the boxes, outside of the ramp
     """
+    masks = _join(*carriers, films, side, soft=True)
+    wide = _join(*carriers, films, side, soft=False)
+    return FeaturePlaces(
+        masks, ((wide > 0) & (masks == 0)).float(), _join(*companions, films, side, soft=True)
+    )
+
+
+def _join(boxes: Tensor, film: Tensor, films: int, side: int, *, soft: bool) -> Tensor:
+    """Masks of films (B, S, S), of boxes (M, 4) on films (M,)."""
     masks = torch.zeros(films, side, side)
-    wide = torch.zeros(films, side, side)
     if len(boxes):
         index = film[:, None, None].expand(-1, side, side)
-        masks.scatter_reduce_(0, index, _box_masks(boxes, side, soft=True), "amax")
-        wide.scatter_reduce_(0, index, _box_masks(boxes, side, soft=False), "amax")
-    return masks, ((wide > 0) & (masks == 0)).float()
+        masks.scatter_reduce_(0, index, _box_masks(boxes, side, soft=soft), "amax")
+    return masks
 
 
 def _box_masks(boxes: Tensor, side: int, *, soft: bool) -> Tensor:

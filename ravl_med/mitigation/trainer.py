@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,7 @@ class Recipe:
     weight_decay : float - on matrices, not on biases, norms and the logit scale
     accumulate : int - batches a step; the gradient is their mean
     patience : int or None - epochs without a better selection after which it stops
+    judged : int - epochs in a row whose mean selection is compared; the last of them is kept
     freeze_norms : bool - statistics of BatchNorm stay as they are
     checkpoint_steps : int - steps between checkpoints; one is written after each epoch as well
     """
@@ -59,6 +61,7 @@ class Recipe:
     weight_decay: float = 0.05
     accumulate: int = 1
     patience: int | None = None
+    judged: int = 1
     freeze_norms: bool = False
     checkpoint_steps: int = 500
 
@@ -72,10 +75,6 @@ class Selection:
 
     worst_group: float
     overall: float
-
-    def key(self) -> tuple[float, float]:
-        """Return what is compared."""
-        return (self.worst_group, self.overall)
 
 
 @dataclass(slots=True)
@@ -325,17 +324,25 @@ class _Loop:
         found = self.fabric.broadcast(select())  # processes that disagree would wait for ever
         if not math.isfinite(found.worst_group):
             return False
-        earlier = self.curve.selections
-        best = None if self.curve.best is None else earlier[self.curve.best]
-        earlier.append(found)
-        if best is None or found.key() > best.key():
-            self.curve.best, self.waited = len(earlier) - 1, 0
+        self.curve.selections.append(found)
+        now, best = len(self.curve.selections) - 1, self.curve.best
+        # Until there are enough epochs to judge by, the latest is the best.
+        if best is None or now < self._judged() or self._score(now) > self._score(best):
+            self.curve.best, self.waited = now, 0
             self.best = self._weights()
         else:
             self.waited += 1
             if self.recipe.patience is not None and self.waited >= self.recipe.patience:
                 self.curve.stopped = "early"
         return True
+
+    def _judged(self) -> int:
+        return min(self.recipe.judged, self.recipe.epochs)
+
+    def _score(self, epoch: int) -> tuple[float, float]:
+        """Mean selection of an epoch and those before it: one worst group is a few dozen films."""
+        seen = self.curve.selections[max(epoch + 1 - self._judged(), 0) : epoch + 1]
+        return fmean(s.worst_group for s in seen), fmean(s.overall for s in seen)
 
     def _weights(self) -> dict[str, Tensor]:
         inner = getattr(self.module, "module", self.module)

@@ -63,6 +63,7 @@ def recipe_of(config: MitigationConfig) -> Recipe:
         weight_decay=config.weight_decay,
         accumulate=config.accumulate,
         patience=config.patience,
+        judged=config.judged,
         freeze_norms=config.freeze_norms,
         checkpoint_steps=config.checkpoint_steps,
     )

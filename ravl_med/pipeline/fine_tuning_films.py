@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.class_mentions import class_of_report
 from ravl_med.cohort.radiology_report import impression_of
+from ravl_med.discovery.detector import nearest_medoids
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import Probe, build_bench
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
+from ravl_med.mitigation.companions import find_companions
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable, embed_reports
 from ravl_med.mitigation.spurious_regions import locate_carriers
 from ravl_med.pipeline.setting import Setting, staged
@@ -21,9 +23,16 @@ __all__ = ["prepare_fine_tuning"]
 
 
 def prepare_fine_tuning(
-    setting: Setting, manifest: Path
+    setting: Setting, manifest: Path, explored: SplitFilms, half: NDArray[np.bool_]
 ) -> tuple[FineTuningSet, tuple[MitigatedCorrelation, ...], tuple[str, ...], SplitSummary]:
     """Read the fine-tuning films: classes, reports, and where the features lie.
+
+    Parameters
+    ----------
+    setting : Setting
+    manifest : Path
+    explored : SplitFilms - the films of the audit
+    half : ndarray of shape (N,), bool - those of the discovery half
 
     Returns
     -------
@@ -94,6 +103,14 @@ def prepare_fine_tuning(
         carriers = RegionTable.of(
             split.regions.boxes[rows], split.embeddings.region_image[rows], len(split)
         )
+    along, clusters = _find_companions(setting, split, explored, half)
+    along &= carriers.counts()[split.embeddings.region_image] > 0
+    if clusters:
+        notes.append(
+            f"Regions of {clusters} {'cluster' if clusters == 1 else 'clusters'}, the features' "
+            "own among them, lie more often on films with the features than on others of the same "
+            f"class; the fine detail of these {int(along.sum())} regions is exchanged as well."
+        )
     spurious = np.asarray(found.any(axis=1))
     bare = int((np.bincount(split.embeddings.region_image[~spurious], minlength=len(split)) == 0)
                .sum())  # fmt: skip
@@ -110,6 +127,9 @@ def prepare_fine_tuning(
         regions=split.regions,
         spurious=spurious,
         carriers=carriers,
+        companions=RegionTable.of(
+            split.regions.boxes[along], split.embeddings.region_image[along], len(split)
+        ),
     )
     mitigated = tuple(
         MitigatedCorrelation(
@@ -129,6 +149,32 @@ def prepare_fine_tuning(
     by_class = {name: int((labels == c).sum()) for c, name in enumerate(classes)}
     summary = SplitSummary("fine-tuning", len(split), len(np.unique(cohort.patients)), by_class)
     return films, mitigated, tuple(notes), summary
+
+
+def _find_companions(
+    setting: Setting, split: SplitFilms, explored: SplitFilms, half: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], int]:
+    """Regions (R,) of a split that travel with the features, and the clusters that they are of.
+
+    All clusters of the partitions that the features come from are asked.
+    """
+    present = np.asarray(explored.present(explored.find(setting.features)).any(axis=1))[half]
+    along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)
+    clusters = 0
+    partitions = {f.detector.medoids.tobytes(): f.detector.medoids for f in setting.features}
+    for medoids in partitions.values():
+        holds = np.zeros((len(explored), len(medoids)), dtype=np.bool_)
+        nearest = nearest_medoids(medoids, explored.embeddings.region)
+        holds[explored.embeddings.region_image, nearest] = True
+        companions = find_companions(
+            holds[half],
+            present,
+            explored.cohort.labels[half],
+            setting.config.mitigation.companion_lift,
+        )
+        along |= np.isin(nearest_medoids(medoids, split.embeddings.region), companions)
+        clusters += len(companions)
+    return along, clusters
 
 
 def _locate(

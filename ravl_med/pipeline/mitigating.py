@@ -127,14 +127,14 @@ def mitigate(
         result = _empty_result(config, verdict, encoder, reused=fresh is None)
         return Mitigation(config, result, work, None, fresh, None, None, {}, clock.seconds)
     setting = Setting(config, start, encoder, reader, classes, chosen, work, progress)
-    with clock.stage("fine-tuning films"):
-        films, mitigated, notes, summary = prepare_fine_tuning(setting, manifest)
     half = split_patients(
         validation.cohort.patients,
         validation.cohort.labels,
         config.evidence.discovery_share,
         config.evidence.seed,
     )
+    with clock.stage("fine-tuning films"):
+        films, mitigated, notes, summary = prepare_fine_tuning(setting, manifest, validation, half)
     selection = _selection(setting, validation, half)
     groups = PseudoGroups.cross(films.labels, films.present, validation.cohort.classes)
     trained: dict[str, TrainedArm] = {}

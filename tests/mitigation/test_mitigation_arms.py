@@ -191,7 +191,7 @@ def test_odd_films_give_finite_losses(name: str, odd: str) -> None:
     elif odd == "some classes":
         films = replace(films, labels=np.where(np.arange(count) % 3, films.labels, -1))
     elif odd == "no region":
-        nothing = RegionTable.of(np.empty((0, 4)), np.empty(0, np.int64), count)
+        nothing = RegionTable.empty(count)
         films = replace(
             films, regions=nothing, spurious=np.empty(0, dtype=bool), carriers=nothing
         )  # fmt: skip

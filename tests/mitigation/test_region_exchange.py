@@ -7,8 +7,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import grey_closing, grey_opening
 
-from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, feature_masks
+from ravl_med.mitigation.region_exchange import (
+    FeaturePlaces,
+    _detail,
+    deal_feature,
+    exchange_regions,
+    find_places,
+)
+
+NONE = (torch.empty(0, 4), torch.empty(0, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
@@ -66,13 +75,13 @@ def test_nobody_is_patched_where_all_or_none_have_it(has: torch.Tensor) -> None:
     assert (dealt.give < 0).all()
     assert torch.equal(dealt.present, has)
     films = torch.rand(5, 16, 16)
-    masks, rings = feature_masks(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), 5, 16)
-    assert torch.equal(exchange_regions(films, masks, rings, dealt), films)
+    assert torch.equal(exchange_regions(films, find_places(NONE, NONE, 5, 16), dealt), films)
 
 
 def test_masks_by_hand() -> None:
     boxes = torch.tensor([[4.0, 4.0, 12.0, 12.0], [12.0, 4.0, 20.0, 12.0]])
-    masks, rings = feature_masks(boxes, torch.tensor([1, 1]), 2, 24)
+    places = find_places((boxes, torch.tensor([1, 1])), (boxes[:1], torch.tensor([0])), 2, 24)
+    masks, rings = places.masks, places.rings
     assert not masks[0].any()
     assert (masks[1, 4:12, 4:20] == 1).all()  # boxes of a film join, without a seam between
     # Faded over a sixth of the side, 4 / 3 pixels: half a pixel outside it is (1 + cos) / 2.
@@ -82,25 +91,27 @@ def test_masks_by_hand() -> None:
     assert rings[1, 1:3, 8].tolist() == [1, 1]  # the surroundings, at least two pixels
     assert rings[1, 0, 8].item() == 0
     assert not ((rings > 0) & (masks > 0)).any()
+    assert torch.equal(places.companions[0, :, :10], masks[1, :, :10])
+    assert not places.companions[1].any()
 
 
-def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def scene() -> tuple[torch.Tensor, FeaturePlaces, torch.Tensor]:
     """Flat films of their own brightness; the first two have a brighter square."""
     films = torch.arange(4.0)[:, None, None].repeat(1, 24, 24)
     boxes = torch.tensor([[3.0, 3.0, 9.0, 9.0], [12.0, 12.0, 18.0, 18.0]])
     films[0, 3:9, 3:9] += 5
     films[1, 12:18, 12:18] += 5
-    masks, rings = feature_masks(boxes, torch.tensor([0, 1]), 4, 24)
-    return films, masks, rings, torch.tensor([True, True, False, False])
+    places = find_places((boxes, torch.tensor([0, 1])), NONE, 4, 24)
+    return films, places, torch.tensor([True, True, False, False])
 
 
 def test_the_square_goes_where_it_is_dealt_and_only_there() -> None:
-    films, masks, rings, has = scene()
+    films, places, has = scene()
     generator = torch.Generator().manual_seed(3)
     counts = torch.zeros(2, 2, dtype=torch.int64)
     for _ in range(60):
         dealt = deal_feature(has, 0.5, generator)
-        changed = exchange_regions(films, masks, rings, dealt)
+        changed = exchange_regions(films, places, dealt)
         for i in range(4):
             base = films[i, 23, 23]
             squares = [bool((changed[i, 3:9, 3:9] > base + 4).all()),
@@ -109,6 +120,7 @@ def test_the_square_goes_where_it_is_dealt_and_only_there() -> None:
             assert squares == wanted
             if not dealt.present[i]:  # brightness follows the surroundings: nothing is left
                 assert torch.allclose(changed[i], base.expand(24, 24), atol=1e-4)
+            masks = places.masks
             touched = (masks[dealt.clear_place[i]] > 0) | (masks[dealt.give_place[i]] > 0)
             assert torch.equal(changed[i][~touched], films[i][~touched])
             counts[int(has[i]), int(dealt.present[i])] += 1
@@ -116,11 +128,46 @@ def test_the_square_goes_where_it_is_dealt_and_only_there() -> None:
 
 
 def test_a_part_of_the_batch_is_that_part_of_the_whole() -> None:
-    films, masks, rings, has = scene()
+    films, places, has = scene()
     dealt = deal_feature(has, 0.5, torch.Generator().manual_seed(5))
-    whole = exchange_regions(films, masks, rings, dealt)
-    assert torch.equal(exchange_regions(films, masks, rings, dealt, slice(1, 3)), whole[1:3])
+    whole = exchange_regions(films, places, dealt)
+    assert torch.equal(exchange_regions(films, places, dealt, slice(1, 3)), whole[1:3])
     assert films[0, 5, 5] == 5  # the films themselves are left alone
+
+
+def test_a_line_that_travels_along_is_dealt_out_over_other_anatomy() -> None:
+    """Lines go from film to film in the feature's places; the broad shapes beneath stay."""
+    films = torch.zeros(4, 96, 96)
+    shapes = [slice(20, 20 + 10 * i) for i in range(1, 5)]
+    for i, shape in enumerate(shapes):
+        films[i, shape, 30:80] = i + 1.0
+    bare = films.clone()
+    lines = [40, 60]
+    for i in (0, 1):
+        films[i, 20:70, lines[i]] += 2.0
+    boxes = torch.tensor([[2.0, 2.0, 12.0, 12.0], [2.0, 2.0, 12.0, 12.0]])
+    along = torch.tensor([[30.0, 10.0, 50.0, 80.0], [50.0, 10.0, 70.0, 80.0]])
+    places = find_places((boxes, torch.tensor([0, 1])), (along, torch.tensor([0, 1])), 4, 96)
+    has = torch.tensor([True, True, False, False])
+    generator, seen = torch.Generator().manual_seed(7), set()
+    for _ in range(40):
+        dealt = deal_feature(has, 0.5, generator)
+        changed = exchange_regions(films, places, dealt)
+        for i in range(4):
+            wanted = bare[i].clone()
+            if dealt.present[i]:
+                wanted[20:70, lines[int(dealt.give_place[i])]] += 2.0
+            torch.testing.assert_close(changed[i], wanted, atol=1e-5, rtol=0)
+            seen.add((i, bool(dealt.present[i])))
+    assert len(seen) == 8
+
+
+def test_detail_is_the_difference_to_opening_and_closing() -> None:
+    film = torch.rand(2, 64, 60, generator=torch.Generator().manual_seed(0))
+    for one, got in zip(film, _detail(film), strict=True):
+        size = (3, 3)  # 2 round(0.02 60) + 1
+        naive = grey_closing(grey_opening(one.numpy(), size), size)
+        assert np.allclose(got.numpy(), one.numpy() - naive, atol=1e-6)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 1000))

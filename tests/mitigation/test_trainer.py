@@ -279,6 +279,20 @@ def test_the_best_epoch_is_kept_and_ties_go_by_the_overall() -> None:
     assert not module.training
 
 
+def test_one_lucky_epoch_is_not_the_best_of_several_judged_together() -> None:
+    scores = [0.8, 0.1, 0.2, 0.5, 0.6, 0.3]  # means of three: 0.37, 0.27, 0.43, 0.47
+    assert learn(Line(), recipe(), scores).best == 0
+    module = Line()
+    curve = learn(module, recipe(judged=3), scores)
+    assert curve.best == 5
+    assert module.weight.item() == curve.selections[5].overall
+    assert learn(Line(), recipe(judged=3), [0.8, 0.7, 0.6, 0.5, 0.9, 0.1]).best == 2
+    short = learn(Line(), recipe(judged=9, epochs=2), [0.8, 0.1])  # no epoch has nine
+    assert short.best == 1
+    stopped = learn(Line(), recipe(judged=3, patience=1), [0.8, 0.1, 0.2, 0.0, 0.9, 0.9])
+    assert (stopped.best, stopped.stopped) == (2, "early")
+
+
 def test_it_stops_after_epochs_without_gain() -> None:
     module = Line()
     curve = learn(module, recipe(patience=2), [0.1, 0.5, 0.4, 0.3, 0.9, 0.9])

@@ -50,6 +50,7 @@ def toy_set(count: int = 48, seed: int = 0) -> FineTuningSet:
         regions=table,
         spurious=spurious,
         carriers=RegionTable.of(table.boxes[spurious], film[spurious], count),
+        companions=RegionTable.empty(count),
     )
 
 
