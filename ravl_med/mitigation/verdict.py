@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.mitigation_result import (
     ArmOutcome,
     Change,
+    FeatureGap,
     MitigationVerdict,
     Reaudit,
     VerdictWord,
@@ -41,10 +45,8 @@ def judge_mitigation(
     max_gap : float - gap that is tolerated (gate.max_gap)
     """
     worst, overall = arm.image_worst, arm.image_overall
-    left = [
-        gap for gap in arm.gaps if gap.gap.difference == gap.gap.difference and _remains(gap.gap,
-                                                                                       max_gap)
-    ]  # fmt: skip
+    known = [gap for gap in arm.gaps if not math.isnan(gap.gap.difference)]
+    left = [gap for gap in known if _remains(gap.gap, max_gap)]
     gates = (
         Gate(
             "worst group",
@@ -60,14 +62,9 @@ def judge_mitigation(
         ),
         Gate(
             "gap with the feature (gate.max_gap)",
-            not left,
-            "; ".join(
-                f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} "
-                f"after ({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
-                for gap in arm.gaps
-            )
-            + f"; asked: at most half of what it was, and an interval that reaches "
-            f"{100 * max_gap:g} points",
+            bool(known) and not left,
+            f"{_gaps_told(known, left)}; asked: at most half of what it was, and an interval that "
+            f"reaches {100 * max_gap:g} points",
         ),
         Gate(
             "shortcut gone in the re-audit",
@@ -82,6 +79,18 @@ def judge_mitigation(
     )
     name = _word(gates, worst, overall, reaudit, max_fall)
     return MitigationVerdict(name, _reasons(name, worst, overall, gates), gates)
+
+
+def _gaps_told(known: Sequence[FeatureGap], left: Sequence[FeatureGap]) -> str:
+    """Tell of the gaps that are left; where none is, of the largest."""
+    shown = left or sorted(known, key=lambda gap: -abs(gap.gap.after))[:1]
+    told = "; ".join(
+        f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} after "
+        f"({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
+        for gap in shown
+    )
+    counted = f"{len(left)} of {len(known)} left" if left else f"the largest of {len(known)}"
+    return f"{counted}: {told}" if known else "none could be measured"
 
 
 def _remains(gap: Change, max_gap: float) -> bool:

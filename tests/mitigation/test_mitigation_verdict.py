@@ -106,3 +106,19 @@ def test_nothing_to_do_names_what_is_left_alone() -> None:
         .startswith("The audit (not auditable) has no confirmed shortcut. ")
     )
     assert "2 other confirmed correlations" in nothing_to_mitigate("review", 2).reasons[0]
+
+
+def test_gaps_that_are_left_are_told_and_else_the_largest() -> None:
+    def told(*gaps: FeatureGap) -> str:
+        verdict = judge_mitigation(outcome(gaps=gaps), CLEAN, max_fall=0.01, max_gap=0.10)
+        return next(gate.text for gate in verdict.gates if gate.name.startswith("gap"))
+
+    small = FeatureGap("a", "raised", change(0.8, 0.02, 0.1))
+    larger = FeatureGap("b", "lowered", change(-0.8, -0.05, 0.1))
+    left = FeatureGap("c", "raised", change(0.8, 0.6, 0.1))
+    assert told(small, larger).startswith("the largest of 2: b -80.0 before, -5.0 after (")
+    assert told(small, larger, left).startswith("1 of 3 left: c +80.0 before, +60.0 after (")
+    nan = float("nan")
+    unknown = FeatureGap("a", "raised", change(nan, nan))
+    assert told(unknown).startswith("none could be measured; ")
+    assert judge(outcome(gaps=(unknown,)))[1] == {"gap with the feature"}
