@@ -8,7 +8,7 @@ have the feature gets the donor's, any other the same place of a film without it
 feature nor the seams of patches, nor their number or place, tell the class.
 
 Patches are faded in and shifted to the brightness around their new place. What travels with the
-feature, see `companions`, often lies over the anatomy that the finding shows in: a lead over the
+feature, see `co_occurrence`, often lies over the anatomy that the finding shows in: a lead over the
 heart. Of these regions fine detail alone is exchanged.
 """
 

@@ -13,7 +13,7 @@ from ravl_med.discovery.detector import nearest_medoids
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import Probe, build_bench
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
-from ravl_med.mitigation.companions import find_companions
+from ravl_med.mitigation.co_occurrence import find_co_occurring
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable, embed_reports
 from ravl_med.mitigation.spurious_regions import locate_carriers
 from ravl_med.pipeline.setting import Setting, staged
@@ -166,7 +166,7 @@ def _find_companions(
         holds = np.zeros((len(explored), len(medoids)), dtype=np.bool_)
         nearest = nearest_medoids(medoids, explored.embeddings.region)
         holds[explored.embeddings.region_image, nearest] = True
-        companions = find_companions(
+        companions = find_co_occurring(
             holds[half],
             present,
             explored.cohort.labels[half],

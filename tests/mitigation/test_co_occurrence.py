@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ravl_med.mitigation.companions import find_companions
+from ravl_med.mitigation.co_occurrence import find_co_occurring
 
 FILMS = 600
 
@@ -30,16 +30,16 @@ def test_what_goes_with_the_feature_is_found_and_what_goes_with_the_class_is_not
     holds[:, 3] = rng.random(FILMS) < np.where(labels == 0, 0.9, 0.1)  # the finding
     holds[:, 4] = present  # the feature's own
     holds[:, 5] &= ~present  # what it hides
-    assert find_companions(holds, present, labels, 0.15).tolist() == [1, 4]
-    assert find_companions(holds, present, labels, 0.9).tolist() == [4]
-    assert find_companions(holds, present, labels, 1.0).tolist() == []
+    assert find_co_occurring(holds, present, labels, 0.15).tolist() == [1, 4]
+    assert find_co_occurring(holds, present, labels, 0.9).tolist() == [4]
+    assert find_co_occurring(holds, present, labels, 1.0).tolist() == []
 
 
 def test_few_clusters_are_taken_where_nothing_travels_along() -> None:
     taken = 0
     for seed in range(200):
         labels, present, holds, _ = films(seed)
-        taken += len(find_companions(holds, present, labels, 0.0)) > 0
+        taken += len(find_co_occurring(holds, present, labels, 0.0)) > 0
     assert taken <= 20  # 5 % of 200, all clusters together
 
 
@@ -56,7 +56,7 @@ def test_without_films_to_compare_nothing_is_taken(case: str) -> None:
         holds[:, 0] = present
     else:
         labels[:] = -1
-    assert len(find_companions(holds, present, labels, 0.1)) == 0
+    assert len(find_co_occurring(holds, present, labels, 0.1)) == 0
 
 
 @given(st.integers(0, 10_000))
@@ -73,5 +73,5 @@ def test_the_rise_is_that_of_the_naive_formula(seed: int) -> None:
         rise += share * (holds[here & present, 0].mean() - holds[here & ~present, 0].mean())
         weight += share
     rise /= weight
-    assert 0 in find_companions(holds, present, labels, rise - 1e-9)
-    assert 0 not in find_companions(holds, present, labels, rise + 1e-9)
+    assert 0 in find_co_occurring(holds, present, labels, rise - 1e-9)
+    assert 0 not in find_co_occurring(holds, present, labels, rise + 1e-9)

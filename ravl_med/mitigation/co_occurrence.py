@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-__all__ = ["find_companions"]
+__all__ = ["find_co_occurring"]
 
 _LEVEL = 0.05  # of the test, shared among the clusters
 
 
-def find_companions(
+def find_co_occurring(
     holds: NDArray[np.bool_],
     present: NDArray[np.bool_],
     labels: NDArray[np.int64],
