@@ -19,7 +19,9 @@ from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
     DeviceOption,
+    ExitZeroOption,
     SetOption,
+    overrides,
     reporting_errors,
     say,
     show_progress,
@@ -48,9 +50,7 @@ def audit(
     ] = None,
     set_values: SetOption = None,
     device: DeviceOption = None,
-    exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
-    ] = False,
+    exit_zero: ExitZeroOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -69,10 +69,7 @@ def audit(
         from ravl_med.reporting.audit_history import user_history_root
         from ravl_med.reporting.run_folder import refuse_foreign_folder
 
-        overrides = [*(set_values or ())]
-        if device is not None:
-            overrides.append(f"model.device={device}")
-        settings = load_config(config, tuple(overrides))
+        settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / settings.name
         refuse_foreign_folder(folder)
         with show_progress() as progress:
@@ -102,9 +99,7 @@ def mitigate(
     ] = False,
     set_values: SetOption = None,
     device: DeviceOption = None,
-    exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")
-    ] = False,
+    exit_zero: ExitZeroOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Fine-tune the audited model away from its shortcut, and prove what came of it.
@@ -123,10 +118,7 @@ def mitigate(
         from ravl_med.reporting.audit_history import user_history_root
         from ravl_med.reporting.run_folder import refuse_foreign_folder
 
-        overrides = [*(set_values or ())]
-        if device is not None:
-            overrides.append(f"model.device={device}")
-        settings = load_config(config, tuple(overrides))
+        settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
         audited = audit_run if audit_run is not None else Path("reports") / settings.name
         for target in (folder, audited):

@@ -21,6 +21,8 @@ benchmark = typer.Typer(
     help="Measure the tool on cohorts whose truth is known.", no_args_is_help=True
 )
 
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+
 
 @benchmark.command("quickstart")
 def benchmark_quickstart(
@@ -37,9 +39,7 @@ def benchmark_quickstart(
     located: Annotated[
         int, typer.Option(help="Planted cohorts for each tower and tiling.", min=1)
     ] = 1,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
-        "reports/benchmark"
-    ),
+    out: OutOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Audit phantom cohorts, planted and null, and compare with their truth.
@@ -76,9 +76,7 @@ def benchmark_discovery(
         int, typer.Option(help="Simulated cohorts of each kind, for calibration and power.", min=1)
     ] = 200,
     million: Annotated[bool, typer.Option(help="Time a million regions too (4 GB).")] = True,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
-        "reports/benchmark"
-    ),
+    out: OutOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure how often the search accuses without cause, what it finds, and how fast.
@@ -110,9 +108,7 @@ def benchmark_mitigation(
         str, typer.Option(help="Planted cohorts, each with its own films and model, with commas.")
     ] = "0,1,2,3,4",
     repeats: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 15,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
-        "reports/benchmark"
-    ),
+    out: OutOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Mitigate planted phantom models by every arm, and time a step of each.

@@ -19,9 +19,11 @@ __all__ = [
     "ConfigArgument",
     "DebugOption",
     "DeviceOption",
+    "ExitZeroOption",
     "SetOption",
     "complain",
     "console",
+    "overrides",
     "print_file",
     "reporting_errors",
     "say",
@@ -37,6 +39,13 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
+ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")]
+
+
+def overrides(set_values: list[str] | None, device: str | None) -> tuple[str, ...]:
+    """Return what the command line says against the config file, as section.key=value."""
+    more = () if device is None else (f"model.device={device}",)
+    return (*(set_values or ()), *more)
 
 
 @contextmanager

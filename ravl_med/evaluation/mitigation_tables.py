@@ -72,7 +72,7 @@ def _arms(rows: list[Row]) -> list[str]:
     lines = [
         "## Arms",
         "",
-        f"{len(seeds)} planted cohorts, each with its own films and model; every arm starts from "
+        f"Planted cohorts: {len(seeds)}, each with its own films and model; every arm starts from "
         "the audited model and has the same recipe and budget. Groups are class by true presence "
         "of the feature. `region`: the class of a film is that of its best-matching region. Mean "
         "over the cohorts with its 95 % t interval, in percent.",
