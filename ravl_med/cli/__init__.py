@@ -112,7 +112,7 @@ def mitigate(
 
         from ravl_med.cache import user_cache, user_key
         from ravl_med.config import load_config
-        from ravl_med.mitigation.trainer import make_fabric
+        from ravl_med.mitigation.processes import make_fabric
         from ravl_med.pipeline import mitigate as run_mitigation
         from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
         from ravl_med.reporting.audit_history import user_history_root

@@ -14,7 +14,7 @@ from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
 from ravl_med.evaluation.mitigation_cost import measure_cost
 from ravl_med.evaluation.mitigation_tables import mitigation_markdown
 from ravl_med.evaluation.mitigation_trials import ArmRow, measure_arms
-from ravl_med.mitigation.trainer import make_fabric
+from ravl_med.mitigation.processes import make_fabric
 from ravl_med.pipeline import Progress, WorkFolder
 
 __all__ = ["PARTS", "MitigationPlan", "run_mitigation_benchmark"]

@@ -21,7 +21,8 @@ from ravl_med.cohort.radiology_report import impression_of
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.errors import DataError, ImageError
-from ravl_med.mitigation.trainer import Recipe, fit, make_fabric
+from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.trainer import Recipe, fit
 from ravl_med.mitigation.views import draw_views, view_films
 
 __all__ = [

@@ -18,7 +18,7 @@ from ravl_med.evaluation.mitigation_tables import (
     mean_with_interval,
     mitigation_markdown,
 )
-from ravl_med.mitigation.trainer import make_fabric
+from ravl_med.mitigation.processes import make_fabric
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -21,7 +21,8 @@ from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.errors import DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.trainer import Recipe, Selection, fit, make_fabric
+from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.trainer import Recipe, Selection, fit
 
 SCORES = ([0.6, 0.3], [0.2, 0.3])
 

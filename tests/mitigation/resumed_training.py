@@ -15,7 +15,8 @@ import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.trainer import Recipe, Selection, fit, make_fabric
+from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.trainer import Recipe, Selection, fit
 
 
 def train(folder: Path, unit: str = "", number: int = 0) -> None:

@@ -13,8 +13,8 @@ from ravl_med.config import QuickstartModelConfig
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights, _covered
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import gather_evidence, region_losses
+from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.mitigation.trainer import make_fabric
 
 ROWS = torch.arange(16)
 

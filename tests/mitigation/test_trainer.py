@@ -25,8 +25,9 @@ from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.quickstart import train_quickstart_model
-from ravl_med.mitigation.trainer import Curve, Recipe, Selection, Step, fit, make_fabric
+from ravl_med.mitigation.trainer import Curve, Recipe, Selection, Step, fit
 
 TINY = QuickstartModelConfig(image_size=32, epochs=3, batch_size=16, learning_rate=2e-3)
 RESUMED = Path(__file__).parent / "resumed_training.py"

@@ -27,7 +27,7 @@ from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.claims import ConfirmedFeature, Kind
-from ravl_med.mitigation.trainer import make_fabric
+from ravl_med.mitigation.processes import make_fabric
 from ravl_med.pipeline import (
     Mitigation,
     audit,
