@@ -12,8 +12,10 @@ from ravl_med.config.inputs import (
     ModelConfig,
     QuickstartModelConfig,
     RegionsConfig,
+    RegionSource,
     SyntheticConfig,
     TaskConfig,
+    WindowsConfig,
 )
 from ravl_med.config.loading import Config, load_config, parse_yaml
 from ravl_med.config.mitigation import ArmName, MitigationConfig
@@ -30,10 +32,12 @@ __all__ = [
     "MitigationConfig",
     "ModelConfig",
     "QuickstartModelConfig",
+    "RegionSource",
     "RegionsConfig",
     "ReportConfig",
     "SyntheticConfig",
     "TaskConfig",
+    "WindowsConfig",
     "load_config",
     "parse_yaml",
 ]

@@ -14,9 +14,11 @@ __all__ = [
     "LabelsConfig",
     "ModelConfig",
     "QuickstartModelConfig",
+    "RegionSource",
     "RegionsConfig",
     "SyntheticConfig",
     "TaskConfig",
+    "WindowsConfig",
 ]
 
 Split = Literal["finetune", "validation", "test"]
@@ -136,9 +138,34 @@ class ModelConfig(Section):
         return self
 
 
+RegionSource = Literal["windows", "tiles"]
+"""Where a region comes from, the most specific first."""
+
+
+class WindowsConfig(Section):
+    """Windows that slide over a film; several sizes are scales."""
+
+    sides: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
+        (0.5, 0.3), min_length=1, description="sides of the windows, as shares of the film's"
+    )
+    step: float = Field(
+        0.75, ge=0.1, le=1.0, description="distance of neighbours, as a share of a window's side"
+    )
+
+
 class RegionsConfig(Section):
     """How a film is cut into regions."""
 
+    sources: tuple[RegionSource, ...] = Field(
+        ("tiles",), min_length=1, description="what proposes regions; they are joined"
+    )
+    windows: WindowsConfig = WindowsConfig()
+    merge_overlap: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="regions that overlap this much (intersection over union) are one",
+    )
     tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] = Field(
         (6, 6), description="rows and columns of equal tiles"
     )

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
+from ravl_med.regions.region_set import RegionKind, RegionSet
 
 __all__ = ["Embeddings", "embed_films"]
 
-ProposeRegions = Callable[[int, int], NDArray[np.float32]]
+ProposeRegions = Callable[[Film], RegionSet]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +36,8 @@ class Embeddings:
     region : ndarray of shape (R, D), float32 - unit norm
     region_image : ndarray of shape (R,), int64 - 0 .. N - 1, ascending
     region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, half-open
-    region_number : ndarray of shape (R,), int64 - position in what was proposed for the film
+    region_kind : ndarray of shape (R,), int64 - position in `kinds`
+    kinds : tuple of RegionKind - all that were proposed
     unseen : int - regions left out because the model does not see them
     rejected : tuple of RejectedFilm
     not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
@@ -49,7 +51,8 @@ class Embeddings:
     region: NDArray[np.float32]
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
-    region_number: NDArray[np.int64]
+    region_kind: NDArray[np.int64]
+    kinds: tuple[RegionKind, ...]
     unseen: int
     rejected: tuple[RejectedFilm, ...]
     not_finite: tuple[int, ...]
@@ -78,7 +81,7 @@ def embed_films(
     ----------
     encoder : Encoder
     films : iterable of Film or RejectedFilm - in cohort order
-    propose : callable - height and width to boxes (r, 4), xyxy in stored pixels
+    propose : callable - film to its regions
     min_visible : float - regions of which the model sees a smaller share are left out
     batch_size : int - films encoded at once
     progress : callable - called with the number of films passed so far
@@ -92,7 +95,8 @@ def embed_films(
     images: list[NDArray[np.float32]] = []
     regions: list[NDArray[np.float32]] = []
     boxes: list[NDArray[np.float32]] = []
-    numbers: list[NDArray[np.int64]] = []
+    of_kind: list[int] = []
+    kinds: dict[RegionKind, int] = {}
     unseen = 0
     batch = _Batch()
     for done, film in enumerate(films, start=1):
@@ -102,15 +106,15 @@ def embed_films(
             continue
         height, width = film.pixels.shape
         geometry = encoder.geometry(height, width)
-        proposed = propose(height, width)
-        share = geometry.visible_share(proposed)
-        visible = np.flatnonzero((share >= min_visible) & (share > 0))
+        proposed = propose(film)
+        share = geometry.visible_share(proposed.boxes)
+        visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
         unseen += len(proposed) - len(visible)
+        of_kind += [kinds.setdefault(kind, len(kinds)) for kind in visible.kinds]
         kept.append((film.index, film.digest, film.applied, height, width))
-        boxes.append(proposed[visible])
-        numbers.append(visible)
+        boxes.append(visible.boxes)
         batch.inputs.append(encoder.preprocess(film.pixels))
-        batch.boxes.append(torch.from_numpy(geometry.to_input(proposed[visible])))
+        batch.boxes.append(torch.from_numpy(geometry.to_input(visible.boxes)))
         if len(batch.inputs) == batch_size:
             _encode(encoder, batch, images, regions)
             batch = _Batch()
@@ -127,7 +131,8 @@ def embed_films(
         region=np.concatenate(regions) if regions else np.empty((0, size), np.float32),
         region_image=np.repeat(np.arange(len(kept), dtype=np.int64), counts),
         region_boxes=np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32),
-        region_number=np.concatenate(numbers) if numbers else np.empty(0, np.int64),
+        region_kind=np.array(of_kind, dtype=np.int64),
+        kinds=tuple(kinds),
         unseen=unseen,
         rejected=tuple(rejected),
         not_finite=(),
@@ -154,7 +159,7 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
         region=embeddings.region[regions],
         region_image=position[embeddings.region_image[regions]].astype(np.int64),
         region_boxes=embeddings.region_boxes[regions],
-        region_number=embeddings.region_number[regions],
+        region_kind=embeddings.region_kind[regions],
         not_finite=tuple(int(i) for i in embeddings.films[~finite]),
     )
 

@@ -16,11 +16,11 @@ from PIL import Image
 
 from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.pipeline import Audit
+from ravl_med.regions.geometry import box_overlap
 
 __all__ = [
     "ShownThing",
     "TruthCheck",
-    "box_overlap",
     "compare_with_truth",
     "hit_regions",
     "is_hit",
@@ -193,15 +193,6 @@ def _precision(
         else:
             hits.append(any(is_hit(box, truth) for truth in boxes.get(name, ())))
     return precision_at(hits, 10)
-
-
-def box_overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Return the intersection over union of two xyxy boxes."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(float(width), 0.0) * max(float(height), 0.0)
-    areas = sum(float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b))
-    return both / (areas - both) if areas > both else 0.0
 
 
 def _overlaps(

@@ -17,6 +17,7 @@ from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
+from ravl_med.regions.geometry import box_overlap
 
 __all__ = ["fold_places", "name_companions"]
 
@@ -119,7 +120,7 @@ def _in_one_place(
     shared = sorted(first.keys() & second.keys())
     if len(shared) < _FILMS:
         return False
-    overlap = [_overlap(first[film], second[film]) for film in shared]
+    overlap = [box_overlap(first[film], second[film]) for film in shared]
     return float(np.mean(overlap)) >= _SAME
 
 
@@ -136,14 +137,6 @@ def _places(
         if carries[position]:
             found[int(region_image[entry.cluster.regions[position]])] = located[position]
     return found
-
-
-def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Intersection over union of two xyxy boxes."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    both = float(np.prod(np.maximum(high - low, 0.0)))
-    areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return both / (areas - both) if areas > both else 0.0
 
 
 def _gaps_held_fixed(

@@ -55,7 +55,7 @@ from ravl_med.pipeline.stages import (
     prepare_model,
     require_films,
 )
-from ravl_med.regions.tiles import tile_names
+from ravl_med.regions.proposal import RegionProposer
 from ravl_med.reporting.audit_run import Audit
 
 __all__ = ["audit"]
@@ -278,13 +278,12 @@ def _subject(
 def _summarise_search(
     config: Config, embeddings: Embeddings, subject: Subject, examination: Examination
 ) -> DiscoverySummary:
-    rows, columns = config.regions.tiles
     half, patients = examination.half, subject.images.patients
     return DiscoverySummary(
         protocol=config.discovery.protocol,
         regions=len(embeddings.region),
         regions_unseen=embeddings.unseen,
-        region_source=f"tiles, {rows} rows x {columns} columns",
+        region_source=RegionProposer(config.regions).describe(),
         partitions=tuple(
             PartitionSummary(len(p.medoids), p.draw, p.loss) for p in subject.clusters.partitions
         ),
@@ -308,7 +307,7 @@ def _collect(
     found: _Findings,
     key: bytes,
 ) -> AuditResult:
-    names = tile_names(*config.regions.tiles)
+    names = [kind.name for kind in embeddings.kinds]
     info = encoder.info
     return AuditResult(
         name=config.name,
@@ -340,5 +339,5 @@ def _collect(
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
-        region_names=tuple(names[i] for i in embeddings.region_number),
+        region_names=tuple(names[i] for i in embeddings.region_kind),
     )

@@ -22,7 +22,7 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embeddings import Embeddings, embed_films
 from ravl_med.errors import DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.regions.proposal import RegionProposer
 
 __all__ = [
     "Clock",
@@ -94,11 +94,10 @@ def embed_cohort(
     progress: Progress,
 ) -> Embeddings:
     """Embed films and their regions; `films` are those of the cohort as they are read."""
-    rows, columns = config.regions.tiles
     return embed_films(
         encoder,
         films,
-        lambda height, width: cut_tiles(height, width, rows, columns),
+        RegionProposer(config.regions).propose,
         min_visible=config.regions.min_visible,
         batch_size=config.model.batch_size,
         progress=lambda done: progress("embed films and regions", done, len(cohort)),

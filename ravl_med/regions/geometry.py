@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["InputGeometry", "ResizeMode"]
+__all__ = ["InputGeometry", "ResizeMode", "box_overlap", "box_overlaps"]
 
 ResizeMode = Literal["shortest", "longest", "squash"]
 
@@ -97,3 +97,21 @@ def _resized(height: int, width: int, size: int, mode: ResizeMode) -> tuple[int,
         return int(size * height / width), size
     ratio = max(height, width) / size
     return round(height / ratio), round(width / ratio)
+
+
+def box_overlaps(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the intersection over union of boxes (n, 4) and (m, 4), shape (n, m)."""
+    one, two = a[:, None].astype(np.float64), b[None].astype(np.float64)
+    sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
+    inside = np.prod(np.maximum(sides, 0.0), axis=2)
+    area = [np.prod(np.maximum(x[..., 2:] - x[..., :2], 0.0), axis=2) for x in (one, two)]
+    union = area[0] + area[1] - inside
+    shares: NDArray[np.float64] = np.divide(
+        inside, union, out=np.zeros_like(inside), where=union > 0
+    )
+    return shares
+
+
+def box_overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Return the intersection over union of two xyxy boxes."""
+    return float(box_overlaps(a[None], b[None])[0, 0])

@@ -9,17 +9,31 @@ import torch
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model, save_model
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.regions.region_set import RegionKind, RegionSet
+from ravl_med.regions.tiles import cut_tiles, tile_names
 
 CPU = torch.device("cpu")
 SHAPES = [(64, 64), (64, 80), (100, 64), (75, 91), (64, 64)]
 
 
-def quadrants(height, width):
-    return cut_tiles(height, width, 2, 2)
+def tiles(rows, columns):
+    kinds = [RegionKind("tiles", name) for name in tile_names(rows, columns)]
+
+    def propose(film):
+        return RegionSet.of(cut_tiles(*film.pixels.shape, rows, columns), kinds)
+
+    return propose
 
 
-def embed(encoder, films, *, propose=quadrants, min_visible=0.5, batch_size=3, **options):
+def numbers(result, rows, columns):
+    names = tile_names(rows, columns)
+    return [names.index(result.kinds[kind].name) for kind in result.region_kind]
+
+
+QUADRANTS = tiles(2, 2)
+
+
+def embed(encoder, films, *, propose=QUADRANTS, min_visible=0.5, batch_size=3, **options):
     return embed_films(
         encoder, films, propose, min_visible=min_visible, batch_size=batch_size, **options
     )
@@ -69,7 +83,7 @@ def test_rejected_films_are_set_aside_in_order(encoder_of, films):
     assert result.applied == ("as stored",) * 3
     assert result.sizes.tolist() == [[64, 80], [100, 64], [64, 64]]
     assert result.region_image.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert result.region_number.tolist() == [0, 1, 2, 3] * 3
+    assert numbers(result, 2, 2) == [0, 1, 2, 3] * 3
     assert told == [1, 2, 3, 4, 5]
 
 
@@ -77,21 +91,19 @@ def test_regions_outside_the_centre_crop_are_counted(cropping, film_of):
     # 64 x 128: the model sees x from 32 to 96, so of four columns the middle two.
     films = [film_of(0, 64, 128), film_of(1, 64, 64)]
 
-    result = embed(cropping, films, propose=lambda h, w: cut_tiles(h, w, 1, 4))
+    result = embed(cropping, films, propose=tiles(1, 4))
 
     assert result.unseen == 2
-    assert result.region_number.tolist() == [1, 2, 0, 1, 2, 3]
+    assert numbers(result, 1, 4) == [1, 2, 0, 1, 2, 3]
     assert result.region_image.tolist() == [0, 0, 1, 1, 1, 1]
     assert result.region_boxes[:2].tolist() == [[32, 0, 64, 64], [64, 0, 96, 64]]
 
 
 def test_a_region_of_which_nothing_is_seen_is_left_out_even_without_a_threshold(cropping, film_of):
-    result = embed(
-        cropping, [film_of(0, 64, 128)], propose=lambda h, w: cut_tiles(h, w, 1, 4), min_visible=0.0
-    )
+    result = embed(cropping, [film_of(0, 64, 128)], propose=tiles(1, 4), min_visible=0.0)
 
     assert result.unseen == 2
-    assert result.region_number.tolist() == [1, 2]
+    assert numbers(result, 1, 4) == [1, 2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -99,9 +111,7 @@ def test_a_film_may_have_no_region_that_is_seen(cropping, film_of, batch_size):
     # 64 x 256 in two halves: the model sees a quarter of each.
     films = [film_of(0, 64, 256), film_of(1, 64, 64)]
 
-    result = embed(
-        cropping, films, propose=lambda h, w: cut_tiles(h, w, 1, 2), batch_size=batch_size
-    )
+    result = embed(cropping, films, propose=tiles(1, 2), batch_size=batch_size)
 
     assert result.image.shape == (2, 128)
     assert result.region_image.tolist() == [1, 1]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.evaluation.truth import TruthCheck, box_overlap, is_hit, precision_at
+from ravl_med.evaluation.truth import TruthCheck, is_hit, precision_at
+from ravl_med.regions.geometry import box_overlap
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.regions.tiles import cut_tiles, tile_names
+from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
 
 
 def test_quadrants_by_hand():
@@ -32,3 +32,30 @@ def test_names_stand_in_the_order_of_the_tiles():
     assert tile_names(1, 2) == ("tile row 1 of 1, column 1 of 2", "tile row 1 of 1, column 2 of 2")
     assert tile_names(3, 2)[3] == "tile row 2 of 3, column 2 of 2"
     assert len(set(tile_names(4, 5))) == len(cut_tiles(40, 50, 4, 5))
+
+
+def test_windows_by_hand():
+    windows = slide_windows(100, 200, 0.5, 0.5)
+
+    assert len(windows) == 9
+    assert windows[0].tolist() == [0, 0, 100, 50]
+    assert windows[1].tolist() == [50, 0, 150, 50]
+    assert windows[-1].tolist() == [100, 50, 200, 100]
+    assert slide_windows(100, 200, 1.0, 0.5).tolist() == [[0, 0, 200, 100]]
+
+
+@given(st.integers(16, 4000), st.integers(16, 4000), st.floats(0.05, 1.0), st.floats(0.1, 1.0))
+def test_windows_reach_the_borders_and_leave_no_gap(height, width, side, step):
+    windows = slide_windows(height, width, side, step).astype(np.float64)
+
+    assert windows.min() == 0
+    np.testing.assert_allclose(windows[:, 2].max(), width, rtol=1e-5)
+    np.testing.assert_allclose(windows[:, 3].max(), height, rtol=1e-5)
+    np.testing.assert_allclose(windows[:, 2] - windows[:, 0], side * width, rtol=1e-3, atol=1e-2)
+    lefts = np.unique(np.round(windows[:, 0], 3))
+    assert (np.diff(lefts) <= side * step * width + 1e-2).all()
+    assert len(windows) == len(lefts) ** 2 == len(window_names(side, step))
+
+
+def test_windows_are_named_by_size_and_place():
+    assert window_names(0.5, 0.5)[5] == "window of 50 %, row 2 of 3, column 3 of 3"
