@@ -3,7 +3,8 @@
 Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``report`` or
 ``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated),
 and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer`` and ``split`` (``finetune``,
-``validation`` or ``test``). Paths are relative to the manifest. Rows are counted as a spreadsheet
+``validation`` or ``test``), and ``annotation`` (files with the film's regions, with semicolons
+between them). Paths are relative to the manifest. Rows are counted as a spreadsheet
 shows them: the header is row 1.
 """
 
@@ -56,6 +57,8 @@ class Cohort:
     listed : int - rows of the manifest
     left_out : mapping of str to int - rows that the split or the task does not take, by reason
     rejected : tuple of RejectedFilm - films that could not be read
+    annotations : tuple of tuple of Path, length N - files with regions of each film; empty where
+        the manifest has no such column
     """
 
     name: str
@@ -69,6 +72,7 @@ class Cohort:
     listed: int
     left_out: Mapping[str, int]
     rejected: tuple[RejectedFilm, ...] = ()
+    annotations: tuple[tuple[Path, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,6 +89,7 @@ class Cohort:
             labels=self.labels[index],
             attributes={k: tuple(v[i] for i in index) for k, v in self.attributes.items()},
             rejected=(*self.rejected, *rejected),
+            annotations=tuple(self.annotations[i] for i in index) if self.annotations else (),
         )
 
 
@@ -150,7 +155,18 @@ def read_manifest(
         listed=len(table),
         left_out=dict(left_out),
         rejected=tuple(rejected),
+        annotations=_annotations(table, path, index),
     )
+
+
+def _annotations(
+    table: pd.DataFrame, path: Path, index: NDArray[np.int64]
+) -> tuple[tuple[Path, ...], ...]:
+    """Annotation files of the rows at `index`."""
+    if "annotation" not in table:
+        return ()
+    cells = [str(table["annotation"].iloc[i]).split(";") for i in index]
+    return tuple(tuple(path.parent / part.strip() for part in c if part.strip()) for c in cells)
 
 
 def shared_patients(path: Path, splits: Sequence[str]) -> dict[tuple[str, str], int]:

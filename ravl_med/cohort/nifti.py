@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ravl_med.errors import ImageError
 
-__all__ = ["read_nifti"]
+__all__ = ["read_nifti", "read_nifti_mask"]
 
 
 def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np.float32], str]:
@@ -41,9 +41,38 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
     ImageError
         With a reason code: ``too_large``, ``bad_geometry``, ``undecodable``.
     """
+    turned, axis = _turned(path, max_pixels)
+    applied = "single slice" if turned.shape[axis] == 1 else "projection from front to back"
+    return _scale(_as_shown(turned.mean(axis=axis), axis)), applied
+
+
+def read_nifti_mask(path: Path, *, max_pixels: int = 100_000_000) -> NDArray[np.float32]:
+    """Read a NIfTI mask of a film that `read_nifti` shows.
+
+    It is turned as the film is; of a volume the largest value from front to back is taken.
+
+    Parameters
+    ----------
+    path : Path
+    max_pixels : int
+
+    Returns
+    -------
+    ndarray of shape (H, W), float32 - the values as stored, rows and columns of the film shown
+
+    Raises
+    ------
+    ImageError
+        As `read_nifti`.
+    """
+    turned, axis = _turned(path, max_pixels)
+    return np.ascontiguousarray(_as_shown(turned.max(axis=axis), axis))
+
+
+def _turned(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], int]:
+    """Voxels in RAS, and the axis that the film is seen along."""
     try:
-        volume, affine = _load(path, max_pixels)
-        turned = _to_ras(volume, affine)
+        turned = _to_ras(*_load(path, max_pixels))
     except ImageError:
         raise
     except Exception as error:  # nibabel raises many types on hostile headers
@@ -52,12 +81,13 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
         ) from None
     if not np.isfinite(turned).all():
         raise ImageError("undecodable", "the NIfTI data hold NaN or infinity.")
-    axis = int(np.argmin(turned.shape)) if 1 in turned.shape else 1
-    applied = "single slice" if turned.shape[axis] == 1 else "projection from front to back"
-    film = turned.mean(axis=axis).T[::-1]  # rows from head to foot, or from front to back
-    if axis != 0:
-        film = film[:, ::-1]  # columns from the patient's right to the left
-    return _scale(film), applied
+    return turned, int(np.argmin(turned.shape)) if 1 in turned.shape else 1
+
+
+def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Rows from head to foot, or front to back; columns from the patient's right to the left."""
+    film = flat.T[::-1]
+    return film[:, ::-1] if axis != 0 else film
 
 
 def _load(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

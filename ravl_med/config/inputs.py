@@ -138,7 +138,7 @@ class ModelConfig(Section):
         return self
 
 
-RegionSource = Literal["windows", "tiles"]
+RegionSource = Literal["annotations", "windows", "tiles"]
 """Where a region comes from, the most specific first."""
 
 
@@ -160,6 +160,15 @@ class RegionsConfig(Section):
         ("tiles",), min_length=1, description="what proposes regions; they are joined"
     )
     windows: WindowsConfig = WindowsConfig()
+    annotations: ConfigPath | None = Field(
+        None,
+        description="boxes of the user's own, of all films: CSV, COCO JSON, or scene graphs; files "
+        "of single films stand in the manifest's column 'annotation'",
+    )
+    mask_names: dict[int, str] = Field(
+        default_factory=dict,
+        description="what the values of PNG and NIfTI masks mean; without it all but 0 is 'mask'",
+    )
     merge_overlap: float = Field(
         0.8,
         gt=0.0,

@@ -5,7 +5,8 @@ One pass over the films; no film stays in memory longer than its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,6 +40,7 @@ class Embeddings:
     region_kind : ndarray of shape (R,), int64 - position in `kinds`
     kinds : tuple of RegionKind - all that were proposed
     unseen : int - regions left out because the model does not see them
+    problems : mapping of str to int - what was to be a region and is none, by reason
     rejected : tuple of RejectedFilm
     not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
     """
@@ -54,6 +56,7 @@ class Embeddings:
     region_kind: NDArray[np.int64]
     kinds: tuple[RegionKind, ...]
     unseen: int
+    problems: Mapping[str, int]
     rejected: tuple[RejectedFilm, ...]
     not_finite: tuple[int, ...]
 
@@ -98,6 +101,7 @@ def embed_films(
     of_kind: list[int] = []
     kinds: dict[RegionKind, int] = {}
     unseen = 0
+    problems: Counter[str] = Counter()
     batch = _Batch()
     for done, film in enumerate(films, start=1):
         progress(done)
@@ -107,6 +111,7 @@ def embed_films(
         height, width = film.pixels.shape
         geometry = encoder.geometry(height, width)
         proposed = propose(film)
+        problems.update(proposed.problems)
         share = geometry.visible_share(proposed.boxes)
         visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
         unseen += len(proposed) - len(visible)
@@ -134,6 +139,7 @@ def embed_films(
         region_kind=np.array(of_kind, dtype=np.int64),
         kinds=tuple(kinds),
         unseen=unseen,
+        problems=dict(problems),
         rejected=tuple(rejected),
         not_finite=(),
     )

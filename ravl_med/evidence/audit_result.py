@@ -183,6 +183,7 @@ class DiscoverySummary:
     protocol : {"pooled", "paper"}
     regions, regions_unseen : int
     region_source : str
+    region_problems : mapping of str to int - what was to be a region and is none, by reason
     partitions : tuple of PartitionSummary
     left_out : mapping of K to the reason why it was not used
     clusters : int - proposed, near-duplicates folded
@@ -195,6 +196,7 @@ class DiscoverySummary:
     regions: int
     regions_unseen: int
     region_source: str
+    region_problems: Mapping[str, int]
     partitions: tuple[PartitionSummary, ...]
     left_out: Mapping[int, str]
     clusters: int

@@ -55,7 +55,7 @@ from ravl_med.pipeline.stages import (
     prepare_model,
     require_films,
 )
-from ravl_med.regions.proposal import RegionProposer
+from ravl_med.regions.proposal import describe_sources
 from ravl_med.reporting.audit_run import Audit
 
 __all__ = ["audit"]
@@ -283,7 +283,8 @@ def _summarise_search(
         protocol=config.discovery.protocol,
         regions=len(embeddings.region),
         regions_unseen=embeddings.unseen,
-        region_source=RegionProposer(config.regions).describe(),
+        region_source=describe_sources(config.regions),
+        region_problems=embeddings.problems,
         partitions=tuple(
             PartitionSummary(len(p.medoids), p.draw, p.loss) for p in subject.clusters.partitions
         ),

@@ -97,7 +97,7 @@ def embed_cohort(
     return embed_films(
         encoder,
         films,
-        RegionProposer(config.regions).propose,
+        RegionProposer.of(config.regions, cohort).propose,
         min_visible=config.regions.min_visible,
         batch_size=config.model.batch_size,
         progress=lambda done: progress("embed films and regions", done, len(cohort)),

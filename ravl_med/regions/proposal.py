@@ -2,49 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ravl_med.cohort.film import Film
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import RegionsConfig
+from ravl_med.errors import ConfigError, ImageError
+from ravl_med.regions.annotation_files import read_annotation_file
+from ravl_med.regions.annotations import AnnotationTable, boxes_within
 from ravl_med.regions.region_set import RegionKind, RegionSet, combine_regions
 from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
 
-__all__ = ["RegionProposer"]
+__all__ = ["RegionProposer", "describe_sources"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RegionProposer:
-    """Proposes the regions of films.
+    """Proposes the regions of the films of a cohort.
 
     Attributes
     ----------
     config : RegionsConfig
+    films : tuple of Path - of the cohort
+    files : tuple of tuple of Path - annotation files of each film; empty where there are none
+    table : AnnotationTable or None
     """
 
     config: RegionsConfig
+    films: tuple[Path, ...] = ()
+    files: tuple[tuple[Path, ...], ...] = ()
+    table: AnnotationTable | None = None
+
+    @classmethod
+    def of(cls, config: RegionsConfig, cohort: Cohort) -> RegionProposer:
+        """Prepare to propose regions of a cohort.
+
+        Raises
+        ------
+        ConfigError
+            Annotations are asked for and there are none.
+        DataError
+            The table of annotations cannot be read, or none of its images is in the cohort.
+        """
+        if "annotations" not in config.sources:
+            return cls(config)
+        if config.annotations is None and not cohort.annotations:
+            raise ConfigError(
+                "regions.sources names annotations; neither regions.annotations nor a column "
+                "'annotation' of the manifest says where they are. Name one of them."
+            )
+        table = None
+        if config.annotations is not None:
+            table = AnnotationTable.read(config.annotations, cohort.paths)
+        return cls(config, cohort.paths, cohort.annotations, table)
 
     def propose(self, film: Film) -> RegionSet:
         """Return the regions of a film; tiles where no source finds any."""
         height, width = film.pixels.shape
         sets = []
+        if "annotations" in self.config.sources:
+            sets.append(self._annotations(film))
         if "windows" in self.config.sources:
             sets.append(self._windows(height, width))
         if "tiles" in self.config.sources:
             sets.append(self._tiles(height, width))
-        return combine_regions(sets, self.config.merge_overlap)
+        joined = combine_regions(sets, self.config.merge_overlap)
+        if len(joined):
+            return joined
+        tiles = self._tiles(height, width)
+        problems = (*joined.problems, "no_region")
+        return RegionSet(tiles.boxes, tiles.kinds, tiles.scores, problems)
 
-    def describe(self) -> str:
-        """Return what a region is, in words."""
-        rows, columns = self.config.tiles
-        windows = self.config.windows
-        sides = ", ".join(f"{100 * side:g} %" for side in windows.sides)
-        words = {
-            "windows": f"windows of {sides} of the film",
-            "tiles": f"tiles, {rows} rows x {columns} columns",
-        }
-        return "; ".join(words[source] for source in words if source in self.config.sources)
+    def _annotations(self, film: Film) -> RegionSet:
+        height, width = film.pixels.shape
+        boxes = list(self.table.of_film.get(film.index, ())) if self.table else []
+        problems = []
+        for path in self.files[film.index] if self.files else ():
+            try:
+                boxes += read_annotation_file(
+                    path, self.films[film.index], (height, width), self.config.mask_names
+                )
+            except ImageError as error:
+                problems.append(error.reason)
+        found = boxes_within(boxes, height, width)
+        return RegionSet(found.boxes, found.kinds, found.scores, (*found.problems, *problems))
 
     def _tiles(self, height: int, width: int) -> RegionSet:
         boxes = cut_tiles(height, width, *self.config.tiles)
@@ -55,3 +100,15 @@ class RegionProposer:
         boxes = [slide_windows(height, width, side, windows.step) for side in windows.sides]
         names = [name for side in windows.sides for name in window_names(side, windows.step)]
         return RegionSet.of(np.concatenate(boxes), [RegionKind("windows", n) for n in names])
+
+
+def describe_sources(config: RegionsConfig) -> str:
+    """Return what a region is, in words."""
+    rows, columns = config.tiles
+    sides: Sequence[str] = [f"{100 * side:g} %" for side in config.windows.sides]
+    words = {
+        "annotations": "annotations",
+        "windows": f"windows of {', '.join(sides)} of the film",
+        "tiles": f"tiles, {rows} rows x {columns} columns",
+    }
+    return "; ".join(words[source] for source in words if source in config.sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -42,11 +42,13 @@ class RegionSet:
         outer corner of the top-left pixel, half-open
     kinds : tuple of RegionKind, length r
     scores : ndarray of shape (r,), float32 - confidence in [0, 1]; 1 for what has none
+    problems : tuple of str - reasons why something that was to be a region is none
     """
 
     boxes: NDArray[np.float32]
     kinds: tuple[RegionKind, ...]
     scores: NDArray[np.float32]
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -67,7 +69,8 @@ class RegionSet:
     def take(self, rows: Sequence[int]) -> RegionSet:
         """Return some of the regions, in the order of `rows`."""
         index = np.asarray(rows, dtype=np.int64)
-        return RegionSet(self.boxes[index], tuple(self.kinds[i] for i in rows), self.scores[index])
+        kinds = tuple(self.kinds[i] for i in rows)
+        return replace(self, boxes=self.boxes[index], kinds=kinds, scores=self.scores[index])
 
 
 def combine_regions(sets: Sequence[RegionSet], merge_overlap: float) -> RegionSet:
@@ -91,7 +94,8 @@ def combine_regions(sets: Sequence[RegionSet], merge_overlap: float) -> RegionSe
     boxes = np.concatenate([np.empty((0, 4), np.float32), *(s.boxes for s in sets)])
     kinds = [kind for s in sets for kind in s.kinds]
     scores = np.concatenate([np.empty(0, np.float32), *(s.scores for s in sets)])
-    joined = RegionSet(boxes, tuple(kinds), scores)
+    problems = tuple(problem for s in sets for problem in s.problems)
+    joined = RegionSet(boxes, tuple(kinds), scores, problems)
     ranks = np.array([_SPECIFIC[kind.source] for kind in kinds], dtype=np.int64)
     order = np.lexsort((-scores, ranks))
     shared = box_overlaps(boxes, boxes)

@@ -93,12 +93,39 @@ def _procedure(search: DiscoverySummary) -> list[str]:
     return [
         f"{plural(search.regions, 'region')} ({printable(search.region_source, 60)}) were grouped "
         f"by how the model sees them, labels unseen, in {plural(len(search.partitions), 'way')} "
-        f"(protocol: {search.protocol}); {pooled}.{unseen}",
+        f"(protocol: {search.protocol}); {pooled}.{unseen}{_problems(search)}",
         "Candidates were chosen on the discovery half, "
         f"{plural(search.films, 'film')} of {plural(search.patients, 'patient')}, and tested on "
         f"the confirmation half, {plural(search.confirmation_films, 'film')} of "
         f"{plural(search.confirmation_patients, 'other patient')}.",
     ]
+
+
+_PROBLEMS = {
+    "no_region": "films without any region took tiles",
+    "size_differs": "drawn on a film of another size",
+    "box_outside": "mostly outside the film",
+    "box_empty": "without extent",
+    "blank_mask": "blank masks",
+    "unknown_value": "masks whose values have no name",
+    "other_study": "of another film",
+    "no_frame_of_reference": "RT structure sets, which a projection film has no frame for",
+    "no_graphics": "presentation states without a graphic on the film",
+    "missing": "files that are not there",
+    "unreadable": "files that cannot be read",
+    "unknown_format": "files of another kind",
+}
+
+
+def _problems(search: DiscoverySummary) -> str:
+    """Say what was to be a region and is none."""
+    if not search.region_problems:
+        return ""
+    told = "; ".join(
+        f"{_PROBLEMS.get(reason, printable(reason, 40))}: {count:,}"
+        for reason, count in sorted(search.region_problems.items())
+    )
+    return f" Regions that could not be used: {told}."
 
 
 def _partition_table(search: DiscoverySummary) -> Table:

@@ -184,6 +184,9 @@ class DiscoveryDocument(Part):
         description="regions left out, as the model sees too little of them"
     )
     region_source: str = Field(description="what a region is, such as 6 x 6 tiles")
+    region_problems: dict[str, int] = Field(
+        description="what was to be a region and is none, counted by reason"
+    )
     partitions: list[PartitionDocument] = Field(description="clusterings that clusters come from")
     left_out: dict[str, str] = Field(description="K that were not used, each with its reason")
     clusters: int = Field(description="clusters proposed, near-duplicates folded into one")

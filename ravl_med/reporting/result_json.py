@@ -152,6 +152,7 @@ def _discovery(result: AuditResult) -> DiscoveryDocument | None:
         regions=found.regions,
         regions_unseen=found.regions_unseen,
         region_source=found.region_source,
+        region_problems=dict(found.region_problems),
         partitions=[PartitionDocument.model_validate(part) for part in found.partitions],
         left_out={str(clusters): reason for clusters, reason in found.left_out.items()},
         clusters=found.clusters,

@@ -354,6 +354,7 @@ def make_result(
             protocol="pooled",
             regions=4320,
             regions_unseen=12,
+            region_problems={"blank_mask": 3, "no_region": 2},
             region_source="6 x 6 tiles",
             partitions=(
                 PartitionSummary(20, 0, 0.213),

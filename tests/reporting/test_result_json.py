@@ -106,6 +106,7 @@ def test_discovery(result_of: ResultOf) -> None:
         "protocol": "pooled",
         "regions": 4320,
         "regions_unseen": 12,
+        "region_problems": {"blank_mask": 3, "no_region": 2},
         "region_source": "6 x 6 tiles",
         "partitions": [
             {"clusters": 20, "draw": 0, "loss": 0.213},
