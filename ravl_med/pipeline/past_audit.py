@@ -11,7 +11,7 @@ from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.pipeline.split_films import SplitFilms
 from ravl_med.pipeline.stages import digest_cohort
 from ravl_med.reporting.feature_file import read_features
-from ravl_med.reporting.run_record import digest_settings
+from ravl_med.reporting.run_record import digest_regions, digest_settings
 
 __all__ = ["PastAudit", "find_past_audit"]
 
@@ -27,7 +27,7 @@ class PastAudit:
 def find_past_audit(
     folder: Path | None, config: Config, model_digest: str, films: SplitFilms
 ) -> PastAudit | None:
-    """Return an earlier audit when model, films, labels and settings are the same.
+    """Return an earlier audit when model, films, labels, regions and settings are the same.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ def find_past_audit(
         "model": model_digest,
         "cohort": digest_cohort(films.embeddings.digests, films.cohort.labels),
         "settings": digest_settings(config),
+        "regions": digest_regions(films.embeddings.region_boxes, films.embeddings.region_image),
     }
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -11,6 +11,9 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ravl_med import __version__
 from ravl_med.config import Config, DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.evidence.audit_result import AuditResult
@@ -20,6 +23,7 @@ from ravl_med.reporting.run_folder import config_text
 __all__ = [
     "describe_run",
     "describe_thresholds",
+    "digest_regions",
     "digest_settings",
     "package_versions",
     "peak_memory_mb",
@@ -72,11 +76,19 @@ def describe_run(
             "cohort": cohort_digest,
             "config": hashlib.sha256(text.encode()).hexdigest(),
             "settings": digest_settings(config),
+            "regions": digest_regions(result.region_boxes, result.region_image),
         },
         "seeds": seeds,
         "model_cached": model_cached,
         **_describe_history(history),
     }
+
+
+def digest_regions(boxes: NDArray[np.float32], image: NDArray[np.int64]) -> str:
+    """Return the SHA-256 over boxes (R, 4) and their films (R,): files of annotations change."""
+    digest = hashlib.sha256(np.ascontiguousarray(boxes, dtype=np.float32).tobytes())
+    digest.update(np.ascontiguousarray(image, dtype=np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def package_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ravl_med import __version__
@@ -15,6 +16,7 @@ from ravl_med.reporting.run_folder import config_text
 from ravl_med.reporting.run_record import (
     describe_run,
     describe_thresholds,
+    digest_regions,
     digest_settings,
     peak_memory_mb,
 )
@@ -50,6 +52,7 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
         "cohort": "cd34" * 16,
         "config": hashlib.sha256(without_mitigation.encode()).hexdigest(),
         "settings": digest_settings(config),
+        "regions": digest_regions(result_of().region_boxes, result_of().region_image),
     }
     assert "mitigation" not in without_mitigation
     planted = {"synthetic cohort": 5, "quickstart model": 6}
@@ -64,6 +67,10 @@ def test_the_digest_of_the_config_does_not_know_where_films_lie() -> None:
 
 
 def test_the_digest_of_the_settings_is_of_what_a_finding_can_depend_on() -> None:
+    boxes, films = np.ones((2, 4), np.float32), np.arange(2)
+    assert digest_regions(boxes, films) == digest_regions(boxes.copy(), films.copy())
+    assert digest_regions(boxes, films) != digest_regions(2 * boxes, films)
+    assert digest_regions(boxes, films) != digest_regions(boxes, films[::-1])
     digest = digest_settings(config_of())
     assert digest_settings(config_of(mitigation={"epochs": 7})) == digest
     assert digest_settings(config_of(report={"regions": 3})) == digest
