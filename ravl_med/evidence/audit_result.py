@@ -238,6 +238,7 @@ class AuditResult:
         corner of the top-left pixel, half-open
     region_names : tuple of str, length R
     correlations : tuple of SpuriousCorrelation - ranked; empty is a result
+    descriptions : mapping of int to str - by cluster: what its regions are and where they lie
     discovery : DiscoverySummary or None - None when the audit stopped before discovery
     subgroups : tuple of Stratum - accuracy by attribute; empty when the audit stopped
     sensitivity : Sensitivity or None - None when the audit stopped before it
@@ -252,6 +253,7 @@ class AuditResult:
     accuracy: Accuracy
     discovery: DiscoverySummary | None
     correlations: tuple[SpuriousCorrelation, ...]
+    descriptions: Mapping[int, str]
     subgroups: tuple[Stratum, ...]
     sensitivity: Sensitivity | None
     image_ids: tuple[str, ...]

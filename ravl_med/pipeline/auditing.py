@@ -11,6 +11,7 @@ from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.config import Config
 from ravl_med.discovery.clustering import paper_clusters, propose_clusters
+from ravl_med.discovery.description import describe_regions
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
@@ -335,10 +336,27 @@ def _collect(
         accuracy=accuracy,
         discovery=found.discovery,
         correlations=found.correlations,
+        descriptions={
+            entry.cluster.cluster: _describe(entry, embeddings) for entry in found.correlations
+        },
         subgroups=found.subgroups,
         sensitivity=found.sensitivity,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
         region_names=tuple(names[i] for i in embeddings.region_kind),
+    )
+
+
+def _describe(correlation: SpuriousCorrelation, embeddings: Embeddings) -> str:
+    """Describe the regions of a correlation; where it was tested, those that carry the feature."""
+    regions = correlation.cluster.regions
+    tested = correlation.counterfactual
+    if tested is not None and tested.removal.carries.any():
+        regions = regions[tested.removal.carries]
+    kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions]]
+    sizes = embeddings.sizes[embeddings.region_image[regions]]
+    shares = embeddings.region_boxes[regions] / np.tile(sizes[:, ::-1], 2)
+    return describe_regions(
+        ["" if kind.source in ("tiles", "windows") else kind.name for kind in kinds], shares
     )

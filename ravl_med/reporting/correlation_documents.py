@@ -186,6 +186,9 @@ class CorrelationDocument(Part):
 
     rank: int = Field(description="1 for the first")
     kind: Kind = Field(description="by where the removal effect lies")
+    description: str = Field(
+        description="what its regions are called and where on the film they lie; blank: no regions"
+    )
     counts: bool = Field(
         description="confirmed, used by the model, and above the gate: it decides the verdict"
     )

@@ -60,6 +60,9 @@ def correlation_page(
         Heading(correlation_heading(correlation, classes), page_key(correlation), 1),
         paragraph(correlation_sentence(correlation, classes), "lead"),
     ]
+    described = result.descriptions.get(correlation.cluster.cluster, "")
+    if described:
+        story.append(paragraph(f"Its regions: {described}.", limit=200))
     if correlation.counterfactual is not None:
         story.append(paragraph(kind_sentence(correlation, classes)))
     if not correlation.counts:

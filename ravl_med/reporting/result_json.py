@@ -177,6 +177,7 @@ def _correlation(
     return CorrelationDocument(
         rank=correlation.rank,
         kind=correlation.kind,
+        description=result.descriptions.get(cluster.cluster, ""),
         counts=correlation.counts,
         reasons=list(correlation.reasons),
         task=result.task.name,

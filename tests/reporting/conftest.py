@@ -371,6 +371,7 @@ def make_result(
             confirmation_patients=35,
         ),
         "correlations": found,
+        "descriptions": {c.cluster.cluster: f"{90 - c.rank} % pulse generator" for c in found},
         "subgroups": subgroups(),
         "sensitivity": sensitivity(len(found)),
         "image_ids": tuple(f"{i * 2654435761 % 2**48:012x}" for i in range(IMAGES)),

@@ -334,6 +334,9 @@ def test_search_tells_how_and_how_many(result_of, text_of):
     assert "in 3 ways (protocol: pooled)" in text
     assert "near-duplicates folded, which leaves 20 clusters" in text
     assert "12 regions that the model does not see enough of were left out" in text
+    assert (
+        "Regions that could not be used: blank masks: 3; films without any region took tiles: 2."
+    ) in text
     assert "20 2 0.213, 0.211 40 1 0.174" in text
     assert "80 left out K is above the number of sampled regions (60)" in text
     assert "discovery half, 58 films of 35 patients" in text

@@ -1,0 +1,44 @@
+"""Clusters in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ravl_med.discovery.description import describe_regions
+
+
+def at(*places: tuple[float, float]) -> np.ndarray:
+    """Small boxes around middles, as shares of the film."""
+    middles = np.array(places)
+    return np.concatenate([middles - 0.01, middles + 0.01], axis=1)
+
+
+def test_names_and_place_by_hand() -> None:
+    names = ["pulse generator"] * 11 + ["lead"]
+    shares = at(*[(0.9, 0.1)] * 9, *[(0.5, 0.9)] * 3)
+    assert describe_regions(names, shares) == (
+        "92 % pulse generator; 75 % in the upper right of the film"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "word"),
+    [
+        ((0.1, 0.1), "upper left"),
+        ((0.5, 0.1), "upper middle"),
+        ((0.5, 0.5), "centre"),
+        ((0.1, 0.5), "middle left"),
+        ((0.99, 0.99), "lower right"),
+        ((1.0, 1.0), "lower right"),
+    ],
+)
+def test_places(place: tuple[float, float], word: str) -> None:
+    assert describe_regions([""], at(place)) == f"100 % in the {word} of the film"
+
+
+def test_what_is_seldom_is_not_told() -> None:
+    names = ["a", "a", "b", "b", "c", "", "", ""]
+    thirds = [(x, y) for x in (0.1, 0.5, 0.9) for y in (0.1, 0.5, 0.9)][:8]
+    assert describe_regions(names, at(*thirds)) == "25 % a; 25 % b; all over the film"
+    assert describe_regions([], np.empty((0, 4))) == ""
