@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 __all__ = ["Dealing", "FeaturePlaces", "deal_feature", "exchange_regions", "find_places"]
 
@@ -114,16 +115,23 @@ def exchange_regions(
     Tensor of shape (b, S, S), float32 - the wanted films, a copy
     """
     patched = films[mine].clone()
-    details = _detail(films) if places.companions.any() else None
-    for source, place in (
-        (dealing.clear[mine], dealing.clear_place[mine]),
-        (dealing.give[mine], dealing.give_place[mine]),
+    along = bool(places.companions.any())
+    details = _detail(films) if along else films
+    around = places.rings.sum(dim=(1, 2)).clamp(min=1e-6)
+    for turn, (source, place) in enumerate(
+        ((dealing.clear, dealing.clear_place), (dealing.give, dealing.give_place))
     ):
-        if (source < 0).any():
+        here, there = source[mine], place[mine]
+        if (here < 0).any():
             continue
-        if details is not None:
-            patched += places.companions[place] * (details[source] - _detail(patched))
-        patched = _patch(patched, films[source], places.masks[place], places.rings[place])
+        if along:
+            own = details[mine] if turn == 0 else _detail(patched)
+            patched.addcmul_(places.companions[there], details[here] - own)
+        difference = patched - films[here]
+        ring = places.rings[there]
+        shift = torch.einsum("bij,bij->b", difference, ring) / around[there]
+        # Fade in the other film at the brightness around its new place.
+        patched.addcmul_(places.masks[there], difference.sub_(shift[:, None, None]), value=-1.0)
     return patched
 
 
@@ -133,21 +141,13 @@ def _detail(films: Tensor) -> Tensor:
     The difference to an opening and closing by a square; borders of large things stay behind.
     """
     reach = max(1, round(_FINE * films.shape[-1]))
-
-    def widen(values: Tensor) -> Tensor:
-        down = max_pool2d(values, (2 * reach + 1, 1), 1, (reach, 0))
-        return max_pool2d(down, (1, 2 * reach + 1), 1, (0, reach))
-
-    layer = films[:, None]
-    opened = widen(-widen(-layer))
-    return (layer + widen(-widen(opened)))[:, 0]
-
-
-def _patch(old: Tensor, new: Tensor, mask: Tensor, ring: Tensor) -> Tensor:
-    """Fade new films into old ones (n, S, S), at the brightness around."""
-    around = ring.sum(dim=(1, 2)).clamp(min=1e-6)
-    shift = ((old - new) * ring).sum(dim=(1, 2)) / around
-    return old + mask * (new + shift[:, None, None] - old)
+    square = np.ones((2 * reach + 1, 2 * reach + 1), dtype=np.uint8)
+    # Twenty times as fast as pooling in torch; films are on the CPU until they are dealt out.
+    broad = np.empty(films.shape, dtype=np.float32)
+    for film, into in zip(films.numpy(), broad, strict=True):
+        cv2.morphologyEx(film, cv2.MORPH_OPEN, square, dst=into)
+        cv2.morphologyEx(into, cv2.MORPH_CLOSE, square, dst=into)
+    return films - torch.from_numpy(broad)
 
 
 def find_places(
@@ -170,25 +170,25 @@ def find_places(
 
 def _join(boxes: Tensor, film: Tensor, films: int, side: int, *, soft: bool) -> Tensor:
     """Masks of films (B, S, S), of boxes (M, 4) on films (M,)."""
-    masks = torch.zeros(films, side, side)
-    if len(boxes):
-        index = film[:, None, None].expand(-1, side, side)
-        masks.scatter_reduce_(0, index, _box_masks(boxes, side, soft=soft), "amax")
-    return masks
+    masks = np.zeros((films, side, side), dtype=np.float32)
+    down, across = (_ramps(boxes, axis, side, soft=soft).numpy() for axis in (1, 0))
+    for index, rows, columns in zip(film.tolist(), down, across, strict=True):
+        y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+        if len(y) and len(x):
+            here = masks[index, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+            np.maximum(here, np.outer(rows[y], columns[x]), out=here)
+    return torch.from_numpy(masks)
 
 
-def _box_masks(boxes: Tensor, side: int, *, soft: bool) -> Tensor:
-    """One mask a box, (M, S, S): 1 inside, falling to 0 over the fade; or 1 with surroundings."""
+def _ramps(boxes: Tensor, axis: int, side: int, *, soft: bool) -> Tensor:
+    """Along an axis, (M, S): 1 inside, falling to 0 over the fade; or 1 with surroundings."""
     centre = torch.arange(side, dtype=torch.float32) + 0.5
     size = boxes[:, 2:] - boxes[:, :2]
-    ramps = []
-    for axis in (1, 0):
-        low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
-        reach = (_FADE * size[:, axis, None]).clamp(min=1.0)
-        if not soft:
-            reach = torch.maximum(_RING * size[:, axis, None], reach + _LEAST_RING)
-        outside = torch.maximum(low - centre, centre - high).clamp(min=0.0) / reach
-        inside = outside < 1.0
-        ramp = 0.5 * (1.0 + torch.cos(torch.pi * outside.clamp(max=1.0)))
-        ramps.append(torch.where(inside, ramp if soft else torch.ones_like(ramp), 0.0))
-    return ramps[0][:, :, None] * ramps[1][:, None, :]
+    low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+    reach = (_FADE * size[:, axis, None]).clamp(min=1.0)
+    if not soft:
+        reach = torch.maximum(_RING * size[:, axis, None], reach + _LEAST_RING)
+    outside = torch.maximum(low - centre, centre - high).clamp(min=0.0) / reach
+    inside = outside < 1.0
+    ramp = 0.5 * (1.0 + torch.cos(torch.pi * outside.clamp(max=1.0)))
+    return torch.where(inside, ramp if soft else torch.ones_like(ramp), 0.0)
