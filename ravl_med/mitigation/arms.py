@@ -220,8 +220,8 @@ class Lesson:
 
     def _exchange(
         self, rows: Tensor, mine: slice, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Films of this process's part after the exchange, and where the feature lies now."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Films of this process's part after the exchange, and, for regions, where it lies now."""
         films = self.films
         carriers, companions = (
             _boxes_of(table, rows) for table in (films.carriers, films.companions)
@@ -232,8 +232,10 @@ class Lesson:
         dealing = deal_feature(has, self.weights.exchange_share, generator)
         pictures = films.films.read(rows.numpy())
         changed = exchange_regions(pictures, places, dealing, mine)
-        here = dealing.present[:, None, None] & (places.masks[dealing.give_place] > 0.5)
-        return changed, here[mine]
+        if "regions" not in self.arm.terms:
+            return changed, None
+        masks = places.masks[dealing.give_place[mine]]
+        return changed, dealing.present[mine, None, None] & (masks > 0.5)
 
     def _term(
         self,

@@ -162,10 +162,8 @@ def find_places(
     films, side : int - B and S
     """
     masks = _join(*carriers, films, side, soft=True)
-    wide = _join(*carriers, films, side, soft=False)
-    return FeaturePlaces(
-        masks, ((wide > 0) & (masks == 0)).float(), _join(*companions, films, side, soft=True)
-    )
+    rings = _join(*carriers, films, side, soft=False).masked_fill_(masks > 0, 0.0)
+    return FeaturePlaces(masks, rings, _join(*companions, films, side, soft=True))
 
 
 def _join(boxes: Tensor, film: Tensor, films: int, side: int, *, soft: bool) -> Tensor:
