@@ -81,7 +81,7 @@ def correlation_page(
         *counterfactual_part(correlation),
         *_regions(pictures, correlation, 52 if tested else 34),
         *_accuracy_part(correlation, classes),
-        *_films(pictures, 68 if tested else 50),
+        *_films(pictures, 68 if tested else 42),
         *strata_part(result, correlation),
     ]
 
