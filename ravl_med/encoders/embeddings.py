@@ -38,7 +38,7 @@ class Embeddings:
     region_image : ndarray of shape (R,), int64 - 0 .. N - 1, ascending
     region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, half-open
     region_kind : ndarray of shape (R,), int64 - position in `kinds`
-    kinds : tuple of RegionKind - all that were proposed
+    kinds : tuple of RegionKind - all that there are
     unseen : int - regions left out because the model does not see them
     problems : mapping of str to int - what was to be a region and is none, by reason
     rejected : tuple of RejectedFilm

@@ -31,12 +31,11 @@ _FINE = 0.02  # half the width, of the side of a film, below which a structure i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dealing:
-    """Who gives what to whom, in a batch of B films; every film is patched twice, or none is.
+    """Who gives what to whom, in a batch of B films; every film is patched twice.
 
     Attributes
     ----------
-    clear, give : Tensor of shape (B,), int64 - films whose content is put in, first and second; -1
-        where nobody is patched
+    clear, give : Tensor of shape (B,), int64 - films whose content is put in, first and second
     clear_place, give_place : Tensor of shape (B,), int64 - films where whose feature lies they are
         put in
     present : Tensor of shape (B,), bool - the film has the feature afterwards, at `give_place`
@@ -77,13 +76,12 @@ def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Deali
 
     Returns
     -------
-    Dealing - nobody is patched where all films have the feature, or none
+    Dealing - each film keeps its own content where all films have the feature, or none
     """
     own = torch.arange(len(has))
     carriers, plain = has.nonzero()[:, 0], (~has).nonzero()[:, 0]
     if len(carriers) == 0 or len(plain) == 0:
-        none = torch.full_like(own, -1)
-        return Dealing(none, own, none, own, has.clone())
+        return Dealing(own, own, own, own, has.clone())
     present = torch.rand(len(has), generator=generator) < share
     donor = _draw(carriers, own, generator)
     home = torch.where(has, own, _draw(carriers, donor, generator))
@@ -114,24 +112,19 @@ def exchange_regions(
     -------
     Tensor of shape (b, S, S), float32 - the wanted films, a copy
     """
-    patched = films[mine].clone()
-    along = bool(places.companions.any())
-    details = _detail(films) if along else films
-    around = places.rings.sum(dim=(1, 2)).clamp(min=1e-6)
-    for turn, (source, place) in enumerate(
-        ((dealing.clear, dealing.clear_place), (dealing.give, dealing.give_place))
-    ):
-        here, there = source[mine], place[mine]
-        if (here < 0).any():
-            continue
-        if along:
-            own = details[mine] if turn == 0 else _detail(patched)
-            patched.addcmul_(places.companions[there], details[here] - own)
-        difference = patched - films[here]
-        ring = places.rings[there]
-        shift = torch.einsum("bij,bij->b", difference, ring) / around[there]
+    patched, details = films[mine].clone(), _detail(films)
+
+    def put(source: Tensor, place: Tensor, own: Tensor) -> None:
+        """Put the content of source films in where the feature of others lies; own detail goes."""
+        patched.addcmul_(places.companions[place], details[source] - own)
+        difference, ring = patched - films[source], places.rings[place]
+        around = ring.sum(dim=(1, 2)).clamp(min=1e-6)
+        shift = torch.einsum("bij,bij->b", difference, ring) / around
         # Fade in the other film at the brightness around its new place.
-        patched.addcmul_(places.masks[there], difference.sub_(shift[:, None, None]), value=-1.0)
+        patched.addcmul_(places.masks[place], difference.sub_(shift[:, None, None]), value=-1.0)
+
+    put(dealing.clear[mine], dealing.clear_place[mine], details[mine])
+    put(dealing.give[mine], dealing.give_place[mine], _detail(patched))
     return patched
 
 

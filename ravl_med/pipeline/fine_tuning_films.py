@@ -109,7 +109,7 @@ def prepare_fine_tuning(
         notes.append(
             f"Regions of {clusters} {'cluster' if clusters == 1 else 'clusters'}, the features' "
             "own among them, lie more often on films with the features than on others of the same "
-            f"class; the fine detail of these {int(along.sum())} regions is exchanged as well."
+            f"class; the fine detail of these {int(along.sum()):,} regions is exchanged as well."
         )
     spurious = np.asarray(found.any(axis=1))
     bare = int((np.bincount(split.embeddings.region_image[~spurious], minlength=len(split)) == 0)

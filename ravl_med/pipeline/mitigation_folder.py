@@ -11,6 +11,7 @@ from typing import Any
 
 from ravl_med import __version__
 from ravl_med.config import Config
+from ravl_med.mitigation.arms import ARMS
 from ravl_med.pipeline.mitigating import Mitigation
 from ravl_med.reporting.audit_run import write_run
 from ravl_med.reporting.mitigation_html import write_mitigation_html
@@ -110,11 +111,13 @@ def describe_recipe(config: Config) -> dict[str, str]:
         "budget": f"at most {settings.epochs} epochs, batches of {settings.batch_size} films, "
         f"{settings.accumulate} a step; stops after {settings.patience} epochs without gain",
         "selection": "the epoch with the best worst group on the discovery half of the validation "
-        f"patients; groups of fewer than {settings.min_group} films joined",
+        f"patients, mean of {settings.judged} epochs in a row; groups of fewer than "
+        f"{settings.min_group} films joined",
         "BatchNorm": "statistics frozen" if settings.freeze_norms else "statistics trained",
         "objective": f"lambda {settings.clip_weight:g} of the contrastive loss, tau "
         f"{settings.temperature:g}; L_R over a {settings.denominator}, {settings.reduction} over "
-        f"the batch; group DRO eta {settings.eta:g}",
-        "exchange": f"each film has the feature with chance {settings.exchange_share:g}",
+        f"the batch (mean in {ARMS['counterfactual'].title}); group DRO eta {settings.eta:g}",
+        "exchange": f"each film has the feature with chance {settings.exchange_share:g}; fine "
+        f"detail of clusters on {settings.companion_lift:.0%} more of the films with the feature",
         "precision": settings.precision,
     }

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +94,16 @@ def embed_cohort(
     progress: Progress,
 ) -> Embeddings:
     """Embed films and their regions; `films` are those of the cohort as they are read."""
-    return embed_films(
+    proposer = RegionProposer.of(config.regions, cohort)
+    embeddings = embed_films(
         encoder,
         films,
-        RegionProposer.of(config.regions, cohort).propose,
+        proposer.propose,
         min_visible=config.regions.min_visible,
         batch_size=config.model.batch_size,
         progress=lambda done: progress("embed films and regions", done, len(cohort)),
     )
+    return replace(embeddings, problems={**proposer.unmatched(), **embeddings.problems})
 
 
 def films_not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFilm, ...]:

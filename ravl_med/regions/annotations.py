@@ -127,9 +127,8 @@ def boxes_within(boxes: Iterable[AnnotatedBox], height: int, width: int) -> Regi
         0.0,
         np.array([width, height, width, height], dtype=np.float32),
     )
-    kinds = [RegionKind("annotations", box.name) for box in kept]
-    scores = np.ones(len(kept), dtype=np.float32)
-    return RegionSet(inside, tuple(kinds), scores, tuple(reasons))
+    kinds = tuple(RegionKind("annotations", box.name) for box in kept)
+    return RegionSet(inside, kinds, tuple(reasons))
 
 
 def _fault(box: AnnotatedBox, height: int, width: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +73,14 @@ class RegionProposer:
         joined = combine_regions(sets, self.config.merge_overlap)
         if len(joined):
             return joined
-        tiles = self._tiles(height, width)
         problems = (*joined.problems, "no_region")
-        return RegionSet(tiles.boxes, tiles.kinds, tiles.scores, problems)
+        return replace(self._tiles(height, width), problems=problems)
+
+    def unmatched(self) -> dict[str, int]:
+        """Count the images of the table that are none of the films, as a problem."""
+        if self.table is None or not self.table.unmatched:
+            return {}
+        return {"other_image": self.table.unmatched}
 
     def _annotations(self, film: Film) -> RegionSet:
         height, width = film.pixels.shape
@@ -89,17 +94,18 @@ class RegionProposer:
             except ImageError as error:
                 problems.append(error.reason)
         found = boxes_within(boxes, height, width)
-        return RegionSet(found.boxes, found.kinds, found.scores, (*found.problems, *problems))
+        return replace(found, problems=(*found.problems, *problems))
 
     def _tiles(self, height: int, width: int) -> RegionSet:
         boxes = cut_tiles(height, width, *self.config.tiles)
-        return RegionSet.of(boxes, [RegionKind("tiles", n) for n in tile_names(*self.config.tiles)])
+        names = tile_names(*self.config.tiles)
+        return RegionSet(boxes, tuple(RegionKind("tiles", name) for name in names))
 
     def _windows(self, height: int, width: int) -> RegionSet:
         windows = self.config.windows
         boxes = [slide_windows(height, width, side, windows.step) for side in windows.sides]
         names = [name for side in windows.sides for name in window_names(side, windows.step)]
-        return RegionSet.of(np.concatenate(boxes), [RegionKind("windows", n) for n in names])
+        return RegionSet(np.concatenate(boxes), tuple(RegionKind("windows", n) for n in names))
 
 
 def describe_sources(config: RegionsConfig) -> str:

@@ -102,6 +102,7 @@ def _procedure(search: DiscoverySummary) -> list[str]:
 
 
 _PROBLEMS = {
+    "other_image": "images of the table that are none of these films",
     "no_region": "films without any region took tiles",
     "size_differs": "drawn on a film of another size",
     "box_outside": "mostly outside the film",

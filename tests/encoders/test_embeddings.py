@@ -17,10 +17,10 @@ SHAPES = [(64, 64), (64, 80), (100, 64), (75, 91), (64, 64)]
 
 
 def tiles(rows, columns):
-    kinds = [RegionKind("tiles", name) for name in tile_names(rows, columns)]
+    kinds = tuple(RegionKind("tiles", name) for name in tile_names(rows, columns))
 
     def propose(film):
-        return RegionSet.of(cut_tiles(*film.pixels.shape, rows, columns), kinds)
+        return RegionSet(cut_tiles(*film.pixels.shape, rows, columns), kinds)
 
     return propose
 

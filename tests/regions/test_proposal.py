@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,10 @@ def test_annotations_that_are_nowhere(tmp_path: Path) -> None:
         (tmp_path / "m/one.png", tmp_path / "m/two.dcm"), (),
     )  # fmt: skip
     assert cohort.keep(np.array([1])).annotations == ((),)
+
+
+def test_images_of_the_table_that_are_none_of_the_films_are_counted() -> None:
+    table = AnnotationTable({0: (AnnotatedBox("generator", (1, 1, 9, 9)),)}, unmatched=3)
+    assert RegionProposer(RegionsConfig(), table=table).unmatched() == {"other_image": 3}
+    assert RegionProposer(RegionsConfig()).unmatched() == {}
+    assert RegionProposer(RegionsConfig(), table=replace(table, unmatched=0)).unmatched() == {}

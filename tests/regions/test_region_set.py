@@ -14,13 +14,14 @@ from ravl_med.regions.tiles import cut_tiles, slide_windows
 TILE, WINDOW = RegionKind("tiles", "a tile"), RegionKind("windows", "a window")
 
 
-def regions(kind: RegionKind, boxes: list[list[float]], scores: list[float]) -> RegionSet:
-    return RegionSet.of(np.array(boxes), [kind] * len(boxes), np.array(scores))
+def regions(kind: RegionKind, boxes: object) -> RegionSet:
+    flat = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return RegionSet(flat, (kind,) * len(flat))
 
 
 def test_a_window_that_is_nearly_a_tile_takes_its_place() -> None:
-    tiles = RegionSet.of(cut_tiles(100, 100, 2, 2), [TILE] * 4)
-    windows = regions(WINDOW, [[0, 0, 50, 48], [20, 20, 70, 70]], [1.0, 1.0])
+    tiles = regions(TILE, cut_tiles(100, 100, 2, 2))
+    windows = regions(WINDOW, [[0, 0, 50, 48], [20, 20, 70, 70]])
     joined = combine_regions([tiles, windows], 0.8)
     assert [kind.source for kind in joined.kinds] == ["windows"] * 2 + ["tiles"] * 3
     assert joined.boxes[0].tolist() == [0, 0, 50, 48]
@@ -29,18 +30,16 @@ def test_a_window_that_is_nearly_a_tile_takes_its_place() -> None:
 
 
 def test_tiles_and_windows_stay_whole() -> None:
-    tiles = RegionSet.of(cut_tiles(64, 64, 8, 8), [TILE] * 64)
+    tiles = regions(TILE, cut_tiles(64, 64, 8, 8))
     assert combine_regions([tiles], 0.1) is tiles
     windows = slide_windows(64, 64, 0.5, 0.1)
-    both = combine_regions(
-        [tiles, RegionSet.of(windows, [WINDOW] * len(windows))], merge_overlap=0.9
-    )
+    both = combine_regions([tiles, regions(WINDOW, windows)], merge_overlap=0.9)
     assert len(both) == 64 + len(windows)
 
 
 def test_no_region_at_all() -> None:
     assert len(combine_regions([], 0.8)) == 0
-    assert len(combine_regions([RegionSet.of(np.empty((0, 4)), [])] * 2, 0.8)) == 0
+    assert len(combine_regions([regions(TILE, [])] * 2, 0.8)) == 0
 
 
 @pytest.mark.parametrize(
