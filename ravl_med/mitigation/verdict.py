@@ -51,20 +51,18 @@ def judge_mitigation(
         Gate(
             "worst group",
             worst.difference_interval.low > 0,
-            f"accuracy of the worst group {_told(worst)}; asked: the interval of the difference "
-            "lies above 0",
+            f"{_difference(worst)}; asked: an interval above 0",
         ),
         Gate(
             "overall accuracy (mitigation.max_fall)",
             overall.difference >= -max_fall,
-            f"overall accuracy {_told(overall)}; asked: no fall of more than "
-            f"{100 * max_fall:g} points",
+            f"{_difference(overall)}; asked: not below −{100 * max_fall:g} points",
         ),
         Gate(
             "gap with the feature (gate.max_gap)",
             bool(known) and not left,
-            f"{_gaps_told(known, left)}; asked: at most half of what it was, and an interval that "
-            f"reaches {100 * max_gap:g} points",
+            f"{_gaps_told(known, left)}; asked: at most half of it, and an interval that reaches "
+            f"{100 * max_gap:g} points",
         ),
         Gate(
             "shortcut gone in the re-audit",
@@ -127,12 +125,14 @@ def _reasons(
 
 
 def _told(change: Change) -> str:
+    before, after = 100 * change.before, 100 * change.after
+    return f"{before:.1f} % before, {after:.1f} % after, {_difference(change)}"
+
+
+def _difference(change: Change) -> str:
     low, high = change.difference_interval.low, change.difference_interval.high
-    return (
-        f"{100 * change.before:.1f} % before, {100 * change.after:.1f} % after, difference "
-        f"{_points(change.difference)} points ({_points(low)} to {_points(high)})"
-    )
+    return f"difference {_points(change.difference)} points ({_points(low)} to {_points(high)})"
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f}".replace("-", "−")

@@ -107,9 +107,8 @@ def prepare_fine_tuning(
     along &= carriers.counts()[split.embeddings.region_image] > 0
     if clusters:
         notes.append(
-            f"Regions of {clusters} {'cluster' if clusters == 1 else 'clusters'}, the features' "
-            "own among them, lie more often on films with the features than on others of the same "
-            f"class; the fine detail of these {int(along.sum()):,} regions is exchanged as well."
+            f"What travels with the features, {int(along.sum()):,} regions of {clusters} "
+            f"{'cluster' if clusters == 1 else 'clusters'}, is exchanged with them as fine detail."
         )
     spurious = np.asarray(found.any(axis=1))
     bare = int((np.bincount(split.embeddings.region_image[~spurious], minlength=len(split)) == 0)

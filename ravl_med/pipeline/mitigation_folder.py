@@ -117,7 +117,8 @@ def describe_recipe(config: Config) -> dict[str, str]:
         "objective": f"lambda {settings.clip_weight:g} of the contrastive loss, tau "
         f"{settings.temperature:g}; L_R over a {settings.denominator}, {settings.reduction} over "
         f"the batch (mean in {ARMS['counterfactual'].title}); group DRO eta {settings.eta:g}",
-        "exchange": f"each film has the feature with chance {settings.exchange_share:g}; fine "
-        f"detail of clusters on {settings.companion_lift:.0%} more of the films with the feature",
+        "exchange": f"each film has the feature with chance {settings.exchange_share:g}; with it "
+        f"goes fine detail of clusters that are on {100 * settings.companion_lift:g} % more of the "
+        "films with the feature, class by class",
         "precision": settings.precision,
     }

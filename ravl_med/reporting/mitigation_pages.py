@@ -138,7 +138,7 @@ def _mitigated(result: MitigationResult) -> list[Block]:
 def _gates(result: MitigationResult) -> Table:
     return Table(
         caption="Gates, fixed before the run",
-        columns=(Sized("", 0.11), Sized("", 0.25, mono=True), Sized("", 0.64)),
+        columns=(Sized("", 0.10), Sized("", 0.33, mono=True), Sized("", 0.57)),
         rows=tuple(
             ("✓ held" if gate.passed else "✗ not held", printable(gate.name, 60), gate.text)
             for gate in result.verdict.gates
@@ -224,7 +224,8 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
         caption="Groups of the selection films",
         columns=(Sized("Group", 0.85), Sized("Films", 0.15, right=True)),
         rows=tuple((name, f"{films:,}") for name, films in result.selection_groups.items()),
-        note="The epoch with the best accuracy of the worst of these groups was kept.",
+        note="The epoch with the best accuracy of the worst of these groups was kept, averaged "
+        "over as many epochs in a row as the recipe says.",
     )
     if not trained and not result.selection_groups:
         return []

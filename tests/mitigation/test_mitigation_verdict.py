@@ -116,7 +116,7 @@ def test_gaps_that_are_left_are_told_and_else_the_largest() -> None:
     small = FeatureGap("a", "raised", change(0.8, 0.02, 0.1))
     larger = FeatureGap("b", "lowered", change(-0.8, -0.05, 0.1))
     left = FeatureGap("c", "raised", change(0.8, 0.6, 0.1))
-    assert told(small, larger).startswith("the largest of 2: b -80.0 before, -5.0 after (")
+    assert told(small, larger).startswith("the largest of 2: b −80.0 before, −5.0 after (")
     assert told(small, larger, left).startswith("1 of 3 left: c +80.0 before, +60.0 after (")
     nan = float("nan")
     unknown = FeatureGap("a", "raised", change(nan, nan))

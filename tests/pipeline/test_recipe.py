@@ -15,7 +15,7 @@ def test_the_recipe_tells_every_choice_that_shapes_the_weights() -> None:
         "judged": ("5", "selection", "mean of 5 epochs in a row"),
         "min_group": ("7", "selection", "fewer than 7 films"),
         "exchange_share": ("0.25", "exchange", "with chance 0.25"),
-        "companion_lift": ("0.3", "exchange", "on 30% more of the films with the feature"),
+        "companion_lift": ("0.3", "exchange", "on 30 % more of the films with the feature"),
         "reduction": ("sum", "objective", "sum over the batch (mean in RaVL with counterfactual"),
         "freeze_norms": ("false", "BatchNorm", "statistics trained"),
         "patience": ("9", "budget", "after 9 epochs without gain"),
