@@ -220,6 +220,7 @@ class MitigationResult:
     audited_digest, new_digest : str - SHA-256 of the models; the second blank when there is none
     audit_reused : bool - an earlier run of the audit had the same digests
     mitigated : tuple of MitigatedCorrelation
+    companion_regions : int - of fine-tuning films, that travel with the features
     splits : tuple of SplitSummary - discovery, confirmation, fine-tuning, final test
     selection_groups : mapping of group to films - that the best epoch was chosen by
     arms : tuple of ArmOutcome - the audited model first, the delivered one last
@@ -234,6 +235,7 @@ class MitigationResult:
     new_digest: str
     audit_reused: bool
     mitigated: tuple[MitigatedCorrelation, ...]
+    companion_regions: int
     splits: tuple[SplitSummary, ...]
     selection_groups: Mapping[str, int]
     arms: tuple[ArmOutcome, ...]

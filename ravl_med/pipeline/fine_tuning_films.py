@@ -103,13 +103,8 @@ def prepare_fine_tuning(
         carriers = RegionTable.of(
             split.regions.boxes[rows], split.embeddings.region_image[rows], len(split)
         )
-    along, clusters = _find_companions(setting, split, explored, half)
+    along = _find_companions(setting, split, explored, half)
     along &= carriers.counts()[split.embeddings.region_image] > 0
-    if clusters:
-        notes.append(
-            f"What travels with the features, {int(along.sum()):,} regions of {clusters} "
-            f"{'cluster' if clusters == 1 else 'clusters'}, is exchanged with them as fine detail."
-        )
     spurious = np.asarray(found.any(axis=1))
     bare = int((np.bincount(split.embeddings.region_image[~spurious], minlength=len(split)) == 0)
                .sum())  # fmt: skip
@@ -152,14 +147,13 @@ def prepare_fine_tuning(
 
 def _find_companions(
     setting: Setting, split: SplitFilms, explored: SplitFilms, half: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], int]:
-    """Regions (R,) of a split that travel with the features, and the clusters that they are of.
+) -> NDArray[np.bool_]:
+    """Regions (R,) of a split that travel with the features.
 
     All clusters of the partitions that the features come from are asked.
     """
     present = np.asarray(explored.present(explored.find(setting.features)).any(axis=1))[half]
     along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)
-    clusters = 0
     partitions = {f.detector.medoids.tobytes(): f.detector.medoids for f in setting.features}
     for medoids in partitions.values():
         holds = np.zeros((len(explored), len(medoids)), dtype=np.bool_)
@@ -172,8 +166,7 @@ def _find_companions(
             setting.config.mitigation.companion_lift,
         )
         along |= np.isin(nearest_medoids(medoids, split.embeddings.region), companions)
-        clusters += len(companions)
-    return along, clusters
+    return along
 
 
 def _locate(

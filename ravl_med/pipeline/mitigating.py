@@ -164,6 +164,7 @@ def mitigate(
         new_digest=again.result.model.digest,
         audit_reused=fresh is None,
         mitigated=mitigated,
+        companion_regions=len(films.companions.boxes),
         splits=(
             validation.summary("discovery half: choice of candidates and of epochs", half),
             validation.summary("confirmation half: test of candidates", ~half),
@@ -225,6 +226,7 @@ def _empty_result(
         new_digest="",
         audit_reused=reused,
         mitigated=(),
+        companion_regions=0,
         splits=(),
         selection_groups={},
         arms=(),

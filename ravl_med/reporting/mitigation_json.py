@@ -160,6 +160,10 @@ class MitigationDocument(Part):
     new_digest: str | None = Field(description="SHA-256 of the new model; null: there is none")
     audit_reused: bool = Field(description="an earlier run of the audit had the same digests")
     mitigated: list[MitigatedDocument] = Field(description="empty: there was nothing to do")
+    companion_regions: int = Field(
+        description="regions of fine-tuning films that travel with the features: their fine detail "
+        "is exchanged with them"
+    )
     splits: list[SplitDocument] = Field(description="films and patients of each part of the data")
     selection_groups: dict[str, int] = Field(
         description="films of each group that the best epoch was chosen by"
@@ -196,6 +200,7 @@ def mitigation_document(result: MitigationResult) -> MitigationDocument:
         new_digest=result.new_digest or None,
         audit_reused=result.audit_reused,
         mitigated=[MitigatedDocument.model_validate(entry) for entry in result.mitigated],
+        companion_regions=result.companion_regions,
         splits=[
             SplitDocument(
                 role=split.role,

@@ -101,6 +101,11 @@ def _mitigated(result: MitigationResult) -> list[Block]:
     if not result.mitigated:
         return []
     note = "Raises: with the feature the model says this class more often; lowers: less often."
+    if result.companion_regions:
+        note += (
+            " Where an arm exchanges them, fine detail of what travels with them goes along "
+            f"({plural(result.companion_regions, 'region')})."
+        )
     if any(entry.forced for entry in result.mitigated):
         note += (
             " Forced: it is no confirmed shortcut and was mitigated because the config asks for "

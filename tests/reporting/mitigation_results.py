@@ -172,6 +172,7 @@ def improved() -> MitigationResult:
             MitigatedCorrelation(1, "shortcut", False, "cardiomegaly", "no finding", 311, 402, 188),
             MitigatedCorrelation(4, "plausible_sign", True, "pneumonia", None, 96, 131, 40),
         ),
+        companion_regions=1234,
         splits=(
             SplitSummary("discovery", 450, 220, dict.fromkeys(CLASSES, 90)),
             SplitSummary("confirmation", 448, 219, dict.fromkeys(CLASSES, 89)),
@@ -227,6 +228,7 @@ def idle() -> MitigationResult:
         new_digest="",
         audit_reused=False,
         mitigated=(),
+        companion_regions=1234,
         splits=(SplitSummary("discovery", 450, 220, dict.fromkeys(CLASSES, 90)),),
         selection_groups={},
         arms=(),

@@ -96,6 +96,7 @@ def test_head(result: MitigationResult) -> None:
     assert document["audited_digest"] == "ab12" * 16
     assert document["audit_reused"] is result.audit_reused
     assert document["notes"] == list(result.notes)
+    assert document["companion_regions"] == result.companion_regions
     assert document["selection_groups"] == dict(result.selection_groups)
     assert [split["films"] for split in document["splits"]] == [s.films for s in result.splits]
 

@@ -59,6 +59,7 @@ def test_page_one_has_the_verdict_and_can_be_signed(text_of):
     assert "9 of 20 measured classes, groups and subgroups have a lower accuracy" in first
     assert "To be signed by Name Date Signature Radiologist Responsible for the model" in first
     assert result.notes[0] in first
+    assert "fine detail of what travels with them goes along (1,234 regions)." in first
 
 
 @pytest.mark.parametrize(
