@@ -34,6 +34,9 @@ COPIES = 6
 SIDE = 320
 CLASSES = ("covid-19", "no covid-19")
 IMPRESSIONS = {"covid-19": "COVID-19 pneumonia.", "no covid-19": "No COVID-19."}
+RESNET = QuickstartModelConfig(epochs=20)
+# From scratch, and with so few films, a ViT needs patches smaller than the marker, and time.
+VIT = QuickstartModelConfig(tower="vit", image_size=192, epochs=150)
 
 pytestmark = pytest.mark.skipif(
     not (FILMS / "metadata.csv").is_file(),
@@ -81,7 +84,11 @@ def assign_splits(
 
 
 def make_cohort(
-    root: Path, shares: Mapping[str, tuple[float, float]], copies: int, rates: tuple[float, float]
+    root: Path,
+    shares: Mapping[str, tuple[float, float]],
+    copies: int,
+    rates: tuple[float, float],
+    quickstart: QuickstartModelConfig = RESNET,
 ) -> None:
     """Write DICOM films, a manifest, the truth, and a model that learned the marker.
 
@@ -96,7 +103,6 @@ def make_cohort(
     rng = np.random.default_rng(0)
     split_of = assign_splits(table, shares, rng)
     rows, truth, inputs, texts = [], [], [], []
-    quickstart = QuickstartModelConfig(epochs=20)
     transform = input_transform(quickstart_layout(quickstart))
     for number, record in enumerate(table.to_dict("records")):
         pixels, _ = read_raster(FILMS / "images" / record["filename"])
@@ -152,11 +158,17 @@ def make_cohort(
     train_quickstart_model(quickstart, np.stack(inputs), texts, root / "model")
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(RESNET, id="resnet"),
+        pytest.param(VIT, id="vit", marks=[pytest.mark.slow, pytest.mark.timeout(5400)]),
+    ],
+)
+def cohort(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """Films to fine-tune on and to audit."""
     root = tmp_path_factory.mktemp("real")
-    make_cohort(root, {"validation": (0.33, 0.5)}, COPIES, (0.97, 0.03))
+    make_cohort(root, {"validation": (0.33, 0.5)}, COPIES, (0.97, 0.03), request.param)
     return root
 
 
@@ -232,7 +244,7 @@ def test_the_marker_is_named_first(
     # The model really learned the marker.
     assert by_class[CLASSES[0]][0] - by_class[CLASSES[0]][1] > 0.3
     assert by_class[CLASSES[1]][1] - by_class[CLASSES[1]][0] > 0.3
-    assert by_effect >= 0.8
+    assert by_effect >= 0.95
 
 
 @pytest.mark.slow

@@ -149,6 +149,50 @@ def mitigate(
     raise typer.Exit(code)
 
 
+@app.command("regions")
+def preview(
+    config: ConfigArgument,
+    show: Annotated[int, typer.Option(help="Films on the sheet, at most 100.")] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.png", help="Default reports/NAME-regions.png."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="finetune, validation, test or all; default as in the config."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample: same seed, same films.")] = 0,
+    set_values: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Draw the regions of some films on a contact sheet, to look at before an audit.
+
+    No model is opened. Returns 0, and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.cache import user_cache, user_key
+        from ravl_med.config import load_config
+        from ravl_med.pipeline.previewing import preview_regions
+        from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
+
+        chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
+        settings = load_config(config, (*overrides(set_values, None), *chosen))
+        path = out if out is not None else Path("reports") / f"{settings.name}-regions.png"
+        refuse_foreign_file(path)
+        with show_progress() as progress:
+            sheet = preview_regions(
+                settings,
+                shown=show,
+                seed=seed,
+                key=user_key(),
+                cache=user_cache(),
+                progress=progress,
+            )
+            write_sheet(sheet, path)
+        say(escape(sheet.sentence()))
+        say(f"Sheet: {escape(str(path))}")
+
+
 @app.command()
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
@@ -213,6 +257,23 @@ def power(
         for line in plan.table():
             sys.stdout.write(line + "\n")
         say(escape(plan.sentence()))
+
+
+@app.command("train-segmenter")
+def train_segmenter(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
+    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=8)] = 3000,
+    steps: Annotated[int, typer.Option(help="Of 8 films.", min=1)] = 3600,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Train the built-in segmenter of anatomy and artifacts, on phantoms alone."""
+    with reporting_errors(debug):
+        from ravl_med.regions.segmenter_training import train_segmenter as train
+
+        with show_progress() as progress:
+            train(weights, films=films, steps=steps, seed=seed, progress=progress)
+        say(f"Weights: {escape(str(weights))}")
 
 
 @app.command()

@@ -139,6 +139,44 @@ def benchmark_mitigation(
         print_file(path)
 
 
+@benchmark.command("regions")
+def benchmark_regions(
+    parts: Annotated[
+        str, typer.Option(help="Some of phantoms, lungs, devices, films and speed, with commas.")
+    ] = "phantoms,speed",
+    films: Annotated[
+        Path | None,
+        typer.Option(help="CSV of films that people have marked: image, patient, mask (255)."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes on the same films: CSV, COCO or scene graphs.")
+    ] = None,
+    phantoms: Annotated[int, typer.Option(help="Phantoms.", min=1)] = 400,
+    pictures: Annotated[
+        Path | None, typer.Option(help="PNG to write of the films with the worst lungs.")
+    ] = None,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Measure anatomy and artifact regions against what is known of films.
+
+    Parts that are not run keep their earlier numbers. Films of patients never leave this machine:
+    only numbers are written, and the pictures that are asked for.
+    """
+    with reporting_errors(debug):
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.regions_benchmark import (
+            PARTS,
+            RegionsPlan,
+            run_regions_benchmark,
+        )
+
+        plan = RegionsPlan(choose_parts(parts, PARTS), films, boxes, phantoms, pictures)
+        with show_progress() as progress:
+            path = run_regions_benchmark(plan, out, progress=progress)
+        print_file(path)
+
+
 def _named(config: Path) -> str:
     """Name a config as a command shows it: without the folders of this machine."""
     return config.name if config.is_absolute() else config.as_posix()

@@ -8,19 +8,19 @@ image's right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from ravl_med.cohort.phantom_anatomy import Chest, draw_chest
 from ravl_med.cohort.phantom_body import Body, lung_outline
 from ravl_med.cohort.phantom_canvas import Canvas, Floats, Pose
 from ravl_med.cohort.phantom_devices import Device, draw_devices
 
-__all__ = ["FINDINGS", "LABELS", "Look", "Phantom", "render_phantom"]
+__all__ = ["ANATOMY", "FINDINGS", "LABELS", "Look", "Phantom", "render_phantom"]
 
 FINDINGS: tuple[str, ...] = (
     "cardiomegaly",
@@ -40,6 +40,11 @@ LABELS: dict[str, int] = {
 """Values of the label map. An enlarged heart keeps ``heart``; ``cardiomegaly`` and ``no finding``
 are reserved and never painted. Devices lie over findings, findings over anatomy."""
 
+ANATOMY: tuple[str, ...] = (
+    "right lung", "left lung", "heart", "mediastinum", "abdomen", "spine", "body", "airway",
+)  # fmt: skip
+"""Structures of every body, with the patient's sides."""
+
 Box = tuple[str, int, int, int, int]
 
 
@@ -56,11 +61,15 @@ class Phantom:
         half-open. The box of cardiomegaly is the heart's; fluid on both sides has two boxes.
     label_map : ndarray of shape (H, W), uint8
         Values of `LABELS`.
+    structures : mapping of str to ndarray of shape (H, W), bool
+        Where each structure of `ANATOMY` and each kind of device lies, whatever lies over it. The
+        lungs are whole, with what of them is behind the heart.
     """
 
     pixels: Floats
     boxes: tuple[Box, ...]
     label_map: NDArray[np.uint8]
+    structures: Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,8 @@ def render_phantom(
             pixels = np.maximum(pixels, device.density)
     middle = round(float(canvas.place([(0.0, 0.3)])[0, 0]))
     boxes, label_map = _describe(chest, finding, disease, devices, middle)
-    return Phantom(pixels, boxes, label_map)
+    structures = {**_structures(chest, middle), **{d.kind: d.mask for d in devices}}
+    return Phantom(pixels, boxes, label_map, structures)
 
 
 def _pose(rng: np.random.Generator, size: int, anteroposterior: bool) -> Canvas:
@@ -334,3 +344,18 @@ def _describe(
         labels[device.mask] = LABELS[device.kind]
         boxes += [(device.kind, *box) for box in device.boxes]
     return tuple(boxes), labels
+
+
+def _structures(chest: Chest, middle: int) -> dict[str, NDArray[np.bool_]]:
+    """Masks of `ANATOMY`; the middle of the body tells the lungs apart."""
+    parts, count = label(chest.lung > 0.5)
+    right = np.zeros(parts.shape, dtype=bool)
+    for part in range(1, count + 1):
+        here = parts == part
+        right |= here & (np.nonzero(here)[1].mean() < middle)
+    body = chest.silhouette > 0.5
+    masks = (
+        right, (parts > 0) & ~right, chest.heart > 0.5, chest.mediastinum > 0.5,
+        (chest.abdomen > 0.5) & body, (chest.spine > 0.5) & body, body, chest.airway > 0.4,
+    )  # fmt: skip
+    return dict(zip(ANATOMY, masks, strict=True))

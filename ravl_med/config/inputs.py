@@ -138,7 +138,7 @@ class ModelConfig(Section):
         return self
 
 
-RegionSource = Literal["annotations", "windows", "tiles"]
+RegionSource = Literal["annotations", "artifacts", "anatomy", "windows", "tiles"]
 """Where a region comes from, the most specific first."""
 
 
@@ -174,6 +174,17 @@ class RegionsConfig(Section):
         gt=0.0,
         le=1.0,
         description="regions that overlap this much (intersection over union) are one",
+    )
+    max_per_image: int = Field(
+        32,
+        ge=1,
+        description="regions of a film, the most specific and the most certain first; tiles and "
+        "windows, which cover a film only together, are not counted",
+    )
+    segmenter: ConfigPath | None = Field(
+        None,
+        description="folder of a segmentation model of the user's own (TorchScript or MONAI "
+        "bundle); without it the built-in one finds anatomy and artifacts",
     )
     tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] = Field(
         (6, 6), description="rows and columns of equal tiles"

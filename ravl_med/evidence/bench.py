@@ -108,6 +108,10 @@ class Bench:
         """Carry boxes (k, 4) in stored pixels into the input of a film, clipped to what is seen."""
         return self._geometry(film).to_input(boxes)
 
+    def carry_mask(self, film: int, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Carry a mask of a whole film, (h, w) of any size, into its input (S, S)."""
+        return self._geometry(film).mask_to_input(mask)
+
     def carry_back(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Carry boxes (k, 4) of the input of a film to its stored pixels, clipped to the film."""
         return self._geometry(film).to_stored(boxes)

@@ -22,6 +22,7 @@ __all__ = [
     "ConfirmedFeature",
     "Counterfactual",
     "CrossedAttribute",
+    "EffectShares",
     "Interval",
     "Kind",
     "PairedChange",
@@ -159,6 +160,29 @@ class PairedChange:
     decisions_interval: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class EffectShares:
+    """In what the removal effect of a feature lies.
+
+    Attributes
+    ----------
+    inside : float - share in anatomy where the raised class shows; NaN where it cannot be said
+    artifact : float - share in artifacts; NaN where it cannot be said
+    regions : int - regions that were taken apart
+    unknown : int - regions on films where none of that anatomy was found
+    """
+
+    inside: float
+    artifact: float
+    regions: int
+    unknown: int
+
+    @property
+    def elsewhere(self) -> float:
+        """Share in other anatomy."""
+        return 1.0 - self.inside - self.artifact
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Removal:
     """What happens when the regions of a cluster are filled in.
@@ -178,8 +202,8 @@ class Removal:
         of k against best of k; None where no pair could be made
     contrast_ratio : float - how strongly the fill changes a region with the feature over how
         strongly it changes the control, median over pairs; 1 is a perfect match
-    inside_share : float - share of the positive effect that lies where the raised class shows;
-        NaN without such a place or without positive effect
+    shares : EffectShares or None - in what the effect of a used feature lies; None where the table
+        of relevance does not know the raised class
     spread : float - standard deviation of the margin over the films of the test and their controls,
         untouched; NaN where no pair could be made
     located : ndarray of shape (n, 4), float32, or None - where the effect lies, xyxy in stored
@@ -194,7 +218,7 @@ class Removal:
     median: PairedChange | None
     inpainted: PairedChange | None
     contrast_ratio: float
-    inside_share: float
+    shares: EffectShares | None = None
     spread: float = math.nan
     located: NDArray[np.float32] | None = None
 

@@ -27,9 +27,14 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.bench import Answers, Bench, CounterfactualRules
 from ravl_med.evidence.box_fit import fit_boxes, most_fit_pictures
-from ravl_med.evidence.claims import Counterfactual, PairedChange, Removal
+from ravl_med.evidence.claims import Counterfactual, EffectShares, PairedChange, Removal
+from ravl_med.evidence.effect_places import (
+    StructureReader,
+    most_share_pictures,
+    share_effect,
+)
 from ravl_med.evidence.places import EXPLORED_FILMS, SHIFTS, choose_shifts, move_shares
-from ravl_med.evidence.relevance import relevant_share
+from ravl_med.evidence.relevance import RelevantPlaces
 from ravl_med.evidence.removal import (
     CANDIDATES,
     FilledFilm,
@@ -66,6 +71,7 @@ class Probe:
     classes : ndarray of shape (C, D), float32 - class embeddings
     temperature : float - tau of the logits
     batch_size : int - inputs encoded at once
+    structures : callable or None - image index to its anatomy and artifacts
     """
 
     encoder: Encoder
@@ -73,6 +79,7 @@ class Probe:
     classes: NDArray[np.float32]
     temperature: float
     batch_size: int
+    structures: StructureReader | None = None
 
     @cached_property
     def read(self) -> Callable[[int], NDArray[np.float32]]:
@@ -97,13 +104,12 @@ class Suspect:
     cluster : FeatureCluster
     discovery : ndarray of shape (N,), bool - films of the half that it was chosen on; the others
         are the confirmation half
-    relevant : tuple of boxes (x0, y0, x1, y1) or None - where the raised class shows, as shares of
-        width and height; None when it is not known
+    relevant : RelevantPlaces or None - where the raised class shows; None when it is not known
     """
 
     cluster: FeatureCluster
     discovery: NDArray[np.bool_]
-    relevant: tuple[tuple[float, float, float, float], ...] | None = None
+    relevant: RelevantPlaces | None = None
 
 
 def class_margin(
@@ -166,6 +172,7 @@ def measure_counterfactual(
     plan = partial(plan_transplants, bench, suspect.cluster, suspect.discovery, rules)
     planned = plan(np.random.default_rng([rules.seed, 0]))
     later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
+    later += most_share_pictures(len(suspect.cluster.regions))
     # Without a transplant nothing says that what is half a step aside belongs to the feature.
     movable = len(planned) >= rules.min_pairs
     removal, pairs, shifts = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
@@ -189,6 +196,7 @@ def measure_counterfactual(
     if used:
         located = _fit_carriers(bench, suspect.cluster, removal, probe, rules.max_fitted)
         removal = replace(removal, located=located)
+        removal = replace(removal, shares=_share_effect(bench, suspect, removal, probe.structures))
     steps.finish()
     return Counterfactual(removal, transplant, used, () if used else reasons)
 
@@ -306,7 +314,6 @@ def _measure_removal(
         median=median,
         inpainted=inpainted,
         contrast_ratio=float(np.median(ratios)) if median is not None else float("nan"),
-        inside_share=_inside_share(suspect, images, effect, located, carries),
         spread=spread,
         located=located,
     )
@@ -333,17 +340,20 @@ def _locate(
     return effect, located
 
 
-def _inside_share(
-    suspect: Suspect,
-    images: AuditedImages,
-    effect: NDArray[np.float64],
-    located: NDArray[np.float32],
-    carries: NDArray[np.bool_],
-) -> float:
-    if suspect.relevant is None:
-        return float("nan")
-    sizes = images.sizes[images.region_image[suspect.cluster.regions[carries]]]
-    return relevant_share(located[carries], sizes, effect[carries], suspect.relevant)
+def _share_effect(
+    bench: Bench, suspect: Suspect, removal: Removal, structures: StructureReader | None
+) -> EffectShares | None:
+    if suspect.relevant is None or removal.located is None:
+        return None
+    carriers = suspect.cluster.regions[removal.carries]
+    return share_effect(
+        bench,
+        suspect.relevant,
+        structures,
+        bench.images.region_image[carriers],
+        removal.located[removal.carries],
+        removal.effect[removal.carries],
+    )
 
 
 def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules) -> Iterator[str]:

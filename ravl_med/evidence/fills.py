@@ -19,7 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["blend_patches", "fill_contrast", "fill_inpaint", "fill_median"]
+__all__ = [
+    "blend_patches",
+    "fill_contrast",
+    "fill_inpaint",
+    "fill_mask_inpaint",
+    "fill_mask_median",
+    "fill_median",
+]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -68,9 +75,21 @@ def fill_inpaint(image: Image, box: NDArray[np.float32]) -> Image:
     -------
     ndarray of shape (3, S, S), float32 - a copy
     """
-    inside = _cover(box[None], image.shape[1:])
+    return fill_mask_inpaint(image, _cover(box[None], image.shape[1:]))
+
+
+def fill_mask_median(image: Image, inside: Mask) -> Image:
+    """Fill a mask (S, S) with the median of a ring of 3 pixels around it, channel by channel."""
+    ring = cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool) & ~inside
+    filled = image.copy()
+    filled[:, inside] = _median(image, ring)[:, None]
+    return filled
+
+
+def fill_mask_inpaint(image: Image, inside: Mask) -> Image:
+    """Fill a mask (S, S) by continuing its surroundings into it, as `fill_inpaint` does."""
     if inside.all():
-        return fill_median(image, box)
+        return fill_mask_median(image, inside)
     filled = image.copy()
     levels = painted = np.empty((0, 0), np.uint16)
     for channel in range(len(image)):
@@ -160,7 +179,11 @@ def _surrounding_median(image: Image, inside: Mask, boxes: NDArray[np.float32]) 
     for x0, y0, x1, y1 in pixels:
         pad_x, pad_y = max(2, (x1 - x0) // 4), max(2, (y1 - y0) // 4)
         ring[max(y0 - pad_y, 0) : y1 + pad_y, max(x0 - pad_x, 0) : x1 + pad_x] = True
-    ring &= ~inside
+    return _median(image, ring & ~inside)
+
+
+def _median(image: Image, ring: Mask) -> Image:
+    """Lower median of some pixels, (3,); of the image where there are none."""
     values = image[:, ring] if ring.any() else image.reshape(len(image), -1)
     middle = (values.shape[1] - 1) // 2
     median: Image = np.partition(values, middle, axis=1)[:, middle]

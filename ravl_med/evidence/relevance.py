@@ -1,8 +1,8 @@
-"""Shortcut or sign, told from where the removal effect lies.
+"""Where a finding shows: the table that tells a sign from a shortcut.
 
 A clean model uses the enlarged heart for cardiomegaly, and RaVL reports that cluster too; no
-statistic clears it. What can is the place of the effect. The table names, finding by finding,
-film-relative boxes in which the disease shows on a frontal film.
+statistic clears it. What can is the place of the effect. The table names, finding by finding, the
+anatomy in which the disease shows; where no segmenter knows the anatomy, film-relative boxes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ravl_med.config import parse_yaml
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.claims import Kind
+from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, anatomical_names
 
-__all__ = ["RelevanceTable", "kind_of_share", "read_relevance", "relevant_share"]
+__all__ = ["RelevanceTable", "RelevantPlaces", "kind_of_share", "read_relevance"]
 
-_GRID = 200
+Box = tuple[float, float, float, float]
+
+_KEYS = ("anatomy", "boxes", "artifacts", "also", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class RelevantPlaces:
+    """Where one finding shows.
+
+    Attributes
+    ----------
+    anatomy : tuple of str - out of `ANATOMICAL_REGIONS`
+    boxes : tuple of boxes (x0, y0, x1, y1) - shares of width and height of the film as it is shown
+    artifacts : bool - the finding is itself a device
+    """
+
+    anatomy: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    artifacts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +46,14 @@ class RelevanceTable:
 
     Attributes
     ----------
-    boxes : mapping of finding to tuple of boxes (x0, y0, x1, y1) - shares of width and height of
-        the film as it is shown
+    places : mapping of finding, in lower case, to RelevantPlaces
     """
 
-    boxes: Mapping[str, tuple[tuple[float, float, float, float], ...]]
+    places: Mapping[str, RelevantPlaces]
 
-    def find(self, finding: str) -> tuple[tuple[float, float, float, float], ...] | None:
-        """Return the boxes of a finding, or None when the table does not know it."""
-        return self.boxes.get(finding.strip().lower())
+    def find(self, finding: str) -> RelevantPlaces | None:
+        """Return the places of a finding, or None when the table does not know it."""
+        return self.places.get(_plain(finding))
 
 
 def read_relevance(path: Path) -> RelevanceTable:
@@ -47,89 +62,20 @@ def read_relevance(path: Path) -> RelevanceTable:
     Raises
     ------
     ConfigError
-        The file is not a table of findings with boxes of four shares in rising order.
+        The file is not a table of findings with known anatomy, or with boxes of four shares in
+        rising order.
     """
     data = parse_yaml(path)
     where = f"evidence.relevance {path.name!r}"
     findings = data.get("findings") if isinstance(data, dict) else None
     if not isinstance(findings, dict) or not findings:
-        raise ConfigError(f"{where}: expected a mapping 'findings' of finding to boxes.")
-    boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = {}
+        raise ConfigError(f"{where}: expected a mapping 'findings' of finding to its places.")
+    places: dict[str, RelevantPlaces] = {}
     for name, entry in findings.items():
-        parsed = tuple(_box(box, f"{where}: {name}") for box in _boxes_of(entry, where, name))
-        for alias in (name, *_aliases_of(entry, where, name)):
-            boxes[str(alias).strip().lower()] = parsed
-    return RelevanceTable(boxes)
-
-
-def _boxes_of(entry: Any, where: str, name: Any) -> list[Any]:
-    known = {"boxes", "also", "source"}
-    boxes = entry.get("boxes") if isinstance(entry, dict) else None
-    # Without a box every effect would lie outside, and every correlation would be a shortcut.
-    if not isinstance(boxes, list) or not boxes:
-        raise ConfigError(f"{where}: {name}: expected a mapping with a list 'boxes', not empty.")
-    if extra := sorted(set(entry) - known):
-        raise ConfigError(f"{where}: {name}: unknown key {extra[0]!r}; known: {sorted(known)}.")
-    return list(boxes)
-
-
-def _aliases_of(entry: dict[str, Any], where: str, name: Any) -> list[str]:
-    also = entry.get("also") or []
-    if not isinstance(also, list):
-        raise ConfigError(f"{where}: {name}: 'also' is {also!r}; expected a list of names.")
-    return also
-
-
-def _box(value: Any, where: str) -> tuple[float, float, float, float]:
-    try:
-        x0, y0, x1, y1 = (float(v) for v in value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{where}: a box is {value!r}; expected [x0, y0, x1, y1].") from None
-    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
-        raise ConfigError(f"{where}: a box is {value!r}; expected shares 0 <= x0 < x1 <= 1.")
-    return x0, y0, x1, y1
-
-
-def relevant_share(
-    boxes: NDArray[np.float32],
-    sizes: NDArray[np.int64],
-    effect: NDArray[np.float64],
-    relevant: tuple[tuple[float, float, float, float], ...],
-) -> float:
-    """Return the share of the positive removal effect that lies inside relevant boxes.
-
-    The effect of a region is spread evenly over its area.
-
-    Parameters
-    ----------
-    boxes : ndarray of shape (n, 4), float32 - xyxy in stored pixels
-    sizes : ndarray of shape (n, 2), int64 - height and width of the film of each region
-    effect : ndarray of shape (n,), float64 - NaN where not measured
-    relevant : tuple of boxes - shares of width and height
-
-    Returns
-    -------
-    float - NaN when no region has a positive effect
-    """
-    weight = np.where(np.isfinite(effect) & (effect > 0), effect, 0.0)
-    if weight.sum() == 0:
-        return float("nan")
-    mask = np.zeros((_GRID + 1, _GRID + 1))
-    centres = (np.arange(_GRID) + 0.5) / _GRID
-    for x0, y0, x1, y1 in relevant:
-        inside = ((centres >= y0) & (centres < y1))[:, None] & ((centres >= x0) & (centres < x1))
-        mask[1:, 1:] = np.maximum(mask[1:, 1:], inside)
-    table = mask.cumsum(axis=0).cumsum(axis=1)
-    height, width = sizes[:, 0], sizes[:, 1]
-    grid = np.stack(
-        [boxes[:, 0] / width, boxes[:, 1] / height, boxes[:, 2] / width, boxes[:, 3] / height],
-        axis=1,
-    )
-    x0, y0, x1, y1 = np.clip(np.rint(grid * _GRID), 0, _GRID).astype(np.int64).T
-    x1, y1 = np.maximum(x1, np.minimum(x0 + 1, _GRID)), np.maximum(y1, np.minimum(y0 + 1, _GRID))
-    covered = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-    area = np.maximum((x1 - x0) * (y1 - y0), 1)
-    return float((weight * covered / area).sum() / weight.sum())
+        parsed = _places(entry, f"{where}: {name}")
+        for alias in (name, *_names(entry, "also", f"{where}: {name}")):
+            places[_plain(alias)] = parsed
+    return RelevanceTable(places)
 
 
 def kind_of_share(share: float, sign_share: float, shortcut_share: float) -> Kind:
@@ -139,3 +85,48 @@ def kind_of_share(share: float, sign_share: float, shortcut_share: float) -> Kin
     if share <= shortcut_share:
         return "shortcut"
     return "undecided"
+
+
+def _plain(name: Any) -> str:
+    return " ".join(str(name).replace("_", " ").lower().split())
+
+
+def _places(entry: Any, where: str) -> RelevantPlaces:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: expected a mapping with 'anatomy' or 'boxes'.")
+    if extra := sorted(set(entry) - set(_KEYS)):
+        raise ConfigError(f"{where}: unknown key {extra[0]!r}; known: {', '.join(_KEYS)}.")
+    anatomy: list[str] = []
+    for name in _names(entry, "anatomy", where):
+        known = anatomical_names(str(name))
+        if not known:
+            raise ConfigError(
+                f"{where}: anatomy {name!r} is not known; expected one of "
+                f"{', '.join(ANATOMICAL_REGIONS)}, or a plural for both sides."
+            )
+        anatomy += known
+    boxes = tuple(_box(box, where) for box in _names(entry, "boxes", where))
+    artifacts = entry.get("artifacts") or False
+    if not isinstance(artifacts, bool):
+        raise ConfigError(f"{where}: 'artifacts' is {artifacts!r}; expected true or false.")
+    # Without a place every effect would lie outside, and every correlation would be a shortcut.
+    if not (anatomy or boxes or artifacts):
+        raise ConfigError(f"{where}: expected 'anatomy', 'boxes' or 'artifacts', not empty.")
+    return RelevantPlaces(tuple(dict.fromkeys(anatomy)), boxes, artifacts)
+
+
+def _names(entry: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    names = entry.get(key) or []
+    if not isinstance(names, list):
+        raise ConfigError(f"{where}: {key!r} is {names!r}; expected a list.")
+    return names
+
+
+def _box(value: Any, where: str) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: a box is {value!r}; expected [x0, y0, x1, y1].") from None
+    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+        raise ConfigError(f"{where}: a box is {value!r}; expected shares 0 <= x0 < x1 <= 1.")
+    return x0, y0, x1, y1

@@ -141,12 +141,9 @@ def weigh_correlation(
     else:
         reasons += counterfactual.reasons
     kind: Kind = "undecided"
-    if counterfactual is not None and counterfactual.used:
-        kind = kind_of_share(
-            counterfactual.removal.inside_share,
-            evidence.sign_share,
-            evidence.shortcut_share,
-        )
+    shares = None if counterfactual is None else counterfactual.removal.shares
+    if counterfactual is not None and counterfactual.used and shares is not None:
+        kind = kind_of_share(shares.inside, evidence.sign_share, evidence.shortcut_share)
     return SpuriousCorrelation(
         rank=0,
         cluster=cluster,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.claims import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.cohort_summary import summarise_cohort
 from ravl_med.evidence.counterfactual import Probe
+from ravl_med.evidence.effect_places import MOST_REGIONS, StructureReader
 from ravl_med.evidence.examination import (
     Examination,
     Subject,
@@ -55,6 +57,7 @@ from ravl_med.pipeline.stages import (
     prepare_manifest,
     prepare_model,
     require_films,
+    structure_reader,
 )
 from ravl_med.regions.proposal import describe_sources
 from ravl_med.reporting.audit_run import Audit
@@ -127,6 +130,7 @@ def audit(
             classes,
             config.task.temperature,
             config.model.batch_size,
+            structure_reader(config.regions, lambda index: reader.film(cohort, index).pixels),
         )
         try:
             found = _search(config, cohort, embeddings, scores, probe, relevance, clock, progress)
@@ -157,6 +161,7 @@ class _Findings:
     subgroups: tuple[Stratum, ...] = ()
     sensitivity: Sensitivity | None = None
     features: tuple[ConfirmedFeature, ...] = ()
+    descriptions: Mapping[int, str] = field(default_factory=dict)
 
 
 def _search(
@@ -198,6 +203,7 @@ def _search(
         subgroups,
         sensitivity,
         _features(correlations, clusters, embeddings),
+        {c.cluster.cluster: _describe(c, embeddings, probe.structures) for c in correlations},
     )
 
 
@@ -309,7 +315,7 @@ def _collect(
     found: _Findings,
     key: bytes,
 ) -> AuditResult:
-    names = [kind.name for kind in embeddings.kinds]
+    names = [kind.words() for kind in embeddings.kinds]
     info = encoder.info
     return AuditResult(
         name=config.name,
@@ -336,9 +342,7 @@ def _collect(
         accuracy=accuracy,
         discovery=found.discovery,
         correlations=found.correlations,
-        descriptions={
-            entry.cluster.cluster: _describe(entry, embeddings) for entry in found.correlations
-        },
+        descriptions=found.descriptions,
         subgroups=found.subgroups,
         sensitivity=found.sensitivity,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
@@ -348,15 +352,25 @@ def _collect(
     )
 
 
-def _describe(correlation: SpuriousCorrelation, embeddings: Embeddings) -> str:
-    """Describe the regions of a correlation; where it was tested, those that carry the feature."""
+def _describe(
+    correlation: SpuriousCorrelation, embeddings: Embeddings, structures: StructureReader | None
+) -> str:
+    """Describe the regions of a correlation; where it was tested, those that carry the feature.
+
+    Of a used one, what a segmenter finds under the regions is told as well.
+    """
     regions = correlation.cluster.regions
     tested = correlation.counterfactual
     if tested is not None and tested.removal.carries.any():
-        regions = regions[tested.removal.carries]
+        carriers = [row for row in correlation.order if tested.removal.carries[row]]
+        regions = regions[carriers]
+    films = embeddings.region_image[regions]
+    shares = embeddings.region_boxes[regions] / np.tile(embeddings.sizes[films][:, ::-1], 2)
+    if tested is not None and tested.used and structures is not None:
+        seen = [structures(int(film)) for film in films[:MOST_REGIONS]]
+        held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=False)]
+        places = [film.place(box) for film, box in zip(seen, shares, strict=False)]
+        return describe_regions(held, shares[: len(seen)], places)
     kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions]]
-    sizes = embeddings.sizes[embeddings.region_image[regions]]
-    shares = embeddings.region_boxes[regions] / np.tile(sizes[:, ::-1], 2)
-    return describe_regions(
-        ["" if kind.source in ("tiles", "windows") else kind.name for kind in kinds], shares
-    )
+    names = [() if kind.source in ("tiles", "windows") else (kind.name,) for kind in kinds]
+    return describe_regions(names, shares, [kind.place for kind in kinds])

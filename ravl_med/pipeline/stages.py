@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
-from ravl_med.config import Config
+from ravl_med.config import Config, RegionsConfig
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embeddings import Embeddings, embed_films
 from ravl_med.errors import DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
-from ravl_med.regions.proposal import RegionProposer
+from ravl_med.regions.film_structures import FilmStructures, read_structures
+from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 
 __all__ = [
     "Clock",
@@ -33,9 +35,12 @@ __all__ = [
     "prepare_manifest",
     "prepare_model",
     "require_films",
+    "structure_reader",
 ]
 
 Progress = Callable[[str, int, int], None]
+
+_HELD_FILMS = 64  # whose anatomy and artifacts are kept, 2 MB each
 
 
 @dataclass(slots=True)
@@ -142,3 +147,16 @@ def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
     for film, label in sorted(zip(films, labels.tolist(), strict=True)):
         digest.update(f"{film} {label}\n".encode())
     return digest.hexdigest()
+
+
+def structure_reader(
+    config: RegionsConfig, read_pixels: Callable[[int], NDArray[np.float32]]
+) -> Callable[[int], FilmStructures]:
+    """Return what finds anatomy and artifacts of a film; those of the last films are held."""
+    segmenter = choose_segmenter(config)
+
+    @lru_cache(maxsize=_HELD_FILMS)
+    def read(film: int) -> FilmStructures:
+        return read_structures(segmenter, read_pixels(film))
+
+    return read

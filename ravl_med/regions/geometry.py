@@ -1,10 +1,11 @@
-"""From stored pixels to the model's input: the path of a box through the preprocessing."""
+"""From stored pixels to the model's input: the path of boxes and masks, there and back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 
 @dataclass(frozen=True, slots=True)
 class InputGeometry:
-    """Maps the stored matrix of one film onto the square input of a model.
+    """Maps the stored matrix of one film onto the square input of a model, and back.
 
     Attributes
     ----------
@@ -24,6 +25,7 @@ class InputGeometry:
     scale_x, scale_y : float - input pixels for each stored pixel
     offset_x, offset_y : float - input coordinate of the stored origin; negative where the film is
         cropped, positive where it is padded
+    mirrored : bool - whether the input is flipped left to right, after scale and offset
     """
 
     height: int
@@ -33,23 +35,26 @@ class InputGeometry:
     scale_y: float
     offset_x: float
     offset_y: float
+    mirrored: bool = False
 
     @classmethod
-    def of(cls, height: int, width: int, size: int, mode: ResizeMode) -> InputGeometry:
+    def of(
+        cls, height: int, width: int, size: int, mode: ResizeMode, *, mirrored: bool = False
+    ) -> InputGeometry:
         """Return the geometry of open_clip's preprocessing.
 
         ``shortest`` resizes the shorter side to `size` and cuts out the centre; ``longest``
         resizes the longer side and pads around; ``squash`` stretches both sides to `size`.
+        `mirrored` flips the input left to right at the end.
         """
         if mode == "squash":
-            return cls(height, width, size, size / width, size / height, 0.0, 0.0)
+            return cls(height, width, size, size / width, size / height, 0.0, 0.0, mirrored)
         resized_h, resized_w = _resized(height, width, size, mode)
         # torchvision crops and pads at whole pixels, rounding half the difference.
         top = -round((resized_h - size) / 2.0) if resized_h >= size else (size - resized_h) // 2
         left = -round((resized_w - size) / 2.0) if resized_w >= size else (size - resized_w) // 2
-        return cls(
-            height, width, size, resized_w / width, resized_h / height, float(left), float(top)
-        )
+        scale_x, scale_y = resized_w / width, resized_h / height
+        return cls(height, width, size, scale_x, scale_y, float(left), float(top), mirrored)
 
     def to_input(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Carry boxes from stored pixels to the model's input, clipped to what the model sees.
@@ -62,17 +67,27 @@ class InputGeometry:
         -------
         ndarray of shape (n, 4), float32 - xyxy in input pixels; empty boxes have no extent
         """
-        moved = boxes * self._scale() + self._offset()
+        moved = self._flip(boxes * self._scale() + self._offset())
         return np.clip(moved, 0.0, float(self.size)).astype(np.float32)
 
     def to_stored(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Carry boxes from the model's input back to stored pixels, clipped to the film."""
-        moved = (boxes - self._offset()) / self._scale()
-        limit = np.array([self.width, self.height, self.width, self.height], dtype=np.float64)
+        """Carry boxes from the model's input back to stored pixels, clipped to the film.
+
+        Parameters
+        ----------
+        boxes : ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
+
+        Returns
+        -------
+        ndarray of shape (n, 4), float32 - xyxy in stored pixels; empty boxes have no extent
+        """
+        moved = (self._flip(boxes.astype(np.float64)) - self._offset()) / self._scale()
+        limit = np.array([self.width, self.height] * 2, dtype=np.float64)
         return np.clip(moved, 0.0, limit).astype(np.float32)
 
     def visible_share(self, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the share of each box's area that the model sees, shape (n,)."""
+        # Mirroring keeps what is seen: the input is mirrored onto itself.
         moved = boxes * self._scale() + self._offset()
         seen = np.clip(moved, 0.0, float(self.size))
         area = np.prod(moved[:, 2:] - moved[:, :2], axis=1)
@@ -81,6 +96,77 @@ class InputGeometry:
             inside, area, out=np.zeros_like(area), where=area > 0
         )
         return share
+
+    def mask_to_input(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Carry a mask of the film to the model's input.
+
+        Parameters
+        ----------
+        mask : ndarray of shape (h, w), bool - the whole film at any sampling: the stored matrix
+            itself, or squashed to the square of a segmenter
+
+        Returns
+        -------
+        ndarray of shape (size, size), bool - the input pixels that lie half or more in the mask;
+            the padding is False
+        """
+        film = np.array([0, 0, self.width, self.height]) * self._scale() + self._offset()
+        return self._flip_mask(_stretch(mask, film, (self.size, self.size)))
+
+    def mask_to_stored(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Carry a mask of the model's input back to stored pixels.
+
+        Parameters
+        ----------
+        mask : ndarray of shape (size, size), bool - the input
+
+        Returns
+        -------
+        ndarray of shape (height, width), bool - the stored matrix; what the model never sees is
+            False
+        """
+        seen = (np.array([0, 0, self.size, self.size]) - self._offset()) / self._scale()
+        return _stretch(self._flip_mask(mask), seen, (self.height, self.width))
+
+    def to_map(self, boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+        """Carry boxes from the model's input to its feature map.
+
+        Cell i covers [i, i + 1), as in torchvision's ``roi_align`` with ``aligned=True`` and
+        ``spatial_scale=side / size``.
+
+        Parameters
+        ----------
+        boxes : ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
+        side : int - side of the square feature map in cells
+
+        Returns
+        -------
+        ndarray of shape (n, 4), float32 - xyxy in cells, fractions kept
+        """
+        return (boxes * (side / self.size)).astype(np.float32)
+
+    def from_map(self, boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+        """Carry boxes from the feature map to the model's input: `to_map` undone.
+
+        Parameters
+        ----------
+        boxes : ndarray of shape (n, 4), float32 - xyxy in cells, fractions allowed
+        side : int - side of the square feature map in cells
+
+        Returns
+        -------
+        ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
+        """
+        return (boxes * (self.size / side)).astype(np.float32)
+
+    def _flip(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not self.mirrored:
+            return boxes
+        x0, y0, x1, y1 = boxes.T
+        return np.stack([self.size - x1, y0, self.size - x0, y1], axis=1)
+
+    def _flip_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.ascontiguousarray(np.fliplr(mask)) if self.mirrored else mask
 
     def _scale(self) -> NDArray[np.float64]:
         return np.array([self.scale_x, self.scale_y] * 2, dtype=np.float64)
@@ -97,6 +183,27 @@ def _resized(height: int, width: int, size: int, mode: ResizeMode) -> tuple[int,
         return int(size * height / width), size
     ratio = max(height, width) / size
     return round(height / ratio), round(width / ratio)
+
+
+def _stretch(
+    mask: NDArray[np.bool_], box: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Stretch a mask over an xyxy box of a raster of `shape`; outside the box all is False."""
+    (h, w), (height, width) = mask.shape, shape
+    x0, y0, x1, y1 = box.tolist()
+    # The warp reads four neighbours and skips the rest: average first wherever the box is smaller.
+    less_w, less_h = min(w, max(1, round(x1 - x0))), min(h, max(1, round(y1 - y0)))
+    cover = cv2.resize(mask.astype(np.float32), (less_w, less_h), interpolation=cv2.INTER_AREA)
+    scale_x, scale_y = (x1 - x0) / less_w, (y1 - y0) / less_h
+    # Pixel i covers [i, i + 1), whereas the warp has its centre at i.
+    place = np.array(
+        [[scale_x, 0.0, x0 + scale_x / 2 - 0.5], [0.0, scale_y, y0 + scale_y / 2 - 0.5]]
+    )
+    warped = cv2.warpAffine(cover, place, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    inside = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+    stretched: NDArray[np.bool_] = (warped >= 0.5) & inside
+    return stretched
 
 
 def box_overlaps(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -7,17 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import RegionsConfig
 from ravl_med.errors import ConfigError, ImageError
+from ravl_med.regions.anatomy import PROPOSED
 from ravl_med.regions.annotation_files import read_annotation_file
 from ravl_med.regions.annotations import AnnotationTable, boxes_within
+from ravl_med.regions.film_structures import FilmStructures, box_of, read_structures
 from ravl_med.regions.region_set import RegionKind, RegionSet, combine_regions
+from ravl_med.regions.segmenter import JointSegmenter, Segmenter, built_in_segmenter
+from ravl_med.regions.segmenter_folder import open_segmenter
 from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
 
-__all__ = ["RegionProposer", "describe_sources"]
+__all__ = ["RegionProposer", "choose_segmenter", "describe_sources"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +35,14 @@ class RegionProposer:
     films : tuple of Path - of the cohort
     files : tuple of tuple of Path - annotation files of each film; empty where there are none
     table : AnnotationTable or None
+    segmenter : Segmenter or None - where anatomy or artifacts are asked for
     """
 
     config: RegionsConfig
     films: tuple[Path, ...] = ()
     files: tuple[tuple[Path, ...], ...] = ()
     table: AnnotationTable | None = None
+    segmenter: Segmenter | None = None
 
     @classmethod
     def of(cls, config: RegionsConfig, cohort: Cohort) -> RegionProposer:
@@ -48,8 +55,11 @@ class RegionProposer:
         DataError
             The table of annotations cannot be read, or none of its images is in the cohort.
         """
+        segmenter: Segmenter | None = None
+        if {"anatomy", "artifacts"} & set(config.sources):
+            segmenter = choose_segmenter(config)
         if "annotations" not in config.sources:
-            return cls(config)
+            return cls(config, segmenter=segmenter)
         if config.annotations is None and not cohort.annotations:
             raise ConfigError(
                 "regions.sources names annotations; neither regions.annotations nor a column "
@@ -58,7 +68,7 @@ class RegionProposer:
         table = None
         if config.annotations is not None:
             table = AnnotationTable.read(config.annotations, cohort.paths)
-        return cls(config, cohort.paths, cohort.annotations, table)
+        return cls(config, cohort.paths, cohort.annotations, table, segmenter)
 
     def propose(self, film: Film) -> RegionSet:
         """Return the regions of a film; tiles where no source finds any."""
@@ -66,11 +76,13 @@ class RegionProposer:
         sets = []
         if "annotations" in self.config.sources:
             sets.append(self._annotations(film))
+        if self.segmenter is not None:
+            sets += self._structures(read_structures(self.segmenter, film.pixels), height, width)
         if "windows" in self.config.sources:
             sets.append(self._windows(height, width))
         if "tiles" in self.config.sources:
             sets.append(self._tiles(height, width))
-        joined = combine_regions(sets, self.config.merge_overlap)
+        joined = combine_regions(sets, self.config.merge_overlap, self.config.max_per_image)
         if len(joined):
             return joined
         problems = (*joined.problems, "no_region")
@@ -96,6 +108,31 @@ class RegionProposer:
         found = boxes_within(boxes, height, width)
         return replace(found, problems=(*found.problems, *problems))
 
+    def _structures(self, film: FilmStructures, height: int, width: int) -> list[RegionSet]:
+        sides = np.array([width, height, width, height], dtype=np.float32)
+        names = [name for name in PROPOSED if name in film.anatomy]
+        sets = []
+        if "artifacts" in self.config.sources:
+            most = self._most_artifacts(len(names))
+            certain = film.artifacts[:most]
+            boxes = np.array([found.box for found in certain], dtype=np.float32).reshape(-1, 4)
+            kinds = [RegionKind("artifacts", one.name, film.place(one.box)) for one in certain]
+            problems = ("over_limit",) * (len(film.artifacts) - len(certain))
+            sets.append(RegionSet(boxes * sides, tuple(kinds), problems))
+        if "anatomy" in self.config.sources:
+            boxes = np.array([box_of(film.anatomy[name]) for name in names], dtype=np.float32)
+            problems = () if names else ("anatomy_not_found",)
+            kinds = [RegionKind("anatomy", name) for name in names]
+            sets.append(RegionSet(boxes.reshape(-1, 4) * sides, tuple(kinds), problems))
+        return sets
+
+    def _most_artifacts(self, anatomy: int) -> int:
+        """How many artifacts leave room for the anatomy; a third of all regions at least."""
+        most = self.config.max_per_image
+        if "anatomy" not in self.config.sources:
+            return most
+        return max(most - anatomy, -(-most // 3))
+
     def _tiles(self, height: int, width: int) -> RegionSet:
         boxes = cut_tiles(height, width, *self.config.tiles)
         names = tile_names(*self.config.tiles)
@@ -108,12 +145,26 @@ class RegionProposer:
         return RegionSet(np.concatenate(boxes), tuple(RegionKind("windows", n) for n in names))
 
 
+def choose_segmenter(config: RegionsConfig) -> Segmenter:
+    """Return the segmenter that a config asks for.
+
+    What a model of the user's own finds counts; what it does not know, such as artifacts, the
+    built-in one finds.
+    """
+    if config.segmenter is None:
+        return built_in_segmenter()
+    own = open_segmenter(config.segmenter, torch.device("cpu"))
+    return JointSegmenter(own, built_in_segmenter())
+
+
 def describe_sources(config: RegionsConfig) -> str:
     """Return what a region is, in words."""
     rows, columns = config.tiles
     sides: Sequence[str] = [f"{100 * side:g} %" for side in config.windows.sides]
     words = {
         "annotations": "annotations",
+        "artifacts": "artifacts that a segmenter finds",
+        "anatomy": "anatomical regions that a segmenter finds",
         "windows": f"windows of {', '.join(sides)} of the film",
         "tiles": f"tiles, {rows} rows x {columns} columns",
     }

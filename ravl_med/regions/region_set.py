@@ -26,10 +26,16 @@ class RegionKind:
     ----------
     source : RegionSource
     name : str - what the report calls it
+    place : str - the anatomy that it lies over; blank where that is not known or is the region
     """
 
     source: RegionSource
     name: str
+    place: str = ""
+
+    def words(self) -> str:
+        """Return name and place as a report prints them."""
+        return f"{self.name}, {self.place}" if self.place else self.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,17 +63,21 @@ class RegionSet:
         return replace(self, boxes=self.boxes[index], kinds=tuple(self.kinds[i] for i in rows))
 
 
-def combine_regions(sets: Sequence[RegionSet], merge_overlap: float) -> RegionSet:
+def combine_regions(
+    sets: Sequence[RegionSet], merge_overlap: float, most: int | None = None
+) -> RegionSet:
     """Join sets and merge near-duplicates.
 
     Of regions that overlap by `merge_overlap` or more the most specific stays, of one source the
-    first. Tiles and windows cover the film: they are not merged with their like, since a grid with
-    holes is none.
+    first. Tiles and windows cover the film: they are not merged with their like and not capped,
+    since a grid with holes is none.
 
     Parameters
     ----------
     sets : sequence of RegionSet - of one film
     merge_overlap : float in (0, 1] - intersection over union from which two regions are one
+    most : int or None - regions that are kept, tiles and windows not counted; what is dropped is a
+        problem, ``over_limit``
 
     Returns
     -------
@@ -80,10 +90,17 @@ def combine_regions(sets: Sequence[RegionSet], merge_overlap: float) -> RegionSe
     problems = tuple(problem for s in sets for problem in s.problems)
     shared = box_overlaps(boxes, boxes)
     kept: list[int] = []
+    counted, dropped = 0, 0
     for row in sorted(range(len(kinds)), key=lambda i: _SPECIFIC[kinds[i].source]):
         source = kinds[row].source
         covers = source in _COVERING
         rivals = [k for k in kept if not (covers and kinds[k].source == source)]
-        if not rivals or shared[row, rivals].max() < merge_overlap:
-            kept.append(row)
+        if rivals and shared[row, rivals].max() >= merge_overlap:
+            continue
+        if not covers and counted == most:
+            dropped += 1
+            continue
+        kept.append(row)
+        counted += not covers
+    problems += ("over_limit",) * dropped
     return RegionSet(boxes, tuple(kinds), problems).take(kept)

@@ -104,6 +104,16 @@ class PairedChangeDocument(Part):
     decisions_interval: Bounds
 
 
+class EffectSharesDocument(Part):
+    """In what the removal effect lies, from what each part of a region costs the model."""
+
+    inside: Number = Field(description="share in anatomy where the raised class shows")
+    artifact: Number = Field(description="share in artifacts")
+    elsewhere: Number = Field(description="share in other anatomy")
+    regions: int = Field(description="regions that were taken apart")
+    unknown: int = Field(description="regions on films where none of that anatomy was found")
+
+
 class RemovalDocument(Part):
     """What happens when the regions of the cluster are filled from their surroundings."""
 
@@ -122,8 +132,9 @@ class RemovalDocument(Part):
         description="how strongly the fill changes the region, over the same on the control; "
         "1 is a perfect match"
     )
-    inside_share: Number = Field(
-        description="share of the positive effect that lies where the raised class shows"
+    shares: EffectSharesDocument | None = Field(
+        description="in what the effect of a used feature lies; null: not used, or the table of "
+        "relevance does not know the raised class"
     )
 
 

@@ -46,9 +46,11 @@ _METHOD = (
     "worth it. Transplant: the feature is blended into films of other classes, against an ordinary "
     "region from the same place. A feature is used when both fills lower the margin beyond the "
     "controls and by enough to matter, and the transplant, where it could be tried, raises it.",
-    "Kind. Where the removal effect lies tells kinds apart: in the anatomy of the raised class, a "
-    "plausible sign; elsewhere, a shortcut; between or unknown, undecided. This needs a "
-    "radiologist's eye in the end.",
+    "Kind. Where the removal effect lies tells kinds apart. A segmenter names anatomy and "
+    "artifacts; what of a region is artifact, what is anatomy in which the raised class shows, and "
+    "the rest are removed one by one, and what each costs the model is its share. In such anatomy, "
+    "a plausible sign; in artifacts or elsewhere, a shortcut; between or unknown, undecided. This "
+    "needs a radiologist's eye in the end.",
     "Subgroups and strata. Accuracy by attribute is compared with the other films, classes held "
     "apart, by exchange of whole patients. Each confirmed correlation is looked at inside the "
     "strata of every attribute and joined over them (Mantel-Haenszel), so that a gap that is "

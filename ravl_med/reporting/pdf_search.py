@@ -20,6 +20,7 @@ from ravl_med.reporting.pdf_sentences import (
 from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, paragraph, table
 from ravl_med.reporting.wording import (
     DASH,
+    REGION_PROBLEMS,
     class_name,
     listing,
     number,
@@ -101,29 +102,12 @@ def _procedure(search: DiscoverySummary) -> list[str]:
     ]
 
 
-_PROBLEMS = {
-    "other_image": "images of the table that are none of these films",
-    "no_region": "films without any region took tiles",
-    "size_differs": "drawn on a film of another size",
-    "box_outside": "mostly outside the film",
-    "box_empty": "without extent",
-    "blank_mask": "blank masks",
-    "unknown_value": "masks whose values have no name",
-    "other_study": "of another film",
-    "no_frame_of_reference": "RT structure sets, which a projection film has no frame for",
-    "no_graphics": "presentation states without a graphic on the film",
-    "missing": "files that are not there",
-    "unreadable": "files that cannot be read",
-    "unknown_format": "files of another kind",
-}
-
-
 def _problems(search: DiscoverySummary) -> str:
     """Say what was to be a region and is none."""
     if not search.region_problems:
         return ""
     told = "; ".join(
-        f"{_PROBLEMS.get(reason, printable(reason, 40))}: {count:,}"
+        f"{REGION_PROBLEMS.get(reason, printable(reason, 40))}: {count:,}"
         for reason, count in sorted(search.region_problems.items())
     )
     return f" Regions that could not be used: {told}."

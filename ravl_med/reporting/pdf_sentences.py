@@ -24,6 +24,7 @@ from ravl_med.reporting.wording import (
     number,
     ordinal,
     percent,
+    plural,
     printable,
 )
 
@@ -128,12 +129,16 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     """Say where the removal effect lies, and what that means for what counts."""
     raised = class_name(classes, correlation.cluster.raised_class)
     tested = correlation.counterfactual
-    share = math.nan if tested is None else tested.removal.inside_share
-    where = (
-        f"{percent(share)} of the positive removal effect lies where {raised} shows"
-        if math.isfinite(share)
-        else f"How much of a removal effect lies where {raised} shows is not known"
-    )
+    shares = None if tested is None else tested.removal.shares
+    if shares is None or not math.isfinite(shares.inside):
+        where = f"How much of a removal effect lies where {raised} shows is not known"
+        if shares is not None and shares.unknown:
+            where += f": the anatomy was not found on {plural(shares.unknown, 'film')}"
+    else:
+        where = (
+            f"{percent(shares.inside)} of the removal effect lies in anatomy where {raised} shows, "
+            f"{percent(shares.artifact)} in artifacts, {percent(shares.elsewhere)} elsewhere"
+        )
     if not correlation.counts:
         return f"{where}."
     meaning = {

@@ -18,6 +18,7 @@ from ravl_med.reporting.correlation_documents import (
     ConfirmationDocument,
     CorrelationDocument,
     CrossedAttributeDocument,
+    EffectSharesDocument,
     FoundClassDocument,
     FoundDocument,
     PairedChangeDocument,
@@ -45,7 +46,7 @@ from ravl_med.reporting.result_documents import (
 
 __all__ = ["SCHEMA_VERSION", "ResultDocument", "document_of", "result_schema"]
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "3.0"
 
 _LISTED_OF_CANDIDATE = 10
 
@@ -266,7 +267,9 @@ def _removal(counterfactual: Counterfactual | None) -> RemovalDocument | None:
         median=_paired(removal.median),
         inpainted=_paired(removal.inpainted),
         contrast_ratio=removal.contrast_ratio,
-        inside_share=removal.inside_share,
+        shares=None
+        if removal.shares is None
+        else EffectSharesDocument.model_validate(removal.shares),
     )
 
 

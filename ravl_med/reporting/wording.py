@@ -23,6 +23,7 @@ __all__ = [
     "DASH",
     "KIND_WORDS",
     "NBSP",
+    "REGION_PROBLEMS",
     "VERDICT_LINES",
     "VERDICT_WORDS",
     "class_name",
@@ -61,6 +62,25 @@ KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undec
 _CLASS_LIMIT = 40
 _CLASSES_NAMED = 3
 _LEAST_PROBABILITY = 0.001
+
+REGION_PROBLEMS = {
+    "anatomy_not_found": "films on which no anatomy was found",
+    "over_limit": "regions over the limit of a film",
+    "no_region": "films without any region, which took tiles",
+    "other_image": "images of the table that are none of these films",
+    "size_differs": "boxes drawn on a film of another size",
+    "box_outside": "boxes mostly outside the film",
+    "box_empty": "boxes without extent",
+    "blank_mask": "blank masks",
+    "unknown_value": "masks whose values have no name",
+    "other_study": "annotations of another film",
+    "no_frame_of_reference": "RT structure sets, which a projection film has no frame for",
+    "no_graphics": "presentation states without a graphic on the film",
+    "missing": "annotation files that are not there",
+    "unreadable": "annotation files that cannot be read",
+    "unknown_format": "annotation files of another kind",
+}
+"""What was to be a region and is none, by reason."""
 
 
 def font_file(name: str) -> Path:

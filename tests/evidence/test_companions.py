@@ -221,7 +221,7 @@ class TestPlaces:
         count = len(films)
         effect = np.linspace(2, 1, count)
         removal = Removal(
-            effect, np.full(count, carries), 0.5, change, change, 1.0, 0.0, 1.0,
+            effect, np.full(count, carries), 0.5, change, change, 1.0, None, 1.0,
             np.tile(np.array([[x, 0, x + 10, 10]], np.float32), (count, 1)),
         )  # fmt: skip
         return SpuriousCorrelation(

@@ -16,6 +16,7 @@ from ravl_med.evidence.counterfactual import (
     measure_counterfactual,
 )
 from ravl_med.evidence.fills import fill_inpaint, fill_median
+from ravl_med.evidence.relevance import RelevantPlaces
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24
@@ -194,7 +195,7 @@ def test_a_feature_that_the_model_reads_is_used(cluster_of, ragged, lowered):
         cluster_of, [DEVICE, DEVICE + 1, 15], cohort.device, lowered_classes=lowered
     )
 
-    found = cohort.measure(cluster, relevant=((0.25, 0.25, 0.5, 0.5),))
+    found = cohort.measure(cluster, relevant=RelevantPlaces(boxes=((0.25, 0.25, 0.5, 0.5),)))
 
     removal = found.removal
     assert found.used
@@ -211,7 +212,8 @@ def test_a_feature_that_the_model_reads_is_used(cluster_of, ragged, lowered):
     assert 180 < measured.sum() <= 200
     assert not removal.carries[tile != DEVICE].any()
     assert removal.carries[measured & (tile == DEVICE)].mean() > 0.95  # small films blur it
-    assert removal.inside_share == pytest.approx(1, abs=0.02)
+    assert removal.shares.inside == pytest.approx(1, abs=0.02)
+    assert removal.shares.artifact == 0
     np.testing.assert_array_equal(np.isfinite(removal.located).all(axis=1), measured)
     # The device fills most of its tile: nothing is moved, and what is fitted stays near.
     own = cohort.images.region_boxes[cluster.regions]
@@ -230,7 +232,7 @@ def test_a_bystander_is_not_used(cluster_of):
     assert found.removal.median.contrast == pytest.approx(0, abs=1e-6)
     assert found.transplant.contrast == pytest.approx(0, abs=1e-6)
     assert not found.removal.carries.any()
-    assert np.isnan(found.removal.inside_share)
+    assert found.removal.shares is None
     assert [reason.split(" ")[0] for reason in found.reasons] == [
         "Filling", "The", "Inpainting", "Blending",
     ]  # fmt: skip

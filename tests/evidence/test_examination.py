@@ -21,7 +21,7 @@ from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
 from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.claims import Counterfactual, Removal
+from ravl_med.evidence.claims import Counterfactual, EffectShares, Removal
 from ravl_med.evidence.confirmation import ConfirmationRules
 from ravl_med.evidence.examination import (
     Subject,
@@ -30,11 +30,11 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
     weigh_correlations,
 )
-from ravl_med.evidence.relevance import RelevanceTable
+from ravl_med.evidence.relevance import RelevanceTable, RelevantPlaces
 
 CLASSES = ("clear", "heart")
 TILES = 4
-HEART = RelevanceTable({"heart": ((0.2, 0.4, 0.8, 0.9),)})
+HEART = RelevanceTable({"heart": RelevantPlaces(boxes=((0.2, 0.4, 0.8, 0.9),))})
 
 
 def config_of(protocol="pooled", min_strength=1.64, gate=None, **evidence) -> Config:
@@ -280,7 +280,7 @@ def asked(monkeypatch):
         calls.append((probe, suspect, images, rules))
         progress(1, 2)
         effect = np.linspace(1, 2, len(suspect.cluster.regions))
-        removal = Removal(effect, effect > 0, 0.5, None, None, 1.0, 0.0)
+        removal = Removal(effect, effect > 0, 0.5, None, None, 1.0, EffectShares(0.0, 1.0, 3, 0))
         return Counterfactual(removal, None, True, ())
 
     monkeypatch.setattr(examination, "measure_counterfactual", answer)

@@ -1,15 +1,23 @@
-"""Where findings show: the table and the share of the effect."""
+"""Where findings show: the table, and what a share means."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.relevance import kind_of_share, read_relevance, relevant_share
+from ravl_med.evidence.relevance import RelevantPlaces, kind_of_share, read_relevance
 
 CHEST = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
-LEFT_HALF = ((0.0, 0.0, 0.5, 1.0),)
+CHEXPERT = (
+    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
+    "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+NIH = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+    "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening",
+    "Hernia",
+)  # fmt: skip
 
 
 def read(folder: Path, text: str):
@@ -21,10 +29,18 @@ def read(folder: Path, text: str):
 def test_the_chest_table_loads_and_knows_its_findings_by_any_name():
     table = read_relevance(CHEST)
 
-    assert table.find("cardiomegaly") == ((0.26, 0.40, 0.86, 0.86),)
-    assert table.find(" Enlarged Heart ") == table.find("cardiomegaly")
-    assert len(table.find("pleural effusion") or ()) == 2
-    assert table.find("fracture") is None
+    assert table.find("cardiomegaly") == RelevantPlaces(anatomy=("cardiac silhouette",))
+    assert table.find(" Enlarged  Heart ") == table.find("cardiomegaly")
+    assert table.find("Pleural_Effusion").anatomy[:2] == (
+        "right costophrenic angle", "left costophrenic angle",
+    )  # fmt: skip
+    assert table.find("support devices").artifacts
+    assert table.find("no finding") is None
+
+
+@pytest.mark.parametrize("finding", [*CHEXPERT, *NIH])
+def test_the_chest_table_knows_the_findings_of_the_public_sets(finding):
+    assert read_relevance(CHEST).find(finding) is not None
 
 
 @pytest.mark.parametrize(
@@ -34,9 +50,12 @@ def test_the_chest_table_loads_and_knows_its_findings_by_any_name():
         ("- 1", "expected a mapping 'findings'"),
         ("findings: {}", "expected a mapping 'findings'"),
         ("findings: [a]", "expected a mapping 'findings'"),
-        ("findings: {edema: [[0, 0, 1, 1]]}", "edema: expected a mapping with a list 'boxes'"),
-        ("findings: {edema: {boxes: 3}}", "edema: expected a mapping with a list 'boxes'"),
-        ("findings: {edema: {boxes: []}}", "edema: expected .* 'boxes', not empty"),
+        ("findings: {edema: [[0, 0, 1, 1]]}", "edema: expected a mapping with 'anatomy' or"),
+        ("findings: {edema: {boxes: 3}}", "edema: 'boxes' is 3; expected a list"),
+        ("findings: {edema: {boxes: []}}", "edema: expected 'anatomy', 'boxes' or .*, not empty"),
+        ("findings: {edema: {anatomy: lungs}}", "edema: 'anatomy' is 'lungs'; expected a list"),
+        ("findings: {edema: {anatomy: [liver]}}", "anatomy 'liver' is not known; expected one of"),
+        ("findings: {edema: {artifacts: 1}}", "edema: 'artifacts' is 1; expected true or false"),
         ("findings: {edema: {boxes: [[0, 0, 1, 1]], bxs: 1}}", "unknown key 'bxs'; known: "),
         ("findings: {edema: {boxes: [[0, 0, 1]]}}", r"edema: a box is \[0, 0, 1\]; expected \[x0"),
         ("findings: {edema: {boxes: [[0, 0, 1, a]]}}", "edema: a box is .*; expected "),
@@ -61,41 +80,13 @@ def test_a_missing_table_is_said(tmp_path):
 def test_no_further_name_may_be_stated_as_null(tmp_path):
     table = read(tmp_path, "findings: {Edema: {boxes: [[0, 0, 1, 0.5]], also: }}")
 
-    assert table.boxes == {"edema": ((0, 0, 1, 0.5),)}
+    assert table.places == {"edema": RelevantPlaces(boxes=((0, 0, 1, 0.5),))}
 
 
-def share(boxes, effect, relevant=LEFT_HALF, size=(200, 100)):
-    boxes = np.array(boxes, dtype=np.float32)
-    sizes = np.tile(np.array(size), (len(boxes), 1))
-    return relevant_share(boxes, sizes, np.array(effect, dtype=float), relevant)
+def test_a_plural_stands_for_both_sides(tmp_path):
+    table = read(tmp_path, "findings: {edema: {anatomy: [Hila, right lung, right hilum]}}")
 
-
-@pytest.mark.parametrize(
-    ("boxes", "effect", "expected"),
-    [
-        ([[0, 0, 50, 100]], [2], 1),  # films are 100 wide and 200 high
-        ([[50, 0, 100, 100]], [2], 0),
-        ([[25, 0, 75, 100]], [2], 1 / 2),
-        ([[0, 0, 40, 40], [60, 0, 100, 40]], [3, 1], 3 / 4),
-        ([[0, 0, 40, 40], [60, 0, 100, 40]], [1, -5], 1),  # negative effects do not count
-        ([[0, 0, 40, 40], [60, 0, 100, 40]], [np.nan, 1], 0),
-        ([[45, 0, 65, 40], [0, 0, 100, 200]], [1, 3], (1 / 4 + 3 / 2) / 4),
-        ([[0, 0, 0.1, 0.1]], [1], 1),  # smaller than a cell of the grid
-    ],
-)
-def test_shares_by_hand(boxes, effect, expected):
-    assert share(boxes, effect) == pytest.approx(expected, abs=1e-6)
-
-
-def test_boxes_that_overlap_count_once():
-    relevant = ((0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.75, 1.0))
-
-    assert share([[0, 0, 100, 200]], [1], relevant) == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize("effect", [[0], [-1], [np.nan]])
-def test_without_a_positive_effect_there_is_no_share(effect):
-    assert np.isnan(share([[0, 0, 50, 100]], effect))
+    assert table.find("edema").anatomy == ("right hilum", "left hilum", "right lung")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ravl_med.evidence.claims import (
     Arms,
     Confirmation,
     Counterfactual,
+    EffectShares,
     Interval,
     Removal,
     ScoreShift,
@@ -70,7 +71,7 @@ def confirmation_of(status="confirmed", raised=0.4, opposed=-0.4, reasons=()) ->
 
 def counterfactual_of(share=0.0, used=True, effect=()) -> Counterfactual:
     measured = np.array(effect, float)
-    removal = Removal(measured, measured > 0, 0.1, None, None, 1.0, share)
+    removal = Removal(measured, measured > 0, 0.1, None, None, 1.0, EffectShares(share, 0.0, 5, 0))
     return Counterfactual(removal, None, used, () if used else ("Not used.",))
 
 

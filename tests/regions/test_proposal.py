@@ -12,9 +12,11 @@ from PIL import Image
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config import RegionsConfig, WindowsConfig
-from ravl_med.errors import ConfigError
+from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.annotations import AnnotatedBox, AnnotationTable
-from ravl_med.regions.proposal import RegionProposer, describe_sources
+from ravl_med.regions.proposal import RegionProposer, choose_segmenter, describe_sources
+from ravl_med.regions.region_set import RegionKind
+from ravl_med.regions.segmenter import Segmentation, built_in_segmenter
 
 
 def film(height: int = 60, width: int = 90) -> Film:
@@ -87,3 +89,65 @@ def test_images_of_the_table_that_are_none_of_the_films_are_counted() -> None:
     assert RegionProposer(RegionsConfig(), table=table).unmatched() == {"other_image": 3}
     assert RegionProposer(RegionsConfig()).unmatched() == {}
     assert RegionProposer(RegionsConfig(), table=replace(table, unmatched=0)).unmatched() == {}
+
+
+class Seen:
+    """A segmenter that sees a plain chest and electrodes all over it."""
+
+    structures = ("right lung", "left lung", "heart", "body", "electrode")
+
+    def __init__(self, electrodes: int = 0, *, chest: bool = True) -> None:
+        self.electrodes, self.chest = electrodes, chest
+
+    def segment(self, pixels: np.ndarray) -> Segmentation:
+        likely = {name: np.zeros((256, 256), np.float32) for name in self.structures}
+        if self.chest:
+            likely["right lung"][40:200, 40:110] = 0.9
+            likely["left lung"][40:200, 146:216] = 0.9
+            likely["heart"][120:200, 100:180] = 0.9
+            likely["body"][:, 10:246] = 0.9
+        for number in range(self.electrodes):
+            row, column = 8 * (number // 16) + 100, 15 * (number % 16) + 2
+            likely["electrode"][row : row + 5, column : column + 5] = 0.6 + 0.001 * number
+        return Segmentation(likely, *pixels.shape)
+
+
+def test_anatomy_and_artifacts_are_named_with_their_place() -> None:
+    config = RegionsConfig(sources=("artifacts", "anatomy"))
+    proposed = RegionProposer(config, segmenter=Seen(1)).propose(film(120, 60))
+
+    assert proposed.kinds[0] == RegionKind("artifacts", "electrode", "outside the body")
+    assert proposed.boxes[0].tolist() == pytest.approx([2 / 256 * 60, 100 / 256 * 120, 7 / 256 * 60,
+                                                        105 / 256 * 120])  # fmt: skip
+    names = [kind.name for kind in proposed.kinds[1:]]
+    assert "cardiac silhouette" in names
+    assert "left costophrenic angle" in names
+    assert {kind.source for kind in proposed.kinds[1:]} == {"anatomy"}
+    assert describe_sources(config) == (
+        "artifacts that a segmenter finds; anatomical regions that a segmenter finds"
+    )
+
+
+def test_artifacts_leave_room_for_the_anatomy() -> None:
+    config = RegionsConfig(sources=("artifacts", "anatomy"), max_per_image=24)
+    proposed = RegionProposer(config, segmenter=Seen(40)).propose(film(256, 256))
+    sources = [kind.source for kind in proposed.kinds]
+
+    assert len(proposed) <= 24
+    assert sources.count("artifacts") == 8  # a third of all
+    assert sources.count("anatomy") >= 14
+    assert proposed.problems.count("over_limit") >= 32
+
+
+def test_a_film_without_anatomy_says_so_and_takes_tiles() -> None:
+    config = RegionsConfig(sources=("anatomy",), tiles=(2, 2))
+    proposed = RegionProposer(config, segmenter=Seen(chest=False)).propose(film())
+
+    assert [kind.source for kind in proposed.kinds] == ["tiles"] * 4
+    assert proposed.problems == ("anatomy_not_found", "no_region")
+
+
+def test_a_segmenter_of_ones_own_comes_before_the_built_in(tmp_path: Path) -> None:
+    assert choose_segmenter(RegionsConfig()) is built_in_segmenter()
+    with pytest.raises(ModelError, match=r"regions\.segmenter: no such folder"):
+        choose_segmenter(RegionsConfig(segmenter=tmp_path / "none"))

@@ -74,3 +74,18 @@ def test_overlaps_are_those_of_pixels(a: list[list[int]], b: list[list[int]]) ->
         for j, two in enumerate(b):
             m, n = paint(one), paint(two)
             assert got[i, j] == pytest.approx((m & n).sum() / (m | n).sum())
+
+
+def test_no_more_than_the_limit_but_the_grid_stays_whole() -> None:
+    tiles = regions(TILE, cut_tiles(64, 64, 8, 8))
+    things = regions(RegionKind("annotations", "thing"), [[i, 0, i + 1, 1] for i in range(9)])
+    joined = combine_regions([tiles, things], 0.8, 5)
+
+    assert [kind.source for kind in joined.kinds] == ["annotations"] * 5 + ["tiles"] * 64
+    assert joined.boxes[:5, 0].tolist() == [0, 1, 2, 3, 4]
+    assert joined.problems == ("over_limit",) * 4
+
+
+def test_a_name_with_its_place() -> None:
+    assert RegionKind("artifacts", "metal", "left shoulder").words() == "metal, left shoulder"
+    assert TILE.words() == "a tile"

@@ -34,6 +34,7 @@ from ravl_med.evidence.claims import (
     ConfirmationStatus,
     Counterfactual,
     CrossedAttribute,
+    EffectShares,
     Interval,
     PairedChange,
     Removal,
@@ -176,7 +177,7 @@ def counterfactual_of(rank: int) -> Counterfactual | None:
         median=paired(0.04, 0.05, 0.0) if bystander else paired(2.87, 0.21, 0.61),
         inpainted=None if bystander else paired(2.55, 0.18, 0.57),
         contrast_ratio=NAN if bystander else 1.12,
-        inside_share=NAN if bystander else 0.03,
+        shares=None if bystander else EffectShares(0.03, 0.92, 32, 0),
     )
     return Counterfactual(
         removal=removal,

@@ -74,7 +74,7 @@ def test_the_schema_refuses_what_it_does_not_know(result_of: ResultOf) -> None:
 def test_head_and_task(result_of: ResultOf) -> None:
     result = result_of()
     document = written(result)
-    assert document["schema_version"] == SCHEMA_VERSION == "2.0"
+    assert document["schema_version"] == SCHEMA_VERSION == "3.0"
     assert document["name"] == "sample-run"
     assert document["verdict"] == "fail"
     assert document["verdict_reasons"] == list(result.verdict.reasons)
@@ -235,7 +235,7 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     assert first["removal"]["carrying"] == int((effect > 1.9).sum())
     assert first["removal"]["threshold"] == 1.9
     assert first["removal"]["contrast_ratio"] == 1.12
-    assert first["removal"]["inside_share"] == 0.03
+    assert first["removal"]["shares"]["inside"] == 0.03
     assert first["removal"]["inpainted"]["change"] == 2.55
     assert first["removal"]["median"] == {
         "pairs": 23,

@@ -1,0 +1,207 @@
+"""Anatomical regions of a frontal chest film, from where a segmenter sees lungs, heart and body.
+
+Sides are the patient's. What is not found is left out: a lung that is too small, two lungs that lie
+on the wrong sides, a heart that is not between them say nothing, and so says this module.
+
+References
+----------
+Hansell et al., Fleischner Society glossary of terms for thoracic imaging, Radiology 2008; Bankier
+et al., Radiology 2024. Lung zones are thirds of a lung's height, as in Wu et al., Chest ImaGenome,
+2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, label
+
+from ravl_med.regions.segmenter import Segmentation
+
+__all__ = ["ANATOMICAL_REGIONS", "PROPOSED", "anatomical_names", "find_anatomy"]
+
+Mask = NDArray[np.bool_]
+
+_SIDES = ("right", "left")
+_PAIRED = {
+    "lungs": "lung",
+    "upper lung zones": "upper lung zone",
+    "middle lung zones": "middle lung zone",
+    "lower lung zones": "lower lung zone",
+    "lung apices": "lung apex",
+    "costophrenic angles": "costophrenic angle",
+    "hila": "hilum",
+    "pleural borders": "pleural border",
+    "hemidiaphragms": "hemidiaphragm",
+    "shoulders": "shoulder",
+}
+_SINGLE = (
+    "cardiac silhouette",
+    "mediastinum",
+    "trachea and neck",
+    "upper abdomen",
+    "spine",
+    "outside the body",
+)
+
+ANATOMICAL_REGIONS: tuple[str, ...] = (
+    *(f"{side} {name}" for name in _PAIRED.values() for side in _SIDES),
+    *_SINGLE,
+)
+"""All names, the paired ones by side."""
+
+PROPOSED: tuple[str, ...] = tuple(
+    name
+    for name in ANATOMICAL_REGIONS
+    if name not in ("right lung", "left lung", "spine", "outside the body") and "border" not in name
+)
+"""Those that are proposed as regions. Whole lungs hold all of their zones, and what is long and
+thin has a box that is mostly something else."""
+
+_LEAST_LUNG, _MOST_LUNG = 0.02, 0.45  # shares of the film
+_SURE, _SOLID = 0.75, 0.7  # mean likelihood of a lung, and share of its convex hull
+_LEAST = 0.003
+_STRAY = 0.4  # of the largest part; smaller ones are dropped
+
+
+def anatomical_names(name: str) -> tuple[str, ...]:
+    """Return the regions that a name stands for: itself, or both sides of a plural.
+
+    Returns
+    -------
+    tuple of str - empty where the name is not known
+    """
+    plain = " ".join(name.lower().split())
+    if plain in _PAIRED:
+        return tuple(f"{side} {_PAIRED[plain]}" for side in _SIDES)
+    return (plain,) if plain in ANATOMICAL_REGIONS else ()
+
+
+def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
+    """Find the anatomical regions of a film.
+
+    Parameters
+    ----------
+    film : Segmentation
+
+    Returns
+    -------
+    mapping of str to ndarray of shape (S, S), bool - of `ANATOMICAL_REGIONS`, those that were
+        found; the film is squashed to a square
+    """
+    found: dict[str, Mask] = {}
+    lungs = {side: _lung(film, f"{side} lung") for side in _SIDES}
+    middles = {side: _middle(lung) for side, lung in lungs.items()}
+    if middles["right"] > middles["left"]:  # a wrong side is worse than none
+        lungs = {side: np.zeros_like(lung) for side, lung in lungs.items()}
+    for side, lung in lungs.items():
+        if lung.any():
+            found |= _parts_of_lung(side, lung)
+    if not any(lung.any() for lung in lungs.values()):
+        return {}
+    outline = film.mask("body") if "body" in film.likelihoods else np.ones_like(lungs["right"])
+    body = binary_fill_holes(outline | lungs["right"] | lungs["left"])
+    found |= _around_lungs(film, lungs, body)
+    found["cardiac silhouette"] = _largest(film.mask("heart"))
+    found["mediastinum"] = film.mask("mediastinum")
+    found["spine"] = film.mask("spine")
+    found["upper abdomen"] = film.mask("abdomen") & body
+    found["outside the body"] = ~body
+    size = body.size
+    return {name: mask for name, mask in found.items() if mask.sum() >= _LEAST * size}
+
+
+def _lung(film: Segmentation, name: str) -> Mask:
+    """Drop specks, fill holes; nothing where it cannot be a lung."""
+    mask = film.mask(name)
+    parts, count = label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    kept = np.isin(parts, np.flatnonzero(sizes >= _STRAY * sizes.max()))
+    filled: Mask = binary_fill_holes(kept)
+    plausible = (
+        _LEAST_LUNG <= filled.mean() <= _MOST_LUNG
+        and film.likelihoods[name][filled].mean() >= _SURE
+        and _solidity(filled) >= _SOLID
+    )
+    return filled if plausible else np.zeros_like(mask)
+
+
+def _solidity(mask: Mask) -> float:
+    """Share of its convex hull that a mask fills."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.convexHull(np.concatenate(contours))
+    return float(mask.sum()) / max(cv2.contourArea(hull), 1.0)
+
+
+def _largest(mask: Mask) -> Mask:
+    parts, count = label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    largest: Mask = parts == sizes.argmax()
+    return largest
+
+
+def _middle(mask: Mask) -> float:
+    """Mean column; NaN, which compares as false, of nothing."""
+    return float(np.nonzero(mask)[1].mean()) if mask.any() else float("nan")
+
+
+def _extent(mask: Mask) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _parts_of_lung(side: str, lung: Mask) -> dict[str, Mask]:
+    x0, y0, x1, y1 = _extent(lung)
+    wide, tall = x1 - x0, y1 - y0
+    row = (np.arange(len(lung))[:, None] + 0.5 - y0) / tall  # 0 at the apex, 1 at the base
+    column = (np.arange(lung.shape[1])[None, :] + 0.5 - x0) / wide
+    outward = 1.0 - column if side == "right" else column  # 1 at the outer wall
+    radius = max(2, round(0.12 * wide))
+    shrunk = np.asarray(cv2.erode(lung.astype(np.uint8), _disc(radius)) > 0)
+    low = lung.shape[0] - 1 - np.argmax(lung[::-1], axis=0)  # lowest row of each column
+    rows = np.arange(len(lung))[:, None]
+    reach = round(0.06 * tall)
+    lowest: Mask = np.asarray(lung.any(axis=0))[None, :]
+    dome = (np.abs(rows - low[None, :]) <= reach) & lowest & (row > 0.5)
+    inside = (row >= 0.0) & (row <= 1.0)
+    return {
+        f"{side} lung": lung,
+        f"{side} upper lung zone": lung & (row < 1 / 3),
+        f"{side} middle lung zone": lung & (row >= 1 / 3) & (row < 2 / 3),
+        f"{side} lower lung zone": lung & (row >= 2 / 3),
+        f"{side} lung apex": lung & (row < 0.17),
+        f"{side} costophrenic angle": (row > 0.72) & (row < 1.05) & (outward > 0.55)
+        & (outward <= 1.05),
+        f"{side} hilum": inside & (row > 0.3) & (row < 0.6) & (outward >= 0.0) & (outward < 0.45),
+        f"{side} pleural border": lung & ~shrunk & ((outward > 0.45) | (row < 0.25)),
+        f"{side} hemidiaphragm": dome,
+    }  # fmt: skip
+
+
+def _around_lungs(film: Segmentation, lungs: Mapping[str, Mask], body: Mask) -> dict[str, Mask]:
+    both = lungs["right"] | lungs["left"]
+    x0, y0, x1, y1 = _extent(both)
+    row, column = np.ogrid[: both.shape[0], : both.shape[1]]
+    high = row < y0 + 0.35 * (y1 - y0)
+    quarter = 0.25 * (x1 - x0)
+    neck = body & (row < y0 + 0.1 * (y1 - y0)) & (column > x0 + quarter) & (column < x1 - quarter)
+    shoulders = body & ~both & high
+    return {
+        "trachea and neck": (neck | (film.mask("airway") & (row < y0 + 0.45 * (y1 - y0)))) & ~both,
+        "right shoulder": shoulders & (column < x0 + 0.5 * quarter),
+        "left shoulder": shoulders & (column > x1 - 0.5 * quarter),
+    }
+
+
+def _disc(radius: int) -> NDArray[np.uint8]:
+    size = 2 * radius + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), dtype=np.uint8)

@@ -1,0 +1,164 @@
+"""The built-in segmenter: a small U-Net that was trained on phantoms alone.
+
+Its weights lie beside this module and are made by ``ravl-med train-segmenter``.
+
+References
+----------
+Ronneberger et al., U-Net, MICCAI 2015; MONAI's ``UNet`` with residual units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from monai.networks.nets.unet import UNet
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ravl_med.regions.structures import STRUCTURES
+
+__all__ = [
+    "INPUT_SIDE",
+    "WEIGHTS",
+    "JointSegmenter",
+    "PhantomSegmenter",
+    "Segmentation",
+    "Segmenter",
+    "built_in_segmenter",
+    "enlarge_mask",
+    "make_network",
+    "normalise_films",
+]
+
+INPUT_SIDE = 256
+"""Side of the network's input in pixels; films are squashed to a square."""
+
+WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
+
+_CHANNELS = (16, 32, 48, 64, 96, 128)
+_CERTAIN = 0.5
+_TAILS = (0.01, 0.99)  # quantiles of a film that become -1 and 1
+
+
+def make_network() -> nn.Module:
+    """Return the network, with random weights.
+
+    It takes films (B, 1, S, S) and gives logits (B, len(STRUCTURES), S, S).
+    """
+    network: nn.Module = UNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=len(STRUCTURES),
+        channels=_CHANNELS,
+        strides=(2,) * (len(_CHANNELS) - 1),
+        num_res_units=1,
+        norm=("instance", {"affine": True}),
+        act="relu",
+    )
+    return network
+
+
+def normalise_films(films: Tensor) -> Tensor:
+    """Bring films (B, 1, S, S) to a common range by their quantiles."""
+    tails = torch.tensor(_TAILS, dtype=films.dtype, device=films.device)
+    low, high = torch.quantile(films.flatten(1), tails, dim=1).reshape(2, -1, 1, 1, 1)
+    common: Tensor = 2.0 * ((films - low) / (high - low).clamp(min=1e-3)).clamp(-0.5, 1.5) - 1.0
+    return common
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """Where the structures of a film lie.
+
+    Attributes
+    ----------
+    likelihoods : mapping of str to ndarray of shape (S, S), float32 - by structure, 0 to 1; the
+        film is squashed to a square
+    height, width : int - of the film
+    """
+
+    likelihoods: Mapping[str, NDArray[np.float32]]
+    height: int
+    width: int
+
+    def mask(self, *names: str) -> NDArray[np.bool_]:
+        """Return where any of some structures lies, (S, S); nothing of one that is not known."""
+        found: NDArray[np.bool_] = np.zeros((INPUT_SIDE, INPUT_SIDE), dtype=np.bool_)
+        for name in names:
+            if name in self.likelihoods:
+                found |= self.likelihoods[name] > _CERTAIN
+        return found
+
+    def stored_mask(self, *names: str) -> NDArray[np.bool_]:
+        """Return the same in stored pixels, (height, width)."""
+        return enlarge_mask(self.mask(*names), self.height, self.width)
+
+
+def enlarge_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Stretch a mask (S, S) to a film, (height, width)."""
+    large = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large > _CERTAIN)
+
+
+class Segmenter(Protocol):
+    """Finds structures on films."""
+
+    structures: tuple[str, ...]
+
+    def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
+        """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
+        ...
+
+
+class PhantomSegmenter:
+    """The built-in segmenter.
+
+    Parameters
+    ----------
+    weights : Path - safetensors
+    """
+
+    structures = STRUCTURES
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self._network = make_network()
+        stored = load_file(str(weights))
+        self._network.load_state_dict({name: value.float() for name, value in stored.items()})
+        self._network.eval()
+
+    def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
+        """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
+        height, width = pixels.shape
+        side = (INPUT_SIDE, INPUT_SIDE)
+        shrunk = cv2.resize(pixels, side, interpolation=cv2.INTER_AREA)
+        with torch.inference_mode():
+            films = normalise_films(torch.from_numpy(shrunk)[None, None])
+            likely = self._network(films)[0].sigmoid().numpy()
+        return Segmentation(dict(zip(STRUCTURES, likely, strict=True)), height, width)
+
+
+class JointSegmenter:
+    """Two segmenters: what the first does not know, the second finds."""
+
+    def __init__(self, first: Segmenter, second: Segmenter) -> None:
+        self._both = (second, first)
+        self.structures = tuple(dict.fromkeys((*first.structures, *second.structures)))
+
+    def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
+        """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
+        behind, before = (one.segment(pixels) for one in self._both)
+        return replace(before, likelihoods={**behind.likelihoods, **before.likelihoods})
+
+
+@lru_cache(maxsize=1)
+def built_in_segmenter() -> PhantomSegmenter:
+    """Return the segmenter with the weights of this package, opened once."""
+    return PhantomSegmenter()

@@ -1,0 +1,283 @@
+"""A contact sheet: some films of a cohort with their regions drawn, to look at before an audit.
+
+One PNG, whatever the number of films: four in a row, as many rows as it takes. Films are shown
+whole, with whatever text is burned into them, so that the file is for its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ravl_med.config import RegionSource
+from ravl_med.errors import ConfigError
+from ravl_med.regions.region_set import RegionKind, RegionSet
+from ravl_med.reporting.region_drawing import DARK, LOOKS, draw_regions, font, short_name
+from ravl_med.reporting.wording import REGION_PROBLEMS, plural, printable
+
+__all__ = ["ContactSheet", "SheetFilm", "draw_sheet", "refuse_foreign_file", "write_sheet"]
+
+_SIDE = 420  # pixels of the long side of a film
+_STEP, _CAPTION, _MARGIN = _SIDE + 14, 46, 20
+_COLUMNS, _LEAST_COLUMNS = 4, 3
+_MUTED, _ALERT = (90, 103, 114), (176, 64, 0)
+_MARK = "ravl-med regions"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SheetFilm:
+    """A film made to the size of the sheet.
+
+    Attributes
+    ----------
+    image_id : str - pseudonym
+    pixels : ndarray of shape (h, w), uint8
+    regions : RegionSet - boxes in pixels of this picture
+    """
+
+    image_id: str
+    pixels: NDArray[np.uint8]
+    regions: RegionSet
+
+    @classmethod
+    def of(cls, image_id: str, film: NDArray[np.uint8], regions: RegionSet) -> SheetFilm:
+        """Bring a film (H, W), uint8, and its regions to the size of the sheet."""
+        rows, columns = film.shape
+        scale = _SIDE / max(rows, columns)
+        width, height = max(1, round(columns * scale)), max(1, round(rows * scale))
+        shown = Image.fromarray(film).resize(
+            (width, height), Image.Resampling.LANCZOS, reducing_gap=3.0
+        )
+        sides = np.array([width / columns, height / rows] * 2, dtype=np.float32)
+        return cls(image_id, np.asarray(shown), replace(regions, boxes=regions.boxes * sides))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContactSheet:
+    """Films with their regions, and what is said of them.
+
+    Attributes
+    ----------
+    name : str - of the config
+    sources : tuple of RegionSource - asked for
+    description : str - of the sources, in words
+    cohort_films : int - films that the sample was drawn from
+    films : tuple of SheetFilm
+    skipped : mapping of str to int - films that were drawn and cannot be read, by reason
+    problems : mapping of str to int - what was to be a region and is none, by reason
+    """
+
+    name: str
+    sources: tuple[RegionSource, ...]
+    description: str
+    cohort_films: int
+    films: tuple[SheetFilm, ...]
+    skipped: Mapping[str, int]
+    problems: Mapping[str, int]
+
+    def regions_a_film(self) -> dict[RegionSource, float]:
+        """Return the mean number of regions of a film, by source, the most specific first."""
+        counts = Counter(kind.source for film in self.films for kind in film.regions.kinds)
+        return {
+            source: counts[source] / len(self.films)
+            for source in LOOKS
+            if counts[source] or source in self.sources
+        }
+
+    def sentence(self) -> str:
+        """Say in one line what the sheet shows."""
+        return f"{self._shown()}; regions a film: {self._means()}. {self._problems()}"
+
+    def lines(self) -> tuple[str, ...]:
+        """Return what stands at the head of the sheet."""
+        total = sum(self.regions_a_film().values())
+        return (
+            f"{self._shown()}, a random sample over the patients.",
+            f"Regions: {self.description}. {total:.1f} a film (mean).",
+            self._problems(),
+        )
+
+    def _shown(self) -> str:
+        shown = f"{len(self.films):,} of {plural(self.cohort_films, 'film')} shown"
+        if not self.skipped:
+            return shown
+        reasons = ", ".join(
+            f"{reason.replace('_', ' ')} {count:,}"
+            for reason, count in sorted(self.skipped.items())
+        )
+        return f"{shown}, {sum(self.skipped.values()):,} set aside ({reasons})"
+
+    def _means(self) -> str:
+        means = self.regions_a_film()
+        return ", ".join(f"{source} {mean:.1f}" for source, mean in means.items())
+
+    def _problems(self) -> str:
+        told = "; ".join(
+            f"{REGION_PROBLEMS.get(reason, printable(reason.replace('_', ' '), 40))}: {count:,}"
+            for reason, count in sorted(self.problems.items())
+        )
+        return f"Problems: {told}." if told else "No problems."
+
+
+def draw_sheet(sheet: ContactSheet) -> Image.Image:
+    """Draw a contact sheet: a head that says what is seen, then the films, four in a row."""
+    columns = max(_LEAST_COLUMNS, min(_COLUMNS, len(sheet.films)))
+    head = _draw_head(sheet, columns * _STEP + 2 * _MARGIN)
+    rows = [sheet.films[at : at + columns] for at in range(0, len(sheet.films), columns)]
+    tall = [max(len(film.pixels) for film in row) for row in rows]
+    size = (head.width, head.height + sum(tall) + len(rows) * _CAPTION + _MARGIN)
+    drawn = Image.new("RGB", size, "white")
+    drawn.paste(head)
+    pen = ImageDraw.Draw(drawn)
+    foot, number = head.height, 0
+    for row, height in zip(rows, tall, strict=True):
+        foot += height
+        for column, film in enumerate(row):
+            number += 1
+            middle = _MARGIN + column * _STEP + _STEP // 2
+            picture = draw_regions(film.pixels, film.regions)
+            drawn.paste(picture, (middle - picture.width // 2, foot - picture.height))
+            _write_caption(pen, film, number, (middle, foot + 5))
+        foot += _CAPTION
+    return drawn
+
+
+def _write_caption(
+    pen: ImageDraw.ImageDraw, film: SheetFilm, number: int, place: tuple[int, int]
+) -> None:
+    """Write number, pseudonym and count of regions under a film; its problems below."""
+    text = f"{number} · {film.image_id} · {plural(len(film.regions), 'region')}"
+    pen.text(place, text, fill=DARK, font=font(12), anchor="ma")
+    counts = Counter(reason.replace("_", " ") for reason in film.regions.problems)
+    if counts:
+        told = ", ".join(f"{r} ({n})" if n > 1 else r for r, n in sorted(counts.items()))
+        below = (place[0], place[1] + 16)
+        pen.text(below, printable(told, 54), fill=_ALERT, font=font(11), anchor="ma")
+
+
+def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
+    """Draw what stands over the films."""
+    inner = width - 2 * _MARGIN
+    lines = [(part, 13, DARK) for line in sheet.lines() for part in _wrapped(line, 13, inner)]
+    notes = ["For looking, not for publication: burned-in text is shown."]
+    shortened = _shortened(sheet)
+    if shortened:
+        notes.append(f"R and L are the patient's sides. {shortened}")
+    if any(LOOKS[kind.source].text for film in sheet.films for kind in film.regions.kinds):
+        notes.append("A box has no name where there is no room for it.")
+    lines += [(part, 12, _MUTED) for note in notes for part in _wrapped(note, 12, inner)]
+    head = Image.new("RGB", (width, _MARGIN + 30 + 19 * len(lines) + 38), "white")
+    pen = ImageDraw.Draw(head)
+    title = f"{printable(sheet.name, 64)} – regions to look at before the audit"
+    pen.text((_MARGIN, _MARGIN), title, fill=DARK, font=font(19, bold=True))
+    top = _MARGIN + 32
+    for text, size, colour in lines:
+        pen.text((_MARGIN, top), text, fill=colour, font=font(size))
+        top += 19
+    _draw_legend(head, sheet, top + 6)
+    return head
+
+
+def _draw_legend(head: Image.Image, sheet: ContactSheet, top: int) -> None:
+    """Show a box of each source, as it is drawn, with its name and mean number."""
+    pen, left = ImageDraw.Draw(head), _MARGIN
+    for source, mean in sheet.regions_a_film().items():
+        sample = np.full((18, 30), 70, dtype=np.uint8)
+        kind = RegionSet(np.array([[4, 3, 25, 14]], np.float32), (RegionKind(source, ""),))
+        head.paste(draw_regions(sample, kind), (left, top))
+        text = f"{source}, {mean:.1f} a film"
+        pen.text((left + 37, top + 9), text, fill=DARK, font=font(12), anchor="lm")
+        left += 37 + round(font(12).getlength(text)) + 26
+
+
+def _shortened(sheet: ContactSheet) -> str:
+    """Say which short names stand for which regions, sides left out."""
+    names: dict[str, str] = {}
+    for film in sheet.films:
+        for kind in film.regions.kinds:
+            short = short_name(kind)
+            if kind.source == "anatomy" and short != kind.name:
+                plain = kind.name.removeprefix("right ").removeprefix("left ")
+                names[short.removeprefix("R ").removeprefix("L ")] = plain
+    told = ", ".join(f"{short} = {name}" for short, name in sorted(names.items()) if short != name)
+    return f"{told}." if told else ""
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    """Break a text into lines that are at most `width` pixels wide."""
+    lines: list[str] = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """Refuse a path where no contact sheet may be written.
+
+    Raises
+    ------
+    ConfigError
+        It does not end in .png, or something else than an earlier contact sheet is there.
+    """
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--out: expected a file that ends in .png; got {path.suffix!r}.")
+    if path.exists() and not _is_sheet(path):
+        raise ConfigError(
+            "--out: the file exists and is not an earlier contact sheet. Choose another name, or "
+            "remove it."
+        )
+
+
+def _is_sheet(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == _MARK
+    except (OSError, UnidentifiedImageError):
+        return False
+
+
+def write_sheet(sheet: ContactSheet, path: Path) -> None:
+    """Write a contact sheet as PNG, whole or not at all, for the eyes of its owner alone.
+
+    Parameters
+    ----------
+    sheet : ContactSheet
+    path : Path - its folder is made if it is missing; an earlier contact sheet is replaced
+
+    Raises
+    ------
+    ConfigError
+        Something else than a contact sheet is there, or it cannot be written.
+    """
+    refuse_foreign_file(path)
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
+    drawn = draw_sheet(sheet)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            drawn.save(stream, format="png", pnginfo=mark)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"--out: the file cannot be written ({type(error).__name__}). Choose another."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()

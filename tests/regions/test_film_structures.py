@@ -1,0 +1,272 @@
+"""Anatomy and artifacts in names, from masks whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from ravl_med.cohort.phantom_devices import FEATURES
+from ravl_med.cohort.synthetic import render_film
+from ravl_med.cohort.synthetic_plan import plan_cohort
+from ravl_med.regions.anatomy import (
+    ANATOMICAL_REGIONS,
+    PROPOSED,
+    anatomical_names,
+    find_anatomy,
+)
+from ravl_med.regions.artifacts import ARTIFACT_NAMES, find_artifacts
+from ravl_med.regions.film_structures import NOTHING, FilmStructures, box_of, read_structures
+from ravl_med.regions.segmenter import (
+    INPUT_SIDE,
+    JointSegmenter,
+    PhantomSegmenter,
+    Segmentation,
+    built_in_segmenter,
+    enlarge_mask,
+)
+from ravl_med.regions.structures import ARTIFACTS, STRUCTURES
+
+PLANS = plan_cohort(40, "generator", "cardiomegaly", 0.0, 3)
+
+
+def phantom(number: int = 0, features: tuple[str, ...] = FEATURES, size: int = 256):
+    return render_film(replace(PLANS[number], features=features), seed=3, size=size)
+
+
+def truth(film) -> Segmentation:
+    """What a perfect segmenter says."""
+    side = (INPUT_SIDE, INPUT_SIDE)
+    masks = {name: mask.copy() for name, mask in film.structures.items()}
+    for kind, x0, y0, x1, y1 in film.boxes:
+        if kind in ("marker", "text"):  # letters are one thing with what lies between them
+            masks[kind][y0:y1, x0:x1] = True
+    likely = {
+        name: cv2.resize(mask.astype(np.float32), side, interpolation=cv2.INTER_AREA)
+        for name, mask in masks.items()
+    }
+    return Segmentation(likely, *film.pixels.shape)
+
+
+def blank(**masks: tuple[int, int, int, int]) -> Segmentation:
+    """Rectangles x0, y0, x1, y1 by structure, underscores for blanks."""
+    likely = {}
+    for name, (x0, y0, x1, y1) in masks.items():
+        plane = np.zeros((INPUT_SIDE, INPUT_SIDE), np.float32)
+        plane[y0:y1, x0:x1] = 0.9
+        likely[name.replace("_", " ")] = plane
+    return Segmentation(likely, 512, 512)
+
+
+CHEST = {
+    "right_lung": (40, 40, 110, 200),
+    "left_lung": (146, 40, 216, 200),
+    "heart": (100, 120, 180, 200),
+    "body": (10, 0, 246, 256),
+    "abdomen": (10, 200, 246, 256),
+    "airway": (120, 0, 136, 60),
+    "mediastinum": (112, 30, 144, 200),
+    "spine": (118, 0, 138, 256),
+}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_every_region_is_found_on_a_phantom_and_lies_where_it_should(number: int) -> None:
+    found = find_anatomy(truth(phantom(number)))
+
+    # An arm that fills the corners leaves nothing outside the body.
+    assert set(ANATOMICAL_REGIONS) - set(found) <= {"outside the body"}
+    for side, other in (("right", "left"), ("left", "right")):
+        lung = found[f"{side} lung"]
+        zones = [found[f"{side} {part} lung zone"] for part in ("upper", "middle", "lower")]
+        np.testing.assert_array_equal(np.any(zones, axis=0), lung)
+        assert np.sum(zones, axis=0).max() == 1
+        assert not (lung & found[f"{other} lung"]).any()
+        x0, y0, x1, y1 = box_of(lung)
+        angle = box_of(found[f"{side} costophrenic angle"])
+        assert angle[3] > y1 - 0.05
+        assert (angle[0] < x0 + 0.05) if side == "right" else (angle[2] > x1 - 0.05)
+        assert box_of(found[f"{side} lung apex"])[1] == pytest.approx(y0)
+        shoulder = box_of(found[f"{side} shoulder"])
+        assert shoulder[0] < 0.3 if side == "right" else shoulder[2] > 0.7
+    assert box_of(found["right lung"])[0] < box_of(found["left lung"])[0]
+    assert box_of(found["upper abdomen"])[3] > 0.9
+    assert box_of(found["trachea and neck"])[1] < 0.1
+
+
+def test_regions_by_hand() -> None:
+    found = find_anatomy(blank(**CHEST))
+
+    assert box_of(found["right upper lung zone"]) == pytest.approx(
+        (40 / 256, 40 / 256, 110 / 256, 93 / 256)
+    )
+    assert box_of(found["left costophrenic angle"])[2] == pytest.approx(219 / 256, abs=0.005)
+    assert box_of(found["cardiac silhouette"]) == (100 / 256, 120 / 256, 180 / 256, 200 / 256)
+    hilum = box_of(found["right hilum"])
+    assert hilum[2] == pytest.approx(110 / 256)  # it borders on the mediastinum
+    assert hilum[1] == pytest.approx(88 / 256)
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"right_lung": (0, 0, 0, 0)}, "right lung"),
+        ({"right_lung": (40, 40, 50, 60)}, "right lung"),  # a speck
+        ({"heart": (100, 120, 102, 122)}, "cardiac silhouette"),
+        ({"body": (0, 0, 256, 256)}, "outside the body"),
+    ],
+)
+def test_what_is_not_there_is_not_guessed(change: dict, missing: str) -> None:
+    found = find_anatomy(blank(**{**CHEST, **change}))
+
+    assert missing not in found
+    assert "left lung" in found
+
+
+def test_lungs_on_the_wrong_sides_are_none() -> None:
+    swapped = {"right_lung": CHEST["left_lung"], "left_lung": CHEST["right_lung"]}
+
+    assert find_anatomy(blank(**{**CHEST, **swapped})) == {}
+    assert find_anatomy(blank(heart=(0, 0, 90, 90))) == {}
+
+
+def test_holes_are_filled_and_strays_dropped() -> None:
+    film = blank(**CHEST)
+    film.likelihoods["right lung"][100:110, 60:70] = 0.0
+    film.likelihoods["right lung"][230:240, 10:20] = 0.9
+    found = find_anatomy(film)["right lung"]
+
+    assert found[105, 65]
+    assert not found[235, 15]
+
+
+def test_a_model_without_an_outline_takes_all_of_the_film_for_body() -> None:
+    found = find_anatomy(blank(**{name: box for name, box in CHEST.items() if name != "body"}))
+
+    assert "outside the body" not in found
+    assert box_of(found["upper abdomen"])[0] == 10 / 256
+
+
+def test_a_plural_is_both_sides() -> None:
+    assert anatomical_names("Hila") == ("right hilum", "left hilum")
+    assert anatomical_names("left  hilum") == ("left hilum",)
+    assert anatomical_names("liver") == ()
+    assert set(PROPOSED) < set(ANATOMICAL_REGIONS)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_things_on_a_phantom_are_found_with_their_names(number: int) -> None:
+    film = phantom(number)
+    found = find_artifacts(truth(film))
+
+    for kind, *box in film.boxes:
+        if kind in ("generator", "text"):
+            height, width = film.pixels.shape
+            near = [a for a in found if a.kind == kind]
+            sides = np.array([width, height] * 2)
+            assert min(np.abs(np.array(a.box) * sides - box).max() for a in near) < 4
+    assert {a.kind for a in found} >= {"generator", "lead", "tube"}
+    assert all(0.5 < a.score <= 1 for a in found)
+    assert [a.score for a in found] == sorted((a.score for a in found), reverse=True)
+    assert all(a.name == ARTIFACT_NAMES[a.kind] for a in found)
+
+
+def test_a_long_line_is_cut_and_a_speck_is_none() -> None:
+    film = blank(**CHEST)
+    line = np.zeros((INPUT_SIDE, INPUT_SIDE), np.float32)
+    for step in range(200):
+        line[20 + step : 23 + step, 20 + step] = 0.8
+    line[250:252, 5:8] = 0.8
+    film.likelihoods["tube"] = line
+    found = find_artifacts(film)
+
+    assert len(found) >= 2
+    assert all(a.box[2] - a.box[0] <= 0.35 for a in found)
+    together = np.array([a.box for a in found])
+    assert together[:, 0].min() == pytest.approx(20 / 256)
+    assert together[:, 2].max() == pytest.approx(220 / 256)
+
+
+def test_borders_are_strips() -> None:
+    film = blank(**CHEST)
+    frame = np.ones((INPUT_SIDE, INPUT_SIDE), np.float32)
+    frame[16:, 32:] = 0.0
+    film.likelihoods["border"] = frame
+    boxes = {a.box for a in find_artifacts(film)}
+
+    assert boxes == {(0.0, 0.0, 1.0, 16 / 256), (0.0, 0.0, 32 / 256, 1.0)}
+
+
+def test_one_thing_is_not_of_two_kinds() -> None:
+    film = blank(marker=(20, 20, 40, 40), text=(22, 20, 42, 40), metal=(100, 100, 120, 120))
+    film.likelihoods["text"] *= 0.8
+    kinds = [a.kind for a in find_artifacts(film)]
+
+    assert sorted(kinds) == ["marker", "metal"]
+
+
+def test_places_and_what_a_box_holds() -> None:
+    film = blank(**CHEST, generator=(180, 50, 210, 80))
+    structures = FilmStructures(
+        find_anatomy(film), find_artifacts(film), film.mask(*ARTIFACTS), film.mask("lead")
+    )
+
+    assert structures.place((0.7, 0.2, 0.82, 0.3)) == "left upper lung zone"
+    assert structures.place((0.45, 0.6, 0.6, 0.7)) == "cardiac silhouette"
+    assert structures.place((0.0, 0.0, 0.03, 0.9)) == "outside the body"
+    assert structures.artifacts_in((0.66, 0.17, 0.83, 0.33)) == ("pulse generator",)
+    assert structures.artifacts_in((0.0, 0.0, 0.3, 0.3)) == ()
+    assert structures.region(["lungs"]).sum() > structures.region(["left lung"]).sum()
+    assert structures.region(["liver"]) is None
+    assert NOTHING.place((0, 0, 1, 1)) == ""
+
+
+def test_a_mask_in_stored_pixels() -> None:
+    film = blank(heart=(64, 0, 128, 256))
+    large = replace(film, height=100, width=400).stored_mask("heart")
+
+    assert large.shape == (100, 400)
+    assert box_of(large) == pytest.approx((0.25, 0, 0.5, 1), abs=0.01)
+    assert enlarge_mask(film.mask("heart"), 256, 256).sum() == 64 * 256
+    assert not film.mask("lead").any()  # nothing of what is not known
+
+
+def test_the_built_in_segmenter_finds_the_lungs_and_the_generator_of_a_phantom() -> None:
+    shares, found = [], 0
+    for number in range(6):
+        film = phantom(number, ("generator", "text"))
+        structures = read_structures(built_in_segmenter(), film.pixels)
+        height, width = film.pixels.shape
+        seen = enlarge_mask(structures.region(["lungs"]), height, width)
+        drawn = film.structures["right lung"] | film.structures["left lung"]
+        shares.append(2 * (seen & drawn).sum() / (seen.sum() + drawn.sum()))
+        found += any(a.kind == "generator" for a in structures.artifacts)
+    assert min(shares) > 0.8
+    assert found == 6
+
+
+def test_a_film_that_is_no_chest_has_no_anatomy() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.random((300, 200), dtype=np.float32)
+
+    assert "right lung" not in read_structures(built_in_segmenter(), noise).anatomy
+
+
+def test_what_the_first_segmenter_does_not_know_the_second_finds() -> None:
+    class Own:
+        structures = ("right lung",)
+
+        def segment(self, pixels):
+            return blank(right_lung=CHEST["right_lung"])
+
+    joint = JointSegmenter(Own(), built_in_segmenter())
+    film = joint.segment(phantom().pixels)
+
+    assert set(joint.structures) == set(STRUCTURES)
+    assert set(film.likelihoods) == set(STRUCTURES)
+    np.testing.assert_array_equal(
+        film.mask("right lung"), blank(right_lung=CHEST["right_lung"]).mask("right lung")
+    )
+    assert isinstance(built_in_segmenter(), PhantomSegmenter)
