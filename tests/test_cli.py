@@ -149,7 +149,8 @@ def test_mitigate_refuses_what_it_cannot_use(workplace: Path, tmp_path: Path) ->
 
 def test_nothing_identifying_leaves_the_private_folder(workplace: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    audit(workplace, out, "--exit-zero")
+    audit(workplace, out, "--exit-zero", "--set", "report.dicom=true")
+    assert (out / "report.dcm").stat().st_size > (out / "report.pdf").stat().st_size
     manifest = pd.read_csv(workplace / "cohort" / "manifest.csv", dtype=str)
     shared = [path for path in out.rglob("*") if path.is_file() and "private" not in path.parts]
     text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)

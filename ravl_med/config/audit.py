@@ -134,3 +134,4 @@ class ReportConfig(Section):
     title: str = "Audit of a vision-language model"
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
     regions_listed: int = Field(200, ge=1, description="regions of each correlation in the JSON")
+    dicom: bool = Field(False, description="also write the report as a DICOM Encapsulated PDF")

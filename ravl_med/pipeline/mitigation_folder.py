@@ -14,6 +14,7 @@ from ravl_med.config import Config
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.pipeline.mitigating import Mitigation
 from ravl_med.reporting.audit_run import write_run
+from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.mitigation_html import write_mitigation_html
 from ravl_med.reporting.mitigation_json import mitigation_document
 from ravl_med.reporting.mitigation_pdf import MitigationDetails, write_mitigation_pdf
@@ -77,6 +78,8 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
     document = mitigation_document(result).model_dump(mode="json")
     write_json(draft / "mitigation.json", document)
     write_mitigation_pdf(result, details, draft / "report.pdf")
+    if config.report.dicom:
+        write_dicom_pdf(draft / "report.pdf", draft / "report.dcm", _document_details(run, details))
     write_mitigation_html(result, details, draft / "report.html")
     private = draft / "private"
     private.mkdir(mode=0o700)
@@ -99,6 +102,20 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
         "peak_memory_mb": peak_memory_mb(),
     }
     write_json(draft / "run.json", record)
+
+
+def _document_details(run: Mitigation, details: MitigationDetails) -> DocumentDetails:
+    """Return what the DICOM document says of the mitigation; its pages show no film."""
+    result = run.result
+    return DocumentDetails(
+        kind="mitigation",
+        name=result.name,
+        title=result.title,
+        date=details.date,
+        model_digest=result.audited_digest,
+        digests=(details.digests["config"], result.new_digest),
+        shows_patients=False,
+    )
 
 
 def describe_recipe(config: Config) -> dict[str, str]:

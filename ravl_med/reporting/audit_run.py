@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,9 @@ from ravl_med.reporting.audit_history import (
     record_audit,
     settings_of,
 )
+from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.feature_file import write_features
-from ravl_med.reporting.figures import write_figures
+from ravl_med.reporting.figures import shown_correlations, write_figures
 from ravl_med.reporting.pdf import ReportDetails, write_pdf
 from ravl_med.reporting.result_json import document_of
 from ravl_med.reporting.run_folder import (
@@ -122,6 +125,23 @@ def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | Non
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
     write_features(draft / "private" / "features.npz", run.features)
     write_figures(result, run.film, draft / "figures")
+    _write_report(draft, run, date, history, shared_config, record)
+    run.timings["report"] = round(time.perf_counter() - start, 3)
+    record["timings_s"] = run.timings
+    record["peak_memory_mb"] = peak_memory_mb()
+    write_json(draft / "run.json", record)
+
+
+def _write_report(
+    draft: Path,
+    run: Audit,
+    date: str | None,
+    history: AuditHistory | None,
+    shared_config: str,
+    record: Mapping[str, Any],
+) -> None:
+    """Write ``report.pdf`` and, where it is asked for, ``report.dcm``."""
+    config = run.config
     details = ReportDetails(
         date=date,
         config_yaml=shared_config,
@@ -132,8 +152,21 @@ def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | Non
         regions_shown=config.report.regions,
         history=history,
     )
-    write_pdf(result, run.film, details, draft / "report.pdf")
-    run.timings["report"] = round(time.perf_counter() - start, 3)
-    record["timings_s"] = run.timings
-    record["peak_memory_mb"] = peak_memory_mb()
-    write_json(draft / "run.json", record)
+    write_pdf(run.result, run.film, details, draft / "report.pdf")
+    if config.report.dicom:
+        header = _document_details(run, date, record["digests"])
+        write_dicom_pdf(draft / "report.pdf", draft / "report.dcm", header)
+
+
+def _document_details(run: Audit, date: str | None, digests: Mapping[str, str]) -> DocumentDetails:
+    """Return what the DICOM document says of the audit; phantoms are no patients."""
+    result = run.result
+    return DocumentDetails(
+        kind="audit",
+        name=result.name,
+        title=result.title,
+        date=date,
+        model_digest=digests["model"],
+        digests=(digests["cohort"], digests["config"]),
+        shows_patients=bool(shown_correlations(result)) and not result.cohort.synthetic,
+    )

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from ravl_med.cohort.film import FilmReader
@@ -181,3 +183,25 @@ def test_the_folder_of_a_run(
     for path in (tmp_path / "run" / "run.json", tmp_path / "run" / "result.json", history):
         assert "/patients" not in path.read_text(encoding="utf-8")
     assert len(told) == 1
+
+
+def test_the_report_is_a_dicom_document_too_where_it_is_asked_for(
+    result_of: ResultOf, told: list[AuditHistory | None], tmp_path: Path
+) -> None:
+    burned_in = {}
+    found, nothing = result_of(), result_of(correlations=0)
+    phantoms = replace(found, cohort=replace(found.cohort, synthetic=True))
+    films = replace(found, cohort=replace(found.cohort, synthetic=False))
+    for name, result in {"films": films, "phantoms": phantoms, "no film": nothing}.items():
+        run, folder = audit_of(result), tmp_path / name
+        report = run.config.report.model_copy(update={"dicom": True})
+        run = replace(run, config=run.config.model_copy(update={"report": report}))
+        write_run(run, folder, date="2025-03-01", history_root=None)
+        document = pydicom.dcmread(folder / "report.dcm")
+        assert document.EncapsulatedDocument == (folder / "report.pdf").read_bytes()
+        assert document.PatientID == f"RAVL-MED-{result.model.digest[:16]}"
+        assert document.StudyDate == "20250301"
+        assert b"/patients" not in (folder / "report.dcm").read_bytes()
+        burned_in[name] = document.BurnedInAnnotation
+    assert burned_in == {"films": "YES", "phantoms": "NO", "no film": "NO"}
+    assert len(told) == 3
