@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.regions.anatomy import anatomical_names, find_anatomy
 from ravl_med.regions.artifacts import Artifact, find_artifacts
+from ravl_med.regions.letter_boxes import refine_box
 from ravl_med.regions.segmenter import INPUT_SIDE, Segmentation, Segmenter
-from ravl_med.regions.structures import ARTIFACTS, LINES
+from ravl_med.regions.structures import ARTIFACTS, LETTERS, LINES
 
 __all__ = ["NOTHING", "FilmStructures", "box_of", "read_structures"]
 
@@ -96,9 +97,11 @@ NOTHING = FilmStructures({}, (), _EMPTY, _EMPTY)
 def read_structures(segmenter: Segmenter, pixels: NDArray[np.float32]) -> FilmStructures:
     """Find anatomy and artifacts of a film (H, W), float32 in [0, 1]."""
     film: Segmentation = segmenter.segment(pixels)
-    return FilmStructures(
-        find_anatomy(film), find_artifacts(film), film.mask(*ARTIFACTS), film.mask(*LINES)
+    artifacts = tuple(
+        replace(one, box=refine_box(pixels, one.box)) if one.kind in LETTERS else one
+        for one in find_artifacts(film)
     )
+    return FilmStructures(find_anatomy(film), artifacts, film.mask(*ARTIFACTS), film.mask(*LINES))
 
 
 def box_of(mask: Mask) -> tuple[float, float, float, float]:
