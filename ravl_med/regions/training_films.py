@@ -31,6 +31,7 @@ Floats = NDArray[np.float32]
 Masks = dict[str, NDArray[np.bool_]]
 
 _OWN = {"generator": 0.2, "tube": 0.2, "electrode": 0.2, "marker": 0.25, "text": 0.15}
+_OTHER = 0.05  # share of films that are no chest
 _SEEN = 0.06  # change of brightness for a density of 1 from which a thing can be seen, and
 _READ = 0.2  # that letters can be read
 
@@ -82,9 +83,15 @@ def draw_training_film(seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray
             masks[kind][y0:y1, x0:x1] = True
     for _ in range(rng.integers(0, 4)):
         _cloud(film, masks, rng)
+    for _ in range(rng.integers(0, 7)):
+        _bone(film, rng)
+    for _ in range(rng.integers(0, 4)):
+        _fold(film, rng)
     for chance, draw in _THINGS:
         if rng.random() < chance:
             draw(film, masks, rng)
+    if rng.random() < _OTHER:
+        film, masks = _other_part(film.shape, rng)
     shown = np.clip(film, 0.0, 1.0)
     stack = np.stack([masks[name] for name in STRUCTURES])
     return (
@@ -109,6 +116,59 @@ def _cloud(film: Floats, masks: Masks, rng: np.random.Generator) -> None:
     strength = strength * np.clip(1 + rng.uniform(0, 0.7) * flecks / flecks.std(), 0, 1.3)
     lungs = gaussian_filter((masks["right lung"] | masks["left lung"]).astype(np.float32), 2.0)
     film += np.clip(strength * lungs, 0, 1) * (rng.uniform(0.65, 0.9) - film)
+
+
+def _bone(film: Floats, rng: np.random.Generator) -> None:
+    """Draw a bone with its dense rim, which is no device: phantoms have too few edges."""
+    height, width = film.shape
+    side = min(height, width)
+    inner, rim = Layer(height, width), Layer(height, width)
+    start = _somewhere(film, rng, (-0.05, -0.05, 1.05, 1.0))
+    if rng.random() < 0.6:  # long: ribs, clavicles, the border of a shoulder blade
+        path = curve(np.cumsum([start, *rng.normal(0, 0.12, (3, 2)) * side], axis=0), 12)
+        step = np.gradient(path, axis=0)
+        normal = np.stack([-step[:, 1], step[:, 0]], axis=1)
+        normal /= np.maximum(np.linalg.norm(step, axis=1), 1e-6)[:, None]
+        half = side * rng.uniform(0.012, 0.04)
+        edges = [path + half * normal, path - half * normal]
+        inner.polygon(np.concatenate([edges[0], edges[1][::-1]]))
+        shown = edges if rng.random() < 0.5 else edges[:1]
+    else:  # flat or round: a shoulder blade, a joint, a vertebra
+        corners = start + rng.normal(0, 0.09, (5, 2)) * side
+        shape = curve(corners, 10, closed=True)
+        inner.polygon(shape)
+        shown = [np.concatenate([shape, shape[:1]])]
+    for edge in shown:
+        rim.line(edge, side * rng.uniform(0.003, 0.008), 255)
+    blur = rng.uniform(0.6, 1.8)
+    density = rng.uniform(0.02, 0.18) * inner.array() + rng.uniform(0.0, 0.18) * rim.array()
+    _lay(film, gaussian_filter(density, blur), 1.0)
+
+
+def _fold(film: Floats, rng: np.random.Generator) -> None:
+    """Draw a step of brightness along a curve: a fold of skin, clothes, the edge of a muscle."""
+    height, width = film.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    centre = _somewhere(film, rng, (0.0, 0.0, 1.0, 1.0))
+    u = (x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)
+    v = (y - centre[1]) * np.cos(angle) - (x - centre[0]) * np.sin(angle)
+    u = u + rng.normal(0, 0.002) * v**2
+    step = 1.0 / (1.0 + np.exp(-np.clip(u / rng.uniform(0.5, 2.0), -30, 30)))
+    fade = np.exp(-((u / (0.25 * width)) ** 2) - (v / (rng.uniform(0.1, 0.4) * width)) ** 2)
+    film += (rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.1) * step * fade).astype(np.float32)
+
+
+def _other_part(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Floats, Masks]:
+    """Draw a film that is no chest: bones on soft tissue, or nothing but noise."""
+    film = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), rng.uniform(0.0, 25.0))
+    film = 0.45 + rng.uniform(0.05, 0.3) * film / max(float(film.std()), 1e-6)
+    for _ in range(rng.integers(0, 20)):
+        _bone(film, rng)
+    masks = {name: np.zeros(shape, dtype=bool) for name in STRUCTURES}
+    if rng.random() < 0.5:
+        _marker(film, masks, rng)
+    return film, masks
 
 
 def _lay(film: Floats, density: Floats, gain: float) -> NDArray[np.bool_]:
@@ -241,8 +301,8 @@ def _electrodes(film: Floats, masks: Masks, rng: np.random.Generator) -> None:
     for _ in range(rng.integers(1, 7)):
         spot = _somewhere(film, rng, (0.05, 0.05, 0.95, 0.95))
         radius = side * rng.uniform(0.01, 0.03)
-        snaps.disc(spot, radius, int(rng.integers(55, 150)))
-        snaps.disc(spot, radius * rng.uniform(0.4, 0.7), int(rng.integers(120, 256)))
+        snaps.disc(spot, radius, 30 if rng.random() < 0.5 else int(rng.integers(90, 160)))
+        snaps.disc(spot, radius * rng.uniform(0.45, 0.7), int(rng.integers(130, 256)))
         if rng.random() < 0.6:
             snaps.disc(spot, radius * 0.25, int(rng.choice([40, 255])))
         if wired:
