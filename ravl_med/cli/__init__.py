@@ -73,7 +73,13 @@ def audit(
         folder = out if out is not None else Path("reports") / settings.name
         refuse_foreign_folder(folder)
         with show_progress() as progress:
-            run = run_audit(settings, key=user_key(), cache=user_cache(), progress=progress)
+            run = run_audit(
+                settings,
+                key=user_key(),
+                cache=user_cache(),
+                progress=progress,
+                today=date.today(),
+            )
             progress("write the report", 0, 1)
             write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
             progress("write the report", 1, 1)

@@ -117,6 +117,11 @@ class GateConfig(Section):
     min_tested: Share = Field(
         0.5, description="a pass needs this share of the clusters to have been tested"
     )
+    accepted: ConfigPath | None = Field(
+        None,
+        description="review.csv of an earlier audit: what a reviewer decided holds as long as "
+        "model, films and regions are the same, an acceptance until its date",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

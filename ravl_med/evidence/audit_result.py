@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.evidence.claims import Interval, SpuriousCorrelation
+from ravl_med.evidence.rulings import Ruling
 
 __all__ = [
     "Accuracy",
@@ -237,6 +238,9 @@ class AuditResult:
     region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
         corner of the top-left pixel, half-open
     region_names : tuple of str, length R
+    rulings : tuple of Ruling - of reviewers; empty before any review
+    undecided : int or None - correlations that a reviewer still has to decide on; None before any
+        review
     correlations : tuple of SpuriousCorrelation - ranked; empty is a result
     descriptions : mapping of int to str - by cluster: what its regions are and where they lie
     discovery : DiscoverySummary or None - None when the audit stopped before discovery
@@ -260,3 +264,5 @@ class AuditResult:
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
     region_names: tuple[str, ...]
+    rulings: tuple[Ruling, ...] = ()
+    undecided: int | None = None

@@ -8,7 +8,7 @@ a kind, told from where its removal effect lies.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "auditability",
     "judge",
     "measure_accuracy",
+    "points_to_decide",
     "rank_correlations",
     "stop_audit",
     "weigh_correlation",
@@ -105,6 +106,7 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
 
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
+_OUTSIDE = "outside the place where it shows."
 _COMMON = 0.20  # prevalence at which a pass asks for power
 
 
@@ -214,6 +216,9 @@ def judge(
     classes: Sequence[str],
     gate: GateConfig,
     sensitivity: Sensitivity,
+    *,
+    settled: Collection[int] = (),
+    condemned: Collection[int] = (),
 ) -> Verdict:
     """Turn correlations and what could have been seen into a verdict, gate by gate.
 
@@ -223,10 +228,18 @@ def judge(
     classes : sequence of str
     gate : GateConfig
     sensitivity : Sensitivity
+    settled : collection of int - ranks that a reviewer took for the disease, or accepted
+    condemned : collection of int - ranks that a reviewer called a shortcut
     """
-    counting = [c for c in correlations if c.counts]
-    shortcuts = [c for c in counting if c.kind == "shortcut"]
-    open_points = _open_points(correlations, classes, gate)
+    correlations = [c for c in correlations if c.rank not in settled]
+    shortcuts = [
+        c for c in correlations if (c.counts and c.kind == "shortcut") or c.rank in condemned
+    ]
+    told = [c for c in correlations if c.rank not in condemned]
+    open_points = tuple(
+        f"{_count(group, word)} {text.format(_name_classes(group, classes))}"
+        for group, word, text in _open_groups(told, gate)
+    )
     power, blind = _power_gates(sensitivity, gate)
     gates = (
         Gate(
@@ -241,7 +254,7 @@ def judge(
         reason = (
             f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}, confirmed on "
             f"held-out patients: the model raises {_name_classes(shortcuts, classes)} by a feature "
-            "outside the place where it shows."
+            + ("that a reviewer called a shortcut." if condemned else _OUTSIDE)
         )
         return Verdict("fail", (reason, *open_points), gates)
     if open_points:
@@ -254,10 +267,19 @@ def judge(
     return Verdict("pass", (reason,), gates)
 
 
-def _open_points(
-    correlations: Sequence[SpuriousCorrelation], classes: Sequence[str], gate: GateConfig
-) -> tuple[str, ...]:
-    """Return what a radiologist has to decide, in sentences."""
+def points_to_decide(
+    correlations: Sequence[SpuriousCorrelation], gate: GateConfig
+) -> tuple[SpuriousCorrelation, ...]:
+    """Return what a reviewer may decide on: shortcuts, and what asks for a radiologist."""
+    shortcuts = [c for c in correlations if c.counts and c.kind == "shortcut"]
+    asked = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
+    return tuple(sorted([*shortcuts, *asked], key=lambda c: c.rank))
+
+
+def _open_groups(
+    correlations: Sequence[SpuriousCorrelation], gate: GateConfig
+) -> list[tuple[list[SpuriousCorrelation], str, str]]:
+    """Return what a radiologist has to decide, by what it is called and what is said of it."""
     counting = [c for c in correlations if c.counts]
     confirmed = [
         c
@@ -301,11 +323,7 @@ def _open_points(
             "be confirmed.",
         ),
     )
-    return tuple(
-        f"{_count(group, word)} {text.format(_name_classes(group, classes))}"
-        for group, word, text in told
-        if group
-    )
+    return [entry for entry in told if entry[0]]
 
 
 def _power_gates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
 from ravl_med.errors import DataError
+from ravl_med.evidence.adjudication import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
@@ -71,6 +73,7 @@ def audit(
     key: bytes,
     cache: Cache,
     progress: Progress = lambda stage, done, total: None,
+    today: date | None = None,
 ) -> Audit:
     """Run an audit.
 
@@ -80,6 +83,7 @@ def audit(
     key : bytes - secret of the pseudonyms
     cache : Cache - of synthetic cohorts and quickstart models
     progress : callable - called with (stage, done, total)
+    today : date or None - on which acceptances of ``gate.accepted`` hold; None: all do
 
     Raises
     ------
@@ -88,6 +92,7 @@ def audit(
     """
     clock = Clock()
     relevance = read_relevance(config.evidence.relevance)
+    decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
     reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
     with clock.stage("cohort"):
         manifest = prepare_manifest(config, cache, progress)
@@ -137,6 +142,9 @@ def audit(
         except DataError as error:  # nothing to search in is an outcome, told in the report
             found = _Findings(stop_audit((str(error),)))
     result = _collect(config, cohort, encoder, embeddings, accuracy, found, key)
+    if decided:
+        on_this = decisions_on(result, decided, config.gate)
+        result = adjudicate(result, on_this, config.gate, today or date.min)
     return Audit(
         config=config,
         result=result,

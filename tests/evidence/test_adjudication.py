@@ -1,0 +1,196 @@
+"""Decisions of a reviewer: how they are read, whom they bind, and what they make of the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ravl_med.config import GateConfig
+from ravl_med.errors import DataError
+from ravl_med.evidence.adjudication import (
+    Decision,
+    adjudicate,
+    correlation_id,
+    read_decisions,
+)
+from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
+from ravl_med.evidence.verdict import judge
+
+GATE = GateConfig(max_gap=0.10)
+SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
+TODAY = date(2026, 11, 25)
+HEAD = "correlation,rank,decision,until,reason,name,date\n"
+
+
+def correlation(rank: int, kind: str, *, counts: bool = True, regions: tuple[int, ...] = (0, 1)):
+    return SimpleNamespace(
+        rank=rank,
+        kind=kind,
+        counts=counts,
+        companion_of=None,
+        counterfactual=None,
+        confirmation=SimpleNamespace(status="confirmed" if counts else "not_confirmed"),
+        cluster=SimpleNamespace(raised_class=1, regions=np.array(regions) + 10 * rank),
+    )
+
+
+def result_of(*correlations, sensitivity=SEEN) -> AuditResult:
+    classes = ("clear", "heart")
+    verdict = Verdict("not_auditable", ("Stopped.",))
+    if sensitivity is not None:
+        verdict = judge(correlations, classes, GATE, sensitivity)
+    return AuditResult(
+        name="run", title="Audit", verdict=verdict,
+        task=SimpleNamespace(name="finding", classes=classes),
+        model=SimpleNamespace(digest="ab" * 32),
+        cohort=None, accuracy=None, discovery=None,
+        correlations=tuple(correlations), descriptions={}, subgroups=(), sensitivity=sensitivity,
+        image_ids=tuple(f"{n:016x}" for n in range(100)),
+        region_image=np.arange(100),
+        region_boxes=np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 4)),
+        region_names=("tile",) * 100,
+    )  # fmt: skip
+
+
+def decide(result: AuditResult, rank: int, word: str, until: date | None = None) -> Decision:
+    (one,) = [c for c in result.correlations if c.rank == rank]
+    return Decision(correlation_id(result, one), word, until, "Seen.", "Dr. A", TODAY)
+
+
+def judged(result: AuditResult, *decisions: Decision, today: date = TODAY) -> AuditResult:
+    return adjudicate(result, decisions, GATE, today)
+
+
+def test_a_sign_that_is_the_disease_passes() -> None:
+    result = result_of(correlation(1, "plausible_sign"))
+    assert result.verdict.name == "review"
+    found = judged(result, decide(result, 1, "disease"))
+
+    assert found.verdict.name == "pass"
+    assert found.undecided == 0
+    (ruling,) = found.rulings
+    assert (ruling.rank, ruling.word, ruling.in_force, ruling.date) == (
+        1, "disease", True, "2026-11-25",
+    )  # fmt: skip
+
+
+def test_a_sign_that_is_a_shortcut_fails() -> None:
+    result = result_of(correlation(1, "undecided"), correlation(2, "plausible_sign"))
+    found = judged(result, decide(result, 1, "shortcut"))
+
+    assert found.verdict.name == "fail"
+    assert "a reviewer called a shortcut" in found.verdict.reasons[0]
+    assert found.verdict.reasons[1].startswith("1 correlation above the gate, where the finding")
+    assert not found.verdict.gates[0].passed
+    assert found.undecided == 1
+
+
+@pytest.mark.parametrize(
+    ("today", "verdict", "in_force"),
+    [(date(2027, 1, 1), "pass", True), (date(2027, 1, 2), "fail", False)],
+)
+def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
+    result = result_of(correlation(1, "shortcut"))
+    accepted = decide(result, 1, "accepted", date(2027, 1, 1))
+    found = judged(result, accepted, today=today)
+
+    assert result.verdict.name == "fail"
+    assert found.verdict.name == verdict
+    assert found.rulings[0].in_force is in_force
+    assert found.undecided == (0 if in_force else 1)
+
+
+def test_without_decisions_nothing_changes_but_the_count() -> None:
+    result = result_of(correlation(1, "shortcut"), correlation(2, "undecided"))
+    found = judged(result)
+
+    assert found.verdict == result.verdict
+    assert (found.undecided, found.rulings) == (2, ())
+
+
+def test_an_audit_that_stopped_cannot_be_decided() -> None:
+    result = result_of(sensitivity=None)
+    assert judged(result) is result
+
+
+def test_a_decision_is_bound_to_model_class_and_regions() -> None:
+    result = result_of(correlation(1, "shortcut"))
+    (one,) = result.correlations
+    name = correlation_id(result, one)
+
+    assert len(name) == 12
+    shuffled = correlation(1, "shortcut", regions=(1, 0))
+    assert correlation_id(result, shuffled) == name
+    others = [
+        (replace(result, model=SimpleNamespace(digest="cd" * 32)), one),
+        (replace(result, image_ids=tuple(f"{n + 1:016x}" for n in range(100))), one),
+        (result, correlation(1, "shortcut", regions=(0, 2))),
+    ]
+    for other, changed in others:
+        assert correlation_id(other, changed) != name
+    with pytest.raises(DataError, match=r"review\.csv: correlation '.*' is not one of this run"):
+        judged(others[0][0], decide(result, 1, "disease"))
+
+
+def test_what_does_not_count_cannot_be_decided() -> None:
+    result = result_of(correlation(1, "shortcut", counts=False))
+    with pytest.raises(DataError, match="that can be decided on"):
+        judged(result, decide(result, 1, "disease"))
+
+
+def read(folder: Path, *rows: str):
+    path = folder / "review.csv"
+    path.write_text(HEAD + "".join(row + "\n" for row in rows), encoding="utf-8-sig")
+    return read_decisions(path)
+
+
+def test_rows_are_read_and_open_ones_passed_over(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "abc,1,Disease,,Enlarged heart,Dr. A,2026-11-24",
+        "def,2,,,,,",
+        'ghi,3,accepted,2027-01-01,"Few films, watched",Dr. B,2026-11-25',
+    )
+
+    assert [(d.correlation, d.word, d.until) for d in found] == [
+        ("abc", "disease", None), ("ghi", "accepted", date(2027, 1, 1)),
+    ]  # fmt: skip
+    assert found[1].reason == "Few films, watched"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("abc,1,maybe,,x,y,2026-11-24", "row 2: decision is 'maybe'; expected disease, accepted"),
+        ("abc,1,disease,,,y,2026-11-24", "row 2: reason is blank"),
+        ("abc,1,disease,,x,,2026-11-24", "row 2: name is blank"),
+        ("abc,1,disease,,x,y,", "row 2: date is blank"),
+        (",1,disease,,x,y,2026-11-24", "row 2: correlation is blank"),
+        ("abc,1,disease,,x,y,24.11.2026", "row 2: date is '24.11.2026'; expected a date such as"),
+        ("abc,1,accepted,,x,y,2026-11-24", "row 2: until is blank; an acceptance holds until"),
+        ("abc,1,accepted,soon,x,y,2026-11-24", "row 2: until is 'soon'; expected a date"),
+        ("abc,1,disease", "row 2: reason is blank"),
+    ],
+)
+def test_a_row_that_is_none_is_said(row: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, row)
+
+
+def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"review\.csv cannot be read \(FileNotFoundError\)"):
+        read_decisions(tmp_path / "review.csv")
+    (tmp_path / "review.csv").write_text("rank,decision\n1,disease\n")
+    with pytest.raises(DataError, match="the column 'correlation' is missing"):
+        read_decisions(tmp_path / "review.csv")
+    (tmp_path / "review.csv").write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_decisions(tmp_path / "review.csv")
+    row = "abc,1,disease,,x,y,2026-11-24"
+    with pytest.raises(DataError, match="row 3: this correlation was decided in a row above"):
+        read(tmp_path, row, row)
