@@ -8,7 +8,7 @@ The flow, in the order in which a run makes it::
     -> Scores               zero-shot softmax of both
     -> Discovery            feature clusters, performance gap, influence
     -> SpuriousCorrelation  effect, interval, removal effect, kind
-    -> AuditResult          verdict; PDF and JSON
+    -> AuditResult          verdict; PDF, HTML and JSON
     -> MitigationResult     a new model, before and after; PDF, HTML and JSON
 
 Letters, the same everywhere: P patients, N images, R regions, C classes, D embedding size,

@@ -87,6 +87,7 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
         "figures",
         "predictions.parquet",
         "private",
+        "report.html",
         "report.pdf",
         "result.json",
         "run.json",

@@ -25,10 +25,12 @@ from ravl_med.reporting.audit_history import (
     record_audit,
     settings_of,
 )
+from ravl_med.reporting.audit_report import write_report
 from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.feature_file import write_features
-from ravl_med.reporting.figures import shown_correlations, write_figures
-from ravl_med.reporting.pdf import ReportDetails, write_pdf
+from ravl_med.reporting.figures import write_figures
+from ravl_med.reporting.pictures import shown_correlations
+from ravl_med.reporting.report_details import ReportDetails
 from ravl_med.reporting.result_json import document_of
 from ravl_med.reporting.run_folder import (
     config_text,
@@ -140,7 +142,7 @@ def _write_report(
     shared_config: str,
     record: Mapping[str, Any],
 ) -> None:
-    """Write ``report.pdf`` and, where it is asked for, ``report.dcm``."""
+    """Write ``report.pdf``, ``report.html`` and, where it is asked for, ``report.dcm``."""
     config = run.config
     details = ReportDetails(
         date=date,
@@ -152,7 +154,7 @@ def _write_report(
         regions_shown=config.report.regions,
         history=history,
     )
-    write_pdf(run.result, run.film, details, draft / "report.pdf")
+    write_report(run.result, run.film, details, draft)
     if config.report.dicom:
         header = _document_details(run, date, record["digests"])
         write_dicom_pdf(draft / "report.pdf", draft / "report.dcm", header)

@@ -1,172 +1,19 @@
-"""What a mitigation report draws, as shapes: dots with intervals, learning curves, the symbol.
-
-A figure is drawn once here and then set into a PDF or into HTML, so that both show the same.
-Lengths are in points, the origin is the lower left corner.
-"""
+"""The learning curves of a mitigation report, as shapes; see `report_figures`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from reportlab.lib.colors import Color
-
-from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.mitigation_result import LearningCurve, VerdictWord
-from ravl_med.reporting.mitigation_blocks import Dots
+from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.reporting.mitigation_words import epochs_words
-from ravl_med.reporting.pdf_shapes import PRESENT
-from ravl_med.reporting.pdf_style import INK, MUTED, RULE
-from ravl_med.reporting.wording import number, percent
+from ravl_med.reporting.report_figures import COLOURS, Figure, Label, Mark, Path
+from ravl_med.reporting.wording import number
 
-__all__ = [
-    "OUTCOME_LOOK",
-    "Figure",
-    "Label",
-    "Mark",
-    "Path",
-    "curve_figure",
-    "dot_figure",
-    "outcome_figure",
-    "scale_figure",
-]
+__all__ = ["curve_figure"]
 
-
-def _hex(colour: Color) -> str:
-    return f"#{colour.hexval()[2:]}"
-
-
-_INK, _MUTED, _RULE, _AFTER = map(_hex, (INK, MUTED, RULE, PRESENT))
-_WHITE = "#ffffff"
-_INSET = 6.0
-_SMALL = 6.4
-_MANY_LABELS = 80.0  # a narrower scale names its ends alone
-
-OUTCOME_LOOK: dict[VerdictWord, tuple[str, str, str]] = {
-    # fill, text, edge: pale, middle, dark and white, so that grey paper tells them apart too
-    "improved": ("#dcefe9", _INK, "#00795f"),
-    "no_change": ("#f0b440", _INK, "#b97e08"),
-    "worse": ("#8f260b", _WHITE, "#8f260b"),
-    "nothing_to_do": (_WHITE, _INK, _MUTED),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A line through points; a closed one is a polygon without filling."""
-
-    points: tuple[tuple[float, float], ...]
-    colour: str
-    weight: float
-    dash: tuple[float, ...] = ()
-    closed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A circle, or a square with the same half side; filled with `fill`."""
-
-    x: float
-    y: float
-    radius: float
-    colour: str
-    fill: str
-    square: bool = False
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """Text whose anchor is on its base line."""
-
-    x: float
-    y: float
-    text: str
-    anchor: Literal["start", "middle", "end"] = "start"
-    colour: str = _MUTED
-    size: float = _SMALL
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Shapes in the order in which they are drawn, and the same in words."""
-
-    width: float
-    height: float
-    shapes: tuple[Path | Mark | Label, ...]
-    words: str
-
-
-def dot_figure(dots: Dots, width: float, height: float = 15.0) -> Figure:
-    """Draw one row of a dot-and-interval plot, before above after.
-
-    Parameters
-    ----------
-    dots : Dots
-    width, height : float - points
-    """
-    ticks = [
-        Path(
-            ((_along(tick, width), 0.0), (_along(tick, width), height)),
-            _MUTED if dots.signed and tick == 0.5 else _RULE,
-            0.35,
-        )
-        for tick in (0.0, 0.5, 1.0)
-    ]
-    before = _dot(
-        dots.before, dots.before_interval, width, 0.72 * height, after=False, signed=dots.signed
-    )
-    after = _dot(
-        dots.after, dots.after_interval, width, 0.28 * height, after=True, signed=dots.signed
-    )
-    write = number if dots.signed else percent
-    words = f"before {write(dots.before)}, after {write(dots.after)}"
-    return Figure(width, height, (*ticks, *before, *after), words)
-
-
-def _along(share: float, width: float) -> float:
-    return _INSET + min(max(share, 0.0), 1.0) * (width - 2 * _INSET)
-
-
-def _dot(
-    value: float, interval: Interval, width: float, y: float, *, after: bool, signed: bool
-) -> Iterator[Path | Mark]:
-    """Give an interval and its dot; what is not a number is not drawn."""
-    colour = _AFTER if after else _MUTED
-
-    def x(measured: float) -> float:
-        return _along((measured + 1.0) / 2.0 if signed else measured, width)
-
-    if math.isfinite(interval.low) and math.isfinite(interval.high):
-        yield Path(((x(interval.low), y), (x(interval.high), y)), colour, 1.0)
-    if math.isfinite(value):
-        yield _mark(x(value), y, after=after)
-
-
-def _mark(x: float, y: float, *, after: bool) -> Mark:
-    if after:
-        return Mark(x, y, 2.2, _AFTER, _AFTER)
-    return Mark(x, y, 2.1, _MUTED, _WHITE, square=True)
-
-
-def scale_figure(width: float, *, signed: bool) -> Figure:
-    """Draw the head of a column of dots: what the marks mean, and the ends of the scale."""
-    unit = " %" if not signed else ""
-    names = ("−100", "0", "+100") if signed else (f"0{unit}", f"50{unit}", f"100{unit}")
-    shapes: list[Path | Mark | Label] = [
-        _mark(_INSET, 14.6, after=False),
-        Label(_INSET + 5, 12.2, "before"),
-        _mark(_INSET + 37, 14.6, after=True),
-        Label(_INSET + 42, 12.2, "after"),
-        Label(1.0, 2.0, names[0]),
-        Label(width - 1.0, 2.0, names[2], "end"),
-    ]
-    if width >= _MANY_LABELS or signed:
-        shapes.append(Label(width / 2, 2.0, names[1], "middle"))
-    words = f"scale from {names[0]} to {names[2]}, open square before, filled circle after"
-    return Figure(width, 20.0, tuple(shapes), words)
+_INK, _MUTED, _RULE, _AFTER = (COLOURS[name] for name in ("ink", "muted", "rule", "main"))
 
 
 def curve_figure(curve: LearningCurve, width: float, height: float = 112.0) -> Figure:
@@ -255,37 +102,3 @@ def _kept(
     if curve.best < len(curve.worst_group) and math.isfinite(curve.worst_group[curve.best]):
         y = box[1] + curve.worst_group[curve.best] * (box[3] - box[1])
         yield Mark(x, y, 2.2, _AFTER, _AFTER)
-
-
-def outcome_figure(verdict: VerdictWord, side: float = 34.0) -> Figure:
-    """Draw a tick, a triangle, a cross or a dash, each a shape of its own.
-
-    Parameters
-    ----------
-    verdict : {"improved", "no_change", "worse", "nothing_to_do"}
-    side : float - points
-    """
-    x = y = side / 2
-    r = 0.41 * side
-    fill, text, edge = OUTCOME_LOOK[verdict]
-    colour = {"improved": edge, "no_change": text, "worse": text, "nothing_to_do": edge}[verdict]
-    circle = Mark(x, y, r, colour, fill, weight=2.6)
-    shapes: tuple[Path | Mark, ...]
-    if verdict == "improved":
-        tick = ((x - 0.45 * r, y), (x - 0.1 * r, y - 0.4 * r), (x + 0.5 * r, y + 0.4 * r))
-        shapes = (circle, Path(tick, colour, 2.6))
-    elif verdict == "worse":
-        d = 0.4 * r
-        cross = (((x - d, y - d), (x + d, y + d)), ((x - d, y + d), (x + d, y - d)))
-        shapes = (circle, *(Path(line, colour, 2.6) for line in cross))
-    elif verdict == "no_change":
-        corners = ((x, y + r), (x + r, y - 0.8 * r), (x - r, y - 0.8 * r))
-        level = (((x - 0.28 * r, y - 0.1 * r), (x + 0.28 * r, y - 0.1 * r)),
-                 ((x - 0.28 * r, y - 0.45 * r), (x + 0.28 * r, y - 0.45 * r)))  # fmt: skip
-        shapes = (
-            Path(corners, colour, 2.4, closed=True),
-            *(Path(line, colour, 2.0) for line in level),
-        )
-    else:
-        shapes = (circle, Path(((x - 0.45 * r, y), (x + 0.45 * r, y)), colour, 2.6))
-    return Figure(side, side, shapes, "")

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult, Reaudit, SplitSummary
-from ravl_med.reporting.mitigation_blocks import (
-    Block,
-    Chapter,
-    CurvePanels,
-    Items,
-    MitigationDetails,
-    Outcome,
-    Reproduction,
-    Section,
-    Signatures,
-    Sized,
-    Table,
-    Text,
-    Title,
+from ravl_med.evidence.mitigation_result import (
+    ArmOutcome,
+    MitigationResult,
+    Reaudit,
+    SplitSummary,
+    VerdictWord,
 )
 from ravl_med.reporting.mitigation_tables import (
     accuracy_table,
@@ -36,16 +27,42 @@ from ravl_med.reporting.mitigation_tables import (
     worsened_table,
 )
 from ravl_med.reporting.mitigation_words import (
+    OUTCOME_LINES,
+    OUTCOME_WORDS,
     gone_sentence,
     next_step,
     reaudit_word,
     worsened_sentence,
 )
+from ravl_med.reporting.report_blocks import (
+    NEW_PAGE,
+    Banner,
+    Block,
+    Chapter,
+    CurvePanels,
+    Items,
+    Reproduction,
+    Section,
+    Signatures,
+    Sized,
+    Symbol,
+    Table,
+    Text,
+    Title,
+    Tone,
+)
+from ravl_med.reporting.report_details import MitigationDetails
 from ravl_med.reporting.wording import DASH, KIND_WORDS, plural, printable
 
 __all__ = ["mitigation_story"]
 
 _ROLES = ("Radiologist", "Responsible for the model")
+_LOOKS: dict[VerdictWord, tuple[Tone, Symbol]] = {
+    "improved": ("good", "tick"),
+    "no_change": ("caution", "level"),
+    "worse": ("bad", "cross"),
+    "nothing_to_do": ("open", "dash"),
+}
 
 
 def mitigation_story(result: MitigationResult, details: MitigationDetails) -> list[Block]:
@@ -73,7 +90,7 @@ def _verdict_chapter(result: MitigationResult, date: str | None) -> list[Block]:
     verdict, delivered = result.verdict, result.delivered
     story: list[Block] = [
         Title(result.title, f"Run {result.name} · {date or 'no date given'} · DRAFT, not signed"),
-        Outcome(verdict.name),
+        Banner(OUTCOME_WORDS[verdict.name], OUTCOME_LINES[verdict.name], *_LOOKS[verdict.name]),
         Section("Why"),
         Items(verdict.reasons or ("No reason is named.",)),
     ]
@@ -208,7 +225,7 @@ def _delivered_chapter(result: MitigationResult, arm: ArmOutcome) -> list[Block]
     gaps = [gap_table(result, arm)] if arm.gaps else []
     subgroups = [subgroup_table(result, arm)] if arm.subgroups else []
     return [
-        Chapter("The delivered model, before and after", "delivered"),
+        Chapter("The delivered model, before and after", "delivered", NEW_PAGE),
         Text(f"Arm: {printable(arm.title, 80)}. {worsened_sentence(arm)}", "lead"),
         *gaps,
         *worsened,

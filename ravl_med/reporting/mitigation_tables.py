@@ -6,11 +6,8 @@ same films.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, MitigationResult
-from ravl_med.reporting.mitigation_blocks import Cell, Dots, Lines, Scale, Sized, Table
 from ravl_med.reporting.mitigation_words import (
     ENDED_WORDS,
     accuracy_words,
@@ -19,11 +16,13 @@ from ravl_med.reporting.mitigation_words import (
     epochs_words,
     score_words,
 )
+from ravl_med.reporting.report_blocks import Cell, Dot, DotLook, Dots, Lines, Scale, Sized, Table
 from ravl_med.reporting.wording import DASH, NBSP, estimate, number, percent, plural, printable
 
 __all__ = [
     "SURE_NOTE",
     "accuracy_table",
+    "before_after_dots",
     "before_after_table",
     "class_table",
     "curve_table",
@@ -39,7 +38,7 @@ _NOTHING = Interval(float("nan"), float("nan"))
 _BEFORE, _AFTER = "Before (interval)", "After (interval)"
 _DIFFERENCE = "Difference, points (interval)"
 _SIDE_WORDS = {"raised": "raised by it", "lowered": "lowered by it"}
-Intervals = Mapping[str, Interval]
+_MARKS: tuple[tuple[str, DotLook], ...] = (("before", "before"), ("after", "main"))
 
 
 def _audited(result: MitigationResult) -> ArmOutcome | None:
@@ -75,7 +74,19 @@ def _row(
         words(change.before, before),
         words(change.after, change.interval),
         difference_words(change),
-        Dots(change.before, before, change.after, change.interval, signed),
+        before_after_dots(change, before, signed=signed),
+    )
+
+
+def before_after_dots(change: Change, before: Interval, *, signed: bool = False) -> Dots:
+    """Return what a number was, with its own interval, above what it is."""
+    return Dots(
+        (
+            Dot("before", change.before, before, "before"),
+            Dot("after", change.after, change.interval, "main"),
+        ),
+        signed,
+        height=15.0,
     )
 
 
@@ -87,7 +98,7 @@ def _columns(head: str, *, signed: bool = False) -> tuple[Sized, ...]:
         Sized(_BEFORE.replace(" (", f"{unit} ("), 0.18),
         Sized(_AFTER.replace(" (", f"{unit} ("), 0.18),
         Sized(_DIFFERENCE, 0.215),
-        Sized(Scale(signed), 0.16),
+        Sized(Scale(_MARKS, signed), 0.16),
     )
 
 
@@ -111,7 +122,7 @@ def before_after_table(result: MitigationResult, arm: ArmOutcome) -> Table:
             Sized(_BEFORE, 0.18),
             Sized(_AFTER, 0.18),
             Sized(_DIFFERENCE, 0.22),
-            Sized(Scale(), 0.29),
+            Sized(Scale(_MARKS), 0.29),
         ),
         rows=tuple(
             _row(name, change, before.get(key, _NOTHING), films=False)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from ravl_med import __version__
 from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult
-from ravl_med.reporting.mitigation_blocks import Cell, Dots, Lines, MitigationDetails, Scale, Table
 from ravl_med.reporting.mitigation_tables import (
     accuracy_table,
     before_after_table,
@@ -28,6 +27,8 @@ from ravl_med.reporting.mitigation_words import (
     reaudit_word,
     worsened_sentence,
 )
+from ravl_med.reporting.report_blocks import Cell, Dots, Lines, Reference, Scale, Table
+from ravl_med.reporting.report_details import MitigationDetails
 from ravl_med.reporting.wording import DASH, printable
 
 __all__ = ["model_card_text"]
@@ -204,5 +205,5 @@ def _cell(value: Cell, limit: int) -> str:
             return "<br>".join(texts)
         case str():
             return _text(value, limit)
-        case Dots() | Scale():
+        case Dots() | Scale() | Reference():
             return ""

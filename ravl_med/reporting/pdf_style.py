@@ -251,11 +251,18 @@ class Document(BaseDocTemplate):
     ----------
     stream : BytesIO
     run, title, version : str - printed in the footer and written into the metadata
+    subject : str - of the metadata, such as "Audit quickstart"
     total : int - number of pages, known from a first pass; 0 on that pass
     """
 
     def __init__(
-        self, stream: io.BytesIO, run: str, title: str, version: str, total: int = 0
+        self,
+        stream: io.BytesIO,
+        run: str,
+        title: str,
+        version: str,
+        subject: str,
+        total: int = 0,
     ) -> None:
         register_fonts()
         super().__init__(
@@ -263,7 +270,7 @@ class Document(BaseDocTemplate):
             pagesize=A4,
             title=printable(title, 200),
             author=f"RaVL-Med {printable(version, 20)}",
-            subject=f"Audit {printable(run, 80)} (draft)",
+            subject=f"{printable(subject, 92)} (draft)",
             creator="RaVL-Med",
             lang="en",
             initialFontName=SANS,
@@ -302,10 +309,12 @@ class Document(BaseDocTemplate):
         run: str,
         title: str,
         version: str,
+        subject: str,
     ) -> bytes:
         """Build twice, since page numbers are known only after the first time."""
-        first = cls(io.BytesIO(), run, title, version)
+        first = cls(io.BytesIO(), run, title, version, subject)
         first.build(story({}))
         stream = io.BytesIO()
-        cls(stream, run, title, version, first.page).build(story(first.pages.by_key))
+        last = cls(stream, run, title, version, subject, first.page)
+        last.build(story(first.pages.by_key))
         return stream.getvalue()

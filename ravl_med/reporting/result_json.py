@@ -27,7 +27,7 @@ from ravl_med.reporting.correlation_documents import (
     ScoreShiftDocument,
     StrataDocument,
 )
-from ravl_med.reporting.figures import located_boxes
+from ravl_med.reporting.pictures import located_boxes
 from ravl_med.reporting.result_documents import (
     AccuracyDocument,
     ClassAccuracyDocument,

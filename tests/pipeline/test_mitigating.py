@@ -185,6 +185,7 @@ def test_the_whole_of_it(finished: tuple[Mitigation, Path]) -> None:
     document = json.loads((folder / "mitigation.json").read_text(encoding="utf-8"))
     jsonschema.validate(document, mitigation_schema())
     assert (folder / "reaudit" / "report.pdf").is_file()
+    assert (folder / "reaudit" / "report.html").is_file()
     assert not list((folder / "private").glob("*.ckpt"))
     assert (folder / "private").stat().st_mode & 0o777 == 0o700
 

@@ -43,7 +43,7 @@ from ravl_med.evidence.claims import (
     Strata,
     StratumGap,
 )
-from ravl_med.reporting.pdf import ReportDetails
+from ravl_med.reporting.report_details import ReportDetails
 
 IMAGES, GRID, SIDE = 120, 6, 240
 NAMES = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")

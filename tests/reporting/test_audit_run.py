@@ -19,7 +19,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting import audit_run
 from ravl_med.reporting.audit_history import AuditHistory, earlier_audits
 from ravl_med.reporting.audit_run import Audit, write_run
-from ravl_med.reporting.pdf import ReportDetails
+from ravl_med.reporting.report_details import ReportDetails
 
 COHORT_DIGEST = "cd34" * 16
 
@@ -74,11 +74,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[AuditHistory | None]:
     """What each report is told of the history; pages and pictures have tests of their own."""
     told: list[AuditHistory | None] = []
 
-    def note(result: AuditResult, film: Any, details: ReportDetails, path: Path) -> None:
+    def note(result: AuditResult, film: Any, details: ReportDetails, folder: Path) -> None:
         told.append(details.history)
-        path.write_bytes(b"%PDF")
+        (folder / "report.pdf").write_bytes(b"%PDF")
+        (folder / "report.html").write_text("<!DOCTYPE html>")
 
-    monkeypatch.setattr(audit_run, "write_pdf", note)
+    monkeypatch.setattr(audit_run, "write_report", note)
     monkeypatch.setattr(audit_run, "write_figures", lambda result, film, folder: folder.mkdir())
     return told
 
@@ -173,8 +174,8 @@ def test_the_folder_of_a_run(
 ) -> None:
     write_run(audit_of(result_of()), tmp_path / "run", date=None, history_root=tmp_path / "c")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "figures", "predictions.parquet", "private", "report.pdf", "result.json",
-        "run.json",
+        "config.yaml", "figures", "predictions.parquet", "private", "report.html", "report.pdf",
+        "result.json", "run.json",
     }  # fmt: skip
     record = run_json(tmp_path / "run")
     assert list(record["timings_s"]) == ["cohort", "report"]

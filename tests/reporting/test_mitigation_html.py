@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import mitigation_results as made
@@ -16,7 +17,7 @@ from ravl_med.reporting.mitigation_json import mitigation_document
 from ravl_med.reporting.mitigation_words import accuracy_words, difference_words, score_words
 
 RESULTS = pytest.mark.parametrize("result", [made.improved(), made.failed(), made.idle()])
-VOID = {"meta", "br", "col"}
+VOID = {"meta", "br", "col", "wbr"}
 SHAPES = {"polyline", "polygon", "rect", "circle"}
 
 
@@ -87,6 +88,9 @@ def test_headings_and_tables_are_semantic(result, tmp_path):
     source, reader = read(result, tmp_path)
     tags = [tag for tag, _ in reader.tags]
     assert tags.count("h1") == 1
+    levels = [int(tag[1]) for tag in tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert tags.count("caption") == tags.count("table") > 0
     assert all(a.get("scope") in ("row", "col") for tag, a in reader.tags if tag == "th")
     assert "@media print" in source

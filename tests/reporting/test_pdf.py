@@ -10,7 +10,7 @@ from pypdf import PdfReader
 from ravl_med.evidence.audit_result import Gate, Verdict
 from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.reporting.audit_history import AuditHistory
-from ravl_med.reporting.pdf import write_pdf
+from ravl_med.reporting.audit_report import write_report
 from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread
 
 HOSTILE = (
@@ -24,6 +24,11 @@ HOSTILE = (
 NAN = float("nan")
 NOTHING = Interval(NAN, NAN)
 FIVE = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")
+
+
+def write_pdf(result, film, details, path: Path) -> None:
+    write_report(result, film, details, path.parent)
+    (path.parent / "report.pdf").replace(path)
 
 
 def flat(text: str) -> str:
@@ -336,7 +341,8 @@ def test_search_tells_how_and_how_many(result_of, text_of):
     assert "near-duplicates folded, which leaves 20 clusters" in text
     assert "12 regions that the model does not see enough of were left out" in text
     assert (
-        "Regions that could not be used: blank masks: 3; films without any region took tiles: 2."
+        "Regions that could not be used: blank masks: 3; films without any region, which took "
+        "tiles: 2."
     ) in text
     assert "20 2 0.213, 0.211 40 1 0.174" in text
     assert "80 left out K is above the number of sampled regions (60)" in text

@@ -1,20 +1,21 @@
-"""How it was found: method, limitations, and what it takes to do it again."""
+"""How it was found: method, thresholds, limitations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reportlab.platypus import CondPageBreak, Flowable, PageBreak, Table
+from ravl_med.reporting.report_blocks import (
+    NEW_PAGE,
+    Block,
+    Chapter,
+    Items,
+    Section,
+    Table,
+    Text,
+    sized,
+)
 
-from ravl_med.reporting.pdf_style import WIDTH, Heading, block, paragraph, table
-from ravl_med.reporting.wording import DASH, printable, printable_block
-
-__all__ = ["method_page", "reproducibility_page"]
-
-
-def _threshold_table(thresholds: Mapping[str, str]) -> Table:
-    """Return the thresholds, a row a rule."""
-    return table(list(thresholds.items()), [160, WIDTH - 160], header=False, dense=True)
+__all__ = ["method_chapter"]
 
 
 _METHOD = (
@@ -78,28 +79,12 @@ _LIMITATIONS = (
 )
 
 
-def method_page(thresholds: Mapping[str, str]) -> list[Flowable]:
+def method_chapter(thresholds: Mapping[str, str]) -> list[Block]:
     """Return the method in own words, the thresholds and the limitations."""
-    story: list[Flowable] = [PageBreak(), Heading("Method and limitations", "method")]
-    story += [paragraph(text) for text in _METHOD]
+    story: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
+    story += [Text(text) for text in _METHOD]
     if thresholds:
-        story += [paragraph("Thresholds", "h2"), _threshold_table(thresholds)]
-    story.append(paragraph("Limitations", "h2"))
-    return story + [paragraph(text, "item") for text in _LIMITATIONS]
-
-
-def reproducibility_page(tables: Mapping[str, Mapping[str, str]], config: str) -> list[Flowable]:
-    """Return tables of names and values, such as digests, and the effective config as it is."""
-    story: list[Flowable] = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
-    for title, entries in tables.items():
-        rows = [(printable(name, 60), printable(value, 140)) for name, value in entries.items()]
-        story.append(paragraph(title, "h2"))
-        story.append(
-            table(rows, [130, WIDTH - 130], mono=(1,), header=False, limit=140)
-            if rows
-            else paragraph(DASH)
-        )
-    lines = (printable_block(config, 105, 600) or DASH).split("\n")
-    # In pieces, so that the heading stays with the first one and not with the whole file.
-    pieces = ["\n".join(lines[at : at + 10]) for at in range(0, len(lines), 10)]
-    return [*story, paragraph("Effective config", "h2"), *map(block, pieces)]
+        columns = sized(("", ""), (160, 0))
+        rows = tuple(thresholds.items())
+        story.append(Table("Thresholds", columns, rows, headed=False, limit=120))
+    return [*story, Section("Limitations"), Items(_LIMITATIONS, 1500)]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table, TableStyle
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import AuditResult
@@ -15,10 +12,11 @@ from ravl_med.evidence.claims import (
     PairedChange,
     Removal,
     SpuriousCorrelation,
+    Strata,
     StratumGap,
 )
-from ravl_med.reporting.pdf_sentences import lowered_class_name, lowered_side, use_sentence
-from ravl_med.reporting.pdf_style import WIDTH, Cell, gap, paragraph, table
+from ravl_med.reporting.audit_sentences import lowered_class_name, lowered_side, use_sentence
+from ravl_med.reporting.report_blocks import Block, Cell, Kept, Lines, Section, Table, Text, sized
 from ravl_med.reporting.wording import (
     DASH,
     class_name,
@@ -39,7 +37,7 @@ _EMPTY_SHOWN = 10
 _CLUSTERS_SHOWN = 12
 
 
-def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Flowable]:
+def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
     """Return what was found on one half beside what was tested on the other.
 
     Parameters
@@ -48,12 +46,9 @@ def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list
     correlation : SpuriousCorrelation - one of `result`
     """
     return [
-        paragraph("Evidence", "h2"),
+        Section("Evidence"),
         _halves_table(result, correlation),
-        gap(3),
         _test_table(correlation),
-        gap(3),
-        paragraph(_extent(correlation), "muted", 500),
     ]
 
 
@@ -72,16 +67,16 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
     names = ["discovery half", "confirmation half"]
     if confirmation.swapped:
         names.reverse()
-    rows = [
-        (
-            "",
-            "Films (patients)",
-            "With / without it",
-            "G",
-            "H",
-            f"{class_name(classes, raised)}, gap in points",
-            f"{lowered_side(cluster, classes)}, gap in points",
-        ),
+    heads = (
+        "",
+        "Films (patients)",
+        "With / without it",
+        "G",
+        "H",
+        f"{class_name(classes, raised)}, gap in points",
+        f"{lowered_side(cluster, classes)}, gap in points",
+    )
+    rows = (
         (
             f"Found, {names[0]}",
             found,
@@ -100,25 +95,29 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
             estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
             estimate(arms.opposed_gap, arms.opposed_interval),
         ),
-    ]
-    fixed = [84, 56, 62, 30, 30]
-    side = (WIDTH - sum(fixed)) / 2
-    return table(rows, [*fixed, side, side], dense=True, limit=200)
+    )
+    columns = sized(heads, (84, 56, 62, 30, 30, 0, 0))
+    return Table("Found and tested", columns, rows, limit=200, titled=False)
 
 
 def _test_table(correlation: SpuriousCorrelation) -> Table:
     test = correlation.confirmation
-    rows = [
-        ("p, raised side", "p, lowered side", "p, both", "q, all candidates", "Test"),
-        (
-            probability(test.p_raised),
-            probability(test.p_lowered),
-            probability(test.p_value),
-            probability(test.q_value),
-            _test_words(correlation),
-        ),
-    ]
-    return table(rows, [84, 84, 84, 84, WIDTH - 336], dense=True)
+    row = (
+        probability(test.p_raised),
+        probability(test.p_lowered),
+        probability(test.p_value),
+        probability(test.q_value),
+        _test_words(correlation),
+    )
+    heads = ("p, raised side", "p, lowered side", "p, both", "q, all candidates", "Test")
+    return Table(
+        caption="Test on held-out patients",
+        columns=sized(heads, (84, 84, 84, 84, 0)),
+        rows=(row,),
+        note=_extent(correlation),
+        limit=120,
+        titled=False,
+    )
 
 
 def _test_words(correlation: SpuriousCorrelation) -> str:
@@ -145,7 +144,7 @@ def _extent(correlation: SpuriousCorrelation) -> str:
     return " ".join(parts)
 
 
-def counterfactual_part(correlation: SpuriousCorrelation) -> list[Flowable]:
+def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
     """Return what removing and transplanting the feature does, and whether the model uses it.
 
     Parameters
@@ -153,27 +152,30 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Flowable]:
     correlation : SpuriousCorrelation
     """
     tested = correlation.counterfactual
-    used = paragraph(use_sentence(tested), limit=1300)
+    used = Text(use_sentence(tested), limit=1300)
     if tested is None:
         return [used]
-    heading = paragraph("Does the model use it?", "h2")
-    rows = [
-        (
-            "Intervention",
-            "Films (patients)",
-            "Change",
-            "Control",
-            "Contrast (interval)",
-            "Decisions, points (interval)",
+    heads = (
+        "Intervention",
+        "Films (patients)",
+        "Change",
+        "Control",
+        "Contrast (interval)",
+        "Decisions, points (interval)",
+    )
+    made = Table(
+        caption="What the interventions do",
+        columns=sized(heads, (104, 62, 50, 50, 104, 0), right=(2, 3)),
+        rows=(
+            ("Removal, median fill", *_changes(tested.removal.median)),
+            ("Removal, inpainting", *_changes(tested.removal.inpainted)),
+            ("Transplant", *_changes(tested.transplant)),
         ),
-        ("Removal, median fill", *_changes(tested.removal.median)),
-        ("Removal, inpainting", *_changes(tested.removal.inpainted)),
-        ("Transplant", *_changes(tested.transplant)),
-    ]
-    widths = [104, 62, 50, 50, 104, WIDTH - 370]
-    made = table(rows, widths, right=(2, 3), dense=True)
-    note = paragraph(_intervention_note(correlation.cluster, tested.removal), "muted")
-    return [KeepTogether([heading, used, made, gap(3), note])]
+        note=_intervention_note(correlation.cluster, tested.removal),
+        limit=120,
+        titled=False,
+    )
+    return [Kept((Section("Does the model use it?"), used, made))]
 
 
 def _changes(change: PairedChange | None) -> tuple[str, ...]:
@@ -208,7 +210,7 @@ def _intervention_note(cluster: FeatureCluster, removal: Removal) -> str:
     )
 
 
-def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Flowable]:
+def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
     """Return the gaps inside the strata of each attribute; nothing where it was not crossed.
 
     Parameters
@@ -219,27 +221,6 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[F
     strata = correlation.strata
     if strata is None:
         return []
-    classes, cluster = result.task.classes, correlation.cluster
-    raised, lowered = cluster.raised_class, cluster.lowered_class
-    up, down = class_name(classes, raised), lowered_class_name(cluster, classes)
-    rows: list[Sequence[Cell]] = [
-        ("Attribute, value", "V", "With / without", f"{up}: gap", "With / without", f"{down}: gap"),
-        (
-            "all films, raw",
-            "",
-            *_raw(correlation.confirmation.arms, raised),
-            *_raw(correlation.confirmation.arms, lowered),
-        ),
-    ]
-    heads = []
-    for crossed in strata.attributes[:_ATTRIBUTES_SHOWN]:
-        own = _attribute_rows(crossed)
-        heads += [len(rows)] if len(own) > 1 else []
-        rows += own
-    left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
-    if left_out > 0:
-        rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
-    gaps = (WIDTH - 112 - 34 - 2 * 58) / 2
     note = (
         "Held apart: Mantel-Haenszel difference over the strata, in points, with its interval by "
         "patient. V: Cramer's V of the feature and the attribute; with the label it is "
@@ -250,23 +231,50 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[F
         for crossed in strata.attributes
         for text in crossed.empty
     ]
-    notes = []
+    notes = [Text(note, "muted")]
     if empty:
         told = listing(empty, _EMPTY_SHOWN)
-        notes.append(paragraph(f"Not compared, an arm is empty: {told}.", "muted", 1500))
+        notes.append(Text(f"Not compared, an arm is empty: {told}.", "muted"))
     return [
-        CondPageBreak(140),
-        paragraph("Inside strata of acquisition and patient", "h2_loose"),
-        paragraph(note, "muted"),
+        Section("Inside strata of acquisition and patient", room=140),
         *notes,
-        _kept(table(rows, [112, 34, 58, gaps, 58, gaps], right=(1,), dense=True), heads),
+        _strata_table(correlation, strata, result.task.classes),
     ]
 
 
-def _kept(made: Table, heads: Sequence[int]) -> Table:
-    """Keep the row of an attribute on the page of its first value."""
-    made.setStyle(TableStyle([("NOSPLIT", (0, row), (-1, row + 1)) for row in heads]))
-    return made
+def _strata_table(
+    correlation: SpuriousCorrelation, strata: Strata, classes: tuple[str, ...]
+) -> Table:
+    cluster, arms = correlation.cluster, correlation.confirmation.arms
+    up, down = class_name(classes, cluster.raised_class), lowered_class_name(cluster, classes)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            "all films, raw",
+            "",
+            *_raw(arms, cluster.raised_class),
+            *_raw(arms, cluster.lowered_class),
+        )
+    ]
+    joined = []
+    for crossed in strata.attributes[:_ATTRIBUTES_SHOWN]:
+        own = _attribute_rows(crossed)
+        # The row of an attribute stays on the page of its first value.
+        joined += [len(rows)] if len(own) > 1 else []
+        rows += own
+    left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
+    if left_out > 0:
+        rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
+    heads = (
+        "Attribute, value", "V", "With / without", f"{up}: gap", "With / without", f"{down}: gap",
+    )  # fmt: skip
+    return Table(
+        caption="Gaps inside strata, in points",
+        columns=sized(heads, (112, 34, 58, 0, 58, 0), right=(1,)),
+        rows=tuple(rows),
+        limit=120,
+        titled=False,
+        joined=tuple(joined),
+    )
 
 
 def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
@@ -279,15 +287,15 @@ def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
     )
 
 
-def _attribute_rows(crossed: CrossedAttribute) -> list[Sequence[Cell]]:
+def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[Cell, ...]]:
     """Return the adjusted gaps of an attribute, then its largest values, each on a row."""
-    adjusted: Sequence[Cell] = (
-        paragraph(f"{printable(crossed.attribute, 30)}, held apart", "cell_bold"),
+    adjusted: tuple[Cell, ...] = (
+        Lines((f"{printable(crossed.attribute, 30)}, held apart",), strong=True),
         number(crossed.association, 2),
         "",
-        paragraph(estimate(crossed.raised_adjusted, crossed.raised_interval), "cell_bold"),
+        Lines((estimate(crossed.raised_adjusted, crossed.raised_interval),), strong=True),
         "",
-        paragraph(estimate(crossed.lowered_adjusted, crossed.lowered_interval), "cell_bold"),
+        Lines((estimate(crossed.lowered_adjusted, crossed.lowered_interval),), strong=True),
     )
     raised = {gap.value: gap for gap in crossed.raised}
     lowered = {gap.value: gap for gap in crossed.lowered}
@@ -298,13 +306,13 @@ def _attribute_rows(crossed: CrossedAttribute) -> list[Sequence[Cell]]:
     ]
     size = {value: _films(raised.get(value)) + _films(lowered.get(value)) for value in values}
     kept = set(sorted(values, key=lambda value: -size[value])[:_VALUES_SHOWN])
-    rows: list[Sequence[Cell]] = [adjusted]
+    rows = [adjusted]
     for value in values:
         if value in kept:
-            name = paragraph(printable(value, 30) or DASH, "cell_inner")
+            name = Lines((printable(value, 30) or DASH,), inner=True)
             rows.append((name, "", *_inside(raised.get(value)), *_inside(lowered.get(value))))
     if len(values) > len(kept):
-        rest = paragraph(f"and {len(values) - len(kept)} more", "cell_inner")
+        rest = Lines((f"and {len(values) - len(kept)} more",), inner=True)
         rows.append((rest, *[""] * 5))
     return rows
 

@@ -30,6 +30,9 @@ from ravl_med.reporting.wording import (
 
 __all__ = [
     "correlation_heading",
+    "correlation_key",
+    "correlation_marks",
+    "correlation_name",
     "correlation_sentence",
     "counter_evidence",
     "detectable_sentences",
@@ -88,11 +91,26 @@ def lowered_side(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
     return f"{names} together" if len(cluster.opposed_classes) > 1 else names
 
 
+def correlation_key(correlation: SpuriousCorrelation) -> str:
+    """Return the bookmark of the page of a correlation."""
+    return f"correlation-{correlation.rank}"
+
+
+def correlation_name(correlation: SpuriousCorrelation) -> str:
+    """Name a correlation by its rank."""
+    return f"Correlation {correlation.rank}"
+
+
+def correlation_marks(correlation: SpuriousCorrelation) -> tuple[str, ...]:
+    """Return the words that a reader may choose correlations by; only what counts has a kind."""
+    return ("counted", KIND_WORDS[correlation.kind]) if correlation.counts else ("not counted",)
+
+
 def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
     """Return rank, outcome, raised class and lowered classes in one line."""
     cluster = correlation.cluster
     parts = [
-        f"Correlation {correlation.rank}: {outcome_words(correlation)}",
+        f"{correlation_name(correlation)}: {outcome_words(correlation)}",
         f"raises {class_name(classes, cluster.raised_class)}",
     ]
     if cluster.opposed_classes:

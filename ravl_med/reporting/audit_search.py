@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Table
-
 from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
 from ravl_med.evidence.claims import SpuriousCorrelation
-from ravl_med.reporting.figures import CORRELATIONS_SHOWN
-from ravl_med.reporting.pdf_correlation import page_key
-from ravl_med.reporting.pdf_sentences import (
+from ravl_med.reporting.audit_sentences import (
+    correlation_key,
+    correlation_name,
     detectable_sentences,
     lowered_class_name,
     outcome_words,
     used_words,
 )
-from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, paragraph, table
+from ravl_med.reporting.pictures import CORRELATIONS_SHOWN, shown_correlations
+from ravl_med.reporting.report_blocks import (
+    Block,
+    Cell,
+    Chapter,
+    Items,
+    Kept,
+    Reference,
+    Section,
+    Table,
+    Text,
+    sized,
+)
 from ravl_med.reporting.wording import (
     DASH,
     REGION_PROBLEMS,
@@ -31,7 +41,7 @@ from ravl_med.reporting.wording import (
     signed,
 )
 
-__all__ = ["search_page"]
+__all__ = ["search_chapter"]
 
 _ROWS_SHOWN = 40
 _FURTHER_ROWS = 15
@@ -40,27 +50,20 @@ _REASONS_SHOWN = 8
 _PAGE = 738.0
 
 
-def search_page(result: AuditResult, pages: dict[str, int]) -> list[Flowable]:
-    """Say what was looked for and what came of it, also where that is nothing.
-
-    Parameters
-    ----------
-    result : AuditResult
-    pages : dict of bookmark to page number - empty on the first pass
-    """
+def search_chapter(result: AuditResult) -> list[Block]:
+    """Say what was looked for and what came of it, also where that is nothing."""
     search = result.discovery
-    story: list[Flowable] = [
-        CondPageBreak(_room(result)),
-        Heading("Search for shortcuts", "search"),
-    ]
+    story: list[Block] = [Chapter("Search for shortcuts", "search", _room(result))]
     if search is None:
         text = "No search was made: the audit stopped before discovery. Nothing is known about "
-        reasons = [paragraph(reason, "item", 400) for reason in result.verdict.reasons[:8]]
-        return [*story, paragraph(text + "shortcuts of this model.", "lead"), *reasons]
-    story += [paragraph(text, limit=900) for text in _procedure(search)]
-    story += [_partition_table(search), gap(6), _funnel(result, search), gap(4)]
-    story += _found(result, pages)
-    return [*story, *_sensitivity_part(result.sensitivity)]
+        return [
+            *story,
+            Text(text + "shortcuts of this model.", "lead"),
+            Items(result.verdict.reasons[:8], 400),
+        ]
+    story += [Text(text, limit=900) for text in _procedure(search)]
+    story += [_partition_table(search), _funnel(result, search)]
+    return [*story, *_found(result), *_sensitivity_part(result.sensitivity)]
 
 
 def _room(result: AuditResult) -> float:
@@ -118,8 +121,7 @@ def _partition_table(search: DiscoverySummary) -> Table:
     losses: dict[int, list[float]] = {}
     for partition in search.partitions:
         losses.setdefault(partition.clusters, []).append(partition.loss)
-    rows = [("K", "Draws", "Mean cosine distance of a region to its medoid")]
-    rows += [
+    rows = [
         (f"{k:,}", str(len(losses[k])), listing([number(loss, 3) for loss in losses[k]], 10))
         for k in sorted(losses)[:_PARTITIONS_SHOWN]
     ]
@@ -129,7 +131,14 @@ def _partition_table(search: DiscoverySummary) -> Table:
     rows += [(f"{k:,}", "left out", reason) for k, reason in left_out[:_PARTITIONS_SHOWN]]
     if len(left_out) > _PARTITIONS_SHOWN:
         rows.append(("…", "left out", f"and {len(left_out) - _PARTITIONS_SHOWN} more"))
-    return table(rows, [44, 54, WIDTH - 98], right=(0,), limit=200, dense=True)
+    heads = ("K", "Draws", "Mean cosine distance of a region to its medoid")
+    return Table(
+        caption="Clusterings by K, the number of clusters",
+        columns=sized(heads, (44, 54, 0), right=(0,)),
+        rows=tuple(rows),
+        limit=200,
+        titled=False,
+    )
 
 
 def _funnel(result: AuditResult, search: DiscoverySummary) -> Table:
@@ -145,17 +154,22 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> Table:
         "Used by the model": used,
         "Counted for the verdict": sum(entry.counts for entry in found),
     }
-    rows = [tuple(steps), tuple(f"{count:,}" for count in steps.values())]
-    return table(rows, [WIDTH / len(steps)] * len(steps))
+    return Table(
+        caption="How many clusters came how far",
+        columns=sized(tuple(steps), (0,) * len(steps)),
+        rows=(tuple(f"{count:,}" for count in steps.values()),),
+        titled=False,
+        dense=False,
+    )
 
 
-def _found(result: AuditResult, pages: dict[str, int]) -> list[Flowable]:
+def _found(result: AuditResult) -> list[Block]:
     """Return the lists of correlations, or the words for an empty one."""
     found = result.correlations
     if not found:
         return [
-            paragraph("Nothing found", "h2"),
-            paragraph(
+            Section("Nothing found"),
+            Text(
                 "Looked for was a group of regions, alike to the model, that goes with higher "
                 "accuracy on one class and lower accuracy on another and also leads the model in "
                 "its mistakes, or whose gaps are large on both sides. None came out, so nothing "
@@ -167,26 +181,26 @@ def _found(result: AuditResult, pages: dict[str, int]) -> list[Flowable]:
     further = _further_lists(result)
     listed = {entry.rank for _, _, entries in further for entry in entries}
     main = [entry for entry in found if entry.counts or entry.rank not in listed]
-    story: list[Flowable] = []
+    story: list[Block] = []
     rest = len(found) - CORRELATIONS_SHOWN
     if rest > 0:
         story.append(
-            paragraph(
+            Text(
                 f"{CORRELATIONS_SHOWN} of {len(found):,} correlations have a page of their own, "
                 f"those that count first, and {rest} more {'has' if rest == 1 else 'have'} none."
             )
         )
     if not any(entry.counts for entry in found):
         story.append(
-            paragraph(
+            Text(
                 "Looked for was a feature that raises one class and lowers another, on held-out "
                 "patients too, and that the model uses. No candidate passed every rule of evidence."
             )
         )
     note = "Gaps, held out: of the raised and of the lowered side on held-out patients, in points."
-    story += _listed("Correlations", note, main, _ROWS_SHOWN, result, pages)
+    story += _listed("Correlations", note, main, _ROWS_SHOWN, result)
     for title, text, entries in further:
-        story += _listed(title, text, entries, _FURTHER_ROWS, result, pages)
+        story += _listed(title, text, entries, _FURTHER_ROWS, result)
     return story
 
 
@@ -218,77 +232,88 @@ def _listed(
     entries: Sequence[SpuriousCorrelation],
     shown: int,
     result: AuditResult,
-    pages: dict[str, int],
-) -> list[Flowable]:
+) -> list[Block]:
     """Return a heading, what the list means, and a row for every correlation."""
     if not entries:
         return []
-    classes = result.task.classes
+    paged = {entry.rank for entry in shown_correlations(result)}
     rows = [
-        ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome", "Page")
+        (*_row(entry, result.task.classes), _place(entry) if entry.rank in paged else DASH)
+        for entry in entries[:shown]
     ]
-    for entry in entries[:shown]:
-        cluster, arms = entry.cluster, entry.confirmation.arms
-        page = pages.get(page_key(entry))
-        rows.append(
-            (
-                str(entry.rank),
-                class_name(classes, cluster.raised_class),
-                lowered_class_name(cluster, classes),
-                number(cluster.performance_gap, 2),
-                number(cluster.influence, 2),
-                f"{signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
-                f"{signed(100 * arms.opposed_gap, 0)}",
-                probability(entry.confirmation.q_value),
-                used_words(entry),
-                outcome_words(entry),
-                str(page) if page else DASH,
-            )
-        )
     if len(entries) > shown:
-        rows.append(("…", f"and {len(entries) - shown} more", "", "", "", "", "", "", "", ""))
-    fixed = [24, 28, 28, 66, 42, 52, 76, 28]
-    names = (WIDTH - sum(fixed)) / 2
-    widths = [fixed[0], names, names, *fixed[1:]]
-    made = table(rows, widths, right=(0, 3, 4, 5, 6, 9), dense=True)
-    return [CondPageBreak(80), paragraph(title, "h2"), paragraph(text, "muted"), made]
-
-
-def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Flowable]:
-    """Say what these films could have shown, in words and by prevalence."""
-    heading = paragraph("What these films could have shown", "h2")
-    if sensitivity is None:
-        return [heading, paragraph("Not measured: the audit stopped before it.")]
-    rows = [
-        (
-            "Films with the feature",
-            f"Smallest gap found with {percent(sensitivity.power)} power, points",
-            "Power at the largest gap",
-        )
+        rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
+    heads = ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome",
+             "Page")  # fmt: skip
+    widths = (24, 0, 0, 28, 28, 66, 42, 52, 76, 28)
+    return [
+        Section(title, room=80),
+        Text(text, "muted"),
+        Table(
+            caption=f"{title}, a row each",
+            columns=sized(heads, widths, right=(0, 3, 4, 5, 6, 9)),
+            rows=tuple(rows),
+            limit=120,
+            titled=False,
+        ),
     ]
-    for entry in sensitivity.detectable:
-        reached = math.isfinite(entry.gap)
-        rows.append(
-            (
-                percent(entry.prevalence),
-                number(100 * entry.gap, 0) if reached else "not even 100 points",
-                percent(entry.power_at_largest),
-            )
-        )
-    basis = (
-        f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under the rules "
-        f"of this audit; multiplicity charged for {plural(sensitivity.candidates, 'candidate')}."
+
+
+def _place(entry: SpuriousCorrelation) -> Reference:
+    return Reference(correlation_key(entry), correlation_name(entry))
+
+
+def _row(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> tuple[Cell, ...]:
+    cluster, arms = entry.cluster, entry.confirmation.arms
+    return (
+        str(entry.rank),
+        class_name(classes, cluster.raised_class),
+        lowered_class_name(cluster, classes),
+        number(cluster.performance_gap, 2),
+        number(cluster.influence, 2),
+        f"{signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
+        f"{signed(100 * arms.opposed_gap, 0)}",
+        probability(entry.confirmation.q_value),
+        used_words(entry),
+        outcome_words(entry),
     )
-    told = [
+
+
+def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
+    """Say what these films could have shown, in words and by prevalence."""
+    heading = Section("What these films could have shown")
+    if sensitivity is None:
+        return [heading, Text("Not measured: the audit stopped before it.")]
+    heads = (
+        "Films with the feature",
+        f"Smallest gap found with {percent(sensitivity.power)} power, points",
+        "Power at the largest gap",
+    )
+    rows = tuple(
+        (
+            percent(entry.prevalence),
+            number(100 * entry.gap, 0) if math.isfinite(entry.gap) else "not even 100 points",
+            percent(entry.power_at_largest),
+        )
+        for entry in sensitivity.detectable
+    )
+    told: list[Block] = [
         heading,
-        paragraph(" ".join(detectable_sentences(sensitivity))),
-        table(rows, [120, 230, WIDTH - 350], dense=True),
-        gap(3),
-        paragraph(basis, "muted"),
+        Text(" ".join(detectable_sentences(sensitivity))),
+        Table(
+            caption="Smallest gap found, by films with the feature",
+            columns=sized(heads, (120, 230, 0)),
+            rows=rows,
+            note=f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under "
+            "the rules of this audit; multiplicity charged for "
+            f"{plural(sensitivity.candidates, 'candidate')}.",
+            limit=120,
+            titled=False,
+        ),
     ]
     if sensitivity.clusters:
-        told.append(paragraph(_tested_sentence(sensitivity)))
-    return [KeepTogether(told)]
+        told.append(Text(_tested_sentence(sensitivity)))
+    return [Kept(tuple(told))]
 
 
 def _tested_sentence(sensitivity: Sensitivity) -> str:

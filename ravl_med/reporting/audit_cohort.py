@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak, Table
-
 from ravl_med.evidence.audit_result import AuditResult, Stratum
-from ravl_med.reporting.pdf_shapes import PRESENT, Dot, DotAxis, DotRow
-from ravl_med.reporting.pdf_style import (
-    INK,
-    WIDTH,
+from ravl_med.evidence.claims import Interval
+from ravl_med.reporting.report_blocks import (
+    NEW_PAGE,
+    Block,
     Cell,
-    Heading,
-    LeavePageOne,
-    gap,
-    paragraph,
-    table,
+    Chapter,
+    Dot,
+    DotLook,
+    Dots,
+    Scale,
+    Section,
+    Table,
+    Text,
+    sized,
 )
 from ravl_med.reporting.wording import (
     DASH,
@@ -28,7 +30,7 @@ from ravl_med.reporting.wording import (
     spread,
 )
 
-__all__ = ["cohort_page", "performance_page"]
+__all__ = ["cohort_chapter", "performance_chapter"]
 
 _ROWS_SHOWN = 20
 _VALUES_SHOWN = 12
@@ -38,25 +40,20 @@ _CLASSES_LISTED = 60
 _SUBGROUPS_SHOWN = 120
 
 
-def cohort_page(result: AuditResult) -> list[Flowable]:
+def cohort_chapter(result: AuditResult) -> list[Block]:
     """Return what the model is, what it reads, and which films were audited."""
     return [
-        LeavePageOne(),
-        Heading("Model and cohort", "cohort"),
-        paragraph("Model", "h2"),
+        Chapter("Model and cohort", "cohort", room=0),
         _model_table(result),
-        paragraph("Prompts, verbatim as the text tower reads them", "h2"),
         _prompt_table(result),
-        paragraph("From the list to the audit", "h2"),
         _flow_table(result),
-        *_rejected_rows(result),
-        KeepTogether([paragraph("Audited films", "h2"), _composition_table(result)]),
+        _composition_table(result),
     ]
 
 
 def _model_table(result: AuditResult) -> Table:
     model = result.model
-    facts = [
+    facts = (
         ("Name", model.name),
         ("Architecture", model.architecture),
         ("Digest", model.digest),
@@ -64,12 +61,13 @@ def _model_table(result: AuditResult) -> Table:
         ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
         ("Region pooling", model.region_pooling),
         ("Zero-shot temperature", f"{result.task.temperature:g}"),
-    ]
-    return table(facts, [110, WIDTH - 110], header=False)
+    )
+    columns = sized(("", ""), (110, 0))
+    return Table("Model", columns, facts, headed=False, limit=120, dense=False)
 
 
 def _prompt_table(result: AuditResult) -> Table:
-    rows = [("Class", "Texts")]
+    rows = []
     for index, name in enumerate(result.task.classes):
         texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
         label = class_name(result.task.classes, index)
@@ -80,12 +78,18 @@ def _prompt_table(result: AuditResult) -> Table:
         if len(texts) > _TEXTS_SHOWN:
             rest = plural(len(texts) - _TEXTS_SHOWN, "more text")
             rows.append(("", f"and {rest}, in the effective config"))
-    return table(rows, [110, WIDTH - 110], limit=2600)
+    return Table(
+        caption="Prompts, verbatim as the text tower reads them",
+        columns=sized(("Class", "Texts"), (110, 0)),
+        rows=tuple(rows),
+        limit=2600,
+        dense=False,
+    )
 
 
 def _flow_table(result: AuditResult) -> Table:
     cohort = result.cohort
-    rows = [("Step", "Reason", "Rows"), ("Listed in the manifest", "", f"{cohort.listed:,}")]
+    rows = [("Listed in the manifest", "", f"{cohort.listed:,}")]
     rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
     rows += [
         ("Rejected, not readable", code, f"−{count:,}") for code, count in cohort.rejected.items()
@@ -96,20 +100,27 @@ def _flow_table(result: AuditResult) -> Table:
         rows.append(("Rejected", "none", "0"))
     patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
     rows.append(("Audited", patients, f"{cohort.images:,}"))
-    return table(rows, [140, WIDTH - 210, 70], right=(2,))
+    return Table(
+        caption="From the list to the audit",
+        columns=sized(("Step", "Reason", "Rows"), (140, 0, 70), right=(2,)),
+        rows=tuple(rows),
+        note=_rejected_rows(result),
+        limit=120,
+        dense=False,
+    )
 
 
-def _rejected_rows(result: AuditResult) -> list[Flowable]:
+def _rejected_rows(result: AuditResult) -> str:
     rows = result.cohort.rejected_rows
     if not rows:
-        return []
+        return ""
     named = [f"row {row} ({printable(code, 40)})" for row, code, _ in rows]
-    return [gap(3), paragraph(f"Rejected: {listing(named, _ROWS_SHOWN)}.", "muted", 2000)]
+    return f"Rejected: {listing(named, _ROWS_SHOWN)}."
 
 
 def _composition_table(result: AuditResult) -> Table:
     cohort = result.cohort
-    rows = [("Attribute", "Films")]
+    rows = []
     groups = {"class": cohort.images_by_class, **cohort.attributes}
     for name, counts in groups.items():
         values = [f"{printable(value, 40) or DASH} {count:,}" for value, count in counts.items()]
@@ -120,103 +131,115 @@ def _composition_table(result: AuditResult) -> Table:
             )
         )
     rows.append(("radiology report", f"{cohort.radiology_reports:,} films with a text"))
-    return table(rows, [110, WIDTH - 110], limit=1500)
-
-
-def performance_page(result: AuditResult) -> list[Flowable]:
-    """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
-    accuracy, classes = result.accuracy, result.task.classes
-    plot = 170.0
-    rows: list[list[str | Flowable | list[Flowable]]] = [
-        ["Class", "Films", "Accuracy", "Interval, %", "Predicted", DotAxis(plot)]
-    ]
-    for c, value in enumerate(accuracy.by_class):
-        interval = accuracy.by_class_interval[c]
-        rows.append(
-            [
-                class_name(classes, c),
-                f"{accuracy.images_by_class[c]:,}",
-                percent(value, 1),
-                spread(interval, 1, sign=False),
-                percent(accuracy.predicted_share[c], 1),
-                DotRow([Dot(value, interval, PRESENT, True)], plot),
-            ]
-        )
-    rows.append(
-        [
-            "All classes",
-            f"{accuracy.images:,}",
-            percent(accuracy.overall, 1),
-            spread(accuracy.overall_interval, 1, sign=False),
-            DASH,
-            DotRow([Dot(accuracy.overall, accuracy.overall_interval, INK, True)], plot),
-        ]
+    return Table(
+        caption="Audited films",
+        columns=sized(("Attribute", "Films"), (110, 0)),
+        rows=tuple(rows),
+        limit=1500,
+        dense=False,
     )
-    widths = [WIDTH - 44 - 52 - 82 - 56 - plot - 8, 44, 52, 82, 56, plot + 8]
+
+
+def _dot(value: float, interval: Interval, look: DotLook, height: float = 13.0) -> Dots:
+    return Dots((Dot("accuracy", value, interval, look),), height=height)
+
+
+def performance_chapter(result: AuditResult) -> list[Block]:
+    """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
+    accuracy = result.accuracy
     return [
-        PageBreak(),
-        Heading("Performance", "performance"),
-        paragraph(
+        Chapter("Performance", "performance", NEW_PAGE),
+        Text(
             f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
             f"{percent(accuracy.overall, 1)} (interval "
             f"{spread(accuracy.overall_interval, 1, sign=False)} %). "
             "“Predicted” is the share of all films that the model gives to a class.",
             "lead",
         ),
-        table(rows, widths, right=(1, 2, 4)),
+        _class_table(result),
         *_subgroup_part(result.subgroups),
     ]
 
 
-def _subgroup_part(subgroups: tuple[Stratum, ...]) -> list[Flowable]:
+def _class_table(result: AuditResult) -> Table:
+    accuracy, rows = result.accuracy, []
+    for c, value in enumerate(accuracy.by_class):
+        interval = accuracy.by_class_interval[c]
+        rows.append(
+            (
+                class_name(result.task.classes, c),
+                f"{accuracy.images_by_class[c]:,}",
+                percent(value, 1),
+                spread(interval, 1, sign=False),
+                percent(accuracy.predicted_share[c], 1),
+                _dot(value, interval, "main"),
+            )
+        )
+    rows.append(
+        (
+            "All classes",
+            f"{accuracy.images:,}",
+            percent(accuracy.overall, 1),
+            spread(accuracy.overall_interval, 1, sign=False),
+            DASH,
+            _dot(accuracy.overall, accuracy.overall_interval, "total"),
+        )
+    )
+    heads = ("Class", "Films", "Accuracy", "Interval, %", "Predicted", Scale())
+    return Table(
+        caption="Accuracy by class",
+        columns=sized(heads, (0, 44, 52, 82, 56, 178), right=(1, 2, 4)),
+        rows=tuple(rows),
+        limit=120,
+        titled=False,
+        dense=False,
+    )
+
+
+def _subgroup_part(subgroups: tuple[Stratum, ...]) -> list[Block]:
     """Accuracy by value of each attribute; rows with too few films stay and say so."""
     if not subgroups:
         return []
-    plot = 64.0
-    rows: list[list[Cell]] = [
-        [
-            "Attribute",
-            "Value",
-            "Films",
-            "Patients",
-            "Accuracy",
-            "Interval, %",
-            "Difference, points",
-            "q",
-            DotAxis(plot),
-        ]
-    ]
+    rows: list[tuple[Cell, ...]] = []
     before = ""
     for stratum in subgroups[:_SUBGROUPS_SHOWN]:
-        told = "insufficient" if stratum.insufficient else signed(100 * stratum.difference)
-        dot = Dot(stratum.accuracy, stratum.interval, PRESENT, not stratum.insufficient)
-        rows.append(
-            [
-                printable(stratum.attribute, 30) if stratum.attribute != before else "",
-                printable(stratum.value, 40) or DASH,
-                f"{stratum.films:,}",
-                f"{stratum.patients:,}",
-                percent(stratum.accuracy, 1),
-                spread(stratum.interval, 1, sign=False),
-                told,
-                DASH if stratum.insufficient else probability(stratum.q_value),
-                DotRow([dot], plot, 10),
-            ]
-        )
+        name = printable(stratum.attribute, 30) if stratum.attribute != before else ""
+        rows.append((name, *_subgroup_row(stratum)))
         before = stratum.attribute
     rest = len(subgroups) - _SUBGROUPS_SHOWN
     if rest > 0:
-        rows.append([f"and {rest} more", *[""] * 8])
-    fixed = [34, 42, 44, 62, 56, 42, plot + 8]
-    widths = [62, WIDTH - 62 - sum(fixed), *fixed]
+        rows.append((f"and {rest} more", *[""] * 8))
+    heads = ("Attribute", "Value", "Films", "Patients", "Accuracy", "Interval, %",
+             "Difference, points", "q", Scale())  # fmt: skip
+    widths = (62, 0, 34, 42, 44, 62, 56, 42, 72)
     return [
-        CondPageBreak(150),
-        paragraph("By subgroup", "h2"),
-        paragraph(
+        Section("By subgroup", room=150),
+        Text(
             "Difference: accuracy minus that of the other films of the attribute, classes held "
             "apart. q: exchange of whole patients within class, false discovery rate over all "
             "comparisons. Insufficient: too few films or patients to compare; the row stays.",
             "muted",
         ),
-        table(rows, widths, right=(2, 3, 4, 6, 7), dense=True),
+        Table(
+            caption="Accuracy by subgroup",
+            columns=sized(heads, widths, right=(2, 3, 4, 6, 7)),
+            rows=tuple(rows),
+            limit=120,
+            titled=False,
+        ),
     ]
+
+
+def _subgroup_row(stratum: Stratum) -> tuple[Cell, ...]:
+    told = "insufficient" if stratum.insufficient else signed(100 * stratum.difference)
+    look: DotLook = "weak" if stratum.insufficient else "main"
+    return (
+        printable(stratum.value, 40) or DASH,
+        f"{stratum.films:,}",
+        f"{stratum.patients:,}",
+        percent(stratum.accuracy, 1),
+        spread(stratum.interval, 1, sign=False),
+        told,
+        DASH if stratum.insufficient else probability(stratum.q_value),
+        _dot(stratum.accuracy, stratum.interval, look, 10.0),
+    )

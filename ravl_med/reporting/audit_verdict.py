@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reportlab.platypus import Flowable, KeepTogether, Table
-
-from ravl_med.evidence.audit_result import AuditResult, Gate
+from ravl_med.evidence.audit_result import AuditResult, Gate, VerdictName
 from ravl_med.evidence.claims import PairedChange, SpuriousCorrelation
 from ravl_med.reporting.audit_history import AuditHistory
-from ravl_med.reporting.figures import CorrelationPictures
-from ravl_med.reporting.pdf_correlation import page_key
-from ravl_med.reporting.pdf_sentences import (
+from ravl_med.reporting.audit_sentences import (
+    correlation_key,
+    correlation_name,
     correlation_sentence,
     detectable_sentences,
     history_sentence,
     lowered_side,
 )
-from ravl_med.reporting.pdf_shapes import FilmFlowable, VerdictBanner
-from ravl_med.reporting.pdf_style import WIDTH, Heading, columns, gap, paragraph, table
+from ravl_med.reporting.pictures import CorrelationPictures
+from ravl_med.reporting.report_blocks import (
+    Banner,
+    Beside,
+    Block,
+    Items,
+    Reference,
+    Section,
+    Shot,
+    Symbol,
+    Table,
+    Text,
+    Title,
+    Tone,
+    sized,
+)
 from ravl_med.reporting.wording import (
     DASH,
+    VERDICT_LINES,
+    VERDICT_WORDS,
     class_name,
     estimate,
     percent,
@@ -30,7 +44,7 @@ from ravl_med.reporting.wording import (
     spread,
 )
 
-__all__ = ["Shown", "verdict_page"]
+__all__ = ["Shown", "verdict_chapter"]
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""
@@ -40,15 +54,29 @@ _LEARNED_SHOWN = 2
 _CERTAIN_SHOWN = 3
 _GATES_SHOWN = 20
 _PICTURE = 0.3  # of the width of the page
+_LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
+    "fail": ("bad", "cross"),
+    "review": ("caution", "warning"),
+    "pass": ("good", "tick"),
+    "not_auditable": ("open", "question"),
+}
+_NEXT_STEPS: dict[VerdictName, str] = {
+    "fail": "Look at the films on the following pages together with a radiologist. If the "
+    "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
+    "repaired model again on films of other patients.",
+    "review": "A radiologist should look at the films on the following pages and say whether "
+    "each feature belongs to the finding. Record the decision and its reason beside this "
+    "report before the model is used.",
+    "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
+    "site where the model will be used. A pass does not replace clinical validation.",
+    "not_auditable": "Mend what the reasons above name (more films, more of a class, other "
+    "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
+}
 
 
-def verdict_page(
-    result: AuditResult,
-    shown: Shown,
-    date: str | None,
-    history: AuditHistory | None,
-    pages: dict[str, int],
-) -> list[Flowable]:
+def verdict_chapter(
+    result: AuditResult, shown: Shown, date: str | None, history: AuditHistory | None
+) -> list[Block]:
     """Return page one.
 
     Parameters
@@ -57,47 +85,36 @@ def verdict_page(
     shown : sequence of (SpuriousCorrelation, CorrelationPictures)
     date : str or None - of the run
     history : AuditHistory or None - of earlier audits of the model on these films
-    pages : dict of bookmark to page number - empty on the first pass
     """
     verdict = result.verdict
-    story: list[Flowable] = [
-        Heading(result.title, "verdict", style="title", limit=120),
-        paragraph(_subtitle(result, date), "muted", 300),
-        gap(4),
-        VerdictBanner(verdict.name),
-        gap(2),
-        paragraph("Why", "h2"),
-        *[paragraph(reason, "item", 400) for reason in verdict.reasons[:_REASONS_SHOWN]],
-    ]
+    name = verdict.name
+    reasons = list(verdict.reasons[:_REASONS_SHOWN])
     rest = len(verdict.reasons) - _REASONS_SHOWN
     if rest > 0:
-        story.append(paragraph(f"and {plural(rest, 'more reason')}.", "item"))
+        reasons.append(f"and {plural(rest, 'more reason')}.")
     counting = [entry for entry, _ in shown if entry.counts]
-    text = _learned(result, counting, pages)
-    # A picture beside the text: of what counts, else of the candidate that came closest.
-    pictured = next(((e, p) for e, p in shown if p.films), None)
-    if pictured is None:
-        story += text
-    else:
-        story.append(columns([gap(9), *text], _first_film(result, *pictured), 1 - _PICTURE))
-    story += [
+    story: list[Block] = [
+        Title(result.title, _subtitle(result, date)),
+        Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name]),
+        Section("Why"),
+        Items(tuple(reasons), 400),
+        *_learned(result, shown, counting),
         *_certainty(result, counting),
-        paragraph("What next", "h2"),
-        paragraph(_next_step(result)),
+        Section("What next"),
+        Text(_NEXT_STEPS[name]),
         *_gates(verdict.gates),
     ]
     if history is not None:
-        story.append(paragraph(history_sentence(history), limit=1200))
-    story += [
-        KeepTogether([paragraph("Key facts", "h2"), _key_facts(result)]),
-        gap(4),
-        paragraph(
+        story.append(Text(history_sentence(history), limit=1200))
+    return [
+        *story,
+        _key_facts(result),
+        Text(
             "This report is about a model, not about a patient. It is no diagnosis and no clinical "
             "validation.",
             "muted",
         ),
     ]
-    return story
 
 
 def _subtitle(result: AuditResult, date: str | None) -> str:
@@ -106,21 +123,31 @@ def _subtitle(result: AuditResult, date: str | None) -> str:
 
 
 def _learned(
-    result: AuditResult, counting: Sequence[SpuriousCorrelation], pages: dict[str, int]
-) -> list[Flowable]:
-    """Say what the model learned, a sentence for each correlation that counts."""
-    classes = result.task.classes
+    result: AuditResult, shown: Shown, counting: Sequence[SpuriousCorrelation]
+) -> list[Block]:
+    """Say what the model learned, beside a film of what counts, else of the closest candidate."""
+    told: list[Block] = [Section("What the model learned"), *_lessons(result, counting)]
+    pictured = next(((e, p) for e, p in shown if p.films), None)
+    if pictured is None:
+        return told
+    return [Beside(tuple(told), _first_film(result, *pictured), _PICTURE)]
+
+
+def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
+    """Return a sentence for each correlation that counts, or the words for none."""
     total = sum(entry.counts for entry in result.correlations)
-    story: list[Flowable] = [paragraph("What the model learned", "h2")]
     if not total:
-        return [*story, *[paragraph(text) for text in _nothing_learned(result)]]
-    for entry in counting[:_LEARNED_SHOWN]:
-        page = pages.get(page_key(entry))
-        where = f" (page {page})" if page else ""
-        story.append(paragraph(correlation_sentence(entry, classes)[:-1] + f"{where}."))
+        return [Text(text) for text in _nothing_learned(result)]
+    told: list[Block] = [
+        Text(
+            correlation_sentence(entry, result.task.classes),
+            see=Reference(correlation_key(entry), correlation_name(entry)),
+        )
+        for entry in counting[:_LEARNED_SHOWN]
+    ]
     if total > _LEARNED_SHOWN:
-        story.append(paragraph(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
-    return story
+        told.append(Text(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
+    return told
 
 
 def _nothing_learned(result: AuditResult) -> list[str]:
@@ -140,29 +167,25 @@ def _nothing_learned(result: AuditResult) -> list[str]:
 
 def _first_film(
     result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
-) -> list[Flowable]:
+) -> Shot:
     first = pictures.films[0]
     raised = class_name(result.task.classes, entry.cluster.raised_class, 30)
     role = "counted" if entry.counts else "candidate, not counted"
-    return [
-        gap(12),
-        FilmFlowable(first.picture, _PICTURE * WIDTH, 140, 1.4),
-        gap(2),
-        paragraph(
-            f"Correlation {entry.rank} ({role}): film {printable(first.image_id, 20)}, feature of "
-            f"cluster {entry.cluster.cluster}, raises {raised}",
-            "caption",
-            160,
-        ),
-    ]
+    film = printable(first.image_id, 20)
+    caption = (
+        f"{correlation_name(entry)} ({role}): film {film}, feature of cluster "
+        f"{entry.cluster.cluster}, raises {raised}"
+    )
+    alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined"
+    return Shot(first.picture, alt, (caption,))
 
 
-def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Flowable]:
+def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
     """Say how sure that is: gaps on held-out patients and contrasts, with intervals."""
     if not counting:
         return []
     classes = result.task.classes
-    rows = [("No.", "Raised, points", "Lowered, points", "q", "Removal, logits", "Transplant")]
+    rows = []
     for entry in counting[:_CERTAIN_SHOWN]:
         arms, cluster = entry.confirmation.arms, entry.cluster
         raised = cluster.raised_class
@@ -181,17 +204,17 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
                 _contrast(tested.transplant if tested else None),
             )
         )
-    sides = WIDTH - 24 - 46 - 2 * 92
-    note = (
-        "Gaps of accuracy with minus without the feature, on held-out patients. Removal and "
-        "transplant: change of the margin beyond that of a control. In brackets: intervals by "
-        "patient; those of removal and transplant are corrected for the number of tests."
-    )
+    heads = ("No.", "Raised, points", "Lowered, points", "q", "Removal, logits", "Transplant")
     return [
-        paragraph("How sure", "h2"),
-        table(rows, [24, 0.43 * sides, 0.57 * sides, 46, 92, 92], dense=True),
-        gap(3),
-        paragraph(note, "muted"),
+        Table(
+            caption="How sure",
+            columns=sized(heads, (24, 103, 136, 46, 92, 92)),
+            rows=tuple(rows),
+            note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
+            "and transplant: change of the margin beyond that of a control. In brackets: intervals "
+            "by patient; those of removal and transplant are corrected for the number of tests.",
+            limit=120,
+        )
     ]
 
 
@@ -201,22 +224,7 @@ def _contrast(change: PairedChange | None) -> str:
     return estimate(change.contrast, change.interval, 2, scale=1.0)
 
 
-def _next_step(result: AuditResult) -> str:
-    return {
-        "fail": "Look at the films on the following pages together with a radiologist. If the "
-        "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
-        "repaired model again on films of other patients.",
-        "review": "A radiologist should look at the films on the following pages and say whether "
-        "each feature belongs to the finding. Record the decision and its reason beside this "
-        "report before the model is used.",
-        "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
-        "site where the model will be used. A pass does not replace clinical validation.",
-        "not_auditable": "Mend what the reasons above name (more films, more of a class, other "
-        "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
-    }[result.verdict.name]
-
-
-def _gates(gates: tuple[Gate, ...]) -> list[Flowable]:
+def _gates(gates: tuple[Gate, ...]) -> list[Block]:
     """Every gate by name: a symbol and a word, the key, and what was found beside what is asked."""
     if not gates:
         return []
@@ -227,8 +235,15 @@ def _gates(gates: tuple[Gate, ...]) -> list[Flowable]:
     rest = len(gates) - _GATES_SHOWN
     if rest > 0:
         rows.append(("…", f"and {rest} more", ""))
-    made = table(rows, [52, 126, WIDTH - 178], header=False, mono=(1,), limit=200, dense=True)
-    return [paragraph("Gates, fixed before the run", "h2"), made, gap(5)]
+    return [
+        Table(
+            caption="Gates, fixed before the run",
+            columns=sized(("Outcome", "Gate", "Found and asked"), (52, 126, 0), mono=(1,)),
+            rows=tuple(rows),
+            headed=False,
+            limit=200,
+        )
+    ]
 
 
 def _key_facts(result: AuditResult) -> Table:
@@ -236,7 +251,7 @@ def _key_facts(result: AuditResult) -> Table:
     films = f"{plural(cohort.images, 'film')} of {plural(cohort.patients, 'patient')}"
     if cohort.synthetic:
         films = f"{plural(cohort.images, 'phantom')}, synthetic, no patient"
-    facts = [
+    facts = (
         ("Model", printable(result.model.name, 60), "Cohort", films),
         (
             "Model digest",
@@ -251,5 +266,6 @@ def _key_facts(result: AuditResult) -> Table:
             f"{plural(len(result.correlations), 'candidate')}, "
             f"{sum(entry.counts for entry in result.correlations)} counted",
         ),
-    ]
-    return table(facts, [70, WIDTH / 2 - 70, 70, WIDTH / 2 - 70], header=False, dense=True)
+    )
+    columns = sized(("", "", "", ""), (70, 176.5, 70, 176.5))
+    return Table("Key facts", columns, facts, headed=False, limit=120)
