@@ -26,7 +26,7 @@ from ravl_med.cli.console import (
     say,
     show_progress,
 )
-from ravl_med.cli.telling import tell_audit, tell_mitigation
+from ravl_med.cli.telling import tell_audit, tell_mitigation, tell_review
 
 __all__ = ["app", "main"]
 
@@ -86,6 +86,30 @@ def audit(
         tell_audit(run, folder)
         failed = run.result.verdict.name in ("fail", "not_auditable")
         reviewed = strict and run.result.verdict.name == "review"
+        code = 1 if (failed or reviewed) and not exit_zero else 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder of an audit.")],
+    exit_zero: ExitZeroOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a report again, with what reviewers wrote into review.csv; no model, no films needed.
+
+    The verdict follows the decisions. Returns what audit returns.
+    """
+    with reporting_errors(debug):
+        from datetime import date
+
+        from ravl_med.reporting.saved_run import redraw_run
+
+        result = redraw_run(run, date.today())
+        tell_review(result, run)
+        failed = result.verdict.name in ("fail", "not_auditable")
+        reviewed = strict and result.verdict.name == "review"
         code = 1 if (failed or reviewed) and not exit_zero else 0
     raise typer.Exit(code)
 

@@ -10,11 +10,11 @@ from rich.markup import escape
 from ravl_med.cli.console import console
 
 if TYPE_CHECKING:
-    from ravl_med.evidence.audit_result import Sensitivity
+    from ravl_med.evidence.audit_result import AuditResult, Sensitivity
     from ravl_med.evidence.claims import SpuriousCorrelation
     from ravl_med.pipeline import Audit, Mitigation
 
-__all__ = ["tell_audit", "tell_mitigation"]
+__all__ = ["tell_audit", "tell_mitigation", "tell_review"]
 
 _WORDS = {
     "fail": ("red", "FAIL"),
@@ -27,6 +27,23 @@ _WORDS = {
     "nothing_to_do": ("green", "NOTHING TO DO"),
 }
 _CORRELATIONS_TOLD = 5
+
+
+def tell_review(result: AuditResult, folder: Path) -> None:
+    """Say the verdict that follows from the decisions of reviewers."""
+    colour, word = _WORDS[result.verdict.name]
+    terminal = console()
+    terminal.print(f"[bold {colour}]{word}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        terminal.print(f"  {escape(reason)}")
+    if result.undecided is not None:
+        held = sum(ruling.in_force for ruling in result.rulings)
+        status = "FINAL" if result.undecided == 0 else "DRAFT"
+        terminal.print(
+            f"  {held} decisions in force, {len(result.rulings) - held} expired, "
+            f"{result.undecided} correlations to decide on: {status}."
+        )
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", soft_wrap=True)
 
 
 def tell_audit(run: Audit, folder: Path) -> None:

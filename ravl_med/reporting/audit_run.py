@@ -25,13 +25,11 @@ from ravl_med.reporting.audit_history import (
     record_audit,
     settings_of,
 )
-from ravl_med.reporting.audit_report import write_report
-from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
+from ravl_med.reporting.dicom_pdf import DocumentDetails
 from ravl_med.reporting.feature_file import write_features
-from ravl_med.reporting.figures import write_figures
 from ravl_med.reporting.pictures import shown_correlations
 from ravl_med.reporting.report_details import ReportDetails
-from ravl_med.reporting.result_json import document_of
+from ravl_med.reporting.review_file import REVIEW, earlier_rows, write_review
 from ravl_med.reporting.run_folder import (
     config_text,
     draft_folder,
@@ -40,6 +38,7 @@ from ravl_med.reporting.run_folder import (
     write_private,
 )
 from ravl_med.reporting.run_record import describe_run, describe_thresholds, peak_memory_mb
+from ravl_med.reporting.saved_run import SavedRun
 
 __all__ = ["Audit", "write_run"]
 
@@ -101,20 +100,25 @@ def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path 
     history = None
     if history_root is not None:
         history = describe_history(earlier_audits(history_root, *digests), settings)
+    reviewed = earlier_rows(folder)
     with draft_folder(folder) as draft:
-        _fill(draft, run, date, history)
+        _fill(draft, run, date, history, reviewed)
     if history_root is not None:
         record_audit(history_root, *digests, PastAudit(run.result.verdict.name, settings))
 
 
-def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | None) -> None:
+def _fill(
+    draft: Path,
+    run: Audit,
+    date: str | None,
+    history: AuditHistory | None,
+    reviewed: list[dict[str, str]],
+) -> None:
     """Write every file of a run folder; ``result.json`` knows neither date nor history."""
     config, result = run.config, run.result
     shared_config = config_text(config, show_paths=False, without=("mitigation",))
     record = describe_run(config, result, run.cohort_digest, run.model_cached, history)
     start = time.perf_counter()
-    document = document_of(result, config.report.regions_listed)
-    write_json(draft / "result.json", document.model_dump(mode="json"))
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
     labels = [run.cohort.classes[c] for c in run.cohort.labels]
     write_predictions(
@@ -126,23 +130,22 @@ def _fill(draft: Path, run: Audit, date: str | None, history: AuditHistory | Non
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
     write_features(draft / "private" / "features.npz", run.features)
-    write_figures(result, run.film, draft / "figures")
-    _write_report(draft, run, date, history, shared_config, record)
+    _saved(run, date, history, shared_config, record).save(draft, run.film)
+    write_review(draft / REVIEW, result, config.gate, reviewed)
     run.timings["report"] = round(time.perf_counter() - start, 3)
     record["timings_s"] = run.timings
     record["peak_memory_mb"] = peak_memory_mb()
     write_json(draft / "run.json", record)
 
 
-def _write_report(
-    draft: Path,
+def _saved(
     run: Audit,
     date: str | None,
     history: AuditHistory | None,
     shared_config: str,
     record: Mapping[str, Any],
-) -> None:
-    """Write ``report.pdf``, ``report.html`` and, where it is asked for, ``report.dcm``."""
+) -> SavedRun:
+    """Return all that the report says."""
     config = run.config
     details = ReportDetails(
         date=date,
@@ -154,10 +157,13 @@ def _write_report(
         regions_shown=config.report.regions,
         history=history,
     )
-    write_report(run.result, run.film, details, draft)
-    if config.report.dicom:
-        header = _document_details(run, date, record["digests"])
-        write_dicom_pdf(draft / "report.pdf", draft / "report.dcm", header)
+    return SavedRun(
+        run.result,
+        details,
+        config.gate.model_dump_json(exclude={"accepted"}),
+        config.report.regions_listed,
+        _document_details(run, date, record["digests"]) if config.report.dicom else None,
+    )
 
 
 def _document_details(run: Audit, date: str | None, digests: Mapping[str, str]) -> DocumentDetails:

@@ -24,6 +24,7 @@ from ravl_med.reporting.report_blocks import (
     Reference,
     Section,
     Shot,
+    Status,
     Symbol,
     Table,
     Text,
@@ -33,6 +34,7 @@ from ravl_med.reporting.report_blocks import (
 )
 from ravl_med.reporting.wording import (
     DASH,
+    RULING_WORDS,
     VERDICT_LINES,
     VERDICT_WORDS,
     class_name,
@@ -44,7 +46,7 @@ from ravl_med.reporting.wording import (
     spread,
 )
 
-__all__ = ["Shown", "verdict_chapter"]
+__all__ = ["Shown", "report_status", "verdict_chapter"]
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""
@@ -53,6 +55,7 @@ _REASONS_SHOWN = 8
 _LEARNED_SHOWN = 2
 _CERTAIN_SHOWN = 3
 _GATES_SHOWN = 20
+_RULINGS_SHOWN = 8
 _PICTURE = 0.3  # of the width of the page
 _LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
     "fail": ("bad", "cross"),
@@ -65,8 +68,8 @@ _NEXT_STEPS: dict[VerdictName, str] = {
     "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
     "repaired model again on films of other patients.",
     "review": "A radiologist should look at the films on the following pages and say whether "
-    "each feature belongs to the finding. Record the decision and its reason beside this "
-    "report before the model is used.",
+    "each feature belongs to the finding. Write the decisions and their reasons into review.csv "
+    "of the run folder and draw the report again (ravl-med report) before the model is used.",
     "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
     "site where the model will be used. A pass does not replace clinical validation.",
     "not_auditable": "Mend what the reasons above name (more films, more of a class, other "
@@ -95,11 +98,12 @@ def verdict_chapter(
     counting = [entry for entry, _ in shown if entry.counts]
     story: list[Block] = [
         Title(result.title, _subtitle(result, date)),
-        Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name]),
+        Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
         Section("Why"),
         Items(tuple(reasons), 400),
         *_learned(result, shown, counting),
         *_certainty(result, counting),
+        *_rulings(result),
         Section("What next"),
         Text(_NEXT_STEPS[name]),
         *_gates(verdict.gates),
@@ -119,7 +123,48 @@ def verdict_chapter(
 
 def _subtitle(result: AuditResult, date: str | None) -> str:
     kind = " · synthetic phantoms only, no patient" if result.cohort.synthetic else ""
-    return f"Run {result.name} · {date or 'no date given'} · DRAFT, not signed{kind}"
+    status = report_status(result)
+    return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{kind}"
+
+
+def report_status(result: AuditResult) -> Status:
+    """Return FINAL where a reviewer has decided on all that asks for one, else DRAFT."""
+    return "FINAL" if result.undecided == 0 else "DRAFT"
+
+
+def _rulings(result: AuditResult) -> list[Block]:
+    """Every decision of a reviewer, and what is still open."""
+    if result.undecided is None:
+        return []
+    rows = [
+        (
+            str(ruling.rank),
+            RULING_WORDS[ruling.word] if ruling.in_force else "acceptance expired",
+            ruling.until or DASH,
+            printable(ruling.reason, 160),
+            printable(ruling.name, 50),
+            ruling.date,
+        )
+        for ruling in result.rulings[:_RULINGS_SHOWN]
+    ]
+    rest = len(result.rulings) - _RULINGS_SHOWN
+    if rest > 0:
+        rows.append(("…", f"and {rest} more", "", "", "", ""))
+    left = (
+        f"{plural(result.undecided, 'correlation')} still to be decided on."
+        if result.undecided
+        else "Nothing is left to decide."
+    )
+    heads = ("No.", "Decision", "Until", "Reason", "By", "On")
+    return [
+        Table(
+            caption="Decisions of reviewers",
+            columns=sized(heads, (24, 96, 54, 0, 84, 54)),
+            rows=tuple(rows),
+            note=f"The verdict above follows them. {left}",
+            limit=200,
+        )
+    ]
 
 
 def _learned(

@@ -196,6 +196,9 @@ class CorrelationDocument(Part):
     """One candidate with its evidence."""
 
     rank: int = Field(description="1 for the first")
+    correlation_id: str = Field(
+        description="12 hex digits of model, raised class and regions; what review.csv calls it"
+    )
     kind: Kind = Field(description="by where the removal effect lies")
     description: str = Field(
         description="what its regions are called and where on the film they lie; blank: no regions"

@@ -13,7 +13,7 @@ from ravl_med import __version__
 from ravl_med.reporting.html_blocks import body_of, contents_of, text
 from ravl_med.reporting.html_script import SCRIPT, SCRIPT_DIGEST, VIEWER
 from ravl_med.reporting.html_style import READING_STYLE, STYLE
-from ravl_med.reporting.report_blocks import Block
+from ravl_med.reporting.report_blocks import Block, status_of
 
 __all__ = ["draw_html", "draw_reading_html"]
 
@@ -31,7 +31,8 @@ def draw_html(blocks: Sequence[Block], run: str, title: str) -> str:
     blocks : sequence of Block
     run, title : str - of the foot and of the window
     """
-    return _page(f"<main>\n{body_of(blocks)}\n</main>", run, title, STYLE)
+    foot = f"{text(run, 80)} · {status_of(blocks)}"
+    return _page(f"<main>\n{body_of(blocks)}\n</main>", foot, title, STYLE)
 
 
 def draw_reading_html(blocks: Sequence[Block], run: str, title: str) -> str:
@@ -50,10 +51,11 @@ def draw_reading_html(blocks: Sequence[Block], run: str, title: str) -> str:
     )
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
     end = f"{VIEWER}\n<script>{SCRIPT}</script>\n"
-    return _page(body, run, title, STYLE + READING_STYLE, policy, end)
+    foot = f"{text(run, 80)} · {status_of(blocks)}"
+    return _page(body, foot, title, STYLE + READING_STYLE, policy, end)
 
 
-def _page(body: str, run: str, title: str, style: str, policy: str = "", end: str = "") -> str:
+def _page(body: str, foot: str, title: str, style: str, policy: str = "", end: str = "") -> str:
     version = text(__version__, 20)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -67,7 +69,7 @@ def _page(body: str, run: str, title: str, style: str, policy: str = "", end: st
 </head>
 <body>
 {body}
-<footer>{text(run, 80)} · DRAFT · RaVL-Med {version}</footer>
+<footer>{foot} · RaVL-Med {version}</footer>
 {end}</body>
 </html>
 """

@@ -179,7 +179,7 @@ def _banner(banner: Banner) -> str:
         f'<div class="verdict" style="{look}">{svg(banner_figure(banner), hidden=True)}'
         f'<div><p class="word">{text(banner.word)}</p>'
         f"<p>{text(banner.line)}</p></div>"
-        '<p class="draft">DRAFT</p></div>'
+        f'<p class="draft">{banner.status}</p></div>'
     )
 
 

@@ -9,7 +9,7 @@ from reportlab.platypus import Flowable
 from ravl_med import __version__
 from ravl_med.reporting.pdf_blocks import flowables
 from ravl_med.reporting.pdf_style import Document
-from ravl_med.reporting.report_blocks import Block
+from ravl_med.reporting.report_blocks import Block, status_of
 
 __all__ = ["draw_pdf"]
 
@@ -27,4 +27,4 @@ def draw_pdf(blocks: Sequence[Block], run: str, title: str, subject: str) -> byt
     def story(pages: dict[str, int]) -> list[Flowable]:
         return flowables(blocks, pages)
 
-    return Document.render(story, run, title, __version__, subject)
+    return Document.render(story, run, title, __version__, subject, status_of(blocks))

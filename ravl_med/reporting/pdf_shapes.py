@@ -165,4 +165,4 @@ class BannerFlowable(Flowable):
         canvas.setLineWidth(0.9)
         canvas.roundRect(self.width - 76, 19, 60, 20, 3, stroke=1, fill=0)
         canvas.setFont(SANS_BOLD, 11)
-        canvas.drawCentredString(self.width - 46, 25, "DRAFT")
+        canvas.drawCentredString(self.width - 46, 25, self.banner.status)

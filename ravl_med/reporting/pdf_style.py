@@ -30,6 +30,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
+from ravl_med.reporting.report_blocks import Status
 from ravl_med.reporting.wording import (
     DASH,
     font_file,
@@ -252,6 +253,7 @@ class Document(BaseDocTemplate):
     stream : BytesIO
     run, title, version : str - printed in the footer and written into the metadata
     subject : str - of the metadata, such as "Audit quickstart"
+    status : {"DRAFT", "FINAL"}
     total : int - number of pages, known from a first pass; 0 on that pass
     """
 
@@ -262,6 +264,7 @@ class Document(BaseDocTemplate):
         title: str,
         version: str,
         subject: str,
+        status: Status,
         total: int = 0,
     ) -> None:
         register_fonts()
@@ -270,12 +273,13 @@ class Document(BaseDocTemplate):
             pagesize=A4,
             title=printable(title, 200),
             author=f"RaVL-Med {printable(version, 20)}",
-            subject=f"{printable(subject, 92)} (draft)",
+            subject=f"{printable(subject, 92)} ({status.lower()})",
             creator="RaVL-Med",
             lang="en",
             initialFontName=SANS,
             invariant=1,
         )
+        self.status = status
         self.run, self.version, self.total = printable(run, 36), printable(version, 20), total
         self.pages = _Pages()
         frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
@@ -291,7 +295,7 @@ class Document(BaseDocTemplate):
         canvas.setFillColor(MUTED)
         canvas.setFont(SANS, 6.8)
         canvas.drawString(MARGIN, y, self.run)
-        canvas.drawCentredString(A4[0] / 2, y, f"DRAFT · RaVL-Med {self.version}")
+        canvas.drawCentredString(A4[0] / 2, y, f"{self.status} · RaVL-Med {self.version}")
         canvas.drawRightString(A4[0] - MARGIN, y, f"page {canvas.getPageNumber()} of {self.total}")
         canvas.restoreState()
 
@@ -310,11 +314,12 @@ class Document(BaseDocTemplate):
         title: str,
         version: str,
         subject: str,
+        status: Status,
     ) -> bytes:
         """Build twice, since page numbers are known only after the first time."""
-        first = cls(io.BytesIO(), run, title, version, subject)
+        first = cls(io.BytesIO(), run, title, version, subject, status)
         first.build(story({}))
         stream = io.BytesIO()
-        last = cls(stream, run, title, version, subject, first.page)
+        last = cls(stream, run, title, version, subject, status, first.page)
         last.build(story(first.pages.by_key))
         return stream.getvalue()

@@ -38,12 +38,14 @@ __all__ = [
     "Shot",
     "Signatures",
     "Sized",
+    "Status",
     "Symbol",
     "Table",
     "Text",
     "Title",
     "Tone",
     "sized",
+    "status_of",
 ]
 
 NEW_PAGE = float("inf")
@@ -52,6 +54,9 @@ NEW_PAGE = float("inf")
 _WIDTH = 493.0  # points of a line of text on paper
 
 Tone = Literal["good", "caution", "bad", "open"]
+Status = Literal["DRAFT", "FINAL"]
+"""FINAL: whatever asked for a reviewer was decided."""
+
 Symbol = Literal["tick", "warning", "level", "cross", "question", "dash"]
 DotLook = Literal["main", "other", "before", "weak", "total"]
 """Filled blue circle, open amber square, open grey square, open blue square, filled dark circle."""
@@ -74,12 +79,14 @@ class Banner:
     word, line : str
     tone : {"good", "caution", "bad", "open"} - of its colours; "open" has a dashed edge
     symbol : {"tick", "warning", "level", "cross", "question", "dash"}
+    status : {"DRAFT", "FINAL"}
     """
 
     word: str
     line: str
     tone: Tone
     symbol: Symbol
+    status: Status = "DRAFT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,3 +369,8 @@ Block = (
     | Signatures
     | Reproduction
 )
+
+
+def status_of(blocks: Sequence[Block]) -> Status:
+    """Return the status that the banner of a report tells."""
+    return next((block.status for block in blocks if isinstance(block, Banner)), "DRAFT")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.rulings import Word
 
 __all__ = [
     "AccuracyDocument",
@@ -27,6 +28,7 @@ __all__ = [
     "Part",
     "PartitionDocument",
     "RejectedRowDocument",
+    "RulingDocument",
     "SensitivityDocument",
     "StratumDocument",
     "TaskDocument",
@@ -201,3 +203,15 @@ class GateDocument(Part):
 
     passed: bool = Field(description="it held")
     text: str = Field(description="what was found beside what is asked")
+
+
+class RulingDocument(Part):
+    """A decision of a reviewer."""
+
+    rank: int = Field(description="of the correlation")
+    word: Word = Field(description="disease, accepted for a time, or shortcut")
+    until: str = Field(description="last day of an acceptance; blank without")
+    reason: str = Field(description="as the reviewer gave it")
+    name: str = Field(description="of the reviewer")
+    date: str = Field(description="of the decision")
+    in_force: bool = Field(description="false: the acceptance has expired")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ravl_med.evidence.adjudication import correlation_id
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.claims import Counterfactual, PairedChange, SpuriousCorrelation, Strata
 from ravl_med.reporting.correlation_documents import (
@@ -39,6 +40,7 @@ from ravl_med.reporting.result_documents import (
     Part,
     PartitionDocument,
     RejectedRowDocument,
+    RulingDocument,
     SensitivityDocument,
     StratumDocument,
     TaskDocument,
@@ -59,6 +61,10 @@ class ResultDocument(Part):
     verdict: VerdictName = Field(description="the outcome")
     verdict_reasons: list[str] = Field(description="why, in sentences")
     gates: dict[str, GateDocument] = Field(description="by config key")
+    rulings: list[RulingDocument] = Field(description="decisions of reviewers; the verdict follows")
+    undecided: int | None = Field(
+        description="correlations that a reviewer still has to decide on; null: no review yet"
+    )
     model: ModelDocument
     task: TaskDocument
     cohort: CohortDocument
@@ -93,6 +99,8 @@ def document_of(result: AuditResult, regions_listed: int) -> ResultDocument:
         gates={
             gate.name: GateDocument(passed=gate.passed, text=gate.text) for gate in verdict.gates
         },
+        rulings=[RulingDocument.model_validate(ruling) for ruling in result.rulings],
+        undecided=result.undecided,
         model=ModelDocument.model_validate(result.model),
         task=TaskDocument(
             name=task.name,
@@ -177,6 +185,7 @@ def _correlation(
         listed = min(regions_listed, _LISTED_OF_CANDIDATE)
     return CorrelationDocument(
         rank=correlation.rank,
+        correlation_id=correlation_id(result, correlation),
         kind=correlation.kind,
         description=result.descriptions.get(cluster.cluster, ""),
         counts=correlation.counts,

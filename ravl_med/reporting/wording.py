@@ -18,12 +18,14 @@ from matplotlib.ft2font import FT2Font
 
 from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.rulings import Word
 
 __all__ = [
     "DASH",
     "KIND_WORDS",
     "NBSP",
     "REGION_PROBLEMS",
+    "RULING_WORDS",
     "VERDICT_LINES",
     "VERDICT_WORDS",
     "class_name",
@@ -56,6 +58,11 @@ VERDICT_LINES: dict[VerdictName, str] = {
     "review": "A person has to decide before this model is used.",
     "pass": "No shortcut above the thresholds, within what these films can show.",
     "not_auditable": "The films or the model do not allow an answer.",
+}
+RULING_WORDS: dict[Word, str] = {
+    "disease": "is the disease",
+    "accepted": "accepted for a time",
+    "shortcut": "is a shortcut",
 }
 KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
 

@@ -16,7 +16,7 @@ from ravl_med.config import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting import audit_run
+from ravl_med.reporting import saved_run
 from ravl_med.reporting.audit_history import AuditHistory, earlier_audits
 from ravl_med.reporting.audit_run import Audit, write_run
 from ravl_med.reporting.report_details import ReportDetails
@@ -79,8 +79,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[AuditHistory | None]:
         (folder / "report.pdf").write_bytes(b"%PDF")
         (folder / "report.html").write_text("<!DOCTYPE html>")
 
-    monkeypatch.setattr(audit_run, "write_report", note)
-    monkeypatch.setattr(audit_run, "write_figures", lambda result, film, folder: folder.mkdir())
+    monkeypatch.setattr(saved_run, "write_report", note)
+    monkeypatch.setattr(saved_run, "write_figures", lambda result, film, folder: folder.mkdir())
     return told
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_is_not_written_is_not_counted(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt("stop")
 
-    monkeypatch.setattr(audit_run, "write_figures", stop)
+    monkeypatch.setattr(saved_run, "write_figures", stop)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         write_run(audit_of(result_of()), tmp_path / "run", date=None, history_root=tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +175,7 @@ def test_the_folder_of_a_run(
     write_run(audit_of(result_of()), tmp_path / "run", date=None, history_root=tmp_path / "c")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "config.yaml", "figures", "predictions.parquet", "private", "report.html", "report.pdf",
-        "result.json", "run.json",
+        "result.json", "review.csv", "run.json",
     }  # fmt: skip
     record = run_json(tmp_path / "run")
     assert list(record["timings_s"]) == ["cohort", "report"]

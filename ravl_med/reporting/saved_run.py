@@ -1,0 +1,137 @@
+"""What a run folder keeps, so that its report can be drawn again without model or cohort.
+
+The archive and the films that the report shows lie in ``private/``; what leaves the folder is drawn
+from them, and so is the same, byte for byte, each time.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ravl_med.config import GateConfig
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.adjudication import adjudicate, read_decisions
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.archive import read_archive, write_archive
+from ravl_med.reporting.audit_report import write_report
+from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
+from ravl_med.reporting.figures import write_figures
+from ravl_med.reporting.report_details import ReportDetails
+from ravl_med.reporting.result_json import document_of
+from ravl_med.reporting.review_file import REVIEW
+from ravl_med.reporting.run_folder import draft_folder, write_json
+
+__all__ = ["SavedRun", "redraw_run", "write_shared"]
+
+_FILMS = "films"
+_PRIVATE = "private"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedRun:
+    """A finished audit, with all that its report says.
+
+    Attributes
+    ----------
+    result : AuditResult - before any review of this run
+    details : ReportDetails
+    gate : str - the config's gate as JSON
+    regions_listed : int - regions of each correlation in ``result.json``
+    document : DocumentDetails or None - of ``report.dcm``, where it is asked for
+    """
+
+    result: AuditResult
+    details: ReportDetails
+    gate: str
+    regions_listed: int
+    document: DocumentDetails | None
+
+    def save(self, folder: Path, film: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Write the archive, and whatever is shared, into a run folder with ``private/``.
+
+        Parameters
+        ----------
+        folder : Path
+        film : callable - index of an image to its film, ndarray of shape (H, W), uint8
+        """
+        films = folder / _PRIVATE / _FILMS
+        films.mkdir()
+        write_archive(self, folder / _PRIVATE)
+
+        def kept(index: int) -> NDArray[np.uint8]:
+            pixels = film(index)
+            path = films / f"{index}.png"
+            if not path.exists():
+                Image.fromarray(pixels).save(path, compress_level=1)
+            return pixels
+
+        write_shared(self, folder, kept)
+
+
+def write_shared(run: SavedRun, folder: Path, film: Callable[[int], NDArray[np.uint8]]) -> None:
+    """Write ``result.json``, the figures, and the report in all its formats."""
+    result = run.result
+    document = document_of(result, run.regions_listed)
+    write_json(folder / "result.json", document.model_dump(mode="json"))
+    write_figures(result, film, folder / "figures")
+    write_report(result, film, run.details, folder)
+    if run.document is not None:
+        write_dicom_pdf(folder / "report.pdf", folder / "report.dcm", run.document)
+
+
+def redraw_run(folder: Path, today: date) -> AuditResult:
+    """Draw the report of a run folder again, with what reviewers have decided since.
+
+    Parameters
+    ----------
+    folder : Path - of an audit; it is replaced whole, or not at all
+    today : date - on which acceptances hold, or not any more
+
+    Returns
+    -------
+    AuditResult - with the verdict that follows from the decisions
+
+    Raises
+    ------
+    ConfigError
+        There is no run of an audit.
+    DataError
+        Its archive, its films or its ``review.csv`` cannot be used.
+    """
+    if not (folder / "run.json").is_file() or not (folder / "result.json").is_file():
+        raise ConfigError("RUN_DIR: expected the run folder of an audit, with its run.json.")
+    saved = read_archive(SavedRun, folder / _PRIVATE)
+    review = folder / REVIEW
+    decisions = read_decisions(review) if review.is_file() else ()
+    gate = GateConfig.model_validate_json(saved.gate)
+    result = adjudicate(saved.result, decisions, gate, today)
+    decided = SavedRun(result, saved.details, saved.gate, saved.regions_listed, saved.document)
+
+    def film(index: int) -> NDArray[np.uint8]:
+        try:
+            with Image.open(folder / _PRIVATE / _FILMS / f"{index}.png", formats=("PNG",)) as image:
+                return np.asarray(image.convert("L"))
+        except OSError:
+            raise DataError(
+                "a film that the report shows is missing in private/films, or cannot be read. "
+                "Audit again."
+            ) from None
+
+    with draft_folder(folder) as draft:
+        for path in sorted(folder.iterdir()):
+            if path.name == "figures":
+                continue
+            if path.is_dir():
+                shutil.copytree(path, draft / path.name)
+            else:
+                shutil.copy2(path, draft / path.name)
+        write_shared(decided, draft, film)
+    return result
