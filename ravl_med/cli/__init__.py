@@ -26,7 +26,7 @@ from ravl_med.cli.console import (
     say,
     show_progress,
 )
-from ravl_med.cli.telling import tell_audit, tell_mitigation, tell_review
+from ravl_med.cli.telling import tell_audit, tell_comparison, tell_mitigation, tell_review
 
 __all__ = ["app", "main"]
 
@@ -112,6 +112,31 @@ def report(
         reviewed = strict and result.verdict.name == "review"
         code = 1 if (failed or reviewed) and not exit_zero else 0
     raise typer.Exit(code)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder of an audit.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder of another.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default reports/A-vs-B.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Put two audits side by side: two models on the same films, or one before and after.
+
+    No model, no films needed. Returns 0 whatever differs, and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.reporting.comparison_report import refuse_other_folder, write_comparison
+        from ravl_med.reporting.run_comparison import compare_runs
+
+        name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
+        folder = out if out is not None else Path("reports") / name
+        refuse_other_folder(folder)
+        comparison = compare_runs(run_a, run_b)
+        write_comparison(comparison, folder)
+        tell_comparison(comparison, folder)
 
 
 @app.command()
@@ -311,12 +336,17 @@ def schema(
     mitigation: Annotated[
         bool, typer.Option("--mitigation", help="Of mitigation.json instead.")
     ] = False,
+    comparison: Annotated[
+        bool, typer.Option("--comparison", help="Of comparison.json instead.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of result.json."""
+    from ravl_med.reporting.comparison_json import comparison_schema
     from ravl_med.reporting.mitigation_json import mitigation_schema
     from ravl_med.reporting.result_json import result_schema
 
-    printed = mitigation_schema() if mitigation else result_schema()
+    made = comparison_schema if comparison else mitigation_schema if mitigation else result_schema
+    printed = made()
     sys.stdout.write(json.dumps(printed, indent=2) + "\n")
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
     from ravl_med.evidence.claims import SpuriousCorrelation
     from ravl_med.pipeline import Audit, Mitigation
+    from ravl_med.reporting.run_comparison import Comparison
 
-__all__ = ["tell_audit", "tell_mitigation", "tell_review"]
+__all__ = ["tell_audit", "tell_comparison", "tell_mitigation", "tell_review"]
 
 _WORDS = {
     "fail": ("red", "FAIL"),
@@ -80,6 +81,18 @@ def tell_audit(run: Audit, folder: Path) -> None:
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def tell_comparison(comparison: Comparison, folder: Path) -> None:
+    """Say what differs between two audits in a few lines, and where the PDF is."""
+    from ravl_med.reporting.comparison_pages import difference_sentences, headline
+
+    terminal = console()
+    names = escape(f"{comparison.a.name} (A) and {comparison.b.name} (B)")
+    terminal.print(f"[bold]{headline(comparison).upper()}[/]  {names}")
+    for sentence in difference_sentences(comparison):
+        terminal.print(f"  {escape(sentence)}")
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", style="bold", soft_wrap=True)
 
 
 def tell_mitigation(run: Mitigation, folder: Path) -> None:

@@ -89,12 +89,12 @@ class Segmentation:
     height: int
     width: int
 
-    def mask(self, *names: str) -> NDArray[np.bool_]:
+    def mask(self, *names: str, certain: float = _CERTAIN) -> NDArray[np.bool_]:
         """Return where any of some structures lies, (S, S); nothing of one that is not known."""
         found: NDArray[np.bool_] = np.zeros((INPUT_SIDE, INPUT_SIDE), dtype=np.bool_)
         for name in names:
             if name in self.likelihoods:
-                found |= self.likelihoods[name] > _CERTAIN
+                found |= self.likelihoods[name] > certain
         return found
 
     def stored_mask(self, *names: str) -> NDArray[np.bool_]:

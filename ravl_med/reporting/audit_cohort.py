@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ravl_med.evidence.audit_result import AuditResult, Stratum
+import math
+from collections.abc import Mapping
+
+from ravl_med.evidence.audit_result import Accuracy, AuditResult, CohortSummary, Stratum
 from ravl_med.evidence.claims import Interval
 from ravl_med.reporting.report_blocks import (
     NEW_PAGE,
@@ -12,6 +15,8 @@ from ravl_med.reporting.report_blocks import (
     Dot,
     DotLook,
     Dots,
+    Flow,
+    FlowBox,
     Scale,
     Section,
     Table,
@@ -30,7 +35,7 @@ from ravl_med.reporting.wording import (
     spread,
 )
 
-__all__ = ["cohort_chapter", "performance_chapter"]
+__all__ = ["cohort_chapter", "cohort_flow", "performance_chapter"]
 
 _ROWS_SHOWN = 20
 _VALUES_SHOWN = 12
@@ -38,6 +43,7 @@ _TEXTS_SHOWN = 96
 _TEXTS_A_ROW = 12
 _CLASSES_LISTED = 60
 _SUBGROUPS_SHOWN = 120
+_FLOW_REASONS = 5
 
 
 def cohort_chapter(result: AuditResult) -> list[Block]:
@@ -46,6 +52,7 @@ def cohort_chapter(result: AuditResult) -> list[Block]:
         Chapter("Model and cohort", "cohort", room=0),
         _model_table(result),
         _prompt_table(result),
+        cohort_flow(result),
         _flow_table(result),
         _composition_table(result),
     ]
@@ -63,7 +70,7 @@ def _model_table(result: AuditResult) -> Table:
         ("Zero-shot temperature", f"{result.task.temperature:g}"),
     )
     columns = sized(("", ""), (110, 0))
-    return Table("Model", columns, facts, headed=False, limit=120, dense=False)
+    return Table("Model", columns, facts, headed=False, limit=120)
 
 
 def _prompt_table(result: AuditResult) -> Table:
@@ -83,8 +90,54 @@ def _prompt_table(result: AuditResult) -> Table:
         columns=sized(("Class", "Texts"), (110, 0)),
         rows=tuple(rows),
         limit=2600,
-        dense=False,
     )
+
+
+def cohort_flow(result: AuditResult) -> Flow:
+    """Return how films came from the manifest into the two halves; none where nothing was split.
+
+    Parameters
+    ----------
+    result : AuditResult
+    """
+    cohort, search = result.cohort, result.discovery
+    left_out, rejected = sum(cohort.left_out.values()), sum(cohort.rejected.values())
+    parts: tuple[FlowBox, ...] = ()
+    if search is not None:
+        chosen = _counted(cohort, search.films, search.patients)
+        tested = _counted(cohort, search.confirmation_films, search.confirmation_patients)
+        parts = (
+            FlowBox("Discovery half", chosen),
+            FlowBox("Confirmation half", tested),
+        )
+    films, patients = _counted(cohort, cohort.images, cohort.patients)
+    return Flow(
+        caption="Cohort flow",
+        start=FlowBox(f"Listed in the manifest: {plural(cohort.listed, 'row')}"),
+        left_out=(
+            FlowBox(
+                f"Left out by task or split: {plural(left_out, 'row')}", _reasons(cohort.left_out)
+            ),
+            FlowBox(f"Could not be read: {plural(rejected, 'film')}", _reasons(cohort.rejected)),
+        ),
+        end=FlowBox(f"Audited: {films}", (f"of {patients}",)),
+        parts=parts,
+    )
+
+
+def _counted(cohort: CohortSummary, images: int, patients: int) -> tuple[str, str]:
+    """Return films and patients as counts; those of phantoms say so."""
+    if cohort.synthetic:
+        return plural(images, "phantom"), plural(patients, "synthetic patient")
+    return plural(images, "film"), plural(patients, "patient")
+
+
+def _reasons(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the most frequent reasons, and how many more there are."""
+    ranked = sorted(counts.items(), key=lambda entry: -entry[1])
+    told = [f"{count:,} {printable(reason, 120) or DASH}" for reason, count in ranked]
+    rest = len(told) - _FLOW_REASONS
+    return (*told[:_FLOW_REASONS], *([f"and {plural(rest, 'more reason')}"] if rest > 0 else []))
 
 
 def _flow_table(result: AuditResult) -> Table:
@@ -106,7 +159,6 @@ def _flow_table(result: AuditResult) -> Table:
         rows=tuple(rows),
         note=_rejected_rows(result),
         limit=120,
-        dense=False,
     )
 
 
@@ -136,12 +188,17 @@ def _composition_table(result: AuditResult) -> Table:
         columns=sized(("Attribute", "Films"), (110, 0)),
         rows=tuple(rows),
         limit=1500,
-        dense=False,
     )
 
 
-def _dot(value: float, interval: Interval, look: DotLook, height: float = 13.0) -> Dots:
-    return Dots((Dot("accuracy", value, interval, look),), height=height)
+def _dot(
+    value: float,
+    interval: Interval,
+    look: DotLook,
+    height: float = 13.0,
+    reference: float = math.nan,
+) -> Dots:
+    return Dots((Dot("accuracy", value, interval, look),), height=height, reference=reference)
 
 
 def performance_chapter(result: AuditResult) -> list[Block]:
@@ -157,7 +214,7 @@ def performance_chapter(result: AuditResult) -> list[Block]:
             "lead",
         ),
         _class_table(result),
-        *_subgroup_part(result.subgroups),
+        *_subgroup_part(result),
     ]
 
 
@@ -196,28 +253,32 @@ def _class_table(result: AuditResult) -> Table:
     )
 
 
-def _subgroup_part(subgroups: tuple[Stratum, ...]) -> list[Block]:
-    """Accuracy by value of each attribute; rows with too few films stay and say so."""
+def _subgroup_part(result: AuditResult) -> list[Block]:
+    """Accuracy by value of each attribute as a forest plot; rows with too few films say so."""
+    subgroups, accuracy = result.subgroups, result.accuracy
     if not subgroups:
         return []
     rows: list[tuple[Cell, ...]] = []
     before = ""
     for stratum in subgroups[:_SUBGROUPS_SHOWN]:
         name = printable(stratum.attribute, 30) if stratum.attribute != before else ""
-        rows.append((name, *_subgroup_row(stratum)))
+        rows.append((name, *_subgroup_row(stratum, accuracy.overall)))
         before = stratum.attribute
     rest = len(subgroups) - _SUBGROUPS_SHOWN
     if rest > 0:
         rows.append((f"and {rest} more", *[""] * 8))
+    rows.append(_all_films_row(accuracy, result.cohort.patients))
     heads = ("Attribute", "Value", "Films", "Patients", "Accuracy", "Interval, %",
-             "Difference, points", "q", Scale())  # fmt: skip
-    widths = (62, 0, 34, 42, 44, 62, 56, 42, 72)
+             "Difference, points", "q", Scale(reference="all films"))  # fmt: skip
+    widths = (60, 0, 34, 42, 44, 62, 56, 40, 88)
     return [
         Section("By subgroup", room=150),
         Text(
             "Difference: accuracy minus that of the other films of the attribute, classes held "
             "apart. q: exchange of whole patients within class, false discovery rate over all "
-            "comparisons. Insufficient: too few films or patients to compare; the row stays.",
+            "comparisons. Insufficient: too few films or patients to compare; the row stays, "
+            "without a dot. The dark line marks the accuracy of all films; a subgroup is part of "
+            "them, so that the comparison is the difference, not the distance from the line.",
             "muted",
         ),
         Table(
@@ -226,20 +287,43 @@ def _subgroup_part(subgroups: tuple[Stratum, ...]) -> list[Block]:
             rows=tuple(rows),
             limit=120,
             titled=False,
+            joined=(len(rows) - 2,),
         ),
     ]
 
 
-def _subgroup_row(stratum: Stratum) -> tuple[Cell, ...]:
-    told = "insufficient" if stratum.insufficient else signed(100 * stratum.difference)
-    look: DotLook = "weak" if stratum.insufficient else "main"
+def _subgroup_row(stratum: Stratum, overall: float) -> tuple[Cell, ...]:
+    few = stratum.insufficient
+    none = Interval(math.nan, math.nan)
     return (
         printable(stratum.value, 40) or DASH,
         f"{stratum.films:,}",
         f"{stratum.patients:,}",
         percent(stratum.accuracy, 1),
         spread(stratum.interval, 1, sign=False),
-        told,
-        DASH if stratum.insufficient else probability(stratum.q_value),
-        _dot(stratum.accuracy, stratum.interval, look, 10.0),
+        "insufficient" if few else signed(100 * stratum.difference),
+        DASH if few else probability(stratum.q_value),
+        _dot(
+            math.nan if few else stratum.accuracy,
+            none if few else stratum.interval,
+            "main",
+            10.0,
+            overall,
+        ),
+    )
+
+
+def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[Cell, ...]:
+    """Return what the line of reference stands for."""
+    overall, interval = accuracy.overall, accuracy.overall_interval
+    return (
+        "All films",
+        "",
+        f"{accuracy.images:,}",
+        f"{patients:,}",
+        percent(overall, 1),
+        spread(interval, 1, sign=False),
+        DASH,
+        DASH,
+        _dot(overall, interval, "total", 10.0, overall),
     )

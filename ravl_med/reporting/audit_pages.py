@@ -1,8 +1,8 @@
 """The chapters of an audit report: the same for paper and for the browser.
 
 Verdict first, then who was audited, how well the model does, what was searched, a page or two for
-each correlation, and how all of this was found. The pages say what the result holds and nothing
-else.
+each correlation, how all of this was found, and who signs it. The pages say what the result holds
+and nothing else.
 
 References
 ----------
@@ -16,6 +16,7 @@ from ravl_med.reporting.audit_cohort import cohort_chapter, performance_chapter
 from ravl_med.reporting.audit_correlation import correlation_entry
 from ravl_med.reporting.audit_method import method_chapter
 from ravl_med.reporting.audit_search import search_chapter
+from ravl_med.reporting.audit_signing import checklist_chapter, signing_chapter
 from ravl_med.reporting.audit_verdict import verdict_chapter
 from ravl_med.reporting.pictures import Film, correlation_pictures, shown_correlations
 from ravl_med.reporting.report_blocks import Block, Reproduction
@@ -53,4 +54,6 @@ def audit_story(result: AuditResult, film: Film, details: ReportDetails) -> list
             },
             details.config_yaml,
         ),
+        *checklist_chapter(),
+        *signing_chapter(result, details.digests),
     ]

@@ -38,7 +38,7 @@ from ravl_med.reporting.run_folder import (
     write_private,
 )
 from ravl_med.reporting.run_record import describe_run, describe_thresholds, peak_memory_mb
-from ravl_med.reporting.saved_run import SavedRun
+from ravl_med.reporting.saved_run import SavedRun, write_patients
 
 __all__ = ["Audit", "write_run"]
 
@@ -130,6 +130,7 @@ def _fill(
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
     write_features(draft / "private" / "features.npz", run.features)
+    write_patients(draft, run.cohort.patients)
     _saved(run, date, history, shared_config, record).save(draft, run.film)
     write_review(draft / REVIEW, result, config.gate, reviewed)
     run.timings["report"] = round(time.perf_counter() - start, 3)

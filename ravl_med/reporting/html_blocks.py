@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 
-from ravl_med.reporting.html_figures import Film, films_of, overlay, svg
+from ravl_med.reporting.html_figures import Film, films_of, flow, overlay, svg
 from ravl_med.reporting.mitigation_figures import curve_figure
 from ravl_med.reporting.pictures import Picture
 from ravl_med.reporting.report_blocks import (
+    REMARKS,
+    SIGN_OFF_HEADS,
     Banner,
     Beside,
     Block,
@@ -22,6 +24,7 @@ from ravl_med.reporting.report_blocks import (
     CurvePanels,
     Dots,
     Entry,
+    Flow,
     Items,
     Kept,
     Lines,
@@ -32,6 +35,7 @@ from ravl_med.reporting.report_blocks import (
     Section,
     Shot,
     Signatures,
+    SignOff,
     Sized,
     Table,
     Text,
@@ -150,8 +154,14 @@ def _element(block: Block, place: _Place) -> str:
             return _entry(block, place)
         case CurvePanels():
             return _panels(block, place)
+        case Flow():
+            return flow(block)
         case Signatures(roles):
-            return _signatures(roles)
+            return _signatures(
+                "Signatures", ("To be signed by", "Name", "Date", "Signature"), roles
+            )
+        case SignOff(roles):
+            return _sign_off(roles, place)
         case Reproduction(tables, config):
             return _reproduction(tables, config)
 
@@ -305,18 +315,22 @@ def _panels(block: CurvePanels, place: _Place) -> str:
     )
 
 
-def _signatures(roles: tuple[str, ...]) -> str:
-    heads = "".join(
-        f'<th scope="col">{name}</th>' for name in ("To be signed by", "Name", "Date", "Signature")
-    )
+def _signatures(caption: str, heads: Sequence[str], roles: tuple[str, ...]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     rows = "".join(
-        f'<tr><th scope="row">{text(role, 80)}</th><td></td><td></td><td></td></tr>'
+        f'<tr><th scope="row">{text(role, 80)}</th>{"<td></td>" * (len(heads) - 1)}</tr>'
         for role in roles
     )
     return (
-        '<table class="signatures"><caption>Signatures</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<table class="signatures"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
+
+
+def _sign_off(roles: tuple[str, ...], place: _Place) -> str:
+    """Return cells to write in on paper: no field that would keep nothing of what is typed."""
+    table = _signatures("Signatures", SIGN_OFF_HEADS, roles)
+    return f'{table}\n{_section(REMARKS, place)}\n<div class="remarks"></div>'
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> str:

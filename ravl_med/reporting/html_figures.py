@@ -11,13 +11,15 @@ from html import escape
 from PIL import Image
 
 from ravl_med.reporting.pictures import Box, Picture
-from ravl_med.reporting.report_figures import Figure, Label, Mark, Path
+from ravl_med.reporting.report_figures import Figure, Label, Mark, Path, flow_figure
+from ravl_med.reporting.report_plots import Flow
 from ravl_med.reporting.wording import printable
 
-__all__ = ["Film", "films_of", "overlay", "svg"]
+__all__ = ["Film", "films_of", "flow", "overlay", "svg"]
 
 _BUDGET = 6_500_000  # bytes of all films of a page before they become text, which adds a third
 _STEPS = ((768, 82), (640, 80), (512, 78), (400, 74), (300, 66), (220, 50), (150, 40), (90, 30))
+_FLOW_WORDS = 2500
 _HALO, _BOX, _LOCATED = "#10161c", "#ffd84d", "#ffffff"
 
 
@@ -81,23 +83,40 @@ def overlay(picture: Picture, width: int, height: int) -> str:
     return f'<svg class="boxes" aria-hidden="true" {size}>{drawn}</svg>'
 
 
-def svg(figure: Figure, *, hidden: bool = False) -> str:
-    """Return a figure as inline SVG, whose origin is the upper left corner."""
-    label = f'role="img" aria-label="{escape(printable(figure.words, 300))}"'
+def svg(figure: Figure, *, hidden: bool = False, limit: int = 300) -> str:
+    """Return a figure as inline SVG, whose origin is the upper left corner.
+
+    Parameters
+    ----------
+    figure : Figure
+    hidden : bool - what it shows stands beside it; else it is told in words
+    limit : int - length of the words
+    """
+    label = f'role="img" aria-label="{escape(printable(figure.words, limit))}"'
     read = 'aria-hidden="true"' if hidden else label
     shapes = "".join(_shape(shape, figure.height) for shape in figure.shapes)
     width, height = _length(figure.width), _length(figure.height)
     return f'<svg {read} viewBox="0 0 {width} {height}" width="{width}pt">{shapes}</svg>'
 
 
+def flow(block: Flow) -> str:
+    """Return a flow as a figure with a caption; it scrolls by itself on a narrow screen."""
+    caption = escape(printable(block.caption, 200))
+    return (
+        f'<figure class="flow"><figcaption>{caption}</figcaption>'
+        f'<div class="wide" role="group" aria-label="{caption}" tabindex="0">'
+        f"{svg(flow_figure(block), limit=_FLOW_WORDS)}</div></figure>"
+    )
+
+
 def _shape(shape: Path | Mark | Label, height: float) -> str:
     match shape:
-        case Path(points, colour, weight, dash, closed):
+        case Path(points, colour, weight, dash, closed, fill):
             kind = "polygon" if closed else "polyline"
             places = " ".join(f"{_length(x)},{_length(height - y)}" for x, y in points)
             dashes = f' stroke-dasharray="{" ".join(map(_length, dash))}"' if dash else ""
             return (
-                f'<{kind} points="{places}" fill="none" stroke="{colour}" '
+                f'<{kind} points="{places}" fill="{fill or "none"}" stroke="{colour}" '
                 f'stroke-width="{_length(weight)}"{dashes}/>'
             )
         case Mark(x, y, radius, colour, fill, square, weight):

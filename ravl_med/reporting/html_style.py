@@ -52,8 +52,17 @@ svg { display: block; max-width: 100%; height: auto; font-family: inherit;
 .panels figure { flex: 0 0 19rem; max-width: 100%; margin: 0; }
 .panels svg { width: 100%; }
 figcaption { font-weight: bold; font-size: 0.88rem; }
+.dots svg, .flow svg { overflow: visible; }
+.flow { margin: 1.4rem 0 0; }
+.flow .wide { margin: 0.5rem 0; }
+.flow figcaption { font-size: 1rem; }
+.flow svg { width: min(100%, 54rem); min-width: 44rem; max-width: none; }
 .signatures { margin: 1.4rem 0 0.6rem; }
 .signatures tbody td, .signatures tbody th { height: 2.6rem; }
+#sign-off ~ .signatures { table-layout: fixed; overflow-wrap: anywhere; }
+#sign-off ~ .signatures td + td, #sign-off ~ .signatures th + td {
+  border-left: 1px solid var(--rule); }
+.remarks { height: 7rem; border: 1px solid var(--rule); }
 @media (max-width: 40rem) {
   tbody th { min-width: 5.5rem; }
   tbody th.slim { min-width: 2rem; }
@@ -65,11 +74,12 @@ figcaption { font-weight: bold; font-size: 0.88rem; }
   html { font-size: 10.5px; }
   main, footer { max-width: none; padding: 0; }
   .chapter, .entry > :first-child { break-after: avoid; border-top: 0; }
-  #delivered, #arms, #cohort, #performance, #method, .entry { break-before: page; }
+  #delivered, #arms, #cohort, #performance, #method, #sign-off, .entry { break-before: page; }
   .section, caption { break-after: avoid; }
-  tr, figure, .verdict, .signatures { break-inside: avoid; }
+  tr, figure, .verdict, .signatures, .remarks { break-inside: avoid; }
   thead { display: table-header-group; }
   .wide { overflow: visible; }
+  .flow svg { width: 100%; min-width: 0; }
   th, td { padding-right: 0.5rem; min-width: 0; }
   tbody th { min-width: 7rem; }
   tbody th.slim { min-width: 2rem; }

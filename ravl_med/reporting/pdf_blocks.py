@@ -9,10 +9,17 @@ from reportlab.platypus import Table as Ruled
 
 from ravl_med.reporting import pdf_style as style
 from ravl_med.reporting.mitigation_figures import curve_figure
-from ravl_med.reporting.pdf_shapes import BannerFlowable, FigureFlowable, FilmFlowable
+from ravl_med.reporting.pdf_shapes import (
+    BannerFlowable,
+    FieldFlowable,
+    FigureFlowable,
+    FilmFlowable,
+)
 from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, paragraph
 from ravl_med.reporting.report_blocks import (
     NEW_PAGE,
+    REMARKS,
+    SIGN_OFF_HEADS,
     Banner,
     Beside,
     Block,
@@ -21,6 +28,7 @@ from ravl_med.reporting.report_blocks import (
     CurvePanels,
     Dots,
     Entry,
+    Flow,
     Items,
     Kept,
     Lines,
@@ -31,12 +39,13 @@ from ravl_med.reporting.report_blocks import (
     Section,
     Shot,
     Signatures,
+    SignOff,
     Sized,
     Table,
     Text,
     Title,
 )
-from ravl_med.reporting.report_figures import dot_figure, scale_figure
+from ravl_med.reporting.report_figures import dot_figure, flow_figure, scale_figure
 from ravl_med.reporting.wording import DASH, printable, printable_block
 
 __all__ = ["flowables"]
@@ -46,6 +55,9 @@ _PADDING = 8.0  # of a cell, left and right together
 _PANELS_A_ROW = 3
 _BESIDE = 140.0  # points; height of a picture beside text
 _LINES_A_PIECE = 10
+_SIGNED = (0.23, 0.21, 0.21, 0.13, 0.22)  # of the width: who, name, role, date, signature
+_FIELDS = (("name", "Name"), ("role", "Role and institution"), ("date", "Date, as YYYY-MM-DD"))
+_FIELD, _REMARKS = 30.0, 110.0
 
 Pages = Mapping[str, int]
 
@@ -96,8 +108,12 @@ def _set(block: Block, pages: Pages) -> list[Flowable]:
             return [PageBreak(), Heading(title, key, 1), *flowables(blocks, pages)]
         case CurvePanels(caption):
             return [CondPageBreak(180), paragraph(caption, "h2_loose"), *_panels(block)]
+        case Flow():
+            return [_flow(block)]
         case Signatures(roles):
             return [_signatures(roles)]
+        case SignOff(roles):
+            return [_sign_off(roles)]
         case Reproduction(tables, config):
             return _reproduction(tables, config)
 
@@ -212,6 +228,31 @@ def _signatures(roles: tuple[str, ...]) -> KeepTogether:
     widths = [0.28 * WIDTH, 0.28 * WIDTH, 0.14 * WIDTH, 0.3 * WIDTH]
     made: Ruled = style.table(rows, widths, dense=True)
     return KeepTogether([gap(6), made, gap(5)])
+
+
+def _flow(block: Flow) -> KeepTogether:
+    drawn = FigureFlowable(flow_figure(block))
+    return KeepTogether([paragraph(block.caption, "h2"), gap(2), drawn])
+
+
+def _sign_off(roles: tuple[str, ...]) -> KeepTogether:
+    """Return a row a role, with fields for all but the signature, and a field for remarks."""
+    widths = [share * WIDTH for share in _SIGNED]
+    rows: list[list[style.Cell]] = [list(SIGN_OFF_HEADS)]
+    for role in roles:
+        slug = "_".join(printable(role, 40).lower().split())
+        fields = [
+            FieldFlowable(f"{slug}_{name}", f"{told}: {printable(role, 60)}", width - 6, _FIELD)
+            for (name, told), width in zip(_FIELDS, widths[1:], strict=False)
+        ]
+        signature = [gap(_FIELD - 8), paragraph("external signature", "note")]
+        rows.append([role, *fields, signature])
+    remarks = FieldFlowable(
+        "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True
+    )
+    made: Ruled = style.table(rows, widths)
+    heads = [paragraph(title, "h2") for title in ("Signatures", REMARKS)]
+    return KeepTogether([heads[0], made, heads[1], remarks])
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> list[Flowable]:

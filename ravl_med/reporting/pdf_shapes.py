@@ -11,7 +11,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
-from ravl_med.reporting.pdf_style import SANS, SANS_BOLD, WIDTH, register_fonts
+from ravl_med.reporting.pdf_style import INK, SANS, SANS_BOLD, WIDTH, register_fonts
 from ravl_med.reporting.pictures import Picture
 from ravl_med.reporting.report_blocks import Banner
 from ravl_med.reporting.report_figures import (
@@ -23,10 +23,12 @@ from ravl_med.reporting.report_figures import (
     banner_figure,
 )
 
-__all__ = ["BannerFlowable", "FigureFlowable", "FilmFlowable"]
+__all__ = ["BannerFlowable", "FieldFlowable", "FigureFlowable", "FilmFlowable"]
 
 BOX = HexColor("#ffd84d")
 HALO = HexColor("#10161c")
+FIELD = HexColor("#eef3f7")
+_TYPED = 9  # size of what is filled in
 
 
 class FilmFlowable(Flowable):
@@ -100,7 +102,7 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
     for shape in figure.shapes:
         canvas.setStrokeColor(HexColor(shape.colour))
         match shape:
-            case Path(points, _, weight, dash, closed):
+            case Path(points, _, weight, dash, closed, fill):
                 canvas.setLineWidth(weight)
                 canvas.setDash(list(dash))
                 path = canvas.beginPath()
@@ -109,7 +111,9 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
                     path.lineTo(*point)
                 if closed:
                     path.close()
-                canvas.drawPath(path, stroke=1, fill=0)
+                if fill:
+                    canvas.setFillColor(HexColor(fill))
+                canvas.drawPath(path, stroke=1, fill=int(bool(fill)))
                 canvas.setDash()
             case Mark(x, y, radius, _, fill, square, weight):
                 canvas.setLineWidth(weight)
@@ -127,6 +131,55 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
                     "end": canvas.drawRightString,
                 }[anchor]
                 draw(x, y, text)
+
+
+class FieldFlowable(Flowable):
+    """A text field that can be filled in on a screen, and written on where it is printed.
+
+    Parameters
+    ----------
+    name : str - unique in the document
+    tooltip : str - what goes there; read out by screen readers
+    width, height : float - points
+    limit : int - characters
+    lines : bool - it takes more than one line
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tooltip: str,
+        width: float,
+        height: float,
+        *,
+        limit: int = 100,
+        lines: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.tooltip, self.width, self.height = name, tooltip, width, height
+        self.limit, self.lines = limit, lines
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return the size, which is fixed."""
+        return self.width, self.height
+
+    def draw(self) -> None:
+        """Lay the field over the page, empty."""
+        self.canv.acroForm.textfield(
+            name=self.name,
+            tooltip=self.tooltip,
+            relative=True,
+            width=round(self.width),
+            height=round(self.height),
+            maxlen=self.limit,
+            fieldFlags="multiline" if self.lines else "",
+            fontName="Helvetica",  # of what is typed; the library takes no embedded font there
+            fontSize=_TYPED,
+            textColor=INK,
+            fillColor=FIELD,
+            borderColor=None,
+            borderWidth=0,
+        )
 
 
 class BannerFlowable(Flowable):

@@ -55,6 +55,7 @@ __all__ = [
     "paragraph",
     "register_fonts",
     "table",
+    "text_width",
 ]
 
 MARGIN = 18 * mm
@@ -112,6 +113,7 @@ def _styles() -> dict[str, ParagraphStyle]:
         style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
         style("head_right", 7, 9, fontName=SANS_BOLD, textColor=MUTED, alignment=TA_RIGHT),
         style("caption", 6.4, 8.2, textColor=MUTED, alignment=TA_CENTER),
+        style("note", 6.4, 8.2, textColor=MUTED),
         style("mono", 6.8, 9.2, fontName=MONO),
     ]
     return {entry.name: entry for entry in made}
@@ -125,6 +127,12 @@ class Heading(Paragraph):
     ) -> None:
         self.title, self.key, self.level = printable(text, limit) or DASH, key, level
         super().__init__(escape(self.title), _styles()[style])
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return the width of text in points."""
+    register_fonts()
+    return pdfmetrics.stringWidth(text, SANS_BOLD if bold else SANS, size)
 
 
 def paragraph(text: str, style: str = "body", limit: int = 1500) -> Paragraph:

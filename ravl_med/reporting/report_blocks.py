@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.reporting.pictures import Picture
+from ravl_med.reporting.report_plots import Dot, DotLook, Dots, Flow, FlowBox, Scale
 
 __all__ = [
     "NEW_PAGE",
+    "REMARKS",
+    "SIGN_OFF_HEADS",
     "Banner",
     "Beside",
     "Block",
@@ -27,6 +29,8 @@ __all__ = [
     "DotLook",
     "Dots",
     "Entry",
+    "Flow",
+    "FlowBox",
     "Items",
     "Kept",
     "Lines",
@@ -36,6 +40,7 @@ __all__ = [
     "Scale",
     "Section",
     "Shot",
+    "SignOff",
     "Signatures",
     "Sized",
     "Status",
@@ -51,6 +56,9 @@ __all__ = [
 NEW_PAGE = float("inf")
 """Room that no page has left: what asks for it begins a page."""
 
+SIGN_OFF_HEADS = ("To be signed by", "Name", "Role, institution", "Date", "Signature")
+REMARKS = "Remarks"
+
 _WIDTH = 493.0  # points of a line of text on paper
 
 Tone = Literal["good", "caution", "bad", "open"]
@@ -58,8 +66,6 @@ Status = Literal["DRAFT", "FINAL"]
 """FINAL: whatever asked for a reviewer was decided."""
 
 Symbol = Literal["tick", "warning", "level", "cross", "question", "dash"]
-DotLook = Literal["main", "other", "before", "weak", "total"]
-"""Filled blue circle, open amber square, open grey square, open blue square, filled dark circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,40 +164,6 @@ class Lines:
     lines: tuple[str, ...]
     strong: bool = False
     inner: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """A value with its interval, as a mark on a scale; NaN draws none."""
-
-    name: str
-    value: float
-    interval: Interval
-    look: DotLook = "main"
-
-
-@dataclass(frozen=True, slots=True)
-class Dots:
-    """A cell with a row of a dot-and-interval plot, one line a dot.
-
-    Attributes
-    ----------
-    dots : tuple of Dot - shares, from the top
-    signed : bool - the scale goes from -1 to 1 and not from 0 to 1
-    height : float
-    """
-
-    dots: tuple[Dot, ...]
-    signed: bool = False
-    height: float = 13.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The head of a column of `Dots`: the scale and what the marks mean."""
-
-    marks: tuple[tuple[str, DotLook], ...] = ()
-    signed: bool = False
 
 
 Cell = str | Lines | Dots | Scale | Reference
@@ -346,6 +318,16 @@ class Signatures:
 
 
 @dataclass(frozen=True, slots=True)
+class SignOff:
+    """Where a report is signed: who, in which role, when; and room for remarks. One a report.
+
+    On paper what is written can be filled in on a screen too; the signature comes from outside.
+    """
+
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reproduction:
     """What it takes to do it again: tables of names and values, and the effective config."""
 
@@ -365,8 +347,10 @@ Block = (
     | Beside
     | Kept
     | Entry
+    | Flow
     | CurvePanels
     | Signatures
+    | SignOff
     | Reproduction
 )
 

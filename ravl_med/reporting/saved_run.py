@@ -29,10 +29,11 @@ from ravl_med.reporting.result_json import document_of
 from ravl_med.reporting.review_file import REVIEW
 from ravl_med.reporting.run_folder import draft_folder, write_json
 
-__all__ = ["SavedRun", "redraw_run", "write_shared"]
+__all__ = ["SavedRun", "read_patients", "read_run", "redraw_run", "write_patients", "write_shared"]
 
 _FILMS = "films"
 _PRIVATE = "private"
+_PATIENTS = "patients.npy"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +88,61 @@ def write_shared(run: SavedRun, folder: Path, film: Callable[[int], NDArray[np.u
         write_dicom_pdf(folder / "report.pdf", folder / "report.dcm", run.document)
 
 
+def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:
+    """Write the patient number of each film into ``private/``: whoever resamples patients needs it.
+
+    Parameters
+    ----------
+    folder : Path - of a run
+    patients : ndarray of shape (N,), int64
+    """
+    np.save(folder / _PRIVATE / _PATIENTS, np.asarray(patients, dtype=np.int64))
+
+
+def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
+    """Read what `write_patients` wrote: the patient number of each of so many films.
+
+    Raises
+    ------
+    DataError
+        It is missing or damaged, or of another number of films.
+    """
+    try:
+        patients = np.load(folder / _PRIVATE / _PATIENTS, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(
+            "the run folder does not say which films are of one patient; it was made by an earlier "
+            "version, or private/ was removed. Audit again."
+        ) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"private/{_PATIENTS} cannot be read ({type(error).__name__}). Audit again."
+        ) from None
+    if patients.shape != (films,) or patients.dtype != np.int64 or patients.min(initial=0) < 0:
+        raise DataError(f"private/{_PATIENTS} does not fit the films of the run. Audit again.")
+    return np.asarray(patients)
+
+
+def read_run(folder: Path, argument: str) -> SavedRun:
+    """Read what a finished audit left in its run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    argument : str - what the folder is called on the command line
+
+    Raises
+    ------
+    ConfigError
+        There is no run of an audit.
+    DataError
+        Its archive cannot be used.
+    """
+    if not (folder / "run.json").is_file() or not (folder / "result.json").is_file():
+        raise ConfigError(f"{argument}: expected the run folder of an audit, with its run.json.")
+    return read_archive(SavedRun, folder / _PRIVATE)
+
+
 def redraw_run(folder: Path, today: date) -> AuditResult:
     """Draw the report of a run folder again, with what reviewers have decided since.
 
@@ -106,9 +162,7 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     DataError
         Its archive, its films or its ``review.csv`` cannot be used.
     """
-    if not (folder / "run.json").is_file() or not (folder / "result.json").is_file():
-        raise ConfigError("RUN_DIR: expected the run folder of an audit, with its run.json.")
-    saved = read_archive(SavedRun, folder / _PRIVATE)
+    saved = read_run(folder, "RUN_DIR")
     review = folder / REVIEW
     decisions = read_decisions(review) if review.is_file() else ()
     gate = GateConfig.model_validate_json(saved.gate)

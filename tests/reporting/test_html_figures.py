@@ -5,10 +5,12 @@ import io
 import re
 
 import numpy as np
+from html_reading import read_html
 from PIL import Image
 
-from ravl_med.reporting.html_figures import films_of, overlay
+from ravl_med.reporting.html_figures import films_of, flow, overlay
 from ravl_med.reporting.pictures import Picture, film_picture
+from ravl_med.reporting.report_blocks import Flow, FlowBox
 
 NOISE = np.random.default_rng(0).integers(0, 256, (1000, 800), dtype=np.uint8)
 
@@ -54,3 +56,16 @@ def test_boxes_are_shares_of_the_picture_and_what_is_located_is_dashed():
         ("0", "0", "200", "100")
     ] * 2
     assert ["stroke-dasharray" in box[4] for box in boxes] == [False, False, False, True]
+
+
+def test_a_flow_is_a_figure_that_is_told_in_words() -> None:
+    box = FlowBox('<img src="x">: 3 rows', ("2 & more",))
+    source = flow(Flow("Cohort flow", box, (box,), box, ()))
+    reader = read_html(source)
+    assert not reader.of("img")
+    (drawn,) = reader.of("svg")
+    told = '<img src="x">: 3 rows (2 & more)'
+    assert drawn["aria-label"] == f"Cohort flow. {told}. {told}. {told}."
+    assert drawn["role"] == "img"
+    assert reader.paragraphs == ["Cohort flow"]
+    assert 'fill="#ffffff" stroke="#1b2733"' in source  # a box hides the line behind it
