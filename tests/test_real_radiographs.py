@@ -172,9 +172,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return root
 
 
-@pytest.mark.parametrize("tiles", [6, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "regions",
+    [
+        "regions.tiles=[6, 6]",
+        pytest.param("regions.tiles=[4, 4]", marks=pytest.mark.slow),
+        pytest.param("regions.sources=[artifacts]", marks=pytest.mark.slow),
+    ],
+)
 def test_the_marker_is_named_first(
-    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiles: int
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], regions: str
 ) -> None:
     out = tmp_path / "run"
     outcome = CliRunner().invoke(
@@ -187,7 +194,7 @@ def test_the_marker_is_named_first(
             "--set",
             f"model.path={cohort / 'model'}",
             "--set",
-            f"regions.tiles=[{tiles}, {tiles}]",
+            regions,
             "--out",
             str(out),
         ],
@@ -236,7 +243,7 @@ def test_the_marker_is_named_first(
     by_similarity = precision(sorted(first["regions"], key=lambda r: -r["similarity"]), "box")
     with capsys.disabled():  # the figures that the README quotes
         print(  # noqa: T201
-            f"\nreal radiographs, {result['model']['architecture']}, {tiles} x {tiles} tiles: "
+            f"\nreal radiographs, {result['model']['architecture']}, {regions}: "
             f"{len(predictions)} films, accuracy with / without the marker {by_class}; verdict "
             f"{result['verdict']}, kind {first['kind']}, precision@10 {by_effect:.1f}, of the "
             f"tiles as cut {as_cut:.1f}, by similarity {by_similarity:.1f}"

@@ -62,6 +62,7 @@ PROPOSED: tuple[str, ...] = tuple(
 thin has a box that is mostly something else."""
 
 _LEAST_LUNG, _MOST_LUNG = 0.02, 0.45  # shares of the film
+_NOTCH = 7  # pixels of 256; a rib or a scar does not cut into a lung
 _SURE, _SOLID = 0.75, 0.7  # mean likelihood of a lung, and share of its convex hull
 _LEAST = 0.003
 _STRAY = 0.4  # of the largest part; smaller ones are dropped
@@ -123,7 +124,8 @@ def _lung(film: Segmentation, name: str) -> Mask:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     kept = np.isin(parts, np.flatnonzero(sizes >= _STRAY * sizes.max()))
-    filled: Mask = binary_fill_holes(kept)
+    closed = cv2.morphologyEx(kept.astype(np.uint8), cv2.MORPH_CLOSE, _disc(_NOTCH))
+    filled: Mask = binary_fill_holes(closed > 0)
     plausible = (
         _LEAST_LUNG <= filled.mean() <= _MOST_LUNG
         and film.likelihoods[name][filled].mean() >= _SURE
