@@ -90,6 +90,7 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
         "report.html",
         "report.pdf",
         "result.json",
+        "review.csv",
         "run.json",
     }
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))

@@ -108,7 +108,7 @@ class Seen:
             likely["body"][:, 10:246] = 0.9
         for number in range(self.electrodes):
             row, column = 8 * (number // 16) + 100, 15 * (number % 16) + 2
-            likely["electrode"][row : row + 5, column : column + 5] = 0.6 + 0.001 * number
+            likely["electrode"][row : row + 5, column : column + 5] = 0.85 + 0.001 * number
         return Segmentation(likely, *pixels.shape)
 
 
