@@ -136,6 +136,10 @@ def _rulings(result: AuditResult) -> list[Block]:
     """Every decision of a reviewer, and what is still open."""
     if result.undecided is None:
         return []
+    if not result.rulings:
+        left = plural(result.undecided, "open correlation")
+        told = f"No reviewer has decided on the {left} yet."
+        return [Text(told)] if result.undecided else []
     rows = [
         (
             str(ruling.rank),
