@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
@@ -12,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig, ReportConfig
 from ravl_med.config.base import Section
+from ravl_med.config.explanation import explain_problems
 from ravl_med.config.inputs import (
     CohortConfig,
     LabelsConfig,
@@ -95,7 +95,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(data, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        lines = [_explain(issue) for issue in error.errors()]
+        lines = explain_problems(error, Config)
         raise ConfigError("\n".join(f"config {path.name!r}: {line}" for line in lines)) from None
 
 
@@ -116,33 +116,3 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section.")
     target[parts[-1]] = value
-
-
-def _explain(issue: Any) -> str:
-    """Turn one pydantic error into: where, what, got, cure."""
-    where = ".".join(str(part) for part in issue["loc"]) or "config"
-    if issue["type"] == "extra_forbidden":
-        known = _known_keys(issue["loc"][:-1])
-        near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-        return f"unknown key {where!r}. {hint}"
-    if issue["type"] == "model_type":
-        return f"{where}: expected a section of keys; got {type(issue['input']).__name__}."
-    message = issue["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if issue["type"] in ("missing", "value_error"):
-        return f"{where}: {message}."
-    return f"{where}: {message}; got {issue['input']!r}."
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields at a place of the config, walking through mappings of sections."""
-    model: Any = Config
-    for part in location:
-        if get_origin(model) is dict:  # a mapping of sections, left by a key of the user's
-            model = get_args(model)[1]
-        else:
-            model = model.model_fields[str(part)].annotation
-            if type(None) in get_args(model):  # "Section | None"
-                model = get_args(model)[0]
-    return list(model.model_fields)

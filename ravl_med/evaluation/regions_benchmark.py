@@ -24,7 +24,8 @@ from ravl_med.evaluation.regions_trials import (
     measure_speed,
     read_test_films,
 )
-from ravl_med.regions.segmenter import Segmenter, built_in_segmenter
+from ravl_med.regions.segmentation import Segmenter
+from ravl_med.regions.segmenter import built_in_segmenter
 
 __all__ = ["PARTS", "RegionsPlan", "run_regions_benchmark"]
 

@@ -21,8 +21,8 @@ from ravl_med.cohort.synthetic_plan import plan_cohort
 from ravl_med.errors import DataError
 from ravl_med.regions.annotations import AnnotationTable
 from ravl_med.regions.film_structures import FilmStructures, read_structures
-from ravl_med.regions.geometry import box_overlaps
-from ravl_med.regions.segmenter import Segmenter, enlarge_mask
+from ravl_med.regions.geometry import InputGeometry, box_overlaps
+from ravl_med.regions.segmentation import SIDE, Segmenter
 from ravl_med.regions.structures import LINES
 
 __all__ = [
@@ -208,7 +208,7 @@ def measure_phantoms(
             if kind in FEATURES and kind != "tube":
                 best = box_overlaps(np.array([box], dtype=np.float64), boxes).max(initial=0.0)
                 hits.setdefault(kind, []).append(bool(best >= _FOUND))
-        seen = enlarge_mask(film.lines, height, width)
+        seen = _enlarge(film.lines, height, width)
         for kind in LINES:
             there = phantom.structures.get(kind)
             if there is not None and there.any():
@@ -260,7 +260,7 @@ def measure_lungs(
         pixels, _ = reader.read(film.image)
         found = read_structures(segmenter, pixels).region(("lungs",))
         height, width = drawn.shape
-        lungs = np.zeros_like(drawn) if found is None else enlarge_mask(found, height, width)
+        lungs = np.zeros_like(drawn) if found is None else _enlarge(found, height, width)
         not_found += found is None
         dice.append(2.0 * float((lungs & drawn).sum()) / float(lungs.sum() + drawn.sum()))
         patients.add(film.patient)
@@ -280,6 +280,10 @@ def measure_lungs(
             float(values.min()),
         )
     ]
+
+
+def _enlarge(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    return InputGeometry.of(height, width, SIDE, "squash").mask_to_stored(mask)
 
 
 def measure_devices(

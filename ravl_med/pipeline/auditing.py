@@ -61,7 +61,7 @@ from ravl_med.pipeline.stages import (
     require_films,
     structure_reader,
 )
-from ravl_med.regions.proposal import describe_sources
+from ravl_med.regions.proposal import choose_segmenter, describe_sources
 from ravl_med.reporting.audit_run import Audit
 
 __all__ = ["audit"]
@@ -93,6 +93,7 @@ def audit(
     clock = Clock()
     relevance = read_relevance(config.evidence.relevance)
     decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
+    segmenter = choose_segmenter(config.regions)
     reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
     with clock.stage("cohort"):
         manifest = prepare_manifest(config, cache, progress)
@@ -135,7 +136,7 @@ def audit(
             classes,
             config.task.temperature,
             config.model.batch_size,
-            structure_reader(config.regions, lambda index: reader.film(cohort, index).pixels),
+            structure_reader(segmenter, lambda index: reader.film(cohort, index).pixels),
         )
         try:
             found = _search(config, cohort, embeddings, scores, probe, relevance, clock, progress)
@@ -153,6 +154,7 @@ def audit(
         reader=reader,
         manifest=manifest,
         cohort_digest=digest_cohort(embeddings.digests, cohort.labels),
+        segmenter_digest=segmenter.digest,
         timings=clock.seconds,
         model_cached=model_cached,
         features=found.features,

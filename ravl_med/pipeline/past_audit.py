@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ravl_med.config import Config
 from ravl_med.evidence.claims import ConfirmedFeature
+from ravl_med.evidence.rulings import Word
 from ravl_med.pipeline.split_films import SplitFilms
 from ravl_med.pipeline.stages import digest_cohort
+from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.reporting.feature_file import read_features
 from ravl_med.reporting.run_record import digest_regions, digest_settings
 
@@ -38,7 +40,8 @@ def find_past_audit(
 
     Returns
     -------
-    PastAudit or None - None where there is no such run, or it was of something else
+    PastAudit or None - None where there is no such run, or it was of something else; what a
+        reviewer called the disease or a shortcut since is one
     """
     if folder is None:
         return None
@@ -47,12 +50,23 @@ def find_past_audit(
         "cohort": digest_cohort(films.embeddings.digests, films.cohort.labels),
         "settings": digest_settings(config),
         "regions": digest_regions(films.embeddings.region_boxes, films.embeddings.region_image),
+        "segmenter": choose_segmenter(config.regions).digest,
     }
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if any(record["digests"].get(name) != digest for name, digest in wanted.items()):
             return None
-        verdict = json.loads((folder / "result.json").read_text(encoding="utf-8"))["verdict"]
-        return PastAudit(str(verdict), read_features(folder / "private" / "features.npz"))
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        ruled = {r["rank"]: r["word"] for r in result.get("rulings", ()) if r["in_force"]}
+        features = read_features(folder / "private" / "features.npz")
+        decided = tuple(_follow(feature, ruled.get(feature.rank)) for feature in features)
+        return PastAudit(str(result["verdict"]), decided)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _follow(feature: ConfirmedFeature, word: Word | None) -> ConfirmedFeature:
+    """Return a feature as a reviewer sees it; what is accepted for a time stays what it is."""
+    if word == "shortcut":
+        return replace(feature, kind="shortcut", counts=True)
+    return replace(feature, kind="plausible_sign") if word == "disease" else feature

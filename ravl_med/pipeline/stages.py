@@ -18,13 +18,14 @@ from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
-from ravl_med.config import Config, RegionsConfig
+from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embeddings import Embeddings, embed_films
 from ravl_med.errors import DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.regions.film_structures import FilmStructures, read_structures
-from ravl_med.regions.proposal import RegionProposer, choose_segmenter
+from ravl_med.regions.proposal import RegionProposer
+from ravl_med.regions.segmentation import Segmenter
 
 __all__ = [
     "Clock",
@@ -150,10 +151,9 @@ def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
 
 
 def structure_reader(
-    config: RegionsConfig, read_pixels: Callable[[int], NDArray[np.float32]]
+    segmenter: Segmenter, read_pixels: Callable[[int], NDArray[np.float32]]
 ) -> Callable[[int], FilmStructures]:
     """Return what finds anatomy and artifacts of a film; those of the last films are held."""
-    segmenter = choose_segmenter(config)
 
     @lru_cache(maxsize=_HELD_FILMS)
     def read(film: int) -> FilmStructures:

@@ -1,7 +1,8 @@
 """Anatomical regions of a frontal chest film, from where a segmenter sees lungs, heart and body.
 
-Sides are the patient's. What is not found is left out: a lung that is too small, two lungs that lie
-on the wrong sides, a heart that is not between them say nothing, and so says this module.
+Sides are the patient's. Both lungs have to be there, each of a lung's size and shape and on its
+side; else the film is taken for no frontal chest film, and nothing is found on it. Of the rest,
+what is too small is left out.
 
 References
 ----------
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, label
 
-from ravl_med.regions.segmenter import Segmentation
+from ravl_med.regions.segmentation import Segmentation
 
 __all__ = ["ANATOMICAL_REGIONS", "PROPOSED", "anatomical_names", "find_anatomy"]
 
@@ -95,14 +96,12 @@ def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
     """
     found: dict[str, Mask] = {}
     lungs = {side: _lung(film, f"{side} lung") for side in _SIDES}
-    middles = {side: _middle(lung) for side, lung in lungs.items()}
-    if middles["right"] > middles["left"]:  # a wrong side is worse than none
-        lungs = {side: np.zeros_like(lung) for side, lung in lungs.items()}
-    for side, lung in lungs.items():
-        if lung.any():
-            found |= _parts_of_lung(side, lung)
-    if not any(lung.any() for lung in lungs.values()):
+    if not all(lung.any() for lung in lungs.values()):
         return {}
+    if _middle(lungs["right"]) > _middle(lungs["left"]):  # a wrong side is worse than none
+        return {}
+    for side, lung in lungs.items():
+        found |= _parts_of_lung(side, lung)
     outline = film.mask("body") if "body" in film.likelihoods else np.ones_like(lungs["right"])
     body = binary_fill_holes(outline | lungs["right"] | lungs["left"])
     found |= _around_lungs(film, lungs, body)
@@ -152,8 +151,8 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _middle(mask: Mask) -> float:
-    """Mean column; NaN, which compares as false, of nothing."""
-    return float(np.nonzero(mask)[1].mean()) if mask.any() else float("nan")
+    """Mean column of a mask that is not empty."""
+    return float(np.nonzero(mask)[1].mean())
 
 
 def _extent(mask: Mask) -> tuple[int, int, int, int]:

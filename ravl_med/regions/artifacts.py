@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 
-from ravl_med.regions.segmenter import Segmentation
+from ravl_med.regions.segmentation import Segmentation
 from ravl_med.regions.structures import ARTIFACTS, LINES
 
 __all__ = ["ARTIFACT_NAMES", "Artifact", "find_artifacts"]

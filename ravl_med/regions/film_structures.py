@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ravl_med.regions.anatomy import anatomical_names, find_anatomy
 from ravl_med.regions.artifacts import Artifact, find_artifacts
 from ravl_med.regions.letter_boxes import refine_box
-from ravl_med.regions.segmenter import INPUT_SIDE, Segmentation, Segmenter
+from ravl_med.regions.segmentation import SIDE, Segmentation, Segmenter
 from ravl_med.regions.structures import ARTIFACTS, LETTERS, LINES
 
 __all__ = ["NOTHING", "FilmStructures", "box_of", "read_structures"]
@@ -89,7 +89,7 @@ class FilmStructures:
         return best if best and shares[best] >= _MEANT else ""
 
 
-_EMPTY: Mask = np.zeros((INPUT_SIDE, INPUT_SIDE), dtype=np.bool_)
+_EMPTY: Mask = np.zeros((SIDE, SIDE), dtype=np.bool_)
 NOTHING = FilmStructures({}, (), _EMPTY, _EMPTY)
 """A film of which nothing is known."""
 

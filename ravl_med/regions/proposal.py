@@ -18,7 +18,8 @@ from ravl_med.regions.annotation_files import read_annotation_file
 from ravl_med.regions.annotations import AnnotationTable, boxes_within
 from ravl_med.regions.film_structures import FilmStructures, box_of, read_structures
 from ravl_med.regions.region_set import RegionKind, RegionSet, combine_regions
-from ravl_med.regions.segmenter import JointSegmenter, Segmenter, built_in_segmenter
+from ravl_med.regions.segmentation import Segmenter
+from ravl_med.regions.segmenter import JointSegmenter, built_in_segmenter
 from ravl_med.regions.segmenter_folder import open_segmenter
 from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
 

@@ -9,11 +9,10 @@ Ronneberger et al., U-Net, MICCAI 2015; MONAI's ``UNet`` with residual units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,28 +22,21 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ravl_med.regions.segmentation import SIDE, Segmentation, Segmenter
 from ravl_med.regions.structures import ANATOMY, STRUCTURES
 
 __all__ = [
-    "INPUT_SIDE",
     "WEIGHTS",
     "JointSegmenter",
     "PhantomSegmenter",
-    "Segmentation",
-    "Segmenter",
     "built_in_segmenter",
-    "enlarge_mask",
     "make_network",
     "normalise_films",
 ]
 
-INPUT_SIDE = 256
-"""Side of the network's input in pixels; films are squashed to a square."""
-
 WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
 
 _CHANNELS = (16, 32, 48, 64, 96, 128)
-_CERTAIN = 0.5
 # On films to develop on, a mirror image steadies what is large and halves false tubes; small things
 # are seen better without it.
 _STEADY = (*ANATOMY, "generator", "tube", "metal")
@@ -79,50 +71,6 @@ def normalise_films(films: Tensor) -> Tensor:
     return common
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Segmentation:
-    """Where the structures of a film lie.
-
-    Attributes
-    ----------
-    likelihoods : mapping of str to ndarray of shape (S, S), float32 - by structure, 0 to 1; the
-        film is squashed to a square
-    height, width : int - of the film
-    """
-
-    likelihoods: Mapping[str, NDArray[np.float32]]
-    height: int
-    width: int
-
-    def mask(self, *names: str, certain: float = _CERTAIN) -> NDArray[np.bool_]:
-        """Return where any of some structures lies, (S, S); nothing of one that is not known."""
-        found: NDArray[np.bool_] = np.zeros((INPUT_SIDE, INPUT_SIDE), dtype=np.bool_)
-        for name in names:
-            if name in self.likelihoods:
-                found |= self.likelihoods[name] > certain
-        return found
-
-    def stored_mask(self, *names: str) -> NDArray[np.bool_]:
-        """Return the same in stored pixels, (height, width)."""
-        return enlarge_mask(self.mask(*names), self.height, self.width)
-
-
-def enlarge_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Stretch a mask (S, S) to a film, (height, width)."""
-    large = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large > _CERTAIN)
-
-
-class Segmenter(Protocol):
-    """Finds structures on films."""
-
-    structures: tuple[str, ...]
-
-    def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
-        """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
-        ...
-
-
 class PhantomSegmenter:
     """The built-in segmenter; it looks at each film and at its mirror image.
 
@@ -138,12 +86,11 @@ class PhantomSegmenter:
         stored = load_file(str(weights))
         self._network.load_state_dict({name: value.float() for name, value in stored.items()})
         self._network.eval()
+        self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()
 
     def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
         """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
-        height, width = pixels.shape
-        side = (INPUT_SIDE, INPUT_SIDE)
-        shrunk = cv2.resize(pixels, side, interpolation=cv2.INTER_AREA)
+        shrunk = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         with torch.inference_mode():
             films = normalise_films(torch.from_numpy(shrunk)[None, None])
             seen, mirrored = self._network(torch.cat([films, films.flip(-1)])).sigmoid()
@@ -152,7 +99,7 @@ class PhantomSegmenter:
             name: (both if name in _STEADY else seen)[channel].numpy()
             for channel, name in enumerate(STRUCTURES)
         }
-        return Segmentation(likely, height, width)
+        return Segmentation(likely)
 
 
 class JointSegmenter:
@@ -161,6 +108,7 @@ class JointSegmenter:
     def __init__(self, first: Segmenter, second: Segmenter) -> None:
         self._both = (second, first)
         self.structures = tuple(dict.fromkeys((*first.structures, *second.structures)))
+        self.digest = hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest()
 
     def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
         """Segment a film (H, W), float32 in [0, 1]; bright is dense."""

@@ -1,113 +1,50 @@
 """A segmentation model of the user's own: a folder with TorchScript weights and a description.
 
-The description is ``segmenter.yaml``, or the metadata of a MONAI bundle. Both are read as plain
-values: no config is instantiated, nothing is unpickled by Python, nothing is fetched. Where a
-folder has both, ``segmenter.yaml`` counts.
+Nothing is unpickled by Python, nothing is fetched. Where a folder has both ``segmenter.yaml`` and
+the metadata of a MONAI bundle, the former counts.
 
 References
 ----------
-MONAI bundle specification, https://docs.monai.io/en/stable/mb_specification.html; Lian et al.,
-ChestX-Det, 2021 (names of the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
+Lian et al., ChestX-Det, 2021 (the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
-import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
-from ravl_med.config import parse_yaml
-from ravl_med.config.base import Section
-from ravl_med.errors import ConfigError, ModelError
-from ravl_med.regions.segmenter import INPUT_SIDE, Segmentation
+from ravl_med.errors import ModelError
+from ravl_med.regions.segmentation import SIDE, Segmentation
+from ravl_med.regions.segmenter_description import (
+    BACKGROUND,
+    BUNDLE_WEIGHTS,
+    METADATA,
+    OWN,
+    SegmenterDescription,
+    read_bundle,
+    read_description,
+)
 from ravl_med.regions.structure_names import plain_name, structure_of
 from ravl_med.regions.structures import STRUCTURES
 
-__all__ = ["FolderSegmenter", "SegmenterDescription", "open_segmenter"]
+__all__ = ["FolderSegmenter", "open_segmenter"]
 
 Floats = NDArray[np.float32]
 
-_OWN, _METADATA, _BUNDLE_WEIGHTS = "segmenter.yaml", "configs/metadata.json", "models/model.ts"
-_BACKGROUND = "background"
 _CLOSE = 1e-2  # rounding of a network that works in half precision
 _EXPORT = (
     "python -m monai.bundle ckpt_export network_def --filepath models/model.ts --ckpt_file "
     "models/model.pt --meta_file configs/metadata.json --config_file configs/inference.json"
 )
-
-Side = Annotated[int, Field(ge=32, le=4096)]
-Deviation = Annotated[float, Field(gt=0.0)]
-Activation = Literal["none", "sigmoid", "softmax"]
-
-
-class SegmenterDescription(Section):
-    """What the network of a folder takes and gives; the content of ``segmenter.yaml``."""
-
-    weights: str = Field(min_length=1, description="TorchScript file inside of the folder")
-    size: tuple[Side, Side] = Field(
-        description="rows and columns of the input in pixels, or one number for both; films are "
-        "squashed to it"
-    )
-    channels: Literal[1, 3] = Field(1, description="of the input; 3 are the film three times")
-    value_range: tuple[float, float] = Field(
-        (0.0, 1.0),
-        alias="range",
-        description="what 0 and 1 become, of which 1 is dense; [1, 0] inverts",
-    )
-    mean: tuple[float, ...] | None = Field(
-        None, description="of each channel, subtracted after the range"
-    )
-    std: tuple[Deviation, ...] | None = Field(
-        None, description="of each channel, divided by after the mean"
-    )
-    activation: Activation = Field(description="what makes likelihoods of the output")
-    structures: tuple[str | None, ...] = Field(
-        min_length=1, description="names of the output channels in order; null is ignored"
-    )
-    axes: Literal["yx", "xy"] = Field(
-        "yx", description="whether the network sees rows first or, as MONAI loads, columns first"
-    )
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) else value
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _single(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, (int, float)) else value
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        path = Path(self.weights)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError("weights must be a file inside of the folder, relative to it")
-        if self.value_range[0] == self.value_range[1]:
-            raise ValueError("range must have two different ends")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != self.channels:
-                raise ValueError(
-                    f"{name} has {len(values)} values; expected one a channel, {self.channels}"
-                )
-        if self.activation == "softmax" and len(self.structures) < 2:
-            raise ValueError(
-                "softmax of one channel is 1 everywhere; name the background as null, or say "
-                "sigmoid"
-            )
-        return self
 
 
 class FolderSegmenter:
@@ -147,7 +84,7 @@ class FolderSegmenter:
         self.ignored = tuple(
             name
             for name, kind in zip(description.structures, meant, strict=True)
-            if name is not None and kind is None and plain_name(name) != _BACKGROUND
+            if name is not None and kind is None and plain_name(name) != BACKGROUND
         )
         self.digest = digest
 
@@ -163,7 +100,6 @@ class FolderSegmenter:
         ModelError
             The network does not run.
         """
-        height, width = pixels.shape
         output = _forward(self._network, self.description, pixels, self._device)[0].float()
         if self.description.activation == "softmax":
             output = output.softmax(dim=0)
@@ -174,9 +110,9 @@ class FolderSegmenter:
                 likely = likely.sigmoid()
             plane = likely.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0).cpu().numpy()
             upright = plane.T if self.description.axes == "xy" else plane
-            squashed = _squash(np.ascontiguousarray(upright), INPUT_SIDE, INPUT_SIDE)
+            squashed = _squash(np.ascontiguousarray(upright), SIDE, SIDE)
             likelihoods[kind] = np.clip(squashed, 0.0, 1.0)
-        return Segmentation(likelihoods, height, width)
+        return Segmentation(likelihoods)
 
 
 def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
@@ -202,17 +138,17 @@ def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
     """
     if not folder.is_dir():
         raise ModelError(
-            f"regions.segmenter: no such folder; expected one with {_OWN}, or a MONAI bundle. "
+            f"regions.segmenter: no such folder; expected one with {OWN}, or a MONAI bundle. "
             "Paths are relative to the config file."
         )
-    own = (folder / _OWN).is_file()
-    if not own and not (folder / _METADATA).is_file():
+    own = (folder / OWN).is_file()
+    if not own and not (folder / METADATA).is_file():
         raise ModelError(
-            f"regions.segmenter: the folder has neither {_OWN} nor {_METADATA}; expected one of "
+            f"regions.segmenter: the folder has neither {OWN} nor {METADATA}; expected one of "
             "them, which says what the network takes and gives."
         )
-    description = _read_own(folder / _OWN) if own else _read_bundle(folder)
-    source = f"{_OWN}: structures" if own else f"{_METADATA}: outputs.pred.channel_def"
+    description = read_description(folder / OWN) if own else read_bundle(folder)
+    source = f"{OWN}: structures" if own else f"{METADATA}: outputs.pred.channel_def"
     _require_lung(description, source)
     path = _find_weights(folder, description.weights, own)
     network = _load_network(path, description.weights, device)
@@ -222,95 +158,6 @@ def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
     _check_shape(output, description, source)
     description = _settle_activation(output[0].float(), description, own)
     return FolderSegmenter(network, description, _digest(path, description), device)
-
-
-def _read_own(path: Path) -> SegmenterDescription:
-    data = parse_yaml(path)
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"regions.segmenter: {_OWN}: expected a mapping of keys, got "
-            f"{'nothing' if data is None else type(data).__name__}."
-        )
-    try:
-        return SegmenterDescription.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, _OWN, {})) from None
-
-
-def _read_bundle(folder: Path) -> SegmenterDescription:
-    """Read what the metadata of a MONAI bundle says of a 2-D network."""
-    try:
-        metadata = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
-        image = metadata["network_data_format"]["inputs"]["image"]
-        pred = metadata["network_data_format"]["outputs"]["pred"]
-        names = {int(channel): str(name) for channel, name in pred["channel_def"].items()}
-        shape, channels = list(image["spatial_shape"]), image["num_channels"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        raise ModelError(
-            f"regions.segmenter: {_METADATA} is not metadata of a segmentation bundle; expected "
-            "JSON with network_data_format.inputs.image (num_channels, spatial_shape) and "
-            "network_data_format.outputs.pred (channel_def)."
-        ) from None
-    if sorted(names) != list(range(len(names))):
-        raise ModelError(
-            f"regions.segmenter: {_METADATA}: outputs.pred.channel_def names the channels "
-            f"{sorted(names)[:20]}; expected all from 0 on."
-        )
-    # A side may be an expression such as '16*n' or '*'; a power of 2 fits nearly all of them.
-    sides = [INPUT_SIDE if isinstance(side, str) else side for side in shape]
-    axes = "xy" if _loads_columns_first(folder) else "yx"
-    plain = [plain_name(names[channel]) for channel in sorted(names)]
-    exclusive = len(names) > 1 and (_BACKGROUND in plain or pred.get("format") == "labels")
-    data = {
-        "weights": _BUNDLE_WEIGHTS,
-        "size": sides[::-1] if axes == "xy" else sides,
-        "channels": channels,
-        "range": image.get("value_range") or (0.0, 1.0),
-        "activation": "softmax" if exclusive else "sigmoid",
-        "structures": [names[channel] for channel in sorted(names)],
-        "axes": axes,
-    }
-    try:
-        return SegmenterDescription.model_validate(data)
-    except ValidationError as error:
-        keys = {
-            "size": "inputs.image.spatial_shape",
-            "channels": "inputs.image.num_channels",
-            "range": "inputs.image.value_range",
-            "structures": "outputs.pred.channel_def",
-        }
-        raise ModelError(_explain(error, _METADATA, keys)) from None
-
-
-def _loads_columns_first(folder: Path) -> bool:
-    """Whether films of a bundle come from MONAI's LoadImage, whose first axis is x, unturned."""
-    for suffix in ("json", "yaml", "yml"):
-        path = folder / "configs" / f"inference.{suffix}"
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            turned = re.search(r"reverse_indexing|swap_ij|Transpose|Rot90|Rotate90", text)
-            return bool(re.search(r"\bLoadImage(d|D|Dict)?\b", text)) and not turned
-    return False
-
-
-def _explain(error: ValidationError, file: str, keys: Mapping[str, str]) -> str:
-    """One line a problem: file, key, what, got."""
-    known = [field.alias or name for name, field in SegmenterDescription.model_fields.items()]
-    lines = []
-    for issue in error.errors():
-        first, *rest = [str(part) for part in issue["loc"]] or [""]
-        where = ".".join([keys.get(first, first), *rest])
-        message = issue["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        if issue["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(first, known, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-            lines.append(f"unknown key {where[:80]!r}. {hint}")
-        elif issue["type"] in ("missing", "value_error"):
-            lines.append(f"{where + ': ' if where else ''}{message}.")
-        else:
-            lines.append(f"{where}: {message}; got {str(issue['input'])[:80]!r}.")
-    return "\n".join(f"regions.segmenter: {file}: {line}" for line in lines)
 
 
 def _require_lung(description: SegmenterDescription, source: str) -> None:
@@ -333,10 +180,10 @@ def _find_weights(folder: Path, weights: str, own: bool) -> Path:
     if not own and (folder / "models" / "model.pt").is_file():
         raise ModelError(
             f"regions.segmenter: the bundle has models/model.pt, a pickle that is not opened, and "
-            f"no {_BUNDLE_WEIGHTS}. Export it, in the bundle's folder, with the package fire "
+            f"no {BUNDLE_WEIGHTS}. Export it, in the bundle's folder, with the package fire "
             f"installed: {_EXPORT}"
         )
-    where = f"{_OWN}: weights: no file" if own else "the bundle has no file"
+    where = f"{OWN}: weights: no file" if own else "the bundle has no file"
     raise ModelError(
         f"regions.segmenter: {where} {weights[:80]!r} in the folder; expected a TorchScript file."
     )
@@ -422,7 +269,7 @@ def _settle_activation(
         if likely:
             return description
         raise ModelError(
-            f"regions.segmenter: {_OWN}: activation is none, and the network gives values from "
+            f"regions.segmenter: {OWN}: activation is none, and the network gives values from "
             f"{low:.3g} to {high:.3g}; expected 0 to 1. Say sigmoid, or softmax where one of the "
             "channels is the background."
         )
@@ -432,7 +279,7 @@ def _settle_activation(
         return description
     if own:
         raise ModelError(
-            f"regions.segmenter: {_OWN}: activation is {activation}, and the network gives "
+            f"regions.segmenter: {OWN}: activation is {activation}, and the network gives "
             "likelihoods already, which would flatten them; expected logits. Say none."
         )
     return description.model_copy(update={"activation": "none"})

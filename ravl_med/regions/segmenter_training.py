@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from ravl_med.regions.segmenter import INPUT_SIDE, make_network, normalise_films
+from ravl_med.regions.segmentation import SIDE
+from ravl_med.regions.segmenter import make_network, normalise_films
 from ravl_med.regions.structures import STRUCTURES
 from ravl_med.regions.training_films import draw_training_film
 
@@ -56,7 +57,7 @@ def train_segmenter(
     network = make_network()
     drawn = []
     for number in range(films):
-        film, masks = draw_training_film(1_000_003 * seed + number, INPUT_SIDE)
+        film, masks = draw_training_film(1_000_003 * seed + number, SIDE)
         drawn.append((film, np.packbits(masks, axis=-1)))
         progress("draw films", number + 1, films)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)

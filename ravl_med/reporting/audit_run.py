@@ -56,6 +56,7 @@ class Audit:
     reader : FilmReader
     manifest : Path - the manifest that was read
     cohort_digest : str - SHA-256 over the digests of the audited films and their labels
+    segmenter_digest : str - SHA-256 of the weights that name anatomy and artifacts
     timings : mapping of stage to seconds, in order
     model_cached : bool - the quickstart model was found in the cache
     features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
@@ -69,6 +70,7 @@ class Audit:
     reader: FilmReader
     manifest: Path
     cohort_digest: str
+    segmenter_digest: str
     timings: dict[str, float]
     model_cached: bool
     features: tuple[ConfirmedFeature, ...]
@@ -117,7 +119,9 @@ def _fill(
     """Write every file of a run folder; ``result.json`` knows neither date nor history."""
     config, result = run.config, run.result
     shared_config = config_text(config, show_paths=False, without=("mitigation",))
-    record = describe_run(config, result, run.cohort_digest, run.model_cached, history)
+    record = describe_run(
+        config, result, (run.cohort_digest, run.segmenter_digest), run.model_cached, history
+    )
     start = time.perf_counter()
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
     labels = [run.cohort.classes[c] for c in run.cohort.labels]

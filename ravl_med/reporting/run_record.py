@@ -47,11 +47,14 @@ _PACKAGES = (
 def describe_run(
     config: Config,
     result: AuditResult,
-    cohort_digest: str,
+    digests: tuple[str, str],
     model_cached: bool,
     history: AuditHistory | None,
 ) -> dict[str, Any]:
-    """Return the content of ``run.json`` but for what the run cost."""
+    """Return the content of ``run.json`` but for what the run cost.
+
+    `digests` are those of the cohort and of the segmenter.
+    """
     text = config_text(config, show_paths=False, without=("mitigation",))
     seeds = {"discovery": config.discovery.seed, "evidence": config.evidence.seed}
     if config.cohort.synthetic is not None:
@@ -73,7 +76,8 @@ def describe_run(
         },
         "digests": {
             "model": result.model.digest,
-            "cohort": cohort_digest,
+            "cohort": digests[0],
+            "segmenter": digests[1],
             "config": hashlib.sha256(text.encode()).hexdigest(),
             "settings": digest_settings(config),
             "regions": digest_regions(result.region_boxes, result.region_image),

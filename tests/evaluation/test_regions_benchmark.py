@@ -23,7 +23,7 @@ from ravl_med.evaluation.regions_trials import (
     measure_speed,
     read_test_films,
 )
-from ravl_med.regions.segmenter import Segmentation
+from ravl_med.regions.segmentation import Segmentation
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -48,7 +48,6 @@ class Eye:
                 "electrode": (small > 0.9).astype(np.float32),
                 "body": np.ones_like(lungs),
             },
-            *pixels.shape,
         )
 
 

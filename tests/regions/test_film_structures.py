@@ -19,13 +19,12 @@ from ravl_med.regions.anatomy import (
 )
 from ravl_med.regions.artifacts import ARTIFACT_NAMES, find_artifacts
 from ravl_med.regions.film_structures import NOTHING, FilmStructures, box_of, read_structures
+from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.segmentation import SIDE, Segmentation
 from ravl_med.regions.segmenter import (
-    INPUT_SIDE,
     JointSegmenter,
     PhantomSegmenter,
-    Segmentation,
     built_in_segmenter,
-    enlarge_mask,
 )
 from ravl_med.regions.structures import ARTIFACTS, STRUCTURES
 
@@ -38,7 +37,7 @@ def phantom(number: int = 0, features: tuple[str, ...] = FEATURES, size: int = 2
 
 def truth(film) -> Segmentation:
     """What a perfect segmenter says."""
-    side = (INPUT_SIDE, INPUT_SIDE)
+    side = (SIDE, SIDE)
     masks = {name: mask.copy() for name, mask in film.structures.items()}
     for kind, x0, y0, x1, y1 in film.boxes:
         if kind in ("marker", "text"):  # letters are one thing with what lies between them
@@ -47,17 +46,17 @@ def truth(film) -> Segmentation:
         name: cv2.resize(mask.astype(np.float32), side, interpolation=cv2.INTER_AREA)
         for name, mask in masks.items()
     }
-    return Segmentation(likely, *film.pixels.shape)
+    return Segmentation(likely)
 
 
 def blank(**masks: tuple[int, int, int, int]) -> Segmentation:
     """Rectangles x0, y0, x1, y1 by structure, underscores for blanks."""
     likely = {}
     for name, (x0, y0, x1, y1) in masks.items():
-        plane = np.zeros((INPUT_SIDE, INPUT_SIDE), np.float32)
+        plane = np.zeros((SIDE, SIDE), np.float32)
         plane[y0:y1, x0:x1] = 0.9
         likely[name.replace("_", " ")] = plane
-    return Segmentation(likely, 512, 512)
+    return Segmentation(likely)
 
 
 CHEST = {
@@ -112,8 +111,6 @@ def test_regions_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        ({"right_lung": (0, 0, 0, 0)}, "right lung"),
-        ({"right_lung": (40, 40, 50, 60)}, "right lung"),  # a speck
         ({"heart": (100, 120, 102, 122)}, "cardiac silhouette"),
         ({"body": (0, 0, 256, 256)}, "outside the body"),
     ],
@@ -125,10 +122,28 @@ def test_what_is_not_there_is_not_guessed(change: dict, missing: str) -> None:
     assert "left lung" in found
 
 
-def test_lungs_on_the_wrong_sides_are_none() -> None:
-    swapped = {"right_lung": CHEST["left_lung"], "left_lung": CHEST["right_lung"]}
+def ragged(film: Segmentation) -> Segmentation:
+    rows = np.arange(SIDE) % 8 < 4
+    film.likelihoods["left lung"][rows, 170:] = 0.0
+    return film
 
-    assert find_anatomy(blank(**{**CHEST, **swapped})) == {}
+
+@pytest.mark.parametrize(
+    "film",
+    [
+        blank(**{**CHEST, "right_lung": CHEST["left_lung"], "left_lung": CHEST["right_lung"]}),
+        blank(**{**CHEST, "right_lung": (0, 0, 0, 0)}),
+        blank(**{**CHEST, "right_lung": (40, 40, 50, 60)}),  # a speck
+        blank(**{**CHEST, "left_lung": (120, 0, 256, 256)}),  # half of the film
+        ragged(blank(**CHEST)),
+    ],
+    ids=["wrong sides", "one lung", "a speck", "too large", "ragged"],
+)
+def test_without_two_lungs_in_their_places_nothing_is_found(film: Segmentation) -> None:
+    assert find_anatomy(film) == {}
+
+
+def test_a_heart_alone_is_no_chest() -> None:
     assert find_anatomy(blank(heart=(0, 0, 90, 90))) == {}
 
 
@@ -175,7 +190,7 @@ def test_things_on_a_phantom_are_found_with_their_names(number: int) -> None:
 
 def test_a_long_line_is_cut_and_a_speck_is_none() -> None:
     film = blank(**CHEST)
-    line = np.zeros((INPUT_SIDE, INPUT_SIDE), np.float32)
+    line = np.zeros((SIDE, SIDE), np.float32)
     for step in range(200):
         line[20 + step : 23 + step, 20 + step] = 0.8
     line[250:252, 5:8] = 0.8
@@ -191,7 +206,7 @@ def test_a_long_line_is_cut_and_a_speck_is_none() -> None:
 
 def test_borders_are_strips() -> None:
     film = blank(**CHEST)
-    frame = np.ones((INPUT_SIDE, INPUT_SIDE), np.float32)
+    frame = np.ones((SIDE, SIDE), np.float32)
     frame[16:, 32:] = 0.0
     film.likelihoods["border"] = frame
     boxes = {a.box for a in find_artifacts(film)}
@@ -223,14 +238,8 @@ def test_places_and_what_a_box_holds() -> None:
     assert NOTHING.place((0, 0, 1, 1)) == ""
 
 
-def test_a_mask_in_stored_pixels() -> None:
-    film = blank(heart=(64, 0, 128, 256))
-    large = replace(film, height=100, width=400).stored_mask("heart")
-
-    assert large.shape == (100, 400)
-    assert box_of(large) == pytest.approx((0.25, 0, 0.5, 1), abs=0.01)
-    assert enlarge_mask(film.mask("heart"), 256, 256).sum() == 64 * 256
-    assert not film.mask("lead").any()  # nothing of what is not known
+def test_what_is_not_known_lies_nowhere() -> None:
+    assert not blank(heart=(64, 0, 128, 256)).mask("lead").any()
 
 
 def test_the_built_in_segmenter_finds_the_lungs_and_the_generator_of_a_phantom() -> None:
@@ -239,7 +248,8 @@ def test_the_built_in_segmenter_finds_the_lungs_and_the_generator_of_a_phantom()
         film = phantom(number, ("generator", "text"))
         structures = read_structures(built_in_segmenter(), film.pixels)
         height, width = film.pixels.shape
-        seen = enlarge_mask(structures.region(["lungs"]), height, width)
+        to_film = InputGeometry.of(height, width, SIDE, "squash").mask_to_stored
+        seen = to_film(structures.region(["lungs"]))
         drawn = film.structures["right lung"] | film.structures["left lung"]
         shares.append(2 * (seen & drawn).sum() / (seen.sum() + drawn.sum()))
         found += any(a.kind == "generator" for a in structures.artifacts)
@@ -257,6 +267,7 @@ def test_a_film_that_is_no_chest_has_no_anatomy() -> None:
 def test_what_the_first_segmenter_does_not_know_the_second_finds() -> None:
     class Own:
         structures = ("right lung",)
+        digest = "ab" * 32
 
         def segment(self, pixels):
             return blank(right_lung=CHEST["right_lung"])
@@ -265,6 +276,7 @@ def test_what_the_first_segmenter_does_not_know_the_second_finds() -> None:
     film = joint.segment(phantom().pixels)
 
     assert set(joint.structures) == set(STRUCTURES)
+    assert joint.digest not in (Own.digest, built_in_segmenter().digest)
     assert set(film.likelihoods) == set(STRUCTURES)
     np.testing.assert_array_equal(
         film.mask("right lung"), blank(right_lung=CHEST["right_lung"]).mask("right lung")

@@ -16,7 +16,8 @@ from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.annotations import AnnotatedBox, AnnotationTable
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter, describe_sources
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.regions.segmenter import Segmentation, built_in_segmenter
+from ravl_med.regions.segmentation import Segmentation
+from ravl_med.regions.segmenter import built_in_segmenter
 
 
 def film(height: int = 60, width: int = 90) -> Film:
@@ -109,7 +110,7 @@ class Seen:
         for number in range(self.electrodes):
             row, column = 8 * (number // 16) + 100, 15 * (number % 16) + 2
             likely["electrode"][row : row + 5, column : column + 5] = 0.85 + 0.001 * number
-        return Segmentation(likely, *pixels.shape)
+        return Segmentation(likely)
 
 
 def test_anatomy_and_artifacts_are_named_with_their_place() -> None:

@@ -51,7 +51,6 @@ def test_a_little_training_writes_weights_that_open(tmp_path: Path) -> None:
     segmenter = PhantomSegmenter(path)
     film = segmenter.segment(np.random.default_rng(0).random((40, 60), dtype=np.float32))
     assert film.likelihoods["heart"].shape == (256, 256)
-    assert (film.height, film.width) == (40, 60)
 
 
 def test_the_weights_of_the_package_tell_how_they_were_made() -> None:

@@ -63,6 +63,7 @@ def audit_of(result: AuditResult, **gate: float) -> Audit:
         reader=FilmReader(),
         manifest=Path("/patients/doe.csv"),
         cohort_digest=COHORT_DIGEST,
+        segmenter_digest="ef56" * 16,
         timings={"cohort": 1.5},
         model_cached=False,
         features=(),

@@ -39,7 +39,9 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
     config = config_of(discovery={"seed": 3}, evidence={"seed": 4, "relevance": "/t/chest.yaml"})
     if synthetic:
         config = config_of(cohort={"synthetic": {"seed": 5}}, model={"quickstart": {"seed": 6}})
-    record = describe_run(config, result_of(), "cd34" * 16, model_cached=synthetic, history=None)
+    record = describe_run(
+        config, result_of(), ("cd34" * 16, "ef56" * 16), model_cached=synthetic, history=None
+    )
     text = json.dumps(record, allow_nan=False)
     for word in ("doe", "/patients", "/models", str(Path.home())):
         assert word not in text
@@ -50,6 +52,7 @@ def test_a_run_record(result_of: Callable[..., AuditResult], synthetic: bool) ->
     assert record["digests"] == {
         "model": "ab12" * 16,
         "cohort": "cd34" * 16,
+        "segmenter": "ef56" * 16,
         "config": hashlib.sha256(without_mitigation.encode()).hexdigest(),
         "settings": digest_settings(config),
         "regions": digest_regions(result_of().region_boxes, result_of().region_image),
@@ -80,7 +83,7 @@ def test_the_digest_of_the_settings_is_of_what_a_finding_can_depend_on() -> None
 def test_what_came_before(result_of: Callable[..., AuditResult]) -> None:
     changed = (("gate.max_gap", 0.1, 0.3), ("regions.tiles", [6, 6], [4, 4]))
     history = AuditHistory(4, changed, ("gate.max_gap", "gate.min_n"), {"fail": 2, "pass": 1})
-    record = describe_run(config_of(), result_of(), "cd34" * 16, False, history)
+    record = describe_run(config_of(), result_of(), ("cd34" * 16, "ef56" * 16), False, history)
     read = json.loads(json.dumps(record, allow_nan=False))
     assert read["audit_number"] == 4
     assert read["changed_keys"] == [
