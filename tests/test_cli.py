@@ -101,7 +101,14 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     assert len(predictions) == 90
     assert predictions["image_id"].is_unique
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert set(record["digests"]) == {"model", "cohort", "config", "settings", "regions"}
+    assert set(record["digests"]) == {
+        "model",
+        "cohort",
+        "config",
+        "settings",
+        "regions",
+        "segmenter",
+    }
     assert record["peak_memory_mb"] > 0
     assert record["timings_s"]["report"] > 0
     assert (out / "private").stat().st_mode & 0o777 == 0o700

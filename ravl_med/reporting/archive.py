@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def write_archive(value: Any, folder: Path) -> None:
     arrays: Arrays = {}
     text = json.dumps(_encode(value, arrays), allow_nan=False, sort_keys=True)
     (folder / _JSON).write_text(text + "\n", encoding="utf-8")
-    np.savez_compressed(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(folder / _ARRAYS, **cast("dict[str, Any]", arrays))
 
 
 def read_archive(kind: type[T], folder: Path) -> T:
