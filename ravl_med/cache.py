@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,35 @@ import platformdirs
 
 from ravl_med.errors import ConfigError
 
-__all__ = ["Cache", "user_cache", "user_key"]
+__all__ = ["KINDS", "Cache", "CacheEntry", "open_cache", "user_cache", "user_key"]
+
+KINDS = {
+    "cohorts": "phantoms, no patient",
+    "embeddings": "films and regions of one model, as numbers",
+    "mitigations": "films and weights of a mitigation that was ended",
+    "models": "a quickstart model",
+}
+"""What a cache holds, by the name of the subfolder."""
+
+_ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """Something that a cache holds.
+
+    Attributes
+    ----------
+    kind : str - of `KINDS`
+    name : str - digest of what made it; it tells nothing of patients
+    size : int - bytes
+    changed : float - seconds since the epoch at which a file of it was last written
+    """
+
+    kind: str
+    name: str
+    size: int
+    changed: float
 
 
 class Cache:
@@ -50,8 +80,7 @@ class Cache:
         target = self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
         if target.is_dir():
             return target, True
-        for part in (self.root, self.root / kind):
-            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.open_kind(kind)
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         draft.mkdir(mode=0o700)
         try:
@@ -64,6 +93,77 @@ class Cache:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return target, False
+
+    def open_kind(self, kind: str) -> Path:
+        """Return the subfolder of a kind; it and the root are made for their owner alone.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be made.
+        """
+        for part in (self.root, self.root / kind):
+            try:
+                part.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"cache: its folder cannot be made ({error.strerror}); expected a place that "
+                    "may be written to. Name another one in cache.folder."
+                ) from None
+        return self.root / kind
+
+    def entries(self) -> Iterator[CacheEntry]:
+        """Yield what the cache holds, kind by kind; what it did not make is no entry."""
+        for kind, path in self._paths():
+            try:
+                files = [path, *path.rglob("*")] if path.is_dir() else [path]
+                states = [file.lstat() for file in files]
+            except OSError:  # another run is just taking it away
+                continue
+            size = sum(s.st_size for f, s in zip(files, states, strict=True) if not f.is_dir())
+            yield CacheEntry(kind, path.name, size, max(state.st_mtime for state in states))
+
+    def remove(self, entries: Collection[CacheEntry]) -> None:
+        """Take entries away.
+
+        Raises
+        ------
+        ConfigError
+            One of them cannot be removed.
+        """
+        names = {(entry.kind, entry.name) for entry in entries}
+        for kind, path in self._paths():
+            if (kind, path.name) not in names:
+                continue
+            try:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError as error:
+                raise ConfigError(
+                    f"cache: an entry of {kind} cannot be removed ({type(error).__name__}); "
+                    "expected a folder that may be written to."
+                ) from None
+
+    def _paths(self) -> Iterator[tuple[str, Path]]:
+        for kind in KINDS:
+            folder = self.root / kind
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if _ENTRY.fullmatch(path.name) and not path.is_symlink():
+                    yield kind, path
+
+
+def open_cache(folder: Path | None) -> Cache:
+    """Return the cache in a folder, or the user's own.
+
+    Raises
+    ------
+    ConfigError
+        The folder is a file.
+    """
+    if folder is None:
+        return user_cache()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("cache.folder names a file; expected a folder, or a path that is free.")
+    return Cache(folder)
 
 
 def user_cache() -> Cache:

@@ -2,11 +2,12 @@
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from ravl_med.cache import Cache, user_cache, user_key
+from ravl_med.cache import Cache, open_cache, user_cache, user_key
 from ravl_med.errors import ConfigError
 
 
@@ -113,3 +114,57 @@ def test_a_damaged_key_is_not_used(key_file: Path, content: bytes) -> None:
         user_key()
     assert str(key_file.parent) not in str(e.value)
     assert key_file.read_bytes() == content
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Cache:
+    cache = Cache(tmp_path / "cache")
+    cache.folder("cohorts", {"seed": 1}, fill)
+    cache.folder("embeddings", {"seed": 1}, fill)
+    old, _ = cache.folder("embeddings", {"seed": 2}, fill)
+    (cache.root / "embeddings" / ("ab" * 12 + ".batch-size")).write_text("8")
+    for path in (old / "a.txt", old):
+        os.utime(path, (time.time() - 20 * 86_400,) * 2)
+    (cache.root / "embeddings" / "thesis").mkdir()  # somebody else's
+    (cache.root / "letters").mkdir()
+    return cache
+
+
+def test_entries_tell_kind_size_and_age(filled: Cache) -> None:
+    entries = list(filled.entries())
+    assert [entry.kind for entry in entries] == ["cohorts", *["embeddings"] * 3]
+    assert sorted(entry.size for entry in entries) == [1, 7, 7, 7]
+    ages = sorted(time.time() - entry.changed for entry in entries)
+    assert ages[0] < 60
+    assert ages[-1] > 19 * 86_400
+    assert list(Cache(filled.root / "none").entries()) == []
+
+
+def test_only_what_is_named_is_removed_and_nothing_of_others(filled: Cache) -> None:
+    entries = [entry for entry in filled.entries() if entry.kind == "embeddings"]
+    filled.remove(entries)
+    assert [entry.kind for entry in filled.entries()] == ["cohorts"]
+    assert [path.name for path in (filled.root / "embeddings").iterdir()] == ["thesis"]
+    assert (filled.root / "letters").is_dir()
+
+
+def test_a_link_is_no_entry(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    (tmp_path / "elsewhere").mkdir()
+    (cache.open_kind("models") / ("cd" * 12)).symlink_to(tmp_path / "elsewhere")
+    assert list(cache.entries()) == []
+
+
+def test_the_folder_of_a_config_is_the_cache(tmp_path: Path) -> None:
+    assert open_cache(tmp_path / "mine").root == tmp_path / "mine"
+    assert open_cache(None).root == user_cache().root
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cache\.folder names a file; expected a folder"):
+        open_cache(tmp_path / "file")
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cache: its folder cannot be made .*cache\.folder") as e:
+        Cache(tmp_path / "file" / "cache").open_kind("models")
+    assert str(tmp_path) not in str(e.value)

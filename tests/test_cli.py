@@ -38,6 +38,7 @@ gate:
   min_films: 5
   max_prediction_share: 1.0
   min_prediction_share: 0.0
+  min_auroc: 0.0
 evidence:
   relevance: %s
 """
@@ -85,6 +86,9 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     assert {path.name for path in out.iterdir()} == {
         "config.yaml",
         "figures",
+        "intake.csv",
+        "model_card.md",
+        "model_card.xml",
         "predictions.parquet",
         "private",
         "report.html",
@@ -96,6 +100,10 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     jsonschema.validate(result, result_schema())
     assert result["cohort"]["images"] == 90
+    search = result["discovery"]
+    placed = {c["rank"]: c["cluster"] for c in search["cluster_map"]["clusters"] if c["rank"]}
+    assert len(search["cluster_map"]["clusters"]) == search["clusters"]
+    assert placed == {c["rank"]: c["cluster"] for c in result["correlations"]}
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert list(predictions.columns[:2]) == ["image_id", "label"]
     assert len(predictions) == 90
@@ -198,9 +206,9 @@ def test_a_class_without_films_is_a_named_outcome(workplace: Path, tmp_path: Pat
     never = "task.classes.never={prompts: [Never.], label: {cardiomegaly: 1, no finding: 1}}"
     outcome = audit(workplace, tmp_path / "run", "--set", never)
     assert outcome.exit_code == 1, outcome.output
-    assert "Class never has 0 films" in outcome.output
+    assert "Class never has fewer than 5 films" in outcome.output
     text = "".join(p.extract_text() for p in PdfReader(tmp_path / "run" / "report.pdf").pages)
-    assert "never has 0 films" in " ".join(text.split())
+    assert "never has fewer than 5 films" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -303,13 +311,30 @@ def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path:
     manifest = tmp_path / "manifest.csv"
     table.to_csv(manifest, index=False)
     out = tmp_path / "run"
-    outcome = audit(workplace, out, "--exit-zero", "--set", f"cohort.manifest={manifest}")
+    words = ("--exit-zero", "--set", f"cohort.manifest={manifest}", "--set")
+    outcome = audit(workplace, out, *words, f"cohort.roots=['{workplace}']")
     assert outcome.exit_code == 0, outcome.output
     cohort = json.loads((out / "result.json").read_text(encoding="utf-8"))["cohort"]
     assert cohort["images"] == 87
     assert cohort["rejected"] == {"undecodable": 1, "missing": 1, "not_dicom": 1}
     text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
     assert "gone.dcm" not in text
+    intake = pd.read_csv(out / "intake.csv", dtype=str, keep_default_na=False)
+    assert list(intake.columns) == ["row", "image_id", "reason", "message"]
+    assert intake["reason"].value_counts().to_dict() == {"read": 87, **cohort["rejected"]}
+    assert (intake["image_id"] == "").sum() == 3
+    assert not intake["message"].str.contains("dcm|" + tmp_path.name).any()
+    paths = pd.read_csv(out / "private" / "rejected.csv", dtype=str)
+    assert sorted(paths["path"]) == sorted(table.loc[rows, "image"])
+    assert (out / "private" / "rejected.csv").stat().st_mode & 0o777 == 0o600
+    few = (*words, f"cohort.roots=['{workplace}']", "--set", "gate.max_rejected_fraction=0.03")
+    outcome = audit(workplace, tmp_path / "few", *few)
+    assert outcome.exit_code == 3
+    one_line(outcome, "3 of 90 films cannot be used", "missing 1", "at most 3%")
+    outcome = audit(workplace, tmp_path / "none", *words, "cohort.roots=[]")
+    assert outcome.exit_code == 3
+    one_line(outcome, "outside_root 87", "First: manifest.csv row")
+    assert not (tmp_path / "few").exists()
 
 
 def test_no_readable_film_ends_with_the_reasons(workplace: Path, tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def test_yaml_is_1_2(tmp_path: Path) -> None:
     [
         ("regionz: {}", r"unknown key 'regionz'\. Did you mean 'regions'\?"),
         ("gate: {maxgap: 0.1}", r"unknown key 'gate.maxgap'\. Did you mean 'max_gap'\?"),
-        ("labels: {zzz: 1}", r"unknown key 'labels.zzz'\. Known keys: blank\."),
+        (
+            "labels: {zzz: 1}",
+            r"unknown key 'labels.zzz'\. Known keys: source, blank, uncertain, max_unrecognised\.",
+        ),
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, line: str, message: str) -> None:
@@ -129,8 +132,17 @@ def test_every_problem_has_its_line(tmp_path: Path) -> None:
         ("task.templates=['{} {}']", "task: template '{} {}' must hold the placeholder {} once"),
         ("task.temperature=0", "task.temperature: input should be greater than 0; got 0"),
         ("task.temperature=.inf", "task.temperature: input should be a finite number; got inf"),
-        ("model={}", "model: name exactly one of 'path' and 'quickstart'"),
-        ("model.quickstart={}", "model: name exactly one of 'path' and 'quickstart'"),
+        ("model={}", "model: name exactly one of 'path', 'weights', 'factory' and 'quickstart'"),
+        ("model.quickstart={}", "model: name exactly one of 'path', 'weights', 'factory' and"),
+        ("model={weights: a.pt}", "model: weights need exactly one of 'architecture' and 'layout'"),
+        ("model.keys={a.: null}", "model: 'keys' describes 'weights', which is not named"),
+        ("model.quick_gelu=true", "model: 'quick_gelu' describes 'weights', which is not named"),
+        ("model={factory: a.b:c}", "model: factory 'a.b:c' is code, .*: set allow_code to true"),
+        ("model={factory: a b}", "model.factory: string should match pattern"),
+        (
+            "model={weights: a.pt, architecture: RN50, preprocess: {std: [1, 1, 0]}}",
+            "model.preprocess.std.2: input should be greater than 0; got 0",
+        ),
         ("model.device=gpu", "model.device: string should match pattern .*; got 'gpu'"),
         ("model={quickstart: {image_size: 100}}", "image_size: .*multiple of 32; got 100"),
         ("model={quickstart: {tower: mlp}}", "tower: input should be 'resnet' or 'vit'"),

@@ -35,8 +35,9 @@ SIDE = 320
 CLASSES = ("covid-19", "no covid-19")
 IMPRESSIONS = {"covid-19": "COVID-19 pneumonia.", "no covid-19": "No COVID-19."}
 RESNET = QuickstartModelConfig(epochs=20)
-# From scratch, and with so few films, a ViT needs patches smaller than the marker, and time.
-VIT = QuickstartModelConfig(tower="vit", image_size=192, epochs=150)
+# From scratch, and with so few films, a ViT needs patches smaller than the marker, and many steps:
+# in batches of 64 it learned the marker in one of two trainings.
+VIT = QuickstartModelConfig(tower="vit", image_size=192, epochs=60, batch_size=32)
 
 pytestmark = pytest.mark.skipif(
     not (FILMS / "metadata.csv").is_file(),
@@ -224,8 +225,6 @@ def test_the_marker_is_named_first(
     }
     gaps = [by_class[CLASSES[0]], by_class[CLASSES[1]][::-1]]
     learned = all(with_it - without > 0.3 for with_it, without in gaps)
-    if "ModifiedResNet" not in result["model"]["architecture"] and not learned:
-        pytest.skip(f"from scratch, this ViT did not learn the marker: {by_class}")
     assert learned, by_class
 
     assert result["verdict"] in ("fail", "review"), outcome.output

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from ravl_med import __version__
 from ravl_med.cli.benchmarks import benchmark
+from ravl_med.cli.caching import cache, embed
 from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
@@ -26,6 +27,7 @@ from ravl_med.cli.console import (
     say,
     show_progress,
 )
+from ravl_med.cli.intake import doctor, init, inspect
 from ravl_med.cli.telling import tell_audit, tell_comparison, tell_mitigation, tell_review
 
 __all__ = ["app", "main"]
@@ -40,6 +42,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(benchmark, name="benchmark")
+app.add_typer(cache, name="cache")
+for verb in (inspect, init, doctor, embed):
+    app.command()(verb)
 
 
 @app.command()
@@ -62,7 +67,7 @@ def audit(
     with reporting_errors(debug):
         from datetime import date
 
-        from ravl_med.cache import user_cache, user_key
+        from ravl_med.cache import open_cache, user_key
         from ravl_med.config import load_config
         from ravl_med.pipeline import audit as run_audit
         from ravl_med.pipeline import write_run
@@ -76,7 +81,7 @@ def audit(
             run = run_audit(
                 settings,
                 key=user_key(),
-                cache=user_cache(),
+                cache=open_cache(settings.cache.folder),
                 progress=progress,
                 today=date.today(),
             )
@@ -165,7 +170,7 @@ def mitigate(
     with reporting_errors(debug):
         from datetime import date
 
-        from ravl_med.cache import user_cache, user_key
+        from ravl_med.cache import open_cache, user_key
         from ravl_med.config import load_config
         from ravl_med.mitigation.processes import make_fabric
         from ravl_med.pipeline import mitigate as run_mitigation
@@ -179,12 +184,12 @@ def mitigate(
         for target in (folder, audited):
             refuse_foreign_folder(target)
         fabric = make_fabric(settings.model.device, settings.mitigation.precision)
-        work = open_work_folder(settings, user_cache(), fabric, resume=resume)
+        work = open_work_folder(settings, open_cache(settings.cache.folder), fabric, resume=resume)
         with show_progress(quiet=fabric.global_rank > 0) as progress:
             run = run_mitigation(
                 settings,
                 key=user_key(),
-                cache=user_cache(),
+                cache=open_cache(settings.cache.folder),
                 work=work,
                 fabric=fabric,
                 earlier_run=audited,
@@ -225,7 +230,7 @@ def preview(
     No model is opened. Returns 0, and as audit for errors.
     """
     with reporting_errors(debug):
-        from ravl_med.cache import user_cache, user_key
+        from ravl_med.cache import open_cache, user_key
         from ravl_med.config import load_config
         from ravl_med.pipeline.previewing import preview_regions
         from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
@@ -240,7 +245,7 @@ def preview(
                 shown=show,
                 seed=seed,
                 key=user_key(),
-                cache=user_cache(),
+                cache=open_cache(settings.cache.folder),
                 progress=progress,
             )
             write_sheet(sheet, path)

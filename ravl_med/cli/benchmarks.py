@@ -10,8 +10,10 @@ import typer
 from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
+    DeviceOption,
     print_file,
     reporting_errors,
+    say,
     show_progress,
 )
 
@@ -175,6 +177,191 @@ def benchmark_regions(
         with show_progress() as progress:
             path = run_regions_benchmark(plan, out, progress=progress)
         print_file(path)
+
+
+@benchmark.command("labels")
+def benchmark_labels(
+    parts: Annotated[
+        str, typer.Option(help="Some of published, development and speed, with commas.")
+    ] = "published,speed",
+    reports: Annotated[
+        Path | None,
+        typer.Option(help="The archive of coded reports (Open-i, .tgz), or a folder with it."),
+    ] = None,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Measure what is read off radiology reports against codes that people gave them.
+
+    Parts that are not run keep their earlier numbers. Only numbers are written, no
+    word of a report.
+    """
+    with reporting_errors(debug):
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.labels_benchmark import PARTS, LabelsPlan, run_labels_benchmark
+
+        plan = LabelsPlan(choose_parts(parts, PARTS), reports)
+        with show_progress() as progress:
+            path = run_labels_benchmark(plan, out, progress=progress)
+        print_file(path)
+
+
+@benchmark.command("report")
+def benchmark_report(
+    parts: Annotated[
+        str, typer.Option(help="Some of usual and largest, with commas.")
+    ] = "usual,largest",
+    runs: Annotated[int, typer.Option(help="How often each report is written.", min=1)] = 3,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Measure how long PDF and HTML take to write, in how much memory, and how large they are.
+
+    Parts that are not run keep their earlier numbers.
+    """
+    with reporting_errors(debug):
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.report_benchmark import (
+            PARTS,
+            ReportPlan,
+            run_report_benchmark,
+        )
+
+        plan = ReportPlan(choose_parts(parts, PARTS), runs)
+        with show_progress() as progress:
+            path = run_report_benchmark(plan, out, progress=progress)
+        print_file(path)
+
+
+@benchmark.command("encoders")
+def benchmark_encoders(
+    config: ConfigArgument = Path("configs/quickstart.yaml"),
+    parts: Annotated[
+        str, typer.Option(help="Some of faithful, cost, accuracy, films and memory, with commas.")
+    ] = "faithful,cost,accuracy,films,memory",
+    images: Annotated[int, typer.Option(help="Images whose regions are compared.", min=2)] = 8,
+    batch: Annotated[int, typer.Option(help="Images that are timed together.", min=1)] = 4,
+    rounds: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 7,
+    films: Annotated[int, typer.Option(help="Phantoms whose windows are asked.", min=1)] = 300,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Measure the region embeddings of every kind of image tower: faithful, fast, right.
+
+    Parts that are not run keep their earlier numbers.
+    """
+    with reporting_errors(debug):
+        from ravl_med.cache import user_cache
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.encoders_benchmark import (
+            PARTS,
+            EncodersPlan,
+            run_encoders_benchmark,
+        )
+
+        chosen = choose_parts(parts, PARTS)
+        plan = EncodersPlan(chosen, images, batch, rounds, films, _named(config))
+        settings = load_config(config)
+        with show_progress() as progress:
+            path = run_encoders_benchmark(
+                settings, plan, out, cache=user_cache(), progress=progress
+            )
+        print_file(path)
+
+
+@benchmark.command("intake")
+def benchmark_intake(
+    parts: Annotated[str, typer.Option(help="Some of speed and cores, with commas.")] = (
+        "speed,cores"
+    ),
+    rounds: Annotated[int, typer.Option(help="Rounds of each measurement.", min=1)] = 9,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Time the reading of DICOM films: one core against pydicom, two processes against one.
+
+    Parts that are not run keep their earlier numbers.
+    """
+    with reporting_errors(debug):
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.intake_benchmark import PARTS, IntakePlan, run_intake_benchmark
+
+        plan = IntakePlan(choose_parts(parts, PARTS), rounds=rounds)
+        with show_progress() as progress:
+            path = run_intake_benchmark(plan, out, progress=progress)
+        print_file(path)
+
+
+@benchmark.command("evaluation")
+def benchmark_evaluation(
+    domains: Annotated[
+        str, typer.Option(help="Some of phantoms, radiographs, digits and mnist, with commas.")
+    ] = "phantoms,digits",
+    kinds: Annotated[
+        str, typer.Option(help="Some of planted, null, two and global, with commas.")
+    ] = "planted,null,two,global",
+    architectures: Annotated[str, typer.Option(help="Some of resnet and vit.")] = "resnet,vit",
+    strengths: Annotated[
+        str, typer.Option(help="Cramer's V of the planted pairs, with commas.")
+    ] = "0.99,0.95,0.9,0.8,0.7",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1,2",
+    shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
+    limit: Annotated[int | None, typer.Option(help="Settings at most.", min=1)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no further setting after so long.", min=0)
+    ] = None,
+    films: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of real radiographs: metadata.csv (patientid, finding, "
+            "filename, view) and images/."
+        ),
+    ] = None,
+    mnist: Annotated[Path | None, typer.Option(help="Folder with the IDX files of MNIST.")] = None,
+    mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
+    merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
+    device: DeviceOption = None,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
+
+    Goes on where an earlier call has stopped. Several workers share the settings (--shard 1/2 and
+    --shard 2/2); --merge joins what they have done, and `benchmark pages` draws the pages.
+    """  # fmt: skip
+    with reporting_errors(debug):
+        from ravl_med.cache import user_cache
+        from ravl_med.encoders.base import pick_device
+        from ravl_med.evaluation.film_pool import FilmSources
+        from ravl_med.evaluation.sweep import Shard, SweepPlan, merge_parts, run_sweep
+        from ravl_med.evaluation.sweep_options import read_settings
+
+        if merge:
+            settings, arms = merge_parts(out)
+            say(f"{settings} settings, {arms} rows of arms")
+            return
+        plan = SweepPlan(
+            settings=read_settings(domains, kinds, architectures, strengths, seeds),
+            shard=Shard.parse(shard),
+            limit=limit,
+            minutes=minutes,
+            mitigate=mitigate,
+            device=str(pick_device(device or "auto")),
+            sources=FilmSources(films, mnist),
+        )
+        with show_progress() as progress:
+            run, left = run_sweep(plan, out, user_cache(), progress)
+        say(f"{run} settings run, {left} of this shard left")
+
+
+@benchmark.command("pages")
+def benchmark_pages(out: OutOption = Path("reports/benchmark"), debug: DebugOption = False) -> None:
+    """Draw the controlled evaluation as Markdown, HTML and PDF from its results."""
+    with reporting_errors(debug):
+        from ravl_med.evaluation.sweep_report import write_sweep_report
+
+        print_file(write_sweep_report(out))
 
 
 def _named(config: Path) -> str:

@@ -55,7 +55,15 @@ def tell_audit(run: Audit, folder: Path) -> None:
     terminal.print(f"[bold {colour}]{word}[/]  {escape(result.name)}")
     for reason in result.verdict.reasons:
         terminal.print(f"  {escape(reason)}")
+    for check in result.sanity.checks if result.sanity is not None else ():
+        if check.status == "odd":
+            terminal.print(f"  Remark, {escape(check.name)}: {escape(check.text)}.")
     cohort = result.cohort
+    if run.halved_to:
+        terminal.print(
+            f"  Memory did not suffice for the batches asked for: {run.halved_to} films were "
+            "encoded at once (model.batch_size)."
+        )
     terminal.print(
         f"  {cohort.images} films of {cohort.patients} patients audited, "
         f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."

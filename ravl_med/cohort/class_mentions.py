@@ -1,23 +1,20 @@
-"""The class that a report names, for films without label columns.
+"""The class that a report names, for fine-tuning films without label columns.
 
-A prompt counts as mentioned where its words stand in a sentence without a negation before them. It
-is a plain reading of short impressions, for reports that no labeller has read.
+The texts looked for are the task's own prompts, so that any task can be read, whatever its classes
+are called. Negation, uncertainty and the past are read as for findings (`report_context`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from ravl_med.cohort.radiology_report import impression_of
+from ravl_med.cohort.report_findings import chest_labeller
+from ravl_med.cohort.report_phrases import PhraseTree
+from ravl_med.cohort.report_sections import sentences_of
 
 __all__ = ["class_of_report"]
-
-_SENTENCE = re.compile(r"[.;\n]+")
-_NEGATION = re.compile(
-    r"\b(no|not|without|negative for|free of|absence of|resolved|rule out|r/o|denies)\b"
-)
-_WORD = re.compile(r"[a-z0-9]+")
 
 
 def class_of_report(text: str, prompts: Mapping[str, Sequence[str]]) -> int:
@@ -33,24 +30,25 @@ def class_of_report(text: str, prompts: Mapping[str, Sequence[str]]) -> int:
     -------
     int - position in `prompts`, or -1
     """
-    sentences = [s.strip().lower() for s in _SENTENCE.split(impression_of(text)) if s.strip()]
-    named = [
-        number
-        for number, (name, texts) in enumerate(prompts.items())
-        if any(_mentioned(phrase, sentences) for phrase in (name, *texts))
-    ]
-    return named[0] if len(named) == 1 else -1
+    tree = _tree(tuple((name, *texts) for name, texts in prompts.items()))
+    rules = chest_labeller().rules
+    named = set()
+    for sentence in sentences_of(impression_of(text)):
+        triggers = rules.triggers(sentence)
+        for match in tree.matches(sentence):
+            outer = [t for t in triggers if not match.start <= t.start < match.end]
+            if rules.status(match, outer) == "present":
+                named.add(match.tag)
+    return named.pop() if len(named) == 1 else -1
 
 
-def _mentioned(phrase: str, sentences: Sequence[str]) -> bool:
-    words = " ".join(_WORD.findall(phrase.lower()))
-    if not words:
-        return False
-    negated = _NEGATION.search(words) is not None
-    pattern = re.compile(rf"\b{re.escape(words)}\b")
-    for sentence in sentences:
-        plain = " ".join(_WORD.findall(sentence))
-        found = pattern.search(plain)
-        if found and (negated or not _NEGATION.search(plain[: found.start()])):
-            return True
-    return False
+@lru_cache(maxsize=8)
+def _tree(classes: tuple[tuple[str, ...], ...]) -> PhraseTree[int]:
+    """Phrases of each class; what has a meaning in a vocabulary is no word, and is dropped."""
+    phrases = []
+    for number, texts in enumerate(classes):
+        for text in texts:
+            words = " ".join(word for sentence in sentences_of(text) for word in sentence)
+            if words:
+                phrases.append((words, number))
+    return PhraseTree(phrases, {})

@@ -1,14 +1,11 @@
-"""DICOM films: decode, modality LUT, VOI LUT or window, MONOCHROME1, in this order.
-
-References
-----------
-DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.3.1.2 (photometric interpretation);
-PS3.4 N.2 (the grayscale transformation sequence).
-"""
+"""DICOM files: opened within limits, decoded a frame at a time, shown as the standard says."""
 
 from __future__ import annotations
 
-import warnings
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +13,38 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRBigEndian
-from scipy.special import expit
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
+from ravl_med.cohort.export_presets import export_pixels
+from ravl_med.cohort.grayscale import window_pixels
+from ravl_med.cohort.pixel_decoding import decode_frame
+from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
 from ravl_med.errors import ImageError
 
-__all__ = ["read_dicom", "window_pixels"]
+__all__ = ["film_pixels", "naming_reasons", "open_dicom", "read_dicom"]
+
+_GRAY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PS3.3 C.7.6.3.1.2 takes for YBR
+_CHUNK = 1 << 20
 
 
 def read_dicom(
-    path: Path, *, voi_view: int = 0, max_pixels: int = 100_000_000
+    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
 ) -> tuple[NDArray[np.float32], str]:
-    """Read one grayscale, single-frame DICOM film.
+    """Read one frame of a DICOM file as a film.
 
     Parameters
     ----------
     path : Path
-    voi_view : int
-        Index of the VOI LUT or window when the film carries several.
-    max_pixels : int
-        Rows x columns x frames x samples above which the film is refused before decoding.
+    policy : ReadingPolicy
 
     Returns
     -------
@@ -48,17 +56,86 @@ def read_dicom(
     Raises
     ------
     ImageError
-        With a reason code: ``not_dicom``, ``no_pixel_data``, ``bad_geometry``, ``too_large``,
-        ``multi_frame``, ``not_grayscale``, ``no_decoder``, ``undecodable``.
+        With a reason code: ``not_dicom``, ``too_large``, ``no_pixel_data``, ``bad_geometry``,
+        ``multi_frame``, ``not_grayscale``, ``no_decoder``, ``truncated``, ``undecodable``.
     """
+    return film_pixels(open_dicom(path, policy.limits), policy)
+
+
+def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pydicom.Dataset:
+    """Read a DICOM file, Pixel Data not yet decoded.
+
+    A file without a preamble or file meta information is read where its content says that it is
+    DICOM.
+
+    Parameters
+    ----------
+    path : Path
+    limits : ReadingLimits - on what a deflated file unpacks to; on its size see `read_image_file`
+
+    Raises
+    ------
+    ImageError
+        ``not_dicom``, ``too_large``, ``undecodable``.
+    """
+    with naming_reasons():
+        content = path.read_bytes()
+        if content[128:132] != b"DICM":
+            return _read_bare(content)
+        _check_inflated(path, content, limits.max_inflated_mb)
+        return pydicom.dcmread(io.BytesIO(content))
+
+
+def film_pixels(
+    dataset: pydicom.Dataset, policy: ReadingPolicy = DEFAULT_POLICY
+) -> tuple[NDArray[np.float32], str]:
+    """Decode one frame of an open DICOM file and show it.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset - from `open_dicom`
+    policy : ReadingPolicy
+
+    Returns
+    -------
+    pixels, applied
+        As `read_dicom`.
+
+    Raises
+    ------
+    ImageError
+        As `read_dicom`.
+    """
+    with naming_reasons():
+        frame = _check(dataset, policy)
+        stored, photometric = decode_frame(dataset, frame)
+        steps: list[str] = []
+        if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
+            steps.append("named frame")
+        dataset = _header_of_frame(dataset, frame)
+        if photometric not in _GRAY:
+            gray, how = _gray(stored, photometric, dataset)
+            if policy.preset == "window":
+                return gray, ", ".join([*steps, how])
+            stored, steps = np.rint(gray * 65535.0).astype(np.int64), [*steps, how]
+        if policy.preset == "window":
+            pixels, applied = window_pixels(stored, dataset, policy)
+        else:
+            inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+            pixels, applied = export_pixels(stored, policy.preset, inverted=inverted)
+        return pixels, ", ".join([*steps, applied])
+
+
+@contextmanager
+def naming_reasons() -> Iterator[None]:
+    """Turn whatever a hostile DICOM file raises into an `ImageError`."""
+    import warnings
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values in tags that are not read
-            dataset = pydicom.dcmread(path)
-            _check(dataset, max_pixels)
-            stored = _decode(dataset)
-            return window_pixels(stored, dataset, voi_view)
-    except ImageError:
+            yield
+    except (ImageError, MemoryError):
         raise
     except InvalidDicomError:
         raise ImageError("not_dicom", "the file is not DICOM; export it again.") from None
@@ -68,177 +145,112 @@ def read_dicom(
         ) from None
 
 
-def window_pixels(
-    stored: NDArray[Any], dataset: pydicom.Dataset, voi_view: int = 0
-) -> tuple[NDArray[np.float32], str]:
-    """Carry stored values through modality LUT, VOI and photometric inversion to 0 .. 1.
-
-    Parameters
-    ----------
-    stored : ndarray of shape (H, W) - decoded stored values
-    dataset : pydicom.Dataset - the header
-    voi_view : int - which VOI LUT or window
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-    applied : str
-
-    Raises
-    ------
-    ImageError
-        ``undecodable``: a slope, a centre or a width is not a finite number.
-
-    Notes
-    -----
-    Written out instead of taken from pydicom 3.0, where a negative slope turns a window's output
-    upside down, an 8-bit table longer than 256 entries wraps, and a table fails on stored values
-    narrower than itself.
-    """
-    steps: list[str] = []
-    values = _modality(stored, dataset, steps)
-    scaled = _voi(values, dataset, voi_view, steps)
-    if not np.isfinite(scaled).all():
-        raise ImageError("undecodable", "Rescale or Window values are not finite numbers.")
-    pixels = np.clip(scaled, 0.0, 1.0).astype(np.float32)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        pixels = np.float32(1.0) - pixels
-        steps.append("inverted")
-    return pixels, ", ".join(steps)
+def _read_bare(content: bytes) -> pydicom.Dataset:
+    """Read a file without preamble, where the first elements are those of a DICOM data set."""
+    if content[:2] not in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
+        raise InvalidDicomError
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    if "SOPClassUID" not in dataset:
+        raise InvalidDicomError
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
-def _modality(
-    stored: NDArray[Any], dataset: pydicom.Dataset, steps: list[str]
-) -> NDArray[np.float64]:
-    """Turn stored values into the units of the modality."""
-    if dataset.get("ModalityLUTSequence"):
-        steps.append("modality LUT")
-        return _look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    values = stored.astype(np.float64)
-    if slope is None or intercept is None:
-        return values
-    steps.append("rescale")
-    return values * float(slope) + float(intercept)
+def _check_inflated(path: Path, content: bytes, most_mb: int) -> None:
+    """Inflate a deflated file a piece at a time, and refuse it where it grows beyond a limit."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    start = 132 + 12 + int(meta.FileMetaInformationGroupLength)
+    inflater, size, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, content[start:]
+    while left and not inflater.eof:
+        size += len(inflater.decompress(left, _CHUNK))
+        left = inflater.unconsumed_tail
+        if size > most_mb * 1_000_000:
+            raise ImageError(
+                "too_large",
+                f"the deflated file unpacks to more than {most_mb} MB (cohort.max_inflated_mb).",
+            )
 
 
-def _voi(
-    values: NDArray[np.float64], dataset: pydicom.Dataset, voi_view: int, steps: list[str]
-) -> NDArray[np.float64]:
-    """Values of interest to 0 .. 1, in the direction of rising input; a VOI LUT goes first."""
-    luts = dataset.get("VOILUTSequence") or ()
-    if luts:
-        view = min(voi_view, len(luts) - 1)
-        steps.append(f"VOI LUT {view + 1} of {len(luts)}")
-        levels, bits = _look_up(values, luts[view], dataset)
-        return levels / float(2**bits - 1)
-    windows = _windows(dataset)
-    if not windows:
-        steps.append("full range (no window)")
-        return _full_range(values)
-    view = min(voi_view, len(windows) - 1)
-    center, width = windows[view]
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        steps.append("full range (unknown VOI LUT function)")
-        return _full_range(values)
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        steps.append("full range (window width too small)")
-        return _full_range(values)
-    steps.append(f"window {view + 1} of {len(windows)}")
-    if function == "SIGMOID":
-        shades: NDArray[np.float64] = expit(4.0 * (values - center) / width)
-        return shades
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1.0
-    if width == 0:
-        return (values > center).astype(np.float64)
-    return (values - center) / width + 0.5
-
-
-def _look_up(
-    values: NDArray[Any], item: pydicom.Dataset, dataset: pydicom.Dataset
-) -> tuple[NDArray[np.float64], int]:
-    """Values through a lookup table, and its depth in bits; the ends serve all beyond them."""
-    entries, first, bits = (int(v) for v in item.LUTDescriptor)
-    entries = entries or 2**16
-    data = item.LUTData
-    if isinstance(data, bytes):
-        syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else ""
-        wide = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
-        data = np.frombuffer(data, "u1" if len(data) < 2 * entries else wide)
-    table = np.atleast_1d(np.asarray(data, dtype=np.float64))[:entries]
-    position = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)
-    return table[position], bits
-
-
-def _full_range(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / ((high - low) or 1.0)
-
-
-def _windows(dataset: pydicom.Dataset) -> list[tuple[float, float]]:
-    """Centre and width of each window."""
-    centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if centers in (None, "") or widths in (None, ""):
-        return []
-    return list(
-        zip(
-            np.atleast_1d(np.asarray(centers, dtype=np.float64)).tolist(),
-            np.atleast_1d(np.asarray(widths, dtype=np.float64)).tolist(),
-            strict=False,
-        )
-    )
-
-
-def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
+def _check(dataset: pydicom.Dataset, policy: ReadingPolicy) -> int:
+    """Hold the header against the limits; return the frame to decode, from 0."""
     if "PixelData" not in dataset:
         raise ImageError("no_pixel_data", "(7FE0,0010) Pixel Data is missing; not an image.")
     rows, columns = int(dataset.get("Rows", 0) or 0), int(dataset.get("Columns", 0) or 0)
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     samples = int(dataset.get("SamplesPerPixel", 1) or 1)
-    if rows < 1 or columns < 1:
+    if rows < 1 or columns < 1 or frames < 1:
         raise ImageError(
             "bad_geometry", f"(0028,0010) Rows x Columns is {rows} x {columns}; expected positive."
         )
-    if frames != 1:
-        raise ImageError(
-            "multi_frame", f"(0028,0008) Number of Frames is {frames}; expected a single frame."
-        )
     photometric = str(dataset.get("PhotometricInterpretation", ""))
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    fits = photometric in _COLOUR if samples == 3 else photometric in (*_GRAY, "PALETTE COLOR")
+    if samples not in (1, 3) or not fits:
         raise ImageError(
             "not_grayscale",
-            f"(0028,0004) Photometric Interpretation is {photometric[:16]!r}; expected "
-            "MONOCHROME1 or MONOCHROME2. Exclude the row or convert the file.",
+            f"(0028,0004) Photometric Interpretation is {photometric[:16]!r} with {samples} "
+            "samples; expected MONOCHROME1 or MONOCHROME2, PALETTE COLOR, RGB or YBR. Exclude the "
+            "row or convert the file.",
         )
-    if rows * columns > max_pixels:
+    most = policy.limits.max_pixels
+    if rows * columns * frames * samples > most:
+        more = f" x {frames} frames" * (frames > 1) + f" x {samples} samples" * (samples > 1)
         raise ImageError(
             "too_large",
-            f"{rows} x {columns} pixels; expected at most {max_pixels} (cohort.max_pixels).",
+            f"{rows} x {columns} pixels{more}; expected at most {most} (cohort.max_pixels).",
         )
+    return _frame(frames, policy.frame)
 
 
-def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    try:
-        return np.asarray(dataset.pixel_array)
-    except Exception as error:
-        if not syntax or _decodable(syntax):
-            raise ImageError(
-                "undecodable", f"Pixel Data cannot be decoded ({type(error).__name__}); truncated?"
-            ) from None
-        name = getattr(syntax, "name", "unknown")
+def _frame(frames: int, wanted: int | None) -> int:
+    if wanted is None and frames > 1:
         raise ImageError(
-            "no_decoder",
-            f"transfer syntax {syntax} ({name}) cannot be decoded with the installed packages. "
-            "See the decoder table of pydicom for the package to install.",
-        ) from None
+            "multi_frame",
+            f"(0028,0008) Number of Frames is {frames}; expected a single frame. Name one in the "
+            "manifest's column 'frame' or in cohort.frame.",
+        )
+    if wanted is not None and not 1 <= wanted <= frames:
+        raise ImageError(
+            "multi_frame",
+            f"frame {wanted} is asked for; (0028,0008) Number of Frames is {frames}.",
+        )
+    return (wanted or 1) - 1
 
 
-def _decodable(syntax: Any) -> bool:
-    """Whether an installed package decodes the transfer syntax."""
-    try:
-        return bool(get_decoder(syntax).is_available)
-    except NotImplementedError:
-        return False
+def _header_of_frame(dataset: pydicom.Dataset, frame: int) -> pydicom.Dataset:
+    """Lay what an enhanced object says of one frame over its header."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    each = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = [*shared[:1], *each[frame : frame + 1]]
+    if not groups:
+        return dataset
+    laid = pydicom.Dataset()
+    laid.update(dataset)
+    laid.file_meta = dataset.file_meta
+    for group in groups:
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for element in (group.get(name) or [pydicom.Dataset()])[0]:
+                laid.add(element)
+    return laid
+
+
+def _gray(
+    stored: NDArray[Any], photometric: str, dataset: pydicom.Dataset
+) -> tuple[NDArray[np.float32], str]:
+    """Show colour in gray: the channel where all agree, else their luminance."""
+    if photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        bits = 8 * stored.dtype.itemsize
+    else:
+        bits = int(dataset.BitsStored)
+    red, green, blue = (stored[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        gray, how = red.astype(np.float64), "gray of equal channels"
+    else:
+        gray = stored[..., :3].astype(np.float64) @ np.array(_LUMA)
+        how = "gray by luminance"
+    return np.clip(gray / float(2**bits - 1), 0.0, 1.0).astype(np.float32), how

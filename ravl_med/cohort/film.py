@@ -1,27 +1,25 @@
-"""Films one by one: whatever the file format, pixels from 0 to 1 or a named reason."""
+"""The films of a cohort one by one: pixels from 0 to 1, or a row that is set aside by name."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.dicom import read_dicom
+from ravl_med.cohort.file_roots import require_inside
+from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
-from ravl_med.cohort.nifti import read_nifti
-from ravl_med.cohort.raster import read_raster
+from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
+from ravl_med.cohort.reading_pool import ReadingPool
+from ravl_med.config import CohortConfig
 from ravl_med.errors import ImageError
 
 __all__ = ["Film", "FilmReader", "pseudonym"]
-
-_MAX_ASPECT = 8
-_PNG, _JPEG, _DICM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
-_GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +32,16 @@ class Film:
     pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
     digest : str - SHA-256 of the pixels and their shape
     applied : str - how stored values became pixels
+    attributes : mapping of str to str - acquisition attributes that a DICOM header states
+    policy : ReadingPolicy - how it was read, its frame included
     """
 
     index: int
     pixels: NDArray[np.float32]
     digest: str
     applied: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -49,10 +51,29 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class FilmReader:
-    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`."""
+    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`.
 
-    voi_view: int = 0
-    max_pixels: int = 100_000_000
+    Attributes
+    ----------
+    policy : ReadingPolicy
+    workers : int - processes that `films` reads in, so that a file which brings its decoder down,
+        or keeps it busy for ever, costs its own row alone; 0 reads in this process
+    roots : tuple of Path - folders that films may lie in; empty: anywhere
+    """
+
+    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
+    workers: int = 0
+    roots: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, config: CohortConfig) -> FilmReader:
+        """Return the reader that a config asks for; phantoms are read in this process."""
+        own = config.manifest is None
+        return cls(
+            _reading_policy(config),
+            0 if own else config.workers,
+            () if config.manifest is None else (config.manifest.parent, *config.roots),
+        )
 
     def read(self, path: Path) -> tuple[NDArray[np.float32], str]:
         """Read one file; the format is told from its content.
@@ -62,74 +83,81 @@ class FilmReader:
         ImageError
             With a reason code and a line that does not name the file.
         """
-        try:
-            with path.open("rb") as stream:
-                head = stream.read(352)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ImageError(
-                "missing", "the image file does not exist. Paths are relative to the manifest."
-            ) from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ImageError(
-                "unreadable", f"the image file cannot be opened ({type(error).__name__})."
-            ) from None
-        if not head:
-            raise ImageError("empty", "the image file is empty.")
-        if head.startswith((_PNG, _JPEG)):
-            return read_raster(path, max_pixels=self.max_pixels)
-        if head[128:132] == _DICM:
-            return read_dicom(path, voi_view=self.voi_view, max_pixels=self.max_pixels)
-        if head.startswith(_GZIP) or head[344:348] == _NIFTI_1 or head[4:8] == _NIFTI_2:
-            return read_nifti(path, max_pixels=self.max_pixels)
-        # A damaged start; the name says what to call it.
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            return read_nifti(path, max_pixels=self.max_pixels)
-        if path.suffix.lower() in (".dcm", ".dicom", ""):
-            return read_dicom(path, voi_view=self.voi_view, max_pixels=self.max_pixels)
-        raise ImageError(
-            "unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it."
-        )
+        content = read_image_file(path, self.policy)
+        return content.pixels, content.applied
 
     def film(self, cohort: Cohort, index: int) -> Film:
-        """Read the film at a position of the cohort.
+        """Read the film at a position of the cohort, in this process.
 
         Raises
         ------
         ImageError
-            It cannot be read, is constant, or is smaller than 16 pixels.
+            It cannot be read, is constant, is smaller than 16 pixels, or lies outside the roots.
         """
-        pixels, applied = self.read(cohort.paths[index])
-        if min(pixels.shape) < 16:
-            height, width = pixels.shape
-            raise ImageError("too_small", f"{height} x {width} pixels; expected at least 16 x 16.")
-        if max(pixels.shape) > _MAX_ASPECT * min(pixels.shape):
-            height, width = pixels.shape
-            raise ImageError(
-                "bad_geometry",
-                f"{height} x {width} pixels; expected sides within a factor of {_MAX_ASPECT}.",
-            )
-        if float(np.ptp(pixels)) == 0.0:
-            raise ImageError("constant", "all pixels are equal; an empty exposure.")
-        hasher = hashlib.sha256(repr(pixels.shape).encode())
-        hasher.update(np.ascontiguousarray(pixels).tobytes())
-        return Film(index, pixels, hasher.hexdigest(), applied)
+        policy = self._policy(cohort, index)
+        require_inside(cohort.paths[index], self.roots)
+        return _film(index, read_film_file(cohort.paths[index], policy), policy)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
-        """Read all films in order, one at a time; each digest is let through once."""
+        """Read all films in order; each digest is let through once."""
         seen: set[str] = set()
-        for index in range(len(cohort)):
-            row = int(cohort.rows[index])
-            try:
-                film = self.film(cohort, index)
-                if film.digest in seen:
-                    raise ImageError(
-                        "duplicate_pixels", "the same pixels stand in an earlier row. Remove one."
-                    )
-                seen.add(film.digest)
-            except ImageError as error:
-                yield RejectedFilm(row, error.reason, f"{cohort.name} row {row}: {error}")
+        for index, outcome in enumerate(self._outcomes(cohort)):
+            if isinstance(outcome, Film) and outcome.digest in seen:
+                outcome = ImageError(
+                    "duplicate_pixels", "the same pixels stand in an earlier row. Remove one."
+                )
+            if isinstance(outcome, Film):
+                seen.add(outcome.digest)
+                yield outcome
             else:
-                yield film
+                row = int(cohort.rows[index])
+                message = f"{cohort.name} row {row}: {outcome}"
+                yield RejectedFilm(row, outcome.reason, message, cohort.paths[index])
+
+    def _outcomes(self, cohort: Cohort) -> Iterator[Film | ImageError]:
+        if self.workers == 0:
+            for index in range(len(cohort)):
+                try:
+                    yield self.film(cohort, index)
+                except ImageError as error:
+                    yield error
+            return
+        wanted = ((path, self._policy(cohort, i).frame) for i, path in enumerate(cohort.paths))
+        with ReadingPool(self.policy, self.workers, self.roots) as pool:
+            for index, read in enumerate(pool.read(wanted)):
+                if isinstance(read, ImageError):
+                    yield read
+                else:
+                    yield _film(index, read, self._policy(cohort, index))
+
+    def _policy(self, cohort: Cohort, index: int) -> ReadingPolicy:
+        named = cohort.frames[index] if cohort.frames else None
+        return self.policy if named is None else replace(self.policy, frame=named)
+
+
+def _reading_policy(config: CohortConfig) -> ReadingPolicy:
+    """Films as a config wants them to be read."""
+    volume = config.volume
+    return ReadingPolicy(
+        voi=config.voi,
+        voi_view=config.voi_view,
+        preset=config.preset,
+        frame=config.frame,
+        limits=ReadingLimits(
+            max_pixels=config.max_pixels,
+            max_file_mb=config.max_file_mb,
+            max_inflated_mb=config.max_inflated_mb,
+            max_memory_mb=config.max_memory_mb,
+            max_seconds=config.max_seconds,
+        ),
+        volume=VolumePolicy(
+            show=volume.show,
+            plane=volume.plane,
+            slice=volume.slice,
+            window=volume.window,
+            spacing=volume.spacing,
+        ),
+    )
 
 
 def pseudonym(digest: str, key: bytes) -> str:
@@ -141,3 +169,7 @@ def pseudonym(digest: str, key: bytes) -> str:
     key : bytes - the user's secret key; without it the pseudonym cannot be recomputed
     """
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
+    return Film(index, content.pixels, content.digest, content.applied, content.attributes, policy)

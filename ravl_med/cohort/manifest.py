@@ -3,41 +3,46 @@
 Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``report`` or
 ``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated),
 and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer`` and ``split`` (``finetune``,
-``validation`` or ``test``), and ``annotation`` (files with the film's regions, with semicolons
-between them). Paths are relative to the manifest. Rows are counted as a spreadsheet
-shows them: the header is row 1.
+``validation`` or ``test``), ``frame`` (which one of a multi-frame file, or slice of a volume, the
+first is 1), ``study`` (films of one examination share a code), and ``annotation``
+(files with the film's regions, with semicolons between them). Finding columns are not needed where
+labels are read off the reports. Paths are relative to the manifest. Rows are counted as a
+spreadsheet shows them: the header is row 1.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ravl_med.cohort.file_roots import OUTSIDE, rows_outside
+from ravl_med.cohort.film_labels import FilmLabels, FindingCells, label_films
+from ravl_med.cohort.manifest_table import (
+    RejectedFilm,
+    cells_of_columns,
+    read_table,
+    require_columns,
+    require_findings,
+    row_number,
+    take_split,
+    usable_rows,
+)
 from ravl_med.cohort.radiology_report import read_radiology_report
-from ravl_med.errors import ConfigError, DataError
+from ravl_med.cohort.report_findings import chest_labeller
+from ravl_med.cohort.report_labels import cells_from_reports
+from ravl_med.cohort.study_films import one_film_a_study
+from ravl_med.config import LabelsConfig
+from ravl_med.errors import DataError
 
 __all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest", "shared_patients"]
 
-ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model")
-_SPLITS = ("finetune", "validation", "test")
-_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedFilm:
-    """A film that was set aside: manifest row, short reason code, one line for the user."""
-
-    row: int
-    reason: str
-    message: str
+ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model", "study_year")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +64,12 @@ class Cohort:
     rejected : tuple of RejectedFilm - films that could not be read
     annotations : tuple of tuple of Path, length N - files with regions of each film; empty where
         the manifest has no such column
+    frames : tuple of int or None, length N - frame of the file, the first is 1, None where the
+        manifest names none; empty where it has no such column
+    label_sources : tuple of str, length N - ``"manifest"``, or the sections of the report that were
+        read, as ``"report: findings and impression"``; empty without a task
+    label_certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``: whether
+        the policy had to decide what the label's cells count as; empty without a task
     """
 
     name: str
@@ -73,6 +84,9 @@ class Cohort:
     left_out: Mapping[str, int]
     rejected: tuple[RejectedFilm, ...] = ()
     annotations: tuple[tuple[Path, ...], ...] = ()
+    frames: tuple[int | None, ...] = ()
+    label_sources: tuple[str, ...] = ()
+    label_certainty: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,6 +104,9 @@ class Cohort:
             attributes={k: tuple(v[i] for i in index) for k, v in self.attributes.items()},
             rejected=(*self.rejected, *rejected),
             annotations=tuple(self.annotations[i] for i in index) if self.annotations else (),
+            frames=tuple(self.frames[i] for i in index) if self.frames else (),
+            label_sources=_of_films(self.label_sources, index),
+            label_certainty=_of_films(self.label_certainty, index),
         )
 
 
@@ -98,7 +115,9 @@ def read_manifest(
     *,
     split: str | None,
     columns: Mapping[str, Mapping[str, int]] | None = None,
-    blank: str = "exclude",
+    labels: LabelsConfig | None = None,
+    unit: str = "image",
+    roots: Sequence[Path] = (),
 ) -> Cohort:
     """Read a manifest into a cohort; no image is opened.
 
@@ -108,55 +127,165 @@ def read_manifest(
         The CSV file.
     split : str or None
         Rows of this split; None, or a manifest without the column, takes every row.
-    columns : mapping of class to (finding column to value), optional
-        The task. A film belongs to the class whose columns all hold the given values; films that
-        fit no class or several, and films with -1 or (unless `blank` is "negative") a blank in
-        one of the columns, are left out and counted. None: no task, all rows, labels -1.
-    blank : {"exclude", "negative"}
+    columns : mapping of class to (finding to value), optional
+        The task. A film belongs to the class whose findings all have the given values; films that
+        fit no class or several, and films with an uncertain or a blank finding that the policy
+        leaves out, are counted by reason. None: no task, all rows, labels -1.
+    labels : LabelsConfig, optional
+        Where findings come from, and the policy; the section's defaults where it is None.
+    unit : {"image", "study"}
+        Whether every film is taken, or one of each study.
+    roots : sequence of Path
+        Folders besides the manifest's own that reports and annotations may lie in; a row that leads
+        elsewhere is set aside. Images are held against them when they are read.
 
     Raises
     ------
     ConfigError
-        The file does not exist, or the task names a column that the manifest lacks.
+        The file does not exist, or the task names a finding that the manifest has no column for,
+        or that no report tells.
     DataError
-        It is not a CSV, is empty, lacks a required column, or holds a value that is not allowed.
+        It is not a CSV, is empty, lacks a required column, or holds a value that is not allowed; or
+        nothing is recognised in too many reports.
     """
-    table = _read_csv(path)
-    name = path.name
-    _require(table, ("image", "patient"), name)
-    if columns is not None:
-        _require_findings(table, columns, name)
-    rejected: list[RejectedFilm] = []
-    left_out: Counter[str] = Counter()
-    taken = _take_split(table, split, name, left_out)
-    labels = np.full(len(table), -1, dtype=np.int64)
-    if columns is not None:
-        labels, reasons = _class_labels(table, columns, blank, name)
-        left_out.update(reasons[i] for i in np.flatnonzero(taken & (labels < 0)))
-        taken &= labels >= 0
-    taken &= _usable_rows(table, taken, name, rejected)
-    reports = _reports(table, path, taken, name, rejected)
-    index = np.flatnonzero(taken)
+    table = read_table(path)
+    allowed = (path.parent, *roots)
+    rows = _Rows(path, table, np.ones(len(table), dtype=np.bool_), allowed)
+    require_columns(
+        table, ("image", "patient", *(("study",) if unit == "study" else ())), rows.name
+    )
+    policy = labels or LabelsConfig()
+    labelled: FilmLabels | None = None
+    if columns is not None and policy.source == "manifest":
+        require_findings(table, columns, rows.name)
+    rows.taken = take_split(table, split, rows.name, rows.left_out)
+    if columns is None or policy.source == "reports":
+        texts = _readable(rows, unit)
+        if columns is not None:
+            labelled = _label(
+                rows, _cells_of_reports(rows, texts, columns, policy), columns, policy
+            )
+    else:
+        labelled = _label(rows, cells_of_columns(table, columns, rows.name), columns, policy)
+        texts = _readable(rows, unit)
+    if unit == "study":
+        _take_studies(rows)
+    return _cohort(rows, texts, labelled, tuple(columns or ()))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of a manifest while it is read: which are still taken, and what became of others."""
+
+    path: Path
+    table: pd.DataFrame
+    taken: NDArray[np.bool_]
+    roots: tuple[Path, ...]
+    left_out: Counter[str] = field(default_factory=Counter)
+    rejected: list[RejectedFilm] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def _readable(rows: _Rows, unit: str) -> list[str]:
+    """Set aside the rows that lack what every film needs; return the report of each row."""
+    rows.taken &= usable_rows(rows.table, rows.taken, rows.name, rows.rejected, unit)
+    for i in rows_outside(rows.table, rows.taken, rows.path.parent, rows.roots):
+        rows.taken[i], row = False, row_number(rows.table, i)
+        message = f"{rows.name} row {row}: {OUTSIDE}"
+        rows.rejected.append(RejectedFilm(row, "outside_root", message))
+    return _reports(rows.table, rows.path, rows.taken, rows.name, rows.rejected)
+
+
+def _cells_of_reports(
+    rows: _Rows,
+    texts: Sequence[str],
+    columns: Mapping[str, Mapping[str, int]],
+    policy: LabelsConfig,
+) -> FindingCells:
+    return cells_from_reports(
+        texts,
+        rows.taken,
+        columns,
+        chest_labeller(),
+        max_unrecognised=policy.max_unrecognised,
+        name=rows.name,
+    )
+
+
+def _label(
+    rows: _Rows,
+    cells: FindingCells,
+    columns: Mapping[str, Mapping[str, int]],
+    policy: LabelsConfig,
+) -> FilmLabels:
+    labelled = label_films(cells, columns, policy)
+    without = np.flatnonzero(rows.taken & (labelled.classes < 0))
+    rows.left_out.update(labelled.reasons[i] for i in without.tolist())
+    rows.taken &= labelled.classes >= 0
+    return labelled
+
+
+def _take_studies(rows: _Rows) -> None:
+    table = rows.table
+    views = table["view"].tolist() if "view" in table else [""] * len(table)
+    chosen = one_film_a_study(table["patient"].tolist(), table["study"].tolist(), views, rows.taken)
+    more = int((rows.taken & ~chosen).sum())
+    if more:
+        rows.left_out["another film of the study"] = more
+    rows.taken = chosen
+
+
+def _cohort(
+    rows: _Rows, texts: Sequence[str], labelled: FilmLabels | None, classes: tuple[str, ...]
+) -> Cohort:
+    table, index = rows.table, np.flatnonzero(rows.taken)
     _, patients = np.unique(table["patient"].to_numpy(dtype=str)[index], return_inverse=True)
-    rows = table.index.to_numpy(dtype=np.int64)
+    unlabelled = np.full(len(table), -1, dtype=np.int64)
     return Cohort(
-        name=name,
-        rows=rows[index],
-        paths=tuple(path.parent / table["image"].iloc[i] for i in index),
+        name=rows.name,
+        rows=table.index.to_numpy(dtype=np.int64)[index],
+        paths=tuple(rows.path.parent / table["image"].iloc[i] for i in index),
         patients=patients.astype(np.int64),
-        radiology_reports=tuple(reports[i] for i in index),
-        labels=labels[index],
-        classes=tuple(columns or ()),
+        radiology_reports=tuple(texts[i] for i in index.tolist()),
+        labels=(labelled.classes if labelled else unlabelled)[index],
+        classes=classes,
         attributes={
-            column: tuple(table[column].iloc[i] for i in index)
+            column: _of_films(tuple(table[column]), index)
             for column in ATTRIBUTES
             if column in table
         },
         listed=len(table),
-        left_out=dict(left_out),
-        rejected=tuple(rejected),
-        annotations=_annotations(table, path, index),
+        left_out=dict(rows.left_out),
+        rejected=tuple(rows.rejected),
+        annotations=_annotations(table, rows.path, index),
+        frames=_frames(table, index, rows.name),
+        label_sources=_of_films(labelled.sources, index) if labelled else (),
+        label_certainty=_of_films(labelled.certainty, index) if labelled else (),
     )
+
+
+def _of_films(values: Sequence[str], index: NDArray[np.int64]) -> tuple[str, ...]:
+    """Values at `index`; none where there are none at all."""
+    return tuple(values[i] for i in index) if values else ()
+
+
+def _frames(table: pd.DataFrame, index: NDArray[np.int64], name: str) -> tuple[int | None, ...]:
+    """Frames of the rows at `index`; None where a cell is blank."""
+    if "frame" not in table:
+        return ()
+    frames: list[int | None] = []
+    for i in index:
+        cell = str(table["frame"].iloc[i])
+        if cell and not (cell.isascii() and cell.isdecimal() and int(cell[:9]) > 0):
+            raise DataError(
+                f"{name} row {row_number(table, i)}: frame is {cell[:20]!r}; expected a number "
+                "from 1, or blank."
+            )
+        frames.append(int(cell[:9]) if cell else None)
+    return tuple(frames)
 
 
 def _annotations(
@@ -186,161 +315,14 @@ def shared_patients(path: Path, splits: Sequence[str]) -> dict[tuple[str, str], 
     ConfigError, DataError
         As `read_manifest`; also when the manifest has no column for the split.
     """
-    table = _read_csv(path)
-    _require(table, ("patient", "split"), path.name)
+    table = read_table(path)
+    require_columns(table, ("patient", "split"), path.name)
     rows, patients = table["split"].to_numpy(dtype=str), table["patient"].to_numpy(dtype=str)
     members = {split: set(patients[rows == split]) - {""} for split in splits}
     shared = {
         (a, b): len(members[a] & members[b]) for i, a in enumerate(splits) for b in splits[i + 1 :]
     }
     return {pair: count for pair, count in shared.items() if count}
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """All cells as stripped text; the index is the row that a spreadsheet shows."""
-    name = path.name
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream, strict=True)]
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"cohort.manifest: {name!r} does not exist. Paths are relative to the config file."
-        ) from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise DataError(
-            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
-        ) from None
-    if not any(any(line) for line in lines):
-        raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
-    header = lines[0]
-    for column, count in Counter(filter(None, header)).items():
-        if count > 1:
-            raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
-    rows = {row: line for row, line in enumerate(lines[1:], start=2) if any(line)}
-    if not rows:
-        raise DataError(f"{name}: no rows below the header; expected one row a film.")
-    for row, line in rows.items():
-        if any(line[len(header) :]):
-            raise DataError(
-                f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
-                "Put text that holds a comma in double quotes."
-            )
-        rows[row] = (line + [""] * len(header))[: len(header)]
-    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
-    return table.loc[:, [bool(column) for column in header]]
-
-
-def _row(table: pd.DataFrame, position: int | np.integer) -> int:
-    """Row of the spreadsheet at a position of the table."""
-    return int(table.index.to_numpy()[position])
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
-    for column in columns:
-        if column not in table:
-            raise DataError(
-                f"{name}: column {column!r} is missing; got {', '.join(table.columns)}. Add it."
-            )
-
-
-def _require_findings(
-    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
-) -> None:
-    for label, cells in columns.items():
-        for column in cells:
-            if column not in table:
-                near = difflib.get_close_matches(column, list(table.columns), n=1, cutoff=0.5)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(
-                    f"task.classes.{label}: {name} has no column {column!r}; got "
-                    f"{', '.join(table.columns)}.{hint}"
-                )
-
-
-def _take_split(
-    table: pd.DataFrame, split: str | None, name: str, left_out: Counter[str]
-) -> NDArray[np.bool_]:
-    taken = np.ones(len(table), dtype=np.bool_)
-    if "split" not in table:
-        return taken
-    cells = table["split"].to_numpy(dtype=str)
-    for i in np.flatnonzero(~np.isin(cells, (*_SPLITS, ""))):
-        raise DataError(
-            f"{name} row {_row(table, i)}: split is {str(cells[i])[:20]!r}; expected one of "
-            f"{', '.join(_SPLITS)}."
-        )
-    if split is not None:
-        taken = cells == split
-        left_out["other split"] = int((~taken).sum())
-        if not taken.any():
-            raise DataError(
-                f"{name}: no row has split {split!r}; got "
-                f"{', '.join(sorted(set(cells) - {''})) or 'blanks'}. "
-                "Set cohort.split, or null to take every row."
-            )
-    return taken
-
-
-def _class_labels(
-    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], blank: str, name: str
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Class of each row, and for rows with -1 the reason why it has none."""
-    used = sorted({column for cells in columns.values() for column in cells})
-    values: dict[str, list[int | None]] = {}
-    for column in used:
-        cells = table[column]
-        for i in np.flatnonzero(~cells.isin(list(_LABELS)).to_numpy()):
-            raise DataError(
-                f"{name} row {_row(table, i)}: {column} is {cells.iloc[i][:20]!r}; "
-                "expected 1, 0, -1 or blank."
-            )
-        values[column] = [_LABELS[cell] for cell in cells]
-    labels = np.full(len(table), -1, dtype=np.int64)
-    reasons = [""] * len(table)
-    for index in range(len(table)):
-        row = {column: values[column][index] for column in used}
-        if blank == "negative":
-            row = {column: 0 if value is None else value for column, value in row.items()}
-        if any(value is None for value in row.values()):
-            reasons[index] = "blank label"
-        elif -1 in row.values():
-            reasons[index] = "uncertain label"
-        else:
-            fits = [
-                c
-                for c, cells in enumerate(columns.values())
-                if all(row[column] == value for column, value in cells.items())
-            ]
-            if len(fits) == 1:
-                labels[index] = fits[0]
-            else:
-                reasons[index] = "no class" if not fits else "several classes"
-    return labels, reasons
-
-
-def _usable_rows(
-    table: pd.DataFrame, taken: NDArray[np.bool_], name: str, rejected: list[RejectedFilm]
-) -> NDArray[np.bool_]:
-    """Rows with an image and a patient, each image once."""
-    usable = np.ones(len(table), dtype=np.bool_)
-    images = table["image"].to_numpy(dtype=str)
-    patients = table["patient"].to_numpy(dtype=str)
-    seen: set[str] = set()
-    for i in np.flatnonzero(taken):
-        reason = message = ""
-        if not images[i]:
-            reason, message = "no_image", "image is blank; expected a path. Fill it in."
-        elif not patients[i]:
-            reason = "no_patient"
-            message = "patient is blank; expected any stable code, since patients are resampled."
-        elif images[i] in seen:
-            reason, message = "listed_twice", "the image stands in an earlier row. Remove one."
-        if reason:
-            usable[i] = False
-            row = _row(table, i)
-            rejected.append(RejectedFilm(row, reason, f"{name} row {row}: {message}"))
-        seen.add(images[i])
-    return usable
 
 
 def _reports(
@@ -364,7 +346,7 @@ def _reports(
                 texts[i] = read_radiology_report(path.parent / cell)
             except DataError as error:
                 taken[i] = False
-                row = _row(table, i)
+                row = row_number(table, i)
                 rejected.append(
                     RejectedFilm(row, "report_unreadable", f"{name} row {row}: {error}")
                 )

@@ -1,9 +1,16 @@
-"""NIfTI images: a film kept as NIfTI, or a CT volume turned into a frontal projection."""
+"""NIfTI images: a film kept as NIfTI, or a CT or MR volume as a projection or one slice.
+
+Orientation, window and resampling are those of MONAI's ``Orientation``, ``ScaleIntensityRange`` and
+``Resize``, as the tests hold; they are taken from nibabel, which MONAI asks too, and OpenCV, since
+torch would cost every process that reads films seconds and hundreds of megabytes.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +18,31 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
 from ravl_med.errors import ImageError
 
 __all__ = ["read_nifti", "read_nifti_mask"]
 
+_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+_ALONG = ("from left to right", "from front to back", "from head to foot")
 
-def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np.float32], str]:
+
+def read_nifti(
+    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+) -> tuple[NDArray[np.float32], str]:
     """Read a NIfTI file as one film.
 
-    The data are turned to RAS by the affine. A single slice is shown as it is; a volume is averaged
-    from front to back, which is what a radiograph of parallel rays shows. The patient's left is at
-    the right of the picture, the head (or the front of an axial slice) at its top. Intensities run
-    from the 0.5th to the 99.5th percentile.
+    The data are turned to RAS by the affine, and windowed where the policy says so. A single slice
+    is shown as it is; of a volume the policy names a slice, or the mean along an axis is taken,
+    which from front to back is what a radiograph of parallel rays shows. The patient's left is at
+    the right of the picture, the head (or the front of an axial slice) at its top. Without a
+    window, intensities run from the 0.5th to the 99.5th percentile.
 
     Parameters
     ----------
     path : Path
-    max_pixels : int
-        Voxels above which the file is refused before its data are read.
+    policy : ReadingPolicy - its volume, its frame (the slice, from left, back or foot, the first
+        is 1) and its limits
 
     Returns
     -------
@@ -39,22 +53,41 @@ def read_nifti(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np
     Raises
     ------
     ImageError
-        With a reason code: ``too_large``, ``bad_geometry``, ``undecodable``.
+        With a reason code: ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
     """
-    turned, axis = _turned(path, max_pixels)
-    applied = "single slice" if turned.shape[axis] == 1 else "projection from front to back"
-    return _scale(_as_shown(turned.mean(axis=axis), axis)), applied
+    view = _view(path, policy)
+    window = policy.volume.window
+    volume, steps = view.volume, []
+    if window is not None:
+        volume = _scale(volume, window[0] - window[1] / 2.0, window[0] + window[1] / 2.0)
+        steps.append("window")
+    if volume.shape[view.axis] == 1:
+        steps.append("single slice")
+    elif view.index is not None:
+        steps.append(f"{policy.volume.plane} slice")
+    else:
+        steps.append(f"projection {_ALONG[view.axis]}")
+    if view.index is None:
+        film: NDArray[np.float32] = volume.mean(axis=view.axis)
+    else:
+        film = np.asarray(np.take(volume, view.index, axis=view.axis))
+    shown = _as_shown(film, view.axis)
+    if window is None:
+        shown = _stretch(shown)
+    if policy.volume.spacing == "isotropic":
+        shown, steps = _resize(shown, view, mask=False), [*steps, "isotropic pixels"]
+    return np.ascontiguousarray(shown, dtype=np.float32), ", ".join(steps)
 
 
-def read_nifti_mask(path: Path, *, max_pixels: int = 100_000_000) -> NDArray[np.float32]:
-    """Read a NIfTI mask of a film that `read_nifti` shows.
+def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArray[np.float32]:
+    """Read a NIfTI mask of a film that `read_nifti` shows under the same policy.
 
-    It is turned as the film is; of a volume the largest value from front to back is taken.
+    It is turned as the film is; of a projection the largest value along the axis is taken.
 
     Parameters
     ----------
     path : Path
-    max_pixels : int
+    policy : ReadingPolicy
 
     Returns
     -------
@@ -65,23 +98,60 @@ def read_nifti_mask(path: Path, *, max_pixels: int = 100_000_000) -> NDArray[np.
     ImageError
         As `read_nifti`.
     """
-    turned, axis = _turned(path, max_pixels)
-    return np.ascontiguousarray(_as_shown(turned.max(axis=axis), axis))
+    view = _view(path, policy)
+    if view.index is None:
+        flat = view.volume.max(axis=view.axis)
+    else:
+        flat = np.asarray(np.take(view.volume, view.index, axis=view.axis))
+    shown = _as_shown(flat, view.axis)
+    if policy.volume.spacing == "isotropic":
+        shown = _resize(shown, view, mask=True)
+    return np.ascontiguousarray(shown)
 
 
-def _turned(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], int]:
-    """Voxels in RAS, and the axis that the film is seen along."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """A volume in RAS, the axis that the film is seen along, the slice, the size of the film."""
+
+    volume: NDArray[np.float32]
+    axis: int
+    index: int | None
+    isotropic: tuple[int, int]
+
+
+def _view(path: Path, policy: ReadingPolicy) -> _View:
     try:
-        turned = _to_ras(*_load(path, max_pixels))
-    except ImageError:
+        volume, spacing = _to_ras(*_load(path, policy.limits))
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # nibabel raises many types on hostile headers
         raise ImageError(
             "undecodable", f"the NIfTI file cannot be read ({type(error).__name__})."
         ) from None
-    if not np.isfinite(turned).all():
+    if not np.isfinite(volume).all():
         raise ImageError("undecodable", "the NIfTI data hold NaN or infinity.")
-    return turned, int(np.argmin(turned.shape)) if 1 in turned.shape else 1
+    flat = 1 in volume.shape
+    axis = int(np.argmin(volume.shape)) if flat else _AXES[policy.volume.plane]
+    across, down = (side for side in range(3) if side != axis)
+    size = (1, 1)
+    if policy.volume.spacing == "isotropic":
+        size = _isotropic_size(
+            (volume.shape[down], volume.shape[across]),
+            (spacing[down], spacing[across]),
+            policy.limits.max_pixels,
+        )
+    return _View(volume, axis, _slice_index(volume.shape[axis], policy), size)
+
+
+def _slice_index(slices: int, policy: ReadingPolicy) -> int | None:
+    wanted = policy.frame
+    if wanted is not None and not 1 <= wanted <= slices:
+        raise ImageError("multi_frame", f"slice {wanted} is asked for; the volume has {slices}.")
+    if wanted is not None:
+        return wanted - 1
+    if policy.volume.show == "slice":
+        return round(policy.volume.slice * (slices - 1))
+    return None
 
 
 def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
@@ -90,18 +160,24 @@ def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return film[:, ::-1] if axis != 0 else film
 
 
-def _load(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _load(path: Path, limits: ReadingLimits) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Voxels and affine of a NIfTI-1 or NIfTI-2 file, gzipped or not, whatever it is called."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
+    most = limits.max_inflated_mb * 1_000_000
     with gzip.open(path) if zipped else path.open("rb") as stream:
-        second = stream.read(8)[4:] == b"n+2\0"
-        stream.seek(0)
-        image: Any = (nib.Nifti2Image if second else nib.Nifti1Image).from_stream(stream)
-        shape = tuple(int(n) for n in image.shape)
-        _check(shape, max_pixels)
-        volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
-        return volume, np.asarray(image.affine)
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ImageError(
+            "too_large",
+            f"the file unpacks to more than {limits.max_inflated_mb} MB (cohort.max_inflated_mb).",
+        )
+    kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
+    image: Any = kind.from_stream(io.BytesIO(content))
+    shape = tuple(int(n) for n in image.shape)
+    _check(shape, limits.max_pixels)
+    volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
+    return volume, np.asarray(image.affine)
 
 
 def _check(shape: tuple[int, ...], max_pixels: int) -> None:
@@ -113,20 +189,52 @@ def _check(shape: tuple[int, ...], max_pixels: int) -> None:
         raise ImageError("bad_geometry", f"shape is {shape}; expected 2 or 3 dimensions.")
 
 
-def _to_ras(volume: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
-    import torch
-    from monai.data.meta_tensor import MetaTensor
-    from monai.transforms.spatial.array import Orientation
+def _to_ras(
+    volume: NDArray[np.float32], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Voxels in RAS, and their spacing along the three axes in millimetres."""
+    turning: Any = nib.orientations
+    orientation = turning.io_orientation(affine)
+    turned: NDArray[np.float32] = turning.apply_orientation(volume, orientation)
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = {int(world): float(side) for (world, _), side in zip(orientation, sides, strict=True)}
+    return turned, (spacing[0], spacing[1], spacing[2])
 
-    turned = Orientation("RAS", labels=None)(
-        MetaTensor(torch.from_numpy(volume[None]), affine=torch.from_numpy(affine))
+
+def _isotropic_size(
+    shape: tuple[int, int], spacing: tuple[float, float], max_pixels: int
+) -> tuple[int, int]:
+    """Rows and columns of a film whose pixels have the finer side's spacing on both."""
+    finer = min(spacing)
+    if not (finer > 0 and math.isfinite(max(spacing))):
+        raise ImageError("bad_geometry", f"the spacing is {spacing}; expected positive numbers.")
+    rows, columns = (
+        max(1, round(n * side / finer)) for n, side in zip(shape, spacing, strict=True)
     )
-    return np.asarray(turned[0])
+    if rows * columns > max_pixels:
+        raise ImageError(
+            "too_large",
+            f"{rows} x {columns} isotropic pixels; expected at most {max_pixels} "
+            "(cohort.max_pixels).",
+        )
+    return rows, columns
 
 
-def _scale(film: NDArray[np.float32]) -> NDArray[np.float32]:
+def _resize(film: NDArray[np.float32], view: _View, *, mask: bool) -> NDArray[np.float32]:
+    import cv2
+
+    rows, columns = view.isotropic
+    between = cv2.INTER_NEAREST if mask else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(film, (columns, rows), interpolation=between), dtype=np.float32)
+
+
+def _scale(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
+    return scaled
+
+
+def _stretch(film: NDArray[np.float32]) -> NDArray[np.float32]:
     low, high = np.percentile(film, (0.5, 99.5))
     if low == high:  # nearly all is one value: a marker on an empty film
         low, high = film.min(), film.max()
-    scaled = (film - low) / ((high - low) or 1.0)
-    return np.ascontiguousarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
+    return _scale(film, low, high)

@@ -9,19 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
 from ravl_med.errors import ImageError
 
 __all__ = ["read_raster"]
 
 
-def read_raster(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[np.float32], str]:
+def read_raster(
+    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+) -> tuple[NDArray[np.float32], str]:
     """Read one PNG or JPEG film as grayscale; colour is averaged by luma, alpha is dropped.
 
     Parameters
     ----------
     path : Path
-    max_pixels : int
-        Width x height above which the film is refused before decoding.
+    policy : ReadingPolicy
+        Its limit of pixels; a film beyond it is refused before decoding.
 
     Returns
     -------
@@ -38,7 +41,7 @@ def read_raster(path: Path, *, max_pixels: int = 100_000_000) -> tuple[NDArray[n
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size is judged below, odd chunks are not read
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return _gray(image, max_pixels)
+                return _gray(image, policy.limits.max_pixels)
     except ImageError:
         raise
     except UnidentifiedImageError:

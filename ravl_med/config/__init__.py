@@ -4,24 +4,31 @@ A default stands here and nowhere else. Paths are relative to the config file. T
 config, with every default filled in, is written into each run folder.
 """
 
-from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig, ReportConfig
+from ravl_med.config.audit import (
+    DiscoveryConfig,
+    EvidenceConfig,
+    GateConfig,
+    PrivacyConfig,
+    ReportConfig,
+)
+from ravl_med.config.caching import CacheConfig
 from ravl_med.config.inputs import (
-    ClassConfig,
     CohortConfig,
     LabelsConfig,
-    ModelConfig,
-    QuickstartModelConfig,
     RegionsConfig,
     RegionSource,
     SyntheticConfig,
-    TaskConfig,
+    VolumeConfig,
     WindowsConfig,
 )
 from ravl_med.config.loading import Config, load_config, parse_yaml
 from ravl_med.config.mitigation import ArmName, MitigationConfig
+from ravl_med.config.model import ModelConfig, PreprocessConfig, QuickstartModelConfig
+from ravl_med.config.task import ClassConfig, TaskConfig
 
 __all__ = [
     "ArmName",
+    "CacheConfig",
     "ClassConfig",
     "CohortConfig",
     "Config",
@@ -31,12 +38,15 @@ __all__ = [
     "LabelsConfig",
     "MitigationConfig",
     "ModelConfig",
+    "PreprocessConfig",
+    "PrivacyConfig",
     "QuickstartModelConfig",
     "RegionSource",
     "RegionsConfig",
     "ReportConfig",
     "SyntheticConfig",
     "TaskConfig",
+    "VolumeConfig",
     "WindowsConfig",
     "load_config",
     "parse_yaml",

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ravl_med.config.base import ConfigPath, Section, Share
 
-__all__ = ["DiscoveryConfig", "EvidenceConfig", "GateConfig", "ReportConfig"]
+__all__ = ["DiscoveryConfig", "EvidenceConfig", "GateConfig", "PrivacyConfig", "ReportConfig"]
 
 
 class DiscoveryConfig(Section):
@@ -111,11 +111,19 @@ class GateConfig(Section):
     min_films: int = Field(20, ge=1, description="films a class needs to be audited")
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
+    min_auroc: Share = Field(
+        0.55,
+        description="AUROC of each finding that the lower end of its interval has to be above, for "
+        "anything but a fail; 0: not judged",
+    )
     max_detectable_gap: Share = Field(
         0.30, description="a pass needs this gap to be detectable, feature in 20 % of the films"
     )
     min_tested: Share = Field(
         0.5, description="a pass needs this share of the clusters to have been tested"
+    )
+    max_rejected_fraction: Share = Field(
+        0.2, description="share of the films that may be set aside; more ends the run"
     )
     accepted: ConfigPath | None = Field(
         None,
@@ -131,6 +139,17 @@ class GateConfig(Section):
                 f"max_prediction_share ({self.max_prediction_share:g})"
             )
         return self
+
+
+class PrivacyConfig(Section):
+    """What the shared part of a run may tell of patients."""
+
+    min_cell: int = Field(
+        11,
+        ge=0,
+        description="counts of fewer patients, and what would tell them, are hidden in the report "
+        "and in result.json; phantoms have no patients, and nothing of them is hidden",
+    )
 
 
 class ReportConfig(Section):

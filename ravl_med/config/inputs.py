@@ -1,4 +1,4 @@
-"""Sections that say what goes in: films, labels, task, model, regions."""
+"""Sections that say what goes in: films, labels, regions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from pydantic import Field, model_validator
 from ravl_med.config.base import ConfigPath, Section, Share
 
 __all__ = [
-    "ClassConfig",
     "CohortConfig",
     "LabelsConfig",
-    "ModelConfig",
-    "QuickstartModelConfig",
     "RegionSource",
     "RegionsConfig",
     "SyntheticConfig",
-    "TaskConfig",
+    "VolumeConfig",
     "WindowsConfig",
 ]
 
@@ -38,6 +35,24 @@ class SyntheticConfig(Section):
     )
 
 
+class VolumeConfig(Section):
+    """How a NIfTI volume becomes one film."""
+
+    show: Literal["projection", "slice"] = Field(
+        "projection", description="the mean along an axis, or one slice"
+    )
+    plane: Literal["coronal", "axial", "sagittal"] = "coronal"
+    slice: Share = Field(
+        0.5, description="place of the slice where no number is given: 0 is left, back or foot"
+    )
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="centre and width; null: from the 0.5th to the 99.5th percentile"
+    )
+    spacing: Literal["stored", "isotropic"] = Field(
+        "stored", description="one pixel a voxel, or square pixels of the finer side's spacing"
+    )
+
+
 class CohortConfig(Section):
     """Where films, radiology reports and labels come from."""
 
@@ -46,10 +61,44 @@ class CohortConfig(Section):
     split: Split | None = Field(
         "validation", description="rows of the manifest that are audited; null takes every row"
     )
+    unit: Literal["image", "study"] = Field(
+        "image", description="what is counted: every film, or one film of each study"
+    )
     voi_view: int = Field(0, ge=0, description="which VOI LUT or window of a DICOM film is applied")
+    voi: Literal["lut", "window", "full range"] = Field(
+        "lut", description="what is applied of a DICOM film that carries a VOI LUT and a window"
+    )
+    preset: Literal["window", "mimic-cxr-jpg", "chexpert"] = Field(
+        "window",
+        description="DICOM films as the standard shows them, or as the JPEG exports do that known "
+        "models were trained on",
+    )
+    frame: int | None = Field(
+        None, ge=1, description="frame of a multi-frame file, or slice of a volume"
+    )
+    volume: VolumeConfig = VolumeConfig()
+    attributes_from_header: bool | None = Field(
+        None,
+        description="acquisition attributes of DICOM headers: null for columns that the manifest "
+        "lacks, true for blank cells too, false for none",
+    )
+    roots: tuple[ConfigPath, ...] = Field(
+        (), description="folders besides the manifest's own that its paths may lead to"
+    )
+    workers: int = Field(
+        2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"
+    )
     max_pixels: int = Field(
         100_000_000, ge=1, description="films with more pixels are set aside before decoding"
     )
+    max_file_mb: int = Field(1024, ge=1, description="larger files are set aside")
+    max_inflated_mb: int = Field(
+        1024, ge=1, description="deflated and gzipped files that unpack to more are set aside"
+    )
+    max_memory_mb: int = Field(
+        4096, ge=512, description="data that a reading process may hold, where the system can tell"
+    )
+    max_seconds: float = Field(60.0, gt=0, description="time that a film may take to be read")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -59,83 +108,20 @@ class CohortConfig(Section):
 
 
 class LabelsConfig(Section):
-    """What a blank label cell means."""
+    """Where labels come from, and what a blank and an uncertain one mean."""
 
+    source: Literal["manifest", "reports"] = Field(
+        "manifest", description="columns of the manifest, or what is read off its reports"
+    )
     blank: Literal["exclude", "negative"] = Field(
         "exclude", description="a film with a blank cell is left out, or blank counts as 0"
     )
-
-
-class ClassConfig(Section):
-    """One class of the zero-shot task."""
-
-    prompts: tuple[str, ...] = Field(min_length=1, description="texts put into the templates")
-    label: dict[str, Literal[0, 1]] | None = Field(
-        None,
-        description="manifest columns and the values that make a film a member; default: the "
-        "column of the class's own name is 1",
+    uncertain: Literal["exclude", "positive", "negative"] = Field(
+        "exclude", description="a film with an uncertain cell is left out, or it counts as 1 or 0"
     )
-
-
-class TaskConfig(Section):
-    """A zero-shot task: classes, prompts, templates."""
-
-    name: str = "finding"
-    classes: dict[str, ClassConfig] = Field(min_length=2)
-    templates: tuple[str, ...] = Field(("{}",), min_length=1)
-    temperature: float = Field(0.07, gt=0, description="tau of RaVL's zero-shot softmax")
-
-    @model_validator(mode="after")
-    def _placeholders(self) -> Self:
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"template {template!r} must hold the placeholder {{}} once")
-        return self
-
-    def columns(self) -> dict[str, dict[str, int]]:
-        """Map each class to the manifest columns and values that define it."""
-        return {
-            name: dict(entry.label) if entry.label else {name: 1}
-            for name, entry in self.classes.items()
-        }
-
-    def texts(self) -> dict[str, list[str]]:
-        """Map each class to its prompts, verbatim as the text tower reads them."""
-        return {
-            name: [
-                template.replace("{}", prompt)  # other braces of a template are plain text
-                for prompt in entry.prompts
-                for template in self.templates
-            ]
-            for name, entry in self.classes.items()
-        }
-
-
-class QuickstartModelConfig(Section):
-    """A small open_clip model, fine-tuned on the cohort's fine-tuning split and cached."""
-
-    tower: Literal["resnet", "vit"] = "resnet"
-    image_size: int = Field(96, ge=32, multiple_of=32, description="input side in pixels")
-    epochs: int = Field(14, ge=1)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    seed: int = Field(0, ge=0)
-
-
-class ModelConfig(Section):
-    """The vision-language model under audit."""
-
-    path: ConfigPath | None = Field(None, description="folder with open_clip_config.json")
-    quickstart: QuickstartModelConfig | None = None
-    name: str | None = Field(None, description="how the report calls the model")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    batch_size: int = Field(64, ge=1)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.quickstart is None):
-            raise ValueError("name exactly one of 'path' and 'quickstart'")
-        return self
+    max_unrecognised: Share = Field(
+        0.2, description="share of the reports in which nothing may be recognised"
+    )
 
 
 RegionSource = Literal["annotations", "artifacts", "anatomy", "windows", "tiles"]

@@ -9,17 +9,20 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig, ReportConfig
-from ravl_med.config.base import Section
-from ravl_med.config.explanation import explain_problems
-from ravl_med.config.inputs import (
-    CohortConfig,
-    LabelsConfig,
-    ModelConfig,
-    RegionsConfig,
-    TaskConfig,
+from ravl_med.config.audit import (
+    DiscoveryConfig,
+    EvidenceConfig,
+    GateConfig,
+    PrivacyConfig,
+    ReportConfig,
 )
+from ravl_med.config.base import Section
+from ravl_med.config.caching import CacheConfig
+from ravl_med.config.explanation import explain_problems
+from ravl_med.config.inputs import CohortConfig, LabelsConfig, RegionsConfig
 from ravl_med.config.mitigation import MitigationConfig
+from ravl_med.config.model import ModelConfig
+from ravl_med.config.task import TaskConfig
 from ravl_med.errors import ConfigError
 
 __all__ = ["Config", "load_config", "parse_yaml"]
@@ -38,7 +41,14 @@ class Config(Section):
     evidence: EvidenceConfig
     gate: GateConfig = GateConfig()
     report: ReportConfig = ReportConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     mitigation: MitigationConfig = MitigationConfig()
+    cache: CacheConfig = CacheConfig()
+
+    @property
+    def hidden_below(self) -> int:
+        """Counts of fewer patients are not told; 0 for phantoms, which are none."""
+        return 0 if self.cohort.synthetic is not None else self.privacy.min_cell
 
 
 def parse_yaml(path: Path) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ class EncoderInfo:
     region_pooling : str - how regions are embedded
     embedding_size : int - D
     parameters : int
+    logit_scale : float or None - what the model multiplies cosines with
+    logit_bias : float or None - what it adds then; None but for models trained by a sigmoid
+    digests : mapping of str to str - SHA-256 of what was loaded: weights, config, tokenizer
     """
 
     architecture: str
@@ -41,16 +45,27 @@ class EncoderInfo:
     region_pooling: str
     embedding_size: int
     parameters: int
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
     """A vision-language model with one space for images, regions and texts.
 
     All embeddings have unit norm. The model is in evaluation mode and no gradient is kept.
+
+    Attributes
+    ----------
+    info : EncoderInfo
+    device : torch.device
+    model : nn.Module - for mitigation: ``visual`` is the image tower, (B, 3, S, S) to (B, D),
+        ``logit_scale`` its parameter; what is trained in it is what `save` writes
     """
 
     info: EncoderInfo
     device: torch.device
+    model: Any
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
@@ -81,6 +96,14 @@ class Encoder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as (T, D)."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights under the names that the model's own format gives them."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model, as it is now, into a folder that `open_folder` opens."""
         ...
 
 

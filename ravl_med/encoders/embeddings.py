@@ -1,13 +1,17 @@
 """Embeddings of a cohort: films are read, cut into regions, preprocessed and encoded in batches.
 
-One pass over the films; no film stays in memory longer than its batch.
+One pass over the films; no film stays in memory longer than its batch. What was embedded lies in a
+store on disk, where the same films, regions and model find it again.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +20,25 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore, film_key
+from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
+from ravl_med.encoders.read_ahead import read_ahead
 from ravl_med.regions.region_set import RegionKind, RegionSet
 
-__all__ = ["Embeddings", "embed_films"]
+__all__ = [
+    "EmbeddedRow",
+    "Embeddings",
+    "embed_films",
+    "films_a_part",
+    "prepare_film",
+    "store_films",
+]
 
 ProposeRegions = Callable[[Film], RegionSet]
+
+_PART = 256  # films of a file, about; what a run that is ended has to do again
+_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model
+_ROOM_BYTES = 2**30  # embeddings above it lie in a file that is mapped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +61,9 @@ class Embeddings:
     problems : mapping of str to int - what was to be a region and is none, by reason
     rejected : tuple of RejectedFilm
     not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
+    attributes : tuple of mapping, length N - acquisition attributes that DICOM headers state
+    found : int - films whose embeddings were there before
+    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
     """
 
     films: NDArray[np.int64]
@@ -59,14 +80,38 @@ class Embeddings:
     problems: Mapping[str, int]
     rejected: tuple[RejectedFilm, ...]
     not_finite: tuple[int, ...]
+    attributes: tuple[Mapping[str, str], ...] = ()
+    found: int = 0
+    halved_to: int = 0
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Films that wait to be encoded together."""
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedRow:
+    """A film on its way through the model.
 
-    inputs: list[torch.Tensor] = field(default_factory=list)
-    boxes: list[torch.Tensor] = field(default_factory=list)
+    Attributes
+    ----------
+    film : Film - without its pixels
+    size : tuple of int - height and width of the stored matrix
+    regions : RegionSet - those that the model sees
+    unseen : int - those that it does not
+    problems : tuple of str - what was to be a region and is none
+    key : bytes - under which the embeddings are stored
+    prepared : PreparedFilm or None - None where they are stored already
+    """
+
+    film: Film
+    size: tuple[int, int]
+    regions: RegionSet
+    unseen: int
+    problems: tuple[str, ...]
+    key: bytes
+    prepared: PreparedFilm | None
+
+
+def films_a_part(batch_size: int) -> int:
+    """Return how many films of a cohort make one file of a store: whole batches."""
+    return batch_size * max(1, _PART // batch_size)
 
 
 def embed_films(
@@ -76,6 +121,9 @@ def embed_films(
     *,
     min_visible: float,
     batch_size: int,
+    most_regions: int | None = None,
+    root: Path | None = None,
+    pieces: Sequence[str] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Embeddings:
     """Embed films and their regions.
@@ -86,64 +134,233 @@ def embed_films(
     films : iterable of Film or RejectedFilm - in cohort order
     propose : callable - film to its regions
     min_visible : float - regions of which the model sees a smaller share are left out
-    batch_size : int - films encoded at once
+    batch_size : int - films encoded at once, at most
+    most_regions : int or None - that a film can have; each is filled up to them, see
+        `fixed_batches`
+    root : Path or None - where embeddings are kept and looked for; None keeps none
+    pieces : sequence of str - names of the parts of the cohort, `films_a_part` films each, to note
+        when they are done
     progress : callable - called with the number of films passed so far
 
     Returns
     -------
     Embeddings - without the films for which the model gives NaN or infinity; they are named
     """
-    kept: list[tuple[int, str, str, int, int]] = []
-    rejected: list[RejectedFilm] = []
-    images: list[NDArray[np.float32]] = []
-    regions: list[NDArray[np.float32]] = []
-    boxes: list[NDArray[np.float32]] = []
-    of_kind: list[int] = []
+    with _kept_in(root) as place:
+        batches = BatchEncoder(encoder, place, batch_size, most_regions)
+        rows: list[EmbeddedRow] = []
+        rejected: list[RejectedFilm] = []
+
+        def note(done: int, row: EmbeddedRow | RejectedFilm) -> None:
+            progress(done)
+            if isinstance(row, RejectedFilm):
+                rejected.append(row)
+            else:
+                rows.append(replace(row, prepared=None))
+
+        found = store_films(
+            batches,
+            enumerate(films),
+            lambda film: prepare_film(encoder, film, propose, min_visible, batches.store),
+            part=films_a_part(batch_size),
+            pieces=dict(enumerate(pieces)),
+            note=note,
+        )
+        gathered = _gather(rows, rejected, batches, encoder.info.embedding_size)
+    halved = batches.size if batches.size < batch_size else 0
+    return _only_finite(replace(gathered, found=found, halved_to=halved))
+
+
+def store_films(
+    batches: BatchEncoder,
+    stream: Iterable[tuple[int, Film | RejectedFilm]],
+    prepare: Callable[[Film], EmbeddedRow],
+    *,
+    part: int,
+    pieces: Mapping[int, str],
+    note: Callable[[int, EmbeddedRow | RejectedFilm], None],
+) -> int:
+    """Put the embeddings of films into a store.
+
+    A film's place in its batch is that of its position in the cohort, so that runs that were ended,
+    and runs that share a cohort, make the same batches. Where most films of a batch are stored
+    already, the others wait until they fill one.
+
+    Parameters
+    ----------
+    batches : BatchEncoder
+    stream : iterable of (position in the cohort, Film or RejectedFilm) - positions ascend
+    prepare : callable - film to its row; called in another thread
+    part : int - films of one file
+    pieces : mapping of part number to the name that is noted when it is done
+    note : callable - called with the number of films so far and each of them, in order
+
+    Returns
+    -------
+    int - films that were stored before
+    """
+    made = ((at, f if isinstance(f, RejectedFilm) else prepare(f)) for at, f in stream)
+    filling = _Filling(batches, part, pieces)
+    side = batches.image_size
+    most = min(2 * batches.size, max(4, _HELD_BYTES // (12 * side * side)))
+    for done, (position, row) in enumerate(read_ahead(made, most), start=1):
+        note(done, row)
+        filling.add(position, row if isinstance(row, EmbeddedRow) else None)
+    filling.finish()
+    return filling.found
+
+
+class _Filling:
+    """Batches and files as films come by."""
+
+    def __init__(self, batches: BatchEncoder, part: int, pieces: Mapping[int, str]) -> None:
+        self._batches, self._part, self._pieces = batches, part, pieces
+        self._window = self._number = -1
+        self._waiting: dict[int, PreparedFilm] = {}  # of the present batch, by place
+        self._stored_here = 0
+        self._late: list[PreparedFilm] = []  # of batches that were mostly stored
+        self._done: list[EmbeddedFilm] = []  # of the present part
+        self._ended: list[int] = []  # parts that wait for their late films
+        self._span = batches.size
+        self.found = 0
+
+    def add(self, position: int, row: EmbeddedRow | None) -> None:
+        window, number = position // self._span, position // self._part
+        if window != self._window:
+            self._end_window()
+            self._window = window
+        if number != self._number:
+            self._end_part()
+            self._number = number
+        if row is None:
+            return
+        if row.prepared is None:
+            self._stored_here += 1
+            self.found += 1
+        else:
+            self._waiting[position % self._span] = row.prepared
+
+    def finish(self) -> None:
+        self._end_window()
+        self._encode_late(0)
+        self._end_part()
+
+    def _end_window(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        stored, self._stored_here = self._stored_here, 0
+        if stored and 2 * len(waiting) < self._span:
+            self._late += waiting.values()
+            self._encode_late(self._span)
+        elif waiting:
+            self._done += self._batches.encode(waiting)
+
+    def _encode_late(self, least: int) -> None:
+        if self._late and len(self._late) >= least:
+            now, self._late = self._late[: self._span], self._late[self._span :]
+            self._done += self._batches.encode(dict(enumerate(now)))
+
+    def _end_part(self) -> None:
+        """Write what is embedded; a part whose films are all written is noted as done."""
+        if self._number < 0:
+            return
+        self._batches.store.write(self._number, self._done)
+        self._done = []
+        self._ended.append(self._number)
+        if not self._late:
+            for number in self._ended:
+                if number in self._pieces:
+                    self._batches.store.list_done(self._pieces[number])
+            self._ended = []
+
+
+def prepare_film(
+    encoder: Encoder,
+    film: Film,
+    propose: ProposeRegions,
+    min_visible: float,
+    store: EmbeddingStore,
+) -> EmbeddedRow:
+    """Cut a film into regions, and make the model's input of it where it is not stored.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    film : Film
+    propose : callable - film to its regions
+    min_visible : float - regions of which the model sees a smaller share are left out
+    store : EmbeddingStore
+    """
+    height, width = film.pixels.shape
+    geometry = encoder.geometry(height, width)
+    proposed = propose(film)
+    share = geometry.visible_share(proposed.boxes)
+    visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
+    key = film_key(film.digest, visible.boxes)
+    prepared = None
+    if key not in store:
+        boxes = torch.from_numpy(geometry.to_input(visible.boxes))
+        prepared = PreparedFilm(key, encoder.preprocess(film.pixels), boxes)
+    return EmbeddedRow(
+        film=replace(film, pixels=np.empty((0, 0), np.float32)),
+        size=(height, width),
+        regions=replace(visible, problems=()),
+        unseen=len(proposed) - len(visible),
+        problems=proposed.problems,
+        key=key,
+        prepared=prepared,
+    )
+
+
+@contextmanager
+def _kept_in(root: Path | None) -> Iterator[Path]:
+    """Yield the folder of the stores; without one, a folder that goes again."""
+    with nullcontext(root) if root is not None else tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+
+
+def _gather(
+    rows: Sequence[EmbeddedRow],
+    rejected: Sequence[RejectedFilm],
+    batches: BatchEncoder,
+    size: int,
+) -> Embeddings:
+    """Read the embeddings of films from their stores, in their order."""
+    counts = [len(row.regions) for row in rows]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    image, region = _room(len(rows), size), _room(int(starts[-1]), size)
     kinds: dict[RegionKind, int] = {}
-    unseen = 0
+    of_kind: list[int] = []
     problems: Counter[str] = Counter()
-    batch = _Batch()
-    for done, film in enumerate(films, start=1):
-        progress(done)
-        if isinstance(film, RejectedFilm):
-            rejected.append(film)
-            continue
-        height, width = film.pixels.shape
-        geometry = encoder.geometry(height, width)
-        proposed = propose(film)
-        problems.update(proposed.problems)
-        share = geometry.visible_share(proposed.boxes)
-        visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
-        unseen += len(proposed) - len(visible)
-        of_kind += [kinds.setdefault(kind, len(kinds)) for kind in visible.kinds]
-        kept.append((film.index, film.digest, film.applied, height, width))
-        boxes.append(visible.boxes)
-        batch.inputs.append(encoder.preprocess(film.pixels))
-        batch.boxes.append(torch.from_numpy(geometry.to_input(visible.boxes)))
-        if len(batch.inputs) == batch_size:
-            _encode(encoder, batch, images, regions)
-            batch = _Batch()
-    if batch.inputs:
-        _encode(encoder, batch, images, regions)
-    size = encoder.info.embedding_size
-    counts = [len(part) for part in boxes]
-    embeddings = Embeddings(
-        films=np.array([row[0] for row in kept], dtype=np.int64),
-        digests=tuple(row[1] for row in kept),
-        applied=tuple(row[2] for row in kept),
-        sizes=np.array([row[3:] for row in kept], dtype=np.int64).reshape(-1, 2),
-        image=np.concatenate(images) if images else np.empty((0, size), np.float32),
-        region=np.concatenate(regions) if regions else np.empty((0, size), np.float32),
-        region_image=np.repeat(np.arange(len(kept), dtype=np.int64), counts),
+    for at, row in enumerate(rows):
+        image[at], region[starts[at] : starts[at + 1]] = batches.find(row.key)
+        of_kind += [kinds.setdefault(kind, len(kinds)) for kind in row.regions.kinds]
+        problems.update(row.problems)
+    boxes = [row.regions.boxes for row in rows]
+    return Embeddings(
+        films=np.array([row.film.index for row in rows], dtype=np.int64),
+        digests=tuple(row.film.digest for row in rows),
+        applied=tuple(row.film.applied for row in rows),
+        sizes=np.array([row.size for row in rows], dtype=np.int64).reshape(-1, 2),
+        image=image,
+        region=region,
+        region_image=np.repeat(np.arange(len(rows), dtype=np.int64), counts),
         region_boxes=np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32),
         region_kind=np.array(of_kind, dtype=np.int64),
         kinds=tuple(kinds),
-        unseen=unseen,
+        unseen=sum(row.unseen for row in rows),
         problems=dict(problems),
         rejected=tuple(rejected),
         not_finite=(),
+        attributes=tuple(row.film.attributes for row in rows),
     )
-    return _only_finite(embeddings)
+
+
+def _room(rows: int, size: int) -> NDArray[np.float32]:
+    """Return an array for embeddings; a large one lies in a file that goes with it."""
+    if rows * size * 4 <= _ROOM_BYTES:
+        return np.empty((rows, size), np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.asarray(np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, size)))
 
 
 def _only_finite(embeddings: Embeddings) -> Embeddings:
@@ -167,15 +384,5 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
         region_boxes=embeddings.region_boxes[regions],
         region_kind=embeddings.region_kind[regions],
         not_finite=tuple(int(i) for i in embeddings.films[~finite]),
+        attributes=tuple(embeddings.attributes[i] for i in kept if embeddings.attributes),
     )
-
-
-def _encode(
-    encoder: Encoder,
-    batch: _Batch,
-    images: list[NDArray[np.float32]],
-    regions: list[NDArray[np.float32]],
-) -> None:
-    image, region = encoder.encode_regions(torch.stack(batch.inputs), batch.boxes)
-    images.append(image.float().cpu().numpy())
-    regions.append(region.float().cpu().numpy())

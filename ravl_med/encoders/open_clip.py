@@ -1,10 +1,10 @@
-"""open_clip models from a local folder: ``open_clip_config.json`` beside safetensors weights."""
+"""open_clip models: a local folder, ``open_clip_config.json`` beside safetensors weights."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med.encoders.base import EncoderInfo
+from ravl_med.encoders.local_files import digest_files, join_digests, read_json, read_weights
+from ravl_med.encoders.open_clip_models import (
+    build_model,
+    build_tokenizer,
+    check_layout,
+    load_state,
+)
 from ravl_med.encoders.region_pooling import region_pooling_of
+from ravl_med.encoders.text_files import TextFiles, find_text_files, tokenizer_files
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
 
 __all__ = ["OpenClipEncoder", "open_model", "save_model"]
 
+_CONFIG = "open_clip_config.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+_SUBFOLDER = "text_tower"
 
 
 class OpenClipEncoder:
@@ -30,40 +40,48 @@ class OpenClipEncoder:
 
     Parameters
     ----------
-    model : nn.Module - a CLIP of open_clip, in evaluation mode
-    transform : callable - PIL image to (3, S, S), the model's own preprocessing
+    model : nn.Module - of open_clip, with its weights
     tokenizer : callable - list of str to (T, L)
-    config : dict - content of ``open_clip_config.json``
-    digest : str - of weights and config
+    layout : mapping - content of ``open_clip_config.json``
+    text : TextFiles - of its text tower
+    digests : mapping of str to str - of weights and config
     device : torch.device
     """
 
     def __init__(
         self,
         model: Any,
-        transform: Any,
         tokenizer: Any,
-        config: dict[str, Any],
-        digest: str,
+        layout: Mapping[str, Any],
+        text: TextFiles,
+        digests: Mapping[str, str],
         device: torch.device,
     ) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        model.eval()
+        model.visual.to(memory_format=torch.channels_last)  # convolutions on CPU: a third faster
         self.model = model.to(device)
         self.device = device
-        self._transform = transform
-        self._tokenizer = tokenizer
+        self._tokenizer, self._layout, self._text = tokenizer, layout, text
+        settings = PreprocessCfg(**model.visual.preprocess_cfg)
+        self._transform = image_transform_v2(settings, is_train=False)
         pooling, self._pool = region_pooling_of(model.visual)
-        preprocess = model.visual.preprocess_cfg
-        size = preprocess["size"]
+        size, bias = settings.size, getattr(model, "logit_bias", None)
+        parts = {**digests, "tokenizer": _tokenizer_digest(text)}
         self.info = EncoderInfo(
-            architecture=_architecture(model, config),
-            digest=digest,
+            architecture=_architecture(model, layout),
+            digest=join_digests(parts.values()),
             image_size=int(size[0] if isinstance(size, (tuple, list)) else size),
-            resize_mode=preprocess.get("resize_mode") or "shortest",
-            mean=tuple(float(v) for v in preprocess["mean"]),
-            std=tuple(float(v) for v in preprocess["std"]),
+            resize_mode=settings.resize_mode or "shortest",
+            mean=tuple(float(v) for v in settings.mean),
+            std=tuple(float(v) for v in settings.std),
             region_pooling=pooling,
-            embedding_size=int(config["model_cfg"]["embed_dim"]),
+            embedding_size=int(layout["model_cfg"]["embed_dim"]),
             parameters=sum(p.numel() for p in model.parameters()),
+            logit_scale=float(model.logit_scale.detach().exp()),
+            logit_bias=None if bias is None else float(bias.detach()),
+            digests=parts,
         )
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
@@ -95,6 +113,19 @@ class OpenClipEncoder:
         embedded: Tensor = self.model.encode_text(tokens, normalize=True)
         return embedded
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights under the names of open_clip."""
+        return dict(self.model.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Write the model, as it is now, into a folder that `open_model` opens."""
+        save_model(self.model, dict(self._layout), folder)
+        if self._text.config is not None:
+            (folder / _SUBFOLDER).mkdir(exist_ok=True)
+            shutil.copyfile(self._text.config / "config.json", folder / _SUBFOLDER / "config.json")
+        for path in tokenizer_files(self._text.tokenizer) if self._text.tokenizer else ():
+            shutil.copyfile(path, folder / path.name)  # where open_clip looks for them too
+
 
 def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     """Open an open_clip folder without touching the network.
@@ -102,30 +133,26 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     Raises
     ------
     ModelError
-        The folder, its config or its weights are missing or are not what they should be, or a
-        tower would have to be fetched.
+        The folder, its config, its weights or a part of its text tower are missing or are not what
+        they should be.
     """
-    import open_clip
-
-    config = _read_config(folder)
+    key = "model.path"
+    layout = _read_layout(folder)
     weights = _find_weights(folder)
-    _refuse_remote_parts(config)
-    name = f"local-dir:{folder}"
+    text = find_text_files(layout["model_cfg"]["text_cfg"], folder, key)
+    model = build_model(layout, text, key)
     try:
-        model, transform = open_clip.create_model_from_pretrained(
-            name, device="cpu", weights_only=True
-        )
-        tokenizer = open_clip.get_tokenizer(name)
-    except Exception as error:  # torch, safetensors and open_clip raise many types here
+        state = read_weights(weights, key)
+    except ModelError as error:
         raise ModelError(
-            f"model.path: the weights do not open as the model that open_clip_config.json "
-            f"describes ({type(error).__name__}); expected a safetensors file, or a state dict "
-            "that loads with weights_only, saved from this architecture."
+            f"{key}: the weights do not open as the model that {_CONFIG} describes:"
+            f"{str(error).removeprefix(key + ':')}"
         ) from None
-    model.eval()
-    model.visual.to(memory_format=torch.channels_last)  # convolutions on CPU: a third faster
-    _require_square(model.visual.preprocess_cfg["size"])
-    return OpenClipEncoder(model, transform, tokenizer, config, _digest(folder, weights), device)
+    load_state(model, state, key, _CONFIG)
+    tokenizer = build_tokenizer(layout, text, key)
+    described = [folder / _CONFIG, *([text.config / "config.json"] if text.config else [])]
+    digests = {"weights": digest_files((weights,)), "config": digest_files(described)}
+    return OpenClipEncoder(model, tokenizer, layout, text, digests, device)
 
 
 def save_model(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
@@ -143,31 +170,25 @@ def save_model(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (folder / "open_clip_config.json").write_text(text, encoding="utf-8")
+    (folder / _CONFIG).write_text(text, encoding="utf-8")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_layout(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(
-            "model.path: no such folder; expected a folder with open_clip_config.json and "
-            "weights. Paths are relative to the config file."
+            f"model.path: no such folder; expected a folder with {_CONFIG} and weights. Paths are "
+            "relative to the config file."
+        )
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(
+            f"model.path: the folder has no {_CONFIG}; expected one beside the weights."
         )
     try:
-        config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-        embedding = config["model_cfg"]["embed_dim"]
-        visual, text = config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]
-    except FileNotFoundError:
-        raise ModelError(
-            "model.path: the folder has no open_clip_config.json; expected one beside the weights."
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError):
-        raise ModelError(
-            "model.path: open_clip_config.json is not a config of open_clip; expected JSON with "
-            "model_cfg.embed_dim, model_cfg.vision_cfg and model_cfg.text_cfg."
-        ) from None
-    if not (isinstance(embedding, int) and isinstance(visual, dict) and isinstance(text, dict)):
-        raise ModelError("model.path: open_clip_config.json: model_cfg holds values of wrong type.")
-    return dict(config)
+        layout = read_json(folder / _CONFIG, "model.path")
+    except ModelError:
+        layout = {}
+    check_layout(layout, "model.path", _CONFIG)
+    return layout
 
 
 def _find_weights(folder: Path) -> Path:
@@ -183,38 +204,19 @@ def _find_weights(folder: Path) -> Path:
     return Path(found)
 
 
-def _refuse_remote_parts(config: dict[str, Any]) -> None:
-    if "hf_model_name" in config["model_cfg"]["text_cfg"]:
-        raise ModelError(
-            "model.path: the text tower is a Hugging Face model "
-            f"({str(config['model_cfg']['text_cfg']['hf_model_name'])[:80]!r}), whose config "
-            "open_clip would fetch from the network; expected a text tower of open_clip."
-        )
-    tower = str(config["model_cfg"]["vision_cfg"].get("timm_model_name") or "")
-    if ":" in tower:  # timm's schemas: hf-hub:, local-dir:
-        raise ModelError(
-            f"model.path: the image tower {tower[:80]!r} is one that timm would fetch from "
-            "elsewhere; expected the plain name of an architecture."
-        )
-
-
-def _require_square(size: Any) -> None:
-    height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    if height != width:
-        raise ModelError(
-            f"model.path: the model's input is {height} x {width} pixels; expected a square."
-        )
-
-
-def _architecture(model: Any, config: dict[str, Any]) -> str:
-    visual = config["model_cfg"]["vision_cfg"]
+def _architecture(model: Any, layout: Mapping[str, Any]) -> str:
+    visual, text = layout["model_cfg"]["vision_cfg"], layout["model_cfg"]["text_cfg"]
     tower = str(visual.get("timm_model_name") or type(model.visual).__name__)
-    return f"open_clip {type(model).__name__}, image tower {tower}, layers {visual.get('layers')}"
+    told = f"open_clip {type(model).__name__}, image tower {tower}"
+    if visual.get("layers") is not None:
+        told += f", layers {visual['layers']}"
+    if text.get("hf_model_name"):
+        told += f", text tower {str(text['hf_model_name'])[:80]}"
+    return told
 
 
-def _digest(folder: Path, weights: Path) -> str:
-    hasher = hashlib.sha256()
-    for path in (folder / "open_clip_config.json", weights):
-        with path.open("rb") as stream:
-            hasher.update(hashlib.file_digest(stream, "sha256").digest())
-    return hasher.hexdigest()
+def _tokenizer_digest(text: TextFiles) -> str:
+    from open_clip.tokenizer import default_bpe
+
+    own = (Path(default_bpe()),)
+    return digest_files(tokenizer_files(text.tokenizer) if text.tokenizer else own)

@@ -7,16 +7,26 @@ Radford et al., CLIP, ICML 2021 (prompt ensembles); RaVL section 3.1 (softmax wi
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.errors import ModelError
 
-__all__ = ["Scores", "embed_classes", "score_embeddings", "softmax"]
+__all__ = [
+    "Scores",
+    "digest_texts",
+    "embed_classes",
+    "score_embeddings",
+    "sigmoid_of",
+    "softmax",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,9 +35,9 @@ class Scores:
 
     Attributes
     ----------
-    image : ndarray of shape (N, C), float32 - softmax over classes
-    region : ndarray of shape (R, C), float32 - softmax over classes
-    predictions : ndarray of shape (N,), int64 - class with the highest image score
+    image : ndarray of shape (N, C), float32 - softmax over classes, or sigmoid of each
+    region : ndarray of shape (R, C), float32 - the same
+    predictions : ndarray of shape (N,), int64 - class whose texts are nearest
     """
 
     image: NDArray[np.float32]
@@ -70,6 +80,8 @@ def score_embeddings(
     region: NDArray[np.float32],
     classes: NDArray[np.float32],
     temperature: float,
+    *,
+    sigmoid: tuple[float, float] | None = None,
 ) -> Scores:
     """Score images and regions against the classes.
 
@@ -79,13 +91,43 @@ def score_embeddings(
     region : ndarray of shape (R, D), float32 - unit norm
     classes : ndarray of shape (C, D), float32 - unit norm
     temperature : float - tau
+    sigmoid : tuple of float or None - scale and bias of a sigmoid of each class by itself, in place
+        of the softmax over the classes
     """
-    scored = softmax(image @ classes.T / temperature)
-    return Scores(
-        image=scored,
-        region=softmax(region @ classes.T / temperature),
-        predictions=scored.argmax(axis=1).astype(np.int64),
-    )
+
+    def score(embedded: NDArray[np.float32]) -> NDArray[np.float32]:
+        similarity = embedded @ classes.T
+        if sigmoid is None:
+            return softmax(similarity / temperature)
+        logits = similarity * sigmoid[0] + sigmoid[1]
+        share: NDArray[np.float32] = expit(logits).astype(np.float32)
+        return share
+
+    # By similarity: far from the texts of all classes, every sigmoid is the same zero.
+    predictions = (image @ classes.T).argmax(axis=1).astype(np.int64)
+    return Scores(image=score(image), region=score(region), predictions=predictions)
+
+
+def sigmoid_of(info: EncoderInfo) -> tuple[float, float]:
+    """Return scale and bias of the sigmoid that a model was trained with.
+
+    Raises
+    ------
+    ModelError
+        The model was trained with a softmax: it has no bias.
+    """
+    if info.logit_scale is None or info.logit_bias is None:
+        raise ModelError(
+            "task.scores is sigmoid, but the model has no logit bias; expected a SigLIP, which was "
+            "trained with one. Use softmax."
+        )
+    return info.logit_scale, info.logit_bias
+
+
+def digest_texts(texts: Mapping[str, Sequence[str]]) -> str:
+    """Return the SHA-256 of the texts of all classes, verbatim and in their order."""
+    plain = json.dumps([[name, list(prompts)] for name, prompts in texts.items()])
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +15,7 @@ from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.k_medoids import silhouette
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evaluation.discovery_trials import map_in_children, propose_as_configured
+from ravl_med.evaluation.peak_memory import forget_peak, peak_mb
 from ravl_med.evaluation.simulation import draw_embeddings, draw_prototypes
 from ravl_med.evidence.examination import confirmation_rules
 
@@ -125,7 +122,7 @@ def _time_search(job: tuple[SpeedCase, Config]) -> SpeedRow:
         confirmation_rules(config).min_films,
         config.gate.max_gap,
     )
-    before = _forget_peak()
+    before = forget_peak()
     whole, proposing = [], []
     for _ in range(case.runs):
         start = time.perf_counter()
@@ -134,7 +131,7 @@ def _time_search(job: tuple[SpeedCase, Config]) -> SpeedRow:
         present = clusters.presence(region_image, case.films)
         discover_correlations(clusters, present, region_image, task, films, rules)
         whole.append(time.perf_counter() - start)
-    peak = _peak_mb() - before
+    peak = peak_mb() - before
     return SpeedRow(
         regions=regions,
         size=case.size,
@@ -158,21 +155,3 @@ def _silhouettes(embeddings: NDArray[np.float32], clusters: FeatureClusters) -> 
         width = silhouette(distances, partition.assignment.astype(np.int64))
         widths.setdefault(str(len(partition.medoids)), []).append(width)
     return {k: round(float(np.mean(values)), 4) for k, values in widths.items()}
-
-
-def _forget_peak() -> float:
-    """Set the peak of this process back to what it holds now, where the system can; MB."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _peak_mb()
-
-
-def _peak_mb() -> float:
-    """Peak resident memory in MB. A child's ``ru_maxrss`` starts at that of its parent on Linux."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        kilobytes = int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError, UnicodeDecodeError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        kilobytes = peak // 1024 if sys.platform == "darwin" else peak
-    return kilobytes * 1024 / 1e6

@@ -17,7 +17,7 @@ from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config import ArmName, Config
 from ravl_med.encoders.base import pick_device
-from ravl_med.encoders.open_clip import open_model
+from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.evaluation.quickstart_trials import Trial, phantom_settings
 from ravl_med.mitigation.answers import ask_films_and_regions
@@ -147,10 +147,10 @@ def _ask_clean_model(
     config: Config, test: SplitFilms, cache: Cache, progress: Progress
 ) -> Answered:
     """Train a model on the same plan without the correlation; what it says of the same films."""
-    reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
+    reader = FilmReader.of(config.cohort)
     manifest = prepare_manifest(config, cache, progress)
     folder, _ = prepare_model(config, manifest, reader, cache, progress)
-    encoder = open_model(folder, pick_device(config.model.device))
+    encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
     return ask_films_and_regions(
         ImageTower(encoder.model), test.films, test.regions, classes, config.task.temperature

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
-from ravl_med.evidence.claims import Arms, Interval, ScoreShift
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.claims import ArmPatients, Arms, Interval, ScoreShift
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
 __all__ = ["measure_arms", "measure_shift"]
 
@@ -61,6 +61,10 @@ def measure_arms(
         gap_interval=_intervals(present - absent, both, confidence),
         opposed_gap=opposed_gap(table, 0, opposed),
         opposed_interval=together,
+        patients=ArmPatients(
+            count_patients(member & with_it, bootstrap.patients),
+            count_patients(member & ~with_it, bootstrap.patients),
+        ),
     )
 
 

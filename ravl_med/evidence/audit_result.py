@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.discovery.cluster_map import ClusterMap
 from ravl_med.evidence.claims import Interval, SpuriousCorrelation
 from ravl_med.evidence.rulings import Ruling
+from ravl_med.evidence.sanity import Sanity
+from ravl_med.regions.region_set import RegionKind
 
 __all__ = [
     "Accuracy",
@@ -106,6 +109,7 @@ class TaskSummary:
     classes: tuple[str, ...]
     texts: Mapping[str, tuple[str, ...]]
     temperature: float
+    scores: str = "softmax"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,9 @@ class ModelSummary:
     resize_mode: str
     region_pooling: str
     parameters: int
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,7 @@ class CohortSummary:
     attributes : mapping of attribute to (value to count) - view, sex, manufacturer, ...
     radiology_reports : int - audited films with a report text
     synthetic : bool - phantoms only, no patient
+    patients_by_class, attribute_patients : the same in patients; None where a film is a patient
     """
 
     listed: int
@@ -148,6 +156,8 @@ class CohortSummary:
     attributes: Mapping[str, Mapping[str, int]]
     radiology_reports: int
     synthetic: bool
+    patients_by_class: Mapping[str, int] | None = None
+    attribute_patients: Mapping[str, Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,7 @@ class DiscoverySummary:
     survivors, candidates : int - that pass RaVL's filters; that were carried into evidence
     films, confirmation_films : int - of the discovery half and of the other
     patients, confirmation_patients : int
+    cluster_map : ClusterMap - where the proposed clusters lie to each other
     """
 
     protocol: str
@@ -207,6 +218,7 @@ class DiscoverySummary:
     confirmation_films: int
     patients: int
     confirmation_patients: int
+    cluster_map: ClusterMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +249,13 @@ class AuditResult:
     region_image : ndarray of shape (R,), int64 - image of each region
     region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
         corner of the top-left pixel, half-open
-    region_names : tuple of str, length R
+    region_kind : ndarray of shape (R,), int64 - position in `region_kinds`
+    region_kinds : tuple of RegionKind - all that there are
     rulings : tuple of Ruling - of reviewers; empty before any review
     undecided : int or None - correlations that a reviewer still has to decide on; None before any
         review
+    sanity : Sanity or None - whether the model is wired right; None where it was not looked at
+    hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
     correlations : tuple of SpuriousCorrelation - ranked; empty is a result
     descriptions : mapping of int to str - by cluster: what its regions are and where they lie
     discovery : DiscoverySummary or None - None when the audit stopped before discovery
@@ -263,6 +278,9 @@ class AuditResult:
     image_ids: tuple[str, ...]
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
-    region_names: tuple[str, ...]
+    region_kind: NDArray[np.int64]
+    region_kinds: tuple[RegionKind, ...]
     rulings: tuple[Ruling, ...] = ()
     undecided: int | None = None
+    hidden_below: int = 0
+    sanity: Sanity | None = None

@@ -16,6 +16,7 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.detector import FeatureDetector
 
 __all__ = [
+    "ArmPatients",
     "Arms",
     "Confirmation",
     "ConfirmationStatus",
@@ -50,6 +51,19 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ArmPatients:
+    """Patients with films on either side of a feature, class by class.
+
+    Attributes
+    ----------
+    present, absent : ndarray of shape (C,), int64 - a patient with films on both is in both
+    """
+
+    present: NDArray[np.int64]
+    absent: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Arms:
     """Accuracy of each class with and without a feature, on the films it is tested on.
 
@@ -62,6 +76,7 @@ class Arms:
     opposed_gap : float - gap of ``cluster.opposed_classes`` together (weights n_in n_out / n); NaN
         without any
     opposed_interval : Interval
+    patients : ArmPatients or None - None where a film is a patient
     """
 
     n_present: NDArray[np.int64]
@@ -73,6 +88,7 @@ class Arms:
     gap_interval: tuple[Interval, ...]
     opposed_gap: float
     opposed_interval: Interval
+    patients: ArmPatients | None = None
 
     @property
     def gap(self) -> NDArray[np.float64]:
@@ -252,13 +268,23 @@ class Counterfactual:
 
 @dataclass(frozen=True, slots=True)
 class StratumGap:
-    """The gap of one class inside one stratum; NaN gap where an arm is empty."""
+    """The gap of one class inside one stratum.
+
+    Attributes
+    ----------
+    value : str
+    n_present, n_absent : int - films
+    gap : float - NaN where an arm is empty
+    interval : Interval
+    patients : tuple of int or None - with and without the feature; None where a film is a patient
+    """
 
     value: str
     n_present: int
     n_absent: int
     gap: float
     interval: Interval
+    patients: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +343,9 @@ class SpuriousCorrelation:
     also : tuple of int - other clusters that share its regions and are shown as this one
     companion_of : int or None - rank of the counting correlation that it travels with, or whose
         place it shares
+    found_patients : ArmPatients or None - where the candidate was chosen; None where a film is a
+        patient
+    films_hidden : bool - how many films hold the feature may not be told
     order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
         descending; unmeasured ones after, by similarity
     """
@@ -332,6 +361,13 @@ class SpuriousCorrelation:
     also: tuple[int, ...]
     order: NDArray[np.int64]
     companion_of: int | None = None
+    found_patients: ArmPatients | None = None
+    films_hidden: bool = False
+
+    @property
+    def films(self) -> int:
+        """Audited films that hold the feature; -1 where that may not be told."""
+        return -1 if self.films_hidden else int(self.cluster.present.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,14 +28,15 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
     applied : sequence of str, length N - how stored values became pixels
     synthetic : bool - phantoms only
     """
-    attributes = {
-        name: Counter(value or NOT_STATED for value in values)
-        for name, values in cohort.attributes.items()
-        if name != "age"
+    values = {
+        name: [age_band(v) if name == "age" else v or NOT_STATED for v in told]
+        for name, told in cohort.attributes.items()
     }
-    if "age" in cohort.attributes:
-        attributes["age"] = Counter(age_band(value) for value in cohort.attributes["age"])
-    attributes["pixels"] = Counter(applied)
+    values["pixels"] = list(applied)
+    if cohort.label_sources:
+        values["label source"] = list(cohort.label_sources)
+        values["label certainty"] = list(cohort.label_certainty)
+    patients = cohort.patients.tolist()
     return CohortSummary(
         listed=cohort.listed,
         left_out=dict(cohort.left_out),
@@ -46,9 +47,17 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
         images_by_class={
             name: int((cohort.labels == c).sum()) for c, name in enumerate(cohort.classes)
         },
-        attributes={name: dict(counts.most_common()) for name, counts in attributes.items()},
+        attributes={name: dict(Counter(told).most_common()) for name, told in values.items()},
         radiology_reports=sum(bool(text) for text in cohort.radiology_reports),
         synthetic=synthetic,
+        patients_by_class={
+            name: len(np.unique(cohort.patients[cohort.labels == c]))
+            for c, name in enumerate(cohort.classes)
+        },
+        attribute_patients={
+            name: dict(Counter(value for value, _ in set(zip(told, patients, strict=True))))
+            for name, told in values.items()
+        },
     )
 
 

@@ -146,11 +146,10 @@ def weigh_sides(
         if side and not cluster.opposed_classes:
             continue
         present = cluster.present[rows]
-        smaller = int(min(present.sum(), (~present).sum()))
-        if smaller < min_films:
+        if min(present.sum(), (~present).sum()) < min_films:
             untested.append(
-                f"the {'lowered' if side else 'raised'} side has {smaller} films in the smaller "
-                f"arm on the half it is tested on; {min_films} are needed (evidence.min_n)"
+                f"the {'lowered' if side else 'raised'} side has fewer than {min_films} films in "
+                "the smaller arm on the half it is tested on (evidence.min_n)"
             )
             continue
         test = exchange_patients(
@@ -390,8 +389,8 @@ def _object(
     for value, where in ((found, "where it was found"), (tested, "on held-out patients")):
         if value < rules.min_gap - _ROUNDING:
             objections.append(
-                f"The {side} has a gap of {100 * value:.1f} points {where}, below "
-                f"{100 * rules.min_gap:g} (evidence.min_gap)."
+                f"The {side} has a gap below {100 * rules.min_gap:g} points {where} "
+                "(evidence.min_gap)."
             )
     if p > rules.side_level:
         objections.append(

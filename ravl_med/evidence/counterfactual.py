@@ -175,14 +175,14 @@ def measure_counterfactual(
     later += most_share_pictures(len(suspect.cluster.regions))
     # Without a transplant nothing says that what is half a step aside belongs to the feature.
     movable = len(planned) >= rules.min_pairs
-    removal, pairs, shifts = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
+    removal, shifts = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
     planned = plan(np.random.default_rng([rules.seed, 0]), shifts)
     transplant = None
     if len(planned) >= rules.min_pairs:
         transplant = compare_transplants(bench, planned, rules)
     reasons = (
-        *_removal_objections(removal, pairs, rules),
-        *_transplant_objections(transplant, len(planned), rules),
+        *_removal_objections(removal, rules),
+        *_transplant_objections(transplant, rules),
     )
     used = (
         removal.median is not None
@@ -270,8 +270,8 @@ def _measure_removal(
     later: int,
     *,
     movable: bool,
-) -> tuple[Removal, int, NDArray[np.float64]]:
-    """Fill the regions of a sample of films, test those with a control; their number; the shifts.
+) -> tuple[Removal, NDArray[np.float64]]:
+    """Fill the regions of a sample of films, test those with a control; return the shifts too.
 
     `later` is the number of steps that follow after removal; `movable` regions may be filled half a
     step aside.
@@ -317,7 +317,7 @@ def _measure_removal(
         spread=spread,
         located=located,
     )
-    return removal, len(pairs) if tested else len(testable), shifts
+    return removal, shifts
 
 
 def _locate(
@@ -356,47 +356,39 @@ def _share_effect(
     )
 
 
-def _removal_objections(removal: Removal, pairs: int, rules: CounterfactualRules) -> Iterator[str]:
+def _removal_objections(removal: Removal, rules: CounterfactualRules) -> Iterator[str]:
     if removal.median is None or removal.inpainted is None:
         yield (
-            f"Removal could not be tried: only {pairs} films of the confirmation half could be "
-            f"paired with a film of their class without the feature; {rules.min_pairs} are needed."
+            f"Removal could not be tried: fewer than {rules.min_pairs} films of the confirmation "
+            "half could be paired with a film of their class without the feature "
+            "(evidence.min_pairs)."
         )
         return
     if not removal.median.interval.low > 0:
         yield (
-            "Filling the regions in does not lower the margin beyond what it does to control films "
-            f"({_told(removal.median)})."
+            "Filling the regions in does not lower the margin beyond what it does to control films."
         )
     if not min(removal.median.change, removal.inpainted.change) > 0:
         yield "The margin of films with the feature does not fall when it is removed."
     if not removal.size >= rules.min_effect:
         yield (
-            f"Removal moves the margin by {100 * removal.size:.0f} % of its standard deviation, "
-            f"too little to matter; {100 * rules.min_effect:g} % are asked (evidence.min_effect)."
+            f"Removal moves the margin by less than {100 * rules.min_effect:g} % of its standard "
+            "deviation, too little to matter (evidence.min_effect)."
         )
     if not removal.inpainted.contrast > 0:
-        yield (
-            "Inpainting the regions does not lower the margin more than in control films "
-            f"({_told(removal.inpainted)})."
-        )
+        yield "Inpainting the regions does not lower the margin more than in control films."
 
 
 def _transplant_objections(
-    transplant: PairedChange | None, pairs: int, rules: CounterfactualRules
+    transplant: PairedChange | None, rules: CounterfactualRules
 ) -> Iterator[str]:
     if transplant is None:
         yield (
-            f"Transplant could not be tried: only {pairs} films of other classes could be given "
-            f"the feature and an ordinary region; {rules.min_pairs} are needed."
+            f"Transplant could not be tried: fewer than {rules.min_pairs} films of other classes "
+            "could be given the feature and an ordinary region (evidence.min_pairs)."
         )
     elif not transplant.interval.low > 0:
         yield (
             "Blending the feature into films of other classes does not raise the margin beyond "
-            f"what ordinary regions do ({_told(transplant)})."
+            "what ordinary regions do."
         )
-
-
-def _told(change: PairedChange) -> str:
-    low, high = change.interval.low, change.interval.high
-    return f"contrast {change.contrast:+.2f} logits, interval {low:+.2f} to {high:+.2f}"

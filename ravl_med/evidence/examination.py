@@ -8,8 +8,9 @@ films could have shown is measured by simulation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,13 @@ from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.audit_result import Sensitivity
 from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.claims import Confirmation, Counterfactual, SpuriousCorrelation, Strata
+from ravl_med.evidence.claims import (
+    ArmPatients,
+    Confirmation,
+    Counterfactual,
+    SpuriousCorrelation,
+    Strata,
+)
 from ravl_med.evidence.companions import fold_places, name_companions
 from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
 from ravl_med.evidence.counterfactual import (
@@ -33,13 +40,14 @@ from ravl_med.evidence.duplicates import fold_candidates, fold_tested
 from ravl_med.evidence.halves import count_untested, split_patients
 from ravl_med.evidence.power import design_of, measure_sensitivity
 from ravl_med.evidence.relevance import RelevanceTable
-from ravl_med.evidence.statistics import PatientBootstrap
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import weigh_correlation
 
 __all__ = [
     "Examination",
     "Subject",
+    "choose_for_intervention",
     "confirm_correlations",
     "confirmation_rules",
     "counterfactual_rules",
@@ -174,10 +182,35 @@ def confirm_correlations(subject: Subject, config: Config, progress: Progress) -
     return Examination(half, discovery, carried, tuple(tested))
 
 
+def choose_for_intervention(tested: Sequence[Tested], most: int) -> list[Tested]:
+    """Choose which correlations are tested by counterfactuals, of those that hold.
+
+    Those that pass RaVL's filters and those that it drops take turns, each by p. In a small cohort
+    what merely travels along fills the top of either list: regions that lead no prediction push a
+    device out that leads nine in ten, and the other way round where a device is rarely the
+    strongest region.
+
+    Parameters
+    ----------
+    tested : sequence of (Candidate, Confirmation, clusters shown as this one) - by p, ascending
+    most : int - so many at most
+
+    Returns
+    -------
+    list of the same, in the order in which they were chosen
+    """
+    standing = [entry for entry in tested if entry[1].status in ("confirmed", "raised_only")]
+    turns = [
+        [entry for entry in standing if entry[0].cluster.rare is dropped]
+        for dropped in (False, True)
+    ]
+    return [entry for pair in zip_longest(*turns) for entry in pair if entry is not None][:most]
+
+
 def weigh_correlations(
     subject: Subject,
     examination: Examination,
-    probe: Probe,
+    probe: Probe | None,
     relevance: RelevanceTable,
     config: Config,
     progress: Progress,
@@ -188,15 +221,13 @@ def weigh_correlations(
     ----------
     subject : Subject
     examination : Examination
-    probe : Probe - the model
+    probe : Probe or None - the model; None where nobody can ask it
     relevance : RelevanceTable
     config : Config
     progress : callable - called with (stage, done, total)
     """
     evidence = config.evidence
-    standing = [
-        entry for entry in examination.tested if entry[1].status in ("confirmed", "raised_only")
-    ][: evidence.max_correlations]
+    standing = choose_for_intervention(examination.tested, evidence.max_correlations)
     bootstrap = PatientBootstrap(subject.images.patients, evidence.draws, evidence.seed)
     rules = counterfactual_rules(evidence, comparisons=max(len(standing), 1))
     weighed = []
@@ -206,17 +237,18 @@ def weigh_correlations(
         number = next((n for n, e in enumerate(standing, 1) if e[0] is candidate), None)
         if number is not None:
             stage = f"remove and transplant, correlation {number} of {len(standing)}"
-            counterfactual = measure_counterfactual(
-                probe,
-                Suspect(
-                    candidate.cluster,
-                    ~candidate.films,
-                    relevance.find(subject.task.classes[candidate.cluster.raised_class]),
-                ),
-                subject.images,
-                rules,
-                _staged(progress, stage),
-            )
+            if probe is not None:
+                counterfactual = measure_counterfactual(
+                    probe,
+                    Suspect(
+                        candidate.cluster,
+                        ~candidate.films,
+                        relevance.find(subject.task.classes[candidate.cluster.raised_class]),
+                    ),
+                    subject.images,
+                    rules,
+                    _staged(progress, stage),
+                )
             strata = cross_with_attributes(
                 candidate.cluster.present,
                 subject.axes,
@@ -227,19 +259,29 @@ def weigh_correlations(
                 bootstrap=bootstrap,
                 confidence=evidence.confidence,
             )
-        weighed.append(
-            weigh_correlation(
-                candidate.cluster,
-                confirmation,
-                counterfactual,
-                strata,
-                also,
-                evidence,
-                config.gate,
-            )
+        one = weigh_correlation(
+            candidate.cluster,
+            confirmation,
+            counterfactual,
+            strata,
+            also,
+            evidence,
+            config.gate,
+            black_box=probe is None,
         )
+        weighed.append(replace(one, found_patients=_found_patients(subject, candidate)))
     ranked = fold_places(weighed, subject.images.region_image)
     return name_companions(ranked, subject.task, config.gate.max_gap)
+
+
+def _found_patients(subject: Subject, candidate: Candidate) -> ArmPatients:
+    """Count the patients with and without the feature on the half it was chosen on."""
+    labels, chosen = subject.task.labels, ~candidate.films
+    member = labels[chosen, None] == np.arange(len(subject.task.classes))
+    present, patients = candidate.cluster.present[chosen, None], subject.images.patients[chosen]
+    return ArmPatients(
+        count_patients(member & present, patients), count_patients(member & ~present, patients)
+    )
 
 
 def _staged(progress: Progress, stage: str) -> Callable[[int, int], None]:

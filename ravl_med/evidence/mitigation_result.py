@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ravl_med.evidence.audit_result import Gate
@@ -15,6 +15,7 @@ __all__ = [
     "Change",
     "FeatureGap",
     "LearningCurve",
+    "MeasureName",
     "MitigatedCorrelation",
     "MitigationResult",
     "MitigationVerdict",
@@ -25,6 +26,8 @@ __all__ = [
 
 VerdictWord = Literal["improved", "no_change", "worse", "nothing_to_do"]
 ArmRole = Literal["before", "tower", "head"]
+MeasureName = str | tuple[str, str]
+"""A class, a group, or an attribute and its value: what an accuracy is measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,15 @@ class ArmOutcome:
     subgroups: Mapping[tuple[str, str], Change]
     gaps: tuple[FeatureGap, ...]
     curve: LearningCurve | None
+
+    def without(self, names: Collection[MeasureName]) -> ArmOutcome:
+        """Return the arm without what is measured on these classes, groups and subgroups."""
+        return replace(
+            self,
+            classes={name: c for name, c in self.classes.items() if name not in names},
+            groups={name: c for name, c in self.groups.items() if name not in names},
+            subgroups={name: c for name, c in self.subgroups.items() if name not in names},
+        )
 
     def worsened(self) -> tuple[tuple[str, Change], ...]:
         """Every class, group and subgroup whose accuracy is lower than before, the worst first."""

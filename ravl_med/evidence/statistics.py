@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ravl_med.evidence.claims import Interval
 
-__all__ = ["PatientBootstrap", "percentile_interval"]
+__all__ = ["PatientBootstrap", "count_patients", "percentile_interval"]
 
 _UNITS = 2048  # more patients than these are drawn by groups of patients, put together at random
 
@@ -135,3 +135,19 @@ def percentile_interval(
     tail = (1.0 - confidence) / 2.0 / max(comparisons, 1)
     low, high = np.quantile(known, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
+
+
+def count_patients(member: NDArray[np.bool_], patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the patients of the films in each of M groups.
+
+    Parameters
+    ----------
+    member : ndarray of shape (n, M), bool - the film is in the group
+    patients : ndarray of shape (n,), int64
+
+    Returns
+    -------
+    ndarray of shape (M,), int64
+    """
+    counts = [len(np.unique(patients[column])) for column in member.T]
+    return np.array(counts, dtype=np.int64)

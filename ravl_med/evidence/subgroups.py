@@ -28,7 +28,7 @@ from ravl_med.evidence.audit_result import Stratum
 from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
 from ravl_med.evidence.exchange import exchange_patients
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
 __all__ = [
     "attribute_strata",
@@ -38,7 +38,7 @@ __all__ = [
     "measure_subgroups",
 ]
 
-_AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age")
+_AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age", "study_year")
 _MAX_VALUES = 12
 _MIN_PATIENTS = 5
 _OTHER = "other ("
@@ -53,7 +53,7 @@ def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArr
     Ages become bands, blanks become a stratum of their own, and of an attribute with very many
     values the 12 largest stay and the others are pooled as ``other (n values)``: a table of 300
     sites is not read, and costs every other stratum its power. Attributes that are not of the
-    seven known ones are left aside, since free columns may hold identities.
+    known ones are left aside, since free columns may hold identities.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArr
     Returns
     -------
     dict of attribute to ndarray of shape (N,), str - those of view, portable, manufacturer, model,
-        site, sex and age that are there, in this order
+        site, sex, age and study year that are there, in this order
     """
     axes = {}
     for name in _AXES:
@@ -331,7 +331,10 @@ def _class_gaps(
         if with_it and without:
             gap = float(hits[v, 0] / with_it - hits[v, 1] / without)
             interval = percentile_interval(inside[:, v], confidence)
-        gaps.append(StratumGap(value, with_it, without, gap, interval))
+        patients = count_patients(cells[:, v], bootstrap.patients)
+        gaps.append(
+            StratumGap(value, with_it, without, gap, interval, (int(patients[0]), int(patients[1])))
+        )
     adjusted = _adjusted_gap(films.astype(np.float64), hits.astype(np.float64))
     if np.isnan(adjusted):
         return tuple(gaps), adjusted, _NOTHING

@@ -26,6 +26,7 @@ from ravl_med.evidence.claims import (
     Strata,
 )
 from ravl_med.evidence.relevance import kind_of_share
+from ravl_med.evidence.sanity import Sanity
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 
 __all__ = [
@@ -85,7 +86,7 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
     a model that always says the same has no gaps at all.
     """
     reasons = [
-        f"Class {name} has {count} films; at least {gate.min_films} are needed (gate.min_films)."
+        f"Class {name} has fewer than {gate.min_films} films (gate.min_films)."
         for name, count in zip(classes, accuracy.images_by_class, strict=True)
         if count < gate.min_films
     ]
@@ -107,6 +108,10 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
 _OUTSIDE = "outside the place where it shows."
+_NO_COUNTERFACTUAL = (
+    "No counterfactual is possible: the model's scores came as a table (model.scores), and nobody "
+    "can ask it about a changed film. So it cannot be shown to use a feature."
+)
 _COMMON = 0.20  # prevalence at which a pass asks for power
 
 
@@ -118,6 +123,8 @@ def weigh_correlation(
     also: tuple[int, ...],
     evidence: EvidenceConfig,
     gate: GateConfig,
+    *,
+    black_box: bool = False,
 ) -> SpuriousCorrelation:
     """Put the evidence on one candidate together; its rank is not set yet.
 
@@ -130,6 +137,7 @@ def weigh_correlation(
     also : tuple of int - clusters that are shown as this one
     evidence : EvidenceConfig
     gate : GateConfig
+    black_box : bool - nobody can ask the model
     """
     reasons = list(confirmation.reasons)
     if confirmation.status == "confirmed":
@@ -137,7 +145,9 @@ def weigh_correlation(
     if counterfactual is None:
         if confirmation.status in ("confirmed", "raised_only"):
             reasons.append(
-                "Not tested by counterfactuals: more correlations than "
+                _NO_COUNTERFACTUAL
+                if black_box
+                else "Not tested by counterfactuals: more correlations than "
                 f"{evidence.max_correlations} (evidence.max_correlations)."
             )
     else:
@@ -164,8 +174,8 @@ def _below_gate(cluster: FeatureCluster, confirmation: Confirmation, gate: GateC
     arms = confirmation.arms
     sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
     return [
-        f"The gap of the {side} side on held-out patients is {100 * value:.1f} points, below "
-        f"{100 * gate.max_gap:g} (gate.max_gap)."
+        f"The gap of the {side} side on held-out patients is below {100 * gate.max_gap:g} points "
+        "(gate.max_gap)."
         for side, value in sides
         if value < gate.max_gap - _ROUNDING
     ]
@@ -217,6 +227,8 @@ def judge(
     gate: GateConfig,
     sensitivity: Sensitivity,
     *,
+    sanity: Sanity | None = None,
+    black_box: bool = False,
     settled: Collection[int] = (),
     condemned: Collection[int] = (),
 ) -> Verdict:
@@ -228,6 +240,8 @@ def judge(
     classes : sequence of str
     gate : GateConfig
     sensitivity : Sensitivity
+    sanity : Sanity or None - what was seen of the wiring
+    black_box : bool - nobody can ask the model; the reasons say so
     settled : collection of int - ranks that a reviewer took for the disease, or accepted
     condemned : collection of int - ranks that a reviewer called a shortcut
     """
@@ -248,23 +262,39 @@ def judge(
             f"{_count(shortcuts, 'confirmed shortcut')} that the model uses with gaps of "
             f"{gate.max_gap:.0%} or more",
         ),
+        *_sanity_gates(sanity),
         *power,
     )
+    doubts = sanity.doubts if sanity is not None else ()
+    closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     if shortcuts:
         reason = (
             f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}, confirmed on "
             f"held-out patients: the model raises {_name_classes(shortcuts, classes)} by a feature "
             + ("that a reviewer called a shortcut." if condemned else _OUTSIDE)
         )
-        return Verdict("fail", (reason, *open_points), gates)
+        return Verdict("fail", (reason, *open_points, *closed), gates)
+    if doubts:
+        return Verdict("not_auditable", (*doubts, *open_points, *closed), gates)
     if open_points:
-        return Verdict("review", open_points, gates)
+        return Verdict("review", (*open_points, *closed), gates)
     if blind:
-        return Verdict("not_auditable", blind, gates)
+        return Verdict("not_auditable", (*blind, *closed), gates)
     reason = (
         f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out patients."
     )
-    return Verdict("pass", (reason,), gates)
+    return Verdict("pass", (reason, *closed), gates)
+
+
+def _sanity_gates(sanity: Sanity | None) -> tuple[Gate, ...]:
+    if sanity is None or not sanity.min_auroc:
+        return ()
+    told = sum(one.interval.low > sanity.min_auroc for one in sanity.findings)
+    text = (
+        f"{told} of {len(sanity.findings)} findings are told from the others, with an interval of "
+        f"the AUROC above {sanity.min_auroc:g}"
+    )
+    return (Gate("gate.min_auroc", not sanity.doubts, text),)
 
 
 def points_to_decide(

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ravl_med.encoders.region_pooling import region_pooling_of
+from ravl_med.encoders.region_pooling import embed_images, region_pooling_of
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import (
     RegionEvidence,
@@ -100,11 +100,11 @@ class Weights:
 
 
 class ImageTower(nn.Module):
-    """The image side of a CLIP of open_clip, with its logit scale; the text side is frozen.
+    """The image side of a model, with its logit scale; the text side is frozen.
 
     Parameters
     ----------
-    model : nn.Module - a CLIP; its text tower is frozen in place
+    model : nn.Module - of an `Encoder`; its text tower is frozen in place
     """
 
     def __init__(self, model: Any) -> None:
@@ -113,7 +113,8 @@ class ImageTower(nn.Module):
         self.logit_scale = model.logit_scale
         model.requires_grad_(False)
         self.visual.requires_grad_(True)
-        self.logit_scale.requires_grad_(True)
+        # The scale of a sigmoid was learned with its bias, which no arm trains: both stay.
+        self.logit_scale.requires_grad_(getattr(model, "logit_bias", None) is None)
         self._pool = region_pooling_of(self.visual)[1]
 
     def forward(
@@ -121,7 +122,8 @@ class ImageTower(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return images (B, D), regions (R, D) or None, unit norm, and the scale of the logits."""
         if boxes is None:
-            return functional.normalize(self.visual(images), dim=-1), None, self.logit_scale.exp()
+            seen = functional.normalize(embed_images(self.visual, images), dim=-1)
+            return seen, None, self.logit_scale.exp()
         whole, regions = self._pool(self.visual, images, boxes)
         return (
             functional.normalize(whole, dim=-1),

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from ravl_med.encoders.zero_shot import softmax
 from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.mitigation_result import Change, FeatureGap
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.mitigation_result import Change, FeatureGap, MeasureName
+from ravl_med.evidence.small_cells import hidden_cells
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.mitigation.pseudo_groups import PseudoGroups
 
 __all__ = ["Answered", "FinalTest", "area_under_curve", "calibration_error"]
@@ -62,6 +63,7 @@ class FinalTest:
     confidence : float
     min_group : int - groups with fewer films are joined before the worst is taken
     min_films : int - classes, groups and subgroups below are not reported one by one
+    hidden_below : int - nor is a gap with fewer patients on a side; 0: all are
     """
 
     labels: NDArray[np.int64]
@@ -73,6 +75,35 @@ class FinalTest:
     confidence: float
     min_group: int
     min_films: int
+    hidden_below: int = 0
+
+    def untold(self) -> frozenset[MeasureName]:
+        """Name the classes, groups and subgroups of few patients, and those that would tell them.
+
+        They are measured, and judged by; a report does not tell them, see `small_cells`.
+        """
+        groups = self.groups()
+        by_class = np.eye(len(self.classes), dtype=np.bool_)[self.labels]
+        rows: list[tuple[list[MeasureName], NDArray[np.bool_]]] = [
+            (list(self.classes), by_class),
+            (list(groups.names), _members(groups)),
+        ]
+        for axis, values in self.axes.items():
+            found = np.unique(values)
+            rows.append(([(axis, str(v)) for v in found], values[:, None] == found))
+        return frozenset(
+            name
+            for names, member in rows
+            for at, name in enumerate(names)
+            if at in self._hidden(member)
+        )
+
+    def _hidden(self, member: NDArray[np.bool_]) -> frozenset[int]:
+        """Arms (N, M) of few patients, and those that would tell them."""
+        if not self.hidden_below:
+            return frozenset()
+        counts = count_patients(member, self.bootstrap.patients)
+        return hidden_cells(counts.tolist(), self.hidden_below)
 
     def groups(self) -> PseudoGroups:
         """Return classes crossed with the presence of any mitigated feature."""
@@ -205,6 +236,8 @@ class FinalTest:
                     continue
                 member = np.column_stack([there, ~there]) & (self.labels == label)[:, None]
                 draws = [self.bootstrap.proportions(member, hit) for hit in hits]
+                if self._hidden(member):
+                    member = np.zeros_like(member)
                 with np.errstate(invalid="ignore", divide="ignore"):
                     values = [
                         (member & hit[:, None]).sum(axis=0) / member.sum(axis=0) for hit in hits

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import read_manifest
+from ravl_med.cohort.manifest import RejectedFilm, read_manifest
 from ravl_med.cohort.radiology_report import impression_of
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model, save_model
-from ravl_med.errors import DataError, ImageError
+from ravl_med.errors import DataError
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.trainer import Recipe, fit
 from ravl_med.mitigation.views import draw_views, view_films
@@ -174,21 +174,19 @@ def _fine_tuning_set(
     config: QuickstartModelConfig, manifest: Path, reader: FilmReader, progress: Progress
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Preprocessed films (N, S, S) and impressions of the fine-tuning split."""
-    cohort = read_manifest(manifest, split="finetune")
+    cohort = read_manifest(manifest, split="finetune", roots=reader.roots)
     transform = input_transform(quickstart_layout(config))
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []
-    for index in range(len(cohort)):
-        progress("read films to fine-tune on", index + 1, len(cohort))
-        text = impression_of(cohort.radiology_reports[index])
-        if not text:
-            continue
-        try:
-            film = reader.film(cohort, index)
-        except ImageError:
+    told = [impression_of(text) for text in cohort.radiology_reports]
+    cohort = cohort.keep(np.array([i for i, text in enumerate(told) if text], dtype=np.int64))
+    told = [text for text in told if text]
+    for done, film in enumerate(reader.films(cohort), start=1):
+        progress("read films to fine-tune on", done, len(cohort))
+        if isinstance(film, RejectedFilm):
             continue
         films.append(transform(Image.fromarray(film.gray()))[0].numpy())
-        texts.append(text)
+        texts.append(told[film.index])
     if not films:
         raise DataError(
             f"{cohort.name}: no film of split 'finetune' can be read and has a report; the "

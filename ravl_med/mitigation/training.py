@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ravl_med.config import MitigationConfig
-from ravl_med.encoders.open_clip import open_model
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.mitigation.answers import ask_films
 from ravl_med.mitigation.arms import Arm, ImageTower, Lesson, Weights
@@ -46,9 +46,9 @@ class SelectionFilms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedArm:
-    """A trained model, as open_clip knows it, its image side, and how the training went."""
+    """A trained model, its image side, and how the training went."""
 
-    model: Any
+    encoder: Encoder
     tower: ImageTower
     curve: LearningCurve
 
@@ -115,8 +115,8 @@ def train_arm(
     DataError
         A recipe that these films or processes cannot follow, see `fit`.
     """
-    model = open_model(start, torch.device("cpu")).model
-    tower = ImageTower(model)
+    encoder = open_folder(start, torch.device("cpu"))
+    tower = ImageTower(encoder.model)
     lesson = Lesson(arm, films, groups, classes, weights_of(config), fabric)
 
     def select() -> Selection:
@@ -138,9 +138,9 @@ def train_arm(
         state=lesson.state,
         progress=progress,
     )
-    model.to("cpu").eval()
+    encoder.model.to("cpu").eval()
     tower.eval()
-    return TrainedArm(model, tower, _describe(curve, time.perf_counter() - begun))
+    return TrainedArm(encoder, tower, _describe(curve, time.perf_counter() - begun))
 
 
 def _describe(curve: Curve, seconds: float) -> LearningCurve:

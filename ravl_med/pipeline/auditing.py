@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
 
 from ravl_med.cache import Cache
+from ravl_med.cohort.attributes import add_header_attributes
 from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.score_table import read_scores
 from ravl_med.config import Config
+from ravl_med.discovery.cluster_map import map_clusters
 from ravl_med.discovery.clustering import paper_clusters, propose_clusters
 from ravl_med.discovery.description import describe_regions
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.encoders.base import Encoder, pick_device
 from ravl_med.encoders.embeddings import Embeddings
-from ravl_med.encoders.open_clip import open_model
-from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
+from ravl_med.encoders.precision import using_threads
+from ravl_med.encoders.zero_shot import (
+    Scores,
+    embed_classes,
+    score_embeddings,
+    sigmoid_of,
+)
 from ravl_med.errors import DataError
 from ravl_med.evidence.adjudication import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.audit_result import (
@@ -47,15 +54,20 @@ from ravl_med.evidence.examination import (
     weigh_correlations,
 )
 from ravl_med.evidence.relevance import RelevanceTable, read_relevance
+from ravl_med.evidence.sanity import Sanity
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import auditability, judge, measure_accuracy, stop_audit
+from ravl_med.pipeline.audited_model import AuditedModel, scores_of_table, summarise_model
+from ravl_med.pipeline.sanity_gate import check_sanity
 from ravl_med.pipeline.stages import (
     Clock,
     Progress,
     digest_cohort,
     embed_cohort,
     films_not_finite,
+    headers_asked,
+    open_model_of,
     prepare_manifest,
     prepare_model,
     require_films,
@@ -90,38 +102,63 @@ def audit(
     ConfigError, ModelError, DataError
         With one clear line; nothing has been written to a run folder by then.
     """
+    with using_threads(config.model.threads):
+        return _audit(config, key, cache, progress, today)
+
+
+def _audit(
+    config: Config, key: bytes, cache: Cache, progress: Progress, today: date | None
+) -> Audit:
     clock = Clock()
     relevance = read_relevance(config.evidence.relevance)
     decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
     segmenter = choose_segmenter(config.regions)
-    reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
+    reader = FilmReader.of(config.cohort)
     with clock.stage("cohort"):
         manifest = prepare_manifest(config, cache, progress)
         listed = read_manifest(
             manifest,
             split=config.cohort.split,
             columns=config.task.columns(),
-            blank=config.labels.blank,
+            labels=config.labels,
+            unit=config.cohort.unit,
+            roots=config.cohort.roots,
         )
+    vendor = config.model.scores
+    if vendor is not None:  # a bad table is told of before hours of embedding
+        read_scores(vendor, listed, complete=False)
     with clock.stage("model"):
         folder, model_cached = prepare_model(config, manifest, reader, cache, progress)
-        encoder = open_model(folder, pick_device(config.model.device))
+        encoder = open_model_of(config, folder)
     with clock.stage("embeddings"):
-        embeddings = embed_cohort(config, listed, encoder, reader.films(listed), progress)
+        embeddings = embed_cohort(config, listed, encoder, reader.films(listed), progress, cache)
         broken = films_not_finite(listed, embeddings)
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
-        require_films(cohort)
+        require_films(cohort, config.gate.max_rejected_fraction)
+        cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
     with clock.stage("zero-shot"):
         texts = config.task.texts()
         classes = embed_classes(encoder, texts)
         scores = score_embeddings(
-            embeddings.image, embeddings.region, classes, config.task.temperature
+            embeddings.image,
+            embeddings.region,
+            classes,
+            config.task.temperature,
+            sigmoid=sigmoid_of(encoder.info)
+            if config.task.scores == "sigmoid" and vendor is None
+            else None,
         )
+        table = None if vendor is None else read_scores(vendor, cohort)
+        if table is not None:
+            scores = scores_of_table(table, scores.region, config.task.scores)
     bootstrap = PatientBootstrap(cohort.patients, config.evidence.draws, config.evidence.seed)
     accuracy = measure_accuracy(
         cohort.labels, scores.predictions, len(classes), bootstrap, config.evidence.confidence
     )
-    reasons = auditability(accuracy, cohort.classes, config.gate)
+    with clock.stage("sanity"):
+        model = AuditedModel(encoder, embeddings, classes, None if table is None else scores.image)
+        sanity = check_sanity(config, cohort, model, reader)
+    reasons = (*sanity.stops, *auditability(accuracy, cohort.classes, config.gate))
     if broken:
         reasons = (
             f"The model gives NaN or infinity for {len(broken)} of {len(listed)} films; expected "
@@ -138,11 +175,14 @@ def audit(
             config.model.batch_size,
             structure_reader(segmenter, lambda index: reader.film(cohort, index).pixels),
         )
+        search = _Search(None if table is not None else probe, probe.structures, relevance, sanity)
         try:
-            found = _search(config, cohort, embeddings, scores, probe, relevance, clock, progress)
+            found = _search(config, cohort, embeddings, scores, search, clock, progress)
         except DataError as error:  # nothing to search in is an outcome, told in the report
             found = _Findings(stop_audit((str(error),)))
-    result = _collect(config, cohort, encoder, embeddings, accuracy, found, key)
+    summary = summarise_model(config, encoder.info, table)
+    result = _collect(config, cohort, summary, embeddings, accuracy, found, key)
+    result = replace(result, sanity=sanity)
     if decided:
         on_this = decisions_on(result, decided, config.gate)
         result = adjudicate(result, on_this, config.gate, today or date.min)
@@ -158,7 +198,19 @@ def audit(
         timings=clock.seconds,
         model_cached=model_cached,
         features=found.features,
+        applied=embeddings.applied,
+        halved_to=embeddings.halved_to,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    """What a search needs beside films and scores; no probe where nobody can ask the model."""
+
+    probe: Probe | None
+    structures: StructureReader | None
+    relevance: RelevanceTable
+    sanity: Sanity
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +231,7 @@ def _search(
     cohort: Cohort,
     embeddings: Embeddings,
     scores: Scores,
-    probe: Probe,
-    relevance: RelevanceTable,
+    search: _Search,
     clock: Clock,
     progress: Progress,
 ) -> _Findings:
@@ -192,7 +243,9 @@ def _search(
     with clock.stage("confirmation"):
         examination = confirm_correlations(subject, config, progress)
     with clock.stage("counterfactuals"):
-        correlations = weigh_correlations(subject, examination, probe, relevance, config, progress)
+        correlations = weigh_correlations(
+            subject, examination, search.probe, search.relevance, config, progress
+        )
     with clock.stage("subgroups"):
         subgroups = measure_subgroups(
             subject.axes,
@@ -207,13 +260,20 @@ def _search(
     with clock.stage("sensitivity"):
         sensitivity = measure_detectable_gap(subject, examination, config, progress)
     return _Findings(
-        judge(correlations, cohort.classes, config.gate, sensitivity),
-        _summarise_search(config, embeddings, subject, examination),
+        judge(
+            correlations,
+            cohort.classes,
+            config.gate,
+            sensitivity,
+            sanity=search.sanity,
+            black_box=search.probe is None,
+        ),
+        _summarise_search(config, embeddings, subject, examination, correlations),
         correlations,
         subgroups,
         sensitivity,
         _features(correlations, clusters, embeddings),
-        {c.cluster.cluster: _describe(c, embeddings, probe.structures) for c in correlations},
+        {c.cluster.cluster: _describe(c, embeddings, search.structures) for c in correlations},
     )
 
 
@@ -293,9 +353,13 @@ def _subject(
 
 
 def _summarise_search(
-    config: Config, embeddings: Embeddings, subject: Subject, examination: Examination
+    config: Config,
+    embeddings: Embeddings,
+    subject: Subject,
+    examination: Examination,
+    correlations: tuple[SpuriousCorrelation, ...],
 ) -> DiscoverySummary:
-    half, patients = examination.half, subject.images.patients
+    half, patients, clusters = examination.half, subject.images.patients, subject.clusters
     return DiscoverySummary(
         protocol=config.discovery.protocol,
         regions=len(embeddings.region),
@@ -303,30 +367,33 @@ def _summarise_search(
         region_source=describe_sources(config.regions),
         region_problems=embeddings.problems,
         partitions=tuple(
-            PartitionSummary(len(p.medoids), p.draw, p.loss) for p in subject.clusters.partitions
+            PartitionSummary(len(p.medoids), p.draw, p.loss) for p in clusters.partitions
         ),
-        left_out=subject.clusters.left_out,
-        clusters=len(subject.clusters),
+        left_out=clusters.left_out,
+        clusters=len(clusters),
         survivors=examination.discovery.survivors,
         candidates=examination.candidates,
         films=int(half.sum()),
         confirmation_films=int((~half).sum()),
         patients=len(np.unique(patients[half])),
         confirmation_patients=len(np.unique(patients[~half])),
+        cluster_map=map_clusters(
+            embeddings.region[clusters.medoids],
+            np.array([len(clusters.members(c)) for c in range(len(clusters))], dtype=np.int64),
+            {entry.cluster.cluster: entry.rank for entry in correlations},
+        ),
     )
 
 
 def _collect(
     config: Config,
     cohort: Cohort,
-    encoder: Encoder,
+    model: ModelSummary,
     embeddings: Embeddings,
     accuracy: Accuracy,
     found: _Findings,
     key: bytes,
 ) -> AuditResult:
-    names = [kind.words() for kind in embeddings.kinds]
-    info = encoder.info
     return AuditResult(
         name=config.name,
         title=config.report.title,
@@ -336,16 +403,9 @@ def _collect(
             classes=cohort.classes,
             texts={name: tuple(texts) for name, texts in config.task.texts().items()},
             temperature=config.task.temperature,
+            scores=config.task.scores if config.model.scores is None else "table",
         ),
-        model=ModelSummary(
-            name=config.model.name or ("quickstart" if config.model.quickstart else "unnamed"),
-            architecture=info.architecture,
-            digest=info.digest,
-            image_size=info.image_size,
-            resize_mode=info.resize_mode,
-            region_pooling=info.region_pooling,
-            parameters=info.parameters,
-        ),
+        model=model,
         cohort=summarise_cohort(
             cohort, embeddings.applied, synthetic=config.cohort.synthetic is not None
         ),
@@ -358,7 +418,8 @@ def _collect(
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
-        region_names=tuple(names[i] for i in embeddings.region_kind),
+        region_kind=embeddings.region_kind,
+        region_kinds=embeddings.kinds,
     )
 
 

@@ -17,7 +17,7 @@ from ravl_med.mitigation.co_occurrence import find_co_occurring
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable, embed_reports
 from ravl_med.mitigation.spurious_regions import locate_carriers
 from ravl_med.pipeline.setting import Setting, staged
-from ravl_med.pipeline.split_films import SplitFilms, read_split
+from ravl_med.pipeline.split_films import SplitFilms, read_split, summarise_split
 
 __all__ = ["prepare_fine_tuning"]
 
@@ -140,8 +140,7 @@ def prepare_fine_tuning(
         )
         for i, feature in enumerate(setting.features)
     )
-    by_class = {name: int((labels == c).sum()) for c, name in enumerate(classes)}
-    summary = SplitSummary("fine-tuning", len(split), len(np.unique(cohort.patients)), by_class)
+    summary = summarise_split("fine-tuning", labels, cohort.patients, classes, config.hidden_below)
     return films, mitigated, tuple(notes), summary
 
 

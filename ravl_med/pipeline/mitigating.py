@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import shared_patients
-from ravl_med.config import Config
-from ravl_med.encoders.base import pick_device
-from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
+from ravl_med.config import Config, ModelConfig
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.opening import require_folder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.claims import ConfirmedFeature
@@ -26,6 +25,7 @@ from ravl_med.evidence.mitigation_result import (
     MitigationResult,
     MitigationVerdict,
 )
+from ravl_med.evidence.small_cells import hide_counts
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet
 from ravl_med.mitigation.proof import Answered
@@ -39,7 +39,13 @@ from ravl_med.pipeline.proving import prove_arms
 from ravl_med.pipeline.reauditing import compare_reaudit
 from ravl_med.pipeline.setting import Setting
 from ravl_med.pipeline.split_films import SplitFilms, read_split
-from ravl_med.pipeline.stages import Clock, Progress, prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import (
+    Clock,
+    Progress,
+    open_model_of,
+    prepare_manifest,
+    prepare_model,
+)
 from ravl_med.pipeline.work_folder import WorkFolder
 from ravl_med.reporting.audit_run import Audit
 
@@ -106,14 +112,15 @@ def mitigate(
     """
     clock = Clock()
     manifest, audited_split = _prepare(config, cache, progress, clock)
-    reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
+    reader = FilmReader.of(config.cohort)
     with clock.stage("model"):
-        start, _ = prepare_model(config, manifest, reader, cache, progress)
-        encoder = open_model(start, pick_device(config.model.device))
+        folder_of_model, _ = prepare_model(config, manifest, reader, cache, progress)
+        encoder = open_model_of(config, folder_of_model)
+        start = require_folder(encoder, folder_of_model, work.own / "audited-model")
         classes = embed_classes(encoder, config.task.texts())
     with clock.stage("validation films"):
         validation = read_split(
-            config, manifest, audited_split, encoder, reader, work.own, progress
+            config, manifest, audited_split, encoder, reader, work.own, progress, cache=cache
         )
     with clock.stage("audit"):
         past = find_past_audit(earlier_run, config, encoder.info.digest, validation)
@@ -135,6 +142,7 @@ def mitigate(
     )
     with clock.stage("fine-tuning films"):
         films, mitigated, notes, summary = prepare_fine_tuning(setting, manifest, validation, half)
+    least = config.hidden_below
     selection = _selection(setting, validation, half)
     groups = PseudoGroups.cross(films.labels, films.present, validation.cohort.classes)
     trained: dict[str, TrainedArm] = {}
@@ -142,12 +150,12 @@ def mitigate(
         with clock.stage(f"train: {ARMS[name].title}"):
             trained[name] = _train(setting, name, films, groups, selection, fabric)
     with clock.stage("final test"):
-        test = read_split(config, manifest, _TEST, encoder, reader, work.own, progress)
+        test = read_split(config, manifest, _TEST, encoder, reader, work.own, progress, cache=cache)
         _refuse_shared_films(films_of={"test": test, audited_split: validation})
-        outcomes, answers = prove_arms(setting, test, validation, half, trained)
+        outcomes, answers, untold = prove_arms(setting, test, validation, half, trained)
     folder = work.shared / "model"
     with clock.stage("save the model"):
-        _save(trained[config.mitigation.arm], start, folder, first=fabric.global_rank == 0)
+        _save(trained[config.mitigation.arm], folder, first=fabric.global_rank == 0)
         fabric.barrier()
     with clock.stage("re-audit"):
         again = audit(_of_new_model(config, folder), key=key, cache=cache, progress=progress)
@@ -166,15 +174,13 @@ def mitigate(
         mitigated=mitigated,
         companion_regions=len(films.companions.boxes),
         splits=(
-            validation.summary("discovery half: choice of candidates and of epochs", half),
-            validation.summary("confirmation half: test of candidates", ~half),
+            validation.summary("discovery half: choice of candidates and of epochs", least, half),
+            validation.summary("confirmation half: test of candidates", least, ~half),
             summary,
-            test.summary("final test"),
+            test.summary("final test", least),
         ),
-        selection_groups=dict(
-            zip(selection.groups.names, selection.groups.sizes().tolist(), strict=True)
-        ),
-        arms=outcomes,
+        selection_groups=_count_groups(selection, validation.cohort.patients, least),
+        arms=tuple(outcome.without(untold) for outcome in outcomes),
         reaudit=reaudit,
         notes=(*notes, *_diverged(trained)),
     )
@@ -184,6 +190,11 @@ def mitigate(
 
 def _prepare(config: Config, cache: Cache, progress: Progress, clock: Clock) -> tuple[Path, str]:
     """Manifest and audited split, once no patient is in two splits."""
+    if config.model.scores is not None:
+        raise ConfigError(
+            "model.scores names a table: a model that nobody can open cannot be fine-tuned. "
+            "Expected a model alone."
+        )
     split = config.cohort.split
     if split not in ("validation",):
         raise ConfigError(
@@ -216,7 +227,7 @@ def _choose(features: Sequence[ConfirmedFeature], config: Config) -> tuple[Confi
 
 
 def _empty_result(
-    config: Config, verdict: MitigationVerdict, encoder: OpenClipEncoder, *, reused: bool
+    config: Config, verdict: MitigationVerdict, encoder: Encoder, *, reused: bool
 ) -> MitigationResult:
     return MitigationResult(
         name=config.name,
@@ -232,6 +243,19 @@ def _empty_result(
         arms=(),
         reaudit=None,
         notes=(),
+    )
+
+
+def _count_groups(
+    selection: SelectionFilms, patients: NDArray[np.int64], least: int
+) -> dict[str, int]:
+    """Count the films of each group that the epoch is chosen by; those of few patients hidden."""
+    groups = selection.groups
+    own = {name: groups.of_film == g for g, name in enumerate(groups.names)}
+    return hide_counts(
+        {name: int(member.sum()) for name, member in own.items()},
+        {name: len(np.unique(patients[selection.rows[member]])) for name, member in own.items()},
+        least,
     )
 
 
@@ -295,21 +319,21 @@ def _diverged(trained: Mapping[str, TrainedArm]) -> list[str]:
     ]
 
 
-def _save(arm: TrainedArm, start: Path, folder: Path, *, first: bool) -> None:
+def _save(arm: TrainedArm, folder: Path, *, first: bool) -> None:
     """Write the new model in the layout of the audited one."""
     if not first:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    layout = json.loads((start / "open_clip_config.json").read_text(encoding="utf-8"))
-    save_model(arm.model, layout, folder)
+    arm.encoder.save(folder)
 
 
 def _of_new_model(config: Config, folder: Path) -> Config:
     """Return the config of the re-audit: the new model on the final test."""
     model = config.model.model_copy(
         update={
-            "path": folder,
-            "quickstart": None,
+            **ModelConfig(path=folder).model_dump(
+                exclude={"device", "batch_size", "precision", "threads"}
+            ),
             "name": f"{config.model.name or config.name}, mitigated",
         }
     )

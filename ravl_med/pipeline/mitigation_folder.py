@@ -86,7 +86,8 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
     write_owner_only(private / "config.yaml", config_text(config, show_paths=True))
     if run.model is not None:
         shutil.copytree(run.model, draft / "model")
-        card = model_card_text(result, details)
+        own = (run.model / "open_clip_config.json").is_file()
+        card = model_card_text(result, details, "open_clip" if own else "transformers")
         (draft / "model" / "README.md").write_text(card, encoding="utf-8")
     if run.reaudit is not None:
         write_run(run.reaudit, draft / "reaudit", date=date, history_root=history_root)

@@ -57,12 +57,14 @@ def preview_regions(
     """
     _require_in_range("--show", shown, 1, MOST_SHOWN)
     _require_in_range("--seed", seed, 0, None)
-    reader = FilmReader(config.cohort.voi_view, config.cohort.max_pixels)
+    reader = FilmReader.of(config.cohort)
     cohort = read_manifest(
         prepare_manifest(config, cache, progress),
         split=config.cohort.split,
         columns=config.task.columns(),
-        blank=config.labels.blank,
+        labels=config.labels,
+        unit=config.cohort.unit,
+        roots=config.cohort.roots,
     )
     proposer = RegionProposer.of(config.regions, cohort)
     films: list[SheetFilm] = []
@@ -80,7 +82,7 @@ def preview_regions(
         if len(films) == wanted:
             break
     if not films:
-        require_films(cohort.keep(np.array([], dtype=np.int64), skipped))
+        require_films(cohort.keep(np.array([], dtype=np.int64), skipped), 1.0)
     return ContactSheet(
         name=config.name,
         sources=config.regions.sources,

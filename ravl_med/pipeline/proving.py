@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.encoders.open_clip import open_model
-from ravl_med.evidence.mitigation_result import ArmOutcome, LearningCurve
+from ravl_med.encoders.opening import open_folder
+from ravl_med.evidence.mitigation_result import ArmOutcome, LearningCurve, MeasureName
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.answers import ask_films_and_regions
@@ -30,13 +30,14 @@ def prove_arms(
     validation: SplitFilms,
     half: NDArray[np.bool_],
     trained: Mapping[str, TrainedArm],
-) -> tuple[tuple[ArmOutcome, ...], dict[str, Answered]]:
+) -> tuple[tuple[ArmOutcome, ...], dict[str, Answered], frozenset[MeasureName]]:
     """Read the final test once, for every arm.
 
     Returns
     -------
     outcomes : tuple of ArmOutcome - the audited model first, the delivered one last
     answers : dict of arm to Answered
+    untold : frozenset - classes, groups and subgroups that a report does not tell
     """
     config, texts = setting.config, setting.texts()
     tau = config.task.temperature
@@ -52,6 +53,7 @@ def prove_arms(
         confidence=config.evidence.confidence,
         min_group=config.mitigation.min_group,
         min_films=config.evidence.min_n,
+        hidden_below=config.hidden_below,
     )
 
     def ask(tower: ImageTower, title: str) -> Answered:
@@ -60,7 +62,7 @@ def prove_arms(
             tower, test.films, test.regions, texts, tau, staged(setting.progress, stage)
         )
 
-    original = ImageTower(open_model(setting.start, torch.device("cpu")).model)
+    original = ImageTower(open_folder(setting.start, torch.device("cpu")).model)
     before = ask(original, "the audited model")
 
     def outcome(
@@ -90,7 +92,7 @@ def prove_arms(
         title = ARMS[name].title
         answers[name] = ask(arm.tower, title)
         outcomes.append(outcome(name, title, answers[name], arm.curve))
-    return tuple(outcomes), answers
+    return tuple(outcomes), answers, proof.untold()
 
 
 def _heads(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config import Config
-from ravl_med.encoders.open_clip import OpenClipEncoder
+from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.pipeline.stages import Progress
 from ravl_med.pipeline.work_folder import WorkFolder
@@ -28,7 +28,7 @@ class Setting:
     ----------
     config : Config
     start : Path - folder of the audited model
-    encoder : OpenClipEncoder - the audited model
+    encoder : Encoder - the audited model
     reader : FilmReader
     classes : ndarray of shape (C, D), float32 - class texts, unit norm
     features : tuple of ConfirmedFeature - what is mitigated
@@ -38,7 +38,7 @@ class Setting:
 
     config: Config
     start: Path
-    encoder: OpenClipEncoder
+    encoder: Encoder
     reader: FilmReader
     classes: NDArray[np.float32]
     features: tuple[ConfirmedFeature, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.config import Config
@@ -17,11 +18,12 @@ from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.evidence.mitigation_result import SplitSummary
+from ravl_med.evidence.small_cells import HIDDEN, hide_counts
 from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.stages import Progress, embed_cohort, films_not_finite, require_films
 
-__all__ = ["SplitFilms", "read_split"]
+__all__ = ["SplitFilms", "read_split", "summarise_split"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,16 +70,49 @@ class SplitFilms:
             region_boxes=self.embeddings.region_boxes,
         )
 
-    def summary(self, role: str, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
-        """Count films and patients, of some of the films where `rows` (N,) says so."""
+    def summary(self, role: str, least: int, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
+        """Count films and patients, of some of the films where `rows` (N,) says so.
+
+        Counts of fewer than `least` patients are hidden, see `small_cells`.
+        """
         taken = np.ones(len(self), dtype=np.bool_) if rows is None else rows
-        labels = self.cohort.labels[taken]
-        return SplitSummary(
-            role=role,
-            films=int(taken.sum()),
-            patients=len(np.unique(self.cohort.patients[taken])),
-            by_class={name: int((labels == c).sum()) for c, name in enumerate(self.cohort.classes)},
+        return summarise_split(
+            role,
+            self.cohort.labels[taken],
+            self.cohort.patients[taken],
+            self.cohort.classes,
+            least,
         )
+
+
+def summarise_split(
+    role: str,
+    labels: NDArray[np.int64],
+    patients: NDArray[np.int64],
+    classes: tuple[str, ...],
+    least: int,
+) -> SplitSummary:
+    """Count films, patients and the films of each class; those of few patients are hidden.
+
+    Parameters
+    ----------
+    role : str - what the films are for
+    labels, patients : ndarray of shape (n,), int64
+    classes : tuple of str
+    least : int - smallest number of patients that may be told; 0 tells all
+    """
+    member = {name: labels == c for c, name in enumerate(classes)}
+    total = len(np.unique(patients))
+    return SplitSummary(
+        role=role,
+        films=len(labels),
+        patients=HIDDEN if 0 < total < least else total,
+        by_class=hide_counts(
+            {name: int(own.sum()) for name, own in member.items()},
+            {name: len(np.unique(patients[own])) for name, own in member.items()},
+            least,
+        ),
+    )
 
 
 def read_split(
@@ -90,6 +125,7 @@ def read_split(
     progress: Progress,
     *,
     labelled: bool = True,
+    cache: Cache | None = None,
 ) -> SplitFilms:
     """Read a split once: keep its films at the model's resolution and embed them.
 
@@ -103,6 +139,7 @@ def read_split(
     folder : Path - where the films are kept, as ``SPLIT.gray``
     progress : callable - called with (stage, done, total)
     labelled : bool - films need a class by their label columns
+    cache : Cache or None - of embeddings
 
     Raises
     ------
@@ -112,7 +149,9 @@ def read_split(
         manifest,
         split=split,
         columns=config.task.columns() if labelled else None,
-        blank=config.labels.blank,
+        labels=config.labels,
+        unit=config.cohort.unit,
+        roots=config.cohort.roots,
     )
     passing, store = FilmStore.keeping(reader.films(listed), encoder, folder / f"{split}.gray")
     embeddings = embed_cohort(
@@ -121,11 +160,12 @@ def read_split(
         encoder,
         passing,
         lambda stage, done, total: progress(f"{stage}, {split}", done, total),
+        cache,
     )
     cohort = listed.keep(
         embeddings.films, (*embeddings.rejected, *films_not_finite(listed, embeddings))
     )
-    require_films(cohort)
+    require_films(cohort, config.gate.max_rejected_fraction)
     boxes = np.empty_like(embeddings.region_boxes)
     starts = np.searchsorted(embeddings.region_image, np.arange(len(cohort) + 1))
     for film, (height, width) in enumerate(embeddings.sizes.tolist()):

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ravl_med import __version__
@@ -19,10 +20,13 @@ from ravl_med.cache import Cache
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.config import Config
-from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.base import Encoder, pick_device
 from ravl_med.encoders.embeddings import Embeddings, embed_films
-from ravl_med.errors import DataError
+from ravl_med.encoders.opening import open_encoder
+from ravl_med.encoders.precision import in_precision
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
+from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
 from ravl_med.regions.film_structures import FilmStructures, read_structures
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.regions.segmentation import Segmenter
@@ -33,6 +37,8 @@ __all__ = [
     "digest_cohort",
     "embed_cohort",
     "films_not_finite",
+    "headers_asked",
+    "open_model_of",
     "prepare_manifest",
     "prepare_model",
     "require_films",
@@ -81,15 +87,42 @@ def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> Path:
 
 def prepare_model(
     config: Config, manifest: Path, reader: FilmReader, cache: Cache, progress: Progress
-) -> tuple[Path, bool]:
+) -> tuple[Path | None, bool]:
     """Return the folder of the model, and whether it was there before.
 
-    The quickstart model is trained first when the cache lacks it.
+    The quickstart model is trained first when the cache lacks it. A checkpoint, or what code makes,
+    has no folder.
     """
-    if config.model.path is not None:
+    if config.model.quickstart is None:
         return config.model.path, False
-    assert config.model.quickstart is not None  # the config demands one of the two
     return cached_quickstart_model(config.model.quickstart, manifest, reader, cache, progress)
+
+
+def open_model_of(config: Config, folder: Path | None) -> Encoder:
+    """Open the model of a config, on its device and in its precision.
+
+    Parameters
+    ----------
+    config : Config
+    folder : Path or None - as `prepare_model` returns it
+
+    Raises
+    ------
+    ConfigError
+        This machine does not have the device.
+    ModelError
+        The model does not open.
+    """
+    device = pick_device(config.model.device)
+    lacking = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if lacking:
+        raise ConfigError(
+            f"model.device is {config.model.device!r}, which this machine does not have; expected "
+            "auto or cpu here."
+        )
+    return in_precision(open_encoder(config.model, folder, device), config.model.precision)
 
 
 def embed_cohort(
@@ -98,15 +131,23 @@ def embed_cohort(
     encoder: Encoder,
     films: Iterable[Film | RejectedFilm],
     progress: Progress,
+    cache: Cache | None = None,
 ) -> Embeddings:
-    """Embed films and their regions; `films` are those of the cohort as they are read."""
+    """Embed films and their regions; `films` are those of the cohort as they are read.
+
+    What the cache holds of them is taken from there, and it keeps the rest.
+    """
     proposer = RegionProposer.of(config.regions, cohort)
+    root = None if cache is None else embeddings_root(config, cache)
     embeddings = embed_films(
         encoder,
         films,
         proposer.propose,
         min_visible=config.regions.min_visible,
         batch_size=config.model.batch_size,
+        most_regions=most_regions(config.regions),
+        root=root,
+        pieces=() if root is None else name_parts(config, cohort),
         progress=lambda done: progress("embed films and regions", done, len(cohort)),
     )
     return replace(embeddings, problems={**proposer.unmatched(), **embeddings.problems})
@@ -124,16 +165,35 @@ def films_not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFi
     )
 
 
-def require_films(cohort: Cohort) -> None:
-    """Refuse a cohort of which no film can be used.
+def headers_asked(config: Config) -> bool | None:
+    """Return what DICOM headers add to the attributes; the manifest of phantoms says all."""
+    return False if config.cohort.manifest is None else config.cohort.attributes_from_header
+
+
+def require_films(cohort: Cohort, max_rejected: float) -> None:
+    """Refuse a cohort of which no film can be used, or too many could not be read.
+
+    Parameters
+    ----------
+    cohort : Cohort - the films that were read
+    max_rejected : float - largest share of the films that may have been set aside
 
     Raises
     ------
     DataError
     """
+    rejected = Counter(film.reason for film in cohort.rejected)
     if len(cohort):
-        return
-    reasons = Counter(film.reason for film in cohort.rejected) + Counter(cohort.left_out)
+        tried = len(cohort) + rejected.total()
+        if rejected.total() <= max_rejected * tried:
+            return
+        told = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
+        raise DataError(
+            f"{cohort.name}: {rejected.total()} of {tried} films cannot be used ({told}); expected "
+            f"at most {max_rejected:.0%} (gate.max_rejected_fraction). First: "
+            f"{cohort.rejected[0].message}"
+        )
+    reasons = rejected + Counter(cohort.left_out)
     told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     first = f" First: {cohort.rejected[0].message}" if cohort.rejected else ""
     raise DataError(

@@ -46,7 +46,7 @@ def open_work_folder(config: Config, cache: Cache, fabric: Fabric, *, resume: bo
     if manifest is not None and manifest.is_file():  # other rows are another run
         text += hashlib.sha256(manifest.read_bytes()).hexdigest()
     digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-    shared = cache.root / "mitigations" / digest
+    shared = cache.open_kind("mitigations") / digest
     if fabric.global_rank == 0:
         if not resume:
             shutil.rmtree(shared, ignore_errors=True)

@@ -30,6 +30,7 @@ from pydicom.uid import (
 from scipy.ndimage import find_objects, label
 
 from ravl_med.cohort.nifti import read_nifti_mask
+from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
 from ravl_med.errors import ImageError
 from ravl_med.regions.annotations import AnnotatedBox
 
@@ -41,7 +42,11 @@ _LEAST_PART = 5e-5  # share of the film below which a part of a mask is a speck
 
 
 def read_annotation_file(
-    path: Path, film: Path, shape: tuple[int, int], names: Mapping[int, str]
+    path: Path,
+    film: Path,
+    shape: tuple[int, int],
+    names: Mapping[int, str],
+    policy: ReadingPolicy = DEFAULT_POLICY,
 ) -> list[AnnotatedBox]:
     """Read the regions of one film.
 
@@ -51,6 +56,7 @@ def read_annotation_file(
     film : Path - of the film; its header says whether a DICOM annotation is of it
     shape : tuple of int - height and width of the film
     names : mapping of int to str - what the values of a mask mean; empty: all but 0 is ``mask``
+    policy : ReadingPolicy - how the film was read, which a NIfTI mask is read by as well
 
     Raises
     ------
@@ -75,7 +81,7 @@ def read_annotation_file(
             if head[128:132] == _DICM:
                 return _dicom_boxes(path, film, shape)
             if path.name.lower().endswith((".nii", ".nii.gz")):
-                values = np.rint(read_nifti_mask(path)).astype(np.int64)
+                values = np.rint(read_nifti_mask(path, policy)).astype(np.int64)
                 return _mask_boxes(values, shape, names)
     except ImageError:
         raise

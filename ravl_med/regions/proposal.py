@@ -102,7 +102,11 @@ class RegionProposer:
         for path in self.files[film.index] if self.files else ():
             try:
                 boxes += read_annotation_file(
-                    path, self.films[film.index], (height, width), self.config.mask_names
+                    path,
+                    self.films[film.index],
+                    (height, width),
+                    self.config.mask_names,
+                    film.policy,
                 )
             except ImageError as error:
                 problems.append(error.reason)

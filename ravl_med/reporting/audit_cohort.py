@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ravl_med.evidence.audit_result import Accuracy, AuditResult, CohortSummary, Stratum
 from ravl_med.evidence.claims import Interval
+from ravl_med.reporting.audit_sanity import sanity_part
 from ravl_med.reporting.report_blocks import (
     NEW_PAGE,
     Block,
@@ -25,7 +26,9 @@ from ravl_med.reporting.report_blocks import (
 )
 from ravl_med.reporting.wording import (
     DASH,
+    HIDDEN_WORD,
     class_name,
+    counted,
     listing,
     percent,
     plural,
@@ -49,13 +52,27 @@ _FLOW_REASONS = 5
 def cohort_chapter(result: AuditResult) -> list[Block]:
     """Return what the model is, what it reads, and which films were audited."""
     return [
-        Chapter("Model and cohort", "cohort", room=0),
+        Chapter("Model and cohort", "cohort", room=200),
         _model_table(result),
         _prompt_table(result),
         cohort_flow(result),
         _flow_table(result),
         _composition_table(result),
+        *_hidden_note(result),
     ]
+
+
+def _hidden_note(result: AuditResult) -> list[Block]:
+    """Say what is not told of few patients."""
+    if not result.hidden_below:
+        return []
+    text = (
+        f"“{HIDDEN_WORD.capitalize()}” stands, here and on every page, for what is told of fewer "
+        f"than {result.hidden_below} patients, and for what it could be told from "
+        "(privacy.min_cell). Rates and intervals that belong to it are dashes. Counts of rows and "
+        "files that were not taken are counts of files."
+    )
+    return [Text(text, "muted")]
 
 
 def _model_table(result: AuditResult) -> Table:
@@ -64,13 +81,31 @@ def _model_table(result: AuditResult) -> Table:
         ("Name", model.name),
         ("Architecture", model.architecture),
         ("Digest", model.digest),
+        *((f"Digest of the {name}", digest) for name, digest in model.digests.items()),
         ("Parameters", f"{model.parameters:,}"),
         ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
         ("Region pooling", model.region_pooling),
         ("Zero-shot temperature", f"{result.task.temperature:g}"),
+        ("Scores", _scores_text(result)),
     )
     columns = sized(("", ""), (110, 0))
     return Table("Model", columns, facts, headed=False, limit=120)
+
+
+def _scores_text(result: AuditResult) -> str:
+    """Say how similarities became scores, and what scale the model itself was trained with."""
+    model = result.model
+    bias = "" if model.logit_bias is None else f", bias {model.logit_bias:.3g}"
+    own = "" if model.logit_scale is None else f"; the model's scale {model.logit_scale:.3g}{bias}"
+    if result.task.scores == "table":
+        return (
+            "a table of what the model said of each film (model.scores); nobody can ask it about a "
+            "changed film, so that no counterfactual is possible. Regions are those of the model "
+            "named here"
+        )
+    if result.task.scores == "sigmoid":
+        return f"sigmoid of each class, without the temperature{own}"
+    return f"softmax over the classes{own}"
 
 
 def _prompt_table(result: AuditResult) -> Table:
@@ -152,7 +187,7 @@ def _flow_table(result: AuditResult) -> Table:
     if not cohort.rejected:
         rows.append(("Rejected", "none", "0"))
     patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
-    rows.append(("Audited", patients, f"{cohort.images:,}"))
+    rows.append(("Audited", patients, counted(cohort.images)))
     return Table(
         caption="From the list to the audit",
         columns=sized(("Step", "Reason", "Rows"), (140, 0, 70), right=(2,)),
@@ -175,14 +210,16 @@ def _composition_table(result: AuditResult) -> Table:
     rows = []
     groups = {"class": cohort.images_by_class, **cohort.attributes}
     for name, counts in groups.items():
-        values = [f"{printable(value, 40) or DASH} {count:,}" for value, count in counts.items()]
+        values = [
+            f"{printable(value, 40) or DASH} {counted(count)}" for value, count in counts.items()
+        ]
         rows.append(
             (
                 printable(name, 40),
                 listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH,
             )
         )
-    rows.append(("radiology report", f"{cohort.radiology_reports:,} films with a text"))
+    rows.append(("radiology report", f"{plural(cohort.radiology_reports, 'film')} with a text"))
     return Table(
         caption="Audited films",
         columns=sized(("Attribute", "Films"), (110, 0)),
@@ -214,6 +251,7 @@ def performance_chapter(result: AuditResult) -> list[Block]:
             "lead",
         ),
         _class_table(result),
+        *sanity_part(result),
         *_subgroup_part(result),
     ]
 
@@ -225,7 +263,7 @@ def _class_table(result: AuditResult) -> Table:
         rows.append(
             (
                 class_name(result.task.classes, c),
-                f"{accuracy.images_by_class[c]:,}",
+                counted(accuracy.images_by_class[c]),
                 percent(value, 1),
                 spread(interval, 1, sign=False),
                 percent(accuracy.predicted_share[c], 1),
@@ -235,7 +273,7 @@ def _class_table(result: AuditResult) -> Table:
     rows.append(
         (
             "All classes",
-            f"{accuracy.images:,}",
+            counted(accuracy.images),
             percent(accuracy.overall, 1),
             spread(accuracy.overall_interval, 1, sign=False),
             DASH,
@@ -245,7 +283,7 @@ def _class_table(result: AuditResult) -> Table:
     heads = ("Class", "Films", "Accuracy", "Interval, %", "Predicted", Scale())
     return Table(
         caption="Accuracy by class",
-        columns=sized(heads, (0, 44, 52, 82, 56, 178), right=(1, 2, 4)),
+        columns=sized(heads, (0, 44, 52, 82, 56, 138), right=(1, 2, 4)),
         rows=tuple(rows),
         limit=120,
         titled=False,
@@ -297,8 +335,8 @@ def _subgroup_row(stratum: Stratum, overall: float) -> tuple[Cell, ...]:
     none = Interval(math.nan, math.nan)
     return (
         printable(stratum.value, 40) or DASH,
-        f"{stratum.films:,}",
-        f"{stratum.patients:,}",
+        counted(stratum.films),
+        counted(stratum.patients),
         percent(stratum.accuracy, 1),
         spread(stratum.interval, 1, sign=False),
         "insufficient" if few else signed(100 * stratum.difference),
@@ -319,8 +357,8 @@ def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[Cell, ...]:
     return (
         "All films",
         "",
-        f"{accuracy.images:,}",
-        f"{patients:,}",
+        counted(accuracy.images),
+        counted(patients),
         percent(overall, 1),
         spread(interval, 1, sign=False),
         DASH,

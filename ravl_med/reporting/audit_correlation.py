@@ -41,6 +41,7 @@ from ravl_med.reporting.wording import (
     plural,
     printable,
     signed,
+    with_without,
 )
 
 __all__ = ["correlation_entry"]
@@ -48,6 +49,7 @@ __all__ = ["correlation_entry"]
 _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8
 _ID_LIMIT = 20
+_NAME_LIMIT = 60
 _LOCATED = "Yellow: the region. White, dashed: where its removal effect lies."
 
 
@@ -133,6 +135,8 @@ def _regions(
 def _crop(entry: RegionPicture, cluster: int, *, told: bool) -> Shot:
     name = printable(entry.image_id, _ID_LIMIT)
     lines = [printable(f"{entry.number} · {entry.image_id}", _ID_LIMIT + 5)]
+    if entry.name:
+        lines.append(printable(entry.name, _NAME_LIMIT))
     if told:
         effect = signed(entry.effect, 2)
         measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
@@ -178,7 +182,7 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
         rows.append(
             (
                 class_name(classes, c),
-                f"{arms.n_present[c]:,} / {arms.n_absent[c]:,}",
+                with_without(int(arms.n_present[c]), int(arms.n_absent[c])),
                 percent(present, 1),
                 percent(absent, 1),
                 estimate(float(arms.gap[c]), arms.gap_interval[c]),
@@ -192,7 +196,7 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
              Scale((("with", "main"), ("without", "other"))))  # fmt: skip
     return Table(
         caption="Accuracy with and without the feature, on held-out patients",
-        columns=sized(heads, (0, 56, 42, 44, 104, 48, 124)),
+        columns=sized(heads, (0, 56, 42, 44, 104, 48, 104)),
         rows=tuple(rows),
         note=f"{plural(left_out, 'more class', 'es')} with smaller gaps left out here."
         if left_out > 0

@@ -15,18 +15,22 @@ from ravl_med.evidence.claims import (
     Strata,
     StratumGap,
 )
+from ravl_med.evidence.small_cells import total_of
 from ravl_med.reporting.audit_sentences import lowered_class_name, lowered_side, use_sentence
 from ravl_med.reporting.report_blocks import Block, Cell, Kept, Lines, Section, Table, Text, sized
 from ravl_med.reporting.wording import (
     DASH,
     class_name,
+    counted,
     estimate,
     listing,
     number,
+    of_patients,
     plural,
     printable,
     probability,
     signed,
+    with_without,
 )
 
 __all__ = ["counterfactual_part", "evidence_part", "strata_part"]
@@ -63,7 +67,7 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
             (search.confirmation_films, search.confirmation_patients),
         ]
         films, patients = halves[confirmation.swapped]
-        found = f"{films:,} ({patients:,})"
+        found = of_patients(films, patients)
     names = ["discovery half", "confirmation half"]
     if confirmation.swapped:
         names.reverse()
@@ -80,7 +84,7 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
         (
             f"Found, {names[0]}",
             found,
-            f"{int(cluster.n_present.sum()):,} / {int(cluster.n_absent.sum()):,}",
+            with_without(total_of(cluster.n_present), total_of(cluster.n_absent)),
             number(cluster.performance_gap, 2),
             number(cluster.influence, 2),
             signed(100 * float(cluster.gap[raised])),
@@ -88,8 +92,8 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
         ),
         (
             f"Tested, {names[1]}",
-            f"{confirmation.films:,} ({confirmation.patients:,})",
-            f"{int(arms.n_present.sum()):,} / {int(arms.n_absent.sum()):,}",
+            of_patients(confirmation.films, confirmation.patients),
+            with_without(total_of(arms.n_present), total_of(arms.n_absent)),
             "",
             "",
             estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
@@ -131,7 +135,7 @@ def _test_words(correlation: SpuriousCorrelation) -> str:
 def _extent(correlation: SpuriousCorrelation) -> str:
     """Say how large the cluster is, on all films, and what it stands for."""
     cluster = correlation.cluster
-    films = f"{int(cluster.present.sum()):,} of {plural(len(cluster.present), 'film')}"
+    films = f"{counted(correlation.films)} of {plural(len(cluster.present), 'film')}"
     parts = [
         f"Cluster {cluster.cluster} holds {plural(len(cluster.regions), 'region')} on {films}."
     ]
@@ -182,7 +186,7 @@ def _changes(change: PairedChange | None) -> tuple[str, ...]:
     if change is None:
         return ("not tried", DASH, DASH, DASH, DASH)
     return (
-        f"{change.pairs:,} ({change.patients:,})",
+        of_patients(change.pairs, change.patients),
         signed(change.change, 2),
         signed(change.control, 2),
         estimate(change.contrast, change.interval, 2, scale=1.0),
@@ -282,7 +286,7 @@ def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
     if index is None:
         return DASH, DASH
     return (
-        f"{arms.n_present[index]:,} / {arms.n_absent[index]:,}",
+        with_without(int(arms.n_present[index]), int(arms.n_absent[index])),
         estimate(float(arms.gap[index]), arms.gap_interval[index]),
     )
 
@@ -330,6 +334,6 @@ def _inside(stratum: StratumGap | None) -> tuple[str, str]:
     if stratum is None:
         return DASH, DASH
     return (
-        f"{stratum.n_present:,} / {stratum.n_absent:,}",
+        with_without(stratum.n_present, stratum.n_absent),
         estimate(stratum.gap, stratum.interval),
     )

@@ -36,12 +36,16 @@ __all__ = [
 
 CANNOT_CHANGE_A_FINDING = (
     "name",
+    "cohort.workers",
     "task.name",
     "model.name",
     "model.device",
     "model.batch_size",
+    "model.threads",
     "report",
+    "privacy",
     "mitigation",
+    "cache",
 )
 """Keys and sections of the config that are no part of the settings of an audit."""
 
@@ -111,6 +115,8 @@ def _flat(value: Any, key: str) -> dict[str, Any]:
         }
     if isinstance(value, Path):
         return {key: _file_digest(value) or f"<{key}>"}
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, Path) for entry in value):
+        return {key: [_file_digest(entry) or f"<{key}>" for entry in value]}
     return {key: json.loads(json.dumps(value))}  # tuples become lists, as they come back
 
 

@@ -15,10 +15,15 @@ from ravl_med.reporting.report_blocks import (
     sized,
 )
 
-__all__ = ["method_chapter"]
+__all__ = ["LIMITATIONS", "method_chapter"]
 
 
 _METHOD = (
+    "Sanity. Before anything is searched for, each finding has to be told from the other classes "
+    "(AUROC, with an interval by patient), and norms, spread of the embeddings, padding and length "
+    "of texts, and the input are looked at. A fault that leaves no doubt, such as a flipped class, "
+    "stops the audit. Chance alone does not, since a model that follows a shortcut is at chance "
+    "too where the shortcut is balanced; but then the audit ends in a fail or says nothing.",
     "Proposing. Each film is cut into regions, the image tower of the model embeds every region, "
     "and regions that look alike to the model are grouped by k-medoids. One clustering can miss a "
     "feature, so several numbers K of clusters, from several draws, are pooled and near-duplicates "
@@ -62,7 +67,7 @@ _METHOD = (
     "films. All thresholds were fixed before the run.",
 )
 
-_LIMITATIONS = (
+LIMITATIONS = (
     "This report is about a model on one set of films. “Used” means used on these films; films of "
     "another site can differ. It is no diagnosis and no clinical validation.",
     "Only features that fit into a region (a tile) and that appear in some films and not in others "
@@ -87,4 +92,4 @@ def method_chapter(thresholds: Mapping[str, str]) -> list[Block]:
         columns = sized(("", ""), (160, 0))
         rows = tuple(thresholds.items())
         story.append(Table("Thresholds", columns, rows, headed=False, limit=120))
-    return [*story, Section("Limitations"), Items(_LIMITATIONS, 1500)]
+    return [*story, Section("Limitations"), Items(LIMITATIONS, 1500)]

@@ -12,11 +12,12 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097).
 from __future__ import annotations
 
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit_checklist import checklist_chapter
 from ravl_med.reporting.audit_cohort import cohort_chapter, performance_chapter
 from ravl_med.reporting.audit_correlation import correlation_entry
 from ravl_med.reporting.audit_method import method_chapter
 from ravl_med.reporting.audit_search import search_chapter
-from ravl_med.reporting.audit_signing import checklist_chapter, signing_chapter
+from ravl_med.reporting.audit_signing import signing_chapter
 from ravl_med.reporting.audit_verdict import verdict_chapter
 from ravl_med.reporting.pictures import Film, correlation_pictures, shown_correlations
 from ravl_med.reporting.report_blocks import Block, Reproduction

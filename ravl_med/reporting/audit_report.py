@@ -1,4 +1,4 @@
-"""The report of an audit in a run folder: on paper and for the browser, from one story."""
+"""The report of an audit, on paper and for the browser, from one story, and the model's cards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit_pages import audit_story
+from ravl_med.reporting.chai_card import chai_card, chai_properties
 from ravl_med.reporting.html import draw_reading_html
+from ravl_med.reporting.hub_card import hub_card
 from ravl_med.reporting.pdf import draw_pdf
 from ravl_med.reporting.pictures import Film
 from ravl_med.reporting.report_details import ReportDetails
@@ -15,7 +17,10 @@ __all__ = ["write_report"]
 
 
 def write_report(result: AuditResult, film: Film, details: ReportDetails, folder: Path) -> None:
-    """Write ``report.pdf`` and ``report.html``: the same words, the same numbers.
+    """Write ``report.pdf`` and ``report.html``, and the cards of the model: the same numbers.
+
+    ``model_card.xml`` is for the Coalition for Health AI, and lies in the PDF as well;
+    ``model_card.md`` is in the layout of the Hugging Face Hub.
 
     Parameters
     ----------
@@ -27,6 +32,10 @@ def write_report(result: AuditResult, film: Film, details: ReportDetails, folder
     """
     story = audit_story(result, film, details)
     name, title = result.name, result.title
-    (folder / "report.pdf").write_bytes(draw_pdf(story, name, title, f"Audit {name}"))
+    card = chai_card(result, details)
+    (folder / "model_card.xml").write_text(card, encoding="utf-8")
+    (folder / "model_card.md").write_text(hub_card(result, details), encoding="utf-8")
+    document = draw_pdf(story, name, title, f"Audit {name}", chai_properties(card))
+    (folder / "report.pdf").write_bytes(document)
     page = draw_reading_html(story, name, title)
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -27,6 +27,7 @@ from ravl_med.reporting.audit_history import (
 )
 from ravl_med.reporting.dicom_pdf import DocumentDetails
 from ravl_med.reporting.feature_file import write_features
+from ravl_med.reporting.intake_file import INTAKE, write_intake, write_rejected_paths
 from ravl_med.reporting.pictures import shown_correlations
 from ravl_med.reporting.report_details import ReportDetails
 from ravl_med.reporting.review_file import REVIEW, earlier_rows, write_review
@@ -61,6 +62,8 @@ class Audit:
     model_cached : bool - the quickstart model was found in the cache
     features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
         counterfactuals, in their order
+    applied : tuple of str, length N - how the stored values of each film became pixels
+    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
     """
 
     config: Config
@@ -74,6 +77,8 @@ class Audit:
     timings: dict[str, float]
     model_cached: bool
     features: tuple[ConfirmedFeature, ...]
+    applied: tuple[str, ...] = ()
+    halved_to: int = 0
 
     def film(self, index: int) -> NDArray[np.uint8]:
         """Return a film of the audited cohort as (H, W) uint8, windowed, bright is dense."""
@@ -133,6 +138,8 @@ def _fill(
         run.scores.image,
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
+    write_rejected_paths(draft / "private" / "rejected.csv", run.cohort)
+    write_intake(draft / INTAKE, run.cohort, result.image_ids, run.applied or ("",) * len(labels))
     write_features(draft / "private" / "features.npz", run.features)
     write_patients(draft, run.cohort.patients)
     _saved(run, date, history, shared_config, record).save(draft, run.film)
@@ -168,6 +175,7 @@ def _saved(
         config.gate.model_dump_json(exclude={"accepted"}),
         config.report.regions_listed,
         _document_details(run, date, record["digests"]) if config.report.dicom else None,
+        config.privacy.min_cell,
     )
 
 

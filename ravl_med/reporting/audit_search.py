@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
 from ravl_med.evidence.claims import SpuriousCorrelation
+from ravl_med.reporting.audit_map import map_part
 from ravl_med.reporting.audit_sentences import (
     correlation_key,
     correlation_name,
@@ -47,7 +48,7 @@ _ROWS_SHOWN = 40
 _FURTHER_ROWS = 15
 _PARTITIONS_SHOWN = 12
 _REASONS_SHOWN = 8
-_PAGE = 738.0
+_PAGE, _MAP = 738.0, 350.0  # height of a page, of the map with its words at most
 
 
 def search_chapter(result: AuditResult) -> list[Block]:
@@ -62,7 +63,7 @@ def search_chapter(result: AuditResult) -> list[Block]:
             Items(result.verdict.reasons[:8], 400),
         ]
     story += [Text(text, limit=900) for text in _procedure(search)]
-    story += [_partition_table(search), _funnel(result, search)]
+    story += [_partition_table(search), _funnel(result, search), *map_part(result)]
     return [*story, *_found(result), *_sensitivity_part(result.sensitivity)]
 
 
@@ -75,6 +76,8 @@ def _room(result: AuditResult) -> float:
     found = result.correlations
     words = 0 if any(entry.counts for entry in found) else 3  # lines of text, as high as rows
     rows = ways + words + (len(found) or 3)
+    if search.cluster_map.clusters:
+        return min(210.0 + _MAP + 14 * ways, _PAGE)  # as far as the map: the whole is too long
     needed = 390.0 + 14 * rows + 62 * len(_further_lists(result))
     return needed if needed < _PAGE else 300
 
@@ -245,9 +248,9 @@ def _listed(
         rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
     heads = ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome",
              "Page")  # fmt: skip
-    widths = (24, 0, 0, 28, 28, 66, 42, 52, 76, 28)
+    widths = (22, 0, 0, 26, 26, 56, 42, 48, 75, 29)  # names of findings are long words
     return [
-        Section(title, room=80),
+        Section(title, room=130),
         Text(text, "muted"),
         Table(
             caption=f"{title}, a row each",

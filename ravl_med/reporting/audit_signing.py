@@ -1,4 +1,4 @@
-"""The end of an audit's report: where reviewers find what guidelines ask for, and who signs."""
+"""The last page of an audit's report: what is signed, what a signature says, who signs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit_verdict import report_status
+from ravl_med.reporting.pdf_signing import can_sign
 from ravl_med.reporting.report_blocks import (
     NEW_PAGE,
     Block,
     Chapter,
     Items,
-    Reference,
     Section,
     SignOff,
     Table,
@@ -20,89 +20,9 @@ from ravl_med.reporting.report_blocks import (
 )
 from ravl_med.reporting.wording import DASH, VERDICT_LINES, VERDICT_WORDS, plural, printable
 
-__all__ = ["checklist_chapter", "signing_chapter"]
+__all__ = ["signing_chapter", "status_sentence"]
 
 SIGNERS = ("Validation engineer", "Radiologist", "Person responsible for deployment")
-
-_CLAIM, _TRIPOD, _ACT = "CLAIM 2024", "TRIPOD+AI", "EU AI Act"
-_COHORT = Reference("cohort", "Model and cohort")
-_PERFORMANCE = Reference("performance", "Performance")
-_SEARCH = Reference("search", "Search for shortcuts")
-_METHOD = Reference("method", "Method and limitations")
-_AGAIN = Reference("reproducibility", "Reproducibility")
-_SIGNED = Reference("sign-off", "Sign-off")
-_NOT = "Not filled by an audit"
-
-_ASKED: tuple[tuple[str, tuple[str, ...], str, Reference | None], ...] = (
-    (
-        "The data that were tested on: source, what was taken and what was left out",
-        (_CLAIM, _TRIPOD, _ACT),
-        "cohort flow and reasons; where the films come from is not told",
-        _COHORT,
-    ),
-    (
-        "Characteristics of the participants, such as age, sex, site",
-        (_CLAIM, _TRIPOD),
-        "audited films by attribute, as far as the files tell it",
-        _COHORT,
-    ),
-    (
-        "The model: version, inputs, outputs",
-        (_CLAIM, _TRIPOD),
-        "digest, architecture, input and prompts",
-        _COHORT,
-    ),
-    (
-        "Performance with its uncertainty; metrics of accuracy",
-        (_CLAIM, _TRIPOD, _ACT),
-        "accuracy with intervals, overall and by class",
-        _PERFORMANCE,
-    ),
-    (
-        "Performance in subgroups, fairness, impacts that may discriminate",
-        (_TRIPOD, _ACT),
-        "accuracy by subgroup; no judgement of what is fair",
-        _PERFORMANCE,
-    ),
-    (
-        "Robustness, sensitivity analysis",
-        (_CLAIM, _ACT),
-        "against shortcuts alone; not against noise, attacks or drift",
-        _SEARCH,
-    ),
-    (
-        "Explainability; analysis of failures",
-        (_CLAIM,),
-        "which features go with mistakes, and what removing them does",
-        _SEARCH,
-    ),
-    (
-        "Sample size",
-        (_CLAIM, _TRIPOD),
-        "not planned ahead; how small an effect could have been seen",
-        _SEARCH,
-    ),
-    (
-        "Procedures of validation and testing; statistical methods",
-        (_CLAIM, _TRIPOD, _ACT),
-        "method, thresholds",
-        _METHOD,
-    ),
-    ("Limitations", (_CLAIM, _TRIPOD), "limitations", _METHOD),
-    ("Software, and what it takes to do it again", (_CLAIM,), "versions, seeds, config", _AGAIN),
-    (
-        "Test reports, dated and signed by the responsible persons",
-        (_ACT,),
-        "table to sign in; the date of the run is on page one",
-        _SIGNED,
-    ),
-    ("Intended use and its clinical setting", (_CLAIM, _TRIPOD), _NOT, None),
-    ("Data and procedure of training", (_CLAIM, _TRIPOD), _NOT, None),
-    ("How the reference standard was made", (_CLAIM, _TRIPOD), f"{_NOT}: taken as given", None),
-    ("Changes determined in advance", (_ACT,), _NOT, None),
-    ("Protocol or registration; funding", (_CLAIM, _TRIPOD), _NOT, None),
-    ("Ethical approval; involvement of patients and public", (_TRIPOD,), _NOT, None),
-)
 
 _STATEMENT = (
     "Who signs has read this report and takes note of its verdict, of the decisions of reviewers "
@@ -119,34 +39,14 @@ _ROLES = (
 )
 _HOW = (
     "In the PDF, name, role, date and remarks can be filled in on a screen. A name that is filled "
-    "in is no signature: sign on paper, or sign the whole file with a tool of your institution, "
-    "after it was filled in. Any later change makes it another file."
+    "in is no signature: sign on paper, or {electronically}. Any later change makes it another "
+    "file."
 )
-
-
-def checklist_chapter() -> list[Block]:
-    """Return where a reviewer finds what guidelines and the law ask for, and what is not here."""
-    rows = tuple((asked, ", ".join(by), here, where or DASH) for asked, by, here, where in _ASKED)
-    heads = ("Asked for", "By", "In this report", "Page")
-    return [
-        Chapter("Where a reviewer finds what guidelines ask for", "checklist", 430),
-        Text(
-            "A map for reviewers, no claim of conformity. Items are told in short and in own "
-            "words; the guidelines themselves count, and each asks for more than an audit can "
-            "tell. CLAIM 2024: checklist for artificial intelligence in medical imaging, update "
-            "of 2024. TRIPOD+AI: reporting of prediction models, BMJ 2024. EU AI Act: Regulation "
-            "(EU) 2024/1689, Annex IV, point 2 (g), on validation and testing.",
-            "muted",
-        ),
-        Table(
-            caption="Checklist map",
-            columns=sized(heads, (176, 108, 0, 34)),
-            rows=rows,
-            limit=200,
-            titled=False,
-            dense=False,
-        ),
-    ]
+_IN_A_FIELD = (
+    "in the signature field of your role with any tool that signs PDF files, after your row was "
+    "filled in"
+)
+_FROM_OUTSIDE = "sign the whole file with a tool of your institution, after it was filled in"
 
 
 def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Block]:
@@ -164,7 +64,7 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Blo
         ("Model digest", printable(result.model.digest, 80)),
         ("Cohort digest", printable(digests.get("cohort", ""), 80) or DASH),
         ("Verdict", f"{VERDICT_WORDS[name]}. {VERDICT_LINES[name]}"),
-        ("Status", f"{report_status(result)}. {_status(result)}"),
+        ("Status", f"{report_status(result)}. {status_sentence(result)}"),
         ("Decisions on correlations", _decisions(result)),
     )
     return [
@@ -173,12 +73,13 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Blo
         Section("What a signature says"),
         Text(_STATEMENT),
         Items(_ROLES),
-        Text(_HOW, "muted"),
-        SignOff(SIGNERS),
+        Text(_HOW.format(electronically=_IN_A_FIELD if can_sign() else _FROM_OUTSIDE), "muted"),
+        SignOff(SIGNERS, can_sign()),
     ]
 
 
-def _status(result: AuditResult) -> str:
+def status_sentence(result: AuditResult) -> str:
+    """Say why the report is a draft, or that it is final."""
     if result.undecided is None:
         return "No review has been taken in."
     return (

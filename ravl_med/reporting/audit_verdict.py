@@ -46,7 +46,7 @@ from ravl_med.reporting.wording import (
     spread,
 )
 
-__all__ = ["Shown", "report_status", "verdict_chapter"]
+__all__ = ["NEXT_STEPS", "Shown", "nothing_learned", "report_status", "verdict_chapter"]
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""
@@ -63,16 +63,16 @@ _LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
     "pass": ("good", "tick"),
     "not_auditable": ("open", "question"),
 }
-_NEXT_STEPS: dict[VerdictName, str] = {
-    "fail": "Look at the films on the following pages together with a radiologist. If the "
+NEXT_STEPS: dict[VerdictName, str] = {
+    "fail": "Look at the films that the report shows together with a radiologist. If the "
     "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
     "repaired model again on films of other patients.",
-    "review": "A radiologist should look at the films on the following pages and say whether "
+    "review": "A radiologist should look at the films that the report shows and say whether "
     "each feature belongs to the finding. Write the decisions and their reasons into review.csv "
     "of the run folder and draw the report again (ravl-med report) before the model is used.",
     "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
     "site where the model will be used. A pass does not replace clinical validation.",
-    "not_auditable": "Mend what the reasons above name (more films, more of a class, other "
+    "not_auditable": "Mend what the reasons name (more films, more of a class, other "
     "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
 }
 
@@ -105,7 +105,7 @@ def verdict_chapter(
         *_certainty(result, counting),
         *_rulings(result),
         Section("What next"),
-        Text(_NEXT_STEPS[name]),
+        Text(NEXT_STEPS[name]),
         *_gates(verdict.gates),
     ]
     if history is not None:
@@ -186,7 +186,7 @@ def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> li
     """Return a sentence for each correlation that counts, or the words for none."""
     total = sum(entry.counts for entry in result.correlations)
     if not total:
-        return [Text(text) for text in _nothing_learned(result)]
+        return [Text(text) for text in nothing_learned(result)]
     told: list[Block] = [
         Text(
             correlation_sentence(entry, result.task.classes),
@@ -199,7 +199,8 @@ def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> li
     return told
 
 
-def _nothing_learned(result: AuditResult) -> list[str]:
+def nothing_learned(result: AuditResult) -> list[str]:
+    """Say that no correlation counts, and what that leaves open."""
     if result.discovery is None:
         return ["Not known: the audit stopped before any search for shortcuts."]
     candidates = len(result.correlations)
@@ -207,7 +208,7 @@ def _nothing_learned(result: AuditResult) -> list[str]:
         "No candidate for a shortcut came out of the search."
         if not candidates
         else f"Nothing that passes every rule of evidence. {plural(candidates, 'candidate')} of "
-        "the search did not count; the pages below show what was seen."
+        "the search did not count; the report shows what was seen."
     )
     if result.sensitivity is None:
         return [first, "Smaller effects stay possible."]

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ravl_med.evidence.adjudication import correlation_id
 from ravl_med.evidence.claims import Interval, Kind, PairedChange, SpuriousCorrelation
+from ravl_med.evidence.small_cells import HIDDEN
 from ravl_med.reporting.audit_sentences import outcome_words
 from ravl_med.reporting.compared_run import ComparedRun
-from ravl_med.reporting.shared_films import NOTHING, Paired, SharedFilms
+from ravl_med.reporting.shared_films import HIDDEN_PAIR, NOTHING, Paired, SharedFilms
 
 __all__ = [
     "MIN_OVERLAP",
@@ -187,6 +188,10 @@ def _compared(
 ) -> ComparedCorrelation:
     cluster, own = feature.found.cluster, feature.run.classes
     opposed = [films.classes.index(own[c]) for c in cluster.opposed_classes]
+    raised = _gap(films, feature.present, [films.classes.index(feature.raised)])
+    lowered = _gap(films, feature.present, opposed)
+    few = films.hidden(np.column_stack([feature.present, ~feature.present]))
+    few |= {0} if HIDDEN in (raised.films, lowered.films) else set()
     return ComparedCorrelation(
         raised_class=feature.raised,
         matching=_matching(a, b),
@@ -194,9 +199,9 @@ def _compared(
         a=_found(a) if a else None,
         b=_found(b) if b else None,
         feature_of="A" if feature is a else "B",
-        films_with_feature=int(feature.present.sum()),
-        raised=_gap(films, feature.present, [films.classes.index(feature.raised)]),
-        lowered=_gap(films, feature.present, opposed),
+        films_with_feature=HIDDEN if few else int(feature.present.sum()),
+        raised=raised,
+        lowered=lowered,
     )
 
 
@@ -214,6 +219,8 @@ def _gap(films: SharedFilms, present: NDArray[np.bool_], classes: Sequence[int])
     """Accuracy with minus without a feature, classes weighted by n_in n_out / n."""
     of_class = films.labels[:, None] == np.asarray(classes, dtype=np.int64)
     with_it, without = of_class & present[:, None], of_class & ~present[:, None]
+    if any(films.hidden(np.column_stack(arms)) for arms in zip(with_it.T, without.T, strict=True)):
+        return HIDDEN_PAIR
     n_in, n_out = with_it.sum(axis=0), without.sum(axis=0)
     weight = n_in * n_out / np.maximum(n_in + n_out, 1)
     if not weight.sum() > 0:

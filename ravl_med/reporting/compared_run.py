@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
+from ravl_med.evidence.small_cells import hide_small_cells
 from ravl_med.reporting.report_blocks import Status
 from ravl_med.reporting.report_details import ReportDetails
 from ravl_med.reporting.result_json import ResultDocument
@@ -46,7 +47,7 @@ class ComparedRun:
 
     Attributes
     ----------
-    result : AuditResult - before any review of this run
+    result : AuditResult - before any review of this run, counts of few patients hidden
     details : ReportDetails
     document : ResultDocument - ``result.json``, with the verdict after a review
     config : mapping of key, in dots, to value - the effective config, without paths
@@ -136,7 +137,7 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
         A file of it is missing, damaged, or of another run.
     """
     saved = read_run(folder, argument)
-    result = saved.result
+    result = hide_small_cells(saved.result, saved.min_cell)
     try:
         labels, predictions = _answers(folder / "predictions.parquet", result)
         text = (folder / "result.json").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.evidence.claims import Kind
 from ravl_med.reporting.compared_correlations import MIN_OVERLAP, Matching
 from ravl_med.reporting.report_blocks import Status
-from ravl_med.reporting.result_documents import Bounds, Number, Part
+from ravl_med.reporting.result_documents import Bounds, Count, Number, Part
 from ravl_med.reporting.run_comparison import Comparison, Outcome
 
 __all__ = [
@@ -37,8 +37,8 @@ class RunFactsDocument(Part):
     model_digest: str = Field(description="SHA-256 over everything that was loaded")
     cohort_digest: str = Field(description="SHA-256 over the audited films and their labels")
     config_digest: str = Field(description="SHA-256 over the effective config")
-    films: int = Field(description="that were audited")
-    patients: int = Field(description="that they belong to")
+    films: Count = Field(description="that were audited")
+    patients: Count = Field(description="that they belong to")
     synthetic: bool = Field(description="phantoms only, no patient")
     verdict: VerdictName = Field(description="as its own report has it, after any review")
     status: Status = Field(description="FINAL: reviewers have decided on all that asks for one")
@@ -51,10 +51,10 @@ class RunFactsDocument(Part):
 class FilmCountsDocument(Part):
     """Which films are compared; they are the same where their pseudonyms are."""
 
-    compared: int = Field(description="films in both runs that bear the same label")
-    patients: int = Field(description="that they belong to")
-    only_a: int = Field(description="films of A that are not in B")
-    only_b: int = Field(description="films of B that are not in A")
+    compared: Count = Field(description="films in both runs that bear the same label")
+    patients: Count = Field(description="that they belong to")
+    only_a: Count = Field(description="films of A that are not in B")
+    only_b: Count = Field(description="films of B that are not in A")
     other_label: int = Field(description="films in both that bear another label in B; left out")
     joined: int = Field(description="patients of one run that the other splits, taken as one")
 
@@ -70,7 +70,7 @@ class SettingDocument(Part):
 class PairedDocument(Part):
     """A measure of both models on the same films."""
 
-    films: int = Field(description="that it is measured on")
+    films: Count = Field(description="that it is measured on")
     a: Number = Field(description="of the model of A")
     a_interval: Bounds
     b: Number = Field(description="of the model of B")
@@ -92,13 +92,13 @@ class WorstClassDocument(Part):
 class AgreementDocument(Part):
     """How often both models are right together; counts of films."""
 
-    films: int = Field(description="all of them")
-    same: int = Field(description="with the same decision, right or wrong")
+    films: Count = Field(description="all of them")
+    same: Count = Field(description="with the same decision, right or wrong")
     same_share: Number = Field(description="the same as a share")
-    both_right: int
-    only_a: int = Field(description="A right, B wrong")
-    only_b: int = Field(description="B right, A wrong")
-    both_wrong: int
+    both_right: Count
+    only_a: Count = Field(description="A right, B wrong")
+    only_b: Count = Field(description="B right, A wrong")
+    both_wrong: Count
 
 
 class FoundCorrelationDocument(Part):
@@ -139,7 +139,7 @@ class ComparedCorrelationDocument(Part):
     a: FoundCorrelationDocument | None = Field(description="null: no candidate of A matches")
     b: FoundCorrelationDocument | None = Field(description="null: no candidate of B matches")
     feature_of: Literal["A", "B"] = Field(description="whose feature the gaps below are of")
-    films_with_feature: int = Field(description="compared films that hold it")
+    films_with_feature: Count = Field(description="compared films that hold it")
     raised: PairedDocument = Field(
         description="gap of the raised class on the compared films, those it was found on included"
     )
@@ -175,6 +175,9 @@ class ComparisonDocument(Part):
     confidence: float = Field(description="of every interval")
     draws: int = Field(description="bootstrap draws of patients")
     seed: int = Field(description="of the draws")
+    hidden_below: int = Field(
+        description="counts of fewer patients, and what would tell them, are null; 0: none is"
+    )
 
 
 def comparison_schema() -> dict[str, Any]:
@@ -213,4 +216,5 @@ def comparison_document(comparison: Comparison) -> ComparisonDocument:
         confidence=made.confidence,
         draws=made.draws,
         seed=made.seed,
+        hidden_below=made.hidden_below,
     )

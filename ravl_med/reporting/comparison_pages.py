@@ -30,6 +30,7 @@ from ravl_med.reporting.report_blocks import (
 from ravl_med.reporting.run_comparison import Comparison, FilmCounts, Outcome
 from ravl_med.reporting.wording import (
     DASH,
+    HIDDEN_WORD,
     estimate,
     percent,
     plural,
@@ -192,6 +193,15 @@ def _correlation_chapter(comparison: Comparison) -> list[Block]:
     ]
 
 
+def _hidden_note(least: int) -> tuple[str, ...]:
+    if not least:
+        return ()
+    return (
+        f"“{HIDDEN_WORD.capitalize()}” stands for what is told of fewer than {least} patients, and "
+        "for what it could be told from (privacy.min_cell).",
+    )
+
+
 def _method_chapter(comparison: Comparison) -> list[Block]:
     a, b = comparison.a, comparison.b
     return [
@@ -209,6 +219,7 @@ def _method_chapter(comparison: Comparison) -> list[Block]:
                 "several of one run may match one of the other.",
                 "That a correlation is confirmed in one run and not in the other does not show "
                 "that the models differ in it; the interval of the difference of gaps says that.",
+                *_hidden_note(comparison.hidden_below),
             ),
             600,
         ),

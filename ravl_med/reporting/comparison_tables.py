@@ -30,9 +30,11 @@ from ravl_med.reporting.run_comparison import Comparison
 from ravl_med.reporting.shared_films import Agreement, Paired
 from ravl_med.reporting.wording import (
     DASH,
+    HIDDEN_WORD,
     NBSP,
     RULING_WORDS,
     VERDICT_WORDS,
+    counted,
     estimate,
     listing,
     number,
@@ -159,7 +161,7 @@ def class_table(comparison: Comparison) -> Table:
 def _paired_row(name: Cell, paired: Paired, films: str = "") -> tuple[Cell, ...]:
     return (
         name,
-        films or f"{paired.films:,}",
+        films or counted(paired.films),
         short_accuracy(paired.a, paired.a_interval),
         short_accuracy(paired.b, paired.b_interval),
         estimate(paired.difference, paired.interval),
@@ -180,14 +182,14 @@ def _dots(paired: Paired, *, signed: bool = False) -> Dots:
 
 def agreement_table(comparison: Comparison) -> Table:
     """Return on how many films the models are right together, by class."""
-    counted = (*comparison.agreement_by_class, comparison.agreement)
+    agreed = (*comparison.agreement_by_class, comparison.agreement)
     names = (*(printable(name, 40) or DASH for name in comparison.classes), "All classes")
     heads = ("Class", "Films", "Same decision", "Both right", "A alone right", "B alone right",
              "Both wrong")  # fmt: skip
     return Table(
         caption="Agreement by class",
         columns=sized(heads, (0, 44, 74, 56, 70, 70, 60), right=(1, 2, 3, 4, 5, 6)),
-        rows=tuple(_agreement_row(*row) for row in zip(names, counted, strict=True)),
+        rows=tuple(_agreement_row(*row) for row in zip(names, agreed, strict=True)),
         note="Counts of films. Both may be wrong with the same decision or with two.",
         limit=120,
         titled=False,
@@ -195,10 +197,12 @@ def agreement_table(comparison: Comparison) -> Table:
     )
 
 
-def _agreement_row(name: str, counted: Agreement) -> tuple[str, ...]:
-    same = f"{counted.same:,} ({percent(counted.same_share, 1)})" if counted.films else DASH
-    counts = (counted.both_right, counted.only_a, counted.only_b, counted.both_wrong)
-    return (name, f"{counted.films:,}", same, *(f"{count:,}" for count in counts))
+def _agreement_row(name: str, agreed: Agreement) -> tuple[str, ...]:
+    if agreed.films < 0:
+        return (name, HIDDEN_WORD, *(DASH,) * 5)
+    same = f"{agreed.same:,} ({percent(agreed.same_share, 1)})" if agreed.films else DASH
+    counts = (agreed.both_right, agreed.only_a, agreed.only_b, agreed.both_wrong)
+    return (name, f"{agreed.films:,}", same, *(f"{count:,}" for count in counts))
 
 
 def correlation_table(comparison: Comparison) -> list[Block]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from ravl_med.config import RegionSource
 from ravl_med.evidence.claims import ConfirmationStatus, Kind
-from ravl_med.reporting.result_documents import Bounds, Number, Part
+from ravl_med.reporting.result_documents import Bounds, Count, Number, Part
 
 __all__ = [
     "ArmsDocument",
@@ -26,8 +27,8 @@ __all__ = [
 class FoundClassDocument(Part):
     """One class with and without the feature, on the films that the candidate was chosen on."""
 
-    n_present: int = Field(description="films of the class with the feature")
-    n_absent: int = Field(description="films of the class without it")
+    n_present: Count = Field(description="films of the class with the feature")
+    n_absent: Count = Field(description="films of the class without it")
     accuracy_present: Number = Field(description="accuracy on those with it")
     accuracy_absent: Number = Field(description="accuracy on those without it")
     gap: Number = Field(description="accuracy_present - accuracy_absent")
@@ -46,8 +47,8 @@ class FoundDocument(Part):
 class ArmsDocument(Part):
     """One class with and without the feature, on the films of the test."""
 
-    n_present: int = Field(description="films of the class with the feature")
-    n_absent: int = Field(description="films of the class without it")
+    n_present: Count = Field(description="films of the class with the feature")
+    n_absent: Count = Field(description="films of the class without it")
     accuracy_present: Number = Field(description="accuracy on those with it")
     accuracy_present_interval: Bounds
     accuracy_absent: Number = Field(description="accuracy on those without it")
@@ -59,8 +60,8 @@ class ArmsDocument(Part):
 class ConfirmationDocument(Part):
     """The measures on patients that had no part in choosing the candidate."""
 
-    films: int = Field(description="films of the test")
-    patients: int = Field(description="patients of the test")
+    films: Count = Field(description="films of the test")
+    patients: Count = Field(description="patients of the test")
     swapped: bool = Field(
         description="chosen on the confirmation half and tested on the discovery half (cross-fit)"
     )
@@ -90,8 +91,8 @@ class PairedChangeDocument(Part):
     The margin is the logit of the raised class minus that of the lowered class.
     """
 
-    pairs: int = Field(description="films, each with its control")
-    patients: int = Field(description="patients that the films belong to")
+    pairs: Count = Field(description="films, each with its control")
+    patients: Count = Field(description="patients that the films belong to")
     change: Number = Field(description="mean change of the margin, in logits")
     control: Number = Field(description="the same on the controls")
     contrast: Number = Field(description="change - control")
@@ -142,8 +143,8 @@ class StratumGapDocument(Part):
     """The gap of one class on the films with one value of an attribute."""
 
     value: str = Field(description="such as AP")
-    n_present: int = Field(description="films of the class with the feature")
-    n_absent: int = Field(description="films of the class without it")
+    n_present: Count = Field(description="films of the class with the feature")
+    n_absent: Count = Field(description="films of the class without it")
     gap: Number = Field(description="accuracy with minus without; null: an arm is empty")
     interval: Bounds
 
@@ -182,7 +183,8 @@ class RegionDocument(Part):
     located_box: tuple[float, float, float, float] | None = Field(
         description="where its removal effect lies: moved, grown or shrunk; null: not measured"
     )
-    name: str = Field(description="such as tile 2,5")
+    source: RegionSource = Field(description="what proposed it")
+    name: str = Field(description="such as tile 2,5, or pulse generator, left shoulder")
     similarity: Number = Field(description="cosine similarity to the medoid, the paper's order")
     removal_effect: Number = Field(
         description="margin before minus after filling, in logits; null: not measured"
@@ -248,7 +250,7 @@ class CorrelationDocument(Part):
     )
     used_reasons: list[str] = Field(description="why it is not called used")
     strata: StrataDocument | None = Field(description="null: not looked at")
-    films_with_feature: int = Field(
+    films_with_feature: Count = Field(
         description="audited films with at least one region of the cluster"
     )
     regions_total: int = Field(description="regions of the cluster on all films")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 
-from ravl_med.reporting.html_figures import Film, films_of, flow, overlay, svg
+from ravl_med.reporting.html_figures import Film, films_of, flow, overlay, plot, svg
 from ravl_med.reporting.mitigation_figures import curve_figure
 from ravl_med.reporting.pictures import Picture
 from ravl_med.reporting.report_blocks import (
@@ -21,6 +21,7 @@ from ravl_med.reporting.report_blocks import (
     Block,
     Cell,
     Chapter,
+    ClusterPlot,
     CurvePanels,
     Dots,
     Entry,
@@ -156,11 +157,13 @@ def _element(block: Block, place: _Place) -> str:
             return _panels(block, place)
         case Flow():
             return flow(block)
+        case ClusterPlot():
+            return plot(block)
         case Signatures(roles):
             return _signatures(
                 "Signatures", ("To be signed by", "Name", "Date", "Signature"), roles
             )
-        case SignOff(roles):
+        case SignOff(roles, _):
             return _sign_off(roles, place)
         case Reproduction(tables, config):
             return _reproduction(tables, config)

@@ -10,16 +10,18 @@ from html import escape
 
 from PIL import Image
 
+from ravl_med.reporting.flow_figures import flow_figure
+from ravl_med.reporting.map_figures import cluster_figure
 from ravl_med.reporting.pictures import Box, Picture
-from ravl_med.reporting.report_figures import Figure, Label, Mark, Path, flow_figure
-from ravl_med.reporting.report_plots import Flow
+from ravl_med.reporting.report_figures import Figure, Label, Linked, Mark, Path
+from ravl_med.reporting.report_plots import ClusterPlot, Flow
 from ravl_med.reporting.wording import printable
 
-__all__ = ["Film", "films_of", "flow", "overlay", "svg"]
+__all__ = ["Film", "films_of", "flow", "overlay", "plot", "svg"]
 
 _BUDGET = 6_500_000  # bytes of all films of a page before they become text, which adds a third
 _STEPS = ((768, 82), (640, 80), (512, 78), (400, 74), (300, 66), (220, 50), (150, 40), (90, 30))
-_FLOW_WORDS = 2500
+_FLOW_WORDS = 2500  # of a flow or a map
 _HALO, _BOX, _LOCATED = "#10161c", "#ffd84d", "#ffffff"
 
 
@@ -92,7 +94,9 @@ def svg(figure: Figure, *, hidden: bool = False, limit: int = 300) -> str:
     hidden : bool - what it shows stands beside it; else it is told in words
     limit : int - length of the words
     """
-    label = f'role="img" aria-label="{escape(printable(figure.words, limit))}"'
+    # Who hears an image hears nothing of what is in it; links have to be heard.
+    role = "group" if any(isinstance(shape, Linked) for shape in figure.shapes) else "img"
+    label = f'role="{role}" aria-label="{escape(printable(figure.words, limit))}"'
     read = 'aria-hidden="true"' if hidden else label
     shapes = "".join(_shape(shape, figure.height) for shape in figure.shapes)
     width, height = _length(figure.width), _length(figure.height)
@@ -109,8 +113,23 @@ def flow(block: Flow) -> str:
     )
 
 
-def _shape(shape: Path | Mark | Label, height: float) -> str:
+def plot(block: ClusterPlot) -> str:
+    """Return a map as a figure with a caption and a note; it scrolls by itself."""
+    caption = escape(printable(block.caption, 200))
+    return (
+        f'<figure class="flow map"><figcaption>{caption}</figcaption>'
+        f'<div class="wide" role="group" aria-label="{caption}" tabindex="0">'
+        f"{svg(cluster_figure(block), limit=_FLOW_WORDS)}</div>"
+        f'<p class="muted">{escape(printable(block.note, 1500))}</p></figure>'
+    )
+
+
+def _shape(shape: Path | Mark | Label | Linked, height: float) -> str:
     match shape:
+        case Linked(key, words, _, shapes):
+            inner = "".join(_shape(one, height) for one in shapes)
+            name = escape(printable(words, 200))
+            return f'<a href="#{escape(printable(key, 40))}" aria-label="{name}">{inner}</a>'
         case Path(points, colour, weight, dash, closed, fill):
             kind = "polygon" if closed else "polyline"
             places = " ".join(f"{_length(x)},{_length(height - y)}" for x, y in points)

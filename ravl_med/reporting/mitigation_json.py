@@ -19,7 +19,7 @@ from ravl_med.evidence.mitigation_result import (
     MitigationResult,
     VerdictWord,
 )
-from ravl_med.reporting.result_documents import Bounds, GateDocument, Number, Part
+from ravl_med.reporting.result_documents import Bounds, Count, GateDocument, Number, Part
 
 __all__ = [
     "MITIGATION_SCHEMA_VERSION",
@@ -133,8 +133,8 @@ class SplitDocument(Part):
 
     role: str = Field(description="what it was used for")
     films: int = Field(description="films of the part")
-    patients: int = Field(description="patients of the part")
-    by_class: dict[str, int] = Field(description="films of each class")
+    patients: Count = Field(description="patients of the part")
+    by_class: dict[str, Count] = Field(description="films of each class")
 
 
 class ReauditDocument(Part):
@@ -165,7 +165,7 @@ class MitigationDocument(Part):
         "is exchanged with them"
     )
     splits: list[SplitDocument] = Field(description="films and patients of each part of the data")
-    selection_groups: dict[str, int] = Field(
+    selection_groups: dict[str, Count] = Field(
         description="films of each group that the best epoch was chosen by"
     )
     arms: list[ArmDocument] = Field(description="the audited model first, the delivered one last")

@@ -52,7 +52,7 @@ from ravl_med.reporting.report_blocks import (
     Tone,
 )
 from ravl_med.reporting.report_details import MitigationDetails
-from ravl_med.reporting.wording import DASH, KIND_WORDS, plural, printable
+from ravl_med.reporting.wording import DASH, KIND_WORDS, counted, plural, printable
 
 __all__ = ["mitigation_story"]
 
@@ -245,7 +245,7 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
     groups = Table(
         caption="Groups of the selection films",
         columns=(Sized("Group", 0.85), Sized("Films", 0.15, right=True)),
-        rows=tuple((name, f"{films:,}") for name, films in result.selection_groups.items()),
+        rows=tuple((name, counted(films)) for name, films in result.selection_groups.items()),
         note="The epoch with the best accuracy of the worst of these groups was kept, averaged "
         "over as many epochs in a row as the recipe says.",
     )
@@ -319,10 +319,11 @@ def _splits(splits: tuple[SplitSummary, ...]) -> list[Block]:
             rows=tuple(
                 (
                     split.role,
-                    f"{split.films:,}",
-                    f"{split.patients:,}",
+                    counted(split.films),
+                    counted(split.patients),
                     ", ".join(
-                        f"{printable(name, 40)} {films:,}" for name, films in split.by_class.items()
+                        f"{printable(name, 40)} {counted(films)}"
+                        for name, films in split.by_class.items()
                     )
                     or DASH,
                 )

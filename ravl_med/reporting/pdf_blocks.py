@@ -8,12 +8,15 @@ from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak,
 from reportlab.platypus import Table as Ruled
 
 from ravl_med.reporting import pdf_style as style
+from ravl_med.reporting.flow_figures import flow_figure
+from ravl_med.reporting.map_figures import cluster_figure
 from ravl_med.reporting.mitigation_figures import curve_figure
 from ravl_med.reporting.pdf_shapes import (
     BannerFlowable,
     FieldFlowable,
     FigureFlowable,
     FilmFlowable,
+    SignatureFlowable,
 )
 from ravl_med.reporting.pdf_style import WIDTH, Heading, gap, paragraph
 from ravl_med.reporting.report_blocks import (
@@ -25,6 +28,7 @@ from ravl_med.reporting.report_blocks import (
     Block,
     Cell,
     Chapter,
+    ClusterPlot,
     CurvePanels,
     Dots,
     Entry,
@@ -45,12 +49,13 @@ from ravl_med.reporting.report_blocks import (
     Text,
     Title,
 )
-from ravl_med.reporting.report_figures import dot_figure, flow_figure, scale_figure
+from ravl_med.reporting.report_figures import dot_figure, scale_figure
 from ravl_med.reporting.wording import DASH, printable, printable_block
 
 __all__ = ["flowables"]
 
 _KEPT_TOGETHER = 14  # rows; a longer table splits over pages
+_FEW = 3  # rows
 _PADDING = 8.0  # of a cell, left and right together
 _PANELS_A_ROW = 3
 _BESIDE = 140.0  # points; height of a picture beside text
@@ -110,10 +115,12 @@ def _set(block: Block, pages: Pages) -> list[Flowable]:
             return [CondPageBreak(180), paragraph(caption, "h2_loose"), *_panels(block)]
         case Flow():
             return [_flow(block)]
+        case ClusterPlot():
+            return [_plot(block)]
         case Signatures(roles):
             return [_signatures(roles)]
-        case SignOff(roles):
-            return [_sign_off(roles)]
+        case SignOff():
+            return [_sign_off(block)]
         case Reproduction(tables, config):
             return _reproduction(tables, config)
 
@@ -159,6 +166,8 @@ def _ruled(block: Table, pages: Pages) -> Ruled:
         dense=block.dense,
     )
     joined = [row + block.headed for row in block.joined]
+    if len(block.rows) > _FEW:  # no row stands alone on the last page
+        joined.append(len(block.rows) - 2 + block.headed)
     made.setStyle(TableStyle([("NOSPLIT", (0, row), (-1, row + 1)) for row in joined]))
     return made
 
@@ -196,8 +205,8 @@ def _pictures(block: Pictures) -> list[Flowable]:
         return []
     width = WIDTH / block.columns - 6
     cells = [_shot(shot, width, block.height, block.line) for shot in block.shots]
-    note = [paragraph(block.note, "caption")] if block.note else []
-    return [style.grid(cells, block.columns), *note]
+    note = paragraph(block.note, "caption") if block.note else None
+    return [style.grid(cells, block.columns, note)]
 
 
 def _shot(shot: Shot, width: float, height: float, line: float) -> list[Flowable]:
@@ -235,17 +244,26 @@ def _flow(block: Flow) -> KeepTogether:
     return KeepTogether([paragraph(block.caption, "h2"), gap(2), drawn])
 
 
-def _sign_off(roles: tuple[str, ...]) -> KeepTogether:
-    """Return a row a role, with fields for all but the signature, and a field for remarks."""
+def _plot(block: ClusterPlot) -> KeepTogether:
+    drawn = FigureFlowable(cluster_figure(block))
+    heading, note = paragraph(block.caption, "h2"), paragraph(block.note, "muted")
+    return KeepTogether([heading, gap(2), drawn, gap(3), note, gap(3)])
+
+
+def _sign_off(block: SignOff) -> KeepTogether:
+    """Return a row a role, with a field for all that can be filled in, and one for remarks."""
     widths = [share * WIDTH for share in _SIGNED]
     rows: list[list[style.Cell]] = [list(SIGN_OFF_HEADS)]
-    for role in roles:
+    for role in block.roles:
         slug = "_".join(printable(role, 40).lower().split())
         fields = [
             FieldFlowable(f"{slug}_{name}", f"{told}: {printable(role, 60)}", width - 6, _FIELD)
             for (name, told), width in zip(_FIELDS, widths[1:], strict=False)
         ]
-        signature = [gap(_FIELD - 8), paragraph("external signature", "note")]
+        signature: style.Cell = [gap(_FIELD - 8), paragraph("external signature", "note")]
+        if block.signable:
+            told = f"Signature: {printable(role, 60)}"
+            signature = SignatureFlowable(f"{slug}_signature", told, widths[-1] - 8, _FIELD)
         rows.append([role, *fields, signature])
     remarks = FieldFlowable(
         "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True

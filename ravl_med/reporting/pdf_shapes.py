@@ -11,24 +11,33 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
-from ravl_med.reporting.pdf_style import INK, SANS, SANS_BOLD, WIDTH, register_fonts
+from ravl_med.reporting.pdf_signing import SignatureField
+from ravl_med.reporting.pdf_style import INK, MUTED, SANS, SANS_BOLD, WIDTH, register_fonts
 from ravl_med.reporting.pictures import Picture
 from ravl_med.reporting.report_blocks import Banner
 from ravl_med.reporting.report_figures import (
     BANNER_LOOK,
     Figure,
     Label,
+    Linked,
     Mark,
     Path,
     banner_figure,
 )
 
-__all__ = ["BannerFlowable", "FieldFlowable", "FigureFlowable", "FilmFlowable"]
+__all__ = [
+    "BannerFlowable",
+    "FieldFlowable",
+    "FigureFlowable",
+    "FilmFlowable",
+    "SignatureFlowable",
+]
 
 BOX = HexColor("#ffd84d")
 HALO = HexColor("#10161c")
 FIELD = HexColor("#eef3f7")
 _TYPED = 9  # size of what is filled in
+_HINT = 5.4
 
 
 class FilmFlowable(Flowable):
@@ -100,6 +109,15 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
     canvas.setLineCap(1)
     canvas.setLineJoin(1)
     for shape in figure.shapes:
+        if isinstance(shape, Linked):
+            _draw_all(canvas, shape.shapes)
+            canvas.linkRect("", shape.key, shape.box, relative=1, thickness=0)
+        else:
+            _draw_all(canvas, (shape,))
+
+
+def _draw_all(canvas: Canvas, shapes: Iterable[Path | Mark | Label]) -> None:
+    for shape in shapes:
         canvas.setStrokeColor(HexColor(shape.colour))
         match shape:
             case Path(points, _, weight, dash, closed, fill):
@@ -180,6 +198,39 @@ class FieldFlowable(Flowable):
             borderColor=None,
             borderWidth=0,
         )
+
+
+class SignatureFlowable(Flowable):
+    """Where a field for an electronic signature will lie: the document is told, and adds it.
+
+    Parameters
+    ----------
+    name : str - unique in the document
+    tooltip : str - who signs there; read out by screen readers
+    width, height : float - points
+    """
+
+    def __init__(self, name: str, tooltip: str, width: float, height: float) -> None:
+        super().__init__()
+        self.name, self.tooltip, self.width, self.height = name, tooltip, width, height
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return the size, which is fixed."""
+        return self.width, self.height
+
+    def draw(self) -> None:
+        """Draw the place, to be signed on paper too."""
+        canvas: Canvas = self.canv
+        canvas.setFillColor(FIELD)
+        canvas.rect(0, 0, self.width, self.height, stroke=0, fill=1)
+        canvas.setFillColor(MUTED)
+        canvas.setFont(SANS, _HINT)
+        canvas.drawString(3, 3, "signature field")
+        left, low = canvas.absolutePosition(0, 0)
+        box = (left, low, left + self.width, low + self.height)
+        field = SignatureField(self.name, self.tooltip, canvas.getPageNumber(), box)
+        document = self._doctemplate  # type: ignore[attr-defined]  # the document that is built
+        document.signature_fields.append(field)
 
 
 class BannerFlowable(Flowable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -30,6 +30,8 @@ from reportlab.platypus import (
     TableStyle,
 )
 
+from ravl_med.reporting.pdf_properties import PropertiesInfo
+from ravl_med.reporting.pdf_signing import SignatureField, add_signature_fields
 from ravl_med.reporting.report_blocks import Status
 from ravl_med.reporting.wording import (
     DASH,
@@ -47,6 +49,7 @@ __all__ = [
     "Cell",
     "Document",
     "Heading",
+    "Imprint",
     "LeavePageOne",
     "block",
     "columns",
@@ -204,11 +207,14 @@ def table(
     return made
 
 
-def grid(cells: Sequence[list[Flowable]], columns: int) -> Table:
-    """Return pictures with their captions in rows of `columns`, without rules."""
+def grid(cells: Sequence[list[Flowable]], columns: int, note: Flowable | None = None) -> Table:
+    """Return pictures with their captions in rows of `columns`, without rules.
+
+    A note stands under the last row, and never on the next page without it.
+    """
     rows = [list(cells[at : at + columns]) for at in range(0, len(cells), columns)]
     rows[-1] += [[] for _ in range(columns - len(rows[-1]))]
-    look = [
+    look: list[Any] = [
         _TABLE_FONT,
         ("VALIGN", (0, 0), (-1, -1), "BOTTOM"),
         ("ALIGN", (0, 0), (-1, -1), "CENTER"),
@@ -217,6 +223,9 @@ def grid(cells: Sequence[list[Flowable]], columns: int) -> Table:
         ("TOPPADDING", (0, 0), (-1, -1), 2),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
     ]
+    if note is not None:
+        rows.append([[note], *([] for _ in range(columns - 1))])
+        look += [("SPAN", (0, -1), (-1, -1)), ("NOSPLIT", (0, -2), (-1, -1))]
     return Table(rows, colWidths=[WIDTH / columns] * columns, style=TableStyle(look))
 
 
@@ -253,45 +262,62 @@ class LeavePageOne(ActionFlowable):
             doc.handle_pageBreak()
 
 
+@dataclass(frozen=True, slots=True)
+class Imprint:
+    """What the pages and the metadata of a PDF say of it.
+
+    Attributes
+    ----------
+    run, title, version : str - of the footer and of the metadata
+    subject : str - of the metadata, such as "Audit quickstart"
+    status : {"DRAFT", "FINAL"}
+    properties : mapping of name to text - further entries of the metadata
+    """
+
+    run: str
+    title: str
+    version: str
+    subject: str
+    status: Status
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
 class Document(BaseDocTemplate):
     """A4 pages with one frame, a footer, an outline and metadata; the same input, the same bytes.
 
     Parameters
     ----------
     stream : BytesIO
-    run, title, version : str - printed in the footer and written into the metadata
-    subject : str - of the metadata, such as "Audit quickstart"
-    status : {"DRAFT", "FINAL"}
+    imprint : Imprint
     total : int - number of pages, known from a first pass; 0 on that pass
     """
 
-    def __init__(
-        self,
-        stream: io.BytesIO,
-        run: str,
-        title: str,
-        version: str,
-        subject: str,
-        status: Status,
-        total: int = 0,
-    ) -> None:
+    def __init__(self, stream: io.BytesIO, imprint: Imprint, total: int = 0) -> None:
         register_fonts()
+        version, status = printable(imprint.version, 20), imprint.status
         super().__init__(
             stream,
             pagesize=A4,
-            title=printable(title, 200),
-            author=f"RaVL-Med {printable(version, 20)}",
-            subject=f"{printable(subject, 92)} ({status.lower()})",
+            title=printable(imprint.title, 200),
+            author=f"RaVL-Med {version}",
+            subject=f"{printable(imprint.subject, 92)} ({status.lower()})",
             creator="RaVL-Med",
             lang="en",
             initialFontName=SANS,
             invariant=1,
         )
-        self.status = status
-        self.run, self.version, self.total = printable(run, 36), printable(version, 20), total
+        self.status, self.properties = status, imprint.properties
+        self.run, self.version, self.total = printable(imprint.run, 36), version, total
         self.pages = _Pages()
+        self.signature_fields: list[SignatureField] = []
         frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
         self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
+
+    def beforeDocument(self) -> None:  # noqa: N802
+        """Enter the properties into the metadata."""
+        if self.properties:
+            document = self.canv._doc  # type: ignore[attr-defined]  # no public way to its metadata
+            document.info = PropertiesInfo(document.info, self.properties)
 
     def _footer(self, canvas: Canvas, _document: BaseDocTemplate) -> None:
         canvas.setViewerPreference("DisplayDocTitle", "true")
@@ -315,19 +341,11 @@ class Document(BaseDocTemplate):
             self.pages.by_key[flowable.key] = self.page
 
     @classmethod
-    def render(
-        cls,
-        story: Callable[[dict[str, int]], list[Flowable]],
-        run: str,
-        title: str,
-        version: str,
-        subject: str,
-        status: Status,
-    ) -> bytes:
+    def render(cls, story: Callable[[dict[str, int]], list[Flowable]], imprint: Imprint) -> bytes:
         """Build twice, since page numbers are known only after the first time."""
-        first = cls(io.BytesIO(), run, title, version, subject, status)
+        first = cls(io.BytesIO(), imprint)
         first.build(story({}))
         stream = io.BytesIO()
-        last = cls(stream, run, title, version, subject, status, first.page)
+        last = cls(stream, imprint, first.page)
         last.build(story(first.pages.by_key))
-        return stream.getvalue()
+        return add_signature_fields(stream.getvalue(), last.signature_fields)

@@ -76,6 +76,7 @@ class RegionPicture:
     ----------
     number : int - its place in the order, from 1
     image_id : str - pseudonym of the film
+    name : str - what it is, and where; blank for a place in a grid
     effect : float - removal effect in logits; NaN where it was not measured
     carries : bool - the effect passes the trimming rule: the region carries the feature
     picture : Picture
@@ -83,6 +84,7 @@ class RegionPicture:
 
     number: int
     image_id: str
+    name: str
     effect: float
     carries: bool
     picture: Picture
@@ -131,6 +133,11 @@ def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
     if correlation.counterfactual is None:
         return np.zeros(len(correlation.cluster.regions), dtype=np.bool_)
     return correlation.counterfactual.removal.carries
+
+
+def _name(result: AuditResult, region: int) -> str:
+    kind = result.region_kinds[int(result.region_kind[region])]
+    return "" if kind.source in ("tiles", "windows") else kind.words()
 
 
 def film_picture(
@@ -235,6 +242,7 @@ def correlation_pictures(
             crops[place] = RegionPicture(
                 place + 1,
                 result.image_ids[image],
+                _name(result, int(regions[place])),
                 float(effects[place]),
                 bool(carries[place]),
                 crop_picture(pixels, box, large=large[1]),

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.reporting.pictures import Picture
-from ravl_med.reporting.report_plots import Dot, DotLook, Dots, Flow, FlowBox, Scale
+from ravl_med.reporting.report_plots import ClusterPlot, Dot, DotLook, Dots, Flow, FlowBox, Scale
 
 __all__ = [
     "NEW_PAGE",
@@ -24,6 +24,7 @@ __all__ = [
     "Block",
     "Cell",
     "Chapter",
+    "ClusterPlot",
     "CurvePanels",
     "Dot",
     "DotLook",
@@ -321,10 +322,16 @@ class Signatures:
 class SignOff:
     """Where a report is signed: who, in which role, when; and room for remarks. One a report.
 
-    On paper what is written can be filled in on a screen too; the signature comes from outside.
+    On paper what is written can be filled in on a screen too.
+
+    Attributes
+    ----------
+    roles : tuple of str
+    signable : bool - each role has a field for an electronic signature; else it comes from outside
     """
 
     roles: tuple[str, ...]
+    signable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +355,7 @@ Block = (
     | Kept
     | Entry
     | Flow
+    | ClusterPlot
     | CurvePanels
     | Signatures
     | SignOff

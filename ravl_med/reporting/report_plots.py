@@ -1,4 +1,4 @@
-"""What a report plots beside its words: dots with intervals on a scale, and a flow of films."""
+"""What a report plots beside its words: dots with intervals, a flow of films, a map of clusters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from typing import Literal
 
 from ravl_med.evidence.claims import Interval
 
-__all__ = ["Dot", "DotLook", "Dots", "Flow", "FlowBox", "Scale"]
+__all__ = [
+    "ClusterPlot",
+    "Dot",
+    "DotLook",
+    "Dots",
+    "Flow",
+    "FlowBox",
+    "Scale",
+    "Spot",
+    "SpotLook",
+]
 
 DotLook = Literal["main", "other", "before", "weak", "total"]
 """Filled blue circle, open amber square, open grey square, open blue square, filled dark circle."""
+
+SpotLook = Literal["shortcut", "sign", "undecided", "confirmed", "candidate", "other"]
+"""Dark red diamond, green triangle, amber square, blue ring, open circle, pale circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +97,44 @@ class Flow:
     left_out: tuple[FlowBox, ...]
     end: FlowBox
     parts: tuple[FlowBox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A feature cluster on a map.
+
+    Attributes
+    ----------
+    x, y : float - of any scale, the same for both
+    size : int - that its area stands for
+    look : {"shortcut", "sign", "undecided", "confirmed", "candidate", "other"}
+    words : str - what it is; told of those that have a number
+    number : str - printed beside it; blank for none
+    key : str - of the `Entry` that it leads to; blank for none
+    """
+
+    x: float
+    y: float
+    size: int
+    look: SpotLook
+    words: str = ""
+    number: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlot:
+    """Feature clusters on a map.
+
+    Attributes
+    ----------
+    caption : str
+    spots : tuple of Spot - those in front last
+    legend : tuple of (name, look) - of the looks that there are
+    note : str - what to see, and how the map was made
+    """
+
+    caption: str
+    spots: tuple[Spot, ...]
+    legend: tuple[tuple[str, SpotLook], ...]
+    note: str

@@ -13,22 +13,29 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.rulings import Word
+from ravl_med.evidence.sanity import SanityStatus
 
 __all__ = [
     "AccuracyDocument",
     "Bounds",
     "ClassAccuracyDocument",
+    "ClusterMapDocument",
     "CohortDocument",
+    "Count",
     "DetectableGapDocument",
     "DiscoveryDocument",
+    "FindingAurocDocument",
     "GateDocument",
     "HalfDocument",
+    "MappedClusterDocument",
     "ModelDocument",
     "Number",
     "Part",
     "PartitionDocument",
     "RejectedRowDocument",
     "RulingDocument",
+    "SanityCheckDocument",
+    "SanityDocument",
     "SensitivityDocument",
     "StratumDocument",
     "TaskDocument",
@@ -43,7 +50,13 @@ def _bounds(value: Any) -> Any:
     return (value.low, value.high) if isinstance(value, Interval) else value
 
 
+def _count(value: int | None) -> int | None:
+    return None if value is None or value < 0 else int(value)
+
+
 Number = Annotated[float | None, BeforeValidator(_number)]
+Count = Annotated[int | None, BeforeValidator(_count)]
+"""A number of films or patients; null: hidden, since so few patients may not be told."""
 Bounds = Annotated[
     tuple[Number, Number],
     BeforeValidator(_bounds),
@@ -69,6 +82,9 @@ class ModelDocument(Part):
     resize_mode: str = Field(description="how a film becomes a square")
     region_pooling: str = Field(description="where in the image tower regions are pooled")
     parameters: int = Field(description="number of weights")
+    logit_scale: float | None = Field(description="what the model multiplies cosines with")
+    logit_bias: float | None = Field(description="and adds; of models with a sigmoid loss")
+    digests: dict[str, str] = Field(description="SHA-256 of weights, config, tokenizer and prompts")
 
 
 class TaskDocument(Part):
@@ -77,6 +93,10 @@ class TaskDocument(Part):
     name: str = Field(description="as the config calls it")
     classes: dict[str, list[str]] = Field(description="the texts of each class, verbatim")
     temperature: float = Field(description="tau: cosine similarities are divided by it")
+    scores: str = Field(
+        description="softmax over the classes, sigmoid of each, or a table of a model that nobody "
+        "can open"
+    )
 
 
 class RejectedRowDocument(Part):
@@ -93,20 +113,20 @@ class CohortDocument(Part):
     left_out: dict[str, int] = Field(description="rows that split or task do not take, by reason")
     rejected: dict[str, int] = Field(description="films that could not be read, by reason code")
     rejected_rows: list[RejectedRowDocument] = Field(description="each of them")
-    images: int = Field(description="films that were audited")
-    patients: int = Field(description="patients that they belong to")
-    images_by_class: dict[str, int] = Field(description="audited films of each class")
-    attributes: dict[str, dict[str, int]] = Field(
+    images: Count = Field(description="films that were audited")
+    patients: Count = Field(description="patients that they belong to")
+    images_by_class: dict[str, Count] = Field(description="audited films of each class")
+    attributes: dict[str, dict[str, Count]] = Field(
         description="audited films by value of each attribute, such as view or sex"
     )
-    radiology_reports: int = Field(description="audited films with a report text")
+    radiology_reports: Count = Field(description="audited films with a report text")
     synthetic: bool = Field(description="phantoms only, no patient")
 
 
 class ClassAccuracyDocument(Part):
     """Accuracy on the films of one class."""
 
-    images: int = Field(description="films of the class")
+    images: Count = Field(description="films of the class")
     accuracy: Number = Field(description="share of them that the model calls so")
     interval: Bounds
     predicted_share: Number = Field(
@@ -123,13 +143,42 @@ class AccuracyDocument(Part):
     classes: dict[str, ClassAccuracyDocument] = Field(description="class by class")
 
 
+class FindingAurocDocument(Part):
+    """How well a finding is told from the other classes."""
+
+    films: Count = Field(description="films of the class")
+    auroc: Number = Field(description="area under the ROC curve, the class against the others")
+    interval: Bounds
+    lowest: Number = Field(description="the same of the single prompt that is worst")
+    highest: Number = Field(description="and of the best; null: one prompt, or hidden")
+    flipped: bool = Field(description="clearly below 0.5")
+
+
+class SanityCheckDocument(Part):
+    """A look at how the model is wired."""
+
+    name: str = Field(description="what was looked at")
+    status: SanityStatus = Field(description="held, odd, or failed: the audit stopped")
+    text: str = Field(description="what was found")
+
+
+class SanityDocument(Part):
+    """Whether the model is wired right."""
+
+    min_auroc: float = Field(description="that every interval has to be above; 0: not judged")
+    findings: dict[str, FindingAurocDocument] = Field(description="by class")
+    checks: list[SanityCheckDocument] = Field(description="in the order they were made")
+    stops: list[str] = Field(description="why the audit could not go on, in sentences")
+    doubts: list[str] = Field(description="why it could end in nothing better than a fail")
+
+
 class StratumDocument(Part):
     """Accuracy on the films with one value of an attribute."""
 
     attribute: str = Field(description="such as view or sex")
     value: str = Field(description="such as AP or F")
-    films: int = Field(description="films with this value")
-    patients: int = Field(description="patients that they belong to")
+    films: Count = Field(description="films with this value")
+    patients: Count = Field(description="patients that they belong to")
     accuracy: Number = Field(description="share of the films that are called right")
     interval: Bounds
     difference: Number = Field(
@@ -165,8 +214,8 @@ class SensitivityDocument(Part):
 class HalfDocument(Part):
     """One half of the patients."""
 
-    films: int = Field(description="films of the half")
-    patients: int = Field(description="patients of the half; none is in the other")
+    films: Count = Field(description="films of the half")
+    patients: Count = Field(description="patients of the half; none is in the other")
 
 
 class PartitionDocument(Part):
@@ -175,6 +224,24 @@ class PartitionDocument(Part):
     clusters: int = Field(description="K, the number of medoids")
     draw: int = Field(description="number of the sample that the medoids were fitted on, from 0")
     loss: Number = Field(description="mean cosine distance of the regions to their medoids")
+
+
+class MappedClusterDocument(Part):
+    """A feature cluster on the map."""
+
+    cluster: int = Field(description="number of the cluster")
+    x: float = Field(description="of its medoid, in distances on the unit sphere")
+    y: float = Field(description="the same, upwards")
+    regions: int = Field(description="regions of the cluster")
+    rank: int | None = Field(description="of the correlation that it is; null: it is none")
+
+
+class ClusterMapDocument(Part):
+    """Where the clusters lie to each other: classical scaling of the distances of their medoids."""
+
+    kept: Number = Field(description="share of the squared distances that the map holds")
+    correlation: Number = Field(description="of distances on the map with the true ones")
+    clusters: list[MappedClusterDocument] = Field(description="every cluster that was proposed")
 
 
 class DiscoveryDocument(Part):
@@ -196,6 +263,7 @@ class DiscoveryDocument(Part):
     candidates: int = Field(description="clusters that went on to the test")
     discovery_half: HalfDocument = Field(description="on it candidates were chosen")
     confirmation_half: HalfDocument = Field(description="on it they were tested")
+    cluster_map: ClusterMapDocument
 
 
 class GateDocument(Part):

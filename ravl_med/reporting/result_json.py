@@ -32,8 +32,10 @@ from ravl_med.reporting.pictures import located_boxes
 from ravl_med.reporting.result_documents import (
     AccuracyDocument,
     ClassAccuracyDocument,
+    ClusterMapDocument,
     CohortDocument,
     DiscoveryDocument,
+    FindingAurocDocument,
     GateDocument,
     HalfDocument,
     ModelDocument,
@@ -41,6 +43,8 @@ from ravl_med.reporting.result_documents import (
     PartitionDocument,
     RejectedRowDocument,
     RulingDocument,
+    SanityCheckDocument,
+    SanityDocument,
     SensitivityDocument,
     StratumDocument,
     TaskDocument,
@@ -58,6 +62,9 @@ class ResultDocument(Part):
 
     schema_version: str = Field(description="major.minor; the major changes when a name goes")
     name: str = Field(description="of the run")
+    hidden_below: int = Field(
+        description="counts of fewer patients, and what would tell them, are null; 0: none is"
+    )
     verdict: VerdictName = Field(description="the outcome")
     verdict_reasons: list[str] = Field(description="why, in sentences")
     gates: dict[str, GateDocument] = Field(description="by config key")
@@ -69,6 +76,7 @@ class ResultDocument(Part):
     task: TaskDocument
     cohort: CohortDocument
     accuracy: AccuracyDocument
+    sanity: SanityDocument | None = Field(description="null: it was not looked at")
     subgroups: list[StratumDocument] = Field(description="accuracy by attribute and value")
     sensitivity: SensitivityDocument | None = Field(description="null: the audit stopped before it")
     discovery: DiscoveryDocument | None = Field(description="null: the audit stopped before it")
@@ -94,6 +102,7 @@ def document_of(result: AuditResult, regions_listed: int) -> ResultDocument:
     return ResultDocument(
         schema_version=SCHEMA_VERSION,
         name=result.name,
+        hidden_below=result.hidden_below,
         verdict=verdict.name,
         verdict_reasons=list(verdict.reasons),
         gates={
@@ -106,9 +115,11 @@ def document_of(result: AuditResult, regions_listed: int) -> ResultDocument:
             name=task.name,
             classes={name: list(texts) for name, texts in task.texts.items()},
             temperature=task.temperature,
+            scores=task.scores,
         ),
         cohort=_cohort(result),
         accuracy=_accuracy(result),
+        sanity=_sanity(result),
         subgroups=[StratumDocument.model_validate(stratum) for stratum in result.subgroups],
         sensitivity=None if could is None else SensitivityDocument.model_validate(could),
         discovery=_discovery(result),
@@ -152,6 +163,29 @@ def _accuracy(result: AuditResult) -> AccuracyDocument:
     )
 
 
+def _sanity(result: AuditResult) -> SanityDocument | None:
+    sanity = result.sanity
+    if sanity is None:
+        return None
+    return SanityDocument(
+        min_auroc=sanity.min_auroc,
+        findings={
+            one.finding: FindingAurocDocument(
+                films=one.films,
+                auroc=one.auroc,
+                interval=one.interval,
+                lowest=one.lowest,
+                highest=one.highest,
+                flipped=one.flipped,
+            )
+            for one in sanity.findings
+        },
+        checks=[SanityCheckDocument.model_validate(check) for check in sanity.checks],
+        stops=list(sanity.stops),
+        doubts=list(sanity.doubts),
+    )
+
+
 def _discovery(result: AuditResult) -> DiscoveryDocument | None:
     found = result.discovery
     if found is None:
@@ -171,6 +205,7 @@ def _discovery(result: AuditResult) -> DiscoveryDocument | None:
         confirmation_half=HalfDocument(
             films=found.confirmation_films, patients=found.confirmation_patients
         ),
+        cluster_map=ClusterMapDocument.model_validate(found.cluster_map),
     )
 
 
@@ -214,7 +249,7 @@ def _correlation(
         used=counterfactual.used if counterfactual else None,
         used_reasons=list(counterfactual.reasons) if counterfactual else [],
         strata=_strata(correlation.strata),
-        films_with_feature=int(cluster.present.sum()),
+        films_with_feature=correlation.films,
         regions_total=len(cluster.regions),
         regions=[_region(correlation, int(i), result) for i in correlation.order[:listed]],
     )
@@ -300,13 +335,15 @@ def _strata(strata: Strata | None) -> StrataDocument | None:
 
 def _region(correlation: SpuriousCorrelation, position: int, result: AuditResult) -> RegionDocument:
     region = int(correlation.cluster.regions[position])
+    kind = result.region_kinds[int(result.region_kind[region])]
     tested = correlation.counterfactual
     located = located_boxes(correlation)[position]
     return RegionDocument(
         image_id=result.image_ids[int(result.region_image[region])],
         box=_box(result.region_boxes[region]),
         located_box=_box(located) if np.isfinite(located).all() else None,
-        name=result.region_names[region],
+        source=kind.source,
+        name=kind.words(),
         similarity=correlation.cluster.similarity[position],
         removal_effect=tested.removal.effect[position] if tested else None,
         carries=bool(tested.removal.carries[position]) if tested else None,

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.small_cells import HIDDEN
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.reporting.compared_correlations import ComparedCorrelation, compare_correlations
 from ravl_med.reporting.compared_run import (
@@ -30,7 +31,14 @@ from ravl_med.reporting.compared_run import (
     settings_apart,
 )
 from ravl_med.reporting.report_blocks import Status
-from ravl_med.reporting.shared_films import Agreement, Paired, SharedFilms, swap_test
+from ravl_med.reporting.shared_films import (
+    HIDDEN_AGREEMENT,
+    HIDDEN_PAIR,
+    Agreement,
+    Paired,
+    SharedFilms,
+    swap_test,
+)
 
 __all__ = ["Comparison", "FilmCounts", "Outcome", "WorstClass", "compare_runs"]
 
@@ -91,6 +99,7 @@ class Comparison:
     correlations : tuple of ComparedCorrelation - those of A by rank, then those of B alone
     confidence : float
     draws, seed : int
+    hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
     """
 
     a: RunFacts
@@ -111,6 +120,7 @@ class Comparison:
     confidence: float
     draws: int
     seed: int
+    hidden_below: int = 0
 
     @property
     def outcome(self) -> Outcome:
@@ -147,6 +157,8 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
     every = np.ones(films.count, dtype=np.bool_)
     member = np.column_stack([every, films.labels[:, None] == np.arange(len(a.classes))])
     overall, *by_class = films.shares(member)
+    few = films.hidden(member[:, 1:])
+    by_class = [HIDDEN_PAIR if c in few else paired for c, paired in enumerate(by_class)]
     return Comparison(
         a=facts_of(a),
         b=facts_of(b),
@@ -161,13 +173,17 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
         agreement_interval=percentile_interval(
             films.bootstrap.proportions(every[:, None], films.same)[:, 0], films.confidence
         ),
-        agreement_by_class=tuple(films.agreement(own) for own in member.T[1:]),
+        agreement_by_class=tuple(
+            HIDDEN_AGREEMENT if c in few else films.agreement(own)
+            for c, own in enumerate(member.T[1:])
+        ),
         p_value=swap_test(*films.correct, films.patients),
-        one_film_a_patient=counts.patients == counts.compared,
+        one_film_a_patient=len(np.unique(films.patients)) == films.count,
         correlations=compare_correlations(a, b, films),
         confidence=films.confidence,
         draws=films.bootstrap.draws,
         seed=films.bootstrap.seed,
+        hidden_below=films.least,
     )
 
 
@@ -215,10 +231,11 @@ def _shared(a: ComparedRun, b: ComparedRun) -> tuple[SharedFilms, FilmCounts]:
         patients=patients,
         bootstrap=PatientBootstrap(patients, draws, seed),
         confidence=_CONFIDENCE,
+        least=max(a.result.hidden_below, b.result.hidden_below),
     )
     counts = FilmCounts(
         compared=len(at_a),
-        patients=int(patients.max()) + 1,
+        patients=HIDDEN if patients.max() + 1 < films.least else int(patients.max()) + 1,
         only_a=len(a.films) - len(pairs),
         only_b=len(b.films) - len(pairs),
         other_label=int((~alike).sum()),
@@ -242,7 +259,9 @@ def _patients(of_a: NDArray[np.int64], of_b: NDArray[np.int64]) -> tuple[NDArray
 
 def _worst(films: SharedFilms, member: NDArray[np.bool_], by_class: Sequence[Paired]) -> WorstClass:
     """Return the lowest accuracy of a class that has films, for each model its own."""
-    known = [c for c, paired in enumerate(by_class) if paired.films]
+    known = [c for c, paired in enumerate(by_class) if paired.films > 0]
+    if not known:
+        return WorstClass(HIDDEN_PAIR, "", "")
     draws_a, draws_b = (draws[:, 1:][:, known].min(axis=1) for draws in films.drawn(member))
     lowest_a = min(known, key=lambda c: by_class[c].a)
     lowest_b = min(known, key=lambda c: by_class[c].b)

@@ -39,8 +39,10 @@ _PACKAGES = (
     "reportlab",
     "scikit-learn",
     "scipy",
+    "timm",
     "torch",
     "torchvision",
+    "transformers",
 )
 
 
@@ -146,9 +148,15 @@ def _gate_words(gate: GateConfig) -> dict[str, str]:
         "predictions for one class, else not auditable",
         "min_prediction_share": f"at least {_percent(gate.min_prediction_share)} of the "
         "predictions for each class, else not auditable",
+        "min_auroc": f"an AUROC of each finding whose interval lies above {gate.min_auroc:g}, else "
+        "nothing but a fail is said"
+        if gate.min_auroc
+        else "AUROC is not judged",
         "max_detectable_gap": "a pass needs that a gap of "
         f"{_percent(gate.max_detectable_gap)} would be found, of a feature in 20% of the films",
         "min_tested": f"a pass needs that {_percent(gate.min_tested)} of the clusters were tested",
+        "max_rejected_fraction": f"at most {_percent(gate.max_rejected_fraction)} of the films set "
+        "aside, else the run ends",
     }
 
 

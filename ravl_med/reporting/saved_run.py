@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ravl_med.config import GateConfig
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.adjudication import adjudicate, read_decisions
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.small_cells import hide_small_cells
 from ravl_med.reporting.archive import read_archive, write_archive
 from ravl_med.reporting.audit_report import write_report
 from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
@@ -34,6 +35,7 @@ __all__ = ["SavedRun", "read_patients", "read_run", "redraw_run", "write_patient
 _FILMS = "films"
 _PRIVATE = "private"
 _PATIENTS = "patients.npy"
+_FULL = "result.full.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,7 @@ class SavedRun:
     gate : str - the config's gate as JSON
     regions_listed : int - regions of each correlation in ``result.json``
     document : DocumentDetails or None - of ``report.dcm``, where it is asked for
+    min_cell : int - counts of fewer patients are hidden in what is shared
     """
 
     result: AuditResult
@@ -54,6 +57,7 @@ class SavedRun:
     gate: str
     regions_listed: int
     document: DocumentDetails | None
+    min_cell: int = 0
 
     def save(self, folder: Path, film: Callable[[int], NDArray[np.uint8]]) -> None:
         """Write the archive, and whatever is shared, into a run folder with ``private/``.
@@ -78,14 +82,22 @@ class SavedRun:
 
 
 def write_shared(run: SavedRun, folder: Path, film: Callable[[int], NDArray[np.uint8]]) -> None:
-    """Write ``result.json``, the figures, and the report in all its formats."""
-    result = run.result
-    document = document_of(result, run.regions_listed)
-    write_json(folder / "result.json", document.model_dump(mode="json"))
+    """Write ``result.json``, the figures, and the report in all its formats.
+
+    Where counts of few patients are hidden in them, ``private/result.full.json`` has them all.
+    """
+    result = hide_small_cells(run.result, run.min_cell)
+    _write_result(result, run.regions_listed, folder / "result.json")
+    if result.hidden_below:
+        _write_result(run.result, run.regions_listed, folder / _PRIVATE / _FULL)
     write_figures(result, film, folder / "figures")
     write_report(result, film, run.details, folder)
     if run.document is not None:
         write_dicom_pdf(folder / "report.pdf", folder / "report.dcm", run.document)
+
+
+def _write_result(result: AuditResult, regions_listed: int, path: Path) -> None:
+    write_json(path, document_of(result, regions_listed).model_dump(mode="json"))
 
 
 def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:
@@ -167,7 +179,7 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     decisions = read_decisions(review) if review.is_file() else ()
     gate = GateConfig.model_validate_json(saved.gate)
     result = adjudicate(saved.result, decisions, gate, today)
-    decided = SavedRun(result, saved.details, saved.gate, saved.regions_listed, saved.document)
+    decided = replace(saved, result=result)
 
     def film(index: int) -> NDArray[np.uint8]:
         try:

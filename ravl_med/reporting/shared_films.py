@@ -16,11 +16,21 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.small_cells import HIDDEN, hidden_cells
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
-__all__ = ["NOTHING", "Agreement", "Paired", "SharedFilms", "swap_test"]
+__all__ = [
+    "HIDDEN_AGREEMENT",
+    "HIDDEN_PAIR",
+    "NOTHING",
+    "Agreement",
+    "Paired",
+    "SharedFilms",
+    "swap_test",
+]
 
 NOTHING = Interval(float("nan"), float("nan"))
+_NAN = float("nan")
 
 Two = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -31,7 +41,7 @@ class Paired:
 
     Attributes
     ----------
-    films : int - that it is measured on
+    films : int - that it is measured on; -1 where that may not be told, and nothing of them
     a, b : float - NaN where nothing could be measured
     a_interval, b_interval : Interval - bootstrap by patient
     difference : float - b minus a
@@ -53,7 +63,7 @@ class Agreement:
 
     Attributes
     ----------
-    films : int
+    films : int - -1 where nothing of them may be told
     same : int - films with the same decision, right or wrong
     both_right, only_a, only_b, both_wrong : int - films; they sum to `films`
     """
@@ -68,7 +78,12 @@ class Agreement:
     @property
     def same_share(self) -> float:
         """Share of films with the same decision; NaN without any."""
-        return self.same / self.films if self.films else math.nan
+        return self.same / self.films if self.films > 0 else math.nan
+
+
+HIDDEN_PAIR = Paired(HIDDEN, _NAN, NOTHING, _NAN, NOTHING, _NAN, NOTHING)
+HIDDEN_AGREEMENT = Agreement(*(HIDDEN,) * 6)
+"""Of few patients, nothing is told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +99,7 @@ class SharedFilms:
     patients : ndarray of shape (n,), int64 - 0 .. P - 1
     bootstrap : PatientBootstrap - over these films
     confidence : float
+    least : int - counts of fewer patients are hidden; 0: none is
     """
 
     classes: tuple[str, ...]
@@ -93,6 +109,7 @@ class SharedFilms:
     patients: NDArray[np.int64]
     bootstrap: PatientBootstrap
     confidence: float
+    least: int = 0
 
     @property
     def count(self) -> int:
@@ -136,6 +153,12 @@ class SharedFilms:
         with np.errstate(invalid="ignore", divide="ignore"):
             in_a, in_b = ((member & right[:, None]).sum(axis=0) / films for right in self.correct)
         return in_a, in_b
+
+    def hidden(self, member: NDArray[np.bool_]) -> frozenset[int]:
+        """Return which of M groups of films, (n, M), with a known total may not be told of."""
+        if not self.least:
+            return frozenset()
+        return hidden_cells(count_patients(member, self.patients).tolist(), self.least)
 
     def agreement(self, member: NDArray[np.bool_]) -> Agreement:
         """Count on which of the films `member`, (n,), the two models agree."""

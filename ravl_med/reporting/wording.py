@@ -22,6 +22,7 @@ from ravl_med.evidence.rulings import Word
 
 __all__ = [
     "DASH",
+    "HIDDEN_WORD",
     "KIND_WORDS",
     "NBSP",
     "REGION_PROBLEMS",
@@ -30,10 +31,12 @@ __all__ = [
     "VERDICT_WORDS",
     "class_name",
     "class_names",
+    "counted",
     "estimate",
     "font_file",
     "listing",
     "number",
+    "of_patients",
     "ordinal",
     "percent",
     "plural",
@@ -42,9 +45,12 @@ __all__ = [
     "probability",
     "signed",
     "spread",
+    "with_without",
 ]
 
 DASH = "–"
+HIDDEN_WORD = "hidden"
+"""Stands for a count of few patients, or one from which such a count could be told."""
 NBSP = "\u00a0"
 
 VERDICT_WORDS: dict[VerdictName, str] = {
@@ -219,8 +225,29 @@ def ordinal(count: int) -> str:
     return f"{count:,}{'th' if count % 100 in (11, 12, 13) else ending}"
 
 
+def counted(count: int) -> str:
+    """Return a count such as ``1,200``; a word where it is hidden, see `evidence.small_cells`."""
+    return f"{count:,}" if count >= 0 else HIDDEN_WORD
+
+
+def with_without(present: int, absent: int) -> str:
+    """Return ``30 / 41``, films with and without a feature; one word where they are hidden."""
+    if present < 0 and absent < 0:
+        return HIDDEN_WORD
+    return f"{counted(present)} / {counted(absent)}"
+
+
+def of_patients(films: int, patients: int) -> str:
+    """Return ``120 (80)``, films and in brackets their patients; one word where they are hidden."""
+    if films < 0 and patients < 0:
+        return HIDDEN_WORD
+    return f"{counted(films)} ({counted(patients)})"
+
+
 def plural(count: int, word: str, ending: str = "s") -> str:
-    """Return ``1 film``, ``2 films``, ``1,200 films``."""
+    """Return ``1 film``, ``2 films``, ``1,200 films``; ``a hidden number of films``."""
+    if count < 0:
+        return f"a {HIDDEN_WORD} number of {word}{ending}"
     return f"{count:,} {word}{'' if count == 1 else ending}"
 
 

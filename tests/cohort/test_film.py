@@ -1,7 +1,9 @@
 """Films one by one: told by content, set aside with a reason, named by a keyed pseudonym."""
 
 import gzip
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,8 +17,11 @@ from PIL import Image
 
 from ravl_med.cohort.film import Film, FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
+from ravl_med.config import CohortConfig, SyntheticConfig, VolumeConfig
 from ravl_med.errors import ImageError
 
+SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 READER = FilmReader()
 
@@ -81,6 +86,7 @@ def test_the_format_is_told_by_content(tmp_path: Path, kind: str, name: str) -> 
         ("doe.jpg", b"\xff\xd8\xff\xe0\x00", "undecodable", "not a PNG or JPEG image|truncated"),
         ("do\0e.png", None, "unreadable", "cannot be opened .ValueError"),
         ("", None, "unreadable", "cannot be opened .IsADirectoryError"),
+        ("../../../../../../../../../dev/zero", None, "unreadable", "names no regular file"),
     ],
 )
 def test_every_refusal_has_a_reason(
@@ -101,7 +107,7 @@ def test_the_reader_passes_its_limits_on(tmp_path: Path) -> None:
         path = tmp_path / kind
         path.write_bytes(content_of(kind, tmp_path))
         with pytest.raises(ImageError, match=r"expected at most 100 \(cohort.max_pixels\)"):
-            FilmReader(max_pixels=100).read(path)
+            FilmReader(ReadingPolicy(limits=ReadingLimits(max_pixels=100))).read(path)
 
 
 def test_a_film_carries_pixels_digest_and_steps(tmp_path: Path) -> None:
@@ -177,3 +183,86 @@ def test_a_pseudonym_is_an_hmac() -> None:
     # RFC 4231, test case 2.
     expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert pseudonym("what do ya want for nothing?", b"Jefe") == expected[:16]
+
+
+def test_other_processes_read_the_same_films(tmp_path: Path) -> None:
+    cohort = cohort_of(
+        [
+            png(tmp_path / "a", film_of(1)),
+            tmp_path / "missing",
+            png(tmp_path / "copy", film_of(1)),
+            png(tmp_path / "b", film_of(2)),
+        ]
+    )
+    here, there = list(READER.films(cohort)), list(FilmReader(workers=2).films(cohort))
+    assert [type(film) for film in here] == [type(film) for film in there]
+    for a, b in zip(here, there, strict=True):
+        if isinstance(a, Film) and isinstance(b, Film):
+            np.testing.assert_array_equal(a.pixels, b.pixels)
+            assert (a.index, a.digest, a.applied) == (b.index, b.digest, b.applied)
+        else:
+            assert a == b
+    assert isinstance(there[1], RejectedFilm)
+    assert there[1].path == tmp_path / "missing"
+    assert str(tmp_path) not in repr(there[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_films_outside_the_roots_are_set_aside(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "cohort").mkdir()
+    inside, outside = png(tmp_path / "cohort" / "a", film_of(1)), png(tmp_path / "b", film_of(2))
+    reader = FilmReader(workers=workers, roots=(tmp_path / "cohort",))
+    read, refused = reader.films(cohort_of([inside, outside]))
+    assert isinstance(read, Film)
+    assert isinstance(refused, RejectedFilm)
+    assert refused.reason == "outside_root"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_manifest_names_frames(workers: int) -> None:
+    path = BUNDLED / "examples_ybr_color.dcm"
+    cohort = replace(cohort_of([path] * 3), frames=(1, 30, None))
+    first, last, none = FilmReader(workers=workers).films(cohort)
+    assert isinstance(first, Film)
+    assert isinstance(last, Film)
+    assert isinstance(none, RejectedFilm)
+    assert first.digest != last.digest
+    assert (first.policy.frame, last.policy.frame) == (1, 30)
+    assert first.applied == "named frame, gray by luminance"
+    assert none.reason == "multi_frame"
+    assert "cohort.frame" in none.message
+    assert isinstance(READER.film(cohort.keep(np.array([1])), 0), Film)
+
+
+def test_a_dicom_film_carries_what_its_header_states(tmp_path: Path) -> None:
+    film = READER.film(cohort_of([BUNDLED / "MR_small.dcm"]), 0)
+    assert film.attributes["manufacturer"] == "TOSHIBA_MEC"
+    assert READER.film(cohort_of([png(tmp_path / "a", film_of(0))]), 0).attributes == {}
+
+
+def test_the_config_says_how_films_are_read(tmp_path: Path) -> None:
+    config = CohortConfig(
+        manifest=tmp_path / "m" / "manifest.csv",
+        roots=(tmp_path / "far",),
+        preset="chexpert",
+        max_pixels=5,
+        volume=VolumeConfig(show="slice", window=(40.0, 400.0)),
+    )
+    reader = FilmReader.of(config)
+    assert reader.roots == (tmp_path / "m", tmp_path / "far")
+    assert reader.workers == 2
+    assert reader.policy.preset == "chexpert"
+    assert reader.policy.limits.max_pixels == 5
+    assert reader.policy.volume.window == (40.0, 400.0)
+    assert FilmReader.of(CohortConfig(manifest=tmp_path / "m")).policy == ReadingPolicy()
+    assert FilmReader.of(CohortConfig(synthetic=SyntheticConfig())).workers == 0
+
+
+def test_shared_volumes_go_through_the_intake() -> None:
+    paths = [SHARED / "nifti" / f"example_{kind}_sm.nii.gz" for kind in ("ct", "mr")]
+    if not all(path.is_file() for path in paths):
+        pytest.skip("the shared test volumes are not beside this checkout")
+    volume = VolumePolicy(show="slice", plane="axial", window=(40.0, 400.0), spacing="isotropic")
+    for policy in (ReadingPolicy(), ReadingPolicy(volume=volume)):
+        films = list(FilmReader(policy, workers=1).films(cohort_of(paths)))
+        assert all(isinstance(film, Film) for film in films)

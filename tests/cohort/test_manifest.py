@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.config import LabelsConfig
 from ravl_med.errors import ConfigError, DataError
 
 TASK = {"effusion": {"effusion": 1}, "no finding": {"effusion": 0, "edema": 0}}
@@ -74,7 +75,7 @@ def test_a_film_of_two_classes_is_left_out(tmp_path: Path) -> None:
 
 def test_blank_may_count_as_negative_but_uncertain_may_not(tmp_path: Path) -> None:
     text = "image,patient,effusion,edema\na,1,1,\nb,1,,\nc,1,-1,\n"
-    cohort = read(tmp_path, text, columns=TASK, blank="negative")
+    cohort = read(tmp_path, text, columns=TASK, labels=LabelsConfig(blank="negative"))
     assert cohort.labels.tolist() == [0, 1]
     assert cohort.left_out == {"uncertain label": 1}
 
@@ -262,3 +263,104 @@ def test_every_row_is_accounted_for(
     assert np.unique(cohort.patients).tolist() == list(range(len(set(names))))
     pairs = set(zip(names, cohort.patients.tolist(), strict=True))
     assert len(pairs) == len(set(names))
+
+
+def test_labels_read_off_reports(tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text("FINDINGS: Edema. IMPRESSION: Cardiomegaly.", encoding="utf-8")
+    text = (
+        "image,patient,report,report_path\n"
+        "a,1,IMPRESSION: Cardiomegaly.,\n"
+        "b,1,Heart size is normal. No edema.,\n"
+        "c,2,Possible cardiomegaly.,\n"
+        "d,2,,d.txt\n"
+        "e,3,Clear lungs.,\n"  # the heart is not mentioned
+        "f,3,Herz nicht vergrößert. Kein Erguss.,\n"
+        "g,4,,\n"
+        "h,4,,none.txt\n"
+    )
+    task = {"cardiomegaly": {"cardiomegaly": 1}, "other": {"cardiomegaly": 0}}
+    cohort = read(tmp_path, text, columns=task, labels=LabelsConfig(source="reports"))
+    assert cohort.rows.tolist() == [2, 3, 5]
+    assert cohort.labels.tolist() == [0, 1, 0]
+    assert cohort.label_sources == (
+        "report: impression", "report: free text", "report: findings and impression",
+    )  # fmt: skip
+    assert cohort.label_certainty == ("stated",) * 3
+    assert cohort.left_out == {
+        "uncertain label": 1, "blank label": 1, "report not recognised": 1, "no report": 1,
+    }  # fmt: skip
+    assert [film.reason for film in cohort.rejected] == ["report_unreadable"]
+
+    policy = LabelsConfig(source="reports", uncertain="positive", blank="negative")
+    cohort = read(tmp_path, text, columns=task, labels=policy)
+    assert cohort.labels.tolist() == [0, 1, 0, 0, 1]
+    assert cohort.label_certainty == ("stated", "stated", "uncertain", "stated", "blank")
+    kept = cohort.keep(np.array([2, 4]))
+    assert kept.label_certainty == ("uncertain", "blank")
+    assert kept.label_sources == ("report: free text",) * 2
+
+
+def test_reports_of_another_language_stop_the_run(tmp_path: Path) -> None:
+    text = "image,patient,report\na,1,Cardiomegaly.\nb,1,Kein Pneumothorax. Herz normal.\n"
+    task = {"cardiomegaly": {"cardiomegaly": 1}, "pneumothorax": {"pneumothorax": 1}}
+    with pytest.raises(DataError, match=r"nothing is recognised in 1 of 2 reports \(50%"):
+        read(tmp_path, text, columns=task, labels=LabelsConfig(source="reports"))
+
+
+def test_certainty_of_labels_from_columns(tmp_path: Path) -> None:
+    text = "image,patient,effusion,edema\na,1,1,\nb,1,0,0\nc,2,-1,0\n"
+    policy = LabelsConfig(uncertain="negative", blank="negative")
+    cohort = read(tmp_path, text, columns=TASK, labels=policy)
+    assert cohort.labels.tolist() == [0, 1, 1]
+    assert cohort.label_certainty == ("blank", "stated", "uncertain")
+    assert cohort.label_sources == ("manifest",) * 3
+
+
+def test_one_film_of_each_study(tmp_path: Path) -> None:
+    text = (
+        "image,patient,study,view,effusion,edema\n"
+        "a,1,s,LATERAL,1,0\nb,1,s,PA,1,0\nc,1,t,AP,0,0\nd,2,,AP,1,0\ne,2,s,AP,,0\n"
+    )
+    cohort = read(tmp_path, text, columns=TASK, unit="study")
+    assert cohort.rows.tolist() == [3, 4]
+    assert cohort.left_out == {"blank label": 1, "another film of the study": 1}
+    assert [(film.row, film.reason) for film in cohort.rejected] == [(5, "no_study")]
+    assert "study is blank; expected any stable code" in cohort.rejected[0].message
+    with pytest.raises(DataError, match="column 'study' is missing"):
+        read(tmp_path, "image,patient\na,1\n", unit="study")
+
+
+def test_a_cell_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a cell is over 131,072 characters\. Keep long"):
+        read(tmp_path, "image,patient,report\na,1," + "x" * 140_000 + "\n")
+
+
+def test_frames_are_read_and_an_image_may_stand_once_for_each(tmp_path: Path) -> None:
+    cohort = read(tmp_path, "image,patient,frame\na,1,1\na,1,2\na,1,2\nb,2,\n")
+    assert cohort.frames == (1, 2, None)
+    assert cohort.keep(np.array([1])).frames == (2,)
+    assert [(film.row, film.reason) for film in cohort.rejected] == [(4, "listed_twice")]
+    assert read(tmp_path, "image,patient\na,1\n").frames == ()
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "1.5", "first", "\u0663"])
+def test_a_frame_that_is_none(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(DataError, match=r"manifest.csv row 2: frame is .*expected a number from 1"):
+        read(tmp_path, f"image,patient,frame\na,1,{cell}\n")
+
+
+def test_reports_and_annotations_outside_the_folder_are_set_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    (tmp_path / "r.txt").write_text("secret", encoding="utf-8")
+    text = "image,patient,report_path,annotation\na,1,../r.txt,\nb,2,,../b.png\nc,3,,c.png\n"
+    cohort = read(folder, text)
+    assert [(f.row, f.reason) for f in cohort.rejected] == [
+        (2, "outside_root"),
+        (3, "outside_root"),
+    ]
+    assert "secret" not in "".join(cohort.radiology_reports)
+    assert "r.txt" not in cohort.rejected[0].message
+    allowed = read(folder, text, roots=(tmp_path,))
+    assert allowed.radiology_reports == ("secret", "", "")
+    assert allowed.rejected == ()

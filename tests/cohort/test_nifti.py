@@ -4,13 +4,19 @@ import gzip
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.intensity.array import ScaleIntensityRange
+from monai.transforms.spatial.array import Orientation, Resize
 from numpy.typing import NDArray
 
-from ravl_med.cohort.nifti import read_nifti
+from ravl_med.cohort.nifti import read_nifti, read_nifti_mask
+from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -147,7 +153,7 @@ def test_too_large_is_told_before_the_data_are_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.nii", VOLUME)
     path.write_bytes(path.read_bytes()[:352])
     with pytest.raises(ImageError, match="expected at most 239") as caught:
-        read_nifti(path, max_pixels=239)
+        read_nifti(path, ReadingPolicy(limits=ReadingLimits(max_pixels=239)))
     assert caught.value.reason == "too_large"
 
 
@@ -192,3 +198,125 @@ def test_real_volumes(name: str) -> None:
     assert pixels.ndim == 2
     assert pixels.dtype == np.float32
     assert 0 == pixels.min() < pixels.max() == 1
+
+
+def volume_policy(**named: Any) -> ReadingPolicy:
+    frame = named.pop("frame", None)
+    return ReadingPolicy(frame=frame, volume=VolumePolicy(**named))
+
+
+@pytest.mark.parametrize(
+    ("plane", "axis", "along"),
+    [
+        ("sagittal", 0, "from left to right"),
+        ("coronal", 1, "from front to back"),
+        ("axial", 2, "from head to foot"),
+    ],
+)
+def test_projections_along_each_axis(tmp_path: Path, plane: str, axis: int, along: str) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME)
+    pixels, applied = read_nifti(path, volume_policy(plane=plane))
+    film = VOLUME.mean(axis=axis).T[::-1]
+    np.testing.assert_allclose(pixels, stretch(film if axis == 0 else film[:, ::-1]), atol=1e-5)
+    assert applied == f"projection {along}"
+
+
+@pytest.mark.parametrize(
+    ("named", "index"),
+    [
+        ({"show": "slice"}, 4),  # the middle of 8, rounded to even
+        ({"show": "slice", "slice": 0.0}, 0),
+        ({"show": "slice", "slice": 1.0}, 7),
+        ({"frame": 3}, 2),
+        ({"show": "slice", "frame": 8}, 7),
+    ],
+)
+def test_a_slice_by_place_or_number(tmp_path: Path, named: dict[str, Any], index: int) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME)
+    policy = volume_policy(plane="axial", **named)
+    pixels, applied = read_nifti(path, policy)
+    np.testing.assert_allclose(pixels, stretch(VOLUME[::-1, ::-1, index].T), atol=1e-5)
+    assert applied == "axial slice"
+    np.testing.assert_array_equal(read_nifti_mask(path, policy), VOLUME[::-1, ::-1, index].T)
+
+
+def test_a_slice_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="slice 9 is asked for; the volume has 8") as caught:
+        read_nifti(saved(tmp_path / "a.nii", VOLUME), volume_policy(plane="axial", frame=9))
+    assert caught.value.reason == "multi_frame"
+
+
+def test_the_window_goes_before_the_projection(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME)
+    pixels, applied = read_nifti(path, volume_policy(window=(40.0, 400.0)))
+    windowed = np.clip((VOLUME - 40) / 400 + 0.5, 0, 1)
+    np.testing.assert_allclose(pixels, windowed.mean(axis=1).T[::-1, ::-1], atol=1e-5)
+    assert applied == "window, projection from front to back"
+
+
+def test_isotropic_pixels_keep_the_proportions(tmp_path: Path) -> None:
+    data = np.zeros((20, 2, 10), dtype=np.float32)
+    data[5:15, :, 4:6] = 1
+    path = saved(tmp_path / "a.nii", data, np.diag([1.0, 1.0, 3.0, 1.0]))
+    policy = volume_policy(spacing="isotropic")
+    pixels, applied = read_nifti(path, policy)
+    assert pixels.shape == (30, 20)
+    assert applied.endswith("isotropic pixels")
+    mask = read_nifti_mask(path, policy)
+    assert mask.shape == (30, 20)
+    assert set(np.unique(mask)) == {0, 1}
+    assert mask.sum() == 10 * 6
+    assert read_nifti(path)[0].shape == (10, 20)
+
+
+@pytest.mark.parametrize("spacing", [1e-30, 1e-8])
+def test_a_spacing_that_would_make_a_giant_film(tmp_path: Path, spacing: float) -> None:
+    path = saved(tmp_path / "a.nii", VOLUME, np.diag([spacing, 1.0, 1.0, 1.0]))
+    with pytest.raises(ImageError, match=r"isotropic pixels; expected at most|cannot be read"):
+        read_nifti(path, volume_policy(spacing="isotropic"))
+
+
+def test_a_gzip_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        for _ in range(20):
+            stream.write(bytes(1_000_000))
+    policy = ReadingPolicy(limits=ReadingLimits(max_inflated_mb=10))
+    with pytest.raises(ImageError, match=r"more than 10 MB \(cohort.max_inflated_mb") as caught:
+        read_nifti(path, policy)
+    assert caught.value.reason == "too_large"
+
+
+def seen_by_monai(path: Path, window: tuple[float, float]) -> NDArray[np.float32]:
+    """The middle axial slice through MONAI's transforms, at isotropic spacing."""
+    image: Any = nib.load(path)
+    voxels = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32)[None])
+    volume: Any = Orientation("RAS", labels=None)(MetaTensor(voxels, affine=image.affine))
+    low, high = window[0] - window[1] / 2, window[0] + window[1] / 2
+    volume = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(volume)
+    sides = np.linalg.norm(np.asarray(volume.affine)[:3, :3], axis=0)
+    film = volume[:, :, :, round(0.5 * (volume.shape[3] - 1))].flip(1, 2).transpose(1, 2)
+    size = np.rint(np.array(film.shape[1:]) * sides[1::-1] / sides[:2].min()).astype(int)
+    return np.asarray(Resize(size.tolist(), mode="bilinear")(film)[0])
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", [(False,) * 3, (True, False, True)])
+def test_same_as_monai(tmp_path: Path, order: tuple[int, ...], flips: tuple[bool, ...]) -> None:
+    data, affine = lay(order, flips)
+    affine[0] *= 3.5  # millimetres along the patient's right-left axis
+    path = saved(tmp_path / "a.nii", data, affine)
+    policy = volume_policy(show="slice", plane="axial", window=(50.0, 900.0), spacing="isotropic")
+    np.testing.assert_allclose(
+        read_nifti(path, policy)[0], seen_by_monai(path, (50.0, 900.0)), atol=1e-5
+    )
+
+
+def test_a_shared_ct_is_seen_as_monai_sees_it() -> None:
+    path = SHARED / "nifti" / "example_ct_sm.nii.gz"
+    if not path.is_file():
+        pytest.skip("the shared test volumes are not beside this checkout")
+    policy = volume_policy(show="slice", plane="axial", window=(40.0, 400.0), spacing="isotropic")
+    pixels, applied = read_nifti(path, policy)
+    np.testing.assert_allclose(pixels, seen_by_monai(path, (40.0, 400.0)), atol=1e-5)
+    assert applied == "window, axial slice, isotropic pixels"

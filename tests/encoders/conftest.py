@@ -1,6 +1,7 @@
 """Tiny CLIP models with random weights, made once and saved as folders."""
 
 import copy
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from tiny_models import build
 from torch import nn
 from torch.nn import functional
 
 from ravl_med.cohort.film import Film
 from ravl_med.config import QuickstartModelConfig
+from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
+from ravl_med.encoders.opening import open_folder
 from ravl_med.mitigation.quickstart import quickstart_layout
 
 SIZE = 64
@@ -89,6 +93,42 @@ def encoder_of(folder_of: Callable[[str], Path]) -> Callable[[str], OpenClipEnco
         return opened[tower]
 
     return encoder
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model of a family, built once."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = build(family, tmp_path_factory.mktemp(family) / "model")
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def family_encoder(family_folder: Callable[[str], Path]) -> Callable[[str], Encoder]:
+    opened: dict[str, Encoder] = {}
+
+    def encoder(family: str) -> Encoder:
+        if family not in opened:
+            opened[family] = open_folder(family_folder(family), torch.device("cpu"))
+        return opened[family]
+
+    return encoder
+
+
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbid every socket."""
+
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
 
 
 @pytest.fixture(scope="session")

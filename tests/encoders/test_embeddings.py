@@ -160,3 +160,89 @@ def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(encoder_
     assert np.array_equal(result.region_boxes, whole.region_boxes[kept])
     assert result.films.tolist() == [f for f in whole.films if f != whole.films[broken]]
     assert len(result.image) == len(result.digests) == len(result.sizes) == len(films) - 1
+
+
+@pytest.mark.parametrize("tower", ["resnet", "vit"])
+def test_batch_sizes_agree_to_a_millionth(tower, encoder_of, films):
+    encoder = encoder_of(tower)
+    one, *others = (embed(encoder, films, batch_size=size, most_regions=4) for size in (1, 3, 8))
+    for other in others:
+        for a, b in ((one.image, other.image), (one.region, other.region)):
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            assert ((a * b).sum(axis=1) / norms).min() >= 1 - 1e-6
+
+
+class Counting:
+    """An encoder that counts the batches it is given."""
+
+    def __init__(self, inner):
+        self.inner, self.batches = inner, 0
+        self.info, self.device = inner.info, inner.device
+        self.preprocess, self.geometry = inner.preprocess, inner.geometry
+
+    def encode_regions(self, images, boxes):
+        self.batches += 1
+        return self.inner.encode_regions(images, boxes)
+
+
+def same(a, b):
+    for name in ("films", "sizes", "image", "region", "region_image", "region_boxes"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert (a.digests, a.applied, a.kinds) == (b.digests, b.applied, b.kinds)
+
+
+def test_the_second_time_nothing_is_encoded(encoder_of, films, tmp_path):
+    encoder = Counting(encoder_of("vit_1_layer"))
+    kept = {"root": tmp_path, "most_regions": 4, "batch_size": 2}
+
+    first = embed(encoder, films, **kept)
+    encoder_batches = encoder.batches
+    second = embed(encoder, films, **kept)
+
+    assert (encoder_batches, encoder.batches) == (3, 3)
+    assert (first.found, second.found) == (0, 5)
+    same(first, second)
+
+
+def test_other_regions_or_another_model_are_encoded(encoder_of, films, tmp_path):
+    encoder = Counting(encoder_of("vit_1_layer"))
+    embed(encoder, films, root=tmp_path)
+    assert embed(encoder, films, root=tmp_path, propose=tiles(1, 2)).found == 0
+    assert embed(encoder_of("vit_avg"), films, root=tmp_path).found == 0
+    assert embed(encoder, films, root=tmp_path).found == 5
+
+
+def test_a_few_new_films_wait_until_they_fill_a_batch(encoder_of, film_of, tmp_path):
+    encoder = Counting(encoder_of("vit_1_layer"))
+    films = [film_of(i, 64, 64) for i in range(16)]
+    kept = {"root": tmp_path, "most_regions": 4, "batch_size": 4}
+    embed(encoder, [film for i, film in enumerate(films) if i % 4], **kept)
+    before = encoder.batches
+
+    whole = embed(encoder, films, **kept)
+
+    assert encoder.batches == before + 1  # four new films, of four batches
+    assert whole.found == 12
+    alone = embed(encoder_of("vit_1_layer"), films, batch_size=4, most_regions=4)
+    np.testing.assert_allclose(whole.image, alone.image, atol=1e-6)
+    np.testing.assert_array_equal(whole.films, alone.films)
+
+
+def test_films_that_drop_out_move_no_other_film(encoder_of, film_of):
+    films = [film_of(i, 64, 64) for i in range(8)]
+    gone = [f if i % 3 else RejectedFilm(i, "truncated", "row") for i, f in enumerate(films)]
+    encoder = encoder_of("resnet")
+
+    whole = embed(encoder, films, batch_size=4, most_regions=4)
+    left = embed(encoder, gone, batch_size=4, most_regions=4)
+
+    np.testing.assert_array_equal(left.image, whole.image[left.films])
+
+
+def test_large_embeddings_lie_in_a_mapped_file(encoder_of, films, monkeypatch):
+    small = embed(encoder_of("vit_1_layer"), films)
+    monkeypatch.setattr("ravl_med.encoders.embeddings._ROOM_BYTES", 1000)
+    mapped = embed(encoder_of("vit_1_layer"), films)
+    same(small, mapped)
+    assert isinstance(mapped.region.base, np.memmap)

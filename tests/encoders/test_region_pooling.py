@@ -9,15 +9,12 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from ravl_med.encoders.region_pooling import (
-    pool_crops,
-    pool_resnet_regions,
-    pool_vit_regions,
-    region_pooling_of,
-)
+from ravl_med.encoders.region_pooling import pool_crops, region_pooling_of
+from ravl_med.encoders.resnet_regions import pool_resnet_regions
+from ravl_med.encoders.vit_regions import pool_vit_regions
 
 SIZE = 64
-POOLINGS = {"resnet": pool_resnet_regions, "vit": pool_vit_regions, "vit_avg": pool_crops}
+POOLINGS = {"resnet": pool_resnet_regions, "vit": pool_vit_regions, "vit_avg": pool_vit_regions}
 WHOLE = torch.tensor([[0.0, 0.0, SIZE, SIZE]])
 NO_BOX = torch.empty((0, 4))
 
@@ -102,7 +99,7 @@ def test_the_resnet_pools_more_regions_than_fit_into_one_pass(visual_of, images,
     boxes = [torch.tensor([[float(i), 0.0, i + 30.0, 40.0] for i in range(5)])]
     _, expected = pool_resnet_regions(visual, images[:1], boxes)
 
-    monkeypatch.setattr("ravl_med.encoders.region_pooling._REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr("ravl_med.encoders.resnet_regions._REGIONS_AT_ONCE", 2)
 
     _, regions = pool_resnet_regions(visual, images[:1], boxes)
     torch.testing.assert_close(regions, expected, rtol=1e-4, atol=1e-4)
@@ -189,13 +186,14 @@ def test_a_crop_is_encoded_as_an_image(visual_of, images):
     torch.testing.assert_close(region, visual(crop), rtol=1e-4, atol=1e-4)
 
 
-def test_a_tower_that_also_returns_its_tokens_is_pooled_by_crops(layout_of, images):
+@pytest.mark.parametrize("pooling", [pool_vit_regions, pool_crops])
+def test_a_tower_may_also_return_its_tokens(pooling, layout_of, images):
     layout = copy.deepcopy(layout_of("vit_avg")["model_cfg"])
     layout["vision_cfg"] |= {"output_tokens": True}
     torch.manual_seed(0)
     visual = open_clip.CLIP(**layout).visual.eval()
 
-    whole, regions = region_pooling_of(visual)[1](visual, images, [WHOLE] * 3)
+    whole, regions = pooling(visual, images, [WHOLE] * 3)
 
     torch.testing.assert_close(whole, visual(images)[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(regions, whole, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.encoders.zero_shot import embed_classes, score_embeddings, softmax
+from ravl_med.encoders.zero_shot import (
+    digest_texts,
+    embed_classes,
+    score_embeddings,
+    softmax,
+)
 from ravl_med.errors import ModelError
 
 
@@ -70,3 +75,38 @@ def test_prompts_of_a_model_have_unit_norm(encoder_of):
     classes = embed_classes(encoder_of("vit_1_layer"), texts)
 
     np.testing.assert_allclose(np.linalg.norm(classes, axis=1), 1, rtol=1e-5)
+
+
+def test_a_sigmoid_scores_each_class_by_itself():
+    classes = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    image = np.array([[0.6, 0.8], [-1.0, 0.0]], dtype=np.float32)
+
+    scores = score_embeddings(image, image[:1], classes, temperature=0.5, sigmoid=(10.0, -6.0))
+
+    wanted = 1 / (1 + np.exp(-(10.0 * np.array([[0.6, 0.8], [-1.0, 0.0]]) - 6.0)))
+    np.testing.assert_allclose(scores.image, wanted, rtol=1e-5)
+    np.testing.assert_allclose(scores.region, wanted[:1], rtol=1e-5)
+    assert scores.predictions.tolist() == [1, 1]
+    assert scores.image.dtype == np.float32
+
+
+def test_predictions_hold_where_every_sigmoid_is_zero():
+    classes = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    image = np.array([[0.1, 0.2]], dtype=np.float32)
+
+    scores = score_embeddings(image, image, classes, temperature=1.0, sigmoid=(100.0, -1000.0))
+
+    assert scores.image.max() == 0.0
+    assert scores.predictions.tolist() == [1]
+
+
+def test_the_digest_of_texts_follows_every_word_and_the_order():
+    one = digest_texts({"a": ["x", "y"], "b": ["z"]})
+
+    assert one == digest_texts({"a": ("x", "y"), "b": ("z",)})
+    others = [
+        {"a": ["x y"], "b": ["z"]},
+        {"a": ["y", "x"], "b": ["z"]},
+        {"b": ["z"], "a": ["x", "y"]},
+    ]
+    assert len({one, *map(digest_texts, others)}) == 4

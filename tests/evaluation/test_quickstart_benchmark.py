@@ -201,6 +201,7 @@ def test_a_small_cohort_goes_the_whole_way(config: Config, tmp_path: Path) -> No
             "gate.min_films=2",
             "gate.max_prediction_share=1",
             "gate.min_prediction_share=0",
+            "gate.min_auroc=0",
             "discovery.clusters=[6]",
             "discovery.draws=1",
             "evidence.simulations=20",

@@ -20,6 +20,7 @@ from ravl_med.evidence.adjudication import (
 )
 from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
 from ravl_med.evidence.verdict import judge
+from ravl_med.regions.region_set import RegionKind
 
 GATE = GateConfig(max_gap=0.10)
 SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
@@ -46,14 +47,14 @@ def result_of(*correlations, sensitivity=SEEN) -> AuditResult:
         verdict = judge(correlations, classes, GATE, sensitivity)
     return AuditResult(
         name="run", title="Audit", verdict=verdict,
-        task=SimpleNamespace(name="finding", classes=classes),
+        task=SimpleNamespace(name="finding", classes=classes, scores="softmax"),
         model=SimpleNamespace(digest="ab" * 32),
         cohort=None, accuracy=None, discovery=None,
         correlations=tuple(correlations), descriptions={}, subgroups=(), sensitivity=sensitivity,
         image_ids=tuple(f"{n:016x}" for n in range(100)),
         region_image=np.arange(100),
         region_boxes=np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 4)),
-        region_names=("tile",) * 100,
+        region_kind=np.zeros(100, dtype=np.int64), region_kinds=(RegionKind("tiles", "tile"),),
     )  # fmt: skip
 
 

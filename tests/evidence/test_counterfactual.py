@@ -236,7 +236,6 @@ def test_a_bystander_is_not_used(cluster_of):
     assert [reason.split(" ")[0] for reason in found.reasons] == [
         "Filling", "The", "Inpainting", "Blending",
     ]  # fmt: skip
-    assert "contrast +0.00 logits, interval +0.00 to +0.00" in found.reasons[0]
     assert found.reasons[1] == NO_FALL
     assert found.removal.located.shape == (len(cluster.regions), 4)
 
@@ -296,8 +295,8 @@ def test_an_effect_too_small_to_matter_is_no_use(cluster_of):
     assert size > 0.5
     assert not found.used
     assert found.reasons == (
-        f"Removal moves the margin by {100 * size:.0f} % of its standard deviation, too little to "
-        f"matter; {100 * (size + 0.01):g} % are asked (evidence.min_effect).",
+        f"Removal moves the margin by less than {100 * (size + 0.01):g} % of its standard "
+        "deviation, too little to matter (evidence.min_effect).",
     )
 
 
@@ -380,8 +379,7 @@ def test_too_few_films_are_no_test(cluster_of):
     assert np.isnan(found.removal.contrast_ratio)
     assert found.removal.carries.any()
     assert not found.used
-    assert "only 6 films of the confirmation half could be paired" in found.reasons[0]
-    assert "10 are needed" in found.reasons[0]
+    assert "fewer than 10 films of the confirmation half could be paired" in found.reasons[0]
 
 
 def test_without_targets_the_removal_decides(cluster_of):
@@ -405,7 +403,7 @@ def test_without_donors_and_without_effect_both_are_told(cluster_of):
 
     assert found.transplant is None
     assert found.removal.threshold == 0
-    assert "only 0 films of other classes" in found.reasons[-1]
+    assert "fewer than 10 films of other classes" in found.reasons[-1]
 
 
 def test_films_that_take_no_part_are_not_read(cluster_of):

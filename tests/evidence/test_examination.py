@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from ravl_med.evidence.claims import Counterfactual, EffectShares, Removal
 from ravl_med.evidence.confirmation import ConfirmationRules
 from ravl_med.evidence.examination import (
     Subject,
+    choose_for_intervention,
     confirm_correlations,
     confirmation_rules,
     measure_detectable_gap,
@@ -215,7 +217,7 @@ def test_one_patient_is_never_confirmed(planted, seed):
     for _, outcome, _ in found.tested:
         assert outcome.status == "not_tested"
         assert (outcome.films, outcome.patients) == (0, 0)
-        assert all("has 0 films in the smaller arm" in reason for reason in outcome.reasons)
+        assert all("films in the smaller arm" in reason for reason in outcome.reasons)
     assert sensitivity.tested == 0
     assert all(math.isnan(d.gap) for d in sensitivity.detectable)
 
@@ -327,7 +329,7 @@ def test_only_so_many_are_asked_of_the_model(planted, asked):
     candidate, *rest = found.tested[0]
     twice = replace(found, tested=((candidate, *rest), (replace(candidate), *rest)))
 
-    first, second = weigh_correlations(subject, twice, None, HEART, config, lambda *told: None)
+    first, second = weigh_correlations(subject, twice, object(), HEART, config, lambda *told: None)
 
     assert len(asked) == 1
     assert first.counts
@@ -347,8 +349,27 @@ def test_without_a_candidate_there_is_no_correlation(subject_of, asked):
     config = config_of()
 
     correlations = weigh_correlations(
-        subject, confirm(subject, config), None, HEART, config, lambda *told: None
+        subject, confirm(subject, config), object(), HEART, config, lambda *told: None
     )
 
     assert correlations == ()
     assert asked == []
+
+
+def test_what_the_filters_keep_and_what_they_drop_take_turns():
+    """Six dropped ones with smaller p do not push out the one that leads predictions."""
+
+    def entry(name: str, status: str, *, dropped: bool):
+        cluster = SimpleNamespace(rare=dropped)
+        return SimpleNamespace(cluster=cluster), SimpleNamespace(status=status), (name,)
+
+    tested = [
+        *(entry(f"dropped {n}", "confirmed", dropped=True) for n in range(6)),
+        entry("refuted", "not_confirmed", dropped=False),
+        entry("device", "confirmed", dropped=False),
+        entry("one side", "raised_only", dropped=False),
+    ]
+    chosen = [also[0] for _, _, also in choose_for_intervention(tested, 6)]
+    assert chosen == ["device", "dropped 0", "one side", "dropped 1", "dropped 2", "dropped 3"]
+    assert len(choose_for_intervention(tested, 20)) == 8
+    assert choose_for_intervention(tested[6:7], 6) == []

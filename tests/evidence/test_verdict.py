@@ -20,6 +20,7 @@ from ravl_med.evidence.claims import (
     SpuriousCorrelation,
     Strata,
 )
+from ravl_med.evidence.sanity import FindingAuroc, Sanity
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.verdict import (
     auditability,
@@ -81,7 +82,13 @@ def weigh(films_of, cluster_of):
     films = films_of((0, True, 5, 1), (0, False, 5, 4), (1, True, 5, 4), (1, False, 5, 1))
 
     def one(
-        confirmation=None, counterfactual="used", strata=None, also=(), gate=GATE, **changes
+        confirmation=None,
+        counterfactual="used",
+        strata=None,
+        also=(),
+        gate=GATE,
+        black_box=False,
+        **changes,
     ) -> SpuriousCorrelation:
         cluster = cluster_of(*films, regions=range(5), **changes)
         assert cluster.raised_class == 1
@@ -93,6 +100,7 @@ def weigh(films_of, cluster_of):
             also,
             EVIDENCE,
             gate,
+            black_box=black_box,
         )
 
     return one
@@ -154,10 +162,8 @@ def test_the_raised_side_alone_does_not_count_but_has_a_kind(weigh):
 def test_gaps_below_the_gate_do_not_count(weigh, raised, opposed, sides):
     found = weigh(confirmation_of(raised=raised, opposed=opposed))
 
-    gaps = {"raised": raised, "lowered": -opposed}
     assert found.reasons == tuple(
-        f"The gap of the {side} side on held-out patients is {100 * gaps[side]:.1f} points, below "
-        "10 (gate.max_gap)."
+        f"The gap of the {side} side on held-out patients is below 10 points (gate.max_gap)."
         for side in sides
     )
     assert found.counts is (not sides)
@@ -473,9 +479,9 @@ def test_a_class_without_enough_films_cannot_be_audited():
 
     (reason,) = auditability(accuracy_of(labels, labels), CLASSES, GateConfig())
 
-    assert reason == "Class cardiomegaly has 19 films; at least 20 are needed (gate.min_films)."
+    assert reason == "Class cardiomegaly has fewer than 20 films (gate.min_films)."
     none = auditability(accuracy_of([0] * 50, [0, 1] * 25), CLASSES, GateConfig())
-    assert none == ("Class cardiomegaly has 0 films; at least 20 are needed (gate.min_films).",)
+    assert none == ("Class cardiomegaly has fewer than 20 films (gate.min_films).",)
 
 
 def test_a_stuck_class_and_a_dead_one_cannot_be_audited():
@@ -485,3 +491,38 @@ def test_a_stuck_class_and_a_dead_one_cannot_be_audited():
 
     assert dead.startswith("The model calls 0.0% of the films no finding, below 2%")
     assert stuck.startswith("The model calls 100.0% of the films cardiomegaly, above 98%")
+
+
+def sanity_of(*doubts: str) -> Sanity:
+    interval = Interval(0.5, 0.6) if doubts else Interval(0.8, 0.9)
+    one = FindingAuroc("heart", 50, 0.55, interval, math.nan, math.nan, flipped=False)
+    return Sanity(0.55, (one,), (), (), doubts)
+
+
+def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
+    doubt = "Class heart is not told from the others."
+    shortcut = weigh(counterfactual=used(0.0))
+    failed = judge([shortcut], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    assert failed.name == "fail"
+    asked = judge([weigh(counterfactual=None)], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    assert (asked.name, asked.reasons[0], len(asked.reasons)) == ("not_auditable", doubt, 2)
+    nothing = judge([], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    assert (nothing.name, nothing.reasons) == ("not_auditable", (doubt,))
+    for verdict in (failed, asked, nothing):
+        gate = next(gate for gate in verdict.gates if gate.name == "gate.min_auroc")
+        assert not gate.passed
+        assert gate.text.startswith("0 of 1 findings are told from the others")
+    passed = judge([], CLASSES, GATE, SEEN, sanity=sanity_of())
+    assert passed.name == "pass"
+    assert passed.gates[1].passed
+
+
+def test_a_black_box_is_told_of_in_every_verdict(weigh):
+    for found, seen, name in (([], SEEN, "pass"), ([weigh(counterfactual=None)], SEEN, "review"),
+                              ([], blind(), "not_auditable")):  # fmt: skip
+        verdict = judge(found, CLASSES, GATE, seen, black_box=True)
+        assert verdict.name == name
+        assert verdict.reasons[-1].startswith("No counterfactual is possible")
+    one = weigh(counterfactual=None, black_box=True)
+    assert not one.counts
+    assert any(reason.startswith("No counterfactual is possible") for reason in one.reasons)

@@ -143,3 +143,24 @@ def test_calibration_by_hand() -> None:
     error, draws = calibration_error(logits, np.ones(8, dtype=np.int64), bootstrap)
     assert error == pytest.approx(0.75)
     assert draws == pytest.approx(0.75)
+
+
+def test_few_patients_are_judged_by_and_not_told() -> None:
+    """Class a with the feature is of eight patients; the next smallest group would tell them."""
+    labels = np.repeat([0, 1], 100).astype(np.int64)
+    present = np.concatenate([np.arange(100) < 8, np.arange(100) < 30])
+    proof = final_test(labels, present, hidden_below=11)
+    groups = proof.groups().names
+    sizes = dict(zip(groups, proof.groups().sizes().tolist(), strict=True))
+    untold = proof.untold()
+    assert {name for name in groups if name in untold} == {
+        name for name, size in sizes.items() if size in (8, 30)
+    }
+    assert not untold & {*CLASSES, ("view", "AP"), ("view", "PA")}
+    answer = Answered(logits_of(labels), labels)
+    told = proof.measure(answer, answer)
+    assert told["classes"].keys() == set(CLASSES)
+    gaps = {gap.side: gap.gap for gap in told["gaps"]}
+    assert (gaps["raised"].films, gaps["lowered"].films) == (0, 100)
+    assert np.isnan(gaps["raised"].difference)
+    assert not final_test(labels, present).untold()

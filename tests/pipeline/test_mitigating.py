@@ -64,6 +64,7 @@ gate:
   min_films: 5
   max_prediction_share: 1.0
   min_prediction_share: 0.0
+  min_auroc: 0.0
 evidence:
   relevance: %s
   draws: 2400

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.cluster_map import ClusterMap, map_clusters
 from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
@@ -43,6 +44,7 @@ from ravl_med.evidence.claims import (
     Strata,
     StratumGap,
 )
+from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.report_details import ReportDetails
 
 IMAGES, GRID, SIDE = 120, 6, 240
@@ -296,6 +298,18 @@ def sensitivity(found: int) -> Sensitivity:
     )
 
 
+def make_map(found: Sequence[SpuriousCorrelation], clusters: int = 20) -> ClusterMap:
+    """Clusters in eight directions or so, few of them large; those of correlations among them."""
+    rng = np.random.default_rng(8)
+    clusters = max(clusters, *(entry.cluster.cluster + 1 for entry in found), 0)
+    centres = rng.normal(size=(8, 24))
+    medoids = centres[np.arange(clusters) % 8] + rng.normal(0, 0.6, (clusters, 24))
+    medoids /= np.linalg.norm(medoids, axis=1, keepdims=True)
+    regions = np.maximum(2000 // np.arange(1, clusters + 1), 12)
+    ranks = {entry.cluster.cluster: entry.rank for entry in found}
+    return map_clusters(medoids, rng.permutation(regions), ranks)
+
+
 def make_result(
     classes: Sequence[str] = NAMES[:3], correlations: int = 2, **changes: Any
 ) -> AuditResult:
@@ -370,6 +384,7 @@ def make_result(
             confirmation_films=62,
             patients=35,
             confirmation_patients=35,
+            cluster_map=make_map(found),
         ),
         "correlations": found,
         "descriptions": {c.cluster.cluster: f"{90 - c.rank} % pulse generator" for c in found},
@@ -378,7 +393,10 @@ def make_result(
         "image_ids": tuple(f"{i * 2654435761 % 2**48:012x}" for i in range(IMAGES)),
         "region_image": tiles // (GRID * GRID),
         "region_boxes": boxes.astype(np.float32),
-        "region_names": tuple(f"tile {r + 1},{c + 1}" for r, c in zip(row, column, strict=True)),
+        "region_kind": tiles % (GRID * GRID),
+        "region_kinds": tuple(
+            RegionKind("tiles", f"tile {r + 1},{c + 1}") for r in range(GRID) for c in range(GRID)
+        ),
     }
     return AuditResult(**(entries | changes))
 

@@ -175,8 +175,8 @@ def test_the_folder_of_a_run(
 ) -> None:
     write_run(audit_of(result_of()), tmp_path / "run", date=None, history_root=tmp_path / "c")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "figures", "predictions.parquet", "private", "report.html", "report.pdf",
-        "result.json", "review.csv", "run.json",
+        "config.yaml", "figures", "intake.csv", "predictions.parquet", "private",
+        "report.html", "report.pdf", "result.json", "review.csv", "run.json",
     }  # fmt: skip
     record = run_json(tmp_path / "run")
     assert list(record["timings_s"]) == ["cohort", "report"]

@@ -33,6 +33,14 @@ def test_origin_recipe_and_how_to_open():
     assert "No clinical validation" in text
 
 
+def test_a_model_of_transformers_is_opened_by_transformers():
+    card = model_card_text(made.improved(), made.details(), "transformers")
+
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "AutoModel.from_pretrained(folder, local_files_only=True)" in card
+    assert "open_clip" not in card[card.index("## How to open it") :]
+
+
 def test_the_numbers_of_the_final_test():
     result = made.improved()
     text = plain(model_card_text(result, made.details()))

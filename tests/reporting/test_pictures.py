@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ravl_med.regions.region_set import RegionKind
+from ravl_med.reporting.audit_correlation import _crop
 from ravl_med.reporting.pictures import (
     correlation_pictures,
     crop_picture,
@@ -10,6 +12,7 @@ from ravl_med.reporting.pictures import (
     removal_effect,
     shown_correlations,
 )
+from ravl_med.reporting.result_json import document_of
 
 
 def test_film_keeps_its_shape_and_boxes_become_shares():
@@ -116,3 +119,21 @@ def test_pictures_for_a_screen_show_the_same(result_of, film):
         assert one.picture.boxes == other.picture.boxes
         assert one.picture.large is None
         assert max(other.picture.large.shape) == 768
+
+
+def test_a_region_that_has_a_name_tells_it_under_its_crop(result_of, film):
+    result = result_of()
+    can = RegionKind("artifacts", "pulse generator", "left shoulder")
+    named = replace(result, region_kinds=(can,) * len(result.region_kinds))
+
+    def told(of):
+        pictures = correlation_pictures(of, of.correlations[0], film, 3)
+        shots = [_crop(crop, 11, told=True) for crop in pictures.crops]
+        return [shot.lines[1:-1] for shot in shots]
+
+    assert told(result) == [()] * 3  # a tile is where it is
+    assert told(named) == [("pulse generator, left shoulder",)] * 3
+    regions = document_of(named, 5).correlations[0].regions
+    assert {(region.source, region.name) for region in regions} == {
+        ("artifacts", "pulse generator, left shoulder")
+    }

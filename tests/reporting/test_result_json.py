@@ -1,6 +1,7 @@
 """result.json: numbers as they are, null where there is none, valid under its own schema."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -101,7 +102,20 @@ def test_cohort_and_accuracy(result_of: ResultOf) -> None:
 
 
 def test_discovery(result_of: ResultOf) -> None:
-    discovery = written(result_of(correlations=3))["discovery"]
+    result = result_of(correlations=3)
+    discovery = written(result)["discovery"]
+    assert result.discovery is not None
+    drawn, clusters = result.discovery.cluster_map, discovery["cluster_map"].pop("clusters")
+    assert discovery.pop("cluster_map") == {"kept": drawn.kept, "correlation": drawn.correlation}
+    assert len(clusters) == len(drawn.clusters) == 20
+    assert [c["rank"] for c in clusters if c["rank"]] == [1, 2, 3]
+    assert clusters[11] == {
+        "cluster": 11,
+        "x": drawn.clusters[11].x,
+        "y": drawn.clusters[11].y,
+        "regions": drawn.clusters[11].regions,
+        "rank": 1,
+    }
     assert discovery == {
         "protocol": "pooled",
         "regions": 4320,
@@ -343,6 +357,10 @@ def test_numbers_that_do_not_exist_are_null(full_result: AuditResult) -> None:
         power=0.8,
         detectable=full_result.sensitivity.detectable,  # type: ignore[union-attr]
     )
+    # A cluster is always somewhere.
+    assert full_result.discovery is not None
+    shown = replace(full_result.discovery.cluster_map, kept=math.nan, correlation=math.nan)
+    numbers["discovery"] = replace(numbers["discovery"], cluster_map=shown)
     document = written(replace(full_result, **numbers))
     accuracy = document["accuracy"]
     assert accuracy["overall"] is None
@@ -356,6 +374,8 @@ def test_numbers_that_do_not_exist_are_null(full_result: AuditResult) -> None:
     assert first["removal"]["median"]["interval"] == [None, None]
     assert first["strata"]["attributes"]["sex"]["raised_adjusted"] is None
     assert all(region["removal_effect"] is None for region in first["regions"])
+    kept = document["discovery"]["cluster_map"]
+    assert kept["kept"] is kept["correlation"] is None
 
 
 def test_minus_infinity_is_null(full_result: AuditResult) -> None:

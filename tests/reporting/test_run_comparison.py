@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ def run_folder(
     labels: np.ndarray = LABELS,
     patients: np.ndarray = ONE_EACH,
     config: str = CONFIG,
+    min_cell: int = 0,
 ) -> Path:
     """Write a run folder as an audit does, with these predictions."""
     details = ReportDetails(
@@ -59,7 +61,7 @@ def run_folder(
         thresholds={"gate.max_gap": "10 points"},
     )
     (folder / "private").mkdir(parents=True)
-    SavedRun(result, details, "{}", 5, None).save(folder, film)
+    SavedRun(result, details, "{}", 5, None, min_cell).save(folder, film)
     classes = result.task.classes
     scores = np.eye(len(classes), dtype=np.float32)[np.asarray(predictions)]
     names = [classes[c] for c in labels]
@@ -542,3 +544,33 @@ def test_the_schema_is_printed() -> None:
     outcome = CliRunner().invoke(app, ["schema", "--comparison"])
     assert outcome.exit_code == 0
     assert json.loads(outcome.output) == comparison_schema()
+
+
+def test_nothing_is_told_of_few_patients(result_of: ResultOf, tmp_path: Path) -> None:
+    """Forty films of a class are many, but not of six patients; the next smallest class goes too."""
+    patients = np.where(LABELS == 2, 1000 + ONE_EACH % 6 // 2, ONE_EACH)
+    folders = [
+        run_folder(tmp_path / name, result_of(), wrong_on(range(n)), patients=patients, min_cell=11)
+        for name, n in (("a", 6), ("b", 9))
+    ]
+    made = compare_runs(*folders)
+    assert made.hidden_below == 11
+    assert [one.films for one in made.by_class] == [-1, 40, -1]
+    assert math.isnan(made.by_class[2].difference)
+    assert [one.same for one in made.agreement_by_class] == [-1, 39, -1]
+    assert made.worst.class_a == made.worst.class_b == made.classes[1]
+    assert made.overall.films == 120
+    entry = made.correlations[0]  # of cardiomegaly, which is hidden
+    assert entry.raised.films == -1
+    assert math.isnan(entry.raised.difference)
+    assert entry.films_with_feature == -1
+
+    write_comparison(made, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    jsonschema.validate(document, comparison_schema())
+    last = document["by_class"][made.classes[2]]
+    assert (last["films"], last["a"], last["interval"]) == (None, None, [None, None])
+    told = paper(tmp_path / "out")
+    assert "hidden" in told
+    assert "fewer than 11 patients" in told
+    assert "fewer than 11 patients" in flat((tmp_path / "out" / "report.html").read_text())

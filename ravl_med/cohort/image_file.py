@@ -1,0 +1,146 @@
+"""One image file, whatever its format: pixels from 0 to 1, or a named reason."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.acquisition import read_acquisition
+from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
+from ravl_med.cohort.raster import read_raster
+from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.errors import ImageError
+
+__all__ = ["ImageContent", "file_kind", "read_film_file", "read_image_file"]
+
+_MAX_ASPECT = 8
+_PNG, _JPEG, _DICM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
+_GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageContent:
+    """What one file shows.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
+    applied : str - how stored values became pixels
+    attributes : mapping of str to str - acquisition attributes that a DICOM header states
+    digest : str - SHA-256 of the pixels and their shape; blank before the film was checked
+    """
+
+    pixels: NDArray[np.float32]
+    applied: str
+    attributes: Mapping[str, str]
+    digest: str = ""
+
+
+def read_film_file(path: Path, policy: ReadingPolicy) -> ImageContent:
+    """Read one file as a film that can be audited.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, is constant, or is smaller than 16 pixels.
+    """
+    content = read_image_file(path, policy)
+    height, width = content.pixels.shape
+    if min(height, width) < 16:
+        raise ImageError("too_small", f"{height} x {width} pixels; expected at least 16 x 16.")
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise ImageError(
+            "bad_geometry",
+            f"{height} x {width} pixels; expected sides within a factor of {_MAX_ASPECT}.",
+        )
+    if float(np.ptp(content.pixels)) == 0.0:
+        raise ImageError("constant", "all pixels are equal; an empty exposure.")
+    pixels = np.ascontiguousarray(content.pixels)
+    hasher = hashlib.sha256(repr(pixels.shape).encode())
+    hasher.update(pixels.data)
+    return ImageContent(pixels, content.applied, content.attributes, hasher.hexdigest())
+
+
+def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
+    """Read one file; the format is told from its content.
+
+    Raises
+    ------
+    ImageError
+        With a reason code and a line that does not name the file.
+    """
+    kind = file_kind(path)
+    _check_size(path, policy.limits.max_file_mb)
+    try:
+        if kind == "raster":
+            return ImageContent(*read_raster(path, policy), {})
+        if kind == "nifti":
+            from ravl_med.cohort.nifti import read_nifti
+
+            return ImageContent(*read_nifti(path, policy), {})
+        if kind == "dicom":
+            dataset = open_dicom(path, policy.limits)
+            pixels, applied = film_pixels(dataset, policy)
+            with naming_reasons():
+                return ImageContent(pixels, applied, read_acquisition(dataset))
+    except MemoryError:
+        raise ImageError(
+            "out_of_memory",
+            f"the file needs more than {policy.limits.max_memory_mb} MB of memory "
+            "(cohort.max_memory_mb).",
+        ) from None
+    raise ImageError("unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it.")
+
+
+def file_kind(path: Path) -> str:
+    """Tell the format from content, and from the name where the start is damaged.
+
+    Returns
+    -------
+    str - ``"dicom"``, ``"raster"``, ``"nifti"``, or blank for anything else
+
+    Raises
+    ------
+    ImageError
+        ``missing``, ``unreadable``, ``empty``.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe or a device has no end
+            raise ImageError("unreadable", "the path names no regular file.")
+        with path.open("rb") as stream:
+            head = stream.read(352)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(
+            "missing", "the image file does not exist. Paths are relative to the manifest."
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ImageError(
+            "unreadable", f"the image file cannot be opened ({type(error).__name__})."
+        ) from None
+    if not head:
+        raise ImageError("empty", "the image file is empty.")
+    if head.startswith((_PNG, _JPEG)):
+        return "raster"
+    if head[128:132] == _DICM:
+        return "dicom"
+    if head.startswith(_GZIP) or head[344:348] == _NIFTI_1 or head[4:8] == _NIFTI_2:
+        return "nifti"
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "nifti"
+    return "dicom" if path.suffix.lower() in (".dcm", ".dicom", "") else ""
+
+
+def _check_size(path: Path, most_mb: int) -> None:
+    size = path.stat().st_size
+    if size > most_mb * 1_000_000:
+        raise ImageError(
+            "too_large",
+            f"the file has {size / 1e6:.0f} MB; expected at most {most_mb} (cohort.max_file_mb).",
+        )

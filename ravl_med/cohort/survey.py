@@ -1,0 +1,135 @@
+"""What a file of an archive is: a chest film that may be frontal, a report, or something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from ravl_med.cohort.acquisition import read_acquisition, view_of
+from ravl_med.cohort.dicom import naming_reasons, open_dicom
+from ravl_med.cohort.image_file import file_kind, read_film_file
+from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.cohort.structured_report import REPORT_CLASSES, read_structured_report
+from ravl_med.errors import ImageError
+
+__all__ = ["FRONTAL_VIEWS", "SurveyedFile", "survey_file"]
+
+FRONTAL_VIEWS = ("AP", "PA")
+_PROJECTIONS = ("CR", "DX", "DR", "RG")
+_CAPTURES = ("", "OT", "SC", "XC")  # may be anything, a film among it
+_CHEST = re.compile(r"chest|thora[xk]|lung|pulmo|cxr|torax", re.IGNORECASE)
+_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurveyedFile:
+    """One file of an archive. Identifiers are for pairing, and never printed.
+
+    Attributes
+    ----------
+    kind : {"film", "report"}
+    certain : bool - the header says that it is a frontal chest film; else its pixels must
+    patient, study, accession, instance : str - identifiers, blank where not stated
+    when : str - content date and time, which later reports are told by
+    text : str - of a report
+    attributes : mapping of str to str - as `read_acquisition` gives them
+    applied, digest : str - of a film, as in `ImageContent`
+    pixels : ndarray of shape (H, W), float32, or None - of a film
+    """
+
+    kind: str
+    certain: bool = False
+    patient: str = ""
+    study: str = ""
+    accession: str = ""
+    instance: str = ""
+    when: str = ""
+    text: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    applied: str = ""
+    digest: str = ""
+    pixels: NDArray[np.float32] | None = None
+
+
+def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) -> SurveyedFile:
+    """Tell what a file of an archive is, and read it where it is a film.
+
+    Parameters
+    ----------
+    path : Path
+    policy : ReadingPolicy
+    any_film : bool - take films that are no frontal chest film too, and films that are not DICOM
+
+    Raises
+    ------
+    ImageError
+        Besides the reasons of `read_film_file`: ``other_modality``, ``for_processing``,
+        ``other_body_part``, ``not_frontal``; ``no_text`` for an empty report.
+    """
+    if any_film and file_kind(path) != "dicom":
+        content = read_film_file(path, policy)
+        return SurveyedFile(
+            "film", applied=content.applied, digest=content.digest, pixels=content.pixels
+        )
+    if file_kind(path) != "dicom":
+        raise ImageError("not_dicom", "the file is not DICOM.")
+    dataset = open_dicom(path, policy.limits)
+    with naming_reasons():
+        found = _identify(dataset)
+        if found.kind == "report":
+            if not found.text:
+                raise ImageError("no_text", "the structured report holds no text.")
+            return found
+        if not any_film:
+            found = replace(found, certain=_is_certain(dataset))
+    content = read_film_file(path, policy)
+    return replace(
+        found,
+        attributes=content.attributes,
+        applied=content.applied,
+        digest=content.digest,
+        pixels=content.pixels,
+    )
+
+
+def _identify(dataset: pydicom.Dataset) -> SurveyedFile:
+    is_report = str(dataset.get("SOPClassUID") or "") in REPORT_CLASSES
+    if not is_report and "PixelData" not in dataset:
+        raise ImageError("no_pixel_data", "(7FE0,0010) Pixel Data is missing; not an image.")
+    return SurveyedFile(
+        kind="report" if is_report else "film",
+        patient=str(dataset.get("PatientID") or "").strip(),
+        study=str(dataset.get("StudyInstanceUID") or "").strip(),
+        accession=str(dataset.get("AccessionNumber") or "").strip(),
+        instance=str(dataset.get("SOPInstanceUID") or "").strip(),
+        when=f"{dataset.get('ContentDate') or ''}{dataset.get('ContentTime') or ''}",
+        text=read_structured_report(dataset) if is_report else "",
+        attributes=read_acquisition(dataset),
+    )
+
+
+def _is_certain(dataset: pydicom.Dataset) -> bool:
+    """Tell whether the header says frontal chest film; refuse one that says something else."""
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    if modality not in (*_PROJECTIONS, *_CAPTURES):
+        raise ImageError("other_modality", "(0008,0060) Modality is no projection radiograph.")
+    intent = str(dataset.get("PresentationIntentType") or "").upper()
+    if dataset.get("SOPClassUID") == _FOR_PROCESSING or intent == "FOR PROCESSING":
+        raise ImageError("for_processing", "the film is raw; expected one FOR PRESENTATION.")
+    part = str(dataset.get("BodyPartExamined") or "").strip()
+    if part and not _CHEST.search(part):
+        raise ImageError("other_body_part", "(0018,0015) Body Part Examined is not the chest.")
+    view = view_of(dataset)
+    if view and view not in FRONTAL_VIEWS:
+        raise ImageError("not_frontal", "the header tells a view that is neither AP nor PA.")
+    told = (
+        f"{part} {dataset.get('StudyDescription') or ''} {dataset.get('SeriesDescription') or ''}"
+    )
+    chest = _CHEST.search(told) is not None
+    return bool(modality in _PROJECTIONS and chest and view)

@@ -1,0 +1,118 @@
+"""The section of the model: where it lies and, for a raw checkpoint, what it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ravl_med.config.base import ConfigPath, Section
+
+__all__ = ["ModelConfig", "PreprocessConfig", "QuickstartModelConfig"]
+
+
+class QuickstartModelConfig(Section):
+    """A small open_clip model, fine-tuned on the cohort's fine-tuning split and cached."""
+
+    tower: Literal["resnet", "vit"] = "resnet"
+    image_size: int = Field(96, ge=32, multiple_of=32, description="input side in pixels")
+    epochs: int = Field(14, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class PreprocessConfig(Section):
+    """What a raw checkpoint cannot say itself: how its images were made."""
+
+    size: int | None = Field(
+        None, ge=16, description="input side in pixels; null: that of the architecture"
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.48145466, 0.4578275, 0.40821073), description="of the channels, films being 0 to 1"
+    )
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = Field(
+        "shortest",
+        description="shortest side resized and the centre cut out; longest side resized and padded "
+        "with black; both sides stretched",
+    )
+
+
+class ModelConfig(Section):
+    """The vision-language model under audit."""
+
+    path: ConfigPath | None = Field(
+        None, description="folder of an open_clip or Hugging Face model"
+    )
+    weights: ConfigPath | None = Field(
+        None, description="raw checkpoint (.safetensors, .pt, .pth, .tar): a state dict"
+    )
+    architecture: str | None = Field(
+        None, description="what the weights are of, by its name in open_clip"
+    )
+    layout: ConfigPath | None = Field(
+        None, description="or by a JSON file like open_clip_config.json, for what has no name there"
+    )
+    quick_gelu: bool | None = Field(
+        None, description="activation of OpenAI's models; null: what the architecture says"
+    )
+    preprocess: PreprocessConfig | None = None
+    keys: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="beginnings of names in the checkpoint and what stands in their place; null "
+        "drops those weights",
+    )
+    text_tower: ConfigPath | None = Field(
+        None, description="folder with config.json and tokenizer of a Hugging Face text tower"
+    )
+    factory: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="package.module:function that returns an Encoder; needs allow_code",
+    )
+    allow_code: bool = Field(False, description="run the code that factory names")
+    quickstart: QuickstartModelConfig | None = None
+    name: str | None = Field(None, description="how the report calls the model")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    batch_size: int = Field(
+        64, ge=1, description="films encoded at once; halved where memory does not suffice"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="in which films, regions and texts are encoded"
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads of the encoder on a CPU; null: as many as PyTorch takes. Embeddings "
+        "are kept by their number",
+    )
+    scores: ConfigPath | None = Field(
+        None,
+        description="CSV of what a model that nobody can open says of each film: a column 'image', "
+        "and one of probabilities or logits for each class. The model that is named beside it only "
+        "embeds the regions",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        sources = (self.path, self.weights, self.factory, self.quickstart)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("name exactly one of 'path', 'weights', 'factory' and 'quickstart'")
+        described = (self.architecture is not None) + (self.layout is not None)
+        if self.weights is not None and described != 1:
+            raise ValueError("weights need exactly one of 'architecture' and 'layout'")
+        of_weights = ("architecture", "layout", "quick_gelu", "preprocess", "text_tower")
+        stray = [name for name in of_weights if getattr(self, name) is not None]
+        stray += ["keys"] if self.keys else []
+        if self.weights is None and stray:
+            raise ValueError(f"{stray[0]!r} describes 'weights', which is not named")
+        if self.factory is not None and not self.allow_code:
+            raise ValueError(
+                f"factory {self.factory[:80]!r} is code, which is run only if you trust it: set "
+                "allow_code to true then"
+            )
+        return self

@@ -1,0 +1,277 @@
+"""Hugging Face folders: CLIP, SigLIP and SigLIP 2 through transformers, offline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ravl_med.encoders.base import EncoderInfo
+from ravl_med.encoders.huggingface_inputs import FilmProcessor, read_processor
+from ravl_med.encoders.huggingface_tower import HuggingFaceTower
+from ravl_med.encoders.local_files import (
+    digest_files,
+    join_digests,
+    no_network,
+    read_json,
+    require_finite,
+)
+from ravl_med.encoders.region_pooling import region_pooling_of
+from ravl_med.encoders.text_files import open_tokenizer, tokenizer_files
+from ravl_med.errors import ModelError
+from ravl_med.regions.geometry import InputGeometry
+
+__all__ = ["HuggingFaceEncoder", "HuggingFaceModel", "open_huggingface"]
+
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
+_TITLES = {"clip": "CLIP", "siglip": "SigLIP", "siglip2": "SigLIP 2 (NaFlex)"}
+_KEY = "model.path"
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+class HuggingFaceModel(nn.Module):
+    """A model of transformers with the names that mitigation knows: `visual`, `logit_scale`.
+
+    Parameters
+    ----------
+    inner : nn.Module - a CLIPModel, SiglipModel or Siglip2Model
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.visual = HuggingFaceTower(inner)
+        self.logit_scale = inner.logit_scale
+        self.logit_bias = getattr(inner, "logit_bias", None)
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Embed tokens as (T, D), not normalised."""
+        embedded: Tensor = self.inner.get_text_features(**tokens).pooler_output
+        return embedded
+
+
+class HuggingFaceEncoder:
+    """A model of transformers as an `Encoder`.
+
+    Parameters
+    ----------
+    model : HuggingFaceModel
+    processor : FilmProcessor
+    tokenizer : callable - of transformers
+    folder : Path - where they came from
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        model: HuggingFaceModel,
+        processor: FilmProcessor,
+        tokenizer: Any,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.model = model.eval().to(device)
+        self.device = device
+        self._processor, self._tokenizer, self._folder = processor, tokenizer, folder
+        config = model.inner.config
+        self._kind = str(config.model_type)
+        self._context = int(config.text_config.max_position_embeddings)
+        # SigLIP was trained on lower case; the tokenizers of SigLIP 2 do not see to it.
+        settings = read_json(folder / "tokenizer_config.json", _KEY) if (
+            folder / "tokenizer_config.json"
+        ).is_file() else {}  # fmt: skip
+        self._lower = self._kind != "clip" and bool(settings.get("do_lower_case", True))
+        pooling, self._pool = region_pooling_of(model.visual)
+        digests = _digests(folder)
+        bias = model.logit_bias
+        self.info = EncoderInfo(
+            architecture=_architecture(config),
+            digest=join_digests(digests.values()),
+            image_size=processor.size,
+            resize_mode=processor.mode,
+            mean=processor.mean,
+            std=processor.std,
+            region_pooling=pooling,
+            embedding_size=_embedding_size(config),
+            parameters=sum(p.numel() for p in model.inner.parameters()),
+            logit_scale=float(model.logit_scale.detach().exp()),
+            logit_bias=None if bias is None else float(bias.detach()),
+            digests=digests,
+        )
+
+    def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
+        """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
+        return self._processor(pixels)
+
+    def geometry(self, height: int, width: int) -> InputGeometry:
+        """Return the path of boxes from a stored film of that size to the input."""
+        return self._processor.geometry(height, width)
+
+    @torch.inference_mode()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embed inputs (B, 3, S, S) as (B, D), unit norm."""
+        return functional.normalize(self.model.visual(images.to(self.device)), dim=-1)
+
+    @torch.inference_mode()
+    def encode_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed inputs (B, 3, S, S) as (B, D) and their regions as (sum of r_i, D), unit norm."""
+        whole, regions = self._pool(self.model.visual, images.to(self.device), boxes)
+        return functional.normalize(whole, dim=-1), functional.normalize(regions, dim=-1)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as (T, D), unit norm."""
+        tokens = self._tokenizer(
+            [text.lower() if self._lower else text for text in texts],
+            padding="max_length",
+            max_length=self._context,
+            truncation=True,
+            return_tensors="pt",
+        )
+        # SigLIP was trained without a mask: its padding is part of the text.
+        names = ("input_ids", "attention_mask") if self._kind == "clip" else ("input_ids",)
+        given = {name: tokens[name].to(self.device) for name in names if name in tokens}
+        return functional.normalize(self.model.encode_text(given), dim=-1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights under the names of transformers."""
+        return dict(self.model.inner.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Write the model, as it is now, into a folder that `open_huggingface` opens."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self.model.inner.save_pretrained(folder)
+        others = [self._folder / name for name in _PROCESSORS]
+        for path in (*others, *tokenizer_files(self._folder)):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+
+def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
+    """Open a Hugging Face folder of a CLIP, SigLIP or SigLIP 2 without touching the network.
+
+    Raises
+    ------
+    ModelError
+        The folder is of another kind, asks for code of its own, or one of its files is missing or
+        is not what it should be.
+    """
+    import transformers
+
+    config = read_json(folder / "config.json", _KEY)
+    kind = str(config.get("model_type"))
+    if kind not in _CLASSES:
+        raise ModelError(
+            f"{_KEY}: config.json is of a {kind[:40]!r}; expected model_type clip, siglip or "
+            "siglip2. An open_clip model needs its open_clip_config.json in the folder."
+        )
+    inner = _load(folder, getattr(transformers, _CLASSES[kind]))
+    if not getattr(inner.config.vision_config, "vision_use_head", True):
+        raise ModelError(
+            f"{_KEY}: the image tower has no head (vision_use_head is false), so that images and "
+            "texts share no space; expected a model trained with one."
+        )
+    model = HuggingFaceModel(inner)
+    processor = read_processor(folder, model.visual, _KEY)
+    tokenizer = open_tokenizer(
+        folder,
+        _KEY,
+        lambda: transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ),
+    )
+    return HuggingFaceEncoder(model, processor, tokenizer, folder, device)
+
+
+def _load(folder: Path, kind: Any) -> Any:
+    """Load the weights, all of them and nothing else."""
+    safe = any(path.suffix == ".safetensors" for path in _weights(folder))
+    try:
+        with _quiet(), no_network():
+            model, told = kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=safe,
+                weights_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+            )
+    except Exception as error:  # transformers, torch and safetensors raise many types here
+        raise ModelError(
+            f"{_KEY}: the weights do not open as the model that config.json describes "
+            f"({type(error).__name__}); expected model.safetensors, or a pytorch_model.bin that "
+            "loads with weights_only, as it was published."
+        ) from None
+    missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    unexpected = [name for name in unexpected if not name.endswith("position_ids")]
+    if missing or unexpected:
+        raise ModelError(
+            f"{_KEY}: the weights do not open as the model that config.json describes: "
+            f"{len(missing)} are missing ({', '.join(missing[:3]) or 'none'}), {len(unexpected)} "
+            f"are not expected ({', '.join(unexpected[:3]) or 'none'})."
+        )
+    require_finite(model, _KEY)
+    return model
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Weights that are loaded, safetensors first, in one file or several."""
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        found = sorted(folder.glob(pattern))
+        if found:
+            return found
+    raise ModelError(
+        f"{_KEY}: no weights in the folder; expected model.safetensors or pytorch_model.bin. "
+        "Without them the model would be random."
+    )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    described = [folder / name for name in ("config.json", *_PROCESSORS)]
+    return {
+        "weights": digest_files(_weights(folder)),
+        "config": digest_files(path for path in described if path.is_file()),
+        "tokenizer": digest_files(tokenizer_files(folder)),
+    }
+
+
+def _architecture(config: Any) -> str:
+    vision, text = config.vision_config, config.text_config
+    towers = [f"{part.num_hidden_layers} layers x {part.hidden_size}" for part in (vision, text)]
+    return (
+        f"Hugging Face {_TITLES[config.model_type]}, image tower {towers[0]}, patches of "
+        f"{vision.patch_size}, text tower {towers[1]}"
+    )
+
+
+def _embedding_size(config: Any) -> int:
+    own = config.projection_dim if config.model_type == "clip" else config.vision_config.hidden_size
+    return int(own)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from writing to the terminal for a while."""
+    from transformers import utils
+
+    logging: Any = utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

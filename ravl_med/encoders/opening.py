@@ -1,0 +1,76 @@
+"""Any model that the config names, opened from this machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ravl_med.config import ModelConfig
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.checkpoint import open_checkpoint
+from ravl_med.encoders.foreign import open_factory
+from ravl_med.encoders.huggingface import open_huggingface
+from ravl_med.encoders.open_clip import open_model
+from ravl_med.errors import ModelError
+
+__all__ = ["open_encoder", "open_folder", "require_folder"]
+
+
+def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device) -> Encoder:
+    """Open the model of a config.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    folder : Path or None - of the model, where it is one: `path`, or the quickstart model's
+    device : torch.device
+
+    Raises
+    ------
+    ModelError
+        See `open_folder`, `open_checkpoint` and `open_factory`.
+    """
+    if folder is not None:
+        return open_folder(folder, device)
+    if config.weights is not None:
+        return open_checkpoint(config, device)
+    return open_factory(config, device)
+
+
+def open_folder(folder: Path, device: torch.device) -> Encoder:
+    """Open a folder: open_clip's where it holds ``open_clip_config.json``, else Hugging Face's.
+
+    Raises
+    ------
+    ModelError
+        The folder is of neither kind, or does not open.
+    """
+    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        return open_huggingface(folder, device)
+    return open_model(folder, device)
+
+
+def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:
+    """Return a folder that `open_folder` opens: the model's own, or one that is written.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    folder : Path or None - of the model
+    place : Path - where to write a model that is no folder
+
+    Raises
+    ------
+    ModelError
+        The model cannot be written: code made it, and it has no ``save``.
+    """
+    if folder is not None:
+        return folder
+    if getattr(encoder, "model", None) is None or not hasattr(encoder, "save"):
+        raise ModelError(
+            "model.factory: what it returns has no model or no save; mitigation needs both, since "
+            "it trains copies of the model. Name a folder or a checkpoint instead."
+        )
+    encoder.save(place)
+    return place

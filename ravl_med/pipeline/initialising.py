@@ -1,0 +1,235 @@
+"""A manifest and a config made of a folder of DICOM files and reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import ravl_med
+from ravl_med.cohort.acquisition import HEADER_ATTRIBUTES
+from ravl_med.cohort.archive import ArchiveSurvey
+from ravl_med.cohort.attributes import number_sites
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.pipeline.config_template import write_config
+from ravl_med.pipeline.inspecting import (
+    FilmFindings,
+    inspect_archive,
+    patient_of,
+    read_findings,
+    report_archive,
+)
+from ravl_med.pipeline.intake_report import IntakeReport
+from ravl_med.pipeline.stages import Progress
+
+__all__ = ["CONFIG", "MANIFEST", "Start", "StartPlan", "initialise"]
+
+MANIFEST, CONFIG, RELEVANCE = "manifest.csv", "audit.yaml", "relevance.yaml"
+_LEAST_FILMS = 20  # of either side of a finding, as ``gate.min_films`` asks for
+_MANY = 1280  # films, of which half train a small model in batches of 64
+_UNKNOWN = 0.2  # share of reports, as ``labels.max_unrecognised`` asks for
+_TABLE = "relevance/chest.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class StartPlan:
+    """What is asked for.
+
+    Attributes
+    ----------
+    folder : Path - of the archive
+    out : Path or None - where manifest and config are written; None: into the archive's folder
+    tables : tuple of Path - of reports or findings
+    finding : str or None - that is audited; None: the one with most films on its rarer side
+    model : Path or None - folder of the model; None: a small one is trained on half of the patients
+    """
+
+    folder: Path
+    out: Path | None = None
+    tables: tuple[Path, ...] = ()
+    finding: str | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What was written.
+
+    Attributes
+    ----------
+    report : IntakeReport
+    manifest, config : Path
+    finding : str - that the config's task is about; blank where no labels were found
+    lacking : tuple of str - what an audit still needs; empty: it can be run as it stands
+    """
+
+    report: IntakeReport
+    manifest: Path
+    config: Path
+    finding: str
+    lacking: tuple[str, ...]
+
+
+def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, total: None) -> Start:
+    """Look through a folder, and write a manifest, a config and the table of relevance.
+
+    Patients, studies and institutions stand as numbers in the manifest; its paths are relative to
+    it. Files that exist are never written over.
+
+    Parameters
+    ----------
+    plan : StartPlan
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError
+        A file to be written exists, or the finding is not one that was found.
+    DataError
+        No frontal chest film was found.
+    """
+    out = plan.folder if plan.out is None else plan.out
+    targets = [out / name for name in (MANIFEST, CONFIG, RELEVANCE)]
+    for target in targets:
+        if target.exists() or target.is_symlink():
+            raise ConfigError(
+                f"{target.name} exists in the folder; it is not written over. Move it away, or "
+                "name another folder with --out."
+            )
+    survey = inspect_archive(plan.folder, tables=plan.tables, progress=progress)
+    report = report_archive(survey)
+    if not survey.films:
+        told = ", ".join(f"{reason} {count}" for reason, count in survey.rejected.most_common())
+        raise DataError(
+            f"none of {survey.files} files is a frontal chest film that can be read "
+            f"({told or 'the folder is empty'})."
+        )
+    findings = read_findings(survey)
+    finding = _choose(plan.finding, report)
+    out.mkdir(parents=True, exist_ok=True)
+    split = plan.model is None
+    _write_new(targets[0], _manifest(survey, out, findings, split=split))
+    _write_new(targets[2], _relevance())
+    config = write_config(
+        finding=finding,
+        source="manifest" if findings.source == "table" else "reports",
+        model=None if plan.model is None else _relative(plan.model, out),
+        roots=[] if plan.out is None else [_relative(plan.folder, out)],
+        batch_size=64 if len(survey.films) >= _MANY else 8,
+    )
+    _write_new(targets[1], config)
+    return Start(report, targets[0], targets[1], finding, _lacking(plan, report, finding))
+
+
+def _lacking(plan: StartPlan, report: IntakeReport, finding: str) -> tuple[str, ...]:
+    """Say what an audit of the films would end with."""
+    lacking = []
+    if plan.model is None and not report.reports:
+        lacking.append("a model: name its folder in the config; there is no report to train one on")
+    if not finding:
+        lacking.append("labels: write a column into the manifest, and name it in the config")
+        return tuple(lacking)
+    cells = report.findings[finding]
+    for cell, words in (("1", "with"), ("0", "without")):
+        if cells.get(cell, 0) < _LEAST_FILMS:
+            lacking.append(
+                f"films {words} {finding}: {cells.get(cell, 0)} are labelled so; expected at least "
+                f"{_LEAST_FILMS} (gate.min_films)"
+            )
+    with_report = sum(report.reports.values())
+    if report.findings_from == "reports" and report.unrecognised > _UNKNOWN * with_report:
+        lacking.append(
+            f"labels: nothing is recognised in {report.unrecognised} of {with_report} reports "
+            "(labels.max_unrecognised)"
+        )
+    return tuple(lacking)
+
+
+def _choose(wanted: str | None, report: IntakeReport) -> str:
+    """Return the finding to audit: the one asked for, or the one with most films on either side."""
+    known = {
+        name: min(cells.get("1", 0), cells.get("0", 0)) for name, cells in report.findings.items()
+    }
+    if wanted is not None:
+        for name in known:
+            if name.lower() == wanted.strip().lower():
+                return name
+        raise ConfigError(
+            f"--finding {wanted!r}: none of the films is labelled with it; got "
+            f"{', '.join(known) or 'no finding at all'}."
+        )
+    usable = {name: count for name, count in known.items() if name not in ("normal", "no finding")}
+    return max(usable, key=lambda name: usable[name], default="")
+
+
+def _manifest(survey: ArchiveSurvey, out: Path, findings: FilmFindings, *, split: bool) -> str:
+    """Return the manifest as text."""
+    films = range(len(survey.films))
+    patients = _numbered([patient_of(survey, at) for at in films], "p")
+    studies = _numbered(
+        [survey.films[at].found.study or str(survey.films[at].path) for at in films], "s"
+    )
+    sites = number_sites([film.found.attributes.get("site", "") for film in survey.films])
+    of_table = findings.source == "table"
+    columns = ["image", "patient", "study", *(["split"] if split else []), *HEADER_ATTRIBUTES]
+    columns += ["report", "report_path", *(findings.names if of_table else ())]
+    halves = _halves(patients) if split else [""] * len(patients)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    for at, film in enumerate(survey.films):
+        cells: Mapping[str, str] = {
+            **film.found.attributes,
+            **(findings.cells[at] if of_table else {}),
+            "image": _relative(film.path, out),
+            "patient": patients[at],
+            "study": studies[at],
+            "split": halves[at],
+            "site": sites[at],
+            "report": film.report.text,
+            "report_path": _relative(film.report.path, out) if film.report.path else "",
+        }
+        writer.writerow([cells.get(column, "") for column in columns])
+    return stream.getvalue()
+
+
+def _numbered(names: Sequence[str], letter: str) -> list[str]:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+    return [f"{letter}{numbers[name]:05d}" for name in names]
+
+
+def _halves(patients: Sequence[str]) -> list[str]:
+    """Return the split of each film: half of the patients to train a small model on."""
+    everyone = sorted(set(patients))
+    order = np.random.default_rng(0).permutation(len(everyone))
+    first = {everyone[i] for i in order[: len(everyone) // 2]}
+    return ["finetune" if patient in first else "validation" for patient in patients]
+
+
+def _relevance() -> str:
+    package = Path(ravl_med.__file__).parent
+    for folder in (package, package.parent / "configs"):
+        if (folder / _TABLE).is_file():
+            return (folder / _TABLE).read_text(encoding="utf-8")
+    raise ConfigError("the table of relevance is missing from the package. Install it again.")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that does not exist yet, for its owner alone: reports may stand in it."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.name} cannot be written ({type(error).__name__}). Name a folder with --out."
+        ) from None
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        stream.write(text)

@@ -1,0 +1,137 @@
+"""The sanity gate of an audit: what was measured of the wiring, put together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.config import Config
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.opening import open_encoder
+from ravl_med.encoders.zero_shot import embed_classes
+from ravl_med.errors import ModelError
+from ravl_med.evidence.auroc import auroc
+from ravl_med.evidence.sanity import (
+    Sanity,
+    SanityCheck,
+    class_scores,
+    judge_findings,
+    measure_findings,
+    prompt_scores,
+)
+from ravl_med.evidence.small_cells import hidden_classes
+from ravl_med.evidence.wiring import (
+    check_embeddings,
+    check_inputs,
+    check_prompts,
+    check_scale,
+    check_texts,
+)
+from ravl_med.pipeline.audited_model import AuditedModel
+
+__all__ = ["check_sanity"]
+
+_SAMPLE = 8  # films whose input is looked at
+_TRIED = 256  # films that another activation is tried on
+_BETTER = 0.05  # mean AUROC that another activation has to bring
+
+
+def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader) -> Sanity:
+    """Look at how a model is wired, before anything is searched for.
+
+    Parameters
+    ----------
+    config : Config
+    cohort : Cohort - the N audited films
+    model : AuditedModel
+    reader : FilmReader
+    """
+    texts, image = config.task.texts(), model.embeddings.image
+    temperature = config.task.temperature if config.task.scores == "softmax" else None
+    by_prompt: list[NDArray[np.float64]] = []
+    if model.scores is None:
+        similarity = image @ model.classes.T
+        scores = class_scores(similarity, temperature)
+        for c, prompts in enumerate(texts.values()):
+            single = model.encoder.encode_text(list(prompts)).float().cpu().numpy()
+            by_prompt.append(prompt_scores(image @ single.T, similarity, c, temperature))
+    else:
+        scores = model.scores.astype(np.float64)
+    findings = measure_findings(
+        scores,
+        cohort.labels,
+        cohort.patients,
+        cohort.classes,
+        config.evidence.confidence,
+        by_prompt,
+    )
+    hidden = hidden_classes(
+        cohort.labels, cohort.patients, len(cohort.classes), config.hidden_below
+    )
+    stops, doubts = judge_findings(findings, config.gate.min_auroc, hidden)
+    own = model.scores is None
+    checks = [
+        *check_embeddings(image, model.classes if own else None, cohort.classes),
+        *check_inputs(model.encoder.info, _inputs(model.encoder, reader, cohort)),
+    ]
+    if own:
+        checks += [
+            check_prompts(findings, hidden),
+            *check_texts(model.encoder, texts),
+            check_scale(model.encoder.info, temperature),
+        ]
+        if (stops or doubts) and config.model.weights is not None:
+            checks += _try_activation(config, cohort, model, reader)
+    stops += tuple(check.text for check in checks if check.status == "failed")
+    return Sanity(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
+
+
+def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
+    """Return some films as the model reads them, spread over the cohort."""
+    chosen = np.unique(np.linspace(0, len(cohort) - 1, min(_SAMPLE, len(cohort))).astype(int))
+    films = [encoder.preprocess(reader.film(cohort, int(i)).pixels).numpy() for i in chosen]
+    empty: NDArray[np.float32] = np.empty((0, 3, 0, 0), np.float32)
+    return np.stack(films) if films else empty
+
+
+def _try_activation(
+    config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
+) -> list[SanityCheck]:
+    """Try the other activation of a raw checkpoint, which does not say which one it has."""
+    rng = np.random.default_rng(config.evidence.seed)
+    films = np.sort(rng.permutation(len(cohort))[:_TRIED])
+    for quick in (True, False):
+        settings = config.model.model_copy(update={"quick_gelu": quick})
+        try:
+            other = open_encoder(settings, None, model.encoder.device)
+        except ModelError:
+            continue
+        if other.info.digest == model.encoder.info.digest:  # the one that was audited
+            continue
+        inputs = [other.preprocess(reader.film(cohort, int(i)).pixels) for i in films]
+        parts = [
+            other.encode_image(torch.stack(inputs[start : start + config.model.batch_size]))
+            for start in range(0, len(inputs), config.model.batch_size)
+        ]
+        image = torch.cat(parts).float().cpu().numpy()
+        labels = cohort.labels[films]
+        now = _mean_auroc(model.embeddings.image[films], model.classes, labels)
+        then = _mean_auroc(image, embed_classes(other, config.task.texts()), labels)
+        told = (
+            f"on {len(films)} films the mean AUROC is {now:.2f}; with model.quick_gelu: "
+            f"{str(quick).lower()} it would be {then:.2f}"
+        )
+        return [SanityCheck("activation", "odd" if then > now + _BETTER else "held", told)]
+    return []
+
+
+def _mean_auroc(
+    image: NDArray[np.float32], classes: NDArray[np.float32], labels: NDArray[np.int64]
+) -> float:
+    scores = class_scores(image @ classes.T, 0.07)
+    areas = [auroc(scores[:, c], labels == c) for c in range(len(classes))]
+    known = [area for area in areas if np.isfinite(area)]
+    return float(np.mean(known)) if known else float("nan")

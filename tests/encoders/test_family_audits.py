@@ -1,0 +1,141 @@
+"""Every family goes through a whole audit of phantoms; with random weights, any verdict will do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import FAMILIES, layout_of
+from typer.testing import CliRunner
+
+from ravl_med.cli import app
+from ravl_med.cohort.synthetic import synthesize
+
+CONFIG = """
+name: family
+cohort:
+  manifest: cohort/manifest.csv
+  split: validation
+  workers: 0
+task:
+  prompts: chexpert14
+  style: report
+  findings: [Cardiomegaly, Pleural Effusion, Pneumothorax]
+  label_columns:
+    Cardiomegaly: cardiomegaly
+    Pleural Effusion: pleural effusion
+    Pneumothorax: pneumothorax
+model: {model}
+regions:
+  tiles: [3, 3]
+discovery:
+  clusters: [6, 9]
+  draws: 1
+gate:
+  min_films: 5
+  max_prediction_share: 1.0
+  min_prediction_share: 0.0
+  min_auroc: 0.0
+evidence:
+  relevance: {relevance}
+  permutations: 99
+  draws: 2000
+  simulations: 20
+  max_correlations: 2
+  max_removals: 12
+  max_pairs: 12
+"""
+RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("families")
+    synthesize(root / "cohort", images=160, size=96, seed=3, workers=1)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def own_folders(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(workplace / "config"))
+
+
+def audited(workplace: Path, out: Path, model: str, *words: str) -> dict:
+    path = workplace / f"{out.name}.yaml"
+    path.write_text(CONFIG.format(model=model, relevance=RELEVANCE), encoding="utf-8")
+    outcome = CliRunner().invoke(
+        app, ["audit", str(path), "--out", str(out), "--exit-zero", "--device", "cpu", *words]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    return json.loads((out / "result.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("no_sockets")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_through_a_whole_audit(family, family_folder, workplace, tmp_path):
+    result = audited(workplace, tmp_path / family, f"{{path: '{family_folder(family)}'}}")
+
+    assert result["verdict"] in ("pass", "review", "fail", "not_auditable")
+    assert result["model"]["digests"].keys() == {"weights", "config", "tokenizer", "prompts"}
+    assert result["model"]["region_pooling"]
+    assert result["discovery"] is not None, result["verdict_reasons"]
+    assert result["discovery"]["regions"] == 9 * result["cohort"]["images"]
+    assert list(result["task"]["classes"]) == ["cardiomegaly", "pleural effusion", "pneumothorax"]
+    assert "There is pleural effusion." in result["task"]["classes"]["pleural effusion"]
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_a_checkpoint_goes_through_a_whole_audit(family_folder, workplace, tmp_path):
+    weights, layout = tmp_path / "best.pt", tmp_path / "layout.json"
+    torch.save(load_file(family_folder("open_clip_vit") / "open_clip_model.safetensors"), weights)
+    layout.write_text(json.dumps(layout_of("open_clip_vit")), encoding="utf-8")
+
+    result = audited(workplace, tmp_path / "run", f"{{weights: '{weights}', layout: '{layout}'}}")
+
+    assert "class token" in result["model"]["region_pooling"]
+    assert result["discovery"] is not None
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_a_mitigation_of_a_checkpoint_opens_it_too(family_folder, workplace, tmp_path):
+    weights, layout = tmp_path / "best.pt", tmp_path / "layout.json"
+    torch.save(load_file(family_folder("convnext") / "open_clip_model.safetensors"), weights)
+    layout.write_text(json.dumps(layout_of("convnext")), encoding="utf-8")
+    model = f"{{weights: '{weights}', layout: '{layout}'}}"
+    audited(workplace, tmp_path / "run", model)
+
+    outcome = CliRunner().invoke(
+        app,
+        ["mitigate", str(workplace / "run.yaml"), "--audit", str(tmp_path / "run"), "--out",
+         str(tmp_path / "repaired"), "--device", "cpu"],
+    )  # fmt: skip
+
+    assert outcome.exit_code == 0, outcome.output
+    document = json.loads((tmp_path / "repaired" / "mitigation.json").read_text(encoding="utf-8"))
+    assert document["verdict"] == "nothing_to_do"
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_siglips_sigmoid_goes_through_a_whole_audit(family_folder, workplace, tmp_path):
+    model = f"{{path: '{family_folder('hf_siglip')}'}}"
+    result = audited(workplace, tmp_path / "run", model, "--set", "task.scores=sigmoid")
+
+    assert result["task"]["scores"] == "sigmoid"
+    assert result["model"]["logit_bias"] == -10.0
+
+
+def test_a_softmax_model_has_no_sigmoid(family_folder, workplace, tmp_path):
+    path = workplace / "sigmoid.yaml"
+    model = f"{{path: '{family_folder('hf_clip')}'}}"
+    path.write_text(CONFIG.format(model=model, relevance=RELEVANCE), encoding="utf-8")
+
+    outcome = CliRunner().invoke(
+        app, ["audit", str(path), "--out", str(tmp_path / "run"), "--set", "task.scores=sigmoid"]
+    )
+
+    assert outcome.exit_code == 2
+    assert "the model has no logit bias; expected a SigLIP" in outcome.stderr

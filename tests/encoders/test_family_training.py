@@ -1,0 +1,81 @@
+"""Every family can be fine-tuned by the arms of a mitigation, and saved as it is then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ravl_med.config import MitigationConfig
+from ravl_med.encoders.opening import open_folder
+from ravl_med.mitigation.arms import ARMS
+from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
+from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.pseudo_groups import PseudoGroups
+from ravl_med.mitigation.training import SelectionFilms, train_arm
+from ravl_med.regions.tiles import cut_tiles
+
+CPU = torch.device("cpu")
+CLASSES = ("above", "below")
+COUNT = 16
+
+
+def toy_set(encoder, texts: torch.Tensor) -> FineTuningSet:
+    """Films of a model's size; a bright square in the corner goes with the first class."""
+    side, rng = encoder.info.image_size, np.random.default_rng(0)
+    labels = np.arange(COUNT, dtype=np.int64) % 2
+    gray = rng.integers(60, 100, (COUNT, side, side)).astype(np.uint8)
+    gray[labels == 0, side // 3 : side // 2] += 80
+    gray[labels == 1, -side // 4 :] += 80
+    has = labels == 0
+    has[:2] = ~has[:2]
+    gray[has, : side // 2, : side // 2] = 255
+    boxes = cut_tiles(side, side, 2, 2)
+    film = np.repeat(np.arange(COUNT), len(boxes))
+    table = RegionTable.of(np.tile(boxes, (COUNT, 1)), film, COUNT)
+    spurious = np.zeros(len(film), dtype=np.bool_)
+    spurious[np.flatnonzero(has) * len(boxes)] = True
+    return FineTuningSet(
+        films=FilmStore(gray, np.arange(COUNT), encoder.info.mean, encoder.info.std),
+        reports=texts[labels],
+        labels=labels,
+        present=has,
+        regions=table,
+        spurious=spurious,
+        carriers=RegionTable.of(table.boxes[spurious], film[spurious], COUNT),
+        companions=RegionTable.empty(COUNT),
+    )
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["coca", "convnext", "timm_vit_map", "biomedclip", "hf_clip", "hf_siglip", "hf_naflex"],
+)
+def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder, tmp_path):
+    folder = family_folder(family)
+    before = open_folder(folder, CPU)
+    texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
+    films = toy_set(before, texts)
+    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
+    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
+    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
+
+    arm = train_arm(
+        ARMS["counterfactual"], folder, films, groups, selection, texts, config, make_fabric()
+    )
+    arm.encoder.save(tmp_path / "new")
+    after = open_folder(tmp_path / "new", CPU)
+
+    assert np.isfinite(arm.curve.losses).all()
+    kept = after.info.logit_scale == pytest.approx(before.info.logit_scale)
+    assert kept is (before.info.logit_bias is not None)  # a sigmoid's scale is not trained
+    inputs = films.films.inputs(films.films.read(np.arange(3)))
+    with torch.inference_mode():
+        seen, _, _ = arm.tower(inputs)
+    torch.testing.assert_close(after.encode_image(inputs), seen, rtol=1e-3, atol=1e-4)
+    drift = functional.cosine_similarity(seen, before.encode_image(inputs))
+    assert (drift < 0.99999).any()
+    torch.testing.assert_close(
+        after.encode_text(["cardiomegaly", "no finding"]), texts, rtol=1e-3, atol=1e-4
+    )

@@ -1,0 +1,55 @@
+"""The intake report: counts in lines, ages in bands, institutions by number."""
+
+from ravl_med.pipeline.intake_report import IntakeReport, count_attributes, count_findings
+
+FILMS = [
+    {"view": "PA", "age": "61", "site": "St. Elsewhere"},
+    {"view": "PA", "age": "7"},
+    {"view": "AP", "site": "General"},
+]
+
+
+def test_attributes_are_counted_and_blanks_stay_blank() -> None:
+    assert count_attributes(FILMS, ("view", "age", "site", "sex")) == {
+        "view": {"PA": 2, "AP": 1},
+        "age": {"60-79": 1, "0-17": 1, "not stated": 1},
+        "site": {"site 1": 1, "not stated": 1, "site 2": 1},
+    }
+
+
+def test_findings_are_counted_the_most_frequent_first() -> None:
+    cells = [{"a": "0", "b": "1"}, {"a": "-1", "b": "1"}, {"c": ""}]
+    assert count_findings(cells, ("a", "b", "c")) == {
+        "b": {"1": 2, "": 1},
+        "a": {"0": 1, "-1": 1, "": 1},
+    }
+
+
+def test_the_lines() -> None:
+    report = IntakeReport(
+        files=9,
+        films=4,
+        patients=3,
+        studies=4,
+        rejected={"not_frontal": 1, "truncated": 4},
+        by_pixels=2,
+        attributes={"study_year": {str(year): 1 for year in range(2000, 2014)}},
+        applied={"window 1 of 1": 4},
+        findings={"edema": {"1": 3, "": 1}},
+        findings_from="reports",
+        unrecognised=1,
+    )
+    lines = report.lines()
+    assert lines[:2] == [
+        "9 files looked at, 4 films kept: 3 patients, 4 studies.",
+        "2 of them by their pixels, the header being silent.",
+    ]
+    assert lines[3:6] == [
+        "Not kept",
+        "       4  truncated",
+        "       1  not_frontal: a lateral or another view",
+    ]
+    assert any(line.endswith("2011 1, and 2 more") for line in lines)
+    assert "  reports: none" in lines
+    assert "  reports in which nothing is recognised: 1" in lines
+    assert lines[-1].split() == ["edema", "3", "0", "0", "1"]

@@ -1,0 +1,168 @@
+"""What a report tells of few patients: nothing, in any format."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from pypdf import PdfReader
+
+from ravl_med.config import GateConfig
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import ArmPatients, SpuriousCorrelation
+from ravl_med.evidence.small_cells import HIDDEN, hide_small_cells
+from ravl_med.reporting.report_details import ReportDetails
+from ravl_med.reporting.result_json import result_schema
+from ravl_med.reporting.saved_run import SavedRun, redraw_run
+
+ResultOf = Callable[..., AuditResult]
+LEAST = 11
+
+
+def large(correlation: SpuriousCorrelation) -> SpuriousCorrelation:
+    """The same with enough patients everywhere but in strata."""
+    cluster, test = correlation.cluster, correlation.confirmation
+    n = np.full_like(cluster.n_present, 23)
+    return replace(
+        correlation,
+        cluster=replace(cluster, n_present=n, n_absent=n + 4),
+        confirmation=replace(test, arms=replace(test.arms, n_present=n + 1, n_absent=n + 5)),
+    )
+
+
+@pytest.fixture
+def audited(result_of: ResultOf) -> AuditResult:
+    result = result_of()
+    views = {"PA": 77, "AP": 40, "LL": 3}
+    cohort = replace(result.cohort, attributes={**result.cohort.attributes, "view": views})
+    return replace(result, cohort=cohort, correlations=tuple(large(c) for c in result.correlations))
+
+
+def test_phantoms_have_no_patients(audited):
+    phantoms = replace(audited, cohort=replace(audited.cohort, synthetic=True))
+    assert hide_small_cells(phantoms, LEAST) is phantoms
+    assert hide_small_cells(audited, 0) is audited
+
+
+def test_large_counts_are_told(audited):
+    shown = hide_small_cells(audited, LEAST)
+    assert shown.hidden_below == LEAST
+    first, before = shown.correlations[0], audited.correlations[0]
+    assert first.cluster.n_present.tolist() == before.cluster.n_present.tolist()
+    assert first.films == int(before.cluster.present.sum())
+    assert shown.accuracy == audited.accuracy
+    assert shown.cohort.images_by_class == audited.cohort.images_by_class
+
+
+def test_a_stratum_of_two_patients_and_the_next_smallest(audited):
+    shown = hide_small_cells(audited, LEAST)
+    rows = {(row.attribute, row.value): row for row in shown.subgroups}
+    for value in ("LL", "AP"):  # LL follows from the total when AP is told
+        assert (rows["view", value].films, rows["view", value].patients) == (HIDDEN, HIDDEN)
+        assert math.isnan(rows["view", value].accuracy)
+        assert math.isnan(rows["view", value].q_value)
+    assert rows["view", "PA"] == audited.subgroups[2]
+    assert rows["sex", "F"] == audited.subgroups[3]
+    assert shown.cohort.attributes["view"] == {"PA": 77, "AP": HIDDEN, "LL": HIDDEN}
+
+
+def test_what_few_patients_hide_in_one_table_is_hidden_in_the_other(audited):
+    """Forty films are many, but not of eight patients."""
+    rows = tuple(replace(row, patients=8) if row.value == "F" else row for row in audited.subgroups)
+    shown = hide_small_cells(replace(audited, subgroups=rows), LEAST)
+    assert set(shown.cohort.attributes["sex"].values()) == {HIDDEN}
+    assert {row.films for row in shown.subgroups if row.attribute == "sex"} == {HIDDEN}
+
+
+def test_an_arm_of_ten_patients_hides_its_class_on_both_halves(audited):
+    first = audited.correlations[0]
+    arms = first.confirmation.arms
+    few = ArmPatients(np.array([10, 20, 20]), np.array([20, 20, 20]))  # of 24 films
+    test = replace(first.confirmation, arms=replace(arms, patients=few))
+    result = replace(audited, correlations=(replace(first, confirmation=test),))
+    shown = hide_small_cells(result, LEAST).correlations[0]
+    for counts in (shown.cluster.n_present, shown.cluster.n_absent,
+                   shown.confirmation.arms.n_present, shown.confirmation.arms.n_absent):  # fmt: skip
+        assert counts[0] == HIDDEN
+        assert (counts[1:] > 0).all()
+    assert np.isnan(shown.confirmation.arms.gap[0])
+    assert math.isnan(shown.confirmation.arms.gap_interval[0].low)
+    assert math.isnan(shown.confirmation.shift.raised)
+    assert math.isfinite(shown.confirmation.shift.lowered)
+    assert math.isfinite(shown.confirmation.arms.opposed_gap)
+    assert shown.films == HIDDEN  # the sum over classes would tell the one
+    assert shown.strata is not None
+    for crossed in shown.strata.attributes:
+        assert {gap.n_present for gap in crossed.raised} == {HIDDEN}
+        assert math.isnan(crossed.raised_adjusted)
+    assert shown.confirmation.q_value == first.confirmation.q_value
+    assert shown.kind == first.kind
+
+
+def test_interventions_on_few_patients_are_hidden(audited):
+    first = audited.correlations[0]
+    tested = first.counterfactual
+    few = replace(tested.removal.median, patients=10)
+    removal = replace(tested.removal, median=few)
+    result = replace(
+        audited,
+        correlations=(replace(first, counterfactual=replace(tested, removal=removal)),),
+    )
+    shown = hide_small_cells(result, LEAST).correlations[0].counterfactual
+    assert shown.removal.median.pairs == HIDDEN
+    assert math.isnan(shown.removal.median.contrast)
+    assert shown.removal.inpainted == tested.removal.inpainted
+    assert shown.used
+
+
+def texts_of(folder: Path) -> list[str]:
+    pages = PdfReader(folder / "report.pdf").pages
+    return ["\n".join(page.extract_text() for page in pages), (folder / "report.html").read_text()]
+
+
+def test_no_format_tells_what_is_hidden(audited, tmp_path):
+    """Numbers of a class with seven patients are unmistakable, and are in no shared file."""
+    accuracy = audited.accuracy
+    rare = replace(
+        accuracy,
+        by_class=(*accuracy.by_class[:2], 0.123456),
+        images_by_class=(7013, 6017, 9009),
+    )
+    cohort = replace(
+        audited.cohort,
+        images_by_class=dict(zip(audited.task.classes, rare.images_by_class, strict=True)),
+        patients_by_class=dict(zip(audited.task.classes, (7000, 6000, 7), strict=True)),
+    )
+    result = replace(audited, accuracy=rare, cohort=cohort)
+    details = ReportDetails(
+        date=None, config_yaml="name: run\n", versions={}, digests={"model": "ab" * 32},
+        seeds={}, thresholds={},
+    )  # fmt: skip
+    saved = SavedRun(result, details, GateConfig().model_dump_json(), 20, None, LEAST)
+    (tmp_path / "private").mkdir()
+    saved.save(tmp_path, lambda index: np.full((240, 240), index % 200, dtype=np.uint8))
+    (tmp_path / "run.json").write_text("{}")
+    for again in (False, True):
+        if again:
+            redraw_run(tmp_path, date(2026, 11, 25))
+        document = json.loads((tmp_path / "result.json").read_text())
+        jsonschema.validate(document, result_schema())
+        last = document["accuracy"]["classes"][audited.task.classes[2]]
+        assert (last["images"], last["accuracy"], last["interval"]) == (None, None, [None, None])
+        assert document["hidden_below"] == LEAST
+        full = json.loads((tmp_path / "private" / "result.full.json").read_text())
+        assert full["accuracy"]["classes"][audited.task.classes[2]]["images"] == 9009
+        shared = [(tmp_path / "result.json").read_text(), *texts_of(tmp_path)]
+        for text in shared:
+            for told in ("9009", "9,009", "12.3", "0.123", "6017", "6,017"):
+                assert told not in text
+            assert "7013" in text or "7,013" in text
+        for text in texts_of(tmp_path):
+            assert "fewer than 11 patients" in text.replace("\n", " ")

@@ -1,0 +1,242 @@
+"""From a folder to an audit: inspect, init, doctor, as a user meets them."""
+
+import csv
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pydicom
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner, Result
+
+from ravl_med.cli import app, self_check
+from ravl_med.cohort.synthetic import synthesize
+from ravl_med.config import load_config
+
+SECRET = "ZZSECRET"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive whose patients, hospital and folders have names that must not be seen."""
+    root = tmp_path_factory.mktemp("archive")
+    synthesize(root / "made", images=60, size=64, seed=2, workers=1)
+    with (root / "made" / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    table = [["accession", "report", "cardiomegaly"]]
+    for number, row in enumerate(rows):
+        dataset = pydicom.dcmread(root / "made" / row["image"])
+        dataset.PatientName, dataset.InstitutionName = f"{SECRET}^X", f"{SECRET} Hospital"
+        dataset.PatientID = f"{SECRET}{dataset.PatientID}"
+        path = root / "tree" / f"{SECRET}{number % 5}" / f"IM{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(path)
+        table.append([str(dataset.AccessionNumber), row["report"], row["cardiomegaly"]])
+    with (root / "ris.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(table)
+    (root / "tree" / "broken.dcm").write_bytes(
+        (root / "tree" / f"{SECRET}0" / "IM0").read_bytes()[:900]
+    )
+    return root / "tree"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def one_line(outcome: Result, *parts: str) -> None:
+    assert len(outcome.stderr.strip().splitlines()) == 1, outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    for part in parts:
+        assert part in outcome.stderr
+
+
+def test_inspect_tells_counts_and_no_identity(tree: Path) -> None:
+    outcome = run("inspect", str(tree), "--reports", str(tree.parent / "ris.csv"))
+    assert outcome.exit_code == 0, outcome.output
+    assert "61 files looked at, 60 films kept" in outcome.output
+    assert "  view: " in outcome.output
+    assert "site 1 60" in outcome.output
+    assert "reports: table" in outcome.output
+    assert "Findings, from table" in outcome.output
+    assert SECRET not in outcome.output
+    assert max(len(line) for line in outcome.output.splitlines()) < 200
+
+
+def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "start"
+    words = ("--reports", str(tree.parent / "ris.csv"), "--finding", "Cardiomegaly")
+    outcome = run("init", str(tree), "--out", str(out), *words)
+    assert outcome.exit_code == 0, outcome.output
+    assert SECRET not in outcome.output
+    assert {path.name for path in out.iterdir()} == {"manifest.csv", "audit.yaml", "relevance.yaml"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in out.iterdir())
+    with (out / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 60
+    assert all(row["patient"][0] == "p" and row["study"][0] == "s" for row in rows)
+    assert {row["site"] for row in rows} == {"site 1"}
+    assert all((out / row["image"]).is_file() for row in rows)
+    assert not any(Path(row["image"]).is_absolute() for row in rows)
+    assert {row["cardiomegaly"] for row in rows} == {"0", "1"}
+    splits = {row["patient"]: row["split"] for row in rows}
+    assert all(splits[row["patient"]] == row["split"] for row in rows)
+    settings = load_config(out / "audit.yaml")
+    assert settings.cohort.roots == (out / settings.cohort.roots[0],)
+    looked = run("inspect", str(out / "audit.yaml"))
+    assert looked.exit_code == 0, looked.output
+    assert SECRET not in looked.output
+    audited = run(
+        "audit", str(out / "audit.yaml"), "--out", str(tmp_path / "run"), "--exit-zero",
+        "--set", "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
+        "--set", "regions.sources=[tiles]",
+    )  # fmt: skip
+    assert audited.exit_code == 0, audited.output
+    shared = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and "private" not in p.parts]
+    assert not [path.name for path in shared if SECRET.encode() in path.read_bytes()]
+
+
+def test_headers_become_axes_of_the_audit(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "start"
+    assert (
+        run(
+            "init", str(tree), "--out", str(out), "--reports", str(tree.parent / "ris.csv")
+        ).exit_code
+        == 0
+    )
+    with (out / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    kept = ("image", "patient", "split", "report", "cardiomegaly", "view")
+    with (out / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, "view": "" if n % 2 else "LATERAL"} for n, row in enumerate(rows))
+    words = (
+        "audit", str(out / "audit.yaml"), "--out", str(tmp_path / "run"), "--exit-zero",
+        "--set", "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
+        "--set", "regions.sources=[tiles]", "--set", "privacy.min_cell=1",
+    )  # fmt: skip
+    assert run(*words).exit_code == 0
+    found = attributes(tmp_path / "run")
+    assert set(found) >= {"sex", "age", "manufacturer", "model", "site", "study_year", "pixels"}
+    assert set(found["site"]) == {"site 1"}
+    assert set(found["view"]) == {"LATERAL", "not stated"}  # the manifest has the column
+    assert run(*words, "--set", "cohort.attributes_from_header=true").exit_code == 0
+    assert set(attributes(tmp_path / "run")["view"]) > {"LATERAL"}
+    assert "not stated" not in attributes(tmp_path / "run")["view"]
+    assert run(*words, "--set", "cohort.attributes_from_header=false").exit_code == 0
+    assert not set(attributes(tmp_path / "run")) & {"sex", "age", "manufacturer", "site"}
+
+
+def attributes(folder: Path) -> dict[str, dict[str, int]]:
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, int]] = document["cohort"]["attributes"]
+    return found
+
+
+def test_init_writes_nothing_over(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "audit.yaml").write_text("mine", encoding="utf-8")
+    outcome = run("init", str(tree), "--out", str(tmp_path))
+    assert outcome.exit_code == 2
+    one_line(outcome, "audit.yaml exists", "--out")
+    assert (tmp_path / "audit.yaml").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_init_with_a_model_audits_every_film(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    outcome = run(
+        "init", str(tree), "--out", str(tmp_path / "o"), "--model", str(tmp_path / "model")
+    )
+    assert outcome.exit_code == 0, outcome.output
+    assert "Lacking: labels" in outcome.output
+    config = YAML(typ="safe").load((tmp_path / "o" / "audit.yaml").read_text(encoding="utf-8"))
+    assert config["model"] == {"path": "../model"}
+    assert config["cohort"]["split"] is None
+    assert (
+        "split" not in (tmp_path / "o" / "manifest.csv").read_text(encoding="utf-8").splitlines()[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (("inspect", "nowhere"), 2, ("'nowhere'", "expected a folder")),
+        (("init", "nowhere"), 2, ("'nowhere' is no folder",)),
+        (("init", "{empty}"), 3, ("none of 0 files", "the folder is empty")),
+        (("init", "{tree}", "--out", "{empty}/o", "--finding", "gout"), 2, ("'gout'", "none of")),
+        (("init", "{tree}", "--out", "{empty}/o", "--reports", "{empty}/no.csv"), 3, ("no UTF-8",)),
+    ],
+)
+def test_bad_input_gets_one_line(
+    tree: Path, tmp_path: Path, words: tuple[str, ...], code: int, parts: tuple[str, ...]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    filled = [word.format(empty=tmp_path / "empty", tree=tree) for word in words]
+    outcome = run(*filled)
+    assert outcome.exit_code == code, outcome.output
+    one_line(outcome, *parts)
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_manifest_can_be_inspected(tree: Path) -> None:
+    outcome = run("inspect", str(tree.parent / "made" / "manifest.csv"))
+    assert outcome.exit_code == 0, outcome.output
+    assert "60 films kept" in outcome.output
+    assert "Findings, from manifest" in outcome.output
+    assert "  cardiomegaly " in outcome.output
+
+
+def test_the_doctor_is_well_here() -> None:
+    outcome = run("doctor")
+    assert outcome.exit_code == 0, outcome.output
+    lines = outcome.output.splitlines()
+    assert max(map(len, lines)) < 80
+    assert "MISSING" not in outcome.output
+    for part in ("Python 3.", "1.2.840.10008.1.2.4.70 JPEG Lossless: python-gdcm", "cache folder"):
+        assert part in outcome.output
+    assert str(Path.home()) not in outcome.output
+
+
+def test_the_doctor_speaks_json() -> None:
+    checks = json.loads(run("doctor", "--json").output)
+    assert {check["status"] for check in checks} <= {"ok", "note"}
+    assert all(set(check) == {"name", "status", "found", "cure"} for check in checks)
+
+
+def test_the_doctor_names_what_is_missing_and_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "pyjpegls":
+            raise metadata.PackageNotFoundError(name)
+        return "0.0.1" if name == "numpy" else "9999"
+
+    requirements = ["numpy>=2.0", "pyjpegls>=1.5", 'extra-thing; extra == "test"']
+    monkeypatch.setattr(self_check.metadata, "version", version)
+    monkeypatch.setattr(self_check.metadata, "requires", lambda name: requirements)
+    monkeypatch.setattr("ravl_med.cohort.pixel_decoding.find_spec", lambda name: None)
+    outcome = run("doctor")
+    assert outcome.exit_code == 1
+    for part in (
+        "MISSING numpy: 0.0.1; expected >=2.0",
+        '-> pip install "pyjpegls>=1.5"',
+        "-> pip install python-gdcm",
+    ):
+        assert part in outcome.output
+    assert "extra-thing" not in outcome.output
+
+
+def test_the_doctor_sees_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_check.os, "access", lambda path, mode: False)
+    outcome = run("doctor")
+    assert outcome.exit_code == 1
+    assert "MISSING cache folder: cannot be written" in outcome.output
+    assert "-> set XDG_CACHE_HOME to a folder of your own" in outcome.output
