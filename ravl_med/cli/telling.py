@@ -57,7 +57,7 @@ def tell_audit(run: Audit, folder: Path) -> None:
         terminal.print(f"  {escape(reason)}")
     for check in result.sanity.checks if result.sanity is not None else ():
         if check.status == "odd":
-            terminal.print(f"  Remark, {escape(check.name)}: {escape(check.text)}.")
+            terminal.print(f"  Remark, {escape(check.name)}: {escape(check.text.rstrip('.'))}.")
     cohort = result.cohort
     if run.halved_to:
         terminal.print(

@@ -36,7 +36,7 @@ from ravl_med.evidence.examination import (
 )
 from ravl_med.evidence.relevance import RelevanceTable
 
-__all__ = ["METHODS", "OURS", "PUBLISHED", "Answers", "answer_all"]
+__all__ = ["METHODS", "OURS", "PUBLISHED", "Answers", "answer_all", "rank_correlation"]
 
 OURS = "ours"
 PUBLISHED = ("random", "distilling_failures", "george", "domino", "spurious_aware", "ravl")

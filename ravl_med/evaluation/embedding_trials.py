@@ -17,9 +17,9 @@ import torch
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.cohort.synthetic_dicom import Acquisition, write_dicom
-from ravl_med.encoders.embeddings import films_a_part, prepare_film, store_films
 from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
+from ravl_med.encoders.stored_films import films_a_part, prepare_film, store_films
 from ravl_med.errors import RavlMedError
 from ravl_med.evaluation.peak_memory import forget_peak, peak_mb
 from ravl_med.regions.region_set import RegionKind, RegionSet

@@ -45,6 +45,7 @@ from ravl_med.evaluation.setting_scores import (
 from ravl_med.evaluation.settings import Setting
 from ravl_med.evaluation.small_models import (
     SmallModel,
+    fine_tuning_recipe,
     normalise_films,
     pretrained_folder,
     train_small_model,
@@ -187,7 +188,7 @@ def run_setting(
         normalise_films(films.finetune.pixels),
         films.finetune.labels,
         pool.prompts,
-        setting.seed,
+        fine_tuning_recipe(setting.architecture, setting.seed),
         device,
         start=start,
     )

@@ -10,7 +10,7 @@ embeddings that stay as they were drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ from ravl_med.mitigation.views import draw_views, view_films
 
 __all__ = [
     "MEAN",
-    "SIDE",
     "STD",
     "TAU",
     "SmallModel",
+    "fine_tuning_recipe",
     "normalise_films",
     "pretrained_folder",
     "small_layout",
@@ -107,12 +107,17 @@ def normalise_films(films: NDArray[np.uint8]) -> NDArray[np.float32]:
     return inputs
 
 
+def fine_tuning_recipe(architecture: Architecture, seed: int) -> Recipe:
+    """Return how the model of a setting is trained, pre-trained or not."""
+    return replace(_FINE_TUNED[architecture], seed=seed)
+
+
 def train_small_model(
     architecture: Architecture,
     films: NDArray[np.float32],
     labels: NDArray[np.int64],
     prompts: Mapping[str, Sequence[str]],
-    seed: int,
+    recipe: Recipe,
     device: str = "cpu",
     *,
     start: Path | None = None,
@@ -125,16 +130,16 @@ def train_small_model(
     films : ndarray of shape (n, S, S), float32 - as `normalise_films` makes them
     labels : ndarray of shape (n,), int64
     prompts : mapping of class to texts, in the order of the labels
-    seed : int - of weights, texts and batches
+    recipe : Recipe - its seed is that of weights, texts and batches
     device : str - ``cpu``, ``cuda`` or ``cuda:i``
-    start : Path or None - folder of the pre-trained model; None pre-trains
+    start : Path or None - folder of a model to go on from; None starts from the seed
 
     Raises
     ------
     DataError
         Fewer films than one batch.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     layout = small_layout(architecture)
     if start is None:
         model = build_model(layout, TextFiles(), "benchmark")
@@ -144,10 +149,8 @@ def train_small_model(
     fabric = make_fabric(device)
     texts = [text for several in prompts.values() for text in several]
     tokens = _tokenize(texts).to(fabric.device)
-    said = torch.from_numpy(_draw_texts(labels, prompts, seed)).to(fabric.device)
+    said = torch.from_numpy(_draw_texts(labels, prompts, recipe.seed)).to(fabric.device)
     inputs = torch.from_numpy(films).to(fabric.device)
-    base = (_PRETRAINED if start is None else _FINE_TUNED)[architecture]
-    recipe = Recipe(base.epochs, base.batch_size, base.learning_rate, seed)
 
     def step(
         module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
@@ -162,7 +165,12 @@ def train_small_model(
 
     curve = fit(fabric, model, len(films), step, recipe)
     encoder = OpenClipEncoder(
-        model.cpu(), _tokenize, layout, TextFiles(), {"weights": f"seed {seed}"}, fabric.device
+        model.cpu(),
+        _tokenize,
+        layout,
+        TextFiles(),
+        {"weights": f"seed {recipe.seed}"},
+        fabric.device,
     )
     return SmallModel(encoder, float(np.mean(curve.losses[-10:])))
 
@@ -199,7 +207,8 @@ def pretrained_folder(
     def make(folder: Path) -> None:
         films = normalise_films(np.asarray(pool.films.pixels[rows]))
         labels = pool.films.labels[rows]
-        model = train_small_model(architecture, films, labels, pool.prompts, pool.seed, device)
+        schedule = replace(_PRETRAINED[architecture], seed=pool.seed)
+        model = train_small_model(architecture, films, labels, pool.prompts, schedule, device)
         model.encoder.save(folder)
 
     return cache.folder("evaluation-models", recipe, make)[0]

@@ -45,11 +45,11 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
             "seed": seed,
         },
         "mitigation": {
-            "epochs": 4,
-            "batch_size": 64,
-            "learning_rate": 3e-4,
+            "epochs": 10,
+            "batch_size": 32,
+            "learning_rate": 5e-4,
             "weight_decay": 0.05,
-            "patience": 4,
+            "patience": 10,
             "seed": seed,
         },
     }

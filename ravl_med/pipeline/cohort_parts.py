@@ -8,7 +8,7 @@ from pathlib import Path
 from ravl_med.cache import Cache
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config, RegionsConfig
-from ravl_med.encoders.embeddings import films_a_part
+from ravl_med.encoders.stored_films import films_a_part
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.tiles import window_names
 

@@ -15,9 +15,9 @@ from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.embeddings import EmbeddedRow, films_a_part, prepare_film, store_films
 from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.precision import using_threads
+from ravl_med.encoders.stored_films import EmbeddedRow, films_a_part, prepare_film, store_films
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
 from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model

@@ -14,12 +14,13 @@ import open_clip  # noqa: F401 - before any fork
 import torch
 
 from ravl_med.cohort.film import Film
-from ravl_med.encoders import embeddings
+from ravl_med.encoders import stored_films
+from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.regions.region_set import RegionKind, RegionSet
 from ravl_med.regions.tiles import cut_tiles, tile_names
 
-embeddings._PART = 8  # so that the few films make many files
+stored_films._PART = 8  # so that the few films make many files
 
 
 def films(count: int):
@@ -35,7 +36,7 @@ def propose(film: Film) -> RegionSet:
 
 
 def fill(model: str, store: str, count: int) -> None:
-    embeddings.embed_films(
+    embed_films(
         open_model(Path(model), torch.device("cpu")),
         films(count),
         propose,

@@ -120,6 +120,22 @@ def test_a_mitigation_of_a_checkpoint_opens_it_too(family_folder, workplace, tmp
 
 
 @pytest.mark.usefixtures("no_sockets")
+def test_the_other_activation_of_a_checkpoint_is_tried(family_folder, workplace, tmp_path):
+    weights, layout = tmp_path / "best.safetensors", tmp_path / "layout.json"
+    weights.write_bytes(
+        (family_folder("open_clip_vit") / "open_clip_model.safetensors").read_bytes()
+    )
+    layout.write_text(json.dumps(layout_of("open_clip_vit")), encoding="utf-8")
+
+    model = f"{{weights: '{weights}', layout: '{layout}'}}"
+    result = audited(workplace, tmp_path / "run", model, "--set", "gate.min_auroc=0.99")
+
+    (told,) = [c["text"] for c in result["sanity"]["checks"] if c["name"] == "activation"]
+    assert "with model.quick_gelu: true it would be 0." in told
+    assert result["verdict"] in ("not_auditable", "fail")
+
+
+@pytest.mark.usefixtures("no_sockets")
 def test_siglips_sigmoid_goes_through_a_whole_audit(family_folder, workplace, tmp_path):
     model = f"{{path: '{family_folder('hf_siglip')}'}}"
     result = audited(workplace, tmp_path / "run", model, "--set", "task.scores=sigmoid")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ravl_med.encoders.zero_shot import Scores
+from ravl_med.evaluation.phantom_films import render_layer
 from ravl_med.evaluation.region_evidence import RankedRegions, RegionEvidence
 from ravl_med.evaluation.setting_films import PlacedThing, SplitFilms
 from ravl_med.evaluation.setting_scores import score_ranking, true_cluster_rank
@@ -71,3 +72,13 @@ def test_digits_are_cut_into_quadrants_and_films_into_36(evidence: RegionEvidenc
         assert len(boxes) == 20
         assert boxes[0].shape == (count, 4)
         assert boxes[0].max() == 16
+
+
+def test_structures_are_what_the_segmenter_finds() -> None:
+    layer = render_layer("generator", 101, 3)
+    patients = np.arange(3)
+    films = SplitFilms(layer["pixels"], layer["labels"], patients, ())
+    setting = Setting("phantoms", "planted", (Pair("x", "y"),), 0.9, "resnet", 0, "structures")
+    boxes = propose_regions(films, setting)
+    assert all(len(own) > 5 for own in boxes)
+    assert len({len(own) for own in boxes} | {36}) > 1

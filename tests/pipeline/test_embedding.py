@@ -13,7 +13,7 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.cohort.synthetic import synthesize
 from ravl_med.config import Config
-from ravl_med.encoders import embeddings
+from ravl_med.encoders import stored_films
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.cohort_parts import most_regions
 from ravl_med.pipeline.embedding import Shard, embed
@@ -48,7 +48,7 @@ def model(root) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(embeddings, "_PART", 8)
+    monkeypatch.setattr(stored_films, "_PART", 8)
 
 
 def config_of(root: Path, model: Path, changed=None, **sections) -> Config:
