@@ -88,8 +88,9 @@ def test_an_arm_of_ten_patients_hides_its_class_on_both_halves(audited):
     test = replace(first.confirmation, arms=replace(arms, patients=few))
     result = replace(audited, correlations=(replace(first, confirmation=test),))
     shown = hide_small_cells(result, LEAST).correlations[0]
-    for counts in (shown.cluster.n_present, shown.cluster.n_absent,
-                   shown.confirmation.arms.n_present, shown.confirmation.arms.n_absent):  # fmt: skip
+    held_out = shown.confirmation.arms
+    found = (shown.cluster.n_present, shown.cluster.n_absent)
+    for counts in (*found, held_out.n_present, held_out.n_absent):
         assert counts[0] == HIDDEN
         assert (counts[1:] > 0).all()
     assert np.isnan(shown.confirmation.arms.gap[0])

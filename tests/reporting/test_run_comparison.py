@@ -547,7 +547,7 @@ def test_the_schema_is_printed() -> None:
 
 
 def test_nothing_is_told_of_few_patients(result_of: ResultOf, tmp_path: Path) -> None:
-    """Forty films of a class are many, but not of six patients; the next smallest class goes too."""
+    """Forty films of a class are many, but not of six patients; the next class goes too."""
     patients = np.where(LABELS == 2, 1000 + ONE_EACH % 6 // 2, ONE_EACH)
     folders = [
         run_folder(tmp_path / name, result_of(), wrong_on(range(n)), patients=patients, min_cell=11)
