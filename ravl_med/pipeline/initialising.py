@@ -13,8 +13,8 @@ import numpy as np
 
 import ravl_med
 from ravl_med.cohort.acquisition import HEADER_ATTRIBUTES
-from ravl_med.cohort.archive import ArchiveSurvey
 from ravl_med.cohort.attributes import number_sites
+from ravl_med.cohort.film_archive import ArchiveSurvey
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.config_template import write_config
 from ravl_med.pipeline.inspecting import (

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ravl_med.cohort.acquisition import HEADER_ATTRIBUTES
-from ravl_med.cohort.archive import ArchiveSurvey, survey_archive
 from ravl_med.cohort.attributes import add_header_attributes
 from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.film_archive import ArchiveSurvey, survey_archive
 from ravl_med.cohort.manifest import ATTRIBUTES, RejectedFilm, read_manifest
 from ravl_med.cohort.manifest_table import read_table
 from ravl_med.cohort.radiology_report import read_radiology_report

@@ -79,7 +79,9 @@ def _spans(spots: Sequence[Spot]) -> tuple[float, float]:
 
 
 def _height(spots: Sequence[Spot], width: float) -> float:
-    """Return the height that the clusters need at full width, within bounds."""
+    """Return the height that the clusters need at full width, within bounds; low without a find."""
+    if not any(spot.number for spot in spots):
+        return _LOWEST
     across, up = _spans(spots)
     if across <= _POINT:
         return _HIGHEST if up > _POINT else _LOWEST
