@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,6 +84,37 @@ class BenchmarkFile:
                 "or name another folder."
             )
         return dict(parts)
+
+    def measure(
+        self,
+        parts: Sequence[str],
+        command: Callable[[str], str],
+        rows_of: Callable[[str], Sequence[Any]],
+    ) -> Path:
+        """Measure parts one by one; each is written as soon as it is done.
+
+        Parameters
+        ----------
+        parts : sequence of str
+        command : callable - part to the command that repeats it
+        rows_of : callable - part to its rows, dataclass instances
+
+        Returns
+        -------
+        Path - of the Markdown
+
+        Raises
+        ------
+        ConfigError
+            See `read` and `write`.
+        """
+        content = self.read()
+        for part in parts:
+            start = time.perf_counter()
+            rows = rows_of(part)
+            content[part] = describe_part(command(part), time.perf_counter() - start, rows)
+            self.write(content)
+        return self.table
 
     def write(self, parts: Parts) -> None:
         """Write both files, the parts in their order.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ravl_med.config import Config
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.discovery_parts import (
     measure_calibration,
     measure_power,
@@ -85,13 +84,9 @@ def run_discovery_benchmark(
         The folder cannot be written, or its ``discovery.json`` is not one of this benchmark.
     """
     file = BenchmarkFile(folder, "discovery", PARTS, discovery_markdown)
-    content = file.read()
-    for part in plan.parts:
-        start = time.perf_counter()
-        rows = _measure(part, config, plan, progress)
-        content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-        file.write(content)
-    return file.table
+    return file.measure(
+        plan.parts, plan.command, lambda part: _measure(part, config, plan, progress)
+    )
 
 
 def _measure(part: str, config: Config, plan: DiscoveryPlan, progress: Progress) -> Sequence[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ravl_med.cache import Cache
 from ravl_med.config import Config
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.embedding_trials import measure_memory, measure_throughput
 from ravl_med.evaluation.encoders_accuracy import measure_accuracy
 from ravl_med.evaluation.encoders_tables import encoders_markdown
@@ -94,13 +93,9 @@ def run_encoders_benchmark(
             "such as configs/quickstart.yaml."
         )
     file = BenchmarkFile(folder, "encoders", PARTS, encoders_markdown)
-    content = file.read()
-    for part in plan.parts:
-        start = time.perf_counter()
-        rows = _measure(part, config, plan, cache, progress)
-        content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-        file.write(content)
-    return file.table
+    return file.measure(
+        plan.parts, plan.command, lambda part: _measure(part, config, plan, cache, progress)
+    )
 
 
 def _measure(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.intake_tables import intake_markdown
 from ravl_med.evaluation.intake_trials import (
     CoresRow,
@@ -71,16 +70,12 @@ def run_intake_benchmark(
         The folder cannot be written.
     """
     file = BenchmarkFile(folder, "intake", PARTS, intake_markdown)
-    content = file.read()
     with tempfile.TemporaryDirectory() as place:
         films = write_films(Path(place), plan.films)
-        for part in plan.parts:
-            start = time.perf_counter()
-            rows: Sequence[SpeedRow | CoresRow] = (
-                measure_speed(films, plan.rounds, progress)
-                if part == "speed"
-                else measure_cores(films, plan.repeats, plan.rounds, progress)
-            )
-            content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-            file.write(content)
-    return file.table
+
+        def rows_of(part: str) -> Sequence[SpeedRow | CoresRow]:
+            if part == "speed":
+                return measure_speed(films, plan.rounds, progress)
+            return measure_cores(films, plan.repeats, plan.rounds, progress)
+
+        return file.measure(plan.parts, plan.command, rows_of)

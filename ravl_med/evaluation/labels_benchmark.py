@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ravl_med.cohort.report_findings import chest_labeller
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.coded_reports import read_coded_reports, split_halves
 from ravl_med.evaluation.labels_tables import labels_markdown
 from ravl_med.evaluation.labels_trials import measure_findings, measure_reading
@@ -77,13 +76,7 @@ def run_labels_benchmark(
             "and development."
         )
     file = BenchmarkFile(folder, "labels", PARTS, labels_markdown)
-    content = file.read()
-    for part in plan.parts:
-        start = time.perf_counter()
-        rows = _measure(part, plan, progress)
-        content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-        file.write(content)
-    return file.table
+    return file.measure(plan.parts, plan.command, lambda part: _measure(part, plan, progress))
 
 
 def _measure(part: str, plan: LabelsPlan, progress: Progress) -> Sequence[Any]:

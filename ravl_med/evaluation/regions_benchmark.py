@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.regions_tables import regions_markdown
 from ravl_med.evaluation.regions_trials import (
     TestFilm,
@@ -99,15 +98,11 @@ def run_regions_benchmark(
     if plan.boxes is None and "devices" in plan.parts:
         raise ConfigError("--boxes: expected annotations of the films for devices.")
     file = BenchmarkFile(folder, "regions", PARTS, regions_markdown)
-    content = file.read()
     segmenter = built_in_segmenter()
     films = read_test_films(plan.films) if plan.films else []
-    for part in plan.parts:
-        start = time.perf_counter()
-        rows = _measure(part, plan, segmenter, films, progress)
-        content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-        file.write(content)
-    return file.table
+    return file.measure(
+        plan.parts, plan.command, lambda part: _measure(part, plan, segmenter, films, progress)
+    )
 
 
 def _measure(

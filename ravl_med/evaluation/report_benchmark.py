@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
+from ravl_med.evaluation.benchmark_file import BenchmarkFile
 from ravl_med.evaluation.discovery_trials import map_in_children
 from ravl_med.evaluation.made_up_audit import AuditSize, make_up_audit, make_up_films
 from ravl_med.evaluation.peak_memory import forget_peak, peak_mb
@@ -98,13 +98,9 @@ def run_report_benchmark(
         The folder cannot be written, or its ``report.json`` is not one of this benchmark.
     """
     file = BenchmarkFile(folder, "report", PARTS, report_markdown)
-    content = file.read()
-    for part in plan.parts:
-        start = time.perf_counter()
-        rows = _measure_sizes(SIZES[part], plan.runs, progress)
-        content[part] = describe_part(plan.command(part), time.perf_counter() - start, rows)
-        file.write(content)
-    return file.table
+    return file.measure(
+        plan.parts, plan.command, lambda part: _measure_sizes(SIZES[part], plan.runs, progress)
+    )
 
 
 def _measure_sizes(sizes: Sequence[AuditSize], runs: int, progress: Progress) -> list[ReportRow]:

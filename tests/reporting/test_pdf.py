@@ -308,12 +308,12 @@ def test_five_classes_fit_on_two_pages_a_correlation_or_on_one(result_of, text_o
     end = next(at for at, page in enumerate(pages) if page.startswith("Method"))
     assert np.diff([*starts, end]).tolist() == [2, 2, 2, 2, 1, 2, 1, 1]
     assert starts[0] == 5
-    assert len(pages) <= 24
+    assert len(pages) <= 23
 
 
 def test_a_null_report_is_short(result_of, stopped_result, text_of):
-    assert len(text_of(result_of(correlations=0))) <= 9
-    assert len(text_of(stopped_result)) <= 8
+    assert len(text_of(result_of(correlations=0))) <= 8
+    assert len(text_of(stopped_result)) <= 7
 
 
 def test_subgroups_in_a_table_insufficient_rows_stay(result_of, text_of):
