@@ -18,4 +18,10 @@ Method: Varma, Delbrouck, Chen, Chaudhari, Langlotz, "RaVL: Discovering and Miti
 Correlations in Fine-Tuned Vision-Language Models", NeurIPS 2024 (arXiv 2411.04097).
 """
 
+import os
+
+# Films are patient data: the engine of the OCR must tell its maker nothing, from its first import
+# on. Its releases know one name or the other.
+os.environ["ORT_DISABLE_TELEMETRY"] = os.environ["ORT_TELEMETRY_DISABLED"] = "1"
+
 __version__ = "0.1.0"

@@ -4,7 +4,8 @@
     ├── ConfigError               exit code 2   a config file, a flag or a value in it
     ├── DataError                 exit code 3   a manifest, a film, a report, a label
     │   └── ImageError            exit code 3   one film; the cohort sets it aside
-    └── ModelError                exit code 2   a checkpoint that is not one, or does not fit
+    ├── ModelError                exit code 2   a checkpoint that is not one, or does not fit
+    └── EngineError               exit code 4   workers that died, a cluster that does not answer
 
 A message says what, where, got, allowed and cure. It never carries a patient's name, ID, UID,
 date or file path: file names carry names. An image is named by its manifest row and pseudonym.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["ConfigError", "DataError", "ImageError", "ModelError", "RavlMedError"]
+__all__ = ["ConfigError", "DataError", "EngineError", "ImageError", "ModelError", "RavlMedError"]
 
 
 class RavlMedError(Exception):
@@ -55,3 +56,7 @@ class ModelError(RavlMedError):
     """The model cannot be opened, or is not what the config says."""
 
     exit_code: ClassVar[int] = 2
+
+
+class EngineError(RavlMedError):
+    """The workers, or the cluster that they were to run on, did not do their work."""

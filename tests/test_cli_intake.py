@@ -70,6 +70,26 @@ def test_inspect_tells_counts_and_no_identity(tree: Path) -> None:
     assert max(len(line) for line in outcome.output.splitlines()) < 200
 
 
+def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:
+    texts = (
+        "Pleural effusion on the left.",
+        "No pleural effusion.",
+        "No effusion. No edema.",
+        "Hm",
+    )
+    for number, text in enumerate(texts):
+        (tmp_path / f"{SECRET}{number}.txt").write_text(text)
+    outcome = run("inspect", str(tmp_path))
+    assert outcome.exit_code == 0, outcome.output
+    assert "4 files looked at, 0 films kept" in outcome.output
+    assert "Films kept" not in outcome.output
+    assert "Findings, from reports without a film" in outcome.output
+    (line,) = [line for line in outcome.output.splitlines() if "pleural effusion" in line]
+    assert line.split()[2:] == ["1", "2", "0", "1"]
+    assert "reports in which nothing is recognised: 1" in outcome.output
+    assert SECRET not in outcome.output
+
+
 def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "start"
     words = ("--reports", str(tree.parent / "ris.csv"), "--finding", "Cardiomegaly")
@@ -101,6 +121,39 @@ def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
     assert audited.exit_code == 0, audited.output
     shared = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and "private" not in p.parts]
     assert not [path.name for path in shared if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("findings", "chosen", "lacking"),
+    [
+        ({"edema": 12, "no finding": 14}, "edema", True),  # neither has 20 in the half
+        ({"edema": 2, "no finding": 55}, "no finding", False),
+        ({"edema": 56, "no finding": 56}, "edema", False),
+    ],
+)
+def test_init_counts_the_half_that_is_audited(
+    tmp_path: Path, findings: dict[str, int], chosen: str, *, lacking: bool
+) -> None:
+    """Of so many of 110 films a finding is present."""
+    synthesize(tmp_path / "made", images=110, size=64, seed=3, workers=1)
+    with (tmp_path / "made" / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    (tmp_path / "made" / "manifest.csv").unlink()
+    with (tmp_path / "ris.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["accession", "report", *findings])
+        for number, row in enumerate(rows):
+            accession = pydicom.dcmread(tmp_path / "made" / row["image"]).AccessionNumber
+            has = [int(number * 7 % len(rows) < count) for count in findings.values()]
+            writer.writerow([accession, row["report"], *has])
+    outcome = run(
+        "init", str(tmp_path / "made"), "--out", str(tmp_path / "o"),
+        "--reports", str(tmp_path / "ris.csv"),
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.output
+    assert ("in the half that is audited" in outcome.output) == lacking
+    config = YAML(typ="safe").load((tmp_path / "o" / "audit.yaml").read_text(encoding="utf-8"))
+    assert config["task"]["name"] == chosen
 
 
 def test_headers_become_axes_of_the_audit(tree: Path, tmp_path: Path) -> None:
@@ -203,6 +256,14 @@ def test_the_doctor_is_well_here() -> None:
     for part in ("Python 3.", "1.2.840.10008.1.2.4.70 JPEG Lossless: python-gdcm", "cache folder"):
         assert part in outcome.output
     assert str(Path.home()) not in outcome.output
+
+
+def test_the_doctor_says_what_finds_text_on_films(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "burned-in text: rapidocr" in " ".join(run("doctor").output.split())
+    monkeypatch.setattr("ravl_med.regions.text_reading.reader_version", str)
+    told = " ".join(run("doctor").output.split())
+    assert "MISSING burned-in text: no OCR" in told
+    assert "-> pip install rapidocr onnxruntime" in told
 
 
 def test_the_doctor_speaks_json() -> None:

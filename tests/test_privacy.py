@@ -1,18 +1,29 @@
 """Fifty words that name nobody, planted wherever a patient could be named: none may come out."""
 
+import base64
 import csv
 import gzip
+import io
+import json
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
+from burned_in_films import burn
+from numpy.typing import NDArray
+from PIL import Image
 from pypdf import PdfReader
+from rapidocr import RapidOCR
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
 from ravl_med.cohort.synthetic import synthesize
+from ravl_med.regions.text_reading import TextReader
 
 TAGS = (
     "PatientName", "PatientID", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
@@ -30,11 +41,36 @@ FOLDERS, FILES, REPORTS = 4, 4, 6
 TOKENS = [f"QZX{number:02d}VWK" for number in range(len(TAGS) + FOLDERS + FILES + REPORTS)]
 
 
+def burn_token(dataset: pydicom.Dataset, number: int) -> None:
+    """Write a token into the pixels, white or black as shown: upright, or from below upwards."""
+    stored = dataset.pixel_array
+    dark, turned = number % 3 == 1, (0, 90)[number % 4 == 2]
+    place = (20 + number % 60, 20 + number % 70) if turned else (20 + number % 60, 20 + number)
+    blank = np.full(stored.shape, 255 if dark else 0, dtype=np.uint8)
+    _, words = burn(blank, TOKENS[number % 50], place, 14, -255 if dark else 255, turned)
+    ink = words.ink
+    if dark:  # black letters stand on something bright
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+        plate = np.s_[rows[0] - 4 : rows[-1] + 5, columns[0] - 4 : columns[-1] + 5]
+        stored[plate] = shown_as(dataset, white=True)
+    stored[ink] = shown_as(dataset, white=not dark)
+    dataset.PixelData = stored.tobytes()
+    dataset.BurnedInAnnotation = "YES" if number % 2 else "NO"
+
+
+def shown_as(dataset: pydicom.Dataset, *, white: bool) -> int:
+    """The stored value that is shown in white, or black."""
+    bright = white == (dataset.PhotometricInterpretation == "MONOCHROME2")
+    bits = int(dataset.BitsStored) - int(dataset.PixelRepresentation)
+    least = -(2**bits) if dataset.PixelRepresentation else 0
+    return 2**bits - 1 if bright else least
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Films whose headers, folders, names and reports hold the tokens; some cannot be read."""
     root = tmp_path_factory.mktemp("privacy")
-    synthesize(root / "made", images=60, size=64, seed=2, workers=1)
+    synthesize(root / "made", images=120, size=192, seed=2, workers=1)
     with (root / "made" / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     folders, names = TOKENS[len(TAGS) :][:FOLDERS], TOKENS[len(TAGS) + FOLDERS :][:FILES]
@@ -44,6 +80,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset = pydicom.dcmread(root / "made" / row["image"])
         for tag, token in zip(TAGS, TOKENS, strict=False):
             setattr(dataset, tag, f"{token}-{row['patient']}"[:16])
+        burn_token(dataset, number)
         path = root / "in" / folders[number % FOLDERS] / f"{names[number % FILES]}-{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(path)
@@ -84,6 +121,63 @@ def seen_in(folder: Path) -> dict[str, set[str]]:
     return found
 
 
+def pictures(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Every picture outside of private/: files, those in the PDF and those in the HTML."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or "private" in path.parts:
+            continue
+        found: list[bytes] = []
+        if path.suffix == ".png":
+            found = [path.read_bytes()]
+        elif path.suffix == ".pdf":
+            images = {
+                image.name: image.data for page in PdfReader(path).pages for image in page.images
+            }
+            found = list(images.values())
+        elif path.suffix == ".html":
+            coded = re.findall(r"data:image/\w+;base64,([A-Za-z0-9+/=]+)", path.read_text("utf-8"))
+            found = [base64.b64decode(one) for one in coded]
+        for content in found:
+            with Image.open(io.BytesIO(content)) as image:
+                yield path.name, np.asarray(image.convert("L"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """The pictures that are files, and the films that the report is drawn from."""
+    files = [*folder.glob("figures/*.png"), *folder.glob("private/films/*.png")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def sheets(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The pictures of each file, four small ones on a sheet, twice as large."""
+    small: dict[str, list[NDArray[np.uint8]]] = {}
+    for name, pixels in pictures(folder):
+        if max(pixels.shape) > 320:
+            yield name, pixels
+        else:
+            small.setdefault(name, []).append(pixels)
+    for name, found in small.items():
+        for start in range(0, len(found), 4):
+            sheet = np.zeros((680, 680), dtype=np.uint8)
+            for place, pixels in enumerate(found[start : start + 4]):
+                top, left = 340 * (place // 2), 340 * (place % 2)
+                sheet[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+            yield name, np.asarray(Image.fromarray(sheet).resize((1360, 1360)))
+
+
+def read_in(*folders: Path, files: str = "") -> dict[str, int]:
+    """How many parts of tokens an OCR of its own settings reads in the pictures of each file."""
+    reader = RapidOCR(params={"Global.log_level": "critical", "Global.text_score": 0.3})
+    found: dict[str, int] = {}
+    for name, sheet in (one for folder in folders for one in sheets(folder)):
+        if files in name:
+            told = reader(np.repeat(sheet[..., None], 3, axis=2))
+            texts = "".join(getattr(told, "txts", None) or ()).upper()
+            parts = re.findall(r"QZX|ZX\d\d|\dVW|VWK", texts)
+            found[name] = found.get(name, 0) + len(parts)
+    return found
+
+
 def test_none_of_fifty_words_comes_out(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,17 +206,42 @@ def test_none_of_fifty_words_comes_out(
             row = {"image": path, "patient": f"p9{number}", "split": "validation"}
             writer.writerow({**row, "cardiomegaly": "1"})
     sets = (
-        "--set", "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
+        "--set", "model.quickstart={image_size: 64, epochs: 8, batch_size: 8}",
         "--set", "regions.sources=[tiles]", "--set", "report.dicom=true",
-        "--set", "privacy.min_cell=1",
+        "--set", "privacy.min_cell=1", "--set", "gate.min_films=2", "--set", "gate.min_auroc=0",
+        "--set", "gate.max_prediction_share=1", "--set", "gate.min_prediction_share=0",
+        "--set", "discovery={clusters: [8], draws: 1, min_influence: 0, min_strength: 0}",
+        "--set", "evidence.min_n=2", "--set", "evidence.simulations=20",
+        "--set", "evidence.max_correlations=2", "--set", "report.regions=6",
     )  # fmt: skip
     assert run("inspect", config) == 0
     assert run("audit", config, "--out", str(tmp_path / "run"), "--exit-zero", *sets) == 0
     roots = ("--set", "cohort.roots=[]")
     assert run("audit", config, "--out", str(tmp_path / "no"), *sets, *roots) == 3
+    shown = tmp_path / "shown"
+    as_they_are = ("--set", "privacy.burned_in_text=show", "--set", "cache.embeddings=false")
+    assert run("audit", config, "--out", str(shown), "--exit-zero", *sets, *as_they_are) == 0
     intake = (tmp_path / "run" / "intake.csv").read_text(encoding="utf-8")
     assert "missing" in intake
     assert "undecodable" in intake or "truncated" in intake
     assert seen_in(tmp_path / "run") == {}
     assert seen_in(tmp_path / "cache") == {}
     assert [token for token in TOKENS if token in "".join(printed)] == []
+
+    facts = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))["burned_in_text"]
+    assert facts["masked"] == facts["films"] >= 15
+    assert 0 < facts["declared"] < facts["films"]
+    assert "looked for with rapidocr" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    read = read_in(tmp_path / "run")
+    assert {"report.pdf", "report.html", "correlation_01_films.png"} <= set(read)
+    assert {name for name, count in read.items() if count} == set()
+    assert read_in(shown, files="report.html")["report.html"] >= 10  # so the OCR does read them
+
+    # The model reads films as they are: embedded anew, it says the same, bit for bit.
+    said = [pq.read_table(folder / "predictions.parquet") for folder in (tmp_path / "run", shown)]
+    assert said[0].equals(said[1])
+    before = snapshot(tmp_path / "run")
+    monkeypatch.setattr(TextReader, "find", None)  # a report is drawn again without OCR
+    assert run("report", str(tmp_path / "run")) in (0, 1)  # 1: what the gate says
+    assert snapshot(tmp_path / "run") == before
+    assert seen_in(tmp_path / "run") == {}

@@ -28,6 +28,7 @@ from ravl_med.cli.console import (
     show_progress,
 )
 from ravl_med.cli.intake import doctor, init, inspect
+from ravl_med.cli.planning import plan
 from ravl_med.cli.telling import tell_audit, tell_comparison, tell_mitigation, tell_review
 
 __all__ = ["app", "main"]
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(cache, name="cache")
-for verb in (inspect, init, doctor, embed):
+for verb in (inspect, init, doctor, embed, plan):
     app.command()(verb)
 
 
@@ -71,8 +72,8 @@ def audit(
         from ravl_med.config import load_config
         from ravl_med.pipeline import audit as run_audit
         from ravl_med.pipeline import write_run
-        from ravl_med.reporting.audit_history import user_history_root
-        from ravl_med.reporting.run_folder import refuse_foreign_folder
+        from ravl_med.reporting.audit.history import user_history_root
+        from ravl_med.reporting.files.run_folder import refuse_foreign_folder
 
         settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / settings.name
@@ -109,7 +110,7 @@ def report(
     with reporting_errors(debug):
         from datetime import date
 
-        from ravl_med.reporting.saved_run import redraw_run
+        from ravl_med.reporting.files.saved_run import redraw_run
 
         result = redraw_run(run, date.today())
         tell_review(result, run)
@@ -133,8 +134,8 @@ def compare(
     No model, no films needed. Returns 0 whatever differs, and as audit for errors.
     """
     with reporting_errors(debug):
-        from ravl_med.reporting.comparison_report import refuse_other_folder, write_comparison
-        from ravl_med.reporting.run_comparison import compare_runs
+        from ravl_med.reporting.comparison.report import refuse_other_folder, write_comparison
+        from ravl_med.reporting.comparison.run_comparison import compare_runs
 
         name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
         folder = out if out is not None else Path("reports") / name
@@ -175,8 +176,8 @@ def mitigate(
         from ravl_med.mitigation.processes import make_fabric
         from ravl_med.pipeline import mitigate as run_mitigation
         from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
-        from ravl_med.reporting.audit_history import user_history_root
-        from ravl_med.reporting.run_folder import refuse_foreign_folder
+        from ravl_med.reporting.audit.history import user_history_root
+        from ravl_med.reporting.files.run_folder import refuse_foreign_folder
 
         settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
@@ -346,9 +347,9 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of result.json."""
-    from ravl_med.reporting.comparison_json import comparison_schema
-    from ravl_med.reporting.mitigation_json import mitigation_schema
-    from ravl_med.reporting.result_json import result_schema
+    from ravl_med.reporting.comparison.document import comparison_schema
+    from ravl_med.reporting.files.result_json import result_schema
+    from ravl_med.reporting.mitigation.document import mitigation_schema
 
     made = comparison_schema if comparison else mitigation_schema if mitigation else result_schema
     printed = made()

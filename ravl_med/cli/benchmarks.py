@@ -52,7 +52,7 @@ def benchmark_quickstart(
         from ravl_med.cache import user_cache, user_key
         from ravl_med.config import load_config
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.quickstart_benchmark import (
+        from ravl_med.evaluation.quickstart.benchmark import (
             PARTS,
             QuickstartPlan,
             run_quickstart_benchmark,
@@ -88,7 +88,7 @@ def benchmark_discovery(
     with reporting_errors(debug):
         from ravl_med.config import load_config
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.discovery_benchmark import (
+        from ravl_med.evaluation.discovery.benchmark import (
             PARTS,
             DiscoveryPlan,
             run_discovery_benchmark,
@@ -122,7 +122,7 @@ def benchmark_mitigation(
         from ravl_med.config import load_config
         from ravl_med.errors import ConfigError
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.mitigation_benchmark import (
+        from ravl_med.evaluation.mitigation.benchmark import (
             PARTS,
             MitigationPlan,
             run_mitigation_benchmark,
@@ -167,7 +167,7 @@ def benchmark_regions(
     """
     with reporting_errors(debug):
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.regions_benchmark import (
+        from ravl_med.evaluation.regions.benchmark import (
             PARTS,
             RegionsPlan,
             run_regions_benchmark,
@@ -198,7 +198,7 @@ def benchmark_labels(
     """
     with reporting_errors(debug):
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.labels_benchmark import PARTS, LabelsPlan, run_labels_benchmark
+        from ravl_med.evaluation.labels.benchmark import PARTS, LabelsPlan, run_labels_benchmark
 
         plan = LabelsPlan(choose_parts(parts, PARTS), reports)
         with show_progress() as progress:
@@ -221,7 +221,7 @@ def benchmark_report(
     """
     with reporting_errors(debug):
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.report_benchmark import (
+        from ravl_med.evaluation.reports.benchmark import (
             PARTS,
             ReportPlan,
             run_report_benchmark,
@@ -237,8 +237,11 @@ def benchmark_report(
 def benchmark_encoders(
     config: ConfigArgument = Path("configs/quickstart.yaml"),
     parts: Annotated[
-        str, typer.Option(help="Some of faithful, cost, accuracy, films and memory, with commas.")
-    ] = "faithful,cost,accuracy,films,memory",
+        str,
+        typer.Option(
+            help="Some of faithful, cost, poolings, accuracy, films and memory, with commas."
+        ),
+    ] = "faithful,cost,poolings,accuracy,films,memory",
     images: Annotated[int, typer.Option(help="Images whose regions are compared.", min=2)] = 8,
     batch: Annotated[int, typer.Option(help="Images that are timed together.", min=1)] = 4,
     rounds: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 7,
@@ -254,7 +257,7 @@ def benchmark_encoders(
         from ravl_med.cache import user_cache
         from ravl_med.config import load_config
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.encoders_benchmark import (
+        from ravl_med.evaluation.encoders.benchmark import (
             PARTS,
             EncodersPlan,
             run_encoders_benchmark,
@@ -285,7 +288,7 @@ def benchmark_intake(
     """
     with reporting_errors(debug):
         from ravl_med.evaluation.benchmark_file import choose_parts
-        from ravl_med.evaluation.intake_benchmark import PARTS, IntakePlan, run_intake_benchmark
+        from ravl_med.evaluation.intake.benchmark import PARTS, IntakePlan, run_intake_benchmark
 
         plan = IntakePlan(choose_parts(parts, PARTS), rounds=rounds)
         with show_progress() as progress:
@@ -333,9 +336,9 @@ def benchmark_evaluation(
     with reporting_errors(debug):
         from ravl_med.cache import user_cache
         from ravl_med.encoders.base import pick_device
-        from ravl_med.evaluation.film_pool import FilmSources
-        from ravl_med.evaluation.sweep import Shard, SweepPlan, merge_parts, run_sweep
-        from ravl_med.evaluation.sweep_options import read_settings
+        from ravl_med.evaluation.controlled.film_pool import FilmSources
+        from ravl_med.evaluation.controlled.sweep import Shard, SweepPlan, merge_parts, run_sweep
+        from ravl_med.evaluation.controlled.sweep_options import read_settings
 
         if merge:
             settings, arms = merge_parts(out)
@@ -359,7 +362,7 @@ def benchmark_evaluation(
 def benchmark_pages(out: OutOption = Path("reports/benchmark"), debug: DebugOption = False) -> None:
     """Draw the controlled evaluation as Markdown, HTML and PDF from its results."""
     with reporting_errors(debug):
-        from ravl_med.evaluation.sweep_report import write_sweep_report
+        from ravl_med.evaluation.controlled.sweep_report import write_sweep_report
 
         print_file(write_sweep_report(out))
 

@@ -73,7 +73,7 @@ def check_installation() -> list[Check]:
     -------
     list of Check - no path is among what they tell
     """
-    return [_python(), *_packages(), *_decoders(), _device(), _memory(), *_folders()]
+    return [_python(), *_packages(), *_decoders(), _text(), _device(), _memory(), *_folders()]
 
 
 def _python() -> Check:
@@ -136,6 +136,17 @@ def _decoders() -> Iterator[Check]:
 def _short(name: str) -> str:
     """Name a transfer syntax without what its standard calls the process."""
     return name.partition(" (")[0].partition(", Non-")[0].replace(" Image Compression", "")
+
+
+def _text() -> Check:
+    """Tell what finds text burned into films."""
+    from ravl_med.regions.text_reading import reader_version
+
+    version = reader_version()
+    if version:
+        return Check("burned-in text", "ok", version)
+    found = "no OCR, or without its networks; rows of letters are hidden by their shape"
+    return Check("burned-in text", "missing", found, "pip install rapidocr onnxruntime")
 
 
 def _device() -> Check:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
     from ravl_med.evidence.claims import SpuriousCorrelation
     from ravl_med.pipeline import Audit, Mitigation
-    from ravl_med.reporting.run_comparison import Comparison
+    from ravl_med.reporting.comparison.run_comparison import Comparison
 
 __all__ = ["tell_audit", "tell_comparison", "tell_mitigation", "tell_review"]
 
@@ -85,7 +85,7 @@ def tell_audit(run: Audit, folder: Path) -> None:
 
         for line in compare_with_truth(run).lines():
             terminal.print(f"  truth: {escape(line)}")
-    from ravl_med.reporting.run_record import peak_memory_mb
+    from ravl_med.reporting.files.run_record import peak_memory_mb
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
@@ -93,7 +93,7 @@ def tell_audit(run: Audit, folder: Path) -> None:
 
 def tell_comparison(comparison: Comparison, folder: Path) -> None:
     """Say what differs between two audits in a few lines, and where the PDF is."""
-    from ravl_med.reporting.comparison_pages import difference_sentences, headline
+    from ravl_med.reporting.comparison.pages import difference_sentences, headline
 
     terminal = console()
     names = escape(f"{comparison.a.name} (A) and {comparison.b.name} (B)")
@@ -128,7 +128,7 @@ def tell_mitigation(run: Mitigation, folder: Path) -> None:
         left = "; ".join(again.remaining) or "the shortcut is gone"
         new = "; ".join(again.appeared) or "no new one"
         terminal.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): {left}; {new}."))
-    from ravl_med.reporting.run_record import peak_memory_mb
+    from ravl_med.reporting.files.run_record import peak_memory_mb
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     if run.model is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.file_roots import require_inside
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
+from ravl_med.cohort.laterality import Edge, edge_of
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.config import CohortConfig
 from ravl_med.errors import ImageError
 
-__all__ = ["Film", "FilmReader", "pseudonym"]
+__all__ = ["Film", "FilmReader", "pseudonym", "reject_duplicate"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +36,7 @@ class Film:
     applied : str - how stored values became pixels
     attributes : mapping of str to str - acquisition attributes that a DICOM header states
     policy : ReadingPolicy - how it was read, its frame included
+    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
     """
 
     index: int
@@ -42,6 +45,7 @@ class Film:
     applied: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     policy: ReadingPolicy = field(default_factory=ReadingPolicy)
+    left_edge: Edge = ""
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -59,11 +63,14 @@ class FilmReader:
     workers : int - processes that `films` reads in, so that a file which brings its decoder down,
         or keeps it busy for ever, costs its own row alone; 0 reads in this process
     roots : tuple of Path - folders that films may lie in; empty: anywhere
+    pool : ReadingPool or None - processes that stay open, see `kept_open`; None: `films` opens its
+        own
     """
 
     policy: ReadingPolicy = field(default_factory=ReadingPolicy)
     workers: int = 0
     roots: tuple[Path, ...] = ()
+    pool: ReadingPool | None = None
 
     @classmethod
     def of(cls, config: CohortConfig) -> FilmReader:
@@ -103,16 +110,23 @@ class FilmReader:
         seen: set[str] = set()
         for index, outcome in enumerate(self._outcomes(cohort)):
             if isinstance(outcome, Film) and outcome.digest in seen:
-                outcome = ImageError(
-                    "duplicate_pixels", "the same pixels stand in an earlier row. Remove one."
-                )
-            if isinstance(outcome, Film):
+                yield reject_duplicate(cohort, index)
+            elif isinstance(outcome, Film):
                 seen.add(outcome.digest)
                 yield outcome
             else:
                 row = int(cohort.rows[index])
                 message = f"{cohort.name} row {row}: {outcome}"
                 yield RejectedFilm(row, outcome.reason, message, cohort.paths[index])
+
+    @contextmanager
+    def kept_open(self) -> Iterator[FilmReader]:
+        """Yield a reader whose processes stay open from one call of `films` to the next."""
+        if self.workers == 0:
+            yield self
+            return
+        with ReadingPool(self.policy, self.workers, self.roots) as pool:
+            yield replace(self, pool=pool)
 
     def _outcomes(self, cohort: Cohort) -> Iterator[Film | ImageError]:
         if self.workers == 0:
@@ -123,8 +137,9 @@ class FilmReader:
                     yield error
             return
         wanted = ((path, self._policy(cohort, i).frame) for i, path in enumerate(cohort.paths))
-        with ReadingPool(self.policy, self.workers, self.roots) as pool:
-            for index, read in enumerate(pool.read(wanted)):
+        with nullcontext(self) if self.pool is not None else self.kept_open() as reader:
+            assert reader.pool is not None
+            for index, read in enumerate(reader.pool.read(wanted)):
                 if isinstance(read, ImageError):
                     yield read
                 else:
@@ -133,6 +148,13 @@ class FilmReader:
     def _policy(self, cohort: Cohort, index: int) -> ReadingPolicy:
         named = cohort.frames[index] if cohort.frames else None
         return self.policy if named is None else replace(self.policy, frame=named)
+
+
+def reject_duplicate(cohort: Cohort, index: int) -> RejectedFilm:
+    """Set the film at a position of a cohort aside: an earlier one has the same pixels."""
+    row = int(cohort.rows[index])
+    message = f"{cohort.name} row {row}: the same pixels stand in an earlier row. Remove one."
+    return RejectedFilm(row, "duplicate_pixels", message, cohort.paths[index])
 
 
 def _reading_policy(config: CohortConfig) -> ReadingPolicy:
@@ -172,4 +194,12 @@ def pseudonym(digest: str, key: bytes) -> str:
 
 
 def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
-    return Film(index, content.pixels, content.digest, content.applied, content.attributes, policy)
+    return Film(
+        index,
+        content.pixels,
+        content.digest,
+        content.applied,
+        content.attributes,
+        policy,
+        edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
+    )

@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from ravl_med.cohort.acquisition import read_acquisition
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
+from ravl_med.cohort.laterality import Edge, left_edge_of
 from ravl_med.cohort.raster import read_raster
 from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.errors import ImageError
 
-__all__ = ["ImageContent", "file_kind", "read_film_file", "read_image_file"]
+__all__ = [
+    "ImageContent",
+    "declares_burned_in",
+    "file_kind",
+    "read_film_file",
+    "read_image_file",
+]
 
 _MAX_ASPECT = 8
 _PNG, _JPEG, _DICM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
@@ -34,12 +42,14 @@ class ImageContent:
     applied : str - how stored values became pixels
     attributes : mapping of str to str - acquisition attributes that a DICOM header states
     digest : str - SHA-256 of the pixels and their shape; blank before the film was checked
+    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
     """
 
     pixels: NDArray[np.float32]
     applied: str
     attributes: Mapping[str, str]
     digest: str = ""
+    left_edge: Edge = ""
 
 
 def read_film_file(path: Path, policy: ReadingPolicy) -> ImageContent:
@@ -64,7 +74,7 @@ def read_film_file(path: Path, policy: ReadingPolicy) -> ImageContent:
     pixels = np.ascontiguousarray(content.pixels)
     hasher = hashlib.sha256(repr(pixels.shape).encode())
     hasher.update(pixels.data)
-    return ImageContent(pixels, content.applied, content.attributes, hasher.hexdigest())
+    return replace(content, pixels=pixels, digest=hasher.hexdigest())
 
 
 def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
@@ -81,14 +91,16 @@ def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
         if kind == "raster":
             return ImageContent(*read_raster(path, policy), {})
         if kind == "nifti":
-            from ravl_med.cohort.nifti import read_nifti
+            from ravl_med.cohort.nifti import read_nifti_film
 
-            return ImageContent(*read_nifti(path, policy), {})
+            pixels, applied, edge = read_nifti_film(path, policy)
+            return ImageContent(pixels, applied, {}, left_edge=edge)
         if kind == "dicom":
             dataset = open_dicom(path, policy.limits)
             pixels, applied = film_pixels(dataset, policy)
             with naming_reasons():
-                return ImageContent(pixels, applied, read_acquisition(dataset))
+                stated = read_acquisition(dataset)
+            return ImageContent(pixels, applied, stated, left_edge=left_edge_of(dataset))
     except MemoryError:
         raise ImageError(
             "out_of_memory",
@@ -96,6 +108,23 @@ def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
             "(cohort.max_memory_mb).",
         ) from None
     raise ImageError("unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it.")
+
+
+def declares_burned_in(path: Path) -> bool:
+    """Tell whether a DICOM header says that text is burned in: (0028,0301) is YES.
+
+    A file of another format says nothing, nor does a header that cannot be read.
+    """
+    try:
+        if file_kind(path) != "dicom":
+            return False
+        with naming_reasons():
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, force=True, specific_tags=["BurnedInAnnotation"]
+            )
+            return str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+    except ImageError:
+        return False
 
 
 def file_kind(path: Path) -> str:

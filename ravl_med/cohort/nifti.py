@@ -18,13 +18,15 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
 from ravl_med.errors import ImageError
 
-__all__ = ["read_nifti", "read_nifti_mask"]
+__all__ = ["read_nifti", "read_nifti_film", "read_nifti_mask"]
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _ALONG = ("from left to right", "from front to back", "from head to foot")
+_LEFT_EDGE: tuple[Edge, ...] = ("P", "R", "R")  # of the film seen along each axis, see `_as_shown`
 
 
 def read_nifti(
@@ -55,6 +57,33 @@ def read_nifti(
     ImageError
         With a reason code: ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
     """
+    pixels, applied, _ = read_nifti_film(path, policy)
+    return pixels, applied
+
+
+def read_nifti_film(
+    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+) -> tuple[NDArray[np.float32], str, Edge]:
+    """Read a NIfTI file as `read_nifti` does, and tell where its film has the patient's right.
+
+    Parameters
+    ----------
+    path : Path
+    policy : ReadingPolicy
+
+    Returns
+    -------
+    pixels, applied
+        As `read_nifti`.
+    left_edge : Edge
+        Side of the patient at the left edge of the film; blank where neither qform nor sform is
+        set, since the axes are a convention of the format then, and nothing that the file states.
+
+    Raises
+    ------
+    ImageError
+        As `read_nifti`.
+    """
     view = _view(path, policy)
     window = policy.volume.window
     volume, steps = view.volume, []
@@ -76,7 +105,8 @@ def read_nifti(
         shown = _stretch(shown)
     if policy.volume.spacing == "isotropic":
         shown, steps = _resize(shown, view, mask=False), [*steps, "isotropic pixels"]
-    return np.ascontiguousarray(shown, dtype=np.float32), ", ".join(steps)
+    edge = _LEFT_EDGE[view.axis] if view.placed else ""
+    return np.ascontiguousarray(shown, dtype=np.float32), ", ".join(steps), edge
 
 
 def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArray[np.float32]:
@@ -111,17 +141,19 @@ def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
-    """A volume in RAS, the axis that the film is seen along, the slice, the size of the film."""
+    """A volume in RAS, the axis the film is seen along, slice and size, whether axes are stated."""
 
     volume: NDArray[np.float32]
     axis: int
     index: int | None
     isotropic: tuple[int, int]
+    placed: bool
 
 
 def _view(path: Path, policy: ReadingPolicy) -> _View:
     try:
-        volume, spacing = _to_ras(*_load(path, policy.limits))
+        stored, affine, placed = _load(path, policy.limits)
+        volume, spacing = _to_ras(stored, affine)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # nibabel raises many types on hostile headers
@@ -140,7 +172,7 @@ def _view(path: Path, policy: ReadingPolicy) -> _View:
             (spacing[down], spacing[across]),
             policy.limits.max_pixels,
         )
-    return _View(volume, axis, _slice_index(volume.shape[axis], policy), size)
+    return _View(volume, axis, _slice_index(volume.shape[axis], policy), size, placed)
 
 
 def _slice_index(slices: int, policy: ReadingPolicy) -> int | None:
@@ -160,8 +192,10 @@ def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return film[:, ::-1] if axis != 0 else film
 
 
-def _load(path: Path, limits: ReadingLimits) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Voxels and affine of a NIfTI-1 or NIfTI-2 file, gzipped or not, whatever it is called."""
+def _load(
+    path: Path, limits: ReadingLimits
+) -> tuple[NDArray[np.float32], NDArray[np.float64], bool]:
+    """Voxels and affine of a NIfTI-1 or -2 file, gzipped or not; whether it states the affine."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     most = limits.max_inflated_mb * 1_000_000
@@ -177,7 +211,8 @@ def _load(path: Path, limits: ReadingLimits) -> tuple[NDArray[np.float32], NDArr
     shape = tuple(int(n) for n in image.shape)
     _check(shape, limits.max_pixels)
     volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
-    return volume, np.asarray(image.affine)
+    placed = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
+    return volume, np.asarray(image.affine), placed
 
 
 def _check(shape: tuple[int, ...], max_pixels: int) -> None:

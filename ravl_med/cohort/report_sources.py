@@ -75,6 +75,14 @@ class ReportSources:
         for path in paths:
             self.files.setdefault(path.stem, path)
 
+    def reports(self) -> list[FilmReport]:
+        """Return every report once, whether a film belongs to it or not."""
+        structured = dict.fromkeys(self.structured.values())  # by study and by accession number
+        reports = [FilmReport(text, source="structured report") for _, text in structured]
+        reports += [FilmReport(path=path, source="text file") for path in self.files.values()]
+        rows = {id(row): row for row in self.rows.values() if row.text}  # by every identifier
+        return [*reports, *rows.values()]
+
     def add_table(self, path: Path) -> bool:
         """Note the rows of a table; false where it is none of films."""
         rows, columns = read_report_table(path)

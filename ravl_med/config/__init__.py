@@ -12,6 +12,7 @@ from ravl_med.config.audit import (
     ReportConfig,
 )
 from ravl_med.config.caching import CacheConfig
+from ravl_med.config.engine import EngineConfig
 from ravl_med.config.inputs import (
     CohortConfig,
     LabelsConfig,
@@ -23,7 +24,12 @@ from ravl_med.config.inputs import (
 )
 from ravl_med.config.loading import Config, load_config, parse_yaml
 from ravl_med.config.mitigation import ArmName, MitigationConfig
-from ravl_med.config.model import ModelConfig, PreprocessConfig, QuickstartModelConfig
+from ravl_med.config.model import (
+    ModelConfig,
+    PreprocessConfig,
+    QuickstartModelConfig,
+    RegionPooling,
+)
 from ravl_med.config.task import ClassConfig, TaskConfig
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "CohortConfig",
     "Config",
     "DiscoveryConfig",
+    "EngineConfig",
     "EvidenceConfig",
     "GateConfig",
     "LabelsConfig",
@@ -41,6 +48,7 @@ __all__ = [
     "PreprocessConfig",
     "PrivacyConfig",
     "QuickstartModelConfig",
+    "RegionPooling",
     "RegionSource",
     "RegionsConfig",
     "ReportConfig",

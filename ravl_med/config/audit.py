@@ -9,7 +9,21 @@ from pydantic import Field, model_validator
 
 from ravl_med.config.base import ConfigPath, Section, Share
 
-__all__ = ["DiscoveryConfig", "EvidenceConfig", "GateConfig", "PrivacyConfig", "ReportConfig"]
+__all__ = [
+    "SHOWN_WORDS",
+    "DiscoveryConfig",
+    "EvidenceConfig",
+    "GateConfig",
+    "PrivacyConfig",
+    "ReportConfig",
+]
+
+SHOWN_WORDS = (
+    "L", "R", "LT", "RT", "LEFT", "RIGHT", "AP", "PA", "LAT", "LATERAL", "PORT", "PORTABLE",
+    "MOBILE", "SUPINE", "ERECT", "UPRIGHT", "SITTING", "STANDING", "SEMI", "SEMIERECT",
+    "DECUBITUS", "CHEST", "INSP", "EXP",
+)  # fmt: skip
+"""Words on films that a reviewer needs and that name nobody: side, view, position."""
 
 
 class DiscoveryConfig(Section):
@@ -149,6 +163,14 @@ class PrivacyConfig(Section):
         ge=0,
         description="counts of fewer patients, and what would tell them, are hidden in the report "
         "and in result.json; phantoms have no patients, and nothing of them is hidden",
+    )
+    burned_in_text: Literal["mask", "show"] = Field(
+        "mask",
+        description="text on the films that are shown is filled with gray, but for shown_words; "
+        "or films are shown as they are. The model sees them as they are",
+    )
+    shown_words: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{1,16}$")], ...] = Field(
+        SHOWN_WORDS, description="words that are not hidden, in capitals or not"
     )
 
 

@@ -18,6 +18,7 @@ from ravl_med.config.audit import (
 )
 from ravl_med.config.base import Section
 from ravl_med.config.caching import CacheConfig
+from ravl_med.config.engine import EngineConfig
 from ravl_med.config.explanation import explain_problems
 from ravl_med.config.inputs import CohortConfig, LabelsConfig, RegionsConfig
 from ravl_med.config.mitigation import MitigationConfig
@@ -44,6 +45,16 @@ class Config(Section):
     privacy: PrivacyConfig = PrivacyConfig()
     mitigation: MitigationConfig = MitigationConfig()
     cache: CacheConfig = CacheConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of every process that encodes; None: as many as PyTorch takes.
+
+        Workers have one each unless `model.threads` says otherwise, and so has the run that they
+        work for: then their number changes no bit.
+        """
+        return self.model.threads or (1 if self.engine.workers else None)
 
     @property
     def hidden_below(self) -> int:

@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 
 from ravl_med.config.base import ConfigPath, Section
 
-__all__ = ["ModelConfig", "PreprocessConfig", "QuickstartModelConfig"]
+__all__ = ["ModelConfig", "PreprocessConfig", "QuickstartModelConfig", "RegionPooling"]
+
+RegionPooling = Literal["one_pass", "last_stage", "crops"]
 
 
 class QuickstartModelConfig(Section):
@@ -89,6 +91,13 @@ class ModelConfig(Section):
         ge=1,
         description="threads of the encoder on a CPU; null: as many as PyTorch takes. Embeddings "
         "are kept by their number",
+    )
+    region_pooling: RegionPooling = Field(
+        "one_pass",
+        description="how regions are embedded: with the image in one pass of it, as fits the "
+        "tower; RoIAlign before the last stage of a CLIP ResNet, or of timm's ConvNeXt, ResNet or "
+        "Swin, and a pass of that stage a region; crops, each encoded as an image. Embeddings are "
+        "kept by it",
     )
     scores: ConfigPath | None = Field(
         None,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.film import Film
+from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.fixed_batches import BatchEncoder
@@ -29,7 +30,7 @@ from ravl_med.encoders.stored_films import (
 )
 from ravl_med.regions.region_set import RegionKind
 
-__all__ = ["Embeddings", "embed_films"]
+__all__ = ["Embeddings", "embed_films", "gather_embeddings"]
 
 _ROOM_BYTES = 2**30  # embeddings above it lie in a file that is mapped
 
@@ -55,6 +56,7 @@ class Embeddings:
     rejected : tuple of RejectedFilm
     not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
     attributes : tuple of mapping, length N - acquisition attributes that DICOM headers state
+    left_edges : tuple of Edge, length N - side of the patient at the left edge of each film
     found : int - films whose embeddings were there before
     halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
     """
@@ -74,6 +76,7 @@ class Embeddings:
     rejected: tuple[RejectedFilm, ...]
     not_finite: tuple[int, ...]
     attributes: tuple[Mapping[str, str], ...] = ()
+    left_edges: tuple[Edge, ...] = ()
     found: int = 0
     halved_to: int = 0
 
@@ -130,9 +133,9 @@ def embed_films(
             pieces=dict(enumerate(pieces)),
             note=note,
         )
-        gathered = _gather(rows, rejected, batches, encoder.info.embedding_size)
+        gathered = gather_embeddings(rows, rejected, batches.find, encoder.info.embedding_size)
     halved = batches.size if batches.size < batch_size else 0
-    return _only_finite(replace(gathered, found=found, halved_to=halved))
+    return replace(gathered, found=found, halved_to=halved)
 
 
 @contextmanager
@@ -142,13 +145,25 @@ def _kept_in(root: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def _gather(
+def gather_embeddings(
     rows: Sequence[EmbeddedRow],
     rejected: Sequence[RejectedFilm],
-    batches: BatchEncoder,
+    find: Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]],
     size: int,
 ) -> Embeddings:
-    """Read the embeddings of films from their stores, in their order."""
+    """Read the embeddings of films from where they are kept, in their order.
+
+    Parameters
+    ----------
+    rows : sequence of EmbeddedRow - films that were read, in cohort order
+    rejected : sequence of RejectedFilm
+    find : callable - key of a film to its embedding (D,) and those of its regions (r, D)
+    size : int - D
+
+    Returns
+    -------
+    Embeddings - without the films for which the model gives NaN or infinity; they are named
+    """
     counts = [len(row.regions) for row in rows]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     image, region = _room(len(rows), size), _room(int(starts[-1]), size)
@@ -156,11 +171,11 @@ def _gather(
     of_kind: list[int] = []
     problems: Counter[str] = Counter()
     for at, row in enumerate(rows):
-        image[at], region[starts[at] : starts[at + 1]] = batches.find(row.key)
+        image[at], region[starts[at] : starts[at + 1]] = find(row.key)
         of_kind += [kinds.setdefault(kind, len(kinds)) for kind in row.regions.kinds]
         problems.update(row.problems)
     boxes = [row.regions.boxes for row in rows]
-    return Embeddings(
+    gathered = Embeddings(
         films=np.array([row.film.index for row in rows], dtype=np.int64),
         digests=tuple(row.film.digest for row in rows),
         applied=tuple(row.film.applied for row in rows),
@@ -176,7 +191,9 @@ def _gather(
         rejected=tuple(rejected),
         not_finite=(),
         attributes=tuple(row.film.attributes for row in rows),
+        left_edges=tuple(row.film.left_edge for row in rows),
     )
+    return _only_finite(gathered)
 
 
 def _room(rows: int, size: int) -> NDArray[np.float32]:
@@ -209,4 +226,5 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
         region_kind=embeddings.region_kind[regions],
         not_finite=tuple(int(i) for i in embeddings.films[~finite]),
         attributes=tuple(embeddings.attributes[i] for i in kept if embeddings.attributes),
+        left_edges=tuple(embeddings.left_edges[i] for i in kept if embeddings.left_edges),
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ravl_med import __version__
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore
-from ravl_med.encoders.region_pooling import CROPS
+from ravl_med.encoders.region_pooling import ONE_BY_ONE
 from ravl_med.errors import ModelError
 
 __all__ = ["BatchEncoder", "PreparedFilm"]
@@ -54,7 +54,7 @@ class BatchEncoder:
     root : Path - of the stores
     batch_size : int - films at once, at most
     regions : int or None - to which the regions of each film are filled up; None: they are not, and
-        neither are crops, since each costs a pass
+        neither are those that cost a pass each
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class BatchEncoder:
         self, encoder: Encoder, root: Path, batch_size: int, regions: int | None = None
     ) -> None:
         self._encoder, self._root = encoder, root
-        self._regions = None if encoder.info.region_pooling == CROPS else regions
+        self._regions = None if encoder.info.region_pooling in ONE_BY_ONE else regions
         self.size = min(batch_size, self._known_size(batch_size))
         self.stores = [self._open_store()]
 
@@ -80,6 +80,11 @@ class BatchEncoder:
     def image_size(self) -> int:
         """Side of the model's input in pixels."""
         return self._encoder.info.image_size
+
+    @property
+    def recipe(self) -> str:
+        """Digest of all that a bit of an embedding can depend on, but for the size."""
+        return self._digest()
 
     def find(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (D,) of a film and those of its regions (r, D), of any size."""

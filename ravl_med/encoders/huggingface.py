@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.config import RegionPooling
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.huggingface_inputs import FilmProcessor, read_processor
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
@@ -106,6 +108,11 @@ class HuggingFaceEncoder:
             logit_bias=None if bias is None else float(bias.detach()),
             digests=digests,
         )
+
+    def pool_regions_by(self, how: RegionPooling) -> None:
+        """Choose how regions are embedded, see `region_pooling_of`."""
+        pooling, self._pool = region_pooling_of(self.model.visual, how)
+        self.info = replace(self.info, region_pooling=pooling)
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""

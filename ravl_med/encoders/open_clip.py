@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.config import RegionPooling
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.local_files import digest_files, join_digests, read_json, read_weights
 from ravl_med.encoders.open_clip_models import (
@@ -83,6 +85,11 @@ class OpenClipEncoder:
             logit_bias=None if bias is None else float(bias.detach()),
             digests=parts,
         )
+
+    def pool_regions_by(self, how: RegionPooling) -> None:
+        """Choose how regions are embedded, see `region_pooling_of`."""
+        pooling, self._pool = region_pooling_of(self.model.visual, how)
+        self.info = replace(self.info, region_pooling=pooling)
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ravl_med.config import ModelConfig
+from ravl_med.config import ModelConfig, RegionPooling
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.checkpoint import open_checkpoint
-from ravl_med.encoders.foreign import open_factory
-from ravl_med.encoders.huggingface import open_huggingface
-from ravl_med.encoders.open_clip import open_model
+from ravl_med.encoders.foreign import CropEncoder, open_factory
+from ravl_med.encoders.huggingface import HuggingFaceEncoder, open_huggingface
+from ravl_med.encoders.open_clip import OpenClipEncoder, open_model
 from ravl_med.errors import ModelError
 
 __all__ = ["open_encoder", "open_folder", "require_folder"]
@@ -29,26 +29,48 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
     Raises
     ------
     ModelError
-        See `open_folder`, `open_checkpoint` and `open_factory`.
+        See `open_folder`, `open_checkpoint` and `open_factory`; or its tower embeds no regions in
+        the way that the config asks for.
     """
     if folder is not None:
-        return open_folder(folder, device)
-    if config.weights is not None:
-        return open_checkpoint(config, device)
-    return open_factory(config, device)
+        return open_folder(folder, device, config.region_pooling)
+    encoder = (
+        open_checkpoint(config, device)
+        if config.weights is not None
+        else open_factory(config, device)
+    )
+    return _pooling_by(encoder, config.region_pooling)
 
 
-def open_folder(folder: Path, device: torch.device) -> Encoder:
+def open_folder(
+    folder: Path, device: torch.device, region_pooling: RegionPooling = "one_pass"
+) -> Encoder:
     """Open a folder: open_clip's where it holds ``open_clip_config.json``, else Hugging Face's.
 
     Raises
     ------
     ModelError
-        The folder is of neither kind, or does not open.
+        The folder is of neither kind, or does not open; or its tower embeds no regions in that way.
     """
     if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
-        return open_huggingface(folder, device)
-    return open_model(folder, device)
+        return _pooling_by(open_huggingface(folder, device), region_pooling)
+    return _pooling_by(open_model(folder, device), region_pooling)
+
+
+def _pooling_by(encoder: Encoder, how: RegionPooling) -> Encoder:
+    """Return an encoder that embeds regions in that way."""
+    if how == "one_pass":
+        return encoder
+    if isinstance(encoder, (OpenClipEncoder, HuggingFaceEncoder)):
+        encoder.pool_regions_by(how)
+        return encoder
+    if how == "crops":
+        return encoder if isinstance(encoder, CropEncoder) else CropEncoder(encoder)
+    raise ModelError(
+        f"model.region_pooling: {how!r} is for models that are opened from files; what "
+        "model.factory returns embeds regions in its own way, or as crops. Expected one_pass or "
+        "crops."
+    )
 
 
 def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:

@@ -3,7 +3,8 @@
 CLIP ResNets and towers that end in a map: RoIAlign on the map of the last stage, then the model's
 own pooling. ViTs: the model's own pooling over the patches of the region. Both cost one pass of the
 image, and the region that is the whole image gives the image embedding itself. Any other image
-tower: each region is cut out, resized to the input and encoded as an image.
+tower: each region is cut out, resized to the input and encoded as an image. A config may ask for
+crops of any tower, and for a pass of the last stage a region where a tower has stages.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.config import RegionPooling
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
+from ravl_med.encoders.last_stage_regions import pool_last_stage_regions, split_tower
 from ravl_med.encoders.map_regions import has_feature_map, pool_map_regions
 from ravl_med.encoders.resnet_regions import pool_resnet_regions
 from ravl_med.encoders.vit_regions import (
@@ -27,9 +30,11 @@ from ravl_med.encoders.vit_regions import (
     timm_vit_pooling,
     vit_pooling,
 )
+from ravl_med.errors import ModelError
 
 __all__ = [
     "CROPS",
+    "ONE_BY_ONE",
     "Pooling",
     "cut_crops",
     "embed_images",
@@ -43,6 +48,9 @@ Pooling = Callable[[nn.Module, Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
 CROPS = "crops, each encoded as an image"
 _RESNET = "RoIAlign on the last stage, one attention-pool query a region"
 _MAP = "RoIAlign on the last stage, then the model's own pooling"
+_LAST_STAGE = "RoIAlign before the last stage, which each region then passes by itself"
+ONE_BY_ONE = (CROPS, _LAST_STAGE)
+"""Poolings that make a pass for each region, so that one more region is not almost free."""
 _VIT = {
     "token": "one class token a region, attending to its patches",
     "average": "mean of the patches of a region",
@@ -50,21 +58,47 @@ _VIT = {
 }
 
 
-def region_pooling_of(visual: nn.Module) -> tuple[str, Pooling]:
-    """Return the name and the function of the region pooling that fits an image tower."""
+def region_pooling_of(visual: nn.Module, how: RegionPooling = "one_pass") -> tuple[str, Pooling]:
+    """Return the name and the function of the region pooling of an image tower.
+
+    Parameters
+    ----------
+    visual : nn.Module - any image tower
+    how : {"one_pass", "last_stage", "crops"} - of ``one_pass``, what fits the tower
+
+    Raises
+    ------
+    ModelError
+        The tower has no last stage that is known here.
+    """
+    if how == "crops":
+        return CROPS, pool_crops
+    if how == "last_stage":
+        if split_tower(visual) is None:
+            raise ModelError(
+                "model.region_pooling: 'last_stage' is for the stages of a CLIP ResNet, and of "
+                f"timm's ConvNeXt, ResNet and Swin; this image tower is {_kind(visual)}. Expected "
+                "one_pass or crops."
+            )
+        return _LAST_STAGE, pool_last_stage_regions
     if isinstance(visual, ModifiedResNet):
         return _RESNET, pool_resnet_regions
-    if isinstance(visual, VisionTransformer) and (how := vit_pooling(visual)):
-        return _VIT[how], pool_vit_regions
+    if isinstance(visual, VisionTransformer) and (tokens := vit_pooling(visual)):
+        return _VIT[tokens], pool_vit_regions
     if isinstance(visual, HuggingFaceTower):
         return _VIT[visual.pooling], pool_huggingface_regions
     if isinstance(visual, TimmModel):
         trunk: Any = visual.trunk
-        if how := timm_vit_pooling(trunk):
-            return _VIT[how], pool_timm_vit_regions
+        if tokens := timm_vit_pooling(trunk):
+            return _VIT[tokens], pool_timm_vit_regions
         if has_feature_map(trunk, int(visual.image_size[0])):
             return _MAP, pool_map_regions
     return CROPS, pool_crops
+
+
+def _kind(visual: nn.Module) -> str:
+    """Class of a tower, or of timm's trunk in it."""
+    return type(getattr(visual, "trunk", visual)).__name__
 
 
 def pool_huggingface_regions(
@@ -109,7 +143,7 @@ def cut_crops(images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
     for image, part in zip(images, boxes, strict=True):
         crops = []
         for x0, y0, x1, y1 in part.tolist():
-            left, top = int(x0), int(y0)
+            left, top = (min(max(int(v), 0), size - 1) for v in (x0, y0))
             right, bottom = max(round(x1), left + 1), max(round(y1), top + 1)
             crop = image[None, :, top:bottom, left:right]
             crops.append(

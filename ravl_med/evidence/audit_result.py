@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,7 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.discovery.cluster_map import ClusterMap
+from ravl_med.evidence.burned_in_text import BurnedInText
 from ravl_med.evidence.claims import Interval, SpuriousCorrelation
 from ravl_med.evidence.rulings import Ruling
 from ravl_med.evidence.sanity import Sanity
@@ -144,6 +147,9 @@ class CohortSummary:
     radiology_reports : int - audited films with a report text
     synthetic : bool - phantoms only, no patient
     patients_by_class, attribute_patients : the same in patients; None where a film is a patient
+    classes_by_attribute : mapping of attribute to (value to films of each class, in task order) -
+        empty where nobody counted them
+    class_patients : the same in patients; None where a film is a patient
     """
 
     listed: int
@@ -158,6 +164,14 @@ class CohortSummary:
     synthetic: bool
     patients_by_class: Mapping[str, int] | None = None
     attribute_patients: Mapping[str, Mapping[str, int]] | None = None
+    classes_by_attribute: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    class_patients: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None
+
+    def prevalence(self, attribute: str, value: str, index: int) -> float:
+        """Return the share of the films with a value that are of a class; NaN where hidden."""
+        films = self.classes_by_attribute[attribute][value][index]
+        of = self.attributes.get(attribute, {}).get(value, 0)
+        return films / of if films >= 0 and of > 0 else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +275,10 @@ class AuditResult:
     discovery : DiscoverySummary or None - None when the audit stopped before discovery
     subgroups : tuple of Stratum - accuracy by attribute; empty when the audit stopped
     sensitivity : Sensitivity or None - None when the audit stopped before it
+    left_edges : tuple of Edge, length N - side of the patient at the left edge of each film; empty
+        where nothing is known of any, as of runs before it was noted
+    burned_in : BurnedInText or None - text on the films that are shown; None where they are shown
+        as they are
     """
 
     name: str
@@ -284,3 +302,9 @@ class AuditResult:
     undecided: int | None = None
     hidden_below: int = 0
     sanity: Sanity | None = None
+    left_edges: tuple[Edge, ...] = ()
+    burned_in: BurnedInText | None = None
+
+    def left_edge(self, image: int) -> Edge:
+        """Return the side of the patient at the left edge of a film; blank where it is unknown."""
+        return self.left_edges[image] if self.left_edges else ""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.evidence.interval import Interval
+from ravl_med.evidence.label_claims import LabelQuality
 
 __all__ = [
     "ArmPatients",
@@ -36,18 +38,6 @@ __all__ = [
 
 ConfirmationStatus = Literal["confirmed", "raised_only", "not_confirmed", "not_tested"]
 Kind = Literal["shortcut", "plausible_sign", "undecided"]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A two-sided confidence interval; NaN bounds where there was nothing to estimate from."""
-
-    low: float
-    high: float
-
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -346,6 +336,8 @@ class SpuriousCorrelation:
     found_patients : ArmPatients or None - where the candidate was chosen; None where a film is a
         patient
     films_hidden : bool - how many films hold the feature may not be told
+    labels : LabelQuality or None - of the labels behind it; None where it does not stand, or where
+        nobody knows what the labels come from
     order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
         descending; unmeasured ones after, by similarity
     """
@@ -363,6 +355,7 @@ class SpuriousCorrelation:
     companion_of: int | None = None
     found_patients: ArmPatients | None = None
     films_hidden: bool = False
+    labels: LabelQuality | None = None
 
     @property
     def films(self) -> int:

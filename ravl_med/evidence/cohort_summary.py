@@ -10,6 +10,7 @@ import numpy as np
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.evidence.audit_result import CohortSummary
+from ravl_med.evidence.statistics import count_patients
 
 __all__ = ["NOT_STATED", "age_band", "summarise_cohort"]
 
@@ -32,6 +33,7 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
         name: [age_band(v) if name == "age" else v or NOT_STATED for v in told]
         for name, told in cohort.attributes.items()
     }
+    by_class = {name: _count_classes(told, cohort) for name, told in values.items()}
     values["pixels"] = list(applied)
     if cohort.label_sources:
         values["label source"] = list(cohort.label_sources)
@@ -58,7 +60,22 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
             name: dict(Counter(value for value, _ in set(zip(told, patients, strict=True))))
             for name, told in values.items()
         },
+        classes_by_attribute={name: films for name, (films, _) in by_class.items()},
+        class_patients={name: patients for name, (_, patients) in by_class.items()},
     )
+
+
+def _count_classes(
+    told: Sequence[str], cohort: Cohort
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Count films, and patients, of each class by value, the most frequent value first."""
+    member = cohort.labels[:, None] == np.arange(len(cohort.classes))
+    films, patients = {}, {}
+    for value, _ in Counter(told).most_common():
+        inside = member & (np.array(told) == value)[:, None]
+        films[value] = tuple(inside.sum(axis=0).tolist())
+        patients[value] = tuple(count_patients(inside, cohort.patients).tolist())
+    return films, patients
 
 
 def age_band(value: str) -> str:

@@ -60,6 +60,11 @@ _HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
 
 
+SpreadSuspects = Callable[
+    [Sequence["Suspect"], AuditedImages, CounterfactualRules], Iterable[Counterfactual]
+]
+
+
 @dataclass(frozen=True, eq=False)  # no slots: it holds its films
 class Probe:
     """What is needed to ask the model.
@@ -72,6 +77,8 @@ class Probe:
     temperature : float - tau of the logits
     batch_size : int - inputs encoded at once
     structures : callable or None - image index to its anatomy and artifacts
+    spread : callable or None - suspects, images and rules to counterfactuals, one by one and in
+        order, by workers; None: this process asks
     """
 
     encoder: Encoder
@@ -80,6 +87,7 @@ class Probe:
     temperature: float
     batch_size: int
     structures: StructureReader | None = None
+    spread: SpreadSuspects | None = None
 
     @cached_property
     def read(self) -> Callable[[int], NDArray[np.float32]]:

@@ -38,6 +38,8 @@ from ravl_med.evidence.counterfactual import (
 )
 from ravl_med.evidence.duplicates import fold_candidates, fold_tested
 from ravl_med.evidence.halves import count_untested, split_patients
+from ravl_med.evidence.label_claims import LabelOrigin, LabelQuality
+from ravl_med.evidence.label_quality import measure_label_quality
 from ravl_med.evidence.power import design_of, measure_sensitivity
 from ravl_med.evidence.relevance import RelevanceTable
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
@@ -70,6 +72,7 @@ class Subject:
     clusters : FeatureClusters - proposals over all regions
     present : ndarray of shape (N, K), bool - image holds a region of the cluster
     axes : mapping of attribute to ndarray of shape (N,), str
+    origin : LabelOrigin or None - of the labels; None where nobody knows it
     """
 
     task: AuditedTask
@@ -77,6 +80,7 @@ class Subject:
     clusters: FeatureClusters
     present: NDArray[np.bool_]
     axes: Mapping[str, NDArray[np.str_]]
+    origin: LabelOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,25 +234,14 @@ def weigh_correlations(
     standing = choose_for_intervention(examination.tested, evidence.max_correlations)
     bootstrap = PatientBootstrap(subject.images.patients, evidence.draws, evidence.seed)
     rules = counterfactual_rules(evidence, comparisons=max(len(standing), 1))
+    measured = _measure_standing(subject, standing, probe, relevance, rules, progress)
     weighed = []
     for candidate, confirmation, also in examination.tested:
         counterfactual: Counterfactual | None = None
         strata: Strata | None = None
         number = next((n for n, e in enumerate(standing, 1) if e[0] is candidate), None)
         if number is not None:
-            stage = f"remove and transplant, correlation {number} of {len(standing)}"
-            if probe is not None:
-                counterfactual = measure_counterfactual(
-                    probe,
-                    Suspect(
-                        candidate.cluster,
-                        ~candidate.films,
-                        relevance.find(subject.task.classes[candidate.cluster.raised_class]),
-                    ),
-                    subject.images,
-                    rules,
-                    _staged(progress, stage),
-                )
+            counterfactual = measured[number - 1]
             strata = cross_with_attributes(
                 candidate.cluster.present,
                 subject.axes,
@@ -269,9 +262,49 @@ def weigh_correlations(
             config.gate,
             black_box=probe is None,
         )
-        weighed.append(replace(one, found_patients=_found_patients(subject, candidate)))
+        weighed.append(
+            replace(
+                one,
+                found_patients=_found_patients(subject, candidate),
+                labels=_label_quality(subject, candidate, confirmation, bootstrap, evidence),
+            )
+        )
     ranked = fold_places(weighed, subject.images.region_image)
     return name_companions(ranked, subject.task, config.gate.max_gap)
+
+
+def _measure_standing(
+    subject: Subject,
+    standing: Sequence[Tested],
+    probe: Probe | None,
+    relevance: RelevanceTable,
+    rules: CounterfactualRules,
+    progress: Progress,
+) -> list[Counterfactual | None]:
+    """Test what holds by counterfactuals, here or by the workers that the probe names."""
+    if probe is None:
+        return [None] * len(standing)
+    suspects = [
+        Suspect(
+            candidate.cluster,
+            ~candidate.films,
+            relevance.find(subject.task.classes[candidate.cluster.raised_class]),
+        )
+        for candidate, _, _ in standing
+    ]
+    done: list[Counterfactual | None] = []
+    spread = probe.spread if isinstance(probe, Probe) else None
+    if spread is not None:
+        for counterfactual in spread(suspects, subject.images, rules):
+            done.append(counterfactual)
+            progress("remove and transplant", len(done), len(suspects))
+        return done
+    for number, suspect in enumerate(suspects, 1):
+        stage = f"remove and transplant, correlation {number} of {len(standing)}"
+        done.append(
+            measure_counterfactual(probe, suspect, subject.images, rules, _staged(progress, stage))
+        )
+    return done
 
 
 def _found_patients(subject: Subject, candidate: Candidate) -> ArmPatients:
@@ -281,6 +314,27 @@ def _found_patients(subject: Subject, candidate: Candidate) -> ArmPatients:
     present, patients = candidate.cluster.present[chosen, None], subject.images.patients[chosen]
     return ArmPatients(
         count_patients(member & present, patients), count_patients(member & ~present, patients)
+    )
+
+
+def _label_quality(
+    subject: Subject,
+    candidate: Candidate,
+    confirmation: Confirmation,
+    bootstrap: PatientBootstrap,
+    evidence: EvidenceConfig,
+) -> LabelQuality | None:
+    """Look at the labels behind what holds on held-out patients."""
+    if subject.origin is None or confirmation.status not in ("confirmed", "raised_only"):
+        return None
+    return measure_label_quality(
+        candidate,
+        confirmation.arms,
+        subject.task,
+        subject.origin,
+        bootstrap=bootstrap,
+        min_films=evidence.min_n,
+        confidence=evidence.confidence,
     )
 
 

@@ -15,7 +15,7 @@ Hundepool et al., "Statistical Disclosure Control" (2012), chapter 4 (secondary 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,9 @@ from ravl_med.evidence.claims import (
     SpuriousCorrelation,
     StratumGap,
 )
+from ravl_med.evidence.label_cells import hide_label_cells
 from ravl_med.evidence.sanity import Sanity
+from ravl_med.evidence.suppression import HIDDEN, hidden_cells
 
 __all__ = [
     "HIDDEN",
@@ -44,39 +46,8 @@ __all__ = [
     "total_of",
 ]
 
-HIDDEN = -1
-"""Stands for a count that is not told; rates that belong to it are NaN."""
-
 _NAN = math.nan
 _NOTHING = Interval(math.nan, math.nan)
-
-
-def hidden_cells(counts: Sequence[int], least: int, forced: Collection[int] = ()) -> frozenset[int]:
-    """Return the cells of a row that may not be told when its total is.
-
-    Parameters
-    ----------
-    counts : sequence of int - patients of each cell
-    least : int - smallest count that may be told; 0 is always told
-    forced : collection of int - positions that are hidden whatever they count
-
-    Returns
-    -------
-    frozenset of int - positions; none, or at least two which hold at least `least`, or every cell
-        that is not empty
-    """
-    hidden = {at for at, count in enumerate(counts) if 0 < count < least or at in forced}
-    if not hidden:
-        return frozenset()
-    others = sorted(
-        (at for at, count in enumerate(counts) if count and at not in hidden),
-        key=lambda at: (counts[at], at),
-    )
-    for at in others:
-        if len(hidden) >= 2 and sum(counts[cell] for cell in hidden) >= least:
-            break
-        hidden.add(at)
-    return frozenset(hidden)
 
 
 def hide_counts(
@@ -151,7 +122,8 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
         ),
         discovery=search,
         correlations=tuple(
-            _correlation(entry, classes, least, halved=halved) for entry in result.correlations
+            _correlation(entry, classes, values, least, halved=halved)
+            for entry in result.correlations
         ),
     )
 
@@ -204,10 +176,46 @@ def _cohort(
             for attribute, counts in cohort.attributes.items()
         },
         attribute_patients=None,
+        classes_by_attribute={
+            attribute: _crossed_classes(
+                told,
+                (cohort.class_patients or cohort.classes_by_attribute)[attribute],
+                values.get(attribute, ()),
+                hidden,
+                least,
+            )
+            for attribute, told in cohort.classes_by_attribute.items()
+        },
+        class_patients=None,
         radiology_reports=HIDDEN
         if hidden_cells((cohort.radiology_reports, without), least)
         else cohort.radiology_reports,
     )
+
+
+def _crossed_classes(
+    films: Mapping[str, tuple[int, ...]],
+    patients: Mapping[str, tuple[int, ...]],
+    values: Collection[str],
+    classes: Collection[int],
+    least: int,
+) -> dict[str, tuple[int, ...]]:
+    """Hide cells of a table of values and classes, whose rows and columns have told sums."""
+    cells = np.array([patients[value] for value in films], dtype=np.int64)
+    hidden = np.zeros(cells.shape, dtype=np.bool_)
+    hidden[[value in values for value in films]] = True
+    hidden[:, list(classes)] = True
+    before = -1
+    while before != hidden.sum():  # what a row hides, a column may have to hide behind
+        before = int(hidden.sum())
+        for counts, mask in ((cells, hidden), (cells.T, hidden.T)):
+            for row, told in zip(counts, mask, strict=True):
+                told[list(hidden_cells(row.tolist(), least, np.flatnonzero(told).tolist()))] = True
+    hidden &= cells > 0  # nobody is told of by an empty cell
+    return {
+        value: tuple(HIDDEN if hide else n for n, hide in zip(films[value], row, strict=True))
+        for value, row in zip(films, hidden.tolist(), strict=True)
+    }
 
 
 def _accuracy(accuracy: Accuracy, hidden: Collection[int]) -> Accuracy:
@@ -254,7 +262,12 @@ def _stratum(row: Stratum) -> Stratum:
 
 
 def _correlation(
-    entry: SpuriousCorrelation, small: Collection[int], least: int, *, halved: bool
+    entry: SpuriousCorrelation,
+    small: Collection[int],
+    values: Mapping[str, Collection[str]],
+    least: int,
+    *,
+    halved: bool,
 ) -> SpuriousCorrelation:
     """Hide the classes with a small arm on either half; `small` classes are hidden anyway."""
     cluster, arms = entry.cluster, entry.confirmation.arms
@@ -275,7 +288,8 @@ def _correlation(
     strata = entry.strata
     if strata is not None:
         sides = (raised in hidden, lowered in hidden)
-        crossed = tuple(_crossed(one, sides, least) for one in strata.attributes)
+        two = len(cells[0]) == 2
+        crossed = tuple(_crossed(one, sides, least, only_two=two) for one in strata.attributes)
         strata = replace(strata, attributes=crossed)
     return replace(
         entry,
@@ -289,6 +303,11 @@ def _correlation(
         strata=strata,
         found_patients=None,
         films_hidden=bool(hidden),
+        labels=None
+        if entry.labels is None
+        else hide_label_cells(
+            entry.labels, least, values, (raised in hidden, together), totals=bool(hidden)
+        ),
     )
 
 
@@ -369,11 +388,31 @@ def _change(change: PairedChange | None, least: int) -> PairedChange | None:
     )  # fmt: skip
 
 
-def _crossed(crossed: CrossedAttribute, whole: tuple[bool, bool], least: int) -> CrossedAttribute:
-    """Hide small strata of either side; the whole side where the class itself is hidden."""
+def _crossed(
+    crossed: CrossedAttribute, whole: tuple[bool, bool], least: int, *, only_two: bool
+) -> CrossedAttribute:
+    """Hide small strata of either side; the whole side where the class itself is hidden.
+
+    Where the two classes are all there are, the films of a value are told elsewhere, so that what
+    one side hides the other would tell.
+    """
+    sides = (crossed.raised, crossed.lowered)
+    hidden = [
+        _hidden_strata(gaps, least, range(len(gaps)) if everything else ())
+        for gaps, everything in zip(sides, whole, strict=True)
+    ]
+    for _ in range(len(crossed.raised) if only_two else 0):
+        values = {gaps[at].value for gaps, cells in zip(sides, hidden, strict=True) for at in cells}
+        hidden = [
+            _hidden_strata(gaps, least, [n for n, gap in enumerate(gaps) if gap.value in values])
+            for gaps in sides
+        ]
     raised, lowered = (
-        _side(gaps, least, everything=everything)
-        for gaps, everything in zip((crossed.raised, crossed.lowered), whole, strict=True)
+        tuple(
+            StratumGap(gap.value, HIDDEN, HIDDEN, _NAN, _NOTHING) if at in cells else gap
+            for at, gap in enumerate(gaps)
+        )
+        for gaps, cells in zip(sides, hidden, strict=True)
     )
     return replace(
         crossed,
@@ -386,13 +425,12 @@ def _crossed(crossed: CrossedAttribute, whole: tuple[bool, bool], least: int) ->
     )
 
 
-def _side(gaps: tuple[StratumGap, ...], least: int, *, everything: bool) -> tuple[StratumGap, ...]:
+def _hidden_strata(
+    gaps: tuple[StratumGap, ...], least: int, forced: Collection[int]
+) -> frozenset[int]:
     told = [gap.patients or (gap.n_present, gap.n_absent) for gap in gaps]
-    hidden: frozenset[int] = frozenset(range(len(gaps)) if everything else ())
+    hidden: frozenset[int] = frozenset(forced)
     for _ in range(2):  # what one arm hides, the other hides
         for arm in (0, 1):
             hidden |= hidden_cells([pair[arm] for pair in told], least, hidden)
-    return tuple(
-        StratumGap(gap.value, HIDDEN, HIDDEN, _NAN, _NOTHING) if at in hidden else gap
-        for at, gap in enumerate(gaps)
-    )
+    return hidden

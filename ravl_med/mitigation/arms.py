@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.config import RegionPooling
 from ravl_med.encoders.region_pooling import embed_images, region_pooling_of
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import (
@@ -105,9 +106,10 @@ class ImageTower(nn.Module):
     Parameters
     ----------
     model : nn.Module - of an `Encoder`; its text tower is frozen in place
+    region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, region_pooling: RegionPooling = "one_pass") -> None:
         super().__init__()
         self.visual = model.visual
         self.logit_scale = model.logit_scale
@@ -115,7 +117,7 @@ class ImageTower(nn.Module):
         self.visual.requires_grad_(True)
         # The scale of a sigmoid was learned with its bias, which no arm trains: both stay.
         self.logit_scale.requires_grad_(getattr(model, "logit_bias", None) is None)
-        self._pool = region_pooling_of(self.visual)[1]
+        self._pool = region_pooling_of(self.visual, region_pooling)[1]
 
     def forward(
         self, images: Tensor, boxes: list[Tensor] | None = None

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ravl_med.config import MitigationConfig
+from ravl_med.config import MitigationConfig, RegionPooling
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import LearningCurve
@@ -92,6 +92,7 @@ def train_arm(
     config: MitigationConfig,
     fabric: Fabric,
     *,
+    region_pooling: RegionPooling = "one_pass",
     checkpoint: Path | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, told: None,
 ) -> TrainedArm:
@@ -107,6 +108,7 @@ def train_arm(
     classes : Tensor of shape (C, D), float32 - class texts, unit norm
     config : MitigationConfig
     fabric : Fabric
+    region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
     checkpoint : Path or None - training goes on from it where it is
     progress : callable - called with (steps done, steps in all, what is to be told)
 
@@ -115,8 +117,8 @@ def train_arm(
     DataError
         A recipe that these films or processes cannot follow, see `fit`.
     """
-    encoder = open_folder(start, torch.device("cpu"))
-    tower = ImageTower(encoder.model)
+    encoder = open_folder(start, torch.device("cpu"), region_pooling)
+    tower = ImageTower(encoder.model, region_pooling)
     lesson = Lesson(arm, films, groups, classes, weights_of(config), fabric)
 
     def select() -> Selection:

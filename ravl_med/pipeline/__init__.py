@@ -5,7 +5,7 @@ from ravl_med.pipeline.mitigating import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_folder import write_mitigation
 from ravl_med.pipeline.stages import Progress
 from ravl_med.pipeline.work_folder import WorkFolder, open_work_folder
-from ravl_med.reporting.audit_run import Audit, write_run
+from ravl_med.reporting.files.audit_run import Audit, write_run
 
 __all__ = [
     "Audit",

@@ -28,6 +28,7 @@ from ravl_med.encoders.zero_shot import (
     score_embeddings,
     sigmoid_of,
 )
+from ravl_med.engine.opening import Engine, opened_engine
 from ravl_med.errors import DataError
 from ravl_med.evidence.adjudication import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.audit_result import (
@@ -53,28 +54,29 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
     weigh_correlations,
 )
+from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.relevance import RelevanceTable, read_relevance
 from ravl_med.evidence.sanity import Sanity
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import auditability, judge, measure_accuracy, stop_audit
 from ravl_med.pipeline.audited_model import AuditedModel, scores_of_table, summarise_model
+from ravl_med.pipeline.counterfactual_units import AuditedFilms, probe_of, spread_probe
+from ravl_med.pipeline.film_units import embed_with
 from ravl_med.pipeline.sanity_gate import check_sanity
 from ravl_med.pipeline.stages import (
     Clock,
     Progress,
     digest_cohort,
-    embed_cohort,
     films_not_finite,
     headers_asked,
     open_model_of,
     prepare_manifest,
     prepare_model,
     require_films,
-    structure_reader,
 )
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
-from ravl_med.reporting.audit_run import Audit
+from ravl_med.reporting.files.audit_run import Audit
 
 __all__ = ["audit"]
 
@@ -102,12 +104,17 @@ def audit(
     ConfigError, ModelError, DataError
         With one clear line; nothing has been written to a run folder by then.
     """
-    with using_threads(config.model.threads):
-        return _audit(config, key, cache, progress, today)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        return _audit(config, engine, key, cache, progress, today)
 
 
 def _audit(
-    config: Config, key: bytes, cache: Cache, progress: Progress, today: date | None
+    config: Config,
+    engine: Engine,
+    key: bytes,
+    cache: Cache,
+    progress: Progress,
+    today: date | None,
 ) -> Audit:
     clock = Clock()
     relevance = read_relevance(config.evidence.relevance)
@@ -131,7 +138,7 @@ def _audit(
         folder, model_cached = prepare_model(config, manifest, reader, cache, progress)
         encoder = open_model_of(config, folder)
     with clock.stage("embeddings"):
-        embeddings = embed_cohort(config, listed, encoder, reader.films(listed), progress, cache)
+        embeddings = embed_with(engine, config, listed, (encoder, folder), cache, progress)
         broken = films_not_finite(listed, embeddings)
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
         require_films(cohort, config.gate.max_rejected_fraction)
@@ -167,14 +174,9 @@ def _audit(
         )
     found = _Findings(stop_audit(reasons))
     if not found.verdict.reasons:
-        probe = Probe(
-            encoder,
-            lambda index: reader.film(cohort, index).pixels,
-            classes,
-            config.task.temperature,
-            config.model.batch_size,
-            structure_reader(segmenter, lambda index: reader.film(cohort, index).pixels),
-        )
+        mirrored = frozenset(at for at, edge in enumerate(embeddings.left_edges) if edge == "L")
+        films = AuditedFilms(config, cohort, classes, mirrored)
+        probe = spread_probe(probe_of(films, encoder, segmenter), films, engine, folder)
         search = _Search(None if table is not None else probe, probe.structures, relevance, sanity)
         try:
             found = _search(config, cohort, embeddings, scores, search, clock, progress)
@@ -349,6 +351,7 @@ def _subject(
         clusters=clusters,
         present=clusters.presence(embeddings.region_image, len(cohort)),
         axes=attribute_strata(cohort.attributes),
+        origin=origin_of(cohort.label_sources, cohort.label_certainty),
     )
 
 
@@ -420,6 +423,7 @@ def _collect(
         region_boxes=embeddings.region_boxes,
         region_kind=embeddings.region_kind,
         region_kinds=embeddings.kinds,
+        left_edges=embeddings.left_edges,
     )
 
 

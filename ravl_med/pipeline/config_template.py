@@ -35,6 +35,8 @@ _NO_TASK = """\
 # FINDING here.
 """
 
+_OPPOSITES = {"no finding": "any finding", "normal": "abnormal"}
+
 
 def write_config(
     *, finding: str, source: str, model: str | None, roots: Sequence[str], batch_size: int
@@ -67,8 +69,9 @@ def write_config(
 
 def _task(finding: str) -> str:
     named = finding or "FINDING"
-    positive, negative = _scalar(f"{named.capitalize()}."), _scalar(f"No {named}.")
-    name, other = _scalar(named), _scalar(f"no {named}")
+    opposite = _OPPOSITES.get(named, f"no {named}")
+    positive, negative = (_scalar(f"{text.capitalize()}.") for text in (named, opposite))
+    name, other = _scalar(named), _scalar(opposite)
     lines = [
         "task:",
         f"  name: {name}",

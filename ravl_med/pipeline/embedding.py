@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from ravl_med.cache import Cache
-from ravl_med.cohort.film import Film, FilmReader
+from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.precision import using_threads
-from ravl_med.encoders.stored_films import EmbeddedRow, films_a_part, prepare_film, store_films
+from ravl_med.engine.opening import Engine, opened_engine
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
+from ravl_med.pipeline.film_units import EmbeddedUnit, embed_units, join_rows, make_units
 from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
 from ravl_med.regions.proposal import RegionProposer
 
@@ -145,71 +144,60 @@ def embed(
         unit=config.cohort.unit,
         roots=config.cohort.roots,
     )
-    folder, _ = prepare_model(config, manifest, reader, cache, progress)
-    with using_threads(config.model.threads):
-        encoder = open_model_of(config, folder)
-        batches = BatchEncoder(encoder, root, config.model.batch_size, most_regions(config.regions))
-        return _embed_parts(config, cohort, reader, encoder, batches, shard, progress)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        model = (open_model_of(config, folder), folder)
+        return _embed_parts(engine, config, cohort, model, root, shard, progress)
 
 
 def _embed_parts(
+    engine: Engine,
     config: Config,
     cohort: Cohort,
-    reader: FilmReader,
-    encoder: Encoder,
-    batches: BatchEncoder,
+    model: tuple[Encoder, Path | None],
+    root: Path,
     shard: Shard,
     progress: Progress,
 ) -> EmbeddingReport:
+    batches = BatchEncoder(model[0], root, config.model.batch_size, most_regions(config.regions))
     names = dict(enumerate(name_parts(config, cohort)))
     done = {number for number, name in names.items() if batches.store.is_listed(name)}
     mine = [number for number in names if number % shard.count == shard.number - 1]
-    part = films_a_part(config.model.batch_size)
-    wanted = [number for number in mine if number not in done]
-    positions = np.concatenate(
-        [np.empty(0, np.int64), *(np.arange(n * part, (n + 1) * part) for n in wanted)]
-    )
-    positions = positions[positions < len(cohort)]
+    wanted = {number: names[number] for number in mine if number not in done}
     proposer = RegionProposer.of(config.regions, cohort)
+    units = make_units(engine, config, cohort, proposer, wanted)
+    films = sum(len(unit.films) for unit in units)
+    made = embed_units(
+        engine,
+        config,
+        model,
+        root,
+        units,
+        lambda passed: progress("embed films and regions", passed, films),
+    )
     rejected: Counter[str] = Counter()
     regions = 0
-
-    def note(passed: int, row: EmbeddedRow | RejectedFilm) -> None:
-        nonlocal regions
-        progress("embed films and regions", passed, len(positions))
+    for row in join_rows(cohort, units, made):
         if isinstance(row, RejectedFilm):
             rejected[row.reason] += 1
         else:
             regions += len(row.regions)
-
-    found = store_films(
-        batches,
-        _films_at(reader, cohort, positions),
-        lambda film: prepare_film(
-            encoder, film, proposer.propose, config.regions.min_visible, batches.store
-        ),
-        part=part,
-        pieces=names,
-        note=note,
-    )
-    halved = batches.size < config.model.batch_size
+    size = min((unit.size for unit in made), default=batches.size)
+    others = set(names) - set(mine)
     return EmbeddingReport(
         shard=shard,
         parts=len(mine),
         parts_before=len(mine) - len(wanted),
-        parts_left=len(set(names) - set(mine) - done),
-        films=len(positions) - rejected.total(),
-        found=found,
+        parts_left=sum(not _is_listed(root, made, batches, names[number]) for number in others),
+        films=films - rejected.total(),
+        found=sum(unit.found for unit in made),
         regions=regions,
         rejected=dict(rejected),
-        halved_to=batches.size if halved else 0,
+        halved_to=size if size < config.model.batch_size else 0,
     )
 
 
-def _films_at(
-    reader: FilmReader, cohort: Cohort, positions: NDArray[np.int64]
-) -> Iterator[tuple[int, Film | RejectedFilm]]:
-    """Read some films of a cohort; each knows its place in the whole of it."""
-    films = reader.films(cohort.keep(positions))
-    for position, film in zip(positions.tolist(), films, strict=True):
-        yield position, replace(film, index=position) if isinstance(film, Film) else film
+def _is_listed(root: Path, made: Sequence[EmbeddedUnit], batches: BatchEncoder, name: str) -> bool:
+    """Whether a part is done, by this process or on the device of the workers."""
+    stores = {name for unit in made for name in unit.stores} | {batches.store.folder.name}
+    return any((root / store / "listed" / name).is_file() for store in stores)

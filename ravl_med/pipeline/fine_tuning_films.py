@@ -57,6 +57,7 @@ def prepare_fine_tuning(
         setting.work.own,
         setting.progress,
         labelled=not parsed,
+        cache=setting.cache,
     )
     cohort = split.cohort
     labels, notes = cohort.labels, []

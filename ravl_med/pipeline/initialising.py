@@ -30,6 +30,8 @@ from ravl_med.pipeline.stages import Progress
 __all__ = ["CONFIG", "MANIFEST", "Start", "StartPlan", "initialise"]
 
 MANIFEST, CONFIG, RELEVANCE = "manifest.csv", "audit.yaml", "relevance.yaml"
+_AUDITED = "validation"
+_NOTHING = ("normal", "no finding")
 _LEAST_FILMS = 20  # of either side of a finding, as ``gate.min_films`` asks for
 _MANY = 1280  # films, of which half train a small model in batches of 64
 _UNKNOWN = 0.2  # share of reports, as ``labels.max_unrecognised`` asks for
@@ -110,10 +112,13 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
             f"({told or 'the folder is empty'})."
         )
     findings = read_findings(survey)
-    finding = _choose(plan.finding, report)
+    halves = _halves(survey) if plan.model is None else None
+    audited = [
+        cells for at, cells in enumerate(findings.cells) if halves is None or halves[at] == _AUDITED
+    ]
+    finding = _choose(plan.finding, report, audited)
     out.mkdir(parents=True, exist_ok=True)
-    split = plan.model is None
-    _write_new(targets[0], _manifest(survey, out, findings, split=split))
+    _write_new(targets[0], _manifest(survey, out, findings, halves))
     _write_new(targets[2], _relevance())
     config = write_config(
         finding=finding,
@@ -123,23 +128,27 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
         batch_size=64 if len(survey.films) >= _MANY else 8,
     )
     _write_new(targets[1], config)
-    return Start(report, targets[0], targets[1], finding, _lacking(plan, report, finding))
+    lacking = _lacking(plan, report, finding, audited)
+    return Start(report, targets[0], targets[1], finding, lacking)
 
 
-def _lacking(plan: StartPlan, report: IntakeReport, finding: str) -> tuple[str, ...]:
-    """Say what an audit of the films would end with."""
+def _lacking(
+    plan: StartPlan, report: IntakeReport, finding: str, audited: Sequence[Mapping[str, str]]
+) -> tuple[str, ...]:
+    """Say what an audit would end with; `audited` are the findings of its films."""
     lacking = []
     if plan.model is None and not report.reports:
         lacking.append("a model: name its folder in the config; there is no report to train one on")
     if not finding:
         lacking.append("labels: write a column into the manifest, and name it in the config")
         return tuple(lacking)
-    cells = report.findings[finding]
+    where = " in the half that is audited" if plan.model is None else ""
     for cell, words in (("1", "with"), ("0", "without")):
-        if cells.get(cell, 0) < _LEAST_FILMS:
+        count = _count(audited, finding, cell)
+        if count < _LEAST_FILMS:
             lacking.append(
-                f"films {words} {finding}: {cells.get(cell, 0)} are labelled so; expected at least "
-                f"{_LEAST_FILMS} (gate.min_films)"
+                f"films {words} {finding}: {count}{where} are labelled so; expected at least "
+                f"{_LEAST_FILMS} (gate.min_films). Another finding: --finding"
             )
     with_report = sum(report.reports.values())
     if report.findings_from == "reports" and report.unrecognised > _UNKNOWN * with_report:
@@ -150,25 +159,37 @@ def _lacking(plan: StartPlan, report: IntakeReport, finding: str) -> tuple[str, 
     return tuple(lacking)
 
 
-def _choose(wanted: str | None, report: IntakeReport) -> str:
-    """Return the finding to audit: the one asked for, or the one with most films on either side."""
-    known = {
-        name: min(cells.get("1", 0), cells.get("0", 0)) for name, cells in report.findings.items()
-    }
+def _count(films: Sequence[Mapping[str, str]], finding: str, cell: str) -> int:
+    return sum(cells.get(finding, "") == cell for cells in films)
+
+
+def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[str, str]]) -> str:
+    """Return the finding to audit: the one asked for, or the one with most films on either side.
+
+    That nothing is found is a task too, but only where no finding has films enough.
+    """
     if wanted is not None:
-        for name in known:
+        for name in report.findings:
             if name.lower() == wanted.strip().lower():
                 return name
         raise ConfigError(
             f"--finding {wanted!r}: none of the films is labelled with it; got "
-            f"{', '.join(known) or 'no finding at all'}."
+            f"{', '.join(report.findings) or 'no finding at all'}."
         )
-    usable = {name: count for name, count in known.items() if name not in ("normal", "no finding")}
+    known = {
+        name: min(_count(audited, name, "1"), _count(audited, name, "0"))
+        for name in report.findings
+    }
+    usable = {name: count for name, count in known.items() if name not in _NOTHING}
+    if max(usable.values(), default=0) < _LEAST_FILMS <= max(known.values(), default=0):
+        usable = known
     return max(usable, key=lambda name: usable[name], default="")
 
 
-def _manifest(survey: ArchiveSurvey, out: Path, findings: FilmFindings, *, split: bool) -> str:
-    """Return the manifest as text."""
+def _manifest(
+    survey: ArchiveSurvey, out: Path, findings: FilmFindings, halves: Sequence[str] | None
+) -> str:
+    """Return the manifest as text; with a column for the split where there are halves."""
     films = range(len(survey.films))
     patients = _numbered([patient_of(survey, at) for at in films], "p")
     studies = _numbered(
@@ -176,9 +197,8 @@ def _manifest(survey: ArchiveSurvey, out: Path, findings: FilmFindings, *, split
     )
     sites = number_sites([film.found.attributes.get("site", "") for film in survey.films])
     of_table = findings.source == "table"
-    columns = ["image", "patient", "study", *(["split"] if split else []), *HEADER_ATTRIBUTES]
+    columns = ["image", "patient", "study", *(["split"] if halves else []), *HEADER_ATTRIBUTES]
     columns += ["report", "report_path", *(findings.names if of_table else ())]
-    halves = _halves(patients) if split else [""] * len(patients)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
@@ -189,7 +209,7 @@ def _manifest(survey: ArchiveSurvey, out: Path, findings: FilmFindings, *, split
             "image": _relative(film.path, out),
             "patient": patients[at],
             "study": studies[at],
-            "split": halves[at],
+            "split": halves[at] if halves else "",
             "site": sites[at],
             "report": film.report.text,
             "report_path": _relative(film.report.path, out) if film.report.path else "",
@@ -203,12 +223,14 @@ def _numbered(names: Sequence[str], letter: str) -> list[str]:
     return [f"{letter}{numbers[name]:05d}" for name in names]
 
 
-def _halves(patients: Sequence[str]) -> list[str]:
+def _halves(survey: ArchiveSurvey) -> list[str]:
     """Return the split of each film: half of the patients to train a small model on."""
+    films = range(len(survey.films))
+    patients = _numbered([patient_of(survey, at) for at in films], "p")
     everyone = sorted(set(patients))
     order = np.random.default_rng(0).permutation(len(everyone))
     first = {everyone[i] for i in order[: len(everyone) // 2]}
-    return ["finetune" if patient in first else "validation" for patient in patients]
+    return ["finetune" if patient in first else _AUDITED for patient in patients]
 
 
 def _relevance() -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +18,16 @@ from ravl_med.cohort.manifest import ATTRIBUTES, RejectedFilm, read_manifest
 from ravl_med.cohort.manifest_table import read_table
 from ravl_med.cohort.radiology_report import read_radiology_report
 from ravl_med.cohort.report_findings import chest_labeller
-from ravl_med.cohort.report_sources import LABEL_CELLS, holds_labels
-from ravl_med.config import CohortConfig, load_config
+from ravl_med.cohort.report_sources import LABEL_CELLS, FilmReport, holds_labels
+from ravl_med.config import CohortConfig, PrivacyConfig, load_config
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.pipeline.intake_report import IntakeReport, count_attributes, count_findings
+from ravl_med.pipeline.intake_report import (
+    IntakeReport,
+    attribute_values,
+    count_attributes,
+    count_findings,
+)
+from ravl_med.pipeline.prevalence import Prevalence, count_prevalence
 from ravl_med.pipeline.stages import Progress
 from ravl_med.regions.frontal_view import shows_frontal_chest
 from ravl_med.regions.segmenter import built_in_segmenter
@@ -37,6 +43,7 @@ __all__ = [
 ]
 
 _WORKERS = 2
+_MIN_CELL = PrivacyConfig().min_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +86,12 @@ def inspect(
     if path.is_dir():
         return report_archive(inspect_archive(path, tables=tables, progress=progress))
     if path.suffix.lower() in (".yaml", ".yml"):
-        config = load_config(path).cohort
-        if config.manifest is None:
+        config = load_config(path)
+        if config.cohort.manifest is None:
             raise ConfigError("the config names no manifest; phantoms need no inspection.")
-        return _inspect_manifest(config.manifest, config, progress)
+        return _inspect_manifest(
+            config.cohort.manifest, config.cohort, progress, config.privacy.min_cell
+        )
     if path.suffix.lower() == ".csv":
         return _inspect_manifest(path, CohortConfig(manifest=path, split=None), progress)
     raise ConfigError(f"{path.name!r}: expected a folder, a manifest (.csv) or a config (.yaml).")
@@ -115,20 +124,44 @@ def report_archive(survey: ArchiveSurvey) -> IntakeReport:
     """Count what a survey of a folder found."""
     films = survey.films
     findings = read_findings(survey)
+    if not films:  # an archive of reports alone still tells what they say
+        findings = replace(
+            _findings_of_texts([text_of(report) for report in survey.sources.reports()]),
+            source="reports without a film",
+        )
+    attributes = [film.found.attributes for film in films]
+    patients = [patient_of(survey, at) for at in range(len(films))]
     return IntakeReport(
         files=survey.files,
         films=len(films),
-        patients=len({patient_of(survey, at) for at in range(len(films))}),
+        patients=len(set(patients)),
         studies=len({film.found.study or str(film.path) for film in films}),
         rejected=dict(survey.rejected),
         by_pixels=survey.by_pixels,
-        attributes=count_attributes([film.found.attributes for film in films], HEADER_ATTRIBUTES),
+        attributes=count_attributes(attributes, HEADER_ATTRIBUTES),
         applied=dict(Counter(film.found.applied for film in films).most_common()),
         reports=dict(Counter(film.report.source for film in films if film.report.source)),
         findings=count_findings(findings.cells, findings.names),
         findings_from=findings.source,
         unrecognised=findings.unrecognised,
+        prevalence=_prevalence(attributes, HEADER_ATTRIBUTES, findings, patients, _MIN_CELL)
+        if films
+        else {},
+        hidden_below=_MIN_CELL,
     )
+
+
+def _prevalence(
+    films: Sequence[Mapping[str, str]],
+    attributes: Sequence[str],
+    findings: FilmFindings,
+    patients: Sequence[Hashable],
+    least: int,
+) -> Prevalence:
+    """Count the films with each finding by value of each attribute."""
+    told = count_findings(findings.cells, findings.names)
+    cells = {name: [film.get(name, "") for film in findings.cells] for name in told}
+    return count_prevalence(attribute_values(films, attributes), cells, patients, least)
 
 
 def read_findings(survey: ArchiveSurvey) -> FilmFindings:
@@ -136,12 +169,11 @@ def read_findings(survey: ArchiveSurvey) -> FilmFindings:
     names = survey.sources.columns
     if names:
         return FilmFindings(tuple(film.report.findings for film in survey.films), names, "table")
-    return _findings_of_texts([text_of(survey, at) for at in range(len(survey.films))])
+    return _findings_of_texts([text_of(film.report) for film in survey.films])
 
 
-def text_of(survey: ArchiveSurvey, at: int) -> str:
-    """Return the report of a film, read from its file where it lies in one; blank for none."""
-    report = survey.films[at].report
+def text_of(report: FilmReport) -> str:
+    """Return the text of a report, read from its file where it lies in one; blank for none."""
     if report.path is None:
         return report.text
     try:
@@ -187,7 +219,9 @@ def _findings_of_columns(manifest: Path, rows: Sequence[int]) -> FilmFindings:
     return FilmFindings(cells, names, "manifest" if names else "")
 
 
-def _inspect_manifest(manifest: Path, config: CohortConfig, progress: Progress) -> IntakeReport:
+def _inspect_manifest(
+    manifest: Path, config: CohortConfig, progress: Progress, min_cell: int = _MIN_CELL
+) -> IntakeReport:
     """Read every film that a manifest lists."""
     listed = read_manifest(manifest, split=config.split, roots=config.roots)
     rejected = Counter(film.reason for film in listed.rejected)
@@ -223,4 +257,8 @@ def _inspect_manifest(manifest: Path, config: CohortConfig, progress: Progress) 
         findings=count_findings(findings.cells, findings.names),
         findings_from=findings.source,
         unrecognised=findings.unrecognised,
+        prevalence=_prevalence(
+            films, tuple(cohort.attributes), findings, cohort.patients.tolist(), min_cell
+        ),
+        hidden_below=min_cell,
     )

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from ravl_med.cohort.attributes import number_sites
 from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
+from ravl_med.pipeline.prevalence import Prevalence, prevalence_lines
 
-__all__ = ["IntakeReport", "count_attributes", "count_findings"]
+__all__ = ["IntakeReport", "attribute_values", "count_attributes", "count_findings"]
 
 _SHOWN = 12  # values of an attribute on one line
 _REASONS = {
@@ -40,8 +41,11 @@ class IntakeReport:
     applied : mapping of str to int - how stored values became pixels
     reports : mapping of source to count - films with a report
     findings : mapping of finding to (cell to count) - cells 1, 0, -1 and blank
-    findings_from : str - ``"table"``, ``"manifest"``, ``"reports"`` or blank
-    unrecognised : int - films with a report in which nothing was recognised
+    findings_from : str - ``"table"``, ``"manifest"``, ``"reports"``, blank, or, where no film was
+        kept, ``"reports without a film"``
+    unrecognised : int - reports in which nothing was recognised
+    prevalence : mapping - findings by value of each attribute, as `count_prevalence` gives them
+    hidden_below : int - counts of fewer patients are hidden in the prevalence
     """
 
     files: int
@@ -56,6 +60,8 @@ class IntakeReport:
     findings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     findings_from: str = ""
     unrecognised: int = 0
+    prevalence: Prevalence = field(default_factory=dict)
+    hidden_below: int = 0
 
     def lines(self) -> list[str]:
         """Return the report, a few words a line."""
@@ -70,16 +76,16 @@ class IntakeReport:
         for reason, count in sorted(self.rejected.items(), key=lambda entry: -entry[1]):
             words = _REASONS.get(reason)
             told.append(f"  {count:6d}  {reason}{f': {words}' if words else ''}")
-        told += ["", "Films kept"]
-        for name, counts in self.attributes.items():
-            told.append(f"  {name.replace('_', ' ')}: {_listed(counts)}")
-        told.append(f"  pixels: {_listed(self.applied)}")
-        told.append(f"  reports: {_listed(self.reports) or 'none'}")
-        if self.unrecognised:
-            told.append(f"  reports in which nothing is recognised: {self.unrecognised}")
-        return told + self._prevalence()
+        if self.films:
+            told += ["", "Films kept"]
+            for name, counts in self.attributes.items():
+                told.append(f"  {name.replace('_', ' ')}: {_listed(counts)}")
+            told.append(f"  pixels: {_listed(self.applied)}")
+            told.append(f"  reports: {_listed(self.reports) or 'none'}")
+        by_attribute = prevalence_lines(self.prevalence, self.hidden_below)
+        return [*told, *self._overall(), *by_attribute]
 
-    def _prevalence(self) -> list[str]:
+    def _overall(self) -> list[str]:
         if not self.findings:
             return []
         told = ["", f"Findings, from {self.findings_from}: present, absent, uncertain, not stated"]
@@ -87,6 +93,8 @@ class IntakeReport:
         for name, cells in self.findings.items():
             numbers = "".join(f"{cells.get(cell, 0):8d}" for cell in ("1", "0", "-1", ""))
             told.append(f"  {name:<{width}}{numbers}")
+        if self.unrecognised:
+            told.append(f"  reports in which nothing is recognised: {self.unrecognised}")
         return told
 
 
@@ -100,17 +108,33 @@ def count_attributes(
     films : sequence of mapping of attribute to value
     names : sequence of str - attributes, in the order of the report
     """
-    counted = {}
+    counted = {name: Counter(values) for name, values in attribute_values(films, names).items()}
+    return {
+        name: dict(counts.most_common())
+        for name, counts in counted.items()
+        if set(counts) - {NOT_STATED}
+    }
+
+
+def attribute_values(
+    films: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the values of attributes as they may be told, film by film.
+
+    Parameters
+    ----------
+    films : sequence of mapping of attribute to value
+    names : sequence of str - attributes, in the order of the report
+    """
+    told = {}
     for name in names:
         values = [film.get(name, "") for film in films]
         if name == "site":
             values = number_sites(values)
         if name == "age":
             values = [age_band(value) for value in values]
-        counts = Counter(value or NOT_STATED for value in values)
-        if set(counts) - {NOT_STATED}:
-            counted[name] = dict(counts.most_common())
-    return counted
+        told[name] = [value or NOT_STATED for value in values]
+    return told
 
 
 def count_findings(

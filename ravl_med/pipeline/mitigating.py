@@ -47,7 +47,7 @@ from ravl_med.pipeline.stages import (
     prepare_model,
 )
 from ravl_med.pipeline.work_folder import WorkFolder
-from ravl_med.reporting.audit_run import Audit
+from ravl_med.reporting.files.audit_run import Audit
 
 __all__ = ["Mitigation", "mitigate"]
 
@@ -133,7 +133,7 @@ def mitigate(
         verdict = nothing_to_mitigate(past.verdict, len(past.features))
         result = _empty_result(config, verdict, encoder, reused=fresh is None)
         return Mitigation(config, result, work, None, fresh, None, None, {}, clock.seconds)
-    setting = Setting(config, start, encoder, reader, classes, chosen, work, progress)
+    setting = Setting(config, start, encoder, reader, classes, chosen, work, cache, progress)
     half = split_patients(
         validation.cohort.patients,
         validation.cohort.labels,
@@ -292,6 +292,7 @@ def _train(
         setting.texts(),
         setting.config.mitigation,
         fabric,
+        region_pooling=setting.config.model.region_pooling,
         checkpoint=setting.work.shared / f"{name}.ckpt",
         progress=told,
     )
@@ -332,7 +333,7 @@ def _of_new_model(config: Config, folder: Path) -> Config:
     model = config.model.model_copy(
         update={
             **ModelConfig(path=folder).model_dump(
-                exclude={"device", "batch_size", "precision", "threads"}
+                exclude={"device", "batch_size", "precision", "threads", "region_pooling"}
             ),
             "name": f"{config.model.name or config.name}, mitigated",
         }

@@ -13,19 +13,19 @@ from ravl_med import __version__
 from ravl_med.config import Config
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.pipeline.mitigating import Mitigation
-from ravl_med.reporting.audit_run import write_run
-from ravl_med.reporting.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.mitigation_html import write_mitigation_html
-from ravl_med.reporting.mitigation_json import mitigation_document
-from ravl_med.reporting.mitigation_pdf import MitigationDetails, write_mitigation_pdf
-from ravl_med.reporting.model_card import model_card_text
-from ravl_med.reporting.run_folder import (
+from ravl_med.reporting.cards.model_card import model_card_text
+from ravl_med.reporting.files.audit_run import write_run
+from ravl_med.reporting.files.run_folder import (
     config_text,
     draft_folder,
     write_json,
     write_owner_only,
 )
-from ravl_med.reporting.run_record import package_versions, peak_memory_mb
+from ravl_med.reporting.files.run_record import package_versions, peak_memory_mb
+from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
+from ravl_med.reporting.mitigation.document import mitigation_document
+from ravl_med.reporting.mitigation.html import write_mitigation_html
+from ravl_med.reporting.mitigation.pdf import MitigationDetails, write_mitigation_pdf
 
 __all__ = ["describe_recipe", "write_mitigation"]
 

@@ -12,8 +12,8 @@ from ravl_med.evidence.rulings import Word
 from ravl_med.pipeline.split_films import SplitFilms
 from ravl_med.pipeline.stages import digest_cohort
 from ravl_med.regions.proposal import choose_segmenter
-from ravl_med.reporting.feature_file import read_features
-from ravl_med.reporting.run_record import digest_regions, digest_settings
+from ravl_med.reporting.files.feature_file import read_features
+from ravl_med.reporting.files.run_record import digest_regions, digest_settings
 
 __all__ = ["PastAudit", "find_past_audit"]
 

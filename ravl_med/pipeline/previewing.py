@@ -17,6 +17,8 @@ from ravl_med.errors import ConfigError
 from ravl_med.pipeline.stages import Progress, prepare_manifest, require_films
 from ravl_med.regions.proposal import RegionProposer, describe_sources
 from ravl_med.reporting.contact_sheet import ContactSheet, SheetFilm
+from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.reporting.wording import plural
 
 __all__ = ["MOST_SHOWN", "preview_regions"]
 
@@ -71,13 +73,19 @@ def preview_regions(
     skipped: list[RejectedFilm] = []
     problems = Counter(proposer.unmatched())
     wanted = min(shown, len(cohort))
+    masking, masked = TextMasking.of(config), 0
     for film in _sampled_films(cohort, reader, seed):
         if isinstance(film, RejectedFilm):
             skipped.append(film)
             continue
         proposed = proposer.propose(film)
         problems.update(proposed.problems)
-        films.append(SheetFilm.of(pseudonym(film.digest, key), film.gray(), proposed))
+        image_id = pseudonym(film.digest, key)
+        pixels = film.gray()
+        if masking is not None:
+            done = masking.mask(pixels)
+            pixels, masked = done.pixels, masked + (done.hidden > 0)
+        films.append(SheetFilm.of(image_id, pixels, proposed, film.left_edge))
         progress("propose regions", len(films), wanted)
         if len(films) == wanted:
             break
@@ -91,7 +99,14 @@ def preview_regions(
         films=tuple(films),
         skipped=Counter(film.reason for film in skipped),
         problems=problems,
+        text_note=_text_note(masking, masked),
     )
+
+
+def _text_note(masking: TextMasking | None, masked: int) -> str:
+    if masking is None:
+        return "Burned-in text is shown."
+    return f"Burned-in text is hidden on {plural(masked, 'film')} ({masking.search.method})."
 
 
 def _require_in_range(option: str, value: int, least: int, most: int | None) -> None:

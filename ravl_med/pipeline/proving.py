@@ -62,7 +62,9 @@ def prove_arms(
             tower, test.films, test.regions, texts, tau, staged(setting.progress, stage)
         )
 
-    original = ImageTower(open_folder(setting.start, torch.device("cpu")).model)
+    original = ImageTower(
+        open_folder(setting.start, torch.device("cpu")).model, config.model.region_pooling
+    )
     before = ask(original, "the audited model")
 
     def outcome(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ravl_med.evidence.claims import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.mitigation_result import Reaudit
 from ravl_med.evidence.subgroups import cramers_v
-from ravl_med.reporting.audit_run import Audit
+from ravl_med.reporting.files.audit_run import Audit
 
 __all__ = ["compare_reaudit"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
@@ -33,6 +34,7 @@ class Setting:
     classes : ndarray of shape (C, D), float32 - class texts, unit norm
     features : tuple of ConfirmedFeature - what is mitigated
     work : WorkFolder
+    cache : Cache - of embeddings
     progress : callable - called with (stage, done, total)
     """
 
@@ -43,6 +45,7 @@ class Setting:
     classes: NDArray[np.float32]
     features: tuple[ConfirmedFeature, ...]
     work: WorkFolder
+    cache: Cache
     progress: Progress
 
     def texts(self) -> torch.Tensor:

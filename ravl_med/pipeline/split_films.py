@@ -15,6 +15,7 @@ from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embeddings import Embeddings
+from ravl_med.encoders.precision import using_threads
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.evidence.mitigation_result import SplitSummary
@@ -154,14 +155,15 @@ def read_split(
         roots=config.cohort.roots,
     )
     passing, store = FilmStore.keeping(reader.films(listed), encoder, folder / f"{split}.gray")
-    embeddings = embed_cohort(
-        config,
-        listed,
-        encoder,
-        passing,
-        lambda stage, done, total: progress(f"{stage}, {split}", done, total),
-        cache,
-    )
+    with using_threads(config.threads):  # as an audit does, which keeps embeddings by them
+        embeddings = embed_cohort(
+            config,
+            listed,
+            encoder,
+            passing,
+            lambda stage, done, total: progress(f"{stage}, {split}", done, total),
+            cache,
+        )
     cohort = listed.keep(
         embeddings.films, (*embeddings.rejected, *films_not_finite(listed, embeddings))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -211,12 +211,21 @@ def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
 
 
 def structure_reader(
-    segmenter: Segmenter, read_pixels: Callable[[int], NDArray[np.float32]]
+    segmenter: Segmenter,
+    read_pixels: Callable[[int], NDArray[np.float32]],
+    mirrored: Collection[int] = (),
 ) -> Callable[[int], FilmStructures]:
-    """Return what finds anatomy and artifacts of a film; those of the last films are held."""
+    """Return what finds anatomy and artifacts of a film; those of the last films are held.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    read_pixels : callable - film to its pixels (H, W), float32 in [0, 1]
+    mirrored : collection of int - films that have the patient's left at the left edge
+    """
 
     @lru_cache(maxsize=_HELD_FILMS)
     def read(film: int) -> FilmStructures:
-        return read_structures(segmenter, read_pixels(film))
+        return read_structures(segmenter, read_pixels(film), mirrored=film in mirrored)
 
     return read

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from ravl_med import __version__
 from ravl_med.cache import Cache
 from ravl_med.config import Config
-from ravl_med.reporting.run_folder import config_text
+from ravl_med.reporting.files.run_folder import config_text
 
 __all__ = ["WorkFolder", "open_work_folder"]
 

@@ -94,14 +94,43 @@ NOTHING = FilmStructures({}, (), _EMPTY, _EMPTY)
 """A film of which nothing is known."""
 
 
-def read_structures(segmenter: Segmenter, pixels: NDArray[np.float32]) -> FilmStructures:
-    """Find anatomy and artifacts of a film (H, W), float32 in [0, 1]."""
+def read_structures(
+    segmenter: Segmenter, pixels: NDArray[np.float32], *, mirrored: bool = False
+) -> FilmStructures:
+    """Find anatomy and artifacts of a film.
+
+    Segmenters take the left half of a chest film for the patient's right. A film that is known to
+    be mirrored is turned for them, and what they find is turned back: the sides in the names are
+    the patient's, the places those of the film.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    pixels : ndarray of shape (H, W), float32 in [0, 1]
+    mirrored : bool - the patient's left lies at the left edge
+    """
+    if mirrored:
+        turned = np.ascontiguousarray(pixels[:, ::-1])
+        return _turned(read_structures(segmenter, turned))
     film: Segmentation = segmenter.segment(pixels)
     artifacts = tuple(
         replace(one, box=refine_box(pixels, one.box)) if one.kind in LETTERS else one
         for one in find_artifacts(film)
     )
     return FilmStructures(find_anatomy(film), artifacts, film.mask(*ARTIFACTS), film.mask(*LINES))
+
+
+def _turned(film: FilmStructures) -> FilmStructures:
+    """Mirror all places, left to right; names stay."""
+    return FilmStructures(
+        {name: mask[:, ::-1] for name, mask in film.anatomy.items()},
+        tuple(
+            replace(one, box=(1.0 - one.box[2], one.box[1], 1.0 - one.box[0], one.box[3]))
+            for one in film.artifacts
+        ),
+        film.foreign[:, ::-1],
+        film.lines[:, ::-1],
+    )
 
 
 def box_of(mask: Mask) -> tuple[float, float, float, float]:

@@ -71,6 +71,28 @@ class RegionProposer:
             table = AnnotationTable.read(config.annotations, cohort.paths)
         return cls(config, cohort.paths, cohort.annotations, table, segmenter)
 
+    def of_films(self, films: Sequence[int]) -> RegionProposer:
+        """Return the proposer of some of the films, called 0, 1, ...; without a segmenter.
+
+        It can be sent to another process, which `with_segmenter` makes it whole in.
+        """
+        table = None
+        if self.table is not None:
+            boxes = {at: self.table.of_film.get(film, ()) for at, film in enumerate(films)}
+            table = AnnotationTable({at: own for at, own in boxes.items() if own}, 0)
+        return replace(
+            self,
+            films=tuple(self.films[film] for film in films) if self.films else (),
+            files=tuple(self.files[film] for film in films) if self.files else (),
+            table=table,
+            segmenter=None,
+        )
+
+    def with_segmenter(self, segmenter: Segmenter | None) -> RegionProposer:
+        """Return the proposer with a segmenter, where anatomy or artifacts are asked for."""
+        wanted = {"anatomy", "artifacts"} & set(self.config.sources)
+        return replace(self, segmenter=segmenter if wanted else None)
+
     def propose(self, film: Film) -> RegionSet:
         """Return the regions of a film; tiles where no source finds any."""
         height, width = film.pixels.shape
@@ -78,7 +100,8 @@ class RegionProposer:
         if "annotations" in self.config.sources:
             sets.append(self._annotations(film))
         if self.segmenter is not None:
-            sets += self._structures(read_structures(self.segmenter, film.pixels), height, width)
+            found = read_structures(self.segmenter, film.pixels, mirrored=film.left_edge == "L")
+            sets += self._structures(found, height, width)
         if "windows" in self.config.sources:
             sets.append(self._windows(height, width))
         if "tiles" in self.config.sources:

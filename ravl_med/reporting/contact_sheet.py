@@ -1,7 +1,7 @@
 """A contact sheet: some films of a cohort with their regions drawn, to look at before an audit.
 
 One PNG, whatever the number of films: four in a row, as many rows as it takes. Films are shown
-whole, with whatever text is burned into them, so that the file is for its owner alone.
+whole, and no search finds all text that is burned in, so that the file is for its owner alone.
 """
 
 from __future__ import annotations
@@ -19,16 +19,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.config import RegionSource
 from ravl_med.errors import ConfigError
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.reporting.region_drawing import DARK, LOOKS, draw_regions, font, short_name
-from ravl_med.reporting.wording import REGION_PROBLEMS, plural, printable
+from ravl_med.reporting.region_drawing import (
+    DARK,
+    LOOKS,
+    PLATE,
+    draw_edge,
+    draw_regions,
+    font,
+    short_name,
+)
+from ravl_med.reporting.wording import EDGE_WORDS, REGION_PROBLEMS, plural, printable
 
 __all__ = ["ContactSheet", "SheetFilm", "draw_sheet", "refuse_foreign_file", "write_sheet"]
 
 _SIDE = 420  # pixels of the long side of a film
-_STEP, _CAPTION, _MARGIN = _SIDE + 14, 46, 20
+_STEP, _CAPTION, _MARGIN = _SIDE + 2 * PLATE + 6, 46, 20
 _COLUMNS, _LEAST_COLUMNS = 4, 3
 _MUTED, _ALERT = (90, 103, 114), (176, 64, 0)
 _MARK = "ravl-med regions"
@@ -43,14 +52,18 @@ class SheetFilm:
     image_id : str - pseudonym
     pixels : ndarray of shape (h, w), uint8
     regions : RegionSet - boxes in pixels of this picture
+    edge : Edge - side of the patient at the left edge; blank where it is not stated
     """
 
     image_id: str
     pixels: NDArray[np.uint8]
     regions: RegionSet
+    edge: Edge = ""
 
     @classmethod
-    def of(cls, image_id: str, film: NDArray[np.uint8], regions: RegionSet) -> SheetFilm:
+    def of(
+        cls, image_id: str, film: NDArray[np.uint8], regions: RegionSet, edge: Edge = ""
+    ) -> SheetFilm:
         """Bring a film (H, W), uint8, and its regions to the size of the sheet."""
         rows, columns = film.shape
         scale = _SIDE / max(rows, columns)
@@ -59,7 +72,8 @@ class SheetFilm:
             (width, height), Image.Resampling.LANCZOS, reducing_gap=3.0
         )
         sides = np.array([width / columns, height / rows] * 2, dtype=np.float32)
-        return cls(image_id, np.asarray(shown), replace(regions, boxes=regions.boxes * sides))
+        moved = replace(regions, boxes=regions.boxes * sides)
+        return cls(image_id, np.asarray(shown), moved, edge)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +89,7 @@ class ContactSheet:
     films : tuple of SheetFilm
     skipped : mapping of str to int - films that were drawn and cannot be read, by reason
     problems : mapping of str to int - what was to be a region and is none, by reason
+    text_note : str - what was done about burned-in text
     """
 
     name: str
@@ -84,6 +99,7 @@ class ContactSheet:
     films: tuple[SheetFilm, ...]
     skipped: Mapping[str, int]
     problems: Mapping[str, int]
+    text_note: str = "Burned-in text is shown."
 
     def regions_a_film(self) -> dict[RegionSource, float]:
         """Return the mean number of regions of a film, by source, the most specific first."""
@@ -146,7 +162,9 @@ def draw_sheet(sheet: ContactSheet) -> Image.Image:
             number += 1
             middle = _MARGIN + column * _STEP + _STEP // 2
             picture = draw_regions(film.pixels, film.regions)
-            drawn.paste(picture, (middle - picture.width // 2, foot - picture.height))
+            left, top = middle - picture.width // 2, foot - picture.height
+            drawn.paste(picture, (left, top))
+            draw_edge(pen, film.edge, (left, top + picture.height // 2))
             _write_caption(pen, film, number, (middle, foot + 5))
         foot += _CAPTION
     return drawn
@@ -155,8 +173,9 @@ def draw_sheet(sheet: ContactSheet) -> Image.Image:
 def _write_caption(
     pen: ImageDraw.ImageDraw, film: SheetFilm, number: int, place: tuple[int, int]
 ) -> None:
-    """Write number, pseudonym and count of regions under a film; its problems below."""
+    """Write number, pseudonym, count of regions and an unusual side under a film, then problems."""
     text = f"{number} · {film.image_id} · {plural(len(film.regions), 'region')}"
+    text += "" if film.edge == "R" else f" · {EDGE_WORDS[film.edge]}"
     pen.text(place, text, fill=DARK, font=font(12), anchor="ma")
     counts = Counter(reason.replace("_", " ") for reason in film.regions.problems)
     if counts:
@@ -169,7 +188,8 @@ def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
     """Draw what stands over the films."""
     inner = width - 2 * _MARGIN
     lines = [(part, 13, DARK) for line in sheet.lines() for part in _wrapped(line, 13, inner)]
-    notes = ["For looking, not for publication: burned-in text is shown."]
+    notes = [f"For looking, not for publication. {sheet.text_note}"]
+    notes.append(_sides(sheet))
     shortened = _shortened(sheet)
     if shortened:
         notes.append(f"R and L are the patient's sides. {shortened}")
@@ -186,6 +206,18 @@ def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
         top += 19
     _draw_legend(head, sheet, top + 6)
     return head
+
+
+def _sides(sheet: ContactSheet) -> str:
+    """Say what the letters beside the films mean, and how many films state their side."""
+    stated = sum(film.edge != "" for film in sheet.films)
+    told = (
+        "The letter beside a film is the side of the patient at its left edge; "
+        f"{stated:,} of {plural(len(sheet.films), 'film')} state it."
+    )
+    if stated < len(sheet.films) and "anatomy" in sheet.sources:
+        told += " Where it is not stated, names take the left edge for the patient's right."
+    return told
 
 
 def _draw_legend(head: Image.Image, sheet: ContactSheet, top: int) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.claims import SpuriousCorrelation
+from ravl_med.regions.text_search import View
 
 __all__ = [
     "CARRIES",
@@ -26,9 +28,11 @@ __all__ = [
     "RegionPicture",
     "correlation_pictures",
     "crop_picture",
+    "crop_view",
     "film_picture",
     "located_boxes",
     "removal_effect",
+    "shown_boxes",
     "shown_correlations",
 ]
 
@@ -60,12 +64,15 @@ class Picture:
     boxes : tuple of (x0, y0, x1, y1) - as shares of width and height, origin top left
     located : tuple of (x0, y0, x1, y1) - where their effect lies, as far as it lies elsewhere
     large : ndarray of shape (h, w), uint8, or None - with more to look at on a screen
+    edge : Edge - side of the patient at the left edge, drawn beside it; blank for a crop, or where
+        it is not stated
     """
 
     pixels: NDArray[np.uint8]
     boxes: tuple[Box, ...]
     located: tuple[Box, ...] = ()
     large: NDArray[np.uint8] | None = None
+    edge: Edge = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +153,7 @@ def film_picture(
     side: int = FILM_SIDE,
     located: Sequence[Sequence[float]] = (),
     large: int = 0,
+    edge: Edge = "",
 ) -> Picture:
     """Return a film made small, with its boxes.
 
@@ -156,13 +164,14 @@ def film_picture(
     side : int - length of the longer side of the picture, at most
     located : sequence of (x0, y0, x1, y1) - boxes where the effect lies
     large : int - the same for a second, larger picture, if the film has more to show; 0: none
+    edge : Edge - side of the patient at the left edge
     """
     rows, columns = film.shape
     shares, drawn = (
         tuple(_clipped(box, columns, rows) for box in every) for every in (boxes, located)
     )
     bigger = _shrunk(film, large) if large and max(rows, columns) > side else None
-    return Picture(_shrunk(film, side), shares, drawn, bigger)
+    return Picture(_shrunk(film, side), shares, drawn, bigger, edge)
 
 
 def _shrunk(film: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -196,13 +205,8 @@ def crop_picture(
     side : int - length of the longer side of the picture
     large : int - the same for a second picture, if the region has more to show; 0: none
     """
-    rows, columns = film.shape
     x0, y0, x1, y1 = (float(edge) for edge in box)
-    across, down = _CONTEXT * (x1 - x0), _CONTEXT * (y1 - y0)
-    left = min(max(math.floor(x0 - across), 0), columns - 1)
-    top = min(max(math.floor(y0 - down), 0), rows - 1)
-    right = min(max(math.ceil(x1 + across), left + 1), columns)
-    bottom = min(max(math.ceil(y1 + down), top + 1), rows)
+    left, top, right, bottom = crop_view(film.shape, box).box
     width, height = right - left, bottom - top
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -211,6 +215,41 @@ def crop_picture(
     own = _clipped((x0 - left, y0 - top, x1 - left, y1 - top), width, height)
     bigger = _shrunk(whole, large) if large and max(width, height) > side else None
     return Picture(np.asarray(cut, dtype=np.uint8), (own,), large=bigger)
+
+
+def crop_view(shape: tuple[int, ...], box: Sequence[float]) -> View:
+    """Return which part of a film is shown for a region, and how large at most.
+
+    Parameters
+    ----------
+    shape : (H, W) - of the film
+    box : (x0, y0, x1, y1) - in pixels of the film
+    """
+    rows, columns = shape
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    across, down = _CONTEXT * (x1 - x0), _CONTEXT * (y1 - y0)
+    left = min(max(math.floor(x0 - across), 0), columns - 1)
+    top = min(max(math.floor(y0 - down), 0), rows - 1)
+    right = min(max(math.ceil(x1 + across), left + 1), columns)
+    bottom = min(max(math.ceil(y1 + down), top + 1), rows)
+    long = max(right - left, bottom - top)
+    return View((left, top, right, bottom), max(CROP_SIDE / long, min(1.0, _LARGE_CROP / long)))
+
+
+def shown_boxes(result: AuditResult, count: int) -> dict[int, list[tuple[float, ...]]]:
+    """Return the films that are shown, each with the boxes of the regions that are shown of it.
+
+    Parameters
+    ----------
+    result : AuditResult
+    count : int - regions shown of each correlation
+    """
+    shown: dict[int, list[tuple[float, ...]]] = {}
+    for correlation in shown_correlations(result):
+        for region in correlation.cluster.regions[correlation.order[:count]]:
+            boxes = shown.setdefault(int(result.region_image[region]), [])
+            boxes.append(tuple(result.region_boxes[region].tolist()))
+    return shown
 
 
 def correlation_pictures(
@@ -253,6 +292,7 @@ def correlation_pictures(
             for place, box in zip(places, boxes, strict=True)
             if math.isfinite(located[place, 0]) and np.abs(located[place] - box).max() >= 1.0
         ]
-        picture = film_picture(pixels, boxes, located=moved, large=large[0])
+        edge = result.left_edge(image)
+        picture = film_picture(pixels, boxes, located=moved, large=large[0], edge=edge)
         films.append(FilmPicture(numbers, result.image_ids[image], picture))
     return CorrelationPictures(tuple(crops[place] for place in sorted(crops)), tuple(films))

@@ -18,16 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.config import RegionSource
 from ravl_med.regions.region_set import RegionKind, RegionSet
 from ravl_med.reporting.wording import font_file, printable
 
-__all__ = ["DARK", "LOOKS", "Look", "draw_regions", "font", "place_labels", "short_name"]
+__all__ = [
+    "DARK",
+    "LOOKS",
+    "PLATE",
+    "Look",
+    "draw_edge",
+    "draw_regions",
+    "font",
+    "place_labels",
+    "short_name",
+]
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 
 DARK: Colour = (16, 22, 28)
+PLATE = 14
+"""Side in pixels of what a letter beside a film lies on."""
 _DASH = 4  # pixels
 _NAME_LIMIT = 26
 _HIDDEN = 0.1  # share of a label that others may hide; more, and it is not written
@@ -95,6 +108,23 @@ def short_name(kind: RegionKind) -> str:
         for long, short in _SHORT.items():
             name = name.replace(long, short)
     return printable(name, _NAME_LIMIT)
+
+
+def draw_edge(pen: ImageDraw.ImageDraw, edge: Edge, film: tuple[int, int]) -> None:
+    """Write the side of the patient beside the left edge of a film; nothing where it is unknown.
+
+    Parameters
+    ----------
+    pen : ImageDraw
+    edge : Edge
+    film : (x, y) - the middle of its left edge, in pixels
+    """
+    if not edge:
+        return
+    right, top = film[0] - 2, film[1] - PLATE // 2
+    pen.rounded_rectangle((right - PLATE + 1, top, right, top + PLATE - 1), radius=2, fill=DARK)
+    middle = (right - PLATE / 2 + 0.5, top + PLATE / 2)
+    pen.text(middle, edge, fill=(255, 255, 255), font=font(11, bold=True), anchor="mm")
 
 
 def draw_regions(pixels: NDArray[np.uint8], regions: RegionSet) -> Image.Image:

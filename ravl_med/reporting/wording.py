@@ -16,12 +16,14 @@ from pathlib import Path
 import matplotlib
 from matplotlib.ft2font import FT2Font
 
+from ravl_med.cohort.laterality import Edge
 from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.rulings import Word
 
 __all__ = [
     "DASH",
+    "EDGE_WORDS",
     "HIDDEN_WORD",
     "KIND_WORDS",
     "NBSP",
@@ -70,6 +72,16 @@ RULING_WORDS: dict[Word, str] = {
     "accepted": "accepted for a time",
     "shortcut": "is a shortcut",
 }
+EDGE_WORDS: dict[Edge, str] = {
+    "R": "patient's right at the left edge",
+    "L": "patient's left at the left edge",
+    "A": "patient's front at the left edge",
+    "P": "patient's back at the left edge",
+    "H": "patient's head at the left edge",
+    "F": "patient's feet at the left edge",
+    "": "side not stated",
+}
+"""What lies at the left edge of a film, see `cohort.laterality`."""
 KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
 
 _CLASS_LIMIT = 40

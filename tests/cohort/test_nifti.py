@@ -15,7 +15,7 @@ from monai.transforms.intensity.array import ScaleIntensityRange
 from monai.transforms.spatial.array import Orientation, Resize
 from numpy.typing import NDArray
 
-from ravl_med.cohort.nifti import read_nifti, read_nifti_mask
+from ravl_med.cohort.nifti import read_nifti, read_nifti_film, read_nifti_mask
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.errors import ImageError
 
@@ -320,3 +320,28 @@ def test_a_shared_ct_is_seen_as_monai_sees_it() -> None:
     pixels, applied = read_nifti(path, policy)
     np.testing.assert_allclose(pixels, seen_by_monai(path, (40.0, 400.0)), atol=1e-5)
     assert applied == "window, axial slice, isotropic pixels"
+
+
+@pytest.mark.parametrize(("plane", "edge"), [("coronal", "R"), ("axial", "R"), ("sagittal", "P")])
+def test_the_left_edge_follows_from_how_a_volume_is_laid_out(
+    plane: str, edge: str, tmp_path: Path
+) -> None:
+    # Bright where the patient's right, and the back, are: however the array lies, that is the edge.
+    ramp = np.zeros_like(VOLUME)
+    ramp[3:] += 1.0  # x runs to the right
+    ramp[:, :2] += 10.0  # y runs to the front
+    flipped = saved(tmp_path / "b.nii", np.flip(ramp, 0).copy(), np.diag([-1.0, 1.0, 1.0, 1.0]))
+    for path in (saved(tmp_path / "a.nii", ramp), flipped):
+        pixels, _, found = read_nifti_film(path, ReadingPolicy(volume=VolumePolicy(plane=plane)))
+        assert found == edge
+        assert pixels[:, 0].mean() > pixels[:, -1].mean()
+
+
+def test_axes_that_a_file_does_not_state_are_not_taken_for_the_patient(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOLUME, None)
+    assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0
+    nib.save(image, tmp_path / "bare.nii")
+    assert read_nifti_film(tmp_path / "bare.nii")[2] == ""
+    image.set_qform(np.eye(4), code=1)
+    nib.save(image, tmp_path / "scanner.nii")
+    assert read_nifti_film(tmp_path / "scanner.nii")[2] == "R"

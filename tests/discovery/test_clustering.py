@@ -14,7 +14,7 @@ from ravl_med.discovery.clustering import (
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.k_medoids import cosine_distances, silhouette
 from ravl_med.errors import DataError
-from ravl_med.evaluation.simulation import draw_embeddings, draw_prototypes
+from ravl_med.evaluation.discovery.simulation import draw_embeddings, draw_prototypes
 
 
 def unit(points: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Films through the encoder: order, batches, what the model does not see."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_batches_do_not_change_the_result(tower, encoder_of, films):
 def test_rejected_films_are_set_aside_in_order(encoder_of, films):
     first, second = (RejectedFilm(row, "truncated", f"row {row}") for row in (3, 9))
     told: list[int] = []
-    films = [first, films[1], films[2], second, films[4]]
+    films = [first, films[1], replace(films[2], left_edge="L"), second, films[4]]
 
     result = embed(encoder_of("vit_1_layer"), films, progress=told.append)
 
@@ -81,6 +82,7 @@ def test_rejected_films_are_set_aside_in_order(encoder_of, films):
     assert result.films.tolist() == [1, 2, 4]
     assert result.digests == ("digest 1", "digest 2", "digest 4")
     assert result.applied == ("as stored",) * 3
+    assert result.left_edges == ("", "L", "")
     assert result.sizes.tolist() == [[64, 80], [100, 64], [64, 64]]
     assert result.region_image.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert numbers(result, 2, 2) == [0, 1, 2, 3] * 3
@@ -160,6 +162,7 @@ def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(encoder_
     assert np.array_equal(result.region_boxes, whole.region_boxes[kept])
     assert result.films.tolist() == [f for f in whole.films if f != whole.films[broken]]
     assert len(result.image) == len(result.digests) == len(result.sizes) == len(films) - 1
+    assert len(result.left_edges) == len(films) - 1
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])

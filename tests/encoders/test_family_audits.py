@@ -155,3 +155,37 @@ def test_a_softmax_model_has_no_sigmoid(family_folder, workplace, tmp_path):
 
     assert outcome.exit_code == 2
     assert "the model has no logit bias; expected a SigLIP" in outcome.stderr
+
+
+@pytest.mark.usefixtures("no_sockets")
+def test_a_report_names_the_way_that_regions_are_embedded(family_folder, workplace, tmp_path):
+    model = f"{{path: '{family_folder('open_clip_resnet')}', region_pooling: %s}}"
+    told, found = {}, {}
+    for how in ("one_pass", "last_stage", "crops"):
+        result = audited(workplace, tmp_path / how, model % how)
+        told[how] = result["model"]["region_pooling"]
+        found[how] = result["discovery"]["regions"]
+        page = (tmp_path / how / "report.html").read_text(encoding="utf-8")
+        assert f"Region pooling</th><td>{told[how]}" in page.replace("</td><td>", "</th><td>")
+        assert f"region_pooling: {how}" in (tmp_path / how / "config.yaml").read_text("utf-8")
+
+    assert told == {
+        "one_pass": "RoIAlign on the last stage, one attention-pool query a region",
+        "last_stage": "RoIAlign before the last stage, which each region then passes by itself",
+        "crops": "crops, each encoded as an image",
+    }
+    assert len(set(found.values())) == 1
+
+
+def test_a_tower_without_stages_says_so_in_one_line(family_folder, workplace, tmp_path):
+    path = workplace / "no-stages.yaml"
+    model = f"{{path: '{family_folder('hf_clip')}', region_pooling: last_stage}}"
+    path.write_text(CONFIG.format(model=model, relevance=RELEVANCE), encoding="utf-8")
+
+    outcome = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "run")])
+
+    assert outcome.exit_code == 2
+    assert "model.region_pooling: 'last_stage' is for the stages of" in outcome.output
+    assert "Expected one_pass or crops" in " ".join(outcome.output.split())
+    assert "Traceback" not in outcome.output
+    assert not (tmp_path / "run").exists()

@@ -48,6 +48,35 @@ def toy_set(encoder, texts: torch.Tensor) -> FineTuningSet:
     )
 
 
+@pytest.mark.parametrize("family", ["open_clip_resnet", "convnext"])
+def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_folder, tmp_path):
+    folder = family_folder(family)
+    before = open_folder(folder, CPU)
+    texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
+    films = toy_set(before, texts)
+    groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
+    selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
+    config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
+    inputs = films.films.inputs(films.films.read(np.arange(3)))
+    boxes = [torch.from_numpy(films.regions.boxes[:4])] * 3
+    found = {}
+    for how in ("one_pass", "last_stage"):
+        arm = train_arm(
+            ARMS["ravl"], folder, films, groups, selection, texts, config, make_fabric(),
+            region_pooling=how,
+        )  # fmt: skip
+        arm.encoder.save(tmp_path / how)
+        with torch.inference_mode():
+            _, regions, _ = arm.tower(inputs, boxes)
+        assert regions is not None
+        again = open_folder(tmp_path / how, CPU, how).encode_regions(inputs, boxes)[1]
+        torch.testing.assert_close(again, regions, rtol=1e-3, atol=1e-4)
+        found[how] = arm.curve.losses[0]
+
+    assert np.isfinite(list(found.values())).all()
+    assert found["one_pass"] != pytest.approx(found["last_stage"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "family",
     ["coca", "convnext", "timm_vit_map", "biomedclip", "hf_clip", "hf_siglip", "hf_naflex"],

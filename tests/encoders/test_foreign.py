@@ -118,3 +118,14 @@ def test_mitigation_needs_a_model_that_can_be_saved(package, family_folder, tmp_
     assert open_folder(written, CPU).info.parameters > 0
     with pytest.raises(ModelError, match="has no model or no save; mitigation needs both"):
         require_folder(opened(f"{package}:images_only"), None, Path("never"))
+
+
+def test_the_users_own_encoder_is_asked_for_crops_but_for_no_stage(package):
+    def opened_by(function: str, how: str):
+        config = ModelConfig(factory=f"{package}:{function}", allow_code=True, region_pooling=how)  # type: ignore[arg-type]
+        return open_encoder(config, None, CPU)
+
+    assert opened_by("whole", "crops").info.region_pooling == CROPS
+    assert opened_by("images_only", "crops").info.region_pooling == CROPS
+    with pytest.raises(ModelError, match=r"'last_stage' is for models that are opened from files"):
+        opened_by("images_only", "last_stage")

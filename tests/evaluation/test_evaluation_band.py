@@ -9,11 +9,11 @@ from __future__ import annotations
 import pytest
 
 from ravl_med.cache import Cache
-from ravl_med.evaluation.discovery_methods import OURS
-from ravl_med.evaluation.film_pool import FilmSources, open_pool
-from ravl_med.evaluation.setting_mitigation import BEFORE, mitigate_setting
-from ravl_med.evaluation.setting_trial import MethodRow, Trial, run_setting
-from ravl_med.evaluation.settings import Architecture, Domain, Kind, Pair, Setting
+from ravl_med.evaluation.controlled.discovery_methods import OURS
+from ravl_med.evaluation.controlled.film_pool import FilmSources, open_pool
+from ravl_med.evaluation.controlled.setting_mitigation import BEFORE, mitigate_setting
+from ravl_med.evaluation.controlled.setting_trial import MethodRow, Trial, run_setting
+from ravl_med.evaluation.controlled.settings import Architecture, Domain, Kind, Pair, Setting
 
 SEED = 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ravl_med.evaluation.discovery_trials import map_in_children
+from ravl_med.evaluation.discovery.trials import map_in_children
 from ravl_med.evaluation.peak_memory import forget_peak, peak_mb
 
 

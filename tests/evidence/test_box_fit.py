@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -26,7 +26,9 @@ def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
     return float(both / (sum(areas) - both))
 
 
-def bench_of(boxes: list[tuple[float, ...]]) -> tuple[Bench, list[int]]:
+def bench_of(
+    boxes: list[tuple[float, ...]], margin: Callable[[float], float] = lambda light: light
+) -> tuple[Bench, list[int]]:
     """One film for each box, a bright device on all of them; the model adds up its light."""
     rng = np.random.default_rng(0)
     films = []
@@ -39,7 +41,7 @@ def bench_of(boxes: list[tuple[float, ...]]) -> tuple[Bench, list[int]]:
     def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
         light = [p[0, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]].sum() / 10 for p in pictures]
         asked.append(len(light))
-        return Answers(np.array(light, np.float64), np.ones(len(light), np.bool_))
+        return Answers(np.array([margin(seen) for seen in light]), np.ones(len(light), np.bool_))
 
     labels = np.zeros(len(boxes), np.int64)
     images = AuditedImages(
@@ -78,6 +80,21 @@ def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
 
     fitted = fitted / SCALE  # it is told in stored pixels
     assert iou(fitted, DEVICE) > max(iou(np.array(region), DEVICE) + 0.15, 0.6)
+
+
+def test_a_box_crosses_what_looks_like_the_feature_when_it_is_half_filled() -> None:
+    """With half of the light the margin is higher than with two thirds."""
+
+    def margin(light: float) -> float:
+        return float(np.interp(light, [0, 6, 8, 12], [0, 8.4, 4.8, 12]))
+
+    region = (24, 20, 36, 30)
+    bench, _ = bench_of([region], margin)
+
+    (fitted,) = fit(bench, [region])
+
+    assert iou(np.array(region), DEVICE) < 0.25
+    assert iou(fitted / SCALE, DEVICE) > 0.6
 
 
 def test_a_box_that_fits_stays_as_it_is() -> None:

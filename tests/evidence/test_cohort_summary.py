@@ -42,8 +42,20 @@ def test_counts_by_hand():
         "view": {"PA": 2, "not stated": 1, "AP": 1},
         "pixels": {"a": 3, "b": 1},
     }
+    assert summary.classes_by_attribute == {  # no finding, cardiomegaly, edema
+        "view": {"PA": (1, 1, 0), "not stated": (0, 1, 0), "AP": (0, 1, 0)}
+    }
+    assert summary.class_patients == summary.classes_by_attribute
+    assert summary.prevalence("view", "PA", 1) == 0.5
     assert summary.radiology_reports == 2
     assert summary.synthetic
+
+
+def test_films_of_one_patient_are_one_patient_of_a_class():
+    summary = summarise_cohort(cohort(view=("PA",) * 4), ["a"] * 4, synthetic=False)
+
+    assert summary.classes_by_attribute == {"view": {"PA": (1, 3, 0)}}
+    assert summary.class_patients == {"view": {"PA": (1, 2, 0)}}
 
 
 @pytest.mark.parametrize(

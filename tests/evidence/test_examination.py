@@ -32,6 +32,7 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
     weigh_correlations,
 )
+from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.relevance import RelevanceTable, RelevantPlaces
 
 CLASSES = ("clear", "heart")
@@ -319,6 +320,44 @@ def test_what_stands_is_asked_of_the_model_and_ranked(planted, asked, cross_fit)
     for correlation in correlations:
         stands = correlation.confirmation.status in ("confirmed", "raised_only")
         assert (correlation.counterfactual is None) == (correlation.strata is None) == (not stands)
+        assert correlation.labels is None  # nobody knows where they come from
+
+
+def test_a_gap_that_only_doubtful_labels_make_is_told_as_one(subject_of, asked):
+    """A model that ignores the device: reports of such films are short, others hedge.
+
+    What a short report leaves out counts as clear, what another hedges counts as heart.
+    """
+    films = 600
+    rng = np.random.default_rng(2)
+    truth, device = rng.integers(2, size=films), rng.random(films) < 0.5
+    called = np.where(rng.random(films) < 0.9, truth, 1 - truth)
+    blank = device & (truth == 1) & (rng.random(films) < 0.6)
+    uncertain = ~device & (truth == 0) & (rng.random(films) < 0.6)
+    labels = np.where(blank, 0, np.where(uncertain, 1, truth))
+    certainty = np.where(blank, "blank", np.where(uncertain, "uncertain", "stated"))
+    tiles = np.zeros((films, TILES), int)
+    tiles[device, -1] = 1
+    plain = subject_of(labels, called == labels, [tiles])
+    sources = np.where(blank, "report: impression", "report: findings and impression")
+    subject = replace(plain, origin=origin_of(sources.tolist(), certainty.tolist()))
+    config = config_of()
+    found = confirm(subject, config)
+
+    first, *_ = weigh_correlations(subject, found, object(), HEART, config, lambda *told: None)
+    (same, *_) = weigh_correlations(plain, found, object(), HEART, config, lambda *told: None)
+
+    arms = first.confirmation.arms
+    assert first.confirmation.status == "confirmed"
+    assert arms.gap[first.cluster.raised_class] > 0.2
+    assert arms.opposed_gap < -0.2
+    assert first.labels is not None
+    assert first.labels.raised.outcome == first.labels.lowered.outcome == "vanishes"
+    assert abs(first.labels.raised.gap) < 0.1
+    assert {row.value for row in first.labels.sources} == set(sources.tolist())
+    assert (first.labels.n_present, first.labels.n_absent) == (device.sum(), (~device).sum())
+    assert same.labels is None
+    assert same.confirmation.arms.opposed_gap == arms.opposed_gap
 
 
 def test_only_so_many_are_asked_of_the_model(planted, asked):

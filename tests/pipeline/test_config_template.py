@@ -40,6 +40,15 @@ def test_it_is_a_config(tmp_path: Path) -> None:
     assert config.model.quickstart.batch_size == 8
 
 
+@pytest.mark.parametrize(
+    ("finding", "opposite"), [("no finding", "any finding"), ("normal", "abnormal")]
+)
+def test_what_is_none_has_an_opposite_of_its_own(finding: str, opposite: str) -> None:
+    task = YAML(typ="safe", pure=True).load(written(finding=finding))["task"]
+    assert list(task["classes"]) == [finding, opposite]
+    assert task["classes"][opposite]["prompts"] == [f"{opposite.capitalize()}."]
+
+
 def test_a_model_of_the_users_own(tmp_path: Path) -> None:
     path = tmp_path / "audit.yaml"
     path.write_text(written(model="../my: model"), encoding="utf-8")

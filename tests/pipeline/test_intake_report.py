@@ -1,5 +1,7 @@
 """The intake report: counts in lines, ages in bands, institutions by number."""
 
+from dataclasses import replace
+
 from ravl_med.pipeline.intake_report import IntakeReport, count_attributes, count_findings
 
 FILMS = [
@@ -53,3 +55,10 @@ def test_the_lines() -> None:
     assert "  reports: none" in lines
     assert "  reports in which nothing is recognised: 1" in lines
     assert lines[-1].split() == ["edema", "3", "0", "0", "1"]
+    prevalence = {"view": {"edema": {"PA": (3, 4), "AP": (0, 1)}}}
+    assert replace(report, prevalence=prevalence).lines() == [
+        *lines,
+        "",
+        "Findings by view: present, of the films with it",
+        "  edema: PA 3 of 4 (75%), AP 0 of 1 (0%)",
+    ]

@@ -36,11 +36,12 @@ from ravl_med.pipeline import (
     write_mitigation,
     write_run,
 )
+from ravl_med.pipeline.mitigating import _of_new_model
 from ravl_med.pipeline.past_audit import find_past_audit
 from ravl_med.pipeline.split_films import read_split
 from ravl_med.pipeline.stages import prepare_model
-from ravl_med.reporting.feature_file import write_features
-from ravl_med.reporting.mitigation_json import mitigation_schema
+from ravl_med.reporting.files.feature_file import write_features
+from ravl_med.reporting.mitigation.document import mitigation_schema
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = bytes(32)
@@ -247,6 +248,9 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
     assert find_past_audit(folder, workplace.config, digest, films) is not None
     assert find_past_audit(folder, workplace.load("mitigation.epochs=9"), digest, films)
     assert find_past_audit(folder, workplace.load("evidence.seed=1"), digest, films) is None
+    staged = workplace.load("model.region_pooling=last_stage")
+    assert find_past_audit(folder, staged, digest, films) is None
+    assert _of_new_model(staged, folder).model.region_pooling == "last_stage"
     assert find_past_audit(folder, workplace.config, "another", films) is None
     assert find_past_audit(workplace.root, workplace.config, digest, films) is None
     assert find_past_audit(None, workplace.config, digest, films) is None

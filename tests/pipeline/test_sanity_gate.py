@@ -14,7 +14,7 @@ from ravl_med.config import Config
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.adjudication import adjudicate
 from ravl_med.pipeline import audit
-from ravl_med.reporting.result_json import document_of
+from ravl_med.reporting.files.result_json import document_of
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 FILMS = 480

@@ -257,6 +257,28 @@ def test_the_built_in_segmenter_finds_the_lungs_and_the_generator_of_a_phantom()
     assert found == 6
 
 
+def test_on_a_mirrored_film_the_sides_are_those_of_the_patient() -> None:
+    film = phantom(1, ("generator", "text"))
+    segmenter = built_in_segmenter()
+    seen = read_structures(segmenter, film.pixels)
+    mirrored = read_structures(segmenter, film.pixels[:, ::-1], mirrored=True)
+
+    assert (
+        {"right lung", "left lung", "left shoulder"} <= set(seen.anatomy) == set(mirrored.anatomy)
+    )
+    for name, mask in seen.anatomy.items():
+        np.testing.assert_array_equal(mirrored.anatomy[name], mask[:, ::-1])
+    np.testing.assert_array_equal(mirrored.foreign, seen.foreign[:, ::-1])
+    np.testing.assert_array_equal(mirrored.lines, seen.lines[:, ::-1])
+    for one, other in zip(seen.artifacts, mirrored.artifacts, strict=True):
+        x0, y0, x1, y1 = one.box
+        assert (other.kind, other.box) == (one.kind, pytest.approx((1 - x1, y0, 1 - x0, y1)))
+    # Where nobody says so, the left of the picture is taken for the patient's right.
+    unsaid = read_structures(segmenter, film.pixels[:, ::-1].copy())
+    assert box_of(unsaid.anatomy["right lung"])[0] < box_of(unsaid.anatomy["left lung"])[0]
+    assert box_of(mirrored.anatomy["left lung"])[0] < box_of(mirrored.anatomy["right lung"])[0]
+
+
 def test_a_film_that_is_no_chest_has_no_anatomy() -> None:
     rng = np.random.default_rng(0)
     noise = rng.random((300, 200), dtype=np.float32)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import read_manifest
+from ravl_med.cohort.synthetic import render_film
+from ravl_med.cohort.synthetic_plan import plan_cohort
 from ravl_med.config import RegionsConfig, WindowsConfig
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.annotations import AnnotatedBox, AnnotationTable
@@ -22,6 +24,23 @@ from ravl_med.regions.segmenter import built_in_segmenter
 
 def film(height: int = 60, width: int = 90) -> Film:
     return Film(0, np.zeros((height, width), np.float32), "digest", "as stored")
+
+
+def test_regions_of_a_mirrored_film_have_the_names_of_the_patients_sides() -> None:
+    plan = plan_cohort(40, "generator", "cardiomegaly", 0.0, 3)[1]
+    pixels = render_film(plan, seed=3, size=256).pixels
+    proposer = RegionProposer(RegionsConfig(sources=("anatomy",)), segmenter=built_in_segmenter())
+    usual = Film(0, pixels, "digest", "as stored", left_edge="R")
+    turned = Film(0, np.ascontiguousarray(pixels[:, ::-1]), "other", "as stored", left_edge="L")
+    boxes = [
+        {kind.name: box for kind, box in zip(found.kinds, found.boxes, strict=True)}
+        for found in map(proposer.propose, (usual, turned))
+    ]
+    assert len(boxes[0]) > 15
+    assert set(boxes[0]) == set(boxes[1])
+    width = pixels.shape[1]
+    for name, (x0, y0, x1, y1) in boxes[0].items():
+        assert boxes[1][name].tolist() == pytest.approx([width - x1, y0, width - x0, y1], abs=1e-3)
 
 
 def test_tiles_alone_by_default() -> None:

@@ -19,7 +19,7 @@ from ravl_med.evidence.mitigation_result import (
     Reaudit,
     SplitSummary,
 )
-from ravl_med.reporting.report_details import MitigationDetails
+from ravl_med.reporting.audit.details import MitigationDetails
 
 NAN = float("nan")
 NOTHING = Interval(NAN, NAN)

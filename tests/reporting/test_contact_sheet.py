@@ -56,7 +56,7 @@ def test_every_film_is_on_the_sheet(films: int) -> None:
     gray = drawn[..., 0][(drawn == drawn[..., :1]).all(axis=2)]
     counts = np.bincount(gray, minlength=256)
     assert (counts[10 : 10 + 2 * films : 2] > 50_000).all()  # of 210 x 420 pixels
-    assert drawn.shape[1] == (3 if films < 4 else 4) * 434 + 40
+    assert drawn.shape[1] == (3 if films < 4 else 4) * 454 + 40
     assert (drawn[:, :10] == 255).all()
     assert (drawn[-10:] == 255).all()
 
@@ -98,6 +98,26 @@ def test_problems_stand_under_their_film() -> None:
     assert len(rows) > 100
     assert rows.min() > len(clean) - 66  # of margin and caption
     assert columns.max() < 454
+
+
+def test_the_side_of_a_film_stands_beside_it() -> None:
+    drawn = {
+        edge: np.asarray(draw_sheet(replace(sheet(1), films=(replace(film(10), edge=edge),))))
+        for edge in ("R", "L", "")
+    }
+    rows, columns = np.nonzero((drawn["R"] != drawn["L"]).any(axis=2))
+    caption = len(drawn["R"]) - 66
+    letter = columns[rows < caption]
+    assert len(letter) > 20
+    middle = 20 + 454 // 2
+    assert letter.max() < middle - 210  # the film is 420 wide
+    assert letter.min() >= 20
+    assert (rows >= caption).any()  # the unusual side is said in words
+    plate = (drawn["R"] == (16, 22, 28)).all(axis=2)[:caption, : middle - 210]
+    assert plate[:, letter.min() :].sum() > 60
+    assert (
+        not (drawn[""] == (16, 22, 28)).all(axis=2)[caption - 210 : caption, : middle - 210].any()
+    )
 
 
 def test_an_earlier_sheet_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

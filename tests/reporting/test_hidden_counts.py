@@ -18,9 +18,9 @@ from ravl_med.config import GateConfig
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.claims import ArmPatients, SpuriousCorrelation
 from ravl_med.evidence.small_cells import HIDDEN, hide_small_cells
-from ravl_med.reporting.report_details import ReportDetails
-from ravl_med.reporting.result_json import result_schema
-from ravl_med.reporting.saved_run import SavedRun, redraw_run
+from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.files.result_json import result_schema
+from ravl_med.reporting.files.saved_run import SavedRun, redraw_run
 
 ResultOf = Callable[..., AuditResult]
 LEAST = 11
@@ -105,6 +105,46 @@ def test_an_arm_of_ten_patients_hides_its_class_on_both_halves(audited):
         assert math.isnan(crossed.raised_adjusted)
     assert shown.confirmation.q_value == first.confirmation.q_value
     assert shown.kind == first.kind
+
+
+def crossed(result: AuditResult, table: dict[str, tuple[int, ...]]) -> AuditResult:
+    """The same with a table of views and classes, one film a patient."""
+    attributes = {**result.cohort.attributes, "view": {k: sum(v) for k, v in table.items()}}
+    cohort = replace(
+        result.cohort, attributes=attributes, classes_by_attribute={"view": table},
+        images_by_class=dict(
+            zip(result.task.classes, map(sum, zip(*table.values(), strict=True)), strict=True)
+        ),
+    )  # fmt: skip
+    return replace(result, cohort=cohort, subgroups=())
+
+
+def test_a_small_cell_of_a_class_and_a_value_hides_a_rectangle(audited):
+    """Rows and columns have told sums: three more cells have to hide the one."""
+    table = {"PA": (50, 40, 30), "AP": (4, 20, 30), "LL": (20, 30, 30)}
+    shown = hide_small_cells(crossed(audited, table), LEAST).cohort
+    assert shown.classes_by_attribute["view"] == {
+        "PA": (50, 40, 30), "AP": (HIDDEN, HIDDEN, 30), "LL": (HIDDEN, HIDDEN, 30),
+    }  # fmt: skip
+    assert shown.attributes["view"] == {"PA": 120, "AP": 54, "LL": 80}
+    assert shown.class_patients is None
+    assert math.isnan(shown.prevalence("view", "AP", 0))
+    assert shown.prevalence("view", "PA", 0) == 50 / 120
+    large = {view: tuple(n + 11 for n in counts) for view, counts in table.items()}
+    told = hide_small_cells(crossed(audited, large), LEAST).cohort
+    assert told.classes_by_attribute["view"] == large
+
+
+def test_a_hidden_value_or_class_is_hidden_where_they_cross(audited):
+    table = {"PA": (50, 40, 30), "AP": (30, 20, 30), "LL": (0, 2, 1)}
+    shown = hide_small_cells(crossed(audited, table), LEAST).cohort.classes_by_attribute["view"]
+    assert shown["PA"] == (50, 40, 30)
+    assert shown["LL"] == (0, HIDDEN, HIDDEN)
+    assert shown["AP"] == (HIDDEN, HIDDEN, HIDDEN)  # with the value, which follows from the total
+    few = {"PA": (40, 40, 4), "AP": (30, 20, 3)}
+    shown = hide_small_cells(crossed(audited, few), LEAST).cohort.classes_by_attribute["view"]
+    assert {row[2] for row in shown.values()} == {HIDDEN}
+    assert sum(n == HIDDEN for row in shown.values() for n in row) >= 4
 
 
 def test_interventions_on_few_patients_are_hidden(audited):

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CHROMIUM, WHY_NOT
+from hostile_results import HOSTILE, hostile_result
 from numpy.typing import NDArray
-from test_pdf import HOSTILE, hostile_result
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit_report import write_report
-from ravl_med.reporting.report_details import ReportDetails
+from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.report import write_report
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT),

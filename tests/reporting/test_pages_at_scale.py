@@ -14,15 +14,15 @@ from typing import Any
 import pypdf
 import pytest
 from conftest import interval
+from hostile_results import HOSTILE, hostile_result
 from reportlab.pdfbase import pdfmetrics
-from test_pdf import HOSTILE, hostile_result
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit_history import AuditHistory
-from ravl_med.reporting.audit_report import write_report
-from ravl_med.reporting.pdf_style import MONO, SANS, SANS_BOLD, WIDTH
-from ravl_med.reporting.report_blocks import REMARKS
-from ravl_med.reporting.report_details import ReportDetails
+from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import AuditHistory
+from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.layout.blocks import REMARKS
+from ravl_med.reporting.layout.pdf_style import MONO, SANS, SANS_BOLD, WIDTH
 
 LEFT = (595.28 - WIDTH) / 2
 RIGHT, LOW, HIGH = LEFT + WIDTH, 50.0, 842.0 - 40.0

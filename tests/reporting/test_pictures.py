@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.reporting.audit_correlation import _crop
+from ravl_med.reporting.audit.correlation import _crop
+from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.pictures import (
     correlation_pictures,
     crop_picture,
@@ -12,7 +13,6 @@ from ravl_med.reporting.pictures import (
     removal_effect,
     shown_correlations,
 )
-from ravl_med.reporting.result_json import document_of
 
 
 def test_film_keeps_its_shape_and_boxes_become_shares():

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
 from ravl_med.evidence.claims import Interval
-from ravl_med.reporting import audit_sentences, wording
-from ravl_med.reporting.audit_history import AuditHistory
+from ravl_med.reporting import wording
+from ravl_med.reporting.audit import sentences as audit_sentences
+from ravl_med.reporting.audit.history import AuditHistory
 
 NAN = float("nan")
 

@@ -1,0 +1,279 @@
+"""The sweep over settings: a plan, its shards, and one small file a setting, so that it can stop.
+
+Each finished setting is a Parquet file of its own, named by its digest and put in place in one
+step: what was killed half way leaves nothing, and whoever goes on finds what is done. Merging joins
+them with the rows that are already in the results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ravl_med.cache import Cache
+from ravl_med.errors import ConfigError
+from ravl_med.evaluation.controlled.film_pool import FilmPool, FilmSources, open_pool
+from ravl_med.evaluation.controlled.setting_mitigation import ArmOfSetting, mitigate_setting
+from ravl_med.evaluation.controlled.setting_trial import MethodRow, run_setting
+from ravl_med.evaluation.controlled.settings import Domain, Setting
+
+__all__ = [
+    "ARMS",
+    "RESULTS",
+    "Shard",
+    "SweepPlan",
+    "merge_parts",
+    "read_results",
+    "run_sweep",
+    "take_shard",
+]
+
+RESULTS, ARMS = "evaluation.parquet", "evaluation-arms.parquet"
+_PARTS = "evaluation-parts"
+_ARM_ENDING = ".arms.parquet"
+_HELD_POOLS = 4
+
+Progress = Callable[[str, int, int], None]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The share of one of several workers, from 1: ``2/3`` is the second of three."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/N``.
+
+        Raises
+        ------
+        ConfigError
+            It is not two whole numbers with 1 <= i <= N.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ConfigError(f"--shard: expected i/N with 1 <= i <= N, such as 1/2; got {text!r}.")
+        return cls(int(number), int(of))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """What a call runs.
+
+    Attributes
+    ----------
+    settings : tuple of Setting - in their order, before they are shared out
+    shard : Shard
+    limit : int or None - settings at most in this call
+    minutes : float or None - after which no further setting is begun
+    mitigate : bool - also repair what was found, by every arm
+    device : str
+    sources : FilmSources
+    """
+
+    settings: tuple[Setting, ...]
+    shard: Shard = Shard()
+    limit: int | None = None
+    minutes: float | None = None
+    mitigate: bool = False
+    device: str = "cpu"
+    sources: FilmSources = field(default_factory=FilmSources)
+
+
+def take_shard(settings: Sequence[Setting], shard: Shard) -> list[Setting]:
+    """Return the settings of a shard: whole groups, dealt out in turn."""
+    groups = list(dict.fromkeys(setting.group for setting in settings))
+    mine = {group for at, group in enumerate(groups) if at % shard.of == shard.number - 1}
+    return [setting for setting in settings if setting.group in mine]
+
+
+def run_sweep(
+    plan: SweepPlan,
+    folder: Path,
+    cache: Cache,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[int, int]:
+    """Run the settings of a shard that are not done yet.
+
+    A group of which a seed was not valid cannot become valid: its other seeds are passed over.
+
+    Parameters
+    ----------
+    plan : SweepPlan
+    folder : Path - of the results
+    cache : Cache - of films
+    progress : callable - called with (stage, done, total)
+
+    Returns
+    -------
+    run, left : int - settings run now, and those of the shard that are still to be run
+
+    Raises
+    ------
+    ConfigError
+        The folder cannot be written, or a domain lacks the films that the user has to name.
+    """
+    mine = take_shard(plan.settings, plan.shard)
+    begun, run = time.monotonic(), 0
+    done, dead = _done(folder)
+    pools = lru_cache(maxsize=_HELD_POOLS)(
+        lambda domain, seed: open_pool(domain, seed, cache, plan.sources)
+    )
+    for at, setting in enumerate(mine):
+        progress("settings", at, len(mine))
+        if _is_settled(setting, plan, folder, done, dead):
+            continue
+        spent = (time.monotonic() - begun) / 60.0
+        if run == plan.limit or (plan.minutes is not None and spent >= plan.minutes):
+            break
+        row = _run(setting, plan, folder, cache, pools)
+        run += 1
+        done.add(setting.digest)
+        if setting.kind != "null" and not row.valid:
+            dead.add(setting.group)
+    left = sum(not _is_settled(s, plan, folder, done, dead) for s in mine)
+    return run, left
+
+
+def merge_parts(folder: Path) -> tuple[int, int]:
+    """Join all parts with the results; what was run again takes the place of its older rows.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    settings, arms : int - settings in the results, and rows of arms
+
+    Raises
+    ------
+    ConfigError
+        A part or the results cannot be read, or nothing has been run yet.
+    """
+    counts = []
+    for name, ending, kind in (
+        (RESULTS, ".parquet", MethodRow),
+        (ARMS, _ARM_ENDING, ArmOfSetting),
+    ):
+        by_digest = _by_digest(_read_rows(folder / name) if (folder / name).is_file() else [])
+        for path in _part_files(folder, ending):
+            by_digest |= _by_digest(_read_rows(path))
+        rows = [row for digest in sorted(by_digest) for row in by_digest[digest]]
+        if rows:
+            _write_rows(folder / name, rows, kind)
+        counts.append(len(by_digest) if name == RESULTS else len(rows))
+    if not counts[0]:
+        raise ConfigError("--merge: the folder holds no finished setting. Run the sweep first.")
+    return counts[0], counts[1]
+
+
+def read_results(folder: Path) -> tuple[Rows, Rows]:
+    """Return the rows of methods and of arms; no arms is no error.
+
+    Raises
+    ------
+    ConfigError
+        There are no results, or they cannot be read.
+    """
+    if not (folder / RESULTS).is_file():
+        raise ConfigError(
+            f"--out: the folder has no {RESULTS}. Run `ravl-med benchmark evaluation` and merge."
+        )
+    arms = _read_rows(folder / ARMS) if (folder / ARMS).is_file() else []
+    return _read_rows(folder / RESULTS), arms
+
+
+def _run(
+    setting: Setting,
+    plan: SweepPlan,
+    folder: Path,
+    cache: Cache,
+    pools: Callable[[Domain, int], FilmPool],
+) -> MethodRow:
+    """Run one setting, and write its part once everything of it is there."""
+    pool = pools(setting.domain, setting.seed)
+    trial = run_setting(setting, pool, cache, plan.device)
+    parts = folder / _PARTS
+    if plan.mitigate:
+        arms = mitigate_setting(setting, pool, trial, plan.device)
+        _write_rows(
+            parts / f"{setting.digest}{_ARM_ENDING}", [asdict(arm) for arm in arms], ArmOfSetting
+        )
+    rows = [asdict(row) for row in trial.rows]
+    _write_rows(parts / f"{setting.digest}.parquet", rows, MethodRow)
+    return trial.rows[0]
+
+
+def _is_settled(
+    setting: Setting, plan: SweepPlan, folder: Path, done: set[str], dead: set[str]
+) -> bool:
+    if setting.group in dead:
+        return True
+    if plan.mitigate:
+        return (folder / _PARTS / f"{setting.digest}{_ARM_ENDING}").is_file()
+    return setting.digest in done
+
+
+def _done(folder: Path) -> tuple[set[str], set[str]]:
+    """Digests of what was run, and groups that cannot be valid any more."""
+    rows = _read_rows(folder / RESULTS) if (folder / RESULTS).is_file() else []
+    for path in _part_files(folder, ".parquet"):
+        rows += _read_rows(path)
+    dead = {row["group"] for row in rows if row["kind"] != "null" and not row["valid"]}
+    return {row["digest"] for row in rows}, dead
+
+
+def _part_files(folder: Path, ending: str) -> Iterator[Path]:
+    for path in sorted((folder / _PARTS).glob(f"*{ending}")):
+        if ending == _ARM_ENDING or not path.name.endswith(_ARM_ENDING):
+            yield path
+
+
+def _by_digest(rows: Rows) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(row["digest"], []).append(row)
+    return found
+
+
+def _read_rows(path: Path) -> Rows:
+    try:
+        rows: Rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException):
+        raise ConfigError(
+            f"--out: {path.name} is not a readable Parquet file. Move it away and run again."
+        ) from None
+    if rows and "digest" not in rows[0]:
+        raise ConfigError(f"--out: {path.name} holds no results of this benchmark.")
+    return rows
+
+
+def _write_rows(path: Path, rows: Rows, kind: type) -> None:
+    """Write rows in one step; what is killed before leaves no file of that name."""
+    schema = pa.schema([(one.name, _TYPES[str(one.type)]) for one in fields(kind)])
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
+
+
+_TYPES: Mapping[str, Any] = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}

@@ -1,0 +1,1 @@
+"""The search on simulated cohorts whose truth is known: calibration, power, speed."""

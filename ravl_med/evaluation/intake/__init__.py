@@ -1,0 +1,1 @@
+"""Reading of films against the clock and against hostile files."""

@@ -1,0 +1,1 @@
+"""Labels off reports against the codes that people gave them."""

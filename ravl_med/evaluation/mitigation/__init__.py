@@ -1,0 +1,1 @@
+"""Every arm on planted phantoms, and what a step costs."""

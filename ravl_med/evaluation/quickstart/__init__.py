@@ -1,0 +1,1 @@
+"""The whole tool on phantom cohorts whose truth is known."""

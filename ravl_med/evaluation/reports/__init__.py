@@ -1,0 +1,1 @@
+"""What it costs to write a report, for audits of any size."""

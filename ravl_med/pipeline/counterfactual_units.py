@@ -1,0 +1,101 @@
+"""Counterfactuals as units of work: one suspect each, by workers that hold the model and films."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.config import Config
+from ravl_med.encoders.base import Encoder
+from ravl_med.engine.opening import Engine
+from ravl_med.engine.work import Work
+from ravl_med.evidence.audited_images import AuditedImages
+from ravl_med.evidence.bench import CounterfactualRules
+from ravl_med.evidence.claims import Counterfactual
+from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.pipeline.stages import open_model_of, structure_reader
+from ravl_med.regions.proposal import choose_segmenter
+from ravl_med.regions.segmentation import Segmenter
+
+__all__ = ["AuditedFilms", "probe_of", "spread_probe"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditedFilms:
+    """What a probe reads and asks for; it can be sent to a worker.
+
+    Attributes
+    ----------
+    config : Config
+    cohort : Cohort - the N audited films
+    classes : ndarray of shape (C, D), float32 - class texts
+    mirrored : frozenset of int - films that have the patient's left at the left edge
+    """
+
+    config: Config
+    cohort: Cohort
+    classes: NDArray[np.float32]
+    mirrored: frozenset[int]
+
+
+def probe_of(films: AuditedFilms, encoder: Encoder, segmenter: Segmenter) -> Probe:
+    """Return what asks a model about films, in this process."""
+    reader = FilmReader.of(films.config.cohort)
+
+    def read(index: int) -> NDArray[np.float32]:
+        return reader.film(films.cohort, index).pixels
+
+    return Probe(
+        encoder,
+        read,
+        films.classes,
+        films.config.task.temperature,
+        films.config.model.batch_size,
+        structure_reader(segmenter, read, films.mirrored),
+    )
+
+
+def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path | None) -> Probe:
+    """Return a probe whose suspects are spread over the workers of an engine.
+
+    Parameters
+    ----------
+    probe : Probe - of this process
+    films : AuditedFilms
+    engine : Engine
+    folder : Path or None - of the model, as workers open it
+    """
+    if not engine.workers:
+        return probe
+    told = replace(
+        films,
+        cohort=replace(films.cohort, radiology_reports=("",) * len(films.cohort), rejected=()),
+    )
+
+    def spread(
+        suspects: Sequence[Suspect], images: AuditedImages, rules: CounterfactualRules
+    ) -> Iterator[Counterfactual]:
+        work: Work[Suspect, Counterfactual] = Work(
+            open=partial(_open_probe, told, folder, images, rules),
+            threads=films.config.threads or 1,
+            name="counterfactuals",
+        )
+        return engine.map(work, suspects)
+
+    return replace(probe, spread=spread)
+
+
+def _open_probe(
+    films: AuditedFilms, folder: Path | None, images: AuditedImages, rules: CounterfactualRules
+) -> Callable[[Suspect], Counterfactual]:
+    """Open in a worker what asks the model."""
+    encoder = open_model_of(films.config, folder)
+    probe = probe_of(films, encoder, choose_segmenter(films.config.regions))
+    return lambda suspect: measure_counterfactual(probe, suspect, images, rules)

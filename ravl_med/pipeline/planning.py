@@ -1,0 +1,343 @@
+"""What an audit of a cohort will cost on this machine, told before it is begun.
+
+A few films go through the real reading, the real regions and the real model; everything else is
+arithmetic that `CostPlan` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from ravl_med.cache import Cache
+from ravl_med.cohort.film import Film, FilmReader
+from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
+from ravl_med.config import Config
+from ravl_med.discovery.clustering import paper_clusters, propose_clusters
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
+from ravl_med.encoders.precision import using_threads
+from ravl_med.encoders.stored_films import EmbeddedRow, prepare_film
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.box_fit import most_fit_pictures
+from ravl_med.evidence.effect_places import most_share_pictures
+from ravl_med.evidence.places import EXPLORED_FILMS, SHIFTS
+from ravl_med.evidence.removal import CANDIDATES
+from ravl_med.pipeline.cohort_parts import most_regions
+from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
+from ravl_med.regions.proposal import RegionProposer
+from ravl_med.reporting.files.run_record import peak_memory_mb
+
+__all__ = ["CostPlan", "plan_cost"]
+
+T = TypeVar("T")
+
+_CLUSTERED = (10_000, 60_000)  # regions whose clustering is timed: what is fixed, and what grows
+
+
+@dataclass(frozen=True, slots=True)
+class CostPlan:
+    """What an audit costs.
+
+    Attributes
+    ----------
+    films, regions : int - of the cohort; regions from their mean on the sample
+    sample, rejected : int - films that were measured, and those of the sample that were set aside
+    workers, cores : int - that the hours are for, and processors of this machine
+    device : str - that films were encoded on
+    embedding_size : int - D
+    read_seconds, region_seconds, encode_seconds : float - of a film: its file; its regions and the
+        model's input; the model
+    picture_seconds : float - of a changed film in a counterfactual
+    pictures : int - of all counterfactuals, at most
+    store_bytes, worker_bytes, run_bytes : int - embeddings on disk; memory of a worker, as measured
+        here; memory of the run beside it, embeddings above 1 GiB lie in a mapped file
+    embed_hours, cluster_hours, counterfactual_hours : float
+    """
+
+    films: int
+    regions: int
+    sample: int
+    rejected: int
+    workers: int
+    cores: int
+    device: str
+    embedding_size: int
+    read_seconds: float
+    region_seconds: float
+    encode_seconds: float
+    picture_seconds: float
+    pictures: int
+    store_bytes: int
+    worker_bytes: int
+    run_bytes: int
+    embed_hours: float
+    cluster_hours: float
+    counterfactual_hours: float
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as plain values, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return the plan as a short table."""
+        each = 1000.0 * np.array([self.read_seconds, self.region_seconds, self.encode_seconds])
+        aside = f", {self.rejected} more set aside" if self.rejected else ""
+        rows = [
+            ("films", f"{self.films:,}"),
+            ("regions", f"{self.regions:,}, {self.regions / self.films:.1f} a film"),
+            ("on disk", f"{_bytes(self.store_bytes)} of embeddings, {self.embedding_size} numbers"),
+            ("memory", f"{_bytes(self.worker_bytes)} a worker, {_bytes(self.run_bytes)} the run"),
+            ("embedding", f"{_hours(self.embed_hours)} with {_workers(self.workers)}"),
+            ("clusters", f"{_hours(self.cluster_hours)}; the statistics come on top"),
+            ("counterfactuals", f"{_hours(self.counterfactual_hours)} at most"),
+            ("a film", f"{each[0]:.0f} ms to read, {each[1]:.0f} ms its regions and input, "
+             f"{each[2]:.0f} ms the model"),
+            ("measured on", f"{self.sample} films{aside}; {self.cores} cores, {self.device}"),
+        ]  # fmt: skip
+        return [f"{name:<16} {text}" for name, text in rows]
+
+
+def plan_cost(
+    config: Config,
+    *,
+    workers: int | None = None,
+    films: int | None = None,
+    sample: int = 16,
+    cache: Cache,
+    progress: Progress = lambda stage, done, total: None,
+) -> CostPlan:
+    """Measure a sample of a cohort, and tell what all of it costs.
+
+    Parameters
+    ----------
+    config : Config
+    workers : int or None - 1 or more, each with processors of its own; None: those of the config,
+        1 where it has none, on the processors of this machine unless Ray has others
+    films : int or None - of a cohort like this one; None: its own
+    sample : int - films to measure, spread over the cohort
+    cache : Cache - of synthetic cohorts and quickstart models
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError, ModelError, DataError
+        With one clear line; DataError also where no film of the sample can be read.
+    """
+    for name, value in (("--workers", workers), ("--films", films), ("--sample", sample)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be an int in the range [1, inf). Got {value} instead.")
+    reader = FilmReader.of(config.cohort)
+    manifest = prepare_manifest(config, cache, progress)
+    cohort = read_manifest(
+        manifest,
+        split=config.cohort.split,
+        columns=config.task.columns(),
+        labels=config.labels,
+        unit=config.cohort.unit,
+        roots=config.cohort.roots,
+    )
+    if not len(cohort):
+        raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
+    with using_threads(config.threads):
+        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        encoder = open_model_of(config, folder)
+        measured = _measure(config, cohort, reader, encoder, sample, progress)
+    cores = os.cpu_count() or 1
+    if workers is None:
+        own = config.engine.workers or 1
+        workers = own if config.engine.kind == "ray" else min(own, cores)
+    return _project(config, measured, films or len(cohort), workers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """What a sample of films has cost."""
+
+    sample: int
+    rejected: int
+    device: str
+    size: int
+    regions: float
+    read: float
+    prepare: float
+    encode: float
+    picture: float
+    clustering: tuple[float, float]  # seconds, and seconds a region
+
+
+def _measure(
+    config: Config,
+    cohort: Cohort,
+    reader: FilmReader,
+    encoder: Encoder,
+    sample: int,
+    progress: Progress,
+) -> _Measured:
+    chosen = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(np.int64))
+    some = cohort.keep(chosen)
+    proposer = RegionProposer.of(config.regions, cohort)
+    here = replace(reader, workers=0)  # in this process: what is timed is reading alone
+    read, outcomes = _timed(lambda: list(here.films(some)))
+    good = [(chosen[i], one) for i, one in enumerate(outcomes) if isinstance(one, Film)]
+    if not good:
+        reasons = Counter(one.reason for one in outcomes if isinstance(one, RejectedFilm))
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise DataError(
+            f"{cohort.name}: none of a sample of {len(chosen)} films can be read ({told}); "
+            "expected some that can. ravl-med inspect tells more."
+        )
+    progress("measure a sample of films", len(chosen), len(chosen))
+    with tempfile.TemporaryDirectory() as place:
+        batches = BatchEncoder(
+            encoder, Path(place), config.model.batch_size, most_regions(config.regions)
+        )
+
+        def prepare() -> list[EmbeddedRow]:
+            return [
+                prepare_film(
+                    encoder,
+                    replace(film, index=int(position)),
+                    proposer.propose,
+                    config.regions.min_visible,
+                    batches.store,
+                )
+                for position, film in good
+            ]
+
+        preparing, rows = _timed(prepare)
+        inputs: dict[int, PreparedFilm] = {
+            at: row.prepared
+            for at, row in enumerate(rows[: batches.size])
+            if row.prepared is not None
+        }
+        batches.encode(inputs)  # the first batch pays for what is made once
+        encoding, embedded = _timed(lambda: batches.encode(inputs))
+        filled = batches.size
+    pictures = torch.stack([one.image for one in inputs.values()])
+    picture, _ = _timed(lambda: encoder.encode_image(pictures))
+    known = np.concatenate([film[2] for film in embedded])
+    return _Measured(
+        sample=len(good),
+        rejected=len(outcomes) - len(good),
+        device=str(encoder.device),
+        size=encoder.info.embedding_size,
+        regions=sum(len(row.regions) for row in rows) / len(rows),
+        read=read / len(chosen),
+        prepare=preparing / len(good),
+        encode=encoding / filled,  # a batch is always full
+        picture=picture / len(pictures),
+        clustering=_measure_clustering(config, known, len(cohort.classes)),
+    )
+
+
+def _measure_clustering(
+    config: Config, known: np.ndarray[Any, np.dtype[np.float32]], classes: int
+) -> tuple[float, float]:
+    """Time the clustering of regions like those of the sample: seconds, and seconds a region."""
+    rng = np.random.default_rng(0)
+    took = []
+    for count in _CLUSTERED:
+        regions = known[rng.integers(len(known), size=count)]
+        regions = regions + rng.normal(0.0, 0.05, regions.shape).astype(np.float32)
+        regions /= np.linalg.norm(regions, axis=1, keepdims=True)
+        took.append(_timed(partial(_cluster, config, regions, classes))[0])
+    slope = max(took[1] - took[0], 0.0) / (_CLUSTERED[1] - _CLUSTERED[0])
+    return max(took[0] - slope * _CLUSTERED[0], 0.0), slope
+
+
+def _cluster(config: Config, regions: np.ndarray[Any, np.dtype[np.float32]], classes: int) -> None:
+    found = config.discovery
+    if found.protocol == "paper":
+        paper_clusters(regions, classes, sample=found.sample, seed=found.seed)
+    else:
+        propose_clusters(
+            regions,
+            found.clusters,
+            draws=found.draws,
+            sample=found.sample,
+            seed=found.seed,
+            overlap=found.merge_overlap,
+        )
+
+
+def _project(config: Config, measured: _Measured, films: int, workers: int) -> CostPlan:
+    """Tell what all films cost, of what some did."""
+    cores = os.cpu_count() or 1
+    reading = measured.read / max(config.cohort.workers, 1)
+    at_once = cores >= workers * (1 + config.cohort.workers) and config.cohort.workers > 0
+    own = measured.prepare + measured.encode
+    film = max(own, reading) if at_once else own + measured.read
+    regions = round(films * measured.regions)
+    row = 4 * measured.size
+    pictures = _most_pictures(config)
+    fixed, slope = measured.clustering
+    peak = round(1e6 * peak_memory_mb())
+    return CostPlan(
+        films=films,
+        regions=regions,
+        sample=measured.sample,
+        rejected=measured.rejected,
+        workers=workers,
+        cores=cores,
+        device=measured.device,
+        embedding_size=measured.size,
+        read_seconds=measured.read,
+        region_seconds=measured.prepare,
+        encode_seconds=measured.encode,
+        picture_seconds=measured.picture,
+        pictures=pictures,
+        store_bytes=films * (32 + 8 + row) + regions * row,
+        worker_bytes=peak,
+        run_bytes=peak + min((films + regions) * row, 2**30),
+        embed_hours=films * film / workers / 3600.0,
+        cluster_hours=(fixed + slope * regions) / 3600.0,
+        counterfactual_hours=pictures * measured.picture / 3600.0,
+    )
+
+
+def _most_pictures(config: Config) -> int:
+    """Pictures that counterfactuals ask the model for, at most, with a region a film."""
+    evidence = config.evidence
+    each = (
+        EXPLORED_FILMS * (1 + 2 * len(SHIFTS))
+        + 5 * evidence.max_removals
+        + (CANDIDATES + 5) * evidence.max_pairs
+        + 3 * evidence.max_pairs
+        + most_fit_pictures(evidence.max_fitted)
+        + most_share_pictures(evidence.max_removals)
+    )
+    return evidence.max_correlations * each
+
+
+def _timed(do: Callable[[], T]) -> tuple[float, T]:
+    start = time.perf_counter()
+    made = do()
+    return time.perf_counter() - start, made
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1.0:
+        return f"{hours:.1f} hours"
+    return f"{60.0 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600.0 * hours:.1f} seconds"
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _bytes(count: int) -> str:
+    for unit, least in (("GB", 1e9), ("MB", 1e6)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

@@ -1,0 +1,394 @@
+"""Who was audited, how, and how well: model, prompts, cohort, performance, subgroups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ravl_med.evidence.audit_result import Accuracy, AuditResult, CohortSummary, Stratum
+from ravl_med.evidence.claims import Interval
+from ravl_med.reporting.audit.sanity import sanity_part
+from ravl_med.reporting.layout.blocks import (
+    NEW_PAGE,
+    Block,
+    Cell,
+    Chapter,
+    Dot,
+    DotLook,
+    Dots,
+    Flow,
+    FlowBox,
+    Scale,
+    Section,
+    Table,
+    Text,
+    sized,
+)
+from ravl_med.reporting.text_masking import burned_in_sentence
+from ravl_med.reporting.wording import (
+    DASH,
+    HIDDEN_WORD,
+    NBSP,
+    class_name,
+    counted,
+    listing,
+    number,
+    percent,
+    plural,
+    printable,
+    probability,
+    signed,
+    spread,
+)
+
+__all__ = ["cohort_chapter", "cohort_flow", "performance_chapter"]
+
+_ROWS_SHOWN = 20
+_VALUES_SHOWN = 12
+_TEXTS_SHOWN = 96
+_TEXTS_A_ROW = 12
+_CLASSES_LISTED = 60
+_SUBGROUPS_SHOWN = 120
+_CLASSES_CROSSED = 6
+_FLOW_REASONS = 5
+
+
+def cohort_chapter(result: AuditResult) -> list[Block]:
+    """Return what the model is, what it reads, and which films were audited."""
+    return [
+        Chapter("Model and cohort", "cohort", room=200),
+        _model_table(result),
+        _prompt_table(result),
+        cohort_flow(result),
+        _flow_table(result),
+        _composition_table(result),
+        *_hidden_note(result),
+        *_burned_in_note(result),
+    ]
+
+
+def _hidden_note(result: AuditResult) -> list[Block]:
+    """Say what is not told of few patients."""
+    if not result.hidden_below:
+        return []
+    text = (
+        f"“{HIDDEN_WORD.capitalize()}” stands, here and on every page, for what is told of fewer "
+        f"than {result.hidden_below} patients, and for what it could be told from "
+        "(privacy.min_cell). Rates and intervals that belong to it are dashes. Counts of rows and "
+        "files that were not taken are counts of files."
+    )
+    return [Text(text, "muted")]
+
+
+def _burned_in_note(result: AuditResult) -> list[Block]:
+    """Say what was done about text on the films that are shown."""
+    text = burned_in_sentence(result.burned_in, synthetic=result.cohort.synthetic)
+    return [Text(text, "muted")] if text else []
+
+
+def _model_table(result: AuditResult) -> Table:
+    model = result.model
+    facts = (
+        ("Name", model.name),
+        ("Architecture", model.architecture),
+        ("Digest", model.digest),
+        *((f"Digest of the {name}", digest) for name, digest in model.digests.items()),
+        ("Parameters", f"{model.parameters:,}"),
+        ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
+        ("Region pooling", model.region_pooling),
+        ("Zero-shot temperature", f"{result.task.temperature:g}"),
+        ("Scores", _scores_text(result)),
+    )
+    columns = sized(("", ""), (110, 0))
+    return Table("Model", columns, facts, headed=False, limit=120)
+
+
+def _scores_text(result: AuditResult) -> str:
+    """Say how similarities became scores, and what scale the model itself was trained with."""
+    model = result.model
+    bias = "" if model.logit_bias is None else f", bias {model.logit_bias:.3g}"
+    own = "" if model.logit_scale is None else f"; the model's scale {model.logit_scale:.3g}{bias}"
+    if result.task.scores == "table":
+        return (
+            "a table of what the model said of each film (model.scores); nobody can ask it about a "
+            "changed film, so that no counterfactual is possible. Regions are those of the model "
+            "named here"
+        )
+    if result.task.scores == "sigmoid":
+        return f"sigmoid of each class, without the temperature{own}"
+    return f"softmax over the classes{own}"
+
+
+def _prompt_table(result: AuditResult) -> Table:
+    rows = []
+    for index, name in enumerate(result.task.classes):
+        texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
+        label = class_name(result.task.classes, index)
+        # Few texts a row, so that a class with 80 templates splits over pages.
+        for start in range(0, min(max(len(texts), 1), _TEXTS_SHOWN), _TEXTS_A_ROW):
+            part = texts[start : min(start + _TEXTS_A_ROW, _TEXTS_SHOWN)]
+            rows.append((label if start == 0 else "", ", ".join(part) or DASH))
+        if len(texts) > _TEXTS_SHOWN:
+            rest = plural(len(texts) - _TEXTS_SHOWN, "more text")
+            rows.append(("", f"and {rest}, in the effective config"))
+    return Table(
+        caption="Prompts, verbatim as the text tower reads them",
+        columns=sized(("Class", "Texts"), (110, 0)),
+        rows=tuple(rows),
+        limit=2600,
+    )
+
+
+def cohort_flow(result: AuditResult) -> Flow:
+    """Return how films came from the manifest into the two halves; none where nothing was split.
+
+    Parameters
+    ----------
+    result : AuditResult
+    """
+    cohort, search = result.cohort, result.discovery
+    left_out, rejected = sum(cohort.left_out.values()), sum(cohort.rejected.values())
+    parts: tuple[FlowBox, ...] = ()
+    if search is not None:
+        chosen = _counted(cohort, search.films, search.patients)
+        tested = _counted(cohort, search.confirmation_films, search.confirmation_patients)
+        parts = (
+            FlowBox("Discovery half", chosen),
+            FlowBox("Confirmation half", tested),
+        )
+    films, patients = _counted(cohort, cohort.images, cohort.patients)
+    return Flow(
+        caption="Cohort flow",
+        start=FlowBox(f"Listed in the manifest: {plural(cohort.listed, 'row')}"),
+        left_out=(
+            FlowBox(
+                f"Left out by task or split: {plural(left_out, 'row')}", _reasons(cohort.left_out)
+            ),
+            FlowBox(f"Could not be read: {plural(rejected, 'film')}", _reasons(cohort.rejected)),
+        ),
+        end=FlowBox(f"Audited: {films}", (f"of {patients}",)),
+        parts=parts,
+    )
+
+
+def _counted(cohort: CohortSummary, images: int, patients: int) -> tuple[str, str]:
+    """Return films and patients as counts; those of phantoms say so."""
+    if cohort.synthetic:
+        return plural(images, "phantom"), plural(patients, "synthetic patient")
+    return plural(images, "film"), plural(patients, "patient")
+
+
+def _reasons(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the most frequent reasons, and how many more there are."""
+    ranked = sorted(counts.items(), key=lambda entry: -entry[1])
+    told = [f"{count:,} {printable(reason, 120) or DASH}" for reason, count in ranked]
+    rest = len(told) - _FLOW_REASONS
+    return (*told[:_FLOW_REASONS], *([f"and {plural(rest, 'more reason')}"] if rest > 0 else []))
+
+
+def _flow_table(result: AuditResult) -> Table:
+    cohort = result.cohort
+    rows = [("Listed in the manifest", "", f"{cohort.listed:,}")]
+    rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
+    rows += [
+        ("Rejected, not readable", code, f"−{count:,}") for code, count in cohort.rejected.items()
+    ]
+    if not cohort.left_out:
+        rows.append(("Left out", "none", "0"))
+    if not cohort.rejected:
+        rows.append(("Rejected", "none", "0"))
+    patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
+    rows.append(("Audited", patients, counted(cohort.images)))
+    return Table(
+        caption="From the list to the audit",
+        columns=sized(("Step", "Reason", "Rows"), (140, 0, 70), right=(2,)),
+        rows=tuple(rows),
+        note=_rejected_rows(result),
+        limit=120,
+    )
+
+
+def _rejected_rows(result: AuditResult) -> str:
+    rows = result.cohort.rejected_rows
+    if not rows:
+        return ""
+    named = [f"row {row} ({printable(code, 40)})" for row, code, _ in rows]
+    return f"Rejected: {listing(named, _ROWS_SHOWN)}."
+
+
+def _composition_table(result: AuditResult) -> Table:
+    cohort = result.cohort
+    rows = []
+    groups = {"class": cohort.images_by_class, **cohort.attributes}
+    for name, counts in groups.items():
+        values = [
+            f"{printable(value, 40) or DASH} {counted(count)}{_class_shares(result, name, value)}"
+            for value, count in counts.items()
+        ]
+        rows.append(
+            (
+                printable(name, 40),
+                listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH,
+            )
+        )
+    rows.append(("radiology report", f"{plural(cohort.radiology_reports, 'film')} with a text"))
+    return Table(
+        caption="Audited films",
+        columns=sized(("Attribute", "Films"), (110, 0)),
+        rows=tuple(rows),
+        note="In brackets: percent of each class, in the order of the first row."
+        if any("%" in row[1] for row in rows[1:])
+        else "",
+        limit=1500,
+    )
+
+
+def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
+    """How frequent each class is with a value, such as `` (21/79 %)``; blank where nobody counted.
+
+    Of many classes it is left to the JSON.
+    """
+    cohort, classes = result.cohort, len(result.task.classes)
+    if classes > _CLASSES_CROSSED or value not in cohort.classes_by_attribute.get(attribute, {}):
+        return ""
+    shares = [number(100 * cohort.prevalence(attribute, value, c), 0) for c in range(classes)]
+    return f" ({'/'.join(shares)}{NBSP}%)"
+
+
+def _dot(
+    value: float,
+    interval: Interval,
+    look: DotLook,
+    height: float = 13.0,
+    reference: float = math.nan,
+) -> Dots:
+    return Dots((Dot("accuracy", value, interval, look),), height=height, reference=reference)
+
+
+def performance_chapter(result: AuditResult) -> list[Block]:
+    """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
+    accuracy = result.accuracy
+    return [
+        Chapter("Performance", "performance", NEW_PAGE),
+        Text(
+            f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
+            f"{percent(accuracy.overall, 1)} (interval "
+            f"{spread(accuracy.overall_interval, 1, sign=False)} %). "
+            "“Predicted” is the share of all films that the model gives to a class.",
+            "lead",
+        ),
+        _class_table(result),
+        *sanity_part(result),
+        *_subgroup_part(result),
+    ]
+
+
+def _class_table(result: AuditResult) -> Table:
+    accuracy, rows = result.accuracy, []
+    for c, value in enumerate(accuracy.by_class):
+        interval = accuracy.by_class_interval[c]
+        rows.append(
+            (
+                class_name(result.task.classes, c),
+                counted(accuracy.images_by_class[c]),
+                percent(value, 1),
+                spread(interval, 1, sign=False),
+                percent(accuracy.predicted_share[c], 1),
+                _dot(value, interval, "main"),
+            )
+        )
+    rows.append(
+        (
+            "All classes",
+            counted(accuracy.images),
+            percent(accuracy.overall, 1),
+            spread(accuracy.overall_interval, 1, sign=False),
+            DASH,
+            _dot(accuracy.overall, accuracy.overall_interval, "total"),
+        )
+    )
+    heads = ("Class", "Films", "Accuracy", "Interval, %", "Predicted", Scale())
+    return Table(
+        caption="Accuracy by class",
+        columns=sized(heads, (0, 44, 52, 82, 56, 138), right=(1, 2, 4)),
+        rows=tuple(rows),
+        limit=120,
+        titled=False,
+        dense=False,
+    )
+
+
+def _subgroup_part(result: AuditResult) -> list[Block]:
+    """Accuracy by value of each attribute as a forest plot; rows with too few films say so."""
+    subgroups, accuracy = result.subgroups, result.accuracy
+    if not subgroups:
+        return []
+    rows: list[tuple[Cell, ...]] = []
+    before = ""
+    for stratum in subgroups[:_SUBGROUPS_SHOWN]:
+        name = printable(stratum.attribute, 30) if stratum.attribute != before else ""
+        rows.append((name, *_subgroup_row(stratum, accuracy.overall)))
+        before = stratum.attribute
+    rest = len(subgroups) - _SUBGROUPS_SHOWN
+    if rest > 0:
+        rows.append((f"and {rest} more", *[""] * 8))
+    rows.append(_all_films_row(accuracy, result.cohort.patients))
+    heads = ("Attribute", "Value", "Films", "Patients", "Accuracy", "Interval, %",
+             "Difference, points", "q", Scale(reference="all films"))  # fmt: skip
+    widths = (60, 0, 34, 42, 44, 62, 56, 40, 88)
+    return [
+        Section("By subgroup", room=150),
+        Text(
+            "Difference: accuracy minus that of the other films of the attribute, classes held "
+            "apart. q: exchange of whole patients within class, false discovery rate over all "
+            "comparisons. Insufficient: too few films or patients to compare; the row stays, "
+            "without a dot. The dark line marks the accuracy of all films; a subgroup is part of "
+            "them, so that the comparison is the difference, not the distance from the line.",
+            "muted",
+        ),
+        Table(
+            caption="Accuracy by subgroup",
+            columns=sized(heads, widths, right=(2, 3, 4, 6, 7)),
+            rows=tuple(rows),
+            limit=120,
+            titled=False,
+            joined=(len(rows) - 2,),
+        ),
+    ]
+
+
+def _subgroup_row(stratum: Stratum, overall: float) -> tuple[Cell, ...]:
+    few = stratum.insufficient
+    none = Interval(math.nan, math.nan)
+    return (
+        printable(stratum.value, 40) or DASH,
+        counted(stratum.films),
+        counted(stratum.patients),
+        percent(stratum.accuracy, 1),
+        spread(stratum.interval, 1, sign=False),
+        "insufficient" if few else signed(100 * stratum.difference),
+        DASH if few else probability(stratum.q_value),
+        _dot(
+            math.nan if few else stratum.accuracy,
+            none if few else stratum.interval,
+            "main",
+            10.0,
+            overall,
+        ),
+    )
+
+
+def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[Cell, ...]:
+    """Return what the line of reference stands for."""
+    overall, interval = accuracy.overall, accuracy.overall_interval
+    return (
+        "All films",
+        "",
+        counted(accuracy.images),
+        counted(patients),
+        percent(overall, 1),
+        spread(interval, 1, sign=False),
+        DASH,
+        DASH,
+        _dot(overall, interval, "total", 10.0, overall),
+    )

@@ -1,0 +1,340 @@
+"""The evidence of one correlation in tables: found and tested, intervention, strata."""
+
+from __future__ import annotations
+
+import math
+
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import (
+    Arms,
+    CrossedAttribute,
+    PairedChange,
+    Removal,
+    SpuriousCorrelation,
+    Strata,
+    StratumGap,
+)
+from ravl_med.evidence.small_cells import total_of
+from ravl_med.reporting.audit.labels import labels_line
+from ravl_med.reporting.audit.sentences import lowered_class_name, lowered_side, use_sentence
+from ravl_med.reporting.layout.blocks import Block, Cell, Kept, Lines, Section, Table, Text, sized
+from ravl_med.reporting.wording import (
+    DASH,
+    class_name,
+    counted,
+    estimate,
+    listing,
+    number,
+    of_patients,
+    plural,
+    printable,
+    probability,
+    signed,
+    with_without,
+)
+
+__all__ = ["counterfactual_part", "evidence_part", "strata_part"]
+
+_VALUES_SHOWN = 8
+_ATTRIBUTES_SHOWN = 10
+_EMPTY_SHOWN = 10
+_CLUSTERS_SHOWN = 12
+
+
+def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
+    """Return what was found on one half beside what was tested on the other.
+
+    Parameters
+    ----------
+    result : AuditResult
+    correlation : SpuriousCorrelation - one of `result`
+    """
+    return [
+        Section("Evidence"),
+        _halves_table(result, correlation),
+        _test_table(correlation),
+    ]
+
+
+def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Table:
+    cluster, confirmation = correlation.cluster, correlation.confirmation
+    classes, arms, raised = result.task.classes, confirmation.arms, cluster.raised_class
+    search = result.discovery
+    found = DASH
+    if search is not None:
+        halves = [
+            (search.films, search.patients),
+            (search.confirmation_films, search.confirmation_patients),
+        ]
+        films, patients = halves[confirmation.swapped]
+        found = of_patients(films, patients)
+    names = ["discovery half", "confirmation half"]
+    if confirmation.swapped:
+        names.reverse()
+    heads = (
+        "",
+        "Films (patients)",
+        "With / without it",
+        "G",
+        "H",
+        f"{class_name(classes, raised)}, gap in points",
+        f"{lowered_side(cluster, classes)}, gap in points",
+    )
+    rows = (
+        (
+            f"Found, {names[0]}",
+            found,
+            with_without(total_of(cluster.n_present), total_of(cluster.n_absent)),
+            number(cluster.performance_gap, 2),
+            number(cluster.influence, 2),
+            signed(100 * float(cluster.gap[raised])),
+            signed(100 * cluster.opposed_gap),
+        ),
+        (
+            f"Tested, {names[1]}",
+            of_patients(confirmation.films, confirmation.patients),
+            with_without(total_of(arms.n_present), total_of(arms.n_absent)),
+            "",
+            "",
+            estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
+            estimate(arms.opposed_gap, arms.opposed_interval),
+        ),
+    )
+    columns = sized(heads, (84, 56, 62, 30, 30, 0, 0))
+    return Table("Found and tested", columns, rows, limit=200, titled=False)
+
+
+def _test_table(correlation: SpuriousCorrelation) -> Table:
+    test = correlation.confirmation
+    row = (
+        probability(test.p_raised),
+        probability(test.p_lowered),
+        probability(test.p_value),
+        probability(test.q_value),
+        _test_words(correlation),
+    )
+    heads = ("p, raised side", "p, lowered side", "p, both", "q, all candidates", "Test")
+    return Table(
+        caption="Test on held-out patients",
+        columns=sized(heads, (84, 84, 84, 84, 0)),
+        rows=(row,),
+        note=_extent(correlation),
+        limit=120,
+        titled=False,
+    )
+
+
+def _test_words(correlation: SpuriousCorrelation) -> str:
+    if correlation.confirmation.status == "not_tested":
+        return "none: too few films"
+    if correlation.confirmation.exact:
+        return "exact, one film a patient"
+    return "permutation of whole patients"
+
+
+def _extent(correlation: SpuriousCorrelation) -> str:
+    """Say how large the cluster is, on all films, and what it stands for."""
+    cluster = correlation.cluster
+    films = f"{counted(correlation.films)} of {plural(len(cluster.present), 'film')}"
+    parts = [
+        f"Cluster {cluster.cluster} holds {plural(len(cluster.regions), 'region')} on {films}."
+    ]
+    if correlation.also:
+        also = listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
+        word = "Cluster" if len(correlation.also) == 1 else "Clusters"
+        parts.append(f"{word} {also} with the same regions shown as this one.")
+    if cluster.rare:
+        parts.append("Candidate for its unweighted gaps alone; RaVL's filters drop it.")
+    return " ".join(parts)
+
+
+def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
+    """Return what removing and transplanting the feature does, and whether the model uses it.
+
+    Parameters
+    ----------
+    correlation : SpuriousCorrelation
+    """
+    tested = correlation.counterfactual
+    if tested is None:
+        return [Text(f"{use_sentence(None)} {labels_line(correlation.labels)}".rstrip())]
+    used = Text(use_sentence(tested), limit=1300)
+    heads = (
+        "Intervention",
+        "Films (patients)",
+        "Change",
+        "Control",
+        "Contrast (interval)",
+        "Decisions, points (interval)",
+    )
+    made = Table(
+        caption="What the interventions do",
+        columns=sized(heads, (104, 62, 50, 50, 104, 0), right=(2, 3)),
+        rows=(
+            ("Removal, median fill", *_changes(tested.removal.median)),
+            ("Removal, inpainting", *_changes(tested.removal.inpainted)),
+            ("Transplant", *_changes(tested.transplant)),
+        ),
+        note=_intervention_note(correlation.cluster, tested.removal),
+        limit=120,
+        titled=False,
+    )
+    return [Kept((Section("Does the model use it?"), used, made))]
+
+
+def _changes(change: PairedChange | None) -> tuple[str, ...]:
+    if change is None:
+        return ("not tried", DASH, DASH, DASH, DASH)
+    return (
+        of_patients(change.pairs, change.patients),
+        signed(change.change, 2),
+        signed(change.control, 2),
+        estimate(change.contrast, change.interval, 2, scale=1.0),
+        estimate(change.decisions, change.decisions_interval),
+    )
+
+
+def _intervention_note(cluster: FeatureCluster, removal: Removal) -> str:
+    margin = (
+        "Logits of the raised minus the lowered class"
+        if cluster.lowered_class is not None
+        else "Logits of the raised minus the largest other class"
+    )
+    ratio = (
+        f" The fill changes a region with the feature {number(removal.contrast_ratio, 2)} times as "
+        "strongly as its control (median)."
+        if number(removal.contrast_ratio) != DASH
+        else ""
+    )
+    return (
+        f"{margin}: how far removal lowers, and transplant raises, this margin. Control: the same "
+        "place on films without the feature, filled too; for the transplant an ordinary region. "
+        "Decisions: share of films that change, beyond the controls. Intervals of contrasts are "
+        f"corrected for the number of tests.{ratio}"
+    )
+
+
+def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
+    """Return the gaps inside the strata of each attribute; nothing where it was not crossed.
+
+    Parameters
+    ----------
+    result : AuditResult
+    correlation : SpuriousCorrelation - one of `result`
+    """
+    strata = correlation.strata
+    if strata is None:
+        return []
+    note = (
+        "Held apart: Mantel-Haenszel difference over the strata, in points, with its interval by "
+        "patient. V: Cramer's V of the feature and the attribute; with the label it is "
+        f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
+    )
+    empty = [
+        f"{printable(crossed.attribute, 30)} {printable(text, 90)}"
+        for crossed in strata.attributes
+        for text in crossed.empty
+    ]
+    notes = [Text(note, "muted")]
+    if empty:
+        told = listing(empty, _EMPTY_SHOWN)
+        notes.append(Text(f"Not compared, an arm is empty: {told}.", "muted"))
+    return [
+        Section("Inside strata of acquisition and patient", room=140),
+        *notes,
+        _strata_table(correlation, strata, result.task.classes),
+    ]
+
+
+def _strata_table(
+    correlation: SpuriousCorrelation, strata: Strata, classes: tuple[str, ...]
+) -> Table:
+    cluster, arms = correlation.cluster, correlation.confirmation.arms
+    up, down = class_name(classes, cluster.raised_class), lowered_class_name(cluster, classes)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            "all films, raw",
+            "",
+            *_raw(arms, cluster.raised_class),
+            *_raw(arms, cluster.lowered_class),
+        )
+    ]
+    joined = []
+    for crossed in strata.attributes[:_ATTRIBUTES_SHOWN]:
+        own = _attribute_rows(crossed)
+        # The row of an attribute stays on the page of its first value.
+        joined += [len(rows)] if len(own) > 1 else []
+        rows += own
+    left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
+    if left_out > 0:
+        rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
+    heads = (
+        "Attribute, value", "V", "With / without", f"{up}: gap", "With / without", f"{down}: gap",
+    )  # fmt: skip
+    return Table(
+        caption="Gaps inside strata, in points",
+        columns=sized(heads, (112, 34, 58, 0, 58, 0), right=(1,)),
+        rows=tuple(rows),
+        limit=120,
+        titled=False,
+        joined=tuple(joined),
+    )
+
+
+def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
+    """Films and gap of a class over all strata."""
+    if index is None:
+        return DASH, DASH
+    return (
+        with_without(int(arms.n_present[index]), int(arms.n_absent[index])),
+        estimate(float(arms.gap[index]), arms.gap_interval[index]),
+    )
+
+
+def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[Cell, ...]]:
+    """Return the adjusted gaps of an attribute, then its largest values, each on a row."""
+    adjusted: tuple[Cell, ...] = (
+        Lines((f"{printable(crossed.attribute, 30)}, held apart",), strong=True),
+        number(crossed.association, 2),
+        "",
+        Lines((estimate(crossed.raised_adjusted, crossed.raised_interval),), strong=True),
+        "",
+        Lines((estimate(crossed.lowered_adjusted, crossed.lowered_interval),), strong=True),
+    )
+    raised = {gap.value: gap for gap in crossed.raised}
+    lowered = {gap.value: gap for gap in crossed.lowered}
+    values = [
+        value
+        for value in dict.fromkeys((*raised, *lowered))
+        if _known(raised.get(value)) or _known(lowered.get(value))
+    ]
+    size = {value: _films(raised.get(value)) + _films(lowered.get(value)) for value in values}
+    kept = set(sorted(values, key=lambda value: -size[value])[:_VALUES_SHOWN])
+    rows = [adjusted]
+    for value in values:
+        if value in kept:
+            name = Lines((printable(value, 30) or DASH,), inner=True)
+            rows.append((name, "", *_inside(raised.get(value)), *_inside(lowered.get(value))))
+    if len(values) > len(kept):
+        rest = Lines((f"and {len(values) - len(kept)} more",), inner=True)
+        rows.append((rest, *[""] * 5))
+    return rows
+
+
+def _known(stratum: StratumGap | None) -> bool:
+    """Tell whether there is a gap; strata without any are listed below the table."""
+    return stratum is not None and math.isfinite(stratum.gap)
+
+
+def _films(stratum: StratumGap | None) -> int:
+    return 0 if stratum is None else stratum.n_present + stratum.n_absent
+
+
+def _inside(stratum: StratumGap | None) -> tuple[str, str]:
+    if stratum is None:
+        return DASH, DASH
+    return (
+        with_without(stratum.n_present, stratum.n_absent),
+        estimate(stratum.gap, stratum.interval),
+    )

@@ -1,0 +1,241 @@
+"""Earlier audits of the same model on the same films, so that a report can say how many there were.
+
+Who audits again and again under changed settings until the verdict is a pass has no pass. Each
+finished audit leaves one line in a file of the user's config folder: its verdict and its settings,
+without dates, names and paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import platformdirs
+from pydantic import BaseModel
+
+from ravl_med.config import Config
+from ravl_med.errors import ConfigError
+from ravl_med.evidence.audit_result import VerdictName
+
+__all__ = [
+    "CANNOT_CHANGE_A_FINDING",
+    "AuditHistory",
+    "PastAudit",
+    "describe_history",
+    "earlier_audits",
+    "record_audit",
+    "settings_of",
+    "user_history_root",
+]
+
+CANNOT_CHANGE_A_FINDING = (
+    "name",
+    "cohort.workers",
+    "task.name",
+    "model.name",
+    "model.device",
+    "model.batch_size",
+    "model.threads",
+    "report",
+    "privacy",
+    "mitigation",
+    "cache",
+    "engine",
+)
+"""Keys and sections of the config that are no part of the settings of an audit."""
+
+_VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
+
+
+@dataclass(frozen=True, slots=True)
+class PastAudit:
+    """A finished audit: its verdict and the settings that it was made under.
+
+    Attributes
+    ----------
+    verdict : {"fail", "review", "pass", "not_auditable"}
+    settings : mapping of dotted config key to JSON value, as `settings_of` gives them
+    """
+
+    verdict: VerdictName
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHistory:
+    """Where an audit stands among those of the same model on the same films.
+
+    Attributes
+    ----------
+    number : int - of this audit, 1 for the first
+    changed : tuple of (key, before, now) - settings that differ from the latest earlier audit, by
+        key; None for a key that one of the two does not have
+    ever_changed : tuple of str - keys that differ from the first audit in any later one, this one
+        among them
+    verdicts : mapping of verdict to count - of the earlier audits
+    """
+
+    number: int
+    changed: tuple[tuple[str, Any, Any], ...]
+    ever_changed: tuple[str, ...]
+    verdicts: Mapping[str, int]
+
+
+def user_history_root() -> Path:
+    """Return the user's config folder, where the history lies beside the key of the pseudonyms."""
+    return Path(platformdirs.user_config_dir("ravl-med"))
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings that a finding can depend on, flat: dotted key to JSON value.
+
+    A file stands by a digest of its content (another table of relevance is another setting), any
+    other path by its role. What `CANNOT_CHANGE_A_FINDING` names is left out.
+    """
+    return {
+        key: value
+        for key, value in _flat(config, "").items()
+        if not any(key == part or key.startswith(f"{part}.") for part in CANNOT_CHANGE_A_FINDING)
+    }
+
+
+def _flat(value: Any, key: str) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping) and value:
+        return {
+            name: leaf
+            for part, entry in value.items()
+            for name, leaf in _flat(entry, f"{key}.{part}".removeprefix(".")).items()
+        }
+    if isinstance(value, Path):
+        return {key: _file_digest(value) or f"<{key}>"}
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, Path) for entry in value):
+        return {key: [_file_digest(entry) or f"<{key}>" for entry in value]}
+    return {key: json.loads(json.dumps(value))}  # tuples become lists, as they come back
+
+
+def _file_digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return f"sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
+    except OSError:  # a folder: the digest of the model tells its content
+        return None
+
+
+def earlier_audits(root: Path, model_digest: str, cohort_digest: str) -> tuple[PastAudit, ...]:
+    """Read the earlier audits of a model on a cohort, oldest first.
+
+    Parameters
+    ----------
+    root : Path - as `user_history_root` gives it
+    model_digest, cohort_digest : str
+
+    Returns
+    -------
+    tuple of PastAudit - empty without a history; a damaged line is skipped
+
+    Raises
+    ------
+    ConfigError
+        There is a history, and it cannot be read.
+    """
+    try:
+        content = _file(root, model_digest, cohort_digest).read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ConfigError(
+            f"history of audits in the user's config folder: cannot be read "
+            f"({type(error).__name__}). Give its owner the right to read the folder 'audits'."
+        ) from None
+    audits = (_parsed(line) for line in content.split(b"\n"))
+    return tuple(audit for audit in audits if audit is not None)
+
+
+def record_audit(root: Path, model_digest: str, cohort_digest: str, audit: PastAudit) -> None:
+    """Append a finished audit to the history, in one write, readable by the owner alone.
+
+    Parameters
+    ----------
+    root : Path - as `user_history_root` gives it
+    model_digest, cohort_digest : str
+    audit : PastAudit
+
+    Raises
+    ------
+    ConfigError
+        The history cannot be written.
+    """
+    path = _file(root, model_digest, cohort_digest)
+    entry = {"verdict": audit.verdict, "settings": dict(audit.settings)}
+    line = json.dumps(entry, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
+    try:
+        for folder in (root, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"  # the machine stopped there
+            os.write(handle, b"\n" + line if torn else line)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise ConfigError(
+            "history of audits in the user's config folder: cannot be written "
+            f"({type(error).__name__}), so the next report would miscount. The run folder itself "
+            "is whole. Make the folder 'audits' there writable for its owner."
+        ) from None
+
+
+def describe_history(past: Sequence[PastAudit], settings: Mapping[str, Any]) -> AuditHistory:
+    """Tell where an audit under these settings stands among the earlier ones.
+
+    Parameters
+    ----------
+    past : sequence of PastAudit - oldest first
+    settings : mapping of dotted config key to JSON value - of this audit
+    """
+    changed = _changed(past[-1].settings, settings) if past else ()
+    made = [*(audit.settings for audit in past), settings]
+    ever = {key for later in made[1:] for key, _, _ in _changed(made[0], later)}
+    counts = Counter(audit.verdict for audit in past)
+    return AuditHistory(
+        number=len(past) + 1,
+        changed=changed,
+        ever_changed=tuple(sorted(ever)),
+        verdicts={name: counts[name] for name in _VERDICTS if counts[name]},
+    )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
+    return tuple(
+        (key, before.get(key), now.get(key))
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    )
+
+
+def _file(root: Path, model_digest: str, cohort_digest: str) -> Path:
+    name = hashlib.sha256((model_digest + cohort_digest).encode()).hexdigest()[:24]
+    return root / "audits" / f"{name}.jsonl"
+
+
+def _parsed(line: bytes) -> PastAudit | None:
+    """Read one line; None when it is no audit."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    verdict, settings = entry.get("verdict"), entry.get("settings")
+    if verdict not in _VERDICTS or not isinstance(settings, dict):
+        return None
+    return PastAudit(cast(VerdictName, verdict), settings)

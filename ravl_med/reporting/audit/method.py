@@ -1,0 +1,190 @@
+"""How it was found: the steps that this audit took, its thresholds and limitations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.layout.blocks import (
+    NEW_PAGE,
+    Block,
+    Chapter,
+    Items,
+    Section,
+    Table,
+    Text,
+    sized,
+)
+from ravl_med.reporting.wording import plural
+
+__all__ = ["LIMITATIONS", "method_chapter"]
+
+
+_SANITY = (
+    "Sanity. First, each finding has to be told from the other classes (AUROC, with an interval "
+    "by patient), and embeddings, texts and input are looked at. A fault that leaves no doubt, "
+    "such as a flipped class, stops the audit; chance alone does not, since a model that follows "
+    "a balanced shortcut is at chance too, but then the audit ends in a fail or says nothing."
+)
+_STOPPED = (
+    "Measuring. Films were cut into regions, and the image tower embedded films and regions. "
+    "Accuracy is that of every film, with intervals from a bootstrap of patients.",
+    "Stopping. The audit ended before its search for shortcuts was done, for the reasons on page "
+    "one. No feature was proposed, tested or judged, and nothing is said of how small an effect "
+    "these films could have shown.",
+)
+_REGIONS = (
+    "Proposing. Films are cut into regions, the image tower embeds every region, and regions that "
+    "look alike to the model are grouped by k-medoids, "
+)
+_GROUPING = {
+    "pooled": "in several numbers K of clusters and several draws, pooled and near-duplicates "
+    "folded. No label enters.",
+    "paper": "for every number K of clusters from 2 to 5 times that of the classes, of which the "
+    "one with the best silhouette is kept. No label enters.",
+}
+_CHOOSING = (
+    "Choosing. The patients are split into two halves, all films of a patient on one. On the "
+    "discovery half the accuracy on films with a region of a cluster is compared, class by class, "
+    "with that on films without one. G sums these gaps, weighted by how evenly the films are "
+    "split; H is the share of mistakes in which the region that speaks loudest for the wrong "
+    "answer belongs to the cluster. Clusters with low H, or without both a raised and a lowered "
+    "class, are dropped, but those with large gaps on both sides are carried along. This is the "
+    "discovery stage of RaVL (Varma et al., NeurIPS 2024, arXiv 2411.04097)."
+)
+_CONFIRMING = (
+    "Confirming. Clusters that share half of their regions and raise the same class are taken as "
+    "one. Each makes one hypothesis, fixed before the confirmation half is looked at: with the "
+    "feature its raised class is right more often and its lowered classes, taken as one, less "
+    "often. Whole patients are exchanged within class; with one film a patient the test is exact. "
+    "The two sides are joined by Stouffer's method, and Benjamini-Hochberg holds the false "
+    "discovery rate over all candidates (q). A confirmed correlation also keeps its sign, its "
+    "least gap on both halves, and each side by itself."
+)
+_NOTHING_CONFIRMED = (
+    "Nothing was left to confirm on the other half of the patients, or to test on the model."
+)
+_USING = (
+    "Using. A gap is an association until an intervention shows otherwise. Of what holds, what "
+    "the filters keep and what they drop take turns. Removal: the regions are filled, once with "
+    "the median of their surroundings and once by inpainting, and the drop of the margin (logit "
+    "of the raised minus that of the lowered class) is held against films of the same class "
+    "without the feature, filled at the same place; where the best of k places is taken, half a "
+    "step aside too, the control is the best of k too. Transplant: the feature is blended into "
+    "films of other classes, against an ordinary region from the same place. A feature is used "
+    "when both fills lower the margin beyond the controls and by enough to matter, and the "
+    "transplant, where it could be tried, raises it."
+)
+_NOT_TESTED = (
+    "Using. A gap is an association until an intervention shows otherwise; none was made here. "
+)
+_KIND = (
+    "Kind. What of a region is artifact, what is anatomy in which the raised class shows, and the "
+    "rest are removed one by one; what each costs the model is its share. In such anatomy, a "
+    "plausible sign; in artifacts or elsewhere, a shortcut; between or unknown, undecided."
+)
+_SUBGROUPS = (
+    "Subgroups. Accuracy by attribute is compared with the other films, classes held apart, by "
+    "exchange of whole patients."
+)
+_STRATA = (
+    "Strata. Each confirmed correlation is looked at inside the strata of every attribute and "
+    "joined over them (Mantel-Haenszel)."
+)
+_SENSITIVITY = (
+    "What could be seen. Cohorts with these films, patients and accuracies are simulated, each "
+    "with a planted gap, and put through the same choice and test."
+)
+_THRESHOLDS = (
+    "Intervals come from a bootstrap of patients. All thresholds were fixed before the run."
+)
+_SEARCHING = ("evidence.", "discovery.")  # thresholds of steps that a stopped audit did not take
+
+LIMITATIONS = (
+    "This report is about a model on one set of films. “Used” means used on these films; films of "
+    "another site can differ. It is no diagnosis and no clinical validation.",
+    "Only features that fit into a region (a tile) and that appear in some films and not in others "
+    "can be found: not one that is in every film or spread over the film.",
+    "What is smaller or rarer than the search page says may be there unseen.",
+    "Fills can look unusual to the model; a control film is like its partner in class and place.",
+    "A region next to the cause can carry part of its effect; where a finding shows is coarse.",
+    "Labels are taken as given; a gap may come from labels that are more often wrong with it.",
+)
+
+
+_STOPPED_LIMITATIONS = (
+    "This report is about a model on one set of films. Films of another site can differ. It is no "
+    "diagnosis and no clinical validation.",
+    "Whether the model uses shortcuts was not examined. Labels are taken as given.",
+)
+
+
+def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[Block]:
+    """Return the steps that were taken in own words, their thresholds and the limitations.
+
+    Parameters
+    ----------
+    result : AuditResult
+    thresholds : mapping of rule to its threshold, in words
+    """
+    searched = result.discovery is not None
+    story: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
+    if result.sanity is not None:
+        story.append(Text(_SANITY))
+    story += [Text(text) for text in (_search(result) if searched else _STOPPED)]
+    story.append(Text(_sides(result)))
+    rows = tuple(
+        (rule, text)
+        for rule, text in thresholds.items()
+        if searched or not rule.startswith(_SEARCHING)
+    )
+    if rows:
+        columns = sized(("", ""), (160, 0))
+        story.append(Table("Thresholds", columns, rows, headed=False, limit=120))
+    limits = LIMITATIONS if searched else _STOPPED_LIMITATIONS
+    return [*story, Section("Limitations"), Items(limits, 1500)]
+
+
+def _search(result: AuditResult) -> list[str]:
+    """Return what a search did, from its proposals on."""
+    protocol = result.discovery.protocol if result.discovery is not None else "pooled"
+    told = [_REGIONS + _GROUPING[protocol], _CHOOSING]
+    if not result.correlations:
+        told.append(_NOTHING_CONFIRMED)
+    else:
+        told += [_CONFIRMING, *_interventions(result)]
+    parts = [
+        _SUBGROUPS if result.subgroups else "",
+        _STRATA if any(entry.strata is not None for entry in result.correlations) else "",
+    ]
+    told += [" ".join(filter(None, parts))] if any(parts) else []
+    last = [_SENSITIVITY] if result.sensitivity is not None else []
+    return [*told, " ".join([*last, _THRESHOLDS])]
+
+
+def _interventions(result: AuditResult) -> list[str]:
+    """Say how correlations were tested on the model, or why none was."""
+    tested = [e.counterfactual for e in result.correlations if e.counterfactual is not None]
+    if tested:
+        return [_USING, *([_KIND] if any(one.removal.shares is not None for one in tested) else [])]
+    if result.task.scores == "table":
+        return [f"{_NOT_TESTED}The model's scores are a table, and a table cannot be asked again."]
+    return [f"{_NOT_TESTED}No correlation came so far."]
+
+
+def _sides(result: AuditResult) -> str:
+    """Say what the letter beside a film means, and how many films state their side."""
+    films = result.cohort.images
+    stated = sum(edge != "" for edge in result.left_edges)
+    mirrored = result.left_edges.count("L")
+    told = (
+        "Sides. The letter beside a film is the side of the patient at its left edge (Right, Left, "
+        "Anterior, Posterior, Head, Foot), as its header states it: on "
+        f"{stated:,} of {plural(films, 'film')}"
+    )
+    told += f", {mirrored:,} of them mirrored (L)." if mirrored else "."
+    if stated < films:
+        told += (
+            " Where it is not stated, names of anatomy take the left edge for the patient's right."
+        )
+    return told

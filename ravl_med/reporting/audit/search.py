@@ -1,0 +1,330 @@
+"""What was searched, what came of it, and what these films could have shown at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
+from ravl_med.evidence.claims import SpuriousCorrelation
+from ravl_med.reporting.audit.cluster_map import map_part
+from ravl_med.reporting.audit.sentences import (
+    correlation_key,
+    correlation_name,
+    detectable_sentences,
+    lowered_class_name,
+    outcome_words,
+    used_words,
+)
+from ravl_med.reporting.layout.blocks import (
+    Block,
+    Cell,
+    Chapter,
+    Items,
+    Kept,
+    Reference,
+    Section,
+    Table,
+    Text,
+    sized,
+)
+from ravl_med.reporting.pictures import CORRELATIONS_SHOWN, shown_correlations
+from ravl_med.reporting.wording import (
+    DASH,
+    REGION_PROBLEMS,
+    class_name,
+    listing,
+    number,
+    percent,
+    plural,
+    printable,
+    probability,
+    signed,
+)
+
+__all__ = ["search_chapter"]
+
+_ROWS_SHOWN = 40
+_FURTHER_ROWS = 15
+_PARTITIONS_SHOWN = 12
+_REASONS_SHOWN = 8
+_PAGE, _MAP = 738.0, 350.0  # height of a page, of the map with its words at most
+
+
+def search_chapter(result: AuditResult) -> list[Block]:
+    """Say what was looked for and what came of it, also where that is nothing."""
+    search = result.discovery
+    story: list[Block] = [Chapter("Search for shortcuts", "search", _room(result))]
+    if search is None:
+        text = "No search was made: the audit stopped before discovery. Nothing is known about "
+        return [
+            *story,
+            Text(text + "shortcuts of this model.", "lead"),
+            Items(result.verdict.reasons[:8], 400),
+        ]
+    story += [Text(text, limit=900) for text in _procedure(search)]
+    story += [_partition_table(search), _funnel(result, search), *map_part(result)]
+    return [*story, *_found(result), *_sensitivity_part(result.sensitivity)]
+
+
+def _room(result: AuditResult) -> float:
+    """Return the height to begin with: all of a search that fits on a page, else its start."""
+    search = result.discovery
+    if search is None:
+        return 120
+    ways = len({partition.clusters for partition in search.partitions}) + len(search.left_out)
+    found = result.correlations
+    words = 0 if any(entry.counts for entry in found) else 3  # lines of text, as high as rows
+    rows = ways + words + (len(found) or 3)
+    if search.cluster_map.clusters:
+        return min(210.0 + _MAP + 14 * ways, _PAGE)  # as far as the map: the whole is too long
+    needed = 390.0 + 14 * rows + 62 * len(_further_lists(result))
+    return needed if needed < _PAGE else 300
+
+
+def _procedure(search: DiscoverySummary) -> list[str]:
+    """How regions were clustered, and on whom clusters were chosen and tested."""
+    one = len(search.partitions) == 1
+    pooled = (
+        "the clusters of all were pooled and near-duplicates folded, which leaves "
+        f"{plural(search.clusters, 'cluster')}"
+        if search.protocol == "pooled" and not one
+        else f"this gives {plural(search.clusters, 'cluster')}"
+    )
+    unseen = (
+        f" {plural(search.regions_unseen, 'region')} that the model does not see enough of "
+        f"{'was' if search.regions_unseen == 1 else 'were'} left out."
+        if search.regions_unseen
+        else ""
+    )
+    return [
+        f"{plural(search.regions, 'region')} ({printable(search.region_source, 60)}) were grouped "
+        f"by how the model sees them, labels unseen, in {plural(len(search.partitions), 'way')} "
+        f"(protocol: {search.protocol}); {pooled}.{unseen}{_problems(search)}",
+        "Candidates were chosen on the discovery half, "
+        f"{plural(search.films, 'film')} of {plural(search.patients, 'patient')}, and tested on "
+        f"the confirmation half, {plural(search.confirmation_films, 'film')} of "
+        f"{plural(search.confirmation_patients, 'other patient')}.",
+    ]
+
+
+def _problems(search: DiscoverySummary) -> str:
+    """Say what was to be a region and is none."""
+    if not search.region_problems:
+        return ""
+    told = "; ".join(
+        f"{REGION_PROBLEMS.get(reason, printable(reason, 40))}: {count:,}"
+        for reason, count in sorted(search.region_problems.items())
+    )
+    return f" Regions that could not be used: {told}."
+
+
+def _partition_table(search: DiscoverySummary) -> Table:
+    """Each K with its draws; those left out say why."""
+    losses: dict[int, list[float]] = {}
+    for partition in search.partitions:
+        losses.setdefault(partition.clusters, []).append(partition.loss)
+    rows = [
+        (f"{k:,}", str(len(losses[k])), listing([number(loss, 3) for loss in losses[k]], 10))
+        for k in sorted(losses)[:_PARTITIONS_SHOWN]
+    ]
+    if len(losses) > _PARTITIONS_SHOWN:
+        rows.append(("…", "", f"and {len(losses) - _PARTITIONS_SHOWN} more"))
+    left_out = sorted(search.left_out.items())
+    rows += [(f"{k:,}", "left out", reason) for k, reason in left_out[:_PARTITIONS_SHOWN]]
+    if len(left_out) > _PARTITIONS_SHOWN:
+        rows.append(("…", "left out", f"and {len(left_out) - _PARTITIONS_SHOWN} more"))
+    heads = ("K", "Draws", "Mean cosine distance of a region to its medoid")
+    return Table(
+        caption="Clusterings by K, the number of clusters",
+        columns=sized(heads, (44, 54, 0), right=(0,)),
+        rows=tuple(rows),
+        limit=200,
+        titled=False,
+    )
+
+
+def _funnel(result: AuditResult, search: DiscoverySummary) -> Table:
+    """How many clusters came how far."""
+    found = result.correlations
+    confirmed = sum(entry.confirmation.status == "confirmed" for entry in found)
+    used = sum(entry.counterfactual is not None and entry.counterfactual.used for entry in found)
+    steps = {
+        "Clusters proposed": search.clusters,
+        "Survived RaVL's filters": search.survivors,
+        "Carried as candidates": search.candidates,
+        "Confirmed, held out": confirmed,
+        "Used by the model": used,
+        "Counted for the verdict": sum(entry.counts for entry in found),
+    }
+    return Table(
+        caption="How many clusters came how far",
+        columns=sized(tuple(steps), (0,) * len(steps)),
+        rows=(tuple(f"{count:,}" for count in steps.values()),),
+        titled=False,
+        dense=False,
+    )
+
+
+def _found(result: AuditResult) -> list[Block]:
+    """Return the lists of correlations, or the words for an empty one."""
+    found = result.correlations
+    if not found:
+        return [
+            Section("Nothing found"),
+            Text(
+                "Looked for was a group of regions, alike to the model, that goes with higher "
+                "accuracy on one class and lower accuracy on another and also leads the model in "
+                "its mistakes, or whose gaps are large on both sides. None came out, so nothing "
+                "was tested on held-out patients. This says nothing about effects smaller than "
+                "those named below, about features that every film carries or that are spread "
+                "over the whole film, or about films of another kind."
+            ),
+        ]
+    further = _further_lists(result)
+    listed = {entry.rank for _, _, entries in further for entry in entries}
+    main = [entry for entry in found if entry.counts or entry.rank not in listed]
+    story: list[Block] = []
+    rest = len(found) - CORRELATIONS_SHOWN
+    if rest > 0:
+        story.append(
+            Text(
+                f"{CORRELATIONS_SHOWN} of {len(found):,} correlations have a page of their own, "
+                f"those that count first, and {rest} more {'has' if rest == 1 else 'have'} none."
+            )
+        )
+    if not any(entry.counts for entry in found):
+        story.append(
+            Text(
+                "Looked for was a feature that raises one class and lowers another, on held-out "
+                "patients too, and that the model uses. No candidate passed every rule of evidence."
+            )
+        )
+    note = "Gaps, held out: of the raised and of the lowered side on held-out patients, in points."
+    story += _listed("Correlations", note, main, _ROWS_SHOWN, result)
+    for title, text, entries in further:
+        story += _listed(title, text, entries, _FURTHER_ROWS, result)
+    return story
+
+
+def _further_lists(
+    result: AuditResult,
+) -> list[tuple[str, str, list[SpuriousCorrelation]]]:
+    """Return title, meaning and members of the lists beside the main one that have members."""
+    lists = [
+        (
+            "Rare but large",
+            "Gaps that are large on both sides of a feature that RaVL's filters drop: G weights a "
+            "gap by how evenly the films are split, which hides what few films carry.",
+            [entry for entry in result.correlations if entry.cluster.rare],
+        ),
+        (
+            "Raised side alone",
+            "Films of the raised class with the feature are recognised more often, also on "
+            "held-out patients; that films of other classes are pulled along was not or could not "
+            "be shown.",
+            [e for e in result.correlations if e.confirmation.status == "raised_only"],
+        ),
+    ]
+    return [entry for entry in lists if entry[2]]
+
+
+def _listed(
+    title: str,
+    text: str,
+    entries: Sequence[SpuriousCorrelation],
+    shown: int,
+    result: AuditResult,
+) -> list[Block]:
+    """Return a heading, what the list means, and a row for every correlation."""
+    if not entries:
+        return []
+    paged = {entry.rank for entry in shown_correlations(result)}
+    rows = [
+        (*_row(entry, result.task.classes), _place(entry) if entry.rank in paged else DASH)
+        for entry in entries[:shown]
+    ]
+    if len(entries) > shown:
+        rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
+    heads = ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome",
+             "Page")  # fmt: skip
+    widths = (22, 0, 0, 26, 26, 56, 42, 48, 75, 29)  # names of findings are long words
+    return [
+        Section(title, room=130),
+        Text(text, "muted"),
+        Table(
+            caption=f"{title}, a row each",
+            columns=sized(heads, widths, right=(0, 3, 4, 5, 6, 9)),
+            rows=tuple(rows),
+            limit=120,
+            titled=False,
+        ),
+    ]
+
+
+def _place(entry: SpuriousCorrelation) -> Reference:
+    return Reference(correlation_key(entry), correlation_name(entry))
+
+
+def _row(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> tuple[Cell, ...]:
+    cluster, arms = entry.cluster, entry.confirmation.arms
+    return (
+        str(entry.rank),
+        class_name(classes, cluster.raised_class),
+        lowered_class_name(cluster, classes),
+        number(cluster.performance_gap, 2),
+        number(cluster.influence, 2),
+        f"{signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
+        f"{signed(100 * arms.opposed_gap, 0)}",
+        probability(entry.confirmation.q_value),
+        used_words(entry),
+        outcome_words(entry),
+    )
+
+
+def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
+    """Say what these films could have shown, in words and by prevalence."""
+    heading = Section("What these films could have shown")
+    if sensitivity is None:
+        return [heading, Text("Not measured: the audit stopped before it.")]
+    heads = (
+        "Films with the feature",
+        f"Smallest gap found with {percent(sensitivity.power)} power, points",
+        "Power at the largest gap",
+    )
+    rows = tuple(
+        (
+            percent(entry.prevalence),
+            number(100 * entry.gap, 0) if math.isfinite(entry.gap) else "not even 100 points",
+            percent(entry.power_at_largest),
+        )
+        for entry in sensitivity.detectable
+    )
+    told: list[Block] = [
+        heading,
+        Text(" ".join(detectable_sentences(sensitivity))),
+        Table(
+            caption="Smallest gap found, by films with the feature",
+            columns=sized(heads, (120, 230, 0)),
+            rows=rows,
+            note=f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under "
+            "the rules of this audit; multiplicity charged for "
+            f"{plural(sensitivity.candidates, 'candidate')}.",
+            limit=120,
+            titled=False,
+        ),
+    ]
+    if sensitivity.clusters:
+        told.append(Text(_tested_sentence(sensitivity)))
+    return [Kept(tuple(told))]
+
+
+def _tested_sentence(sensitivity: Sensitivity) -> str:
+    """Say how many clusters any test could reach, and why it could not reach the others."""
+    untested = sorted(sensitivity.untested.items(), key=lambda entry: -entry[1])
+    text = (
+        f"{sensitivity.tested:,} of {plural(sensitivity.clusters, 'proposed cluster')} had enough "
+        "films on both halves to be tested"
+    )
+    reasons = [f"{printable(reason, 100)} ({count:,})" for reason, count in untested]
+    return f"{text}; not tested: {listing(reasons, _REASONS_SHOWN)}." if reasons else f"{text}."

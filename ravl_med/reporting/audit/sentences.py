@@ -1,0 +1,349 @@
+"""What the report says in sentences: of a correlation, of what could have been seen, of the past.
+
+"Association" is the word until an intervention has shown that the model uses a feature.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.evidence.audit_result import Sensitivity
+from ravl_med.evidence.claims import ConfirmationStatus, Counterfactual, SpuriousCorrelation, Strata
+from ravl_med.reporting.audit.history import AuditHistory
+from ravl_med.reporting.wording import (
+    DASH,
+    KIND_WORDS,
+    VERDICT_WORDS,
+    class_name,
+    class_names,
+    estimate,
+    listing,
+    number,
+    ordinal,
+    percent,
+    plural,
+    printable,
+    signed,
+)
+
+__all__ = [
+    "correlation_heading",
+    "correlation_key",
+    "correlation_marks",
+    "correlation_name",
+    "correlation_sentence",
+    "counter_evidence",
+    "detectable_sentences",
+    "history_sentence",
+    "kind_sentence",
+    "label_objections",
+    "lowered_class_name",
+    "lowered_side",
+    "outcome_words",
+    "shift_sentence",
+    "use_sentence",
+    "used_words",
+]
+
+_STATUS_WORDS: dict[ConfirmationStatus, str] = {
+    "confirmed": "confirmed, not shown to be used",
+    "raised_only": "raised side alone",
+    "not_confirmed": "not confirmed",
+    "not_tested": "not tested",
+}
+_STATUS_ENDS: dict[ConfirmationStatus, str] = {
+    "confirmed": "that holds on held-out patients and is not shown to be used by the model",
+    "raised_only": "of which the raised side alone holds on held-out patients",
+    "not_confirmed": "that did not hold on held-out patients",
+    "not_tested": "that could not be tested on held-out patients",
+}
+_USUAL_SHARE = 0.2  # the prevalence that the sentence on what could be seen begins with
+_OBJECTIONS_TOLD = 6
+_CHANGES_TOLD = 6
+_KEYS_TOLD = 8
+_VALUE_LIMIT = 40
+
+
+def _is_used(correlation: SpuriousCorrelation) -> bool:
+    return correlation.counterfactual is not None and correlation.counterfactual.used
+
+
+def used_words(correlation: SpuriousCorrelation) -> str:
+    """Say whether the model uses the feature: yes, no, or not tested."""
+    if correlation.counterfactual is None:
+        return "not tested"
+    return "yes" if correlation.counterfactual.used else "no"
+
+
+def outcome_words(correlation: SpuriousCorrelation) -> str:
+    """Say what became of a candidate; only what counts has a kind."""
+    if correlation.counts:
+        return KIND_WORDS[correlation.kind]
+    if correlation.confirmation.status == "confirmed" and _is_used(correlation):
+        return "confirmed and used, not counted"
+    return _STATUS_WORDS[correlation.confirmation.status]
+
+
+def lowered_side(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
+    """Name the lowered classes that are tested as one; a dash with the raised side alone."""
+    names = class_names(classes, cluster.opposed_classes)
+    return f"{names} together" if len(cluster.opposed_classes) > 1 else names
+
+
+def correlation_key(correlation: SpuriousCorrelation) -> str:
+    """Return the bookmark of the page of a correlation."""
+    return f"correlation-{correlation.rank}"
+
+
+def correlation_name(correlation: SpuriousCorrelation) -> str:
+    """Name a correlation by its rank."""
+    return f"Correlation {correlation.rank}"
+
+
+def correlation_marks(correlation: SpuriousCorrelation) -> tuple[str, ...]:
+    """Return the words that a reader may choose correlations by; only what counts has a kind."""
+    return ("counted", KIND_WORDS[correlation.kind]) if correlation.counts else ("not counted",)
+
+
+def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Return rank, outcome, raised class and lowered classes in one line."""
+    cluster = correlation.cluster
+    parts = [
+        f"{correlation_name(correlation)}: {outcome_words(correlation)}",
+        f"raises {class_name(classes, cluster.raised_class)}",
+    ]
+    if cluster.opposed_classes:
+        parts.append(f"lowers {class_names(classes, cluster.opposed_classes)}")
+    return " · ".join(parts)
+
+
+def correlation_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Say what goes with the feature on held-out patients; that the model follows it only if so."""
+    cluster, arms = correlation.cluster, correlation.confirmation.arms
+    raised = class_name(classes, cluster.raised_class)
+    if _is_used(correlation):
+        start = (
+            f"When the feature of cluster {cluster.cluster} is present, the model tends to call "
+            f"films {raised}"
+        )
+    else:
+        start = (
+            f"Films with the feature of cluster {cluster.cluster} and films without it differ in "
+            f"accuracy, an association {_STATUS_ENDS[correlation.confirmation.status]}"
+        )
+    parts = [
+        f"{class_name(classes, c)} {percent(float(arms.accuracy_present[c]))} with it and "
+        f"{percent(float(arms.accuracy_absent[c]))} without"
+        for c in (cluster.raised_class, *cluster.opposed_classes[:3])
+    ]
+    rest = len(cluster.opposed_classes) - 3
+    if rest > 0:
+        parts.append(f"{rest} more {'class is' if rest == 1 else 'classes are'} lowered")
+    return f"{start}. Accuracy on held-out patients: {'; '.join(parts)}."
+
+
+def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Say where the removal effect lies, and what that means for what counts."""
+    raised = class_name(classes, correlation.cluster.raised_class)
+    tested = correlation.counterfactual
+    shares = None if tested is None else tested.removal.shares
+    if shares is None or not math.isfinite(shares.inside):
+        where = f"How much of a removal effect lies where {raised} shows is not known"
+        if shares is not None and shares.unknown:
+            where += f": the anatomy was not found on {plural(shares.unknown, 'film')}"
+    else:
+        where = (
+            f"{percent(shares.inside)} of the removal effect lies in anatomy where {raised} shows, "
+            f"{percent(shares.artifact)} in artifacts, {percent(shares.elsewhere)} elsewhere"
+        )
+    if not correlation.counts:
+        return f"{where}."
+    meaning = {
+        "shortcut": "the effect comes from elsewhere, which speaks for a shortcut",
+        "plausible_sign": "the feature may be the finding itself; a radiologist has to say",
+        "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
+    }[correlation.kind]
+    return f"{where}: {meaning}."
+
+
+def use_sentence(counterfactual: Counterfactual | None) -> str:
+    """Say whether the model uses the feature, and why not where it does not."""
+    if counterfactual is None:
+        return "Used by the model: not tested. The correlation stays an association."
+    if counterfactual.used:
+        by = "removal" if counterfactual.transplant is None else "removal and transplant"
+        return f"Used by the model: yes, shown by {by}."
+    why = " ".join(printable(reason, 300) for reason in counterfactual.reasons[:4])
+    return f"Used by the model: no, an association. {why}".rstrip()
+
+
+def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Say what in the measurements speaks against a correlation, beside the rules it fails."""
+    against = []
+    if correlation.confirmation.swapped:
+        against.append("it was found on the confirmation half and tested on the other")
+    if correlation.counterfactual is not None:
+        against += _against_intervention(correlation.counterfactual)
+    against += label_objections(correlation, classes)
+    if correlation.strata is not None:
+        against += _against_strata(correlation.strata, correlation.cluster, classes)
+    if not against:
+        return "Counter-evidence: none in the measurements below."
+    rest = len(against) - _OBJECTIONS_TOLD
+    told = [*against[:_OBJECTIONS_TOLD], *([f"and {rest} more"] if rest > 0 else [])]
+    return f"Counter-evidence: {'; '.join(told)}."
+
+
+def _against_intervention(tested: Counterfactual) -> list[str]:
+    against, removal = [], tested.removal
+    if removal.inpainted is None or removal.median is None:
+        against.append("removal could not be tried with both fills")
+    elif removal.inpainted.contrast * removal.median.contrast <= 0:
+        against.append("the two fills do not agree in sign")
+    if removal.median is not None and not removal.median.decisions_interval.excludes_zero():
+        against.append("removal is not shown to change decisions beyond the controls")
+    if tested.transplant is None:
+        against.append("a transplant could not be tried")
+    return against
+
+
+def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[str]:
+    """Say where a gap may be one of the labels, and whether labels differ with the feature.
+
+    Parameters
+    ----------
+    correlation : SpuriousCorrelation
+    classes : tuple of str
+    """
+    labels, arms = correlation.labels, correlation.confirmation.arms
+    if labels is None:
+        return []
+    cluster, against = correlation.cluster, []
+    raised = class_name(classes, cluster.raised_class)
+    sides = [(raised, float(arms.gap[cluster.raised_class]), labels.raised)]
+    if labels.lowered is not None:
+        sides.append((lowered_side(cluster, classes), arms.opposed_gap, labels.lowered))
+    for name, whole, gap in sides:
+        if gap.outcome in ("vanishes", "turns"):
+            what = "changes sign" if gap.outcome == "turns" else "is not told from 0"
+            against.append(
+                f"on stated labels alone the gap on {name} {what} "
+                f"({estimate(gap.gap, gap.interval)}; {signed(100 * whole)} points on all labels), "
+                "so that it may be one of the labels and not of the model"
+            )
+    if labels.interval.excludes_zero():
+        left = labels.not_stated
+        against.append(
+            f"{percent(left.share_present, 1)} of the labels with the feature are not stated, "
+            f"{percent(left.share_absent, 1)} of those without it"
+        )
+    return against
+
+
+def _against_strata(strata: Strata, cluster: FeatureCluster, classes: tuple[str, ...]) -> list[str]:
+    """Name the gaps that may be those of an attribute, and what could not be compared."""
+    against, crossed = [], strata.attributes
+    sides = [(class_name(classes, cluster.raised_class), [c.raised_interval for c in crossed])]
+    if cluster.lowered_class is not None:
+        lowered = [c.lowered_interval for c in crossed]
+        sides.append((lowered_class_name(cluster, classes), lowered))
+    names = [printable(c.attribute, 30) for c in crossed]
+    for side, intervals in sides:
+        held = [n for n, i in zip(names, intervals, strict=True) if not i.excludes_zero()]
+        if held:
+            apart = listing(held, _KEYS_TOLD)
+            against.append(f"the gap on {side} is not told from 0 with {apart} held apart")
+    empty = [f"{n} {len(c.empty)}" for n, c in zip(names, crossed, strict=True) if c.empty]
+    if empty:
+        against.append(f"comparisons with an empty arm: {listing(empty, _KEYS_TOLD)}")
+    return against
+
+
+def lowered_class_name(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
+    """Name the most lowered class, the one that margins and strata are about; a dash without."""
+    lowered = cluster.lowered_class
+    return DASH if lowered is None else class_name(classes, lowered)
+
+
+def shift_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Say how far scores move with the feature, whatever the threshold."""
+    cluster, shift = correlation.cluster, correlation.confirmation.shift
+    raised = class_name(classes, cluster.raised_class)
+    lowered = lowered_class_name(cluster, classes)
+    parts = [
+        f"{estimate(value, interval, 2, scale=1.0)} on films of {name}"
+        for name, value, interval in (
+            (raised, shift.raised, shift.raised_interval),
+            (lowered, shift.lowered, shift.lowered_interval),
+        )
+        if math.isfinite(value)
+    ]
+    if not parts:
+        return "Score shift with the feature, whatever the threshold: not measured."
+    return (
+        f"Score shift: with the feature the margin ({raised} minus {lowered}, logits) differs by "
+        f"{' and by '.join(parts)}."
+    )
+
+
+def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
+    """Say which features an audit would have found, and which it would have missed."""
+    found = [entry for entry in sensitivity.detectable if math.isfinite(entry.gap)]
+    missed = [entry for entry in sensitivity.detectable if not math.isfinite(entry.gap)]
+    power, sentences = percent(sensitivity.power), []
+    if found:
+        first = min(found, key=lambda entry: abs(entry.prevalence - _USUAL_SHARE))
+        others = [
+            f"in {percent(entry.prevalence)}: {number(100 * entry.gap, 0)} points"
+            for entry in found
+            if entry is not first
+        ]
+        more = f" ({listing(others, 8)})" if others else ""
+        sentences.append(
+            f"A feature in {percent(first.prevalence)} of the films with a gap of "
+            f"{number(100 * first.gap, 0)} points or more would have been found with {power} "
+            f"probability{more}."
+        )
+    if missed:
+        shares = listing([percent(entry.prevalence) for entry in missed], 8)
+        sentences.append(
+            f"A feature in {shares} of the films would not have been found with {power} "
+            "probability, not even with a gap of 100 points."
+        )
+    return sentences
+
+
+def history_sentence(history: AuditHistory) -> str:
+    """Say which audit of the model on these films this is, and what changed since the last."""
+    if history.number <= 1:
+        return "This is the first audit of this model on these films."
+    changes = [
+        f"{printable(key, 60)} {_setting(before)} -> {_setting(now)}"
+        for key, before, now in history.changed
+    ]
+    verdicts = [f"{count:,} {_verdict_word(name)}" for name, count in history.verdicts.items()]
+    parts = [
+        f"This is the {ordinal(history.number)} audit of this model on these films",
+        f"changed since the last: {listing(changes, _CHANGES_TOLD) or 'nothing'}",
+    ]
+    before = [key for key in history.ever_changed if key not in {c[0] for c in history.changed}]
+    if before:
+        keys = listing([printable(key, 60) for key in before], _KEYS_TOLD)
+        parts.append(f"changed at some time before: {keys}")
+    return f"{'; '.join(parts)}; earlier verdicts: {listing(verdicts, 8) or 'none'}."
+
+
+def _verdict_word(name: str) -> str:
+    words: dict[str, str] = {str(key): word for key, word in VERDICT_WORDS.items()}
+    return words.get(name, printable(name, 20)).lower()
+
+
+def _setting(value: Any) -> str:
+    """Write a value of the config as YAML would: ``0.1``, ``true``, ``not set``."""
+    if value is None:
+        return "not set"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return printable(text, _VALUE_LIMIT) or DASH

@@ -1,0 +1,325 @@
+"""Page one: the verdict, why, what the model learned, how sure that is, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ravl_med.evidence.audit_result import AuditResult, Gate, VerdictName
+from ravl_med.evidence.claims import PairedChange, SpuriousCorrelation
+from ravl_med.reporting.audit.history import AuditHistory
+from ravl_med.reporting.audit.sentences import (
+    correlation_key,
+    correlation_name,
+    correlation_sentence,
+    detectable_sentences,
+    history_sentence,
+    lowered_side,
+)
+from ravl_med.reporting.layout.blocks import (
+    Banner,
+    Beside,
+    Block,
+    Items,
+    Reference,
+    Section,
+    Shot,
+    Status,
+    Symbol,
+    Table,
+    Text,
+    Title,
+    Tone,
+    sized,
+)
+from ravl_med.reporting.pictures import CorrelationPictures
+from ravl_med.reporting.wording import (
+    DASH,
+    EDGE_WORDS,
+    RULING_WORDS,
+    VERDICT_LINES,
+    VERDICT_WORDS,
+    class_name,
+    estimate,
+    percent,
+    plural,
+    printable,
+    probability,
+    spread,
+)
+
+__all__ = ["NEXT_STEPS", "Shown", "nothing_learned", "report_status", "verdict_chapter"]
+
+Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
+"""Correlations that have a page, with their pictures."""
+
+_REASONS_SHOWN = 8
+_LEARNED_SHOWN = 2
+_CERTAIN_SHOWN = 3
+_GATES_SHOWN = 20
+_RULINGS_SHOWN = 8
+_PICTURE = 0.3  # of the width of the page
+_LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
+    "fail": ("bad", "cross"),
+    "review": ("caution", "warning"),
+    "pass": ("good", "tick"),
+    "not_auditable": ("open", "question"),
+}
+NEXT_STEPS: dict[VerdictName, str] = {
+    "fail": "Look at the films that the report shows together with a radiologist. If the "
+    "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
+    "repaired model again on films of other patients.",
+    "review": "A radiologist should look at the films that the report shows and say whether "
+    "each feature belongs to the finding. Write the decisions and their reasons into review.csv "
+    "of the run folder and draw the report again (ravl-med report) before the model is used.",
+    "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
+    "site where the model will be used. A pass does not replace clinical validation.",
+    "not_auditable": "Mend what the reasons name (more films, more of a class, other "
+    "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
+}
+
+
+def verdict_chapter(
+    result: AuditResult, shown: Shown, date: str | None, history: AuditHistory | None
+) -> list[Block]:
+    """Return page one.
+
+    Parameters
+    ----------
+    result : AuditResult
+    shown : sequence of (SpuriousCorrelation, CorrelationPictures)
+    date : str or None - of the run
+    history : AuditHistory or None - of earlier audits of the model on these films
+    """
+    verdict = result.verdict
+    name = verdict.name
+    reasons = list(verdict.reasons[:_REASONS_SHOWN])
+    rest = len(verdict.reasons) - _REASONS_SHOWN
+    if rest > 0:
+        reasons.append(f"and {plural(rest, 'more reason')}.")
+    counting = [entry for entry, _ in shown if entry.counts]
+    story: list[Block] = [
+        Title(result.title, _subtitle(result, date)),
+        Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
+        Section("Why"),
+        Items(tuple(reasons), 400),
+        *_learned(result, shown, counting),
+        *_certainty(result, counting),
+        *_rulings(result),
+        Section("What next"),
+        Text(NEXT_STEPS[name]),
+        *_gates(verdict.gates),
+    ]
+    if history is not None:
+        story.append(Text(history_sentence(history), limit=1200))
+    return [
+        *story,
+        _key_facts(result),
+        Text(
+            "This report is about a model, not about a patient. It is no diagnosis and no clinical "
+            "validation.",
+            "muted",
+        ),
+    ]
+
+
+def _subtitle(result: AuditResult, date: str | None) -> str:
+    kind = " · synthetic phantoms only, no patient" if result.cohort.synthetic else ""
+    status = report_status(result)
+    return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{kind}"
+
+
+def report_status(result: AuditResult) -> Status:
+    """Return FINAL where a reviewer has decided on all that asks for one, else DRAFT."""
+    return "FINAL" if result.undecided == 0 else "DRAFT"
+
+
+def _rulings(result: AuditResult) -> list[Block]:
+    """Every decision of a reviewer, and what is still open."""
+    if result.undecided is None:
+        return []
+    if not result.rulings:
+        left = plural(result.undecided, "open correlation")
+        told = f"No reviewer has decided on the {left} yet."
+        return [Text(told)] if result.undecided else []
+    rows = [
+        (
+            str(ruling.rank),
+            RULING_WORDS[ruling.word] if ruling.in_force else "acceptance expired",
+            ruling.until or DASH,
+            printable(ruling.reason, 160),
+            printable(ruling.name, 50),
+            ruling.date,
+        )
+        for ruling in result.rulings[:_RULINGS_SHOWN]
+    ]
+    rest = len(result.rulings) - _RULINGS_SHOWN
+    if rest > 0:
+        rows.append(("…", f"and {rest} more", "", "", "", ""))
+    left = (
+        f"{plural(result.undecided, 'correlation')} still to be decided on."
+        if result.undecided
+        else "Nothing is left to decide."
+    )
+    heads = ("No.", "Decision", "Until", "Reason", "By", "On")
+    return [
+        Table(
+            caption="Decisions of reviewers",
+            columns=sized(heads, (24, 96, 54, 0, 84, 54)),
+            rows=tuple(rows),
+            note=f"The verdict above follows them. {left}",
+            limit=200,
+        )
+    ]
+
+
+def _learned(
+    result: AuditResult, shown: Shown, counting: Sequence[SpuriousCorrelation]
+) -> list[Block]:
+    """Say what the model learned, beside a film of what counts, else of the closest candidate."""
+    told: list[Block] = [Section("What the model learned"), *_lessons(result, counting)]
+    pictured = next(((e, p) for e, p in shown if p.films), None)
+    if pictured is None:
+        return told
+    return [Beside(tuple(told), _first_film(result, *pictured), _PICTURE)]
+
+
+def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
+    """Return a sentence for each correlation that counts, or the words for none."""
+    total = sum(entry.counts for entry in result.correlations)
+    if not total:
+        return [Text(text) for text in nothing_learned(result)]
+    told: list[Block] = [
+        Text(
+            correlation_sentence(entry, result.task.classes),
+            see=Reference(correlation_key(entry), correlation_name(entry)),
+        )
+        for entry in counting[:_LEARNED_SHOWN]
+    ]
+    if total > _LEARNED_SHOWN:
+        told.append(Text(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
+    return told
+
+
+def nothing_learned(result: AuditResult) -> list[str]:
+    """Say that no correlation counts, and what that leaves open."""
+    if result.discovery is None:
+        return ["Not known: the audit stopped before any search for shortcuts."]
+    candidates = len(result.correlations)
+    first = (
+        "No candidate for a shortcut came out of the search."
+        if not candidates
+        else f"Nothing that passes every rule of evidence. {plural(candidates, 'candidate')} of "
+        "the search did not count; the report shows what was seen."
+    )
+    if result.sensitivity is None:
+        return [first, "Smaller effects stay possible."]
+    return [first, *detectable_sentences(result.sensitivity)]
+
+
+def _first_film(
+    result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
+) -> Shot:
+    first = pictures.films[0]
+    raised = class_name(result.task.classes, entry.cluster.raised_class, 30)
+    role = "counted" if entry.counts else "candidate, not counted"
+    film = printable(first.image_id, 20)
+    caption = (
+        f"{correlation_name(entry)} ({role}): film {film}, feature of cluster "
+        f"{entry.cluster.cluster}, raises {raised}"
+    )
+    side = EDGE_WORDS[first.picture.edge]
+    if first.picture.edge != "R":  # what is usual, the letter beside the film says
+        caption += f"; {side}"
+    alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined; {side}"
+    return Shot(first.picture, alt, (caption,))
+
+
+def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
+    """Say how sure that is: gaps on held-out patients and contrasts, with intervals."""
+    if not counting:
+        return []
+    classes = result.task.classes
+    rows = []
+    for entry in counting[:_CERTAIN_SHOWN]:
+        arms, cluster = entry.confirmation.arms, entry.cluster
+        raised = cluster.raised_class
+        tested = entry.counterfactual
+        rows.append(
+            (
+                str(entry.rank),
+                f"{class_name(classes, raised)} "
+                + estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
+                f"{lowered_side(cluster, classes)} "
+                + estimate(arms.opposed_gap, arms.opposed_interval)
+                if cluster.opposed_classes
+                else DASH,
+                probability(entry.confirmation.q_value),
+                _contrast(tested.removal.median if tested else None),
+                _contrast(tested.transplant if tested else None),
+            )
+        )
+    heads = ("No.", "Raised, points", "Lowered, points", "q", "Removal, logits", "Transplant")
+    return [
+        Table(
+            caption="How sure",
+            columns=sized(heads, (24, 103, 136, 46, 92, 92)),
+            rows=tuple(rows),
+            note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
+            "and transplant: change of the margin beyond that of a control. In brackets: intervals "
+            "by patient; those of removal and transplant are corrected for the number of tests.",
+            limit=120,
+        )
+    ]
+
+
+def _contrast(change: PairedChange | None) -> str:
+    if change is None:
+        return "not tried"
+    return estimate(change.contrast, change.interval, 2, scale=1.0)
+
+
+def _gates(gates: tuple[Gate, ...]) -> list[Block]:
+    """Every gate by name: a symbol and a word, the key, and what was found beside what is asked."""
+    if not gates:
+        return []
+    rows = [
+        ("✓ held" if gate.passed else "✗ not held", printable(gate.name, 60), gate.text)
+        for gate in gates[:_GATES_SHOWN]
+    ]
+    rest = len(gates) - _GATES_SHOWN
+    if rest > 0:
+        rows.append(("…", f"and {rest} more", ""))
+    return [
+        Table(
+            caption="Gates, fixed before the run",
+            columns=sized(("Outcome", "Gate", "Found and asked"), (52, 126, 0), mono=(1,)),
+            rows=tuple(rows),
+            headed=False,
+            limit=200,
+        )
+    ]
+
+
+def _key_facts(result: AuditResult) -> Table:
+    cohort, accuracy = result.cohort, result.accuracy
+    films = f"{plural(cohort.images, 'film')} of {plural(cohort.patients, 'patient')}"
+    if cohort.synthetic:
+        films = f"{plural(cohort.images, 'phantom')}, synthetic, no patient"
+    facts = (
+        ("Model", printable(result.model.name, 60), "Cohort", films),
+        (
+            "Model digest",
+            printable(result.model.digest, 17),
+            "Accuracy",
+            f"{percent(accuracy.overall, 1)} ({spread(accuracy.overall_interval, 1, sign=False)})",
+        ),
+        (
+            "Task",
+            f"{printable(result.task.name, 40)}, {plural(len(result.task.classes), 'class', 'es')}",
+            "Correlations",
+            f"{plural(len(result.correlations), 'candidate')}, "
+            f"{sum(entry.counts for entry in result.correlations)} counted",
+        ),
+    )
+    columns = sized(("", "", "", ""), (70, 176.5, 70, 176.5))
+    return Table("Key facts", columns, facts, headed=False, limit=120)

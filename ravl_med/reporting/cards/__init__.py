@@ -1,0 +1,1 @@
+"""Model cards: of an audited model, of a delivered one."""

@@ -1,0 +1,201 @@
+"""A finished audit, and the run folder that it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.image_file import declares_burned_in
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.config import Config
+from ravl_med.encoders.zero_shot import Scores
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.claims import ConfirmedFeature
+from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import (
+    AuditHistory,
+    PastAudit,
+    describe_history,
+    earlier_audits,
+    record_audit,
+    settings_of,
+)
+from ravl_med.reporting.files.feature_file import write_features
+from ravl_med.reporting.files.intake_file import INTAKE, write_intake, write_rejected_paths
+from ravl_med.reporting.files.review_file import REVIEW, earlier_rows, write_review
+from ravl_med.reporting.files.run_folder import (
+    config_text,
+    draft_folder,
+    write_json,
+    write_predictions,
+    write_private,
+)
+from ravl_med.reporting.files.run_record import describe_run, describe_thresholds, peak_memory_mb
+from ravl_med.reporting.files.saved_run import SavedRun, write_patients
+from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
+from ravl_med.reporting.pictures import shown_correlations
+from ravl_med.reporting.text_masking import TextMasking
+
+__all__ = ["Audit", "write_run"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """A finished audit: the result, and what is needed to show it.
+
+    Attributes
+    ----------
+    config : Config - effective
+    result : AuditResult
+    cohort : Cohort - the audited films; holds paths and is never printed
+    scores : Scores
+    reader : FilmReader
+    manifest : Path - the manifest that was read
+    cohort_digest : str - SHA-256 over the digests of the audited films and their labels
+    segmenter_digest : str - SHA-256 of the weights that name anatomy and artifacts
+    timings : mapping of stage to seconds, in order
+    model_cached : bool - the quickstart model was found in the cache
+    features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
+        counterfactuals, in their order
+    applied : tuple of str, length N - how the stored values of each film became pixels
+    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
+    """
+
+    config: Config
+    result: AuditResult
+    cohort: Cohort
+    scores: Scores
+    reader: FilmReader
+    manifest: Path
+    cohort_digest: str
+    segmenter_digest: str
+    timings: dict[str, float]
+    model_cached: bool
+    features: tuple[ConfirmedFeature, ...]
+    applied: tuple[str, ...] = ()
+    halved_to: int = 0
+
+    def film(self, index: int) -> NDArray[np.uint8]:
+        """Return a film of the audited cohort as (H, W) uint8, windowed, bright is dense."""
+        return self.reader.film(self.cohort, index).gray()
+
+    def declares_text(self, index: int) -> bool:
+        """Tell whether the header of a film says that text is burned in."""
+        return declares_burned_in(self.cohort.paths[index])
+
+
+def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path | None) -> None:
+    """Write a finished audit as a run folder, whole or not at all, and note it in the history.
+
+    Parameters
+    ----------
+    run : Audit
+    folder : Path - an earlier run there is replaced
+    date : str or None - printed on the report
+    history_root : Path or None - where earlier audits are noted, see `user_history_root`; None
+        reads and writes no history, and the report then says nothing of earlier audits
+
+    Raises
+    ------
+    ConfigError
+        The folder holds something else than a run, or cannot be written; the history cannot be
+        read, or, once the run folder is in its place, not written.
+    """
+    digests = (run.result.model.digest, run.cohort_digest)
+    settings = settings_of(run.config)
+    history = None
+    if history_root is not None:
+        history = describe_history(earlier_audits(history_root, *digests), settings)
+    reviewed = earlier_rows(folder)
+    with draft_folder(folder) as draft:
+        _fill(draft, run, date, history, reviewed)
+    if history_root is not None:
+        record_audit(history_root, *digests, PastAudit(run.result.verdict.name, settings))
+
+
+def _fill(
+    draft: Path,
+    run: Audit,
+    date: str | None,
+    history: AuditHistory | None,
+    reviewed: list[dict[str, str]],
+) -> None:
+    """Write every file of a run folder; ``result.json`` knows neither date nor history."""
+    config, result = run.config, run.result
+    shared_config = config_text(config, show_paths=False, without=("mitigation",))
+    record = describe_run(
+        config, result, (run.cohort_digest, run.segmenter_digest), run.model_cached, history
+    )
+    start = time.perf_counter()
+    (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
+    labels = [run.cohort.classes[c] for c in run.cohort.labels]
+    write_predictions(
+        draft / "predictions.parquet",
+        result.image_ids,
+        labels,
+        run.cohort.classes,
+        run.scores.image,
+    )
+    write_private(draft / "private", result.image_ids, run.cohort.paths, config)
+    write_rejected_paths(draft / "private" / "rejected.csv", run.cohort)
+    write_intake(draft / INTAKE, run.cohort, result.image_ids, run.applied or ("",) * len(labels))
+    write_features(draft / "private" / "features.npz", run.features)
+    write_patients(draft, run.cohort.patients)
+    _saved(run, date, history, shared_config, record).save(
+        draft, run.film, TextMasking.of(config), run.declares_text
+    )
+    write_review(draft / REVIEW, result, config.gate, reviewed)
+    run.timings["report"] = round(time.perf_counter() - start, 3)
+    record["timings_s"] = run.timings
+    record["peak_memory_mb"] = peak_memory_mb()
+    write_json(draft / "run.json", record)
+
+
+def _saved(
+    run: Audit,
+    date: str | None,
+    history: AuditHistory | None,
+    shared_config: str,
+    record: Mapping[str, Any],
+) -> SavedRun:
+    """Return all that the report says."""
+    config = run.config
+    details = ReportDetails(
+        date=date,
+        config_yaml=shared_config,
+        versions=record["versions"],
+        digests=record["digests"],
+        seeds=record["seeds"],
+        thresholds=describe_thresholds(config),
+        regions_shown=config.report.regions,
+        history=history,
+    )
+    return SavedRun(
+        run.result,
+        details,
+        config.gate.model_dump_json(exclude={"accepted"}),
+        config.report.regions_listed,
+        _document_details(run, date, record["digests"]) if config.report.dicom else None,
+        config.privacy.min_cell,
+    )
+
+
+def _document_details(run: Audit, date: str | None, digests: Mapping[str, str]) -> DocumentDetails:
+    """Return what the DICOM document says of the audit; phantoms are no patients."""
+    result = run.result
+    return DocumentDetails(
+        kind="audit",
+        name=result.name,
+        title=result.title,
+        date=date,
+        model_digest=digests["model"],
+        digests=(digests["cohort"], digests["config"]),
+        shows_patients=bool(shown_correlations(result)) and not result.cohort.synthetic,
+    )

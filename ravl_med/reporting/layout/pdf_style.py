@@ -1,0 +1,351 @@
+"""How the PDF looks: palette, fonts, grid, and the few building blocks that every page uses."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.lib.colors import HexColor
+from reportlab.lib.enums import TA_CENTER, TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import (
+    ActionFlowable,
+    BaseDocTemplate,
+    Flowable,
+    Frame,
+    PageTemplate,
+    Paragraph,
+    Preformatted,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from ravl_med.reporting.layout.blocks import Status
+from ravl_med.reporting.layout.pdf_properties import PropertiesInfo
+from ravl_med.reporting.layout.pdf_signing import SignatureField, add_signature_fields
+from ravl_med.reporting.wording import (
+    DASH,
+    font_file,
+    printable,
+)
+
+__all__ = [
+    "INK",
+    "MUTED",
+    "RULE",
+    "SANS",
+    "SANS_BOLD",
+    "WIDTH",
+    "Cell",
+    "Document",
+    "Heading",
+    "Imprint",
+    "LeavePageOne",
+    "block",
+    "columns",
+    "gap",
+    "grid",
+    "paragraph",
+    "register_fonts",
+    "table",
+    "text_width",
+]
+
+MARGIN = 18 * mm
+WIDTH = A4[0] - 2 * MARGIN
+INK = HexColor("#1b2733")
+MUTED = HexColor("#5a6772")
+RULE = HexColor("#ccd4da")
+
+SANS, SANS_BOLD, MONO = "RavlMed-Sans", "RavlMed-Sans-Bold", "RavlMed-Mono"
+
+
+@cache
+def register_fonts() -> None:
+    """Make the embedded fonts known to reportlab, once a process."""
+    files = {SANS: "DejaVuSans", SANS_BOLD: "DejaVuSans-Bold", MONO: "DejaVuSansMono"}
+    for name, file in files.items():
+        pdfmetrics.registerFont(TTFont(name, str(font_file(file))))
+    # Paragraph looks up bold and italic of a family even where no markup asks for them.
+    pdfmetrics.registerFontFamily(SANS, SANS, SANS_BOLD, SANS, SANS_BOLD)
+    pdfmetrics.registerFontFamily(SANS_BOLD, SANS_BOLD, SANS_BOLD, SANS_BOLD, SANS_BOLD)
+    pdfmetrics.registerFontFamily(MONO, MONO, MONO, MONO, MONO)
+
+
+@cache
+def _styles() -> dict[str, ParagraphStyle]:
+    """Paragraph styles by role; sizes step by a quarter."""
+    register_fonts()
+
+    def style(name: str, size: float, lead: float, **more: Any) -> ParagraphStyle:
+        look: dict[str, Any] = {
+            "fontName": SANS,
+            "textColor": INK,
+            "splitLongWords": 1,
+            "bulletFontName": SANS,
+        } | more
+        return ParagraphStyle(name, fontSize=size, leading=lead, **look)
+
+    made = [
+        style("title", 19, 24, fontName=SANS_BOLD, spaceAfter=3),
+        # Space before: of a chapter that begins in the middle of a page.
+        style("h1", 13.5, 18, fontName=SANS_BOLD, spaceBefore=22, spaceAfter=5, keepWithNext=1),
+        style("h2", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5, keepWithNext=1),
+        # Over what may split: keepWithNext would move all of it to the next page. Wants a
+        # CondPageBreak before it.
+        style("h2_loose", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5),
+        style("body", 8.8, 13, spaceAfter=4),
+        style("lead", 9.6, 14.4, spaceAfter=5),
+        style("muted", 7.6, 10.8, textColor=MUTED, spaceAfter=3),
+        style("item", 8.8, 13, spaceAfter=3, leftIndent=10, bulletIndent=0),
+        style("cell", 7.5, 10),
+        style("cell_bold", 7.5, 10, fontName=SANS_BOLD),
+        style("cell_inner", 7.5, 10, leftIndent=9),
+        style("cell_right", 7.5, 10, alignment=TA_RIGHT),
+        style("cell_mono", 6.8, 9.4, fontName=MONO),
+        style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
+        style("head_right", 7, 9, fontName=SANS_BOLD, textColor=MUTED, alignment=TA_RIGHT),
+        style("caption", 6.4, 8.2, textColor=MUTED, alignment=TA_CENTER),
+        style("note", 6.4, 8.2, textColor=MUTED),
+        style("mono", 6.8, 9.2, fontName=MONO),
+    ]
+    return {entry.name: entry for entry in made}
+
+
+class Heading(Paragraph):
+    """A heading that enters the outline and whose page is remembered under `key`."""
+
+    def __init__(
+        self, text: str, key: str, level: int = 0, *, style: str = "h1", limit: int = 200
+    ) -> None:
+        self.title, self.key, self.level = printable(text, limit) or DASH, key, level
+        super().__init__(escape(self.title), _styles()[style])
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return the width of text in points."""
+    register_fonts()
+    return pdfmetrics.stringWidth(text, SANS_BOLD if bold else SANS, size)
+
+
+def paragraph(text: str, style: str = "body", limit: int = 1500) -> Paragraph:
+    """Return a paragraph of plain text: made printable, cut at `limit`, escaped."""
+    bullet = "•" if style == "item" else None
+    return Paragraph(escape(printable(text, limit)), _styles()[style], bulletText=bullet)
+
+
+def block(text: str) -> Preformatted:
+    """Return text in the monospaced font, as it is; it has been made printable before."""
+    return Preformatted(text, _styles()["mono"])
+
+
+def gap(height: float) -> Spacer:
+    """Return vertical white space in points."""
+    return Spacer(1, height)
+
+
+_TABLE_FONT = ("FONTNAME", (0, 0), (-1, -1), SANS)  # else Helvetica, which is not embedded
+
+Cell = str | Flowable | list[Flowable]
+
+
+def table(
+    rows: Sequence[Sequence[Cell]],
+    widths: Sequence[float],
+    *,
+    right: Sequence[int] = (),
+    mono: Sequence[int] = (),
+    header: bool = True,
+    limit: int = 120,
+    dense: bool = False,
+) -> Table:
+    """Return a ruled table; strings become escaped paragraphs, the header repeats on each page.
+
+    Parameters
+    ----------
+    rows : sequence of rows - the first is the header where `header` is set
+    widths : widths of the columns in points
+    right, mono : columns that are set to the right, or in the monospaced font
+    limit : length at which the text of a cell is cut
+    dense : less air between the rows, for long tables
+    """
+    air = 1.2 if dense else 2.6
+
+    def cell(value: Cell, row: int, column: int) -> Cell:
+        if not isinstance(value, str):
+            return value
+        side = "_right" if column in right else ""
+        style = f"head{side}" if header and row == 0 else f"cell{side}"
+        if style == "cell" and column in mono:
+            style = "cell_mono"
+        return paragraph(value, style, limit)
+
+    cells = [[cell(v, r, c) for c, v in enumerate(row)] for r, row in enumerate(rows)]
+    look: list[Any] = [
+        _TABLE_FONT,
+        ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ("LINEBELOW", (0, 0), (-1, -1), 0.35, RULE),
+        ("LEFTPADDING", (0, 0), (-1, -1), 2),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 6),
+        ("TOPPADDING", (0, 0), (-1, -1), air),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), air),
+    ]
+    if header:
+        look += [("LINEBELOW", (0, 0), (-1, 0), 0.8, INK), ("VALIGN", (0, 0), (-1, 0), "BOTTOM")]
+    made = Table(cells, colWidths=list(widths), repeatRows=int(header), style=TableStyle(look))
+    made.hAlign = "LEFT"
+    return made
+
+
+def grid(cells: Sequence[list[Flowable]], columns: int, note: Flowable | None = None) -> Table:
+    """Return pictures with their captions in rows of `columns`, without rules.
+
+    A note stands under the last row, and never on the next page without it.
+    """
+    rows = [list(cells[at : at + columns]) for at in range(0, len(cells), columns)]
+    rows[-1] += [[] for _ in range(columns - len(rows[-1]))]
+    look: list[Any] = [
+        _TABLE_FONT,
+        ("VALIGN", (0, 0), (-1, -1), "BOTTOM"),
+        ("ALIGN", (0, 0), (-1, -1), "CENTER"),
+        ("LEFTPADDING", (0, 0), (-1, -1), 2),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+        ("TOPPADDING", (0, 0), (-1, -1), 2),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
+    ]
+    if note is not None:
+        rows.append([[note], *([] for _ in range(columns - 1))])
+        look += [("SPAN", (0, -1), (-1, -1)), ("NOSPLIT", (0, -2), (-1, -1))]
+    return Table(rows, colWidths=[WIDTH / columns] * columns, style=TableStyle(look))
+
+
+def columns(left: list[Flowable], right: list[Flowable], share: float) -> Table:
+    """Return two columns, the left one `share` of the width; never taller than a page."""
+    look = [
+        _TABLE_FONT,
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("ALIGN", (1, 0), (1, 0), "CENTER"),
+        ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ("RIGHTPADDING", (0, 0), (0, 0), 10),
+        ("RIGHTPADDING", (1, 0), (1, 0), 0),
+        ("TOPPADDING", (0, 0), (-1, -1), 0),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+    ]
+    widths = [share * WIDTH, (1 - share) * WIDTH]
+    return Table([[left, right]], colWidths=widths, style=TableStyle(look))
+
+
+@dataclass
+class _Pages:
+    """Where each heading came to stand, and how many pages there are."""
+
+    by_key: dict[str, int] = field(default_factory=dict)
+    total: int = 0
+
+
+class LeavePageOne(ActionFlowable):
+    """Ends page one; on a later page, where page one has run over, the next chapter follows on."""
+
+    def apply(self, doc: BaseDocTemplate) -> None:
+        """Break the page."""
+        if doc.page == 1:
+            doc.handle_pageBreak()
+
+
+@dataclass(frozen=True, slots=True)
+class Imprint:
+    """What the pages and the metadata of a PDF say of it.
+
+    Attributes
+    ----------
+    run, title, version : str - of the footer and of the metadata
+    subject : str - of the metadata, such as "Audit quickstart"
+    status : {"DRAFT", "FINAL"}
+    properties : mapping of name to text - further entries of the metadata
+    """
+
+    run: str
+    title: str
+    version: str
+    subject: str
+    status: Status
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class Document(BaseDocTemplate):
+    """A4 pages with one frame, a footer, an outline and metadata; the same input, the same bytes.
+
+    Parameters
+    ----------
+    stream : BytesIO
+    imprint : Imprint
+    total : int - number of pages, known from a first pass; 0 on that pass
+    """
+
+    def __init__(self, stream: io.BytesIO, imprint: Imprint, total: int = 0) -> None:
+        register_fonts()
+        version, status = printable(imprint.version, 20), imprint.status
+        super().__init__(
+            stream,
+            pagesize=A4,
+            title=printable(imprint.title, 200),
+            author=f"RaVL-Med {version}",
+            subject=f"{printable(imprint.subject, 92)} ({status.lower()})",
+            creator="RaVL-Med",
+            lang="en",
+            initialFontName=SANS,
+            invariant=1,
+        )
+        self.status, self.properties = status, imprint.properties
+        self.run, self.version, self.total = printable(imprint.run, 36), version, total
+        self.pages = _Pages()
+        self.signature_fields: list[SignatureField] = []
+        frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
+        self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
+
+    def beforeDocument(self) -> None:  # noqa: N802
+        """Enter the properties into the metadata."""
+        if self.properties:
+            document = self.canv._doc  # type: ignore[attr-defined]  # no public way to its metadata
+            document.info = PropertiesInfo(document.info, self.properties)
+
+    def _footer(self, canvas: Canvas, _document: BaseDocTemplate) -> None:
+        canvas.setViewerPreference("DisplayDocTitle", "true")
+        canvas.saveState()
+        y = 12 * mm
+        canvas.setStrokeColor(RULE)
+        canvas.setLineWidth(0.4)
+        canvas.line(MARGIN, y + 10, A4[0] - MARGIN, y + 10)
+        canvas.setFillColor(MUTED)
+        canvas.setFont(SANS, 6.8)
+        canvas.drawString(MARGIN, y, self.run)
+        canvas.drawCentredString(A4[0] / 2, y, f"{self.status} · RaVL-Med {self.version}")
+        canvas.drawRightString(A4[0] - MARGIN, y, f"page {canvas.getPageNumber()} of {self.total}")
+        canvas.restoreState()
+
+    def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802
+        """Enter headings into the outline."""
+        if isinstance(flowable, Heading):
+            self.canv.bookmarkPage(flowable.key)
+            self.canv.addOutlineEntry(flowable.title, flowable.key, flowable.level, closed=False)
+            self.pages.by_key[flowable.key] = self.page
+
+    @classmethod
+    def render(cls, story: Callable[[dict[str, int]], list[Flowable]], imprint: Imprint) -> bytes:
+        """Build twice, since page numbers are known only after the first time."""
+        first = cls(io.BytesIO(), imprint)
+        first.build(story({}))
+        stream = io.BytesIO()
+        last = cls(stream, imprint, first.page)
+        last.build(story(first.pages.by_key))
+        return add_signature_fields(stream.getvalue(), last.signature_fields)

@@ -1,0 +1,1 @@
+"""The report of a mitigation: chapters, tables, the same numbers as JSON."""

@@ -1,0 +1,25 @@
+"""The mitigation in a browser: one file without script or picture; see `pages`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ravl_med.evidence.mitigation_result import MitigationResult
+from ravl_med.reporting.audit.details import MitigationDetails
+from ravl_med.reporting.layout.html import draw_html
+from ravl_med.reporting.mitigation.pages import mitigation_story
+
+__all__ = ["write_mitigation_html"]
+
+
+def write_mitigation_html(result: MitigationResult, details: MitigationDetails, path: Path) -> None:
+    """Write the report of a mitigation as one HTML file.
+
+    Parameters
+    ----------
+    result : MitigationResult
+    details : MitigationDetails
+    path : Path - of the HTML file, UTF-8; the same input gives the same bytes
+    """
+    story = mitigation_story(result, details)
+    path.write_text(draw_html(story, result.name, result.title), encoding="utf-8")

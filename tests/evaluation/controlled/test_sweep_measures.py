@@ -1,0 +1,184 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ravl_med.evaluation.controlled.discovery_methods import METHODS, OURS
+from ravl_med.evaluation.controlled.setting_mitigation import ArmOfSetting
+from ravl_med.evaluation.controlled.setting_trial import MethodRow
+from ravl_med.evaluation.controlled.sweep import ARMS, RESULTS, _write_rows
+from ravl_med.evaluation.controlled.sweep_measures import (
+    Gain,
+    Mean,
+    MethodScore,
+    exact_share,
+    false_alarms,
+    gain_over,
+    group_mean,
+    score_methods,
+    table_of_rows,
+    valid_models,
+)
+from ravl_med.evaluation.controlled.sweep_report import write_sweep_report
+
+Row = dict[str, object]
+
+
+def made_up_rows(groups: int = 3, domain: str = "phantoms", kind: str = "planted") -> list[Row]:
+    rows: list[Row] = []
+    for group in range(groups):
+        for seed in range(3):
+            for place, method in enumerate(METHODS):
+                rows.append(
+                    {
+                        "digest": f"{domain}{kind}{group}{seed}",
+                        "group": f"{domain}{kind}{group}",
+                        "domain": domain,
+                        "kind": kind,
+                        "architecture": "resnet" if group % 2 else "vit",
+                        "regions": "tiles",
+                        "thing": "letter",
+                        "finding": "cardiomegaly",
+                        "thing_2": "",
+                        "finding_2": "",
+                        "strength": 0.9,
+                        "reached": 0.9,
+                        "seed": seed,
+                        "version": "0",
+                        "accuracy": 0.7,
+                        "raised_gap": 0.15 + 0.1 * group,
+                        "lowered_gap": 0.5,
+                        "valid": kind != "null",
+                        "films": 600,
+                        "region_count": 21600,
+                        "seconds": 20.0,
+                        "cpu_seconds": 19.0,
+                        "training_seconds": 9.0,
+                        "method": method,
+                        "precision_10": place / 10 if kind != "null" else math.nan,
+                        "precision_25": place / 20,
+                        "touching_10": place / 10,
+                        "right_class": method == OURS,
+                        "accuses": True,
+                        "true_rank": int(method == OURS),
+                        "tested_true": 1,
+                        "confirmed_true": 1,
+                        "tested_other": 20,
+                        "confirmed_other": 1,
+                        "shortcuts": int(kind == "null" and group == 0 and seed == 0),
+                        "reviewed": 0,
+                        "pairs_found": 1,
+                    }
+                )
+    return rows
+
+
+def test_a_group_is_valid_when_three_seeds_have_learned() -> None:
+    rows = made_up_rows()
+    table = table_of_rows(rows)
+    assert valid_models(table)["digest"].nunique() == 9
+    table.loc[table["digest"] == "phantomsplanted11", "valid"] = False
+    assert valid_models(table)["digest"].nunique() == 6
+    assert valid_models(table[table["seed"] < 2]).empty
+
+
+def test_null_settings_are_not_valid_and_do_not_fail() -> None:
+    table = table_of_rows(made_up_rows(kind="null"))
+    assert valid_models(table).empty
+
+
+def test_mean_by_hand_and_its_interval_is_over_groups() -> None:
+    values = np.array([0.0, 0.0, 1.0, 1.0])
+    mean = group_mean(values, ["a", "a", "b", "b"])
+    assert mean.value == 0.5
+    assert (mean.low, mean.high) == (0.0, 1.0)  # two groups alone: either can be all that is drawn
+    assert mean.models == 4
+    assert math.isnan(group_mean(np.empty(0), []).value)
+
+
+def test_scores_by_hand() -> None:
+    scores = {s.method: s for s in score_methods(table_of_rows(made_up_rows()))}
+    place = METHODS.index("ravl")
+    assert scores["ravl"].precision_10.value == pytest.approx(place / 10)
+    assert scores["ravl"].found.value == float(place / 10 > 0.6)
+    assert scores[OURS].right_class.value == 1.0
+    assert scores[OURS].first.value == 1.0
+
+
+def score(method: str, value: float) -> MethodScore:
+    mean = Mean(value, value, value, 3)
+    return MethodScore(method, mean, mean, mean, mean, mean, mean)
+
+
+def test_gain_by_hand() -> None:
+    scores = [score("random", 0.1), score("ravl", 0.2), score(OURS, 0.9)]
+    gain = gain_over(scores)
+    assert gain is not None
+    assert (gain.closest, gain.reachable) == ("ravl", True)
+    assert gain.relative == pytest.approx(3.5)
+    assert gain.closed == pytest.approx(0.7 / 0.8)
+    assert not Gain(OURS, "ravl", 0.9, 0.5).reachable  # 0.5 x 2.91 is above 1
+    assert gain_over([]) is None
+
+
+def test_exact_interval_by_the_book() -> None:
+    share = exact_share(0, 20)
+    assert share.value == 0.0
+    assert share.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert math.isnan(exact_share(0, 0).low)
+
+
+def test_false_alarms_by_hand() -> None:
+    alarms = false_alarms(table_of_rows(made_up_rows(kind="null")))
+    assert (alarms[OURS].count, alarms[OURS].total) == (1, 9)
+    assert (alarms["ravl"].count, alarms["ravl"].total) == (9, 9)
+
+
+def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
+    rows = made_up_rows() + made_up_rows(kind="null") + made_up_rows(domain="digits")
+    rows += made_up_rows(groups=1, kind="two") + made_up_rows(groups=1, kind="global")
+    _write_rows(tmp_path / RESULTS, rows, MethodRow)
+    arms = [
+        {
+            "digest": f"phantomsplanted0{seed}",
+            "group": "phantomsplanted0",
+            "domain": "phantoms",
+            "architecture": "vit",
+            "strength": 0.9,
+            "seed": seed,
+            "precision_10": 1.0,
+            "arm": arm,
+            "image_overall": 0.8,
+            "image_worst": worst,
+            "region_overall": 0.7,
+            "region_worst": 0.3,
+            "raised_gap": 0.1,
+            "lowered_gap": 0.1,
+            "seconds": 3.0,
+        }
+        for seed in range(3)
+        for arm, worst in (("before", 0.1), ("ravl", 0.2), ("counterfactual", 0.6))
+    ]
+    _write_rows(tmp_path / ARMS, arms, ArmOfSetting)
+    path = write_sweep_report(tmp_path)
+    told = path.read_text(encoding="utf-8")
+    assert "27 models were trained" not in told  # counted, not assumed
+    models = len({row["digest"] for row in rows})
+    assert f"{models} models were trained" in told
+    assert "1 of 9 (0.3 to 48.2 %)" in told
+    assert "+40.0 points" in told
+    html = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "+40.0 points" in html
+    assert (tmp_path / "evaluation.pdf").read_bytes().startswith(b"%PDF")
+    assert "<svg" in (tmp_path / "evaluation.svg").read_text(encoding="utf-8")
+    first = path.read_bytes(), (tmp_path / "evaluation.svg").read_bytes()
+    write_sweep_report(tmp_path)
+    assert first == (path.read_bytes(), (tmp_path / "evaluation.svg").read_bytes())
+
+
+def test_pages_of_a_single_invalid_model_do_not_break(tmp_path: Path) -> None:
+    row = pd.DataFrame(made_up_rows(groups=1)).iloc[:1].assign(valid=False, method="")
+    _write_rows(tmp_path / RESULTS, row.to_dict("records"), MethodRow)
+    assert "0 of those belong" in write_sweep_report(tmp_path).read_text(encoding="utf-8")

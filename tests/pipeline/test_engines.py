@@ -1,0 +1,305 @@
+"""One audit on every engine: who does the work changes no byte of the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ravl_med.cache import Cache
+from ravl_med.cohort.synthetic import synthesize
+from ravl_med.config import Config
+from ravl_med.encoders import stored_films
+from ravl_med.encoders.embedding_store import EmbeddingStore
+from ravl_med.engine.local import LocalEngine
+from ravl_med.engine.opening import opened_engine
+from ravl_med.errors import ConfigError, EngineError
+from ravl_med.pipeline import audit, film_units
+from ravl_med.pipeline.embedding import Shard, embed
+from ravl_med.reporting.files.result_json import document_of
+
+RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
+FILMS = 60
+ENGINES = {
+    "local 1": {"workers": 1},
+    "local 2": {"workers": 2},
+    "ray 1": {"kind": "ray", "workers": 1},
+    "ray 2": {"kind": "ray", "workers": 2},
+}
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: extra `ray`")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Phantoms, one of them twice, another one cut short; and a small model that knows nothing."""
+    import open_clip
+
+    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.encoders.open_clip import save_model
+    from ravl_med.mitigation.quickstart import quickstart_layout
+
+    folder = tmp_path_factory.mktemp("engines")
+    synthesize(folder / "cohort", images=FILMS, size=96, seed=3, workers=1)
+    manifest = folder / "cohort" / "manifest.csv"
+    images = [manifest.parent / name for name in pd.read_csv(manifest)["image"]]
+    shutil.copyfile(images[1], images[41])  # another unit reads it
+    images[20].write_bytes(images[20].read_bytes()[:900])
+    layout = quickstart_layout(QuickstartModelConfig(tower="resnet", image_size=64))
+    torch.manual_seed(0)
+    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder / "model")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of a batch, so that the few films make many; workers are told with each unit."""
+    monkeypatch.setattr(stored_films, "_PART", 4)
+
+
+def config_of(root: Path, **sections) -> Config:
+    plain = {
+        "cohort": {"manifest": root / "cohort" / "manifest.csv", "split": None, "workers": 1},
+        "task": {"name": "t", "classes": {
+            "big heart": {"prompts": ["Cardiomegaly."], "label": {"cardiomegaly": 1}},
+            "other": {"prompts": ["Normal."], "label": {"cardiomegaly": 0}},
+        }},
+        "model": {"path": root / "model", "batch_size": 4, "device": "cpu", "threads": 1},
+        "regions": {"tiles": (3, 3)},
+        "discovery": {"clusters": (4, 8), "draws": 1, "min_strength": 0.0, "min_influence": 0.0},
+        "evidence": {"relevance": RELEVANCE, "permutations": 99, "draws": 2000, "simulations": 20,
+                     "max_removals": 10, "max_pairs": 10, "min_pairs": 2, "min_n": 2,
+                     "max_correlations": 2, "fdr": 0.99, "side_level": 0.99, "min_gap": 0.0},
+        "gate": {"min_films": 2, "max_prediction_share": 1.0, "min_prediction_share": 0.0,
+                 "min_auroc": 0.0},
+        "privacy": {"min_cell": 0},
+    }  # fmt: skip
+    names = {*plain, *sections}
+    return Config.model_validate(
+        {"name": "e", **{n: {**plain.get(n, {}), **sections.get(n, {})} for n in names}}
+    )
+
+
+def result_of(config: Config, cache: Path) -> str:
+    run = audit(config, key=b"k" * 32, cache=Cache(cache))
+    return document_of(run.result, 50).model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def expected(root, tmp_path_factory) -> str:
+    """What one process finds."""
+    text = result_of(config_of(root), tmp_path_factory.mktemp("expected"))
+    assert '"duplicate_pixels":1' in text
+    return text
+
+
+@pytest.mark.parametrize("name", [
+    "local 1", "local 2", pytest.param("ray 1", marks=[with_ray, pytest.mark.slow]),
+    pytest.param("ray 2", marks=[with_ray, pytest.mark.slow]),
+])  # fmt: skip
+def test_every_engine_finds_the_same(root, expected, tmp_path, name):
+    assert result_of(config_of(root, engine=ENGINES[name]), tmp_path) == expected
+
+
+def test_seven_shards_are_found_by_an_audit(root, expected, tmp_path):
+    config = config_of(root)
+    for number in range(7, 0, -1):
+        embed(config, shard=Shard(number, 7), cache=Cache(tmp_path))
+    assert result_of(config, tmp_path) == expected
+
+
+def test_workers_that_keep_nothing_find_the_same(root, expected, tmp_path):
+    config = config_of(root, engine={"workers": 1}, cache={"embeddings": False})
+    assert result_of(config, tmp_path) == expected
+    assert not (tmp_path / "embeddings").exists()
+
+
+def test_threads_of_workers_are_those_of_the_config_or_one(root):
+    assert config_of(root, model={"threads": None}).threads is None
+    assert config_of(root, model={"threads": None}, engine={"workers": 1}).threads == 1
+    assert config_of(root, model={"threads": 3}, engine={"workers": 2}).threads == 3
+
+
+def kept(cache: Path, size: int = 128) -> dict[bytes, bytes]:
+    """Every film that a cache holds, by its key, and the parts that are listed as done."""
+    (folder,) = (path for path in (cache / "embeddings").iterdir() if path.is_dir())
+    store = EmbeddingStore(folder, size)
+    films = {key: b"".join(part.tobytes() for part in store.read(key)) for key in store._place}
+    return films | {path.name.encode(): b"" for path in (folder / "listed").iterdir()}
+
+
+def kill_a_worker_later(count: list[int]) -> threading.Thread:
+    """Kill -9 a process that reads films for a worker's parent: the worker that is seen first."""
+
+    def kill() -> None:
+        for _ in range(600):
+            for process in worker_processes():
+                os.kill(process, signal.SIGKILL)
+                count.append(process)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def worker_processes() -> list[int]:
+    """Workers below this process that read films already: processes with a reading one."""
+    parents: dict[int, int] = {}
+    reading = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        parents[int(entry.name)] = parent
+        if b"ravl_med.cohort.reading_worker" in command:
+            reading.add(parent)
+
+    def ours(process: int) -> bool:
+        while process > 1 and process != os.getpid():
+            process = parents.get(process, 1)
+        return process == os.getpid()
+
+    return [process for process in sorted(reading - {os.getpid()}) if ours(process)]
+
+
+@pytest.mark.parametrize("engine", [
+    pytest.param({"workers": 2}, marks=pytest.mark.slow),
+    pytest.param({"kind": "ray", "workers": 2}, marks=[with_ray, pytest.mark.slow]),
+], ids=["local", "ray"])  # fmt: skip
+def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
+    embed(config_of(root), cache=Cache(tmp_path / "whole"))
+    killed: list[int] = []
+    thread = kill_a_worker_later(killed)
+
+    report = embed(config_of(root, engine=engine), cache=Cache(tmp_path / "killed"))
+
+    thread.join()
+    assert len(killed) == 1
+    assert report.films == FILMS - 2  # none is lost, none is counted twice
+    assert report.rejected == {"duplicate_pixels": 1, "no_pixel_data": 1}
+    after = kept(tmp_path / "killed")
+    assert after == kept(tmp_path / "whole")
+    assert len(after) == FILMS - 2 + FILMS // 4
+
+
+def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
+    config = config_of(root, engine={"workers": 1})
+    script = (
+        "import sys; from pathlib import Path; from ravl_med.cache import Cache\n"
+        "from ravl_med.config import Config; from ravl_med.pipeline.embedding import embed\n"
+        "from ravl_med.encoders import stored_films; stored_films._PART = 4\n"
+        "config = Config.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        "sys.exit(embed(config, cache=Cache(Path(sys.argv[2]))).films != int(sys.argv[3]))\n"
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "config.json", tmp_path / "kept", str(FILMS - 2)],
+        stderr=subprocess.DEVNULL,
+    )
+    found = result_of(config, tmp_path / "kept")
+    assert other.wait() == 0
+    assert found == expected
+    assert result_of(config_of(root), tmp_path / "kept") == expected
+
+
+def test_workers_of_two_kinds_are_refused(root, tmp_path, monkeypatch):
+    honest = LocalEngine.map
+
+    def mixed(engine, work, units):
+        for number, made in enumerate(honest(engine, work, units)):
+            yield replace(made, recipe=f"recipe {number}")
+
+    monkeypatch.setattr(LocalEngine, "map", mixed)
+    with pytest.raises(EngineError, match=r"the workers are of \d+ kinds"):
+        embed(config_of(root, engine={"workers": 1}), cache=Cache(tmp_path))
+
+
+def test_a_cluster_needs_a_store_that_all_reach(root, tmp_path):
+    config = config_of(
+        root, engine={"kind": "ray", "workers": 1, "address": "auto"}, cache={"embeddings": False}
+    )
+    model = (film_units.open_model_of(config, root / "model"), root / "model")
+    cohort = film_units.Cohort.__new__(film_units.Cohort)
+    with pytest.raises(ConfigError, match="need a store that all of them reach"):
+        film_units.embed_with(
+            LocalEngine(1), config, cohort, model, Cache(tmp_path), lambda *told: None
+        )
+
+
+def test_a_gpu_that_ray_hides_is_refused(root):
+    config = config_of(root, model={"device": "cuda"}, engine={"kind": "ray", "workers": 1})
+    with (
+        pytest.raises(ConfigError, match="Ray hides every GPU from such workers"),
+        opened_engine(config),
+    ):
+        pass
+
+
+@pytest.fixture(scope="module")
+def crosses(tmp_path_factory) -> Path:
+    """Films of which a half are bright on the left; a cross in a corner leads a model to the right.
+
+    As in `test_sanity_gate`, but fewer.
+    """
+    folder = tmp_path_factory.mktemp("crosses")
+    rng, rows = np.random.default_rng(0), []
+    for film in range(240):
+        side, cross = film % 2, (film // 2) % 2
+        level = np.full((64, 64), 0.35) + 0.03 * rng.normal(size=(64, 64))
+        level[:, 32 * side : 32 * side + 32] += 0.03 + 0.04 * rng.normal()
+        if cross:
+            level[48:, :16] = 0.1 * np.maximum(np.eye(16), np.eye(16)[::-1])
+        name = f"film{film:03d}.png"
+        Image.fromarray((255 * level.clip(0, 1)).astype(np.uint8)).save(folder / name)
+        rows.append({"image": name, "patient": film, "report": "", "left": 1 - side, "right": side})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def crossed(root: Path, **engine) -> Config:
+    return config_of(
+        root,
+        cohort={"manifest": root / "manifest.csv", "workers": 0},
+        task={"classes": {"left": {"prompts": ["left"]}, "right": {"prompts": ["right"]}}},
+        model={"path": None, "factory": "halves_model:right", "allow_code": True},
+        regions={"tiles": (4, 4)},
+        discovery={"clusters": (16, 32), "min_influence": 0.0},
+        evidence={"max_pairs": 20, "max_removals": 20, "fdr": 0.5},
+        gate={"max_prediction_share": 1.0},
+        engine=engine,
+    )
+
+
+def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path):
+    expected = result_of(crossed(crosses), tmp_path / "one")
+    told = json.loads(expected)
+    assert any(entry["removal"] for entry in told["correlations"])
+    assert result_of(crossed(crosses, workers=2), tmp_path / "two") == expected
+
+
+def test_annotations_reach_the_film_that_they_are_of(root, tmp_path):
+    images = pd.read_csv(root / "cohort" / "manifest.csv")["image"]
+    lines = [f"{images[at]},thing,{at},{at},{at + 30},{at + 20}" for at in (2, 17, 33, 50)]
+    table = tmp_path / "boxes.csv"
+    table.write_text("image,name,x0,y0,x1,y1\n" + "\n".join([*lines, "none.dcm,x,1,1,9,9"]))
+    regions = {"sources": ("annotations",), "annotations": table}
+    expected = result_of(config_of(root, regions=regions), tmp_path / "one")
+    assert '"other_image":1' in expected
+    assert result_of(config_of(root, regions=regions, engine={"workers": 1}), tmp_path) == expected

@@ -1,0 +1,172 @@
+"""The last page: what is signed, and where; its fields can be filled in."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from hostile_results import HOSTILE, entries_of, hostile_result
+from html_reading import read_html
+from pypdf import PdfReader, PdfWriter
+
+from ravl_med.evidence.rulings import Ruling
+from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.audit.signing import SIGNERS, signing_chapter
+from ravl_med.reporting.layout.blocks import Table
+
+DIGESTS = {"model": "ab12" * 16, "cohort": "ef56" * 16}
+SLUGS = ("validation_engineer", "radiologist", "person_responsible_for_deployment")
+FIELDS = {f"{slug}_{cell}" for slug in SLUGS for cell in ("name", "role", "date")} | {"remarks"}
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def ruling(rank: int, in_force: bool = True) -> Ruling:
+    return Ruling(rank, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-01", in_force)
+
+
+def facts_of(result, digests=DIGESTS) -> dict[str, str]:
+    (table,) = [b for b in signing_chapter(result, digests) if isinstance(b, Table)]
+    return dict(table.rows)
+
+
+@pytest.fixture(autouse=True)
+def _without_pyhanko(monkeypatch):
+    """With it there are signature fields; see `test_pdf_signing`."""
+    monkeypatch.setattr("ravl_med.reporting.audit.signing.can_sign", lambda: False)
+
+
+@pytest.fixture
+def paper(film, details, tmp_path):
+    def make(result, **changes) -> PdfReader:
+        changed = replace(details, **({"digests": DIGESTS} | changes))
+        write_report(result, film, changed, tmp_path)
+        return PdfReader(io.BytesIO((tmp_path / "report.pdf").read_bytes()))
+
+    return make
+
+
+def test_what_is_signed(result_of):
+    result = result_of()
+    assert facts_of(result) == {
+        "Run": "sample-run",
+        "Model": "quickstart-resnet",
+        "Model digest": "ab12" * 16,
+        "Cohort digest": "ef56" * 16,
+        "Verdict": "Fail. Do not use this model as it stands.",
+        "Status": "DRAFT. No review has been taken in.",
+        "Decisions on correlations": "none yet; what is open is counted with the first review",
+    }
+    assert facts_of(result, {})["Cohort digest"] == "–"
+
+
+@pytest.mark.parametrize(
+    ("rulings", "undecided", "status", "told"),
+    [
+        ((), 3, "DRAFT. Not all that asks", "0 correlations decided, 3 open"),
+        ((ruling(1),), 0, "FINAL. Nothing is open.", "1 correlation decided, 0 open"),
+        (
+            (ruling(1), ruling(2, in_force=False)),
+            1,
+            "DRAFT. Not all that asks",
+            "1 correlation decided, 1 open; 1 acceptance expired",
+        ),
+        ((), 0, "FINAL. Nothing is open.", "0 correlations decided, 0 open"),
+    ],
+)
+def test_decisions_are_counted(result_of, rulings, undecided, status, told):
+    facts = facts_of(result_of(rulings=rulings, undecided=undecided))
+    assert facts["Status"].startswith(status)
+    assert facts["Decisions on correlations"] == told
+
+
+def test_a_stopped_audit_has_nothing_to_decide(stopped_result):
+    facts = facts_of(stopped_result)
+    assert facts["Verdict"].startswith("Not auditable")
+    assert facts["Decisions on correlations"].startswith("none; the audit stopped")
+
+
+def test_the_last_page_has_empty_fields_with_names_of_their_own(result_of, paper):
+    reader = paper(result_of())
+    fields = reader.get_fields()
+    assert set(fields) == FIELDS
+    assert all(field["/FT"] == "/Tx" and field["/V"] == "" for field in fields.values())
+    widgets = [
+        [a.get_object() for a in page.get("/Annots", ()) if a.get_object()["/Subtype"] == "/Widget"]
+        for page in reader.pages
+    ]
+    assert not any(widgets[:-1])
+    names = [widget["/T"] for widget in widgets[-1]]
+    assert len(names) == len(set(names)) == len(FIELDS) == 10
+    tips = {widget["/T"]: widget["/TU"] for widget in widgets[-1]}
+    assert tips["radiologist_role"] == "Role and institution: Radiologist"
+    assert tips["remarks"] == "Remarks of those who sign"
+    assert len(set(tips.values())) == 10
+    left, low, right, high = reader.pages[-1].mediabox
+    areas = [tuple(map(float, widget["/Rect"])) for widget in widgets[-1]]
+    for x0, y0, x1, y1 in areas:
+        assert left + 40 < x0 < x1 < right - 40
+        assert low + 50 < y0 < y1 < high - 40
+    for at, (x0, y0, x1, y1) in enumerate(areas):
+        for a0, b0, a1, b1 in areas[at + 1 :]:
+            assert x1 < a0 or a1 < x0 or y1 < b0 or b1 < y0
+    (remarks,) = [widget for widget in widgets[-1] if widget["/T"] == "remarks"]
+    assert remarks["/Ff"] & 1 << 12  # more than one line
+
+
+def test_the_last_page_tells_what_a_signature_says(result_of, paper):
+    reader = paper(result_of())
+    last = flat(reader.pages[-1].extract_text())
+    assert last.startswith("Sign-off What is signed Run sample-run")
+    for told in (*SIGNERS, "ef56" * 16, "A signature does not change the verdict", "Remarks"):
+        assert told in last
+    assert last.count("external signature") == 3
+    assert "sign the whole file with a tool of your institution" in last
+    titles = [entry.title for entry in entries_of(reader.outline)]
+    assert titles[-3:] == [
+        "Reproducibility",
+        "Where a reviewer finds what guidelines ask for",
+        "Sign-off",
+    ]
+
+
+def test_fields_can_be_filled_in(result_of, paper):
+    writer = PdfWriter(clone_from=paper(result_of()))
+    writer.update_page_form_field_values(writer.pages[-1], {"radiologist_name": "R. Ray"})
+    stream = io.BytesIO()
+    writer.write(stream)
+    assert PdfReader(stream).get_fields()["radiologist_name"]["/V"] == "R. Ray"
+
+
+def test_same_input_same_bytes(result_of, film, details, tmp_path):
+    made = []
+    for _ in range(2):
+        write_report(result_of(correlations=0), film, details, tmp_path)
+        made.append((tmp_path / "report.pdf").read_bytes())
+    assert made[0] == made[1]
+    assert b"/AcroForm" in made[0]
+
+
+def test_html_has_cells_to_write_in_and_no_field_that_keeps_nothing(result_of, paper, tmp_path):
+    paper(result_of(correlations=0))
+    reader = read_html((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not reader.of("input", "textarea", "form", "select")
+    (table,) = [table for table in reader.tables if table.caption == "Signatures"]
+    assert table.rows == [
+        ["To be signed by", "Name", "Role, institution", "Date", "Signature"],
+        *([role, "", "", "", ""] for role in SIGNERS),
+    ]
+    assert [a for a in reader.of("div") if a.get("class") == "remarks"]
+    assert reader.headings[-1] == (3, "Remarks")
+
+
+def test_hostile_text_stays_on_one_last_page(result_of, paper, tmp_path):
+    reader = paper(
+        hostile_result(result_of(HOSTILE, 2)), digests=dict.fromkeys(DIGESTS, HOSTILE[3])
+    )
+    assert set(reader.get_fields()) == FIELDS
+    last = flat(reader.pages[-1].extract_text())
+    assert last.startswith("Sign-off")
+    assert '<img src="http://x.invalid/a.png"/>' in last
+    assert "Remarks" in last

@@ -1,0 +1,171 @@
+"""A report drawn again from its run folder, and what reviewers decided in between."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+from run_folders import GATE, WORD, fill, film, run_folder
+from typer.testing import CliRunner
+
+from ravl_med.cli import app
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.verdict import judge
+from ravl_med.reporting.files.review_file import earlier_rows, write_review
+from ravl_med.reporting.files.saved_run import redraw_run
+
+TODAY = date(2026, 11, 25)
+SHARED = ("result.json", "report.pdf", "report.html")
+ResultOf = Callable[..., AuditResult]
+
+
+@pytest.fixture
+def judged(result_of: ResultOf) -> AuditResult:
+    """A result whose verdict follows from its correlations."""
+    result = result_of()
+    assert result.sensitivity is not None
+    verdict = judge(result.correlations, result.task.classes, GATE, result.sensitivity)
+    return replace(result, verdict=verdict)
+
+
+def test_the_same_folder_gives_the_same_bytes_but_for_the_review(
+    judged: AuditResult, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path / "run", judged)
+    audited = {name: (folder / name).read_bytes() for name in SHARED}
+    redraw_run(folder, TODAY)
+    once = {name: (folder / name).read_bytes() for name in SHARED}
+    redraw_run(folder, TODAY)
+
+    assert {name: (folder / name).read_bytes() for name in SHARED} == once
+    before, after = json.loads(audited["result.json"]), json.loads(once["result.json"])
+    assert (before.pop("undecided"), before.pop("rulings")) == (None, [])
+    assert after.pop("undecided") > 0
+    assert after.pop("rulings") == []
+    assert before == after
+    assert sorted(p.name for p in (folder / "figures").iterdir())
+
+
+def test_decisions_turn_the_verdict_and_stand_on_page_one(
+    judged: AuditResult, tmp_path: Path
+) -> None:
+    assert judged.verdict.name == "fail"
+    folder = run_folder(tmp_path / "run", judged)
+    fill(folder, decision="disease", **WORD)
+    result = redraw_run(folder, TODAY)
+
+    assert result.verdict.name in ("pass", "not_auditable")
+    assert result.undecided == 0
+    document = json.loads((folder / "result.json").read_text())
+    assert document["verdict"] == result.verdict.name
+    assert {ruling["word"] for ruling in document["rulings"]} == {"disease"}
+    ids = {entry["correlation_id"] for entry in document["correlations"]}
+    with (folder / "review.csv").open() as stream:
+        assert {row["correlation"] for row in csv.DictReader(stream)} <= ids
+    page = PdfReader(folder / "report.pdf").pages[0].extract_text()
+    for words in ("Decisions of reviewers", "Dr. A", "Seen with Dr. B.", "FINAL"):
+        assert words in page
+    assert "DRAFT" not in page
+    html = (folder / "report.html").read_text()
+    assert "Decisions of reviewers" in html
+    assert "DRAFT" not in html
+
+
+def test_an_acceptance_that_has_expired_is_told_and_does_not_hold(
+    judged: AuditResult, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path / "run", judged)
+    fill(folder, decision="accepted", until="2026-11-24", **WORD)
+    result = redraw_run(folder, TODAY)
+
+    assert result.verdict.name == "fail"
+    page = PdfReader(folder / "report.pdf").pages[0].extract_text()
+    assert "acceptance expired" in page
+    assert "DRAFT" in page
+
+
+def test_on_the_command_line(judged: AuditResult, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", judged)
+    outcome = CliRunner().invoke(app, ["report", str(folder)])
+    assert outcome.exit_code == 1, outcome.output
+    assert "FAIL" in outcome.output
+    assert "DRAFT" in outcome.output
+    fill(folder, decision="maybe", **WORD)
+    before = (folder / "report.pdf").read_bytes()
+    outcome = CliRunner().invoke(app, ["report", str(folder)])
+    assert outcome.exit_code == 3
+    assert "review.csv row 2: decision is 'maybe'" in " ".join(outcome.output.split())
+    assert (folder / "report.pdf").read_bytes() == before
+    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "none")])
+    assert outcome.exit_code == 2
+
+
+def test_a_folder_that_is_no_run_and_one_without_its_archive(
+    judged: AuditResult, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="RUN_DIR: expected the run folder of an audit"):
+        redraw_run(tmp_path, TODAY)
+    folder = run_folder(tmp_path / "run", judged)
+    next((folder / "private" / "films").iterdir()).unlink()
+    with pytest.raises(DataError, match="a film that the report shows is missing"):
+        redraw_run(folder, TODAY)
+    (folder / "private" / "archive.json").unlink()
+    with pytest.raises(DataError, match="has no archive"):
+        redraw_run(folder, TODAY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_only_films_that_are_shown_are_kept(judged: AuditResult, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", judged)
+    films = list((folder / "private" / "films").iterdir())
+
+    assert 0 < len(films) < len(judged.image_ids)
+    with Image.open(films[0]) as image:
+        np.testing.assert_array_equal(np.asarray(image), film(int(films[0].stem)))
+
+
+def test_what_reviewers_wrote_survives_another_audit(judged: AuditResult, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", judged)
+    fill(folder, decision="disease", **WORD)
+    rows = earlier_rows(folder)
+    again = tmp_path / "again"
+    again.mkdir()
+    write_review(again / "review.csv", judged, GATE, rows)
+    assert (again / "review.csv").read_bytes() == (folder / "review.csv").read_bytes().replace(
+        b"\r\n", b"\n"
+    )
+    assert not (again / "review.earlier.csv").exists()
+    other = replace(judged, model=replace(judged.model, digest="ef" * 32))
+    write_review(again / "review.csv", other, GATE, rows)
+    with (again / "review.csv").open() as stream:
+        assert not any(row["decision"] for row in csv.DictReader(stream))
+    with (again / "review.earlier.csv").open() as stream:
+        assert all(row["decision"] == "disease" for row in csv.DictReader(stream))
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_made_plain(
+    judged: AuditResult, tmp_path: Path
+) -> None:
+    names = tuple(f"=cmd|' /C calc'!A{n}" for n in range(len(judged.task.classes)))
+    hostile = replace(judged, task=replace(judged.task, classes=names))
+    write_review(tmp_path / "review.csv", hostile, GATE, [])
+    with (tmp_path / "review.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+
+    assert rows
+    assert all(row["raised_class"].startswith("'=") for row in rows)
+
+
+def test_no_review_is_no_error(tmp_path: Path) -> None:
+    assert earlier_rows(tmp_path) == []
+    (tmp_path / "review.csv").write_bytes(b"\xff\xfe")
+    assert earlier_rows(tmp_path) == []

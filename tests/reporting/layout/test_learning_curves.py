@@ -1,0 +1,33 @@
+import math
+from dataclasses import replace
+
+import mitigation_results as made
+import pytest
+from test_report_figures import assert_inside, places
+
+from ravl_med.reporting.layout.figure_shapes import Label
+from ravl_med.reporting.layout.learning_curves import curve_figure
+
+
+@pytest.mark.parametrize("curve", [arm.curve for arm in made.arms() if arm.curve is not None])
+def test_learning_curves_mark_the_epoch_that_was_kept(curve):
+    figure = curve_figure(curve, 150.0)
+    assert_inside(figure)
+    labels = [shape.text for shape in figure.shapes if isinstance(shape, Label)]
+    assert f"kept: epoch {curve.best + 1}" in labels
+    assert all(math.isfinite(value) for place in places(figure) for value in place)
+
+
+def test_odd_learning_curves_are_drawn():
+    curve = made.curve(6, 0, 0.15, "diverged")
+    for odd in (
+        replace(curve, losses=(), worst_group=(), overall=(), best=-1),
+        replace(curve, losses=(math.nan,) * 6, worst_group=(math.nan,) * 6),
+        replace(curve, losses=(2.0,), worst_group=(0.5,), overall=(0.6,)),
+        replace(curve, losses=(2.0, math.inf, 2.0)),
+        replace(curve, best=17),
+    ):
+        figure = curve_figure(odd, 150.0)
+        assert_inside(figure)
+    labels = [shape.text for shape in figure.shapes if isinstance(shape, Label)]
+    assert not any(text.startswith("kept") for text in labels)

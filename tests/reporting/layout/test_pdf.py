@@ -1,0 +1,596 @@
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile_results import FIVE, HOSTILE, entries_of, hostile_result
+from pypdf import PdfReader
+
+from ravl_med.evidence.audit_result import Verdict
+from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
+from ravl_med.reporting.audit.history import AuditHistory
+from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread
+
+NAN = float("nan")
+NOTHING = Interval(NAN, NAN)
+
+
+def write_pdf(result, film, details, path: Path) -> None:
+    write_report(result, film, details, path.parent)
+    (path.parent / "report.pdf").replace(path)
+
+
+def flat(text: str) -> str:
+    """Text on one line, as `pages_of` gives it."""
+    return " ".join(text.split())
+
+
+def pages_of(path: Path) -> list[str]:
+    """Text of each page on one line."""
+    reader = PdfReader(io.BytesIO(path.read_bytes()))
+    return [flat(page.extract_text()) for page in reader.pages]
+
+
+def part(pages: list[str], rank: int) -> str:
+    """The text of one correlation, however many pages it takes."""
+    starts = [at for at, page in enumerate(pages) if re.match(r"Correlation \d+: |Method ", page)]
+    at = next(at for at in starts if pages[at].startswith(f"Correlation {rank}: "))
+    return " ".join(pages[at : starts[starts.index(at) + 1]])
+
+
+def search_part(pages: list[str]) -> str:
+    whole = " ".join(pages)
+    end = re.search(r"Correlation \d+: |Method and limitations", whole)
+    return whole[whole.index("Search for shortcuts") : end.start()]
+
+
+@pytest.fixture
+def text_of(film, details, tmp_path):
+    def make(result, **changes):
+        path = tmp_path / "report.pdf"
+        write_pdf(result, film, replace(details, **changes), path)
+        return pages_of(path)
+
+    return make
+
+
+def test_verdict_page(result_of, text_of):
+    result = result_of()
+    first = text_of(result)[0]
+    assert "Fail" in first
+    assert "DRAFT" in first
+    assert result.title in first
+    assert result.model.name in first
+    assert result.verdict.reasons[0] in first
+    assert "page 1 of" in first
+    assert "When the feature of cluster 11 is present, the model tends to call films" in first
+    assert "120 films of 70 patients" in first
+
+
+def test_how_sure_tells_gaps_q_and_contrasts_of_what_counts(result_of, text_of):
+    result = result_of(correlations=3)
+    first = text_of(result)[0]
+    sure = first[first.index("How sure") : first.index("What next")]
+    for entry in result.correlations[:2]:
+        arms, removal = entry.confirmation.arms, entry.counterfactual.removal
+        assert flat(estimate(float(arms.gap[0]), arms.gap_interval[0])) in sure
+        assert flat(estimate(arms.opposed_gap, arms.opposed_interval)) in sure
+        contrast = removal.median
+        assert flat(estimate(contrast.contrast, contrast.interval, 2, scale=1.0)) in sure
+    assert "< 0.001" in sure
+    transplant = result.correlations[0].counterfactual.transplant
+    assert flat(estimate(transplant.contrast, transplant.interval, 2, scale=1.0)) in sure
+    assert sure.count("not tried") == 1
+
+
+def test_gates_by_name(result_of, text_of):
+    result = result_of()
+    first = text_of(result)[0]
+    for gate in result.verdict.gates:
+        assert f"{'✓ held' if gate.passed else '✗ not held'} {gate.name} {gate.text}" in first
+
+
+def test_history_stands_on_page_one(result_of, text_of):
+    assert "audit of this model on these films" not in text_of(result_of())[0]
+    first = text_of(result_of(), history=AuditHistory(1, (), (), {}))[0]
+    assert "This is the first audit of this model on these films." in first
+    third = AuditHistory(
+        3,
+        (("evidence.min_gap", 0.05, 0.1), ("task.templates", ["{}"], None)),
+        ("discovery.seed", "evidence.min_gap"),
+        {"fail": 1, "not_auditable": 1},
+    )
+    assert (
+        "This is the 3rd audit of this model on these films; changed since the last: "
+        'evidence.min_gap 0.05 -> 0.1, task.templates ["{}"] -> not set; changed at some time '
+        "before: discovery.seed; earlier verdicts: 1 fail, 1 not auditable."
+    ) in text_of(result_of(), history=third)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("fail", "Fail"), ("review", "Review"), ("pass", "Pass"), ("not_auditable", "Not auditable")],
+)
+def test_verdict_words(result_of, text_of, name, word):
+    result = result_of(correlations=0, verdict=Verdict(name, ("A reason.",)))
+    first = text_of(result)[0]
+    assert word in first
+    assert "A reason." in first
+
+
+def test_numbers_are_those_of_the_result(result_of, text_of):
+    result = result_of()
+    pages = text_of(result)
+    whole = " ".join(pages)
+    performance = next(page for page in pages if page.startswith("Performance"))
+    for value in (*result.accuracy.by_class, result.accuracy.overall):
+        assert flat(percent(value, 1)) in performance
+    for entry in result.correlations:
+        text, arms = part(pages, entry.rank), entry.confirmation.arms
+        assert result.task.classes[entry.cluster.raised_class] in text
+        for c in range(len(result.task.classes)):
+            assert (
+                f"{arms.n_present[c]} / {arms.n_absent[c]} "
+                f"{flat(percent(float(arms.accuracy_present[c]), 1))} "
+                f"{flat(percent(float(arms.accuracy_absent[c]), 1))} "
+                f"{flat(estimate(float(arms.gap[c]), arms.gap_interval[c]))} "
+                f"{signed(100 * float(entry.cluster.gap[c]))}"
+            ) in text
+        removal = entry.counterfactual.removal
+        positions = entry.order[:10]
+        images = result.region_image[entry.cluster.regions[positions]]
+        for position, image in zip(positions, images, strict=True):
+            mark = " ●" if removal.carries[position] else ""
+            assert f"removal effect {signed(float(removal.effect[position]), 2)}{mark}" in text
+            assert result.image_ids[image] in text
+    assert "a chest film with no finding" in whole
+    assert "arXiv 2411.04097" in whole
+    assert "nan" not in re.findall(r"[a-z]+", whole)
+
+
+def test_evidence_tells_what_was_found_and_what_was_tested(result_of, text_of):
+    result = result_of(correlations=5)
+    pages = text_of(result)
+    for entry in result.correlations:
+        text, cluster, test = part(pages, entry.rank), entry.cluster, entry.confirmation
+        found = (
+            f"Found, discovery half 58 (35) {cluster.n_present.sum()} / {cluster.n_absent.sum()} "
+            f"{number(cluster.performance_gap)} {number(cluster.influence)} "
+            f"{signed(100 * float(cluster.gap[0]))} {signed(100 * cluster.opposed_gap)}"
+        )
+        assert found in text
+        assert (
+            flat(
+                f"Tested, confirmation half {test.films} ({test.patients}) "
+                f"{test.arms.n_present.sum()} / {test.arms.n_absent.sum()} "
+                f"{estimate(float(test.arms.gap[0]), test.arms.gap_interval[0])} "
+                f"{estimate(test.arms.opposed_gap, test.arms.opposed_interval)}"
+            )
+            in text
+        )
+        values = (test.p_raised, test.p_lowered, test.p_value, test.q_value)
+        kind = "exact, one film a patient" if test.exact else "permutation of whole patients"
+        assert flat(f"{' '.join(map(probability, values))} {kind}") in text
+        shift = flat(estimate(test.shift.raised, test.shift.raised_interval, 2, scale=1.0))
+        assert f"differs by {shift} on films of cardiomegaly" in text
+    assert "Clusters 3, 47 with the same regions shown as this one." in part(pages, 1)
+
+
+def test_a_candidate_of_the_other_direction_says_so(result_of, text_of):
+    result = result_of(correlations=1)
+    entry = result.correlations[0]
+    swapped = replace(entry, confirmation=replace(entry.confirmation, swapped=True))
+    text = part(text_of(replace(result, correlations=(swapped,))), 1)
+    assert "Found, confirmation half 62 (35)" in text
+    assert "Tested, discovery half" in text
+    assert "it was found on the confirmation half and tested on the other" in text
+
+
+def test_interventions_in_a_table(result_of, text_of):
+    result = result_of(correlations=5)
+    pages = text_of(result)
+    tested = result.correlations[0].counterfactual
+    rows = {
+        "Removal, median fill": tested.removal.median,
+        "Removal, inpainting": tested.removal.inpainted,
+        "Transplant": tested.transplant,
+    }
+    for name, change in rows.items():
+        assert flat(
+            f"{name} {change.pairs} ({change.patients}) {signed(change.change, 2)} "
+            f"{signed(change.control, 2)} "
+            f"{estimate(change.contrast, change.interval, 2, scale=1.0)} "
+            f"{estimate(change.decisions, change.decisions_interval)}"
+        ) in part(pages, 1)
+    assert "Used by the model: yes, shown by removal and transplant." in part(pages, 1)
+    assert "1.12 times as strongly" in part(pages, 1)
+    where = "3 % of the removal effect lies in anatomy where cardiomegaly shows, 92 % in artifacts"
+    assert where in part(pages, 1)
+    assert "Used by the model: yes, shown by removal." in part(pages, 2)
+    assert "Transplant not tried" in part(pages, 2)
+    why = result.correlations[2].counterfactual.reasons[0]
+    assert f"Used by the model: no, an association. {why}" in part(pages, 3)
+    assert "None of these carries the feature" in part(pages, 3)
+    assert "Used by the model: not tested." in part(pages, 5)
+    assert "by similarity to the medoid" in part(pages, 5)
+    assert "removal effect not measured" not in part(pages, 5)
+
+
+def test_strata_tell_raw_adjusted_and_inside(result_of, text_of):
+    result = result_of()
+    text, entry = part(text_of(result), 1), result.correlations[0]
+    arms, strata = entry.confirmation.arms, entry.strata
+    lowered = entry.cluster.lowered_class
+    assert (
+        flat(
+            f"all films, raw {arms.n_present[0]} / {arms.n_absent[0]} "
+            f"{estimate(float(arms.gap[0]), arms.gap_interval[0])} "
+            f"{arms.n_present[lowered]} / {arms.n_absent[lowered]} "
+            f"{estimate(float(arms.gap[lowered]), arms.gap_interval[lowered])}"
+        )
+        in text
+    )
+    for crossed in strata.attributes:
+        assert (
+            flat(
+                f"{crossed.attribute}, held apart {number(crossed.association)} "
+                f"{estimate(crossed.raised_adjusted, crossed.raised_interval)} "
+                f"{estimate(crossed.lowered_adjusted, crossed.lowered_interval)}"
+            )
+            in text
+        )
+        for up, down in zip(crossed.raised, crossed.lowered, strict=True):
+            assert (
+                flat(
+                    f"{up.value} {up.n_present} / {up.n_absent} {estimate(up.gap, up.interval)} "
+                    f"{down.n_present} / {down.n_absent} {estimate(down.gap, down.interval)}"
+                )
+                in text
+            )
+    assert "with the label it is 0.08" in text
+    assert (
+        "Not compared, an arm is empty: view AP: no film of cardiomegaly without the feature."
+        in text
+    )
+    assert "Counter-evidence: comparisons with an empty arm: view 1." in text
+
+
+def test_many_strata_are_cut_and_a_gap_that_is_one_of_view_is_named(result_of, text_of):
+    result = result_of(correlations=1)
+    gaps = tuple(StratumGap(f"site {n}", 5, 30 - n, 0.2, Interval(-0.1, 0.4)) for n in range(12))
+    crossed = CrossedAttribute(
+        "site", 0.6, gaps, gaps, 0.02, Interval(-0.1, 0.15), -0.4, Interval(-0.6, -0.2), ()
+    )
+    entry = replace(result.correlations[0], strata=Strata(0.3, (crossed,) * 14))
+    text = part(text_of(replace(result, correlations=(entry,))), 1)
+    assert "site 7" in text
+    assert "site 8" not in text
+    assert "and 4 more" in text
+    assert "and 4 more attributes" in text
+    assert "the gap on cardiomegaly is not told from 0 with site, site" in text
+
+
+def test_uncounted_candidate_names_the_failed_rules(result_of, text_of):
+    result = result_of(correlations=7)
+    pages = text_of(result)
+    outcomes = {
+        3: "confirmed, not shown to be used",
+        4: "raised side alone",
+        5: "not confirmed",
+        6: "confirmed and used, not counted",
+        7: "not tested",
+    }
+    for rank, outcome in outcomes.items():
+        text = part(pages, rank)
+        assert text.startswith(f"Correlation {rank}: {outcome} · raises cardiomegaly · lowers ")
+        assert "It does not count for the verdict, because:" in text
+        for reason in result.correlations[rank - 1].reasons:
+            assert reason in text
+    for rank in (3, 4, 5, 7):
+        assert "an association" in part(pages, rank)
+        assert "tends to" not in part(pages, rank)
+
+
+def test_five_classes_fit_on_two_pages_a_correlation_or_on_one(result_of, text_of):
+    pages = text_of(result_of(FIVE, 8))
+    starts = [at for at, page in enumerate(pages) if page.startswith("Correlation ")]
+    end = next(at for at, page in enumerate(pages) if page.startswith("Method"))
+    assert np.diff([*starts, end]).tolist() == [2, 2, 2, 2, 1, 2, 1, 1]
+    assert starts[0] == 5
+    assert len(pages) <= 23
+
+
+def test_a_null_report_is_short(result_of, stopped_result, text_of):
+    assert len(text_of(result_of(correlations=0))) <= 8
+    assert len(text_of(stopped_result)) <= 7
+
+
+def test_subgroups_in_a_table_insufficient_rows_stay(result_of, text_of):
+    result = result_of()
+    page = next(page for page in text_of(result) if page.startswith("Performance"))
+    for stratum in result.subgroups:
+        row = f"{stratum.value} {stratum.films} {stratum.patients} "
+        if stratum.insufficient:
+            assert f"{row}– – insufficient –" in page
+            continue
+        assert (
+            flat(
+                f"{row}{percent(stratum.accuracy, 1)} {spread(stratum.interval, 1, sign=False)} "
+                f"{signed(100 * stratum.difference)} {probability(stratum.q_value)}"
+            )
+            in page
+        )
+    assert "view AP" in page
+
+
+def test_search_tells_how_and_how_many(result_of, text_of):
+    text = search_part(text_of(result_of(correlations=8)))
+    assert "4,320 regions (6 x 6 tiles) were grouped" in text
+    assert "in 3 ways (protocol: pooled)" in text
+    assert "near-duplicates folded, which leaves 20 clusters" in text
+    assert "12 regions that the model does not see enough of were left out" in text
+    assert (
+        "Regions that could not be used: blank masks: 3; films without any region, which took "
+        "tiles: 2."
+    ) in text
+    assert "20 2 0.213, 0.211 40 1 0.174" in text
+    assert "80 left out K is above the number of sampled regions (60)" in text
+    assert "discovery half, 58 films of 35 patients" in text
+    assert "confirmation half, 62 films of 35 other patients" in text
+    assert "20 7 8 4 3 2" in text  # proposed, survived, candidates, confirmed, used, counted
+
+
+def test_search_lists_every_correlation_with_its_page(result_of, text_of):
+    result = result_of(correlations=8)
+    pages = text_of(result)
+    text = search_part(pages)
+    for entry in result.correlations:
+        cluster, test = entry.cluster, entry.confirmation
+        start = next(at for at, p in enumerate(pages) if p.startswith(f"Correlation {entry.rank}:"))
+        row = flat(
+            f"{entry.rank} cardiomegaly no finding {number(cluster.performance_gap)} "
+            f"{number(cluster.influence)} {signed(100 * float(test.arms.gap[0]), 0)} / "
+            f"{signed(100 * test.arms.opposed_gap, 0)} {probability(test.q_value)}"
+        )
+        assert row in text
+        assert re.search(re.escape(row) + rf" [a-z, ]+ {start + 1} ", text)
+    main, rare = text.index("Correlations"), text.index("Rare but large")
+    one_sided = text.index("Raised side alone")
+    assert main < text.index("5 cardiomegaly") < rare
+    assert rare < text.index("6 cardiomegaly") < one_sided < text.index("4 cardiomegaly")
+    alone = search_part(text_of(result_of(correlations=2)))
+    assert "Rare but large" not in alone
+    assert "Raised side alone" not in alone
+
+
+def test_what_could_have_been_seen(result_of, text_of):
+    result = result_of()
+    text = search_part(text_of(result))
+    told = text[text.index("What these films could have shown") :]
+    assert (
+        "A feature in 20 % of the films with a gap of 22 points or more would have been found with "
+        "80 % probability (in 10 %: 34 points, in 50 %: 18 points)."
+    ) in told
+    assert (
+        "A feature in 5 % of the films would not have been found with 80 % probability, not even "
+        "with a gap of 100 points."
+    ) in told
+    assert "5 % not even 100 points 31 % 10 % 34 99 % 20 % 22 100 % 50 % 18 100 %" in told
+    assert "200 simulated cohorts" in told
+    assert (
+        "14 of 20 proposed clusters had enough films on both halves to be tested; not tested: "
+        "fewer than 5 films with it (5), in every film (1)."
+    ) in told
+
+
+def test_nothing_found_says_what_was_looked_for_and_what_could_have_been_seen(result_of, text_of):
+    pages = text_of(result_of(correlations=0))
+    text = search_part(pages)
+    assert "Nothing found" in text
+    assert "Looked for was a group of regions, alike to the model" in text
+    assert "This says nothing about effects smaller than those named below" in text
+    for told in (pages[0], text):
+        assert "a gap of 22 points or more would have been found with 80 % probability" in told
+    assert "No candidate for a shortcut came out of the search." in pages[0]
+    assert "4,320 regions (6 x 6 tiles)" in text
+
+
+def test_candidates_without_any_that_counts(result_of, text_of):
+    result = result_of(correlations=5)
+    none = tuple(replace(entry, counts=False, reasons=("A.",)) for entry in result.correlations)
+    pages = text_of(replace(result, correlations=none))
+    assert "5 candidates of the search did not count" in pages[0]
+    assert "would have been found with 80 % probability" in pages[0]
+    assert "How sure" not in pages[0]
+    assert "No candidate passed every rule of evidence." in search_part(pages)
+
+
+def test_stopped_before_discovery(stopped_result, text_of):
+    pages = text_of(stopped_result)
+    whole = " ".join(pages)
+    assert "No search was made: the audit stopped before discovery." in whole
+    assert stopped_result.verdict.reasons[0] in search_part(pages)
+    assert "✗ not held gate.min_films" in pages[0]
+    assert "Nothing found" not in whole
+    assert "What these films could have shown" not in whole
+    assert "By subgroup" not in whole
+
+
+def test_search_without_sensitivity(result_of, text_of):
+    pages = text_of(result_of(correlations=0, sensitivity=None))
+    assert "Smaller effects stay possible." in pages[0]
+    assert "Not measured: the audit stopped before it." in search_part(pages)
+
+
+def test_twelve_correlations_make_ten_pages(result_of, text_of):
+    result = result_of(correlations=12)
+    # A late correlation that counts comes before earlier ones that do not.
+    late = replace(result.correlations[-1], counts=True, kind="shortcut", reasons=())
+    pages = text_of(replace(result, correlations=(*result.correlations[:-1], late)))
+    assert "10 of 12 correlations have a page of their own" in search_part(pages)
+    starts = [page for page in pages if re.match(r"Correlation \d+:", page)]
+    assert [re.match(r"Correlation (\d+)", page)[1] for page in starts[:4]] == ["1", "2", "12", "3"]
+    assert len(starts) == 10
+    assert "and 2 more have none" in " ".join(pages)
+
+
+def test_sixty_classes_split_over_pages(result_of, text_of):
+    pages = text_of(result_of(tuple(f"finding {c}" for c in range(60)), 2))
+    assert len(pages) <= 18
+    tables = [page for page in pages if "Class Films Accuracy Interval" in page]
+    assert len(tables) >= 2
+    assert all(f"finding {c} " in " ".join(tables) for c in range(60))
+    assert "40 more classes with smaller gaps" in " ".join(pages)
+
+
+def test_missing_numbers_are_dashes(result_of, text_of):
+    result = result_of(correlations=1)
+    accuracy = replace(
+        result.accuracy,
+        overall=NAN,
+        overall_interval=NOTHING,
+        by_class=(NAN,) * 3,
+        by_class_interval=(NOTHING,) * 3,
+        predicted_share=(NAN,) * 3,
+    )
+    entry = result.correlations[0]
+    test, removal = entry.confirmation, entry.counterfactual.removal
+    cluster = replace(
+        entry.cluster, opposed_classes=(), lowered_classes=(), opposed_gap=NAN, influence=-np.inf
+    )
+    arms = replace(
+        test.arms,
+        accuracy_absent=np.array([0.41, NAN, 0.8]),
+        accuracy_present=np.array([0.97, NAN, 0.2]),
+        present_interval=(NOTHING,) * 3,
+        absent_interval=(NOTHING,) * 3,
+        gap_interval=(NOTHING,) * 3,
+        opposed_gap=NAN,
+        opposed_interval=NOTHING,
+    )
+    shift = replace(test.shift, raised=NAN, lowered=NAN)
+    test = replace(test, p_lowered=NAN, p_value=NAN, q_value=NAN, arms=arms, shift=shift)
+    removal = replace(
+        removal,
+        effect=np.full(40, NAN),
+        carries=np.zeros(40, bool),
+        median=None,
+        inpainted=None,
+        contrast_ratio=NAN,
+        shares=None,
+    )
+    entry = replace(
+        entry,
+        cluster=cluster,
+        confirmation=test,
+        counterfactual=replace(entry.counterfactual, removal=removal, transplant=None),
+        strata=Strata(NAN, ()),
+        order=np.arange(40),
+    )
+    pages = text_of(replace(result, accuracy=accuracy, correlations=(entry,)))
+    words = re.findall(r"[a-z]+", " ".join(pages).lower())
+    assert "nan" not in words
+    assert "inf" not in words
+    text = part(pages, 1)
+    assert "Correlation 1: shortcut · raises cardiomegaly Correlation" not in text
+    assert "lowers" not in text[: text.index("When the feature")]
+    assert "Score shift with the feature, whatever the threshold: not measured." in text
+    assert "removal could not be tried with both fills" in text
+    assert "removal effect lies where cardiomegaly shows is not known" in text
+    assert "no finding 8 / 17 – – – " in text
+
+
+def test_hostile_strings_stay_text(result_of, text_of):
+    pages = text_of(
+        hostile_result(result_of(HOSTILE, 2)),
+        config_yaml="\n".join(HOSTILE),
+        versions=dict.fromkeys(HOSTILE, HOSTILE[3]),
+        digests={HOSTILE[0]: HOSTILE[5]},
+        thresholds=dict.fromkeys(HOSTILE, HOSTILE[4]),
+        history=AuditHistory(
+            12, tuple((text, text, text) for text in HOSTILE * 3), HOSTILE, {HOSTILE[0]: 2}
+        ),
+    )
+    whole = " ".join(pages)
+    assert '<img src="http://x.invalid/a.png"/>' in whole
+    assert "R&D <b>" in whole
+    assert "[/x] %s {} \\" in whole
+    assert "U+80BA U+708E U+1FAC1" in whole
+    assert "U+05D0 U+05D1 U+05D2" in whole
+    assert "\u202e" not in whole
+    assert "row 19" in whole
+    assert "row 21" not in whole
+    assert "and 480 more" in whole
+    assert "and 60 more" in whole  # subgroups
+    assert "This is the 12th audit" in whole
+    assert len(pages) <= 30
+
+
+def test_pseudonyms_but_no_messages_of_rejected_rows(result_of, text_of):
+    result = result_of()
+    rows = ((17, "truncated", "SECRET-NAME.dcm ends early"),)
+    whole = " ".join(text_of(replace(result, cohort=replace(result.cohort, rejected_rows=rows))))
+    assert "row 17 (truncated)" in whole
+    assert "SECRET" not in whole
+
+
+def test_same_input_same_bytes(result_of, film, details, tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        write_pdf(result_of(), film, details, tmp_path / name)
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_metadata_outline_fonts(result_of, film, details, tmp_path):
+    path = tmp_path / "report.pdf"
+    result = result_of()
+    write_pdf(result, film, details, path)
+    reader = PdfReader(io.BytesIO(path.read_bytes()))
+    assert reader.metadata.title == result.title
+    assert reader.metadata.author.startswith("RaVL-Med")
+    assert "sample-run" in reader.metadata.subject
+    assert reader.trailer["/Root"]["/Lang"] == "en"
+    titles = [entry.title for entry in entries_of(reader.outline)]
+    assert titles[0] == result.title
+    assert any(title.startswith("Correlation 2: shortcut") for title in titles)
+    for page in reader.pages:
+        for font in page["/Resources"]["/Font"].values():
+            assert "DejaVu" in font.get_object()["/BaseFont"]
+
+
+def test_twenty_correlations_of_large_noisy_films_stay_small(result_of, details, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1000), dtype=np.uint8)
+    result = result_of(correlations=20)
+    scale = np.array([1000, 1200, 1000, 1200]) / 240
+    result = replace(result, region_boxes=(result.region_boxes * scale).astype(np.float32))
+    path = tmp_path / "report.pdf"
+    write_pdf(result, lambda _: noise, details, path)
+    assert path.stat().st_size < 10_000_000
+
+
+def test_regions_shown_is_kept(result_of, text_of):
+    text = part(text_of(result_of(), regions_shown=3), 1)
+    assert "The first 3 regions" in text
+    assert text.count("removal effect +") == 3
+
+
+def test_method_says_what_is_done(result_of, text_of):
+    pages = text_of(result_of())
+    text = " ".join(pages)
+    text = text[text.index("Method and limitations") : text.index("Reproducibility")]
+    for told in (
+        "split into two halves, all films of a patient on one",
+        "Each makes one hypothesis",
+        "Whole patients are exchanged within class",
+        "Stouffer's method, and Benjamini-Hochberg",
+        "an association until an intervention shows otherwise",
+        "once with the median of their surroundings and once by inpainting",
+        "the control is the best of k too",
+        "an ordinary region from the same place",
+        "Mantel-Haenszel",
+        "Cohorts with these films, patients and accuracies are simulated",
+        "“Used” means used on these films",
+    ):
+        assert told in text
