@@ -387,7 +387,13 @@ def make_result(
             0.07,
         ),
         "model": ModelSummary(
-            "quickstart-resnet", "CLIP ResNet", "ab12" * 16, 96, "squash", "layer4", 12_345_678
+            "quickstart-resnet",
+            "open_clip CLIP ResNet",
+            "ab12" * 16,
+            96,
+            "squash",
+            "layer4",
+            12_345_678,
         ),
         "cohort": CohortSummary(
             listed=300,

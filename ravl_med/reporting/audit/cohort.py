@@ -251,7 +251,10 @@ def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
     cohort, classes = result.cohort, len(result.task.classes)
     if classes > _CLASSES_CROSSED or value not in cohort.classes_by_attribute.get(attribute, {}):
         return ""
-    shares = [number(100 * cohort.prevalence(attribute, value, c), 0) for c in range(classes)]
+    told = [cohort.prevalence(attribute, value, c) for c in range(classes)]
+    if not any(math.isfinite(share) for share in told):
+        return ""
+    shares = [number(100 * share, 0) for share in told]
     return f" ({'/'.join(shares)}{NBSP}%)"
 
 

@@ -120,19 +120,25 @@ def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ..
     return " · ".join(parts)
 
 
-def correlation_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Say what goes with the feature on held-out patients; that the model follows it only if so."""
+def correlation_sentence(
+    correlation: SpuriousCorrelation, classes: tuple[str, ...], description: str = ""
+) -> str:
+    """Say what goes with the feature on held-out patients; that the model follows it only if so.
+
+    Of a description of its regions, the commonest name is told.
+    """
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = class_name(classes, cluster.raised_class)
+    commonest = printable(description.split("; ")[0], 60)
+    feature = f"the feature of cluster {cluster.cluster}"
+    if commonest:
+        feature += f" ({commonest})"
     if _is_used(correlation):
-        start = (
-            f"When the feature of cluster {cluster.cluster} is present, the model tends to call "
-            f"films {raised}"
-        )
+        start = f"When {feature} is present, the model tends to call films {raised}"
     else:
+        ending = _STATUS_ENDS[correlation.confirmation.status]
         start = (
-            f"Films with the feature of cluster {cluster.cluster} and films without it differ in "
-            f"accuracy, an association {_STATUS_ENDS[correlation.confirmation.status]}"
+            f"Films with {feature} and films without it differ in accuracy, an association {ending}"
         )
     parts = [
         f"{class_name(classes, c)} {percent(float(arms.accuracy_present[c]))} with it and "

@@ -190,7 +190,11 @@ def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> li
         return [Text(text) for text in nothing_learned(result)]
     told: list[Block] = [
         Text(
-            correlation_sentence(entry, result.task.classes),
+            correlation_sentence(
+                entry,
+                result.task.classes,
+                result.descriptions.get(entry.cluster.cluster, ""),
+            ),
             see=Reference(correlation_key(entry), correlation_name(entry)),
         )
         for entry in counting[:_LEARNED_SHOWN]

@@ -44,14 +44,14 @@ from ravl_med.reporting.layout.markdown import (
 __all__ = ["hub_card"]
 
 _HEAD = """---
-library_name: open_clip
-pipeline_tag: zero-shot-image-classification
+{library}pipeline_tag: zero-shot-image-classification
 metrics:
 - accuracy
 tags:
 - radiology
 - shortcut-audit
 ---"""
+_LIBRARIES = {"open_clip": "open_clip", "Hugging Face": "transformers"}
 _DESCRIPTION = (
     "Developed by",
     "Funded by",
@@ -85,7 +85,7 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
     tables = [block for block in cohort_chapter(result) if isinstance(block, Table)]
     model, prompts, *films = tables
     parts = [
-        _HEAD,
+        _HEAD.format(library=_library(result.model.architecture)),
         f"# Model Card for {escaped(result.model.name, 120)}",
         card_summary(result, details),
         *_model_details(model),
@@ -103,6 +103,14 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
         *_rest(result, details),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _library(architecture: str) -> str:
+    """Return the line that names the library a model opens in; none for one of the user's own."""
+    for start, library in _LIBRARIES.items():
+        if architecture.startswith(start):
+            return f"library_name: {library}\n"
+    return ""
 
 
 def _not_filled(names: Sequence[str]) -> str:

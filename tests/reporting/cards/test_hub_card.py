@@ -79,6 +79,17 @@ def test_the_head_is_what_the_hub_reads(full_result, details):
     assert body.startswith("\n# Model Card for")
 
 
+@pytest.mark.parametrize(
+    ("architecture", "library"),
+    [("Hugging Face SigLIP, image tower 2 layers", "transformers"), ("a tower of ours", None)],
+)
+def test_the_library_is_the_one_that_opens_the_model(full_result, details, architecture, library):
+    model = replace(full_result.model, architecture=architecture)
+    card = hub_card(replace(full_result, model=model), details)
+    head = YAML(typ="safe", pure=True).load(card.split("---\n", 2)[1])
+    assert head.get("library_name") == library
+
+
 def test_the_hubs_own_library_reads_it(full_result, details):
     hub = pytest.importorskip("huggingface_hub")
     read = hub.ModelCard(hub_card(full_result, details))

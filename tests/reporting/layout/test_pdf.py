@@ -66,7 +66,10 @@ def test_verdict_page(result_of, text_of):
     assert result.model.name in first
     assert result.verdict.reasons[0] in first
     assert "page 1 of" in first
-    assert "When the feature of cluster 11 is present, the model tends to call films" in first
+    told = (
+        "When the feature of cluster 11 (89 % pulse generator) is present, the model tends to call"
+    )
+    assert told in first
     assert "120 films of 70 patients" in first
 
 
