@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -22,11 +23,11 @@ __all__ = ["cpus_a_worker", "joined_cluster"]
 _PATIENCE = 5.0  # seconds in which an address has to answer
 _LONGEST_JOIN = 40.0  # seconds, a little more than Ray's own limit
 _STORE_BYTES = 256 * 2**20  # of the objects of a Ray of our own: units and their rows, no films
-_MOST_CPUS = 1.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }
 
 
@@ -55,8 +56,11 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
     """
     os.environ.update(_QUIET)
     if config.address is None and "ray" not in sys.modules:
-        # Ray reads it once: without clusters it takes the loopback for this machine's address.
+        # Ray reads them once: without clusters it takes the loopback for this machine's address;
+        # with a token nobody else on this machine reaches it, and none is written to the home.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         import ray
     except ImportError:
@@ -101,7 +105,6 @@ def cpus_a_worker(workers: int, nodes: Sequence[float], threads: int = 1) -> flo
 def _start(config: EngineConfig, folder: str) -> None:
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if config.address is not None:
         _join(config.address)
         return
@@ -136,9 +139,8 @@ def _join(address: str) -> None:
     failed: list[BaseException] = []
 
     def join() -> None:
-        told: dict[str, Any] = {} if address.startswith("ray://") else {"log_to_driver": False}
         try:
-            ray.init(address=address, logging_level=logging.CRITICAL, **told)
+            ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False)
         except BaseException as error:  # whatever gRPC, the protocol or a version leads to
             failed.append(error)
 

@@ -53,14 +53,9 @@ class RayEngine:
         """
         if not units:
             return
-        import ray
-
-        count = min(self.workers, len(units))
-        with _unwarned():
-            lives = ray.remote(_Lives).options(num_cpus=0, max_restarts=-1).remote()
         rows = [{"at": at, "unit": pickle.dumps(unit)} for at, unit in enumerate(units)]
         try:
-            for at, row in enumerate(self._stream(work, rows, count, lives)):
+            for at, row in enumerate(self._stream(pickle.dumps(work.open), work.threads, rows)):
                 outcome = pickle.loads(row["outcome"])
                 assert isinstance(outcome, Outcome)
                 assert row["at"] == at
@@ -72,16 +67,23 @@ class RayEngine:
                 f"engine: Ray gave up on {work.name} ({type(error).__name__}); expected a cluster "
                 "that lives. What is done is kept: run again, and it goes on from there."
             ) from None
-        finally:
-            ray.kill(lives)
 
     def _stream(
-        self, work: Work[U, R], rows: list[dict[str, Any]], count: int, lives: Any
+        self, opened: bytes, threads: int, rows: list[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """Let the actors do the rows, in order."""
+        import ray
+
+        if ray.util.client.ray.is_connected():  # which Ray Data cannot be driven through
+            with _unwarned():
+                there = ray.remote(_stream_there).options(num_cpus=0)
+                yield from ray.get(there.remote(self, opened, threads, rows))
+            return
+        count = min(self.workers, len(rows))
         with _unwarned():
             import ray.data
 
+            lives = ray.remote(_Lives).options(num_cpus=0, max_restarts=-1).remote()
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
             context.print_on_execution_start = False
@@ -92,14 +94,25 @@ class RayEngine:
                 compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
                 num_cpus=self.cpus,
                 num_gpus=self.gpus or None,
-                fn_constructor_args=(pickle.dumps(work.open), work.threads, count, lives),
+                fn_constructor_args=(opened, threads, count, lives),
             )
             done = iter(data.iter_rows())
             row = next(done, None)
-        while row is not None:
-            yield row
-            with _unwarned():
-                row = next(done, None)
+        try:
+            while row is not None:
+                yield row
+                with _unwarned():
+                    row = next(done, None)
+        finally:
+            ray.kill(lives)
+
+
+def _stream_there(
+    engine: RayEngine, opened: bytes, threads: int, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Let the actors do the rows, from a task of the cluster."""
+    be_quiet()
+    return list(engine._stream(opened, threads, rows))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_overlap
 
-__all__ = ["fold_places", "name_companions"]
+__all__ = ["fold_counting", "name_companions"]
 
 _SAME = 0.5  # mean intersection over union of two places that are one
 _FILMS = 5  # shared films below which nothing is said
@@ -62,52 +62,89 @@ def name_companions(
     return tuple(named)
 
 
-def fold_places(
-    correlations: Sequence[SpuriousCorrelation], region_image: NDArray[np.int64]
+def fold_counting(
+    correlations: Sequence[SpuriousCorrelation],
+    region_image: NDArray[np.int64],
+    task: AuditedTask,
+    max_gap: float,
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Rank correlations; of those that count and have their effect in the same place, one stays.
+    """Rank correlations; of those that count and are one feature, one stays.
 
-    Clusters around a device hold different regions, yet removal finds the device from each of them.
-    The others no longer count by themselves and are named as companions of the one that moves the
-    margin most.
+    Clusters around a device hold different regions, yet removal finds the device from each of them:
+    of those that have their effect in the same place, the one that moves the margin most stays. And
+    where a device is missing, its place looks alike on all films: that raises what the device
+    lowers. Such a mirror image of shortcuts is known by its gap, which goes away on films alike in
+    whether they hold any of them; only one that is not placed as sign or shortcut by itself is
+    folded so. The others no longer count by themselves and are named as companions.
 
     Parameters
     ----------
     correlations : sequence of SpuriousCorrelation
     region_image : ndarray of shape (R,), int64 - image of each region
+    task : AuditedTask
+    max_gap : float - the gap that is tolerated
 
     Returns
     -------
     tuple of SpuriousCorrelation - ranked
     """
     kept: list[SpuriousCorrelation] = []
-    hosts: dict[int, int] = {}
+    hosts: dict[int, tuple[list[int], str]] = {}
     for entry in rank_correlations(correlations):
         if not entry.counts:
             continue
-        for other in kept:
-            if _in_one_place(entry, other, region_image):
-                hosts[entry.cluster.cluster] = other.cluster.cluster
-                break
+        same = [other for other in kept if _in_one_place(entry, other, region_image)]
+        opposite = [other for other in kept if _is_opposite(entry, other)]
+        if same:
+            hosts[entry.cluster.cluster] = [same[0].cluster.cluster], _PLACE
+        elif opposite and _is_mirror(entry, opposite, task, max_gap):
+            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in opposite], _MIRROR
         else:
             kept.append(entry)
     ranked = rank_correlations(
         [replace(c, counts=False) if c.cluster.cluster in hosts else c for c in correlations]
     )
     rank = {c.cluster.cluster: c.rank for c in ranked}
-    return tuple(
-        replace(
-            c,
-            companion_of=rank[hosts[c.cluster.cluster]],
-            reasons=(*c.reasons, _PLACE.format(rank[hosts[c.cluster.cluster]])),
-        )
-        if c.cluster.cluster in hosts
-        else c
-        for c in ranked
-    )
+
+    def name(entry: SpuriousCorrelation) -> SpuriousCorrelation:
+        if entry.cluster.cluster not in hosts:
+            return entry
+        clusters, reason = hosts[entry.cluster.cluster]
+        ranks = sorted(rank[cluster] for cluster in clusters)
+        reasons = (*entry.reasons, reason.format(" and ".join(map(str, ranks))))
+        return replace(entry, companion_of=ranks[0], reasons=reasons)
+
+    return tuple(map(name, ranked))
 
 
 _PLACE = "Its effect lies in the same place as that of correlation {}: they are one feature."
+_MIRROR = (
+    "It is the mirror image of correlation {}: it is there where that feature is not, raises what "
+    "that lowers, and has no gap of its own with that held fixed."
+)
+
+
+def _is_opposite(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+    """Whether what nobody placed raises what a shortcut lowers, on films that rather lack it."""
+    if (entry.kind, other.kind) != ("undecided", "shortcut"):
+        return False
+    ours, theirs = entry.cluster, other.cluster
+    swapped = (
+        ours.raised_class in theirs.opposed_classes and theirs.raised_class in ours.opposed_classes
+    )
+    by_chance = ours.present.mean() * theirs.present.mean()
+    return swapped and bool(np.mean(ours.present & theirs.present) < by_chance)
+
+
+def _is_mirror(
+    entry: SpuriousCorrelation,
+    opposite: Sequence[SpuriousCorrelation],
+    task: AuditedTask,
+    max_gap: float,
+) -> bool:
+    """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
+    held = np.any([other.cluster.present for other in opposite], axis=0)
+    return any(not gap >= max_gap for gap in _gaps_held_fixed(entry, held, task))
 
 
 def _in_one_place(

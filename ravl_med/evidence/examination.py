@@ -28,7 +28,7 @@ from ravl_med.evidence.claims import (
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.companions import fold_places, name_companions
+from ravl_med.evidence.companions import fold_counting, name_companions
 from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
 from ravl_med.evidence.counterfactual import (
     CounterfactualRules,
@@ -269,8 +269,9 @@ def weigh_correlations(
                 labels=_label_quality(subject, candidate, confirmation, bootstrap, evidence),
             )
         )
-    ranked = fold_places(weighed, subject.images.region_image)
-    return name_companions(ranked, subject.task, config.gate.max_gap)
+    task, max_gap = subject.task, config.gate.max_gap
+    ranked = fold_counting(weighed, subject.images.region_image, task, max_gap)
+    return name_companions(ranked, task, max_gap)
 
 
 def _measure_standing(

@@ -149,7 +149,7 @@ def plan_cost(
     )
     if not len(cohort):
         raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
-    with using_threads(config.threads):
+    with using_threads(config.threads or (1 if workers else None)):  # as a worker computes
         folder, _ = prepare_model(config, manifest, reader, cache, progress)
         encoder = open_model_of(config, folder)
         measured = _measure(config, cohort, reader, encoder, sample, progress)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,7 @@ from ravl_med.errors import ConfigError
 
 HERE = Path(__file__).parent
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: extra `ray`")
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 RUN = """
 import json, re, subprocess, sys
 sys.path.insert(0, sys.argv[1])
@@ -31,10 +35,12 @@ from ravl_med.engine.work import Work
 from ravl_med.errors import RavlMedError
 
 told = {}
-with joined_cluster(EngineConfig(kind="ray", workers=2), 1) as cpus:
+address = sys.argv[4] if len(sys.argv) > 4 else None
+with joined_cluster(EngineConfig(kind="ray", workers=2, address=address), 1) as cpus:
     import ray
     told["nodes"] = [node["NodeManagerAddress"] for node in ray.nodes()]
-    told["folder"] = ray._private.worker._global_node.get_session_dir_path()
+    if address is None:
+        told["folder"] = ray._private.worker._global_node.get_session_dir_path()
     told["cpus"] = cpus
     for case in json.loads(sys.argv[2]):
         work = Work(Opener(case.get("broken", "")), name="toys")
@@ -47,9 +53,22 @@ with open(sys.argv[3], "w") as stream:
 """
 
 
+def run_cases(folder: Path, cases: list[dict[str, Any]], *address: str) -> dict[str, Any]:
+    """Return what a process of its own saw: Ray listens where its first import says."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, str(HERE), json.dumps(cases), str(folder / "told"), *address],
+        env={**os.environ, "PYTHONPATH": str(HERE), **TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    seen = json.loads((folder / "told").read_text(encoding="utf-8"))
+    return {**seen, "printed": run.stdout + run.stderr}
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """What a run of its own saw: Ray listens where its first import says, once a process."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed: extra `ray`")
     folder = tmp_path_factory.mktemp("ray")
@@ -62,16 +81,57 @@ def told(tmp_path_factory):
         {"name": "poison", "units": [{"value": 1}, {"die": True}]},
         {"name": "nothing", "units": []},
     ]
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, str(HERE), json.dumps(cases), str(folder / "told.json")],
-        env={**os.environ, "PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    seen = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-    return {**seen, "printed": run.stdout + run.stderr}
+    return run_cases(folder, cases)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two processors that somebody else has started: ports of its head."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: extra `ray`")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
+        ports = [server.getsockname()[1] for server in (one, other)]
+    ray = Path(sys.executable).with_name("ray")
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        head = subprocess.Popen(
+            [ray, "start", "--head", "--block", f"--port={ports[0]}", "--num-cpus=2",
+             f"--ray-client-server-port={ports[1]}", "--include-dashboard=false",
+             "--object-store-memory=200000000", f"--temp-dir={folder}", "--disable-usage-stats"],
+            env={**os.environ, "PYTHONPATH": str(HERE), **TOKEN},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            for port in ports:
+                _wait_for(port)
+            yield ports
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise TimeoutError(port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("address", "port"), [("127.0.0.1:{}", 0), ("ray://127.0.0.1:{}", 1)])
+def test_a_cluster_of_others_is_joined(cluster, tmp_path, address, port) -> None:
+    cases = [
+        {"name": "order", "units": [{"value": n, "sleep": 0.2 * (n == 0)} for n in range(4)]},
+        {"name": "other", "units": [{"value": 1}, {"fail": "other"}]},
+    ]
+    seen = run_cases(tmp_path, cases, address.format(cluster[port]))
+    assert [unit["value"] for unit in seen["order"]] == [0, 1, 4, 9]
+    assert seen["cpus"] == 0.5
+    assert seen["other"][0] == "EngineError"
+    assert "Doe" not in seen["printed"] + seen["other"][1]
 
 
 @pytest.mark.slow

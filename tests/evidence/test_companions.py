@@ -12,7 +12,7 @@ from ravl_med.evidence.claims import (
     Removal,
     SpuriousCorrelation,
 )
-from ravl_med.evidence.companions import fold_places, name_companions
+from ravl_med.evidence.companions import fold_counting, name_companions
 
 MAX_GAP = 0.1
 NOTHING = Interval(0.0, 0.0)
@@ -237,8 +237,12 @@ class TestPlaces:
             order=np.arange(count),
         )
 
+    @pytest.fixture(autouse=True)
+    def films(self, task_of):
+        self.task = task_of(self.LABELS, self.LABELS == 1)
+
     def folded(self, *entries):
-        found = fold_places(entries, self.IMAGE)
+        found = fold_counting(entries, self.IMAGE, self.task, MAX_GAP)
         assert [c.rank for c in found] == list(range(1, len(entries) + 1))
         return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
 
@@ -248,7 +252,7 @@ class TestPlaces:
         )  # fmt: skip
 
         assert self.folded(weak, strong) == [(8, True, None), (7, False, 1)]
-        found = fold_places([weak, strong], self.IMAGE)
+        found = fold_counting([weak, strong], self.IMAGE, self.task, MAX_GAP)
         assert found[1].reasons == (
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
@@ -269,9 +273,93 @@ class TestPlaces:
 
         assert self.folded(here, there)[1] == (2, True, None)
 
-    def test_a_companion_by_place_is_named_once(self, cluster_of, task_of):
+    def test_a_companion_by_place_is_named_once(self, cluster_of):
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
-        ranked = fold_places(pair, self.IMAGE)
-        task = task_of(self.LABELS, self.LABELS == 1)
+        ranked = fold_counting(pair, self.IMAGE, self.task, MAX_GAP)
 
-        assert name_companions(ranked, task, MAX_GAP)[1].reasons == ranked[1].reasons
+        assert name_companions(ranked, self.task, MAX_GAP)[1].reasons == ranked[1].reasons
+
+
+class TestMirrors:
+    """The used feature raises class 1; the second is on films without it and raises class 0."""
+
+    CELLS = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
+
+    @pytest.fixture
+    def counting(self, cluster_of):
+        def make(rank, present, labels, hits, kind):
+            return SpuriousCorrelation(
+                rank=rank,
+                cluster=cluster_of(present, labels, hits, cluster=10 * rank),
+                confirmation=SimpleNamespace(status="confirmed", strength=1.0 / rank),
+                counterfactual=None,
+                strata=None,
+                kind=kind,
+                counts=True,
+                reasons=(),
+                also=(),
+                order=np.arange(int(np.sum(present))),
+            )
+
+        return make
+
+    def fold(self, counting, task_of, films, cells, kind="undecided"):
+        used, second, labels, hits = films(*cells)
+        pair = [
+            counting(1, used, labels, hits, "shortcut"),
+            counting(2, second, labels, hits, kind),
+        ]
+        assert pair[0].cluster.raised_class == 1
+        return fold_counting(pair, np.arange(len(labels)), task_of(labels, hits), MAX_GAP)
+
+    def test_what_is_there_where_the_shortcut_is_not_is_its_mirror_image(
+        self, counting, task_of, films
+    ):
+        first, second = self.fold(counting, task_of, films, self.CELLS)
+
+        assert (first.counts, first.companion_of) == (True, None)
+        assert (second.counts, second.companion_of) == (False, 1)
+        assert second.cluster.raised_class == 0
+        assert second.reasons[-1].startswith("It is the mirror image of correlation 1: ")
+
+    def test_shortcuts_that_share_a_device_are_held_fixed_together(self, counting, task_of, films):
+        """Each of two clusters holds the device on half of its films; the mirror lacks both."""
+        used, second, labels, hits = films(*self.CELLS)
+        half = np.arange(len(labels)) % 2 == 0
+        parts = [
+            counting(n, used & side, labels, hits, "shortcut")
+            for n, side in ((1, half), (2, ~half))
+        ]
+        mirror = counting(3, second, labels, hits, "undecided")
+        task, nowhere = task_of(labels, hits), np.arange(len(labels))
+
+        alone = fold_counting([parts[0], mirror], nowhere, task, MAX_GAP)
+        assert [c.counts for c in alone] == [True, True]
+
+        found = fold_counting([*parts, mirror], nowhere, task, MAX_GAP)
+        assert [c.counts for c in found] == [True, True, False]
+        assert found[2].companion_of == 1
+        assert found[2].reasons[-1].startswith("It is the mirror image of correlation 1 and 2: ")
+
+    def test_one_that_was_placed_stands_by_itself(self, counting, task_of, films):
+        found = self.fold(counting, task_of, films, self.CELLS, kind="shortcut")
+
+        assert [c.counts for c in found] == [True, True]
+
+    def test_one_with_a_gap_of_its_own_stands_by_itself(self, counting, task_of, films):
+        """It moves 40 points itself, whether the used feature is there or not."""
+        cells = [
+            (1, True, True, 10, 5), (1, True, False, 90, 81),
+            (1, False, True, 90, 18), (1, False, False, 10, 6),
+            (0, True, True, 10, 5), (0, True, False, 90, 9),
+            (0, False, True, 90, 72), (0, False, False, 10, 4),
+        ]  # fmt: skip
+        found = self.fold(counting, task_of, films, cells)
+
+        assert [c.counts for c in found] == [True, True]
+
+    def test_what_raises_the_same_class_is_no_mirror_image(self, counting, task_of, films):
+        found = self.fold(counting, task_of, films, TOGETHER)
+
+        assert [c.cluster.raised_class for c in found] == [1, 1]
+        assert [c.counts for c in found] == [True, True]
