@@ -32,7 +32,8 @@ def name_companions(
 
     It travels with a counting correlation when, among films alike in class and in presence of
     that feature, the gap of its raised class or of its opposed classes is below `max_gap`, or when
-    no two such films differ in its own presence.
+    no two such films differ in its own presence. Several clusters can share a used device between
+    them; so it is also asked of all that count together.
 
     Parameters
     ----------
@@ -45,17 +46,18 @@ def name_companions(
     tuple of SpuriousCorrelation - in the same order, ``companion_of`` and its reason set
     """
     counting = [c for c in ranked if c.counts]
+    groups = [[other] for other in counting] + ([counting] if len(counting) > 1 else [])
     named = []
     for entry in ranked:
         alone = entry.companion_of is None and not entry.counts
         if entry.confirmation.status == "confirmed" and alone:
-            for other in counting:
-                gaps = _gaps_held_fixed(entry, other.cluster.present, task)
+            for others in groups:
+                gaps = _gaps_held_fixed(entry, _any_present(others), task)
                 if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
                     entry = replace(
                         entry,
-                        companion_of=other.rank,
-                        reasons=(*entry.reasons, _sentence(other.rank, gaps)),
+                        companion_of=others[0].rank,
+                        reasons=(*entry.reasons, _sentence([o.rank for o in others], gaps)),
                     )
                     break
         named.append(entry)
@@ -111,15 +113,15 @@ def fold_counting(
             return entry
         clusters, reason = hosts[entry.cluster.cluster]
         ranks = sorted(rank[cluster] for cluster in clusters)
-        reasons = (*entry.reasons, reason.format(" and ".join(map(str, ranks))))
+        reasons = (*entry.reasons, reason.format(_listed(ranks)))
         return replace(entry, companion_of=ranks[0], reasons=reasons)
 
     return tuple(map(name, ranked))
 
 
-_PLACE = "Its effect lies in the same place as that of correlation {}: they are one feature."
+_PLACE = "Its effect lies in the same place as that of {}: they are one feature."
 _MIRROR = (
-    "It is the mirror image of correlation {}: it is there where that feature is not, raises what "
+    "It is the mirror image of {}: it is there where that feature is not, raises what "
     "that lowers, and has no gap of its own with that held fixed."
 )
 
@@ -143,8 +145,14 @@ def _is_mirror(
     max_gap: float,
 ) -> bool:
     """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
-    held = np.any([other.cluster.present for other in opposite], axis=0)
-    return any(not gap >= max_gap for gap in _gaps_held_fixed(entry, held, task))
+    gaps = _gaps_held_fixed(entry, _any_present(opposite), task)
+    return any(not gap >= max_gap for gap in gaps)
+
+
+def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
+    """Return which films hold any of the features, shape (N,)."""
+    held: NDArray[np.bool_] = np.any([c.cluster.present for c in correlations], axis=0)
+    return held
 
 
 def _in_one_place(
@@ -190,14 +198,20 @@ def _gaps_held_fixed(
     return gap((cluster.raised_class,)), -gap(cluster.opposed_classes)
 
 
-def _sentence(rank: int, gaps: tuple[float, float]) -> str:
+def _sentence(ranks: Sequence[int], gaps: Sequence[float]) -> str:
+    whose = f"the feature of {_listed(ranks)}"
     if any(math.isnan(value) for value in gaps):
         return (
-            f"It cannot be told apart from the feature of correlation {rank}: of one side, no "
-            "films have the one without the other."
+            f"It cannot be told apart from {whose}: of one side, no films have the one without the "
+            "other."
         )
     raised, lowered = (f"{round(100 * value):+d}" for value in (gaps[0], -gaps[1]))
     return (
-        f"It travels with the feature of correlation {rank}: with that held fixed, its gaps are "
-        f"{raised} points on the raised side and {lowered} on the lowered side."
+        f"It travels with {whose}: with that held fixed, its gaps are {raised} points on the "
+        f"raised side and {lowered} on the lowered side."
     )
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    *most, last = map(str, ranks)
+    return f"correlations {', '.join(most)} and {last}" if most else f"correlation {last}"

@@ -202,6 +202,21 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
     assert "the feature of correlation 1:" in named[4].reasons[-1]
 
 
+def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, task_of):
+    used, second, labels, hits = films(*TOGETHER)
+    half = np.arange(len(labels)) % 2 == 0
+    parts = [
+        entry(n, used & side, labels, hits, counts=True) for n, side in ((1, half), (2, ~half))
+    ]
+    traveller = entry(3, second, labels, hits)
+    task = task_of(labels, hits)
+
+    assert name_companions([parts[0], traveller], task, MAX_GAP)[1].companion_of is None
+    (*_, named) = name_companions([*parts, traveller], task, MAX_GAP)
+    assert named.companion_of == 1
+    assert "travels with the feature of correlations 1 and 2: " in named.reasons[-1]
+
+
 class TestPlaces:
     """Ten films of three tiles; clusters by the tile that they hold, effects by where they lie."""
 
@@ -339,7 +354,7 @@ class TestMirrors:
         found = fold_counting([*parts, mirror], nowhere, task, MAX_GAP)
         assert [c.counts for c in found] == [True, True, False]
         assert found[2].companion_of == 1
-        assert found[2].reasons[-1].startswith("It is the mirror image of correlation 1 and 2: ")
+        assert found[2].reasons[-1].startswith("It is the mirror image of correlations 1 and 2: ")
 
     def test_one_that_was_placed_stands_by_itself(self, counting, task_of, films):
         found = self.fold(counting, task_of, films, self.CELLS, kind="shortcut")
