@@ -3,10 +3,15 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+# Whoever shares the machine must not fail a test: how long an example takes is no property.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -53,8 +53,8 @@ def test_the_lines() -> None:
     ]
     assert any(line.endswith("2011 1, and 2 more") for line in lines)
     assert "  reports: none" in lines
-    assert "  reports in which nothing is recognised: 1" in lines
-    assert lines[-1].split() == ["edema", "3", "0", "0", "1"]
+    assert lines[-2].split() == ["edema", "3", "0", "0", "1"]
+    assert lines[-1] == "  reports in which nothing is recognised: 1"
     prevalence = {"view": {"edema": {"PA": (3, 4), "AP": (0, 1)}}}
     assert replace(report, prevalence=prevalence).lines() == [
         *lines,
