@@ -9,6 +9,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+_LONGEST = {"test_real_radiographs.py", "test_privacy.py", "test_engines.py"}
+
 # Whoever shares the machine must not fail a test: how long an example takes is no property.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
@@ -17,3 +19,8 @@ settings.load_profile("shared")
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Keep the content of files out of test names: gzip writes the second into its header."""
     return f"{argname}_{len(val)}_bytes" if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process is left alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
