@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 __all__ = ["write_config"]
 
@@ -87,13 +90,17 @@ def _task(finding: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Quote a text where YAML would read it as something else."""
+    """Write a text so that YAML reads it back, as a key in braces too; in quotes where it must."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = True
     yaml.width = 10_000
     yaml.dump([text], stream)
-    return stream.getvalue().strip()[1:-1]
+    written = stream.getvalue().strip()[1:-1]
+    with suppress(YAMLError):
+        if yaml.load(f"{{{written}: 1}}") == {text: 1}:
+            return written
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _quoted(texts: list[str], comment: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -63,6 +63,7 @@ def test_without_labels_it_says_what_to_do() -> None:
     assert "FINDING:" in text
 
 
+@example(finding=":0")
 @given(finding=st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=30))
 def test_any_finding_comes_back_as_it_is(finding: str) -> None:
     task = YAML(typ="safe", pure=True).load(written(finding=finding))["task"]
