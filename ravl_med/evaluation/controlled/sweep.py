@@ -7,6 +7,7 @@ them with the rows that are already in the results.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -137,6 +138,7 @@ def run_sweep(
         if run == plan.limit or (plan.minutes is not None and spent >= plan.minutes):
             break
         row = _run(setting, plan, folder, cache, pools)
+        gc.collect()  # films and models in cycles: Python does not see how large they are
         run += 1
         done.add(setting.digest)
         if setting.kind != "null" and not row.valid:
