@@ -22,6 +22,8 @@ from ravl_med.regions.geometry import box_overlap
 __all__ = ["fold_counting", "name_companions"]
 
 _SAME = 0.5  # mean intersection over union of two places that are one
+_ARTIFACT = 0.5  # share of an effect in artifacts from which it is theirs
+_APART = -0.3  # phi of two features from which one is there where the other is not
 _FILMS = 5  # shared films below which nothing is said
 
 
@@ -73,11 +75,14 @@ def fold_counting(
     """Rank correlations; of those that count and are one feature, one stays.
 
     Clusters around a device hold different regions, yet removal finds the device from each of them:
-    of those that have their effect in the same place, the one that moves the margin most stays. And
-    where a device is missing, its place looks alike on all films: that raises what the device
-    lowers. Such a mirror image of shortcuts is known by its gap, which goes away on films alike in
-    whether they hold any of them; only one that is not placed as sign or shortcut by itself is
-    folded so. The others no longer count by themselves and are named as companions.
+    of those that have their effect in the same place, the one that moves the margin most stays, one
+    whose effect lies in artifacts before the others. And where a device is missing, its place looks
+    alike on all films: that raises what the device lowers. Such a mirror image of shortcuts is
+    known by its gap, which goes away on films alike in whether they hold any of them; only one that
+    is not placed as sign or shortcut by itself is folded so. A cluster rarely holds all films with
+    a device, and then some of the gap stays: where the effect of a shortcut lies in artifacts, what
+    has its own in none and is on the other films is a mirror image too, placed or not. The others
+    no longer count by themselves and are named as companions.
 
     Parameters
     ----------
@@ -92,13 +97,16 @@ def fold_counting(
     """
     kept: list[SpuriousCorrelation] = []
     hosts: dict[int, tuple[list[int], str]] = {}
-    for entry in rank_correlations(correlations):
+    in_order = sorted(rank_correlations(correlations), key=lambda c: not _is_artifact(c))
+    for entry in in_order:
         if not entry.counts:
             continue
         same = [other for other in kept if _in_one_place(entry, other, region_image)]
         opposite = [other for other in kept if _is_opposite(entry, other)]
         if same:
             hosts[entry.cluster.cluster] = [same[0].cluster.cluster], _PLACE
+        elif apart := [other for other in opposite if _is_artifact_apart(entry, other)]:
+            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in apart], _APART_FROM
         elif opposite and _is_mirror(entry, opposite, task, max_gap):
             hosts[entry.cluster.cluster] = [other.cluster.cluster for other in opposite], _MIRROR
         else:
@@ -124,11 +132,20 @@ _MIRROR = (
     "It is the mirror image of {}: it is there where that feature is not, raises what "
     "that lowers, and has no gap of its own with that held fixed."
 )
+_APART_FROM = (
+    "It is the mirror image of {}: it is there where that artifact is not, raises what that "
+    "lowers, and its own effect lies in no artifact."
+)
 
 
 def _is_opposite(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
-    """Whether what nobody placed raises what a shortcut lowers, on films that rather lack it."""
-    if (entry.kind, other.kind) != ("undecided", "shortcut"):
+    """Whether it raises what a shortcut lowers, on films that rather lack that.
+
+    What is placed by itself is asked beside artifacts alone.
+    """
+    if entry.kind == "plausible_sign" or other.kind != "shortcut" or _is_artifact(entry):
+        return False
+    if entry.kind == "shortcut" and not _is_artifact(other):
         return False
     ours, theirs = entry.cluster, other.cluster
     swapped = (
@@ -146,7 +163,26 @@ def _is_mirror(
 ) -> bool:
     """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
     gaps = _gaps_held_fixed(entry, _any_present(opposite), task)
-    return any(not gap >= max_gap for gap in gaps)
+    return entry.kind == "undecided" and any(not gap >= max_gap for gap in gaps)
+
+
+def _is_artifact_apart(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+    """Whether the other lies in artifacts, and this is there where that is not."""
+    return _is_artifact(other) and _phi(entry, other) <= _APART
+
+
+def _is_artifact(entry: SpuriousCorrelation) -> bool:
+    """Whether most of the effect lies in artifacts."""
+    shares = entry.counterfactual.removal.shares if entry.counterfactual is not None else None
+    return shares is not None and shares.artifact >= _ARTIFACT  # NaN is not
+
+
+def _phi(a: SpuriousCorrelation, b: SpuriousCorrelation) -> float:
+    """Phi of the presence of two features; 0 where one of them is on all films or on none."""
+    first, second = a.cluster.present, b.cluster.present
+    spread = float(first.std() * second.std())
+    together = float(np.mean(first & second)) - float(first.mean() * second.mean())
+    return together / spread if spread else 0.0
 
 
 def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
@@ -178,9 +214,8 @@ def _places(
         return {}
     carries, located = tested.removal.carries, tested.removal.located
     found: dict[int, NDArray[np.float32]] = {}
-    for position in entry.order[::-1]:  # the largest effect comes last and stays
-        if carries[position]:
-            found[int(region_image[entry.cluster.regions[position]])] = located[position]
+    for position in entry.order[carries[entry.order]][::-1]:  # the largest comes last and stays
+        found[int(region_image[entry.cluster.regions[position]])] = located[position]
     return found
 
 

@@ -1,5 +1,7 @@
 """Companions: what loses its gap when a feature that the model uses is held fixed."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from ravl_med.evidence.claims import (
     Counterfactual,
+    EffectShares,
     Interval,
     PairedChange,
     Removal,
@@ -54,6 +57,25 @@ def entry(cluster_of):
             reasons=() if counts else (f"Why {rank} does not count.",),
             also=(),
             order=np.arange(len(cluster.regions)),
+        )
+
+    return make
+
+
+@pytest.fixture
+def counting(cluster_of):
+    def make(rank, present, labels, hits, kind):
+        return SpuriousCorrelation(
+            rank=rank,
+            cluster=cluster_of(present, labels, hits, cluster=10 * rank),
+            confirmation=SimpleNamespace(status="confirmed", strength=1.0 / rank),
+            counterfactual=None,
+            strata=None,
+            kind=kind,
+            counts=True,
+            reasons=(),
+            also=(),
+            order=np.arange(int(np.sum(present))),
         )
 
     return make
@@ -300,24 +322,6 @@ class TestMirrors:
 
     CELLS = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
 
-    @pytest.fixture
-    def counting(self, cluster_of):
-        def make(rank, present, labels, hits, kind):
-            return SpuriousCorrelation(
-                rank=rank,
-                cluster=cluster_of(present, labels, hits, cluster=10 * rank),
-                confirmation=SimpleNamespace(status="confirmed", strength=1.0 / rank),
-                counterfactual=None,
-                strata=None,
-                kind=kind,
-                counts=True,
-                reasons=(),
-                also=(),
-                order=np.arange(int(np.sum(present))),
-            )
-
-        return make
-
     def fold(self, counting, task_of, films, cells, kind="undecided"):
         used, second, labels, hits = films(*cells)
         pair = [
@@ -378,3 +382,57 @@ class TestMirrors:
 
         assert [c.cluster.raised_class for c in found] == [1, 1]
         assert [c.counts for c in found] == [True, True]
+
+
+class TestArtifactsAndTheirPlaces:
+    """Where removal says in what an effect lies, a placed one can be a mirror image, too."""
+
+    KEPT = both_classes((True, True, 20), (True, False, 80), (False, True, 80), (False, False, 20))
+    """Phi of the two features is -0.6."""
+
+    def lying_in(self, entry, artifact, size):
+        change = PairedChange(20, 20, size, 0.0, size, NOTHING, 0.1, NOTHING)
+        count = len(entry.cluster.regions)
+        removal = Removal(
+            np.ones(count), np.ones(count, bool), 0.5, change, change, 1.0,
+            EffectShares(0.0, artifact, count, 0), 1.0,
+        )  # fmt: skip
+        return replace(entry, counterfactual=Counterfactual(removal, None, True, ()))
+
+    def pair(self, counting, films, cells, artifacts, kind="shortcut"):
+        """The used feature and a larger one on other films, each with a gap of its own."""
+        used, second, labels, hits = films(*cells)
+        hits = np.where(np.arange(len(labels)) % 3 == 0, (labels == 0) == second, hits)
+        device = self.lying_in(counting(1, used, labels, hits, "shortcut"), artifacts[0], 0.4)
+        place = self.lying_in(counting(2, second, labels, hits, kind), artifacts[1], 0.9)
+        assert [c.cluster.raised_class for c in (device, place)] == [1, 0]
+        self.where = np.arange(len(labels)), labels, hits
+        return device, place
+
+    def found(self, task_of, pair):
+        nowhere, labels, hits = self.where
+        found = fold_counting(pair, nowhere, task_of(labels, hits), MAX_GAP)
+        return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
+
+    @pytest.mark.parametrize("kind", ["shortcut", "undecided"])
+    def test_the_place_of_an_artifact_is_its_mirror_image(self, counting, task_of, films, kind):
+        pair = self.pair(counting, films, self.KEPT, (0.8, 0.1), kind)
+
+        assert self.found(task_of, pair) == [(10, True, None), (20, False, 1)]
+        nowhere, labels, hits = self.where
+        folded = fold_counting(pair, nowhere, task_of(labels, hits), MAX_GAP)[1]
+        assert folded.reasons[-1].endswith("and its own effect lies in no artifact.")
+
+    @pytest.mark.parametrize("artifacts", [(0.8, 0.6), (0.4, 0.1), (math.nan, 0.1)], ids=str)
+    def test_two_artifacts_or_none_stand_by_themselves(self, counting, task_of, films, artifacts):
+        pair = self.pair(counting, films, self.KEPT, artifacts)
+
+        assert self.found(task_of, pair) == [(20, True, None), (10, True, None)]
+
+    def test_what_is_on_many_of_the_same_films_stands_by_itself(self, counting, task_of, films):
+        cells = both_classes(
+            (True, True, 40), (True, False, 60), (False, True, 60), (False, False, 40)
+        )
+        pair = self.pair(counting, films, cells, (0.8, 0.1))
+
+        assert self.found(task_of, pair) == [(20, True, None), (10, True, None)]
