@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.controlled.sweep import read_results
 from ravl_med.evaluation.controlled.sweep_cells import METHOD_NAMES
+from ravl_med.evaluation.controlled.sweep_front import front_text, renew_front_page
 from ravl_med.evaluation.controlled.sweep_measures import (
     BINS,
     score_methods,
@@ -39,6 +40,8 @@ _LINES = {
 
 def write_sweep_report(folder: Path) -> Path:
     """Write ``evaluation.md``, ``.svg``, ``.html`` and ``.pdf`` from the results in a folder.
+
+    Where the folder is ``reports/benchmark`` of a checkout, its README shows the same results.
 
     Parameters
     ----------
@@ -72,6 +75,7 @@ def write_sweep_report(folder: Path) -> Path:
         )
         (folder / f"{_STEM}.pdf").write_bytes(draw_pdf(blocks, "benchmark", TITLE, subject))
         _plot(rows, folder / f"{_STEM}.svg")
+        renew_front_page(folder.resolve().parent.parent / "README.md", front_text(rows))
     except OSError as error:
         raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
     return folder / f"{_STEM}.md"

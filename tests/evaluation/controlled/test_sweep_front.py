@@ -1,0 +1,69 @@
+"""The table of the README is made from the committed results and from nothing else."""
+
+from pathlib import Path
+
+import pytest
+from made_up_sweep import made_up_rows
+
+from ravl_med.evaluation.controlled.sweep import RESULTS, read_results
+from ravl_med.evaluation.controlled.sweep_front import BEGIN, END, front_text, renew_front_page
+
+REPOSITORY = Path(__file__).parents[3]
+PUBLISHED = REPOSITORY / "reports" / "benchmark"
+
+
+def test_a_row_a_method_a_column_a_domain_and_ours_is_bold() -> None:
+    rows = [
+        *made_up_rows(),
+        *made_up_rows(2, domain="radiographs"),
+        *made_up_rows(4, domain="radiographs", kind="null"),
+    ]
+    told, _, heads, _, *lines = front_text(rows).splitlines()
+
+    assert told.startswith("27 small models were trained, 15 of them valid")
+    assert heads == (
+        "| precision@10 | phantoms, 9 models | real radiographs, 6 models | accuses a clean model |"
+    )
+    assert [line.split(" | ")[0] for line in lines[:2]] == [
+        "| Random regions",
+        "| Distilling Failures",
+    ]
+    assert lines[-1].startswith(
+        "| **RaVL-Med** | **1.00 (1.00 to 1.00)** | **1.00 (1.00 to 1.00)**"
+    )
+    assert lines[-1].endswith("**1 of 12 (0.2 to 38.5 %)** |")
+    assert "| 12 of 12 (73.5 to 100.0 %) |" in lines[0]
+
+
+def test_a_domain_without_a_valid_model_has_no_column() -> None:
+    rows = [{**row, "valid": False} for row in made_up_rows(domain="digits")]
+
+    assert "digits" not in front_text([*made_up_rows(), *rows])
+
+
+def test_what_stands_between_the_marks_is_renewed_and_nothing_else(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n", encoding="utf-8")
+
+    assert renew_front_page(page, "new")
+
+    assert page.read_text(encoding="utf-8") == f"# Before\n\n{BEGIN}\nnew\n{END}\n\nAfter\n"
+
+
+@pytest.mark.parametrize("text", ["# A page\n", f"{BEGIN}\nno end\n", f"{END}\n{BEGIN}\n", None])
+def test_a_page_without_marks_stays_as_it_is(tmp_path: Path, text: str | None) -> None:
+    page = tmp_path / "README.md"
+    if text is not None:
+        page.write_text(text, encoding="utf-8")
+
+    assert not renew_front_page(page, "new")
+    assert not page.exists() if text is None else page.read_text(encoding="utf-8") == text
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    if not (PUBLISHED / RESULTS).is_file():
+        pytest.skip("no sweep is published yet")
+    rows, _ = read_results(PUBLISHED)
+    shown = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+    assert f"{BEGIN}\n{front_text(rows)}\n{END}" in shown
