@@ -131,9 +131,10 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
                 tell_met(mean.value >= least) if mean.models else DASH,
             )
         )
-    gain = gain_over(score_methods(planted))
-    if gain is not None:
-        rows.append(_gain_row("over the closest published method", gain))
+    for domain, own in _parts(planted, "domain"):
+        gain = gain_over(score_methods(own))
+        if gain is not None:
+            rows.append(_gain_row(f"over the closest published method, {domain}", gain))
     alarms = false_alarms(table)[OURS]
     rows.append(
         (
