@@ -24,7 +24,7 @@ KINDS = {
     "cohorts": "phantoms, no patient",
     "embeddings": "films and regions of one model, as numbers",
     "mitigations": "films and weights of a mitigation that was ended",
-    "models": "a quickstart model",
+    "models": "a quickstart model, or one that was fetched",
 }
 """What a cache holds, by the name of the subfolder."""
 

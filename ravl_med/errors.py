@@ -5,7 +5,8 @@
     ├── DataError                 exit code 3   a manifest, a film, a report, a label
     │   └── ImageError            exit code 3   one film; the cohort sets it aside
     ├── ModelError                exit code 2   a checkpoint that is not one, or does not fit
-    └── EngineError               exit code 4   workers that died, a cluster that does not answer
+    ├── EngineError               exit code 4   workers that died, a cluster that does not answer
+    └── StorageError              exit code 4   a storage that does not answer, or is gone
 
 A message says what, where, got, allowed and cure. It never carries a patient's name, ID, UID,
 date or file path: file names carry names. An image is named by its manifest row and pseudonym.
@@ -15,7 +16,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["ConfigError", "DataError", "EngineError", "ImageError", "ModelError", "RavlMedError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "ImageError",
+    "ModelError",
+    "RavlMedError",
+    "StorageError",
+]
 
 
 class RavlMedError(Exception):
@@ -60,3 +69,7 @@ class ModelError(RavlMedError):
 
 class EngineError(RavlMedError):
     """The workers, or the cluster that they were to run on, did not do their work."""
+
+
+class StorageError(RavlMedError):
+    """The storage that files lie in gave no answer; a file in it may be as good as any."""

@@ -1,15 +1,22 @@
 """Two processes run the tests: both collect the same names, and each keeps to one core."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
-_LONGEST = {"test_real_radiographs.py", "test_privacy.py", "test_engines.py"}
+_LONGEST = {"test_real_radiographs.py", "test_privacy.py", "test_film_units.py"}
 
 # The same examples each time, however long they take: what was pushed green stays green. Others are
 # tried with `pytest --hypothesis-profile=search`.
@@ -26,3 +33,23 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process is left alone with one of them."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+@pytest.fixture(scope="session")
+def s3_of_session() -> Iterator[S3Server]:
+    from s3_server import S3Server
+
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_of_session: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A running S3 server on the loopback, and credentials for it in the environment alone."""
+    from s3_server import CREDENTIALS, NO_OTHERS
+
+    for name, value in {**CREDENTIALS, **NO_OTHERS}.items():
+        monkeypatch.setenv(name, value)
+    s3_of_session.start()
+    return s3_of_session

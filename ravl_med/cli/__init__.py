@@ -25,10 +25,11 @@ from ravl_med.cli.console import (
     overrides,
     reporting_errors,
     say,
-    show_progress,
 )
 from ravl_med.cli.intake import doctor, init, inspect
+from ravl_med.cli.merging import merge
 from ravl_med.cli.planning import plan
+from ravl_med.cli.progress import show_progress
 from ravl_med.cli.telling import tell_audit, tell_comparison, tell_mitigation, tell_review
 
 __all__ = ["app", "main"]
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(cache, name="cache")
-for verb in (inspect, init, doctor, embed, plan):
+for verb in (inspect, init, doctor, embed, merge, plan):
     app.command()(verb)
 
 
@@ -166,17 +167,20 @@ def mitigate(
     """Fine-tune the audited model away from its shortcut, and prove what came of it.
 
     Returns 0 for improved and nothing to do, 1 for no change and worse, and as audit for errors.
-    An earlier run of the audit is used when model, films and settings are the same.
+    An earlier run of the audit is used when model, films and settings are the same. Under torchrun
+    --max-restarts it returns 0 whatever came of it: else torchrun would do it all again.
     """
     with reporting_errors(debug):
         from datetime import date
 
         from ravl_med.cache import open_cache, user_key
         from ravl_med.config import load_config
-        from ravl_med.mitigation.processes import make_fabric
+        from ravl_med.mitigation.processes import Processes, make_fabric
         from ravl_med.pipeline import mitigate as run_mitigation
         from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
+        from ravl_med.pipeline.work_folder import starts_again
         from ravl_med.reporting.audit.history import user_history_root
+        from ravl_med.reporting.files.audit_run import Audit
         from ravl_med.reporting.files.run_folder import refuse_foreign_folder
 
         settings = load_config(config, overrides(set_values, device))
@@ -184,29 +188,34 @@ def mitigate(
         audited = audit_run if audit_run is not None else Path("reports") / settings.name
         for target in (folder, audited):
             refuse_foreign_folder(target)
-        fabric = make_fabric(settings.model.device, settings.mitigation.precision)
-        work = open_work_folder(settings, open_cache(settings.cache.folder), fabric, resume=resume)
-        with show_progress(quiet=fabric.global_rank > 0) as progress:
+        processes = Processes(make_fabric(settings.model.device, settings.mitigation.precision))
+        if not processes.first:
+            processes.serve()
+            raise typer.Exit
+        today, history = date.today().isoformat(), user_history_root()
+        cache = open_cache(settings.cache.folder)
+
+        def keep_audit(run: Audit) -> None:
+            write_run(run, audited, date=today, history_root=history)
+
+        with processes, show_progress() as progress:
+            work = open_work_folder(settings, cache, processes, resume=resume)
             run = run_mitigation(
                 settings,
                 key=user_key(),
-                cache=open_cache(settings.cache.folder),
+                cache=cache,
                 work=work,
-                fabric=fabric,
+                processes=processes,
                 earlier_run=audited,
+                keep_audit=keep_audit,
                 progress=progress,
             )
-            if fabric.global_rank == 0:
-                progress("write the report", 0, 1)
-                today, history = date.today().isoformat(), user_history_root()
-                if run.audit is not None:
-                    write_run(run.audit, audited, date=today, history_root=history)
-                write_mitigation(run, folder, date=today, history_root=history)
-                progress("write the report", 1, 1)
-        if fabric.global_rank == 0:
-            tell_mitigation(run, folder)
+            progress("write the report", 0, 1)
+            write_mitigation(run, folder, date=today, history_root=history)
+            progress("write the report", 1, 1)
+        tell_mitigation(run, folder)
         good = run.result.verdict.name in ("improved", "nothing_to_do")
-        code = 0 if good or exit_zero else 1
+        code = 0 if good or exit_zero or starts_again() else 1
     raise typer.Exit(code)
 
 

@@ -14,8 +14,8 @@ from ravl_med.cli.console import (
     print_file,
     reporting_errors,
     say,
-    show_progress,
 )
+from ravl_med.cli.progress import show_progress
 
 __all__ = ["benchmark"]
 
@@ -293,6 +293,94 @@ def benchmark_intake(
         plan = IntakePlan(choose_parts(parts, PARTS), rounds=rounds)
         with show_progress() as progress:
             path = run_intake_benchmark(plan, out, progress=progress)
+        print_file(path)
+
+
+@benchmark.command("scale")
+def benchmark_scale(
+    config: ConfigArgument = Path("configs/quickstart.yaml"),
+    parts: Annotated[
+        str,
+        typer.Option(
+            help="Some of same, speed, memory, discovery, chaos and projection, with commas."
+        ),
+    ] = "same,speed,memory,discovery,chaos,projection",
+    same_films: Annotated[
+        int, typer.Option(help="Phantoms of `same`; 3 in 11 are audited.", min=40)
+    ] = 3_300,
+    speed_films: Annotated[int, typer.Option(help="Phantoms of `speed`.", min=40)] = 1_024,
+    towers: Annotated[
+        str, typer.Option(help="Towers of `speed`: quickstart, names of open_clip, with commas.")
+    ] = "quickstart,ViT-B-32",
+    rounds: Annotated[int, typer.Option(help="Rounds of `speed`.", min=1)] = 3,
+    memory_films: Annotated[
+        str, typer.Option(help="Numbers of films of `memory`, with commas.")
+    ] = "2000,200000",
+    discovery_films: Annotated[
+        str, typer.Option(help="Numbers of films of `discovery`, with commas.")
+    ] = "20000,200000",
+    chaos_films: Annotated[
+        int, typer.Option(help="Phantoms of `chaos`; 3 in 11 are audited.", min=40)
+    ] = 3_300,
+    kills: Annotated[
+        int, typer.Option(help="Kills of workers, and of runs, for each engine.", min=1)
+    ] = 20,
+    sample: Annotated[
+        int, typer.Option(help="Films that `projection` is measured on.", min=2)
+    ] = 16,
+    cpu_euros: Annotated[float, typer.Option(help="A CPU node, an hour (assumed).", min=0)] = 1.60,
+    cpu_cores: Annotated[int, typer.Option(help="Processors of it (assumed).", min=1)] = 32,
+    gpu_euros: Annotated[
+        float, typer.Option(help="An H100 node, an hour (assumed).", min=0)
+    ] = 40.0,
+    gpus: Annotated[int, typer.Option(help="H100 of it (assumed).", min=1)] = 8,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of an H100 that a ViT reaches (assumed).", min=0.01, max=1)
+    ] = 0.30,
+    ray: Annotated[bool, typer.Option(help="Measure Ray too.")] = True,
+    out: OutOption = Path("reports/benchmark"),
+    debug: DebugOption = False,
+) -> None:
+    """Measure what holds beyond one machine: the same result, speed, memory, deaths, cost.
+
+    Parts that are not run keep their earlier numbers. Linux only.
+    """
+    with reporting_errors(debug):
+        from ravl_med.cache import user_cache
+        from ravl_med.config import load_config
+        from ravl_med.evaluation.benchmark_file import choose_parts
+        from ravl_med.evaluation.scale.benchmark import (
+            PARTS,
+            ScalePlan,
+            read_sizes,
+            run_scale_benchmark,
+        )
+        from ravl_med.evaluation.scale.projection import Assumptions
+
+        plan = ScalePlan(
+            parts=choose_parts(parts, PARTS),
+            same_films=same_films,
+            chaos_films=chaos_films,
+            speed_films=speed_films,
+            towers=tuple(name.strip() for name in towers.split(",") if name.strip()),
+            rounds=rounds,
+            memory_films=read_sizes(memory_films, "--memory-films"),
+            discovery_films=read_sizes(discovery_films, "--discovery-films"),
+            kills=kills,
+            sample=sample,
+            assumed=Assumptions(
+                cpu_euros=cpu_euros,
+                cpu_cores=cpu_cores,
+                gpu_euros=gpu_euros,
+                gpus=gpus,
+                utilisation=utilisation,
+            ),
+            ray=ray,
+            config_file=_named(config),
+        )
+        settings = load_config(config)
+        with show_progress() as progress:
+            path = run_scale_benchmark(settings, plan, out, cache=user_cache(), progress=progress)
         print_file(path)
 
 

@@ -18,8 +18,8 @@ from ravl_med.cli.console import (
     overrides,
     reporting_errors,
     say,
-    show_progress,
 )
+from ravl_med.cli.progress import show_progress
 
 if TYPE_CHECKING:
     from ravl_med.cache import Cache, CacheEntry

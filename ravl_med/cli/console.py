@@ -1,13 +1,13 @@
-"""The terminal: one line a problem, a bar a stage, and the options that verbs share."""
+"""The terminal: one line a problem, and the options that verbs share."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -27,7 +27,6 @@ __all__ = [
     "print_file",
     "reporting_errors",
     "say",
-    "show_progress",
 ]
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the audit.")]
@@ -71,40 +70,6 @@ def reporting_errors(debug: bool) -> Iterator[None]:
             "for the traceback, which may hold file names, and report it."
         )
         raise typer.Exit(4) from None
-
-
-@contextmanager
-def show_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each stage; quiet when not on a terminal."""
-    terminal = Console(stderr=True)
-    if quiet or not terminal.is_terminal:
-        yield lambda stage, done, total: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=terminal) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                for earlier in tasks.values():
-                    bars.stop_task(earlier)
-                tasks[stage] = bars.add_task(escape(stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield show
 
 
 def console(*, stderr: bool = False) -> Console:

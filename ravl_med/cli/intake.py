@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ravl_med.cli.console import DebugOption, reporting_errors, say, show_progress
+from ravl_med.cli.console import DebugOption, reporting_errors, say
+from ravl_med.cli.progress import show_progress
 
 __all__ = ["doctor", "init", "inspect"]
 

@@ -15,8 +15,8 @@ from ravl_med.cli.console import (
     SetOption,
     overrides,
     reporting_errors,
-    show_progress,
 )
+from ravl_med.cli.progress import show_progress
 
 __all__ = ["plan"]
 

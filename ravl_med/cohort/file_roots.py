@@ -1,4 +1,4 @@
-"""Folders that the files of a manifest may lie in."""
+"""Files that a manifest names: where they lie, and the folders that they may lie in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl_med.errors import ImageError
+from ravl_med.storage.filesystems import StorageAccess
+from ravl_med.storage.remote_path import FilePath, RemotePath, is_url
 
-__all__ = ["OUTSIDE", "lies_inside", "require_inside", "rows_outside"]
+__all__ = ["OUTSIDE", "file_of", "lies_inside", "require_inside", "rows_outside"]
 
 OUTSIDE = (
     "the path, or a link on it, leads out of the manifest's folder. Name the other folder in "
@@ -22,24 +24,49 @@ OUTSIDE = (
 _PATHS = ("report_path", "annotation")
 
 
-def lies_inside(path: Path, roots: Sequence[Path]) -> bool:
+def file_of(cell: str, folder: FilePath, roots: Sequence[FilePath] = ()) -> FilePath:
+    """Return the file that a cell of a manifest names.
+
+    Parameters
+    ----------
+    cell : str - a path relative to the manifest's folder, an absolute path of this machine, or a
+        URL
+    folder : Path or RemotePath - of the manifest
+    roots : sequence of Path or RemotePath - whose storage a URL is reached as
+    """
+    if is_url(cell):
+        far = [place for place in (folder, *roots) if isinstance(place, RemotePath)]
+        access, role = (far[0].access, far[0].role) if far else (StorageAccess(), "cohort.roots")
+        try:
+            return RemotePath.parse(cell, access, role)
+        except ValueError:
+            return RemotePath("none://none", access, role)  # which lies nowhere
+    if isinstance(folder, RemotePath) and cell.startswith("/"):
+        return Path(cell)
+    return folder / cell
+
+
+def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
     """Tell whether a path, its links followed, lies in one of some folders; none allow all.
 
     Parameters
     ----------
-    path : Path
-    roots : sequence of Path
+    path : Path or RemotePath
+    roots : sequence of Path or RemotePath
     """
     if not roots:
         return True
+    if isinstance(path, RemotePath):
+        return any(path.lies_below(root) for root in roots if isinstance(root, RemotePath))
     try:
         target = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a ring of links, a NUL: the reader says which
         return True
-    return any(target.is_relative_to(root.resolve()) for root in roots)
+    own = [root for root in roots if isinstance(root, Path)]
+    return any(target.is_relative_to(root.resolve()) for root in own)
 
 
-def require_inside(path: Path, roots: Sequence[Path]) -> None:
+def require_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
     """Refuse a path that leads out of some folders.
 
     Raises
@@ -52,7 +79,7 @@ def require_inside(path: Path, roots: Sequence[Path]) -> None:
 
 
 def rows_outside(
-    table: pd.DataFrame, taken: NDArray[np.bool_], folder: Path, roots: Sequence[Path]
+    table: pd.DataFrame, taken: NDArray[np.bool_], folder: FilePath, roots: Sequence[FilePath]
 ) -> list[int]:
     """Return the rows at `taken` whose report or annotation leads out of some folders.
 
@@ -60,13 +87,13 @@ def rows_outside(
     ----------
     table : DataFrame - of a manifest, of text
     taken : ndarray of shape (N,), bool
-    folder : Path - of the manifest, which its paths are relative to
-    roots : sequence of Path
+    folder : Path or RemotePath - of the manifest, which its paths are relative to
+    roots : sequence of Path or RemotePath
     """
     columns = [table[name].tolist() for name in _PATHS if name in table]
     found = []
     for i in np.flatnonzero(taken).tolist() if columns else []:
         parts = [part.strip() for cells in columns for part in cells[i].split(";")]
-        if not all(lies_inside(folder / part, roots) for part in parts if part):
+        if not all(lies_inside(file_of(part, folder, roots), roots) for part in parts if part):
             found.append(i)
     return found

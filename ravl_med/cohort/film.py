@@ -7,7 +7,6 @@ import hmac
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumeP
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.config import CohortConfig
 from ravl_med.errors import ImageError
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["Film", "FilmReader", "pseudonym", "reject_duplicate"]
 
@@ -62,14 +62,14 @@ class FilmReader:
     policy : ReadingPolicy
     workers : int - processes that `films` reads in, so that a file which brings its decoder down,
         or keeps it busy for ever, costs its own row alone; 0 reads in this process
-    roots : tuple of Path - folders that films may lie in; empty: anywhere
+    roots : tuple of Path or RemotePath - folders that films may lie in; empty: anywhere
     pool : ReadingPool or None - processes that stay open, see `kept_open`; None: `films` opens its
         own
     """
 
     policy: ReadingPolicy = field(default_factory=ReadingPolicy)
     workers: int = 0
-    roots: tuple[Path, ...] = ()
+    roots: tuple[FilePath, ...] = ()
     pool: ReadingPool | None = None
 
     @classmethod
@@ -82,7 +82,7 @@ class FilmReader:
             () if config.manifest is None else (config.manifest.parent, *config.roots),
         )
 
-    def read(self, path: Path) -> tuple[NDArray[np.float32], str]:
+    def read(self, path: FilePath) -> tuple[NDArray[np.float32], str]:
         """Read one file; the format is told from its content.
 
         Raises
@@ -100,13 +100,22 @@ class FilmReader:
         ------
         ImageError
             It cannot be read, is constant, is smaller than 16 pixels, or lies outside the roots.
+        ConfigError, StorageError
+            It lies in a storage that denies access, or does not answer.
         """
         policy = self._policy(cohort, index)
         require_inside(cohort.paths[index], self.roots)
         return _film(index, read_film_file(cohort.paths[index], policy), policy)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
-        """Read all films in order; each digest is let through once."""
+        """Read all films in order; each digest is let through once.
+
+        Raises
+        ------
+        ConfigError, StorageError
+            They lie in a storage that denies access, or does not answer: no film is set aside for
+            that.
+        """
         seen: set[str] = set()
         for index, outcome in enumerate(self._outcomes(cohort)):
             if isinstance(outcome, Film) and outcome.digest in seen:

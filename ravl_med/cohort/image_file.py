@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from ravl_med.cohort.acquisition import read_acquisition
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
 from ravl_med.cohort.laterality import Edge, left_edge_of
 from ravl_med.cohort.raster import read_raster
-from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
 from ravl_med.errors import ImageError
+from ravl_med.storage.files import local_copy
+from ravl_med.storage.filesystems import TooLargeError
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = [
     "ImageContent",
+    "copied_here",
     "declares_burned_in",
     "file_kind",
     "read_film_file",
@@ -52,7 +57,33 @@ class ImageContent:
     left_edge: Edge = ""
 
 
-def read_film_file(path: Path, policy: ReadingPolicy) -> ImageContent:
+@contextmanager
+def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
+    """Yield a file of this machine; of an object a copy, which goes when the context ends.
+
+    Parameters
+    ----------
+    file : Path or RemotePath
+    most_mb : int - megabytes that an object may have
+
+    Raises
+    ------
+    ImageError
+        ``missing``, ``too_large``; of objects.
+    ConfigError, StorageError
+        The storage denies access, or does not answer: that says nothing of the film.
+    """
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(local_copy(file, most_mb * 1_000_000))
+        except FileNotFoundError:
+            raise _missing() from None
+        except TooLargeError as error:
+            raise _too_large(error.size, most_mb) from None
+        yield path
+
+
+def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     """Read one file as a film that can be audited.
 
     Raises
@@ -77,14 +108,21 @@ def read_film_file(path: Path, policy: ReadingPolicy) -> ImageContent:
     return replace(content, pixels=pixels, digest=hasher.hexdigest())
 
 
-def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
+def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     """Read one file; the format is told from its content.
 
     Raises
     ------
     ImageError
         With a reason code and a line that does not name the file.
+    ConfigError, StorageError
+        See `copied_here`.
     """
+    with copied_here(path, policy.limits.max_file_mb) as file:
+        return _read(file, policy)
+
+
+def _read(path: Path, policy: ReadingPolicy) -> ImageContent:
     kind = file_kind(path)
     _check_size(path, policy.limits.max_file_mb)
     try:
@@ -110,17 +148,17 @@ def read_image_file(path: Path, policy: ReadingPolicy) -> ImageContent:
     raise ImageError("unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it.")
 
 
-def declares_burned_in(path: Path) -> bool:
+def declares_burned_in(path: FilePath) -> bool:
     """Tell whether a DICOM header says that text is burned in: (0028,0301) is YES.
 
     A file of another format says nothing, nor does a header that cannot be read.
     """
     try:
-        if file_kind(path) != "dicom":
-            return False
-        with naming_reasons():
+        with copied_here(path, DEFAULT_POLICY.limits.max_file_mb) as file, naming_reasons():
+            if file_kind(file) != "dicom":
+                return False
             header = pydicom.dcmread(
-                path, stop_before_pixels=True, force=True, specific_tags=["BurnedInAnnotation"]
+                file, stop_before_pixels=True, force=True, specific_tags=["BurnedInAnnotation"]
             )
             return str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     except ImageError:
@@ -146,9 +184,7 @@ def file_kind(path: Path) -> str:
         with path.open("rb") as stream:
             head = stream.read(352)
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(
-            "missing", "the image file does not exist. Paths are relative to the manifest."
-        ) from None
+        raise _missing() from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ImageError(
             "unreadable", f"the image file cannot be opened ({type(error).__name__})."
@@ -169,7 +205,17 @@ def file_kind(path: Path) -> str:
 def _check_size(path: Path, most_mb: int) -> None:
     size = path.stat().st_size
     if size > most_mb * 1_000_000:
-        raise ImageError(
-            "too_large",
-            f"the file has {size / 1e6:.0f} MB; expected at most {most_mb} (cohort.max_file_mb).",
-        )
+        raise _too_large(size, most_mb)
+
+
+def _missing() -> ImageError:
+    return ImageError(
+        "missing", "the image file does not exist. Paths are relative to the manifest."
+    )
+
+
+def _too_large(size: int, most_mb: int) -> ImageError:
+    return ImageError(
+        "too_large",
+        f"the file has {size / 1e6:.0f} MB; expected at most {most_mb} (cohort.max_file_mb).",
+    )

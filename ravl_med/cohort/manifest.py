@@ -6,7 +6,7 @@ and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer`` and ``spli
 ``validation`` or ``test``), ``frame`` (which one of a multi-frame file, or slice of a volume, the
 first is 1), ``study`` (films of one examination share a code), and ``annotation``
 (files with the film's regions, with semicolons between them). Finding columns are not needed where
-labels are read off the reports. Paths are relative to the manifest. Rows are counted as a
+labels are read off the reports. Paths are relative to the manifest, or URLs. Rows are counted as a
 spreadsheet shows them: the header is row 1.
 """
 
@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ravl_med.cohort.file_roots import OUTSIDE, rows_outside
+from ravl_med.cohort.file_roots import OUTSIDE, file_of, rows_outside
 from ravl_med.cohort.film_labels import FilmLabels, FindingCells, label_films
 from ravl_med.cohort.manifest_table import (
     RejectedFilm,
@@ -39,6 +38,8 @@ from ravl_med.cohort.report_labels import cells_from_reports
 from ravl_med.cohort.study_films import one_film_a_study
 from ravl_med.config import LabelsConfig
 from ravl_med.errors import DataError
+from ravl_med.storage.files import for_each
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest", "shared_patients"]
 
@@ -53,7 +54,7 @@ class Cohort:
     ----------
     name : str - how messages call it: the manifest's file name
     rows : ndarray of shape (N,), int64 - row of the manifest
-    paths : tuple of Path, length N - never printed
+    paths : tuple of Path or RemotePath, length N - never printed
     patients : ndarray of shape (N,), int64 - patient number, 0 .. P - 1
     radiology_reports : tuple of str, length N - blank where there is none
     labels : ndarray of shape (N,), int64 - class of each film; -1 without a task
@@ -62,8 +63,8 @@ class Cohort:
     listed : int - rows of the manifest
     left_out : mapping of str to int - rows that the split or the task does not take, by reason
     rejected : tuple of RejectedFilm - films that could not be read
-    annotations : tuple of tuple of Path, length N - files with regions of each film; empty where
-        the manifest has no such column
+    annotations : tuple of tuple of Path or RemotePath, length N - files with regions of each film;
+        empty where the manifest has no such column
     frames : tuple of int or None, length N - frame of the file, the first is 1, None where the
         manifest names none; empty where it has no such column
     label_sources : tuple of str, length N - ``"manifest"``, or the sections of the report that were
@@ -74,7 +75,7 @@ class Cohort:
 
     name: str
     rows: NDArray[np.int64]
-    paths: tuple[Path, ...]
+    paths: tuple[FilePath, ...]
     patients: NDArray[np.int64]
     radiology_reports: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -83,7 +84,7 @@ class Cohort:
     listed: int
     left_out: Mapping[str, int]
     rejected: tuple[RejectedFilm, ...] = ()
-    annotations: tuple[tuple[Path, ...], ...] = ()
+    annotations: tuple[tuple[FilePath, ...], ...] = ()
     frames: tuple[int | None, ...] = ()
     label_sources: tuple[str, ...] = ()
     label_certainty: tuple[str, ...] = ()
@@ -111,19 +112,19 @@ class Cohort:
 
 
 def read_manifest(
-    path: Path,
+    path: FilePath,
     *,
     split: str | None,
     columns: Mapping[str, Mapping[str, int]] | None = None,
     labels: LabelsConfig | None = None,
     unit: str = "image",
-    roots: Sequence[Path] = (),
+    roots: Sequence[FilePath] = (),
 ) -> Cohort:
     """Read a manifest into a cohort; no image is opened.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The CSV file.
     split : str or None
         Rows of this split; None, or a manifest without the column, takes every row.
@@ -135,7 +136,7 @@ def read_manifest(
         Where findings come from, and the policy; the section's defaults where it is None.
     unit : {"image", "study"}
         Whether every film is taken, or one of each study.
-    roots : sequence of Path
+    roots : sequence of Path or RemotePath
         Folders besides the manifest's own that reports and annotations may lie in; a row that leads
         elsewhere is set aside. Images are held against them when they are read.
 
@@ -147,6 +148,8 @@ def read_manifest(
     DataError
         It is not a CSV, is empty, lacks a required column, or holds a value that is not allowed; or
         nothing is recognised in too many reports.
+    StorageError
+        It, or its reports, lie in a storage that does not answer.
     """
     table = read_table(path)
     allowed = (path.parent, *roots)
@@ -177,16 +180,19 @@ def read_manifest(
 class _Rows:
     """Rows of a manifest while it is read: which are still taken, and what became of others."""
 
-    path: Path
+    path: FilePath
     table: pd.DataFrame
     taken: NDArray[np.bool_]
-    roots: tuple[Path, ...]
+    roots: tuple[FilePath, ...]
     left_out: Counter[str] = field(default_factory=Counter)
     rejected: list[RejectedFilm] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    def file_of(self, cell: str) -> FilePath:
+        return file_of(cell, self.path.parent, self.roots)
 
 
 def _readable(rows: _Rows, unit: str) -> list[str]:
@@ -196,7 +202,7 @@ def _readable(rows: _Rows, unit: str) -> list[str]:
         rows.taken[i], row = False, row_number(rows.table, i)
         message = f"{rows.name} row {row}: {OUTSIDE}"
         rows.rejected.append(RejectedFilm(row, "outside_root", message))
-    return _reports(rows.table, rows.path, rows.taken, rows.name, rows.rejected)
+    return _reports(rows)
 
 
 def _cells_of_reports(
@@ -247,7 +253,7 @@ def _cohort(
     return Cohort(
         name=rows.name,
         rows=table.index.to_numpy(dtype=np.int64)[index],
-        paths=tuple(rows.path.parent / table["image"].iloc[i] for i in index),
+        paths=tuple(rows.file_of(table["image"].iloc[i]) for i in index),
         patients=patients.astype(np.int64),
         radiology_reports=tuple(texts[i] for i in index.tolist()),
         labels=(labelled.classes if labelled else unlabelled)[index],
@@ -260,7 +266,7 @@ def _cohort(
         listed=len(table),
         left_out=dict(rows.left_out),
         rejected=tuple(rows.rejected),
-        annotations=_annotations(table, rows.path, index),
+        annotations=_annotations(rows, index),
         frames=_frames(table, index, rows.name),
         label_sources=_of_films(labelled.sources, index) if labelled else (),
         label_certainty=_of_films(labelled.certainty, index) if labelled else (),
@@ -288,22 +294,20 @@ def _frames(table: pd.DataFrame, index: NDArray[np.int64], name: str) -> tuple[i
     return tuple(frames)
 
 
-def _annotations(
-    table: pd.DataFrame, path: Path, index: NDArray[np.int64]
-) -> tuple[tuple[Path, ...], ...]:
+def _annotations(rows: _Rows, index: NDArray[np.int64]) -> tuple[tuple[FilePath, ...], ...]:
     """Annotation files of the rows at `index`."""
-    if "annotation" not in table:
+    if "annotation" not in rows.table:
         return ()
-    cells = [str(table["annotation"].iloc[i]).split(";") for i in index]
-    return tuple(tuple(path.parent / part.strip() for part in c if part.strip()) for c in cells)
+    cells = [str(rows.table["annotation"].iloc[i]).split(";") for i in index]
+    return tuple(tuple(rows.file_of(part.strip()) for part in c if part.strip()) for c in cells)
 
 
-def shared_patients(path: Path, splits: Sequence[str]) -> dict[tuple[str, str], int]:
+def shared_patients(path: FilePath, splits: Sequence[str]) -> dict[tuple[str, str], int]:
     """Count the patients that two splits of a manifest share.
 
     Parameters
     ----------
-    path : Path - of the manifest
+    path : Path or RemotePath - of the manifest
     splits : sequence of str
 
     Returns
@@ -325,29 +329,30 @@ def shared_patients(path: Path, splits: Sequence[str]) -> dict[tuple[str, str], 
     return {pair: count for pair, count in shared.items() if count}
 
 
-def _reports(
-    table: pd.DataFrame,
-    path: Path,
-    taken: NDArray[np.bool_],
-    name: str,
-    rejected: list[RejectedFilm],
-) -> list[str]:
+def _reports(rows: _Rows) -> list[str]:
     """Report text of each taken row; a report file that cannot be read sets the row aside."""
+    table = rows.table
     texts = [""] * len(table)
     if "report" in table:
-        for i in np.flatnonzero(taken):
+        for i in np.flatnonzero(rows.taken):
             texts[i] = table["report"].iloc[i]
-    if "report_path" in table:
-        for i in np.flatnonzero(taken):
-            cell = table["report_path"].iloc[i]
-            if texts[i] or not cell:
-                continue
-            try:
-                texts[i] = read_radiology_report(path.parent / cell)
-            except DataError as error:
-                taken[i] = False
-                row = row_number(table, i)
-                rejected.append(
-                    RejectedFilm(row, "report_unreadable", f"{name} row {row}: {error}")
-                )
+    if "report_path" not in table:
+        return texts
+    cells = table["report_path"]
+    asked = [i for i in np.flatnonzero(rows.taken).tolist() if cells.iloc[i] and not texts[i]]
+    read = for_each(_try_report, (rows.file_of(cells.iloc[i]) for i in asked))
+    for at, text in zip(asked, read, strict=True):
+        if isinstance(text, DataError):
+            rows.taken[at], row = False, row_number(table, at)
+            message = f"{rows.name} row {row}: {text}"
+            rows.rejected.append(RejectedFilm(row, "report_unreadable", message))
+        else:
+            texts[at] = text
     return texts
+
+
+def _try_report(file: FilePath) -> str | DataError:
+    try:
+        return read_radiology_report(file)
+    except DataError as error:
+        return error

@@ -7,7 +7,6 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.film_labels import FindingCells
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.storage.files import local_copy
+from ravl_med.storage.remote_path import FilePath, RemotePath
 
 __all__ = [
     "RejectedFilm",
@@ -41,10 +42,10 @@ class RejectedFilm:
     row: int
     reason: str
     message: str
-    path: Path | None = field(default=None, compare=False, repr=False)
+    path: FilePath | None = field(default=None, compare=False, repr=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: FilePath) -> pd.DataFrame:
     """Read all cells as stripped text; the index is the row that a spreadsheet shows.
 
     Raises
@@ -53,15 +54,18 @@ def read_table(path: Path) -> pd.DataFrame:
         The file does not exist.
     DataError
         It is not a CSV, is empty, or its rows do not fit its header.
+    StorageError
+        It lies in a storage that does not answer.
     """
     name = path.name
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with local_copy(path) as file, file.open(encoding="utf-8-sig", newline="") as stream:
             lines = [[cell.strip() for cell in line] for line in csv.reader(stream, strict=True)]
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"cohort.manifest: {name!r} does not exist. Paths are relative to the config file."
-        ) from None
+        where = "Paths are relative to the config file."
+        if isinstance(path, RemotePath):
+            where = "Expected a bucket and an object in it; check both names."
+        raise ConfigError(f"cohort.manifest: {name!r} does not exist. {where}") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         if "field limit" in str(error):
             raise DataError(

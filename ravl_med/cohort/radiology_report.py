@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from ravl_med.errors import DataError
+from ravl_med.storage.files import local_copy
+from ravl_med.storage.filesystems import TooLargeError
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["impression_of", "read_radiology_report"]
 
@@ -13,23 +15,30 @@ _MAX_BYTES = 1_000_000
 _IMPRESSION = re.compile(r"\bimpression\s*:", re.IGNORECASE)
 
 
-def read_radiology_report(path: Path) -> str:
+def read_radiology_report(path: FilePath) -> str:
     """Read a report kept as a text file.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         UTF-8 text, at most 1 MB.
 
     Raises
     ------
     DataError
         The file is missing, too large or not text. The message does not name the file.
+    ConfigError, StorageError
+        It lies in a storage that denies access, or does not answer.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError("report_path: the file is over 1 MB; expected the text of one report.")
-        return path.read_text(encoding="utf-8-sig").strip()
+        with local_copy(path, _MAX_BYTES) as file:
+            if file.stat().st_size > _MAX_BYTES:
+                raise TooLargeError(file.stat().st_size)
+            return file.read_text(encoding="utf-8-sig").strip()
+    except TooLargeError:
+        raise DataError(
+            "report_path: the file is over 1 MB; expected the text of one report."
+        ) from None
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("report_path: no such file. Paths are relative to the manifest.") from None
     except UnicodeDecodeError:

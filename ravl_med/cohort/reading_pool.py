@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 
 import ravl_med
 from ravl_med.cohort.file_roots import require_inside
-from ravl_med.cohort.image_file import ImageContent
+from ravl_med.cohort.image_file import ImageContent, copied_here
 from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.cohort.reading_worker import READY, policy_to_json
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.errors import DataError, ImageError
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["ReadingPool"]
 
 Answer = dict[str, Any]
-Wanted = tuple[Path, int | None]
+Wanted = tuple[FilePath, int | None]
 
 _AHEAD = 2  # films for each worker that are read before they are asked for
 _LONGEST_LINE = 1 << 20
@@ -45,13 +46,14 @@ class ReadingPool:
     ----------
     policy : ReadingPolicy - its limits of time and memory hold for each worker
     workers : int - processes, at least 1
-    roots : sequence of Path - folders that files may lie in; empty: anywhere
+    roots : sequence of Path or RemotePath - folders that files may lie in; empty: anywhere
     """
 
-    def __init__(self, policy: ReadingPolicy, workers: int, roots: Sequence[Path] = ()) -> None:
+    def __init__(self, policy: ReadingPolicy, workers: int, roots: Sequence[FilePath] = ()) -> None:
         self._roots = tuple(roots)
-        self._frame = policy.frame
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="reading")
+        self._frame, self._most_mb = policy.frame, policy.limits.max_file_mb
+        # objects are fetched while other films are decoded
+        self._threads = ThreadPoolExecutor(_AHEAD * workers + 1, thread_name_prefix="reading")
         self._workers = [_Worker(policy) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -77,13 +79,19 @@ class ReadingPool:
 
         Parameters
         ----------
-        files : iterable of (path, frame or None)
+        files : iterable of (path, frame or None) - objects are fetched here, so that no worker
+            knows of storages
 
         Returns
         -------
         iterator of ImageContent or ImageError
             Besides the reasons of `read_film_file`: ``outside_root``, ``timed_out``,
             ``decoder_died``.
+
+        Raises
+        ------
+        ConfigError, StorageError
+            A file lies in a storage that denies access, or does not answer.
         """
         for answer in self._in_order("film", files):
             yield answer if isinstance(answer, ImageError) else ImageContent(**answer)
@@ -110,16 +118,19 @@ class ReadingPool:
         while waiting:
             yield waiting.popleft().result()
 
-    def _ask(self, task: str, path: Path, frame: int | None) -> Answer | ImageError:
-        worker = self._idle.get()
+    def _ask(self, task: str, path: FilePath, frame: int | None) -> Answer | ImageError:
+        wanted = self._frame if frame is None else frame
         try:
             require_inside(path, self._roots)
-            wanted = self._frame if frame is None else frame
-            return worker.ask({"task": task, "path": str(path.absolute()), "frame": wanted})
+            with copied_here(path, self._most_mb) as file:
+                worker = self._idle.get()
+                try:
+                    told = {"task": task, "path": str(file.absolute()), "frame": wanted}
+                    return worker.ask(told)
+                finally:
+                    self._idle.put(worker)
         except ImageError as error:
             return error
-        finally:
-            self._idle.put(worker)
 
 
 class _Worker:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["ScoreTable", "read_scores"]
 
@@ -136,7 +137,7 @@ def _class_columns(header: Sequence[str], classes: Sequence[str]) -> list[int]:
     return [header.index(name) for name in classes]
 
 
-def _finder(films: Sequence[Path]) -> Callable[[str], int | None]:
+def _finder(films: Sequence[FilePath]) -> Callable[[str], int | None]:
     """Return what finds a film by the end of its path, or by its name alone."""
     parts = [PurePosixPath(path.as_posix()).parts for path in films]
     by_name: dict[str, list[int]] = {}

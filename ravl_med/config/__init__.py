@@ -30,6 +30,7 @@ from ravl_med.config.model import (
     QuickstartModelConfig,
     RegionPooling,
 )
+from ravl_med.config.storage import StorageConfig
 from ravl_med.config.task import ClassConfig, TaskConfig
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "RegionSource",
     "RegionsConfig",
     "ReportConfig",
+    "StorageConfig",
     "SyntheticConfig",
     "TaskConfig",
     "VolumeConfig",

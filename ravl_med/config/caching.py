@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
-from ravl_med.config.base import ConfigPath, Section
+from pydantic import Field, model_validator
+
+from ravl_med.config.base import ConfigLocation, ConfigPath, Section
 
 __all__ = ["CacheConfig"]
 
@@ -18,3 +20,14 @@ class CacheConfig(Section):
     embeddings: bool = Field(
         True, description="keep embeddings, so that the same films are not embedded twice"
     )
+    shared: ConfigLocation | None = Field(
+        None,
+        description="folder or URL that embeddings are put into as well, and taken from, so that "
+        "machines without a common file system share them; null: none",
+    )
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.shared is not None and not self.embeddings:
+            raise ValueError("shared needs embeddings that are kept; set embeddings to true")
+        return self

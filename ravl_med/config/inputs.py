@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ravl_med.config.base import ConfigPath, Section, Share
+from ravl_med.config.base import ConfigLocation, ConfigPath, Section, Share
 
 __all__ = [
     "CohortConfig",
@@ -56,7 +56,9 @@ class VolumeConfig(Section):
 class CohortConfig(Section):
     """Where films, radiology reports and labels come from."""
 
-    manifest: ConfigPath | None = Field(None, description="manifest.csv of the user's own cohort")
+    manifest: ConfigLocation | None = Field(
+        None, description="manifest.csv of the user's own cohort; a path, or a URL such as s3://"
+    )
     synthetic: SyntheticConfig | None = None
     split: Split | None = Field(
         "validation", description="rows of the manifest that are audited; null takes every row"
@@ -82,8 +84,8 @@ class CohortConfig(Section):
         description="acquisition attributes of DICOM headers: null for columns that the manifest "
         "lacks, true for blank cells too, false for none",
     )
-    roots: tuple[ConfigPath, ...] = Field(
-        (), description="folders besides the manifest's own that its paths may lead to"
+    roots: tuple[ConfigLocation, ...] = Field(
+        (), description="folders or URLs besides the manifest's own that its paths may lead to"
     )
     workers: int = Field(
         2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -16,13 +16,14 @@ from ravl_med.config.audit import (
     PrivacyConfig,
     ReportConfig,
 )
-from ravl_med.config.base import Section
+from ravl_med.config.base import Section, reached_by
 from ravl_med.config.caching import CacheConfig
 from ravl_med.config.engine import EngineConfig
 from ravl_med.config.explanation import explain_problems
 from ravl_med.config.inputs import CohortConfig, LabelsConfig, RegionsConfig
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import ModelConfig
+from ravl_med.config.storage import StorageConfig
 from ravl_med.config.task import TaskConfig
 from ravl_med.errors import ConfigError
 
@@ -46,6 +47,19 @@ class Config(Section):
     mitigation: MitigationConfig = MitigationConfig()
     cache: CacheConfig = CacheConfig()
     engine: EngineConfig = EngineConfig()
+    storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _reach(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Let every URL of the config carry how its storage is reached."""
+        told = data.get("storage") if isinstance(data, dict) else None
+        try:
+            storage = StorageConfig.model_validate(told if told is not None else {})
+        except ValidationError:  # told of below, with all others
+            storage = StorageConfig()
+        with reached_by(storage.access()):
+            return handler(data)
 
     @property
     def threads(self) -> int | None:

@@ -55,6 +55,11 @@ class MitigationConfig(Section):
     )
     accumulate: int = Field(1, ge=1, description="batches for each step of the optimiser")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep less of the forward pass and compute it again for the gradients: less "
+        "memory, more time, the same weights",
+    )
     freeze_norms: bool = Field(True, description="keep the statistics of BatchNorm")
     cropped: Share = Field(0.0, description="share of the films that are cut to a random part")
     clip_weight: Share = Field(0.8, description="lambda: share of L_CLIP in the loss")

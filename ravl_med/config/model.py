@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ravl_med.config.base import ConfigPath, Section
+from ravl_med.config.base import ConfigLocation, ConfigPath, Section
 
 __all__ = ["ModelConfig", "PreprocessConfig", "QuickstartModelConfig", "RegionPooling"]
 
@@ -47,11 +47,13 @@ class PreprocessConfig(Section):
 class ModelConfig(Section):
     """The vision-language model under audit."""
 
-    path: ConfigPath | None = Field(
-        None, description="folder of an open_clip or Hugging Face model"
+    path: ConfigLocation | None = Field(
+        None, description="folder of an open_clip or Hugging Face model; a path, or a URL"
     )
-    weights: ConfigPath | None = Field(
-        None, description="raw checkpoint (.safetensors, .pt, .pth, .tar): a state dict"
+    weights: ConfigLocation | None = Field(
+        None,
+        description="raw checkpoint (.safetensors, .pt, .pth, .tar): a state dict; a path, or a "
+        "URL",
     )
     architecture: str | None = Field(
         None, description="what the weights are of, by its name in open_clip"

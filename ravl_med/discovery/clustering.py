@@ -29,11 +29,13 @@ from ravl_med.discovery.k_medoids import (
     refine_medoids,
     silhouette,
 )
+from ravl_med.encoders.mapped_rows import let_go, take_rows
 from ravl_med.errors import DataError
 
 __all__ = ["paper_clusters", "propose_clusters"]
 
 _CHUNK = 4096  # regions at once in a pass over the embeddings
+_HELD = 4  # chunks after which a pass over a mapped file lets go of them
 _WIDER = 4  # medoids are refined on this many times the sample
 
 Progress = Callable[[int, int], None]
@@ -83,7 +85,9 @@ def propose_clusters(
             medoids.append(draw.medoids(k))
             progress(len(medoids), total)
     assigned = _assign(
-        embeddings, [embeddings[m] for m in medoids], lambda done: progress(steps + done, total)
+        embeddings,
+        [take_rows(embeddings, m) for m in medoids],
+        lambda done: progress(steps + done, total),
     )
     partitions = tuple(
         _partition(regions, *found, position // len(usable))
@@ -136,7 +140,9 @@ def paper_clusters(
     best = max(usable, key=lambda k: silhouettes[k])
     medoids = draw.regions[draw.sample[fits[best].medoids]]
     (found,) = _assign(
-        embeddings, [embeddings[medoids]], lambda done: progress(len(usable) + done, total)
+        embeddings,
+        [take_rows(embeddings, medoids)],
+        lambda done: progress(len(usable) + done, total),
     )
     partitions = (_partition(medoids, *found, 0, silhouettes[best]),)
     origin, label, folded = fold_clusters(partitions, 1.0)
@@ -170,12 +176,15 @@ def _chunks(regions: int) -> list[slice]:
 def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
     """Refuse what is not finite and what is all equal, in one pass."""
     bad, equal = 0, True
-    for chunk in _chunks(len(embeddings)):
+    for done, chunk in enumerate(_chunks(len(embeddings)), 1):
         rows = np.asarray(embeddings[chunk])
         lost = int((~np.isfinite(rows).all(axis=1)).sum())
         bad += lost
         # Most cohorts differ in their first chunk: the comparison is then not made again.
         equal = equal and not lost and float(np.abs(rows - embeddings[0]).max()) < 1e-6
+        if done % _HELD == 0:
+            let_go(embeddings)
+    let_go(embeddings)
     if bad:
         raise DataError(
             f"clustering: {bad} of {len(embeddings)} region embeddings hold NaN or infinity; "
@@ -214,7 +223,7 @@ def _draw(embeddings: NDArray[np.float32], sample: int, seed: int, draw: int) ->
     rng = np.random.default_rng([seed, draw])
     regions = _some(rng, len(embeddings), _WIDER * sample)
     inside = _some(rng, len(regions), sample)
-    points = np.asarray(embeddings[regions])
+    points = take_rows(embeddings, regions)
     return _Draw(
         regions, points, inside, cosine_distances(points[inside]), int(rng.integers(2**32))
     )
@@ -246,7 +255,10 @@ def _assign(
             nearest = products[:, start:end].argmax(axis=1)
             assignment[chunk] = nearest
             similarity[chunk] = products[rows, start + nearest]
+        if done % _HELD == 0:
+            let_go(embeddings)
         progress(done)
+    let_go(embeddings)
     return found
 
 

@@ -75,6 +75,13 @@ class FeatureClusters:
         pairs = zip(self.origin, self.label, strict=True)
         return np.array([self.partitions[p].medoids[k] for p, k in pairs], dtype=np.int64)
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Number of regions of each cluster, shape (K,), int64."""
+        counts = [np.bincount(p.assignment, minlength=len(p.medoids)) for p in self.partitions]
+        pairs = zip(self.origin, self.label, strict=True)
+        return np.array([counts[p][k] for p, k in pairs], dtype=np.int64)
+
     def members(self, cluster: int) -> NDArray[np.int64]:
         """Return the region indices (n,) of a cluster by similarity to the medoid, descending."""
         partition = self.partitions[self.origin[cluster]]

@@ -122,15 +122,13 @@ def performance_gaps(
     ----------
     RaVL section 3.1: G_c^y = w (p_in - p_out), w = 2 min(n_in, n_out) / (n_in + n_out).
     """
-    member = labels[:, None] == np.arange(classes)
-    # Counts of 0 and 1 are exact in float32 up to 16.7 million images, and BLAS is fast.
-    columns = np.hstack([member, member & correct[:, None]]).astype(np.float32)
-    counts = np.zeros((present.shape[1], 2 * classes))
-    for start in range(0, len(present), _ROWS):
-        part = slice(start, start + _ROWS)
-        counts += present[part].T.astype(np.float32) @ columns[part]
+    taken = labels >= 0
+    total = _count_classes(labels, taken, correct, classes)[0]
+    if present.shape[1] == 1:
+        counts = _count_classes(labels, taken & present[:, 0], correct, classes)
+    else:
+        counts = _count_in_clusters(present, labels, correct, classes)
     n_in, right_in = counts[:, :classes], counts[:, classes:]
-    total = columns.sum(axis=0, dtype=np.float64)
     n_out, right_out = total[:classes] - n_in, total[classes:] - right_in
     with np.errstate(invalid="ignore", divide="ignore"):
         p_in, p_out = right_in / n_in, right_out / n_out
@@ -147,6 +145,29 @@ def performance_gaps(
 
 
 _ROWS = 65_536
+
+
+def _count_in_clusters(
+    present: NDArray[np.bool_], labels: NDArray[np.int64], correct: NDArray[np.bool_], classes: int
+) -> NDArray[np.float64]:
+    """Images of each class, then those that are right, in each cluster: (K, 2 C)."""
+    counts = np.zeros((present.shape[1], 2 * classes))
+    for start in range(0, len(present), _ROWS):
+        part = slice(start, start + _ROWS)
+        member = labels[part, None] == np.arange(classes)
+        # Counts of 0 and 1 are exact in float32 up to 16.7 million images, and BLAS is fast.
+        columns = np.hstack([member, member & correct[part, None]]).astype(np.float32)
+        counts += present[part].T.astype(np.float32) @ columns
+    return counts
+
+
+def _count_classes(
+    labels: NDArray[np.int64], taken: NDArray[np.bool_], correct: NDArray[np.bool_], classes: int
+) -> NDArray[np.float64]:
+    """Images of each class, then those that are right, among the ones that are taken: (1, 2 C)."""
+    right = taken & correct
+    counts = [np.bincount(labels[rows], minlength=classes)[:classes] for rows in (taken, right)]
+    return np.concatenate(counts)[None].astype(np.float64)
 
 
 def opposed_gap(table: GapTable, row: int, opposed: Sequence[int]) -> float:

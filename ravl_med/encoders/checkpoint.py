@@ -40,7 +40,7 @@ def open_checkpoint(config: ModelConfig, device: torch.device) -> OpenClipEncode
         The architecture is unknown, a file is missing or is not what it should be, or the weights
         are of another architecture; the nearest is named.
     """
-    assert config.weights is not None  # the config demands it
+    assert isinstance(config.weights, Path)  # the config demands it; an object is fetched before
     layout, described = _layout(config)
     text = _text_files(config, layout)
     model = build_model(layout, text, _KEY)

@@ -6,13 +6,15 @@ what it had not finished is made again. Several processes may fill one store.
 
     embeddings/RECIPE/00007-DIGEST.safetensors    keys (n, 32), starts (n + 1), image, region
     embeddings/RECIPE/listed/DIGEST               a piece of a cohort that is done
+
+A store may have a twin that other machines reach, see `shared_embeddings`: what is finished here is
+put there too, and what is there is taken from there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.encoders.shared_embeddings import SharedEmbeddings, part_number
 from ravl_med.errors import ConfigError
+from ravl_med.storage.files import write_whole
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["EmbeddedFilm", "EmbeddingStore", "film_key"]
 
@@ -56,27 +61,42 @@ class EmbeddingStore:
     ----------
     folder : Path - made, for its owner alone, when something is written
     size : int - D
+    shared : Path, RemotePath or None - folder of the same recipe that other machines reach
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, shared: FilePath | None = None) -> None:
         self.folder, self._size = folder, size
         self._place: dict[bytes, tuple[Path, int]] = {}
         self._files: OrderedDict[Path, Any] = OrderedDict()
+        self._lock = threading.RLock()  # films are looked for while others are written
+        self._damaged: set[int | None] = set()  # parts with a file that is, here or there
         if folder.is_dir():
             self._sweep()
             for path in sorted(folder.glob(f"[0-9]*{_SUFFIX}")):
-                self._index(path)
+                if not self._index(path):
+                    self._damaged.add(part_number(path.name))
+        self._shared = None if shared is None else SharedEmbeddings(shared, self._names())
+        if self._shared is not None:
+            self._damaged |= self._shared.damaged
 
     def __len__(self) -> int:
         return len(self._place)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._place
+        """Tell whether a film is stored; of others' files the one that holds it is taken now."""
+        if key in self._place or self._shared is None:
+            return key in self._place
+        with self._lock:
+            name = self._shared.file_with(key)
+            if name is not None:
+                self.adopt(name, self._shared.take(name))
+            return key in self._place
 
     def read(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (D,) of a film and those of its regions (r, D)."""
         path, row = self._place[key]
-        stored = self._open(path)
+        with self._lock:
+            stored = self._open(path)
         first, last = stored.get_slice("starts")[row : row + 2].tolist()
         if first == last:  # an empty slice at the end is out of bounds to safetensors
             return stored.get_slice("image")[row], np.empty((0, self._size), np.float32)
@@ -109,38 +129,92 @@ class EmbeddingStore:
                 "region": np.concatenate([film[2] for film in films]).astype(np.float32),
             }
         )
-        path = self.folder / f"{part:06d}-{hashlib.sha256(keys).hexdigest()[:24]}{_SUFFIX}"
-        self._files.pop(path, None)
-        self._put(path, content)
-        self._index(path)
+        name = f"{part:06d}-{hashlib.sha256(keys).hexdigest()[:24]}{_SUFFIX}"
+        self.adopt(name, content)
+        if self._shared is not None:
+            self._shared.write(name, content)
+
+    def adopt(self, name: str, content: bytes) -> bool:
+        """Take a file of another store of this recipe, in one step; False where it is damaged.
+
+        Parameters
+        ----------
+        name : str - that it has there
+        content : bytes
+
+        Raises
+        ------
+        ConfigError
+            The folder cannot be written to.
+        """
+        path = self.folder / name
+        with self._lock:
+            self._files.pop(path, None)
+            self._put(path, content)
+            whole = self._index(path)
+            if whole:
+                self._damaged.discard(part_number(name))
+            return whole
+
+    def publish(self) -> None:
+        """Put into the shared twin what it lacks, so that nothing that was done here is done again.
+
+        Raises
+        ------
+        ConfigError, StorageError
+            It takes nothing, or does not answer.
+        """
+        if self._shared is None:
+            return
+        self._shared.probe()
+        lacking = [name for name in self._names() if name not in self._shared.files]
+        for name in lacking:
+            with suppress(FileNotFoundError):  # cleared in this moment
+                self._shared.write(name, (self.folder / name).read_bytes())
+        for piece in sorted(self.listed_here() - self._shared.listed()):
+            self._shared.list_done(piece)
 
     def is_listed(self, piece: str) -> bool:
         """Return whether a piece of a cohort was done."""
-        return (self.folder / "listed" / piece).is_file()
+        return piece in self.listed()
+
+    def listed(self) -> set[str]:
+        """Return the pieces of cohorts that were done, as of now."""
+        there = set() if self._shared is None else self._shared.listed()
+        return self.listed_here() | there
+
+    def listed_here(self) -> set[str]:
+        """Return those of them that this machine has noted."""
+        return {path.name for path in self.folder.glob("listed/[0-9a-f]*")}
+
+    def done(self, names: Sequence[str]) -> set[int]:
+        """Return the numbers of the parts of a cohort that are done, and whose files are whole.
+
+        Parameters
+        ----------
+        names : sequence of str - of its pieces, by number
+        """
+        listed = self.listed()
+        return {number for number, name in enumerate(names) if name in listed} - self._damaged
 
     def list_done(self, piece: str) -> None:
         """Note that a piece of a cohort is done."""
         self._put(self.folder / "listed" / piece, b"")
+        if self._shared is not None:
+            self._shared.list_done(piece)
 
     def files(self) -> Iterator[Path]:
         """Yield every file that is whole, in a fixed order."""
         for pattern in (f"[0-9]*{_SUFFIX}", "listed/[0-9a-f]*"):
             yield from sorted(self.folder.glob(pattern))
 
+    def _names(self) -> list[str]:
+        """Names of the files that hold the films which are here."""
+        return sorted({path.name for path, _ in self._place.values()})
+
     def _put(self, path: Path, content: bytes) -> None:
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            for folder in (self.folder.parents[1], self.folder.parent, self.folder, path.parent):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_whole(path, content, above=3 + (path.parent != self.folder))
         except OSError as error:
             raise ConfigError(
                 f"cache: embeddings cannot be written ({error.strerror or type(error).__name__}); "
@@ -148,7 +222,7 @@ class EmbeddingStore:
                 "cache.folder, or set cache.embeddings to false."
             ) from None
 
-    def _index(self, path: Path) -> None:
+    def _index(self, path: Path) -> bool:
         """Note where the films of a file are; a file that is damaged is taken away."""
         try:
             stored = self._open(path)
@@ -164,9 +238,10 @@ class EmbeddingStore:
         if not whole:
             self._files.pop(path, None)
             path.unlink(missing_ok=True)
-            return
+            return False
         for row, key in enumerate(keys):
             self._place.setdefault(key.tobytes(), (path, row))
+        return True
 
     def _open(self, path: Path) -> Any:
         from safetensors import safe_open

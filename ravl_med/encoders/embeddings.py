@@ -21,6 +21,7 @@ from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.encoders.mapped_rows import let_go, parts_of
 from ravl_med.encoders.stored_films import (
     EmbeddedRow,
     ProposeRegions,
@@ -29,10 +30,12 @@ from ravl_med.encoders.stored_films import (
     store_films,
 )
 from ravl_med.regions.region_set import RegionKind
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["Embeddings", "embed_films", "gather_embeddings"]
 
-_ROOM_BYTES = 2**30  # embeddings above it lie in a file that is mapped
+_ROOM_BYTES = 2**27  # embeddings above it lie in a file that is mapped
+_GATHERED = 512  # films after which what was written to it is let go
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +93,7 @@ def embed_films(
     batch_size: int,
     most_regions: int | None = None,
     root: Path | None = None,
+    shared: FilePath | None = None,
     pieces: Sequence[str] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Embeddings:
@@ -105,6 +109,7 @@ def embed_films(
     most_regions : int or None - that a film can have; each is filled up to them, see
         `fixed_batches`
     root : Path or None - where embeddings are kept and looked for; None keeps none
+    shared : Path, RemotePath or None - where other machines keep theirs
     pieces : sequence of str - names of the parts of the cohort, `films_a_part` films each, to note
         when they are done
     progress : callable - called with the number of films passed so far
@@ -114,7 +119,7 @@ def embed_films(
     Embeddings - without the films for which the model gives NaN or infinity; they are named
     """
     with _kept_in(root) as place:
-        batches = BatchEncoder(encoder, place, batch_size, most_regions)
+        batches = BatchEncoder(encoder, place, batch_size, most_regions, shared)
         rows: list[EmbeddedRow] = []
         rejected: list[RejectedFilm] = []
 
@@ -172,6 +177,9 @@ def gather_embeddings(
     problems: Counter[str] = Counter()
     for at, row in enumerate(rows):
         image[at], region[starts[at] : starts[at + 1]] = find(row.key)
+        if at % _GATHERED == 0:
+            let_go(image)
+            let_go(region)
         of_kind += [kinds.setdefault(kind, len(kinds)) for kind in row.regions.kinds]
         problems.update(row.problems)
     boxes = [row.regions.boxes for row in rows]
@@ -206,8 +214,7 @@ def _room(rows: int, size: int) -> NDArray[np.float32]:
 
 def _only_finite(embeddings: Embeddings) -> Embeddings:
     """Leave out the films with an embedding that holds NaN or infinity."""
-    finite = np.asarray(np.isfinite(embeddings.image).all(axis=1))
-    broken = ~np.isfinite(embeddings.region).all(axis=1)
+    finite, broken = _finite_rows(embeddings.image), ~_finite_rows(embeddings.region)
     finite[embeddings.region_image[broken]] = False
     if finite.all():
         return embeddings
@@ -219,8 +226,8 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
         digests=tuple(embeddings.digests[i] for i in kept),
         applied=tuple(embeddings.applied[i] for i in kept),
         sizes=embeddings.sizes[kept],
-        image=embeddings.image[kept],
-        region=embeddings.region[regions],
+        image=_taken(embeddings.image, kept),
+        region=_taken(embeddings.region, regions),
         region_image=position[embeddings.region_image[regions]].astype(np.int64),
         region_boxes=embeddings.region_boxes[regions],
         region_kind=embeddings.region_kind[regions],
@@ -228,3 +235,20 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
         attributes=tuple(embeddings.attributes[i] for i in kept if embeddings.attributes),
         left_edges=tuple(embeddings.left_edges[i] for i in kept if embeddings.left_edges),
     )
+
+
+def _taken(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Copy some rows of (n, D), into memory or, where they are many, into a mapped file."""
+    taken = _room(len(rows), array.shape[1])
+    for start in range(0, len(rows), _GATHERED):
+        part = slice(start, start + _GATHERED)
+        taken[part] = array[rows[part]]
+        let_go(array)
+        let_go(taken)
+    return taken
+
+
+def _finite_rows(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each row of (n, D) holds finite numbers alone, shape (n,)."""
+    parts = [np.isfinite(part).all(axis=1) for part in parts_of(array)]
+    return np.concatenate(parts) if parts else np.ones(0, dtype=np.bool_)

@@ -23,9 +23,13 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore
 from ravl_med.encoders.region_pooling import ONE_BY_ONE
 from ravl_med.errors import ModelError
+from ravl_med.storage.files import local_copy, write_whole
+from ravl_med.storage.filesystems import TooLargeError
+from ravl_med.storage.remote_path import FilePath
 
-__all__ = ["BatchEncoder", "PreparedFilm"]
+__all__ = ["BatchEncoder", "PreparedFilm", "read_size"]
 
+_NOTE = 32  # bytes
 _SHORT = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -55,6 +59,7 @@ class BatchEncoder:
     batch_size : int - films at once, at most
     regions : int or None - to which the regions of each film are filled up; None: they are not, and
         neither are those that cost a pass each
+    shared : Path, RemotePath or None - of the stores that other machines reach
 
     Attributes
     ----------
@@ -64,9 +69,14 @@ class BatchEncoder:
     """
 
     def __init__(
-        self, encoder: Encoder, root: Path, batch_size: int, regions: int | None = None
+        self,
+        encoder: Encoder,
+        root: Path,
+        batch_size: int,
+        regions: int | None = None,
+        shared: FilePath | None = None,
     ) -> None:
-        self._encoder, self._root = encoder, root
+        self._encoder, self._root, self._shared = encoder, root, shared
         self._regions = None if encoder.info.region_pooling in ONE_BY_ONE else regions
         self.size = min(batch_size, self._known_size(batch_size))
         self.stores = [self._open_store()]
@@ -85,6 +95,20 @@ class BatchEncoder:
     def recipe(self) -> str:
         """Digest of all that a bit of an embedding can depend on, but for the size."""
         return self._digest()
+
+    @property
+    def size_note(self) -> str:
+        """Name of the file that says how many films fit at once, where it was found out."""
+        return f"{self._digest()}.batch-size"
+
+    def folder_of(self, size: int) -> str:
+        """Return the name of the store of a size."""
+        return self._digest(batch=size)
+
+    def shrink_to(self, size: int) -> None:
+        """Encode no more films at once than fitted elsewhere, and note it."""
+        while self.size > size:
+            self._halve()
 
     def find(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (D,) of a film and those of its regions (r, D), of any size."""
@@ -145,26 +169,22 @@ class BatchEncoder:
                 "choose another device (model.device) or fewer regions."
             )
         self.size //= 2
-        path = self._size_file()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(f"{self.size}\n", encoding="ascii")
-        path.chmod(0o600)
+        for place in self._places():
+            write_whole(place / self.size_note, f"{self.size}\n".encode(), above=2)
         self.stores.append(self._open_store())
 
     def _open_store(self) -> EmbeddingStore:
-        folder = self._root / self._digest(batch=self.size)
-        return EmbeddingStore(folder, self._encoder.info.embedding_size)
+        name = self.folder_of(self.size)
+        shared = None if self._shared is None else self._shared / name
+        return EmbeddingStore(self._root / name, self._encoder.info.embedding_size, shared)
 
     def _known_size(self, wanted: int) -> int:
-        """Size that an earlier run found to fit."""
-        try:
-            found = int(self._size_file().read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return wanted
-        return found if 0 < found < wanted else wanted
+        """Size that an earlier run found to fit, here or on another machine."""
+        notes = [place / self.size_note for place in self._places()]
+        return min(wanted, *(read_size(note, wanted) for note in notes))
 
-    def _size_file(self) -> Path:
-        return self._root / f"{self._digest()}.batch-size"
+    def _places(self) -> list[FilePath]:
+        return [self._root, *([] if self._shared is None else [self._shared])]
 
     def _digest(self, **more: int) -> str:
         """Return the digest of all that a bit of an embedding can depend on."""
@@ -181,6 +201,22 @@ class BatchEncoder:
             **more,
         }
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def read_size(note: FilePath, wanted: int) -> int:
+    """Return how many films fit at once by a note; `wanted` where there is none.
+
+    Parameters
+    ----------
+    note : Path or RemotePath
+    wanted : int
+    """
+    try:
+        with local_copy(note, _NOTE) as file:
+            found = int(file.read_bytes()[:_NOTE])
+    except (OSError, ValueError, TooLargeError):
+        return wanted
+    return found if 0 < found < wanted else wanted
 
 
 def _array(embedded: torch.Tensor) -> NDArray[np.float32]:

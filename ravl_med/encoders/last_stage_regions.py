@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ from timm.models.resnet import ResNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torchvision.ops import roi_align
+
+from ravl_med.encoders.gradient_checkpointing import call_block
 
 __all__ = ["StagedTower", "pool_last_stage_regions", "split_tower"]
 
@@ -64,8 +68,12 @@ def split_tower(visual: nn.Module) -> StagedTower | None:
         return StagedTower(_chain(*first), _chain(trunk.stages[-1], trunk.norm_pre, *end))
     if isinstance(visual.trunk, ResNet):
         stem = (trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool)
-        stages = (trunk.layer1, trunk.layer2, trunk.layer3)
-        return StagedTower(_chain(*stem, *stages), _chain(trunk.layer4, *end))
+        # Its switch is read by what calls its stages, not by the stages.
+        *stages, last = (
+            [partial(call_block, trunk.grad_checkpointing, block) for block in stage]
+            for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
+        )
+        return StagedTower(_chain(*stem, *chain.from_iterable(stages)), _chain(*last, *end))
     if isinstance(visual.trunk, SwinTransformer):  # its channels come last
         first = (trunk.patch_embed, *trunk.layers[:-1], _channels_first)
         return StagedTower(

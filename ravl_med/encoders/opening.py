@@ -23,7 +23,8 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
     Parameters
     ----------
     config : ModelConfig
-    folder : Path or None - of the model, where it is one: `path`, or the quickstart model's
+    folder : Path or None - of the model, where it is one: `path`, or the quickstart model's; or a
+        checkpoint, where it is not `weights` itself but was fetched from there
     device : torch.device
 
     Raises
@@ -32,7 +33,9 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
         See `open_folder`, `open_checkpoint` and `open_factory`; or its tower embeds no regions in
         the way that the config asks for.
     """
-    if folder is not None:
+    if config.weights is not None and folder is not None:
+        config = config.model_copy(update={"weights": folder})
+    elif folder is not None:
         return open_folder(folder, device, config.region_pooling)
     encoder = (
         open_checkpoint(config, device)
@@ -87,7 +90,7 @@ def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:
     ModelError
         The model cannot be written: code made it, and it has no ``save``.
     """
-    if folder is not None:
+    if folder is not None and folder.is_dir():
         return folder
     if getattr(encoder, "model", None) is None or not hasattr(encoder, "save"):
         raise ModelError(

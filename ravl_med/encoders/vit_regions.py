@@ -11,6 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.encoders.gradient_checkpointing import call_block
 from ravl_med.encoders.patch_regions import PatchRegions
 
 __all__ = [
@@ -77,11 +78,17 @@ def _mix(transformer: Any, tokens: Tensor, mask: Tensor | None) -> Tensor:
         mixed: Tensor = transformer(tokens, attn_mask=wide)
         return mixed
     for block in transformer.resblocks:
-        # Its own attention wants a mask a head, which costs half of the pass again.
-        attended = _attend(block.attn, block.ln_1(tokens), mask[:, None])
-        tokens = tokens + block.ls_1(attended)
-        tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+        tokens = call_block(transformer.grad_checkpointing, _mix_once, block, tokens, mask)
     return tokens
+
+
+def _mix_once(block: Any, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Run tokens (B, L, W) through a block of open_clip under a mask (B, L, L)."""
+    # Its own attention wants a mask a head, which costs half of the pass again.
+    attended = _attend(block.attn, block.ln_1(tokens), mask[:, None])
+    tokens = tokens + block.ls_1(attended)
+    mixed: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return mixed
 
 
 def _attend(attention: nn.MultiheadAttention, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -161,7 +168,7 @@ def pool_timm_vit_regions(
         tokens = torch.cat([tokens, tokens[:, :1].expand(-1, most, -1)], dim=1)
         mask = regions.token_mask(prefix)[:, None]
     for block in trunk.blocks:
-        tokens = block(tokens, attn_mask=mask)
+        tokens = call_block(trunk.grad_checkpointing, block, tokens, attn_mask=mask)
     tokens = trunk.norm(tokens)
     patches = tokens[:, prefix:length]
     if how == "token":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.mapped_rows import parts_of
 from ravl_med.errors import ModelError
 
 __all__ = [
@@ -96,6 +97,14 @@ def score_embeddings(
     """
 
     def score(embedded: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = np.empty((len(embedded), len(classes)), np.float32)
+        done = 0
+        for part in parts_of(embedded):
+            scores[done : done + len(part)] = score_part(part)
+            done += len(part)
+        return scores
+
+    def score_part(embedded: NDArray[np.float32]) -> NDArray[np.float32]:
         similarity = embedded @ classes.T
         if sigmoid is None:
             return softmax(similarity / temperature)

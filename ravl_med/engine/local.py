@@ -22,7 +22,7 @@ __all__ = ["LocalEngine"]
 U = TypeVar("U")
 R = TypeVar("R")
 
-_LIVES = 2  # workers that a unit may bring down before it is given up
+_LIVES = 5  # workers that a unit may lose: where memory is short, the system kills whom it likes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class LocalEngine:
         Raises
         ------
         RavlMedError
-            That of the first unit that has one; EngineError where a unit brings two workers down.
+            That of the first unit that has one; EngineError where a unit brings workers down.
         """
         if not self.workers:
             do = (work.here or work.open)()

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ravl_med.errors import ConfigError, DataError, EngineError, ModelError
+from ravl_med.errors import ConfigError, DataError, EngineError, ModelError, StorageError
 
 __all__ = ["Outcome", "Work", "attempt", "be_quiet", "pin_threads", "settle"]
 
 U = TypeVar("U")
 R = TypeVar("R")
 
-_DELIBERATE = {error.__name__: error for error in (ConfigError, DataError, EngineError, ModelError)}
+_DELIBERATE = {
+    error.__name__: error
+    for error in (ConfigError, DataError, EngineError, ModelError, StorageError)
+}
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

@@ -86,7 +86,7 @@ def compare_with_truth(run: Audit) -> TruthCheck:
     """Compare a finished audit of a synthetic cohort with its ``truth.csv``."""
     planted = run.config.cohort.synthetic
     assert planted is not None
-    root = run.manifest.parent
+    root = _folder(run)
     boxes = _read_boxes(root / "truth.csv", planted.feature)
     names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
     present = np.array([name in boxes for name in names])
@@ -137,7 +137,7 @@ class ShownThing:
 
 def hit_regions(run: Audit, thing: str) -> ShownThing:
     """Find the films and the regions of an audit that hold a thing, by the boxes of its truth."""
-    root = run.manifest.parent
+    root = _folder(run)
     boxes = _read_boxes(root / "truth.csv", thing)
     names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
     image, own = run.result.region_image, run.result.region_boxes
@@ -189,7 +189,7 @@ def _precision(
         name = names[int(run.result.region_image[region])]
         box = places[position]
         if planted.feature in _LINES:
-            hits.append(_line_hit(run.manifest.parent, name, planted.feature, box))
+            hits.append(_line_hit(_folder(run), name, planted.feature, box))
         else:
             hits.append(any(is_hit(box, truth) for truth in boxes.get(name, ())))
     return precision_at(hits, 10)
@@ -223,6 +223,12 @@ def _located(run: Audit, correlation: SpuriousCorrelation) -> NDArray[np.float32
         return regions
     located = tested.removal.located
     return np.where(np.isfinite(located), located, regions)
+
+
+def _folder(run: Audit) -> Path:
+    """Folder of the phantoms, which lie on this machine."""
+    assert isinstance(run.manifest, Path)
+    return run.manifest.parent
 
 
 def _line_hit(root: Path, name: str, kind: str, region: NDArray[np.floating]) -> bool:

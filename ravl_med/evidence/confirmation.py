@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +26,17 @@ from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap, performa
 from ravl_med.errors import DataError
 from ravl_med.evidence.arms import measure_arms, measure_shift
 from ravl_med.evidence.claims import Confirmation, ConfirmationStatus
-from ravl_med.evidence.exchange import exchange_patients
+from ravl_med.evidence.sides import SideTest, weigh_sides
 from ravl_med.evidence.statistics import PatientBootstrap
 
 __all__ = [
     "Candidate",
     "ConfirmationRules",
-    "SideTest",
     "confirm_candidates",
     "judge_sides",
-    "weigh_sides",
 ]
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
-_LEAST = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,100 +86,6 @@ class Candidate:
     cluster: FeatureCluster
     films: NDArray[np.bool_]
     swapped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SideTest:
-    """Test of both sides of a candidate; NaN where a side was not tested.
-
-    Attributes
-    ----------
-    p_raised, p_lowered, p_value : float
-    exact : bool
-    untested : tuple of str - why a side was not tested, in words
-    """
-
-    p_raised: float
-    p_lowered: float
-    p_value: float
-    exact: bool
-    untested: tuple[str, ...] = field(default=())
-
-
-def weigh_sides(
-    cluster: FeatureCluster,
-    task: AuditedTask,
-    patients: NDArray[np.int64],
-    films: NDArray[np.bool_],
-    min_films: int,
-    permutations: int,
-    seed: tuple[int, ...],
-) -> SideTest:
-    """Test the raised and the lowered side of a candidate.
-
-    A patient with films of several of these classes is taken into the one with most of them, the
-    raised one in a tie, so that classes and sides are independent.
-
-    Parameters
-    ----------
-    cluster : FeatureCluster
-    task : AuditedTask
-    patients : ndarray of shape (N,), int64
-    films : ndarray of shape (N,), bool - films to test on
-    min_films : int - films in the smaller arm of a class
-    permutations : int - draws where a side is not exact
-    seed : tuple of int
-    """
-    classes = task.labels
-    own = _own_class(cluster, classes, patients, films)
-    in_raised = films & own & (classes == cluster.raised_class)
-    in_lowered = films & own & np.isin(classes, cluster.opposed_classes)
-    untested = []
-    p = [math.nan, math.nan]
-    exact = True
-    if not cluster.opposed_classes:
-        untested.append("no lowered class has enough films on the half it was chosen on")
-    for side, rows in enumerate((in_raised, in_lowered)):
-        if side and not cluster.opposed_classes:
-            continue
-        present = cluster.present[rows]
-        if min(present.sum(), (~present).sum()) < min_films:
-            untested.append(
-                f"the {'lowered' if side else 'raised'} side has fewer than {min_films} films in "
-                "the smaller arm on the half it is tested on (evidence.min_n)"
-            )
-            continue
-        test = exchange_patients(
-            present,
-            task.correct[rows],
-            patients[rows],
-            alternative="less" if side else "greater",
-            draws=permutations,
-            seed=(*seed, side),
-            strata=classes[rows],
-        )
-        p[side] = test.p_value
-        exact &= test.exact
-    joined = p[0]
-    if not any(math.isnan(value) for value in p):
-        # An exact p may underflow to 0, and against a p of 1 the deviates would be inf - inf.
-        joined = float(stats.combine_pvalues(np.maximum(p, _LEAST), method="stouffer").pvalue)
-    return SideTest(p[0], p[1], joined, exact, tuple(untested))
-
-
-def _own_class(
-    cluster: FeatureCluster,
-    labels: NDArray[np.int64],
-    patients: NDArray[np.int64],
-    films: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """Whether a film is of the class, among those of the test, that its patient has most of."""
-    tested = np.array([cluster.raised_class, *cluster.opposed_classes])
-    counts = np.zeros((int(patients.max(initial=-1)) + 1, len(tested)), dtype=np.int64)
-    for column, index in enumerate(tested):
-        counts[:, column] = np.bincount(patients[films & (labels == index)], minlength=len(counts))
-    own: NDArray[np.bool_] = labels == tested[counts.argmax(axis=1)][patients]
-    return own
 
 
 def confirm_candidates(
@@ -254,10 +157,12 @@ def _refuse_shared_patients(
     films: NDArray[np.bool_], task: AuditedTask, patients: NDArray[np.int64]
 ) -> None:
     known = task.labels >= 0
-    shared = np.intersect1d(patients[films & known], patients[~films & known])
-    if len(shared):
+    most = int(patients.max(initial=-1)) + 1
+    here, there = (np.bincount(patients[side & known], minlength=most) for side in (films, ~films))
+    shared = np.count_nonzero((here > 0) & (there > 0))
+    if shared:
         raise DataError(
-            f"confirmation: {len(shared)} patients have films on both halves; expected none, "
+            f"confirmation: {shared} patients have films on both halves; expected none, "
             "since a patient must not confirm what was found on the same patient."
         )
 

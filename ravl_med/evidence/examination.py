@@ -296,6 +296,7 @@ def _measure_standing(
     done: list[Counterfactual | None] = []
     spread = probe.spread if isinstance(probe, Probe) else None
     if spread is not None:
+        progress("remove and transplant", 0, len(suspects))
         for counterfactual in spread(suspects, subject.images, rules):
             done.append(counterfactual)
             progress("remove and transplant", len(done), len(suspects))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
 from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.confirmation import ConfirmationRules, SideTest, judge_sides, weigh_sides
+from ravl_med.evidence.confirmation import ConfirmationRules, judge_sides
 from ravl_med.evidence.halves import split_patients
+from ravl_med.evidence.sides import SidedFilms, SideTest
 
 __all__ = [
     "PREVALENCES",
@@ -33,6 +35,7 @@ __all__ = [
 PREVALENCES = (0.05, 0.10, 0.20, 0.50)
 _STEP = 0.02  # gaps are told in steps of two points
 _PERMUTATIONS = 999  # of a simulated test; one of the audit has more
+_PARTED = 32  # choices of raised and opposed classes whose films are kept parted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,14 +122,15 @@ def measure_sensitivity(
     untested : mapping of reason to count - of clusters that no test could reach
     prevalences : sequence of float - share of the patients that carry the feature
     """
+    sides = _parted(design)
     found = []
     total = len(prevalences) * simulations
     for number, prevalence in enumerate(prevalences):
         least = np.empty(simulations)
         for run in range(simulations):
             progress(number * simulations + run, total)
-            cohort = _Simulation(design, prevalence, rules, max(candidates, 1), (number, run))
-            least[run] = cohort.least_gap()
+            cohort = _Simulation(design, sides, prevalence, rules, (number, run))
+            least[run] = cohort.least_gap(max(candidates, 1))
         reached = np.quantile(least, power, method="higher")
         found.append(
             DetectableGap(
@@ -158,11 +162,22 @@ def simulated_power(
     simulations: int,
 ) -> float:
     """Return the share of simulated cohorts in which a feature with this gap is confirmed."""
+    sides = _parted(design)
     hits = sum(
-        _Simulation(design, prevalence, rules, max(candidates, 1), (0, run)).finds(gap)
+        _Simulation(design, sides, prevalence, rules, (0, run)).finds(gap, max(candidates, 1))
         for run in range(simulations)
     )
     return hits / simulations
+
+
+def _parted(design: CohortDesign) -> Callable[[int, tuple[int, ...]], SidedFilms]:
+    """Return what parts the films of the test by raised and opposed classes, each but once."""
+
+    @lru_cache(maxsize=_PARTED)
+    def part(raised: int, opposed: tuple[int, ...]) -> SidedFilms:
+        return SidedFilms.of(raised, opposed, design.labels, design.patients, ~design.discovery)
+
+    return part
 
 
 class _Simulation:
@@ -171,30 +186,30 @@ class _Simulation:
     def __init__(
         self,
         design: CohortDesign,
+        sides: Callable[[int, tuple[int, ...]], SidedFilms],
         prevalence: float,
         rules: ConfirmationRules,
-        candidates: int,
         number: tuple[int, int],
     ) -> None:
-        self.design, self.rules, self.candidates, self.number = design, rules, candidates, number
+        self.design, self.sides, self.rules, self.number = design, sides, rules, number
         rng = np.random.default_rng([rules.seed, 5, *number])
         patients = int(design.patients.max(initial=-1)) + 1
         self.present = (rng.random(patients) < prevalence)[design.patients]
         self.luck = rng.random(len(design.labels))
         self.raised = int(rng.integers(len(design.accuracy)))
 
-    def least_gap(self) -> float:
-        """Return the smallest gap that is found; inf where none is."""
+    def least_gap(self, candidates: int) -> float:
+        """Return the smallest gap that is found among so many candidates; inf where none is."""
         low, high = 1, round(1.0 / _STEP) + 1
         while low < high:
             middle = (low + high) // 2
-            if self.finds(middle * _STEP):
+            if self.finds(middle * _STEP, candidates):
                 high = middle
             else:
                 low = middle + 1
         return high * _STEP if high * _STEP <= 1.0 else math.inf
 
-    def finds(self, gap: float) -> bool:
+    def finds(self, gap: float, candidates: int) -> bool:
         """Tell whether the feature is confirmed, with the right raised class."""
         design, rules = self.design, self.rules
         classes = len(design.accuracy)
@@ -221,35 +236,27 @@ class _Simulation:
             return False
         if not cluster.lowered_classes:
             return False
-        return cluster.strength >= rules.min_strength and self._confirms(cluster, correct)
+        if not cluster.strength >= rules.min_strength:
+            return False
+        return self._confirms(cluster, correct, candidates)
 
-    def _confirms(self, cluster: FeatureCluster, correct: NDArray[np.bool_]) -> bool:
+    def _confirms(
+        self, cluster: FeatureCluster, correct: NDArray[np.bool_], candidates: int
+    ) -> bool:
         design, rules = self.design, self.rules
-        classes = len(design.accuracy)
-        wrong = (design.labels + 1) % classes
-        unseen = np.empty((0, classes))
-        task = AuditedTask(
-            name="",
-            classes=tuple(str(c) for c in range(classes)),
-            labels=design.labels,
-            predictions=np.where(correct, design.labels, wrong),
-            image_scores=unseen,
-            region_scores=unseen,
-        )
-        films = ~design.discovery
-        rows = np.flatnonzero(films)
+        names = tuple(map(str, range(len(design.accuracy))))
+        rows = np.flatnonzero(~design.discovery)
         table = performance_gaps(
-            cluster.present[rows, None], design.labels[rows], correct[rows], classes
+            cluster.present[rows, None], design.labels[rows], correct[rows], len(names)
         )
 
         def status(side: SideTest, q: float) -> str:
-            return judge_sides(cluster, task.classes, table, side, q, rules)[0]
+            return judge_sides(cluster, names, table, side, q, rules)[0]
 
         if status(SideTest(0.0, 0.0, 0.0, True), 0.0) != "confirmed":
             return False  # its gaps are too small, whatever the test says
-        side = weigh_sides(
-            cluster, task, design.patients, films, rules.min_films, _PERMUTATIONS,
-            (rules.seed, 5, *self.number),
-        )  # fmt: skip
+        side = self.sides(cluster.raised_class, cluster.opposed_classes).weigh(
+            cluster.present, correct, rules.min_films, _PERMUTATIONS, (rules.seed, 5, *self.number)
+        )
         # Its rank among the candidates is not known: the strictest step of Benjamini-Hochberg.
-        return status(side, min(1.0, side.p_value * self.candidates)) == "confirmed"
+        return status(side, min(1.0, side.p_value * candidates)) == "confirmed"

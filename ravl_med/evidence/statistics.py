@@ -14,8 +14,10 @@ proportions result from adding two successes and two failures", The American Sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,7 @@ class PatientBootstrap:
         ndarray of shape (draws, M), float64
         """
         arms = member.shape[1]
-        drawn = self.totals(np.hstack([member, member & hit[:, None]]).astype(np.float64))
+        drawn = self._draw([*member.T, *(arm & hit for arm in member.T)])
         n, x = drawn[:, :arms], drawn[:, arms:]
         rng = np.random.default_rng([self.seed, 1])
         success, failure = rng.poisson(1.0, n.shape), rng.poisson(1.0, n.shape)
@@ -64,24 +66,29 @@ class PatientBootstrap:
         np.divide(x + success, size, out=share, where=size > 0)
         return share
 
-    def totals(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def totals(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Draw the sums over images of M columns.
 
         Parameters
         ----------
-        values : ndarray of shape (N, M), float64
+        values : ndarray of shape (N, M), float64 or bool
 
         Returns
         -------
         ndarray of shape (draws, M), float64
         """
+        return self._draw(list(values.T))
+
+    def _draw(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """Draw the sums over images of each column (N,): from sums by patient, not from images."""
         patients = int(self.patients.max(initial=-1)) + 1
         units = min(patients, _UNITS)
         unit = self.patients
         if units < patients:
             unit = np.random.default_rng([self.seed, 3]).permutation(patients)[unit] % units
-        sums = np.zeros((units, values.shape[1]))
-        np.add.at(sums, unit, values)
+        sums = np.empty((units, len(columns)))
+        for number, column in enumerate(columns):
+            sums[:, number] = np.bincount(unit, column, units)
         # Sums of films are whole numbers, exact in float32; a mean loses its seventh digit.
         drawn = _draw_units(units, self.draws, self.seed) @ sums.astype(np.float32)
         return drawn.astype(np.float64)
@@ -149,5 +156,10 @@ def count_patients(member: NDArray[np.bool_], patients: NDArray[np.int64]) -> ND
     -------
     ndarray of shape (M,), int64
     """
-    counts = [len(np.unique(patients[column])) for column in member.T]
-    return np.array(counts, dtype=np.int64)
+    known, unit = np.unique(patients, return_inverse=True)
+    counts = np.zeros(member.shape[1], dtype=np.int64)
+    for group, column in enumerate(member.T):
+        seen = np.zeros(len(known), dtype=np.bool_)
+        seen[unit[column]] = True
+        counts[group] = seen.sum()
+    return counts

@@ -27,7 +27,7 @@ from scipy.stats.contingency import association
 from ravl_med.evidence.audit_result import Stratum
 from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
-from ravl_med.evidence.exchange import exchange_patients
+from ravl_med.evidence.exchange import AlikePatients
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
 __all__ = [
@@ -131,10 +131,9 @@ def measure_subgroups(
             rows.append((row, key))
     if not tests:
         return tuple(row for row, _ in rows)
+    alike = AlikePatients.of(whose, truth)
     p_values = [
-        exchange_patients(
-            side, hit, whose, alternative="two-sided", draws=draws, seed=(seed, i), strata=truth
-        ).p_value
+        alike.test(side, hit, alternative="two-sided", draws=draws, seed=(seed, i)).p_value
         for i, side in enumerate(tests.values())
     ]
     p_of = dict(zip(tests, p_values, strict=True))
@@ -179,6 +178,7 @@ def cross_with_attributes(
     for attribute, axis in axes.items():
         values, codes = _coded(axis)
         member = codes[:, None] == np.arange(len(values))
+        by_name = np.argsort(np.argsort(values))  # so that the axis is not sorted once more
         cells = member[:, :, None] & arms[:, None, :]
         (up, up_gap, up_interval), (down, down_gap, down_interval) = (
             ((), _NAN, _NOTHING)
@@ -191,7 +191,7 @@ def cross_with_attributes(
         crossed.append(
             CrossedAttribute(
                 attribute=attribute,
-                association=cramers_v(present[used], axis[used]),
+                association=cramers_v(present[used], by_name[codes[used]]),
                 raised=up,
                 lowered=down,
                 raised_adjusted=up_gap,
@@ -223,10 +223,10 @@ def mantel_haenszel(
     float - NaN where no stratum has both arms
     """
     values, codes = np.unique(strata, return_inverse=True)
-    arms = np.stack([present, ~present], axis=1)
     films, hits = np.zeros((2, len(values), 2))
-    np.add.at(films, codes, arms)
-    np.add.at(hits, codes, arms & correct[:, None])
+    for arm, member in enumerate((present, ~present)):
+        films[:, arm] = np.bincount(codes[member], minlength=len(values))
+        hits[:, arm] = np.bincount(codes[member & correct], minlength=len(values))
     return _adjusted_gap(films, hits)
 
 
@@ -247,8 +247,8 @@ def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     others, columns = np.unique(b, return_inverse=True)
     if len(values) < 2 or len(others) < 2:
         return 0.0
-    table = np.zeros((len(values), len(others)), dtype=np.int64)
-    np.add.at(table, (rows, columns), 1)
+    pairs = np.bincount(rows * len(others) + columns, minlength=len(values) * len(others))
+    table = pairs.reshape(len(values), len(others))
     return min(1.0, float(association(table, method="cramer", correction=False)))
 
 
@@ -358,7 +358,7 @@ def _draw_counts(
     cells: NDArray[np.bool_], correct: NDArray[np.bool_], bootstrap: PatientBootstrap
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Films and hits of each of M cells in each draw of patients, (draws, M)."""
-    both = np.hstack([cells, cells & correct[:, None]]).astype(np.float64)
+    both = np.hstack([cells, cells & correct[:, None]])
     films, hits = np.split(bootstrap.totals(both), 2, axis=1)
     return films, hits
 

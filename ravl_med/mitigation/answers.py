@@ -23,6 +23,7 @@ def ask_films(
     rows: NDArray[np.int64],
     classes: Tensor,
     temperature: float,
+    share: tuple[int, int] = (0, 1),
 ) -> NDArray[np.float32]:
     """Return the zero-shot logits (n, C) of films.
 
@@ -33,16 +34,19 @@ def ask_films(
     rows : ndarray of shape (n,), int64
     classes : Tensor of shape (C, D), float32 - unit norm
     temperature : float - tau
+    share : tuple of int - number of this process, from 0, and of all; it asks every so many batches
+        of films, and the others' logits are 0
     """
     tower.eval()
     device = next(tower.parameters()).device
-    parts = [np.empty((0, len(classes)), np.float32)]
+    logits = np.zeros((len(rows), len(classes)), np.float32)
+    first, step = share[0] * _FILMS_AT_ONCE, share[1] * _FILMS_AT_ONCE
     with torch.inference_mode():
-        for start in range(0, len(rows), _FILMS_AT_ONCE):
-            part = rows[start : start + _FILMS_AT_ONCE]
-            seen, _, _ = tower(films.inputs(films.read(part)).to(device))
-            parts.append((seen.float().cpu() @ classes.T / temperature).numpy())
-    return np.concatenate(parts)
+        for start in range(first, len(rows), step):
+            part = slice(start, start + _FILMS_AT_ONCE)
+            seen, _, _ = tower(films.inputs(films.read(rows[part])).to(device))
+            logits[part] = (seen.float().cpu() @ classes.T / temperature).numpy()
+    return logits
 
 
 def ask_films_and_regions(

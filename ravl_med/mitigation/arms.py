@@ -227,19 +227,20 @@ class Lesson:
     ) -> tuple[Tensor, Tensor | None]:
         """Films of this process's part after the exchange, and, for regions, where it lies now."""
         films = self.films
-        carriers, companions = (
-            _boxes_of(table, rows) for table in (films.carriers, films.companions)
-        )
-        places = find_places(carriers, companions, len(rows), films.films.side)
-        has = torch.zeros(len(rows), dtype=torch.bool)
-        has[carriers[1]] = True
+        has = torch.from_numpy(films.carriers.counts_of(rows.numpy()) > 0)
         dealing = deal_feature(has, self.weights.exchange_share, generator)
-        pictures = films.films.read(rows.numpy())
-        changed = exchange_regions(pictures, places, dealing, mine)
+        # The other films of the batch are other processes' to read.
+        needed, own, dealing = dealing.part(mine)
+        asked = rows[needed]
+        carriers, companions = (
+            _boxes_of(table, asked) for table in (films.carriers, films.companions)
+        )
+        places = find_places(carriers, companions, len(asked), films.films.side)
+        changed = exchange_regions(films.films.read(asked.numpy()), places, dealing, own)
         if "regions" not in self.arm.terms:
             return changed, None
-        masks = places.masks[dealing.give_place[mine]]
-        return changed, dealing.present[mine, None, None] & (masks > 0.5)
+        masks = places.masks[dealing.give_place]
+        return changed, dealing.present[:, None, None] & (masks > 0.5)
 
     def _term(
         self,

@@ -10,13 +10,15 @@ Chuang et al., "Debiasing vision-language models via biased prompts", arXiv 2302
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-__all__ = ["ClassHead", "feature_direction", "project_texts", "retrain_last_layer"]
+__all__ = ["ClassHead", "feature_directions", "project_texts", "retrain_last_layer"]
 
 _DRAWS = 10
 _STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # inverse of the regularisation, DFR's grid
@@ -112,18 +114,38 @@ def _fit(
     return ClassHead(weights.astype(np.float32), (bias - weights @ mean).astype(np.float32))
 
 
-def feature_direction(
-    regions: NDArray[np.float32], spurious: NDArray[np.bool_]
+def feature_directions(
+    parts: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]],
 ) -> NDArray[np.float32]:
-    """Return the direction (D,) from ordinary regions to those of the feature, unit norm.
+    """Return the direction from ordinary regions to those of each feature.
 
     Parameters
     ----------
-    regions : ndarray of shape (R, D), float32
-    spurious : ndarray of shape (R,), bool - some are and some are not
+    parts : iterable of (ndarray of shape (r, D), float32; ndarray of shape (r, F), bool) - regions,
+        and which of them hold which feature
+
+    Returns
+    -------
+    ndarray of shape (f, D), float32, unit norm - of the features that some regions hold and some do
+        not
     """
-    direction = regions[spurious].mean(axis=0) - regions[~spurious].mean(axis=0)
-    unit: NDArray[np.float32] = (direction / np.linalg.norm(direction)).astype(np.float32)
+    held: Any = 0.0
+    every: Any = 0.0
+    holding, regions = np.zeros(0), 0
+    for embedded, found in parts:
+        exact = embedded.astype(np.float64)
+        held = held + found.T.astype(np.float64) @ exact
+        every = every + exact.sum(axis=0)
+        holding = found.sum(axis=0) + (holding if len(holding) else 0.0)
+        regions += len(found)
+    some = np.flatnonzero((holding > 0) & (holding < regions))
+    if not len(some):
+        return np.empty((0, 0), np.float32)
+    count = holding[some, None]
+    direction = held[some] / count - (every - held[some]) / (regions - count)
+    unit: NDArray[np.float32] = (
+        direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    ).astype(np.float32)
     return unit
 
 

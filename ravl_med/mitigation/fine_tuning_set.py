@@ -1,24 +1,31 @@
 """What a model is fine-tuned on: films at its resolution, report embeddings, classes, regions.
 
-Films lie in a file that is mapped, not read, so that their number is bounded by the disk.
+Films are read as they are needed, and the large tables may be mapped files, so that the number of
+films is bounded by the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ravl_med.cohort.film import Film
-from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
+from ravl_med.mitigation.film_shards import FilmShards
 
-__all__ = ["FilmStore", "FineTuningSet", "RegionTable", "embed_reports"]
+__all__ = [
+    "FilmStore",
+    "FineTuningSet",
+    "RegionTable",
+    "ReportTable",
+    "embed_distinct",
+    "embed_reports",
+]
 
 _TEXTS_AT_ONCE = 256
 
@@ -29,61 +36,15 @@ class FilmStore:
 
     Attributes
     ----------
-    gray : ndarray of shape (n, S, S), uint8 - mapped from a file
+    gray : ndarray of shape (n, S, S), uint8, or FilmShards - which are read as they are needed
     rows : ndarray of shape (N,), int64 - those of them that are the films
     mean, std : tuple of float, length 3 - normalisation of the model's input
     """
 
-    gray: NDArray[np.uint8]
+    gray: NDArray[np.uint8] | FilmShards
     rows: NDArray[np.int64]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    @classmethod
-    def keeping(
-        cls,
-        films: Iterable[Film | RejectedFilm],
-        encoder: Encoder,
-        path: Path,
-    ) -> tuple[Iterator[Film | RejectedFilm], Callable[[Sequence[int]], FilmStore]]:
-        """Keep films in a file while they pass to another reader.
-
-        Parameters
-        ----------
-        films : iterable of Film or RejectedFilm
-        encoder : Encoder
-        path : Path - of the file; it is written over
-
-        Returns
-        -------
-        films : iterator - the same films
-        store : callable - once all have passed: cohort indices of the films that are wanted, in the
-            order of their passing, to the store
-        """
-        side, info = encoder.info.image_size, encoder.info
-        seen: list[int] = []
-
-        def passing() -> Iterator[Film | RejectedFilm]:
-            with path.open("wb") as stream:
-                for film in films:
-                    if isinstance(film, Film):
-                        first = encoder.preprocess(film.pixels)[0].numpy()
-                        level = (first * info.std[0] + info.mean[0]) * 255.0
-                        stream.write(np.rint(level).clip(0, 255).astype(np.uint8).tobytes())
-                        seen.append(film.index)
-                    yield film
-
-        def store(wanted: Sequence[int]) -> FilmStore:
-            shape = (len(seen), side, side)
-            gray: NDArray[np.uint8] = (
-                np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
-                if seen
-                else np.empty(shape, np.uint8)
-            )
-            kept = np.flatnonzero(np.isin(seen, wanted))  # some are set aside after they were read
-            return cls(gray, kept, info.mean, info.std)
-
-        return passing(), store
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -134,7 +95,7 @@ class RegionTable:
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the boxes of films: their positions (r,), and the position of their film (r,)."""
-        counts = self.starts[rows + 1] - self.starts[rows]
+        counts = self.counts_of(rows)
         film = np.repeat(np.arange(len(rows)), counts)
         within = np.arange(len(film)) - np.repeat(np.cumsum(counts) - counts, counts)
         return self.starts[rows][film] + within, film
@@ -142,6 +103,29 @@ class RegionTable:
     def counts(self) -> NDArray[np.int64]:
         """Return the number of boxes of each film, shape (N,)."""
         return np.diff(self.starts)
+
+    def counts_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of boxes of films (n,), shape (n,)."""
+        counts: NDArray[np.int64] = self.starts[rows + 1] - self.starts[rows]
+        return counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportTable:
+    """Reports of N films as embeddings, equal texts once.
+
+    Attributes
+    ----------
+    texts : ndarray of shape (T, D), float32 - of the distinct texts, unit norm
+    of_film : ndarray of shape (N,), int64 - 0 .. T - 1
+    """
+
+    texts: NDArray[np.float32]
+    of_film: NDArray[np.int64]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the embeddings of films (n,) as (n, D), float32."""
+        return torch.from_numpy(np.array(self.texts[self.of_film[rows.numpy()]]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,8 +135,8 @@ class FineTuningSet:
     Attributes
     ----------
     films : FilmStore
-    reports : Tensor of shape (N, D), float32 - embeddings of the impressions by the frozen text
-        tower, unit norm
+    reports : ReportTable, or Tensor of shape (N, D), float32 - embeddings of the impressions by
+        the frozen text tower, unit norm
     labels : ndarray of shape (N,), int64 - class that each film is taught as; -1 for none
     present : ndarray of shape (N,), bool - a region of the mitigated features is on the film
     regions : RegionTable
@@ -163,7 +147,7 @@ class FineTuningSet:
     """
 
     films: FilmStore
-    reports: Tensor
+    reports: ReportTable | Tensor
     labels: NDArray[np.int64]
     present: NDArray[np.bool_]
     regions: RegionTable
@@ -175,12 +159,43 @@ class FineTuningSet:
         return len(self.films)
 
 
-def embed_reports(encoder: Encoder, texts: Sequence[str]) -> Tensor:
-    """Embed report texts by the frozen text tower as (N, D), float32, equal texts once."""
-    known = sorted(set(texts))
-    parts = [
-        encoder.encode_text(known[i : i + _TEXTS_AT_ONCE]).float().cpu()
-        for i in range(0, len(known), _TEXTS_AT_ONCE)
-    ]
-    place = {text: number for number, text in enumerate(known)}
-    return torch.cat(parts)[[place[text] for text in texts]]
+def embed_reports(encoder: Encoder, texts: Iterable[str]) -> ReportTable:
+    """Embed report texts of N films by the frozen text tower, equal texts once."""
+    of_film: list[int] = []
+    parts = list(embed_distinct(encoder, texts, of_film))
+    return ReportTable(np.concatenate(parts), np.array(of_film, dtype=np.int64))
+
+
+def embed_distinct(
+    encoder: Encoder, texts: Iterable[str], of_film: list[int]
+) -> Iterator[NDArray[np.float32]]:
+    """Embed each text at its first appearance; the texts are not kept.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    texts : iterable of str, length N
+    of_film : list of int - filled with the number of each text among the distinct ones
+
+    Yields
+    ------
+    ndarray of shape (t, D), float32 - of the next distinct texts, unit norm
+    """
+    known: dict[bytes, int] = {}
+    waiting: list[str] = []
+    for text in texts:
+        digest = hashlib.sha256(text.encode()).digest()
+        if digest not in known:
+            known[digest] = len(known)
+            waiting.append(text)
+        of_film.append(known[digest])
+        if len(waiting) == _TEXTS_AT_ONCE:
+            yield _embed(encoder, waiting)
+            waiting = []
+    if waiting:
+        yield _embed(encoder, waiting)
+
+
+def _embed(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
+    embedded: NDArray[np.float32] = encoder.encode_text(texts).float().cpu().numpy()
+    return embedded

@@ -24,6 +24,7 @@ from ravl_med.errors import DataError
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.trainer import Recipe, fit
 from ravl_med.mitigation.views import draw_views, view_films
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = [
     "cached_quickstart_model",
@@ -128,7 +129,7 @@ def train_quickstart_model(
         return loss
 
     fit(
-        make_fabric(),
+        make_fabric(alone=True),
         model,
         len(films),
         step,
@@ -140,7 +141,7 @@ def train_quickstart_model(
 
 def cached_quickstart_model(
     config: QuickstartModelConfig,
-    manifest: Path,
+    manifest: FilePath,
     reader: FilmReader,
     cache: Cache,
     progress: Progress,
@@ -171,7 +172,7 @@ def cached_quickstart_model(
 
 
 def _fine_tuning_set(
-    config: QuickstartModelConfig, manifest: Path, reader: FilmReader, progress: Progress
+    config: QuickstartModelConfig, manifest: FilePath, reader: FilmReader, progress: Progress
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Preprocessed films (N, S, S) and impressions of the fine-tuning split."""
     cohort = read_manifest(manifest, split="finetune", roots=reader.roots)

@@ -47,6 +47,29 @@ class Dealing:
     give_place: Tensor
     present: Tensor
 
+    def part(self, mine: slice) -> tuple[Tensor, Tensor, Dealing]:
+        """Return the dealing of some of the films, and the films of the batch that it needs.
+
+        Parameters
+        ----------
+        mine : slice - of the batch
+
+        Returns
+        -------
+        needed : Tensor of shape (n,), int64 - positions in the batch, ascending; what these b films
+            are, are given, and where it is put
+        own : Tensor of shape (b,), int64 - which of the needed ones these films are
+        dealing : Dealing - of these b films, by their positions among the needed ones
+        """
+        asked = (torch.arange(len(self.clear)), self.clear, self.clear_place, self.give,
+                 self.give_place)  # fmt: skip
+        needed, place = torch.unique(
+            torch.cat([films[mine] for films in asked]), return_inverse=True
+        )
+        own, clear, clear_place, give, give_place = place.chunk(len(asked))
+        present = self.present[mine]
+        return needed, own, Dealing(clear, clear_place, give, give_place, present)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturePlaces:
@@ -97,34 +120,36 @@ def _draw(pool: Tensor, but: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def exchange_regions(
-    films: Tensor, places: FeaturePlaces, dealing: Dealing, mine: slice = slice(None)
+    films: Tensor, places: FeaturePlaces, dealing: Dealing, own: Tensor | None = None
 ) -> Tensor:
     """Carry out a dealing.
 
     Parameters
     ----------
-    films : Tensor of shape (B, S, S), float32
-    places : FeaturePlaces
-    dealing : Dealing
-    mine : slice - films that are wanted; the others only give
+    films : Tensor of shape (n, S, S), float32
+    places : FeaturePlaces - of these films
+    dealing : Dealing - of b films
+    own : Tensor of shape (b,), int64, or None - which of the films the dealing is of; the others
+        only give. None: all
 
     Returns
     -------
-    Tensor of shape (b, S, S), float32 - the wanted films, a copy
+    Tensor of shape (b, S, S), float32 - films after it, a copy
     """
-    patched, details = films[mine].clone(), _detail(films)
+    own = torch.arange(len(films)) if own is None else own
+    patched, details = films[own], _detail(films)
 
-    def put(source: Tensor, place: Tensor, own: Tensor) -> None:
+    def put(source: Tensor, place: Tensor, detail: Tensor) -> None:
         """Put the content of source films in where the feature of others lies; own detail goes."""
-        patched.addcmul_(places.companions[place], details[source] - own)
+        patched.addcmul_(places.companions[place], details[source] - detail)
         difference, ring = patched - films[source], places.rings[place]
         around = ring.sum(dim=(1, 2)).clamp(min=1e-6)
         shift = torch.einsum("bij,bij->b", difference, ring) / around
         # Fade in the other film at the brightness around its new place.
         patched.addcmul_(places.masks[place], difference.sub_(shift[:, None, None]), value=-1.0)
 
-    put(dealing.clear[mine], dealing.clear_place[mine], details[mine])
-    put(dealing.give[mine], dealing.give_place[mine], _detail(patched))
+    put(dealing.clear, dealing.clear_place, details[own])
+    put(dealing.give, dealing.give_place, _detail(patched))
     return patched
 
 

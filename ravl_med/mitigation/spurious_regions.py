@@ -6,7 +6,7 @@ feature, by the rule that the audit fixed on its discovery half.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,13 @@ from ravl_med.evidence.bench import Bench
 from ravl_med.evidence.places import EXPLORED_FILMS, choose_shifts, move_shares
 from ravl_med.evidence.removal import fill_films
 
-__all__ = ["find_features", "locate_carriers"]
+__all__ = [
+    "carriers_in",
+    "films_to_explore",
+    "find_features",
+    "locate_carriers",
+    "regions_by_film",
+]
 
 _FILMS_AT_ONCE = 64
 
@@ -63,32 +69,72 @@ def locate_carriers(
     boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels; the region, or its place half a
         step aside where more of the effect lies there
     """
+    regions = regions_by_film(found, bench.images.region_image)
+    shifts = choose_shifts(bench, films_to_explore(list(regions)), regions)
+    return carriers_in(bench, detector, regions, shifts, progress)
+
+
+def regions_by_film(
+    found: NDArray[np.bool_], region_image: NDArray[np.int64]
+) -> dict[int, NDArray[np.int64]]:
+    """Return the regions of a feature film by film, of the films that have some, ascending.
+
+    Parameters
+    ----------
+    found : ndarray of shape (R,), bool
+    region_image : ndarray of shape (R,), int64 - ascending
+    """
     rows = np.flatnonzero(found)
-    by_film = {
-        int(film): rows[bench.images.region_image[rows] == film]
-        for film in np.unique(bench.images.region_image[rows])
-    }
-    films = list(by_film)
-    explored = [films[i] for i in _spread(len(films), EXPLORED_FILMS)]
-    shifts = choose_shifts(bench, explored, by_film)
+    films, starts = np.unique(region_image[rows], return_index=True)
+    return dict(zip(films.tolist(), np.split(rows, starts[1:]), strict=True)) if len(rows) else {}
+
+
+def films_to_explore(films: Sequence[int]) -> list[int]:
+    """Return the films that shifts of their regions are tried on, spread over all of them."""
+    return [films[i] for i in _spread(len(films), EXPLORED_FILMS)]
+
+
+def carriers_in(
+    bench: Bench,
+    detector: FeatureDetector,
+    regions: Mapping[int, NDArray[np.int64]],
+    shifts: NDArray[np.float64],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the regions of some films that carry a feature, see `locate_carriers`.
+
+    Parameters
+    ----------
+    bench : Bench
+    detector : FeatureDetector
+    regions : mapping of film to ndarray of shape (k,), int64 - regions of the feature
+    shifts : ndarray of shape (s, 2), float64 - see `choose_shifts`
+    progress : callable - called with (films done, films in all)
+
+    Returns
+    -------
+    film : ndarray of shape (M,), int64 - in the order of the films
+    boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels
+    """
+    films = list(regions)
     where, boxes = [], []
     for start in range(0, len(films), _FILMS_AT_ONCE):
         part = films[start : start + _FILMS_AT_ONCE]
         jobs = [
-            (film, bench.place(film, move_shares(bench.shares(by_film[film]), shifts)))
+            (film, bench.place(film, move_shares(bench.shares(regions[film]), shifts)))
             for film in part
         ]
         for filled in fill_films(bench, jobs):
-            regions = len(by_film[filled.film])
-            effect = filled.effect.reshape(len(shifts), regions)
-            best = effect.argmax(axis=0), np.arange(regions)
+            count = len(regions[filled.film])
+            effect = filled.effect.reshape(len(shifts), count)
+            best = effect.argmax(axis=0), np.arange(count)
             carries = (effect[best] > 0) & (effect[best] >= detector.threshold)
             # A film of the cluster in which nothing reaches the threshold mostly has the feature
             # all the same; left as it is, it would go on tying the feature to its class.
             if not carries.any():
                 carries[effect[best].argmax()] = True
             where += [filled.film] * int(carries.sum())
-            boxes.append(filled.boxes.reshape(len(shifts), regions, 4)[best][carries])
+            boxes.append(filled.boxes.reshape(len(shifts), count, 4)[best][carries])
         progress(min(start + len(part), len(films)), len(films))
     located = np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32)
     return np.array(where, dtype=np.int64), located.astype(np.float32)

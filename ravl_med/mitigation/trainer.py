@@ -24,6 +24,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ravl_med.errors import DataError
+from ravl_med.mitigation.batch_norms import kept_statistics, norms_of
+from ravl_med.mitigation.checkpoints import read_checkpoint, write_checkpoint
 
 __all__ = ["Curve", "Recipe", "Selection", "Step", "fit"]
 
@@ -32,7 +34,6 @@ Order = Callable[[int, torch.Generator], Tensor]
 Step = Callable[[nn.Module, Tensor, slice, int, torch.Generator], Tensor]
 """Module, rows of the whole batch (B,), this process's part, epoch and generator to a loss."""
 Stopped = Literal["budget", "early", "diverged"]
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ def fit(
     ------
     DataError
         Fewer films than one batch, a batch that the processes cannot share evenly, or statistics of
-        BatchNorm that they would not share.
+        BatchNorm that they would not share; a checkpoint of something else.
+    ConfigError
+        The disk is too full for a checkpoint.
     """
     size, world = recipe.batch_size * recipe.accumulate, fabric.world_size
     if count < size:
@@ -144,7 +147,7 @@ def fit(
             f"fine-tuning: a batch of {recipe.batch_size} films for {world} processes; expected a "
             "multiple of their number. Change mitigation.batch_size."
         )
-    if world > 1 and not recipe.freeze_norms and _norms(module):
+    if world > 1 and not recipe.freeze_norms and norms_of(module):
         raise DataError(
             f"fine-tuning: {world} processes with mitigation.freeze_norms false; expected true, "
             "since each process would take statistics of its own part of a batch. Freeze them, or "
@@ -159,11 +162,6 @@ def fit(
     loop.run(select, checkpoint, progress)
     module.eval()
     return loop.curve
-
-
-def _norms(module: nn.Module) -> list[nn.Module]:
-    """Return the parts that keep statistics of batches."""
-    return [part for part in module.modules() if isinstance(part, _NORMS)]
 
 
 def _permute(count: int, generator: torch.Generator) -> Tensor:
@@ -204,8 +202,11 @@ class _Loop:
         self, select: Callable[[], Selection] | None, checkpoint: Path | None, progress: Progress
     ) -> None:
         start = self._weights()  # before a checkpoint is read: what an interrupted run had too
-        if checkpoint is not None and checkpoint.is_file():
-            self._load(checkpoint)
+        state = None if checkpoint is None else read_checkpoint(checkpoint, self.fabric)
+        if state is not None:
+            if self.fabric.world_size > 1:
+                self._settle_exchange()
+            self._restore(state)
         told = self._told()
         while self.epoch < self.recipe.epochs and self.curve.stopped == "budget":
             if self.done_in_epoch == 0:
@@ -242,14 +243,28 @@ class _Loop:
     def _train_mode(self) -> None:
         self.module.train()
         if self.recipe.freeze_norms:
-            for part in _norms(self.module):
+            for part in norms_of(self.module):
                 part.eval()
+
+    def _mine(self) -> slice:
+        """Part of a batch that is this process's."""
+        part = self.recipe.batch_size // self.fabric.world_size
+        return slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
+
+    def _settle_exchange(self) -> None:
+        """Exchange gradients once, for nothing: from the second time on it is in another order.
+
+        The order decides how sums over more than two processes are rounded.
+        """
+        self._train_mode()
+        rows = torch.arange(self.recipe.batch_size)
+        loss = self.step(self.module, rows, self._mine(), 0, torch.Generator())
+        self.fabric.backward(loss)
+        self.optimiser.zero_grad(set_to_none=True)
 
     def _advance(self) -> bool:
         """Make one step; False, and no step, where loss or gradient are not finite."""
-        size, world = self.recipe.batch_size, self.fabric.world_size
-        part = size // world
-        mine = slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
+        size, mine = self.recipe.batch_size, self._mine()
         first = self.done_in_epoch * size * self.recipe.accumulate
         self.optimiser.zero_grad(set_to_none=True)
         # For towers with dropout, which draws from here: the same at this step in every run.
@@ -260,7 +275,8 @@ class _Loop:
             last = turn + 1 == self.recipe.accumulate
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 loss = self.step(self.module, batch, mine, self.epoch, self.generator)
-                self.fabric.backward(loss / self.recipe.accumulate)
+                with kept_statistics(self.module):
+                    self.fabric.backward(loss / self.recipe.accumulate)
             total += float(loss.detach()) / self.recipe.accumulate
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         if not (math.isfinite(total) and bool(torch.isfinite(norm))):
@@ -328,12 +344,9 @@ class _Loop:
             "recipe": repr(self.recipe),
             "count": self.count,
         }
-        draft = path.with_name(f".{path.name}.partial")
-        torch.save(state, draft)
-        draft.replace(path)
+        write_checkpoint(path, state)
 
-    def _load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    def _restore(self, state: Mapping[str, Any]) -> None:
         if state["recipe"] != repr(self.recipe) or state["count"] != self.count:
             raise DataError(
                 "--resume: the checkpoint was written under another recipe or for other films. "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ravl_med.config import MitigationConfig, RegionPooling
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.mitigation.answers import ask_films
@@ -114,15 +116,26 @@ def train_arm(
 
     Raises
     ------
-    DataError
-        A recipe that these films or processes cannot follow, see `fit`.
+    DataError, ConfigError
+        A recipe that these films or processes cannot follow, or no room for checkpoints, see `fit`.
+    ModelError
+        Gradients are to be checkpointed, and the tower has no switch for it.
     """
     encoder = open_folder(start, torch.device("cpu"), region_pooling)
     tower = ImageTower(encoder.model, region_pooling)
+    if config.gradient_checkpointing:
+        checkpoint_gradients(tower.visual)
     lesson = Lesson(arm, films, groups, classes, weights_of(config), fabric)
 
     def select() -> Selection:
-        logits = ask_films(tower, selection.films, selection.rows, classes, config.temperature)
+        share = (fabric.global_rank, fabric.world_size)
+        logits = ask_films(
+            tower, selection.films, selection.rows, classes, config.temperature, share
+        )
+        if fabric.world_size > 1:  # each film was asked by one process, and is 0 to the others
+            asked = torch.from_numpy(logits).to(fabric.device)
+            joined: Any = fabric.all_reduce(asked, reduce_op="sum")
+            logits = joined.cpu().numpy()
         if not np.isfinite(logits).all():
             return Selection(float("nan"), float("nan"))
         return select_by_groups(selection.groups, logits.argmax(axis=1) == selection.labels)

@@ -1,4 +1,7 @@
-"""Counterfactuals as units of work: one suspect each, by workers that hold the model and films."""
+"""Counterfactuals as units of work: one suspect each, by workers that hold the model and films.
+
+Of millions of regions a worker is sent those of its suspect alone.
+"""
 
 from __future__ import annotations
 
@@ -82,20 +85,51 @@ def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path
     def spread(
         suspects: Sequence[Suspect], images: AuditedImages, rules: CounterfactualRules
     ) -> Iterator[Counterfactual]:
-        work: Work[Suspect, Counterfactual] = Work(
-            open=partial(_open_probe, told, folder, images, rules),
+        none = np.empty(0, dtype=np.int64)
+        work: Work[_SuspectUnit, Counterfactual] = Work(
+            open=partial(_open_probe, told, folder, _with_regions(images, none), rules),
             threads=films.config.threads or 1,
             name="counterfactuals",
         )
-        return engine.map(work, suspects)
+        return engine.map(work, [_SuspectUnit.of(suspect, images) for suspect in suspects])
 
     return replace(probe, spread=spread)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _SuspectUnit:
+    """A suspect whose regions are numbered 0 .. n - 1, with their films (n,) and boxes (n, 4)."""
+
+    suspect: Suspect
+    region_image: NDArray[np.int64]
+    region_boxes: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, suspect: Suspect, images: AuditedImages) -> _SuspectUnit:
+        regions = suspect.cluster.regions
+        own = _with_regions(images, regions)
+        cluster = replace(suspect.cluster, regions=np.arange(len(regions), dtype=np.int64))
+        return cls(replace(suspect, cluster=cluster), own.region_image, own.region_boxes)
+
+
+def _with_regions(images: AuditedImages, regions: NDArray[np.int64]) -> AuditedImages:
+    """Return the same films with some of their regions alone."""
+    return replace(
+        images,
+        region_image=images.region_image[regions],
+        region_boxes=images.region_boxes[regions],
+    )
+
+
 def _open_probe(
     films: AuditedFilms, folder: Path | None, images: AuditedImages, rules: CounterfactualRules
-) -> Callable[[Suspect], Counterfactual]:
+) -> Callable[[_SuspectUnit], Counterfactual]:
     """Open in a worker what asks the model."""
     encoder = open_model_of(films.config, folder)
     probe = probe_of(films, encoder, choose_segmenter(films.config.regions))
-    return lambda suspect: measure_counterfactual(probe, suspect, images, rules)
+
+    def measure(unit: _SuspectUnit) -> Counterfactual:
+        own = replace(images, region_image=unit.region_image, region_boxes=unit.region_boxes)
+        return measure_counterfactual(probe, unit.suspect, own, rules)
+
+    return measure

@@ -17,12 +17,14 @@ from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.precision import using_threads
 from ravl_med.engine.opening import Engine, opened_engine
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
+from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts, shared_root
 from ravl_med.pipeline.film_units import EmbeddedUnit, embed_units, join_rows, make_units
 from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
 from ravl_med.regions.proposal import RegionProposer
+from ravl_med.storage.files import entries
+from ravl_med.storage.remote_path import FilePath
 
-__all__ = ["EmbeddingReport", "Shard", "embed"]
+__all__ = ["EmbeddingReport", "Shard", "embed", "listed_cohort", "require_root"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +127,45 @@ def embed(
 
     Raises
     ------
-    ConfigError, ModelError, DataError
+    ConfigError, ModelError, DataError, StorageError
         With one clear line; ConfigError also where the config keeps no embeddings.
+    """
+    root = require_root(config, cache, "embed")
+    reader = FilmReader.of(config.cohort)
+    manifest = prepare_manifest(config, cache, progress)
+    cohort = listed_cohort(config, manifest)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        model = (open_model_of(config, folder), folder)
+        return _embed_parts(engine, config, cohort, model, root, shard, progress)
+
+
+def require_root(config: Config, cache: Cache, verb: str) -> Path:
+    """Return where embeddings are kept.
+
+    Raises
+    ------
+    ConfigError
+        They are not.
     """
     root = embeddings_root(config, cache)
     if root is None:
         raise ConfigError(
-            "embed: this config keeps no embeddings (cache.embeddings is false, or model.factory "
+            f"{verb}: this config keeps no embeddings (cache.embeddings is false, or model.factory "
             "makes the model); expected one that does."
         )
-    reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, cache, progress)
-    cohort = read_manifest(
+    return root
+
+
+def listed_cohort(config: Config, manifest: FilePath) -> Cohort:
+    """Return the cohort of a config as its manifest lists it.
+
+    Raises
+    ------
+    ConfigError, DataError, StorageError
+        See `read_manifest`.
+    """
+    return read_manifest(
         manifest,
         split=config.cohort.split,
         columns=config.task.columns(),
@@ -144,10 +173,6 @@ def embed(
         unit=config.cohort.unit,
         roots=config.cohort.roots,
     )
-    with using_threads(config.threads), opened_engine(config) as engine:
-        folder, _ = prepare_model(config, manifest, reader, cache, progress)
-        model = (open_model_of(config, folder), folder)
-        return _embed_parts(engine, config, cohort, model, root, shard, progress)
 
 
 def _embed_parts(
@@ -159,10 +184,14 @@ def _embed_parts(
     shard: Shard,
     progress: Progress,
 ) -> EmbeddingReport:
-    batches = BatchEncoder(model[0], root, config.model.batch_size, most_regions(config.regions))
-    names = dict(enumerate(name_parts(config, cohort)))
-    done = {number for number, name in names.items() if batches.store.is_listed(name)}
-    mine = [number for number in names if number % shard.count == shard.number - 1]
+    shared = shared_root(config)
+    batches = BatchEncoder(
+        model[0], root, config.model.batch_size, most_regions(config.regions), shared
+    )
+    batches.store.publish()
+    names = name_parts(config, cohort)
+    done = batches.store.done(names)
+    mine = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
     wanted = {number: names[number] for number in mine if number not in done}
     proposer = RegionProposer.of(config.regions, cohort)
     units = make_units(engine, config, cohort, proposer, wanted)
@@ -183,12 +212,12 @@ def _embed_parts(
         else:
             regions += len(row.regions)
     size = min((unit.size for unit in made), default=batches.size)
-    others = set(names) - set(mine)
+    others = set(range(len(names))) - set(mine)
     return EmbeddingReport(
         shard=shard,
         parts=len(mine),
         parts_before=len(mine) - len(wanted),
-        parts_left=sum(not _is_listed(root, made, batches, names[number]) for number in others),
+        parts_left=len({names[number] for number in others} - _listed(root, shared, made, batches)),
         films=films - rejected.total(),
         found=sum(unit.found for unit in made),
         regions=regions,
@@ -197,7 +226,10 @@ def _embed_parts(
     )
 
 
-def _is_listed(root: Path, made: Sequence[EmbeddedUnit], batches: BatchEncoder, name: str) -> bool:
-    """Whether a part is done, by this process or on the device of the workers."""
+def _listed(
+    root: Path, shared: FilePath | None, made: Sequence[EmbeddedUnit], batches: BatchEncoder
+) -> set[str]:
+    """Parts that are done, by this process or on the device of the workers, wherever they lie."""
     stores = {name for unit in made for name in unit.stores} | {batches.store.folder.name}
-    return any((root / store / "listed" / name).is_file() for store in stores)
+    places = [place / name for place in (root, shared) if place is not None for name in stores]
+    return {name for place in places for name in entries(place / "listed")}

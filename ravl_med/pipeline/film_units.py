@@ -28,7 +28,7 @@ from ravl_med.encoders.stored_films import EmbeddedRow, films_a_part, prepare_fi
 from ravl_med.engine.opening import Engine
 from ravl_med.engine.work import Work
 from ravl_med.errors import ConfigError, EngineError
-from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
+from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts, shared_root
 from ravl_med.pipeline.stages import Progress, open_model_of
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 from ravl_med.regions.segmentation import Segmenter
@@ -117,12 +117,12 @@ class FilmEmbedder:
         note: Callable[[int], None] = lambda done: None,
     ) -> FilmEmbedder:
         """Return an embedder with a model that is open; embeddings are kept below `root`."""
-        regions = config.regions
+        regions, size = config.regions, config.model.batch_size
         wanted = {"anatomy", "artifacts"} & set(regions.sources)
         return cls(
             config,
             encoder,
-            BatchEncoder(encoder, root, config.model.batch_size, most_regions(regions)),
+            BatchEncoder(encoder, root, size, most_regions(regions), shared_root(config)),
             FilmReader.of(config.cohort),
             choose_segmenter(regions) if wanted else None,
             note,
@@ -280,14 +280,17 @@ def embed_with(
         raise ConfigError(
             "engine.address: the workers of a cluster need a store that all of them reach; this "
             "config keeps no embeddings (cache.embeddings is false, or model.factory makes the "
-            "model). Name a shared folder in cache.folder."
+            "model). Name a folder that they share in cache.folder, or a storage in cache.shared."
         )
     proposer = RegionProposer.of(config.regions, cohort)
     names = dict(enumerate(name_parts(config, cohort)))
     units = make_units(engine, config, cohort, proposer, names)
-    size = model[0].info.embedding_size
+    size, shared = model[0].info.embedding_size, shared_root(config)
     with nullcontext(kept) if kept is not None else tempfile.TemporaryDirectory() as place:
         root = Path(place)
+        if shared is not None:  # before hours of work, and for what a run that ended has left
+            most = most_regions(config.regions)
+            BatchEncoder(model[0], root, config.model.batch_size, most, shared).store.publish()
         made = embed_units(
             engine,
             config,
@@ -298,7 +301,7 @@ def embed_with(
         )
         rows = list(join_rows(cohort, units, made))
         folders = list(dict.fromkeys(name for unit in made for name in unit.stores))
-        stores = [EmbeddingStore(root / name, size) for name in folders]
+        stores = [EmbeddingStore(root / name, size, shared and shared / name) for name in folders]
         embeddings = gather_embeddings(
             [row for row in rows if isinstance(row, EmbeddedRow)],
             [row for row in rows if isinstance(row, RejectedFilm)],

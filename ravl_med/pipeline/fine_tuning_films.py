@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.class_mentions import class_of_report
 from ravl_med.cohort.radiology_report import impression_of
-from ravl_med.discovery.detector import nearest_medoids
 from ravl_med.errors import DataError
-from ravl_med.evidence.counterfactual import Probe, build_bench
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
 from ravl_med.mitigation.co_occurrence import find_co_occurring
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable, embed_reports
-from ravl_med.mitigation.spurious_regions import locate_carriers
-from ravl_med.pipeline.setting import Setting, staged
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable, ReportTable
+from ravl_med.mitigation.set_files import lay_reports, lay_set, open_set, told_with_set
+from ravl_med.pipeline.locating import locate_features
+from ravl_med.pipeline.setting import Setting
 from ravl_med.pipeline.split_films import SplitFilms, read_split, summarise_split
+from ravl_med.storage.remote_path import FilePath
 
-__all__ = ["prepare_fine_tuning"]
+__all__ = ["PreparedFilms", "prepare_fine_tuning"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedFilms:
+    """Films to fine-tune on, and what a report says of them.
+
+    Attributes
+    ----------
+    folder : Path - that every process of the training opens, see `open_set`
+    films : FineTuningSet - as it is opened from there
+    mitigated : tuple of MitigatedCorrelation
+    notes : tuple of str - what a reader of the report has to know
+    summary : SplitSummary
+    """
+
+    folder: Path
+    films: FineTuningSet
+    mitigated: tuple[MitigatedCorrelation, ...]
+    notes: tuple[str, ...]
+    summary: SplitSummary
 
 
 def prepare_fine_tuning(
-    setting: Setting, manifest: Path, explored: SplitFilms, half: NDArray[np.bool_]
-) -> tuple[FineTuningSet, tuple[MitigatedCorrelation, ...], tuple[str, ...], SplitSummary]:
+    setting: Setting, manifest: FilePath, explored: SplitFilms, half: NDArray[np.bool_]
+) -> PreparedFilms:
     """Read the fine-tuning films: classes, reports, and where the features lie.
+
+    What an interrupted run had finished is opened again.
 
     Parameters
     ----------
@@ -34,18 +60,34 @@ def prepare_fine_tuning(
     explored : SplitFilms - the films of the audit
     half : ndarray of shape (N,), bool - those of the discovery half
 
-    Returns
-    -------
-    films : FineTuningSet
-    mitigated : tuple of MitigatedCorrelation
-    notes : tuple of str - what a reader of the report has to know
-    summary : SplitSummary
-
     Raises
     ------
     DataError
         A class has no film, or no film holds the features.
+    ConfigError, EngineError
+        Files cannot be written; workers died.
     """
+    folder = setting.work.folder / f"set-{_digest(setting, explored, half)}"
+    told = told_with_set(folder)
+    if told is None:
+        told = _prepare(setting, manifest, explored, half, folder)
+    return PreparedFilms(
+        folder,
+        open_set(folder),
+        tuple(MitigatedCorrelation(**one) for one in told["mitigated"]),
+        tuple(told["notes"]),
+        SplitSummary(**told["summary"]),
+    )
+
+
+def _prepare(
+    setting: Setting,
+    manifest: FilePath,
+    explored: SplitFilms,
+    half: NDArray[np.bool_],
+    folder: Path,
+) -> dict[str, Any]:
+    """Write the set into a folder; return what is told of it."""
     config = setting.config
     parsed = config.mitigation.classes_from == "reports"
     split = read_split(
@@ -54,39 +96,93 @@ def prepare_fine_tuning(
         "finetune",
         setting.encoder,
         setting.reader,
-        setting.work.own,
+        setting.work.folder,
         setting.progress,
         labelled=not parsed,
         cache=setting.cache,
+        model=setting.model,
+        reports=True,
     )
-    cohort = split.cohort
-    labels, notes = cohort.labels, []
-    classes = tuple(config.task.classes)
-    if parsed:
-        texts = config.task.texts()
-        labels = np.array(
-            [class_of_report(text, texts) for text in cohort.radiology_reports], dtype=np.int64
-        )
-        unnamed = int((labels < 0).sum())
-        notes.append(
-            f"{unnamed} of {len(labels)} fine-tuning reports name no class or several; their films "
-            "take part in the contrast of films and reports alone."
-        )
+    folder.mkdir(mode=0o700, exist_ok=True)
+    notes: list[str] = []
+    labels = _labels(setting, split, notes) if parsed else split.cohort.labels
+    _require_classes(labels, tuple(config.task.classes))
+    reports = _reports(setting, split, labels, folder, notes)
+    split = replace(split, cohort=replace(split.cohort, radiology_reports=()))
+    films, mitigated = _locate(setting, split, explored, half, notes)
+    summary = summarise_split(
+        "fine-tuning",
+        labels,
+        split.cohort.patients,
+        tuple(config.task.classes),
+        config.hidden_below,
+    )
+    told = {
+        "mitigated": [asdict(one) for one in mitigated],
+        "notes": notes,
+        "summary": asdict(summary),
+    }
+    lay_set(folder, replace(films, reports=reports, labels=labels), told)
+    return told
+
+
+def _labels(setting: Setting, split: SplitFilms, notes: list[str]) -> NDArray[np.int64]:
+    """Classes that the reports mention, -1 for none or several."""
+    texts = setting.config.task.texts()
+    labels = np.array(
+        [class_of_report(text, texts) for text in split.cohort.radiology_reports], dtype=np.int64
+    )
+    unnamed = int((labels < 0).sum())
+    notes.append(
+        f"{unnamed} of {len(labels)} fine-tuning reports name no class or several; their films "
+        "take part in the contrast of films and reports alone."
+    )
+    return labels
+
+
+def _require_classes(labels: NDArray[np.int64], classes: Sequence[str]) -> None:
     for number, name in enumerate(classes):
         if not (labels == number).any():
             raise DataError(
                 f"fine-tuning: none of {len(labels)} films has class {name}; expected some of each "
                 "class. Add films to the split 'finetune', or drop the class."
             )
-    reports = [impression_of(text) for text in cohort.radiology_reports]
-    blank = sum(not text for text in reports)
-    if blank:
+
+
+def _reports(
+    setting: Setting,
+    split: SplitFilms,
+    labels: NDArray[np.int64],
+    folder: Path,
+    notes: list[str],
+) -> ReportTable:
+    """Embed the impressions; where a film has no report, the first prompt of its class."""
+    prompts = [*(texts[0] for texts in setting.config.task.texts().values()), ""]
+    blank = [0]
+
+    def impressions() -> Iterator[str]:
+        for text, label in zip(split.cohort.radiology_reports, labels.tolist(), strict=True):
+            told = impression_of(text)
+            blank[0] += not told
+            yield told or prompts[label]
+
+    reports = lay_reports(folder, setting.encoder, impressions())
+    if blank[0]:
         notes.append(
-            f"{blank} fine-tuning films have no report; the first prompt of their class stands in, "
-            "where they have one."
+            f"{blank[0]} fine-tuning films have no report; the first prompt of their class stands "
+            "in, where they have one."
         )
-        prompts = [*(texts[0] for texts in config.task.texts().values()), ""]
-        reports = [text or prompts[label] for text, label in zip(reports, labels, strict=True)]
+    return reports
+
+
+def _locate(
+    setting: Setting,
+    split: SplitFilms,
+    explored: SplitFilms,
+    half: NDArray[np.bool_],
+    notes: list[str],
+) -> tuple[FineTuningSet, tuple[MitigatedCorrelation, ...]]:
+    """Films with the regions of the features, where these were located, and what travels along."""
     found = split.find(setting.features)
     present = split.present(found)
     if not present.any():
@@ -94,21 +190,18 @@ def prepare_fine_tuning(
             f"fine-tuning: none of {len(split)} films holds a region of the mitigated features; "
             "there is nothing to learn away from. Fine-tune on films like those of the audit."
         )
-    carriers, located = _locate(setting, split, found)
+    carriers, located = locate_features(setting, split, found)
     if not len(carriers.boxes):
         notes.append(
             "Removal located the feature in none of the fine-tuning films; its regions as they "
             "were assigned are exchanged instead."
         )
         rows = np.flatnonzero(found.any(axis=1))
-        carriers = RegionTable.of(
-            split.regions.boxes[rows], split.embeddings.region_image[rows], len(split)
-        )
+        carriers = RegionTable.of(split.regions.boxes[rows], split.region_image[rows], len(split))
     along = _find_companions(setting, split, explored, half)
-    along &= carriers.counts()[split.embeddings.region_image] > 0
+    along &= carriers.counts()[split.region_image] > 0
     spurious = np.asarray(found.any(axis=1))
-    bare = int((np.bincount(split.embeddings.region_image[~spurious], minlength=len(split)) == 0)
-               .sum())  # fmt: skip
+    bare = int((np.bincount(split.region_image[~spurious], minlength=len(split)) == 0).sum())
     if bare:
         notes.append(
             f"In {bare} fine-tuning films every region belongs to a mitigated feature; they have "
@@ -116,21 +209,31 @@ def prepare_fine_tuning(
         )
     films = FineTuningSet(
         films=split.films,
-        reports=embed_reports(setting.encoder, reports),
-        labels=labels,
+        reports=ReportTable(np.empty((0, 0), np.float32), np.empty(0, np.int64)),  # not yet
+        labels=split.cohort.labels,
         present=np.asarray(present.any(axis=1)),
         regions=split.regions,
         spurious=spurious,
         carriers=carriers,
         companions=RegionTable.of(
-            split.regions.boxes[along], split.embeddings.region_image[along], len(split)
+            split.regions.boxes[along], split.region_image[along], len(split)
         ),
     )
-    mitigated = tuple(
+    return films, _mitigated(setting, present, found, located)
+
+
+def _mitigated(
+    setting: Setting,
+    present: NDArray[np.bool_],
+    found: NDArray[np.bool_],
+    located: Sequence[int],
+) -> tuple[MitigatedCorrelation, ...]:
+    classes = tuple(setting.config.task.classes)
+    return tuple(
         MitigatedCorrelation(
             rank=feature.rank,
             kind=feature.kind,
-            forced=feature.rank in config.mitigation.force,
+            forced=feature.rank in setting.config.mitigation.force,
             raised_class=classes[feature.detector.raised_class],
             lowered_class=None
             if feature.detector.lowered_class is None
@@ -141,8 +244,6 @@ def prepare_fine_tuning(
         )
         for i, feature in enumerate(setting.features)
     )
-    summary = summarise_split("fine-tuning", labels, cohort.patients, classes, config.hidden_below)
-    return films, mitigated, tuple(notes), summary
 
 
 def _find_companions(
@@ -153,46 +254,31 @@ def _find_companions(
     All clusters of the partitions that the features come from are asked.
     """
     present = np.asarray(explored.present(explored.find(setting.features)).any(axis=1))[half]
-    along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)
+    along = np.zeros(len(split.region_image), dtype=np.bool_)
     partitions = {f.detector.medoids.tobytes(): f.detector.medoids for f in setting.features}
     for medoids in partitions.values():
         holds = np.zeros((len(explored), len(medoids)), dtype=np.bool_)
-        nearest = nearest_medoids(medoids, explored.embeddings.region)
-        holds[explored.embeddings.region_image, nearest] = True
+        holds[explored.region_image, explored.nearest(medoids)] = True
         companions = find_co_occurring(
             holds[half],
             present,
             explored.cohort.labels[half],
             setting.config.mitigation.companion_lift,
         )
-        along |= np.isin(nearest_medoids(medoids, split.embeddings.region), companions)
+        along |= np.isin(split.nearest(medoids), companions)
     return along
 
 
-def _locate(
-    setting: Setting, split: SplitFilms, found: NDArray[np.bool_]
-) -> tuple[RegionTable, list[int]]:
-    """Regions that carry the features, of all features together; films located by each."""
-    config, cohort = setting.config, split.cohort
-    probe = Probe(
-        setting.encoder,
-        lambda index: setting.reader.film(cohort, index).pixels,
-        setting.classes,
-        config.task.temperature,
-        config.model.batch_size,
-    )
-    images = split.images(np.zeros(len(split), dtype=np.int64))
-    where, boxes, located = [], [], []
-    for number, feature in enumerate(setting.features):
+def _digest(setting: Setting, explored: SplitFilms, half: NDArray[np.bool_]) -> str:
+    """Digest of what a set depends on beside the config, the manifest and its films."""
+    digest = hashlib.sha256(setting.encoder.info.digest.encode())
+    for feature in setting.features:
         detector = feature.detector
-        bench = build_bench(probe, detector.raised_class, detector.lowered_class, images)
-        stage = f"locate feature {number + 1} of {len(setting.features)} by removal"
-        films, places = locate_carriers(
-            bench, detector, found[:, number], staged(setting.progress, stage)
-        )
-        where.append(films)
-        boxes.append(places)
-        located.append(len(np.unique(films)))
-    film = np.concatenate(where)
-    order = np.argsort(film, kind="stable")
-    return RegionTable.of(np.concatenate(boxes)[order], film[order], len(split)), located
+        digest.update(np.ascontiguousarray(detector.medoids).tobytes())
+        settled = (feature.rank, feature.kind, detector.label, detector.raised_class,
+                   detector.lowered_class, detector.threshold)  # fmt: skip
+        digest.update(repr(settled).encode())
+    digest.update("".join(explored.kept.digests).encode())
+    for values in (explored.cohort.labels, half):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:24]

@@ -31,6 +31,7 @@ from ravl_med.pipeline.prevalence import Prevalence, count_prevalence
 from ravl_med.pipeline.stages import Progress
 from ravl_med.regions.frontal_view import shows_frontal_chest
 from ravl_med.regions.segmenter import built_in_segmenter
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = [
     "FilmFindings",
@@ -206,7 +207,7 @@ def _findings_of_texts(texts: Sequence[str]) -> FilmFindings:
     return FilmFindings(cells, tuple(labeller.findings), "reports", silent)
 
 
-def _findings_of_columns(manifest: Path, rows: Sequence[int]) -> FilmFindings:
+def _findings_of_columns(manifest: FilePath, rows: Sequence[int]) -> FilmFindings:
     """Read the columns of a manifest that hold nothing but labels."""
     table = read_table(manifest).loc[list(rows)]
     others = {*ATTRIBUTES, "image", "patient", "study", "split", "frame", "report", "report_path"}
@@ -220,7 +221,7 @@ def _findings_of_columns(manifest: Path, rows: Sequence[int]) -> FilmFindings:
 
 
 def _inspect_manifest(
-    manifest: Path, config: CohortConfig, progress: Progress, min_cell: int = _MIN_CELL
+    manifest: FilePath, config: CohortConfig, progress: Progress, min_cell: int = _MIN_CELL
 ) -> IntakeReport:
     """Read every film that a manifest lists."""
     listed = read_manifest(manifest, split=config.split, roots=config.roots)

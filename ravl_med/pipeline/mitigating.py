@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import shared_patients
-from ravl_med.config import Config, ModelConfig
+from ravl_med.config import ArmName, Config, ModelConfig
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.gradient_checkpointing import require_checkpointing
 from ravl_med.encoders.opening import require_folder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, DataError
@@ -27,11 +27,12 @@ from ravl_med.evidence.mitigation_result import (
 )
 from ravl_med.evidence.small_cells import hide_counts
 from ravl_med.mitigation.arms import ARMS
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet
+from ravl_med.mitigation.processes import Processes
 from ravl_med.mitigation.proof import Answered
 from ravl_med.mitigation.pseudo_groups import PseudoGroups
-from ravl_med.mitigation.training import SelectionFilms, TrainedArm, train_arm
+from ravl_med.mitigation.training import SelectionFilms, TrainedArm
 from ravl_med.mitigation.verdict import judge_mitigation, nothing_to_mitigate
+from ravl_med.pipeline.arm_training import ArmTraining
 from ravl_med.pipeline.auditing import audit
 from ravl_med.pipeline.fine_tuning_films import prepare_fine_tuning
 from ravl_med.pipeline.past_audit import PastAudit, find_past_audit
@@ -48,6 +49,7 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.pipeline.work_folder import WorkFolder
 from ravl_med.reporting.files.audit_run import Audit
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["Mitigation", "mitigate"]
 
@@ -88,11 +90,14 @@ def mitigate(
     key: bytes,
     cache: Cache,
     work: WorkFolder,
-    fabric: Fabric,
+    processes: Processes,
     earlier_run: Path | None = None,
+    keep_audit: Callable[[Audit], None] = lambda audit: None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Mitigation:
     """Fine-tune the audited model away from its shortcuts, and prove what came of it.
+
+    Called by the first process; the others serve it, see `Processes`.
 
     Parameters
     ----------
@@ -101,14 +106,16 @@ def mitigate(
     cache : Cache - of synthetic cohorts and quickstart models
     work : WorkFolder - films at the model's resolution, checkpoints and the new model; what an
         interrupted run left there is gone on from
-    fabric : Fabric - of this process
+    processes : Processes - that train together
     earlier_run : Path or None - folder of an audit, used when its digests match
+    keep_audit : callable - called with an audit as soon as one had to be made, so that a run that
+        is ended later finds it again
     progress : callable - called with (stage, done, total)
 
     Raises
     ------
-    ConfigError, ModelError, DataError
-        With one clear line; nothing has been written outside the work folder by then.
+    ConfigError, ModelError, DataError, EngineError
+        With one clear line; nothing but an audit has been written outside the work folder by then.
     """
     clock = Clock()
     manifest, audited_split = _prepare(config, cache, progress, clock)
@@ -116,24 +123,41 @@ def mitigate(
     with clock.stage("model"):
         folder_of_model, _ = prepare_model(config, manifest, reader, cache, progress)
         encoder = open_model_of(config, folder_of_model)
-        start = require_folder(encoder, folder_of_model, work.own / "audited-model")
+        if config.mitigation.gradient_checkpointing:
+            require_checkpointing(encoder.model.visual)
+        start = require_folder(encoder, folder_of_model, work.folder / "audited-model")
         classes = embed_classes(encoder, config.task.texts())
-    with clock.stage("validation films"):
-        validation = read_split(
-            config, manifest, audited_split, encoder, reader, work.own, progress, cache=cache
+
+    def read(split: str) -> SplitFilms:
+        return read_split(
+            config,
+            manifest,
+            split,
+            encoder,
+            reader,
+            work.folder,
+            progress,
+            cache=cache,
+            model=folder_of_model,
         )
+
+    with clock.stage("validation films"):
+        validation = read(audited_split)
     with clock.stage("audit"):
         past = find_past_audit(earlier_run, config, encoder.info.digest, validation)
         fresh = None
         if past is None:
             fresh = audit(config, key=key, cache=cache, progress=progress)
+            keep_audit(fresh)
             past = PastAudit(fresh.result.verdict.name, fresh.features)
     chosen = _choose(past.features, config)
     if not chosen:
         verdict = nothing_to_mitigate(past.verdict, len(past.features))
         result = _empty_result(config, verdict, encoder, reused=fresh is None)
         return Mitigation(config, result, work, None, fresh, None, None, {}, clock.seconds)
-    setting = Setting(config, start, encoder, reader, classes, chosen, work, cache, progress)
+    setting = Setting(
+        config, start, folder_of_model, encoder, reader, classes, chosen, work, cache, progress
+    )
     half = split_patients(
         validation.cohort.patients,
         validation.cohort.labels,
@@ -141,22 +165,23 @@ def mitigate(
         config.evidence.seed,
     )
     with clock.stage("fine-tuning films"):
-        films, mitigated, notes, summary = prepare_fine_tuning(setting, manifest, validation, half)
+        prepared = prepare_fine_tuning(setting, manifest, validation, half)
     least = config.hidden_below
     selection = _selection(setting, validation, half)
-    groups = PseudoGroups.cross(films.labels, films.present, validation.cohort.classes)
     trained: dict[str, TrainedArm] = {}
     for name in config.mitigation.arms():
         with clock.stage(f"train: {ARMS[name].title}"):
-            trained[name] = _train(setting, name, films, groups, selection, fabric)
+            trained[name] = _train(setting, name, prepared.folder, selection, processes)
     with clock.stage("final test"):
-        test = read_split(config, manifest, _TEST, encoder, reader, work.own, progress, cache=cache)
+        test = read(_TEST)
         _refuse_shared_films(films_of={"test": test, audited_split: validation})
-        outcomes, answers, untold = prove_arms(setting, test, validation, half, trained)
-    folder = work.shared / "model"
+        outcomes, answers, untold = prove_arms(
+            setting, test, validation, half, trained, processes.fabric.device
+        )
+    folder = work.folder / "model"
     with clock.stage("save the model"):
-        _save(trained[config.mitigation.arm], folder, first=fabric.global_rank == 0)
-        fabric.barrier()
+        shutil.rmtree(folder, ignore_errors=True)
+        trained[config.mitigation.arm].encoder.save(folder)  # in the layout of the audited one
     with clock.stage("re-audit"):
         again = audit(_of_new_model(config, folder), key=key, cache=cache, progress=progress)
         found = test.present(test.find(past.features))
@@ -171,24 +196,25 @@ def mitigate(
         audited_digest=encoder.info.digest,
         new_digest=again.result.model.digest,
         audit_reused=fresh is None,
-        mitigated=mitigated,
-        companion_regions=len(films.companions.boxes),
+        mitigated=prepared.mitigated,
+        companion_regions=len(prepared.films.companions.boxes),
         splits=(
             validation.summary("discovery half: choice of candidates and of epochs", least, half),
             validation.summary("confirmation half: test of candidates", least, ~half),
-            summary,
+            prepared.summary,
             test.summary("final test", least),
         ),
         selection_groups=_count_groups(selection, validation.cohort.patients, least),
         arms=tuple(outcome.without(untold) for outcome in outcomes),
         reaudit=reaudit,
-        notes=(*notes, *_diverged(trained)),
+        notes=(*prepared.notes, *_diverged(trained)),
     )
-    fabric.barrier()
     return Mitigation(config, result, work, folder, fresh, again, test, answers, clock.seconds)
 
 
-def _prepare(config: Config, cache: Cache, progress: Progress, clock: Clock) -> tuple[Path, str]:
+def _prepare(
+    config: Config, cache: Cache, progress: Progress, clock: Clock
+) -> tuple[FilePath, str]:
     """Manifest and audited split, once no patient is in two splits."""
     if config.model.scores is not None:
         raise ConfigError(
@@ -272,36 +298,34 @@ def _selection(setting: Setting, validation: SplitFilms, half: NDArray[np.bool_]
 
 def _train(
     setting: Setting,
-    name: str,
-    films: FineTuningSet,
-    groups: PseudoGroups,
+    name: ArmName,
+    films: Path,
     selection: SelectionFilms,
-    fabric: Fabric,
+    processes: Processes,
 ) -> TrainedArm:
-    title = ARMS[name].title
+    """Train an arm in all processes; the first one tells how far it is."""
+    training = ArmTraining(
+        name=name,
+        start=setting.start,
+        films=films,
+        groups=tuple(setting.config.task.classes),
+        selection=selection,
+        classes=setting.classes,
+        config=setting.config.mitigation,
+        region_pooling=setting.config.model.region_pooling,
+        checkpoint=setting.work.folder / f"{name}.ckpt",
+    )
 
     def told(done: int, total: int, more: str) -> None:
-        setting.progress(f"{title}{f' ({more})' if more else ''}", done, total)
+        setting.progress(f"{ARMS[name].title}{f' ({more})' if more else ''}", done, total)
 
-    return train_arm(
-        ARMS[name],
-        setting.start,
-        films,
-        groups,
-        selection,
-        setting.texts(),
-        setting.config.mitigation,
-        fabric,
-        region_pooling=setting.config.model.region_pooling,
-        checkpoint=setting.work.shared / f"{name}.ckpt",
-        progress=told,
-    )
+    return processes.together(training, lambda fabric: training(fabric, told))
 
 
 def _refuse_shared_films(films_of: Mapping[str, SplitFilms]) -> None:
     """Refuse splits that hold the same pixels under other names."""
     (first, a), (second, b) = films_of.items()
-    shared = len(set(a.embeddings.digests) & set(b.embeddings.digests))
+    shared = len(set(a.kept.digests) & set(b.kept.digests))
     if shared:
         raise DataError(
             f"{a.cohort.name}: {shared} films of split {first!r} have the same pixels as films of "
@@ -318,14 +342,6 @@ def _diverged(trained: Mapping[str, TrainedArm]) -> list[str]:
         for name, arm in trained.items()
         if arm.curve.stopped == "diverged"
     ]
-
-
-def _save(arm: TrainedArm, folder: Path, *, first: bool) -> None:
-    """Write the new model in the layout of the audited one."""
-    if not first:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    arm.encoder.save(folder)
 
 
 def _of_new_model(config: Config, folder: Path) -> Config:

@@ -49,7 +49,7 @@ def write_mitigation(
     """
     with draft_folder(folder) as draft:
         _fill(draft, run, date, history_root)
-    shutil.rmtree(run.work.shared, ignore_errors=True)
+    run.work.remove()
 
 
 def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | None) -> None:
@@ -138,5 +138,6 @@ def describe_recipe(config: Config) -> dict[str, str]:
         "exchange": f"each film has the feature with chance {settings.exchange_share:g}; with it "
         f"goes fine detail of clusters that are on {100 * settings.companion_lift:g} % more of the "
         "films with the feature, class by class",
-        "precision": settings.precision,
+        "precision": settings.precision
+        + (", gradients checkpointed" if settings.gradient_checkpointing else ""),
     }

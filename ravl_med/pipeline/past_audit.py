@@ -47,9 +47,9 @@ def find_past_audit(
         return None
     wanted = {
         "model": model_digest,
-        "cohort": digest_cohort(films.embeddings.digests, films.cohort.labels),
+        "cohort": digest_cohort(films.kept.digests, films.cohort.labels),
         "settings": digest_settings(config),
-        "regions": digest_regions(films.embeddings.region_boxes, films.embeddings.region_image),
+        "regions": digest_regions(films.kept.boxes, films.region_image),
         "segmenter": choose_segmenter(config.regions).digest,
     }
     try:

@@ -14,7 +14,7 @@ from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.answers import ask_films_and_regions
 from ravl_med.mitigation.arms import ARMS, ImageTower
-from ravl_med.mitigation.class_heads import feature_direction, project_texts, retrain_last_layer
+from ravl_med.mitigation.class_heads import feature_directions, project_texts, retrain_last_layer
 from ravl_med.mitigation.proof import Answered, FinalTest
 from ravl_med.mitigation.pseudo_groups import PseudoGroups
 from ravl_med.mitigation.training import TrainedArm
@@ -30,8 +30,17 @@ def prove_arms(
     validation: SplitFilms,
     half: NDArray[np.bool_],
     trained: Mapping[str, TrainedArm],
+    device: torch.device,
 ) -> tuple[tuple[ArmOutcome, ...], dict[str, Answered], frozenset[MeasureName]]:
     """Read the final test once, for every arm.
+
+    Parameters
+    ----------
+    setting : Setting
+    test, validation : SplitFilms
+    half : ndarray of shape (N,), bool - validation films of the discovery half
+    trained : mapping of arm to TrainedArm
+    device : torch.device - that the towers are asked on; they are on the CPU before and after
 
     Returns
     -------
@@ -58,9 +67,11 @@ def prove_arms(
 
     def ask(tower: ImageTower, title: str) -> Answered:
         stage = f"final test: {title}"
-        return ask_films_and_regions(
-            tower, test.films, test.regions, texts, tau, staged(setting.progress, stage)
+        answered = ask_films_and_regions(
+            tower.to(device), test.films, test.regions, texts, tau, staged(setting.progress, stage)
         )
+        tower.to("cpu")
+        return answered
 
     original = ImageTower(
         open_folder(setting.start, torch.device("cpu")).model, config.model.region_pooling
@@ -108,8 +119,9 @@ def _heads(
         validation.cohort.labels, np.asarray(present), validation.cohort.classes
     )
     heads = []
+    tested = test.kept.images()
     head = retrain_last_layer(
-        validation.embeddings.image[half],
+        validation.kept.images()[half],
         validation.cohort.labels[half],
         groups.of_film[half],
         len(validation.cohort.classes),
@@ -117,14 +129,12 @@ def _heads(
     )
     if head is not None:
         title = "last-layer retraining (DFR), on the discovery half"
-        heads.append(("dfr", title, head.logits(test.embeddings.image)))
-    directions = [
-        feature_direction(validation.embeddings.region, found[:, i])
-        for i in range(found.shape[1])
-        if found[:, i].any() and not found[:, i].all()
-    ]
-    if directions:
-        texts = project_texts(setting.classes, np.stack(directions))
-        logits = test.embeddings.image @ texts.T / config.task.temperature
+        heads.append(("dfr", title, head.logits(tested)))
+    directions = feature_directions(
+        (regions, found[part]) for part, regions in validation.kept.region_parts()
+    )
+    if len(directions):
+        texts = project_texts(setting.classes, directions)
+        logits = tested @ texts.T / config.task.temperature
         heads.append(("projection", "class texts without the feature's direction", logits))
     return heads

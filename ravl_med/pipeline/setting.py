@@ -29,6 +29,7 @@ class Setting:
     ----------
     config : Config
     start : Path - folder of the audited model
+    model : Path or None - the same, or None where the config alone says how it is opened
     encoder : Encoder - the audited model
     reader : FilmReader
     classes : ndarray of shape (C, D), float32 - class texts, unit norm
@@ -40,6 +41,7 @@ class Setting:
 
     config: Config
     start: Path
+    model: Path | None
     encoder: Encoder
     reader: FilmReader
     classes: NDArray[np.float32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +13,43 @@ from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.config import Config
+from ravl_med.discovery.detector import nearest_medoids
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.precision import using_threads
+from ravl_med.engine.opening import opened_engine
 from ravl_med.evidence.audited_images import AuditedImages
 from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.evidence.mitigation_result import SplitSummary
 from ravl_med.evidence.small_cells import HIDDEN, hide_counts
 from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
-from ravl_med.pipeline.stages import Progress, embed_cohort, films_not_finite, require_films
+from ravl_med.pipeline.cohort_parts import embeddings_root
+from ravl_med.pipeline.film_keeping import KeptFilms, keep_films
+from ravl_med.pipeline.stages import Progress, require_films
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["SplitFilms", "read_split", "summarise_split"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitFilms:
-    """N films of a split.
+    """N films of a split, with R regions.
 
     Attributes
     ----------
     split : str
     cohort : Cohort - those that could be read; labels -1 where no task was given
     films : FilmStore
-    embeddings : Embeddings - by the audited model
+    kept : KeptFilms - as the audited model sees them
+    region_image : ndarray of shape (R,), int64 - film of each region, ascending
     regions : RegionTable - in input pixels
     """
 
     split: str
     cohort: Cohort
     films: FilmStore
-    embeddings: Embeddings
+    kept: KeptFilms
+    region_image: NDArray[np.int64]
     regions: RegionTable
 
     def __len__(self) -> int:
@@ -51,12 +57,22 @@ class SplitFilms:
 
     def find(self, features: Sequence[ConfirmedFeature]) -> NDArray[np.bool_]:
         """Return which regions hold which feature, (R, F)."""
-        return find_features([f.detector for f in features], self.embeddings.region)
+        found = np.zeros((len(self.region_image), len(features)), dtype=np.bool_)
+        for part, regions in self.kept.region_parts():
+            found[part] = find_features([f.detector for f in features], regions)
+        return found
+
+    def nearest(self, medoids: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the nearest of K medoids (K, D) of each region, (R,)."""
+        nearest = np.empty(len(self.region_image), dtype=np.int64)
+        for part, regions in self.kept.region_parts():
+            nearest[part] = nearest_medoids(medoids, regions)
+        return nearest
 
     def present(self, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which films hold a region of which feature, (N, F)."""
         there = np.zeros((len(self), found.shape[1]), dtype=np.bool_)
-        np.logical_or.at(there, self.embeddings.region_image, found)
+        np.logical_or.at(there, self.region_image, found)
         return there
 
     def images(self, predictions: NDArray[np.int64]) -> AuditedImages:
@@ -66,9 +82,9 @@ class SplitFilms:
             labels=self.cohort.labels,
             predictions=predictions,
             patients=self.cohort.patients,
-            sizes=self.embeddings.sizes,
-            region_image=self.embeddings.region_image,
-            region_boxes=self.embeddings.region_boxes,
+            sizes=self.kept.sizes,
+            region_image=self.region_image,
+            region_boxes=self.kept.boxes,
         )
 
     def summary(self, role: str, least: int, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
@@ -118,7 +134,7 @@ def summarise_split(
 
 def read_split(
     config: Config,
-    manifest: Path,
+    manifest: FilePath,
     split: str,
     encoder: Encoder,
     reader: FilmReader,
@@ -127,8 +143,12 @@ def read_split(
     *,
     labelled: bool = True,
     cache: Cache | None = None,
+    model: Path | None = None,
+    reports: bool = False,
 ) -> SplitFilms:
     """Read a split once: keep its films at the model's resolution and embed them.
+
+    What an earlier call has kept of the same films in the same folder is found there.
 
     Parameters
     ----------
@@ -137,14 +157,17 @@ def read_split(
     split : str
     encoder : Encoder - the audited model
     reader : FilmReader
-    folder : Path - where the films are kept, as ``SPLIT.gray``
+    folder : Path - where the films are kept, in a folder of the split's name
     progress : callable - called with (stage, done, total)
     labelled : bool - films need a class by their label columns
     cache : Cache or None - of embeddings
+    model : Path or None - folder of the audited model, for workers of the engine
+    reports : bool - keep the radiology reports; else they are blank, since they take more memory
+        than all else that is known of films
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError, DataError, EngineError
     """
     listed = read_manifest(
         manifest,
@@ -154,29 +177,29 @@ def read_split(
         unit=config.cohort.unit,
         roots=config.cohort.roots,
     )
-    passing, store = FilmStore.keeping(reader.films(listed), encoder, folder / f"{split}.gray")
-    with using_threads(config.threads):  # as an audit does, which keeps embeddings by them
-        embeddings = embed_cohort(
+    if not reports:
+        listed = replace(listed, radiology_reports=("",) * len(listed))
+    own = None if cache is None else embeddings_root(config, cache)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        kept = keep_films(
+            engine,
             config,
             listed,
-            encoder,
-            passing,
-            lambda stage, done, total: progress(f"{stage}, {split}", done, total),
-            cache,
+            (encoder, model),
+            reader,
+            folder / "embeddings" if own is None else own,
+            folder / split,
+            lambda done: progress(f"embed films and regions, {split}", done, len(listed)),
         )
-    cohort = listed.keep(
-        embeddings.films, (*embeddings.rejected, *films_not_finite(listed, embeddings))
-    )
+    cohort = listed.keep(kept.positions, kept.rejected)
     require_films(cohort, config.gate.max_rejected_fraction)
-    boxes = np.empty_like(embeddings.region_boxes)
-    starts = np.searchsorted(embeddings.region_image, np.arange(len(cohort) + 1))
-    for film, (height, width) in enumerate(embeddings.sizes.tolist()):
-        part = slice(starts[film], starts[film + 1])
-        boxes[part] = encoder.geometry(height, width).to_input(embeddings.region_boxes[part])
+    region_image = np.repeat(np.arange(len(cohort), dtype=np.int64), kept.counts)
+    info = encoder.info
     return SplitFilms(
         split,
         cohort,
-        store(embeddings.films.tolist()),
-        embeddings,
-        RegionTable.of(boxes, embeddings.region_image, len(cohort)),
+        FilmStore(kept.shards, kept.rows, info.mean, info.std),
+        kept,
+        region_image,
+        RegionTable.of(kept.input_boxes, region_image, len(cohort)),
     )

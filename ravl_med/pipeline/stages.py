@@ -16,20 +16,22 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med import __version__
-from ravl_med.cache import Cache
+from ravl_med.cache import Cache, open_cache
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder, pick_device
 from ravl_med.encoders.embeddings import Embeddings, embed_films
+from ravl_med.encoders.fetched_model import fetch_model
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.precision import in_precision
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
-from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts
+from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts, shared_root
 from ravl_med.regions.film_structures import FilmStructures, read_structures
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.regions.segmentation import Segmenter
+from ravl_med.storage.remote_path import FilePath, RemotePath
 
 __all__ = [
     "Clock",
@@ -64,7 +66,7 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
-def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> Path:
+def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> FilePath:
     """Return the path of the manifest; a synthetic cohort is made first when the cache lacks it."""
     if config.cohort.manifest is not None:
         return config.cohort.manifest
@@ -86,15 +88,16 @@ def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> Path:
 
 
 def prepare_model(
-    config: Config, manifest: Path, reader: FilmReader, cache: Cache, progress: Progress
+    config: Config, manifest: FilePath, reader: FilmReader, cache: Cache, progress: Progress
 ) -> tuple[Path | None, bool]:
     """Return the folder of the model, and whether it was there before.
 
-    The quickstart model is trained first when the cache lacks it. A checkpoint, or what code makes,
-    has no folder.
+    The quickstart model is trained first when the cache lacks it; what lies in a storage is fetched
+    into the cache. A checkpoint of this machine, or what code makes, has no folder; of a checkpoint
+    that was fetched its file is returned.
     """
     if config.model.quickstart is None:
-        return config.model.path, False
+        return _model_here(config, None, cache), False
     return cached_quickstart_model(config.model.quickstart, manifest, reader, cache, progress)
 
 
@@ -104,7 +107,8 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
     Parameters
     ----------
     config : Config
-    folder : Path or None - as `prepare_model` returns it
+    folder : Path or None - as `prepare_model` returns it; where that was on another machine, a
+        model that lies in a storage is fetched to this one
 
     Raises
     ------
@@ -122,7 +126,18 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
             f"model.device is {config.model.device!r}, which this machine does not have; expected "
             "auto or cpu here."
         )
-    return in_precision(open_encoder(config.model, folder, device), config.model.precision)
+    place = _model_here(config, folder, open_cache(config.cache.folder))
+    return in_precision(open_encoder(config.model, place, device), config.model.precision)
+
+
+def _model_here(config: Config, folder: Path | None, cache: Cache) -> Path | None:
+    """Return where the model lies on this machine; None where it is no folder."""
+    if folder is not None and folder.exists():
+        return folder
+    for place in (config.model.path, config.model.weights):
+        if isinstance(place, RemotePath):
+            return fetch_model(place, cache)
+    return folder or (config.model.path if isinstance(config.model.path, Path) else None)
 
 
 def embed_cohort(
@@ -147,6 +162,7 @@ def embed_cohort(
         batch_size=config.model.batch_size,
         most_regions=most_regions(config.regions),
         root=root,
+        shared=None if root is None else shared_root(config),
         pieces=() if root is None else name_parts(config, cohort),
         progress=lambda done: progress("embed films and regions", done, len(cohort)),
     )

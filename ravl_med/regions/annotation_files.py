@@ -29,10 +29,12 @@ from pydicom.uid import (
 )
 from scipy.ndimage import find_objects, label
 
+from ravl_med.cohort.image_file import copied_here
 from ravl_med.cohort.nifti import read_nifti_mask
 from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
-from ravl_med.errors import ImageError
+from ravl_med.errors import ImageError, RavlMedError
 from ravl_med.regions.annotations import AnnotatedBox
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["read_annotation_file"]
 
@@ -42,8 +44,8 @@ _LEAST_PART = 5e-5  # share of the film below which a part of a mask is a speck
 
 
 def read_annotation_file(
-    path: Path,
-    film: Path,
+    path: FilePath,
+    film: FilePath,
     shape: tuple[int, int],
     names: Mapping[int, str],
     policy: ReadingPolicy = DEFAULT_POLICY,
@@ -52,8 +54,8 @@ def read_annotation_file(
 
     Parameters
     ----------
-    path : Path - of the annotation
-    film : Path - of the film; its header says whether a DICOM annotation is of it
+    path : Path or RemotePath - of the annotation
+    film : Path or RemotePath - of the film; its header says whether a DICOM annotation is of it
     shape : tuple of int - height and width of the film
     names : mapping of int to str - what the values of a mask mean; empty: all but 0 is ``mask``
     policy : ReadingPolicy - how the film was read, which a NIfTI mask is read by as well
@@ -64,7 +66,20 @@ def read_annotation_file(
         With a reason code: ``missing``, ``unreadable``, ``unknown_format``, ``size_differs``,
         ``blank_mask``, ``unknown_value``, ``other_study``, ``no_frame_of_reference``,
         ``no_graphics``.
+    ConfigError, StorageError
+        It lies in a storage that denies access, or does not answer.
     """
+    with copied_here(path, policy.limits.max_file_mb) as file:
+        return _read(file, film, shape, names, policy)
+
+
+def _read(
+    path: Path,
+    film: FilePath,
+    shape: tuple[int, int],
+    names: Mapping[int, str],
+    policy: ReadingPolicy,
+) -> list[AnnotatedBox]:
     try:
         with path.open("rb") as stream:
             head = stream.read(352)
@@ -79,11 +94,12 @@ def read_annotation_file(
                     values = np.asarray(plain if plain is not None else image.convert("L"))
                 return _mask_boxes(values.astype(np.int64), shape, names)
             if head[128:132] == _DICM:
-                return _dicom_boxes(path, film, shape)
+                with copied_here(film, policy.limits.max_file_mb) as own:
+                    return _dicom_boxes(path, own, shape)
             if path.name.lower().endswith((".nii", ".nii.gz")):
                 values = np.rint(read_nifti_mask(path, policy)).astype(np.int64)
                 return _mask_boxes(values, shape, names)
-    except ImageError:
+    except RavlMedError:  # of the file, or of the storage that it lies in
         raise
     except Exception as error:  # a hostile file can fail anywhere inside its parser
         raise ImageError(

@@ -24,6 +24,7 @@ import numpy as np
 
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.regions.region_set import RegionKind, RegionSet
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["AnnotatedBox", "AnnotationTable", "boxes_within"]
 
@@ -61,13 +62,13 @@ class AnnotationTable:
     unmatched: int
 
     @classmethod
-    def read(cls, path: Path, films: Sequence[Path]) -> AnnotationTable:
+    def read(cls, path: Path, films: Sequence[FilePath]) -> AnnotationTable:
         """Read a table.
 
         Parameters
         ----------
         path : Path - CSV, JSON, or a folder of scene graphs
-        films : sequence of Path - those of the cohort, in order
+        films : sequence of Path or RemotePath - those of the cohort, in order
 
         Raises
         ------
@@ -144,7 +145,7 @@ def _fault(box: AnnotatedBox, height: int, width: int) -> str:
 class _Finder:
     """Finds the film that a table calls by the end of its path, or by its name alone."""
 
-    def __init__(self, films: Sequence[Path]) -> None:
+    def __init__(self, films: Sequence[FilePath]) -> None:
         self._films = [PurePosixPath(path.as_posix()).parts for path in films]
         self._by_name: dict[str, list[int]] = {}
         for index, parts in enumerate(self._films):

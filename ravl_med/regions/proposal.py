@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ravl_med.regions.segmentation import Segmenter
 from ravl_med.regions.segmenter import JointSegmenter, built_in_segmenter
 from ravl_med.regions.segmenter_folder import open_segmenter
 from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["RegionProposer", "choose_segmenter", "describe_sources"]
 
@@ -33,15 +33,16 @@ class RegionProposer:
     Attributes
     ----------
     config : RegionsConfig
-    films : tuple of Path - of the cohort
-    files : tuple of tuple of Path - annotation files of each film; empty where there are none
+    films : tuple of Path or RemotePath - of the cohort
+    files : tuple of tuple of Path or RemotePath - annotation files of each film; empty where there
+        are none
     table : AnnotationTable or None
     segmenter : Segmenter or None - where anatomy or artifacts are asked for
     """
 
     config: RegionsConfig
-    films: tuple[Path, ...] = ()
-    files: tuple[tuple[Path, ...], ...] = ()
+    films: tuple[FilePath, ...] = ()
+    files: tuple[tuple[FilePath, ...], ...] = ()
     table: AnnotationTable | None = None
     segmenter: Segmenter | None = None
 

@@ -137,6 +137,7 @@ def test_members_and_presence_are_those_of_a_naive_loop(regions, images, cluster
         inside = [r for r in range(regions) if part.assignment[r] == label[cluster]]
         ranked = sorted(inside, key=lambda r: -part.similarity[r])
         assert found.members(cluster).tolist() == ranked
+        assert found.sizes[cluster] == len(ranked)
         assert found.similarity_of(cluster).tolist() == part.similarity[ranked].tolist()
         assert found.medoids[cluster] == part.medoids[label[cluster]]
         assert present[:, cluster].tolist() == [

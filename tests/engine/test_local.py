@@ -63,7 +63,8 @@ def test_the_unit_of_a_worker_that_died_is_done_again(tmp_path) -> None:
 @pytest.mark.parametrize(("work", "unit"), [
     (Work(Opener()), {"die": True}), (Work(Opener(broken="killed")), {"value": 1}),
 ])  # fmt: skip
-def test_what_kills_two_workers_is_given_up(work, unit) -> None:
+def test_what_kills_worker_after_worker_is_given_up(work, unit, monkeypatch) -> None:
+    monkeypatch.setattr("ravl_med.engine.local._LIVES", 2)
     with pytest.raises(EngineError, match="the same unit of work brought 2 workers down"):
         list(LocalEngine(1).map(work, [unit]))
 

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ravl_med.evidence.exchange import ExchangeTest, exchange_patients, one_film_a_patient
+from ravl_med.evidence import exchange
+from ravl_med.evidence.exchange import (
+    AlikePatients,
+    ExchangeTest,
+    exchange_patients,
+    one_film_a_patient,
+)
 
 ALTERNATIVES = ("greater", "less", "two-sided")
 DRAWS = 4_000
@@ -272,3 +278,78 @@ def test_patient_traits_do_not_make_a_finding():
     plausible = stats.binom.ppf(0.999, runs, 0.05)
     assert by_patient <= plausible
     assert by_film > 1.5 * plausible
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 40, 1_000])
+@pytest.mark.parametrize("silent", [0.0, 0.5])
+def test_patients_that_are_shuffled_make_the_tables_of_boyett(at_once, silent):
+    """Twelve films a patient: nearly every pattern is one of its own."""
+    rng = np.random.default_rng(8)
+    present, correct = rng.random((2, 150, 12)) < 0.5
+    present[rng.random(150) < silent] = False
+    shown, made = exchange._patterns(present), exchange._patterns(correct)
+    assert len(shown.counts) * len(made.counts) > 5_000
+
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    tables = exchange._from_tables(shown, made, 40, at_once, one, "boyett")
+    shuffled = exchange._from_shuffles(shown, made, 40, at_once, other)
+
+    np.testing.assert_array_equal(shuffled, tables)
+    assert one.random() == other.random()  # and took the same numbers
+
+
+def test_whichever_way_hits_are_drawn_p_is_the_same(monkeypatch):
+    rng = np.random.default_rng(5)
+    patients = np.repeat(np.arange(200), rng.geometric(1 / 6, size=200))
+    present, correct = rng.random((2, len(patients))) < 0.4
+    strata = rng.integers(2, size=len(patients))
+
+    def p() -> float:
+        return exchange_patients(
+            present, correct, patients, alternative="less", draws=499, seed=2, strata=strata
+        ).p_value
+
+    shuffled = p()
+    monkeypatch.setattr(exchange, "_TABLE_CELLS", 10**9)  # a table, however many its cells
+    assert p() == shuffled
+
+
+@pytest.mark.parametrize("alternative", ALTERNATIVES)
+@pytest.mark.parametrize("gap", [0.5, -0.5, 0.15, -0.15, 0.0])
+def test_draws_that_cannot_matter_are_left_out(monkeypatch, gap, alternative):
+    rng = np.random.default_rng(1)
+    patients = np.repeat(np.arange(2_500), rng.geometric(1 / 4, size=2_500))
+    present = (rng.random(2_500) < 0.3)[patients]
+    correct = rng.random(len(patients)) < 0.5 + gap * (present - 0.5)
+    alike = AlikePatients.of(patients, patients % 2)
+
+    def test() -> ExchangeTest:
+        return alike.test(present, correct, alternative=alternative, draws=199, seed=0)
+
+    quick = test()
+    drawn = 0
+
+    def draw(*given):
+        nonlocal drawn
+        drawn += 1
+        return honest(*given)
+
+    honest = exchange._draw_hits
+    monkeypatch.setattr(exchange, "_draw_hits", draw)
+    assert test() == quick
+    assert (drawn == 0) == (abs(gap) > 0.1)
+    monkeypatch.setattr(exchange, "_CERTAIN", np.inf)
+    assert test() == quick
+
+
+def test_mean_and_variance_under_exchange_are_those_of_the_draws():
+    rng = np.random.default_rng(2)
+    present, correct = rng.random((2, 40, 5)) < 0.4
+    mean, variance, above, below = exchange._spread(present, correct)
+    drawn = exchange._draw_hits(present, correct, 40_000, np.random.default_rng(0))
+    assert mean == pytest.approx(drawn.mean(), abs=0.05)
+    assert variance == pytest.approx(drawn.var(), rel=0.05)
+    hits = (present[:, None] & correct).sum(axis=2)
+    swap = hits - hits.mean(axis=0) - hits.mean(axis=1, keepdims=True) + hits.mean()
+    assert above >= swap.max() - 1e-9
+    assert below >= -swap.min() - 1e-9

@@ -1,6 +1,7 @@
 """Run by `torchrun`, and by a test as it is: loss curves of arms on the toy set, as JSON.
 
-Arguments: file to write, then names of arms. Only the first process writes.
+Arguments: file to write, then names of arms, with ``@bf16`` or ``@checkpointed`` where they are to
+be trained so. Only the first process writes; the weights at the end lie beside it (``.pt``).
 
 One more training is judged by scores of which each process has its own; ``agreed`` says what the
 first process took for the best epoch, how it ended, and the largest difference between the weights
@@ -17,14 +18,16 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
+from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.errors import DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.trainer import Recipe, Selection, fit
 
-SCORES = ([0.6, 0.3], [0.2, 0.3])
+SCORES = ([0.6, 0.3], [0.2, 0.3], [0.1, 0.2], [0.3, 0.1])
 
 
 def disagree(fabric: Fabric) -> list[object]:
@@ -58,26 +61,38 @@ def refuse_threads_of_gloo() -> None:
         os._exit(3)
 
 
+def learn(fabric: Fabric, name: str, *, checkpointed: bool = False) -> tuple[list[float], Tensor]:
+    """Losses of the steps of an arm, and the weights that it ends with."""
+    films, tower = toy_set(), ImageTower(toy_model())
+    if checkpointed:
+        checkpoint_gradients(tower.visual)
+    weights = Weights(cropped=0.3)
+    lesson = Lesson(ARMS[name], films, toy_groups(films), toy_texts(), weights, fabric)
+    recipe = Recipe(2, 16, 1e-3, 0, freeze_norms=True)
+    curve = fit(
+        fabric, tower, len(films), lesson.step, recipe, order=lesson.order, state=lesson.state
+    )
+    return curve.losses, torch.cat([v.flatten().float() for v in tower.state_dict().values()])
+
+
 def main() -> None:
     atexit.register(refuse_threads_of_gloo)  # before, so that it is asked after all others
     torch.set_num_threads(1)
     fabric = make_fabric()
-    films = toy_set()
+    half = make_fabric(precision="bf16-mixed")
     curves: dict[str, list[object]] = {}
+    weights: dict[str, Tensor] = {}
     for name in sys.argv[2:]:
-        tower = ImageTower(toy_model())
-        lesson = Lesson(
-            ARMS[name], films, toy_groups(films), toy_texts(), Weights(cropped=0.3), fabric
+        arm, _, how = name.partition("@")
+        losses, weights[name] = learn(
+            half if how == "bf16" else fabric, arm, checkpointed=how == "checkpointed"
         )
-        recipe = Recipe(2, 16, 1e-3, 0, freeze_norms=True)
-        curve = fit(
-            fabric, tower, len(films), lesson.step, recipe, order=lesson.order, state=lesson.state
-        )
-        curves[name] = [*curve.losses]
+        curves[name] = [*losses]
     curves["agreed"] = disagree(fabric)
     curves["refusal"] = [refusal(fabric)]
     if fabric.global_rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(curves), encoding="utf-8")
+        torch.save(weights, Path(sys.argv[1]).with_suffix(".pt"))
 
 
 if __name__ == "__main__":

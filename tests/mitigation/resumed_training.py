@@ -1,19 +1,24 @@
 """Train an arm on the toy set with checkpoints; as a process of its own, kill it on the way.
 
-Arguments: folder, ``step`` or ``epoch``, and the number at which the process ends by SIGKILL: right
-after that step, or while that epoch is judged.
+Arguments: folder, ``step``, ``epoch`` or ``write``, and the number at which the process ends by
+SIGKILL: right after that step, while that epoch is judged, or in the middle of that checkpoint.
+Under `torchrun` it is the last process that is killed, but for ``write``, which the first one does;
+what `torchrun` has started again is not killed any more.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
+from ravl_med.mitigation import checkpoints
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.trainer import Recipe, Selection, fit
@@ -26,15 +31,20 @@ def train(folder: Path, unit: str = "", number: int = 0) -> None:
         ARMS["vl_gdro"], films, toy_groups(films), toy_texts(), Weights(eta=0.5), fabric
     )
     done_steps = [0]
+    killed = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" and fabric.global_rank == (
+        0 if unit == "write" else fabric.world_size - 1
+    )
+    if unit == "write" and killed:
+        kill_in_write(number)
 
     def select() -> Selection:
-        if unit == "epoch" and done_steps[0] == 3 * number:
+        if killed and unit == "epoch" and done_steps[0] == 3 * number:
             os.kill(os.getpid(), signal.SIGKILL)
         return Selection(float(tower.visual.conv1.weight.detach().abs().sum()), 0.0)
 
     def told(done: int, total: int, more: str) -> None:
         done_steps[0] = done
-        if unit == "step" and done == number:
+        if killed and unit == "step" and done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = Recipe(4, 16, 1e-3, 0, freeze_norms=True, checkpoint_steps=2)
@@ -43,7 +53,26 @@ def train(folder: Path, unit: str = "", number: int = 0) -> None:
         checkpoint=folder / "arm.ckpt", state=lesson.state, progress=told,
     )  # fmt: skip
     kept = {"model": tower.state_dict(), "losses": curve.losses, "best": curve.best}
-    torch.save(kept, folder / "weights.pt")
+    if fabric.global_rank == 0:
+        torch.save(kept, folder / "weights.pt")
+
+
+def kill_in_write(number: int) -> None:
+    """Let this process end when half of a checkpoint is on the disk."""
+    written, save = [0], torch.save
+
+    def half(state: object, stream: BinaryIO) -> None:
+        written[0] += 1
+        if written[0] < number:
+            save(state, stream)
+            return
+        content = io.BytesIO()
+        save(state, content)
+        stream.write(content.getvalue()[: content.tell() // 2])
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.torch.save = half
 
 
 if __name__ == "__main__":

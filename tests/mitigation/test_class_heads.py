@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from ravl_med.mitigation import class_heads
 from ravl_med.mitigation.class_heads import (
     ClassHead,
-    feature_direction,
+    feature_directions,
     project_texts,
     retrain_last_layer,
 )
@@ -64,7 +64,7 @@ def test_texts_lose_the_direction_and_nothing_else() -> None:
     regions = rng.normal(size=(50, 8)).astype(np.float32)
     spurious = np.arange(50) < 20
     regions[spurious, 3] += 10
-    direction = feature_direction(regions, spurious)
+    direction = feature_directions([(regions, spurious[:, None])])[0]
     assert np.linalg.norm(direction) == pytest.approx(1.0, abs=1e-6)
     assert abs(direction[3]) > 0.95
     texts = rng.normal(size=(4, 8)).astype(np.float32)
@@ -75,7 +75,22 @@ def test_texts_lose_the_direction_and_nothing_else() -> None:
     cosine = (along * projected).sum(axis=1) / np.linalg.norm(along, axis=1)
     assert cosine == pytest.approx(np.ones(4), abs=1e-6)
     from_elsewhere = regions + np.array([9, 0, 0, 0, 0, 0, 0, 0], np.float32)
-    assert feature_direction(from_elsewhere, spurious) == pytest.approx(direction, abs=1e-5)
+    there = [(from_elsewhere[part], spurious[part, None]) for part in (slice(7), slice(7, 50))]
+    assert feature_directions(there)[0] == pytest.approx(direction, abs=1e-5)
+
+
+def test_directions_are_of_the_features_that_some_regions_hold_and_some_do_not() -> None:
+    rng = np.random.default_rng(2)
+    regions = rng.normal(size=(30, 4)).astype(np.float32)
+    found = rng.random((30, 4)) < [0.0, 0.4, 1.1, 0.7]
+    wanted = [
+        regions[found[:, i]].mean(axis=0) - regions[~found[:, i]].mean(axis=0) for i in (1, 3)
+    ]
+    parts = [(regions[:9], found[:9]), (regions[9:9], found[9:9]), (regions[9:], found[9:])]
+    directions = feature_directions(parts)
+    for direction, raw in zip(directions, wanted, strict=True):
+        assert direction == pytest.approx(raw / np.linalg.norm(raw), abs=1e-5)
+    assert len(feature_directions([(regions, found[:, [0, 2]])])) == 0
 
 
 def test_features_of_one_direction_are_projected_once() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import open_clip
 import pytest
@@ -11,12 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.cohort.film import Film
-from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.mitigation import fine_tuning_set
-from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable, embed_reports
+from ravl_med.mitigation.film_shards import gray_levels
+from ravl_med.mitigation.fine_tuning_set import (
+    FilmStore,
+    RegionTable,
+    ReportTable,
+    embed_reports,
+)
 from ravl_med.mitigation.quickstart import quickstart_layout
 
 
@@ -34,54 +36,41 @@ def encoder(
     return open_model(folder, torch.device("cpu"))
 
 
-def films() -> list[Film | RejectedFilm]:
+def test_what_is_kept_is_what_the_model_is_given(encoder: OpenClipEncoder) -> None:
     rng = np.random.default_rng(0)
-    read: list[Film | RejectedFilm] = [
-        Film(i, rng.random((40 + i, 50)).astype(np.float32), str(i), "") for i in range(5)
-    ]
-    read[2] = RejectedFilm(2, "truncated", "")
-    saturated = np.repeat([[0.0], [1.0]], 20, axis=0) * np.ones((1, 50))
-    read[4] = Film(4, saturated.astype(np.float32), "4", "")
-    return read
-
-
-def test_what_is_kept_is_what_the_model_is_given(encoder: OpenClipEncoder, tmp_path: Path) -> None:
-    passing, store = FilmStore.keeping(films(), encoder, tmp_path / "films.gray")
-    seen = [film for film in passing if isinstance(film, Film)]
-    kept = store([0, 1, 3, 4])
-    assert len(kept) == 4
+    pixels = [rng.random((40 + i, 50)).astype(np.float32) for i in range(3)]
+    pixels.append(np.repeat([[0.0], [1.0]], 20, axis=0).astype(np.float32) * np.ones((1, 50)))
+    seen = [encoder.preprocess(film) for film in pixels]
+    gray = np.stack([gray_levels(image, encoder.info) for image in seen])
+    kept = FilmStore(gray, np.array([0, 1, 3]), encoder.info.mean, encoder.info.std)
+    assert len(kept) == 3
     assert kept.side == 32
-    inputs = kept.inputs(kept.read(np.array([3, 0, 2])))
-    for got, film in zip(inputs, (seen[3], seen[0], seen[2]), strict=True):
-        wanted = encoder.preprocess(film.pixels)
+    inputs = kept.inputs(kept.read(np.array([2, 0, 1])))
+    for got, wanted in zip(inputs, (seen[3], seen[0], seen[1]), strict=True):
         level = 1.01 / 255 / min(encoder.info.std)  # one gray level
         torch.testing.assert_close(got, wanted, rtol=0, atol=level)
         assert (got - wanted).abs().mean() < 0.1 * level
 
 
-def test_films_that_were_set_aside_later_are_left_out(
-    encoder: OpenClipEncoder, tmp_path: Path
-) -> None:
-    passing, store = FilmStore.keeping(films(), encoder, tmp_path / "films.gray")
-    list(passing)
-    whole, part = store([0, 1, 3, 4]), store([0, 4])
-    assert len(part) == 2
-    assert torch.equal(part.read(np.array([1])), whole.read(np.array([3])))
-    _, nothing = FilmStore.keeping([], encoder, tmp_path / "none.gray")
-    assert len(nothing([])) == 0
+def told(table: ReportTable) -> torch.Tensor:
+    return table[torch.arange(len(table.of_film))]
 
 
 def test_reports_are_embedded_once_and_in_their_order(encoder: OpenClipEncoder) -> None:
     texts = ["Pneumothorax.", "Cardiomegaly.", "Pneumothorax."]
-    got = embed_reports(encoder, texts)
+    table = embed_reports(encoder, iter(texts))
+    got = told(table)
     torch.testing.assert_close(got, encoder.encode_text(texts).float())
+    assert len(table.texts) == 2
     assert torch.equal(got[0], got[2])
+    assert torch.equal(table[torch.tensor([2, 1])], got[[2, 1]])
 
 
 def test_boxes_of_films_by_hand() -> None:
     boxes = np.arange(20, dtype=np.float32).reshape(5, 4)
     table = RegionTable.of(boxes, np.array([0, 0, 2, 3, 3]), 5)
     assert table.counts().tolist() == [2, 0, 1, 2, 0]
+    assert table.counts_of(np.array([3, 1, 0])).tolist() == [2, 0, 2]
     index, film = table.take(np.array([3, 1, 0]))
     assert index.tolist() == [3, 4, 0, 1]
     assert film.tolist() == [0, 0, 2, 2]
@@ -104,7 +93,9 @@ def test_boxes_of_films_one_by_one(counts: list[int], wanted: list[int]) -> None
 def test_equal_reports_in_parts(encoder: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fine_tuning_set, "_TEXTS_AT_ONCE", 2)
     texts = [f"Finding {i % 5}." for i in (3, 0, 4, 1, 2, 5, 3)]
-    torch.testing.assert_close(embed_reports(encoder, texts), encoder.encode_text(texts).float())
+    table = embed_reports(encoder, texts)
+    assert table.texts.shape == (5, 128)
+    torch.testing.assert_close(told(table), encoder.encode_text(texts).float())
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,12 @@ def test_a_part_of_the_batch_is_that_part_of_the_whole() -> None:
     films, places, has = scene()
     dealt = deal_feature(has, 0.5, torch.Generator().manual_seed(5))
     whole = exchange_regions(films, places, dealt)
-    assert torch.equal(exchange_regions(films, places, dealt, slice(1, 3)), whole[1:3])
+    needed, own, part = dealt.part(slice(1, 3))
+    assert needed[own].tolist() == [1, 2]
+    given = torch.stack([part.clear, part.clear_place, part.give, part.give_place])
+    assert set(needed[given].flatten().tolist()) | {1, 2} == set(needed.tolist())
+    some = FeaturePlaces(places.masks[needed], places.rings[needed], places.companions[needed])
+    assert torch.equal(exchange_regions(films[needed], some, part, own), whole[1:3])
     assert films[0, 5, 5] == 5  # the films themselves are left alone
 
 

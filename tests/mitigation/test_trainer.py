@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.config import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
-from ravl_med.errors import DataError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.quickstart import train_quickstart_model
@@ -406,8 +407,11 @@ def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, one_thread:
     train(straight)
     left = killed(broken, "step", 5)  # in the middle of an epoch
     assert (left["epoch"], left["done_in_epoch"]) == (1, 1)
-    left = killed(broken, "epoch", 2)  # all steps of an epoch are done, and it is being judged
+    left = killed(broken, "write", 2)  # half of a checkpoint is there; this is the one before it
     assert (left["epoch"], left["done_in_epoch"]) == (1, 3)
+    assert len(list(broken.glob(".arm.ckpt.*.partial"))) == 1
+    left = killed(broken, "epoch", 3)  # all steps of an epoch are done, and it is being judged
+    assert (left["epoch"], left["done_in_epoch"]) == (2, 2)
     train(broken)
     done, again = (
         torch.load(folder / "weights.pt", weights_only=True) for folder in (straight, broken)
@@ -485,30 +489,47 @@ def test_wherever_it_is_interrupted_it_goes_on_to_the_same_weights(
             assert all(torch.equal(there[name], weights[name]) for name in weights), stop_at
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Let files of this process grow to so many bytes, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
     chosen = recipe(epochs=2, checkpoint_steps=3)
     wanted, weights = go_on(tmp_path, chosen, judged=True)
     (tmp_path / "line.ckpt").unlink()
-    save, written = torch.save, []
-
-    def full(state: object, path: Path) -> None:
-        written.append(path)
-        if len(written) == 3:
-            path.write_bytes(b"half a file")
-            raise OSError("no space left")
-        save(state, path)
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StoppedError, match="stopped here"):
+        go_on(tmp_path, chosen, judged=True, stop_at=5)
+    before = (tmp_path / "line.ckpt").read_bytes()
+    small_files(len(before) // 2)
+    with pytest.raises(
+        ConfigError, match=r"cache: a file of the mitigation cannot be written \(.*\); expected a "
+        r"folder with room .* --resume"
+    ):  # fmt: skip
         go_on(tmp_path, chosen, judged=True)
-    monkeypatch.undo()
-    state = torch.load(tmp_path / "line.ckpt", weights_only=True)
-    assert (state["epoch"], state["done_in_epoch"]) == (1, 0)
+    small_files(resource.RLIM_INFINITY)
+    assert (tmp_path / "line.ckpt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["line.ckpt"]
+    assert (tmp_path / "line.ckpt").stat().st_mode & 0o777 == 0o600
     found, there = go_on(tmp_path, chosen, judged=True)
     assert found == wanted
     assert all(torch.equal(there[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "line.ckpt").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"--resume: the checkpoint cannot be read \(\w+\); expected"
+    ):
+        go_on(tmp_path, recipe(epochs=2), judged=True)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:

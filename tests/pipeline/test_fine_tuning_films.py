@@ -19,8 +19,9 @@ from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.evidence.claims import ConfirmedFeature
+from ravl_med.mitigation.film_shards import FilmShards
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.processes import Processes, make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.pipeline.embedding import embed
 from ravl_med.pipeline.fine_tuning_films import prepare_fine_tuning
@@ -58,22 +59,23 @@ def config_of(root: Path, *, kept: bool = True, **model: object) -> Config:
     )
 
 
-def prepare(config: Config, cache: Cache) -> FineTuningSet:
+def prepare(config: Config, cache: Cache, *, resume: bool = False) -> FineTuningSet:
     """What the arms are trained on; the feature is two made-up places of the space."""
     encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
     manifest = config.cohort.manifest
     assert manifest is not None
-    work = open_work_folder(config, cache, make_fabric(), resume=False)
+    work = open_work_folder(config, cache, Processes(make_fabric()), resume=resume)
 
     def quiet(stage: str, done: int, total: int) -> None:
         pass
 
-    explored = read_split(config, manifest, "validation", encoder, reader, work.own, quiet)
-    medoids = explored.embeddings.region[[0, 5, 10]]
+    explored = read_split(config, manifest, "validation", encoder, reader, work.folder, quiet)
+    medoids = next(explored.kept.region_parts())[1][[0, 5, 10]]
     detector = FeatureDetector(medoids, 0, 0, 4, 0.0)
     feature = ConfirmedFeature(1, "shortcut", True, detector)
     setting = Setting(
         config,
+        root_of(config),
         root_of(config),
         encoder,
         reader,
@@ -84,7 +86,11 @@ def prepare(config: Config, cache: Cache) -> FineTuningSet:
         quiet,
     )
     half = np.arange(len(explored)) % 2 == 0
-    return prepare_fine_tuning(setting, manifest, explored, half)[0]
+    try:
+        return prepare_fine_tuning(setting, manifest, explored, half).films
+    finally:
+        assert work.lock is not None
+        work.lock.close()
 
 
 def root_of(config: Config) -> Path:
@@ -99,6 +105,8 @@ def arrays_of(value: object, name: str = "") -> dict[str, np.ndarray]:
         for part in fields(value):
             found |= arrays_of(getattr(value, part.name), f"{name}.{part.name}")
         return found
+    if isinstance(value, FilmShards):
+        value = value[np.arange(value.shape[0])]
     return {name: np.asarray(value)}
 
 
@@ -132,7 +140,13 @@ def test_the_store_changes_nothing_and_is_read_the_second_time(root, tmp_path, e
     assert sum(encoded) == explored  # which this test reads without a store
     assert not (tmp_path / "none" / "embeddings").exists()
     wanted = arrays_of(without)
-    assert {".regions.boxes", ".spurious", ".carriers.boxes", ".reports"} <= set(wanted)
+    assert {
+        ".regions.boxes",
+        ".spurious",
+        ".carriers.boxes",
+        ".reports.texts",
+        ".films.gray",
+    } <= set(wanted)
     assert wanted[".spurious"].any()
     for other in (first, second):
         for name, values in arrays_of(other).items():

@@ -27,7 +27,7 @@ from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.claims import ConfirmedFeature, Kind
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.processes import Processes, make_fabric
 from ravl_med.pipeline import (
     Mitigation,
     audit,
@@ -108,7 +108,7 @@ class Workplace:
                 for row in csv.DictReader(stream)
                 if row["kind"] == "generator"
             }
-        regions, tiles = films.embeddings.region_image, films.embeddings.region_boxes
+        regions, tiles = films.region_image, films.kept.boxes
         held = np.zeros(len(regions), dtype=bool)
         for number, path in enumerate(films.cohort.paths):
             box = boxes.get(path.relative_to(self.root / "cohort").as_posix())
@@ -117,7 +117,7 @@ class Workplace:
                 inside = (tiles[:, 0] <= x) & (x < tiles[:, 2]) & (tiles[:, 1] <= y)
                 held |= (regions == number) & inside & (y < tiles[:, 3])
         assert held.sum() > 20
-        embedded = films.embeddings.region
+        embedded = np.concatenate([part for _, part in films.kept.region_parts()])
         others = embedded[~held].reshape(-1, embedded.shape[1])[:: max((~held).sum() // 15, 1)]
         medoids = np.concatenate([embedded[held].mean(axis=0, keepdims=True), others])
         medoids /= np.linalg.norm(medoids, axis=1, keepdims=True)
@@ -133,16 +133,18 @@ class Workplace:
         return folder
 
     def mitigate(self, config: Config, earlier: Path | None, *, resume: bool = False) -> Mitigation:
-        fabric = make_fabric()
-        work = open_work_folder(config, self.cache, fabric, resume=resume)
-        return mitigate(
-            config,
-            key=KEY,
-            cache=self.cache,
-            work=work,
-            fabric=fabric,
-            earlier_run=earlier,
-        )
+        processes = Processes(make_fabric())
+        work = open_work_folder(config, self.cache, processes, resume=resume)
+        assert work.lock is not None
+        with work.lock:  # what ends with an error ends with its process
+            return mitigate(
+                config,
+                key=KEY,
+                cache=self.cache,
+                work=work,
+                processes=processes,
+                earlier_run=earlier,
+            )
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,17 @@ from typing import Any
 from ravl_med.cache import Cache
 from ravl_med.config import Config
 from ravl_med.evaluation.benchmark_file import BenchmarkFile, describe_part
-from ravl_med.evaluation.mitigation.cost import measure_cost
+from ravl_med.evaluation.mitigation.cost import measure_cost, measure_memory
 from ravl_med.evaluation.mitigation.tables import mitigation_markdown
 from ravl_med.evaluation.mitigation.trials import ArmRow, measure_arms
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.processes import Processes, make_fabric
 from ravl_med.pipeline import Progress, WorkFolder
 
 __all__ = ["PARTS", "MitigationPlan", "run_mitigation_benchmark"]
 
 PARTS = ("arms", "cost")
+
+_MEMORY_SHARE = 5  # a step of a large tower takes seconds, and its memory hardly varies
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def run_mitigation_benchmark(
     """
     file = BenchmarkFile(folder, "mitigation", PARTS, mitigation_markdown)
     content = file.read()
-    fabric = make_fabric()
+    processes = Processes(make_fabric(alone=True))
     if "arms" in plan.parts:
         start = time.perf_counter()
         rows: list[ArmRow] = []
@@ -88,9 +90,9 @@ def run_mitigation_benchmark(
             work = cache.root / "mitigations" / f"benchmark-{seed}"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(mode=0o700, parents=True)
-            folders = WorkFolder(work, work)
+            folders = WorkFolder(work)
             rows += measure_arms(
-                config, seed, folders, key=key, cache=cache, fabric=fabric, progress=progress
+                config, seed, folders, key=key, cache=cache, processes=processes, progress=progress
             )
             shutil.rmtree(work, ignore_errors=True)
             content["arms"] = _described(plan, "arms", start, rows)
@@ -98,12 +100,17 @@ def run_mitigation_benchmark(
     if "cost" in plan.parts:
         start = time.perf_counter()
         costs = measure_cost(
-            fabric,
+            processes.fabric,
             repeats=plan.repeats,
             seed=0,
             progress=lambda done, total: progress("time the steps", done, total),
         )
-        content["cost"] = _described(plan, "cost", start, costs)
+        memory = measure_memory(
+            repeats=max(1, plan.repeats // _MEMORY_SHARE),
+            seed=0,
+            progress=lambda done, total: progress("memory of the steps", done, total),
+        )
+        content["cost"] = _described(plan, "cost", start, [*costs, *memory])
         file.write(content)
     return file.table
 

@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 
-from ravl_med.config import QuickstartModelConfig
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
-from ravl_med.mitigation.pseudo_groups import PseudoGroups
-from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.evaluation.discovery.trials import map_in_children
+from ravl_med.evaluation.mitigation.made_up_steps import MadeUpTower
+from ravl_med.evaluation.peak_memory import forget_peak, peak_mb
+from ravl_med.mitigation.arms import ARMS
+from ravl_med.mitigation.processes import make_fabric
 
-__all__ = ["CostRow", "measure_cost"]
+__all__ = ["CostRow", "MemoryRow", "measure_cost", "measure_memory"]
 
 _ARMS = ("standard", "ravl", "exchange", "counterfactual")
-_CLASSES = 5
+_DELIVERED = "counterfactual"
+_GRID = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,32 @@ class CostRow:
     ratio: float
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """What a step takes, without and with gradient checkpointing.
+
+    Attributes
+    ----------
+    tower : str
+    regions : int - of each film
+    batch : int - films
+    arm, title : str
+    seconds, seconds_checkpointed : float - median
+    peak_mb, peak_mb_checkpointed : float - resident memory at most, above that before the first
+        step: libraries, weights and films
+    """
+
+    tower: str
+    regions: int
+    batch: int
+    arm: str
+    title: str
+    seconds: float
+    seconds_checkpointed: float
+    peak_mb: float
+    peak_mb_checkpointed: float
+
+
 def measure_cost(
     fabric: Fabric,
     *,
@@ -65,10 +90,11 @@ def measure_cost(
     progress : callable - called with (rounds done, rounds in all)
     """
     rows: list[CostRow] = []
-    batches, grid = {"RN50": 16, "quickstart": 64}, 4
+    batches = {"RN50": 16, "quickstart": 64}
     for number, tower in enumerate(towers):
         batch = batches[tower]
-        steps = _steps(tower, batch, grid, fabric, seed)
+        made = MadeUpTower.of(tower, batch, _GRID, fabric, seed)
+        steps = {name: made.stepper(name) for name in _ARMS}
         taken: dict[str, list[float]] = {name: [] for name in steps}
         for turn in range(repeats + 1):
             for name, step in steps.items():
@@ -81,7 +107,7 @@ def measure_cost(
         rows += [
             CostRow(
                 tower=tower,
-                regions=grid * grid,
+                regions=_GRID * _GRID,
                 batch=batch,
                 arm=name,
                 title=ARMS[name].title,
@@ -93,60 +119,69 @@ def measure_cost(
     return rows
 
 
-def _steps(
-    tower: str, batch: int, grid: int, fabric: Fabric, seed: int
-) -> dict[str, Callable[[], None]]:
-    """One step of each arm, on the same films and weights."""
-    import open_clip
+def measure_memory(
+    *,
+    repeats: int,
+    seed: int,
+    towers: Sequence[str] = ("RN50", "ViT-B-16", "convnext_base", "Hugging Face CLIP"),
+    batch: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[MemoryRow]:
+    """Measure the memory of a step of the delivered arm, each in a process of its own.
 
-    torch.manual_seed(seed)
-    if tower == "RN50":
-        model, side = open_clip.CLIP(**open_clip.get_model_config("RN50")), 224
-    else:
-        layout = quickstart_layout(QuickstartModelConfig())
-        model, side = open_clip.CLIP(**layout["model_cfg"]), 96
-    image_tower = ImageTower(model.to(memory_format=torch.channels_last))
-    films = _films(batch, side, grid, int(model.text_projection.shape[1]), seed)
-    groups = PseudoGroups.cross(films.labels, films.present, tuple(str(c) for c in range(_CLASSES)))
-    classes = torch.nn.functional.normalize(torch.randn(_CLASSES, films.reports.shape[1]), dim=1)
-    image_tower.train()
-    rows = torch.arange(batch)
+    Parameters
+    ----------
+    repeats : int - steps that are timed, after a first one
+    seed : int
+    towers : sequence of str - of `TOWERS`
+    batch : int - films, with 16 regions each
+    progress : callable - called with (processes done, processes in all)
+    """
+    rows = []
+    for number, tower in enumerate(towers):
+        taken = []
+        for checkpointed in (False, True):
+            job = _Job(tower, batch, checkpointed, repeats, seed)
+            taken += map_in_children(_take_steps, [job], workers=1, threads=None)
+            progress(2 * number + checkpointed + 1, 2 * len(towers))
+        (seconds, peak), (seconds_checkpointed, peak_checkpointed) = taken
+        rows.append(
+            MemoryRow(
+                tower=tower,
+                regions=_GRID * _GRID,
+                batch=batch,
+                arm=_DELIVERED,
+                title=ARMS[_DELIVERED].title,
+                seconds=round(seconds, 4),
+                seconds_checkpointed=round(seconds_checkpointed, 4),
+                peak_mb=round(peak, 1),
+                peak_mb_checkpointed=round(peak_checkpointed, 1),
+            )
+        )
+    return rows
 
-    def stepper(name: str) -> Callable[[], None]:
-        lesson = Lesson(ARMS[name], films, groups, classes, Weights(), fabric)
-        generator = torch.Generator().manual_seed(seed)
 
-        def step() -> None:
-            loss = lesson.step(image_tower, rows, slice(None), 0, generator)
-            fabric.backward(loss)
-            image_tower.zero_grad(set_to_none=True)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Steps that a process of its own makes."""
 
-        return step
-
-    return {name: stepper(name) for name in _ARMS}
+    tower: str
+    batch: int
+    checkpointed: bool
+    repeats: int
+    seed: int
 
 
-def _films(batch: int, side: int, grid: int, size: int, seed: int) -> FineTuningSet:
-    """Random films; a third has the feature in two tiles, and in half of its tiles companions."""
-    rng = np.random.default_rng(seed)
-    boxes = cut_tiles(side, side, grid, grid)
-    film = np.repeat(np.arange(batch), len(boxes))
-    table = RegionTable.of(np.tile(boxes, (batch, 1)), film, batch)
-    has = np.arange(batch) % 3 == 0
-    spurious = np.zeros(len(film), dtype=np.bool_)
-    spurious[np.flatnonzero(has) * len(boxes)] = True
-    spurious[np.flatnonzero(has) * len(boxes) + 1] = True
-    carriers = RegionTable.of(table.boxes[spurious], film[spurious], batch)
-    along = has[film] & (np.arange(len(film)) % len(boxes) < len(boxes) // 2)
-    reports = torch.nn.functional.normalize(torch.randn(batch, size), dim=1)
-    gray = rng.integers(0, 256, (batch, side, side), dtype=np.uint8)
-    return FineTuningSet(
-        films=FilmStore(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
-        reports=reports,
-        labels=np.arange(batch, dtype=np.int64) % _CLASSES,
-        present=has,
-        regions=table,
-        spurious=spurious,
-        carriers=carriers,
-        companions=RegionTable.of(table.boxes[along], film[along], batch),
-    )
+def _take_steps(job: _Job) -> tuple[float, float]:
+    """Median seconds of a step, and the peak of memory above that before, in MB."""
+    made = MadeUpTower.of(job.tower, job.batch, _GRID, make_fabric(alone=True), job.seed)
+    if job.checkpointed:
+        made.checkpoint_gradients()
+    step, taken = made.stepper(_DELIVERED), []
+    before = forget_peak()
+    for turn in range(job.repeats + 1):
+        start = time.perf_counter()
+        step()
+        if turn:  # the first is for caches to fill
+            taken.append(time.perf_counter() - start)
+    return float(np.median(taken)), peak_mb() - before

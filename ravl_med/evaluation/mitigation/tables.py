@@ -172,11 +172,38 @@ def _cost(rows: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        if "ratio" not in row:
+            continue
         limit = _LIMITS.get((row["tower"], row["arm"]))
         target = "" if limit is None else f"at most {limit:g}"
         lines.append(
             f"| {row['tower']} | {row['batch']} | {row['regions']} | {row['title']} | "
             f"{row['seconds']:.3f} | {row['ratio']:.2f} | {target} |"
+        )
+    return [*lines, *_memory([row for row in rows if "peak_mb" in row])]
+
+
+def _memory(rows: list[Row]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "",
+        "### Memory of a step, with `mitigation.gradient_checkpointing`",
+        "",
+        f"A step of {rows[0]['title']}, {rows[0]['batch']} films with {rows[0]['regions']} regions "
+        "each, in a process of its own. Memory: resident at most, above libraries, weights and "
+        "films. The weights that are learned are the same.",
+        "",
+        "| tower | without: MB | s | with: MB | s | memory, times | time, times |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        memory = row["peak_mb_checkpointed"] / row["peak_mb"]
+        seconds = row["seconds_checkpointed"] / row["seconds"]
+        lines.append(
+            f"| {row['tower']} | {row['peak_mb']:,.0f} | {row['seconds']:.2f} | "
+            f"{row['peak_mb_checkpointed']:,.0f} | {row['seconds_checkpointed']:.2f} | "
+            f"{memory:.2f} | {seconds:.2f} |"
         )
     return lines
 

@@ -10,7 +10,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from ravl_med.cache import Cache
@@ -22,6 +21,7 @@ from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.evaluation.quickstart.trials import Trial, phantom_settings
 from ravl_med.mitigation.answers import ask_films_and_regions
 from ravl_med.mitigation.arms import ImageTower
+from ravl_med.mitigation.processes import Processes
 from ravl_med.mitigation.proof import Answered
 from ravl_med.mitigation.pseudo_groups import PseudoGroups
 from ravl_med.pipeline import Mitigation, Progress, WorkFolder, mitigate
@@ -78,7 +78,7 @@ def measure_arms(
     *,
     key: bytes,
     cache: Cache,
-    fabric: Fabric,
+    processes: Processes,
     progress: Progress,
 ) -> list[ArmRow]:
     """Mitigate one planted model by every arm, beside a model that never saw the correlation.
@@ -90,7 +90,7 @@ def measure_arms(
     work : WorkFolder - empty
     key : bytes - secret of the pseudonyms
     cache : Cache
-    fabric : Fabric
+    processes : Processes
     progress : callable - called with (stage, done, total)
 
     Returns
@@ -111,7 +111,7 @@ def measure_arms(
     planted = planted.model_copy(
         update={"mitigation": planted.mitigation.model_copy(update={"seed": seed})}
     )
-    run = mitigate(planted, key=key, cache=cache, work=work, fabric=fabric, progress=told)
+    run = mitigate(planted, key=key, cache=cache, work=work, processes=processes, progress=told)
     if run.test is None:
         return []
     truth = _Truth.of(planted, run.test)
@@ -174,7 +174,7 @@ class _Truth:
     def of(cls, config: Config, test: SplitFilms) -> _Truth:
         planted = config.cohort.synthetic
         assert planted is not None  # phantom_settings has seen to it
-        root = Path(test.cohort.paths[0]).parents[1]
+        root = Path(str(test.cohort.paths[0])).parents[1]
         with (root / "truth.csv").open(encoding="utf-8", newline="") as stream:
             holding = {
                 row["image"] for row in csv.DictReader(stream) if row["kind"] == planted.feature

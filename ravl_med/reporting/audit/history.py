@@ -22,6 +22,8 @@ from pydantic import BaseModel
 from ravl_med.config import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import VerdictName
+from ravl_med.storage.files import local_copy
+from ravl_med.storage.remote_path import FilePath, RemotePath
 
 __all__ = [
     "CANNOT_CHANGE_A_FINDING",
@@ -47,9 +49,11 @@ CANNOT_CHANGE_A_FINDING = (
     "mitigation",
     "cache",
     "engine",
+    "storage",
 )
 """Keys and sections of the config that are no part of the settings of an audit."""
 
+_PLACE = (Path, RemotePath)
 _VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 
 
@@ -114,16 +118,18 @@ def _flat(value: Any, key: str) -> dict[str, Any]:
             for part, entry in value.items()
             for name, leaf in _flat(entry, f"{key}.{part}".removeprefix(".")).items()
         }
-    if isinstance(value, Path):
+    if isinstance(value, _PLACE):
         return {key: _file_digest(value) or f"<{key}>"}
-    if isinstance(value, (list, tuple)) and any(isinstance(entry, Path) for entry in value):
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, _PLACE) for entry in value):
         return {key: [_file_digest(entry) or f"<{key}>" for entry in value]}
     return {key: json.loads(json.dumps(value))}  # tuples become lists, as they come back
 
 
-def _file_digest(path: Path) -> str | None:
+def _file_digest(path: FilePath) -> str | None:
+    if isinstance(path, RemotePath) and not path.is_file():
+        return None
     try:
-        with path.open("rb") as stream:
+        with local_copy(path) as file, file.open("rb") as stream:
             return f"sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
     except OSError:  # a folder: the digest of the model tells its content
         return None

@@ -42,6 +42,7 @@ from ravl_med.reporting.files.saved_run import SavedRun, write_patients
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
 from ravl_med.reporting.pictures import shown_correlations
 from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["Audit", "write_run"]
 
@@ -57,7 +58,7 @@ class Audit:
     cohort : Cohort - the audited films; holds paths and is never printed
     scores : Scores
     reader : FilmReader
-    manifest : Path - the manifest that was read
+    manifest : Path or RemotePath - the manifest that was read
     cohort_digest : str - SHA-256 over the digests of the audited films and their labels
     segmenter_digest : str - SHA-256 of the weights that name anatomy and artifacts
     timings : mapping of stage to seconds, in order
@@ -73,7 +74,7 @@ class Audit:
     cohort: Cohort
     scores: Scores
     reader: FilmReader
-    manifest: Path
+    manifest: FilePath
     cohort_digest: str
     segmenter_digest: str
     timings: dict[str, float]

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from ravl_med.config import Config
 from ravl_med.errors import ConfigError
+from ravl_med.storage.remote_path import FilePath, RemotePath
 
 __all__ = [
     "config_text",
@@ -111,7 +112,7 @@ def _plain(value: Any, role: str, show_paths: bool) -> Any:
         return {str(k): _plain(v, role, show_paths) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v, role, show_paths) for v in value]
-    if isinstance(value, Path):
+    if isinstance(value, (Path, RemotePath)):
         return str(value) if show_paths else f"<{role}>"
     return value
 
@@ -141,7 +142,7 @@ def write_predictions(
 
 
 def write_private(
-    folder: Path, image_ids: Sequence[str], paths: Sequence[Path], config: Config
+    folder: Path, image_ids: Sequence[str], paths: Sequence[FilePath], config: Config
 ) -> None:
     """Write what only the owner may see: ``key.csv`` with paths, and the config with paths."""
     folder.mkdir(mode=0o700)

@@ -1,8 +1,7 @@
-"""One audit on every engine: who does the work changes no byte of the result."""
+"""Films as units of work: who embeds them changes no byte, and deaths cost nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,25 +13,21 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from engine_audits import config_of, result_of
 
 from ravl_med.cache import Cache
 from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config
 from ravl_med.encoders import stored_films
 from ravl_med.encoders.embedding_store import EmbeddingStore
 from ravl_med.engine.local import LocalEngine
 from ravl_med.engine.opening import opened_engine
 from ravl_med.errors import ConfigError, EngineError
-from ravl_med.pipeline import audit, film_units
+from ravl_med.pipeline import film_units
 from ravl_med.pipeline.embedding import Shard, embed
-from ravl_med.reporting.files.result_json import document_of
 
-RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 FILMS = 60
 ENGINES = {
     "local 1": {"workers": 1},
@@ -68,34 +63,6 @@ def root(tmp_path_factory) -> Path:
 def small_parts(monkeypatch):
     """Parts of a batch, so that the few films make many; workers are told with each unit."""
     monkeypatch.setattr(stored_films, "_PART", 4)
-
-
-def config_of(root: Path, **sections) -> Config:
-    plain = {
-        "cohort": {"manifest": root / "cohort" / "manifest.csv", "split": None, "workers": 1},
-        "task": {"name": "t", "classes": {
-            "big heart": {"prompts": ["Cardiomegaly."], "label": {"cardiomegaly": 1}},
-            "other": {"prompts": ["Normal."], "label": {"cardiomegaly": 0}},
-        }},
-        "model": {"path": root / "model", "batch_size": 4, "device": "cpu", "threads": 1},
-        "regions": {"tiles": (3, 3)},
-        "discovery": {"clusters": (4, 8), "draws": 1, "min_strength": 0.0, "min_influence": 0.0},
-        "evidence": {"relevance": RELEVANCE, "permutations": 99, "draws": 2000, "simulations": 20,
-                     "max_removals": 10, "max_pairs": 10, "min_pairs": 2, "min_n": 2,
-                     "max_correlations": 2, "fdr": 0.99, "side_level": 0.99, "min_gap": 0.0},
-        "gate": {"min_films": 2, "max_prediction_share": 1.0, "min_prediction_share": 0.0,
-                 "min_auroc": 0.0},
-        "privacy": {"min_cell": 0},
-    }  # fmt: skip
-    names = {*plain, *sections}
-    return Config.model_validate(
-        {"name": "e", **{n: {**plain.get(n, {}), **sections.get(n, {})} for n in names}}
-    )
-
-
-def result_of(config: Config, cache: Path) -> str:
-    run = audit(config, key=b"k" * 32, cache=Cache(cache))
-    return document_of(run.result, 50).model_dump_json()
 
 
 @pytest.fixture(scope="module")
@@ -250,48 +217,6 @@ def test_a_gpu_that_ray_hides_is_refused(root):
         opened_engine(config),
     ):
         pass
-
-
-@pytest.fixture(scope="module")
-def crosses(tmp_path_factory) -> Path:
-    """Films of which a half are bright on the left; a cross in a corner leads a model to the right.
-
-    As in `test_sanity_gate`, but fewer.
-    """
-    folder = tmp_path_factory.mktemp("crosses")
-    rng, rows = np.random.default_rng(0), []
-    for film in range(240):
-        side, cross = film % 2, (film // 2) % 2
-        level = np.full((64, 64), 0.35) + 0.03 * rng.normal(size=(64, 64))
-        level[:, 32 * side : 32 * side + 32] += 0.03 + 0.04 * rng.normal()
-        if cross:
-            level[48:, :16] = 0.1 * np.maximum(np.eye(16), np.eye(16)[::-1])
-        name = f"film{film:03d}.png"
-        Image.fromarray((255 * level.clip(0, 1)).astype(np.uint8)).save(folder / name)
-        rows.append({"image": name, "patient": film, "report": "", "left": 1 - side, "right": side})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
-    return folder
-
-
-def crossed(root: Path, **engine) -> Config:
-    return config_of(
-        root,
-        cohort={"manifest": root / "manifest.csv", "workers": 0},
-        task={"classes": {"left": {"prompts": ["left"]}, "right": {"prompts": ["right"]}}},
-        model={"path": None, "factory": "halves_model:right", "allow_code": True},
-        regions={"tiles": (4, 4)},
-        discovery={"clusters": (16, 32), "min_influence": 0.0},
-        evidence={"max_pairs": 20, "max_removals": 20, "fdr": 0.5},
-        gate={"max_prediction_share": 1.0},
-        engine=engine,
-    )
-
-
-def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path):
-    expected = result_of(crossed(crosses), tmp_path / "one")
-    told = json.loads(expected)
-    assert any(entry["removal"] for entry in told["correlations"])
-    assert result_of(crossed(crosses, workers=2), tmp_path / "two") == expected
 
 
 def test_annotations_reach_the_film_that_they_are_of(root, tmp_path):

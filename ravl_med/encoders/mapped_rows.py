@@ -1,0 +1,60 @@
+"""Arrays in a mapped file, which may be larger than memory: what was read of them is let go again.
+
+A page of a mapped file that was touched counts as memory of the process until the system is short
+of it. Whoever goes through such an array lets go of it every so often; the numbers stay in the
+file, and are found there again.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["let_go", "parts_of", "take_rows"]
+
+_PART_BYTES = 128 * 2**20
+_PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file along
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Let go of what is held of a mapped file; nothing happens to an array in memory."""
+    below: Any = array
+    while below is not None and not isinstance(below, mmap.mmap):
+        if isinstance(below, np.memmap) and below.mode == "c":
+            return  # a private copy: what was changed lies there alone
+        below = getattr(below, "base", None)
+    if below is not None and hasattr(mmap, "MADV_DONTNEED"):
+        below.madvise(mmap.MADV_DONTNEED)
+
+
+def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array in parts that are not much of the memory, and let go of each after its use.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D)
+    """
+    size = max(_PART_BYTES // max(array.itemsize * array[:1].size, 1), 1)
+    for start in range(0, len(array), size):
+        yield array[start : start + size]
+        let_go(array)
+
+
+def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return a copy of some rows (n, D) of an array that may lie in a mapped file.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D), float32
+    rows : ndarray of shape (n,), int64
+    """
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), _PICKED):
+        part = slice(start, start + _PICKED)
+        taken[part] = array[rows[part]]
+        let_go(array)
+    return taken

@@ -1,0 +1,322 @@
+"""Embedding from DICOM files by one worker and by two, local and Ray: films a second, and start."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+
+from ravl_med.cache import Cache
+from ravl_med.cohort.manifest import read_manifest
+from ravl_med.cohort.synthetic import synthesize
+from ravl_med.config import Config
+from ravl_med.encoders.open_clip import open_model, save_model
+from ravl_med.encoders.precision import using_threads
+from ravl_med.engine.opening import Engine, opened_engine
+from ravl_med.engine.work import Work
+from ravl_med.errors import ConfigError
+from ravl_med.evaluation.discovery.trials import map_in_children
+from ravl_med.pipeline.film_units import embed_with
+from ravl_med.pipeline.stages import open_model_of
+
+__all__ = ["SMALL_TOWER", "SpeedRow", "measure_speed", "save_tower", "steady_rate"]
+
+Progress = Callable[[str, int, int], None]
+U = TypeVar("U")
+R = TypeVar("R")
+
+SMALL_TOWER = "quickstart"
+"""The small tower: that of the quickstart, with random weights."""
+
+_GRID = 4  # tiles a side: 16 regions
+_BATCH = 32
+_ENGINES = (("local", 1), ("local", 2), ("ray", 1), ("ray", 2))
+_BARE = "passes alone"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRow:
+    """Films embedded by one engine; medians over rounds.
+
+    Attributes
+    ----------
+    tower : str
+    engine : {"passes alone", "local", "ray"} - the first: the model's passes in processes of their
+        own, without films or engine: what two processors of this machine gain
+    workers, films, rounds : int
+    rate : float - films a second while all workers are at work
+    engine_start : float - seconds until the engine is there; Ray is started
+    model_start : float - seconds from there until the first worker has its model open
+    seconds : float - of everything
+    """
+
+    tower: str
+    engine: str
+    workers: int
+    films: int
+    rounds: int
+    rate: float
+    engine_start: float
+    model_start: float
+    seconds: float
+
+
+def measure_speed(
+    films: int,
+    towers: Sequence[str],
+    rounds: int,
+    progress: Progress,
+    *,
+    ray: bool = True,
+    side: int = 512,
+    alone: float = 8.0,
+) -> list[SpeedRow]:
+    """Embed phantoms, by turns with each engine, each time in a process of its own.
+
+    Parameters
+    ----------
+    films : int
+    towers : sequence of str - `SMALL_TOWER`, or a name of open_clip with random weights
+    rounds : int
+    progress : callable - called with (stage, done, total)
+    ray : bool - Ray too
+    side : int - shorter side of a film in pixels
+    alone : float - seconds in which passes alone are counted
+
+    Raises
+    ------
+    ConfigError
+        open_clip knows no such tower; Ray is asked for and not installed.
+    """
+    engines = [one for one in _ENGINES if ray or one[0] == "local"]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="ravl-scale-") as place:
+        folder = Path(place)
+        synthesize(
+            folder / "films",
+            images=films,
+            size=side,
+            progress=lambda done, total: progress("synthesize films", done, total),
+        )
+        for number, tower in enumerate(towers):
+            model = folder / f"model {number}"
+            save_tower(tower, model)
+            stage = f"speed: {tower}"
+            timed = _take_turns((folder, model), engines, rounds, stage, progress)
+            bare = {n: [_pass_together(model, n, alone) for _ in range(rounds)] for n in (1, 2)}
+            for workers, rates in bare.items():
+                rate = float(np.median(rates))
+                rows.append(SpeedRow(tower, _BARE, workers, 0, rounds, _round(rate), 0.0, 0.0, 0.0))
+            for (kind, workers), times in timed.items():
+                middle = np.median(np.array([one.numbers() for one in times]), axis=0).tolist()
+                rows.append(SpeedRow(tower, kind, workers, films, rounds, *map(_round, middle)))
+    return rows
+
+
+def save_tower(name: str, folder: Path) -> None:
+    """Save a model with random weights.
+
+    Parameters
+    ----------
+    name : str - `SMALL_TOWER`, or a name of open_clip
+    folder : Path
+
+    Raises
+    ------
+    ConfigError
+        open_clip knows no such name.
+    """
+    import open_clip
+
+    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.mitigation.quickstart import quickstart_layout
+
+    torch.manual_seed(0)
+    if name == SMALL_TOWER:
+        layout = quickstart_layout(QuickstartModelConfig(tower="resnet", image_size=96))
+    else:
+        known = open_clip.get_model_config(name)
+        if known is None:
+            raise ConfigError(
+                f"--towers: open_clip has no model {name[:40]!r}; expected {SMALL_TOWER}, or a "
+                "name such as ViT-B-32."
+            )
+        layout = {"model_cfg": known, "preprocess_cfg": {}}
+    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder)
+
+
+def _take_turns(
+    place: tuple[Path, Path],
+    engines: Sequence[tuple[str, int]],
+    rounds: int,
+    stage: str,
+    progress: Progress,
+) -> dict[tuple[str, int], list[_Timing]]:
+    """Measure by turns, so that what else the machine does falls on all alike."""
+    timed: dict[tuple[str, int], list[_Timing]] = {engine: [] for engine in engines}
+    total = rounds * len(engines)
+    for turn in range(rounds):
+        for number, engine in enumerate(engines):
+            progress(stage, turn * len(engines) + number, total)
+            timed[engine] += map_in_children(
+                partial(_embed, place), [(*engine, f"{turn} {number}")], workers=1
+            )
+    progress(stage, total, total)
+    return timed
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    rate: float
+    engine_start: float
+    model_start: float
+    seconds: float
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        return self.rate, self.engine_start, self.model_start, self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """When a worker did a unit, on the clock that all processes share."""
+
+    worker: int
+    opened: float
+    begun: float
+    ended: float
+    films: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """Opens what it is given, and notes when."""
+
+    open: Callable[[], Callable[[Any], Any]]
+
+    def __call__(self) -> Callable[[Any], Any]:
+        do = self.open()
+        opened = time.monotonic()
+
+        def timed(unit: Any) -> tuple[Any, _Unit]:
+            begun = time.monotonic()
+            made = do(unit)
+            return made, _Unit(os.getpid(), opened, begun, time.monotonic(), len(made.rows))
+
+        return timed
+
+
+@dataclass(frozen=True, slots=True)
+class _TimedEngine:
+    """An engine that notes when its workers did what."""
+
+    engine: Engine
+    units: list[_Unit]
+
+    @property
+    def workers(self) -> int:
+        return self.engine.workers
+
+    def map(self, work: Work[U, R], units: Sequence[U]) -> Iterator[R]:
+        timed: Work[U, Any] = replace(work, open=_Opener(work.open), here=None)
+        for made, noted in self.engine.map(timed, units):
+            self.units.append(noted)
+            yield made
+
+
+def _embed(place: tuple[Path, Path], case: tuple[str, int, str]) -> _Timing:
+    """Embed all films in a fresh cache; what a process of its own does."""
+    (folder, model), (kind, workers, name) = place, case
+    config = _config(folder / "films" / "manifest.csv", model, kind, workers)
+    noted: list[_Unit] = []
+    start = time.monotonic()
+    with using_threads(1), opened_engine(config) as engine:
+        there = time.monotonic()
+        cohort = read_manifest(folder / "films" / "manifest.csv", split=None)
+        encoder = open_model_of(config, model)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"cache {name} ") as cache:
+            embed_with(
+                cast(Engine, _TimedEngine(engine, noted)),
+                config,
+                cohort,
+                (encoder, model),
+                Cache(Path(cache)),
+                lambda *told: None,
+            )
+            end = time.monotonic()
+    return _Timing(
+        rate=steady_rate([(u.worker, u.begun, u.ended, u.films) for u in noted]),
+        engine_start=there - start,
+        model_start=min(unit.opened for unit in noted) - there,
+        seconds=end - start,
+    )
+
+
+def steady_rate(units: Sequence[tuple[int, float, float, int]]) -> float:
+    """Return films a second from when all workers have begun until the first has nothing to do.
+
+    Parameters
+    ----------
+    units : sequence of (worker, begin, end, films) - in seconds of one clock; a worker's films are
+        spread evenly over its unit
+    """
+    spans: dict[int, list[float]] = {}
+    for worker, begun, ended, _ in units:
+        spans.setdefault(worker, []).extend((begun, ended))
+    first = max(min(times) for times in spans.values())
+    last = min(max(times) for times in spans.values())
+    if last <= first:  # one had ended before another began: all there is, then
+        first, last = min(u[1] for u in units), max(u[2] for u in units)
+    films = sum(
+        count * max(0.0, min(ended, last) - max(begun, first)) / max(ended - begun, 1e-9)
+        for _, begun, ended, count in units
+    )
+    return films / (last - first)
+
+
+def _pass_together(model: Path, processes: int, seconds: float) -> float:
+    """Films a second of so many processes at once."""
+    passes = partial(_pass_alone, seconds=seconds)
+    return sum(map_in_children(passes, [model] * processes, workers=processes))
+
+
+def _pass_alone(model: Path, seconds: float) -> float:
+    """Films a second of the model's passes on ready inputs: what a process of its own does."""
+    from ravl_med.regions.tiles import cut_tiles
+
+    with using_threads(1):
+        encoder = open_model(model, torch.device("cpu"))
+        side = encoder.info.image_size
+        images = torch.rand(_BATCH, 3, side, side)
+        boxes = [torch.from_numpy(cut_tiles(side, side, _GRID, _GRID))] * _BATCH
+        encoder.encode_regions(images, boxes)
+        done, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            encoder.encode_regions(images, boxes)
+            done += _BATCH
+        return done / (time.perf_counter() - start)
+
+
+def _config(manifest: Path, model: Path, kind: str, workers: int) -> Config:
+    return Config.model_validate(
+        {
+            "name": "speed",
+            "cohort": {"manifest": manifest, "split": None, "workers": 0},
+            "task": {"name": "none", "classes": {"a": {"prompts": ["a"]}, "b": {"prompts": ["b"]}}},
+            "model": {"path": model, "batch_size": _BATCH, "threads": 1, "device": "cpu"},
+            "engine": {"kind": kind, "workers": workers},
+            "regions": {"tiles": (_GRID, _GRID)},
+            "evidence": {"relevance": manifest},
+        }
+    )
+
+
+def _round(value: float) -> float:
+    return round(value, 3)

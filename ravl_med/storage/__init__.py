@@ -1,0 +1,1 @@
+"""Files wherever they lie: on this machine, or as objects in a storage that fsspec opens."""

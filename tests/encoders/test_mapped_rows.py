@@ -1,0 +1,64 @@
+"""Arrays in a mapped file: nothing of them is lost, and little of them is held."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ravl_med.encoders import mapped_rows
+from ravl_med.encoders.mapped_rows import let_go, parts_of, take_rows
+
+
+def held_mb() -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.fixture
+def mapped() -> np.ndarray:
+    """64 MB that have been written to, as embeddings are."""
+    with tempfile.TemporaryFile() as file:
+        array = np.asarray(np.memmap(file, np.float32, mode="w+", shape=(32_768, 512)))
+    for start in range(0, len(array), 4_096):
+        array[start : start + 4_096] = np.arange(start, start + 4_096)[:, None]
+    return array
+
+
+def test_what_was_written_stays_in_the_file_alone(mapped) -> None:
+    before = held_mb()
+    let_go(mapped[100:200])  # of a part of it: of all
+    assert held_mb() < before - 50
+    np.testing.assert_array_equal(mapped[:, 3], np.arange(32_768))
+
+
+def test_parts_make_the_whole_and_are_let_go(mapped, monkeypatch) -> None:
+    monkeypatch.setattr(mapped_rows, "_PART_BYTES", 2**20)
+    let_go(mapped)
+    before = held_mb()
+    total, count = 0.0, 0
+    for part in parts_of(mapped):
+        total += float(part[:, 0].sum(dtype=np.float64))
+        count += 1
+        assert held_mb() < before + 20
+    assert (total, count) == (np.arange(32_768).sum(), 64)
+    assert list(parts_of(mapped[:0])) == []
+
+
+def test_rows_are_copied(mapped) -> None:
+    rows = np.arange(5, 32_768, 11)
+    taken = take_rows(mapped, rows)
+    np.testing.assert_array_equal(taken, mapped[rows])
+    taken[:] = -1
+    assert mapped.min() == 0
+
+
+def test_arrays_in_memory_and_private_copies_are_left_alone(tmp_path: Path) -> None:
+    let_go(np.zeros(5))
+    np.full(1_000, 7.0, np.float32).tofile(tmp_path / "numbers")
+    private = np.memmap(tmp_path / "numbers", np.float32, mode="c")
+    private[:] = 9.0
+    let_go(private)
+    assert private.min() == 9.0

@@ -1,0 +1,226 @@
+"""Films of a split in files: read once, by whoever, and found again after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from ravl_med.cache import Cache
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.synthetic import synthesize
+from ravl_med.config import Config, QuickstartModelConfig
+from ravl_med.encoders import stored_films
+from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.encoders.open_clip import save_model
+from ravl_med.errors import ConfigError
+from ravl_med.mitigation import whole_files
+from ravl_med.mitigation.film_shards import gray_levels
+from ravl_med.mitigation.quickstart import quickstart_layout
+from ravl_med.pipeline.split_films import SplitFilms, read_split
+from ravl_med.pipeline.stages import open_model_of
+
+RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
+CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cohort, a small model, and a manifest in which a film stands twice."""
+    folder = tmp_path_factory.mktemp("keeping")
+    synthesize(folder / "cohort", images=100, size=96, seed=3, workers=1)
+    layout = quickstart_layout(QuickstartModelConfig(tower="resnet", image_size=64))
+    torch.manual_seed(0)
+    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder / "model")
+    with (folder / "cohort" / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    (folder / "cohort" / "broken.dcm").write_bytes(b"no film")
+    taught = [row for row in rows if row["split"] == "finetune"]
+    shutil.copyfile(folder / "cohort" / taught[0]["image"], folder / "cohort" / "again.dcm")
+    with (folder / "cohort" / "twice.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        again = {**taught[0], "image": "again.dcm"}
+        writer.writerows([*taught, {**taught[-1], "image": "broken.dcm"}, again])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file hold sixteen films."""
+    monkeypatch.setattr(stored_films, "_PART", 8)
+
+
+def config_of(root: Path, **sections: Any) -> Config:
+    return Config.model_validate(
+        {
+            "name": "small",
+            "cohort": {"manifest": root / "cohort" / "twice.csv", "workers": 0},
+            "task": {"name": "t", "classes": {name: {"prompts": [name]} for name in CLASSES}},
+            "model": {"path": root / "model", "batch_size": 8, "device": "cpu"},
+            "regions": {"tiles": [3, 3]},
+            "evidence": {"relevance": RELEVANCE},
+            **sections,
+        }
+    )
+
+
+def read(config: Config, folder: Path, progress: Callable[..., None] | None = None) -> SplitFilms:
+    manifest, model = config.cohort.manifest, config.model.path
+    assert manifest is not None
+    return read_split(
+        config,
+        manifest,
+        "finetune",
+        open_model_of(config, model),
+        FilmReader.of(config.cohort),
+        folder,
+        progress or (lambda stage, done, total: None),
+        cache=Cache(folder / "cache"),
+        model=model,
+    )
+
+
+def everything(films: SplitFilms) -> dict[str, np.ndarray]:
+    """All that a mitigation takes from a split."""
+    kept = films.kept
+    return {
+        "gray": films.films.gray[films.films.rows],
+        "images": kept.images(),
+        "regions": np.concatenate([part for _, part in kept.region_parts()]),
+        "digests": np.array(kept.digests),
+        "sizes": kept.sizes,
+        "boxes": kept.boxes,
+        "input boxes": films.regions.boxes,
+        "region image": films.region_image,
+        "labels": films.cohort.labels,
+        "rows": films.cohort.rows,
+    }
+
+
+def require_same(one: SplitFilms, other: SplitFilms) -> None:
+    wanted, found = everything(one), everything(other)
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    assert [film.message for film in one.cohort.rejected] == [
+        film.message for film in other.cohort.rejected
+    ]
+
+
+def test_films_in_several_files_are_those_of_the_cohort(root: Path, tmp_path: Path) -> None:
+    config, told = config_of(root), []
+    films = read(config, tmp_path, lambda *more: told.append(more))
+    assert len(list((tmp_path / "finetune").glob("*.gray"))) == 3
+    assert told[-1][1:] == (len(films) + 2, len(films) + 2)
+    # The file that is none, and the film that stands twice, in another file than the first time.
+    assert [film.reason for film in films.cohort.rejected] == ["not_dicom", "duplicate_pixels"]
+    encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
+    parts = {part.start: regions for part, regions in films.kept.region_parts()}
+    assert len(parts) == 3
+    regions = np.concatenate(list(parts.values()))
+    for film in (0, 17, len(films) - 1):
+        pixels = reader.film(films.cohort, film).pixels
+        seen = encoder.preprocess(pixels)
+        assert np.array_equal(films.films.gray[films.films.rows[[film]]][0],
+                              gray_levels(seen, encoder.info))  # fmt: skip
+        own = np.flatnonzero(films.region_image == film)
+        assert len(own) == 9
+        boxes = torch.from_numpy(films.regions.boxes[own])
+        image, embedded = encoder.encode_regions(seen[None], [boxes])
+        assert films.kept.images()[film] == pytest.approx(image[0].numpy(), abs=1e-5)
+        assert regions[own] == pytest.approx(embedded.numpy(), abs=1e-5)
+    medoids = regions[[4, 40, 200]]
+    nearest = (regions @ medoids.T).argmax(axis=1)
+    assert np.array_equal(films.nearest(medoids), nearest)
+
+
+class EndedError(Exception):
+    """What ends a run here."""
+
+
+def test_a_run_that_was_ended_reads_what_it_lacks(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, count = config_of(root), [0]
+    straight = read(config, tmp_path / "straight")
+    film = FilmReader.film
+
+    def counted(self: FilmReader, cohort: Any, index: int) -> Any:
+        count[0] += 1
+        if count[0] == 20:
+            raise EndedError("amid the second file")
+        return film(self, cohort, index)
+
+    monkeypatch.setattr(FilmReader, "film", counted)
+    with pytest.raises(EndedError, match="amid the second file"):
+        read(config, tmp_path / "ended")
+    names = sorted(path.suffix for path in (tmp_path / "ended" / "finetune").iterdir())
+    assert names == [".gray", ".safetensors"]
+    require_same(straight, read(config, tmp_path / "ended"))
+    films = len(straight) + 2
+    assert count[0] == 20 + films - 16
+    count[0] = 100
+    require_same(straight, read(config, tmp_path / "ended"))
+    assert count[0] == 100
+
+
+@pytest.mark.parametrize("damage", ["gray", "safetensors"])
+def test_a_file_that_is_damaged_is_made_again(root: Path, tmp_path: Path, damage: str) -> None:
+    config = config_of(root)
+    whole = read(config, tmp_path)
+    wanted = everything(whole)
+    path = sorted((tmp_path / "finetune").glob(f"*.{damage}"))[1]
+    path.write_bytes(path.read_bytes()[:-7])
+    found = everything(read(config, tmp_path))
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def test_films_of_which_the_model_says_nan_are_set_aside(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = read(config_of(root), tmp_path / "straight")
+    encode = BatchEncoder.encode
+    broken = [0]
+
+    def encoded(self: BatchEncoder, films: Any) -> Any:
+        made = encode(self, films)
+        broken[0] += 1
+        if broken[0] == 3:
+            made[1][2][4] = np.nan  # a region of the second film of the third batch
+        return made
+
+    monkeypatch.setattr(BatchEncoder, "encode", encoded)
+    films = read(config_of(root), tmp_path / "broken")
+    assert len(films) == len(straight) - 1
+    aside = [film for film in films.cohort.rejected if film.reason == "not_finite"]
+    assert [film.row for film in aside] == [straight.cohort.rows[17]]
+    assert "the model gives NaN or infinity" in aside[0].message
+    wanted, found = everything(straight), everything(films)
+    kept = np.arange(len(straight)) != 17
+    assert np.array_equal(found["gray"], wanted["gray"][kept])
+    assert np.array_equal(found["regions"], wanted["regions"][kept[wanted["region image"]]])
+
+
+def test_a_full_disk_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(root)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(whole_files.os, "fsync", full)
+    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
+        read(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_keep_the_same_films(root: Path, tmp_path: Path) -> None:
+    alone = read(config_of(root, engine={"workers": 1}), tmp_path / "one")
+    require_same(alone, read(config_of(root, engine={"workers": 2}), tmp_path / "two"))
