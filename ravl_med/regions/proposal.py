@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.config import RegionsConfig
+from ravl_med.config import RegionsConfig, RegionSource
 from ravl_med.errors import ConfigError, ImageError
 from ravl_med.regions.anatomy import PROPOSED
 from ravl_med.regions.annotation_files import read_annotation_file
@@ -164,14 +165,19 @@ class RegionProposer:
 
     def _tiles(self, height: int, width: int) -> RegionSet:
         boxes = cut_tiles(height, width, *self.config.tiles)
-        names = tile_names(*self.config.tiles)
-        return RegionSet(boxes, tuple(RegionKind("tiles", name) for name in names))
+        return RegionSet(boxes, _named("tiles", tile_names(*self.config.tiles)))
 
     def _windows(self, height: int, width: int) -> RegionSet:
         windows = self.config.windows
         boxes = [slide_windows(height, width, side, windows.step) for side in windows.sides]
-        names = [name for side in windows.sides for name in window_names(side, windows.step)]
-        return RegionSet(np.concatenate(boxes), tuple(RegionKind("windows", n) for n in names))
+        names = tuple(name for side in windows.sides for name in window_names(side, windows.step))
+        return RegionSet(np.concatenate(boxes), _named("windows", names))
+
+
+@lru_cache(maxsize=64)
+def _named(source: RegionSource, names: tuple[str, ...]) -> tuple[RegionKind, ...]:
+    """Kinds of regions that every film has: one of each for all films, of which there are many."""
+    return tuple(RegionKind(source, name) for name in names)
 
 
 def choose_segmenter(config: RegionsConfig) -> Segmenter:
