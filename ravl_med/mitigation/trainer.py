@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ravl_med.errors import DataError
 from ravl_med.mitigation.batch_norms import kept_statistics, norms_of
 from ravl_med.mitigation.checkpoints import read_checkpoint, write_checkpoint
+from ravl_med.mitigation.schedule import decay_groups, warm_cosine
 
 __all__ = ["Curve", "Recipe", "Selection", "Step", "fit"]
 
@@ -153,7 +154,7 @@ def fit(
             "since each process would take statistics of its own part of a batch. Freeze them, or "
             "run one process."
         )
-    optimiser = torch.optim.AdamW(_decay_groups(module, recipe.weight_decay), lr=1.0)
+    optimiser = torch.optim.AdamW(decay_groups(module, recipe.weight_decay), lr=1.0)
     lay_out: Any = module.to  # its stubs do not know memory formats
     lay_out(memory_format=torch.channels_last)  # a third faster on CPU
     wrapped, wrapped_optimiser = fabric.setup(module, optimiser)
@@ -195,7 +196,7 @@ class _Loop:
         self.total = self.per_epoch * recipe.epochs
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             getattr(optimiser, "optimizer", optimiser),
-            lambda step: recipe.learning_rate * _warm_cosine(step, self.total),
+            lambda step: recipe.learning_rate * warm_cosine(step, self.total),
         )
 
     def run(
@@ -368,18 +369,3 @@ class _Loop:
 
 def _load_weights(module: Any, state: Mapping[str, Tensor]) -> None:
     getattr(module, "module", module).load_state_dict(state)
-
-
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def _warm_cosine(step: int, total: int) -> float:
-    warm = max(1, total // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -23,86 +24,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import save
 
-from ravl_med.cohort.film import Film, FilmReader, reject_duplicate
+from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.encoders.stored_films import EmbeddedRow, films_a_part, prepare_film, store_films
 from ravl_med.engine.opening import Engine
 from ravl_med.engine.work import Work
-from ravl_med.mitigation.film_shards import FilmShards, gray_levels
+from ravl_med.errors import ConfigError
+from ravl_med.mitigation.film_shards import gray_levels
 from ravl_med.mitigation.whole_files import whole_file
 from ravl_med.pipeline.cohort_parts import name_parts
 from ravl_med.pipeline.film_units import FilmEmbedder, FilmUnit
+from ravl_med.pipeline.kept_films import ARRAYS, GRAY, KeptFilms, is_whole, join_files
 from ravl_med.pipeline.stages import open_model_of
 from ravl_med.regions.proposal import RegionProposer
 
-__all__ = ["KeptFilms", "keep_films"]
+__all__ = ["keep_films"]
 
+_PATIENCE = 75.0  # seconds that network file systems take to show a file
 _PARTS = 2  # of the cohort in a file; each is about 256 films
-_ARRAYS = ".safetensors"
-_GRAY = ".gray"
-_JOINED: dict[str, NDArray[Any]] = {
-    "position": np.empty(0, np.int64),
-    "digest": np.empty((0, 32), np.uint8),
-    "size": np.empty((0, 2), np.int64),
-    "count": np.empty(0, np.int64),
-    "box": np.empty((0, 4), np.float32),
-    "input_box": np.empty((0, 4), np.float32),
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeptFilms:
-    """N films of a split as they lie in files, with R regions.
-
-    Attributes
-    ----------
-    files : tuple of Path - what is known of the films
-    taken : tuple of ndarray of bool - films of each file that are among the N
-    shards : FilmShards - gray levels of all films in the files
-    rows : ndarray of shape (N,), int64 - those of the shards that are the N films
-    positions : ndarray of shape (N,), int64 - in the cohort
-    digests : tuple of str, length N - SHA-256 of the pixels
-    sizes : ndarray of shape (N, 2), int64 - height and width of the stored matrix
-    counts : ndarray of shape (N,), int64 - regions of each film
-    boxes, input_boxes : ndarray of shape (R, 4), float32 - xyxy in stored and in input pixels
-    rejected : tuple of RejectedFilm - those that could not be read, are there twice, or of which
-        the model says NaN or infinity
-    """
-
-    files: tuple[Path, ...]
-    taken: tuple[NDArray[np.bool_], ...]
-    shards: FilmShards
-    rows: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    digests: tuple[str, ...]
-    sizes: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    input_boxes: NDArray[np.float32]
-    rejected: tuple[RejectedFilm, ...]
-
-    def region_parts(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield the embeddings (r, D) of some regions at a time, and which of the R they are."""
-        start = 0
-        for path, taken in zip(self.files, self.taken, strict=True):
-            with safe_open(path, framework="numpy") as stored:
-                regions = stored.get_tensor("region")[np.repeat(taken, stored.get_tensor("count"))]
-            yield slice(start, start + len(regions)), regions
-            start += len(regions)
-
-    def images(self) -> NDArray[np.float32]:
-        """Read the embeddings of all films, (N, D)."""
-        parts = []
-        for path, taken in zip(self.files, self.taken, strict=True):
-            with safe_open(path, framework="numpy") as stored:
-                parts.append(stored.get_tensor("image")[taken])
-        images: NDArray[np.float32] = np.concatenate(parts)
-        return images
 
 
 def keep_films(
@@ -131,15 +74,15 @@ def keep_films(
     Raises
     ------
     ConfigError
-        The folder cannot be written to.
+        The folder cannot be written to, or workers write to another one than this process reads.
     EngineError
         Workers died.
     """
     encoder, model_folder = model
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     units = list(_cut(config, cohort, encoder))
-    paths = [folder / f"{unit.name}{_ARRAYS}" for unit in units]
-    wanted = [unit for unit, path in zip(units, paths, strict=True) if not _is_whole(path, encoder)]
+    paths = [folder / f"{unit.name}{ARRAYS}" for unit in units]
+    wanted = [unit for unit, path in zip(units, paths, strict=True) if not is_whole(path, encoder)]
     before = len(cohort) - sum(len(unit.films.positions) for unit in wanted)
     with nullcontext(reader) if engine.workers else reader.kept_open() as opened:
         passed = [before]
@@ -153,7 +96,8 @@ def keep_films(
         for count in engine.map(work, wanted):
             passed[0] += count
             progress(passed[0])
-    return _join(cohort, paths, encoder.info.image_size)
+    _require_files(paths, _PATIENCE if engine.workers else 0.0)
+    return join_files(cohort, paths, encoder.info.image_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +158,7 @@ class _Keeper:
             passed.boxes.append(geometry.to_input(row.regions.boxes))
             self.embedder.note(done)
 
-        with whole_file(self.folder / f"{unit.name}{_GRAY}") as stream:
+        with whole_file(self.folder / f"{unit.name}{GRAY}") as stream:
 
             def prepare(film: Film) -> EmbeddedRow:
                 row = prepare_film(
@@ -242,7 +186,7 @@ class _Keeper:
             )
         arrays = _arrays(passed, unit.films.positions, batches.find)
         told = {"rejected": json.dumps([[r.row, r.reason, r.message] for r in passed.rejected])}
-        with whole_file(self.folder / f"{unit.name}{_ARRAYS}") as stream:
+        with whole_file(self.folder / f"{unit.name}{ARRAYS}") as stream:
             stream.write(save(arrays, metadata=told))
         return len(unit.films.positions)
 
@@ -271,64 +215,17 @@ def _arrays(
     }
 
 
-def _is_whole(path: Path, encoder: Encoder) -> bool:
-    """Whether both files of a unit are there as they were written."""
-    try:
-        with safe_open(path, framework="numpy") as stored:
-            films, regions = len(stored.get_tensor("position")), stored.get_tensor("count").sum()
-            size = encoder.info.embedding_size
-            alike = stored.get_slice("region").get_shape() == [int(regions), size]
-        gray = path.with_suffix(_GRAY).stat().st_size
-    except Exception:  # not there; safetensors raises a type of its own for what is damaged
-        return False
-    return alike and gray == films * encoder.info.image_size**2
-
-
-def _join(cohort: Cohort, paths: Sequence[Path], side: int) -> KeptFilms:
-    """Join files as one run would have read them: each digest is let through once."""
-    seen: set[bytes] = set()
-    taken: list[NDArray[np.bool_]] = []
-    kept: dict[str, list[NDArray[Any]]] = {name: [like] for name, like in _JOINED.items()}
-    rejected: list[RejectedFilm] = []
-    for path in paths:
-        with safe_open(path, framework="numpy") as stored:
-            arrays = {name: stored.get_tensor(name) for name in (*kept, "finite")}
-            told = json.loads(stored.metadata()["rejected"])
-        rejected += [RejectedFilm(int(row), reason, text) for row, reason, text in told]
-        own = np.ones(len(arrays["position"]), dtype=np.bool_)
-        for at, position in enumerate(arrays["position"].tolist()):
-            key = arrays["digest"][at].tobytes()
-            if key in seen:
-                rejected.append(reject_duplicate(cohort, position))
-            elif not arrays["finite"][at]:
-                rejected.append(_not_finite(cohort, position))
-            own[at] = key not in seen and arrays["finite"][at]
-            seen.add(key)
-        of_region = np.repeat(own, arrays["count"])
-        for name in kept:
-            kept[name].append(arrays[name][of_region if name.endswith("box") else own])
-        taken.append(own)
-    joined = {name: np.concatenate(parts) for name, parts in kept.items()}
-    gray = [path.with_suffix(_GRAY) for path in paths]
-    return KeptFilms(
-        files=tuple(paths),
-        taken=tuple(taken),
-        shards=FilmShards(gray, [len(own) for own in taken], side),
-        rows=np.flatnonzero(np.concatenate([np.empty(0, np.bool_), *taken])),
-        positions=joined["position"],
-        digests=tuple(digest.tobytes().hex() for digest in joined["digest"]),
-        sizes=joined["size"],
-        counts=joined["count"],
-        boxes=joined["box"],
-        input_boxes=joined["input_box"],
-        rejected=tuple(rejected),
-    )
-
-
-def _not_finite(cohort: Cohort, position: int) -> RejectedFilm:
-    row = int(cohort.rows[position])
-    told = f"{cohort.name} row {row}: the model gives NaN or infinity for this film."
-    return RejectedFilm(row, "not_finite", told)
+def _require_files(paths: Sequence[Path], patience: float) -> None:
+    """Refuse files that workers wrote where this process does not see them."""
+    until = time.monotonic() + patience
+    while missing := [path for path in paths if not path.is_file()]:
+        if time.monotonic() >= until:
+            raise ConfigError(
+                f"cache.folder: {len(missing)} of {len(paths)} files of films that workers of the "
+                "engine wrote are not seen by the run; expected one folder that all machines "
+                "share. Name it in cache.folder, or set engine.kind to local."
+            )
+        time.sleep(0.5)
 
 
 def _open_keeper(

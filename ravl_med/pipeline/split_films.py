@@ -24,7 +24,8 @@ from ravl_med.evidence.small_cells import HIDDEN, hide_counts
 from ravl_med.mitigation.fine_tuning_set import FilmStore, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.cohort_parts import embeddings_root
-from ravl_med.pipeline.film_keeping import KeptFilms, keep_films
+from ravl_med.pipeline.film_keeping import keep_films
+from ravl_med.pipeline.kept_films import KeptFilms
 from ravl_med.pipeline.stages import Progress, require_films
 from ravl_med.storage.remote_path import FilePath
 

@@ -17,15 +17,26 @@ from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.synthetic import synthesize
 from ravl_med.config import Config, QuickstartModelConfig
+from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders import stored_films
 from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.open_clip import save_model
+from ravl_med.encoders.zero_shot import embed_classes
+from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError
+from ravl_med.evidence.claims import ConfirmedFeature
+from ravl_med.evidence.counterfactual import Probe, build_bench
 from ravl_med.mitigation import whole_files
 from ravl_med.mitigation.film_shards import gray_levels
+from ravl_med.mitigation.fine_tuning_set import RegionTable
 from ravl_med.mitigation.quickstart import quickstart_layout
+from ravl_med.mitigation.spurious_regions import locate_carriers
+from ravl_med.pipeline import film_keeping, locating
+from ravl_med.pipeline.locating import locate_features
+from ravl_med.pipeline.setting import Setting
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import open_model_of
+from ravl_med.pipeline.work_folder import WorkFolder
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
@@ -137,8 +148,9 @@ def test_films_in_several_files_are_those_of_the_cohort(root: Path, tmp_path: Pa
         assert films.kept.images()[film] == pytest.approx(image[0].numpy(), abs=1e-5)
         assert regions[own] == pytest.approx(embedded.numpy(), abs=1e-5)
     medoids = regions[[4, 40, 200]]
-    nearest = (regions @ medoids.T).argmax(axis=1)
-    assert np.array_equal(films.nearest(medoids), nearest)
+    similarity = regions @ medoids.T
+    nearest = np.take_along_axis(similarity, films.nearest(medoids)[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(nearest, similarity.max(axis=1), atol=1e-5)  # but for ties
 
 
 class EndedError(Exception):
@@ -218,6 +230,71 @@ def test_a_full_disk_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(whole_files.os, "fsync", full)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
         read(config, tmp_path)
+
+
+def test_files_that_workers_wrote_elsewhere_are_missed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from machines that do not share the folder."""
+    monkeypatch.setattr(film_keeping, "_PATIENCE", 0.1)
+    monkeypatch.setattr(LocalEngine, "map", lambda self, work, units: iter([16] * len(units)))
+    with pytest.raises(
+        ConfigError, match=r"cache\.folder: 3 of 3 files of films that workers .* Name it in cache"
+    ):
+        read(config_of(root, engine={"workers": 2}), tmp_path)
+
+
+def located(config: Config, films: SplitFilms, folder: Path) -> tuple[Setting, RegionTable]:
+    """Where two made-up features lie in the films."""
+    encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
+    medoids = next(films.kept.region_parts())[1][[0, 5, 10, 40, 61, 74, 83, 92, 107, 131]]
+    features = tuple(
+        ConfirmedFeature(n, "shortcut", True, FeatureDetector(medoids, n, 0, 4, 0.001))
+        for n in (0, 1)
+    )
+    classes = embed_classes(encoder, config.task.texts())
+    model = config.model.path
+    assert isinstance(model, Path)
+    setting = Setting(
+        config, model, model, encoder, reader, classes, features, WorkFolder(folder),
+        Cache(folder), lambda *told: None,
+    )  # fmt: skip
+    return setting, locate_features(setting, films, films.find(features))[0]
+
+
+def test_features_are_located_as_in_the_films_themselves(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unit by unit, in what is kept of the films, and in one go in the films that were read."""
+    monkeypatch.setattr(locating, "_FILMS", 7)
+    config = config_of(root)
+    films = read(config, tmp_path)
+    setting, carriers = located(config, films, tmp_path)
+    naive = [np.empty((0, 5))]
+    for number, feature in enumerate(setting.features):
+        detector, found = feature.detector, films.find(setting.features)[:, number]
+        assert len(np.unique(films.region_image[found])) > 7  # more than one unit
+        images = films.images(np.zeros(len(films), dtype=np.int64))
+        probe = Probe(
+            setting.encoder, lambda film: setting.reader.film(films.cohort, film).pixels,
+            setting.classes, config.task.temperature, config.model.batch_size,
+        )  # fmt: skip
+        sides = detector.raised_class, detector.lowered_class
+        film, boxes = locate_carriers(build_bench(probe, *sides, images), detector, found)
+        naive.append(np.column_stack([film, boxes]))
+    wanted = np.concatenate(naive)
+    wanted = wanted[np.argsort(wanted[:, 0], kind="stable")]
+    film = np.repeat(np.arange(len(films)), carriers.counts())
+    np.testing.assert_allclose(np.column_stack([film, carriers.boxes]), wanted, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_workers_locate_the_same_places(root: Path, tmp_path: Path) -> None:
+    alone, spread = (config_of(root, engine={"workers": n}) for n in (1, 2))
+    films = read(alone, tmp_path)
+    one, other = (located(config, films, tmp_path)[1] for config in (alone, spread))
+    np.testing.assert_array_equal(one.boxes, other.boxes)
+    np.testing.assert_array_equal(one.starts, other.starts)
 
 
 @pytest.mark.slow

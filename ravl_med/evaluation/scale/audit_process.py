@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ __all__ = ["AuditProcess", "AuditRequest", "ProcessPeaks", "watched_audit"]
 
 _ERRORS = "errors.txt"
 _POLL = 0.3  # seconds
-_ENDS = 30.0  # seconds in which what a killed run leaves behind has to be gone
+_ENDS = 120.0  # seconds in which what a killed run leaves behind has to be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,14 @@ class AuditProcess:
         asked = request.write()
         for name in ("stage", "told.json"):
             (request.folder / name).unlink(missing_ok=True)
+        # What a killed run leaves in it goes too; short, since Ray's sockets lie below.
+        self._temporary = tempfile.mkdtemp(prefix="rs")
         with (request.folder / _ERRORS).open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ravl_med.evaluation.scale.audit_process", asked],
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                env={**os.environ, "TMPDIR": self._temporary},
             )
 
     @property
@@ -162,17 +167,18 @@ class AuditProcess:
 
     def kill(self) -> bool:
         """Kill -9 the run, wait until its processes are gone too; tell whether it was there."""
-        own = _descendants(self.pid)
+        own = {process: _started(process) for process in _descendants(self.pid)}
         there = self._process.poll() is None and _kill(self.pid)
         self._process.wait()
         deadline = time.monotonic() + _ENDS
-        while any(_same(process, words) for process, words in own.items()):
+        while any(began and _started(process) == began for process, began in own.items()):
             if time.monotonic() > deadline:
                 raise RavlMedError(
                     "benchmark scale: processes of a killed run are still there after "
                     f"{_ENDS:g} s; expected them to end with it."
                 )
             time.sleep(_POLL)
+        shutil.rmtree(self._temporary, ignore_errors=True)
         return there
 
 
@@ -203,8 +209,14 @@ def _is_reader(command: str) -> bool:
     return "ravl_med.cohort.reading_worker" in command
 
 
-def _same(process: int, command: str) -> bool:
-    return bool(command) and _command_of(process) == command
+def _started(process: int) -> str:
+    """When a process was started, in ticks: a number is given again; blank where it has ended."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def _descendants(process: int) -> dict[int, str]:

@@ -12,7 +12,7 @@ import pytest
 from ravl_med.cache import Cache
 from ravl_med.config import load_config
 from ravl_med.evaluation.mitigation.benchmark import MitigationPlan, run_mitigation_benchmark
-from ravl_med.evaluation.mitigation.cost import measure_cost
+from ravl_med.evaluation.mitigation.cost import measure_cost, measure_memory
 from ravl_med.evaluation.mitigation.tables import (
     margin_over,
     mean_with_interval,
@@ -84,6 +84,31 @@ def test_a_step_of_each_arm_is_timed() -> None:
     assert {r.arm for r in timed} == {"standard", "ravl", "exchange", "counterfactual"}
     assert all(r.seconds > 0 and r.ratio > 0 and r.regions == 16 for r in timed)
     assert next(r for r in timed if r.arm == "standard").ratio == 1.0
+
+
+def test_a_step_with_checkpointed_gradients_takes_less_memory() -> None:
+    told: list[tuple[int, int]] = []
+    (row,) = measure_memory(
+        repeats=1, seed=0, towers=("quickstart",), batch=64,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(1, 2), (2, 2)]
+    assert 0 < row.peak_mb_checkpointed < 0.9 * row.peak_mb
+    assert row.seconds > 0
+    assert row.seconds_checkpointed > 0
+    assert (row.batch, row.regions, row.arm) == (64, 16, "counterfactual")
+
+
+def test_the_page_shows_memory_beside_the_cost() -> None:
+    common = {"tower": "RN50", "regions": 16, "batch": 16, "arm": "counterfactual", "title": "ours"}
+    cost = {**common, "seconds": 2.0, "ratio": 1.25}
+    memory = {**common, "seconds": 2.0, "seconds_checkpointed": 2.5, "peak_mb": 4000.0,
+              "peak_mb_checkpointed": 1800.0}  # fmt: skip
+    part = {"tool": "t", "machine": "m", "command": "c", "seconds": 1.0}
+    text = mitigation_markdown({"cost": {**part, "rows": [cost, memory]}})
+    assert "| RN50 | 16 | 16 | ours | 2.000 | 1.25 |" in text
+    assert "| RN50 | 4,000 | 2.00 | 1,800 | 2.50 | 0.45 | 1.25 |" in text
+    assert "gradient_checkpointing" not in mitigation_markdown({"cost": {**part, "rows": [cost]}})
 
 
 def test_a_cohort_without_a_confirmed_shortcut_has_no_rows(tmp_path: Path) -> None:
