@@ -119,6 +119,10 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
     }
     assert record["peak_memory_mb"] > 0
     assert record["timings_s"]["report"] > 0
+    read = record["throughput"]["embeddings"]
+    assert 0 < read["films_per_s"] < read["regions_per_s"]
+    assert read["megabytes_per_s"] > 0
+    assert record["throughput"]["clustering"]["regions_per_s"] > 0
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     for name in ("key.csv", "config.yaml", "features.npz"):
         assert (out / "private" / name).stat().st_mode & 0o777 == 0o600

@@ -37,6 +37,7 @@ class Film:
     attributes : mapping of str to str - acquisition attributes that a DICOM header states
     policy : ReadingPolicy - how it was read, its frame included
     left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
+    file_bytes : int - of the file as it is stored
     """
 
     index: int
@@ -46,6 +47,7 @@ class Film:
     attributes: Mapping[str, str] = field(default_factory=dict)
     policy: ReadingPolicy = field(default_factory=ReadingPolicy)
     left_edge: Edge = ""
+    file_bytes: int = 0
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -211,4 +213,5 @@ def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
         content.attributes,
         policy,
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
+        content.file_bytes if isinstance(content.file_bytes, int) else 0,  # or anything here
     )

@@ -48,6 +48,7 @@ class ImageContent:
     attributes : mapping of str to str - acquisition attributes that a DICOM header states
     digest : str - SHA-256 of the pixels and their shape; blank before the film was checked
     left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
+    file_bytes : int - of the file as it is stored
     """
 
     pixels: NDArray[np.float32]
@@ -55,6 +56,7 @@ class ImageContent:
     attributes: Mapping[str, str]
     digest: str = ""
     left_edge: Edge = ""
+    file_bytes: int = 0
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
         See `copied_here`.
     """
     with copied_here(path, policy.limits.max_file_mb) as file:
-        return _read(file, policy)
+        return replace(_read(file, policy), file_bytes=file.stat().st_size)
 
 
 def _read(path: Path, policy: ReadingPolicy) -> ImageContent:

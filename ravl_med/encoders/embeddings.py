@@ -62,6 +62,7 @@ class Embeddings:
     left_edges : tuple of Edge, length N - side of the patient at the left edge of each film
     found : int - films whose embeddings were there before
     halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
+    file_bytes : int - of the files that were read
     """
 
     films: NDArray[np.int64]
@@ -82,6 +83,7 @@ class Embeddings:
     left_edges: tuple[Edge, ...] = ()
     found: int = 0
     halved_to: int = 0
+    file_bytes: int = 0
 
 
 def embed_films(
@@ -200,6 +202,7 @@ def gather_embeddings(
         not_finite=(),
         attributes=tuple(row.film.attributes for row in rows),
         left_edges=tuple(row.film.left_edge for row in rows),
+        file_bytes=sum(row.film.file_bytes for row in rows),
     )
     return _only_finite(gathered)
 

@@ -105,6 +105,12 @@ def _audit(
         encoder = open_model_of(config, folder)
     with clock.stage("embeddings"):
         embeddings = embed_with(engine, config, listed, (encoder, folder), cache, progress)
+        clock.note(
+            "embeddings",
+            films=len(embeddings.digests) + len(embeddings.not_finite),
+            regions=len(embeddings.region),
+            megabytes=embeddings.file_bytes / 1e6,
+        )
         broken = films_not_finite(listed, embeddings)
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
         require_films(cohort, config.gate.max_rejected_fraction)
@@ -169,4 +175,5 @@ def _audit(
         features=found.features,
         applied=embeddings.applied,
         halved_to=embeddings.halved_to,
+        throughput=clock.throughput(),
     )

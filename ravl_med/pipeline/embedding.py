@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class EmbeddingReport:
     parts_left : int - of the other shards, not done yet
     films, found, regions : int - films that were read now; those of them that were embedded before;
         their regions
+    megabytes : float - of their files
+    seconds : float - that they took
     rejected : mapping of reason to count - films that could not be read now
     halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
     """
@@ -79,6 +82,8 @@ class EmbeddingReport:
     films: int
     found: int
     regions: int
+    megabytes: float
+    seconds: float
     rejected: Mapping[str, int]
     halved_to: int
 
@@ -90,6 +95,11 @@ class EmbeddingReport:
             f"{self.films} films with {self.regions} regions read now, {self.found} of them "
             "embedded before.",
         ]
+        if self.films and self.seconds > 0:
+            told.append(
+                f"{self.seconds:.0f} s: {self.films / self.seconds:.3g} films and "
+                f"{self.megabytes / self.seconds:.3g} MB a second."
+            )
         if self.rejected:
             reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
             told.append(f"Set aside: {reasons}.")
@@ -196,6 +206,7 @@ def _embed_parts(
     proposer = RegionProposer.of(config.regions, cohort)
     units = make_units(engine, config, cohort, proposer, wanted)
     films = sum(len(unit.films) for unit in units)
+    start = time.perf_counter()
     made = embed_units(
         engine,
         config,
@@ -205,12 +216,14 @@ def _embed_parts(
         lambda passed: progress("embed films and regions", passed, films),
     )
     rejected: Counter[str] = Counter()
-    regions = 0
+    seconds = time.perf_counter() - start
+    regions = file_bytes = 0
     for row in join_rows(cohort, units, made):
         if isinstance(row, RejectedFilm):
             rejected[row.reason] += 1
         else:
             regions += len(row.regions)
+            file_bytes += row.film.file_bytes
     size = min((unit.size for unit in made), default=batches.size)
     others = set(range(len(names))) - set(mine)
     return EmbeddingReport(
@@ -221,6 +234,8 @@ def _embed_parts(
         films=films - rejected.total(),
         found=sum(unit.found for unit in made),
         regions=regions,
+        megabytes=file_bytes / 1e6,
+        seconds=seconds,
         rejected=dict(rejected),
         halved_to=size if size < config.model.batch_size else 0,
     )

@@ -71,6 +71,7 @@ class Mitigation:
     test : SplitFilms or None - the final test, as the audited model sees it
     answers : mapping of arm to Answered - what each model says of the final test
     timings : mapping of stage to seconds, in order
+    throughput : mapping of stage to what it did in a second, by unit
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Mitigation:
     test: SplitFilms | None
     answers: Mapping[str, Answered]
     timings: dict[str, float]
+    throughput: Mapping[str, Mapping[str, float]]
 
 
 def mitigate(
@@ -143,6 +145,7 @@ def mitigate(
 
     with clock.stage("validation films"):
         validation = read(audited_split)
+    clock.note("validation films", films=len(validation))
     with clock.stage("audit"):
         past = find_past_audit(earlier_run, config, encoder.info.digest, validation)
         fresh = None
@@ -154,7 +157,9 @@ def mitigate(
     if not chosen:
         verdict = nothing_to_mitigate(past.verdict, len(past.features))
         result = _empty_result(config, verdict, encoder, reused=fresh is None)
-        return Mitigation(config, result, work, None, fresh, None, None, {}, clock.seconds)
+        return Mitigation(
+            config, result, work, None, fresh, None, None, {}, clock.seconds, clock.throughput()
+        )
     setting = Setting(
         config, start, folder_of_model, encoder, reader, classes, chosen, work, cache, progress
     )
@@ -166,6 +171,7 @@ def mitigate(
     )
     with clock.stage("fine-tuning films"):
         prepared = prepare_fine_tuning(setting, manifest, validation, half)
+    clock.note("fine-tuning films", films=len(prepared.films))
     least = config.hidden_below
     selection = _selection(setting, validation, half)
     trained: dict[str, TrainedArm] = {}
@@ -209,7 +215,18 @@ def mitigate(
         reaudit=reaudit,
         notes=(*prepared.notes, *_diverged(trained)),
     )
-    return Mitigation(config, result, work, folder, fresh, again, test, answers, clock.seconds)
+    return Mitigation(
+        config,
+        result,
+        work,
+        folder,
+        fresh,
+        again,
+        test,
+        answers,
+        clock.seconds,
+        clock.throughput(),
+    )
 
 
 def _prepare(

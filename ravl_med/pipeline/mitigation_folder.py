@@ -100,6 +100,7 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
         "recipe": dict(details.recipe),
         "audit_reused": result.audit_reused,
         "timings_s": run.timings,
+        "throughput": run.throughput,
         "peak_memory_mb": peak_memory_mb(),
     }
     write_json(draft / "run.json", record)

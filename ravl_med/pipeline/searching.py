@@ -124,6 +124,7 @@ def search_films(
     """
     evidence, cohort, embeddings = config.evidence, films.cohort, films.embeddings
     with clock.stage("clustering"):
+        clock.note("clustering", regions=len(embeddings.region))
         clusters = _propose(config, embeddings, len(cohort.classes), progress)
         subject = _subject(films, clusters, config.task.name)
     with clock.stage("confirmation"):
@@ -132,6 +133,7 @@ def search_films(
         correlations = weigh_correlations(
             subject, examination, search.probe, search.relevance, config, progress
         )
+        clock.note("counterfactuals", correlations=len(correlations))
     with clock.stage("subgroups"):
         subgroups = measure_subgroups(
             subject.axes,

@@ -54,9 +54,10 @@ _HELD_FILMS = 64  # whose anatomy and artifacts are kept, 2 MB each
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds by stage."""
+    """Seconds by stage, and what was done in them."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    done: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -64,6 +65,21 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+    def note(self, stage: str, **amounts: float) -> None:
+        """Note what a stage does, such as ``films=1200, megabytes=430.0``."""
+        self.done[stage] = amounts
+
+    def throughput(self) -> dict[str, dict[str, float]]:
+        """Return, of each stage that has noted it, what it did in a second."""
+        return {
+            stage: {
+                f"{unit}_per_s": float(f"{amount / self.seconds[stage]:.4g}")
+                for unit, amount in amounts.items()
+            }
+            for stage, amounts in self.done.items()
+            if self.seconds.get(stage, 0.0) > 0
+        }
 
 
 def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> FilePath:

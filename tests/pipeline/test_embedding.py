@@ -74,6 +74,16 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_the_report_tells_films_and_megabytes_a_second(root, model, tmp_path):
+    report = embed(config_of(root, model), cache=Cache(tmp_path))
+    stored = sum(path.stat().st_size for path in (root / "cohort").rglob("*.dcm"))
+    assert report.films == 60
+    assert report.megabytes == pytest.approx(stored / 1e6)
+    films, megabytes = 60 / report.seconds, report.megabytes / report.seconds
+    told = f"{report.seconds:.0f} s: {films:.3g} films and {megabytes:.3g} MB a second."
+    assert told in report.lines()
+
+
 def test_any_number_of_shards_makes_the_same_files(root, model, tmp_path):
     config = config_of(root, model)
     made = []

@@ -176,7 +176,7 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
             ("Removal, inpainting", *_changes(tested.removal.inpainted)),
             ("Transplant", *_changes(tested.transplant)),
         ),
-        note=_intervention_note(correlation.cluster, tested.removal),
+        note=_intervention_note(correlation, tested.removal),
         limit=120,
         titled=False,
     )
@@ -195,7 +195,8 @@ def _changes(change: PairedChange | None) -> tuple[str, ...]:
     )
 
 
-def _intervention_note(cluster: FeatureCluster, removal: Removal) -> str:
+def _intervention_note(correlation: SpuriousCorrelation, removal: Removal) -> str:
+    cluster = correlation.cluster
     margin = (
         "Logits of the raised minus the lowered class"
         if cluster.lowered_class is not None
@@ -211,7 +212,18 @@ def _intervention_note(cluster: FeatureCluster, removal: Removal) -> str:
         f"{margin}: how far removal lowers, and transplant raises, this margin. Control: the same "
         "place on films without the feature, filled too; for the transplant an ordinary region. "
         "Decisions: share of films that change, beyond the controls. Intervals of contrasts are "
-        f"corrected for the number of tests.{ratio}"
+        f"corrected for the number of tests.{ratio}{_removal_sample(correlation, removal)}"
+    )
+
+
+def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
+    """Say of how many films with the feature those are a sample that the removal is on."""
+    tested, held = removal.median, total_of(correlation.confirmation.arms.n_present)
+    if tested is None or not 0 < tested.pairs < held:
+        return ""
+    return (
+        f" Removal is measured on a sample of {plural(tested.pairs, 'film')} with the feature, "
+        f"spread over patients, of {counted(held)} on the side of the test."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Audit:
         counterfactuals, in their order
     applied : tuple of str, length N - how the stored values of each film became pixels
     halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
+    throughput : mapping of stage to what it did in a second, by unit
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Audit:
     features: tuple[ConfirmedFeature, ...]
     applied: tuple[str, ...] = ()
     halved_to: int = 0
+    throughput: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def film(self, index: int) -> NDArray[np.uint8]:
         """Return a film of the audited cohort as (H, W) uint8, windowed, bright is dense."""
@@ -155,6 +157,7 @@ def _fill(
     write_review(draft / REVIEW, result, config.gate, reviewed)
     run.timings["report"] = round(time.perf_counter() - start, 3)
     record["timings_s"] = run.timings
+    record["throughput"] = run.throughput
     record["peak_memory_mb"] = peak_memory_mb()
     write_json(draft / "run.json", record)
 

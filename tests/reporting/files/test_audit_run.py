@@ -67,6 +67,7 @@ def audit_of(result: AuditResult, **gate: float) -> Audit:
         timings={"cohort": 1.5},
         model_cached=False,
         features=(),
+        throughput={"embeddings": {"films_per_s": 12.5}},
     )
 
 
@@ -181,6 +182,7 @@ def test_the_folder_of_a_run(
     }  # fmt: skip
     record = run_json(tmp_path / "run")
     assert list(record["timings_s"]) == ["cohort", "report"]
+    assert record["throughput"] == {"embeddings": {"films_per_s": 12.5}}
     assert record["peak_memory_mb"] > 10
     (history,) = (tmp_path / "c" / "audits").iterdir()
     for path in (tmp_path / "run" / "run.json", tmp_path / "run" / "result.json", history):
