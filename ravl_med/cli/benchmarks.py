@@ -411,6 +411,9 @@ def benchmark_evaluation(
     ] = None,
     mnist: Annotated[Path | None, typer.Option(help="Folder with the IDX files of MNIST.")] = None,
     mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
+    ablate: Annotated[
+        bool, typer.Option(help="Repair it by our arm with parts left out, too.")
+    ] = False,
     merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
     device: DeviceOption = None,
     out: OutOption = Path("reports/benchmark"),
@@ -425,6 +428,7 @@ def benchmark_evaluation(
         from ravl_med.cache import user_cache
         from ravl_med.encoders.base import pick_device
         from ravl_med.evaluation.controlled.film_pool import FilmSources
+        from ravl_med.evaluation.controlled.repairs import choose_repairs
         from ravl_med.evaluation.controlled.sweep import Shard, SweepPlan, merge_parts, run_sweep
         from ravl_med.evaluation.controlled.sweep_options import read_settings
 
@@ -437,7 +441,7 @@ def benchmark_evaluation(
             shard=Shard.parse(shard),
             limit=limit,
             minutes=minutes,
-            mitigate=mitigate,
+            repairs=choose_repairs(arms=mitigate, ablations=ablate),
             device=str(pick_device(device or "auto")),
             sources=FilmSources(films, mnist),
         )

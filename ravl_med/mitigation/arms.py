@@ -35,7 +35,8 @@ from ravl_med.mitigation.views import draw_views, move_boxes, view_films
 
 __all__ = ["ARMS", "Arm", "ImageTower", "Lesson", "Weights"]
 
-Term = Literal["cross_entropy", "group_robust", "contrast", "regions"]
+Term = Literal["cross_entropy", "group_robust", "contrast", "regions", "relevance", "alignment"]
+_OF_REGIONS: frozenset[Term] = frozenset({"regions", "relevance", "alignment"})
 _LEAST_VISIBLE = 0.5
 
 
@@ -47,7 +48,8 @@ class Arm:
     ----------
     title : str - how reports call it
     published : bool - by others than this project
-    terms : tuple of str - what stands beside L_CLIP; several are added
+    terms : tuple of str - what stands beside L_CLIP; several are added; regions: L_R and L_A,
+        relevance and alignment: one of both
     weighted : bool - films are drawn so that pseudo-groups are seen alike
     exchanged : bool - the located feature is dealt out anew in each batch
     averaged : bool - the region losses are averaged over the batch, whatever the config says: as a
@@ -60,6 +62,11 @@ class Arm:
     weighted: bool = False
     exchanged: bool = False
     averaged: bool = False
+
+    @property
+    def sees_regions(self) -> bool:
+        """Whether a term is of regions, so that they have to be embedded."""
+        return not _OF_REGIONS.isdisjoint(self.terms)
 
 
 ARMS: Mapping[str, Arm] = {
@@ -208,7 +215,7 @@ class Lesson:
         views = draw_views(len(rows), self.weights.cropped, generator).part(mine)
         device = self.fabric.device
         images = films.films.inputs(view_films(pictures, views)).to(device)
-        if "regions" not in self.arm.terms:
+        if not self.arm.sees_regions:
             return images, None, None
         index, film = films.regions.take(own)
         place = torch.from_numpy(film)
@@ -237,7 +244,7 @@ class Lesson:
         )
         places = find_places(carriers, companions, len(asked), films.films.side)
         changed = exchange_regions(films.films.read(asked.numpy()), places, dealing, own)
-        if "regions" not in self.arm.terms:
+        if not self.arm.sees_regions:
             return changed, None
         masks = places.masks[dealing.give_place]
         return changed, dealing.present[:, None, None] & (masks > 0.5)
@@ -252,10 +259,11 @@ class Lesson:
         evidence: RegionEvidence | None,
     ) -> Tensor:
         """Return a term beside L_CLIP."""
-        if term == "regions":
+        if term in _OF_REGIONS:
             assert evidence is not None  # the view has made boxes for it
             relevance, alignment, _ = region_losses(evidence, labels, self.weights.denominator)
-            total = (relevance + alignment).sum()
+            parts = {"relevance": relevance, "alignment": alignment}
+            total = parts.get(term, relevance + alignment).sum()
             if self.arm.averaged or self.weights.reduction == "mean":
                 total = total / max(len(relevance), 1)
             return total

@@ -78,6 +78,18 @@ def test_the_region_term_is_the_loss_of_its_regions() -> None:
     assert mean.item() == pytest.approx(wanted.item() / 16, rel=1e-5)
 
 
+@pytest.mark.parametrize("base", ["ravl", "counterfactual"])
+def test_both_parts_of_the_region_term_add_up(base: str) -> None:
+    tower, told = ImageTower(toy_model()), []
+    for term in ("regions", "relevance", "alignment"):
+        own = lesson(base, Weights(clip=0.0))
+        own.arm = replace(own.arm, terms=(term,))
+        generator = torch.Generator().manual_seed(0)
+        told.append(own.step(tower, torch.arange(16), slice(None), 0, generator).item())
+    assert told[0] == pytest.approx(told[1] + told[2], rel=1e-5)
+    assert min(told[1:]) > 0.01
+
+
 def test_weighted_arms_draw_pseudo_groups_alike() -> None:
     films = toy_set()
     groups = toy_groups(films).of_film

@@ -13,18 +13,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.config import ArmName, Config
+from ravl_med.config import Config
 from ravl_med.discovery.detector import FeatureDetector, nearest_medoids
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evaluation.controlled.discovery_methods import OURS, Answers
 from ravl_med.evaluation.controlled.film_pool import FilmPool
 from ravl_med.evaluation.controlled.region_evidence import RegionEvidence, embed_split
+from ravl_med.evaluation.controlled.repairs import REPAIRS
 from ravl_med.evaluation.controlled.setting_films import SplitFilms, learned_gaps, plant_test
 from ravl_med.evaluation.controlled.setting_trial import Trial, propose_regions
 from ravl_med.evaluation.controlled.settings import Setting
@@ -34,7 +34,7 @@ from ravl_med.evidence.claims import SpuriousCorrelation
 from ravl_med.evidence.counterfactual import build_bench
 from ravl_med.evidence.halves import split_patients
 from ravl_med.mitigation.answers import ask_films_and_regions
-from ravl_med.mitigation.arms import ARMS, ImageTower
+from ravl_med.mitigation.arms import ImageTower
 from ravl_med.mitigation.co_occurrence import find_co_occurring
 from ravl_med.mitigation.fine_tuning_set import (
     FilmStore,
@@ -64,7 +64,7 @@ class ArmOfSetting:
     strength : float
     seed : int
     precision_10 : float - of our discovery, on the same setting
-    arm : str - of `ARMS`, or `BEFORE`; blank where nothing was found that could be repaired
+    arm : str - of `REPAIRS`, or `BEFORE`; blank where nothing was found that could be repaired
     image_overall, image_worst, region_overall, region_worst : float
     raised_gap, lowered_gap : float - of the validity test
     seconds : float - of the training
@@ -92,9 +92,9 @@ def mitigate_setting(
     pool: FilmPool,
     trial: Trial,
     device: str = "cpu",
-    arms: Sequence[ArmName] = get_args(ArmName),
+    arms: Sequence[str] = tuple(REPAIRS),
 ) -> list[ArmOfSetting]:
-    """Repair what our protocol found first, by every arm.
+    """Repair what our protocol found first, by several arms.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def mitigate_setting(
     pool : FilmPool
     trial : Trial - of that setting
     device : str
-    arms : sequence of str - of `ARMS`
+    arms : sequence of str - of `REPAIRS`
 
     Returns
     -------
@@ -136,9 +136,10 @@ def mitigate_setting(
         audited = open_folder(start, torch.device("cpu"))
         outcomes = [judge(ImageTower(audited.model), BEFORE, math.nan)]
         for name in arms:
-            trained = train_arm(
-                ARMS[name], start, films, groups, selection, classes, config.mitigation, fabric
-            )
+            repair, rules = REPAIRS[name], config.mitigation
+            if repair.clip_weight is not None:
+                rules = rules.model_copy(update={"clip_weight": repair.clip_weight})
+            trained = train_arm(repair.arm, start, films, groups, selection, classes, rules, fabric)
             outcomes.append(judge(trained.tower, name, trained.curve.seconds))
     return outcomes
 

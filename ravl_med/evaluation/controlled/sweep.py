@@ -77,7 +77,7 @@ class SweepPlan:
     shard : Shard
     limit : int or None - settings at most in this call
     minutes : float or None - after which no further setting is begun
-    mitigate : bool - also repair what was found, by every arm
+    repairs : tuple of str - of `REPAIRS`, by which what was found is repaired too
     device : str
     sources : FilmSources
     """
@@ -86,7 +86,7 @@ class SweepPlan:
     shard: Shard = Shard()
     limit: int | None = None
     minutes: float | None = None
-    mitigate: bool = False
+    repairs: tuple[str, ...] = ()
     device: str = "cpu"
     sources: FilmSources = field(default_factory=FilmSources)
 
@@ -127,12 +127,22 @@ def run_sweep(
     mine = take_shard(plan.settings, plan.shard)
     begun, run = time.monotonic(), 0
     done, dead = _done(folder)
+    repaired = _repaired(folder) if plan.repairs else {}
     pools = lru_cache(maxsize=_HELD_POOLS)(
         lambda domain, seed: open_pool(domain, seed, cache, plan.sources)
     )
+
+    def is_settled(setting: Setting) -> bool:
+        if setting.group in dead:
+            return True
+        if plan.repairs:
+            arms = repaired.get(setting.digest, set())
+            return "" in arms or arms.issuperset(plan.repairs)
+        return setting.digest in done
+
     for at, setting in enumerate(mine):
         progress("settings", at, len(mine))
-        if _is_settled(setting, plan, folder, done, dead):
+        if is_settled(setting):
             continue
         spent = (time.monotonic() - begun) / 60.0
         if run == plan.limit or (plan.minutes is not None and spent >= plan.minutes):
@@ -141,9 +151,10 @@ def run_sweep(
         gc.collect()  # films and models in cycles: Python does not see how large they are
         run += 1
         done.add(setting.digest)
+        repaired[setting.digest] = set(plan.repairs)
         if setting.kind != "null" and not row.valid:
             dead.add(setting.group)
-    left = sum(not _is_settled(s, plan, folder, done, dead) for s in mine)
+    left = sum(not is_settled(setting) for setting in mine)
     return run, left
 
 
@@ -207,24 +218,16 @@ def _run(
     pool = pools(setting.domain, setting.seed)
     trial = run_setting(setting, pool, cache, plan.device)
     parts = folder / _PARTS
-    if plan.mitigate:
-        arms = mitigate_setting(setting, pool, trial, plan.device)
-        _write_rows(
-            parts / f"{setting.digest}{_ARM_ENDING}", [asdict(arm) for arm in arms], ArmOfSetting
-        )
+    if plan.repairs:
+        arms = mitigate_setting(setting, pool, trial, plan.device, plan.repairs)
+        path = parts / f"{setting.digest}{_ARM_ENDING}"
+        told = {arm.arm for arm in arms}
+        older = _by_digest(_read_arms(folder)).get(setting.digest, [])
+        kept = [row for row in older if row["arm"] not in told]
+        _write_rows(path, [*(asdict(arm) for arm in arms), *kept], ArmOfSetting)
     rows = [asdict(row) for row in trial.rows]
     _write_rows(parts / f"{setting.digest}.parquet", rows, MethodRow)
     return trial.rows[0]
-
-
-def _is_settled(
-    setting: Setting, plan: SweepPlan, folder: Path, done: set[str], dead: set[str]
-) -> bool:
-    if setting.group in dead:
-        return True
-    if plan.mitigate:
-        return (folder / _PARTS / f"{setting.digest}{_ARM_ENDING}").is_file()
-    return setting.digest in done
 
 
 def _done(folder: Path) -> tuple[set[str], set[str]]:
@@ -234,6 +237,20 @@ def _done(folder: Path) -> tuple[set[str], set[str]]:
         rows += _read_rows(path)
     dead = {row["group"] for row in rows if row["kind"] != "null" and not row["valid"]}
     return {row["digest"] for row in rows}, dead
+
+
+def _repaired(folder: Path) -> dict[str, set[str]]:
+    """Arms by which each setting was repaired; a blank one where there was nothing to repair."""
+    by_digest = _by_digest(_read_arms(folder))
+    return {digest: {row["arm"] for row in rows} for digest, rows in by_digest.items()}
+
+
+def _read_arms(folder: Path) -> Rows:
+    """Rows of arms, those of parts in place of older ones."""
+    by_digest = _by_digest(_read_rows(folder / ARMS) if (folder / ARMS).is_file() else [])
+    for path in _part_files(folder, _ARM_ENDING):
+        by_digest |= _by_digest(_read_rows(path))
+    return [row for rows in by_digest.values() for row in rows]
 
 
 def _part_files(folder: Path, ending: str) -> Iterator[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.claims import (
     Arms,

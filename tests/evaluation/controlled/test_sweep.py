@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ import pytest
 from ravl_med.cache import Cache
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.controlled import sweep
+from ravl_med.evaluation.controlled.repairs import choose_repairs
+from ravl_med.evaluation.controlled.setting_mitigation import BEFORE, ArmOfSetting
 from ravl_med.evaluation.controlled.setting_trial import MethodRow
 from ravl_med.evaluation.controlled.settings import Setting, plan_settings
 from ravl_med.evaluation.controlled.sweep import (
@@ -140,6 +143,33 @@ def test_a_group_that_cannot_be_valid_is_left_after_its_first_seed(
     again = Trainer()
     monkeypatch.setattr(sweep, "run_setting", again)
     assert run_sweep(SweepPlan(SETTINGS), tmp_path, cache) == (0, 0)
+
+
+def test_arms_that_a_setting_lacks_are_run_and_its_others_are_kept(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def repair(setting: Setting, pool: Any, trial: Any, device: str, arms: tuple[str, ...]) -> Any:
+        asked.append(arms)
+        known = (setting.digest, setting.group, setting.domain, "resnet", 0.9, setting.seed, 1.0)
+        if setting.seed == 2:
+            return [ArmOfSetting(*known)]  # nothing to repair
+        return [ArmOfSetting(*known, arm) for arm in (BEFORE, *arms)]
+
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    monkeypatch.setattr(sweep, "mitigate_setting", repair)
+    arms = choose_repairs(arms=True, ablations=False)
+    both = choose_repairs(arms=True, ablations=True)
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=arms), tmp_path, cache) == (3, 0)
+    merge_parts(tmp_path)
+    shutil.rmtree(tmp_path / "evaluation-parts")  # what was committed counts too
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=arms), tmp_path, cache) == (0, 0)
+    missing = choose_repairs(arms=False, ablations=True)
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=missing), tmp_path, cache) == (2, 0)
+    assert asked == [arms] * 3 + [missing] * 2
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=both), tmp_path, cache) == (0, 0)
+    assert merge_parts(tmp_path) == (3, 2 * (len(both) + 1) + 1)
 
 
 def test_limit_and_minutes(tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from made_up_sweep import made_up_rows
 
 from ravl_med.evaluation.controlled.discovery_methods import METHODS, OURS
+from ravl_med.evaluation.controlled.repairs import REPAIRS
 from ravl_med.evaluation.controlled.setting_mitigation import ArmOfSetting
 from ravl_med.evaluation.controlled.setting_trial import MethodRow
 from ravl_med.evaluation.controlled.sweep import ARMS, RESULTS, _write_rows
@@ -90,6 +91,7 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     rows = made_up_rows() + made_up_rows(kind="null") + made_up_rows(domain="digits")
     rows += made_up_rows(groups=1, kind="two") + made_up_rows(groups=1, kind="global")
     _write_rows(tmp_path / RESULTS, rows, MethodRow)
+    worst_of = {"ravl": 0.2, "counterfactual": 0.6, "alignment": 0.33}
     arms = [
         {
             "digest": f"phantomsplanted0{seed}",
@@ -109,7 +111,7 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
             "seconds": 3.0,
         }
         for seed in range(3)
-        for arm, worst in (("before", 0.1), ("ravl", 0.2), ("counterfactual", 0.6))
+        for arm, worst in (("before", 0.1), *((name, worst_of.get(name, 0.15)) for name in REPAIRS))
     ]
     _write_rows(tmp_path / ARMS, arms, ArmOfSetting)
     path = write_sweep_report(tmp_path)
@@ -118,9 +120,13 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     models = len({row["digest"] for row in rows})
     assert f"{models} models were trained" in told
     assert "1 of 9 (0.3 to 48.2 %)" in told
-    assert "+40.0 points" in told
+    assert "| RaVL, worst group, against standard fine-tuning | above it | +5.0 (" in told
+    assert "worst group, against RaVL | at least +8 points | +40.0 (+40.0 to +40.0) | yes |" in told
+    assert "| models and groups of seeds | at least 30 and 10 | 3 and 1 | no |" in told
+    assert "What each part gains: 3 models of 1 groups" in told
+    assert r"| exchange and L\_A | 80.0 (80.0 to 80.0) | 33.0 (33.0 to 33.0) |" in told
     html = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
-    assert "+40.0 points" in html
+    assert "+40.0 (+40.0 to +40.0)" in html
     assert (tmp_path / "evaluation.pdf").read_bytes().startswith(b"%PDF")
     assert "<svg" in (tmp_path / "evaluation.svg").read_text(encoding="utf-8")
     first = path.read_bytes(), (tmp_path / "evaluation.svg").read_bytes()
