@@ -1,9 +1,10 @@
 """Every arm on one setting: what was found is repaired, and the truth says what came of it.
 
 The steps are those of a mitigation: regions of the films to fine-tune on go to the medoids of the
-audit, removal locates the feature in them, and all arms train from the audited model under one
-recipe. Only what is found by this tool is repaired; the groups that the arms are judged by are
-those of the truth, on films that nobody has touched.
+audit, removal locates the features in them, and all arms train from the audited model under one
+recipe. Only what is found by this tool is repaired: the shortcuts that count, and where there is
+none what is undecided and counts, as if a reviewer had named it. The groups that the arms are
+judged by are those of the truth, on films that nobody has touched.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from ravl_med.mitigation.fine_tuning_set import (
 from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.proof import Answered
 from ravl_med.mitigation.pseudo_groups import PseudoGroups
-from ravl_med.mitigation.spurious_regions import locate_carriers
+from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
 from ravl_med.mitigation.training import SelectionFilms, train_arm
 
 __all__ = ["BEFORE", "ArmOfSetting", "mitigate_setting"]
@@ -94,7 +95,7 @@ def mitigate_setting(
     device: str = "cpu",
     arms: Sequence[str] = tuple(REPAIRS),
 ) -> list[ArmOfSetting]:
-    """Repair what our protocol found first, by several arms.
+    """Repair what our protocol found, by several arms.
 
     Parameters
     ----------
@@ -115,11 +116,12 @@ def mitigate_setting(
         setting.seed, precision,
     )  # fmt: skip
     answers = trial.answers
-    found = [] if answers is None else [c for c in answers.correlations if c.counts]
+    found = [] if answers is None else _to_repair(answers)
     if answers is None or not found or setting.kind == "null":
         return [ArmOfSetting(*known)]
     config = setting_config(pool.prompts, setting.seed)
-    films, selection = _prepare(setting, pool, trial, answers, found[0], config)
+    detectors = [_detector(one, answers, trial.evidence) for one in found]
+    films, selection = _prepare(setting, pool, trial, detectors, config)
     groups = PseudoGroups.cross(films.labels, films.present, pool.classes)
     classes = torch.from_numpy(trial.evidence.class_embeddings)
     test = plant_test(setting, pool)
@@ -144,25 +146,33 @@ def mitigate_setting(
     return outcomes
 
 
+def _to_repair(answers: Answers) -> list[SpuriousCorrelation]:
+    counting = [one for one in answers.correlations if one.counts]
+    shortcuts = [one for one in counting if one.kind == "shortcut"]
+    return shortcuts or [one for one in counting if one.kind == "undecided"]
+
+
 def _prepare(
     setting: Setting,
     pool: FilmPool,
     trial: Trial,
-    answers: Answers,
-    correlation: SpuriousCorrelation,
+    detectors: Sequence[FeatureDetector],
     config: Config,
 ) -> tuple[FineTuningSet, SelectionFilms]:
-    """Locate the feature in the films to fine-tune on; choose epochs on the discovery half."""
+    """Locate the features in the films to fine-tune on; choose epochs on the discovery half."""
     encoder, validation = trial.model.encoder, trial.evidence
     split = trial.films.finetune
     taught = embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
-    detector = _detector(correlation, answers, validation)
-    found = detector.find(taught.region)
-    present = _films_of(taught, found)
-    bench = build_bench(
-        taught.probe(encoder, None), detector.raised_class, detector.lowered_class, taught.images
-    )
-    film, boxes = locate_carriers(bench, detector, found)
+    found = find_features(detectors, taught.region)
+    spurious: NDArray[np.bool_] = found.any(axis=1)
+    probe = taught.probe(encoder, None)
+    located = [
+        locate_carriers(
+            build_bench(probe, one.raised_class, one.lowered_class, taught.images), one, own
+        )
+        for one, own in zip(detectors, found.T, strict=True)
+    ]
+    film, boxes = (np.concatenate(parts) for parts in zip(*located, strict=True))
     order = np.argsort(film, kind="stable")
     carriers = RegionTable.of(boxes[order], film[order], len(split))
     half = split_patients(
@@ -171,8 +181,8 @@ def _prepare(
         config.evidence.discovery_share,
         config.evidence.seed,
     )
-    there = _films_of(validation, detector.find(validation.region))
-    along = _companions(detector, taught, validation, there, half, config)
+    there = _films_of(validation, find_features(detectors, validation.region).any(axis=1))
+    along = _companions(detectors, taught, validation, there, half, config)
     along &= carriers.counts()[taught.region_image] > 0
     films = FineTuningSet(
         films=_store(split),
@@ -180,9 +190,9 @@ def _prepare(
             encoder, [pool.prompts[pool.classes[label]][0] for label in split.labels]
         ),
         labels=split.labels,
-        present=present,
+        present=_films_of(taught, spurious),
         regions=RegionTable.of(taught.region_boxes, taught.region_image, len(split)),
-        spurious=found,
+        spurious=spurious,
         carriers=carriers,
         companions=RegionTable.of(
             taught.region_boxes[along], taught.region_image[along], len(split)
@@ -215,20 +225,21 @@ def _detector(
 
 
 def _companions(
-    detector: FeatureDetector,
+    detectors: Sequence[FeatureDetector],
     taught: RegionEvidence,
     validation: RegionEvidence,
     there: NDArray[np.bool_],
     half: NDArray[np.bool_],
     config: Config,
 ) -> NDArray[np.bool_]:
-    """Regions (R,) of the films to fine-tune on that travel with the feature."""
-    holds = np.zeros((len(validation.films), len(detector.medoids)), dtype=np.bool_)
-    holds[validation.region_image, nearest_medoids(detector.medoids, validation.region)] = True
-    labels = validation.films.labels[half]
-    lift = config.mitigation.companion_lift
-    beside = find_co_occurring(holds[half], there[half], labels, lift)
-    along: NDArray[np.bool_] = np.isin(nearest_medoids(detector.medoids, taught.region), beside)
+    """Regions (R,) of the films to fine-tune on that travel with the features."""
+    along = np.zeros(len(taught.region_image), dtype=np.bool_)
+    labels, lift = validation.films.labels[half], config.mitigation.companion_lift
+    for medoids in {one.medoids.tobytes(): one.medoids for one in detectors}.values():
+        holds = np.zeros((len(validation.films), len(medoids)), dtype=np.bool_)
+        holds[validation.region_image, nearest_medoids(medoids, validation.region)] = True
+        beside = find_co_occurring(holds[half], there[half], labels, lift)
+        along |= np.isin(nearest_medoids(medoids, taught.region), beside)
     return along
 
 

@@ -13,7 +13,7 @@ from ravl_med.evaluation.controlled.sweep_measures import Mean, group_mean
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.reporting.layout.blocks import Block, Cell, Section, Table, Text, sized
 
-__all__ = ["arm_blocks"]
+__all__ = ["arm_blocks", "best_published", "mean_of_arm", "repaired_models"]
 
 _RIGHT = (0.6, 0.8)
 _MODELS, _GROUPS = 30, 10
@@ -33,8 +33,8 @@ def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
     ----------
     rows : sequence of mapping - fields of `ArmOfSetting`
     """
-    table = pd.DataFrame([dict(row) for row in rows])
-    if not len(table) or not (table["arm"] != "").any():
+    table = _table_of(rows)
+    if not len(table):
         return
     yield Section("Mitigation", 160.0)
     yield Text(
@@ -42,12 +42,11 @@ def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
         "presence, on films that nobody has touched. As in the paper, models are counted where our "
         "discovery was right: precision@10 above 0.6, and above 0.8."
     )
-    complete = _repaired_by(table, ARMS)
-    right = complete[complete["precision_10"] > _RIGHT[0]]
+    right = repaired_models(rows)
     if len(right):
         yield _target_table(right)
     for least in _RIGHT:
-        own = complete[complete["precision_10"] > least]
+        own = right[right["precision_10"] > least]
         if len(own):
             yield _arm_table(own, (BEFORE, *ARMS), f"precision@10 above {least:g}")
     own = _repaired_by(table, ("standard", "exchange", BASE, *ABLATIONS))
@@ -56,9 +55,39 @@ def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
         yield _arm_table(own, ("standard", "exchange", *ABLATIONS, BASE), "What each part gains")
 
 
+def repaired_models(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Return the rows of the models that every arm has repaired, found right before.
+
+    Parameters
+    ----------
+    rows : sequence of mapping - fields of `ArmOfSetting`
+    """
+    whole = _repaired_by(_table_of(rows), ARMS)
+    return whole[whole["precision_10"] > _RIGHT[0]] if len(whole) else whole
+
+
+def mean_of_arm(rows: pd.DataFrame, arm: str, measure: str) -> Mean:
+    """Return the mean of a measure over the models, with its interval over groups of seeds."""
+    return _mean(_of(rows, arm), measure)
+
+
+def best_published(rows: pd.DataFrame, measure: str, beside: str = "") -> str:
+    """Return the published arm with the highest mean, but for one."""
+    published = [name for name, arm in ARMS.items() if arm.published and name != beside]
+    return max(published, key=lambda name: mean_of_arm(rows, name, measure).value)
+
+
+def _table_of(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Rows of arms; those of settings in which there was nothing to repair are left out."""
+    table = pd.DataFrame([dict(row) for row in rows])
+    return table[table["arm"] != ""] if len(table) else table
+
+
 def _repaired_by(table: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
     """Rows of the models that all of these arms have repaired."""
     wanted = frozenset(arms)
+    if not len(table):
+        return table
     known = table.groupby("digest")["arm"].agg(lambda names: wanted.issubset(names))
     return table[table["digest"].isin(known[known].index)]
 
@@ -75,7 +104,7 @@ def _target_table(rows: pd.DataFrame) -> Table:
         )
     ]
     for name, measure, words, least in _ASKED:
-        other = "standard" if measure == "image_overall" else _best(rows, measure, name)
+        other = "standard" if measure == "image_overall" else best_published(rows, measure, name)
         points = _mean(_difference(rows, name, other, measure), measure)
         lines.append(
             (
@@ -97,12 +126,6 @@ def _target(least: float) -> str:
     if least < 0:
         return f"a fall of at most {-100 * least:.0f} point"
     return f"at least {100 * least:+.0f} points" if least else "above it"
-
-
-def _best(rows: pd.DataFrame, measure: str, beside: str) -> str:
-    """Return the published arm with the highest mean, but for one."""
-    published = [name for name, arm in ARMS.items() if arm.published and name != beside]
-    return max(published, key=lambda name: _mean(_of(rows, name), measure).value)
 
 
 def _of(rows: pd.DataFrame, arm: str) -> pd.DataFrame:

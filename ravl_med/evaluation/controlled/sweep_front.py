@@ -8,6 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from ravl_med.evaluation.controlled.discovery_methods import OURS
+from ravl_med.evaluation.controlled.repairs import BASE
+from ravl_med.evaluation.controlled.setting_mitigation import BEFORE
+from ravl_med.evaluation.controlled.sweep_arms import (
+    best_published,
+    mean_of_arm,
+    repaired_models,
+)
 from ravl_med.evaluation.controlled.sweep_cells import (
     COMPARED,
     METHOD_NAMES,
@@ -15,25 +22,31 @@ from ravl_med.evaluation.controlled.sweep_cells import (
     tell_share,
 )
 from ravl_med.evaluation.controlled.sweep_measures import (
+    Mean,
     false_alarms,
     score_methods,
     table_of_rows,
     valid_models,
 )
+from ravl_med.mitigation.arms import ARMS
 
 __all__ = ["BEGIN", "END", "front_text", "renew_front_page"]
 
 BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
 
+_MEASURES = ("image_worst", "image_overall", "region_worst")
 _DOMAINS = {"phantoms": "phantoms", "radiographs": "real radiographs", "digits": "digits"}
 
 
-def front_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return the table of the README, in Markdown.
+def front_text(
+    rows: Sequence[Mapping[str, object]], arms: Sequence[Mapping[str, object]] = ()
+) -> str:
+    """Return the tables of the README, in Markdown.
 
     Parameters
     ----------
     rows : sequence of mapping - fields of `MethodRow`
+    arms : sequence of mapping - fields of `ArmOfSetting`
     """
     table = table_of_rows(rows)
     valid = valid_models(table)
@@ -60,7 +73,36 @@ def front_text(rows: Sequence[Mapping[str, object]]) -> str:
         f"{len(models)} small models were trained, {_count(valid)} of them valid (every seed "
         "learned the planted shortcut). Means with 95 % intervals over groups of seeds."
     )
-    return "\n".join([told, "", *lines])
+    return "\n".join([told, "", *lines, *_repairs(repaired_models(arms))])
+
+
+def _repairs(rows: pd.DataFrame) -> list[str]:
+    """Lines of the table of repairs; none where nothing was repaired."""
+    if not len(rows):
+        return []
+    closest = best_published(rows, "image_worst")
+    shown = dict.fromkeys(("standard", "ravl", closest))
+    named = [
+        (BEFORE, "before"),
+        *((arm, ARMS[arm].title) for arm in shown),
+        (BASE, METHOD_NAMES[OURS]),
+    ]
+    heads = [
+        f"fine-tuned away from what was found, {_count(rows)} models",
+        "worst group, %",
+        "accuracy, %",
+        "worst group of regions, %",
+    ]
+    lines = ["", _row(heads), _row(["---"] * len(heads))]
+    for arm, name in named:
+        means = [mean_of_arm(rows, arm, measure) for measure in _MEASURES]
+        cells = [name, *(_percent(mean) for mean in means)]
+        lines.append(_row([f"**{cell}**" for cell in cells] if arm == BASE else cells))
+    return lines
+
+
+def _percent(mean: Mean) -> str:
+    return f"{100 * mean.value:.0f} ({100 * mean.low:.0f} to {100 * mean.high:.0f})"
 
 
 def renew_front_page(page: Path, text: str) -> bool:

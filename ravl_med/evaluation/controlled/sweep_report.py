@@ -75,7 +75,7 @@ def write_sweep_report(folder: Path) -> Path:
         )
         (folder / f"{_STEM}.pdf").write_bytes(draw_pdf(blocks, "benchmark", TITLE, subject))
         _plot(rows, folder / f"{_STEM}.svg")
-        renew_front_page(folder.resolve().parent.parent / "README.md", front_text(rows))
+        renew_front_page(folder.resolve().parent.parent / "README.md", front_text(rows, arms))
     except OSError as error:
         raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
     return folder / f"{_STEM}.md"

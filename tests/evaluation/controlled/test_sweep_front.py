@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made_up_sweep import made_up_rows
+from made_up_sweep import made_up_arms, made_up_rows
 
 from ravl_med.evaluation.controlled.sweep import RESULTS, read_results
 from ravl_med.evaluation.controlled.sweep_front import BEGIN, END, front_text, renew_front_page
@@ -41,6 +41,20 @@ def test_a_domain_without_a_valid_model_has_no_column() -> None:
     assert "digits" not in front_text([*made_up_rows(), *rows])
 
 
+def test_repairs_of_what_was_found_right_stand_below() -> None:
+    told = front_text(made_up_rows(), made_up_arms()).splitlines()
+    heads, _, *lines = told[told.index("", 2) + 1 :]
+    assert heads.startswith("| fine-tuned away from what was found, 3 models | worst group, % |")
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| before", "| standard fine-tuning", "| RaVL", "| **RaVL-Med**",
+    ]  # fmt: skip
+    assert lines[-1] == (
+        "| **RaVL-Med** | **60 (60 to 60)** | **80 (80 to 80)** | **30 (30 to 30)** |"
+    )
+    wrong = made_up_arms(precision=0.5)
+    assert front_text(made_up_rows(), wrong) == front_text(made_up_rows())
+
+
 def test_what_stands_between_the_marks_is_renewed_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n", encoding="utf-8")
@@ -63,7 +77,7 @@ def test_a_page_without_marks_stays_as_it_is(tmp_path: Path, text: str | None) -
 def test_the_readme_shows_the_committed_results() -> None:
     if not (PUBLISHED / RESULTS).is_file():
         pytest.skip("no sweep is published yet")
-    rows, _ = read_results(PUBLISHED)
+    rows, arms = read_results(PUBLISHED)
     shown = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
-    assert f"{BEGIN}\n{front_text(rows)}\n{END}" in shown
+    assert f"{BEGIN}\n{front_text(rows, arms)}\n{END}" in shown

@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_sweep import made_up_rows
+from made_up_sweep import made_up_arms, made_up_rows
 
 from ravl_med.evaluation.controlled.discovery_methods import METHODS, OURS
-from ravl_med.evaluation.controlled.repairs import REPAIRS
 from ravl_med.evaluation.controlled.setting_mitigation import ArmOfSetting
 from ravl_med.evaluation.controlled.setting_trial import MethodRow
 from ravl_med.evaluation.controlled.sweep import ARMS, RESULTS, _write_rows
@@ -91,28 +90,7 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     rows = made_up_rows() + made_up_rows(kind="null") + made_up_rows(domain="digits")
     rows += made_up_rows(groups=1, kind="two") + made_up_rows(groups=1, kind="global")
     _write_rows(tmp_path / RESULTS, rows, MethodRow)
-    worst_of = {"ravl": 0.2, "counterfactual": 0.6, "alignment": 0.33}
-    arms = [
-        {
-            "digest": f"phantomsplanted0{seed}",
-            "group": "phantomsplanted0",
-            "domain": "phantoms",
-            "architecture": "vit",
-            "strength": 0.9,
-            "seed": seed,
-            "precision_10": 1.0,
-            "arm": arm,
-            "image_overall": 0.8,
-            "image_worst": worst,
-            "region_overall": 0.7,
-            "region_worst": 0.3,
-            "raised_gap": 0.1,
-            "lowered_gap": 0.1,
-            "seconds": 3.0,
-        }
-        for seed in range(3)
-        for arm, worst in (("before", 0.1), *((name, worst_of.get(name, 0.15)) for name in REPAIRS))
-    ]
+    arms = made_up_arms()
     _write_rows(tmp_path / ARMS, arms, ArmOfSetting)
     path = write_sweep_report(tmp_path)
     told = path.read_text(encoding="utf-8")
