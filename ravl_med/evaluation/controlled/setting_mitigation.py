@@ -164,7 +164,7 @@ def _prepare(
     split = trial.films.finetune
     taught = embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
     found = find_features(detectors, taught.region)
-    spurious: NDArray[np.bool_] = found.any(axis=1)
+    spurious = np.asarray(found.any(axis=1))
     probe = taught.probe(encoder, None)
     located = [
         locate_carriers(
@@ -181,7 +181,8 @@ def _prepare(
         config.evidence.discovery_share,
         config.evidence.seed,
     )
-    there = _films_of(validation, find_features(detectors, validation.region).any(axis=1))
+    seen = np.asarray(find_features(detectors, validation.region).any(axis=1))
+    there = _films_of(validation, seen)
     along = _companions(detectors, taught, validation, there, half, config)
     along &= carriers.counts()[taught.region_image] > 0
     films = FineTuningSet(

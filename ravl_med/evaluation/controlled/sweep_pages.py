@@ -112,8 +112,8 @@ def _summary(table: pd.DataFrame, valid: pd.DataFrame) -> str:
         f"{learned.count} learned it (both gaps of the validity test above 10 points), and {whole} "
         "of those belong to a group that all three seeds have learned: these are the valid models, "
         f"of which RaVL's authors had {PAPER_MODELS}. {len(models) - len(taught)} models have "
-        "nothing to learn (null settings). Means are given with 95 % intervals, bootstrapped over groups of "
-        "seeds; shares with exact intervals."
+        "nothing to learn (null settings). Means are given with 95 % intervals, bootstrapped over "
+        "groups of seeds; shares with exact intervals."
     )
 
 
