@@ -363,6 +363,6 @@ Block = (
 )
 
 
-def status_of(blocks: Sequence[Block]) -> Status:
-    """Return the status that the banner of a report tells."""
-    return next((block.status for block in blocks if isinstance(block, Banner)), "DRAFT")
+def status_of(blocks: Sequence[Block]) -> Status | None:
+    """Return the status that the banner of a report tells; None where nothing is to be signed."""
+    return next((block.status for block in blocks if isinstance(block, Banner)), None)

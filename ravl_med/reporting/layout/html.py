@@ -31,7 +31,7 @@ def draw_html(blocks: Sequence[Block], run: str, title: str) -> str:
     blocks : sequence of Block
     run, title : str - of the foot and of the window
     """
-    foot = f"{text(run, 80)} · {status_of(blocks)}"
+    foot = _foot(run, blocks)
     return _page(f"<main>\n{body_of(blocks)}\n</main>", foot, title, STYLE)
 
 
@@ -51,8 +51,12 @@ def draw_reading_html(blocks: Sequence[Block], run: str, title: str) -> str:
     )
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
     end = f"{VIEWER}\n<script>{SCRIPT}</script>\n"
-    foot = f"{text(run, 80)} · {status_of(blocks)}"
+    foot = _foot(run, blocks)
     return _page(body, foot, title, STYLE + READING_STYLE, policy, end)
+
+
+def _foot(run: str, blocks: Sequence[Block]) -> str:
+    return " · ".join(part for part in (text(run, 80), status_of(blocks)) if part)
 
 
 def _page(body: str, foot: str, title: str, style: str, policy: str = "", end: str = "") -> str:

@@ -270,7 +270,7 @@ class Imprint:
     ----------
     run, title, version : str - of the footer and of the metadata
     subject : str - of the metadata, such as "Audit quickstart"
-    status : {"DRAFT", "FINAL"}
+    status : {"DRAFT", "FINAL"} or None - of what is to be signed
     properties : mapping of name to text - further entries of the metadata
     """
 
@@ -278,7 +278,7 @@ class Imprint:
     title: str
     version: str
     subject: str
-    status: Status
+    status: Status | None
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -300,7 +300,7 @@ class Document(BaseDocTemplate):
             pagesize=A4,
             title=printable(imprint.title, 200),
             author=f"RaVL-Med {version}",
-            subject=f"{printable(imprint.subject, 92)} ({status.lower()})",
+            subject=printable(imprint.subject, 92) + (f" ({status.lower()})" if status else ""),
             creator="RaVL-Med",
             lang="en",
             initialFontName=SANS,
@@ -329,7 +329,8 @@ class Document(BaseDocTemplate):
         canvas.setFillColor(MUTED)
         canvas.setFont(SANS, 6.8)
         canvas.drawString(MARGIN, y, self.run)
-        canvas.drawCentredString(A4[0] / 2, y, f"{self.status} · RaVL-Med {self.version}")
+        made = " · ".join(part for part in (self.status, f"RaVL-Med {self.version}") if part)
+        canvas.drawCentredString(A4[0] / 2, y, made)
         canvas.drawRightString(A4[0] - MARGIN, y, f"page {canvas.getPageNumber()} of {self.total}")
         canvas.restoreState()
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.reporting.layout.blocks import Text, Title
+from ravl_med.reporting.layout.blocks import Banner, Text, Title
 from ravl_med.reporting.layout.pdf import draw_pdf
 
 BLOCKS = [Title("Title", "below"), Text("A page.")]
@@ -29,7 +29,15 @@ def test_entries_are_read_back_beside_the_standard_ones():
     assert {name: metadata[name] for name in plain} == plain
     assert set(metadata) - set(plain) == {"/chaiMcXml", "/chaiMcSoftwareId"}
     assert metadata.title == "A title"
-    assert metadata.subject == "Audit run (draft)"
+    assert metadata.subject == "Audit run"  # without a verdict nothing is to be signed
+
+
+def test_what_is_to_be_signed_is_a_draft_until_it_is_final():
+    for status in ("DRAFT", "FINAL"):
+        blocks = [Banner("Pass", "line", "good", "level", status), *BLOCKS]
+        pages = PdfReader(io.BytesIO(draw_pdf(blocks, "run", "A title", "Audit run")))
+        assert pages.metadata.subject == f"Audit run ({status.lower()})"
+        assert f"{status} · RaVL-Med" in pages.pages[0].extract_text()
 
 
 def test_same_entries_same_bytes_other_entries_another_id():
