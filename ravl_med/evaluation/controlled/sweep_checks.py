@@ -89,12 +89,12 @@ def cost_blocks(table: pd.DataFrame, valid: pd.DataFrame) -> Iterator[Block]:
     models = table.drop_duplicates("digest")
     rows: list[tuple[Cell, ...]] = []
     for (domain, architecture), own in models.groupby(["domain", "architecture"]):
-        asked = own[own["method"] != ""]
+        asked, taught = own[own["method"] != ""], own[own["kind"] != "null"]
         rows.append(
             (
                 f"{domain}, {architecture}",
                 str(len(own)),
-                f"{100 * own['valid'].mean():.0f} %",
+                f"{100 * taught['valid'].mean():.0f} %" if len(taught) else DASH,
                 f"{own['training_seconds'].median():.0f}",
                 f"{asked['seconds'].median():.0f}" if len(asked) else DASH,
                 f"{asked['cpu_seconds'].median():.0f}" if len(asked) else DASH,
