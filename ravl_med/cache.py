@@ -17,6 +17,7 @@ from typing import Any
 import platformdirs
 
 from ravl_med.errors import ConfigError
+from ravl_med.storage.disk_room import needing_room
 
 __all__ = ["KINDS", "Cache", "CacheEntry", "open_cache", "user_cache", "user_key"]
 
@@ -28,6 +29,10 @@ KINDS = {
 }
 """What a cache holds, by the name of the subfolder."""
 
+_NO_ROOM = (
+    "cache: no room left on the disk; what was begun is taken away, what was finished is kept. "
+    "Make room, or name another folder in cache.folder, and run the same command again."
+)
 _ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
 
 
@@ -84,7 +89,8 @@ class Cache:
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         draft.mkdir(mode=0o700)
         try:
-            make(draft)
+            with needing_room(_NO_ROOM):
+                make(draft)
             try:
                 draft.rename(target)
             except OSError:  # another run made it first

@@ -1,5 +1,6 @@
 """Folders made once and found again; the key of the pseudonyms."""
 
+import errno
 import os
 import stat
 import time
@@ -52,6 +53,19 @@ def test_a_failing_make_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "films").iterdir()) == []
     _, found = cache.folder("films", {}, fill)
     assert not found
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def make(folder: Path) -> None:
+        (folder / "begun").write_text("x", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device", "/patients/doe.dcm")
+
+    with pytest.raises(ConfigError, match=r"^cache: no room left .* cache\.folder") as caught:
+        cache.folder("models", {"a": 1}, make)
+    assert "doe" not in str(caught.value)
+    assert not list((tmp_path / "models").iterdir())
 
 
 def test_two_runs_at_once_keep_one_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -372,6 +373,19 @@ def test_names_in_brackets_reach_the_terminal(workplace: Path, tmp_path: Path) -
     outcome = audit(workplace, tmp_path / "[red, blue] [/x]", "--exit-zero")
     assert outcome.exit_code == 0
     assert "[red, blue] [/x]" in outcome.output
+
+
+def test_a_full_disk_is_no_internal_error(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Cache, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/patients/doe.dcm")
+
+    monkeypatch.setattr(type(user_cache()), "folder", full)
+    outcome = audit(workplace, tmp_path / "run")
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: no room left on a disk; expected some where the cache")
+    assert "doe" not in outcome.output + outcome.stderr
 
 
 def test_an_internal_error_shows_no_traceback(

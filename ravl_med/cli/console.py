@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ravl_med.errors import RavlMedError
+from ravl_med.errors import ConfigError, RavlMedError
+from ravl_med.storage.disk_room import says_full
 
 __all__ = [
     "ConfigArgument",
@@ -65,6 +66,13 @@ def reporting_errors(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if says_full(error):
+            complain(
+                "error: no room left on a disk; expected some where the cache, the output and "
+                "temporary files lie (cache.folder, --out, TMPDIR). Make room and run the same "
+                "command again: what was finished is kept."
+            )
+            raise typer.Exit(ConfigError.exit_code) from None
         complain(
             f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
             "for the traceback, which may hold file names, and report it."

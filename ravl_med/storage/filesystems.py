@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 
 from ravl_med.errors import ConfigError, RavlMedError, StorageError
+from ravl_med.storage.disk_room import FULL
 
 __all__ = ["AT_ONCE", "StorageAccess", "TooLargeError", "ask", "naming_faults"]
 
@@ -31,7 +32,6 @@ _LIBRARIES = {
 }
 _LACKS = ("Credential", "Profile", "SSO", "Token", "Auth")  # in names of errors of the libraries
 _BROKEN = ("Connect", "HTTPClient", "Payload", "IncompleteRead")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SLOWEST = 1e6  # bytes a second below which a storage counts as silent
 
 
@@ -119,7 +119,7 @@ def naming_faults(protocol: str, access: StorageAccess, role: str) -> Iterator[N
 def _named(error: Exception, protocol: str, access: StorageAccess, role: str) -> RavlMedError:
     name = type(error).__name__
     kinds = [kind.__name__ for kind in type(error).__mro__]
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return ConfigError(
             f"{role}: no room for a copy of an object; expected some in the temporary folder. Make "
             "room, or name another one in TMPDIR."

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from ravl_med.config import Config
 from ravl_med.errors import ConfigError
+from ravl_med.storage.disk_room import needing_room
 from ravl_med.storage.remote_path import FilePath, RemotePath
 
 __all__ = [
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 _MARK = "run.json"
+_NO_ROOM = (
+    "--out: no room left on the disk; nothing was written there. Make room, or choose another "
+    "folder: the same command takes what was done from the cache."
+)
 
 
 @contextmanager
@@ -56,7 +61,8 @@ def draft_folder(target: Path) -> Iterator[Path]:
             f"--out: the folder cannot be written ({type(error).__name__}). Choose another."
         ) from None
     try:
-        yield draft
+        with needing_room(_NO_ROOM):
+            yield draft
         if target.exists():
             old = draft.with_suffix(".old")
             target.rename(old)

@@ -1,6 +1,7 @@
 """The run folder: whole or not at all, private parts for the owner alone, no path in the open."""
 
 import csv
+import errno
 import json
 import os
 import stat
@@ -55,6 +56,21 @@ def run(target: Path, **files: str) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in folder.iterdir()}
+
+
+def test_a_full_disk_is_told_and_an_earlier_run_stays(place: Path) -> None:
+    run(place / "run", run="1")
+    with pytest.raises(ConfigError, match=r"^--out: no room left") as caught:
+        _fill_the_disk(place / "run")
+    assert "doe" not in str(caught.value)
+    assert [path.name for path in place.iterdir()] == ["run"]
+    assert (place / "run" / "run.json").read_text(encoding="utf-8") == "1"
+
+
+def _fill_the_disk(target: Path) -> None:
+    with draft_folder(target) as draft:
+        (draft / "begun").write_text("x", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device", "/patients/doe.dcm")
 
 
 def test_a_run_appears_when_it_is_whole(place: Path) -> None:
