@@ -213,5 +213,10 @@ def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
         content.attributes,
         policy,
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
-        content.file_bytes if isinstance(content.file_bytes, int) else 0,  # or anything here
+        _stored_bytes(content.file_bytes, policy.limits.max_file_mb),
     )
+
+
+def _stored_bytes(told: object, most_mb: int) -> int:
+    """Return the size of a file that a worker tells of; 0 where that cannot be."""
+    return told if isinstance(told, int) and 0 <= told <= most_mb * 1_000_000 else 0

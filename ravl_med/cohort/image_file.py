@@ -121,12 +121,12 @@ def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
         See `copied_here`.
     """
     with copied_here(path, policy.limits.max_file_mb) as file:
-        return replace(_read(file, policy), file_bytes=file.stat().st_size)
+        kind = file_kind(file)
+        size = _checked_size(file, policy.limits.max_file_mb)
+        return replace(_read(file, kind, policy), file_bytes=size)
 
 
-def _read(path: Path, policy: ReadingPolicy) -> ImageContent:
-    kind = file_kind(path)
-    _check_size(path, policy.limits.max_file_mb)
+def _read(path: Path, kind: str, policy: ReadingPolicy) -> ImageContent:
     try:
         if kind == "raster":
             return ImageContent(*read_raster(path, policy), {})
@@ -204,10 +204,11 @@ def file_kind(path: Path) -> str:
     return "dicom" if path.suffix.lower() in (".dcm", ".dicom", "") else ""
 
 
-def _check_size(path: Path, most_mb: int) -> None:
+def _checked_size(path: Path, most_mb: int) -> int:
     size = path.stat().st_size
     if size > most_mb * 1_000_000:
         raise _too_large(size, most_mb)
+    return size
 
 
 def _missing() -> ImageError:

@@ -133,7 +133,8 @@ def search_films(
         correlations = weigh_correlations(
             subject, examination, search.probe, search.relevance, config, progress
         )
-        clock.note("counterfactuals", correlations=len(correlations))
+        tested = sum(one.counterfactual is not None for one in correlations)
+        clock.note("counterfactuals", correlations=tested)
     with clock.stage("subgroups"):
         subgroups = measure_subgroups(
             subject.axes,

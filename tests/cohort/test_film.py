@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl_med.cohort.film import Film, FilmReader, pseudonym
+from ravl_med.cohort.film import Film, FilmReader, _stored_bytes, pseudonym
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.config import CohortConfig, SyntheticConfig, VolumeConfig
@@ -266,3 +266,11 @@ def test_shared_volumes_go_through_the_intake() -> None:
     for policy in (ReadingPolicy(), ReadingPolicy(volume=volume)):
         films = list(FilmReader(policy, workers=1).films(cohort_of(paths)))
         assert all(isinstance(film, Film) for film in films)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [(0, 0), (12_345, 12_345), (-1, 0), (10**400, 0), ("9", 0), (None, 0), (1.5, 0)],
+)
+def test_a_size_that_cannot_be_counts_as_none(told: object, kept: int) -> None:
+    assert _stored_bytes(told, most_mb=200) == kept

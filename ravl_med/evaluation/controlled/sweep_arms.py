@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -19,21 +19,22 @@ _RIGHT = (0.6, 0.8)
 _MODELS, _GROUPS = 30, 10
 _ASKED = (
     ("ravl", "image_worst", "worst group", 0.0),
-    ("counterfactual", "image_worst", "worst group", 0.08),
-    ("counterfactual", "region_worst", "regions, worst group", 0.1),
-    ("counterfactual", "image_overall", "overall", -0.01),
+    (BASE, "image_worst", "worst group", 0.08),
+    (BASE, "region_worst", "worst group of regions", 0.1),
+    (BASE, "image_overall", "accuracy", -0.01),
 )
 _MEASURES = ("image_overall", "image_worst", "region_overall", "region_worst")
 
 
-def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
+def arm_blocks(rows: Sequence[Mapping[str, object]], valid: Collection[object]) -> Iterator[Block]:
     """Return the page of the arms; nothing where none was run.
 
     Parameters
     ----------
     rows : sequence of mapping - fields of `ArmOfSetting`
+    valid : collection of str - digests of the valid models; others are left out
     """
-    table = _table_of(rows)
+    table = _table_of(rows, valid)
     if not len(table):
         return
     yield Section("Mitigation", 160.0)
@@ -42,12 +43,14 @@ def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
         "presence, on films that nobody has touched. As in the paper, models are counted where our "
         "discovery was right: precision@10 above 0.6, and above 0.8."
     )
-    right = repaired_models(rows)
+    right = repaired_models(rows, valid)
     if len(right):
         yield _target_table(right)
+    shown = 0
     for least in _RIGHT:
         own = right[right["precision_10"] > least]
-        if len(own):
+        if len(own) not in (0, shown):  # the same models are shown once
+            shown = len(own)
             yield _arm_table(own, (BEFORE, *ARMS), f"precision@10 above {least:g}")
     own = _repaired_by(table, ("standard", "exchange", BASE, *ABLATIONS))
     own = own[own["precision_10"] > _RIGHT[0]]
@@ -55,14 +58,17 @@ def arm_blocks(rows: Sequence[Mapping[str, object]]) -> Iterator[Block]:
         yield _arm_table(own, ("standard", "exchange", *ABLATIONS, BASE), "What each part gains")
 
 
-def repaired_models(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Return the rows of the models that every arm has repaired, found right before.
+def repaired_models(
+    rows: Sequence[Mapping[str, object]], valid: Collection[object]
+) -> pd.DataFrame:
+    """Return the rows of the valid models that every arm has repaired, found right before.
 
     Parameters
     ----------
     rows : sequence of mapping - fields of `ArmOfSetting`
+    valid : collection of str - digests of the valid models
     """
-    whole = _repaired_by(_table_of(rows), ARMS)
+    whole = _repaired_by(_table_of(rows, valid), ARMS)
     return whole[whole["precision_10"] > _RIGHT[0]] if len(whole) else whole
 
 
@@ -77,10 +83,9 @@ def best_published(rows: pd.DataFrame, measure: str, beside: str = "") -> str:
     return max(published, key=lambda name: mean_of_arm(rows, name, measure).value)
 
 
-def _table_of(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows of arms; those of settings in which there was nothing to repair are left out."""
-    table = pd.DataFrame([dict(row) for row in rows])
-    return table[table["arm"] != ""] if len(table) else table
+def _table_of(rows: Sequence[Mapping[str, object]], valid: Collection[object]) -> pd.DataFrame:
+    """Rows of arms of valid models in which there was something to repair."""
+    return pd.DataFrame([dict(row) for row in rows if row["arm"] and row["digest"] in valid])
 
 
 def _repaired_by(table: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
@@ -108,7 +113,7 @@ def _target_table(rows: pd.DataFrame) -> Table:
         points = _mean(_difference(rows, name, other, measure), measure)
         lines.append(
             (
-                f"{ARMS[name].title}, {words}, against {ARMS[other].title}",
+                f"{words}: {ARMS[name].title} against {ARMS[other].title}",
                 _target(least),
                 f"{100 * points.value:+.1f} ({100 * points.low:+.1f} to {100 * points.high:+.1f})",
                 tell_met(points.value >= least if least else points.value > 0),

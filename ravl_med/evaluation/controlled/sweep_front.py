@@ -75,7 +75,7 @@ def front_text(
         "learned the planted shortcut). Means with 95 % intervals over groups of seeds."
         f"{_where_learned(shown)}"
     )
-    return "\n".join([told, "", *lines, *_repairs(repaired_models(arms))])
+    return "\n".join([told, "", *lines, *_repairs(repaired_models(arms, set(valid["digest"])))])
 
 
 def _where_learned(domains: Mapping[str, pd.DataFrame]) -> str:

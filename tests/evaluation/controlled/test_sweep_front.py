@@ -53,6 +53,8 @@ def test_repairs_of_what_was_found_right_stand_below() -> None:
     )
     wrong = made_up_arms(precision=0.5)
     assert front_text(made_up_rows(), wrong) == front_text(made_up_rows())
+    others = made_up_rows(domain="digits")  # the repaired models are not among the valid ones
+    assert front_text(others, made_up_arms()) == front_text(others)
 
 
 def test_what_stands_between_the_marks_is_renewed_and_nothing_else(tmp_path: Path) -> None:

@@ -98,8 +98,11 @@ def test_pages_are_drawn_from_the_results(tmp_path: Path) -> None:
     models = len({row["digest"] for row in rows})
     assert f"{models} models were trained" in told
     assert "1 of 9 (0.3 to 48.2 %)" in told
-    assert "| RaVL, worst group, against standard fine-tuning | above it | +5.0 (" in told
-    assert "worst group, against RaVL | at least +8 points | +40.0 (+40.0 to +40.0) | yes |" in told
+    assert "| worst group: RaVL against standard fine-tuning | above it | +5.0 (" in told
+    assert (
+        "| worst group: RaVL with counterfactual regions against RaVL | at least +8 points "
+        "| +40.0 (+40.0 to +40.0) | yes |"
+    ) in told
     assert "| models and groups of seeds | at least 30 and 10 | 3 and 1 | no |" in told
     assert "What each part gains: 3 models of 1 groups" in told
     assert r"| exchange and L\_A | 80.0 (80.0 to 80.0) | 33.0 (33.0 to 33.0) |" in told
