@@ -26,7 +26,7 @@ __all__ = ["AuditProcess", "AuditRequest", "ProcessPeaks", "watched_audit"]
 
 _ERRORS = "errors.txt"
 _POLL = 0.3  # seconds
-_ENDS = 120.0  # seconds in which what a killed run leaves behind has to be gone
+_ENDS = 30.0  # seconds in which what a killed run leaves behind has to be gone
 
 
 @dataclass(frozen=True, slots=True)

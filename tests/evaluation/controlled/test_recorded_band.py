@@ -13,7 +13,7 @@ import pytest
 from ravl_med.cache import Cache
 from ravl_med.evaluation.controlled.discovery_methods import OURS
 from ravl_med.evaluation.controlled.film_pool import FilmPool, FilmSources, open_pool
-from ravl_med.evaluation.controlled.setting_mitigation import BEFORE, mitigate_setting
+from ravl_med.evaluation.controlled.setting_mitigation import mitigate_setting
 from ravl_med.evaluation.controlled.setting_trial import Trial, run_setting
 from ravl_med.evaluation.controlled.settings import Domain, Kind, Pair, Setting
 
@@ -56,12 +56,14 @@ def test_a_letter_is_found_and_repaired(phantoms: FilmPool, cache: Cache) -> Non
     trial = run_setting(planted, phantoms, cache)
     assert precision(trial) >= 0.9
     arms = mitigate_setting(planted, phantoms, trial, arms=("standard", "counterfactual"))
-    worst = {arm.arm: (arm.image_worst, arm.image_overall) for arm in arms}
     for arm in arms:
-        print(f"{arm.arm}: {worst[arm.arm]}, {arm.seconds:.0f} s")  # noqa: T201
-    assert worst["counterfactual"][0] >= worst["standard"][0] + 0.1
-    assert worst["counterfactual"][0] >= worst[BEFORE][0] + 0.2
-    assert worst["counterfactual"][1] >= worst["standard"][1] - 0.01
+        told = f"{arm.image_worst:.2f}, {arm.image_overall:.2f}, gap {arm.raised_gap:.2f}"
+        print(f"{arm.arm}: {told}, {arm.seconds:.0f} s")  # noqa: T201
+    before, standard, ours = arms
+    # Two runs, with one thread and with two: worst group +32 and +10 points, overall +18 and +25.
+    assert ours.image_worst >= standard.image_worst + 0.05
+    assert ours.image_overall >= standard.image_overall + 0.1
+    assert ours.raised_gap <= before.raised_gap - 0.5
 
 
 def test_nobody_is_accused_without_a_shortcut(phantoms: FilmPool, cache: Cache) -> None:
