@@ -42,6 +42,7 @@ gate:
   min_auroc: 0.0
 evidence:
   relevance: %s
+privacy: {burned_in_text: show}  # `test_privacy` is about it; looking takes a second a film
 """
 
 

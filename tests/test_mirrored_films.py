@@ -36,6 +36,7 @@ evidence:
   draws: 2000
   permutations: 200
   simulations: 20
+privacy: {{burned_in_text: show}}  # `test_privacy` is about it; looking takes a second a film
 """
 SHARED = ("result.json", "report.pdf", "report.html", "figures/correlation_01_films.png")
 

@@ -8,6 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -165,17 +166,13 @@ def sheets(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
             yield name, np.asarray(Image.fromarray(sheet).resize((1360, 1360)))
 
 
-def read_in(*folders: Path, files: str = "") -> dict[str, int]:
-    """How many parts of tokens an OCR of its own settings reads in the pictures of each file."""
+def read_in(folder: Path) -> Iterator[tuple[str, int]]:
+    """How many parts of tokens an OCR of its own settings reads in each sheet of each file."""
     reader = RapidOCR(params={"Global.log_level": "critical", "Global.text_score": 0.3})
-    found: dict[str, int] = {}
-    for name, sheet in (one for folder in folders for one in sheets(folder)):
-        if files in name:
-            told = reader(np.repeat(sheet[..., None], 3, axis=2))
-            texts = "".join(getattr(told, "txts", None) or ()).upper()
-            parts = re.findall(r"QZX|ZX\d\d|\dVW|VWK", texts)
-            found[name] = found.get(name, 0) + len(parts)
-    return found
+    for name, sheet in sheets(folder):
+        told = reader(np.repeat(sheet[..., None], 3, axis=2))
+        texts = "".join(getattr(told, "txts", None) or ()).upper()
+        yield name, len(re.findall(r"QZX|ZX\d\d|\dVW|VWK", texts))
 
 
 def test_none_of_fifty_words_comes_out(
@@ -210,9 +207,9 @@ def test_none_of_fifty_words_comes_out(
         "--set", "regions.sources=[tiles]", "--set", "report.dicom=true",
         "--set", "privacy.min_cell=1", "--set", "gate.min_films=2", "--set", "gate.min_auroc=0",
         "--set", "gate.max_prediction_share=1", "--set", "gate.min_prediction_share=0",
-        "--set", "discovery={clusters: [8], draws: 1, min_influence: 0, min_strength: 0}",
+        "--set", "discovery={clusters: [4], draws: 1, min_influence: 0, min_strength: 0}",
         "--set", "evidence.min_n=2", "--set", "evidence.simulations=20",
-        "--set", "evidence.max_correlations=2", "--set", "report.regions=6",
+        "--set", "evidence.max_correlations=1", "--set", "report.regions=3",
     )  # fmt: skip
     assert run("inspect", config) == 0
     assert run("audit", config, "--out", str(tmp_path / "run"), "--exit-zero", *sets) == 0
@@ -229,13 +226,14 @@ def test_none_of_fifty_words_comes_out(
     assert [token for token in TOKENS if token in "".join(printed)] == []
 
     facts = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))["burned_in_text"]
-    assert facts["masked"] == facts["films"] >= 15
+    assert facts["masked"] == facts["films"] >= 10
     assert 0 < facts["declared"] < facts["films"]
     assert "looked for with rapidocr" in (tmp_path / "run" / "report.html").read_text("utf-8")
-    read = read_in(tmp_path / "run")
-    assert {"report.pdf", "report.html", "correlation_01_films.png"} <= set(read)
-    assert {name for name, count in read.items() if count} == set()
-    assert read_in(shown, files="report.html")["report.html"] >= 10  # so the OCR does read them
+    read = list(read_in(tmp_path / "run"))
+    assert {"report.pdf", "report.html", "correlation_01_films.png"} <= {name for name, _ in read}
+    assert {name for name, count in read if count} == set()
+    parts = accumulate(count for _, count in read_in(shown))
+    assert any(count >= 10 for count in parts)  # so the OCR does read them
 
     # The model reads films as they are: embedded anew, it says the same, bit for bit.
     said = [pq.read_table(folder / "predictions.parquet") for folder in (tmp_path / "run", shown)]

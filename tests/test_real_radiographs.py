@@ -173,12 +173,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "regions",
     [
         "regions.tiles=[6, 6]",
-        pytest.param("regions.tiles=[4, 4]", marks=pytest.mark.slow),
-        pytest.param("regions.sources=[artifacts]", marks=pytest.mark.slow),
+        "regions.tiles=[4, 4]",
+        "regions.sources=[artifacts]",
     ],
 )
 def test_the_marker_is_named_first(

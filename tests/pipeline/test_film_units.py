@@ -173,15 +173,16 @@ def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
         "from ravl_med.config import Config; from ravl_med.pipeline.embedding import embed\n"
         "from ravl_med.encoders import stored_films; stored_films._PART = 4\n"
         "config = Config.model_validate_json(Path(sys.argv[1]).read_text())\n"
-        "sys.exit(embed(config, cache=Cache(Path(sys.argv[2]))).films != int(sys.argv[3]))\n"
+        "embed(config, cache=Cache(Path(sys.argv[2])))\n"
     )
     (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
     other = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path / "config.json", tmp_path / "kept", str(FILMS - 2)],
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", script, tmp_path / "config.json", tmp_path / "kept"],
+        stderr=subprocess.PIPE,
     )
     found = result_of(config, tmp_path / "kept")
-    assert other.wait() == 0
+    _, told = other.communicate()
+    assert other.returncode == 0, told.decode()[-3000:]
     assert found == expected
     assert result_of(config_of(root), tmp_path / "kept") == expected
 

@@ -74,6 +74,7 @@ mitigation:
   epochs: 2
   batch_size: 32
   learning_rate: 1.0e-3
+privacy: {burned_in_text: show}  # `test_privacy` is about it; looking takes a second a film
 """
 
 

@@ -86,6 +86,7 @@ def test_a_step_of_each_arm_is_timed() -> None:
     assert next(r for r in timed if r.arm == "standard").ratio == 1.0
 
 
+@pytest.mark.slow
 def test_a_step_with_checkpointed_gradients_takes_less_memory() -> None:
     told: list[tuple[int, int]] = []
     (row,) = measure_memory(

@@ -321,6 +321,7 @@ def test_ten_of_twelve_correlations_are_shown(result_of, read) -> None:
     assert "and 2 more have none" in reader.text
 
 
+@pytest.mark.slow
 def test_twenty_correlations_of_large_noisy_films_stay_under_ten_megabytes(
     result_of, details, tmp_path
 ) -> None:
