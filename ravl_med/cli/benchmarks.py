@@ -10,11 +10,11 @@ import typer
 from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
-    DeviceOption,
+    ResultsOption,
     print_file,
     reporting_errors,
-    say,
 )
+from ravl_med.cli.controlled_evaluation import benchmark_evaluation, benchmark_pages
 from ravl_med.cli.progress import show_progress
 
 __all__ = ["benchmark"]
@@ -22,8 +22,6 @@ __all__ = ["benchmark"]
 benchmark = typer.Typer(
     help="Measure the tool on cohorts whose truth is known.", no_args_is_help=True
 )
-
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 
 
 @benchmark.command("quickstart")
@@ -41,7 +39,7 @@ def benchmark_quickstart(
     located: Annotated[
         int, typer.Option(help="Planted cohorts for each tower and tiling.", min=1)
     ] = 1,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Audit phantom cohorts, planted and null, and compare with their truth.
@@ -78,7 +76,7 @@ def benchmark_discovery(
         int, typer.Option(help="Simulated cohorts of each kind, for calibration and power.", min=1)
     ] = 200,
     million: Annotated[bool, typer.Option(help="Time a million regions too (4 GB).")] = True,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure how often the search accuses without cause, what it finds, and how fast.
@@ -110,7 +108,7 @@ def benchmark_mitigation(
         str, typer.Option(help="Planted cohorts, each with its own films and model, with commas.")
     ] = "0,1,2,3,4",
     repeats: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 15,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Mitigate planted phantom models by every arm, and time a step of each.
@@ -157,7 +155,7 @@ def benchmark_regions(
     pictures: Annotated[
         Path | None, typer.Option(help="PNG to write of the films with the worst lungs.")
     ] = None,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure anatomy and artifact regions against what is known of films.
@@ -188,7 +186,7 @@ def benchmark_labels(
         Path | None,
         typer.Option(help="The archive of coded reports (Open-i, .tgz), or a folder with it."),
     ] = None,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure what is read off radiology reports against codes that people gave them.
@@ -212,7 +210,7 @@ def benchmark_report(
         str, typer.Option(help="Some of usual and largest, with commas.")
     ] = "usual,largest",
     runs: Annotated[int, typer.Option(help="How often each report is written.", min=1)] = 3,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure how long PDF and HTML take to write, in how much memory, and how large they are.
@@ -246,7 +244,7 @@ def benchmark_encoders(
     batch: Annotated[int, typer.Option(help="Images that are timed together.", min=1)] = 4,
     rounds: Annotated[int, typer.Option(help="Rounds of the cost.", min=1)] = 7,
     films: Annotated[int, typer.Option(help="Phantoms whose windows are asked.", min=1)] = 300,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure the region embeddings of every kind of image tower: faithful, fast, right.
@@ -279,7 +277,7 @@ def benchmark_intake(
         "speed,cores"
     ),
     rounds: Annotated[int, typer.Option(help="Rounds of each measurement.", min=1)] = 9,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Time the reading of DICOM films: one core against pydicom, two processes against one.
@@ -338,7 +336,7 @@ def benchmark_scale(
         float, typer.Option(help="Share of an H100 that a ViT reaches (assumed).", min=0.01, max=1)
     ] = 0.30,
     ray: Annotated[bool, typer.Option(help="Measure Ray too.")] = True,
-    out: OutOption = Path("reports/benchmark"),
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Measure what holds beyond one machine: the same result, speed, memory, deaths, cost.
@@ -384,79 +382,8 @@ def benchmark_scale(
         print_file(path)
 
 
-@benchmark.command("evaluation")
-def benchmark_evaluation(
-    domains: Annotated[
-        str, typer.Option(help="Some of phantoms, radiographs, digits and mnist, with commas.")
-    ] = "phantoms,digits",
-    kinds: Annotated[
-        str, typer.Option(help="Some of planted, null, two and global, with commas.")
-    ] = "planted,null,two,global",
-    architectures: Annotated[str, typer.Option(help="Some of resnet and vit.")] = "resnet,vit",
-    strengths: Annotated[
-        str, typer.Option(help="Cramer's V of the planted pairs, with commas.")
-    ] = "0.99,0.95,0.9,0.8,0.7",
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1,2",
-    shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
-    limit: Annotated[int | None, typer.Option(help="Settings at most.", min=1)] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Begin no further setting after so long.", min=0)
-    ] = None,
-    films: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of real radiographs: metadata.csv (patientid, finding, "
-            "filename, view) and images/."
-        ),
-    ] = None,
-    mnist: Annotated[Path | None, typer.Option(help="Folder with the IDX files of MNIST.")] = None,
-    mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
-    ablate: Annotated[
-        bool, typer.Option(help="Repair it by our arm with parts left out, too.")
-    ] = False,
-    merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
-    device: DeviceOption = None,
-    out: OutOption = Path("reports/benchmark"),
-    debug: DebugOption = False,
-) -> None:
-    """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
-
-    Goes on where an earlier call has stopped. Several workers share the settings (--shard 1/2 and
-    --shard 2/2); --merge joins what they have done, and `benchmark pages` draws the pages.
-    """  # fmt: skip
-    with reporting_errors(debug):
-        from ravl_med.cache import user_cache
-        from ravl_med.encoders.base import pick_device
-        from ravl_med.evaluation.controlled.film_pool import FilmSources
-        from ravl_med.evaluation.controlled.repairs import choose_repairs
-        from ravl_med.evaluation.controlled.sweep import Shard, SweepPlan, merge_parts, run_sweep
-        from ravl_med.evaluation.controlled.sweep_options import read_settings
-
-        if merge:
-            settings, arms = merge_parts(out)
-            say(f"{settings} settings, {arms} rows of arms")
-            return
-        plan = SweepPlan(
-            settings=read_settings(domains, kinds, architectures, strengths, seeds),
-            shard=Shard.parse(shard),
-            limit=limit,
-            minutes=minutes,
-            repairs=choose_repairs(arms=mitigate, ablations=ablate),
-            device=str(pick_device(device or "auto")),
-            sources=FilmSources(films, mnist),
-        )
-        with show_progress() as progress:
-            run, left = run_sweep(plan, out, user_cache(), progress)
-        say(f"{run} settings run, {left} of this shard left")
-
-
-@benchmark.command("pages")
-def benchmark_pages(out: OutOption = Path("reports/benchmark"), debug: DebugOption = False) -> None:
-    """Draw the controlled evaluation as Markdown, HTML and PDF from its results."""
-    with reporting_errors(debug):
-        from ravl_med.evaluation.controlled.sweep_report import write_sweep_report
-
-        print_file(write_sweep_report(out))
+benchmark.command("evaluation")(benchmark_evaluation)
+benchmark.command("pages")(benchmark_pages)
 
 
 def _named(config: Path) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "DebugOption",
     "DeviceOption",
     "ExitZeroOption",
+    "ResultsOption",
     "SetOption",
     "complain",
     "console",
@@ -39,6 +40,7 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
+ResultsOption = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")]
 
 
