@@ -62,6 +62,7 @@ def phantom_audit(config: Config, films: int, cache: Cache, progress: Progress) 
         whole,
         cohort={"synthetic": None, "manifest": manifest, "workers": 1},
         model={"quickstart": None, "path": model, "threads": 1, "device": "cpu"},
+        privacy={"burned_in_text": "show"},  # no patients, as when they are made by the audit
     )
 
 
