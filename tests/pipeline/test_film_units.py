@@ -74,7 +74,8 @@ def expected(root, tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("name", [
-    "local 1", "local 2", pytest.param("ray 1", marks=[with_ray, pytest.mark.slow]),
+    "local 2", pytest.param("local 1", marks=pytest.mark.slow),
+    pytest.param("ray 1", marks=[with_ray, pytest.mark.slow]),
     pytest.param("ray 2", marks=[with_ray, pytest.mark.slow]),
 ])  # fmt: skip
 def test_every_engine_finds_the_same(root, expected, tmp_path, name):

@@ -151,10 +151,13 @@ def reading(page_of, read, full_result) -> Reading:
     return read(page_of(full_result))
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE])
 @pytest.mark.parametrize(
-    "name", ["full_result", "hundred", "hostile", "null_result", "stopped_result"]
-)
+    ("name", "size"),
+    [
+        ("full_result", WIDE), ("full_result", PHONE), ("hundred", WIDE), ("hostile", PHONE),
+        ("null_result", WIDE), ("stopped_result", PHONE),
+    ],
+)  # fmt: skip
 def test_nothing_keeps_people_out_and_nothing_is_asked_for(
     request: pytest.FixtureRequest, page_of, read, name: str, size: tuple[int, int]
 ) -> None:

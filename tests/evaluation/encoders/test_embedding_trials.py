@@ -30,6 +30,7 @@ def test_everything_takes_longer_than_the_passes():
     assert "at most 1.25 x" in encoders_markdown({"films": content(row)})
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_processes_of_their_own():
     (row,) = measure_memory(4, 2, lambda *step: None)
     assert (row.films, row.times) == (4, 8)
