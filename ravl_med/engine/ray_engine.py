@@ -27,6 +27,7 @@ R = TypeVar("R")
 _LIVES = 8  # workers that a unit may lose; nodes may be taken away, which is no fault of the unit
 _OPENINGS = 8  # of each worker, without a single one that succeeds
 _OPENING = -1
+_IN_FLIGHT = 1  # else the worker that is ready first takes what another could begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ class RayEngine:
             data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Worker,
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
+                compute=ray.data.ActorPoolStrategy(
+                    size=count, max_tasks_in_flight_per_actor=_IN_FLIGHT
+                ),
                 num_cpus=self.cpus,
                 num_gpus=self.gpus or None,
                 fn_constructor_args=(opened, threads, count, lives),
