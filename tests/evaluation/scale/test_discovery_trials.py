@@ -21,12 +21,12 @@ SMALL = (
 
 def test_a_search_is_timed_stage_by_stage_and_finds_the_feature() -> None:
     told: list[tuple[str, int, int]] = []
-    plan = FilmsPlan(2_000, regions=4, size=32)
+    plan = FilmsPlan(4_000, regions=4, size=32)
 
     (row,) = measure_discovery(load_config(QUICKSTART, SMALL), [plan], lambda *s: told.append(s))
 
-    assert (row.films, row.regions, row.size, row.classes) == (2_000, 8_000, 32, 4)
-    assert 250 < row.patients < 450
+    assert (row.films, row.regions, row.size, row.classes) == (4_000, 16_000, 32, 4)
+    assert 500 < row.patients < 900
     assert list(row.stages) == [
         "accuracy", "clustering", "confirmation", "counterfactuals", "subgroups", "sensitivity",
         "result.json",
@@ -37,4 +37,4 @@ def test_a_search_is_timed_stage_by_stage_and_finds_the_feature() -> None:
     assert row.confirmed >= 1
     assert row.found
     assert row.json_bytes > 10_000
-    assert told[-1] == ("search 8,000 regions", 2, 2)
+    assert told[-1] == ("search 16,000 regions", 2, 2)
