@@ -43,7 +43,7 @@ def crossed(root: Path, **engine) -> Config:
         model={"path": None, "factory": "halves_model:right", "allow_code": True},
         regions={"tiles": (4, 4)},
         discovery={"clusters": (16, 32), "min_influence": 0.0},
-        evidence={"max_pairs": 10, "max_removals": 10, "fdr": 0.5},
+        evidence={"max_pairs": 20, "max_removals": 20, "fdr": 0.5},
         gate={"max_prediction_share": 1.0},
         engine=engine,
     )

@@ -100,7 +100,7 @@ def test_the_same_film_gives_the_same_areas(reader):
 
 
 def test_films_without_words_are_left(reader):
-    films = [phantom_film(n, 512, ("generator", "electrode", "tube")) for n in range(4)]
+    films = [phantom_film(n, 512, ("generator", "electrode", "tube")) for n in range(8)]
     assert sum(hidden(reader.find(film), film.shape).any() for film in films) <= 1
 
 

@@ -154,10 +154,18 @@ def reading(page_of, read, full_result) -> Reading:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("full_result", WIDE), ("full_result", PHONE), ("hundred", WIDE), ("hostile", PHONE),
-        ("null_result", WIDE), ("stopped_result", PHONE),
+        ("full_result", WIDE),
+        ("full_result", PHONE),
+        ("hundred", WIDE),
+        pytest.param("hundred", PHONE, marks=pytest.mark.slow),
+        pytest.param("hostile", WIDE, marks=pytest.mark.slow),
+        ("hostile", PHONE),
+        ("null_result", WIDE),
+        ("null_result", PHONE),
+        ("stopped_result", WIDE),
+        ("stopped_result", PHONE),
     ],
-)  # fmt: skip
+)
 def test_nothing_keeps_people_out_and_nothing_is_asked_for(
     request: pytest.FixtureRequest, page_of, read, name: str, size: tuple[int, int]
 ) -> None:

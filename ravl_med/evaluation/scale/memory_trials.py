@@ -108,5 +108,4 @@ def _config(config: Config, manifest: Path, workers: int) -> Config:
     }
     told["regions"] = {"tiles": (4, 4)}
     told["engine"] = {"workers": workers}
-    told["privacy"]["burned_in_text"] = "show"  # these films have no patients
     return Config.model_validate(told)

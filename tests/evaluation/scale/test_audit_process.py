@@ -21,7 +21,7 @@ SMALL = (
     "discovery.min_influence=0", "evidence.fdr=0.9",
     "evidence.permutations=99", "evidence.draws=2000", "evidence.simulations=20",
     "evidence.max_removals=10", "evidence.max_pairs=10", "evidence.min_pairs=2", "evidence.min_n=2",
-    "evidence.max_correlations=2", "gate.min_auroc=0", "privacy.burned_in_text=show",
+    "evidence.max_correlations=2", "gate.min_auroc=0",
 )  # fmt: skip
 
 
