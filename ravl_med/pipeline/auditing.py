@@ -15,10 +15,11 @@ from ravl_med.encoders.precision import using_threads
 from ravl_med.encoders.zero_shot import embed_classes, score_embeddings, sigmoid_of
 from ravl_med.engine.opening import Engine, opened_engine
 from ravl_med.errors import DataError
+from ravl_med.evidence.accuracy import auditability, measure_accuracy
 from ravl_med.evidence.adjudication import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.relevance import read_relevance
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.evidence.verdict import auditability, measure_accuracy, stop_audit
+from ravl_med.evidence.verdict import stop_audit
 from ravl_med.pipeline.audited_model import AuditedModel, scores_of_table, summarise_model
 from ravl_med.pipeline.counterfactual_units import AuditedFilms, probe_of, spread_probe
 from ravl_med.pipeline.film_units import embed_with

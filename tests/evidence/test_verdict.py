@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ravl_med.config import EvidenceConfig, GateConfig
-from ravl_med.evidence.audit_result import Accuracy, DetectableGap, Gate, Sensitivity, Verdict
+from ravl_med.evidence.audit_result import DetectableGap, Gate, Sensitivity, Verdict
 from ravl_med.evidence.claims import (
     Arms,
     Confirmation,
@@ -21,11 +21,8 @@ from ravl_med.evidence.claims import (
     Strata,
 )
 from ravl_med.evidence.sanity import FindingAuroc, Sanity
-from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.verdict import (
-    auditability,
     judge,
-    measure_accuracy,
     rank_correlations,
     stop_audit,
     weigh_correlation,
@@ -446,51 +443,6 @@ def test_both_reasons_of_an_underpowered_audit_are_told():
 
 def test_an_audit_that_stops_is_not_auditable():
     assert stop_audit(["one", "two"]) == Verdict("not_auditable", ("one", "two"), ())
-
-
-def accuracy_of(labels, predictions, classes=2) -> Accuracy:
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    bootstrap = PatientBootstrap(np.arange(len(labels)), 500, seed=0)
-    return measure_accuracy(labels, predictions, classes, bootstrap, 0.95)
-
-
-def test_accuracy_by_hand():
-    accuracy = accuracy_of([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], classes=3)
-
-    assert accuracy.overall == pytest.approx(4 / 6)
-    assert accuracy.by_class[:2] == pytest.approx((3 / 4, 1 / 2))
-    assert accuracy.images_by_class == (4, 2, 0)
-    assert accuracy.images == 6
-    assert accuracy.predicted_share == pytest.approx((4 / 6, 2 / 6, 0))
-    assert accuracy.overall_interval.low < 4 / 6 < accuracy.overall_interval.high
-    assert accuracy.by_class_interval[0].low < 3 / 4 < accuracy.by_class_interval[0].high
-    assert np.isnan(accuracy.by_class[2])  # a class without films
-    assert np.isnan(accuracy.by_class_interval[2].low)
-
-
-def test_a_model_that_tells_the_classes_apart_can_be_audited():
-    labels = np.arange(100) % 2
-
-    assert auditability(accuracy_of(labels, labels), CLASSES, GateConfig()) == ()
-
-
-def test_a_class_without_enough_films_cannot_be_audited():
-    labels = np.repeat([0, 1], [100, 19])
-
-    (reason,) = auditability(accuracy_of(labels, labels), CLASSES, GateConfig())
-
-    assert reason == "Class cardiomegaly has fewer than 20 films (gate.min_films)."
-    none = auditability(accuracy_of([0] * 50, [0, 1] * 25), CLASSES, GateConfig())
-    assert none == ("Class cardiomegaly has fewer than 20 films (gate.min_films).",)
-
-
-def test_a_stuck_class_and_a_dead_one_cannot_be_audited():
-    labels = np.arange(100) % 2
-
-    dead, stuck = auditability(accuracy_of(labels, np.ones(100, int)), CLASSES, GateConfig())
-
-    assert dead.startswith("The model calls 0.0% of the films no finding, below 2%")
-    assert stuck.startswith("The model calls 100.0% of the films cardiomegaly, above 98%")
 
 
 def sanity_of(*doubts: str) -> Sanity:

@@ -21,12 +21,12 @@ from ravl_med.evaluation.scale.simulated_films import (
     draw_films,
     open_films,
 )
+from ravl_med.evidence.accuracy import measure_accuracy
 from ravl_med.evidence.audit_result import ModelSummary
 from ravl_med.evidence.relevance import read_relevance
 from ravl_med.evidence.sanity import Sanity
 from ravl_med.evidence.small_cells import hide_small_cells
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.evidence.verdict import measure_accuracy
 from ravl_med.pipeline.searching import (
     Findings,
     ScoredFilms,
