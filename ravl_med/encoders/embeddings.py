@@ -7,11 +7,13 @@ store on disk, where the same films, regions and model find it again.
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,9 @@ from ravl_med.encoders.stored_films import (
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.remote_path import FilePath
 
-__all__ = ["Embeddings", "embed_films", "gather_embeddings"]
+__all__ = ["EmbeddedColumns", "Embeddings", "embed_films"]
+
+FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 _ROOM_BYTES = 2**27  # embeddings above it lie in a file that is mapped
 _GATHERED = 512  # films after which what was written to it is let go
@@ -122,15 +126,11 @@ def embed_films(
     """
     with _kept_in(root) as place:
         batches = BatchEncoder(encoder, place, batch_size, most_regions, shared)
-        rows: list[EmbeddedRow] = []
-        rejected: list[RejectedFilm] = []
+        columns = EmbeddedColumns()
 
         def note(done: int, row: EmbeddedRow | RejectedFilm) -> None:
             progress(done)
-            if isinstance(row, RejectedFilm):
-                rejected.append(row)
-            else:
-                rows.append(replace(row, prepared=None))
+            columns.add(row)
 
         found = store_films(
             batches,
@@ -140,7 +140,7 @@ def embed_films(
             pieces=dict(enumerate(pieces)),
             note=note,
         )
-        gathered = gather_embeddings(rows, rejected, batches.find, encoder.info.embedding_size)
+        gathered = columns.gather(batches.find, encoder.info.embedding_size)
     halved = batches.size if batches.size < batch_size else 0
     return replace(gathered, found=found, halved_to=halved)
 
@@ -152,59 +152,91 @@ def _kept_in(root: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def gather_embeddings(
-    rows: Sequence[EmbeddedRow],
-    rejected: Sequence[RejectedFilm],
-    find: Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]],
-    size: int,
-) -> Embeddings:
-    """Read the embeddings of films from where they are kept, in their order.
+class EmbeddedColumns:
+    """What is told of films on their way, column by column.
 
-    Parameters
-    ----------
-    rows : sequence of EmbeddedRow - films that were read, in cohort order
-    rejected : sequence of RejectedFilm
-    find : callable - key of a film to its embedding (D,) and those of its regions (r, D)
-    size : int - D
-
-    Returns
-    -------
-    Embeddings - without the films for which the model gives NaN or infinity; they are named
+    As objects, 200,000 films with 16 regions each would take half a gigabyte, and leave a heap that
+    nobody gets back.
     """
-    counts = [len(row.regions) for row in rows]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    image, region = _room(len(rows), size), _room(int(starts[-1]), size)
-    kinds: dict[RegionKind, int] = {}
-    of_kind: list[int] = []
-    problems: Counter[str] = Counter()
-    for at, row in enumerate(rows):
-        image[at], region[starts[at] : starts[at + 1]] = find(row.key)
-        if at % _GATHERED == 0:
-            let_go(image)
-            let_go(region)
-        of_kind += [kinds.setdefault(kind, len(kinds)) for kind in row.regions.kinds]
-        problems.update(row.problems)
-    boxes = [row.regions.boxes for row in rows]
-    gathered = Embeddings(
-        films=np.array([row.film.index for row in rows], dtype=np.int64),
-        digests=tuple(row.film.digest for row in rows),
-        applied=tuple(row.film.applied for row in rows),
-        sizes=np.array([row.size for row in rows], dtype=np.int64).reshape(-1, 2),
-        image=image,
-        region=region,
-        region_image=np.repeat(np.arange(len(rows), dtype=np.int64), counts),
-        region_boxes=np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32),
-        region_kind=np.array(of_kind, dtype=np.int64),
-        kinds=tuple(kinds),
-        unseen=sum(row.unseen for row in rows),
-        problems=dict(problems),
-        rejected=tuple(rejected),
-        not_finite=(),
-        attributes=tuple(row.film.attributes for row in rows),
-        left_edges=tuple(row.film.left_edge for row in rows),
-        file_bytes=sum(row.film.file_bytes for row in rows),
-    )
-    return _only_finite(gathered)
+
+    def __init__(self) -> None:
+        self._films, self._sizes = array("q"), array("q")
+        self._counts, self._region_kind = array("q"), array("q")
+        self._boxes = bytearray()
+        self._keys: list[bytes] = []
+        self._digests: list[str] = []
+        self._applied: list[str] = []
+        self._left_edges: list[Edge] = []
+        self._attributes: list[Mapping[str, str]] = []
+        self._rejected: list[RejectedFilm] = []
+        self._kinds: dict[RegionKind, int] = {}
+        self._problems: Counter[str] = Counter()
+        self._alike: dict[Any, Any] = {}
+        self._unseen = self._file_bytes = 0
+
+    def add(self, row: EmbeddedRow | RejectedFilm) -> None:
+        """Take the next film of the cohort."""
+        if isinstance(row, RejectedFilm):
+            self._rejected.append(row)
+            return
+        film, regions = row.film, row.regions
+        self._films.append(film.index)
+        self._sizes.extend(row.size)
+        self._counts.append(len(regions))
+        self._region_kind.extend(
+            self._kinds.setdefault(kind, len(self._kinds)) for kind in regions.kinds
+        )
+        self._boxes += regions.boxes.astype(np.float32, copy=False).tobytes()
+        self._keys.append(row.key)
+        self._digests.append(film.digest)
+        self._applied.append(self._alike.setdefault(film.applied, film.applied))
+        self._left_edges.append(self._alike.setdefault(film.left_edge, film.left_edge))
+        stated = tuple(sorted(film.attributes.items()))
+        self._attributes.append(self._alike.setdefault(stated, film.attributes))
+        self._problems.update(row.problems)
+        self._unseen += row.unseen
+        self._file_bytes += film.file_bytes
+
+    def gather(self, find: FindEmbeddings, size: int) -> Embeddings:
+        """Read the embeddings from where they are kept.
+
+        Parameters
+        ----------
+        find : callable - key of a film to its embedding (D,) and those of its regions (r, D)
+        size : int - D
+
+        Returns
+        -------
+        Embeddings - without the films for which the model gives NaN or infinity; they are named
+        """
+        counts = np.frombuffer(self._counts, np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        image, region = _room(len(counts), size), _room(int(starts[-1]), size)
+        for at, key in enumerate(self._keys):
+            image[at], region[starts[at] : starts[at + 1]] = find(key)
+            if at % _GATHERED == 0:
+                let_go(image)
+                let_go(region)
+        gathered = Embeddings(
+            films=np.frombuffer(self._films, np.int64),
+            digests=tuple(self._digests),
+            applied=tuple(self._applied),
+            sizes=np.frombuffer(self._sizes, np.int64).reshape(-1, 2),
+            image=image,
+            region=region,
+            region_image=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
+            region_boxes=np.frombuffer(self._boxes, np.float32).reshape(-1, 4),
+            region_kind=np.frombuffer(self._region_kind, np.int64),
+            kinds=tuple(self._kinds),
+            unseen=self._unseen,
+            problems=dict(self._problems),
+            rejected=tuple(self._rejected),
+            not_finite=(),
+            attributes=tuple(self._attributes),
+            left_edges=tuple(self._left_edges),
+            file_bytes=self._file_bytes,
+        )
+        return _only_finite(gathered)
 
 
 def _room(rows: int, size: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import os
 import pickle
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,11 +72,11 @@ class LocalEngine:
                 idle.put(worker)
 
         threads = ThreadPoolExecutor(len(crew), thread_name_prefix="engine")
-        waiting: list[Future[Outcome]] = []
+        waiting: deque[Future[Outcome]] = deque()
         try:
-            waiting += [threads.submit(ask, pickle.dumps(unit)) for unit in units]
-            for at, future in enumerate(waiting):
-                yield settle(future.result(), work.name, at, len(units))
+            waiting.extend(threads.submit(ask, pickle.dumps(unit)) for unit in units)
+            for at in range(len(units)):  # what was told of a unit goes with its future
+                yield settle(waiting.popleft().result(), work.name, at, len(units))
         finally:
             for future in waiting:
                 future.cancel()

@@ -27,6 +27,7 @@ from ravl_med.evidence.claims import Interval
 __all__ = ["PatientBootstrap", "count_patients", "percentile_interval"]
 
 _UNITS = 2048  # more patients than these are drawn by groups of patients, put together at random
+_AT_ONCE = 1000  # draws
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,8 +91,12 @@ class PatientBootstrap:
         for number, column in enumerate(columns):
             sums[:, number] = np.bincount(unit, column, units)
         # Sums of films are whole numbers, exact in float32; a mean loses its seventh digit.
-        drawn = _draw_units(units, self.draws, self.seed) @ sums.astype(np.float32)
-        return drawn.astype(np.float64)
+        exact, times = sums.astype(np.float32), _draw_units(units, self.draws, self.seed)
+        drawn = np.empty((self.draws, len(columns)))
+        for start in range(0, self.draws, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            drawn[part] = times[part].astype(np.float32) @ exact
+        return drawn
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Draw the mean over images of values; NaN values are left out.
@@ -113,13 +118,13 @@ class PatientBootstrap:
 
 
 @lru_cache(maxsize=2)
-def _draw_units(units: int, draws: int, seed: int) -> NDArray[np.float32]:
+def _draw_units(units: int, draws: int, seed: int) -> NDArray[np.uint16]:
     """How often each patient (or group of patients) was drawn: (draws, units), small integers."""
     rng = np.random.default_rng([seed, 0])
-    drawn = np.empty((draws, units), dtype=np.float32)
+    drawn = np.empty((draws, units), dtype=np.uint16)
     share = np.full(units, 1.0 / max(units, 1))
-    for start in range(0, draws, 1000):
-        size = min(1000, draws - start)
+    for start in range(0, draws, _AT_ONCE):
+        size = min(_AT_ONCE, draws - start)
         drawn[start : start + size] = rng.multinomial(units, share, size=size)
     drawn.flags.writeable = False
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ravl_med.encoders.precision import using_threads
 from ravl_med.engine.opening import Engine, opened_engine
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts, shared_root
-from ravl_med.pipeline.film_units import EmbeddedUnit, embed_units, join_rows, make_units
+from ravl_med.pipeline.film_units import UnitTotals, embed_units, join_rows, make_units
 from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.files import entries
@@ -215,36 +215,38 @@ def _embed_parts(
         units,
         lambda passed: progress("embed films and regions", passed, films),
     )
+    totals = UnitTotals(batches.size)
     rejected: Counter[str] = Counter()
-    seconds = time.perf_counter() - start
     regions = file_bytes = 0
-    for row in join_rows(cohort, units, made):
+    for row in join_rows(cohort, units, totals.of(made)):
         if isinstance(row, RejectedFilm):
             rejected[row.reason] += 1
         else:
             regions += len(row.regions)
             file_bytes += row.film.file_bytes
-    size = min((unit.size for unit in made), default=batches.size)
+    seconds = time.perf_counter() - start
     others = set(range(len(names))) - set(mine)
     return EmbeddingReport(
         shard=shard,
         parts=len(mine),
         parts_before=len(mine) - len(wanted),
-        parts_left=len({names[number] for number in others} - _listed(root, shared, made, batches)),
+        parts_left=len(
+            {names[number] for number in others} - _listed(root, shared, totals, batches)
+        ),
         films=films - rejected.total(),
-        found=sum(unit.found for unit in made),
+        found=totals.found,
         regions=regions,
         megabytes=file_bytes / 1e6,
         seconds=seconds,
         rejected=dict(rejected),
-        halved_to=size if size < config.model.batch_size else 0,
+        halved_to=totals.size if totals.size < config.model.batch_size else 0,
     )
 
 
 def _listed(
-    root: Path, shared: FilePath | None, made: Sequence[EmbeddedUnit], batches: BatchEncoder
+    root: Path, shared: FilePath | None, totals: UnitTotals, batches: BatchEncoder
 ) -> set[str]:
     """Parts that are done, by this process or on the device of the workers, wherever they lie."""
-    stores = {name for unit in made for name in unit.stores} | {batches.store.folder.name}
+    stores = {*totals.stores, batches.store.folder.name}
     places = [place / name for place in (root, shared) if place is not None for name in stores]
     return {name for place in places for name in entries(place / "listed")}

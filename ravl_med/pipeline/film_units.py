@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.embedding_store import EmbeddingStore
-from ravl_med.encoders.embeddings import Embeddings, gather_embeddings
+from ravl_med.encoders.embeddings import EmbeddedColumns, Embeddings
 from ravl_med.encoders.fixed_batches import BatchEncoder
 from ravl_med.encoders.stored_films import EmbeddedRow, films_a_part, prepare_film, store_films
 from ravl_med.engine.opening import Engine
@@ -37,6 +37,7 @@ __all__ = [
     "EmbeddedUnit",
     "FilmEmbedder",
     "FilmUnit",
+    "UnitTotals",
     "embed_units",
     "embed_with",
     "join_rows",
@@ -205,8 +206,8 @@ def embed_units(
     root: Path,
     units: Sequence[FilmUnit],
     progress: Callable[[int], None],
-) -> list[EmbeddedUnit]:
-    """Let the workers of an engine embed units.
+) -> Iterator[EmbeddedUnit]:
+    """Let the workers of an engine embed units, and yield what has become of them, in order.
 
     Parameters
     ----------
@@ -217,14 +218,11 @@ def embed_units(
     units : sequence of FilmUnit
     progress : callable - called with the number of films that have passed
 
-    Returns
-    -------
-    list of EmbeddedUnit, in order
-
     Raises
     ------
     EngineError
-        Workers died, or are not of one kind, so that bits would depend on who did what.
+        Workers died, or, once all is done, are not of one kind, so that bits would depend on who
+        did what.
     """
     encoder, folder = model
     work: Work[FilmUnit, EmbeddedUnit] = Work(
@@ -233,20 +231,43 @@ def embed_units(
         threads=config.threads or 1,
         name="embedding of films and regions",
     )
-    done: list[EmbeddedUnit] = []
+    recipes: set[str] = set()
     passed = 0
     for made in engine.map(work, units):
-        done.append(made)
+        recipes.add(made.recipe)
         passed += len(made.rows)
         progress(passed)
-    recipes = {made.recipe for made in done}
+        yield made
     if len(recipes) > 1:
         raise EngineError(
             f"engine: the workers are of {len(recipes)} kinds (device, threads or version of "
             "PyTorch), whose embeddings differ in their last bits; expected one kind. Set "
             "model.device, and install the same versions on every machine."
         )
-    return done
+
+
+@dataclass(slots=True)
+class UnitTotals:
+    """What is told of units as they pass, each of which is forgotten then.
+
+    Attributes
+    ----------
+    stores : dict - folders that the embeddings lie in, in the order in which they were named
+    found : int - films that were embedded before
+    size : int - films encoded at once: the fewest that a unit was left with
+    """
+
+    size: int
+    stores: dict[str, None] = field(default_factory=dict)
+    found: int = 0
+
+    def of(self, made: Iterable[EmbeddedUnit]) -> Iterator[EmbeddedUnit]:
+        """Note each unit, and hand it on."""
+        for unit in made:
+            self.stores.update(dict.fromkeys(unit.stores))
+            self.found += unit.found
+            self.size = min(self.size, unit.size)
+            yield unit
 
 
 def embed_with(
@@ -299,21 +320,20 @@ def embed_with(
             units,
             lambda done: progress("embed films and regions", done, len(cohort)),
         )
-        rows = list(join_rows(cohort, units, made))
-        folders = list(dict.fromkeys(name for unit in made for name in unit.stores))
-        stores = [EmbeddingStore(root / name, size, shared and shared / name) for name in folders]
-        embeddings = gather_embeddings(
-            [row for row in rows if isinstance(row, EmbeddedRow)],
-            [row for row in rows if isinstance(row, RejectedFilm)],
-            lambda key: next(store for store in reversed(stores) if key in store).read(key),
-            size,
+        totals, columns = UnitTotals(config.model.batch_size), EmbeddedColumns()
+        for row in join_rows(cohort, units, totals.of(made)):
+            columns.add(row)
+        stores = [
+            EmbeddingStore(root / name, size, shared and shared / name) for name in totals.stores
+        ]
+        embeddings = columns.gather(
+            lambda key: next(store for store in reversed(stores) if key in store).read(key), size
         )
-    least = min((unit.size for unit in made), default=config.model.batch_size)
     return replace(
         embeddings,
         problems={**proposer.unmatched(), **embeddings.problems},
-        found=sum(unit.found for unit in made),
-        halved_to=least if least < config.model.batch_size else 0,
+        found=totals.found,
+        halved_to=totals.size if totals.size < config.model.batch_size else 0,
     )
 
 
