@@ -38,7 +38,7 @@ __all__ = ["EmbeddedColumns", "Embeddings", "embed_films"]
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-_ROOM_BYTES = 2**27  # embeddings above it lie in a file that is mapped
+_ROOM_BYTES = 2**26  # embeddings above it lie in a file that is mapped
 _GATHERED = 512  # films after which what was written to it is let go
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["let_go", "parts_of", "take_rows"]
+__all__ = ["let_go", "multiply", "parts_of", "take_rows"]
 
-_PART_BYTES = 128 * 2**20
+_PART_BYTES = 64 * 2**20
 _PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file along
 
 
@@ -42,6 +42,26 @@ def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     for start in range(0, len(array), size):
         yield array[start : start + size]
         let_go(array)
+
+
+def multiply(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the product of an array that may lie in a mapped file with a small matrix.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D), float32
+    matrix : ndarray of shape (D, M), float32
+
+    Returns
+    -------
+    ndarray of shape (R, M), float32
+    """
+    product = np.empty((len(array), matrix.shape[1]), np.result_type(array, matrix))
+    done = 0
+    for part in parts_of(array):
+        product[done : done + len(part)] = part @ matrix
+        done += len(part)
+    return product
 
 
 def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
-from ravl_med.encoders.mapped_rows import parts_of
+from ravl_med.encoders.mapped_rows import multiply, parts_of
 from ravl_med.errors import ModelError
 
 __all__ = [
@@ -113,7 +113,7 @@ def score_embeddings(
         return share
 
     # By similarity: far from the texts of all classes, every sigmoid is the same zero.
-    predictions = (image @ classes.T).argmax(axis=1).astype(np.int64)
+    predictions = multiply(image, classes.T).argmax(axis=1).astype(np.int64)
     return Scores(image=score(image), region=score(region), predictions=predictions)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.mapped_rows import parts_of
 from ravl_med.evidence.sanity import FindingAuroc, SanityCheck, SanityStatus
 
 __all__ = ["check_embeddings", "check_inputs", "check_prompts", "check_scale", "check_texts"]
@@ -47,7 +48,7 @@ def _embedding_checks(
 ) -> Iterator[SanityCheck]:
     if not len(image):
         return
-    norms = np.linalg.norm(image, axis=1)
+    norms = np.concatenate([np.linalg.norm(part, axis=1) for part in parts_of(image)])
     wrong = bool(np.abs(norms - 1).max() > _UNIT)
     yield SanityCheck(
         "norms of the images",
@@ -58,7 +59,8 @@ def _embedding_checks(
         else f"{norms.min():.4f} to {norms.max():.4f}",
     )
     n = len(image)
-    mean = image.mean(axis=0, dtype=np.float64)
+    sums = [part.sum(axis=0, dtype=np.float64) for part in parts_of(image)]
+    mean = np.sum(sums, axis=0) / n
     alike = float(mean @ mean) if n == 1 else (n * float(mean @ mean) - 1) / (n - 1)
     apart = 1 - alike
     told = f"mean cosine of two films {alike:.4f}"

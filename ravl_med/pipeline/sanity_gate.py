@@ -10,6 +10,7 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.mapped_rows import multiply
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ModelError
@@ -53,11 +54,11 @@ def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: Fi
     temperature = config.task.temperature if config.task.scores == "softmax" else None
     by_prompt: list[NDArray[np.float64]] = []
     if model.scores is None:
-        similarity = image @ model.classes.T
+        similarity = multiply(image, model.classes.T)
         scores = class_scores(similarity, temperature)
         for c, prompts in enumerate(texts.values()):
             single = model.encoder.encode_text(list(prompts)).float().cpu().numpy()
-            by_prompt.append(prompt_scores(image @ single.T, similarity, c, temperature))
+            by_prompt.append(prompt_scores(multiply(image, single.T), similarity, c, temperature))
     else:
         scores = model.scores.astype(np.float64)
     findings = measure_findings(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ravl_med.encoders import mapped_rows
-from ravl_med.encoders.mapped_rows import let_go, parts_of, take_rows
+from ravl_med.encoders.mapped_rows import let_go, multiply, parts_of, take_rows
 
 
 def held_mb() -> float:
@@ -53,6 +53,19 @@ def test_rows_are_copied(mapped) -> None:
     np.testing.assert_array_equal(taken, mapped[rows])
     taken[:] = -1
     assert mapped.min() == 0
+
+
+def test_a_product_is_made_part_by_part(mapped, monkeypatch) -> None:
+    monkeypatch.setattr(mapped_rows, "_PART_BYTES", 2**20)
+    let_go(mapped)
+    before = held_mb()
+    matrix = np.zeros((512, 2), np.float32)
+    matrix[3, 0] = matrix[4, 1] = 2.0
+    product = multiply(mapped, matrix)
+    assert held_mb() < before + 20
+    assert product.dtype == np.float32
+    np.testing.assert_array_equal(product, 2.0 * np.arange(32_768)[:, None] * np.ones((1, 2)))
+    assert multiply(mapped[:0], matrix).shape == (0, 2)
 
 
 def test_arrays_in_memory_and_private_copies_are_left_alone(tmp_path: Path) -> None:
