@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from ravl_med.discovery.k_medoids import (
     refine_medoids,
     silhouette,
 )
-from ravl_med.encoders.mapped_rows import let_go, take_rows
+from ravl_med.encoders.mapped_rows import empty_rows, let_go, take_rows
 from ravl_med.errors import DataError
 
 __all__ = ["paper_clusters", "propose_clusters"]
@@ -245,9 +246,8 @@ def _assign(
     stacked = np.concatenate(medoids)
     ends = np.cumsum([len(vectors) for vectors in medoids]).tolist()
     spans = list(zip([0, *ends[:-1]], ends, strict=True))
-    found = [
-        (np.empty(len(embeddings), np.int32), np.empty(len(embeddings), np.float32)) for _ in spans
-    ]
+    shape = (len(embeddings),)
+    found = [(empty_rows(shape, np.int32), empty_rows(shape, np.float32)) for _ in spans]
     for done, chunk in enumerate(_chunks(len(embeddings)), 1):
         products = np.asarray(embeddings[chunk]) @ stacked.T
         rows = np.arange(len(products))
@@ -258,7 +258,8 @@ def _assign(
         if done % _HELD == 0:
             let_go(embeddings)
         progress(done)
-    let_go(embeddings)
+    for mapped in (embeddings, *chain(*found)):
+        let_go(mapped)
     return found
 
 
@@ -270,4 +271,5 @@ def _partition(
     width: float = float("nan"),
 ) -> Partition:
     loss = 1.0 - float(similarity.mean(dtype=np.float64))
+    let_go(similarity)
     return Partition(medoids, assignment, similarity, draw, loss, width)

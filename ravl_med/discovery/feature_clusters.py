@@ -15,12 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.encoders.mapped_rows import let_go
+
 __all__ = ["FeatureClusters", "Partition", "fold_clusters"]
+
+_COUNTED = 2**18  # regions at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition:
-    """One k-medoids clustering of all regions.
+    """One k-medoids clustering of all regions; of many, in mapped files.
 
     Attributes
     ----------
@@ -38,6 +42,11 @@ class Partition:
     draw: int
     loss: float
     silhouette: float
+
+    def let_go(self) -> None:
+        """Let go of what is held of the regions."""
+        let_go(self.assignment)
+        let_go(self.similarity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +87,7 @@ class FeatureClusters:
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Number of regions of each cluster, shape (K,), int64."""
-        counts = [np.bincount(p.assignment, minlength=len(p.medoids)) for p in self.partitions]
+        counts = [_sizes(partition) for partition in self.partitions]
         pairs = zip(self.origin, self.label, strict=True)
         return np.array([counts[p][k] for p, k in pairs], dtype=np.int64)
 
@@ -87,6 +96,7 @@ class FeatureClusters:
         partition = self.partitions[self.origin[cluster]]
         regions = np.flatnonzero(partition.assignment == self.label[cluster])
         order = np.argsort(-partition.similarity[regions], kind="stable")
+        partition.let_go()
         ranked: NDArray[np.int64] = regions[order]
         return ranked
 
@@ -94,6 +104,7 @@ class FeatureClusters:
         """Return the cosine similarity (n,) of the members to the medoid, in their order."""
         partition = self.partitions[self.origin[cluster]]
         similarity = partition.similarity[partition.assignment == self.label[cluster]]
+        partition.let_go()
         ranked: NDArray[np.float32] = -np.sort(-similarity, kind="stable")
         return ranked
 
@@ -114,6 +125,7 @@ class FeatureClusters:
             columns = np.flatnonzero(self.origin == number)
             inside = np.zeros((images, len(partition.medoids)), dtype=np.bool_)
             inside[region_image, partition.assignment] = True
+            partition.let_go()
             present[:, columns] = inside[:, self.label[columns]]
         return present
 
@@ -159,17 +171,33 @@ def _jaccard(partitions: Sequence[Partition]) -> tuple[NDArray[np.float64], NDAr
     """Jaccard indices of all clusters of all partitions, 0 inside a partition; their sizes."""
     counts = [len(part.medoids) for part in partitions]
     firsts = np.cumsum([0, *counts])
-    sizes = [
-        np.bincount(p.assignment, minlength=k) for p, k in zip(partitions, counts, strict=True)
-    ]
+    sizes = [_sizes(partition) for partition in partitions]
     jaccard = np.zeros((firsts[-1], firsts[-1]))
     for a in range(len(partitions)):
         for b in range(a + 1, len(partitions)):
-            pairs = partitions[a].assignment.astype(np.intp) * counts[b] + partitions[b].assignment
-            shared = np.bincount(pairs, minlength=counts[a] * counts[b])
-            both = shared.reshape(counts[a], counts[b])
+            both = _shared(partitions[a], partitions[b])
             union = np.maximum(sizes[a][:, None] + sizes[b] - both, 1)
             block = slice(firsts[a], firsts[a + 1]), slice(firsts[b], firsts[b + 1])
             jaccard[block] = both / union
             jaccard[block[::-1]] = jaccard[block].T
     return jaccard, np.concatenate(sizes)
+
+
+def _sizes(partition: Partition) -> NDArray[np.int64]:
+    """Regions of each cluster of a partition, shape (k,)."""
+    counts = np.bincount(partition.assignment, minlength=len(partition.medoids))
+    partition.let_go()
+    return counts.astype(np.int64, copy=False)
+
+
+def _shared(a: Partition, b: Partition) -> NDArray[np.int64]:
+    """Regions that each cluster of one shares with each of another, shape (k_a, k_b)."""
+    shape = len(a.medoids), len(b.medoids)
+    shared = np.zeros(shape[0] * shape[1], dtype=np.int64)
+    for start in range(0, len(a.assignment), _COUNTED):
+        part = slice(start, start + _COUNTED)
+        pairs = a.assignment[part].astype(np.intp) * shape[1] + b.assignment[part]
+        shared += np.bincount(pairs, minlength=len(shared))
+    a.let_go()
+    b.let_go()
+    return shared.reshape(shape)

@@ -144,7 +144,7 @@ def performance_gaps(
     )
 
 
-_ROWS = 65_536
+_ROWS, _REGIONS = 2**14, 2**18  # at once
 
 
 def _count_in_clusters(
@@ -207,13 +207,18 @@ def strongest_regions(
         fewer than two regions, which say nothing
     """
     images = len(predictions)
-    counts = np.bincount(region_image, minlength=images)
-    score = region_scores[np.arange(len(region_image)), predictions[region_image]]
-    order = np.lexsort((np.arange(len(score)), -score, region_image))
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     strongest = np.full(images, -1, dtype=np.int64)
-    several = counts > 1
-    strongest[several] = order[starts[several]]
+    best = np.full(images, -np.inf)
+    for start in range(0, len(region_image), _REGIONS):
+        image = region_image[start : start + _REGIONS]
+        score = region_scores[np.arange(start, start + len(image)), predictions[image]]
+        order = np.lexsort((-score, image))  # stable: the first of equals
+        image, first = np.unique(image[order], return_index=True)
+        first = order[first]
+        louder = score[first] > best[image]
+        strongest[image[louder]] = start + first[louder]
+        best[image[louder]] = score[first[louder]]
+    strongest[np.bincount(region_image, minlength=images) < 2] = -1
     return strongest
 
 

@@ -23,7 +23,7 @@ from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.fixed_batches import BatchEncoder
-from ravl_med.encoders.mapped_rows import let_go, parts_of
+from ravl_med.encoders.mapped_rows import copy_of, empty_rows, let_go, parts_of
 from ravl_med.encoders.stored_films import (
     EmbeddedRow,
     ProposeRegions,
@@ -38,7 +38,6 @@ __all__ = ["EmbeddedColumns", "Embeddings", "embed_films"]
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-_ROOM_BYTES = 2**26  # embeddings above it lie in a file that is mapped
 _GATHERED = 512  # films after which what was written to it is let go
 
 
@@ -211,7 +210,8 @@ class EmbeddedColumns:
         """
         counts = np.frombuffer(self._counts, np.int64)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        image, region = _room(len(counts), size), _room(int(starts[-1]), size)
+        image = empty_rows((len(counts), size), np.float32)
+        region = empty_rows((int(starts[-1]), size), np.float32)
         for at, key in enumerate(self._keys):
             image[at], region[starts[at] : starts[at + 1]] = find(key)
             if at % _GATHERED == 0:
@@ -224,9 +224,9 @@ class EmbeddedColumns:
             sizes=np.frombuffer(self._sizes, np.int64).reshape(-1, 2),
             image=image,
             region=region,
-            region_image=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
-            region_boxes=np.frombuffer(self._boxes, np.float32).reshape(-1, 4),
-            region_kind=np.frombuffer(self._region_kind, np.int64),
+            region_image=copy_of(np.repeat(np.arange(len(counts), dtype=np.int64), counts)),
+            region_boxes=copy_of(np.frombuffer(self._boxes, np.float32).reshape(-1, 4)),
+            region_kind=copy_of(np.frombuffer(self._region_kind, np.int64)),
             kinds=tuple(self._kinds),
             unseen=self._unseen,
             problems=dict(self._problems),
@@ -237,14 +237,6 @@ class EmbeddedColumns:
             file_bytes=self._file_bytes,
         )
         return _only_finite(gathered)
-
-
-def _room(rows: int, size: int) -> NDArray[np.float32]:
-    """Return an array for embeddings; a large one lies in a file that goes with it."""
-    if rows * size * 4 <= _ROOM_BYTES:
-        return np.empty((rows, size), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.asarray(np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, size)))
 
 
 def _only_finite(embeddings: Embeddings) -> Embeddings:
@@ -274,7 +266,7 @@ def _only_finite(embeddings: Embeddings) -> Embeddings:
 
 def _taken(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Copy some rows of (n, D), into memory or, where they are many, into a mapped file."""
-    taken = _room(len(rows), array.shape[1])
+    taken = empty_rows((len(rows), array.shape[1]), np.float32)
     for start in range(0, len(rows), _GATHERED):
         part = slice(start, start + _GATHERED)
         taken[part] = array[rows[part]]

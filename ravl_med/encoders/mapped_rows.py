@@ -8,16 +8,58 @@ file, and are found there again.
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["let_go", "multiply", "parts_of", "take_rows"]
+from ravl_med.storage.disk_room import needing_room
 
+__all__ = ["copy_of", "empty_rows", "let_go", "multiply", "parts_of", "take_rows"]
+
+_ROOM_BYTES = 2**23  # arrays above it lie in a file that is mapped
 _PART_BYTES = 64 * 2**20
+_NO_ROOM = (
+    "the temporary folder has no room for {:.1f} GB of numbers of films and regions; expected it "
+    "to hold them while the audit runs. Free some, or name another by TMPDIR."
+)
 _PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file along
+
+
+def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array to be filled; a large one lies in a mapped file that goes with it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Raises
+    ------
+    ConfigError
+        The temporary folder has no room for it. Asked for now, since a disk that is full when a
+        page of a mapped file is written ends the process.
+    """
+    size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+    if size <= _ROOM_BYTES:
+        return np.empty(shape, dtype)
+    with needing_room(_NO_ROOM.format(size / 1e9)), tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
+
+
+def copy_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy; of a large array in a mapped file, of which nothing is held."""
+    copied = empty_rows(array.shape, array.dtype)
+    copied[...] = array
+    let_go(copied)
+    return copied
 
 
 def let_go(array: NDArray[Any]) -> None:

@@ -16,7 +16,16 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from ravl_med.engine.work import Outcome, Work, attempt, be_quiet, pin_threads, settle
+from ravl_med.engine.work import (
+    OPENINGS,
+    Outcome,
+    Work,
+    attempt,
+    be_quiet,
+    brought_down,
+    pin_threads,
+    settle,
+)
 
 __all__ = ["LocalEngine"]
 
@@ -93,26 +102,26 @@ class _Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
-        self._stopped = False
+        self._open = self._stopped = False
+        self._lost = 0  # since one has last opened what it holds
 
     def ask(self, unit: bytes) -> Outcome:
-        for _ in range(_LIVES):
-            pipe = self._start()
-            if pipe is None:
-                break
+        lives = _LIVES
+        while lives and self._lost < OPENINGS and (pipe := self._start()) is not None:
             try:
+                if not self._open:
+                    pipe.recv_bytes()
+                    self._open, self._lost = True, 0
                 pipe.send_bytes(unit)
                 outcome = pickle.loads(pipe.recv_bytes())
                 assert isinstance(outcome, Outcome)
                 return outcome
             except (OSError, EOFError):  # it has died; what it left unfinished is done again
+                lives, self._lost = lives - self._open, self._lost + (not self._open)
                 self._end()
-        return Outcome(
-            "EngineError",
-            f"engine: the same unit of work brought {_LIVES} workers down; expected workers that "
-            "live. Is memory short? Lower engine.workers or model.batch_size. Is a film broken? "
-            "Set cohort.workers to 1 or more, and it is set aside.",
-        )
+        if self._lost >= OPENINGS:
+            return brought_down("opening the model", OPENINGS)
+        return brought_down("the same unit of work", _LIVES)
 
     def stop(self) -> None:
         self._stopped = True
@@ -136,6 +145,7 @@ class _Worker:
         with self._lock:
             process, self._process = self._process, None
             pipe, self._pipe = self._pipe, None
+            self._open = False
             if process is not None:
                 process.kill()
                 process.join()
@@ -156,6 +166,7 @@ def _serve(pipe: Connection, opened: bytes, threads: int, gpu: str | None) -> No
     pin_threads(threads)
     do = attempt(lambda: pickle.loads(opened)())
     with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"open")
         while True:
             unit = pipe.recv_bytes()
             outcome = do if do.fault else attempt(partial(_do_unit, do.value, unit))

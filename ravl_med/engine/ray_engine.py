@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ravl_med.engine.work import Outcome, Work, attempt, be_quiet, pin_threads, settle
+from ravl_med.engine.work import (
+    OPENINGS,
+    Outcome,
+    Work,
+    attempt,
+    be_quiet,
+    brought_down,
+    pin_threads,
+    settle,
+)
 from ravl_med.errors import EngineError, RavlMedError
 
 __all__ = ["RayEngine"]
@@ -25,7 +34,6 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 _LIVES = 8  # workers that a unit may lose; nodes may be taken away, which is no fault of the unit
-_OPENINGS = 8  # of each worker, without a single one that succeeds
 _OPENING = -1
 _IN_FLIGHT = 1  # else the worker that is ready first takes what another could begin with
 
@@ -147,7 +155,7 @@ class _Worker:
         be_quiet()
         pin_threads(threads)
         self._lives, self._threads = lives, threads
-        self._do = self._guarded(_OPENING, _OPENINGS * workers, lambda: pickle.loads(opened)())
+        self._do = self._guarded(_OPENING, OPENINGS * workers, lambda: pickle.loads(opened)())
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Do one unit."""
@@ -164,12 +172,7 @@ class _Worker:
 
         if ray.get(self._lives.begin.remote(at)) > lives:
             what = "opening the model" if at == _OPENING else "the same unit of work"
-            return Outcome(
-                "EngineError",
-                f"engine: {what} brought {lives} workers down; expected workers that live. Is "
-                "memory short? Lower engine.workers or model.batch_size. Is a film broken? Set "
-                "cohort.workers to 1 or more, and it is set aside.",
-            )
+            return brought_down(what, lives)
         outcome = attempt(do)
         ray.get(self._lives.end.remote(at))
         return outcome

@@ -15,10 +15,22 @@ from typing import Any, Generic, TypeVar
 
 from ravl_med.errors import ConfigError, DataError, EngineError, ModelError, StorageError
 
-__all__ = ["Outcome", "Work", "attempt", "be_quiet", "pin_threads", "settle"]
+__all__ = [
+    "OPENINGS",
+    "Outcome",
+    "Work",
+    "attempt",
+    "be_quiet",
+    "brought_down",
+    "pin_threads",
+    "settle",
+]
 
 U = TypeVar("U")
 R = TypeVar("R")
+
+OPENINGS = 8
+"""Workers that may die in a row, in one place, while they open what they hold: no unit's fault."""
 
 _DELIBERATE = {
     error.__name__: error
@@ -70,6 +82,22 @@ def attempt(do: Callable[[], Any]) -> Outcome:
         return Outcome(next(name for name in names if name in _DELIBERATE), str(error))
     except Exception as error:  # its message may hold a path, and a path may name a patient
         return Outcome(type(error).__name__)
+
+
+def brought_down(what: str, workers: int) -> Outcome:
+    """Return the outcome of what has ended too many workers.
+
+    Parameters
+    ----------
+    what : str - ``"opening the model"``, ``"the same unit of work"``
+    workers : int
+    """
+    return Outcome(
+        "EngineError",
+        f"engine: {what} brought {workers} workers down; expected workers that live. Is memory "
+        "short? Lower engine.workers or model.batch_size. Is a film broken? Set cohort.workers to "
+        "1 or more, and it is set aside.",
+    )
 
 
 def settle(outcome: Outcome, work: str, at: int, count: int) -> Any:

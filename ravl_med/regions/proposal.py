@@ -34,7 +34,7 @@ class RegionProposer:
     Attributes
     ----------
     config : RegionsConfig
-    films : tuple of Path or RemotePath - of the cohort
+    films : sequence of Path or RemotePath - of the cohort
     files : tuple of tuple of Path or RemotePath - annotation files of each film; empty where there
         are none
     table : AnnotationTable or None
@@ -42,7 +42,7 @@ class RegionProposer:
     """
 
     config: RegionsConfig
-    films: tuple[FilePath, ...] = ()
+    films: Sequence[FilePath] = ()
     files: tuple[tuple[FilePath, ...], ...] = ()
     table: AnnotationTable | None = None
     segmenter: Segmenter | None = None

@@ -1,12 +1,18 @@
 """Paths of a manifest stay in its folder, their links followed."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ravl_med.cohort.file_roots import lies_inside, require_inside, rows_outside
+from ravl_med.cohort.file_roots import (
+    ManifestFiles,
+    lies_inside,
+    require_inside,
+    rows_outside,
+)
 from ravl_med.errors import ImageError
 
 
@@ -20,6 +26,18 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     (inside / "films" / "folder").symlink_to(outside)
     (inside / "films" / "own.dcm").symlink_to(inside / "films")
     return inside, outside
+
+
+def test_files_of_a_column_are_paths_when_they_are_asked_for(tmp_path: Path) -> None:
+    files = ManifestFiles(["a.dcm", "sub/b.dcm", "/far/c.dcm"], tmp_path)
+    paths = (tmp_path / "a.dcm", tmp_path / "sub" / "b.dcm", Path("/far/c.dcm"))
+    assert (tuple(files), len(files)) == (paths, 3)
+    assert (files[-1], tuple(files[1:]), tuple(files.take([2, 0]))) == (
+        paths[2],
+        paths[1:],
+        (paths[2], paths[0]),
+    )
+    assert tuple(pickle.loads(pickle.dumps(files))) == paths  # workers are sent some
 
 
 @pytest.mark.parametrize(

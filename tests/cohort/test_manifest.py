@@ -31,7 +31,11 @@ def test_a_manifest_without_a_task(tmp_path: Path) -> None:
     assert len(cohort) == cohort.listed == 3
     assert cohort.name == "manifest.csv"
     assert cohort.rows.tolist() == [2, 3, 4]
-    assert cohort.paths == (tmp_path / "a.png", tmp_path / "sub" / "b.dcm", Path("/far/c.png"))
+    assert tuple(cohort.paths) == (
+        tmp_path / "a.png",
+        tmp_path / "sub" / "b.dcm",
+        Path("/far/c.png"),
+    )
     assert cohort.patients.tolist() == [1, 0, 1]
     assert cohort.radiology_reports == ("Clear lungs.", "", "")
     assert cohort.labels.tolist() == [-1, -1, -1]
@@ -161,7 +165,7 @@ def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
 
 def test_short_rows_trailing_commas_and_an_unnamed_column(tmp_path: Path) -> None:
     cohort = read(tmp_path, ",image,patient,view,\n0,a,1\n1,b,2,PA,,,\n")
-    assert cohort.paths == (tmp_path / "a", tmp_path / "b")
+    assert tuple(cohort.paths) == (tmp_path / "a", tmp_path / "b")
     assert cohort.attributes == {"view": ("", "PA")}
 
 
@@ -235,7 +239,7 @@ def test_keep_renumbers_patients_and_carries_the_rest(tmp_path: Path) -> None:
     kept = cohort.keep(np.array([1, 2, 3]), cohort.rejected)
     assert kept.patients.tolist() == [0, 1, 0]
     assert kept.rows.tolist() == [3, 4, 5]
-    assert kept.paths == (tmp_path / "b", tmp_path / "c", tmp_path / "d")
+    assert tuple(kept.paths) == (tmp_path / "b", tmp_path / "c", tmp_path / "d")
     assert kept.radiology_reports == ("B", "C", "D")
     assert kept.attributes == {"view": ("AP", "PA", "")}
     assert len(kept.rejected) == 2

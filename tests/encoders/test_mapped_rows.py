@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ravl_med.encoders import mapped_rows
-from ravl_med.encoders.mapped_rows import let_go, multiply, parts_of, take_rows
+from ravl_med.encoders.mapped_rows import (
+    copy_of,
+    empty_rows,
+    let_go,
+    multiply,
+    parts_of,
+    take_rows,
+)
+from ravl_med.errors import ConfigError
 
 
 def held_mb() -> float:
@@ -20,8 +29,7 @@ def held_mb() -> float:
 @pytest.fixture
 def mapped() -> np.ndarray:
     """64 MB that have been written to, as embeddings are."""
-    with tempfile.TemporaryFile() as file:
-        array = np.asarray(np.memmap(file, np.float32, mode="w+", shape=(32_768, 512)))
+    array = empty_rows((32_768, 512), np.float32)
     for start in range(0, len(array), 4_096):
         array[start : start + 4_096] = np.arange(start, start + 4_096)[:, None]
     return array
@@ -66,6 +74,29 @@ def test_a_product_is_made_part_by_part(mapped, monkeypatch) -> None:
     assert product.dtype == np.float32
     np.testing.assert_array_equal(product, 2.0 * np.arange(32_768)[:, None] * np.ones((1, 2)))
     assert multiply(mapped[:0], matrix).shape == (0, 2)
+
+
+def test_a_large_copy_is_not_held_and_a_small_one_lies_in_memory() -> None:
+    numbers = np.arange(4_000_000, dtype=np.int64)
+    before = held_mb()
+    copied = copy_of(numbers)
+    assert held_mb() < before + 10
+    np.testing.assert_array_equal(copied, numbers)
+    copied[7] = -1
+    let_go(copied)
+    assert (copied[7], numbers[7]) == (-1, 7)
+    assert type(copy_of(numbers[:9])) is np.ndarray
+    assert copy_of(numbers[:9]).flags.owndata
+
+
+def test_a_full_disk_is_told_before_anything_is_written(monkeypatch) -> None:
+    def full(*told: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ConfigError, match=r"no room for 6\.6 GB of numbers .* by TMPDIR"):
+        empty_rows((3_200_000, 512), np.float32)
+    assert empty_rows((10, 512), np.float32).shape == (10, 512)
 
 
 def test_arrays_in_memory_and_private_copies_are_left_alone(tmp_path: Path) -> None:

@@ -60,13 +60,23 @@ def test_the_unit_of_a_worker_that_died_is_done_again(tmp_path) -> None:
     assert [unit["value"] for unit in done] == [0, 1, 4, 9, 16, 25]
 
 
-@pytest.mark.parametrize(("work", "unit"), [
-    (Work(Opener()), {"die": True}), (Work(Opener(broken="killed")), {"value": 1}),
+@pytest.mark.parametrize(("work", "unit", "what"), [
+    (Work(Opener()), {"die": True}, "the same unit of work brought 2"),
+    (Work(Opener(broken="killed")), {"value": 1}, "opening the model brought 3"),
 ])  # fmt: skip
-def test_what_kills_worker_after_worker_is_given_up(work, unit, monkeypatch) -> None:
+def test_what_kills_worker_after_worker_is_given_up(work, unit, what, monkeypatch) -> None:
     monkeypatch.setattr("ravl_med.engine.local._LIVES", 2)
-    with pytest.raises(EngineError, match="the same unit of work brought 2 workers down"):
+    monkeypatch.setattr("ravl_med.engine.local.OPENINGS", 3)
+    with pytest.raises(EngineError, match=f"{what} workers down"):
         list(LocalEngine(1).map(work, [unit]))
+
+
+def test_who_dies_before_the_work_is_no_fault_of_a_unit(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ravl_med.engine.local._LIVES", 1)
+    (tmp_path / "deaths").write_text("2", "ascii")
+    work = Work(Opener(deaths=str(tmp_path / "deaths")))
+    assert [unit["value"] for unit in LocalEngine(1).map(work, UNITS)] == [0, 1, 4, 9, 16]
+    assert (tmp_path / "deaths").read_text("ascii") == "0"
 
 
 @pytest.mark.parametrize(("work", "unit", "error", "line"), [

@@ -19,7 +19,7 @@ __all__ = ["ChaosRow", "measure_chaos"]
 
 Progress = Callable[[str, int, int], None]
 
-_GAP = (4.0, 12.0)  # seconds between two kills of workers: about what one takes to be back
+_GAP = (6.0, 18.0)  # seconds between two kills of workers: about what one takes to do a unit again
 _LOOK = 0.2  # seconds
 _FRUITLESS = 3  # runs in a row in which nothing was hit, after which it is given up
 

@@ -66,21 +66,22 @@ def _speed(rows: list[Row]) -> list[str]:
         "what it takes until they are stands by itself. Passes alone: the model in plain "
         "processes, without films and engine, which is what two processors of this machine gain.",
         "",
-        "| tower | who | 1 worker | 2 workers | gain | target | met | start of the engine, and "
-        "until a model is open | all of it |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| tower | films | who | 1 worker | 2 workers | gain | target | met | start of the engine, "
+        "and until a model is open | all of it |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     known = {(row["tower"], row["engine"], row["workers"]): row for row in rows}
     for tower, engine in dict.fromkeys((row["tower"], row["engine"]) for row in rows):
         one, two = (known[tower, engine, workers] for workers in (1, 2))
         gain = two["rate"] / one["rate"]
-        timed = engine != "passes alone"
+        timed, films = engine != "passes alone", f"{one['films']:,}"
         starts = ", ".join(
             f"{row['engine_start']:.1f} + {row['model_start']:.1f} s" for row in (one, two)
         )
         whole = f"{one['seconds']:.0f}, {two['seconds']:.0f} s"
         lines.append(
-            f"| {tower} | {engine} | {one['rate']:.1f} films/s | {two['rate']:.1f} films/s "
+            f"| {tower} | {films if timed else '–'} | {engine} "
+            f"| {one['rate']:.1f} films/s | {two['rate']:.1f} films/s "
             f"| {gain:.2f} x | {f'at least {_GAIN:g} x' if timed else '–'} "
             f"| {tell_met(gain >= _GAIN) if timed else '–'} | {starts if timed else '–'} "
             f"| {whole if timed else '–'} |"

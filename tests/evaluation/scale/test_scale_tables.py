@@ -39,9 +39,9 @@ def test_gain_and_overhead_are_those_of_steady_films_a_second() -> None:
         row("local", 1, 10.0, 100.0), row("local", 2, 17.0, 60.0),
         row("ray", 1, 9.0, 130.0), row("ray", 2, 14.0, 90.0),
     )  # fmt: skip
-    assert "| T | passes alone | 20.0 films/s | 38.0 films/s | 1.90 x | – | – | – | – |" in text
+    assert "| T | – | passes alone | 20.0 films/s | 38.0 films/s | 1.90 x | – | – | – | – |" in text
     assert (
-        "| T | local | 10.0 films/s | 17.0 films/s | 1.70 x | at least 1.7 x | yes "
+        "| T | 1,024 | local | 10.0 films/s | 17.0 films/s | 1.70 x | at least 1.7 x | yes "
         "| 2.0 + 3.5 s, 2.0 + 3.5 s | 100, 60 s |"
     ) in text
     assert "1.56 x | at least 1.7 x | no |" in text

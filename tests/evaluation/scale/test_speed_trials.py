@@ -11,6 +11,7 @@ from ravl_med.errors import ConfigError
 from ravl_med.evaluation.scale.speed_trials import (
     SMALL_TOWER,
     _embed,
+    _Films,
     measure_speed,
     save_tower,
     steady_rate,
@@ -39,29 +40,29 @@ def test_an_unknown_tower_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> tuple[Path, Path]:
+def films(tmp_path_factory) -> _Films:
     folder = tmp_path_factory.mktemp("speed")
     synthesize(folder / "films", images=44, size=64, workers=1)
     save_tower(SMALL_TOWER, folder / "model")
-    return folder, folder / "model"
+    return _Films(folder, folder / "model", 40)
 
 
-def test_a_worker_is_timed_from_its_films_to_embeddings(place) -> None:
-    timing = _embed(place, ("local", 1, "0 1"))
+def test_a_worker_is_timed_from_its_films_to_embeddings(films) -> None:
+    timing = _embed(films, ("local", 1, "0 1"))
     assert timing.rate > 0
     assert timing.engine_start < timing.model_start < timing.seconds
-    assert 44 / timing.rate < timing.seconds
-    assert not list(place[0].glob("cache *"))
+    assert 40 / timing.rate < timing.seconds
+    assert not list(films.folder.glob("cache *"))
 
 
 @pytest.mark.slow
 def test_engines_take_turns() -> None:
     told: list[tuple[str, int, int]] = []
     rows = measure_speed(
-        44, (SMALL_TOWER,), 1, lambda *step: told.append(step), ray=False, side=64, alone=0.2
+        40, (SMALL_TOWER,), 1, lambda *step: told.append(step), ray=False, side=64, alone=0.2
     )
     assert [(row.engine, row.workers, row.films) for row in rows] == [
-        ("passes alone", 1, 0), ("passes alone", 2, 0), ("local", 1, 44), ("local", 2, 44),
+        ("passes alone", 1, 0), ("passes alone", 2, 0), ("local", 1, 320), ("local", 2, 320),
     ]  # fmt: skip
     assert all(row.rate > 0 for row in rows)
     assert told[-1] == ("speed: quickstart", 2, 2)
