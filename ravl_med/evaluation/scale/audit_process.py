@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -166,8 +167,13 @@ class AuditProcess:
         return _kill(process)
 
     def kill(self) -> bool:
-        """Kill -9 the run, wait until its processes are gone too; tell whether it was there."""
-        own = {process: _started(process) for process in _descendants(self.pid)}
+        """Kill -9 the run, wait until its processes are gone too; tell whether it was there.
+
+        Ray's two agents are not waited for: they do no work, and are gone after a minute in which
+        they try to tell of the death of their node.
+        """
+        below = _descendants(self.pid)
+        own = {process: _started(process) for process in below if not _is_agent(below[process])}
         there = self._process.poll() is None and _kill(self.pid)
         self._process.wait()
         deadline = time.monotonic() + _ENDS
@@ -207,6 +213,14 @@ def _is_worker(command: str) -> bool:
 
 def _is_reader(command: str) -> bool:
     return "ravl_med.cohort.reading_worker" in command
+
+
+def _is_agent(command: str) -> bool:
+    """Whether it is one of the agents beside a node of Ray, under its name or as it was started."""
+    return (
+        re.search(r"^ray::\w+Agent|^\S*python[\d.]* .*ray/\S*(agent|agent/main)\.py", command)
+        is not None
+    )
 
 
 def _started(process: int) -> str:
