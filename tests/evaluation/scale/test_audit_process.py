@@ -43,6 +43,18 @@ def test_memory_is_that_of_each_process_of_a_whole_audit() -> None:
     assert told[-1] == ("memory of 240 films", 1, 1)
 
 
+@pytest.mark.parametrize(("words", "is_one"), [
+    ("ray::DashboardAgent", True),
+    ("/venv/bin/python -u /venv/lib/python3.11/site-packages/ray/dashboard/agent.py --x", True),
+    ("/usr/bin/python3.11 -u /lib/ray/_private/runtime_env/agent/main.py --x", True),
+    ("/v/lib/python3.11/ray/raylet --agent=/v/bin/python -u /v/ray/dashboard/agent.py", False),
+    ("ray::MapWorker(MapBatches(_Worker))", False),
+    ("", False),
+])  # fmt: skip
+def test_agents_of_ray_are_told_from_what_works(words: str, is_one: bool) -> None:
+    assert audit_process._is_agent(words) is is_one
+
+
 def test_workers_are_seen_and_a_killed_run_leaves_nobody(config, tmp_path: Path) -> None:
     request = AuditRequest(config, tmp_path / "cache", tmp_path / "out")
     with watched_audit(request) as process:
