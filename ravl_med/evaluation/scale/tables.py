@@ -194,10 +194,10 @@ def _chaos(rows: list[Row]) -> list[str]:
         "",
         "`kill -9` of a random worker at a random moment, in as many runs as it takes, one after "
         "the other; and of the whole run, in turns in embedding and counterfactuals, before "
-        "one is let finish on what the others left. Hits are kills that found something alive. What "
-        "worked for a killed run is gone within seconds; two agents of Ray, which do not work, stay "
-        "a minute. "
-        "Target: the bytes of `result.json` are those of a run that nobody touched.",
+        "one is let finish on what the others left. Hits are kills that found something alive. "
+        "What worked for a killed run is gone within seconds; two agents of Ray, which do not "
+        "work, stay a minute. Target: the bytes of `result.json` are those of a run that nobody "
+        "touched.",
         "",
         "| who | what was killed | films | hits, of tries | in embedding, counterfactuals, "
         "elsewhere | runs finished | the same result | met | seconds |",
