@@ -54,7 +54,7 @@ class Cohort:
     ----------
     name : str - how messages call it: the manifest's file name
     rows : ndarray of shape (N,), int64 - row of the manifest
-    paths : sequence of Path or RemotePath, length N - never printed
+    paths : ManifestFiles, length N - never printed
     patients : ndarray of shape (N,), int64 - patient number, 0 .. P - 1
     radiology_reports : tuple of str, length N - blank where there is none
     labels : ndarray of shape (N,), int64 - class of each film; -1 without a task
@@ -75,7 +75,7 @@ class Cohort:
 
     name: str
     rows: NDArray[np.int64]
-    paths: Sequence[FilePath]
+    paths: ManifestFiles
     patients: NDArray[np.int64]
     radiology_reports: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -98,7 +98,7 @@ class Cohort:
         return replace(
             self,
             rows=self.rows[index],
-            paths=_files_at(self.paths, index),
+            paths=self.paths.take(index.tolist()),
             patients=patients.astype(np.int64),
             radiology_reports=tuple(self.radiology_reports[i] for i in index),
             labels=self.labels[index],
@@ -271,13 +271,6 @@ def _cohort(
         label_sources=_of_films(labelled.sources, index) if labelled else (),
         label_certainty=_of_films(labelled.certainty, index) if labelled else (),
     )
-
-
-def _files_at(paths: Sequence[FilePath], index: NDArray[np.int64]) -> Sequence[FilePath]:
-    """Paths at `index`, as text where they are kept so."""
-    if isinstance(paths, ManifestFiles):
-        return paths.take(index.tolist())
-    return tuple(paths[i] for i in index)
 
 
 def _of_films(values: Sequence[str], index: NDArray[np.int64]) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ from ravl_med.discovery.k_medoids import (
     refine_medoids,
     silhouette,
 )
-from ravl_med.encoders.mapped_rows import empty_rows, let_go, take_rows
 from ravl_med.errors import DataError
+from ravl_med.storage.mapped_rows import empty_rows, let_go, take_rows
 
 __all__ = ["paper_clusters", "propose_clusters"]
 

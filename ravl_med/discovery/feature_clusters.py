@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.encoders.mapped_rows import let_go
+from ravl_med.storage.mapped_rows import let_go
 
 __all__ = ["FeatureClusters", "Partition", "fold_clusters"]
 

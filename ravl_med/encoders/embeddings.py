@@ -23,7 +23,6 @@ from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.manifest import RejectedFilm
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.fixed_batches import BatchEncoder
-from ravl_med.encoders.mapped_rows import copy_of, empty_rows, let_go, parts_of
 from ravl_med.encoders.stored_films import (
     EmbeddedRow,
     ProposeRegions,
@@ -32,6 +31,7 @@ from ravl_med.encoders.stored_films import (
     store_films,
 )
 from ravl_med.regions.region_set import RegionKind
+from ravl_med.storage.mapped_rows import copy_of, empty_rows, let_go, map_parts
 from ravl_med.storage.remote_path import FilePath
 
 __all__ = ["EmbeddedColumns", "Embeddings", "embed_films"]
@@ -241,7 +241,8 @@ class EmbeddedColumns:
 
 def _only_finite(embeddings: Embeddings) -> Embeddings:
     """Leave out the films with an embedding that holds NaN or infinity."""
-    finite, broken = _finite_rows(embeddings.image), ~_finite_rows(embeddings.region)
+    finite = map_parts(embeddings.image, _finite_rows)
+    broken = ~map_parts(embeddings.region, _finite_rows)
     finite[embeddings.region_image[broken]] = False
     if finite.all():
         return embeddings
@@ -277,5 +278,4 @@ def _taken(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.fl
 
 def _finite_rows(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each row of (n, D) holds finite numbers alone, shape (n,)."""
-    parts = [np.isfinite(part).all(axis=1) for part in parts_of(array)]
-    return np.concatenate(parts) if parts else np.ones(0, dtype=np.bool_)
+    return np.asarray(np.isfinite(array).all(axis=1), dtype=np.bool_)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
-from ravl_med.encoders.mapped_rows import multiply, parts_of
 from ravl_med.errors import ModelError
+from ravl_med.storage.mapped_rows import map_parts, multiply
 
 __all__ = [
     "Scores",
@@ -97,14 +97,6 @@ def score_embeddings(
     """
 
     def score(embedded: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores = np.empty((len(embedded), len(classes)), np.float32)
-        done = 0
-        for part in parts_of(embedded):
-            scores[done : done + len(part)] = score_part(part)
-            done += len(part)
-        return scores
-
-    def score_part(embedded: NDArray[np.float32]) -> NDArray[np.float32]:
         similarity = embedded @ classes.T
         if sigmoid is None:
             return softmax(similarity / temperature)
@@ -114,7 +106,7 @@ def score_embeddings(
 
     # By similarity: far from the texts of all classes, every sigmoid is the same zero.
     predictions = multiply(image, classes.T).argmax(axis=1).astype(np.int64)
-    return Scores(image=score(image), region=score(region), predictions=predictions)
+    return Scores(map_parts(image, score), map_parts(region, score), predictions)
 
 
 def sigmoid_of(info: EncoderInfo) -> tuple[float, float]:

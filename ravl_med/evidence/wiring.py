@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
-from ravl_med.encoders.mapped_rows import parts_of
 from ravl_med.evidence.sanity import FindingAuroc, SanityCheck, SanityStatus
+from ravl_med.storage.mapped_rows import map_parts, parts_of
 
 __all__ = ["check_embeddings", "check_inputs", "check_prompts", "check_scale", "check_texts"]
 
@@ -48,7 +48,7 @@ def _embedding_checks(
 ) -> Iterator[SanityCheck]:
     if not len(image):
         return
-    norms = np.concatenate([np.linalg.norm(part, axis=1) for part in parts_of(image)])
+    norms = map_parts(image, lambda part: np.linalg.norm(part, axis=1))
     wrong = bool(np.abs(norms - 1).max() > _UNIT)
     yield SanityCheck(
         "norms of the images",

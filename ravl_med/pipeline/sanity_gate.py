@@ -10,7 +10,6 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.mapped_rows import multiply
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ModelError
@@ -32,6 +31,7 @@ from ravl_med.evidence.wiring import (
     check_texts,
 )
 from ravl_med.pipeline.audited_model import AuditedModel
+from ravl_med.storage.mapped_rows import multiply
 
 __all__ = ["check_sanity"]
 

@@ -20,7 +20,6 @@ from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.discovery.feature_clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.encoders.embeddings import Embeddings
-from ravl_med.encoders.mapped_rows import take_rows
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import (
     Accuracy,
@@ -53,6 +52,7 @@ from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import judge
 from ravl_med.pipeline.stages import Clock, Progress
 from ravl_med.regions.proposal import describe_sources
+from ravl_med.storage.mapped_rows import take_rows
 
 __all__ = ["Findings", "ScoredFilms", "Search", "collect_result", "search_films"]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import Film, FilmReader, _stored_bytes, pseudonym
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
@@ -35,7 +36,7 @@ def cohort_of(paths: Sequence[Path]) -> Cohort:
     return Cohort(
         name="manifest.csv",
         rows=np.arange(count, dtype=np.int64) * 2 + 2,
-        paths=tuple(paths),
+        paths=ManifestFiles(map(str, paths), Path()),
         patients=np.arange(count, dtype=np.int64),
         radiology_reports=("",) * count,
         labels=np.full(count, -1, dtype=np.int64),

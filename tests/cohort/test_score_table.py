@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.score_table import read_scores
 from ravl_med.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ def cohort_of(*images: str) -> Cohort:
     return Cohort(
         name="manifest.csv",
         rows=np.arange(2, 2 + n),
-        paths=tuple(Path("/data") / image for image in images),
+        paths=ManifestFiles(images, Path("/data")),
         patients=np.arange(n),
         radiology_reports=("",) * n,
         labels=np.zeros(n, dtype=np.int64),

@@ -245,7 +245,7 @@ def test_films_that_drop_out_move_no_other_film(encoder_of, film_of):
 
 def test_large_embeddings_lie_in_a_mapped_file(encoder_of, films, monkeypatch):
     small = embed(encoder_of("vit_1_layer"), films)
-    monkeypatch.setattr("ravl_med.encoders.mapped_rows._ROOM_BYTES", 1000)
+    monkeypatch.setattr("ravl_med.storage.mapped_rows._ROOM_BYTES", 1000)
     mapped = embed(encoder_of("vit_1_layer"), films)
     same(small, mapped)
     assert isinstance(mapped.region.base, np.memmap)

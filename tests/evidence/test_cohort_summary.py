@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.evidence.cohort_summary import age_band, summarise_cohort
 
@@ -13,7 +14,7 @@ def cohort(**attributes: tuple[str, ...]) -> Cohort:
     return Cohort(
         name="manifest.csv",
         rows=np.array([2, 3, 5, 8]),
-        paths=(Path("a"), Path("b"), Path("c"), Path("d")),
+        paths=ManifestFiles("abcd", Path()),
         patients=np.array([0, 0, 1, 2]),
         radiology_reports=("Heart is large.", "", "Clear.", ""),
         labels=np.array([1, 1, 0, 1]),

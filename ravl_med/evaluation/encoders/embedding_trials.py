@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.cohort.synthetic_dicom import Acquisition, write_dicom
@@ -182,7 +183,7 @@ def _cohort(folder: Path, count: int) -> Cohort:
     return Cohort(
         name="films",
         rows=np.arange(2, 2 + count),
-        paths=tuple(folder / f"{film}.dcm" for film in range(count)),
+        paths=ManifestFiles((f"{film}.dcm" for film in range(count)), folder),
         patients=np.arange(count),
         radiology_reports=("",) * count,
         labels=np.zeros(count, np.int64),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.laterality import Edge
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.encoders.embeddings import Embeddings
@@ -151,7 +152,7 @@ def open_films(plan: FilmsPlan, folder: Path) -> SimulatedFilms:
     cohort = Cohort(
         name="simulated",
         rows=np.arange(2, 2 + films),
-        paths=tuple(Path(f"{film:06d}.dcm") for film in range(films)),
+        paths=ManifestFiles((f"{film:06d}.dcm" for film in range(films)), Path()),
         patients=drawn["patients"],
         radiology_reports=("",) * films,
         labels=drawn["labels"],

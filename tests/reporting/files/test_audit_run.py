@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config import Config
@@ -46,7 +47,7 @@ def audit_of(result: AuditResult, **gate: float) -> Audit:
     cohort = Cohort(
         name="doe.csv",
         rows=np.arange(films) + 2,
-        paths=tuple(Path(f"/patients/{i}.png") for i in range(films)),
+        paths=ManifestFiles((f"{i}.png" for i in range(films)), Path("/patients")),
         patients=np.arange(films),
         radiology_reports=("",) * films,
         labels=labels,

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort, RejectedFilm
 from ravl_med.reporting.files.intake_file import write_intake, write_rejected_paths
 
 COHORT = Cohort(
     name="manifest.csv",
     rows=np.array([2, 5], dtype=np.int64),
-    paths=(Path("/films/doe1.dcm"), Path("/films/doe4.dcm")),
+    paths=ManifestFiles(["doe1.dcm", "doe4.dcm"], Path("/films")),
     patients=np.array([0, 1], dtype=np.int64),
     radiology_reports=("", ""),
     labels=np.array([0, 1], dtype=np.int64),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from ravl_med.storage.disk_room import needing_room
 
-__all__ = ["copy_of", "empty_rows", "let_go", "multiply", "parts_of", "take_rows"]
+__all__ = ["copy_of", "empty_rows", "let_go", "map_parts", "multiply", "parts_of", "take_rows"]
 
 _ROOM_BYTES = 2**23  # arrays above it lie in a file that is mapped
 _PART_BYTES = 64 * 2**20
 _NO_ROOM = (
-    "the temporary folder has no room for {:.1f} GB of numbers of films and regions; expected it "
+    "the temporary folder has no room for {:,.0f} MB of numbers of films and regions; expected it "
     "to hold them while the audit runs. Free some, or name another by TMPDIR."
 )
 _PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file along
@@ -40,13 +40,13 @@ def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     Raises
     ------
     ConfigError
-        The temporary folder has no room for it. Asked for now, since a disk that is full when a
-        page of a mapped file is written ends the process.
+        The temporary folder has no room for it. Its bytes are reserved at once: a disk that is
+        full when a page of a mapped file is written ends the process.
     """
     size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
     if size <= _ROOM_BYTES:
         return np.empty(shape, dtype)
-    with needing_room(_NO_ROOM.format(size / 1e9)), tempfile.TemporaryFile() as file:
+    with needing_room(_NO_ROOM.format(size / 1e6)), tempfile.TemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         else:
@@ -86,24 +86,30 @@ def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         let_go(array)
 
 
-def multiply(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the product of an array that may lie in a mapped file with a small matrix.
+def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Return what a function of rows makes of an array that may lie in a mapped file.
 
     Parameters
     ----------
-    array : ndarray of shape (R, D), float32
-    matrix : ndarray of shape (D, M), float32
+    array : ndarray of shape (R, D)
+    do : callable - some rows (n, D), or none, to an array of shape (n, ...)
 
     Returns
     -------
-    ndarray of shape (R, M), float32
+    ndarray of shape (R, ...)
     """
-    product = np.empty((len(array), matrix.shape[1]), np.result_type(array, matrix))
+    least = do(array[:0])
+    made = np.empty((len(array), *least.shape[1:]), least.dtype)
     done = 0
     for part in parts_of(array):
-        product[done : done + len(part)] = part @ matrix
+        made[done : done + len(part)] = do(part)
         done += len(part)
-    return product
+    return made
+
+
+def multiply(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the product (R, M) of an array (R, D), part by part, with a small matrix (D, M)."""
+    return map_parts(array, lambda part: part @ matrix)
 
 
 def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
