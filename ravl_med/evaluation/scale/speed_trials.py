@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -54,6 +55,7 @@ class SpeedRow:
         own, without films or engine: what two processors of this machine gain
     workers, films, rounds : int
     rate : float - films a second while all workers are at work
+    processors : float - that workers use meanwhile, seconds of them a second; NaN of passes alone
     engine_start : float - seconds until the engine is there; Ray is started
     model_start : float - seconds from there until the first worker has its model open
     seconds : float - of everything
@@ -65,6 +67,7 @@ class SpeedRow:
     films: int
     rounds: int
     rate: float
+    processors: float
     engine_start: float
     model_start: float
     seconds: float
@@ -117,10 +120,11 @@ def measure_speed(
             bare = {n: [_pass_together(model, n, alone) for _ in range(rounds)] for n in (1, 2)}
             for workers, rates in bare.items():
                 rate = float(np.median(rates))
-                rows.append(SpeedRow(tower, _BARE, workers, 0, rounds, _round(rate), 0.0, 0.0, 0.0))
+                numbers = [_round(rate), math.nan, 0.0, 0.0, 0.0]
+                rows.append(SpeedRow(tower, _BARE, workers, 0, rounds, *numbers))
             for (kind, workers), times in timed.items():
                 middle = np.median(np.array([one.numbers() for one in times]), axis=0).tolist()
-                numbers = map(_round, middle)
+                numbers = [_round(number) for number in middle]
                 rows.append(SpeedRow(tower, kind, workers, of.count, rounds, *numbers))
     return rows
 
@@ -189,23 +193,28 @@ def _take_turns(
 @dataclass(frozen=True, slots=True)
 class _Timing:
     rate: float
+    processors: float
     engine_start: float
     model_start: float
     seconds: float
 
-    def numbers(self) -> tuple[float, float, float, float]:
-        return self.rate, self.engine_start, self.model_start, self.seconds
+    def numbers(self) -> tuple[float, ...]:
+        return self.rate, self.processors, self.engine_start, self.model_start, self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """When a worker did a unit, on the clock that all processes share."""
+    """When a worker did a unit, on the clock that all processes share, and what it took."""
 
     worker: int
     opened: float
     begun: float
     ended: float
     films: int
+    processor: float  # seconds, of all its threads
+
+    def spread(self, amount: float) -> tuple[int, float, float, float]:
+        return self.worker, self.begun, self.ended, amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +228,10 @@ class _Opener:
         opened = time.monotonic()
 
         def timed(unit: Any) -> tuple[Any, _Unit]:
-            begun = time.monotonic()
+            begun, used = time.monotonic(), time.process_time()
             made = do(unit)
-            return made, _Unit(os.getpid(), opened, begun, time.monotonic(), len(made.rows))
+            ended, used = time.monotonic(), time.process_time() - used
+            return made, _Unit(os.getpid(), opened, begun, ended, len(made.rows), used)
 
         return timed
 
@@ -265,20 +275,21 @@ def _embed(of: _Films, case: tuple[str, int, str]) -> _Timing:
             )
             end = time.monotonic()
     return _Timing(
-        rate=steady_rate([(u.worker, u.begun, u.ended, u.films) for u in noted]),
+        rate=steady_rate([unit.spread(unit.films) for unit in noted]),
+        processors=steady_rate([unit.spread(unit.processor) for unit in noted]),
         engine_start=there - start,
         model_start=min(unit.opened for unit in noted) - there,
         seconds=end - start,
     )
 
 
-def steady_rate(units: Sequence[tuple[int, float, float, int]]) -> float:
-    """Return films a second from when all workers have begun until the first has nothing to do.
+def steady_rate(units: Sequence[tuple[int, float, float, float]]) -> float:
+    """Return what is done a second from when all workers have begun until one has nothing to do.
 
     Parameters
     ----------
-    units : sequence of (worker, begin, end, films) - in seconds of one clock; a worker's films are
-        spread evenly over its unit
+    units : sequence of (worker, begin, end, amount) - in seconds of one clock; an amount, such as
+        films, is spread evenly over its unit
     """
     spans: dict[int, list[float]] = {}
     for worker, begun, ended, _ in units:
@@ -287,11 +298,11 @@ def steady_rate(units: Sequence[tuple[int, float, float, int]]) -> float:
     last = min(max(times) for times in spans.values())
     if last <= first:  # one had ended before another began: all there is, then
         first, last = min(u[1] for u in units), max(u[2] for u in units)
-    films = sum(
-        count * max(0.0, min(ended, last) - max(begun, first)) / max(ended - begun, 1e-9)
-        for _, begun, ended, count in units
+    done = sum(
+        amount * max(0.0, min(ended, last) - max(begun, first)) / max(ended - begun, 1e-9)
+        for _, begun, ended, amount in units
     )
-    return films / (last - first)
+    return done / (last - first)
 
 
 def _pass_together(model: Path, processes: int, seconds: float) -> float:

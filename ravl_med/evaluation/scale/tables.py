@@ -64,28 +64,33 @@ def _speed(rows: list[Row]) -> list[str]:
         "which reads its films itself; by turns, each time in a process of its own, medians of "
         f"{first['rounds']} rounds. Films a second are counted while all workers are at work; "
         "what it takes until they are stands by itself. Passes alone: the model in plain "
-        "processes, without films and engine, which is what two processors of this machine gain.",
+        "processes, without films and engine, which is what two processors of this machine gain. A "
+        "worker reads films while the model passes others: it may use more than one processor, and "
+        "a second worker then gains what is left of them.",
         "",
-        "| tower | films | who | 1 worker | 2 workers | gain | target | met | start of the engine, "
-        "and until a model is open | all of it |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| tower | films | who | 1 worker | 2 workers | gain | target | met | processors used "
+        "| start of the engine, and until a model is open | all of it |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     known = {(row["tower"], row["engine"], row["workers"]): row for row in rows}
     for tower, engine in dict.fromkeys((row["tower"], row["engine"]) for row in rows):
         one, two = (known[tower, engine, workers] for workers in (1, 2))
         gain = two["rate"] / one["rate"]
-        timed, films = engine != "passes alone", f"{one['films']:,}"
-        starts = ", ".join(
-            f"{row['engine_start']:.1f} + {row['model_start']:.1f} s" for row in (one, two)
-        )
-        whole = f"{one['seconds']:.0f}, {two['seconds']:.0f} s"
-        lines.append(
-            f"| {tower} | {films if timed else '–'} | {engine} "
-            f"| {one['rate']:.1f} films/s | {two['rate']:.1f} films/s "
-            f"| {gain:.2f} x | {f'at least {_GAIN:g} x' if timed else '–'} "
-            f"| {tell_met(gain >= _GAIN) if timed else '–'} | {starts if timed else '–'} "
-            f"| {whole if timed else '–'} |"
-        )
+        cells = [tower, "–", engine, f"{one['rate']:.1f} films/s", f"{two['rate']:.1f} films/s"]
+        cells += [f"{gain:.2f} x", *"–––––"]
+        if engine != "passes alone":
+            starts = [
+                f"{row['engine_start']:.1f} + {row['model_start']:.1f} s" for row in (one, two)
+            ]
+            cells[1] = f"{one['films']:,}"
+            cells[6:] = [
+                f"at least {_GAIN:g} x",
+                tell_met(gain >= _GAIN),
+                f"{one['processors']:.2f}, {two['processors']:.2f}",
+                ", ".join(starts),
+                f"{one['seconds']:.0f}, {two['seconds']:.0f} s",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [*_overheads(known)]
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 from ravl_med.evaluation.scale.chaos_trials import ChaosRow
@@ -15,7 +16,8 @@ from ravl_med.evaluation.scale.tables import scale_markdown
 
 def page(part: str, *rows: object) -> str:
     content = {"tool": "t", "machine": "m", "command": "c", "seconds": 1.0}
-    return scale_markdown({part: {**content, "rows": [asdict(row) for row in rows]}})
+    told = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
+    return scale_markdown({part: {**content, "rows": told}})
 
 
 def test_a_result_that_differs_is_seen() -> None:
@@ -30,19 +32,22 @@ def test_a_result_that_differs_is_seen() -> None:
 
 def test_gain_and_overhead_are_those_of_steady_films_a_second() -> None:
     def row(engine: str, workers: int, rate: float, seconds: float) -> SpeedRow:
-        return SpeedRow("T", engine, workers, 1024, 3, rate, 2.0, 3.5, seconds)
+        return SpeedRow("T", engine, workers, 1024, 3, rate, 0.9 * workers, 2.0, 3.5, seconds)
 
     text = page(
         "speed",
-        SpeedRow("T", "passes alone", 1, 0, 3, 20.0, 0.0, 0.0, 0.0),
-        SpeedRow("T", "passes alone", 2, 0, 3, 38.0, 0.0, 0.0, 0.0),
+        SpeedRow("T", "passes alone", 1, 0, 3, 20.0, math.nan, 0.0, 0.0, 0.0),
+        SpeedRow("T", "passes alone", 2, 0, 3, 38.0, math.nan, 0.0, 0.0, 0.0),
         row("local", 1, 10.0, 100.0), row("local", 2, 17.0, 60.0),
         row("ray", 1, 9.0, 130.0), row("ray", 2, 14.0, 90.0),
     )  # fmt: skip
-    assert "| T | – | passes alone | 20.0 films/s | 38.0 films/s | 1.90 x | – | – | – | – |" in text
+    assert (
+        "| T | – | passes alone | 20.0 films/s | 38.0 films/s | 1.90 x | – | – | – | – | – |"
+        in text
+    )
     assert (
         "| T | 1,024 | local | 10.0 films/s | 17.0 films/s | 1.70 x | at least 1.7 x | yes "
-        "| 2.0 + 3.5 s, 2.0 + 3.5 s | 100, 60 s |"
+        "| 0.90, 1.80 | 2.0 + 3.5 s, 2.0 + 3.5 s | 100, 60 s |"
     ) in text
     assert "1.56 x | at least 1.7 x | no |" in text
     assert "| T | 1 | +11 % | at most 15 % | yes | +30 % |" in text
@@ -50,7 +55,7 @@ def test_gain_and_overhead_are_those_of_steady_films_a_second() -> None:
 
 
 def test_without_ray_there_is_no_overhead() -> None:
-    rows = [SpeedRow("T", "local", n, 1024, 3, 10.0 * n, 0.0, 1.0, 9.0) for n in (1, 2)]
+    rows = [SpeedRow("T", "local", n, 1024, 3, 10.0 * n, 1.0 * n, 0.0, 1.0, 9.0) for n in (1, 2)]
     assert "overhead while" not in page("speed", *rows)
 
 

@@ -50,6 +50,7 @@ def films(tmp_path_factory) -> _Films:
 def test_a_worker_is_timed_from_its_films_to_embeddings(films) -> None:
     timing = _embed(films, ("local", 1, "0 1"))
     assert timing.rate > 0
+    assert 0 < timing.processors < 2.5  # one thread of the model beside those that read
     assert timing.engine_start < timing.model_start < timing.seconds
     assert 40 / timing.rate < timing.seconds
     assert not list(films.folder.glob("cache *"))
