@@ -56,6 +56,12 @@ def arm_blocks(rows: Sequence[Mapping[str, object]], valid: Collection[object]) 
     own = own[own["precision_10"] > _RIGHT[0]]
     if len(own):
         yield _arm_table(own, ("standard", "exchange", *ABLATIONS, BASE), "What each part gains")
+        yield Text(
+            "Exchange: the feature's regions are dealt out anew in each batch, whatever the class "
+            "of a film. L_R draws the best of a film's other regions to its class among classes, "
+            "L_A among films; both push the feature's regions away. lambda is the share of L_CLIP "
+            "in the loss, 0.8 where none is named."
+        )
 
 
 def repaired_models(
