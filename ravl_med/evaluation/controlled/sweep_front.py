@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -30,9 +29,10 @@ from ravl_med.evaluation.controlled.sweep_measures import (
 )
 from ravl_med.mitigation.arms import ARMS
 
-__all__ = ["BEGIN", "END", "front_text", "renew_front_page"]
+__all__ = ["MARKED", "front_text"]
 
-BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
+MARKED = "evaluation"
+"""Name of the marks in the README."""
 
 _STRONG = 0.3
 _MEASURES = ("image_worst", "image_overall", "region_worst")
@@ -122,29 +122,6 @@ def _repairs(rows: pd.DataFrame) -> list[str]:
 
 def _percent(mean: Mean) -> str:
     return f"{100 * mean.value:.0f} ({100 * mean.low:.0f} to {100 * mean.high:.0f})"
-
-
-def renew_front_page(page: Path, text: str) -> bool:
-    """Put a text between the marks of a page; nothing is done where there is none, or no marks.
-
-    Parameters
-    ----------
-    page : Path - the README
-    text : str
-
-    Returns
-    -------
-    bool - whether the page has the marks
-    """
-    if not page.is_file():
-        return False
-    whole = page.read_text(encoding="utf-8")
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        return False
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-    return True
 
 
 def _row(cells: Sequence[str]) -> str:

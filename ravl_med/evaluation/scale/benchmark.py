@@ -11,6 +11,7 @@ from ravl_med.cache import Cache
 from ravl_med.config import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.benchmark_file import BenchmarkFile
+from ravl_med.evaluation.marked_page import renew_page
 from ravl_med.evaluation.scale.chaos_trials import measure_chaos
 from ravl_med.evaluation.scale.discovery_trials import measure_discovery
 from ravl_med.evaluation.scale.memory_trials import measure_memory
@@ -19,6 +20,7 @@ from ravl_med.evaluation.scale.projection import Assumptions, measure_films, pro
 from ravl_med.evaluation.scale.same_trials import measure_sameness
 from ravl_med.evaluation.scale.simulated_films import FilmsPlan
 from ravl_med.evaluation.scale.speed_trials import SMALL_TOWER, measure_speed
+from ravl_med.evaluation.scale.summary import MARKED, scale_summary
 from ravl_med.evaluation.scale.tables import scale_markdown
 
 __all__ = ["PARTS", "ScalePlan", "read_sizes", "run_scale_benchmark"]
@@ -116,7 +118,8 @@ def run_scale_benchmark(
 ) -> Path:
     """Measure the parts that are asked for; write ``scale.json`` and ``scale.md``.
 
-    Both files are written after each part, so that what is done stays when a run is stopped.
+    Both files are written after each part, so that what is done stays when a run is stopped. A
+    ``README.md`` with marks beside them shows the summary.
 
     Parameters
     ----------
@@ -141,11 +144,16 @@ def run_scale_benchmark(
     file = BenchmarkFile(folder, "scale", PARTS, scale_markdown)
     if plan.ray and set(plan.parts) & set(_WITH_RAY):
         _require_ray()
-    return file.measure(
+    table = file.measure(
         plan.parts,
         plan.command,
         lambda part: _measure(part, config, plan, (file, cache), progress),
     )
+    try:
+        renew_page(folder / "README.md", MARKED, scale_summary(file.read()))
+    except OSError as error:
+        raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
+    return table
 
 
 def _require_ray() -> None:

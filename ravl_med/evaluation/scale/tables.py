@@ -7,14 +7,25 @@ from typing import Any
 
 from ravl_med.evaluation.benchmark_file import tell_met, tell_parts
 
-__all__ = ["scale_markdown"]
+__all__ = [
+    "FLAT",
+    "GAIN",
+    "LINEAR",
+    "OVERHEAD",
+    "RUN_MB",
+    "SEARCH_FILMS",
+    "SEARCH_MB",
+    "SEARCH_SECONDS",
+    "projection_line",
+    "scale_markdown",
+]
 
 Row = Mapping[str, Any]
 
-_GAIN, _OVERHEAD = 1.7, 0.15
-_RUN_MB, _FLAT = 2_000.0, 1.1
-_SEARCH_SECONDS, _SEARCH_MB, _SEARCH_FILMS = 360.0, 3_000.0, 200_000
-_LINEAR = 1.1  # of the ratio of films, that the ratio of seconds may be
+GAIN, OVERHEAD = 1.7, 0.15
+RUN_MB, FLAT = 2_000.0, 1.1
+SEARCH_SECONDS, SEARCH_MB, SEARCH_FILMS = 360.0, 3_000.0, 200_000
+LINEAR = 1.1  # of the ratio of films, that the ratio of seconds may be
 
 
 def scale_markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -84,8 +95,8 @@ def _speed(rows: list[Row]) -> list[str]:
             ]
             cells[1] = f"{one['films']:,}"
             cells[6:] = [
-                f"at least {_GAIN:g} x",
-                tell_met(gain >= _GAIN),
+                f"at least {GAIN:g} x",
+                tell_met(gain >= GAIN),
                 f"{one['processors']:.2f}, {two['processors']:.2f}",
                 ", ".join(starts),
                 f"{one['seconds']:.0f}, {two['seconds']:.0f} s",
@@ -107,8 +118,8 @@ def _overheads(known: Mapping[tuple[str, str, int], Row]) -> list[str]:
             local = known[tower, "local", workers]
             more = local["rate"] / row["rate"] - 1.0
             lines.append(
-                f"| {tower} | {workers} | {100 * more:+.0f} % | at most {100 * _OVERHEAD:.0f} % "
-                f"| {tell_met(more <= _OVERHEAD)} "
+                f"| {tower} | {workers} | {100 * more:+.1f} % | at most {100 * OVERHEAD:.0f} % "
+                f"| {tell_met(more <= OVERHEAD)} "
                 f"| {100 * (row['seconds'] / local['seconds'] - 1.0):+.0f} % |"
             )
     return lines if len(lines) > 3 else []
@@ -133,7 +144,7 @@ def _memory(rows: list[Row]) -> list[str]:
         lines.append(
             f"| {row['films']:,}, {row['regions']:,} | {row['run_mb']:,.0f} MB "
             f"| {row['worker_mb']:,.0f} MB | {row['reader_mb']:,.0f} MB "
-            f"| at most {_RUN_MB / 1000:.0f} GB | {tell_met(largest <= _RUN_MB)} "
+            f"| at most {RUN_MB / 1000:.0f} GB | {tell_met(largest <= RUN_MB)} "
             f"| {row['correlations']}, {row['tested']} | {row['seconds']:,.0f} s |"
         )
     if most["films"] > least["films"]:
@@ -142,14 +153,14 @@ def _memory(rows: list[Row]) -> list[str]:
         lines += [
             "",
             f"{most['films'] / least['films']:.0f} times the films, memory (flat: at most "
-            f"{_FLAT:g} x): {flat}. The run holds {more:.1f} kB more for each film.",
+            f"{FLAT:g} x): {flat}. The run holds {more:.1f} kB more for each film.",
         ]
     return lines
 
 
 def _tell_flat(name: str, most: Row, least: Row) -> str:
     ratio = most[f"{name}_mb"] / max(least[f"{name}_mb"], 1e-9)
-    return f"{name} {ratio:.2f} x ({tell_met(ratio <= _FLAT)})"
+    return f"{name} {ratio:.2f} x ({tell_met(ratio <= FLAT)})"
 
 
 def _discovery(rows: list[Row]) -> list[str]:
@@ -166,13 +177,13 @@ def _discovery(rows: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        judged = row["films"] >= _SEARCH_FILMS
+        judged = row["films"] >= SEARCH_FILMS
         lines.append(
             f"| {row['films']:,}, {row['patients']:,} | {row['regions']:,} x {row['size']} "
-            f"| {row['seconds']:.0f} s | {f'at most {_SEARCH_SECONDS:.0f} s' if judged else '–'} "
-            f"| {tell_met(row['seconds'] <= _SEARCH_SECONDS) if judged else '–'} "
+            f"| {row['seconds']:.0f} s | {f'at most {SEARCH_SECONDS:.0f} s' if judged else '–'} "
+            f"| {tell_met(row['seconds'] <= SEARCH_SECONDS) if judged else '–'} "
             f"| {row['peak_mb'] / 1000:.2f} GB ({row['before_mb'] / 1000:.2f}) "
-            f"| at most {_SEARCH_MB / 1000:.0f} GB | {tell_met(row['peak_mb'] <= _SEARCH_MB)} "
+            f"| at most {SEARCH_MB / 1000:.0f} GB | {tell_met(row['peak_mb'] <= SEARCH_MB)} "
             f"| {row['clusters']}, {row['candidates']}, {row['confirmed']} "
             f"| {tell_met(row['found'])} |"
         )
@@ -188,7 +199,7 @@ def _discovery(rows: list[Row]) -> list[str]:
         lines += [
             "",
             f"{more:.0f} times the films take {longer:.1f} times the seconds ({more:.0f} is "
-            f"linear: {tell_met(longer <= _LINEAR * more)}).",
+            f"linear: {tell_met(longer <= LINEAR * more)}).",
         ]
     return lines
 
@@ -228,9 +239,12 @@ def _projection(rows: list[Row]) -> list[str]:
         "| where | what | how | value |",
         "|---|---|---|---|",
     ]
-    return lines + [
-        f"| {row['where']} | {row['what']} | {row['how'] or '–'} | {_value(row)} |" for row in rows
-    ]
+    return lines + [projection_line(row) for row in rows]
+
+
+def projection_line(row: Row) -> str:
+    """Return a line of the projection: where, what, how, and its value with its unit."""
+    return f"| {row['where']} | {row['what']} | {row['how'] or '–'} | {_value(row)} |"
 
 
 def _value(row: Row) -> str:

@@ -6,7 +6,8 @@ import pytest
 from made_up_sweep import made_up_arms, made_up_rows
 
 from ravl_med.evaluation.controlled.sweep import RESULTS, read_results
-from ravl_med.evaluation.controlled.sweep_front import BEGIN, END, front_text, renew_front_page
+from ravl_med.evaluation.controlled.sweep_front import MARKED, front_text
+from ravl_med.evaluation.marked_page import marks
 
 REPOSITORY = Path(__file__).parents[3]
 PUBLISHED = REPOSITORY / "reports" / "benchmark"
@@ -57,29 +58,11 @@ def test_repairs_of_what_was_found_right_stand_below() -> None:
     assert front_text(others, made_up_arms()) == front_text(others)
 
 
-def test_what_stands_between_the_marks_is_renewed_and_nothing_else(tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
-    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n", encoding="utf-8")
-
-    assert renew_front_page(page, "new")
-
-    assert page.read_text(encoding="utf-8") == f"# Before\n\n{BEGIN}\nnew\n{END}\n\nAfter\n"
-
-
-@pytest.mark.parametrize("text", ["# A page\n", f"{BEGIN}\nno end\n", f"{END}\n{BEGIN}\n", None])
-def test_a_page_without_marks_stays_as_it_is(tmp_path: Path, text: str | None) -> None:
-    page = tmp_path / "README.md"
-    if text is not None:
-        page.write_text(text, encoding="utf-8")
-
-    assert not renew_front_page(page, "new")
-    assert not page.exists() if text is None else page.read_text(encoding="utf-8") == text
-
-
 def test_the_readme_shows_the_committed_results() -> None:
     if not (PUBLISHED / RESULTS).is_file():
         pytest.skip("no sweep is published yet")
     rows, arms = read_results(PUBLISHED)
     shown = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
-    assert f"{BEGIN}\n{front_text(rows, arms)}\n{END}" in shown
+    begin, end = marks(MARKED)
+    assert f"{begin}\n{front_text(rows, arms)}\n{end}" in shown

@@ -50,8 +50,8 @@ def test_gain_and_overhead_are_those_of_steady_films_a_second() -> None:
         "| 0.90, 1.80 | 2.0 + 3.5 s, 2.0 + 3.5 s | 100, 60 s |"
     ) in text
     assert "1.56 x | at least 1.7 x | no |" in text
-    assert "| T | 1 | +11 % | at most 15 % | yes | +30 % |" in text
-    assert "| T | 2 | +21 % | at most 15 % | no | +50 % |" in text
+    assert "| T | 1 | +11.1 % | at most 15 % | yes | +30 % |" in text
+    assert "| T | 2 | +21.4 % | at most 15 % | no | +50 % |" in text
 
 
 def test_without_ray_there_is_no_overhead() -> None:
