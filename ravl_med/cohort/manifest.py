@@ -29,6 +29,7 @@ from ravl_med.cohort.manifest_table import (
     require_columns,
     require_findings,
     row_number,
+    share_texts,
     take_split,
     usable_rows,
 )
@@ -259,7 +260,7 @@ def _cohort(
         labels=(labelled.classes if labelled else unlabelled)[index],
         classes=classes,
         attributes={
-            column: _of_films(tuple(table[column]), index)
+            column: _of_films(share_texts(table[column]), index)
             for column in ATTRIBUTES
             if column in table
         },

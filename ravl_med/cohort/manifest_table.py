@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,10 +24,12 @@ __all__ = [
     "require_columns",
     "require_findings",
     "row_number",
+    "share_texts",
     "take_split",
     "usable_rows",
 ]
 
+_SHORT = 8  # characters of a text that many rows may share
 _SPLITS = ("finetune", "validation", "test")
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
 
@@ -60,7 +62,9 @@ def read_table(path: FilePath) -> pd.DataFrame:
     name = path.name
     try:
         with local_copy(path) as file, file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream, strict=True)]
+            lines = csv.reader(stream, strict=True)
+            header = [cell.strip() for cell in next(lines, [])]
+            rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
     except (FileNotFoundError, NotADirectoryError):
         where = "Paths are relative to the config file."
         if isinstance(path, RemotePath):
@@ -75,13 +79,11 @@ def read_table(path: FilePath) -> pd.DataFrame:
         raise DataError(
             f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None
-    if not any(any(line) for line in lines):
+    if not rows and not any(header):
         raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
-    header = lines[0]
     for column, count in Counter(filter(None, header)).items():
         if count > 1:
             raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
-    rows = {row: line for row, line in enumerate(lines[1:], start=2) if any(line)}
     if not rows:
         raise DataError(f"{name}: no rows below the header; expected one row a film.")
     for row, line in rows.items():
@@ -90,9 +92,28 @@ def read_table(path: FilePath) -> pd.DataFrame:
                 f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
                 "Put text that holds a comma in double quotes."
             )
-        rows[row] = (line + [""] * len(header))[: len(header)]
+        del line[len(header) :]
+        line += [""] * (len(header) - len(line))
     table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
     return table.loc[:, [bool(column) for column in header]]
+
+
+def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
+    """Return texts, of which short ones that are equal are one: a column has few of them.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    known : dict or None - the ones so far, which is added to; None: none
+    """
+    known = {} if known is None else known
+    return [known.setdefault(text, text) if len(text) <= _SHORT else text for text in texts]
+
+
+def _stripped(lines: Iterable[list[str]]) -> Iterator[list[str]]:
+    known: dict[str, str] = {}
+    for line in lines:
+        yield share_texts(map(str.strip, line), known)
 
 
 def row_number(table: pd.DataFrame, position: int | np.integer) -> int:

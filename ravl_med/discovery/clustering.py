@@ -37,6 +37,7 @@ __all__ = ["paper_clusters", "propose_clusters"]
 
 _CHUNK = 4096  # regions at once in a pass over the embeddings
 _HELD = 4  # chunks after which a pass over a mapped file lets go of them
+_WRITTEN = 64  # chunks after which what was found of them is let go of
 _WIDER = 4  # medoids are refined on this many times the sample
 
 Progress = Callable[[int, int], None]
@@ -257,10 +258,17 @@ def _assign(
             similarity[chunk] = products[rows, start + nearest]
         if done % _HELD == 0:
             let_go(embeddings)
+        if done % _WRITTEN == 0:
+            _let_all_go(found)
         progress(done)
-    for mapped in (embeddings, *chain(*found)):
-        let_go(mapped)
+    let_go(embeddings)
+    _let_all_go(found)
     return found
+
+
+def _let_all_go(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> None:
+    for mapped in chain(*found):
+        let_go(mapped)
 
 
 def _partition(

@@ -88,6 +88,17 @@ class Embeddings:
     halved_to: int = 0
     file_bytes: int = 0
 
+    def let_go(self) -> None:
+        """Let go of what is held of arrays that lie in mapped files."""
+        for mapped in (
+            self.image,
+            self.region,
+            self.region_image,
+            self.region_boxes,
+            self.region_kind,
+        ):
+            let_go(mapped)
+
 
 def embed_films(
     encoder: Encoder,

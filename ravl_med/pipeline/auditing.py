@@ -44,6 +44,7 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.reporting.files.audit_run import Audit
+from ravl_med.storage.freed_memory import hand_back_memory
 
 __all__ = ["audit"]
 
@@ -98,6 +99,7 @@ def _audit(
             unit=config.cohort.unit,
             roots=config.cohort.roots,
         )
+        hand_back_memory()
     vendor = config.model.scores
     if vendor is not None:  # a bad table is told of before hours of embedding
         read_scores(vendor, listed, complete=False)
@@ -116,6 +118,7 @@ def _audit(
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
         require_films(cohort, config.gate.max_rejected_fraction)
         cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
+        hand_back_memory()
     with clock.stage("zero-shot"):
         texts = config.task.texts()
         classes = embed_classes(encoder, texts)
@@ -159,6 +162,8 @@ def _audit(
     summary = summarise_model(config, encoder.info, table)
     result = collect_result(config, scored, summary, accuracy, found, key)
     result = replace(result, sanity=sanity)
+    embeddings.let_go()
+    hand_back_memory()
     if decided:
         on_this = decisions_on(result, decided, config.gate)
         result = adjudicate(result, on_this, config.gate, today or date.min)

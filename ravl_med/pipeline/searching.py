@@ -129,12 +129,14 @@ def search_films(
         subject = _subject(films, clusters, config.task.name)
     with clock.stage("confirmation"):
         examination = confirm_correlations(subject, config, progress)
+        embeddings.let_go()
     with clock.stage("counterfactuals"):
         correlations = weigh_correlations(
             subject, examination, search.probe, search.relevance, config, progress
         )
         tested = sum(one.counterfactual is not None for one in correlations)
         clock.note("counterfactuals", correlations=tested)
+        embeddings.let_go()
     with clock.stage("subgroups"):
         subgroups = measure_subgroups(
             subject.axes,

@@ -20,7 +20,7 @@ from ravl_med.storage.disk_room import needing_room
 
 __all__ = ["copy_of", "empty_rows", "let_go", "map_parts", "multiply", "parts_of", "take_rows"]
 
-_ROOM_BYTES = 2**23  # arrays above it lie in a file that is mapped
+_ROOM_BYTES = 2**20  # arrays above it lie in a file that is mapped
 _PART_BYTES = 64 * 2**20
 _NO_ROOM = (
     "the temporary folder has no room for {:,.0f} MB of numbers of films and regions; expected it "

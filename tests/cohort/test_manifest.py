@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest_table import share_texts
 from ravl_med.config import LabelsConfig
 from ravl_med.errors import ConfigError, DataError
 
@@ -368,3 +369,13 @@ def test_reports_and_annotations_outside_the_folder_are_set_aside(tmp_path: Path
     allowed = read(folder, text, roots=(tmp_path,))
     assert allowed.radiology_reports == ("secret", "", "")
     assert allowed.rejected == ()
+
+
+def test_equal_short_texts_are_one_and_long_ones_stay_as_they_are() -> None:
+    short, long = ["".join(["P", "A"]) for _ in range(2)], ["-".join(["word"] * 9)] * 2
+    known: dict[str, str] = {}
+    shared = share_texts([*short, *long, ""], known)
+    assert shared == [*short, *long, ""]
+    assert shared[0] is shared[1]
+    assert share_texts(["".join(["P", "A"])], known)[0] is shared[0]
+    assert set(known) == {"PA", ""}
