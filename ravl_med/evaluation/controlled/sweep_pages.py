@@ -1,17 +1,15 @@
 """The pages of the controlled evaluation, as blocks: Markdown, HTML and PDF are drawn from them.
 
-Every number comes from the rows of the results; where a target is missed, or a published method
-does better, the tables say so.
+Every number comes from the rows of the results. The first section says what they do not show.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from ravl_med.evaluation.controlled.discovery_methods import OURS, PUBLISHED
+from ravl_med.evaluation.controlled.discovery_methods import OURS
 from ravl_med.evaluation.controlled.sweep_arms import arm_blocks
 from ravl_med.evaluation.controlled.sweep_cells import (
     COMPARED,
@@ -21,7 +19,6 @@ from ravl_med.evaluation.controlled.sweep_cells import (
     tell_mean,
     tell_met,
     tell_number,
-    tell_share,
 )
 from ravl_med.evaluation.controlled.sweep_checks import (
     PAPER_MODELS,
@@ -32,12 +29,9 @@ from ravl_med.evaluation.controlled.sweep_checks import (
 )
 from ravl_med.evaluation.controlled.sweep_measures import (
     BINS,
-    Gain,
     Mean,
     MethodScore,
     exact_share,
-    false_alarms,
-    gain_over,
     group_mean,
     score_methods,
     table_of_rows,
@@ -71,7 +65,6 @@ _ABLATION_NAMES = {
 }
 _TARGETS = {"phantoms": 0.95, "radiographs": 0.85}
 _WANTED = 200
-_MOST_ALARMS = 0.05
 _SECONDS = 60.0
 
 
@@ -89,6 +82,7 @@ def sweep_blocks(rows: Sequence[Row], arms: Sequence[Row]) -> list[Block]:
     return [
         Title(TITLE, "small vision-language models, each trained on a planted pair"),
         Text(_summary(table, valid)),
+        *_withdrawn(),
         *_targets(table, planted),
         *_discovery(planted),
         *_strengths(planted),
@@ -117,6 +111,34 @@ def _summary(table: pd.DataFrame, valid: pd.DataFrame) -> str:
     )
 
 
+_WITHDRAWN = (
+    "The first edition of this page claimed gains over published methods. They do not stand, and "
+    "are withdrawn until fair numbers replace them.",
+    "The baseline was handicapped. RaVL and the other published methods ranked 6 x 6 tiles over a "
+    "3 x 3 feature map, pooled after the last stage, with 4 to 10 clusters for two classes. On the "
+    "path of its authors (pooled before the last stage, tiles no finer than the map, 20 to 50 "
+    "clusters) plain RaVL reached precision@10 1.00 in 4 of 4 settings that are counted as 0.00 "
+    "here.",
+    "Boxes differ. RaVL-Med is scored on boxes that it moved and fitted, the published methods on "
+    "tiles as they were cut: as cut, ours reached 0.53 in settings that are counted as 1.00 here.",
+    "False alarms and finds were counted by different rules. An alarm needed a correlation of kind "
+    "shortcut, which cannot occur on radiographs and digits, where the table of relevance is "
+    "empty; by the same rule RaVL-Med finds nothing there. The table of models without a shortcut "
+    "now uses the rule that credits finds.",
+    "Mitigation was measured on models that know nothing. The radiograph models are at chance "
+    "(49.9 %), their test set is 238 films of 14 patients, and the worst group of our arm lies 5.9 "
+    "points (-0.8 to +12.0) above a random guesser's. The published arm's loss was summed over the "
+    "batch, ours was averaged; averaged, RaVL's arm does better as well.",
+)
+
+
+def _withdrawn() -> Iterator[Block]:
+    """Say what the numbers below do not show."""
+    yield Section("What these numbers do not show", 120.0)
+    for text in _WITHDRAWN:
+        yield Text(text)
+
+
 def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
     """Say what was asked beside what was reached."""
     whole = valid_models(table)["digest"].nunique()
@@ -133,19 +155,6 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
                 tell_met(mean.value >= least) if mean.models else DASH,
             )
         )
-    for domain, own in _parts(planted, "domain"):
-        gain = gain_over(score_methods(own))
-        if gain is not None:
-            rows.append(_gain_row(f"over the closest published method, {domain}", gain))
-    alarms = false_alarms(table)[OURS]
-    rows.append(
-        (
-            "false alarms on null settings",
-            f"at most {100 * _MOST_ALARMS:.0f} %",
-            tell_share(alarms),
-            tell_met(alarms.value <= _MOST_ALARMS) if alarms.total else DASH,
-        )
-    )
     asked = table[table["method"] != ""].drop_duplicates("digest")["cpu_seconds"]
     if len(asked):
         rows.append(
@@ -165,18 +174,6 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
     )
 
 
-def _gain_row(what: str, gain: Gain) -> tuple[Cell, ...]:
-    """RaVL's gain of 191 % where the ceiling allows it, else how much of the rest is closed."""
-    told = (
-        f"{100 * gain.relative:+.0f} % over {METHOD_NAMES[gain.closest]} ({gain.value:.2f} against "
-        f"{gain.other:.2f})"
-    )
-    if gain.reachable:
-        return what, "+191 %", told, tell_met(gain.relative >= 1.91)
-    closed = f"{told}; {100 * gain.closed:.0f} % of the remaining gap closed"
-    return what, "+191 % is above the ceiling", closed, DASH
-
-
 def _discovery(planted: pd.DataFrame) -> Iterator[Block]:
     """Every method on every domain."""
     yield Section("Discovery", 200.0)
@@ -191,20 +188,6 @@ def _discovery(planted: pd.DataFrame) -> Iterator[Block]:
         yield _score_table(
             f"{domain}: {own['digest'].nunique()} valid models", own, COMPARED, METHOD_NAMES
         )
-        scores = score_methods(own)
-        baselines = PUBLISHED[:-1]
-        told = [
-            f"{METHOD_NAMES[method]}: {_tell_gain(gain)}"
-            for method, among in (("ravl", baselines), (OURS, PUBLISHED))
-            if (gain := gain_over(scores, method, among)) is not None
-        ]
-        yield Text("Against the closest published method. " + "; ".join(told) + ".")
-
-
-def _tell_gain(gain: Gain) -> str:
-    closed = "" if math.isnan(gain.closed) else f", {100 * gain.closed:.0f} % of the rest closed"
-    relative = "" if math.isinf(gain.relative) else f"{100 * gain.relative:+.0f} % "
-    return f"{relative}over {METHOD_NAMES[gain.closest]}{closed}"
 
 
 def _score_table(

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.controlled.sweep import read_results
 from ravl_med.evaluation.controlled.sweep_cells import METHOD_NAMES
-from ravl_med.evaluation.controlled.sweep_front import MARKED, front_text
 from ravl_med.evaluation.controlled.sweep_measures import (
     BINS,
     score_methods,
@@ -20,7 +19,6 @@ from ravl_med.evaluation.controlled.sweep_measures import (
     valid_models,
 )
 from ravl_med.evaluation.controlled.sweep_pages import TITLE, sweep_blocks
-from ravl_med.evaluation.marked_page import renew_page
 from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.markdown import as_markdown
 from ravl_med.reporting.layout.pdf import draw_pdf
@@ -41,8 +39,6 @@ _LINES = {
 
 def write_sweep_report(folder: Path) -> Path:
     """Write ``evaluation.md``, ``.svg``, ``.html`` and ``.pdf`` from the results in a folder.
-
-    Where the folder is ``reports/benchmark`` of a checkout, its README shows the same results.
 
     Parameters
     ----------
@@ -76,7 +72,6 @@ def write_sweep_report(folder: Path) -> Path:
         )
         (folder / f"{_STEM}.pdf").write_bytes(draw_pdf(blocks, "benchmark", TITLE, subject))
         _plot(rows, folder / f"{_STEM}.svg")
-        renew_page(folder.resolve().parent.parent / "README.md", MARKED, front_text(rows, arms))
     except OSError as error:
         raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
     return folder / f"{_STEM}.md"
