@@ -16,16 +16,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "EngineError",
-    "ImageError",
-    "ModelError",
-    "RavlMedError",
-    "StorageError",
-]
-
 
 class RavlMedError(Exception):
     """An error that the tool raises on purpose, with a message for its user."""

@@ -15,10 +15,10 @@ import pytest
 from pypdf import PdfReader
 from typer.testing import CliRunner, Result
 
-from ravl_med.cache import Cache, user_cache
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
+from ravl_med.phantoms.cohort import synthesize
 from ravl_med.reporting.files.result_json import result_schema
+from ravl_med.storage.cache import Cache, user_cache
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = """

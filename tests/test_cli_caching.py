@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from ravl_med.cache import Cache
 from ravl_med.cli import app
+from ravl_med.storage.cache import Cache
 
 CONFIG = """
 name: small

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ravl_med.cli.progress import Pace, StageLog, show_progress
+from ravl_med.cli.console import Pace, StageLog, show_progress
 
 
 def noted(*pairs, window=300.0):
@@ -96,7 +96,7 @@ def test_a_terminal_has_a_bar_with_pace_and_time_left(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     moments = iter([0.0, 10.0])
-    monkeypatch.setattr("ravl_med.cli.progress.time.monotonic", lambda: next(moments, 20.0))
+    monkeypatch.setattr("ravl_med.cli.console.time.monotonic", lambda: next(moments, 20.0))
     with show_progress() as show:
         show("embed [films]", 0, 400)
         show("embed [films]", 100, 400)

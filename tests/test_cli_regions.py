@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
+from ravl_med.phantoms.cohort import synthesize
 
 CONFIG = """\
 name: small

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.config import (
-    ClassConfig,
-    Config,
-    TaskConfig,
-    load_config,
-    parse_yaml,
-)
+from ravl_med.config.loading import Config, load_config, parse_yaml
+from ravl_med.config.task import ClassConfig, TaskConfig
 from ravl_med.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.config import Config, load_config
+from ravl_med.config.loading import Config, load_config
 from ravl_med.errors import ConfigError
-from ravl_med.storage.filesystems import StorageAccess
-from ravl_med.storage.remote_path import RemotePath
+from ravl_med.storage.remote import RemotePath, StorageAccess
 
 CONFIG = """\
 name: chest

@@ -13,7 +13,7 @@ from pypdf import PdfReader
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
+from ravl_med.phantoms.cohort import synthesize
 
 CONFIG = f"""
 name: small

@@ -1,5 +1,7 @@
 """Fifty words that name nobody, planted wherever a patient could be named: none may come out."""
 
+from __future__ import annotations
+
 import base64
 import csv
 import gzip
@@ -23,8 +25,8 @@ from rapidocr import RapidOCR
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.regions.text_reading import TextReader
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.regions.burned_in_text import TextReader
 
 TAGS = (
     "PatientName", "PatientID", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",

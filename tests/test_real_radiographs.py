@@ -19,14 +19,14 @@ from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from ravl_med.cohort.raster import read_raster
-from ravl_med.config import QuickstartModelConfig
-from ravl_med.evaluation.truth import is_hit, precision_at
+from ravl_med.cohort.image_file import read_raster
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.mitigation.quickstart import (
     input_transform,
     quickstart_layout,
     train_quickstart_model,
 )
+from ravl_med.pipeline.truth import is_hit, precision_at
 
 REPOSITORY = Path(__file__).parents[1]
 FILMS = REPOSITORY.parent / "shared" / "data" / "covidcxr"

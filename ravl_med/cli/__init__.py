@@ -1,38 +1,347 @@
 """The command line: verbs, the only print and the only exit code.
 
 Heavy imports happen inside the verbs, so that ``--help`` answers at once.
+
+The verbs about what is kept between runs: ``embed``, ``cache list``, ``cache clear``.
+
+The verbs that come before an audit: ``inspect``, ``init``, ``doctor``.
+
+The verb that joins what shards have made: ``merge``.
+
+The verb that tells what an audit will cost: ``plan``.
 """
 
 from __future__ import annotations
 
-import json
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from ravl_med import __version__
-from ravl_med.cli.benchmarks import benchmark
-from ravl_med.cli.caching import cache, embed
 from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
     DeviceOption,
-    ExitZeroOption,
+    ResultsOption,
     SetOption,
     overrides,
     reporting_errors,
     say,
+    show_progress,
 )
-from ravl_med.cli.intake import doctor, init, inspect
-from ravl_med.cli.merging import merge
-from ravl_med.cli.planning import plan
-from ravl_med.cli.progress import show_progress
-from ravl_med.cli.telling import tell_audit, tell_comparison, tell_mitigation, tell_review
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from ravl_med.storage.cache import Cache, CacheEntry
+import json
+
+from ravl_med import __version__
+from ravl_med.cli.console import (
+    ExitZeroOption,
+)
+from ravl_med.cli.messages import tell_audit, tell_comparison, tell_mitigation, tell_review
+from ravl_med.errors import DataError
+
+cache = typer.Typer(help="Look at what is kept between runs, and clear it.", no_args_is_help=True)
+
+_DAY = 86_400.0
+PlaceOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="CONFIG", help="YAML file whose cache.folder is meant."),
+]
+
+
+def embed(
+    config: ConfigArgument,
+    shard: Annotated[
+        str, typer.Option(metavar="i/N", help="Part of the cohort; N processes make all of it.")
+    ] = "1/1",
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Embed the cohort of a config into the cache, ahead of its audit.
+
+    Several processes or machines with one cache.folder may each take a shard; an audit finds them
+    all. A run that was ended goes on where it was. Returns 0, and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.shards import Shard
+        from ravl_med.pipeline.shards import embed as run_embedding
+        from ravl_med.storage.cache import open_cache
+
+        settings = load_config(config, overrides(set_values, device))
+        part = Shard.parse(shard)
+        with show_progress() as progress:
+            report = run_embedding(
+                settings,
+                shard=part,
+                cache=open_cache(settings.cache.folder),
+                progress=progress,
+            )
+        for line in report.lines():
+            say(escape(line))
+
+
+@cache.command("list")
+def list_cache(config: PlaceOption = None, debug: DebugOption = False) -> None:
+    """List what is kept: kind, digest, size, age. Nothing that names a patient is printed."""
+    with reporting_errors(debug):
+        place = _place(config)
+        entries = list(place.entries())
+        _print(entries)
+        size = _size(sum(entry.size for entry in entries))
+        say(f"{len(entries)} entries, {size}: {escape(str(place.root))}")
+
+
+@cache.command("clear")
+def clear_cache(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="cohorts, embeddings, mitigations or models; default all."),
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", help="Only what is older.", min=0.0)
+    ] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: PlaceOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Remove what is kept, by kind and age; what it was made from stays, and it is made again.
+
+    Do not clear while another run works. Returns 0, 1 where the answer is no, 2 for a wrong option.
+    """
+    with reporting_errors(debug):
+        from ravl_med.errors import ConfigError
+        from ravl_med.storage.cache import KINDS
+
+        unknown = [kind for kind in kinds or () if kind not in KINDS]
+        if unknown:
+            raise ConfigError(f"--kind is {unknown[0][:40]!r}; expected one of {', '.join(KINDS)}.")
+        place, latest = _place(config), time.time() - older_than * _DAY
+        entries = [
+            entry
+            for entry in place.entries()
+            if entry.kind in (kinds or KINDS) and entry.changed <= latest
+        ]
+        if not entries:
+            say("Nothing to clear.")
+            return
+        _print(entries)
+        size = _size(sum(entry.size for entry in entries))
+        if not yes:
+            typer.confirm(f"Remove {len(entries)} entries, {size}?", abort=True)
+        place.remove(entries)
+        say(f"{len(entries)} entries removed, {size}.")
+
+
+def _place(config: Path | None) -> Cache:
+    from ravl_med.config.loading import load_config
+    from ravl_med.storage.cache import open_cache
+
+    return open_cache(None if config is None else load_config(config).cache.folder)
+
+
+def _print(entries: list[CacheEntry]) -> None:
+    from ravl_med.storage.cache import KINDS
+
+    for entry in entries:
+        days = max(time.time() - entry.changed, 0.0) / _DAY
+        sys.stdout.write(
+            f"{entry.kind:<12} {entry.name:<38} {_size(entry.size):>9} {days:>7.1f} days  "
+            f"{KINDS[entry.kind]}\n"
+        )
+
+
+def _size(count: int) -> str:
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count} B"
+
+
+ReportsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reports",
+        metavar="FILE.csv",
+        help="Reports or findings by accession, study or image; may be given several times.",
+    ),
+]
+
+
+def inspect(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Folder of DICOM files and reports, a manifest.csv or a config."
+        ),
+    ],
+    reports: ReportsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Say what a folder or a manifest holds: read, rejected and why, views, makers, findings.
+
+    Nothing is written, and nothing that names a patient is printed. Returns 0, and as audit for
+    errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.pipeline.inspect import inspect as look
+
+        with show_progress() as progress:
+            report = look(path, tables=tuple(reports or ()), progress=progress)
+        for line in report.lines():
+            sys.stdout.write(line + "\n")
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder of DICOM files and reports.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to write; default the folder itself."),
+    ] = None,
+    reports: ReportsOption = None,
+    finding: Annotated[
+        str | None, typer.Option("--finding", help="That is audited; default the best balanced.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="DIR", help="Of the model; default a small one is trained."
+        ),
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make a manifest and a config out of a folder of DICOM files and reports.
+
+    Frontal chest films are kept, by their header, and by their pixels where it is silent. No file
+    is written over. Returns 0, and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.pipeline.initialise import StartPlan, initialise
+
+        plan = StartPlan(folder, out, tuple(reports or ()), finding, model)
+        with show_progress() as progress:
+            start = initialise(plan, progress=progress)
+        for line in start.report.lines():
+            sys.stdout.write(line + "\n")
+        sys.stdout.write("\n")
+        say(f"Manifest: {escape(str(start.manifest))}")
+        say(f"Config:   {escape(str(start.config))}")
+        for lack in start.lacking:
+            say(f"Lacking: {escape(lack)}.")
+        if not start.lacking:
+            say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check Python, packages, decoders, device, memory and folders; say what cures a fault.
+
+    Returns 0 where all is well, and 1 where something is missing.
+    """
+    with reporting_errors(debug):
+        from ravl_med.cli.self_check import check_installation
+
+        checks = check_installation()
+        if as_json:
+            sys.stdout.write(json.dumps([check.document() for check in checks], indent=2) + "\n")
+        else:
+            for check in checks:
+                for line in check.lines():
+                    sys.stdout.write(line + "\n")
+        code = 1 if any(check.status == "missing" for check in checks) else 0
+    raise typer.Exit(code)
+
+
+def merge(
+    config: ConfigArgument,
+    folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FOLDER...", help="Paths or URLs of caches that ravl-med embed has filled."
+        ),
+    ],
+    shards: Annotated[
+        int | None, typer.Option(help="That the cohort was cut into; default one for each FOLDER.")
+    ] = None,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Join the embeddings of shards into the cache of a config, where an audit finds them.
+
+    Only what this config's model and settings have made is taken; a folder of something else is
+    refused, and nothing is merged then. Returns 0 where the cohort is complete, 3 where parts are
+    missing or a file is damaged, and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.shards import merge as run_merging
+        from ravl_med.storage.cache import open_cache
+
+        settings = load_config(config, overrides(set_values, device))
+        with show_progress() as progress:
+            report = run_merging(
+                settings,
+                folders,
+                shards=shards,
+                cache=open_cache(settings.cache.folder),
+                progress=progress,
+            )
+        for line in report.lines():
+            say(escape(line))
+        code = 0 if report.complete else DataError.exit_code
+    raise typer.Exit(code)
+
+
+def plan(
+    config: ConfigArgument,
+    workers: Annotated[
+        int | None, typer.Option(help="To plan for; default those of engine.workers.")
+    ] = None,
+    films: Annotated[
+        int | None, typer.Option(help="Of a cohort like this one; default its own number.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Films to measure.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Tell what an audit will cost here: regions, bytes on disk, memory, hours.
+
+    A sample of films goes through the real reading and the real model. Nothing is kept. Returns 0,
+    and as audit for errors.
+    """
+    with reporting_errors(debug):
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.planning import plan_cost
+        from ravl_med.storage.cache import open_cache
+
+        settings = load_config(config, overrides(set_values, device))
+        with show_progress() as progress:
+            cost = plan_cost(
+                settings,
+                workers=workers,
+                films=films,
+                sample=sample,
+                cache=open_cache(settings.cache.folder),
+                progress=progress,
+            )
+        if as_json:
+            sys.stdout.write(json.dumps(cost.document(), indent=2) + "\n")
+            return
+        for line in cost.lines():
+            sys.stdout.write(line + "\n")
+
 
 app = typer.Typer(
     name="ravl-med",
@@ -43,7 +352,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(benchmark, name="benchmark")
 app.add_typer(cache, name="cache")
 for verb in (inspect, init, doctor, embed, merge, plan):
     app.command()(verb)
@@ -69,12 +377,12 @@ def audit(
     with reporting_errors(debug):
         from datetime import date
 
-        from ravl_med.cache import open_cache, user_key
-        from ravl_med.config import load_config
-        from ravl_med.pipeline import audit as run_audit
-        from ravl_med.pipeline import write_run
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.audit import audit as run_audit
         from ravl_med.reporting.audit.history import user_history_root
+        from ravl_med.reporting.files.audit_run import write_run
         from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+        from ravl_med.storage.cache import open_cache, user_key
 
         settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / settings.name
@@ -135,8 +443,8 @@ def compare(
     No model, no films needed. Returns 0 whatever differs, and as audit for errors.
     """
     with reporting_errors(debug):
+        from ravl_med.reporting.comparison.compare import compare_runs
         from ravl_med.reporting.comparison.report import refuse_other_folder, write_comparison
-        from ravl_med.reporting.comparison.run_comparison import compare_runs
 
         name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
         folder = out if out is not None else Path("reports") / name
@@ -173,15 +481,15 @@ def mitigate(
     with reporting_errors(debug):
         from datetime import date
 
-        from ravl_med.cache import open_cache, user_key
-        from ravl_med.config import load_config
-        from ravl_med.mitigation.processes import Processes, make_fabric
-        from ravl_med.pipeline import mitigate as run_mitigation
-        from ravl_med.pipeline import open_work_folder, write_mitigation, write_run
-        from ravl_med.pipeline.work_folder import starts_again
+        from ravl_med.config.loading import load_config
+        from ravl_med.mitigation.distributed import Processes, make_fabric
+        from ravl_med.pipeline.mitigate import mitigate as run_mitigation
+        from ravl_med.pipeline.mitigation_folder import write_mitigation
+        from ravl_med.pipeline.mitigation_setup import open_work_folder, starts_again
         from ravl_med.reporting.audit.history import user_history_root
-        from ravl_med.reporting.files.audit_run import Audit
+        from ravl_med.reporting.files.audit_run import Audit, write_run
         from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+        from ravl_med.storage.cache import open_cache, user_key
 
         settings = load_config(config, overrides(set_values, device))
         folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
@@ -240,10 +548,10 @@ def preview(
     No model is opened. Returns 0, and as audit for errors.
     """
     with reporting_errors(debug):
-        from ravl_med.cache import open_cache, user_key
-        from ravl_med.config import load_config
-        from ravl_med.pipeline.previewing import preview_regions
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.preview import preview_regions
         from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
+        from ravl_med.storage.cache import open_cache, user_key
 
         chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
         settings = load_config(config, (*overrides(set_values, None), *chosen))
@@ -286,7 +594,7 @@ def synthesize(
 ) -> None:
     """Write a cohort of chest phantoms as DICOM, with reports, labels and the whole truth."""
     with reporting_errors(debug):
-        from ravl_med.cohort.synthetic import synthesize as write_cohort
+        from ravl_med.phantoms.cohort import synthesize as write_cohort
 
         with show_progress() as progress:
             manifest = write_cohort(
@@ -317,8 +625,8 @@ def power(
 ) -> None:
     """Tell what a cohort that is yet to be collected could show."""
     with reporting_errors(debug):
-        from ravl_med.config import load_config
-        from ravl_med.evaluation.planned_cohort import PlannedCohort, plan_power
+        from ravl_med.config.loading import load_config
+        from ravl_med.pipeline.power import PlannedCohort, plan_power
 
         settings = load_config(config)
         cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
@@ -329,21 +637,70 @@ def power(
         say(escape(plan.sentence()))
 
 
-@app.command("train-segmenter")
-def train_segmenter(
-    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
-    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=8)] = 3000,
-    steps: Annotated[int, typer.Option(help="Of 8 films.", min=1)] = 3600,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+@app.command()
+def evaluate(
+    domains: Annotated[
+        str, typer.Option(help="Some of phantoms, radiographs, digits and mnist, with commas.")
+    ] = "phantoms,digits",
+    kinds: Annotated[
+        str, typer.Option(help="Some of planted, null, two and global, with commas.")
+    ] = "planted,null,two,global",
+    architectures: Annotated[str, typer.Option(help="Some of resnet and vit.")] = "resnet,vit",
+    strengths: Annotated[
+        str, typer.Option(help="Cramer's V of the planted pairs, with commas.")
+    ] = "0.99,0.95,0.9,0.8,0.7",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1,2",
+    shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
+    limit: Annotated[int | None, typer.Option(help="Settings at most.", min=1)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no further setting after so long.", min=0)
+    ] = None,
+    films: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of real radiographs: metadata.csv (patientid, finding, "
+            "filename, view) and images/."
+        ),
+    ] = None,
+    mnist: Annotated[Path | None, typer.Option(help="Folder with the IDX files of MNIST.")] = None,
+    mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
+    ablate: Annotated[
+        bool, typer.Option(help="Repair it by our arm with parts left out, too.")
+    ] = False,
+    merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
+    device: DeviceOption = None,
+    out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
-    """Train the built-in segmenter of anatomy and artifacts, on phantoms alone."""
-    with reporting_errors(debug):
-        from ravl_med.regions.segmenter_training import train_segmenter as train
+    """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
 
+    Goes on where an earlier call has stopped. Several workers share the settings (--shard 1/2 and
+    --shard 2/2); --merge joins what they have done.
+    """  # fmt: skip
+    with reporting_errors(debug):
+        from ravl_med.encoders.base import pick_device
+        from ravl_med.evaluation.film_pool import FilmSources
+        from ravl_med.evaluation.repairs import choose_repairs
+        from ravl_med.evaluation.settings import read_settings
+        from ravl_med.evaluation.sweep import Shard, SweepPlan, merge_parts, run_sweep
+        from ravl_med.storage.cache import user_cache
+
+        if merge:
+            settings, arms = merge_parts(out)
+            say(f"{settings} settings, {arms} rows of arms")
+            return
+        plan = SweepPlan(
+            settings=read_settings(domains, kinds, architectures, strengths, seeds),
+            shard=Shard.parse(shard),
+            limit=limit,
+            minutes=minutes,
+            repairs=choose_repairs(arms=mitigate, ablations=ablate),
+            device=str(pick_device(device or "auto")),
+            sources=FilmSources(films, mnist),
+        )
         with show_progress() as progress:
-            train(weights, films=films, steps=steps, seed=seed, progress=progress)
-        say(f"Weights: {escape(str(weights))}")
+            run, left = run_sweep(plan, out, user_cache(), progress)
+        say(f"{run} settings run, {left} of this shard left")
 
 
 @app.command()

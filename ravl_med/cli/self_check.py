@@ -15,8 +15,6 @@ from typing import Literal
 
 from ravl_med import __version__
 
-__all__ = ["Check", "check_installation"]
-
 Status = Literal["ok", "note", "missing"]
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
@@ -140,7 +138,7 @@ def _short(name: str) -> str:
 
 def _text() -> Check:
     """Tell what finds text burned into films."""
-    from ravl_med.regions.text_reading import reader_version
+    from ravl_med.regions.burned_in_text import reader_version
 
     version = reader_version()
     if version:

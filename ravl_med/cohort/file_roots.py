@@ -11,10 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl_med.errors import ImageError
-from ravl_med.storage.filesystems import StorageAccess
-from ravl_med.storage.remote_path import FilePath, RemotePath, is_url
-
-__all__ = ["OUTSIDE", "ManifestFiles", "file_of", "lies_inside", "require_inside", "rows_outside"]
+from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
 
 OUTSIDE = (
     "the path, or a link on it, leads out of the manifest's folder. Name the other folder in "

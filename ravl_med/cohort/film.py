@@ -11,17 +11,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.dicom_header import Edge, edge_of
 from ravl_med.cohort.file_roots import require_inside
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
-from ravl_med.cohort.laterality import Edge, edge_of
-from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.config import CohortConfig
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.cohort import CohortConfig
 from ravl_med.errors import ImageError
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["Film", "FilmReader", "pseudonym", "reject_duplicate"]
+from ravl_med.storage.remote import FilePath
 
 
 @dataclass(frozen=True, slots=True, eq=False)

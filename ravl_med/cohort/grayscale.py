@@ -22,8 +22,6 @@ from scipy.special import expit
 from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
 from ravl_med.errors import ImageError
 
-__all__ = ["window_pixels"]
-
 _MOST_LEVELS = 1 << 16
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 

@@ -8,6 +8,8 @@ first is 1), ``study`` (films of one examination share a code), and ``annotation
 (files with the film's regions, with semicolons between them). Finding columns are not needed where
 labels are read off the reports. Paths are relative to the manifest, or URLs. Rows are counted as a
 spreadsheet shows them: the header is row 1.
+
+One film of each study, where studies are what is counted.
 """
 
 from __future__ import annotations
@@ -21,8 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl_med.cohort.file_roots import OUTSIDE, ManifestFiles, file_of, rows_outside
-from ravl_med.cohort.film_labels import FilmLabels, FindingCells, label_films
-from ravl_med.cohort.manifest_table import (
+from ravl_med.cohort.table import (
     RejectedFilm,
     cells_of_columns,
     read_table,
@@ -33,16 +34,42 @@ from ravl_med.cohort.manifest_table import (
     take_split,
     usable_rows,
 )
-from ravl_med.cohort.radiology_report import read_radiology_report
-from ravl_med.cohort.report_findings import chest_labeller
-from ravl_med.cohort.report_labels import cells_from_reports
-from ravl_med.cohort.study_films import one_film_a_study
-from ravl_med.config import LabelsConfig
+from ravl_med.config.cohort import LabelsConfig
 from ravl_med.errors import DataError
+from ravl_med.labelling.film_labels import FilmLabels, FindingCells, cells_from_reports, label_films
+from ravl_med.labelling.findings import chest_labeller
+from ravl_med.labelling.sections import read_radiology_report
 from ravl_med.storage.files import for_each
-from ravl_med.storage.remote_path import FilePath
+from ravl_med.storage.remote import FilePath
 
-__all__ = ["ATTRIBUTES", "Cohort", "RejectedFilm", "read_manifest", "shared_patients"]
+_PREFERRED = ("PA", "AP", "")
+"""Views in the order in which they are taken; any other, such as a lateral one, comes last."""
+
+
+def one_film_a_study(
+    patients: Sequence[str], studies: Sequence[str], views: Sequence[str], taken: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Choose the film that stands for each study: PA before AP before others, then the first.
+
+    Parameters
+    ----------
+    patients, studies, views : sequence of str, length N - a study is one of its patient
+    taken : ndarray of shape (N,), bool - films to choose from
+
+    Returns
+    -------
+    ndarray of shape (N,), bool
+    """
+    best: dict[tuple[str, str], tuple[int, int]] = {}
+    for film in np.flatnonzero(taken).tolist():
+        study = patients[film], studies[film]
+        view = views[film].strip().upper()
+        rank = _PREFERRED.index(view) if view in _PREFERRED else len(_PREFERRED)
+        best[study] = min(best.get(study, (rank, film)), (rank, film))
+    chosen = np.zeros(len(taken), dtype=np.bool_)
+    chosen[[film for _, film in best.values()]] = True
+    return chosen
+
 
 ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model", "study_year")
 

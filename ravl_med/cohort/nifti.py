@@ -18,11 +18,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.laterality import Edge
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
 from ravl_med.errors import ImageError
-
-__all__ = ["read_nifti", "read_nifti_film", "read_nifti_mask"]
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _ALONG = ("from left to right", "from front to back", "from head to foot")

@@ -28,8 +28,6 @@ from pydicom.uid import (
 
 from ravl_med.errors import ImageError
 
-__all__ = ["DECODERS", "Decoder", "decode_frame", "decoder_of"]
-
 _HTJ2K = tuple(UID(f"1.2.840.10008.1.2.4.20{n}") for n in (1, 2, 3))
 _J2K_FAMILY = (*JPEG2000TransferSyntaxes, *_HTJ2K)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["DEFAULT_POLICY", "Preset", "ReadingLimits", "ReadingPolicy", "Voi", "VolumePolicy"]
-
 Preset = Literal["window", "mimic-cxr-jpg", "chexpert"]
 Voi = Literal["lut", "window", "full range"]
 

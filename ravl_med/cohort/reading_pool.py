@@ -26,9 +26,7 @@ from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.cohort.reading_worker import READY, policy_to_json
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.errors import DataError, ImageError
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["ReadingPool"]
+from ravl_med.storage.remote import FilePath
 
 Answer = dict[str, Any]
 Wanted = tuple[FilePath, int | None]

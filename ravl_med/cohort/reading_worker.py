@@ -20,8 +20,6 @@ from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumeP
 from ravl_med.cohort.survey import SurveyedFile, survey_file
 from ravl_med.errors import ImageError
 
-__all__ = ["READY", "main", "policy_from_json", "policy_to_json"]
-
 READY = b"ready\n"
 """What a worker says once it can be asked."""
 

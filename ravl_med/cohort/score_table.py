@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["ScoreTable", "read_scores"]
+from ravl_med.storage.remote import FilePath
 
 _KEY = "model.scores"
 _IMAGE = "image"

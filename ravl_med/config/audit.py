@@ -9,15 +9,6 @@ from pydantic import Field, model_validator
 
 from ravl_med.config.base import ConfigPath, Section, Share
 
-__all__ = [
-    "SHOWN_WORDS",
-    "DiscoveryConfig",
-    "EvidenceConfig",
-    "GateConfig",
-    "PrivacyConfig",
-    "ReportConfig",
-]
-
 SHOWN_WORDS = (
     "L", "R", "LT", "RT", "LEFT", "RIGHT", "AP", "PA", "LAT", "LATERAL", "PORT", "PORTABLE",
     "MOBILE", "SUPINE", "ERECT", "UPRIGHT", "SITTING", "STANDING", "SEMI", "SEMIERECT",

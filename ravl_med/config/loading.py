@@ -16,18 +16,13 @@ from ravl_med.config.audit import (
     PrivacyConfig,
     ReportConfig,
 )
-from ravl_med.config.base import Section, reached_by
-from ravl_med.config.caching import CacheConfig
-from ravl_med.config.engine import EngineConfig
-from ravl_med.config.explanation import explain_problems
-from ravl_med.config.inputs import CohortConfig, LabelsConfig, RegionsConfig
+from ravl_med.config.base import Section, explain_problems, reached_by
+from ravl_med.config.cohort import CohortConfig, LabelsConfig, RegionsConfig
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import ModelConfig
-from ravl_med.config.storage import StorageConfig
+from ravl_med.config.runtime import CacheConfig, EngineConfig, StorageConfig
 from ravl_med.config.task import TaskConfig
 from ravl_med.errors import ConfigError
-
-__all__ = ["Config", "load_config", "parse_yaml"]
 
 
 class Config(Section):

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from ravl_med.config.base import Section, Share
 
-__all__ = ["ArmName", "MitigationConfig"]
-
 ArmName = Literal[
     "standard",
     "upsampled",

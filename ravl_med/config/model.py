@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from ravl_med.config.base import ConfigLocation, ConfigPath, Section
 
-__all__ = ["ModelConfig", "PreprocessConfig", "QuickstartModelConfig", "RegionPooling"]
-
 RegionPooling = Literal["one_pass", "last_stage", "crops"]
 
 

@@ -1,16 +1,168 @@
-"""The section of the zero-shot task: classes, prompts, templates."""
+"""The section of the zero-shot task: classes, prompts, templates.
+
+Ready prompts of public label sets, in the styles of published models.
+
+A set names findings with the terms that readers use for them; a style says how a model wants to
+read a term, present and absent. Both are YAML in the package; a set of the user's own is a file of
+the same form, with styles of its own where it wants them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ravl_med.config.base import ConfigPath, Section
-from ravl_med.config.prompt_sets import expand_task
 
-__all__ = ["ClassConfig", "TaskConfig"]
+PROMPT_SETS = ("chexpert5", "chexpert14", "nih14", "vindr18", "padchest")
+
+_DEFAULT_STYLE = "plain"
+
+
+class PromptStyle(Section):
+    """How a model wants to read a finding."""
+
+    positive: tuple[str, ...] = Field(min_length=1, description="texts of presence, {} for a term")
+    negative: tuple[str, ...] = Field(min_length=1, description="texts of absence")
+
+
+class PromptFinding(Section):
+    """A finding: its words, or its texts themselves."""
+
+    terms: tuple[str, ...] = Field(min_length=1, description="what readers call it")
+    positive: tuple[str, ...] = Field((), description="texts of presence, whatever the style")
+    negative: tuple[str, ...] = Field((), description="texts of absence, whatever the style")
+
+
+class PromptSet(Section):
+    """Findings of a label set, under the names of its columns."""
+
+    findings: dict[str, PromptFinding] = Field(min_length=1)
+    styles: dict[str, PromptStyle] = Field(default_factory=dict)
+
+
+def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Write out the classes of a task that names a prompt set.
+
+    Parameters
+    ----------
+    data : mapping - section ``task`` of a config
+    source : str or Path - name of a set in the package, or a file
+
+    Returns
+    -------
+    dict - the same section with ``classes``: finding and absence for ``finding``, one class each
+        for ``findings``
+
+    Raises
+    ------
+    ValueError
+        The set, the style or a finding is unknown, or the section names too much or too little.
+    """
+    known = read_set(source)
+    style = _choose_style(known, str(data.get("style") or _DEFAULT_STYLE))
+    columns = dict(data.get("label_columns") or {})
+    wanted = _choose_findings(known, data.get("finding"), data.get("findings"))
+    _require_known(known, (*wanted, *map(str, columns)))
+    classes: dict[str, Any] = {}
+    for key in wanted:
+        finding, column = known.findings[key], str(columns.get(key, key))
+        title = key.replace("_", " ").lower()
+        present = _texts(finding, finding.positive, style.positive)
+        classes[title] = {"prompts": present, "label": {column: 1}}
+        if data.get("findings") is None:
+            absent = _texts(finding, finding.negative, style.negative)
+            classes[f"no {title}"] = {"prompts": absent, "label": {column: 0}}
+    given = data.get("classes")
+    if given is not None and set(given) != set(classes):  # a written-out config may be read again
+        raise ValueError("name either 'classes' or 'prompts', not both")
+    return {**data, "classes": classes if given is None else given}
+
+
+def _choose_style(known: PromptSet, name: str) -> PromptStyle:
+    styles = {**read_styles(), **known.styles}
+    if name not in styles:
+        raise ValueError(f"style {name[:40]!r} is not known; expected one of {_list(styles)}")
+    return styles[name]
+
+
+def _choose_findings(known: PromptSet, one: Any, several: Any) -> list[str]:
+    if (one is None) == (several is None):
+        raise ValueError(
+            "prompts need exactly one of 'finding', told from its absence, and 'findings', told "
+            f"from each other; known are {_list(known.findings)}"
+        )
+    if several is not None and not isinstance(several, (list, tuple)):
+        raise ValueError("findings must be a list of names; for one finding name it in 'finding'")
+    return [str(one)] if several is None else [str(name) for name in several]
+
+
+def _require_known(known: PromptSet, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in known.findings]
+    if unknown:
+        raise ValueError(
+            f"finding {unknown[0][:60]!r} is not in the set; known are {_list(known.findings)}"
+        )
+
+
+def read_set(source: str | Path) -> PromptSet:
+    """Read a set by its name in the package, or from a YAML file.
+
+    Raises
+    ------
+    ValueError
+        There is no such set, or the file is none.
+    """
+    if isinstance(source, str):
+        if source not in PROMPT_SETS:
+            raise ValueError(
+                f"prompts {source[:60]!r} are not known; expected one of {_list(PROMPT_SETS)}, or "
+                "a file of your own in 'prompt_file'"
+            )
+        return PromptSet.model_validate(_parse(_packaged(source)))
+    name = source.name
+    try:
+        return PromptSet.model_validate(_parse(source.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ValueError(f"prompt_file {name!r}: {where}: {first['msg'].lower()}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompt_file {name!r} cannot be read ({type(error).__name__})") from None
+    except YAMLError:
+        raise ValueError(f"prompt_file {name!r} is not valid YAML") from None
+
+
+def read_styles() -> dict[str, PromptStyle]:
+    """Return the styles of the package."""
+    styles = _parse(_packaged("styles"))
+    return {name: PromptStyle.model_validate(style) for name, style in styles.items()}
+
+
+def _packaged(name: str) -> str:
+    return (files("ravl_med.config") / "prompts" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _parse(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _texts(
+    finding: PromptFinding, own: tuple[str, ...], templates: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Put each term into each template; texts of the finding's own go first."""
+    filled = own or [t.replace("{}", term) for term in finding.terms for t in templates]
+    return tuple(dict.fromkeys(filled))
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)
 
 
 class ClassConfig(Section):

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import (
     AuditedTask,
     GapTable,
@@ -24,16 +24,6 @@ from ravl_med.discovery.ravl import (
     strongest_regions,
 )
 from ravl_med.errors import DataError
-
-__all__ = [
-    "Discovery",
-    "DiscoveryRules",
-    "FeatureCluster",
-    "choose_classes",
-    "discover_correlations",
-    "joined_strength",
-    "measure_candidate",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-__all__ = ["ClusterMap", "MappedCluster", "map_clusters"]
-
 _DECIMALS = 4  # of a position: more would differ from machine to machine
 _NO_SPREAD = 1e-9  # of distances, from which on they count as all the same
 

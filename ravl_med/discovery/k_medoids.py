@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 
 from ravl_med.errors import DataError
 
-__all__ = ["KMedoids", "cosine_distances", "fit_k_medoids", "refine_medoids", "silhouette"]
-
 _BLOCK = 256  # candidates priced at once in a pass over all: the block stays in the cache
 _TRIALS = 8  # draws for each medoid of the start
 _FIRST_POOL = 300  # random candidates that the start is improved with, or for each medoid:

@@ -14,15 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "AuditedTask",
-    "GapTable",
-    "influence_scores",
-    "opposed_gap",
-    "performance_gaps",
-    "strongest_regions",
-]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditedTask:

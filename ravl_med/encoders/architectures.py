@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["describe_state", "explain_difference"]
-
 _MARKS = ("visual.class_embedding", "visual.layer1.0.conv1.weight")
 _HUGGING_FACE = ("vision_model.encoder.layers.", "vision_model.embeddings.")
 _SHOWN = 3

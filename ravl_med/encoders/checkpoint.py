@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravl_med.config import ModelConfig, PreprocessConfig
+from ravl_med.config.model import ModelConfig, PreprocessConfig
 from ravl_med.encoders.local_files import digest_files, join_digests, read_json, read_weights
-from ravl_med.encoders.open_clip import OpenClipEncoder
-from ravl_med.encoders.open_clip_models import (
+from ravl_med.encoders.open_clip import (
+    OpenClipEncoder,
     build_model,
     build_tokenizer,
     check_layout,
@@ -20,8 +20,6 @@ from ravl_med.encoders.open_clip_models import (
 )
 from ravl_med.encoders.text_files import TextFiles, find_text_files
 from ravl_med.errors import ModelError
-
-__all__ = ["open_checkpoint", "rename_weights"]
 
 _KEY = "model.weights"
 

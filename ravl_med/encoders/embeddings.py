@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.film import Film
-from ravl_med.cohort.laterality import Edge
-from ravl_med.cohort.manifest import RejectedFilm
+from ravl_med.cohort.table import RejectedFilm
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.fixed_batches import BatchEncoder
-from ravl_med.encoders.stored_films import (
+from ravl_med.encoders.batches import (
+    BatchEncoder,
     EmbeddedRow,
     ProposeRegions,
     films_a_part,
@@ -31,10 +31,8 @@ from ravl_med.encoders.stored_films import (
     store_films,
 )
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.storage.mapped_rows import copy_of, empty_rows, let_go, map_parts
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["EmbeddedColumns", "Embeddings", "embed_films"]
+from ravl_med.storage.mapped_arrays import copy_of, empty_rows, let_go, map_parts
+from ravl_med.storage.remote import FilePath
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 

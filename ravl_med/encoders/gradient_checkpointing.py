@@ -26,8 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
 from ravl_med.errors import ModelError
 
-__all__ = ["call_block", "checkpoint_gradients", "require_checkpointing"]
-
 _KINDS = ("activation", "gradient")
 
 

@@ -1,17 +1,140 @@
-"""The image tower of a Hugging Face CLIP, SigLIP or SigLIP 2, with its regions."""
+"""The image tower of a Hugging Face CLIP, SigLIP or SigLIP 2, with its regions.
+
+Regions of a film as shares of the patches of a ViT, and what its pooling does with them.
+
+A tower that pools by its class token gets one more such token a region: it attends to itself, to
+register tokens and to the patches of its region, and nothing attends to it. A tower that averages
+its patches averages those of the region. A tower that pools by attention asks the patches of the
+region alone. Each patch counts by the share of it that lies in the region; with all patches whole,
+each of the three is what the model does with the image.
+
+References
+----------
+Ding, Wang, Tu, "Open-Vocabulary Universal Image Segmentation with MaskCLIP", ICML 2023 (mask
+class tokens).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ravl_med.encoders.patch_regions import PatchRegions, attend_to_regions
 
-__all__ = ["HuggingFaceTower"]
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchRegions:
+    """The regions of B images over the P patches of each.
+
+    Attributes
+    ----------
+    shares : Tensor of shape (B, r, P) - share of each patch that lies in each region; images with
+        fewer regions than r are filled up with the whole image
+    counts : tuple of int, length B - regions of each image
+    """
+
+    shares: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        boxes: Sequence[Tensor],
+        patch: tuple[int, int],
+        grid: tuple[int, int],
+        like: Tensor,
+    ) -> PatchRegions:
+        """Measure boxes on the patches of an input.
+
+        Parameters
+        ----------
+        boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
+        patch : tuple of int - height and width of a patch in pixels
+        grid : tuple of int - rows and columns of patches
+        like : Tensor - of the type and on the device of the tokens
+        """
+        counts = tuple(len(part) for part in boxes)
+        shares = like.new_ones((len(boxes), max(counts, default=0), grid[0] * grid[1]))
+        for i, part in enumerate(boxes):
+            if len(part):
+                shares[i, : len(part)] = _patch_shares(part.to(like), patch, grid)
+        return cls(shares, counts)
+
+    def token_mask(self, prefix: int) -> Tensor:
+        """Return the mask under which each region has a class token of its own.
+
+        Parameters
+        ----------
+        prefix : int - tokens before the patches: the class token, then register tokens
+
+        Returns
+        -------
+        Tensor of shape (B, L + r, L + r) - added to the attention; L is `prefix` + P, and the last
+            r tokens are those of the regions
+        """
+        batch, regions, patches = self.shares.shape
+        length = prefix + patches
+        mask = self.shares.new_full((batch, length + regions, length + regions), float("-inf"))
+        mask[:, :length, :length] = 0.0
+        mask[:, length:, 1:prefix] = 0.0
+        mask[:, length:, prefix:length] = self.shares.log()
+        own = torch.arange(length, length + regions, device=mask.device)
+        mask[:, own, own] = 0.0
+        return mask
+
+    def average(self, patches: Tensor) -> Tensor:
+        """Return the mean over each region of patch tokens (B, P, W), shape (B, r, W)."""
+        return (self.shares / self.shares.sum(dim=-1, keepdim=True)) @ patches
+
+    def flatten(self, pooled: Tensor) -> Tensor:
+        """Return the rows of (B, r, D) that are regions, shape (sum of r_i, D)."""
+        return torch.cat([pooled[i, :count] for i, count in enumerate(self.counts)])
+
+
+def attend_to_regions(
+    attention: nn.MultiheadAttention, query: Tensor, patches: Tensor, regions: PatchRegions
+) -> Tensor:
+    """Pool patches by attention, once for each region.
+
+    Parameters
+    ----------
+    attention : nn.MultiheadAttention - batch first
+    query : Tensor of shape (1, 1, W) - what the model asks the whole image
+    patches : Tensor of shape (B, P, W)
+    regions : PatchRegions
+
+    Returns
+    -------
+    Tensor of shape (B, r, W)
+    """
+    batch, count, _ = regions.shares.shape
+    asked = query.expand(batch, count, -1)
+    mask = regions.shares.log().repeat_interleave(attention.num_heads, dim=0)
+    pooled: Tensor = attention(asked, patches, patches, attn_mask=mask, need_weights=False)[0]
+    return pooled
+
+
+def _patch_shares(boxes: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Share of each patch that lies inside each box, shape (r, grid rows * grid columns)."""
+    # Patches keep their size where they do not fill the image; the rest of it is not seen.
+    edges_y, edges_x = (
+        torch.arange(n + 1, device=boxes.device) * side for n, side in zip(grid, patch, strict=True)
+    )
+    in_x = (
+        torch.minimum(boxes[:, 2:3], edges_x[1:]) - torch.maximum(boxes[:, 0:1], edges_x[:-1])
+    ).clamp(min=0) / patch[1]
+    in_y = (
+        torch.minimum(boxes[:, 3:4], edges_y[1:]) - torch.maximum(boxes[:, 1:2], edges_y[:-1])
+    ).clamp(min=0) / patch[0]
+    shares = (in_y[:, :, None] * in_x[:, None, :]).flatten(1)
+    missed = shares.sum(dim=1) == 0  # between patches and border, or without extent: the nearest
+    column = ((boxes[:, 0] + boxes[:, 2]) / (2 * patch[1])).long().clamp(0, grid[1] - 1)
+    row = ((boxes[:, 1] + boxes[:, 3]) / (2 * patch[0])).long().clamp(0, grid[0] - 1)
+    shares[missed, (row * grid[1] + column)[missed]] = 1.0
+    return shares
 
 
 class HuggingFaceTower(nn.Module):

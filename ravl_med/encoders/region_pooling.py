@@ -19,29 +19,22 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ravl_med.config import RegionPooling
+from ravl_med.config.model import RegionPooling
+from ravl_med.encoders.conv_pooling import (
+    has_feature_map,
+    pool_last_stage_regions,
+    pool_map_regions,
+    pool_resnet_regions,
+    split_tower,
+)
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
-from ravl_med.encoders.last_stage_regions import pool_last_stage_regions, split_tower
-from ravl_med.encoders.map_regions import has_feature_map, pool_map_regions
-from ravl_med.encoders.resnet_regions import pool_resnet_regions
-from ravl_med.encoders.vit_regions import (
+from ravl_med.encoders.vit_pooling import (
     pool_timm_vit_regions,
     pool_vit_regions,
     timm_vit_pooling,
     vit_pooling,
 )
 from ravl_med.errors import ModelError
-
-__all__ = [
-    "CROPS",
-    "ONE_BY_ONE",
-    "Pooling",
-    "cut_crops",
-    "embed_images",
-    "pool_crops",
-    "pool_huggingface_regions",
-    "region_pooling_of",
-]
 
 Pooling = Callable[[nn.Module, Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
 

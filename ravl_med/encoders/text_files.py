@@ -15,8 +15,6 @@ from typing import Any
 from ravl_med.encoders.local_files import no_network, read_json
 from ravl_med.errors import ModelError
 
-__all__ = ["TextFiles", "find_text_files", "open_tokenizer", "tokenizer_files"]
-
 _TOKENIZERS = (
     ("tokenizer.json",),
     ("vocab.txt",),

@@ -18,16 +18,7 @@ from scipy.special import expit
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.errors import ModelError
-from ravl_med.storage.mapped_rows import map_parts, multiply
-
-__all__ = [
-    "Scores",
-    "digest_texts",
-    "embed_classes",
-    "score_embeddings",
-    "sigmoid_of",
-    "softmax",
-]
+from ravl_med.storage.mapped_arrays import map_parts, multiply
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,47 +15,42 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.config import Config, EvidenceConfig
+from ravl_med.config.audit import EvidenceConfig
+from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import Discovery, DiscoveryRules, discover_correlations
-from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.evidence.audit_result import Sensitivity
-from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.claims import (
+from ravl_med.evidence.confirmation import (
+    Candidate,
+    ConfirmationRules,
+    confirm_candidates,
+    count_untested,
+    split_patients,
+)
+from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual.effect_places import RelevanceTable
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
+from ravl_med.evidence.duplicates import (
+    fold_candidates,
+    fold_counting,
+    fold_tested,
+    name_companions,
+)
+from ravl_med.evidence.label_quality import measure_label_quality
+from ravl_med.evidence.power import design_of, measure_sensitivity
+from ravl_med.evidence.results import (
     ArmPatients,
     Confirmation,
     Counterfactual,
+    LabelOrigin,
+    LabelQuality,
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.companions import fold_counting, name_companions
-from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
-from ravl_med.evidence.counterfactual import (
-    CounterfactualRules,
-    Probe,
-    Suspect,
-    measure_counterfactual,
-)
-from ravl_med.evidence.duplicates import fold_candidates, fold_tested
-from ravl_med.evidence.halves import count_untested, split_patients
-from ravl_med.evidence.label_claims import LabelOrigin, LabelQuality
-from ravl_med.evidence.label_quality import measure_label_quality
-from ravl_med.evidence.power import design_of, measure_sensitivity
-from ravl_med.evidence.relevance import RelevanceTable
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
 from ravl_med.evidence.verdict import weigh_correlation
-
-__all__ = [
-    "Examination",
-    "Subject",
-    "choose_for_intervention",
-    "confirm_correlations",
-    "confirmation_rules",
-    "counterfactual_rules",
-    "measure_detectable_gap",
-    "weigh_correlations",
-]
 
 Progress = Callable[[str, int, int], None]
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]

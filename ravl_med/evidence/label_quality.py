@@ -16,13 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.film_labels import BLANK, STATED, UNCERTAIN
 from ravl_med.discovery.ravl import AuditedTask, performance_gaps
-from ravl_med.evidence.arms import measure_arms
-from ravl_med.evidence.claims import Arms
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.interval import Interval
-from ravl_med.evidence.label_claims import (
+from ravl_med.evidence.effects import measure_arms
+from ravl_med.evidence.results import (
+    Arms,
+    Interval,
     LabelOrigin,
     LabelQuality,
     LabelShare,
@@ -30,8 +29,7 @@ from ravl_med.evidence.label_claims import (
     StatedOutcome,
 )
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
-
-__all__ = ["measure_label_quality", "origin_of"]
+from ravl_med.labelling.film_labels import BLANK, STATED, UNCERTAIN
 
 _NAN = math.nan
 _NOTHING = Interval(_NAN, _NAN)

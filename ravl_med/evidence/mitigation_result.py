@@ -7,22 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ravl_med.evidence.audit_result import Gate
-from ravl_med.evidence.claims import Interval, Kind
-
-__all__ = [
-    "ArmOutcome",
-    "ArmRole",
-    "Change",
-    "FeatureGap",
-    "LearningCurve",
-    "MeasureName",
-    "MitigatedCorrelation",
-    "MitigationResult",
-    "MitigationVerdict",
-    "Reaudit",
-    "SplitSummary",
-    "VerdictWord",
-]
+from ravl_med.evidence.results import Interval, Kind
 
 VerdictWord = Literal["improved", "no_change", "worse", "nothing_to_do"]
 ArmRole = Literal["before", "tower", "head"]

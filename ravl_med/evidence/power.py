@@ -19,18 +19,13 @@ from numpy.typing import NDArray
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
 from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.confirmation import ConfirmationRules, judge_sides
-from ravl_med.evidence.halves import split_patients
-from ravl_med.evidence.sides import SidedFilms, SideTest
-
-__all__ = [
-    "PREVALENCES",
-    "CohortDesign",
-    "design_of",
-    "measure_sensitivity",
-    "plan_design",
-    "simulated_power",
-]
+from ravl_med.evidence.confirmation import (
+    ConfirmationRules,
+    SidedFilms,
+    SideTest,
+    judge_sides,
+    split_patients,
+)
 
 PREVALENCES = (0.05, 0.10, 0.20, 0.50)
 _STEP = 0.02  # gaps are told in steps of two points

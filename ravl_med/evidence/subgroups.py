@@ -25,18 +25,10 @@ from scipy import stats
 from scipy.stats.contingency import association
 
 from ravl_med.evidence.audit_result import Stratum
-from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
-from ravl_med.evidence.cohort_summary import NOT_STATED, age_band
-from ravl_med.evidence.exchange import AlikePatients
+from ravl_med.evidence.effects import NOT_STATED, age_band
+from ravl_med.evidence.permutation import AlikePatients
+from ravl_med.evidence.results import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
-
-__all__ = [
-    "attribute_strata",
-    "cramers_v",
-    "cross_with_attributes",
-    "mantel_haenszel",
-    "measure_subgroups",
-]
 
 _AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age", "study_year")
 _MAX_VALUES = 12

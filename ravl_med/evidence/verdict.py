@@ -14,27 +14,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.config import EvidenceConfig, GateConfig
+from ravl_med.config.audit import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Gate, Sensitivity, Verdict
-from ravl_med.evidence.claims import (
+from ravl_med.evidence.audit_result import Gate, Sanity, Sensitivity, Verdict
+from ravl_med.evidence.counterfactual.effect_places import kind_of_share
+from ravl_med.evidence.results import (
     Confirmation,
     Counterfactual,
     Kind,
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.relevance import kind_of_share
-from ravl_med.evidence.sanity import Sanity
-
-__all__ = [
-    "judge",
-    "points_to_decide",
-    "rank_correlations",
-    "stop_audit",
-    "weigh_correlation",
-]
-
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
 _OUTSIDE = "outside the place where it shows."

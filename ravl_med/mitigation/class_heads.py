@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-__all__ = ["ClassHead", "feature_directions", "project_texts", "retrain_last_layer"]
-
 _DRAWS = 10
 _STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)  # inverse of the regularisation, DFR's grid
 _SAME = 1e-6  # share of the largest singular value below which a direction adds nothing

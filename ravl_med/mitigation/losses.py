@@ -21,17 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = [
-    "RegionEvidence",
-    "contrast_images",
-    "cross_entropy",
-    "gather_evidence",
-    "group_robust_loss",
-    "log_sum_exp",
-    "region_losses",
-    "update_group_weights",
-]
-
 Multiset = Literal["multiset", "distinct"]
 
 

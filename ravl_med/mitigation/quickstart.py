@@ -14,24 +14,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ravl_med import __version__
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import RejectedFilm, read_manifest
-from ravl_med.cohort.radiology_report import impression_of
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.cohort.manifest import read_manifest
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.errors import DataError
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.labelling.sections import impression_of
+from ravl_med.mitigation.arms import draw_views, view_films
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.trainer import Recipe, fit
-from ravl_med.mitigation.views import draw_views, view_films
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = [
-    "cached_quickstart_model",
-    "input_transform",
-    "quickstart_layout",
-    "train_quickstart_model",
-]
+from ravl_med.storage.cache import Cache
+from ravl_med.storage.remote import FilePath
 
 _CONTEXT = 40
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training

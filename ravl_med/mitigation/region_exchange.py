@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Dealing", "FeaturePlaces", "deal_feature", "exchange_regions", "find_places"]
-
 _FADE = 1.0 / 6.0  # of the side of a box
 _RING = 0.25  # width of fade and surroundings, of the side of a box, and
 _LEAST_RING = 2.0  # pixels of surroundings at least

@@ -12,17 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.bench import Bench
-from ravl_med.evidence.places import EXPLORED_FILMS, choose_shifts, move_shares
-from ravl_med.evidence.removal import fill_films
-
-__all__ = [
-    "carriers_in",
-    "films_to_explore",
-    "find_features",
-    "locate_carriers",
-    "regions_by_film",
-]
+from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts, move_shares
+from ravl_med.evidence.counterfactual.model_inputs import Bench
+from ravl_med.evidence.counterfactual.removal import fill_films
 
 _FILMS_AT_ONCE = 64
 

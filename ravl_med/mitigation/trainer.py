@@ -7,13 +7,24 @@ weights.
 
 All processes draw the same random numbers for the whole batch and each works on its part, so that
 two of them learn what one would.
+
+BatchNorm: which parts of a module keep statistics of batches, and how they are kept still.
+
+Checkpoints of a training: written by the first process, read by all of them.
+
+A checkpoint is there whole or not at all, and the one before it until then. Nothing in it has to be
+unpickled.
+
+What the optimiser is given: which parameters decay, and the learning rate of each step.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -22,13 +33,130 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ravl_med.errors import DataError
-from ravl_med.mitigation.batch_norms import kept_statistics, norms_of
-from ravl_med.mitigation.checkpoints import read_checkpoint, write_checkpoint
-from ravl_med.mitigation.schedule import decay_groups, warm_cosine
+from ravl_med.errors import DataError, EngineError
+from ravl_med.storage.files import whole_file
 
-__all__ = ["Curve", "Recipe", "Selection", "Step", "fit"]
+
+def norms_of(module: nn.Module) -> list[nn.Module]:
+    """Return the parts that keep statistics of batches."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+@contextmanager
+def kept_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the statistics of BatchNorm while gradients are computed.
+
+    Where these are checkpointed, films pass the norms a second time on the way back.
+    """
+    kept = [
+        (buffer, buffer.clone())
+        for norm in norms_of(module)
+        if norm.training
+        for buffer in norm.buffers(recurse=False)
+    ]
+    yield
+    for buffer, value in kept:
+        buffer.copy_(value)
+
+
+_TRIES = 90  # a second each: network file systems show a file that was replaced half a minute late
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint in place of the last one.
+
+    Parameters
+    ----------
+    path : Path
+    state : mapping - tensors, numbers, texts, lists and mappings of them; `epoch` and
+        `done_in_epoch` tell where it was
+
+    Raises
+    ------
+    ConfigError
+        The disk is full, or may not be written to; the last checkpoint stays.
+    """
+    with whole_file(path) as stream:
+        torch.save(dict(state), stream)
+
+
+def read_checkpoint(path: Path, fabric: Fabric) -> dict[str, Any] | None:
+    """Read a checkpoint, the same one in all processes.
+
+    Parameters
+    ----------
+    path : Path
+    fabric : Fabric - all processes call at the same point
+
+    Returns
+    -------
+    dict or None - on the CPU; None where there is none
+
+    Raises
+    ------
+    DataError
+        It is not a checkpoint, or is damaged.
+    EngineError
+        A process does not see the one that the first process sees.
+    """
+    for _ in range(_TRIES):
+        state = _read(path) if path.is_file() else None
+        place = None if state is None else (state["epoch"], state["done_in_epoch"])
+        if fabric.world_size == 1 or _agree(fabric, place):
+            return state
+        time.sleep(1.0)
+    raise EngineError(
+        f"mitigation: process {fabric.global_rank + 1} of {fabric.world_size} does not see the "
+        f"checkpoint that the first one sees, after {_TRIES} s; expected one cache.folder that all "
+        "nodes share."
+    )
+
+
+def _agree(fabric: Fabric, place: tuple[int, int] | None) -> bool:
+    """Whether all processes are at the same place."""
+    first = fabric.broadcast(place)
+    alike: Any = fabric.all_reduce(
+        torch.tensor(float(place == first), device=fabric.device), reduce_op="min"
+    )
+    return bool(alike > 0.5)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        int(state["epoch"]), int(state["done_in_epoch"])
+    except Exception as error:  # torch, zipfile and pickle raise many types here
+        raise DataError(
+            f"--resume: the checkpoint cannot be read ({type(error).__name__}); expected one that "
+            "this version wrote. Start anew, without --resume."
+        ) from None
+    return state
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trained parameters by their decay: matrices, and biases, norms and scales.
+
+    Parameters
+    ----------
+    model : nn.Module - what has no gradient is left out
+    weight_decay : float - of the matrices
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def warm_cosine(step: int, total: int) -> float:
+    """Return the share of the peak: warm-up over a tenth of the steps, then half a cosine to 0."""
+    warm = max(1, total // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
 
 Progress = Callable[[int, int, str], None]
 Order = Callable[[int, torch.Generator], Tensor]

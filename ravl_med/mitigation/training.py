@@ -1,4 +1,9 @@
-"""One arm from the audited model to its own: train, choose the epoch, and answer."""
+"""One arm from the audited model to its own: train, choose the epoch, and answer.
+
+What a tower says of many films: logits, and the class of the best-matching region.
+
+The training of an arm as a job: what each process needs to do its part of it.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +17,108 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from ravl_med.config import MitigationConfig, RegionPooling
+from ravl_med.config.mitigation import ArmName, MitigationConfig
+from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import LearningCurve
-from ravl_med.mitigation.answers import ask_films
-from ravl_med.mitigation.arms import Arm, ImageTower, Lesson, Weights
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet
-from ravl_med.mitigation.pseudo_groups import PseudoGroups, select_by_groups
+from ravl_med.mitigation.arms import ARMS, Arm, ImageTower, Lesson, Weights
+from ravl_med.mitigation.final_test import Answered
+from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable, open_set
+from ravl_med.mitigation.groups import PseudoGroups, select_by_groups
 from ravl_med.mitigation.trainer import Curve, Recipe, Selection, fit
 
-__all__ = ["SelectionFilms", "TrainedArm", "recipe_of", "train_arm", "weights_of"]
+_FILMS_AT_ONCE = 64
+
+
+def ask_films(
+    tower: nn.Module,
+    films: FilmStore,
+    rows: NDArray[np.int64],
+    classes: Tensor,
+    temperature: float,
+    share: tuple[int, int] = (0, 1),
+) -> NDArray[np.float32]:
+    """Return the zero-shot logits (n, C) of films.
+
+    Parameters
+    ----------
+    tower : nn.Module - an `ImageTower`; it is asked in evaluation mode
+    films : FilmStore
+    rows : ndarray of shape (n,), int64
+    classes : Tensor of shape (C, D), float32 - unit norm
+    temperature : float - tau
+    share : tuple of int - number of this process, from 0, and of all; it asks every so many batches
+        of films, and the others' logits are 0
+    """
+    tower.eval()
+    device = next(tower.parameters()).device
+    logits = np.zeros((len(rows), len(classes)), np.float32)
+    first, step = share[0] * _FILMS_AT_ONCE, share[1] * _FILMS_AT_ONCE
+    with torch.inference_mode():
+        for start in range(first, len(rows), step):
+            part = slice(start, start + _FILMS_AT_ONCE)
+            seen, _, _ = tower(films.inputs(films.read(rows[part])).to(device))
+            logits[part] = (seen.float().cpu() @ classes.T / temperature).numpy()
+    return logits
+
+
+def ask_films_and_regions(
+    tower: nn.Module,
+    films: FilmStore,
+    regions: RegionTable,
+    classes: Tensor,
+    temperature: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Answered:
+    """Return logits and the best-matching region's class of all films.
+
+    Parameters
+    ----------
+    tower : nn.Module - an `ImageTower`; it is asked in evaluation mode
+    films : FilmStore - N films
+    regions : RegionTable - of these films
+    classes : Tensor of shape (C, D), float32 - unit norm
+    temperature : float - tau
+    progress : callable - called with (films done, films in all)
+    """
+    tower.eval()
+    device = next(tower.parameters()).device
+    logits, best = [np.empty((0, len(classes)), np.float32)], [np.empty(0, np.int64)]
+    with torch.inference_mode():
+        for start in range(0, len(films), _FILMS_AT_ONCE):
+            rows = np.arange(start, min(start + _FILMS_AT_ONCE, len(films)))
+            index, film = regions.take(rows)
+            counts = np.bincount(film, minlength=len(rows)).tolist()
+            boxes = torch.split(torch.from_numpy(regions.boxes[index]).to(device), counts)
+            seen, parts, _ = tower(films.inputs(films.read(rows)).to(device), list(boxes))
+            logits.append((seen.float().cpu() @ classes.T / temperature).numpy())
+            similarity = (parts.float().cpu() @ classes.T).numpy()
+            best.append(best_region_class(similarity, film, logits[-1]))
+            progress(int(rows[-1]) + 1, len(films))
+    return Answered(np.concatenate(logits), np.concatenate(best))
+
+
+def best_region_class(
+    similarity: NDArray[np.float32], film: NDArray[np.int64], fallback: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Return the class of the best-matching region of each film, (n,).
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (R, C)
+    film : ndarray of shape (R,), int64 - 0 .. n - 1
+    fallback : ndarray of shape (n, C) - decides for films without a region
+    """
+    best = np.full(fallback.shape, -np.inf, dtype=np.float32)
+    np.maximum.at(best, film, similarity)
+    bare = ~np.isfinite(best[:, 0])
+    best[bare] = fallback[bare]
+    chosen: NDArray[np.int64] = best.argmax(axis=1).astype(np.int64)
+    return chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,3 +263,58 @@ def _describe(curve: Curve, seconds: float) -> LearningCurve:
         steps=len(curve.losses),
         seconds=round(seconds, 1),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArmTraining:
+    """What is sent to the processes of a training; large things are files that each of them opens.
+
+    Attributes
+    ----------
+    name : str - of `ARMS`
+    start : Path - folder of the audited model
+    films : Path - folder of the set to fine-tune on
+    groups : tuple of str, length C - classes, which pseudo-groups are made of
+    selection : SelectionFilms
+    classes : ndarray of shape (C, D), float32 - class texts, unit norm
+    config : MitigationConfig
+    region_pooling : {"one_pass", "last_stage", "crops"}
+    checkpoint : Path
+    """
+
+    name: ArmName
+    start: Path
+    films: Path
+    groups: tuple[str, ...]
+    selection: SelectionFilms
+    classes: NDArray[np.float32]
+    config: MitigationConfig
+    region_pooling: RegionPooling
+    checkpoint: Path
+
+    def __call__(
+        self,
+        fabric: Fabric,
+        progress: Callable[[int, int, str], None] = lambda done, total, told: None,
+    ) -> TrainedArm:
+        """Train the arm in this process, together with the others.
+
+        Raises
+        ------
+        ConfigError, DataError, EngineError, ModelError
+            See `open_set` and `train_arm`.
+        """
+        films = open_set(self.films)
+        return train_arm(
+            ARMS[self.name],
+            self.start,
+            films,
+            PseudoGroups.cross(films.labels, films.present, self.groups),
+            self.selection,
+            torch.from_numpy(self.classes),
+            self.config,
+            fabric,
+            region_pooling=self.region_pooling,
+            checkpoint=self.checkpoint,
+            progress=progress,
+        )

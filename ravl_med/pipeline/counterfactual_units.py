@@ -15,19 +15,16 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder
-from ravl_med.engine.opening import Engine
-from ravl_med.engine.work import Work
-from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.bench import CounterfactualRules
-from ravl_med.evidence.claims import Counterfactual
+from ravl_med.engine import Engine
+from ravl_med.engine.local import Work
 from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
+from ravl_med.evidence.results import Counterfactual
 from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.proposal import choose_segmenter
-from ravl_med.regions.segmentation import Segmenter
-
-__all__ = ["AuditedFilms", "probe_of", "spread_probe"]
+from ravl_med.regions.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,252 +1,373 @@
-"""Embeddings made ahead of an audit, by one process or by several that share a cohort."""
+"""Films as units of work: what a worker holds, what it is sent, and what comes back of it.
+
+A worker reads films, cuts them into regions and puts their embeddings into the store. Back come the
+films and regions without pixels; the run takes the embeddings from the store.
+"""
 
 from __future__ import annotations
 
-import re
-import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from ravl_med.cache import Cache
-from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
-from ravl_med.config import Config
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.film import Film, FilmReader, reject_duplicate
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.fixed_batches import BatchEncoder
-from ravl_med.encoders.precision import using_threads
-from ravl_med.engine.opening import Engine, opened_engine
-from ravl_med.errors import ConfigError
-from ravl_med.pipeline.cohort_parts import embeddings_root, most_regions, name_parts, shared_root
-from ravl_med.pipeline.film_units import UnitTotals, embed_units, join_rows, make_units
-from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
-from ravl_med.regions.proposal import RegionProposer
-from ravl_med.storage.files import entries
-from ravl_med.storage.remote_path import FilePath
+from ravl_med.encoders.batches import (
+    BatchEncoder,
+    EmbeddedRow,
+    films_a_part,
+    prepare_film,
+    store_films,
+)
+from ravl_med.encoders.embedding_store import EmbeddingStore
+from ravl_med.encoders.embeddings import EmbeddedColumns, Embeddings
+from ravl_med.engine import Engine
+from ravl_med.engine.local import Work
+from ravl_med.errors import ConfigError, EngineError
+from ravl_med.pipeline.stages import (
+    Progress,
+    embeddings_root,
+    most_regions,
+    name_parts,
+    open_model_of,
+    shared_root,
+)
+from ravl_med.regions.proposal import RegionProposer, choose_segmenter
+from ravl_med.regions.segmenter import Segmenter
+from ravl_med.storage.cache import Cache
 
-__all__ = ["EmbeddingReport", "Shard", "embed", "listed_cohort", "require_root"]
+_MOST_PARTS = 4  # of a unit; a worker reads ahead within a unit
+_UNITS_EACH = 4  # units of a worker at least, so that none waits long for the last
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Which part of a cohort a process takes: every `count`-th one.
+@dataclass(frozen=True, slots=True, eq=False)
+class FilmUnit:
+    """Some films that a worker embeds at a time.
 
     Attributes
     ----------
-    number : int - 1 to `count`
-    count : int
+    positions : ndarray of shape (n,), int64 - in the cohort, ascending
+    films : Cohort - of these n films, without their reports
+    proposer : RegionProposer - of these films, without a segmenter
+    part : int - films of a part of the cohort, which makes one file
+    names : mapping of part number to the name that is noted when it is done
     """
 
-    number: int = 1
-    count: int = 1
+    positions: NDArray[np.int64]
+    films: Cohort
+    proposer: RegionProposer
+    part: int
+    names: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedUnit:
+    """What has become of a unit.
+
+    Attributes
+    ----------
+    rows : tuple of EmbeddedRow or RejectedFilm, length n
+    stores : tuple of str - folders that the embeddings lie in
+    recipe : str - digest of all that they depend on, but for the films encoded at once
+    found : int - films that were embedded before
+    size : int - films encoded at once
+    """
+
+    rows: tuple[EmbeddedRow | RejectedFilm, ...]
+    stores: tuple[str, ...]
+    recipe: str
+    found: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilmEmbedder:
+    """What a worker holds: the model, its store, and what reads films and finds regions.
+
+    Attributes
+    ----------
+    config : Config
+    encoder : Encoder
+    batches : BatchEncoder
+    reader : FilmReader
+    segmenter : Segmenter or None - where anatomy or artifacts are asked for
+    note : callable - called with the number of films of the unit that have passed
+    """
+
+    config: Config
+    encoder: Encoder
+    batches: BatchEncoder
+    reader: FilmReader
+    segmenter: Segmenter | None
+    note: Callable[[int], None] = lambda done: None
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read ``2/4``.
-
-        Raises
-        ------
-        ConfigError
-        """
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise ConfigError(
-                f"--shard must be i/N with i in the range [1, N], such as 2/4. Got {text[:20]!r} "
-                "instead."
-            )
-        return cls(int(match[1]), int(match[2]))
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingReport:
-    """What a process has done, and what others still have to do.
-
-    Attributes
-    ----------
-    shard : Shard
-    parts, parts_before : int - of this shard, and those of them that were done before
-    parts_left : int - of the other shards, not done yet
-    films, found, regions : int - films that were read now; those of them that were embedded before;
-        their regions
-    megabytes : float - of their files
-    seconds : float - that they took
-    rejected : mapping of reason to count - films that could not be read now
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    """
-
-    shard: Shard
-    parts: int
-    parts_before: int
-    parts_left: int
-    films: int
-    found: int
-    regions: int
-    megabytes: float
-    seconds: float
-    rejected: Mapping[str, int]
-    halved_to: int
-
-    def lines(self) -> list[str]:
-        """Return the report in lines."""
-        told = [
-            f"Shard {self.shard.number}/{self.shard.count}: {self.parts} parts of the cohort, "
-            f"{self.parts_before} of them done before.",
-            f"{self.films} films with {self.regions} regions read now, {self.found} of them "
-            "embedded before.",
-        ]
-        if self.films and self.seconds > 0:
-            told.append(
-                f"{self.seconds:.0f} s: {self.films / self.seconds:.3g} films and "
-                f"{self.megabytes / self.seconds:.3g} MB a second."
-            )
-        if self.rejected:
-            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
-            told.append(f"Set aside: {reasons}.")
-        if self.halved_to:
-            told.append(
-                f"Memory did not suffice: {self.halved_to} films are encoded at once "
-                "(model.batch_size)."
-            )
-        told.append(
-            f"{self.parts_left} parts are left to the other shards."
-            if self.parts_left
-            else "The cohort is complete: an audit finds all of it."
+    def of(
+        cls,
+        config: Config,
+        encoder: Encoder,
+        root: Path,
+        note: Callable[[int], None] = lambda done: None,
+    ) -> FilmEmbedder:
+        """Return an embedder with a model that is open; embeddings are kept below `root`."""
+        regions, size = config.regions, config.model.batch_size
+        wanted = {"anatomy", "artifacts"} & set(regions.sources)
+        return cls(
+            config,
+            encoder,
+            BatchEncoder(encoder, root, size, most_regions(regions), shared_root(config)),
+            FilmReader.of(config.cohort),
+            choose_segmenter(regions) if wanted else None,
+            note,
         )
-        return told
+
+    def embed(self, unit: FilmUnit) -> EmbeddedUnit:
+        """Put the films of a unit into the store."""
+        proposer = unit.proposer.with_segmenter(self.segmenter)
+        rows: list[EmbeddedRow | RejectedFilm] = []
+
+        def keep(done: int, row: EmbeddedRow | RejectedFilm) -> None:
+            rows.append(replace(row, prepared=None) if isinstance(row, EmbeddedRow) else row)
+            self.note(done)
+
+        def prepare(film: Film) -> EmbeddedRow:
+            return prepare_film(
+                self.encoder,
+                film,
+                proposer.propose,
+                self.config.regions.min_visible,
+                self.batches.store,
+            )
+
+        found = store_films(
+            self.batches,
+            zip(unit.positions.tolist(), self.reader.films(unit.films), strict=True),
+            prepare,
+            part=unit.part,
+            pieces=unit.names,
+            note=keep,
+        )
+        stores = tuple(store.folder.name for store in self.batches.stores)
+        return EmbeddedUnit(tuple(rows), stores, self.batches.recipe, found, self.batches.size)
 
 
-def embed(
+def make_units(
+    engine: Engine,
     config: Config,
-    *,
-    shard: Shard = Shard(),
-    cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
-) -> EmbeddingReport:
-    """Embed a shard of the cohort of a config into the cache.
-
-    An audit of the same config finds it there. A run that was ended goes on where it was; memory
-    does not grow with the number of films.
+    cohort: Cohort,
+    proposer: RegionProposer,
+    names: Mapping[int, str],
+) -> list[FilmUnit]:
+    """Cut parts of a cohort into units; one for a run that has no workers.
 
     Parameters
     ----------
+    engine : Engine
     config : Config
-    shard : Shard
-    cache : Cache
-    progress : callable - called with (stage, done, total)
-
-    Raises
-    ------
-    ConfigError, ModelError, DataError, StorageError
-        With one clear line; ConfigError also where the config keeps no embeddings.
+    cohort : Cohort
+    proposer : RegionProposer - of the whole cohort
+    names : mapping of part number to name - the parts that are wanted
     """
-    root = require_root(config, cache, "embed")
-    reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, cache, progress)
-    cohort = listed_cohort(config, manifest)
-    with using_threads(config.threads), opened_engine(config) as engine:
-        folder, _ = prepare_model(config, manifest, reader, cache, progress)
-        model = (open_model_of(config, folder), folder)
-        return _embed_parts(engine, config, cohort, model, root, shard, progress)
-
-
-def require_root(config: Config, cache: Cache, verb: str) -> Path:
-    """Return where embeddings are kept.
-
-    Raises
-    ------
-    ConfigError
-        They are not.
-    """
-    root = embeddings_root(config, cache)
-    if root is None:
-        raise ConfigError(
-            f"{verb}: this config keeps no embeddings (cache.embeddings is false, or model.factory "
-            "makes the model); expected one that does."
+    numbers = sorted(names)
+    each = len(numbers)
+    if engine.workers:
+        each = min(max(len(numbers) // (_UNITS_EACH * engine.workers), 1), _MOST_PARTS)
+    size = films_a_part(config.model.batch_size)
+    told = replace(cohort, radiology_reports=("",) * len(cohort), rejected=())
+    units = []
+    for first in range(0, len(numbers), max(each, 1)):
+        mine = numbers[first : first + each]
+        spans = [np.arange(n * size, min((n + 1) * size, len(cohort))) for n in mine]
+        positions = np.concatenate(spans).astype(np.int64)
+        units.append(
+            FilmUnit(
+                positions,
+                told.keep(positions),
+                proposer.of_films(positions.tolist()),
+                size,
+                {number: names[number] for number in mine},
+            )
         )
-    return root
+    return units
 
 
-def listed_cohort(config: Config, manifest: FilePath) -> Cohort:
-    """Return the cohort of a config as its manifest lists it.
+def embed_units(
+    engine: Engine,
+    config: Config,
+    model: tuple[Encoder, Path | None],
+    root: Path,
+    units: Sequence[FilmUnit],
+    progress: Callable[[int], None],
+) -> Iterator[EmbeddedUnit]:
+    """Let the workers of an engine embed units, and yield what has become of them, in order.
+
+    Parameters
+    ----------
+    engine : Engine
+    config : Config
+    model : tuple of Encoder and Path or None - opened, and the folder that workers open
+    root : Path - of the stores; every worker reaches it under this name
+    units : sequence of FilmUnit
+    progress : callable - called with the number of films that have passed
 
     Raises
     ------
-    ConfigError, DataError, StorageError
-        See `read_manifest`.
+    EngineError
+        Workers died, or, once all is done, are not of one kind, so that bits would depend on who
+        did what.
     """
-    return read_manifest(
-        manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
+    encoder, folder = model
+    work: Work[FilmUnit, EmbeddedUnit] = Work(
+        open=partial(_open_embedder, config, folder, root),
+        here=lambda: FilmEmbedder.of(config, encoder, root, progress).embed,
+        threads=config.threads or 1,
+        name="embedding of films and regions",
     )
+    recipes: set[str] = set()
+    passed = 0
+    for made in engine.map(work, units):
+        recipes.add(made.recipe)
+        passed += len(made.rows)
+        progress(passed)
+        yield made
+    if len(recipes) > 1:
+        raise EngineError(
+            f"engine: the workers are of {len(recipes)} kinds (device, threads or version of "
+            "PyTorch), whose embeddings differ in their last bits; expected one kind. Set "
+            "model.device, and install the same versions on every machine."
+        )
 
 
-def _embed_parts(
+@dataclass(slots=True)
+class UnitTotals:
+    """What is told of units as they pass, each of which is forgotten then.
+
+    Attributes
+    ----------
+    stores : dict - folders that the embeddings lie in, in the order in which they were named
+    found : int - films that were embedded before
+    size : int - films encoded at once: the fewest that a unit was left with
+    """
+
+    size: int
+    stores: dict[str, None] = field(default_factory=dict)
+    found: int = 0
+
+    def of(self, made: Iterable[EmbeddedUnit]) -> Iterator[EmbeddedUnit]:
+        """Note each unit, and hand it on."""
+        for unit in made:
+            self.stores.update(dict.fromkeys(unit.stores))
+            self.found += unit.found
+            self.size = min(self.size, unit.size)
+            yield unit
+
+
+def embed_with(
     engine: Engine,
     config: Config,
     cohort: Cohort,
     model: tuple[Encoder, Path | None],
-    root: Path,
-    shard: Shard,
+    cache: Cache,
     progress: Progress,
-) -> EmbeddingReport:
-    shared = shared_root(config)
-    batches = BatchEncoder(
-        model[0], root, config.model.batch_size, most_regions(config.regions), shared
-    )
-    batches.store.publish()
-    names = name_parts(config, cohort)
-    done = batches.store.done(names)
-    mine = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
-    wanted = {number: names[number] for number in mine if number not in done}
+) -> Embeddings:
+    """Embed the films of a cohort and their regions with the workers of an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+    config : Config
+    cohort : Cohort
+    model : tuple of Encoder and Path or None - opened, and the folder that workers open
+    cache : Cache - what it holds is taken from there, and it keeps the rest
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError
+        Workers of other machines are to share a store, and this config keeps none.
+    EngineError
+        See `embed_units`.
+    """
+    kept = embeddings_root(config, cache)
+    if kept is None and config.engine.address is not None:
+        raise ConfigError(
+            "engine.address: the workers of a cluster need a store that all of them reach; this "
+            "config keeps no embeddings (cache.embeddings is false, or model.factory makes the "
+            "model). Name a folder that they share in cache.folder, or a storage in cache.shared."
+        )
     proposer = RegionProposer.of(config.regions, cohort)
-    units = make_units(engine, config, cohort, proposer, wanted)
-    films = sum(len(unit.films) for unit in units)
-    start = time.perf_counter()
-    made = embed_units(
-        engine,
-        config,
-        model,
-        root,
-        units,
-        lambda passed: progress("embed films and regions", passed, films),
-    )
-    totals = UnitTotals(batches.size)
-    rejected: Counter[str] = Counter()
-    regions = file_bytes = 0
-    for row in join_rows(cohort, units, totals.of(made)):
-        if isinstance(row, RejectedFilm):
-            rejected[row.reason] += 1
-        else:
-            regions += len(row.regions)
-            file_bytes += row.film.file_bytes
-    seconds = time.perf_counter() - start
-    others = set(range(len(names))) - set(mine)
-    return EmbeddingReport(
-        shard=shard,
-        parts=len(mine),
-        parts_before=len(mine) - len(wanted),
-        parts_left=len(
-            {names[number] for number in others} - _listed(root, shared, totals, batches)
-        ),
-        films=films - rejected.total(),
+    names = dict(enumerate(name_parts(config, cohort)))
+    units = make_units(engine, config, cohort, proposer, names)
+    size, shared = model[0].info.embedding_size, shared_root(config)
+    with nullcontext(kept) if kept is not None else tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        if shared is not None:  # before hours of work, and for what a run that ended has left
+            most = most_regions(config.regions)
+            BatchEncoder(model[0], root, config.model.batch_size, most, shared).store.publish()
+        made = embed_units(
+            engine,
+            config,
+            model,
+            root,
+            units,
+            lambda done: progress("embed films and regions", done, len(cohort)),
+        )
+        totals, columns = UnitTotals(config.model.batch_size), EmbeddedColumns()
+        for row in join_rows(cohort, units, totals.of(made)):
+            columns.add(row)
+        stores = [
+            EmbeddingStore(root / name, size, shared and shared / name) for name in totals.stores
+        ]
+        embeddings = columns.gather(
+            lambda key: next(store for store in reversed(stores) if key in store).read(key), size
+        )
+    return replace(
+        embeddings,
+        problems={**proposer.unmatched(), **embeddings.problems},
         found=totals.found,
-        regions=regions,
-        megabytes=file_bytes / 1e6,
-        seconds=seconds,
-        rejected=dict(rejected),
         halved_to=totals.size if totals.size < config.model.batch_size else 0,
     )
 
 
-def _listed(
-    root: Path, shared: FilePath | None, totals: UnitTotals, batches: BatchEncoder
-) -> set[str]:
-    """Parts that are done, by this process or on the device of the workers, wherever they lie."""
-    stores = {*totals.stores, batches.store.folder.name}
-    places = [place / name for place in (root, shared) if place is not None for name in stores]
-    return {name for place in places for name in entries(place / "listed")}
+def join_rows(
+    cohort: Cohort, units: Sequence[FilmUnit], made: Iterable[EmbeddedUnit]
+) -> Iterator[EmbeddedRow | RejectedFilm]:
+    """Yield the films of units as one run would have read them: each digest is let through once.
+
+    Parameters
+    ----------
+    cohort : Cohort - the whole of it
+    units : sequence of FilmUnit
+    made : iterable of EmbeddedUnit - of the same
+    """
+    seen: set[str] = set()
+    for unit, done in zip(units, made, strict=True):
+        for position, row in zip(unit.positions.tolist(), done.rows, strict=True):
+            if isinstance(row, RejectedFilm):
+                yield row
+            elif row.film.digest in seen:
+                yield reject_duplicate(cohort, position)
+            else:
+                seen.add(row.film.digest)
+                yield replace(row, film=replace(row.film, index=position))
+
+
+def _open_embedder(
+    config: Config, folder: Path | None, root: Path
+) -> Callable[[FilmUnit], EmbeddedUnit]:
+    """Open in a worker what it holds until its end; its reading processes end with it."""
+    embedder = FilmEmbedder.of(config, open_model_of(config, folder), root)
+    opened = _HELD.enter_context(embedder.reader.kept_open())
+    return replace(embedder, reader=opened).embed
+
+
+_HELD = ExitStack()

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ravl_med import __version__
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.mitigation.arms import ARMS
-from ravl_med.pipeline.mitigating import Mitigation
-from ravl_med.reporting.cards.model_card import model_card_text
+from ravl_med.pipeline.mitigate import Mitigation
+from ravl_med.reporting.audit.history import MitigationDetails
+from ravl_med.reporting.cards.mitigated import model_card_text
 from ravl_med.reporting.files.audit_run import write_run
 from ravl_med.reporting.files.run_folder import (
     config_text,
@@ -24,10 +25,7 @@ from ravl_med.reporting.files.run_folder import (
 from ravl_med.reporting.files.run_record import package_versions, peak_memory_mb
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.mitigation.document import mitigation_document
-from ravl_med.reporting.mitigation.html import write_mitigation_html
-from ravl_med.reporting.mitigation.pdf import MitigationDetails, write_mitigation_pdf
-
-__all__ = ["describe_recipe", "write_mitigation"]
+from ravl_med.reporting.mitigation.report import write_mitigation_html, write_mitigation_pdf
 
 
 def write_mitigation(

@@ -19,26 +19,27 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import Film, FilmReader
-from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
-from ravl_med.config import Config
-from ravl_med.discovery.clustering import paper_clusters, propose_clusters
-from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
-from ravl_med.encoders.precision import using_threads
-from ravl_med.encoders.stored_films import EmbeddedRow, prepare_film
+from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.loading import Config
+from ravl_med.discovery.clusters import paper_clusters, propose_clusters
+from ravl_med.encoders.base import Encoder, using_threads
+from ravl_med.encoders.batches import BatchEncoder, EmbeddedRow, PreparedFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.box_fit import most_fit_pictures
-from ravl_med.evidence.effect_places import most_share_pictures
-from ravl_med.evidence.places import EXPLORED_FILMS, SHIFTS
-from ravl_med.evidence.removal import CANDIDATES
-from ravl_med.pipeline.cohort_parts import most_regions
-from ravl_med.pipeline.stages import Progress, open_model_of, prepare_manifest, prepare_model
+from ravl_med.evidence.counterfactual.effect_places import most_share_pictures
+from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, SHIFTS, most_fit_pictures
+from ravl_med.evidence.counterfactual.removal import CANDIDATES
+from ravl_med.pipeline.stages import (
+    Progress,
+    most_regions,
+    open_model_of,
+    prepare_manifest,
+    prepare_model,
+)
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.reporting.files.run_record import peak_memory_mb
-
-__all__ = ["CostPlan", "plan_cost"]
+from ravl_med.storage.cache import Cache
 
 T = TypeVar("T")
 

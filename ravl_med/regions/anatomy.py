@@ -20,9 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, label
 
-from ravl_med.regions.segmentation import Segmentation
-
-__all__ = ["ANATOMICAL_REGIONS", "PROPOSED", "anatomical_names", "find_anatomy"]
+from ravl_med.regions.segmenter import Segmentation
 
 Mask = NDArray[np.bool_]
 

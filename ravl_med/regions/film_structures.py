@@ -1,4 +1,7 @@
-"""What lies on one film, in names: anatomy and artifacts together."""
+"""What lies on one film, in names: anatomy and artifacts together.
+
+Whether a film is a frontal one of the chest, told by its pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.regions.anatomy import anatomical_names, find_anatomy
-from ravl_med.regions.artifacts import Artifact, find_artifacts
-from ravl_med.regions.letter_boxes import refine_box
-from ravl_med.regions.segmentation import SIDE, Segmentation, Segmenter
-from ravl_med.regions.structures import ARTIFACTS, LETTERS, LINES
-
-__all__ = ["NOTHING", "FilmStructures", "box_of", "read_structures"]
+from ravl_med.regions.artifacts import Artifact, find_artifacts, refine_box
+from ravl_med.regions.segmenter import ARTIFACTS, LETTERS, LINES, SIDE, Segmentation, Segmenter
 
 Mask = NDArray[np.bool_]
 
@@ -161,3 +160,25 @@ def _share(mask: Mask, box: Sequence[float]) -> float:
     x1, y1 = max(x0 + 1, round(box[2] * width)), max(y0 + 1, round(box[3] * height))
     part = mask[y0:y1, x0:x1]
     return float(part.mean()) if part.size else 0.0
+
+
+# Shares of the film. On 184 real frontal films the least of all but one is 0.06 (heart) and 0.05
+# (spine); a lateral film, of which the segmenter takes the front for one lung and the back for the
+# other, has a small or no heart between them, and no spine in the middle.
+_LEAST_HEART, _LEAST_SPINE = 0.045, 0.045
+
+
+def shows_frontal_chest(segmenter: Segmenter, pixels: NDArray[np.float32]) -> bool:
+    """Tell whether both lungs are found on a film, with heart and spine as seen from the front.
+
+    Parameters
+    ----------
+    segmenter : Segmenter - one that knows lungs, heart and spine
+    pixels : ndarray of shape (H, W), float32 in [0, 1] - bright is dense
+    """
+    film = segmenter.segment(pixels)
+    return bool(
+        film.mask("heart").mean() >= _LEAST_HEART
+        and film.mask("spine").mean() >= _LEAST_SPINE
+        and find_anatomy(film)
+    )

@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["InputGeometry", "ResizeMode", "box_overlap", "box_overlaps"]
-
 ResizeMode = Literal["shortest", "longest", "squash"]
 
 

@@ -11,20 +11,23 @@ import torch
 
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.config import RegionsConfig, RegionSource
+from ravl_med.config.cohort import RegionsConfig, RegionSource
 from ravl_med.errors import ConfigError, ImageError
 from ravl_med.regions.anatomy import PROPOSED
-from ravl_med.regions.annotation_files import read_annotation_file
-from ravl_med.regions.annotations import AnnotationTable, boxes_within
+from ravl_med.regions.annotations import AnnotationTable, boxes_within, read_annotation_file
+from ravl_med.regions.custom_segmenter import open_segmenter
 from ravl_med.regions.film_structures import FilmStructures, box_of, read_structures
-from ravl_med.regions.region_set import RegionKind, RegionSet, combine_regions
-from ravl_med.regions.segmentation import Segmenter
-from ravl_med.regions.segmenter import JointSegmenter, built_in_segmenter
-from ravl_med.regions.segmenter_folder import open_segmenter
-from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["RegionProposer", "choose_segmenter", "describe_sources"]
+from ravl_med.regions.region_set import (
+    RegionKind,
+    RegionSet,
+    combine_regions,
+    cut_tiles,
+    slide_windows,
+    tile_names,
+    window_names,
+)
+from ravl_med.regions.segmenter import JointSegmenter, Segmenter, built_in_segmenter
+from ravl_med.storage.remote import FilePath
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,14 +5,20 @@ Its weights lie beside this module and are made by ``ravl-med train-segmenter``.
 References
 ----------
 Ronneberger et al., U-Net, MICCAI 2015; MONAI's ``UNet`` with residual units.
+
+Where the structures of a film lie, and what finds them: the values that segmenters give.
+
+The structures that the segmenter knows: anatomy of a chest, and what is not of the body.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,17 +28,64 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ravl_med.regions.segmentation import SIDE, Segmentation, Segmenter
-from ravl_med.regions.structures import ANATOMY, STRUCTURES
+from ravl_med.phantoms.film import ANATOMY
 
-__all__ = [
-    "WEIGHTS",
-    "JointSegmenter",
-    "PhantomSegmenter",
-    "built_in_segmenter",
-    "make_network",
-    "normalise_films",
-]
+SIDE = 256
+"""Side of a segmentation in pixels; films are squashed to a square."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """Where the structures of a film lie.
+
+    Attributes
+    ----------
+    likelihoods : mapping of str to ndarray of shape (SIDE, SIDE), float32 - by structure, 0 to 1
+    """
+
+    likelihoods: Mapping[str, NDArray[np.float32]]
+
+    def mask(self, *names: str, certain: float = 0.5) -> NDArray[np.bool_]:
+        """Return where any of some structures lies; nothing of one that is not known."""
+        found: NDArray[np.bool_] = np.zeros((SIDE, SIDE), dtype=np.bool_)
+        for name in names:
+            if name in self.likelihoods:
+                found |= self.likelihoods[name] > certain
+        return found
+
+
+class Segmenter(Protocol):
+    """Finds structures on films.
+
+    Attributes
+    ----------
+    structures : tuple of str - that it knows
+    digest : str - SHA-256 of its weights
+    """
+
+    structures: tuple[str, ...]
+    digest: str
+
+    def segment(self, pixels: NDArray[np.float32]) -> Segmentation:
+        """Segment a film (H, W), float32 in [0, 1]; bright is dense."""
+        ...
+
+
+ARTIFACTS: tuple[str, ...] = (
+    "generator", "lead", "tube", "electrode", "wire", "marker", "text", "metal", "border",
+)  # fmt: skip
+"""Things that are not of the body. A wire leaves an electrode and a lead a generator; metal is any
+other dense thing, such as clips, buttons and jewellery; the border is what was not exposed."""
+
+LETTERS = ("marker", "text")
+"""Artifacts that are written."""
+
+LINES = ("lead", "tube", "wire")
+"""Artifacts that are long and thin."""
+
+STRUCTURES: tuple[str, ...] = (*ANATOMY, *ARTIFACTS)
+"""Channels of the segmenter, in order."""
+
 
 WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
 

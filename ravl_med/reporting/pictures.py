@@ -10,31 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl_med.cohort.laterality import Edge
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import SpuriousCorrelation
-from ravl_med.regions.text_search import View
-
-__all__ = [
-    "CARRIES",
-    "CORRELATIONS_SHOWN",
-    "CROP_SIDE",
-    "FILM_SIDE",
-    "Box",
-    "CorrelationPictures",
-    "Film",
-    "FilmPicture",
-    "Picture",
-    "RegionPicture",
-    "correlation_pictures",
-    "crop_picture",
-    "crop_view",
-    "film_picture",
-    "located_boxes",
-    "removal_effect",
-    "shown_boxes",
-    "shown_correlations",
-]
+from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.regions.burned_in_text import View
 
 Film = Callable[[int], NDArray[np.uint8]]
 """Index of an image to its film, ndarray of shape (H, W), uint8, windowed, MONOCHROME2."""

@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.config import Config
-from ravl_med.evidence.burned_in_text import BurnedInText
-from ravl_med.regions.text_search import TextArea, TextSearch, View, open_text_search
+from ravl_med.config.loading import Config
+from ravl_med.evidence.results import BurnedInText
+from ravl_med.regions.burned_in_text import TextArea, TextSearch, View, open_text_search
 from ravl_med.reporting.wording import plural
-
-__all__ = ["HIDDEN_LOOK", "MaskedFilm", "TextMasking", "burned_in_sentence", "hide_areas"]
 
 HIDDEN_LOOK = "Gray in a light outline: text hidden."
 """Stands under films of which some have hidden text."""

@@ -16,39 +16,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib.ft2font import FT2Font
 
-from ravl_med.cohort.laterality import Edge
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.evidence.audit_result import VerdictName
-from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.rulings import Word
-
-__all__ = [
-    "DASH",
-    "EDGE_WORDS",
-    "HIDDEN_WORD",
-    "KIND_WORDS",
-    "NBSP",
-    "REGION_PROBLEMS",
-    "RULING_WORDS",
-    "VERDICT_LINES",
-    "VERDICT_WORDS",
-    "class_name",
-    "class_names",
-    "counted",
-    "estimate",
-    "font_file",
-    "listing",
-    "number",
-    "of_patients",
-    "ordinal",
-    "percent",
-    "plural",
-    "printable",
-    "printable_block",
-    "probability",
-    "signed",
-    "spread",
-    "with_without",
-]
+from ravl_med.evidence.results import Interval, Word
 
 DASH = "–"
 HIDDEN_WORD = "hidden"

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 from ravl_med.errors import ConfigError
 
-__all__ = ["FULL", "needing_room", "says_full"]
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a disk, or of a share of it, that has no room left."""
 

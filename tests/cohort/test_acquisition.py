@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from ravl_med.cohort.acquisition import read_acquisition, view_of
+from ravl_med.cohort.dicom_header import read_acquisition, view_of
 
 
 def header(**tags: Any) -> Dataset:

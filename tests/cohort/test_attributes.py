@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.cohort.attributes import add_header_attributes, number_sites
+from ravl_med.cohort.dicom_header import add_header_attributes, number_sites
 from ravl_med.cohort.manifest import Cohort, read_manifest
 
 HEADERS: list[Mapping[str, str]] = [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ravl_med.cohort.export_presets import export_pixels
+from ravl_med.cohort.dicom import export_pixels
 
 RNG = np.random.default_rng(0)
 FILM = RNG.integers(100, 4000, (40, 50)).astype(np.uint16)

@@ -17,9 +17,10 @@ from PIL import Image
 
 from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import Film, FilmReader, _stored_bytes, pseudonym
-from ravl_med.cohort.manifest import Cohort, RejectedFilm
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
-from ravl_med.config import CohortConfig, SyntheticConfig, VolumeConfig
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.cohort import CohortConfig, SyntheticConfig, VolumeConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

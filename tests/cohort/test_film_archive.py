@@ -8,10 +8,10 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from ravl_med.cohort.film_archive import ArchiveSurvey, find_files, survey_archive
+from ravl_med.cohort.archive import ArchiveSurvey, find_files, survey_archive
 from ravl_med.cohort.reading_policy import ReadingPolicy
-from ravl_med.cohort.synthetic import synthesize
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.phantoms.cohort import synthesize
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from ravl_med.cohort.dicom_header import EDGES, edge_of, left_edge_of
 from ravl_med.cohort.film import Film, FilmReader
-from ravl_med.cohort.laterality import EDGES, edge_of, left_edge_of
 from ravl_med.cohort.manifest import read_manifest
-from ravl_med.cohort.phantom import render_phantom
-from ravl_med.cohort.phantom_body import draw_body
-from ravl_med.cohort.synthetic_dicom import Acquisition, write_dicom
+from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.dicom import Acquisition, write_dicom
+from ravl_med.phantoms.film import render_phantom
 
 
 def header(orientation: Any, **tags: Any) -> Dataset:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.cohort.manifest import Cohort, read_manifest
-from ravl_med.cohort.manifest_table import share_texts
-from ravl_med.config import LabelsConfig
+from ravl_med.cohort.table import share_texts
+from ravl_med.config.cohort import LabelsConfig
 from ravl_med.errors import ConfigError, DataError
 
 TASK = {"effusion": {"effusion": 1}, "no finding": {"effusion": 0, "edema": 0}}

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ravl_med.cohort.raster import read_raster
+from ravl_med.cohort.image_file import read_raster
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
 from ravl_med.errors import ImageError
 

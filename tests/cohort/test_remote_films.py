@@ -13,14 +13,15 @@ from PIL import Image
 
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.image_file import declares_burned_in
-from ravl_med.cohort.manifest import Cohort, RejectedFilm, read_manifest
+from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, StorageError
+from ravl_med.phantoms.cohort import synthesize
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.files import write_whole
-from ravl_med.storage.remote_path import FilePath, RemotePath
+from ravl_med.storage.remote import FilePath, RemotePath
 
 FILMS = 12
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.cohort.report_sources import ReportSources, read_report_table
+from ravl_med.cohort.archive import ReportSources, read_report_table
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.errors import DataError
 

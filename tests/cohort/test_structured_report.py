@@ -7,7 +7,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from ravl_med.cohort.structured_report import read_structured_report
+from ravl_med.cohort.survey import read_structured_report
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 

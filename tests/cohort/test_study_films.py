@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ravl_med.cohort.study_films import one_film_a_study
+from ravl_med.cohort.manifest import one_film_a_study
 
 
 def test_frontal_before_lateral_before_none_then_the_first() -> None:

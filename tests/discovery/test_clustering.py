@@ -6,15 +6,11 @@ import kmedoids
 import numpy as np
 import pytest
 
-from ravl_med.discovery import clustering
-from ravl_med.discovery.clustering import (
-    paper_clusters,
-    propose_clusters,
-)
-from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.discovery import clusters as clustering
+from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.k_medoids import cosine_distances, silhouette
 from ravl_med.errors import DataError
-from ravl_med.evaluation.discovery.simulation import draw_embeddings, draw_prototypes
+from tests.benchmarks.discovery.simulation import draw_embeddings, draw_prototypes
 
 
 def unit(points: np.ndarray) -> np.ndarray:

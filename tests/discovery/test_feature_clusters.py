@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.discovery.feature_clusters import FeatureClusters, Partition, fold_clusters
+from ravl_med.discovery.clusters import FeatureClusters, Partition, fold_clusters
 
 
 def partition(assignment: list[int], clusters: int, draw: int = 0) -> Partition:

@@ -6,12 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import silhouette_score
 
-from ravl_med.discovery.k_medoids import (
-    cosine_distances,
-    fit_k_medoids,
-    refine_medoids,
-    silhouette,
-)
+from ravl_med.discovery.k_medoids import cosine_distances, fit_k_medoids, refine_medoids, silhouette
 from ravl_med.errors import DataError
 
 

@@ -15,7 +15,7 @@ from ravl_med.discovery.candidates import (
     discover_correlations,
     joined_strength,
 )
-from ravl_med.discovery.feature_clusters import FeatureClusters, Partition
+from ravl_med.discovery.clusters import FeatureClusters, Partition
 from ravl_med.discovery.ravl import AuditedTask, opposed_gap, performance_gaps, strongest_regions
 from ravl_med.errors import DataError
 

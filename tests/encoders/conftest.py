@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ravl_med.cohort.film import Film
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.encoders.opening import open_folder

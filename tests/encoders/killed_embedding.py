@@ -14,11 +14,10 @@ import open_clip  # noqa: F401 - before any fork
 import torch
 
 from ravl_med.cohort.film import Film
-from ravl_med.encoders import stored_films
+from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model
-from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.regions.tiles import cut_tiles, tile_names
+from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
 
 stored_films._PART = 8  # so that the few films make many files
 

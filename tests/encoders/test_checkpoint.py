@@ -17,7 +17,7 @@ from tiny_models import build, layout_of, scale_attention
 from torch import nn
 from torch.nn import functional
 
-from ravl_med.config import ModelConfig
+from ravl_med.config.model import ModelConfig
 from ravl_med.encoders.checkpoint import open_checkpoint, rename_weights
 from ravl_med.encoders.local_files import read_weights
 from ravl_med.encoders.opening import open_encoder, open_folder

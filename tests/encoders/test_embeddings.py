@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.cohort.manifest import RejectedFilm
+from ravl_med.cohort.table import RejectedFilm
 from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model, save_model
-from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.regions.tiles import cut_tiles, tile_names
+from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
 
 CPU = torch.device("cpu")
 SHAPES = [(64, 64), (64, 80), (100, 64), (75, 91), (64, 64)]
@@ -245,7 +244,7 @@ def test_films_that_drop_out_move_no_other_film(encoder_of, film_of):
 
 def test_large_embeddings_lie_in_a_mapped_file(encoder_of, films, monkeypatch):
     small = embed(encoder_of("vit_1_layer"), films)
-    monkeypatch.setattr("ravl_med.storage.mapped_rows._ROOM_BYTES", 1000)
+    monkeypatch.setattr("ravl_med.storage.mapped_arrays._ROOM_BYTES", 1000)
     mapped = embed(encoder_of("vit_1_layer"), films)
     same(small, mapped)
     assert isinstance(mapped.region.base, np.memmap)

@@ -12,7 +12,7 @@ from tiny_models import FAMILIES, layout_of
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
+from ravl_med.phantoms.cohort import synthesize
 
 CONFIG = """
 name: family

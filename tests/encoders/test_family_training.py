@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ravl_med.config import MitigationConfig
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.encoders.opening import open_folder
 from ravl_med.mitigation.arms import ARMS
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
-from ravl_med.mitigation.processes import make_fabric
-from ravl_med.mitigation.pseudo_groups import PseudoGroups
+from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.training import SelectionFilms, train_arm
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.regions.region_set import cut_tiles
 
 CPU = torch.device("cpu")
 CLASSES = ("above", "below")

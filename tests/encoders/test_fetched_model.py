@@ -9,13 +9,13 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ravl_med.cache import Cache
-from ravl_med.config import ModelConfig
-from ravl_med.encoders.fetched_model import fetch_model
+from ravl_med.config.model import ModelConfig
+from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder, open_folder, require_folder
 from ravl_med.errors import ModelError, StorageError
+from ravl_med.storage.cache import Cache
 from ravl_med.storage.files import write_whole
-from ravl_med.storage.remote_path import RemotePath
+from ravl_med.storage.remote import RemotePath
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
 from ravl_med.encoders.embedding_store import film_key
-from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
 from ravl_med.errors import ModelError
 
 

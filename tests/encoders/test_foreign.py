@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ravl_med.config import ModelConfig
-from ravl_med.encoders.foreign import CropEncoder
-from ravl_med.encoders.opening import open_encoder, open_folder, require_folder
+from ravl_med.config.model import ModelConfig
+from ravl_med.encoders.opening import CropEncoder, open_encoder, open_folder, require_folder
 from ravl_med.encoders.region_pooling import CROPS
 from ravl_med.errors import ModelError
 

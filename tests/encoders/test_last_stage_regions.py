@@ -14,9 +14,9 @@ from tiny_models import FAMILIES
 from torch import nn
 from torch.nn import functional
 
-from ravl_med.encoders import last_stage_regions
-from ravl_med.encoders.fixed_batches import BatchEncoder, PreparedFilm
-from ravl_med.encoders.last_stage_regions import pool_last_stage_regions, split_tower
+from ravl_med.encoders import conv_pooling as last_stage_regions
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
+from ravl_med.encoders.conv_pooling import pool_last_stage_regions, split_tower
 from ravl_med.encoders.opening import open_folder
 from ravl_med.encoders.region_pooling import CROPS, ONE_BY_ONE, pool_crops, region_pooling_of
 from ravl_med.errors import ModelError

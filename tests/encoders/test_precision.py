@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ravl_med.encoders.precision import HalfPrecisionEncoder, in_precision, using_threads
+from ravl_med.encoders.base import HalfPrecisionEncoder, in_precision, using_threads
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])

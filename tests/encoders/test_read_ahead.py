@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ravl_med.encoders.read_ahead import read_ahead
+from ravl_med.encoders.batches import read_ahead
 
 
 def test_items_come_in_order():

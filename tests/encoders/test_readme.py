@@ -10,8 +10,9 @@ import open_clip
 import pytest
 from ruamel.yaml import YAML
 
-from ravl_med.config import ModelConfig, TaskConfig
-from ravl_med.encoders.open_clip_models import check_layout
+from ravl_med.config.model import ModelConfig
+from ravl_med.config.task import TaskConfig
+from ravl_med.encoders.open_clip import check_layout
 
 PAGE = Path(__file__).parents[2] / "ravl_med" / "encoders" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

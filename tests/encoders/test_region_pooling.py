@@ -9,9 +9,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch.nn import functional
 from torchvision.ops import roi_align
 
+from ravl_med.encoders.conv_pooling import pool_resnet_regions
 from ravl_med.encoders.region_pooling import pool_crops, region_pooling_of
-from ravl_med.encoders.resnet_regions import pool_resnet_regions
-from ravl_med.encoders.vit_regions import pool_vit_regions
+from ravl_med.encoders.vit_pooling import pool_vit_regions
 
 SIZE = 64
 POOLINGS = {"resnet": pool_resnet_regions, "vit": pool_vit_regions, "vit_avg": pool_vit_regions}
@@ -99,7 +99,7 @@ def test_the_resnet_pools_more_regions_than_fit_into_one_pass(visual_of, images,
     boxes = [torch.tensor([[float(i), 0.0, i + 30.0, 40.0] for i in range(5)])]
     _, expected = pool_resnet_regions(visual, images[:1], boxes)
 
-    monkeypatch.setattr("ravl_med.encoders.resnet_regions._REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr("ravl_med.encoders.conv_pooling._REGIONS_AT_ONCE", 2)
 
     _, regions = pool_resnet_regions(visual, images[:1], boxes)
     torch.testing.assert_close(regions, expected, rtol=1e-4, atol=1e-4)

@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ravl_med.encoders import shared_embeddings
-from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore, film_key
-from ravl_med.encoders.shared_embeddings import SharedEmbeddings, part_number
+from ravl_med.encoders import embedding_store as shared_embeddings
+from ravl_med.encoders.embedding_store import (
+    EmbeddedFilm,
+    EmbeddingStore,
+    SharedEmbeddings,
+    film_key,
+    part_number,
+)
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.storage.files import entries, write_whole
-from ravl_med.storage.remote_path import FilePath, RemotePath
+from ravl_med.storage.remote import FilePath, RemotePath
 
 BOXES = np.array([[0, 0, 8, 8], [8, 0, 16, 8]], dtype=np.float32)
 PIECE = "ab" * 16

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.encoders.zero_shot import (
-    digest_texts,
-    embed_classes,
-    score_embeddings,
-    softmax,
-)
+from ravl_med.encoders.zero_shot import digest_texts, embed_classes, score_embeddings, softmax
 from ravl_med.errors import ModelError
 
 

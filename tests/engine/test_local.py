@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from toy_work import Opener
 
-from ravl_med.engine.local import LocalEngine
-from ravl_med.engine.work import Work
+from ravl_med.engine.local import LocalEngine, Work
 from ravl_med.errors import DataError, EngineError, ModelError
 
 UNITS = [{"value": value} for value in range(5)]

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from ravl_med.config import EngineConfig
-from ravl_med.engine.ray_cluster import cpus_a_worker, joined_cluster
+from ravl_med.config.runtime import EngineConfig
+from ravl_med.engine.ray import cpus_a_worker, joined_cluster
 from ravl_med.errors import ConfigError
 
 HERE = Path(__file__).parent

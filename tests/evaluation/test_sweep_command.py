@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
+from tests.benchmarks.cli import benchmark
 
 
 @pytest.mark.parametrize(
@@ -18,15 +19,13 @@ from ravl_med.cli import app
     ],
 )
 def test_wrong_input_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    outcome = CliRunner().invoke(
-        app, ["benchmark", "evaluation", "--out", str(tmp_path), *arguments]
-    )
+    outcome = CliRunner().invoke(app, ["evaluate", "--out", str(tmp_path), *arguments])
     assert outcome.exit_code == 2
     assert message in outcome.output
     assert "Traceback" not in outcome.output
 
 
 def test_pages_without_results_are_one_line(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(app, ["benchmark", "pages", "--out", str(tmp_path)])
+    outcome = CliRunner().invoke(benchmark, ["evaluation", "--out", str(tmp_path)])
     assert outcome.exit_code == 2
     assert "the folder has no evaluation.parquet" in outcome.output

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
-from ravl_med.discovery.feature_clusters import FeatureClusters, Partition
+from ravl_med.discovery.clusters import FeatureClusters, Partition
 from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ravl_med.config import GateConfig
-from ravl_med.evidence.accuracy import auditability, measure_accuracy
+from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import Accuracy
+from ravl_med.evidence.effects import auditability, measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
 
 CLASSES = ("no finding", "cardiomegaly")

@@ -10,15 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.config import GateConfig
+from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
-from ravl_med.evidence.adjudication import (
-    Decision,
-    adjudicate,
-    correlation_id,
-    read_decisions,
-)
 from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
+from ravl_med.evidence.review import Decision, adjudicate, correlation_id, read_decisions
 from ravl_med.evidence.verdict import judge
 from ravl_med.regions.region_set import RegionKind
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.ravl import performance_gaps
-from ravl_med.evidence.arms import measure_arms, measure_shift
+from ravl_med.evidence.effects import measure_arms, measure_shift
 from ravl_med.evidence.statistics import PatientBootstrap
 
 # (class, feature, films, hits)

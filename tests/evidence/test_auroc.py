@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ravl_med.evidence.auroc import auroc, auroc_interval
+from ravl_med.evidence.statistics import auroc, auroc_interval
 
 
 def test_four_films_by_hand():

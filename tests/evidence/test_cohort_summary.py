@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ravl_med.cohort.file_roots import ManifestFiles
-from ravl_med.cohort.manifest import Cohort, RejectedFilm
-from ravl_med.evidence.cohort_summary import age_band, summarise_cohort
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.evidence.effects import age_band, summarise_cohort
 
 
 def cohort(**attributes: tuple[str, ...]) -> Cohort:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.evidence.claims import (
+from ravl_med.evidence.duplicates import fold_counting, name_companions
+from ravl_med.evidence.results import (
     Counterfactual,
     EffectShares,
     Interval,
@@ -15,7 +16,6 @@ from ravl_med.evidence.claims import (
     Removal,
     SpuriousCorrelation,
 )
-from ravl_med.evidence.companions import fold_counting, name_companions
 
 MAX_GAP = 0.1
 NOTHING = Interval(0.0, 0.0)

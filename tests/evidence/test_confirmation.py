@@ -10,9 +10,13 @@ from scipy import stats
 from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
 from ravl_med.discovery.ravl import AuditedTask
 from ravl_med.errors import DataError
-from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
-from ravl_med.evidence.halves import split_patients
-from ravl_med.evidence.sides import weigh_sides
+from ravl_med.evidence.confirmation import (
+    Candidate,
+    ConfirmationRules,
+    confirm_candidates,
+    split_patients,
+    weigh_sides,
+)
 
 RULES = ConfirmationRules(
     fdr=0.05,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ravl_med.evidence.claims import Arms, Confirmation, Interval, ScoreShift
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.duplicates import fold_candidates, fold_tested
+from ravl_med.evidence.results import Arms, Confirmation, Interval, ScoreShift
 
 NOTHING = Interval(math.nan, math.nan)
 NO_ARMS = Arms(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)

@@ -8,22 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.config import (
-    ClassConfig,
-    CohortConfig,
-    Config,
-    DiscoveryConfig,
-    EvidenceConfig,
-    GateConfig,
-    ModelConfig,
-    TaskConfig,
-)
-from ravl_med.discovery.feature_clusters import FeatureClusters
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
+from ravl_med.config.cohort import CohortConfig
+from ravl_med.config.loading import Config
+from ravl_med.config.model import ModelConfig
+from ravl_med.config.task import ClassConfig, TaskConfig
+from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
-from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.claims import Counterfactual, EffectShares, Removal
 from ravl_med.evidence.confirmation import ConfirmationRules
+from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, RelevantPlaces
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.examination import (
     Subject,
     choose_for_intervention,
@@ -33,7 +28,7 @@ from ravl_med.evidence.examination import (
     weigh_correlations,
 )
 from ravl_med.evidence.label_quality import origin_of
-from ravl_med.evidence.relevance import RelevanceTable, RelevantPlaces
+from ravl_med.evidence.results import Counterfactual, EffectShares, Removal
 
 CLASSES = ("clear", "heart")
 TILES = 4

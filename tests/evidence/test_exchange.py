@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ravl_med.evidence import exchange
-from ravl_med.evidence.exchange import (
+from ravl_med.evidence import permutation as exchange
+from ravl_med.evidence.permutation import (
     AlikePatients,
     ExchangeTest,
     exchange_patients,
@@ -245,7 +245,7 @@ def test_the_same_seed_gives_the_same_p(monkeypatch):
     one = p((3, 1))
     assert p((3, 1)) == one
     assert p((3, 2)) != one
-    monkeypatch.setattr("ravl_med.evidence.exchange._CELLS_AT_ONCE", 1)  # a table at a time
+    monkeypatch.setattr("ravl_med.evidence.permutation._CELLS_AT_ONCE", 1)  # a table at a time
     assert p((3, 1)) == pytest.approx(one, abs=0.05)
 
 

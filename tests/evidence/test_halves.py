@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravl_med.evidence.halves import count_untested, split_patients
+from ravl_med.evidence.confirmation import count_untested, split_patients
 
 
 @st.composite

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravl_med.evidence.interval import Interval
-from ravl_med.evidence.label_cells import hide_label_cells
-from ravl_med.evidence.label_claims import LabelQuality, LabelShare, StatedGap
-from ravl_med.evidence.suppression import HIDDEN
+from ravl_med.evidence.disclosure_control import HIDDEN, hide_label_cells
+from ravl_med.evidence.results import Interval, LabelQuality, LabelShare, StatedGap
 
 LEAST = 11
 NO, BOTH = (False, False), (True, True)

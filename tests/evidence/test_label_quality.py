@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ravl_med.discovery.ravl import performance_gaps
-from ravl_med.evidence.arms import measure_arms
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.label_claims import LabelQuality
+from ravl_med.evidence.effects import measure_arms
 from ravl_med.evidence.label_quality import measure_label_quality, origin_of
+from ravl_med.evidence.results import LabelQuality
 from ravl_med.evidence.statistics import PatientBootstrap
 
 CLEAR, HEART = 0, 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ravl_med.evidence.sanity import (
+from ravl_med.evidence.audit_result import (
     class_scores,
     judge_findings,
     measure_findings,

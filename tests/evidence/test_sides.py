@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ravl_med.evidence.exchange import exchange_patients
-from ravl_med.evidence.sides import SidedFilms, weigh_sides
+from ravl_med.evidence.confirmation import SidedFilms, weigh_sides
+from ravl_med.evidence.permutation import exchange_patients
 
 
 def fisher(hits_with: int, films_with: int, hits: int, films: int) -> float:

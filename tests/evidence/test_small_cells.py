@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.evidence.small_cells import HIDDEN, hidden_cells, total_of
+from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, total_of
 
 
 @pytest.mark.parametrize(

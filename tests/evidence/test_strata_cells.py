@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ravl_med.evidence.claims import CrossedAttribute, Interval, StratumGap
-from ravl_med.evidence.strata_cells import hide_strata
-from ravl_med.evidence.suppression import HIDDEN
+from ravl_med.evidence.disclosure_control import HIDDEN, hide_strata
+from ravl_med.evidence.results import CrossedAttribute, Interval, StratumGap
 
 LEAST = 11
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from ravl_med.evidence.audit_result import Stratum
-from ravl_med.evidence.claims import CrossedAttribute, Strata
+from ravl_med.evidence.results import CrossedAttribute, Strata
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import (
     attribute_strata,

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.config import EvidenceConfig, GateConfig
-from ravl_med.evidence.audit_result import DetectableGap, Gate, Sensitivity, Verdict
-from ravl_med.evidence.claims import (
+from ravl_med.config.audit import EvidenceConfig, GateConfig
+from ravl_med.evidence.audit_result import (
+    DetectableGap,
+    FindingAuroc,
+    Gate,
+    Sanity,
+    Sensitivity,
+    Verdict,
+)
+from ravl_med.evidence.results import (
     Arms,
     Confirmation,
     Counterfactual,
@@ -20,13 +27,7 @@ from ravl_med.evidence.claims import (
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.sanity import FindingAuroc, Sanity
-from ravl_med.evidence.verdict import (
-    judge,
-    rank_correlations,
-    stop_audit,
-    weigh_correlation,
-)
+from ravl_med.evidence.verdict import judge, rank_correlations, stop_audit, weigh_correlation
 
 CLASSES = ("no finding", "cardiomegaly")
 NOTHING = Interval(math.nan, math.nan)

@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional
 
 from ravl_med.encoders.base import EncoderInfo
-from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.sanity import FindingAuroc
-from ravl_med.evidence.wiring import (
+from ravl_med.evidence.audit_result import FindingAuroc
+from ravl_med.evidence.model_checks import (
     check_embeddings,
     check_inputs,
     check_prompts,
     check_scale,
     check_texts,
 )
+from ravl_med.evidence.results import Interval
 
 CLIP = {
     "mean": (0.48145466, 0.4578275, 0.40821073),

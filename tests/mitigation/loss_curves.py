@@ -24,7 +24,7 @@ from toys import toy_groups, toy_model, toy_set, toy_texts
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.errors import DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.trainer import Recipe, Selection, fit
 
 SCORES = ([0.6, 0.3], [0.2, 0.3], [0.1, 0.2], [0.3, 0.1])

@@ -18,9 +18,9 @@ from typing import BinaryIO
 import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
-from ravl_med.mitigation import checkpoints
+from ravl_med.mitigation import trainer as checkpoints
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.trainer import Recipe, Selection, fit
 
 

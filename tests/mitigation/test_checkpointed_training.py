@@ -13,15 +13,15 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 from toys import SIDE, toy_groups, toy_model, toy_set, toy_texts
 
-from ravl_med.config import MitigationConfig, QuickstartModelConfig
+from ravl_med.config.mitigation import MitigationConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.errors import ModelError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.batch_norms import norms_of
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.mitigation.trainer import Recipe, fit
+from ravl_med.mitigation.trainer import Recipe, fit, norms_of
 from ravl_med.mitigation.training import SelectionFilms, train_arm
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation import film_shards
-from ravl_med.mitigation.film_shards import FilmShards
+from ravl_med.mitigation import fine_tuning_set as film_shards
+from ravl_med.mitigation.fine_tuning_set import FilmShards
 
 COUNTS = (3, 0, 1, 4)
 

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.mitigation import fine_tuning_set
-from ravl_med.mitigation.film_shards import gray_levels
 from ravl_med.mitigation.fine_tuning_set import (
     FilmStore,
     RegionTable,
     ReportTable,
     embed_reports,
+    gray_levels,
 )
 from ravl_med.mitigation.quickstart import quickstart_layout
 

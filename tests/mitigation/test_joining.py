@@ -9,7 +9,7 @@ import pytest
 from torch import distributed
 
 from ravl_med.errors import EngineError
-from ravl_med.mitigation.joining import _agree_on_start
+from ravl_med.mitigation.distributed import _agree_on_start
 
 PATIENCE = timedelta(seconds=20)
 

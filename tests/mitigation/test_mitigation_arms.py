@@ -9,11 +9,11 @@ import pytest
 import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights, _covered
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import gather_evidence, region_losses
-from ravl_med.mitigation.processes import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
 
 ROWS = torch.arange(16)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, FeatureGap, Reaudit
-from ravl_med.mitigation.verdict import judge_mitigation, nothing_to_mitigate
+from ravl_med.evidence.results import Interval
+from ravl_med.mitigation.final_test import judge_mitigation, nothing_to_mitigate
 
 
 def change(before: float, after: float, half: float = 0.02) -> Change:

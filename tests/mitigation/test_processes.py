@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ravl_med.errors import DataError, EngineError
-from ravl_med.mitigation.processes import Processes, make_fabric
+from ravl_med.mitigation.distributed import Processes, make_fabric
 
 
 def job(number: int, fabric: Fabric) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.mitigation.proof import Answered, FinalTest, area_under_curve, calibration_error
+from ravl_med.mitigation.final_test import Answered, FinalTest, area_under_curve, calibration_error
 
 CLASSES = ("a", "b")
 

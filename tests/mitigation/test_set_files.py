@@ -14,10 +14,15 @@ import torch
 from toys import toy_set, toy_texts
 
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation import set_files
-from ravl_med.mitigation.film_shards import FilmShards
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet
-from ravl_med.mitigation.set_files import lay_reports, lay_set, open_set, told_with_set
+from ravl_med.mitigation import fine_tuning_set as set_files
+from ravl_med.mitigation.fine_tuning_set import (
+    FilmShards,
+    FineTuningSet,
+    lay_reports,
+    lay_set,
+    open_set,
+    told_with_set,
+)
 
 
 class Reader:

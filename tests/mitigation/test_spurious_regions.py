@@ -9,11 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.audited_images import AuditedImages
-from ravl_med.evidence.bench import Answers, Bench
+from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
 from ravl_med.regions.geometry import InputGeometry
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.regions.region_set import cut_tiles
 
 SIDE = 32
 TILES = cut_tiles(SIDE, SIDE, 4, 4)

@@ -22,11 +22,11 @@ from resumed_training import train
 from torch import Tensor, nn
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
-from ravl_med.mitigation.processes import make_fabric
+from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import train_quickstart_model
 from ravl_med.mitigation.trainer import Curve, Recipe, Selection, Step, fit
 

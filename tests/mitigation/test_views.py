@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.mitigation.views import Views, draw_views, move_boxes, view_films
+from ravl_med.mitigation.arms import Views, draw_views, move_boxes, view_films
 
 
 @pytest.mark.parametrize("cropped", [0.0, 1.0])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation.whole_files import sweep_drafts, whole_file
+from ravl_med.storage.files import sweep_drafts, whole_file
 
 
 class EndedError(Exception):

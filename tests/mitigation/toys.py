@@ -7,11 +7,11 @@ import open_clip
 import torch
 from torch.nn import functional
 
-from ravl_med.config import QuickstartModelConfig
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
-from ravl_med.mitigation.pseudo_groups import PseudoGroups
+from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.regions.tiles import cut_tiles
+from ravl_med.regions.region_set import cut_tiles
 
 SIDE = 32
 CLASSES = ("above", "below")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ravl_med.cache import Cache
-from ravl_med.config import Config
-from ravl_med.pipeline import audit
+from ravl_med.config.loading import Config
+from ravl_med.pipeline.audit import audit
 from ravl_med.reporting.files.result_json import document_of
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 

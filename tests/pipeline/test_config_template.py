@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from ravl_med.config import load_config
-from ravl_med.pipeline.config_template import write_config
+from ravl_med.config.loading import load_config
+from ravl_med.pipeline.initialise import write_config
 
 PLAIN: dict[str, Any] = {
     "finding": "pleural effusion",

@@ -11,7 +11,7 @@ import pytest
 from engine_audits import config_of, result_of
 from PIL import Image
 
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 
 
 @pytest.fixture(scope="module")

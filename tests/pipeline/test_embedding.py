@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config
-from ravl_med.encoders import stored_films
+from ravl_med.config.loading import Config
+from ravl_med.encoders import batches as stored_films
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.cohort_parts import most_regions
-from ravl_med.pipeline.embedding import Shard, embed
-from ravl_med.pipeline.stages import embed_cohort, open_model_of
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.shards import Shard, embed
+from ravl_med.pipeline.stages import embed_cohort, most_regions, open_model_of
 from ravl_med.regions.proposal import RegionProposer
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
@@ -36,7 +35,7 @@ def model(root) -> Path:
     """The folder of a small model with random weights."""
     import open_clip
 
-    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 

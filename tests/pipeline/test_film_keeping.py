@@ -13,30 +13,30 @@ import open_clip
 import pytest
 import torch
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config, QuickstartModelConfig
+from ravl_med.config.loading import Config
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.encoders import stored_films
-from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.claims import ConfirmedFeature
 from ravl_med.evidence.counterfactual import Probe, build_bench
-from ravl_med.mitigation import whole_files
-from ravl_med.mitigation.film_shards import gray_levels
-from ravl_med.mitigation.fine_tuning_set import RegionTable
+from ravl_med.evidence.results import ConfirmedFeature
+from ravl_med.mitigation.fine_tuning_set import RegionTable, gray_levels
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.mitigation.spurious_regions import locate_carriers
-from ravl_med.pipeline import film_keeping, locating
-from ravl_med.pipeline.locating import locate_features
-from ravl_med.pipeline.setting import Setting
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline import fine_tuning_films as locating
+from ravl_med.pipeline import split_films as film_keeping
+from ravl_med.pipeline.fine_tuning_films import locate_features
+from ravl_med.pipeline.mitigation_setup import Setting, WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import open_model_of
-from ravl_med.pipeline.work_folder import WorkFolder
+from ravl_med.storage import files as whole_files
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")

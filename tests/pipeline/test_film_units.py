@@ -18,15 +18,15 @@ import pytest
 import torch
 from engine_audits import config_of, result_of
 
-from ravl_med.cache import Cache
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.encoders import stored_films
+from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.embedding_store import EmbeddingStore
+from ravl_med.engine import opened_engine
 from ravl_med.engine.local import LocalEngine
-from ravl_med.engine.opening import opened_engine
 from ravl_med.errors import ConfigError, EngineError
-from ravl_med.pipeline import film_units
-from ravl_med.pipeline.embedding import Shard, embed
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline import embedding as film_units
+from ravl_med.pipeline.shards import Shard, embed
+from ravl_med.storage.cache import Cache
 
 FILMS = 60
 ENGINES = {
@@ -43,7 +43,7 @@ def root(tmp_path_factory) -> Path:
     """Phantoms, one of them twice, another one cut short; and a small model that knows nothing."""
     import open_clip
 
-    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 

@@ -10,25 +10,24 @@ import open_clip
 import pytest
 import torch
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config, QuickstartModelConfig
+from ravl_med.config.loading import Config
+from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
-from ravl_med.evidence.claims import ConfirmedFeature
-from ravl_med.mitigation.film_shards import FilmShards
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet
-from ravl_med.mitigation.processes import Processes, make_fabric
+from ravl_med.evidence.results import ConfirmedFeature
+from ravl_med.mitigation.distributed import Processes, make_fabric
+from ravl_med.mitigation.fine_tuning_set import FilmShards, FineTuningSet
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.pipeline.embedding import embed
+from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.fine_tuning_films import prepare_fine_tuning
-from ravl_med.pipeline.setting import Setting
+from ravl_med.pipeline.mitigation_setup import Setting, open_work_folder
+from ravl_med.pipeline.shards import embed
 from ravl_med.pipeline.split_films import read_split
 from ravl_med.pipeline.stages import open_model_of
-from ravl_med.pipeline.work_folder import open_work_folder
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ravl_med.pipeline.intake_report import IntakeReport, count_attributes, count_findings
+from ravl_med.pipeline.inspect import IntakeReport, count_attributes, count_findings
 
 FILMS = [
     {"view": "PA", "age": "61", "site": "St. Elsewhere"},

@@ -11,15 +11,14 @@ import torch
 from s3_server import S3Server
 from typer.testing import CliRunner, Result
 
-from ravl_med.cache import Cache
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config, load_config
-from ravl_med.encoders import stored_films
-from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.config.loading import Config, load_config
+from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.embedding import Shard, embed
-from ravl_med.pipeline.merging import merge
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.shards import Shard, embed, merge
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CONFIG = f"""
@@ -42,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantoms, a small model, and the config of both."""
     import open_clip
 
-    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 

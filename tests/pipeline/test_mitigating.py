@@ -19,29 +19,24 @@ import pytest
 import torch
 from pypdf import PdfReader
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config, load_config
+from ravl_med.config.loading import Config, load_config
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.claims import ConfirmedFeature, Kind
-from ravl_med.mitigation.processes import Processes, make_fabric
-from ravl_med.pipeline import (
-    Mitigation,
-    audit,
-    mitigate,
-    open_work_folder,
-    write_mitigation,
-    write_run,
-)
-from ravl_med.pipeline.mitigating import _of_new_model
-from ravl_med.pipeline.past_audit import find_past_audit
+from ravl_med.evidence.results import ConfirmedFeature, Kind
+from ravl_med.mitigation.distributed import Processes, make_fabric
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.audit import audit
+from ravl_med.pipeline.mitigate import Mitigation, _of_new_model, find_past_audit, mitigate
+from ravl_med.pipeline.mitigation_folder import write_mitigation
+from ravl_med.pipeline.mitigation_setup import open_work_folder
 from ravl_med.pipeline.split_films import read_split
 from ravl_med.pipeline.stages import prepare_model
-from ravl_med.reporting.files.feature_file import write_features
+from ravl_med.reporting.files.audit_run import write_run
+from ravl_med.reporting.files.tables import write_features
 from ravl_med.reporting.mitigation.document import mitigation_schema
+from ravl_med.storage.cache import Cache
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = bytes(32)

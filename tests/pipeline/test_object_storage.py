@@ -13,19 +13,19 @@ import torch
 from s3_server import S3Server
 from typer.testing import CliRunner, Result
 
-from ravl_med.cache import Cache
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import Config
-from ravl_med.encoders import stored_films
-from ravl_med.encoders.fixed_batches import BatchEncoder
+from ravl_med.config.loading import Config
+from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.errors import ConfigError, StorageError
-from ravl_med.pipeline import audit
-from ravl_med.pipeline.embedding import Shard, embed
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.audit import audit
+from ravl_med.pipeline.shards import Shard, embed
 from ravl_med.pipeline.stages import open_model_of
 from ravl_med.reporting.audit.history import settings_of
 from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.files.run_folder import config_text
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 FILMS = 40
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantoms and a small model that knows nothing."""
     import open_clip
 
-    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ravl_med.cache import Cache
 from ravl_med.cli import app
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.config import load_config
+from ravl_med.config.loading import load_config
 from ravl_med.encoders.embedding_store import EmbeddingStore
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.pipeline.embedding import embed
+from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.planning import CostPlan, plan_cost
+from ravl_med.pipeline.shards import embed
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 CONFIG = f"""
@@ -42,7 +42,7 @@ cache: {{folder: kept}}
 def root(tmp_path_factory) -> Path:
     import open_clip
 
-    from ravl_med.config import QuickstartModelConfig
+    from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 

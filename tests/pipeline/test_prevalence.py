@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.evidence.suppression import HIDDEN
-from ravl_med.pipeline.prevalence import count_prevalence, prevalence_lines
+from ravl_med.evidence.disclosure_control import HIDDEN
+from ravl_med.pipeline.inspect import count_prevalence, prevalence_lines
 
 VIEWS = ["PA"] * 60 + ["AP"] * 40 + ["not stated"] * 20
 EDEMA = ["1"] * 15 + ["0"] * 30 + ["-1"] * 5 + [""] * 10 + ["1"] * 25 + ["0"] * 15 + [""] * 20

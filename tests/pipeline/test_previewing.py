@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ravl_med.cache import Cache
 from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import read_manifest
-from ravl_med.config import Config, load_config
+from ravl_med.config.loading import Config, load_config
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.pipeline.previewing import preview_regions
+from ravl_med.pipeline.preview import preview_regions
 from ravl_med.reporting.contact_sheet import ContactSheet
+from ravl_med.storage.cache import Cache
 
 TEXT = """\
 name: small

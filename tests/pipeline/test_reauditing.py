@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.claims import ConfirmedFeature, Interval
-from ravl_med.pipeline.reauditing import compare_reaudit
+from ravl_med.evidence.results import ConfirmedFeature, Interval
+from ravl_med.pipeline.final_test import compare_reaudit
 
 PRESENT = np.tile([True, True, False, False], 25)
 ELSEWHERE = np.tile([True, False, True, False], 25)  # phi of 0 with PRESENT

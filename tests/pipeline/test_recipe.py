@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ravl_med.config import load_config
+from ravl_med.config.loading import load_config
 from ravl_med.pipeline.mitigation_folder import describe_recipe
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

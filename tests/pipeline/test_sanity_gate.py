@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ravl_med.cache import Cache
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.adjudication import adjudicate
-from ravl_med.pipeline import audit
+from ravl_med.evidence.review import adjudicate
+from ravl_med.pipeline.audit import audit
 from ravl_med.reporting.files.result_json import document_of
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 FILMS = 480
@@ -152,7 +152,7 @@ def test_a_black_box_with_a_hole_in_its_table_is_refused(root, tmp_path):
 
 
 def test_a_black_box_cannot_be_mitigated(root, tmp_path):
-    from ravl_med.pipeline.mitigating import _prepare
+    from ravl_med.pipeline.mitigate import _prepare
     from ravl_med.pipeline.stages import Clock
 
     config = config_of(root, scores=tmp_path / "scores.csv")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from ravl_med.cache import Cache
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation.processes import Processes, make_fabric
-from ravl_med.pipeline import work_folder
-from ravl_med.pipeline.work_folder import WorkFolder, open_work_folder, starts_again
+from ravl_med.mitigation.distributed import Processes, make_fabric
+from ravl_med.pipeline import mitigation_setup as work_folder
+from ravl_med.pipeline.mitigation_setup import WorkFolder, open_work_folder, starts_again
+from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from ravl_med.cohort.nifti import read_nifti
 from ravl_med.errors import ImageError
-from ravl_med.regions.annotation_files import read_annotation_file
+from ravl_med.regions.annotations import read_annotation_file
 
 SHAPE = (60, 80)
 STUDY = generate_uid(entropy_srcs=["study"])

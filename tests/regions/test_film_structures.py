@@ -8,25 +8,22 @@ import cv2
 import numpy as np
 import pytest
 
-from ravl_med.cohort.phantom_devices import FEATURES
-from ravl_med.cohort.synthetic import render_film
-from ravl_med.cohort.synthetic_plan import plan_cohort
-from ravl_med.regions.anatomy import (
-    ANATOMICAL_REGIONS,
-    PROPOSED,
-    anatomical_names,
-    find_anatomy,
-)
+from ravl_med.phantoms.cohort import render_film
+from ravl_med.phantoms.devices import FEATURES
+from ravl_med.phantoms.plan import plan_cohort
+from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, PROPOSED, anatomical_names, find_anatomy
 from ravl_med.regions.artifacts import ARTIFACT_NAMES, find_artifacts
 from ravl_med.regions.film_structures import NOTHING, FilmStructures, box_of, read_structures
 from ravl_med.regions.geometry import InputGeometry
-from ravl_med.regions.segmentation import SIDE, Segmentation
 from ravl_med.regions.segmenter import (
+    ARTIFACTS,
+    SIDE,
+    STRUCTURES,
     JointSegmenter,
     PhantomSegmenter,
+    Segmentation,
     built_in_segmenter,
 )
-from ravl_med.regions.structures import ARTIFACTS, STRUCTURES
 
 PLANS = plan_cohort(40, "generator", "cardiomegaly", 0.0, 3)
 

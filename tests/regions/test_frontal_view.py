@@ -11,8 +11,8 @@ from PIL import Image
 
 from ravl_med.cohort.image_file import read_image_file
 from ravl_med.cohort.reading_policy import DEFAULT_POLICY
-from ravl_med.cohort.synthetic import synthesize
-from ravl_med.regions.frontal_view import shows_frontal_chest
+from ravl_med.phantoms.cohort import synthesize
+from ravl_med.regions.film_structures import shows_frontal_chest
 from ravl_med.regions.segmenter import built_in_segmenter
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

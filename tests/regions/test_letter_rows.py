@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from burned_in_films import burn, phantom_film
 
-from ravl_med.regions.letter_rows import LetterRows
+from ravl_med.regions.burned_in_text import LetterRows
 from ravl_med.regions.segmenter import built_in_segmenter
 from ravl_med.reporting.text_masking import hide_areas
 

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.regions.geometry import box_overlap, box_overlaps
-from ravl_med.regions.region_set import RegionKind, RegionSet, combine_regions
-from ravl_med.regions.tiles import cut_tiles, slide_windows
+from ravl_med.regions.region_set import (
+    RegionKind,
+    RegionSet,
+    combine_regions,
+    cut_tiles,
+    slide_windows,
+)
 
 TILE, WINDOW = RegionKind("tiles", "a tile"), RegionKind("windows", "a window")
 

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.anatomy import find_anatomy
+from ravl_med.regions.custom_segmenter import FolderSegmenter, open_segmenter, structure_of
 from ravl_med.regions.geometry import InputGeometry
-from ravl_med.regions.segmentation import SIDE, Segmentation, Segmenter
-from ravl_med.regions.segmenter_folder import FolderSegmenter, open_segmenter
-from ravl_med.regions.structure_names import structure_of
-from ravl_med.regions.structures import STRUCTURES
+from ravl_med.regions.segmenter import SIDE, STRUCTURES, Segmentation, Segmenter
 
 CPU = torch.device("cpu")
 SHADES = (0.0, 0.3, 0.6, 0.9)  # of nothing, right lung, left lung, heart

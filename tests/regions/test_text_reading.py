@@ -12,8 +12,7 @@ import pytest
 from burned_in_films import Burned, burn, burn_anywhere, phantom_film
 
 from ravl_med.config.audit import SHOWN_WORDS
-from ravl_med.regions.text_reading import TextReader, reader_version
-from ravl_med.regions.text_search import View, fold_words
+from ravl_med.regions.burned_in_text import TextReader, View, fold_words, reader_version
 from ravl_med.reporting.text_masking import hide_areas
 
 

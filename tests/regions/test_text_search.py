@@ -1,7 +1,7 @@
 import pytest
 
 from ravl_med.config.audit import SHOWN_WORDS
-from ravl_med.regions.text_search import fold_words, only_allowed
+from ravl_med.regions.burned_in_text import fold_words, only_allowed
 
 ALLOWED = fold_words(SHOWN_WORDS)
 

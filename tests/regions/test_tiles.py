@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.regions.tiles import cut_tiles, slide_windows, tile_names, window_names
+from ravl_med.regions.region_set import cut_tiles, slide_windows, tile_names, window_names
 
 
 def test_quadrants_by_hand():

@@ -31,7 +31,7 @@ from ravl_med.evidence.audit_result import (
     TaskSummary,
     Verdict,
 )
-from ravl_med.evidence.claims import (
+from ravl_med.evidence.results import (
     Arms,
     Confirmation,
     ConfirmationStatus,
@@ -39,16 +39,19 @@ from ravl_med.evidence.claims import (
     CrossedAttribute,
     EffectShares,
     Interval,
+    LabelQuality,
+    LabelShare,
     PairedChange,
     Removal,
     ScoreShift,
     SpuriousCorrelation,
+    StatedGap,
+    StatedOutcome,
     Strata,
     StratumGap,
 )
-from ravl_med.evidence.label_claims import LabelQuality, LabelShare, StatedGap, StatedOutcome
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import ReportDetails
 
 IMAGES, GRID, SIDE = 120, 6, 240
 NAMES = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")

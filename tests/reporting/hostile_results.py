@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ravl_med.evidence.audit_result import Gate, Verdict
-from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
+from ravl_med.evidence.results import CrossedAttribute, Interval, Strata, StratumGap
 
 HOSTILE = (
     '<img src="http://x.invalid/a.png"/>',

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from ravl_med.evidence.audit_result import Gate
-from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import (
     ArmOutcome,
     ArmRole,
@@ -19,7 +18,8 @@ from ravl_med.evidence.mitigation_result import (
     Reaudit,
     SplitSummary,
 )
-from ravl_med.reporting.audit.details import MitigationDetails
+from ravl_med.evidence.results import Interval
+from ravl_med.reporting.audit.history import MitigationDetails
 
 NAN = float("nan")
 NOTHING = Interval(NAN, NAN)

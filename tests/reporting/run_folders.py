@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ravl_med.config import GateConfig
+from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.details import ReportDetails
-from ravl_med.reporting.files.review_file import write_review
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.saved_run import SavedRun
+from ravl_med.reporting.files.tables import write_review
 
 GATE = GateConfig()
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.config import GateConfig
+from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import ArmPatients, SpuriousCorrelation
-from ravl_med.evidence.small_cells import HIDDEN, hide_small_cells
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
+from ravl_med.evidence.results import ArmPatients, SpuriousCorrelation
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.result_json import result_schema
 from ravl_med.reporting.files.saved_run import SavedRun, redraw_run
 

@@ -17,7 +17,7 @@ from hostile_results import HOSTILE, hostile_result
 from numpy.typing import NDArray
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 
 pytestmark = [

@@ -18,8 +18,7 @@ from hostile_results import HOSTILE, hostile_result
 from reportlab.pdfbase import pdfmetrics
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.details import ReportDetails
-from ravl_med.reporting.audit.history import AuditHistory
+from ravl_med.reporting.audit.history import AuditHistory, ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import REMARKS
 from ravl_med.reporting.layout.pdf_style import MONO, SANS, SANS_BOLD, WIDTH

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravl_med.config import RegionSource
+from ravl_med.config.cohort import RegionSource
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.reporting.region_drawing import LOOKS, draw_regions, place_labels, short_name
+from ravl_med.reporting.contact_sheet import LOOKS, draw_regions, place_labels, short_name
 
 FILM = np.full((200, 300), 90, dtype=np.uint8)
 

@@ -14,16 +14,16 @@ from html_reading import read_html
 from PIL import Image
 from pypdf import PdfReader
 
-from ravl_med.cohort.laterality import EDGES
+from ravl_med.cohort.dicom_header import EDGES
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.slides import write_figures
-from ravl_med.reporting.files.archive import read_archive, write_archive
+from ravl_med.reporting.contact_sheet import DARK
 from ravl_med.reporting.files.result_json import ResultDocument, document_of
+from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.pdf_shapes import FilmFlowable
 from ravl_med.reporting.pictures import Film, Picture, correlation_pictures, film_picture
-from ravl_med.reporting.region_drawing import DARK
 from ravl_med.reporting.wording import EDGE_WORDS
 
 Write = Callable[[AuditResult], tuple[str, str]]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences as audit_sentences
 from ravl_med.reporting.audit.history import AuditHistory

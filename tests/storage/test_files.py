@@ -14,16 +14,8 @@ from s3_server import S3Server
 
 from ravl_med.errors import StorageError
 from ravl_med.storage import files
-from ravl_med.storage.files import (
-    entries,
-    for_each,
-    local_copy,
-    read_part,
-    stamp,
-    write_whole,
-)
-from ravl_med.storage.filesystems import StorageAccess, TooLargeError
-from ravl_med.storage.remote_path import FilePath, RemotePath
+from ravl_med.storage.files import entries, for_each, local_copy, read_part, stamp, write_whole
+from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, TooLargeError
 
 LEFT = "ravl-object-*"
 

@@ -14,8 +14,7 @@ import pytest
 from s3_server import CREDENTIALS, S3Server
 
 from ravl_med.errors import ConfigError, RavlMedError, StorageError
-from ravl_med.storage.filesystems import StorageAccess
-from ravl_med.storage.remote_path import RemotePath
+from ravl_med.storage.remote import RemotePath, StorageAccess
 
 KEY = "films/Doe_John.dcm"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.storage.freed_memory import hand_back_memory
+from ravl_med.storage.mapped_arrays import hand_back_memory
 
 
 def held() -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.storage import mapped_rows
-from ravl_med.storage.mapped_rows import (
+from ravl_med.storage import mapped_arrays as mapped_rows
+from ravl_med.storage.mapped_arrays import (
     copy_of,
     empty_rows,
     let_go,

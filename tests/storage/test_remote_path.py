@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.storage.filesystems import StorageAccess
-from ravl_med.storage.remote_path import RemotePath, is_url
+from ravl_med.storage.remote import RemotePath, StorageAccess, is_url
 
 ACCESS = StorageAccess("http://minio:9000", 3.0, 1)
 

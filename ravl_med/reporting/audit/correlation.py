@@ -7,9 +7,13 @@ import math
 import numpy as np
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import SpuriousCorrelation
-from ravl_med.reporting.audit.evidence import counterfactual_part, evidence_part, strata_part
-from ravl_med.reporting.audit.labels import labels_part
+from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.reporting.audit.evidence import (
+    counterfactual_part,
+    evidence_part,
+    labels_part,
+    strata_part,
+)
 from ravl_med.reporting.audit.sentences import (
     correlation_heading,
     correlation_key,
@@ -46,8 +50,6 @@ from ravl_med.reporting.wording import (
     signed,
     with_without,
 )
-
-__all__ = ["correlation_entry"]
 
 _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8

@@ -3,6 +3,8 @@
 Who audits again and again under changed settings until the verdict is a pass has no pass. Each
 finished audit leaves one line in a file of the user's config folder: its verdict and its settings,
 without dates, names and paths.
+
+What a report prints beside its result, for the sake of doing it again.
 """
 
 from __future__ import annotations
@@ -19,22 +21,11 @@ from typing import Any, cast, get_args
 import platformdirs
 from pydantic import BaseModel
 
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.storage.files import local_copy
-from ravl_med.storage.remote_path import FilePath, RemotePath
-
-__all__ = [
-    "CANNOT_CHANGE_A_FINDING",
-    "AuditHistory",
-    "PastAudit",
-    "describe_history",
-    "earlier_audits",
-    "record_audit",
-    "settings_of",
-    "user_history_root",
-]
+from ravl_med.storage.remote import FilePath, RemotePath
 
 CANNOT_CHANGE_A_FINDING = (
     "name",
@@ -245,3 +236,49 @@ def _parsed(line: bytes) -> PastAudit | None:
     if verdict not in _VERDICTS or not isinstance(settings, dict):
         return None
     return PastAudit(cast(VerdictName, verdict), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDetails:
+    """What the report of an audit prints beside the result.
+
+    Attributes
+    ----------
+    date : str or None - of the run
+    config_yaml : str - the effective config, paths already replaced
+    versions, digests : mapping of name to version or digest
+    seeds : mapping of stage to seed
+    thresholds : mapping of rule to its threshold, in words
+    regions_shown : int - regions of each correlation that are shown
+    history : AuditHistory or None - earlier audits of the model on these films; None says nothing
+    """
+
+    date: str | None
+    config_yaml: str
+    versions: Mapping[str, str]
+    digests: Mapping[str, str]
+    seeds: Mapping[str, int]
+    thresholds: Mapping[str, str]
+    regions_shown: int = 10
+    history: AuditHistory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MitigationDetails:
+    """What the report of a mitigation prints beside the result.
+
+    Attributes
+    ----------
+    date : str or None - of the run
+    config_yaml : str - the effective config, paths already replaced
+    versions, digests : mapping of name to version or digest
+    seeds : mapping of stage to seed
+    recipe : mapping of setting to its value, in words - how the arms were trained
+    """
+
+    date: str | None
+    config_yaml: str
+    versions: Mapping[str, str]
+    digests: Mapping[str, str]
+    seeds: Mapping[str, int]
+    recipe: Mapping[str, str]

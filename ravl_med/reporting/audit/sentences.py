@@ -11,7 +11,12 @@ from typing import Any
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import Sensitivity
-from ravl_med.evidence.claims import ConfirmationStatus, Counterfactual, SpuriousCorrelation, Strata
+from ravl_med.evidence.results import (
+    ConfirmationStatus,
+    Counterfactual,
+    SpuriousCorrelation,
+    Strata,
+)
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.wording import (
     DASH,
@@ -28,25 +33,6 @@ from ravl_med.reporting.wording import (
     printable,
     signed,
 )
-
-__all__ = [
-    "correlation_heading",
-    "correlation_key",
-    "correlation_marks",
-    "correlation_name",
-    "correlation_sentence",
-    "counter_evidence",
-    "detectable_sentences",
-    "history_sentence",
-    "kind_sentence",
-    "label_objections",
-    "lowered_class_name",
-    "lowered_side",
-    "outcome_words",
-    "shift_sentence",
-    "use_sentence",
-    "used_words",
-]
 
 _STATUS_WORDS: dict[ConfirmationStatus, str] = {
     "confirmed": "confirmed, not shown to be used",

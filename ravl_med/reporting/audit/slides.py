@@ -18,7 +18,8 @@ from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageDraw
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import Interval, SpuriousCorrelation
+from ravl_med.evidence.results import Interval, SpuriousCorrelation
+from ravl_med.reporting.contact_sheet import DARK, PLATE, draw_edge, font
 from ravl_med.reporting.pictures import (
     CARRIES,
     CROP_SIDE,
@@ -29,17 +30,7 @@ from ravl_med.reporting.pictures import (
     correlation_pictures,
     shown_correlations,
 )
-from ravl_med.reporting.region_drawing import DARK, PLATE, draw_edge, font
-from ravl_med.reporting.wording import (
-    EDGE_WORDS,
-    class_name,
-    font_file,
-    percent,
-    printable,
-    signed,
-)
-
-__all__ = ["REGIONS_ON_SLIDES", "write_figures"]
+from ravl_med.reporting.wording import EDGE_WORDS, class_name, font_file, percent, printable, signed
 
 REGIONS_ON_SLIDES = 10
 """Regions of each correlation."""

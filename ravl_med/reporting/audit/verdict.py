@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ravl_med.evidence.audit_result import AuditResult, Gate, VerdictName
-from ravl_med.evidence.claims import PairedChange, SpuriousCorrelation
+from ravl_med.evidence.results import PairedChange, SpuriousCorrelation
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.sentences import (
     correlation_key,
@@ -46,8 +46,6 @@ from ravl_med.reporting.wording import (
     probability,
     spread,
 )
-
-__all__ = ["NEXT_STEPS", "Shown", "nothing_learned", "report_status", "verdict_chapter"]
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""

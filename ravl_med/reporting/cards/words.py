@@ -11,16 +11,15 @@ from collections.abc import Mapping
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.rulings import Ruling
-from ravl_med.reporting.audit.details import ReportDetails
-from ravl_med.reporting.audit.method import LIMITATIONS
+from ravl_med.evidence.results import Ruling
+from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.audit.method import LIMITATIONS, status_sentence
 from ravl_med.reporting.audit.sentences import (
     correlation_name,
     correlation_sentence,
     kind_sentence,
     use_sentence,
 )
-from ravl_med.reporting.audit.signing import status_sentence
 from ravl_med.reporting.audit.verdict import nothing_learned, report_status
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 from ravl_med.reporting.wording import (
@@ -33,21 +32,6 @@ from ravl_med.reporting.wording import (
     plural,
     printable,
 )
-
-__all__ = [
-    "METHOD_CITATION",
-    "NOT_FILLED",
-    "audited_model",
-    "audited_use",
-    "card_summary",
-    "decisions_told",
-    "films_origin",
-    "films_told",
-    "found_biases",
-    "known_limits",
-    "out_of_scope",
-    "verdict_told",
-]
 
 NOT_FILLED = "Not filled by an audit."
 

@@ -11,18 +11,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ravl_med.evidence.audit_result import VerdictName
-from ravl_med.evidence.claims import Kind
-from ravl_med.reporting.comparison.compared_correlations import MIN_OVERLAP, Matching
-from ravl_med.reporting.comparison.run_comparison import Comparison, Outcome
-from ravl_med.reporting.files.result_documents import Bounds, Count, Number, Part
+from ravl_med.evidence.results import Kind
+from ravl_med.reporting.comparison.compare import MIN_OVERLAP, Comparison, Matching, Outcome
+from ravl_med.reporting.files.result_json import Bounds, Count, Number, Part
 from ravl_med.reporting.layout.blocks import Status
-
-__all__ = [
-    "COMPARISON_SCHEMA_VERSION",
-    "ComparisonDocument",
-    "comparison_document",
-    "comparison_schema",
-]
 
 COMPARISON_SCHEMA_VERSION = "1.0"
 

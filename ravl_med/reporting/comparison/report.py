@@ -6,14 +6,12 @@ from pathlib import Path
 
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
+from ravl_med.reporting.comparison.compare import Comparison
 from ravl_med.reporting.comparison.document import comparison_document
 from ravl_med.reporting.comparison.pages import comparison_story
-from ravl_med.reporting.comparison.run_comparison import Comparison
 from ravl_med.reporting.files.run_folder import draft_folder, refuse_foreign_folder, write_json
 from ravl_med.reporting.layout.html import draw_reading_html
 from ravl_med.reporting.layout.pdf import draw_pdf
-
-__all__ = ["refuse_other_folder", "write_comparison"]
 
 _CONTENT = "comparison.json"
 _TITLE = "Two audits side by side"

@@ -14,22 +14,19 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.image_file import declares_burned_in
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import ConfirmedFeature
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.reporting.audit.history import (
     AuditHistory,
     PastAudit,
+    ReportDetails,
     describe_history,
     earlier_audits,
     record_audit,
     settings_of,
 )
-from ravl_med.reporting.files.feature_file import write_features
-from ravl_med.reporting.files.intake_file import INTAKE, write_intake, write_rejected_paths
-from ravl_med.reporting.files.review_file import REVIEW, earlier_rows, write_review
 from ravl_med.reporting.files.run_folder import (
     config_text,
     draft_folder,
@@ -39,12 +36,19 @@ from ravl_med.reporting.files.run_folder import (
 )
 from ravl_med.reporting.files.run_record import describe_run, describe_thresholds, peak_memory_mb
 from ravl_med.reporting.files.saved_run import SavedRun, write_patients
+from ravl_med.reporting.files.tables import (
+    INTAKE,
+    REVIEW,
+    earlier_rows,
+    write_features,
+    write_intake,
+    write_rejected_paths,
+    write_review,
+)
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
 from ravl_med.reporting.pictures import shown_correlations
 from ravl_med.reporting.text_masking import TextMasking
-from ravl_med.storage.remote_path import FilePath
-
-__all__ = ["Audit", "write_run"]
+from ravl_med.storage.remote import FilePath
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,20 +18,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.storage.disk_room import needing_room
-from ravl_med.storage.remote_path import FilePath, RemotePath
-
-__all__ = [
-    "config_text",
-    "draft_folder",
-    "refuse_foreign_folder",
-    "write_json",
-    "write_owner_only",
-    "write_predictions",
-    "write_private",
-]
+from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK = "run.json"
 _NO_ROOM = (

@@ -15,19 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med import __version__
-from ravl_med.config import Config, DiscoveryConfig, EvidenceConfig, GateConfig
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
+from ravl_med.config.loading import Config
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import AuditHistory, settings_of
 from ravl_med.reporting.files.run_folder import config_text
-
-__all__ = [
-    "describe_run",
-    "describe_thresholds",
-    "digest_regions",
-    "digest_settings",
-    "package_versions",
-    "peak_memory_mb",
-]
 
 _PACKAGES = (
     "lightning-fabric",

@@ -2,37 +2,267 @@
 
 The archive and the films that the report shows lie in ``private/``; what leaves the folder is drawn
 from them, and so is the same, byte for byte, each time.
+
+A result as files, so that its report can be drawn again without model or cohort.
+
+Frozen dataclasses become JSON, their arrays an ``.npz`` beside it; both are read back by the types
+that the dataclasses declare. Nothing is pickled.
+
+The films that a report shows, kept in ``private/films`` as they are shown: text already hidden.
+
+The report is drawn from them, and so is the same each time; text is looked for once.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+import math
 import shutil
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ravl_med.config import GateConfig
+from ravl_med.config.audit import GateConfig
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.adjudication import adjudicate, read_decisions
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.small_cells import hide_small_cells
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.evidence.disclosure_control import hide_small_cells
+from ravl_med.evidence.results import BurnedInText
+from ravl_med.evidence.review import adjudicate, read_decisions
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.slides import REGIONS_ON_SLIDES, write_figures
-from ravl_med.reporting.files.archive import read_archive, write_archive
 from ravl_med.reporting.files.result_json import document_of
-from ravl_med.reporting.files.review_file import REVIEW
 from ravl_med.reporting.files.run_folder import draft_folder, write_json
-from ravl_med.reporting.files.shown_films import keep_films, read_kept
+from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.pictures import Film, shown_correlations
+from ravl_med.reporting.pictures import Film, crop_view, shown_boxes, shown_correlations
 from ravl_med.reporting.text_masking import TextMasking
 
-__all__ = ["SavedRun", "read_patients", "read_run", "redraw_run", "write_patients", "write_shared"]
+T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
+
+_JSON, _ARRAYS = "archive.json", "archive.npz"
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def write_archive(value: Any, folder: Path) -> None:
+    """Write a dataclass and all that it holds.
+
+    Parameters
+    ----------
+    value : dataclass instance - of dataclasses, tuples, mappings, arrays, numbers, texts and None
+    folder : Path - where ``archive.json`` and ``archive.npz`` are written; the same value gives the
+        same JSON
+    """
+    arrays: Arrays = {}
+    text = json.dumps(_encode(value, arrays), allow_nan=False, sort_keys=True)
+    (folder / _JSON).write_text(text + "\n", encoding="utf-8")
+    np.savez_compressed(folder / _ARRAYS, **cast("dict[str, Any]", arrays))
+
+
+_LATER: Mapping[str, frozenset[str]] = {
+    "AuditResult": frozenset({"left_edges", "burned_in"}),
+    "CohortSummary": frozenset({"classes_by_attribute"}),
+    "SpuriousCorrelation": frozenset({"labels"}),
+}
+"""Fields that came after the first archives were written, by class; these take their defaults."""
+
+
+def read_archive(kind: type[T], folder: Path) -> T:
+    """Read what `write_archive` wrote.
+
+    Parameters
+    ----------
+    kind : type - of the dataclass
+    folder : Path
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged, or of another kind of dataclass. A field that the archive lacks,
+        since it came later, takes its default.
+    """
+    try:
+        data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        value: T = _decode(kind, data, arrays)
+    except FileNotFoundError:
+        raise DataError(
+            "the run folder has no archive in private/; it was made by an earlier version, or "
+            "private/ was removed. Audit again."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"the archive in private/ cannot be read ({type(error).__name__}); it is damaged or of "
+            "another version. Audit again."
+        ) from None
+    return value
+
+
+def _encode(value: Any, arrays: Arrays) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _encode(getattr(value, field.name), arrays)
+            for field in dataclasses.fields(value)
+        }
+    match value:
+        case np.ndarray():
+            name = f"a{len(arrays)}"
+            arrays[name] = value
+            return {"array": name}
+        case Mapping():  # keys need not be text
+            return [[_encode(k, arrays), _encode(v, arrays)] for k, v in value.items()]
+        case tuple() | list():
+            return [_encode(entry, arrays) for entry in value]
+        case bool() | str() | None:
+            return value
+        case np.generic():
+            return _encode(value.item(), arrays)
+        case int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+    raise TypeError(f"{type(value).__name__} cannot be archived")
+
+
+def _decode(kind: Any, data: Any, arrays: Arrays) -> Any:
+    """Turn JSON back into a value of a declared type."""
+    if kind is Any:  # a setting of the config, which came from JSON
+        return data
+    origin, inner = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data, arrays)
+    if kind is np.ndarray or origin is np.ndarray:
+        array = arrays[data["array"]]
+        array.flags.writeable = False
+        return array
+    if origin in (typing.Union, types.UnionType):
+        if data is None and type(None) in inner:
+            return None
+        (meant,) = [one for one in inner if one is not type(None)]
+        return _decode(meant, data, arrays)
+    if origin is tuple:
+        return _decode_tuple(inner, data, arrays)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {_decode(inner[0], k, arrays): _decode(inner[1], v, arrays) for k, v in data}
+    if origin is typing.Literal:
+        if data not in inner:
+            raise ValueError(data)
+        return data
+    if kind is float:
+        return _NOT_FINITE[data] if isinstance(data, str) else float(data)
+    if kind in (int, str, bool) and type(data) is kind:
+        return data
+    raise TypeError(str(kind))
+
+
+def _decode_dataclass(kind: Any, data: Any, arrays: Arrays) -> Any:
+    hints = _hints(kind)
+    if not _required(kind) <= set(data) <= set(hints):
+        raise ValueError("fields of another version")
+    return kind(**{name: _decode(hints[name], entry, arrays) for name, entry in data.items()})
+
+
+def _decode_tuple(inner: tuple[Any, ...], data: Any, arrays: Arrays) -> tuple[Any, ...]:
+    if len(inner) == 2 and inner[1] is Ellipsis:
+        return tuple(_decode(inner[0], entry, arrays) for entry in data)
+    return tuple(_decode(one, entry, arrays) for one, entry in zip(inner, data, strict=True))
+
+
+@functools.cache
+def _required(kind: Any) -> frozenset[str]:
+    """Names of the fields of a dataclass that every archive has.
+
+    A default alone excuses nothing: without its patients, an arm would be hidden by its films.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    return frozenset(names - _LATER.get(kind.__name__, frozenset()))
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Types of the fields of a dataclass, its forward references resolved."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def keep_films(
+    result: AuditResult,
+    regions_shown: int,
+    film: Film,
+    folder: Path,
+    masking: TextMasking | None,
+    declared: Callable[[int], bool] = lambda index: False,
+) -> BurnedInText | None:
+    """Write each film that a report shows, its text hidden.
+
+    Parameters
+    ----------
+    result : AuditResult
+    regions_shown : int - of each correlation
+    film : callable - index of an image to its film, ndarray of shape (H, W), uint8
+    folder : Path - that is there
+    masking : TextMasking or None - None: films are shown as they are
+    declared : callable - tells whether the header of a film says that text is burned in
+
+    Returns
+    -------
+    BurnedInText or None - None where nothing was looked for
+    """
+    shown = shown_boxes(result, regions_shown)
+    masked = areas = allowed = stated = 0
+    for index, boxes in shown.items():
+        pixels = film(index)
+        if masking is not None:
+            done = masking.mask(pixels, [crop_view(pixels.shape, box) for box in boxes])
+            pixels = done.pixels
+            masked += done.hidden > 0
+            areas += done.hidden
+            allowed += done.allowed
+            stated += declared(index)
+        Image.fromarray(pixels).save(_path(folder, index), compress_level=1)
+    if masking is None:
+        return None
+    search = masking.search
+    return BurnedInText(search.method, search.reads, len(shown), masked, areas, allowed, stated)
+
+
+def read_kept(folder: Path) -> Film:
+    """Return what reads the films that `keep_films` wrote.
+
+    Raises
+    ------
+    DataError
+        When it is asked for a film that is missing, or cannot be read.
+    """
+
+    def film(index: int) -> NDArray[np.uint8]:
+        try:
+            with Image.open(_path(folder, index), formats=("PNG",)) as image:
+                return np.asarray(image.convert("L"))
+        except OSError:
+            raise DataError(
+                "a film that the report shows is missing in private/films, or cannot be read. "
+                "Audit again."
+            ) from None
+
+    return film
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"{index}.png"
+
 
 _FILMS = "films"
 _PRIVATE = "private"

@@ -26,8 +26,6 @@ from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian, gen
 
 from ravl_med import __version__
 
-__all__ = ["DocumentDetails", "write_dicom_pdf"]
-
 # Length of an LO and of an ST: characters by PS3.5 6.2, but readers count bytes.
 _LONG_STRING, _SHORT_TEXT = 64, 1024
 _STUDIES = {"audit": "Model audit, no patient", "mitigation": "Model mitigation, no patient"}

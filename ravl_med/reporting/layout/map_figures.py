@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ravl_med.reporting.layout.figure_shapes import COLOURS, Figure, Label, Linked, Mark, Path
+from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
+from ravl_med.reporting.layout.figures import COLOURS, Figure, Label, Linked, Mark, Path
 from ravl_med.reporting.layout.pdf_style import WIDTH, text_width
-from ravl_med.reporting.layout.plots import ClusterPlot, Spot, SpotLook
 from ravl_med.reporting.wording import plural
-
-__all__ = ["cluster_figure"]
 
 Box = tuple[float, float, float, float]
 Shape = Path | Mark | Label

@@ -27,8 +27,6 @@ from ravl_med.reporting.layout.blocks import (
 )
 from ravl_med.reporting.wording import NBSP, printable
 
-__all__ = ["as_markdown", "bullets", "code", "escaped", "markdown_table", "pair_table"]
-
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 _PAIR_LIMITS = (60, 140)
 

@@ -12,7 +12,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
 from ravl_med.reporting.layout.blocks import Banner
-from ravl_med.reporting.layout.figure_shapes import (
+from ravl_med.reporting.layout.figures import (
     BANNER_LOOK,
     Figure,
     Label,
@@ -24,14 +24,6 @@ from ravl_med.reporting.layout.figure_shapes import (
 from ravl_med.reporting.layout.pdf_signing import SignatureField
 from ravl_med.reporting.layout.pdf_style import INK, MUTED, SANS, SANS_BOLD, WIDTH, register_fonts
 from ravl_med.reporting.pictures import Picture
-
-__all__ = [
-    "BannerFlowable",
-    "FieldFlowable",
-    "FigureFlowable",
-    "FilmFlowable",
-    "SignatureFlowable",
-]
 
 BOX = HexColor("#ffd84d")
 HALO = HexColor("#10161c")

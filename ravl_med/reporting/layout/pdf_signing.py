@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-__all__ = ["SignatureField", "add_signature_fields", "can_sign"]
-
 
 @dataclass(frozen=True, slots=True)
 class SignatureField:

@@ -1,7 +1,18 @@
-"""How the PDF looks: palette, fonts, grid, and the few building blocks that every page uses."""
+"""How the PDF looks: palette, fonts, grid, and the few building blocks that every page uses.
+
+Entries of one's own in the information dictionary of a PDF.
+
+reportlab writes the entries that the standard names and no others; a reader that looks for its own,
+such as the model card of the Coalition for Health AI, finds them there.
+
+References
+----------
+ISO 32000-1, 14.3.3 (document information dictionary).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +26,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.pdfdoc import PDFDictionary, PDFDocument, PDFInfo, PDFString
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
@@ -31,35 +43,38 @@ from reportlab.platypus import (
 )
 
 from ravl_med.reporting.layout.blocks import Status
-from ravl_med.reporting.layout.pdf_properties import PropertiesInfo
 from ravl_med.reporting.layout.pdf_signing import SignatureField, add_signature_fields
-from ravl_med.reporting.wording import (
-    DASH,
-    font_file,
-    printable,
-)
+from ravl_med.reporting.wording import DASH, font_file, printable
 
-__all__ = [
-    "INK",
-    "MUTED",
-    "RULE",
-    "SANS",
-    "SANS_BOLD",
-    "WIDTH",
-    "Cell",
-    "Document",
-    "Heading",
-    "Imprint",
-    "LeavePageOne",
-    "block",
-    "columns",
-    "gap",
-    "grid",
-    "paragraph",
-    "register_fonts",
-    "table",
-    "text_width",
-]
+
+class PropertiesInfo(PDFInfo):
+    """An information dictionary with further entries beside the standard ones.
+
+    Parameters
+    ----------
+    info : PDFInfo - title, author and the like
+    properties : mapping of name to text - names of ASCII letters and digits
+    """
+
+    def __init__(self, info: PDFInfo, properties: Mapping[str, str]) -> None:
+        super().__init__()
+        self.__dict__.update(info.__dict__)
+        self.properties = dict(properties)
+
+    def digest(self, md5object: hashlib._Hash) -> None:
+        """Let the file's ID depend on the further entries too."""
+        super().digest(md5object)
+        for name, text in self.properties.items():
+            md5object.update(f"{name}={text}".encode())
+
+    def format(self, document: PDFDocument) -> bytes:
+        """Return the dictionary as it stands in the file."""
+        standard: bytes = super().format(document)
+        added = PDFDictionary({name: PDFString(text) for name, text in self.properties.items()})
+        further: bytes = added.format(document)
+        # Two dictionaries, `<< a >>` and `<< b >>`, become one.
+        return standard.removesuffix(b">>") + further.removeprefix(b"<<")
+
 
 MARGIN = 18 * mm
 WIDTH = A4[0] - 2 * MARGIN

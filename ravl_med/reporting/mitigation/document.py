@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ravl_med.evidence.claims import Kind
 from ravl_med.evidence.mitigation_result import (
     ArmOutcome,
     ArmRole,
@@ -19,14 +18,8 @@ from ravl_med.evidence.mitigation_result import (
     MitigationResult,
     VerdictWord,
 )
-from ravl_med.reporting.files.result_documents import Bounds, Count, GateDocument, Number, Part
-
-__all__ = [
-    "MITIGATION_SCHEMA_VERSION",
-    "MitigationDocument",
-    "mitigation_document",
-    "mitigation_schema",
-]
+from ravl_med.evidence.results import Kind
+from ravl_med.reporting.files.result_json import Bounds, Count, GateDocument, Number, Part
 
 MITIGATION_SCHEMA_VERSION = "1.0"
 

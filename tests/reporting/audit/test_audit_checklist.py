@@ -5,9 +5,8 @@ import re
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.reporting.audit.checklist import checklist_chapter
-from ravl_med.reporting.audit.pages import audit_story
-from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.audit.method import checklist_chapter
+from ravl_med.reporting.audit.report import audit_story, write_report
 from ravl_med.reporting.layout.blocks import Chapter, Reference, Table, Text
 
 CLAIM = {str(number) for number in range(1, 45)}

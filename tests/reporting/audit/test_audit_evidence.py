@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import SpuriousCorrelation
+from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting.audit.evidence import counterfactual_part
 from ravl_med.reporting.layout.blocks import Kept, Table
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.reporting.audit.history import (

@@ -13,15 +13,13 @@ from pypdf import PdfReader
 from run_folders import run_folder, saved
 
 from ravl_med.errors import DataError
-from ravl_med.evidence.interval import Interval
-from ravl_med.evidence.label_claims import LabelShare, StatedGap
-from ravl_med.evidence.small_cells import HIDDEN, hide_small_cells
-from ravl_med.reporting.audit.labels import labels_line, labels_part
+from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
+from ravl_med.evidence.results import Interval, LabelShare, StatedGap
+from ravl_med.reporting.audit.evidence import labels_line, labels_part
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
-from ravl_med.reporting.files.archive import read_archive, write_archive
 from ravl_med.reporting.files.result_json import document_of, result_schema
-from ravl_med.reporting.files.saved_run import SavedRun, redraw_run
+from ravl_med.reporting.files.saved_run import SavedRun, read_archive, redraw_run, write_archive
 from ravl_med.reporting.layout.blocks import Section, Table, Text
 from ravl_med.reporting.wording import NBSP, estimate, percent
 

@@ -12,9 +12,9 @@ from html_reading import read_html
 
 from ravl_med.discovery.cluster_map import ClusterMap, MappedCluster
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.cluster_map import map_part
+from ravl_med.reporting.audit.search import map_part
 from ravl_med.reporting.layout.blocks import Chapter, ClusterPlot, Entry, Text
-from ravl_med.reporting.layout.html_figures import plot
+from ravl_med.reporting.layout.html import plot
 from ravl_med.reporting.layout.pdf import draw_pdf
 
 

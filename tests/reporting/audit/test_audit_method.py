@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.sanity import FindingAuroc, Sanity
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.evidence.audit_result import AuditResult, FindingAuroc, Sanity
+from ravl_med.evidence.results import Interval
+from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import LIMITATIONS, method_chapter
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Items, Table, Text

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import jsonschema
 
-from ravl_med.evidence.claims import Interval
-from ravl_med.evidence.sanity import FindingAuroc, Sanity, SanityCheck
-from ravl_med.evidence.small_cells import hide_small_cells
-from ravl_med.reporting.audit.cohort import performance_chapter
-from ravl_med.reporting.audit.sanity import sanity_part
-from ravl_med.reporting.files.archive import read_archive, write_archive
+from ravl_med.evidence.audit_result import FindingAuroc, Sanity, SanityCheck
+from ravl_med.evidence.disclosure_control import hide_small_cells
+from ravl_med.evidence.results import Interval
+from ravl_med.reporting.audit.cohort import performance_chapter, sanity_part
 from ravl_med.reporting.files.result_json import document_of, result_schema
+from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Table
 
 

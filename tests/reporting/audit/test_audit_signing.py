@@ -8,9 +8,9 @@ from hostile_results import HOSTILE, entries_of, hostile_result
 from html_reading import read_html
 from pypdf import PdfReader, PdfWriter
 
-from ravl_med.evidence.rulings import Ruling
+from ravl_med.evidence.results import Ruling
+from ravl_med.reporting.audit.method import SIGNERS, signing_chapter
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.audit.signing import SIGNERS, signing_chapter
 from ravl_med.reporting.layout.blocks import Table
 
 DIGESTS = {"model": "ab12" * 16, "cohort": "ef56" * 16}
@@ -34,7 +34,7 @@ def facts_of(result, digests=DIGESTS) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def _without_pyhanko(monkeypatch):
     """With it there are signature fields; see `test_pdf_signing`."""
-    monkeypatch.setattr("ravl_med.reporting.audit.signing.can_sign", lambda: False)
+    monkeypatch.setattr("ravl_med.reporting.audit.method.can_sign", lambda: False)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.slides import write_figures
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ravl_med.evidence.claims import Interval
-from ravl_med.reporting.cards.metrics import (
+from ravl_med.evidence.results import Interval
+from ravl_med.reporting.cards.chai import (
     STRATA_TOLD,
     Metric,
     accuracy_metrics,

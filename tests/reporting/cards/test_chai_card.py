@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 from hostile_results import FIVE, HOSTILE, hostile_result
 
-from ravl_med.evidence.rulings import Ruling
-from ravl_med.evidence.small_cells import hide_small_cells
-from ravl_med.reporting.cards.chai_card import NAMESPACE, chai_card, chai_properties
+from ravl_med.evidence.disclosure_control import hide_small_cells
+from ravl_med.evidence.results import Ruling
+from ravl_med.reporting.cards.chai import NAMESPACE, chai_card, chai_properties
 from ravl_med.reporting.cards.words import NOT_FILLED
 from ravl_med.reporting.files.result_json import document_of
 

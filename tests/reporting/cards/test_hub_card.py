@@ -8,8 +8,8 @@ import pytest
 from hostile_results import HOSTILE, hostile_result
 from ruamel.yaml import YAML
 
-from ravl_med.evidence.small_cells import hide_small_cells
-from ravl_med.reporting.cards.hub_card import hub_card
+from ravl_med.evidence.disclosure_control import hide_small_cells
+from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.cards.words import NOT_FILLED
 from ravl_med.reporting.files.result_json import document_of
 

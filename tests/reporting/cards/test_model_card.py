@@ -6,8 +6,8 @@ from dataclasses import replace
 import mitigation_results as made
 
 from ravl_med.evidence.mitigation_result import MitigationVerdict
-from ravl_med.reporting.cards.model_card import model_card_text
-from ravl_med.reporting.mitigation.words import accuracy_words, difference_words, score_words
+from ravl_med.reporting.cards.mitigated import model_card_text
+from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
 
 
 def plain(text: str) -> str:

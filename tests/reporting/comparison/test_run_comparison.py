@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult, TaskSummary
-from ravl_med.reporting.audit.details import ReportDetails
+from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.comparison.compare import Comparison, compare_runs
 from ravl_med.reporting.comparison.document import comparison_document, comparison_schema
 from ravl_med.reporting.comparison.report import write_comparison
-from ravl_med.reporting.comparison.run_comparison import Comparison, compare_runs
-from ravl_med.reporting.comparison.shared_films import swap_test
+from ravl_med.reporting.comparison.runs import swap_test
 from ravl_med.reporting.files.run_folder import write_predictions
 from ravl_med.reporting.files.saved_run import SavedRun, write_patients
 

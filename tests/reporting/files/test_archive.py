@@ -13,7 +13,7 @@ import pytest
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import AuditHistory
-from ravl_med.reporting.files.archive import read_archive, write_archive
+from ravl_med.reporting.files.saved_run import read_archive, write_archive
 
 
 def assert_same(one, other, where="") -> None:

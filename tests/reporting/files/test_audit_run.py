@@ -13,12 +13,11 @@ import pytest
 from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.reporting.audit.details import ReportDetails
-from ravl_med.reporting.audit.history import AuditHistory, earlier_audits
+from ravl_med.reporting.audit.history import AuditHistory, ReportDetails, earlier_audits
 from ravl_med.reporting.files import saved_run
 from ravl_med.reporting.files.audit_run import Audit, write_run
 

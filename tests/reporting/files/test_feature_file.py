@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.claims import ConfirmedFeature
-from ravl_med.reporting.files.feature_file import read_features, write_features
+from ravl_med.evidence.results import ConfirmedFeature
+from ravl_med.reporting.files.tables import read_features, write_features
 
 
 def features() -> list[ConfirmedFeature]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.files.result_json import SCHEMA_VERSION, document_of, result_schema
 
 ResultOf = Callable[..., AuditResult]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from ravl_med.config import Config, load_config
+from ravl_med.config.loading import Config, load_config
 from ravl_med.errors import ConfigError
 from ravl_med.reporting.files.run_folder import (
     config_text,

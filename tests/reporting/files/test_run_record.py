@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ravl_med import __version__
-from ravl_med.config import Config
+from ravl_med.config.loading import Config
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.files.run_folder import config_text

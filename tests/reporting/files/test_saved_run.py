@@ -20,8 +20,8 @@ from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.verdict import judge
-from ravl_med.reporting.files.review_file import earlier_rows, write_review
 from ravl_med.reporting.files.saved_run import redraw_run
+from ravl_med.reporting.files.tables import earlier_rows, write_review
 
 TODAY = date(2026, 11, 25)
 SHARED = ("result.json", "report.pdf", "report.html")

@@ -8,9 +8,14 @@ from PIL import Image
 from run_folders import GATE
 
 from ravl_med.errors import DataError
-from ravl_med.regions.text_search import TextArea
-from ravl_med.reporting.files.saved_run import SavedRun, _require_searched, read_run
-from ravl_med.reporting.files.shown_films import keep_films, read_kept
+from ravl_med.regions.burned_in_text import TextArea
+from ravl_med.reporting.files.saved_run import (
+    SavedRun,
+    _require_searched,
+    keep_films,
+    read_kept,
+    read_run,
+)
 from ravl_med.reporting.pictures import crop_view, shown_boxes
 from ravl_med.reporting.text_masking import TextMasking
 

@@ -12,9 +12,11 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from ravl_med.config import Config
-from ravl_med.pipeline import Mitigation, mitigation_folder, write_mitigation
-from ravl_med.pipeline.work_folder import WorkFolder
+from ravl_med.config.loading import Config
+from ravl_med.pipeline import mitigation_folder
+from ravl_med.pipeline.mitigate import Mitigation
+from ravl_med.pipeline.mitigation_folder import write_mitigation
+from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 
 PDF = b"%PDF-1.4\nbody\n%%EOF\n"

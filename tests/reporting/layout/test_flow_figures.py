@@ -4,8 +4,7 @@ import pytest
 from test_report_figures import assert_inside
 
 from ravl_med.reporting.layout.blocks import Flow, FlowBox
-from ravl_med.reporting.layout.figure_shapes import Figure, Label, Path
-from ravl_med.reporting.layout.flow_figures import flow_figure
+from ravl_med.reporting.layout.figures import Figure, Label, Path, flow_figure
 from ravl_med.reporting.layout.pdf_style import text_width
 
 

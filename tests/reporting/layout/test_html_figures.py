@@ -9,7 +9,7 @@ from html_reading import read_html
 from PIL import Image
 
 from ravl_med.reporting.layout.blocks import Flow, FlowBox
-from ravl_med.reporting.layout.html_figures import films_of, flow, overlay
+from ravl_med.reporting.layout.html import films_of, flow, overlay
 from ravl_med.reporting.pictures import Picture, film_picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (1000, 800), dtype=np.uint8)

@@ -5,8 +5,7 @@ import mitigation_results as made
 import pytest
 from test_report_figures import assert_inside, places
 
-from ravl_med.reporting.layout.figure_shapes import Label
-from ravl_med.reporting.layout.learning_curves import curve_figure
+from ravl_med.reporting.layout.figures import Label, curve_figure
 
 
 @pytest.mark.parametrize("curve", [arm.curve for arm in made.arms() if arm.curve is not None])

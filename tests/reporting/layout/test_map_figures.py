@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.reporting.layout.figure_shapes import Figure, Label, Linked, Mark, Path
+from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
+from ravl_med.reporting.layout.figures import Figure, Label, Linked, Mark, Path
 from ravl_med.reporting.layout.map_figures import cluster_figure
-from ravl_med.reporting.layout.plots import ClusterPlot, Spot, SpotLook
 
 LOOKS = get_args(SpotLook)
 LEGEND = (("shortcut", "shortcut"), ("no candidate", "other"))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
     NEW_PAGE,
     Chapter,

@@ -9,7 +9,7 @@ from hostile_results import FIVE, HOSTILE, entries_of, hostile_result
 from pypdf import PdfReader
 
 from ravl_med.evidence.audit_result import Verdict
-from ravl_med.evidence.claims import CrossedAttribute, Interval, Strata, StratumGap
+from ravl_med.evidence.results import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread

@@ -3,9 +3,9 @@ from typing import get_args
 
 import pytest
 
-from ravl_med.evidence.claims import Interval
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import Banner, Dot, Dots, Scale, Symbol
-from ravl_med.reporting.layout.figure_shapes import (
+from ravl_med.reporting.layout.figures import (
     Figure,
     Label,
     Mark,

@@ -10,11 +10,11 @@ from pathlib import Path
 import mitigation_results as made
 import pytest
 
-from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import Change, MitigationResult, MitigationVerdict
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.mitigation.document import mitigation_document
-from ravl_med.reporting.mitigation.html import write_mitigation_html
-from ravl_med.reporting.mitigation.words import accuracy_words, difference_words, score_words
+from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
+from ravl_med.reporting.mitigation.report import write_mitigation_html
 
 RESULTS = pytest.mark.parametrize("result", [made.improved(), made.failed(), made.idle()])
 VOID = {"meta", "br", "col", "wbr"}

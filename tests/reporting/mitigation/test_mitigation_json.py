@@ -8,8 +8,8 @@ import jsonschema
 import mitigation_results as made
 import pytest
 
-from ravl_med.evidence.claims import Interval
 from ravl_med.evidence.mitigation_result import Change, MitigationResult
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.mitigation.document import (
     MITIGATION_SCHEMA_VERSION,
     mitigation_document,

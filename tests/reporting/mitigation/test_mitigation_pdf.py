@@ -10,8 +10,8 @@ from pypdf import PdfReader
 
 from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, MitigationVerdict
-from ravl_med.reporting.mitigation.pdf import write_mitigation_pdf
-from ravl_med.reporting.mitigation.words import accuracy_words, difference_words, score_words
+from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
+from ravl_med.reporting.mitigation.report import write_mitigation_pdf
 
 HOSTILE = (
     '<img src="http://x.invalid/a.png"/>',

@@ -4,8 +4,8 @@ import mitigation_results as made
 import pytest
 
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation
-from ravl_med.reporting.layout.learning_curves import epochs_words
-from ravl_med.reporting.mitigation.words import (
+from ravl_med.reporting.layout.figures import epochs_words
+from ravl_med.reporting.mitigation.pages import (
     accuracy_words,
     arm_kind,
     difference_words,

@@ -1,0 +1,342 @@
+"""A folder of an archive: every file told by its content, films and reports brought together.
+
+Radiology reports of an archive, and which film each belongs to.
+
+Three sources are known: structured reports of the same study or accession number; text files that
+are called after an accession number, an identifier or the film's file; tables (CSV) with a column
+that names the film or the examination. Tables may hold findings as well.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.cohort.reading_pool import ReadingPool
+from ravl_med.cohort.survey import SurveyedFile
+from ravl_med.errors import ConfigError, DataError, ImageError
+
+LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
+"""Cells of a finding, as they may be written and as a manifest writes them."""
+
+_KEYS = (
+    "accession", "accession_number", "accessionnumber", "study", "study_id", "study_uid",
+    "studyinstanceuid", "study_instance_uid", "image", "image_id", "dicom_id", "file", "filename",
+    "file_name", "path", "sopinstanceuid", "sop_instance_uid", "uid",
+)  # fmt: skip
+_TEXTS = ("report", "report_text", "radiology_report", "text", "findings", "impression")
+_LARGEST = 200_000_000  # bytes of a table
+
+
+@dataclass(frozen=True, slots=True)
+class FilmReport:
+    """What belongs to one film.
+
+    Attributes
+    ----------
+    text : str - blank where the report is a file, or there is none
+    path : Path or None - of a text file
+    source : str - ``"structured report"``, ``"text file"``, ``"table"`` or blank
+    findings : mapping of str to str - cells 1, 0, -1 or blank of a table
+    """
+
+    text: str = ""
+    path: Path | None = None
+    source: str = ""
+    findings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ReportSources:
+    """All reports of an archive, by the names that films know them by.
+
+    Attributes
+    ----------
+    structured : dict of study or accession number to (when, text)
+    files : dict of file name without its ending to path
+    rows : dict of identifier or file name to text and findings
+    columns : tuple of str - findings that the tables hold
+    """
+
+    structured: dict[str, tuple[str, str]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    rows: dict[str, FilmReport] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+
+    def add_structured(self, report: SurveyedFile) -> None:
+        """Note a structured report; the latest of a study counts."""
+        for key in filter(None, (report.study, report.accession)):
+            if report.when >= self.structured.get(key, ("", ""))[0]:
+                self.structured[key] = (report.when, report.text)
+
+    def add_files(self, paths: Iterable[Path]) -> None:
+        """Note text files."""
+        for path in paths:
+            self.files.setdefault(path.stem, path)
+
+    def reports(self) -> list[FilmReport]:
+        """Return every report once, whether a film belongs to it or not."""
+        structured = dict.fromkeys(self.structured.values())  # by study and by accession number
+        reports = [FilmReport(text, source="structured report") for _, text in structured]
+        reports += [FilmReport(path=path, source="text file") for path in self.files.values()]
+        rows = {id(row): row for row in self.rows.values() if row.text}  # by every identifier
+        return [*reports, *rows.values()]
+
+    def add_table(self, path: Path) -> bool:
+        """Note the rows of a table; false where it is none of films."""
+        rows, columns = read_report_table(path)
+        for key, row in rows.items():
+            self.rows.setdefault(key, row)
+        self.columns = tuple(dict.fromkeys((*self.columns, *columns)))
+        return bool(rows)
+
+    def find(self, film: SurveyedFile, path: Path) -> FilmReport:
+        """Return what belongs to a film.
+
+        Parameters
+        ----------
+        film : SurveyedFile
+        path : Path - of the film
+        """
+        names = [film.accession, film.study, film.instance, path.name, path.stem]
+        names = [name for name in dict.fromkeys(names) if name]
+        row = next((self.rows[name] for name in names if name in self.rows), FilmReport())
+        if row.text:
+            return row
+        told = next((self.structured[name] for name in names if name in self.structured), None)
+        if told is not None:
+            return FilmReport(told[1], None, "structured report", row.findings)
+        file = next((self.files[name] for name in names if name in self.files), None)
+        if file is not None:
+            return FilmReport("", file, "text file", row.findings)
+        return row
+
+
+def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...]]:
+    """Read a CSV of reports or findings.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    rows : dict of key to FilmReport - empty where the table has no column of keys, or neither
+        reports nor findings; a key that is a path counts by its last part
+    findings : tuple of str - columns whose cells are 1, 0, -1 or blank
+
+    Raises
+    ------
+    DataError
+        The file is no CSV. The message does not name it.
+    """
+    lines = _lines(path)
+    header = [cell.strip() for cell in lines[0]] if lines else []
+    lower = [name.lower().replace(" ", "_") for name in header]
+    keys = [at for at, name in enumerate(lower) if name in _KEYS]
+    texts = [at for at, name in enumerate(lower) if name in _TEXTS]
+    if not keys or {"image", "patient"} <= set(lower):  # a manifest is no table of reports
+        return {}, ()
+    findings = [
+        at
+        for at, name in enumerate(header)
+        if name and at not in (*keys, *texts) and holds_labels(_column(lines[1:], at))
+    ]
+    rows: dict[str, FilmReport] = {}
+    for line in lines[1:] if texts or findings else ():
+        cells = [cell.strip() for cell in line] + [""] * (len(header) - len(line))
+        text = _joined(header, cells, texts)
+        labels = {header[at]: LABEL_CELLS[cells[at]] for at in findings}
+        found = FilmReport(text, None, "table" if text else "", labels)
+        for at in keys:
+            name = cells[at].replace("\\", "/").rsplit("/", 1)[-1]
+            if name:
+                rows.setdefault(name, found)
+    return rows, tuple(header[at] for at in findings) if rows else ()
+
+
+def _lines(path: Path) -> list[list[str]]:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError("a table is over 200 MB; expected reports of an archive.")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return [line for line in csv.reader(stream, strict=True) if any(line)]
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"a table is no UTF-8 CSV ({type(error).__name__}).") from None
+
+
+def holds_labels(cells: Iterable[str]) -> bool:
+    """Tell whether the cells of a column are 1, 0, -1 or blank, one of them 1."""
+    found = set(cells)
+    return found <= LABEL_CELLS.keys() and bool(found & {"1", "1.0"})
+
+
+def _column(lines: Sequence[Sequence[str]], at: int) -> Iterable[str]:
+    return (line[at].strip() if at < len(line) else "" for line in lines)
+
+
+def _joined(header: Sequence[str], cells: Sequence[str], texts: Sequence[int]) -> str:
+    """One report of several columns; findings and impression keep their headings."""
+    parts = [
+        f"{header[at].upper()}: {cells[at]}" if len(texts) > 1 else cells[at]
+        for at in texts
+        if cells[at]
+    ]
+    return "\n".join(parts)
+
+
+Progress = Callable[[str, int, int], None]
+
+_WRITTEN = ("manifest.csv", "audit.yaml", "relevance.yaml")  # by ``ravl-med init``, at the top
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArchiveFilm:
+    """A film that is kept: its file, what its header states, its report."""
+
+    path: Path
+    found: SurveyedFile
+    report: FilmReport
+
+
+@dataclass(slots=True)
+class ArchiveSurvey:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    folder : Path
+    files : int - looked at
+    films : list of ArchiveFilm - kept, in the order of their paths
+    rejected : Counter of str - files that are no film to keep, by reason
+    by_pixels : int - films that were kept by their pixels, the header being silent
+    sources : ReportSources
+    """
+
+    folder: Path
+    files: int = 0
+    films: list[ArchiveFilm] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    by_pixels: int = 0
+    sources: ReportSources = field(default_factory=ReportSources)
+
+
+def survey_archive(
+    folder: Path,
+    policy: ReadingPolicy,
+    *,
+    is_frontal: Callable[[NDArray[np.float32]], bool],
+    workers: int = 2,
+    tables: Sequence[Path] = (),
+    progress: Progress = lambda stage, done, total: None,
+) -> ArchiveSurvey:
+    """Look at every file of a folder, whatever it is called.
+
+    Parameters
+    ----------
+    folder : Path
+    policy : ReadingPolicy
+    is_frontal : callable - tells of pixels whether they show a frontal chest film; asked where the
+        header does not say
+    workers : int - processes, at least 1
+    tables : sequence of Path - of reports or findings, besides those in the folder
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError
+        The folder does not exist.
+    DataError
+        A table that was named cannot be read, or holds nothing of films.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder.name!r} is no folder. Name one with DICOM files.")
+    survey = ArchiveSurvey(folder)
+    for table in tables:
+        if not survey.sources.add_table(table):
+            raise DataError(
+                "--reports: the table has no column that names films (such as accession, study or "
+                "image), or neither reports nor findings."
+            )
+    images = _take_reports(survey, find_files(folder))
+    kept: list[tuple[Path, SurveyedFile]] = []
+    seen: set[str] = set()
+    with ReadingPool(policy, workers, (folder,)) as pool:
+        outcomes = pool.survey((path, None) for path in images)
+        for done, (path, found) in enumerate(zip(images, outcomes, strict=True), start=1):
+            progress("look at files", done, len(images))
+            if isinstance(found, ImageError):
+                survey.rejected[found.reason] += 1
+            elif found.kind == "report":
+                survey.sources.add_structured(found)
+                survey.rejected["report"] += 1
+            elif found.digest in seen:
+                survey.rejected["duplicate_pixels"] += 1
+            elif _keep(survey, found, is_frontal):
+                seen.add(found.digest)
+                kept.append((path, replace(found, pixels=None)))
+    survey.films = [ArchiveFilm(p, f, survey.sources.find(f, p)) for p, f in kept]
+    return survey
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, in order; links, hidden files, DICOMDIRs are passed by."""
+    return [
+        path
+        for path in _walk(folder)
+        if path.name.upper() != "DICOMDIR" and not (path.parent == folder and path.name in _WRITTEN)
+    ]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:  # no right to look into it
+        return
+    for path in entries:
+        if path.name.startswith(".") or path.is_symlink():
+            continue
+        if path.is_dir():
+            yield from _walk(path)
+        elif path.is_file():
+            yield path
+
+
+def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:
+    """Take text files and tables out of the files; return the others."""
+    survey.files = len(files)
+    texts = [path for path in files if path.suffix.lower() == ".txt"]
+    survey.sources.add_files(texts)
+    if texts:
+        survey.rejected["report"] += len(texts)
+    others = []
+    for path in files:
+        if path.suffix.lower() == ".csv":
+            try:
+                used = survey.sources.add_table(path)
+            except DataError:
+                used = False
+            survey.rejected["report" if used else "not_dicom"] += 1
+        elif path.suffix.lower() != ".txt":
+            others.append(path)
+    return others
+
+
+def _keep(
+    survey: ArchiveSurvey, found: SurveyedFile, is_frontal: Callable[[NDArray[np.float32]], bool]
+) -> bool:
+    if found.certain:
+        return True
+    assert found.pixels is not None
+    if not is_frontal(found.pixels):
+        survey.rejected["no_frontal_chest"] += 1
+        return False
+    survey.by_pixels += 1
+    return True

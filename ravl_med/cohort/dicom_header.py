@@ -1,0 +1,257 @@
+"""Acquisition attributes of a film, from its DICOM header; what is not stated stays blank.
+
+Acquisition attributes of a cohort: what the manifest states, and what headers add to it.
+
+Which side of the patient lies at the left edge of a picture, where its file says so.
+
+What a file does not state stays unknown: neither pixels nor the view are asked.
+
+References
+----------
+DICOM PS3.3 C.7.6.1.1.1, Patient Orientation. It is said of the stored rows and columns, so that the
+flips that came before need no care: Field of View Horizontal Flip (0018,7034) tells what *has been*
+applied to the stored pixels (C.8.11.4, DX Detector Module). Laterality (0020,0060) and Image
+Laterality (0020,0062) name one of a pair of body parts, such as a breast, and no edge of a picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Literal, get_args
+
+import pydicom
+
+from ravl_med.cohort.manifest import ATTRIBUTES, Cohort
+
+HEADER_ATTRIBUTES = (
+    "view",
+    "portable",
+    "sex",
+    "age",
+    "site",
+    "manufacturer",
+    "model",
+    "study_year",
+)
+"""What a header is asked for. ``site`` names the institution: number it, never print it."""
+
+_VIEWS = {
+    "AP": "AP",
+    "PA": "PA",
+    "LL": "LATERAL",
+    "RL": "LATERAL",
+    "LAT": "LATERAL",
+    "LATERAL": "LATERAL",
+    "LLD": "DECUBITUS",
+    "RLD": "DECUBITUS",
+}
+_VIEW_CODES = {  # SNOMED CT and SNOMED RT, CID 4010
+    "399348003": "AP",
+    "272479007": "PA",
+    "399067008": "LATERAL",
+    "R-10206": "AP",
+    "R-10214": "PA",
+    "R-10236": "LATERAL",
+}
+_VIEW_WORDS = (
+    (re.compile(r"\b(lat|lateral|ll|seitl\w*)\b", re.IGNORECASE), "LATERAL"),
+    (re.compile(r"\b(p\.?a\.?)\b", re.IGNORECASE), "PA"),
+    (re.compile(r"\b(a\.?p\.?)\b", re.IGNORECASE), "AP"),
+)
+_PORTABLE = re.compile(r"\b(portable|mobile|bedside|bettlunge|port)\b", re.IGNORECASE)
+_DESCRIPTIONS = (
+    "SeriesDescription",
+    "StudyDescription",
+    "ProtocolName",
+    "PerformedProcedureStepDescription",
+    "AcquisitionDeviceProcessingDescription",
+)
+_LONGEST = 64  # characters of an LO value
+_OLDEST = 90  # older ages are told as this one
+
+
+def read_acquisition(dataset: pydicom.Dataset) -> Mapping[str, str]:
+    """Return the attributes of `HEADER_ATTRIBUTES` that a header states.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset
+
+    Returns
+    -------
+    mapping of str to str
+        ``view`` is AP, PA, LATERAL or DECUBITUS; ``portable`` is ``yes`` where a description says
+        so, else missing; ``age`` is in years, at most 90; ``study_year`` has four digits.
+    """
+    found = {
+        "view": view_of(dataset),
+        "portable": "yes" if _says_portable(dataset) else "",
+        "sex": _text(dataset, "PatientSex").upper()[:1],
+        "age": _age(dataset),
+        "site": _text(dataset, "InstitutionName"),
+        "manufacturer": _text(dataset, "Manufacturer"),
+        "model": _text(dataset, "ManufacturerModelName"),
+        "study_year": _year(dataset),
+    }
+    if found["sex"] not in ("F", "M", "O"):
+        found["sex"] = ""
+    return {name: value for name, value in found.items() if value}
+
+
+def view_of(dataset: pydicom.Dataset) -> str:
+    """Return AP, PA, LATERAL, DECUBITUS, another stated view in capitals, or blank."""
+    stated = _text(dataset, "ViewPosition").upper()
+    if stated:
+        return _VIEWS.get(stated, stated)
+    for code in dataset.get("ViewCodeSequence") or ():
+        view = _VIEW_CODES.get(_text(code, "CodeValue"))
+        if view:
+            return view
+    told = " ".join(_text(dataset, name) for name in _DESCRIPTIONS)
+    return next((view for words, view in _VIEW_WORDS if words.search(told)), "")
+
+
+def _says_portable(dataset: pydicom.Dataset) -> bool:
+    told = " ".join(_text(dataset, name) for name in (*_DESCRIPTIONS, "ManufacturerModelName"))
+    return _PORTABLE.search(told.replace("_", " ")) is not None
+
+
+def _age(dataset: pydicom.Dataset) -> str:
+    """Years, from the age or from birth to study; months, weeks and days stay as they are."""
+    stated = _text(dataset, "PatientAge").upper()
+    if re.fullmatch(r"\d{3}[MWD]", stated):
+        return stated
+    if re.fullmatch(r"\d{1,3}Y?", stated):
+        return str(min(int(stated.rstrip("Y")), _OLDEST))
+    born, taken = _day(dataset, "PatientBirthDate"), _day(dataset, "StudyDate")
+    if born is None or taken is None or taken < born:
+        return ""
+    years = taken.year - born.year - ((taken.month, taken.day) < (born.month, born.day))
+    return str(min(years, _OLDEST))
+
+
+def _year(dataset: pydicom.Dataset) -> str:
+    day = _day(dataset, "StudyDate") or _day(dataset, "AcquisitionDate")
+    return "" if day is None else f"{day.year:04d}"
+
+
+def _day(dataset: pydicom.Dataset, name: str) -> date | None:
+    text = _text(dataset, name).replace(".", "")
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        return None
+
+
+def _text(dataset: pydicom.Dataset, name: str) -> str:
+    """One printable line of an element, blank where it is missing or cannot be read."""
+    try:
+        value = dataset.get(name)
+    except Exception:  # a value that its VR does not allow
+        return ""
+    if value is None or isinstance(value, (bytes, pydicom.Sequence)):
+        return ""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return " ".join(text.split())[:_LONGEST]
+
+
+def add_header_attributes(
+    cohort: Cohort, headers: Sequence[Mapping[str, str]], from_header: bool | None
+) -> Cohort:
+    """Return the cohort with what the headers of its films state.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    headers : sequence of mapping, length N - as `read_acquisition` gives them
+    from_header : bool or None - None: only attributes that the manifest has no column for; True:
+        blank cells as well; False: none
+
+    Returns
+    -------
+    Cohort - an attribute that no header states is not added; institutions are numbered, since their
+        names are not to be printed
+    """
+    if from_header is False or len(headers) != len(cohort):
+        return cohort
+    attributes = dict(cohort.attributes)
+    for name in ATTRIBUTES:
+        stated = [header.get(name, "") for header in headers]
+        if name == "site":
+            stated = number_sites(stated)
+        before = attributes.get(name)
+        if not any(stated) or (before is not None and from_header is None):
+            continue
+        if before is None:
+            attributes[name] = tuple(stated)
+        else:
+            attributes[name] = tuple(a or b for a, b in zip(before, stated, strict=True))
+    return replace(cohort, attributes=attributes)
+
+
+def number_sites(names: Sequence[str]) -> list[str]:
+    """Return ``site 1``, ``site 2`` ... in the order in which institutions first appear.
+
+    Parameters
+    ----------
+    names : sequence of str - institutions; blank stays blank
+    """
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), 1)}
+    return [f"site {numbers[name]}" if name else "" for name in names]
+
+
+Edge = Literal["", "R", "L", "A", "P", "H", "F"]
+"""Right, left, anterior, posterior, head or foot of the patient; blank: not stated."""
+
+EDGES: tuple[Edge, ...] = get_args(Edge)
+
+_OPPOSITE: Mapping[str, Edge] = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
+_AXIS = {letter: frozenset((letter, other)) for letter, other in _OPPOSITE.items()}
+_MOST_LETTERS = 3
+
+
+def edge_of(text: str) -> Edge:
+    """Return a letter as an edge; blank for anything else."""
+    return next((edge for edge in EDGES if edge == text), "")
+
+
+def left_edge_of(dataset: pydicom.Dataset) -> Edge:
+    r"""Return the side of the patient at the left edge of a DICOM image.
+
+    Patient Orientation (0020,0020) names where its rows run, towards the right edge, and where its
+    columns run; of a compound value such as ``LF`` the first letter is the main direction. ``L\F``
+    has the patient's right at the left edge, ``R\F`` is mirrored, ``A\F`` is a lateral film.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset
+
+    Returns
+    -------
+    Edge - blank where the value is missing, is not two directions on different axes, or is said of
+        a quadruped, whose letters mean something else
+    """
+    try:
+        stated = dataset.get("PatientOrientation")
+        kind = str(dataset.get("AnatomicalOrientationType") or "BIPED").strip()
+    except Exception:  # a value that its VR does not allow
+        return ""
+    if kind != "BIPED" or not isinstance(stated, Sequence) or isinstance(stated, (str, bytes)):
+        return ""
+    if len(stated) != 2:
+        return ""
+    rows, columns = (_main_direction(str(value).strip(" ")) for value in stated)
+    if not rows or not columns or _AXIS[rows] == _AXIS[columns]:
+        return ""
+    return _OPPOSITE[rows]
+
+
+def _main_direction(value: str) -> str:
+    """Return the first letter of a direction; blank where it is none."""
+    if not 1 <= len(value) <= _MOST_LETTERS or any(letter not in _OPPOSITE for letter in value):
+        return ""
+    axes = {_AXIS[letter] for letter in value}
+    return value[0] if len(axes) == len(value) else ""

@@ -1,0 +1,230 @@
+"""The table of a manifest: cells as text, and which rows can be used."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.labelling.film_labels import FindingCells
+from ravl_med.storage.files import local_copy
+from ravl_med.storage.remote import FilePath, RemotePath
+
+_SHORT = 8  # characters of a text that many rows may share
+_SPLITS = ("finetune", "validation", "test")
+_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFilm:
+    """A film that was set aside: manifest row, short reason code, one line for the user.
+
+    Its path, where it has one, is for the private key alone.
+    """
+
+    row: int
+    reason: str
+    message: str
+    path: FilePath | None = field(default=None, compare=False, repr=False)
+
+
+def read_table(path: FilePath) -> pd.DataFrame:
+    """Read all cells as stripped text; the index is the row that a spreadsheet shows.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist.
+    DataError
+        It is not a CSV, is empty, or its rows do not fit its header.
+    StorageError
+        It lies in a storage that does not answer.
+    """
+    name = path.name
+    try:
+        with local_copy(path) as file, file.open(encoding="utf-8-sig", newline="") as stream:
+            lines = csv.reader(stream, strict=True)
+            header = [cell.strip() for cell in next(lines, [])]
+            rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
+    except (FileNotFoundError, NotADirectoryError):
+        where = "Paths are relative to the config file."
+        if isinstance(path, RemotePath):
+            where = "Expected a bucket and an object in it; check both names."
+        raise ConfigError(f"cohort.manifest: {name!r} does not exist. {where}") from None
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{name}: a cell is over {csv.field_size_limit():,} characters. Keep long reports "
+                "in files, and name them in the column report_path."
+            ) from None
+        raise DataError(
+            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
+        ) from None
+    if not rows and not any(header):
+        raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
+    for column, count in Counter(filter(None, header)).items():
+        if count > 1:
+            raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
+    if not rows:
+        raise DataError(f"{name}: no rows below the header; expected one row a film.")
+    for row, line in rows.items():
+        if any(line[len(header) :]):
+            raise DataError(
+                f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
+                "Put text that holds a comma in double quotes."
+            )
+        del line[len(header) :]
+        line += [""] * (len(header) - len(line))
+    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
+    return table.loc[:, [bool(column) for column in header]]
+
+
+def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
+    """Return texts, of which short ones that are equal are one: a column has few of them.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    known : dict or None - the ones so far, which is added to; None: none
+    """
+    known = {} if known is None else known
+    return [known.setdefault(text, text) if len(text) <= _SHORT else text for text in texts]
+
+
+def _stripped(lines: Iterable[list[str]]) -> Iterator[list[str]]:
+    known: dict[str, str] = {}
+    for line in lines:
+        yield share_texts(map(str.strip, line), known)
+
+
+def row_number(table: pd.DataFrame, position: int | np.integer) -> int:
+    """Return the row of the spreadsheet at a position of the table."""
+    return int(table.index.to_numpy()[position])
+
+
+def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Refuse a table that lacks one of the columns (DataError)."""
+    for column in columns:
+        if column not in table:
+            raise DataError(
+                f"{name}: column {column!r} is missing; got {', '.join(table.columns)}. Add it."
+            )
+
+
+def require_findings(
+    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
+) -> None:
+    """Refuse a task whose findings have no column in the table (ConfigError)."""
+    for label, cells in columns.items():
+        for column in cells:
+            if column not in table:
+                near = difflib.get_close_matches(column, list(table.columns), n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(
+                    f"task.classes.{label}: {name} has no column {column!r}; got "
+                    f"{', '.join(table.columns)}.{hint}"
+                )
+
+
+def take_split(
+    table: pd.DataFrame, split: str | None, name: str, left_out: Counter[str]
+) -> NDArray[np.bool_]:
+    """Return the rows of a split, and count the others.
+
+    Parameters
+    ----------
+    table : DataFrame
+    split : str or None - None takes every row
+    name : str - how messages call the table
+    left_out : Counter - gets ``"other split"``
+
+    Raises
+    ------
+    DataError
+        A cell names no split, or no row has the one that is asked for.
+    """
+    taken = np.ones(len(table), dtype=np.bool_)
+    if "split" not in table:
+        return taken
+    cells = table["split"].to_numpy(dtype=str)
+    for i in np.flatnonzero(~np.isin(cells, (*_SPLITS, ""))):
+        raise DataError(
+            f"{name} row {row_number(table, i)}: split is {str(cells[i])[:20]!r}; expected one of "
+            f"{', '.join(_SPLITS)}."
+        )
+    if split is not None:
+        taken = cells == split
+        left_out["other split"] = int((~taken).sum())
+        if not taken.any():
+            raise DataError(
+                f"{name}: no row has split {split!r}; got "
+                f"{', '.join(sorted(set(cells) - {''})) or 'blanks'}. "
+                "Set cohort.split, or null to take every row."
+            )
+    return taken
+
+
+def cells_of_columns(
+    table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
+) -> FindingCells:
+    """Read the columns of the findings that a task names; the columns are there.
+
+    Raises
+    ------
+    DataError
+        A cell is none of 1, 0, -1 and blank.
+    """
+    values: dict[str, list[int | None]] = {}
+    for column in sorted({column for wanted in columns.values() for column in wanted}):
+        cells = table[column]
+        for i in np.flatnonzero(~cells.isin(list(_LABELS)).to_numpy()):
+            raise DataError(
+                f"{name} row {row_number(table, i)}: {column} is {cells.iloc[i][:20]!r}; "
+                "expected 1, 0, -1 or blank."
+            )
+        values[column] = [_LABELS[cell] for cell in cells]
+    return FindingCells(values, ["manifest"] * len(table), {})
+
+
+def usable_rows(
+    table: pd.DataFrame,
+    taken: NDArray[np.bool_],
+    name: str,
+    rejected: list[RejectedFilm],
+    unit: str,
+) -> NDArray[np.bool_]:
+    """Return the rows with an image and a patient, and a study where those are counted.
+
+    An image, or a frame of one, counts once. Of the rows at `taken`, the others are noted in
+    `rejected`.
+    """
+    usable = np.ones(len(table), dtype=np.bool_)
+    images = table["image"].to_numpy(dtype=str)
+    patients = table["patient"].to_numpy(dtype=str)
+    frames = table["frame"].to_numpy(dtype=str) if "frame" in table else [""] * len(table)
+    seen: set[tuple[str, str]] = set()
+    for i in np.flatnonzero(taken):
+        reason = message = ""
+        if not images[i]:
+            reason, message = "no_image", "image is blank; expected a path. Fill it in."
+        elif not patients[i]:
+            reason = "no_patient"
+            message = "patient is blank; expected any stable code, since patients are resampled."
+        elif unit == "study" and not table["study"].iloc[i]:
+            reason = "no_study"
+            message = "study is blank; expected any stable code. Or set cohort.unit to image."
+        elif (images[i], frames[i]) in seen:
+            reason, message = "listed_twice", "the image stands in an earlier row. Remove one."
+        if reason:
+            usable[i] = False
+            row = row_number(table, i)
+            rejected.append(RejectedFilm(row, reason, f"{name} row {row}: {message}"))
+        seen.add((images[i], frames[i]))
+    return usable

@@ -1,0 +1,472 @@
+"""Films through a model in batches of one shape.
+
+What a kernel adds up, and in which order, can depend on the shape of its input. So a batch always
+has the same number of films, each with the same number of regions, and what is not there is filled
+up: then a film's embedding is the same, bit for bit, whatever it was encoded beside.
+
+Films are decoded and prepared while the model is busy with those before them.
+
+Films on their way into a store of embeddings: cut into regions, put into batches, written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ravl_med import __version__
+from ravl_med.cohort.film import Film
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore, film_key
+from ravl_med.encoders.region_pooling import ONE_BY_ONE
+from ravl_med.errors import ModelError
+from ravl_med.regions.region_set import RegionSet
+from ravl_med.storage.files import local_copy, write_whole
+from ravl_med.storage.remote import FilePath, TooLargeError
+
+_NOTE = 32  # bytes
+_SHORT = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedFilm:
+    """A film as the model reads it.
+
+    Attributes
+    ----------
+    key : bytes - see `film_key`
+    image : Tensor of shape (3, S, S) - float32
+    boxes : Tensor of shape (r, 4) - xyxy in input pixels, float32
+    """
+
+    key: bytes
+    image: torch.Tensor
+    boxes: torch.Tensor
+
+
+class BatchEncoder:
+    """Encodes films in batches of one shape; where memory does not suffice, of half the size.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    root : Path - of the stores
+    batch_size : int - films at once, at most
+    regions : int or None - to which the regions of each film are filled up; None: they are not, and
+        neither are those that cost a pass each
+    shared : Path, RemotePath or None - of the stores that other machines reach
+
+    Attributes
+    ----------
+    size : int - films at once
+    store : EmbeddingStore - of this size
+    stores : list of EmbeddingStore - of this size, and of those that were too large
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        root: Path,
+        batch_size: int,
+        regions: int | None = None,
+        shared: FilePath | None = None,
+    ) -> None:
+        self._encoder, self._root, self._shared = encoder, root, shared
+        self._regions = None if encoder.info.region_pooling in ONE_BY_ONE else regions
+        self.size = min(batch_size, self._known_size(batch_size))
+        self.stores = [self._open_store()]
+
+    @property
+    def store(self) -> EmbeddingStore:
+        """The store of the present size."""
+        return self.stores[-1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input in pixels."""
+        return self._encoder.info.image_size
+
+    @property
+    def recipe(self) -> str:
+        """Digest of all that a bit of an embedding can depend on, but for the size."""
+        return self._digest()
+
+    @property
+    def size_note(self) -> str:
+        """Name of the file that says how many films fit at once, where it was found out."""
+        return f"{self._digest()}.batch-size"
+
+    def folder_of(self, size: int) -> str:
+        """Return the name of the store of a size."""
+        return self._digest(batch=size)
+
+    def shrink_to(self, size: int) -> None:
+        """Encode no more films at once than fitted elsewhere, and note it."""
+        while self.size > size:
+            self._halve()
+
+    def find(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the embedding (D,) of a film and those of its regions (r, D), of any size."""
+        return next(store for store in reversed(self.stores) if key in store).read(key)
+
+    def encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
+        """Encode films, each in its place of a batch.
+
+        Parameters
+        ----------
+        films : mapping of int to PreparedFilm - by place, 0 or more; those beyond the size make
+            further batches
+
+        Raises
+        ------
+        ModelError
+            Memory does not suffice for a single film.
+        """
+        done: list[EmbeddedFilm] = []
+        start = 0
+        while any(place >= start for place in films):
+            part = {p - start: f for p, f in films.items() if start <= p < start + self.size}
+            try:
+                done += self._encode(part) if part else []
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_short(error):
+                    raise
+                self._halve()
+            else:
+                start += self.size
+        return done
+
+    def _encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
+        side = next(iter(films.values())).image.shape[-1]
+        images = torch.zeros(self.size, 3, side, side)
+        boxes = [self._fill_up(torch.empty(0, 4), side) for _ in range(self.size)]
+        for place, film in films.items():
+            images[place] = film.image
+            boxes[place] = self._fill_up(film.boxes, side)
+        whole, regions = self._encoder.encode_regions(images, boxes)
+        image, region = (_array(part) for part in (whole, regions))
+        starts = np.concatenate([[0], np.cumsum([len(part) for part in boxes])])
+        return [
+            (film.key, image[place], region[starts[place] : starts[place] + len(film.boxes)])
+            for place, film in sorted(films.items())
+        ]
+
+    def _fill_up(self, boxes: torch.Tensor, side: int) -> torch.Tensor:
+        lacking = max((self._regions or 0) - len(boxes), 0)
+        whole = torch.tensor([[0.0, 0.0, side, side]]).expand(lacking, 4)
+        return torch.cat([boxes, whole])
+
+    def _halve(self) -> None:
+        if self.size == 1:
+            side = self._encoder.info.image_size
+            raise ModelError(
+                f"model: memory does not suffice to encode one film of {side} x {side} pixels; "
+                "choose another device (model.device) or fewer regions."
+            )
+        self.size //= 2
+        for place in self._places():
+            write_whole(place / self.size_note, f"{self.size}\n".encode(), above=2)
+        self.stores.append(self._open_store())
+
+    def _open_store(self) -> EmbeddingStore:
+        name = self.folder_of(self.size)
+        shared = None if self._shared is None else self._shared / name
+        return EmbeddingStore(self._root / name, self._encoder.info.embedding_size, shared)
+
+    def _known_size(self, wanted: int) -> int:
+        """Size that an earlier run found to fit, here or on another machine."""
+        notes = [place / self.size_note for place in self._places()]
+        return min(wanted, *(read_size(note, wanted) for note in notes))
+
+    def _places(self) -> list[FilePath]:
+        return [self._root, *([] if self._shared is None else [self._shared])]
+
+    def _digest(self, **more: int) -> str:
+        """Return the digest of all that a bit of an embedding can depend on."""
+        info, device = self._encoder.info, self._encoder.device
+        cpu = device.type == "cpu"
+        recipe: dict[str, Any] = {
+            "model": info.digest,
+            "input": (info.image_size, info.resize_mode, info.mean, info.std),
+            "pooling": (info.region_pooling, self._regions),
+            "precision": type(self._encoder).__name__,
+            "device": "cpu" if cpu else (device.type, _device_name(device)),
+            "threads": torch.get_num_threads() if cpu else 0,
+            "versions": (__version__, torch.__version__),
+            **more,
+        }
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def read_size(note: FilePath, wanted: int) -> int:
+    """Return how many films fit at once by a note; `wanted` where there is none.
+
+    Parameters
+    ----------
+    note : Path or RemotePath
+    wanted : int
+    """
+    try:
+        with local_copy(note, _NOTE) as file:
+            found = int(file.read_bytes()[:_NOTE])
+    except (OSError, ValueError, TooLargeError):
+        return wanted
+    return found if 0 < found < wanted else wanted
+
+
+def _array(embedded: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = embedded.float().cpu().numpy()
+    return array
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+def _is_short(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        word in text for word in _SHORT
+    )
+
+
+T = TypeVar("T")
+
+_PATIENCE = 0.2  # seconds between looks at whether anybody still wants more
+
+
+def read_ahead(items: Iterable[T], most: int) -> Iterator[T]:
+    """Yield items in order, made in a thread of their own.
+
+    Parameters
+    ----------
+    items : iterable - is closed when nobody wants more, where it can be
+    most : int - items that may wait
+
+    Raises
+    ------
+    Exception
+        Whatever making an item raises, in its place.
+    """
+    waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(most)
+    unwanted = threading.Event()
+
+    def put(item: T | None, error: BaseException | None) -> None:
+        while not unwanted.is_set():
+            with suppress(queue.Full):
+                waiting.put((item, error), timeout=_PATIENCE)
+                return
+
+    def make() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if unwanted.is_set():
+                    return
+            put(None, StopIteration())
+        except BaseException as error:  # it is raised where the item is wanted
+            put(None, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=make, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        unwanted.set()
+        thread.join()
+
+
+ProposeRegions = Callable[[Film], RegionSet]
+
+_PART = 256  # films of a file, about; what a run that is ended has to do again
+_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedRow:
+    """A film on its way through the model.
+
+    Attributes
+    ----------
+    film : Film - without its pixels
+    size : tuple of int - height and width of the stored matrix
+    regions : RegionSet - those that the model sees
+    unseen : int - those that it does not
+    problems : tuple of str - what was to be a region and is none
+    key : bytes - under which the embeddings are stored
+    prepared : PreparedFilm or None - None where they are stored already
+    """
+
+    film: Film
+    size: tuple[int, int]
+    regions: RegionSet
+    unseen: int
+    problems: tuple[str, ...]
+    key: bytes
+    prepared: PreparedFilm | None
+
+
+def films_a_part(batch_size: int) -> int:
+    """Return how many films of a cohort make one file of a store: whole batches."""
+    return batch_size * max(1, _PART // batch_size)
+
+
+def store_films(
+    batches: BatchEncoder,
+    stream: Iterable[tuple[int, Film | RejectedFilm]],
+    prepare: Callable[[Film], EmbeddedRow],
+    *,
+    part: int,
+    pieces: Mapping[int, str],
+    note: Callable[[int, EmbeddedRow | RejectedFilm], None],
+) -> int:
+    """Put the embeddings of films into a store.
+
+    A film's place in its batch is that of its position in the cohort, so that runs that were ended,
+    and runs that share a cohort, make the same batches. Where most films of a batch are stored
+    already, the others wait until they fill one.
+
+    Parameters
+    ----------
+    batches : BatchEncoder
+    stream : iterable of (position in the cohort, Film or RejectedFilm) - positions ascend
+    prepare : callable - film to its row; called in another thread
+    part : int - films of one file
+    pieces : mapping of part number to the name that is noted when it is done
+    note : callable - called with the number of films so far and each of them, in order
+
+    Returns
+    -------
+    int - films that were stored before
+    """
+    made = ((at, f if isinstance(f, RejectedFilm) else prepare(f)) for at, f in stream)
+    filling = _Filling(batches, part, pieces)
+    side = batches.image_size
+    most = min(2 * batches.size, max(4, _HELD_BYTES // (12 * side * side)))
+    for done, (position, row) in enumerate(read_ahead(made, most), start=1):
+        note(done, row)
+        filling.add(position, row if isinstance(row, EmbeddedRow) else None)
+    filling.finish()
+    return filling.found
+
+
+class _Filling:
+    """Batches and files as films come by."""
+
+    def __init__(self, batches: BatchEncoder, part: int, pieces: Mapping[int, str]) -> None:
+        self._batches, self._part, self._pieces = batches, part, pieces
+        self._window = self._number = -1
+        self._waiting: dict[int, PreparedFilm] = {}  # of the present batch, by place
+        self._stored_here = 0
+        self._late: list[PreparedFilm] = []  # of batches that were mostly stored
+        self._done: list[EmbeddedFilm] = []  # of the present part
+        self._ended: list[int] = []  # parts that wait for their late films
+        self._span = batches.size
+        self.found = 0
+
+    def add(self, position: int, row: EmbeddedRow | None) -> None:
+        window, number = position // self._span, position // self._part
+        if window != self._window:
+            self._end_window()
+            self._window = window
+        if number != self._number:
+            self._end_part()
+            self._number = number
+        if row is None:
+            return
+        if row.prepared is None:
+            self._stored_here += 1
+            self.found += 1
+        else:
+            self._waiting[position % self._span] = row.prepared
+
+    def finish(self) -> None:
+        self._end_window()
+        self._encode_late(0)
+        self._end_part()
+
+    def _end_window(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        stored, self._stored_here = self._stored_here, 0
+        if stored and 2 * len(waiting) < self._span:
+            self._late += waiting.values()
+            self._encode_late(self._span)
+        elif waiting:
+            self._done += self._batches.encode(waiting)
+
+    def _encode_late(self, least: int) -> None:
+        if self._late and len(self._late) >= least:
+            now, self._late = self._late[: self._span], self._late[self._span :]
+            self._done += self._batches.encode(dict(enumerate(now)))
+
+    def _end_part(self) -> None:
+        """Write what is embedded; a part whose films are all written is noted as done."""
+        if self._number < 0:
+            return
+        self._batches.store.write(self._number, self._done)
+        self._done = []
+        self._ended.append(self._number)
+        if not self._late:
+            for number in self._ended:
+                if number in self._pieces:
+                    self._batches.store.list_done(self._pieces[number])
+            self._ended = []
+
+
+def prepare_film(
+    encoder: Encoder,
+    film: Film,
+    propose: ProposeRegions,
+    min_visible: float,
+    store: EmbeddingStore,
+) -> EmbeddedRow:
+    """Cut a film into regions, and make the model's input of it where it is not stored.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    film : Film
+    propose : callable - film to its regions
+    min_visible : float - regions of which the model sees a smaller share are left out
+    store : EmbeddingStore
+    """
+    height, width = film.pixels.shape
+    geometry = encoder.geometry(height, width)
+    proposed = propose(film)
+    share = geometry.visible_share(proposed.boxes)
+    visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
+    key = film_key(film.digest, visible.boxes)
+    prepared = None
+    if key not in store:
+        boxes = torch.from_numpy(geometry.to_input(visible.boxes))
+        prepared = PreparedFilm(key, encoder.preprocess(film.pixels), boxes)
+    return EmbeddedRow(
+        film=replace(film, pixels=np.empty((0, 0), np.float32)),
+        size=(height, width),
+        regions=replace(visible, problems=()),
+        unseen=len(proposed) - len(visible),
+        problems=proposed.problems,
+        key=key,
+        prepared=prepared,
+    )

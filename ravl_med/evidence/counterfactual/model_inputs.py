@@ -1,0 +1,220 @@
+"""The films of one task and their regions, as every test of evidence takes them.
+
+What a counterfactual test stands on: films as the model sees them, and a model that answers.
+
+Films are matched with controls, spread over patients, and compared in pairs. Nothing here knows how
+the model works: `Bench.ask` takes pictures and returns margins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.evidence.results import PairedChange
+from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.regions.geometry import InputGeometry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditedImages:
+    """The audited images and their regions, as evidence needs them.
+
+    Attributes
+    ----------
+    classes : tuple of str, length C
+    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
+    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
+    patients : ndarray of shape (N,), int64 - patient of each image, 0 .. P - 1
+    sizes : ndarray of shape (N, 2), int64 - height and width of each stored film in pixels
+    region_image : ndarray of shape (R,), int64 - image of each region
+    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
+        corner of the top-left pixel, half-open
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    region_image: NDArray[np.int64]
+    region_boxes: NDArray[np.float32]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction equals the label, shape (N,)."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+
+@dataclass(frozen=True, slots=True)
+class CounterfactualRules:
+    """How much is measured, and how an interval is drawn; fixed before the run.
+
+    Attributes
+    ----------
+    max_removals : int - regions of a cluster whose removal effect is measured
+    max_pairs : int - films, each with its control, in a test
+    min_pairs : int - films below which no test is made
+    min_effect : float - least contrast of removal, as a share of the standard deviation of the
+        margin over films, from which a feature is called used
+    max_fitted : int - regions whose box is fitted to where the effect lies, of a used feature
+    confidence : float - of the intervals, for example 0.95
+    comparisons : int - correlations that are tested together, for Bonferroni
+    draws : int - of the bootstrap
+    seed : int - of films, controls and bootstrap
+    """
+
+    max_removals: int
+    max_pairs: int
+    min_pairs: int
+    min_effect: float
+    max_fitted: int
+    confidence: float
+    comparisons: int
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the model says of n pictures.
+
+    Attributes
+    ----------
+    margin : ndarray of shape (n,), float64 - of the raised class, in logits
+    decided : ndarray of shape (n,), bool - the raised class has the highest logit of all
+    """
+
+    margin: NDArray[np.float64]
+    decided: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """The films of a task at the resolution of the model.
+
+    Attributes
+    ----------
+    images : AuditedImages
+    read : callable - image index to the preprocessed input (3, S, S), float32, read-only
+    geometry : callable - height and width of a film to its `InputGeometry`
+    ask : callable - pictures (3, S, S), as many as there are, to `Answers`; they are taken one by
+        one, so that a generator of any length needs little memory
+    tick : callable - called with the number of steps that were done
+    """
+
+    images: AuditedImages
+    read: Callable[[int], NDArray[np.float32]]
+    geometry: Callable[[int, int], InputGeometry]
+    ask: Callable[[Iterable[NDArray[np.float32]]], Answers]
+    tick: Callable[[int], None]
+
+    def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return boxes of regions as shares of width and height of their film, (k, 4) xyxy."""
+        sides = self.images.sizes[self.images.region_image[regions]][:, [1, 0, 1, 0]]
+        shares: NDArray[np.float64] = self.images.region_boxes[regions] / sides
+        return shares
+
+    def place(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Carry film-relative boxes (k, 4) into the input of a film, clipped to what is seen."""
+        return self._geometry(film).to_input(self._stored(film, shares))
+
+    def visible_share(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the share of each film-relative box that the model sees of a film, (k,)."""
+        return self._geometry(film).visible_share(self._stored(film, shares))
+
+    def window(self, film: int) -> NDArray[np.float64]:
+        """Return what the model sees of a film, as shares of width and height, (4,) xyxy."""
+        geometry = self._geometry(film)
+        whole = np.array([[0, 0, geometry.size, geometry.size]], dtype=np.float32)
+        seen: NDArray[np.float64] = geometry.to_stored(whole)[0] / self._sides(film)
+        return seen
+
+    def carry_in(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Carry boxes (k, 4) in stored pixels into the input of a film, clipped to what is seen."""
+        return self._geometry(film).to_input(boxes)
+
+    def carry_mask(self, film: int, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Carry a mask of a whole film, (h, w) of any size, into its input (S, S)."""
+        return self._geometry(film).mask_to_input(mask)
+
+    def carry_back(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Carry boxes (k, 4) of the input of a film to its stored pixels, clipped to the film."""
+        return self._geometry(film).to_stored(boxes)
+
+    def _geometry(self, film: int) -> InputGeometry:
+        height, width = self.images.sizes[film]
+        return self.geometry(int(height), int(width))
+
+    def _stored(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
+        return (shares * self._sides(film)).astype(np.float32)
+
+    def _sides(self, film: int) -> NDArray[np.int64]:
+        sides: NDArray[np.int64] = self.images.sizes[film][[1, 0, 1, 0]]
+        return sides
+
+
+def spread_over_patients(
+    films: NDArray[np.int64], patients: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Put films in random order, one of each patient before the second of any.
+
+    Parameters
+    ----------
+    films : ndarray of shape (n,), int64
+    patients : ndarray of shape (N,), int64 - patient of each image
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n,), int64 - any beginning of it holds as many patients as it can
+    """
+    shuffled = rng.permutation(films)
+    by_patient = np.argsort(patients[shuffled], kind="stable")
+    who = patients[shuffled][by_patient]
+    turn = np.empty(len(films), dtype=np.int64)
+    turn[by_patient] = np.arange(len(films)) - np.searchsorted(who, who)
+    return shuffled[np.argsort(turn, kind="stable")]
+
+
+def compare_pairs(
+    change: tuple[NDArray[np.float64], NDArray[np.bool_]],
+    control: tuple[NDArray[np.float64], NDArray[np.bool_]],
+    patients: NDArray[np.int64],
+    rules: CounterfactualRules,
+) -> PairedChange:
+    """Compare changes with those of their controls.
+
+    Parameters
+    ----------
+    change, control : tuple of ndarrays of shape (n,), float64 and bool - change of the margin in
+        logits, and whether the decision changed, pair by pair
+    patients : ndarray of shape (n,), int64 - of the film of each pair
+    rules : CounterfactualRules
+
+    Returns
+    -------
+    PairedChange
+    """
+    known, patient = np.unique(patients, return_inverse=True)
+    bootstrap = PatientBootstrap(patient.astype(np.int64), rules.draws, rules.seed)
+    contrast = change[0] - control[0]
+    decisions = change[1].astype(np.float64) - control[1]
+    intervals = [
+        percentile_interval(bootstrap.mean(values), rules.confidence, rules.comparisons)
+        for values in (contrast, decisions)
+    ]
+    return PairedChange(
+        pairs=len(patients),
+        patients=len(known),
+        change=float(change[0].mean()),
+        control=float(control[0].mean()),
+        contrast=float(contrast.mean()),
+        interval=intervals[0],
+        decisions=float(decisions.mean()),
+        decisions_interval=intervals[1],
+    )

@@ -1,0 +1,281 @@
+"""Zero-shot accuracy, and whether it leaves anything to audit.
+
+The two arms of a feature: accuracy and margins with it and without it, with intervals.
+
+The audited cohort in counts.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.config.audit import GateConfig
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
+from ravl_med.evidence.audit_result import Accuracy, CohortSummary
+from ravl_med.evidence.results import ArmPatients, Arms, Interval, ScoreShift
+from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
+
+
+def measure_accuracy(
+    labels: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    classes: int,
+    bootstrap: PatientBootstrap,
+    confidence: float,
+) -> Accuracy:
+    """Measure zero-shot accuracy overall and class by class.
+
+    Parameters
+    ----------
+    labels, predictions : ndarray of shape (N,), int64
+    classes : int - C
+    bootstrap : PatientBootstrap - over the same N images
+    confidence : float
+    """
+    correct = predictions == labels
+    member = np.column_stack([np.ones(len(labels), bool), np.eye(classes, dtype=bool)[labels]])
+    draws = bootstrap.proportions(member, correct)
+    counts = member.sum(axis=0)
+    unknown = Interval(float("nan"), float("nan"))
+    intervals = [
+        percentile_interval(draws[:, arm], confidence) if counts[arm] else unknown
+        for arm in range(classes + 1)
+    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = (member & correct[:, None]).sum(axis=0) / counts
+    predicted = np.bincount(predictions, minlength=classes) / max(len(predictions), 1)
+    return Accuracy(
+        overall=float(shares[0]),
+        overall_interval=intervals[0],
+        images=len(labels),
+        by_class=tuple(float(v) for v in shares[1:]),
+        by_class_interval=tuple(intervals[1:]),
+        images_by_class=tuple(int(n) for n in counts[1:]),
+        predicted_share=tuple(float(v) for v in predicted),
+    )
+
+
+def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -> tuple[str, ...]:
+    """Return the reasons why the model cannot be audited on this cohort; empty when it can.
+
+    Too few films in a class, or a class that gets almost all or almost none of the predictions:
+    a model that always says the same has no gaps at all.
+    """
+    reasons = [
+        f"Class {name} has fewer than {gate.min_films} films (gate.min_films)."
+        for name, count in zip(classes, accuracy.images_by_class, strict=True)
+        if count < gate.min_films
+    ]
+    for name, share in zip(classes, accuracy.predicted_share, strict=True):
+        if accuracy.images and share > gate.max_prediction_share:
+            reasons.append(
+                f"The model calls {share:.1%} of the films {name}, above "
+                f"{gate.max_prediction_share:.0%} (gate.max_prediction_share): it does not tell "
+                "the classes apart. Check prompts and preprocessing."
+            )
+        elif accuracy.images and share < gate.min_prediction_share:
+            reasons.append(
+                f"The model calls {share:.1%} of the films {name}, below "
+                f"{gate.min_prediction_share:.0%} (gate.min_prediction_share): the class is never "
+                "predicted. Check its prompts."
+            )
+    return tuple(reasons)
+
+
+def measure_arms(
+    cluster: FeatureCluster,
+    task: AuditedTask,
+    rows: NDArray[np.int64],
+    table: GapTable,
+    bootstrap: PatientBootstrap,
+    confidence: float,
+) -> Arms:
+    """Measure accuracy with and without a feature, class by class.
+
+    Parameters
+    ----------
+    cluster : FeatureCluster
+    task : AuditedTask
+    rows : ndarray of shape (n,), int64 - the films
+    table : GapTable - of this cluster alone, on these films
+    bootstrap : PatientBootstrap - over these films
+    confidence : float
+    """
+    classes, opposed = len(task.classes), list(cluster.opposed_classes)
+    member = task.labels[rows, None] == np.arange(classes)
+    with_it = cluster.present[rows, None]
+    draws = np.full((1, 2 * classes), math.nan)
+    if len(rows):
+        draws = bootstrap.proportions(
+            np.hstack([member & with_it, member & ~with_it]), task.correct[rows]
+        )
+    present, absent = draws[:, :classes], draws[:, classes:]
+    has_present, has_absent = table.n_present[0] > 0, table.n_absent[0] > 0
+    both = has_present & has_absent
+    n_in, n_out = table.n_present[0], table.n_absent[0]
+    weight = np.where(both, n_in * n_out / np.maximum(n_in + n_out, 1), 0.0)[opposed]
+    together = Interval(math.nan, math.nan)
+    if weight.sum() > 0:
+        pooled = (present - absent)[:, opposed] @ (weight / weight.sum())
+        together = percentile_interval(pooled, confidence)
+    return Arms(
+        n_present=table.n_present[0],
+        n_absent=table.n_absent[0],
+        accuracy_present=table.accuracy_present[0],
+        accuracy_absent=table.accuracy_absent[0],
+        present_interval=_intervals(present, has_present, confidence),
+        absent_interval=_intervals(absent, has_absent, confidence),
+        gap_interval=_intervals(present - absent, both, confidence),
+        opposed_gap=opposed_gap(table, 0, opposed),
+        opposed_interval=together,
+        patients=ArmPatients(
+            count_patients(member & with_it, bootstrap.patients),
+            count_patients(member & ~with_it, bootstrap.patients),
+        ),
+    )
+
+
+def _intervals(
+    draws: NDArray[np.float64], known: NDArray[np.bool_], confidence: float
+) -> tuple[Interval, ...]:
+    """Interval of each column of (B, C) draws; without bounds where nothing is known."""
+    unknown = Interval(math.nan, math.nan)
+    return tuple(
+        percentile_interval(draws[:, c], confidence) if known[c] else unknown
+        for c in range(draws.shape[1])
+    )
+
+
+def measure_shift(
+    cluster: FeatureCluster,
+    task: AuditedTask,
+    rows: NDArray[np.int64],
+    bootstrap: PatientBootstrap,
+    confidence: float,
+) -> ScoreShift:
+    """Measure how far the margin moves with a feature, in the raised and in the lowered class.
+
+    Parameters
+    ----------
+    cluster : FeatureCluster
+    task : AuditedTask
+    rows : ndarray of shape (n,), int64 - the films
+    bootstrap : PatientBootstrap - over these films
+    confidence : float
+    """
+    lowered = cluster.lowered_class
+    unknown = Interval(math.nan, math.nan)
+    if lowered is None:
+        return ScoreShift(math.nan, unknown, math.nan, unknown)
+    scores = np.log(np.maximum(task.image_scores[rows].astype(np.float64), 1e-30))
+    margin = scores[:, cluster.raised_class] - scores[:, lowered]
+    shifts, intervals = [], []
+    for index in (cluster.raised_class, lowered):
+        inside = task.labels[rows] == index
+        arms = [inside & cluster.present[rows], inside & ~cluster.present[rows]]
+        if not all(arm.any() for arm in arms):
+            shifts.append(math.nan)
+            intervals.append(unknown)
+            continue
+        draws = [bootstrap.mean(np.where(arm, margin, np.nan)) for arm in arms]
+        shifts.append(float(margin[arms[0]].mean() - margin[arms[1]].mean()))
+        intervals.append(percentile_interval(draws[0] - draws[1], confidence))
+    return ScoreShift(shifts[0], intervals[0], shifts[1], intervals[1])
+
+
+NOT_STATED = "not stated"
+_BAND_STARTS = (0, 18, 40, 60, 80)
+_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+
+
+def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool) -> CohortSummary:
+    """Count the audited films by class and attribute, and the others by reason.
+
+    Parameters
+    ----------
+    cohort : Cohort - the audited films
+    applied : sequence of str, length N - how stored values became pixels
+    synthetic : bool - phantoms only
+    """
+    values = {
+        name: [age_band(v) if name == "age" else v or NOT_STATED for v in told]
+        for name, told in cohort.attributes.items()
+    }
+    by_class = {name: _count_classes(told, cohort) for name, told in values.items()}
+    values["pixels"] = list(applied)
+    if cohort.label_sources:
+        values["label source"] = list(cohort.label_sources)
+        values["label certainty"] = list(cohort.label_certainty)
+    patients = cohort.patients.tolist()
+    return CohortSummary(
+        listed=cohort.listed,
+        left_out=dict(cohort.left_out),
+        rejected=dict(Counter(film.reason for film in cohort.rejected)),
+        rejected_rows=tuple((f.row, f.reason, f.message) for f in cohort.rejected),
+        images=len(cohort),
+        patients=len(np.unique(cohort.patients)),
+        images_by_class={
+            name: int((cohort.labels == c).sum()) for c, name in enumerate(cohort.classes)
+        },
+        attributes={name: dict(Counter(told).most_common()) for name, told in values.items()},
+        radiology_reports=sum(bool(text) for text in cohort.radiology_reports),
+        synthetic=synthetic,
+        patients_by_class={
+            name: len(np.unique(cohort.patients[cohort.labels == c]))
+            for c, name in enumerate(cohort.classes)
+        },
+        attribute_patients={
+            name: dict(Counter(value for value, _ in set(zip(told, patients, strict=True))))
+            for name, told in values.items()
+        },
+        classes_by_attribute={name: films for name, (films, _) in by_class.items()},
+        class_patients={name: patients for name, (_, patients) in by_class.items()},
+    )
+
+
+def _count_classes(
+    told: Sequence[str], cohort: Cohort
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Count films, and patients, of each class by value, the most frequent value first."""
+    member = cohort.labels[:, None] == np.arange(len(cohort.classes))
+    films, patients = {}, {}
+    for value, _ in Counter(told).most_common():
+        inside = member & (np.array(told) == value)[:, None]
+        films[value] = tuple(inside.sum(axis=0).tolist())
+        patients[value] = tuple(count_patients(inside, cohort.patients).tolist())
+    return films, patients
+
+
+def age_band(value: str) -> str:
+    """Name the band of an age such as ``63``, ``063Y`` or ``018M``.
+
+    Children stand apart, since a film of a child is another examination; adults stand in bands of
+    twenty years: decades would leave too few films of a decade to compare in most audits, and ages
+    above 89 may not be told in any case.
+
+    Parameters
+    ----------
+    value : str - years, or a DICOM age string (``Y``, ``M``, ``W`` or ``D`` at the end)
+
+    Returns
+    -------
+    str - ``"0-17"``, ``"18-39"``, ``"40-59"``, ``"60-79"``, ``"80+"`` or ``"not stated"``
+    """
+    text = value.strip().upper()
+    per_year = _PER_YEAR.get(text[-1:], 0.0)
+    try:
+        years = float(text[:-1] if per_year else text) / (per_year or 1.0)
+    except ValueError:
+        return NOT_STATED
+    if not 0 <= years < np.inf:
+        return NOT_STATED
+    return _BANDS[bisect_right(_BAND_STARTS, years) - 1]

@@ -1,0 +1,257 @@
+"""The parts of the sanity gate that look at inputs, embeddings and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.evidence.audit_result import FindingAuroc, SanityCheck, SanityStatus
+from ravl_med.storage.mapped_arrays import map_parts, parts_of
+
+_UNIT = 1e-3  # a norm may be off by so much
+_SAME, _ALIKE = 1e-6, 1e-3  # 1 - cosine below which embeddings are one, and are hard to tell apart
+_PADDED = 1e-3  # 1 - cosine of a text alone and among others
+_SPREAD = 0.15  # AUROC of the best prompt minus that of the worst
+_LARGEST = 4.0  # normalised input; those of known models end below 2.7
+_SCALES = (1.0, 200.0)
+_APART = 5.0  # factor between the model's scale and 1 / tau
+_NORMS = {
+    "OpenAI's CLIP": ((0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "0.5 and 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "0 and 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "the quickstart model": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+}
+
+
+def check_embeddings(
+    image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
+) -> tuple[SanityCheck, ...]:
+    """Look at norms, and at whether all images or two classes have one embedding.
+
+    Parameters
+    ----------
+    image : ndarray of shape (N, D), float32
+    classes : ndarray of shape (C, D), float32, or None - of the texts
+    names : sequence of str, length C
+    """
+    return tuple(_embedding_checks(image, classes, names))
+
+
+def _embedding_checks(
+    image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
+) -> Iterator[SanityCheck]:
+    if not len(image):
+        return
+    norms = map_parts(image, lambda part: np.linalg.norm(part, axis=1))
+    wrong = bool(np.abs(norms - 1).max() > _UNIT)
+    yield SanityCheck(
+        "norms of the images",
+        "failed" if wrong else "held",
+        f"Embeddings of films have norms of {norms.min():.4g} to {norms.max():.4g}; expected 1. "
+        "The usual cure: encode_image has to normalise."
+        if wrong
+        else f"{norms.min():.4f} to {norms.max():.4f}",
+    )
+    n = len(image)
+    sums = [part.sum(axis=0, dtype=np.float64) for part in parts_of(image)]
+    mean = np.sum(sums, axis=0) / n
+    alike = float(mean @ mean) if n == 1 else (n * float(mean @ mean) - 1) / (n - 1)
+    apart = 1 - alike
+    told = f"mean cosine of two films {alike:.4f}"
+    if n > 1 and apart < _SAME:
+        told = (
+            "All films have the same embedding: the model does not see them. The usual cure: the "
+            "range of its input (0 to 1 or 0 to 255), mean and std, or "
+            "weights that were not loaded."
+        )
+    elif n > 1 and apart < _ALIKE:
+        told += ": hard to tell apart. Look at mean and std of the input."
+    yield SanityCheck("films alike", _status(apart) if n > 1 else "held", told)
+    if classes is None:
+        return
+    cosines = classes.astype(np.float64) @ classes.T.astype(np.float64)
+    np.fill_diagonal(cosines, -1.0)
+    a, b = divmod(int(cosines.argmax()), len(cosines))
+    apart = 1 - float(cosines[a, b])
+    told = f"nearest two: {names[a]} and {names[b]}, cosine {cosines[a, b]:.4f}"
+    if apart < _SAME:
+        told = (
+            f"The texts of {names[a]} and {names[b]} have the same embedding: the text tower does "
+            "not tell them apart. The usual cure: its tokenizer, padding, or prompts that differ."
+        )
+    yield SanityCheck("texts alike", _status(apart), told)
+
+
+def _status(apart: float) -> SanityStatus:
+    """Return how embeddings are that lie so far apart (1 - cosine)."""
+    return "failed" if apart < _SAME else "odd" if apart < _ALIKE else "held"
+
+
+def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()) -> SanityCheck:
+    """Look at how much the AUROC of a finding hangs on single prompts.
+
+    Parameters
+    ----------
+    findings : sequence of FindingAuroc
+    hidden : collection of int - those of so few patients that no number of them is told
+    """
+    name = "prompt sensitivity"
+    several = [one for c, one in enumerate(findings) if np.isfinite(one.lowest) and c not in hidden]
+    if not several:
+        return SanityCheck(name, "held", "not known: one prompt a class")
+    worst = max(several, key=lambda one: one.highest - one.lowest)
+    spread = worst.highest - worst.lowest
+    told = f"largest spread of AUROC over the prompts of a class {spread:.2f} ({worst.finding})"
+    if spread > _SPREAD:
+        return SanityCheck(name, "odd", f"{told}: much hangs on how a finding is put into words")
+    return SanityCheck(name, "held", told)
+
+
+def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[SanityCheck, ...]:
+    """Look at how films become inputs: normalisation, range, contrast.
+
+    Parameters
+    ----------
+    info : EncoderInfo
+    inputs : ndarray of shape (k, 3, S, S), float32 - some films as the model reads them
+    """
+    known = next((name for name, pair in _NORMS.items() if _near((info.mean, info.std), pair)), "")
+    told = f"mean {_numbers(info.mean)}, std {_numbers(info.std)}"
+    sigmoid = info.logit_bias is not None
+    if not known:
+        told += ": not those of CLIP, ImageNet or SigLIP; compare with the model's own"
+    elif sigmoid and known != "0.5 and 0.5":
+        told += f" ({known}): models with a logit bias (SigLIP) read 0.5 and 0.5"
+    odd = not known or (sigmoid and known != "0.5 and 0.5")
+    checks = [SanityCheck("normalisation", "odd" if odd else "held", told)]
+    if len(inputs):
+        low, high = float(inputs.min()), float(inputs.max())
+        spread = float(np.median(inputs.std(axis=(1, 2, 3))))
+        told = f"{len(inputs)} films: values {low:.2f} to {high:.2f}, contrast {spread:.2f}"
+        wide = max(abs(low), abs(high)) > _LARGEST
+        if wide:
+            told += f"; known models read at most {_LARGEST:g}: 0 to 255 in place of 0 to 1?"
+        checks.append(SanityCheck("range of the input", "odd" if wide else "held", told))
+    return tuple(checks)
+
+
+def check_scale(info: EncoderInfo, temperature: float | None) -> SanityCheck:
+    """Look at the scale that the model was trained with, beside the temperature of the audit.
+
+    Parameters
+    ----------
+    info : EncoderInfo
+    temperature : float or None - None where the model's own scale is used
+    """
+    name, scale = "logit scale", info.logit_scale
+    if scale is None:
+        return SanityCheck(name, "held", "the model tells none")
+    low, high = _SCALES
+    if not low <= scale <= high:
+        return SanityCheck(
+            name, "odd", f"{scale:.4g}; trained models lie between {low:g} and {high:g}"
+        )
+    if temperature is not None:
+        ratio = scale * temperature
+        told = f"{scale:.4g}; the audit takes {1 / temperature:.4g} (1 / task.temperature)"
+        if not 1 / _APART <= ratio <= _APART:
+            return SanityCheck(name, "odd", f"{told}: shares are not those of the model")
+        return SanityCheck(name, "held", told)
+    return SanityCheck(name, "held", f"{scale:.4g}")
+
+
+def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[SanityCheck, ...]:
+    """Look at padding, at prompts whose end is not read, and at upper and lower case.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    texts : mapping of class to texts - verbatim
+    """
+    all_texts = list(dict.fromkeys(text for prompts in texts.values() for text in prompts))
+    together = _embed(encoder, all_texts)
+    return (
+        _check_padding(encoder, all_texts, together),
+        _check_length(encoder, all_texts, together),
+        _check_case(encoder, all_texts, together),
+    )
+
+
+def _check_padding(
+    encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
+) -> SanityCheck:
+    """Embed a text alone and beside the longest one."""
+    shortest = min(range(len(texts)), key=lambda i: len(texts[i]))
+    alone = _embed(encoder, [texts[shortest]])[0]
+    longest = max(texts, key=len)
+    beside = _embed(encoder, [texts[shortest], f"{longest} {longest}"])[0]
+    cosine = min(float(alone @ together[shortest]), float(alone @ beside))
+    if 1 - cosine > _PADDED:
+        return SanityCheck(
+            "padding of texts",
+            "failed",
+            f"A text changes with those beside it (cosine {cosine:.3f}): it is padded otherwise "
+            "each time. The usual cure: a tokenizer that pads to the model's full length, as it "
+            "was trained.",
+        )
+    return SanityCheck("padding of texts", "held", "a text is the same whatever is beside it")
+
+
+def _check_length(
+    encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
+) -> SanityCheck:
+    """Leave out the last word of each text; where its end is read, it is another text."""
+    name = "length of texts"
+    several = [i for i, text in enumerate(texts) if len(text.split()) > 1]
+    if not several:
+        return SanityCheck(name, "held", "single words")
+    shorter = _embed(encoder, [texts[i].rsplit(maxsplit=1)[0] for i in several])
+    cut = [
+        texts[i]
+        for i, embedded in zip(several, shorter, strict=True)
+        if np.abs(embedded - together[i]).max() < _SAME
+    ]
+    if not cut:
+        return SanityCheck(name, "held", "every text is read to its end")
+    named = "; ".join(f"“{text[:40]}…”" for text in cut[:3])
+    more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
+    return SanityCheck(
+        name, "odd", f"{len(cut)} texts are not read to their end, shorten them: {named}{more}"
+    )
+
+
+def _check_case(
+    encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
+) -> SanityCheck:
+    lower = _embed(encoder, [text.lower() for text in texts])
+    cosine = float((lower * together).sum(axis=1).min())
+    if 1 - cosine < _ALIKE:
+        return SanityCheck("case of texts", "held", "upper and lower case are one")
+    told = f"upper case is another text (least cosine {cosine:.3f})"
+    if encoder.info.logit_bias is not None:
+        return SanityCheck(
+            "case of texts", "odd", f"{told}; SigLIP was trained on lower case: write prompts so"
+        )
+    return SanityCheck("case of texts", "held", f"{told}: write prompts as the model was trained")
+
+
+def _embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:
+    embedded = encoder.encode_text(list(texts)).float().cpu().numpy().astype(np.float64)
+    norms = np.linalg.norm(embedded, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = embedded / np.where(norms > 0, norms, 1.0)
+    return unit
+
+
+def _near(found: Sequence[Sequence[float]], known: Sequence[Sequence[float]]) -> bool:
+    return all(
+        len(one) == len(other) and np.allclose(one, other, atol=2e-3)
+        for one, other in zip(found, known, strict=True)
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,191 @@
+"""What a reviewer decides, and what it makes of the verdict.
+
+Statistics name what has to be looked at; whether it is the disease is a radiologist's word. The
+word is given in a CSV, correlation by correlation, with a reason, a name and a date, and is bound
+to the very regions that were looked at: another model, or other films, are not covered by it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+
+from ravl_med.config.audit import GateConfig
+from ravl_med.errors import DataError
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.results import Ruling, SpuriousCorrelation, Word
+from ravl_med.evidence.verdict import judge, points_to_decide
+
+COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
+"""Columns of ``review.csv`` that are read; it may hold others."""
+
+_WHERE = "review.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row of ``review.csv``.
+
+    Attributes
+    ----------
+    correlation : str - `correlation_id`
+    word : {"disease", "accepted", "shortcut"}
+    until : date or None - last day on which an acceptance holds
+    reason, name : str
+    date : date - of the decision
+    """
+
+    correlation: str
+    word: Word
+    until: date | None
+    reason: str
+    name: str
+    date: date
+
+
+def correlation_id(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Return the 12 hex digits that stand for a correlation: model, raised class and regions."""
+    regions = np.sort(correlation.cluster.regions)
+    hasher = hashlib.sha256(result.model.digest.encode())
+    hasher.update(result.task.classes[correlation.cluster.raised_class].encode())
+    for region in regions.tolist():
+        hasher.update(result.image_ids[int(result.region_image[region])].encode())
+        hasher.update(np.round(result.region_boxes[region], 1).tobytes())
+    return hasher.hexdigest()[:12]
+
+
+def read_decisions(path: Path) -> tuple[Decision, ...]:
+    """Read ``review.csv``; rows without a decision are still open.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, a column is missing, a decision is not one of the three words, a reason,
+        name or date is missing, an acceptance has no end, or a correlation is decided twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            rows = list(enumerate(reader, start=2)) if not missing else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
+    if missing:
+        raise DataError(f"{_WHERE}: the column {missing[0]!r} is missing; expected {COLUMNS}.")
+    decisions: dict[str, Decision] = {}
+    for number, row in rows:
+        cells = {name: (row[name] or "").strip() for name in COLUMNS}
+        if not cells["decision"]:
+            continue
+        decision = _read_row(cells, f"{_WHERE} row {number}")
+        if decision.correlation in decisions:
+            raise DataError(f"{_WHERE} row {number}: this correlation was decided in a row above.")
+        decisions[decision.correlation] = decision
+    return tuple(decisions.values())
+
+
+def _read_row(cells: Mapping[str, str], where: str) -> Decision:
+    words = get_args(Word)
+    word = cells["decision"].lower()
+    if word not in words:
+        raise DataError(
+            f"{where}: decision is {cells['decision'][:40]!r}; expected {', '.join(words)}, or "
+            "nothing."
+        )
+    for name in ("correlation", "reason", "name", "date"):
+        if not cells[name]:
+            raise DataError(f"{where}: {name} is blank; a decision needs one.")
+    until = _read_date(cells["until"], where, "until") if cells["until"] else None
+    if word == "accepted" and until is None:
+        raise DataError(f"{where}: until is blank; an acceptance holds until a date.")
+    made = _read_date(cells["date"], where, "date")
+    return Decision(
+        cells["correlation"], cast(Word, word), until, cells["reason"], cells["name"], made
+    )
+
+
+def _read_date(text: str, where: str, column: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise DataError(
+            f"{where}: {column} is {text[:20]!r}; expected a date such as 2026-11-25."
+        ) from None
+
+
+def decisions_on(
+    result: AuditResult, decisions: Sequence[Decision], gate: GateConfig
+) -> tuple[Decision, ...]:
+    """Return those of some decisions that are on correlations of this result."""
+    asked = {correlation_id(result, one) for one in points_to_decide(result.correlations, gate)}
+    return tuple(decision for decision in decisions if decision.correlation in asked)
+
+
+def adjudicate(
+    result: AuditResult, decisions: Sequence[Decision], gate: GateConfig, today: date
+) -> AuditResult:
+    """Judge once more with what a reviewer decided.
+
+    Parameters
+    ----------
+    result : AuditResult - as the audit left it
+    decisions : sequence of Decision
+    gate : GateConfig
+    today : date - on which an acceptance holds, or not any more
+
+    Returns
+    -------
+    AuditResult - with its rulings and the verdict that follows from them; as it was where the audit
+        stopped before it could judge
+
+    Raises
+    ------
+    DataError
+        A decision is of no correlation that may be decided on: another run's, or one below the
+        gate.
+    """
+    if result.sensitivity is None:
+        return result
+    asked = {
+        correlation_id(result, one): one for one in points_to_decide(result.correlations, gate)
+    }
+    unknown = [d.correlation for d in decisions if d.correlation not in asked]
+    if unknown:
+        raise DataError(
+            f"{_WHERE}: correlation {unknown[0][:20]!r} is not one of this run that can be decided "
+            "on. Take the review.csv of this run; decisions on another model do not carry over."
+        )
+    rulings = tuple(_rule(one, asked[one.correlation].rank, today) for one in decisions)
+    in_force = {ruling.rank: ruling.word for ruling in rulings if ruling.in_force}
+    verdict = judge(
+        result.correlations,
+        result.task.classes,
+        gate,
+        result.sensitivity,
+        sanity=result.sanity,
+        black_box=result.task.scores == "table",
+        settled=[rank for rank, word in in_force.items() if word != "shortcut"],
+        condemned=[rank for rank, word in in_force.items() if word == "shortcut"],
+    )
+    still_open = len(asked) - len(in_force)
+    return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
+
+
+def _rule(decision: Decision, rank: int, today: date) -> Ruling:
+    expired = decision.word == "accepted" and (decision.until is None or today > decision.until)
+    return Ruling(
+        rank=rank,
+        word=decision.word,
+        until=decision.until.isoformat() if decision.until else "",
+        reason=decision.reason,
+        name=decision.name,
+        date=decision.date.isoformat(),
+        in_force=not expired,
+    )

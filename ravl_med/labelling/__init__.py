@@ -1,0 +1,1 @@
+"""Labels off radiology reports: sections, phrases, findings."""

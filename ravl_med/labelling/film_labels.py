@@ -1,0 +1,205 @@
+"""The class of each film, from cells of findings; where labels come from, how certain they are.
+
+Cells of findings read off the radiology reports of a cohort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.config.cohort import LabelsConfig
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.labelling.findings import ReportLabeller, ReportReading
+
+STATED, UNCERTAIN, BLANK = "stated", "uncertain", "blank"
+"""How certain a label is: every cell of it is 1 or 0; a cell was -1; a cell was blank."""
+
+_OF_UNCERTAIN = {"positive": 1, "negative": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FindingCells:
+    """Cells of N films, before a policy reads them.
+
+    Attributes
+    ----------
+    values : mapping of finding to sequence of int or None, length N - 1, 0, -1 for uncertain, None
+        for blank
+    sources : sequence of str, length N - where the cells of a film come from
+    unusable : mapping of int to str - films without a label whatever the policy, and the reason
+    """
+
+    values: Mapping[str, Sequence[int | None]]
+    sources: Sequence[str]
+    unusable: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilmLabels:
+    """Labels of N films under a policy.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (N,), int64 - class of each film; -1 for none
+    reasons : tuple of str, length N - why a film has no class; blank where it has one
+    certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``
+    sources : tuple of str, length N
+    """
+
+    classes: NDArray[np.int64]
+    reasons: tuple[str, ...]
+    certainty: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def label_films(
+    cells: FindingCells, columns: Mapping[str, Mapping[str, int]], policy: LabelsConfig
+) -> FilmLabels:
+    """Give each film the class whose cells it holds.
+
+    Parameters
+    ----------
+    cells : FindingCells - of every finding that the classes name
+    columns : mapping of class to (finding to value)
+    policy : LabelsConfig - what a blank and an uncertain cell count as
+    """
+    used = sorted({finding for wanted in columns.values() for finding in wanted})
+    classes, reasons, certainty = [], [], []
+    for film in range(len(cells.sources)):
+        row = {finding: cells.values[finding][film] for finding in used}
+        label, reason = _class_of(_read(row, policy), columns)
+        if film in cells.unusable:
+            label, reason = -1, cells.unusable[film]
+        classes.append(label)
+        reasons.append(reason)
+        certainty.append(_certainty(row))
+    return FilmLabels(
+        np.array(classes, dtype=np.int64), tuple(reasons), tuple(certainty), tuple(cells.sources)
+    )
+
+
+def _read(row: Mapping[str, int | None], policy: LabelsConfig) -> dict[str, int | None]:
+    """Cells as the policy counts them; what it leaves out stays -1 or None."""
+    blank = 0 if policy.blank == "negative" else None
+    uncertain = _OF_UNCERTAIN.get(policy.uncertain, -1)
+    return {
+        finding: blank if value is None else uncertain if value == -1 else value
+        for finding, value in row.items()
+    }
+
+
+def _class_of(
+    row: Mapping[str, int | None], columns: Mapping[str, Mapping[str, int]]
+) -> tuple[int, str]:
+    if any(value is None for value in row.values()):
+        return -1, "blank label"
+    if -1 in row.values():
+        return -1, "uncertain label"
+    fits = [
+        number
+        for number, wanted in enumerate(columns.values())
+        if all(row[finding] == value for finding, value in wanted.items())
+    ]
+    if len(fits) == 1:
+        return fits[0], ""
+    return -1, "several classes" if fits else "no class"
+
+
+def _certainty(row: Mapping[str, int | None]) -> str:
+    if -1 in row.values():
+        return UNCERTAIN
+    return BLANK if None in row.values() else STATED
+
+
+NO_REPORT, NOT_RECOGNISED = "no report", "report not recognised"
+
+
+def cells_from_reports(
+    texts: Sequence[str],
+    taken: NDArray[np.bool_],
+    columns: Mapping[str, Mapping[str, int]],
+    labeller: ReportLabeller,
+    *,
+    max_unrecognised: float,
+    name: str,
+) -> FindingCells:
+    """Read the findings that a task names off the reports of N films.
+
+    Parameters
+    ----------
+    texts : sequence of str, length N - blank where a film has no report
+    taken : ndarray of shape (N,), bool - films that are read; the others get no label
+    columns : mapping of class to (finding to value) - names of `labeller`, or aliases of them
+    labeller : ReportLabeller
+    max_unrecognised : float - share of the reports in which nothing may be recognised
+    name : str - how messages call the cohort
+
+    Raises
+    ------
+    ConfigError
+        A class names a finding that the labeller does not know.
+    DataError
+        None of the films has a report, or nothing is recognised in too many.
+    """
+    findings = _known(columns, labeller)
+    blank = ReportReading({}, (), recognised=False)
+    readings = [
+        labeller.read(text) if there else blank
+        for text, there in zip(texts, taken.tolist(), strict=True)
+    ]
+    unusable = {}
+    for film in np.flatnonzero(taken).tolist():
+        if not readings[film].sections:
+            unusable[film] = NO_REPORT
+        elif not readings[film].recognised:
+            unusable[film] = NOT_RECOGNISED
+    _require_recognised(list(unusable.values()), int(taken.sum()), max_unrecognised, name)
+    return FindingCells(
+        {label: [r.cell(finding) for r in readings] for label, finding in findings.items()},
+        [_source(reading) for reading in readings],
+        unusable,
+    )
+
+
+def _known(columns: Mapping[str, Mapping[str, int]], labeller: ReportLabeller) -> dict[str, str]:
+    """Map the names that a task uses to findings of the labeller."""
+    findings = {}
+    for label, wanted in columns.items():
+        for name in wanted:
+            finding = labeller.finding(name)
+            if finding is None:
+                near = labeller.nearest(name)
+                hint = f" Did you mean {near!r}?" if near else ""
+                raise ConfigError(
+                    f"task.classes.{label}: {name!r} is no finding that is read off reports; "
+                    f"expected some of {', '.join(labeller.findings)}.{hint} Write them under "
+                    "'label', or set labels.source to manifest."
+                )
+            findings[name] = finding
+    return findings
+
+
+def _require_recognised(reasons: Sequence[str], taken: int, most: float, name: str) -> None:
+    without, unread = reasons.count(NO_REPORT), reasons.count(NOT_RECOGNISED)
+    written = taken - without
+    if taken and not written:
+        raise DataError(
+            f"{name}: labels.source is reports, but none of {taken} films has one; expected text "
+            "in the column report, or files in report_path. Add them, or set labels.source to "
+            "manifest."
+        )
+    if unread > most * written:
+        raise DataError(
+            f"{name}: nothing is recognised in {unread} of {written} reports "
+            f"({unread / written:.0%}; labels.max_unrecognised is {most:.0%}); expected English "
+            "reports of chest radiographs. Translate or label these films, or set labels.source "
+            "to manifest."
+        )
+
+
+def _source(reading: ReportReading) -> str:
+    return f"report: {' and '.join(reading.sections)}" if reading.sections else NO_REPORT

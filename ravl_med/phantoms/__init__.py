@@ -1,0 +1,1 @@
+"""Chest phantoms: drawn, planned, reported on and written as DICOM, with the truth about each."""

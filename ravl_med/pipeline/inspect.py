@@ -1,0 +1,523 @@
+"""A look at a folder, a manifest or a config before an audit; no model is opened.
+
+How frequent each finding is among the films with each value of an acquisition attribute.
+
+A finding that is told more often on portable films, or at one site, is what a model can learn the
+attribute for. Few patients are hidden: unlike the other counts of an intake, these tie a finding to
+a kind of patient.
+
+What a folder or a manifest holds, in counts: nothing of it names a patient.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from ravl_med.cohort.archive import (
+    LABEL_CELLS,
+    ArchiveSurvey,
+    FilmReport,
+    holds_labels,
+    survey_archive,
+)
+from ravl_med.cohort.dicom_header import HEADER_ATTRIBUTES, add_header_attributes, number_sites
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import ATTRIBUTES, read_manifest
+from ravl_med.cohort.table import RejectedFilm, read_table
+from ravl_med.config.audit import PrivacyConfig
+from ravl_med.config.cohort import CohortConfig
+from ravl_med.config.loading import load_config
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells
+from ravl_med.evidence.effects import NOT_STATED, age_band
+from ravl_med.labelling.findings import chest_labeller
+from ravl_med.labelling.sections import read_radiology_report
+from ravl_med.pipeline.stages import Progress
+from ravl_med.regions.film_structures import shows_frontal_chest
+from ravl_med.regions.segmenter import built_in_segmenter
+from ravl_med.storage.remote import FilePath
+
+Prevalence = Mapping[str, Mapping[str, Mapping[str, tuple[int, int]]]]
+"""By attribute, finding and value: films with the finding, and films. Hidden ones are -1."""
+
+_WIDTH = 100
+_VALUES_SHOWN = 12
+_PRESENT = "1"
+_NO_BREAK = "\u00a0"
+
+
+def count_prevalence(
+    values: Mapping[str, Sequence[str]],
+    findings: Mapping[str, Sequence[str]],
+    patients: Sequence[Hashable],
+    least: int,
+) -> dict[str, dict[str, dict[str, tuple[int, int]]]]:
+    """Count the films with each finding by value of each attribute.
+
+    Parameters
+    ----------
+    values : mapping of attribute to sequence of str, length N - as they may be told
+    findings : mapping of finding to sequence of str, length N - cells 1, 0, -1 or blank
+    patients : sequence, length N - whatever tells them apart
+    least : int - smallest number of patients that may be told; 0 tells all
+
+    Returns
+    -------
+    dict of attribute, finding and value to (films with it, films) - attributes of which two values
+        or more are stated, the most frequent value first; films with the finding are -1 where few
+        patients have it, or have it not, or where it would tell of another value
+    """
+    counted: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
+    for attribute, told in values.items():
+        films = Counter(told)
+        if len(set(films) - {NOT_STATED}) < 2:
+            continue
+        names = [name for name, _ in films.most_common()]
+        counted[attribute] = {
+            finding: _by_value(names, told, cells, patients, least)
+            for finding, cells in findings.items()
+        }
+    return counted
+
+
+def _by_value(
+    names: Sequence[str],
+    told: Sequence[str],
+    cells: Sequence[str],
+    patients: Sequence[Hashable],
+    least: int,
+) -> dict[str, tuple[int, int]]:
+    """Count one finding by value of one attribute."""
+    films = Counter(zip(told, (cell == _PRESENT for cell in cells), strict=True))
+    kinds = set(zip(told, (cell == _PRESENT for cell in cells), patients, strict=True))
+    who = Counter((value, present) for value, present, _ in kinds)
+    hidden: frozenset[int] = frozenset()
+    for _, present in product(range(2), (True, False)):  # what one row hides, the other hides
+        hidden |= hidden_cells([who[name, present] for name in names], least, hidden)
+    return {
+        name: (
+            HIDDEN if at in hidden else films[name, True],
+            films[name, True] + films[name, False],
+        )
+        for at, name in enumerate(names)
+    }
+
+
+def prevalence_lines(prevalence: Prevalence, least: int) -> list[str]:
+    """Return the counts, a finding a line, in lines of at most 100 characters.
+
+    Parameters
+    ----------
+    prevalence : mapping - from `count_prevalence`
+    least : int - with which it was counted
+    """
+    told = []
+    for attribute, findings in prevalence.items():
+        told += ["", f"Findings by {attribute.replace('_', ' ')}: present, of the films with it"]
+        silent = [name for name, counts in findings.items() if not _tells(counts)]
+        for name, counts in findings.items():
+            if name not in silent:
+                told += _wrapped(f"  {name}:", _listed_shares(counts))
+        if silent:
+            told += _wrapped(f"  hidden, of fewer than {least} patients:", silent)
+    return told
+
+
+def _tells(counts: Mapping[str, tuple[int, int]]) -> bool:
+    return any(present != HIDDEN for present, _ in counts.values())
+
+
+def _listed_shares(counts: Mapping[str, tuple[int, int]]) -> list[str]:
+    words = [
+        f"{value} hidden"
+        if present == HIDDEN
+        else f"{value} {present} of {films} ({present / films:.0%})"
+        for value, (present, films) in list(counts.items())[:_VALUES_SHOWN]
+    ]
+    if len(counts) > _VALUES_SHOWN:
+        words.append(f"and {len(counts) - _VALUES_SHOWN} more")
+    return words
+
+
+def _wrapped(head: str, items: Sequence[str]) -> list[str]:
+    """Join items in lines that end between them, not inside."""
+    whole = ", ".join(item.replace(" ", _NO_BREAK) for item in items)
+    lines = textwrap.wrap(f"{head} {whole}", _WIDTH, subsequent_indent="      ")
+    return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+_SHOWN = 12  # values of an attribute on one line
+_REASONS = {
+    "report": "radiology reports",
+    "not_dicom": "no DICOM file",
+    "other_modality": "another modality",
+    "other_body_part": "another part of the body",
+    "not_frontal": "a lateral or another view",
+    "for_processing": "raw films, not for presentation",
+    "no_frontal_chest": "header silent, and the pixels show no frontal chest",
+    "duplicate_pixels": "the same pixels as an earlier file",
+    "no_pixel_data": "no image",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeReport:
+    """What was looked at.
+
+    Attributes
+    ----------
+    files : int - files, or rows of a manifest
+    films : int - that can be audited
+    patients, studies : int - of them
+    rejected : mapping of reason to count
+    by_pixels : int - films that were kept by their pixels, the header being silent
+    attributes : mapping of attribute to (value to count)
+    applied : mapping of str to int - how stored values became pixels
+    reports : mapping of source to count - films with a report
+    findings : mapping of finding to (cell to count) - cells 1, 0, -1 and blank
+    findings_from : str - ``"table"``, ``"manifest"``, ``"reports"``, blank, or, where no film was
+        kept, ``"reports without a film"``
+    unrecognised : int - reports in which nothing was recognised
+    prevalence : mapping - findings by value of each attribute, as `count_prevalence` gives them
+    hidden_below : int - counts of fewer patients are hidden in the prevalence
+    """
+
+    files: int
+    films: int
+    patients: int
+    studies: int
+    rejected: Mapping[str, int]
+    by_pixels: int = 0
+    attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    applied: Mapping[str, int] = field(default_factory=dict)
+    reports: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    findings_from: str = ""
+    unrecognised: int = 0
+    prevalence: Prevalence = field(default_factory=dict)
+    hidden_below: int = 0
+
+    def lines(self) -> list[str]:
+        """Return the report, a few words a line."""
+        told = [
+            f"{self.files} files looked at, {self.films} films kept: {self.patients} patients, "
+            f"{self.studies} studies.",
+        ]
+        if self.by_pixels:
+            told.append(f"{self.by_pixels} of them by their pixels, the header being silent.")
+        if self.rejected:
+            told += ["", "Not kept"]
+        for reason, count in sorted(self.rejected.items(), key=lambda entry: -entry[1]):
+            words = _REASONS.get(reason)
+            told.append(f"  {count:6d}  {reason}{f': {words}' if words else ''}")
+        if self.films:
+            told += ["", "Films kept"]
+            for name, counts in self.attributes.items():
+                told.append(f"  {name.replace('_', ' ')}: {_listed(counts)}")
+            told.append(f"  pixels: {_listed(self.applied)}")
+            told.append(f"  reports: {_listed(self.reports) or 'none'}")
+        by_attribute = prevalence_lines(self.prevalence, self.hidden_below)
+        return [*told, *self._overall(), *by_attribute]
+
+    def _overall(self) -> list[str]:
+        if not self.findings:
+            return []
+        told = ["", f"Findings, from {self.findings_from}: present, absent, uncertain, not stated"]
+        width = max(len(name) for name in self.findings)
+        for name, cells in self.findings.items():
+            numbers = "".join(f"{cells.get(cell, 0):8d}" for cell in ("1", "0", "-1", ""))
+            told.append(f"  {name:<{width}}{numbers}")
+        if self.unrecognised:
+            told.append(f"  reports in which nothing is recognised: {self.unrecognised}")
+        return told
+
+
+def count_attributes(
+    films: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Count the values of attributes; ages in bands, institutions by number, blanks as such.
+
+    Parameters
+    ----------
+    films : sequence of mapping of attribute to value
+    names : sequence of str - attributes, in the order of the report
+    """
+    counted = {name: Counter(values) for name, values in attribute_values(films, names).items()}
+    return {
+        name: dict(counts.most_common())
+        for name, counts in counted.items()
+        if set(counts) - {NOT_STATED}
+    }
+
+
+def attribute_values(
+    films: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the values of attributes as they may be told, film by film.
+
+    Parameters
+    ----------
+    films : sequence of mapping of attribute to value
+    names : sequence of str - attributes, in the order of the report
+    """
+    told = {}
+    for name in names:
+        values = [film.get(name, "") for film in films]
+        if name == "site":
+            values = number_sites(values)
+        if name == "age":
+            values = [age_band(value) for value in values]
+        told[name] = [value or NOT_STATED for value in values]
+    return told
+
+
+def count_findings(
+    films: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Count the cells of findings, the most frequent finding first.
+
+    Parameters
+    ----------
+    films : sequence of mapping of finding to cell - 1, 0, -1 or blank
+    names : sequence of str
+    """
+    counted = {name: dict(Counter(film.get(name, "") for film in films)) for name in names}
+    stated = {name: cells for name, cells in counted.items() if set(cells) - {""}}
+    return dict(sorted(stated.items(), key=lambda entry: -entry[1].get("1", 0)))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    named = [f"{value} {count}" for value, count in list(counts.items())[:_SHOWN]]
+    if len(counts) > _SHOWN:
+        named.append(f"and {len(counts) - _SHOWN} more")
+    return ", ".join(named)
+
+
+_WORKERS = 2
+_MIN_CELL = PrivacyConfig().min_cell
+
+
+@dataclass(frozen=True, slots=True)
+class FilmFindings:
+    """Findings of N films.
+
+    Attributes
+    ----------
+    cells : tuple of mapping, length N - finding to 1, 0, -1 or blank
+    names : tuple of str
+    source : str - ``"table"``, ``"manifest"``, ``"reports"`` or blank
+    unrecognised : int - reports in which nothing was recognised
+    """
+
+    cells: tuple[Mapping[str, str], ...]
+    names: tuple[str, ...]
+    source: str
+    unrecognised: int = 0
+
+
+def inspect(
+    path: Path,
+    *,
+    tables: Sequence[Path] = (),
+    progress: Progress = lambda stage, done, total: None,
+) -> IntakeReport:
+    """Say what a folder, a manifest or the cohort of a config holds.
+
+    Parameters
+    ----------
+    path : Path - a folder, a CSV, or a YAML config
+    tables : sequence of Path - of reports, for a folder
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError, DataError
+        The path is none of the three, or what it names cannot be read.
+    """
+    if path.is_dir():
+        return report_archive(inspect_archive(path, tables=tables, progress=progress))
+    if path.suffix.lower() in (".yaml", ".yml"):
+        config = load_config(path)
+        if config.cohort.manifest is None:
+            raise ConfigError("the config names no manifest; phantoms need no inspection.")
+        return _inspect_manifest(
+            config.cohort.manifest, config.cohort, progress, config.privacy.min_cell
+        )
+    if path.suffix.lower() == ".csv":
+        return _inspect_manifest(path, CohortConfig(manifest=path, split=None), progress)
+    raise ConfigError(f"{path.name!r}: expected a folder, a manifest (.csv) or a config (.yaml).")
+
+
+def inspect_archive(
+    folder: Path,
+    *,
+    tables: Sequence[Path] = (),
+    progress: Progress = lambda stage, done, total: None,
+) -> ArchiveSurvey:
+    """Look at every file of a folder, and keep the frontal chest films.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `survey_archive`.
+    """
+    return survey_archive(
+        folder,
+        FilmReader().policy,
+        is_frontal=partial(shows_frontal_chest, built_in_segmenter()),
+        workers=_WORKERS,
+        tables=tables,
+        progress=progress,
+    )
+
+
+def report_archive(survey: ArchiveSurvey) -> IntakeReport:
+    """Count what a survey of a folder found."""
+    films = survey.films
+    findings = read_findings(survey)
+    if not films:  # an archive of reports alone still tells what they say
+        findings = replace(
+            _findings_of_texts([text_of(report) for report in survey.sources.reports()]),
+            source="reports without a film",
+        )
+    attributes = [film.found.attributes for film in films]
+    patients = [patient_of(survey, at) for at in range(len(films))]
+    return IntakeReport(
+        files=survey.files,
+        films=len(films),
+        patients=len(set(patients)),
+        studies=len({film.found.study or str(film.path) for film in films}),
+        rejected=dict(survey.rejected),
+        by_pixels=survey.by_pixels,
+        attributes=count_attributes(attributes, HEADER_ATTRIBUTES),
+        applied=dict(Counter(film.found.applied for film in films).most_common()),
+        reports=dict(Counter(film.report.source for film in films if film.report.source)),
+        findings=count_findings(findings.cells, findings.names),
+        findings_from=findings.source,
+        unrecognised=findings.unrecognised,
+        prevalence=_prevalence(attributes, HEADER_ATTRIBUTES, findings, patients, _MIN_CELL)
+        if films
+        else {},
+        hidden_below=_MIN_CELL,
+    )
+
+
+def _prevalence(
+    films: Sequence[Mapping[str, str]],
+    attributes: Sequence[str],
+    findings: FilmFindings,
+    patients: Sequence[Hashable],
+    least: int,
+) -> Prevalence:
+    """Count the films with each finding by value of each attribute."""
+    told = count_findings(findings.cells, findings.names)
+    cells = {name: [film.get(name, "") for film in findings.cells] for name in told}
+    return count_prevalence(attribute_values(films, attributes), cells, patients, least)
+
+
+def read_findings(survey: ArchiveSurvey) -> FilmFindings:
+    """Return the findings of a survey's films: those of its tables, else of their reports."""
+    names = survey.sources.columns
+    if names:
+        return FilmFindings(tuple(film.report.findings for film in survey.films), names, "table")
+    return _findings_of_texts([text_of(film.report) for film in survey.films])
+
+
+def text_of(report: FilmReport) -> str:
+    """Return the text of a report, read from its file where it lies in one; blank for none."""
+    if report.path is None:
+        return report.text
+    try:
+        return read_radiology_report(report.path)
+    except DataError:  # the manifest names it, and the audit sets its row aside by name
+        return ""
+
+
+def patient_of(survey: ArchiveSurvey, at: int) -> str:
+    """Return the identifier that stands for a film's patient: its study or file where none does."""
+    film = survey.films[at]
+    return film.found.patient or film.found.study or str(film.path)
+
+
+def _findings_of_texts(texts: Sequence[str]) -> FilmFindings:
+    if not any(texts):
+        return FilmFindings(({},) * len(texts), (), "")
+    labeller = chest_labeller()
+    readings = [labeller.read(text) if text else None for text in texts]
+    cells = tuple(
+        {
+            name: "" if cell is None else str(cell)
+            for name in labeller.findings
+            if reading is not None
+            for cell in (reading.cell(name),)
+        }
+        for reading in readings
+    )
+    silent = sum(reading is not None and not reading.recognised for reading in readings)
+    return FilmFindings(cells, tuple(labeller.findings), "reports", silent)
+
+
+def _findings_of_columns(manifest: FilePath, rows: Sequence[int]) -> FilmFindings:
+    """Read the columns of a manifest that hold nothing but labels."""
+    table = read_table(manifest).loc[list(rows)]
+    others = {*ATTRIBUTES, "image", "patient", "study", "split", "frame", "report", "report_path"}
+    names = tuple(str(name) for name in table.columns if name not in others)
+    names = tuple(name for name in names if holds_labels(table[name].tolist()))
+    cells = tuple(
+        {name: LABEL_CELLS[value] for name, value in zip(names, line, strict=True)}
+        for line in table[list(names)].itertuples(index=False, name=None)
+    )
+    return FilmFindings(cells, names, "manifest" if names else "")
+
+
+def _inspect_manifest(
+    manifest: FilePath, config: CohortConfig, progress: Progress, min_cell: int = _MIN_CELL
+) -> IntakeReport:
+    """Read every film that a manifest lists."""
+    listed = read_manifest(manifest, split=config.split, roots=config.roots)
+    rejected = Counter(film.reason for film in listed.rejected)
+    headers: list[Mapping[str, str]] = []
+    kept: list[int] = []
+    applied: Counter[str] = Counter()
+    for done, film in enumerate(FilmReader.of(config).films(listed), start=1):
+        progress("read films", done, len(listed))
+        if isinstance(film, RejectedFilm):
+            rejected[film.reason] += 1
+            continue
+        kept.append(film.index)
+        headers.append(film.attributes)
+        applied[film.applied] += 1
+    cohort = listed.keep(np.array(kept, dtype=np.int64))
+    cohort = add_header_attributes(cohort, headers, config.attributes_from_header)
+    films = [
+        {name: values[at] for name, values in cohort.attributes.items()}
+        for at in range(len(cohort))
+    ]
+    findings = _findings_of_columns(manifest, cohort.rows.tolist())
+    if not findings.names:
+        findings = _findings_of_texts(cohort.radiology_reports)
+    return IntakeReport(
+        files=listed.listed - sum(listed.left_out.values()),
+        films=len(cohort),
+        patients=len(np.unique(cohort.patients)),
+        studies=len(cohort),
+        rejected=dict(rejected),
+        attributes=count_attributes(films, tuple(cohort.attributes)),
+        applied=dict(applied.most_common()),
+        reports={"manifest": sum(bool(text) for text in cohort.radiology_reports)},
+        findings=count_findings(findings.cells, findings.names),
+        findings_from=findings.source,
+        unrecognised=findings.unrecognised,
+        prevalence=_prevalence(
+            films, tuple(cohort.attributes), findings, cohort.patients.tolist(), min_cell
+        ),
+        hidden_below=min_cell,
+    )

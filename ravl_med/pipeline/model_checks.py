@@ -1,0 +1,200 @@
+"""The audited model: one that can be asked, or a table of what another one said.
+
+The sanity gate of an audit: what was measured of the wiring, put together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.score_table import ScoreTable
+from ravl_med.config.loading import Config
+from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.embeddings import Embeddings
+from ravl_med.encoders.opening import open_encoder
+from ravl_med.encoders.zero_shot import Scores, digest_texts, embed_classes, softmax
+from ravl_med.errors import ModelError
+from ravl_med.evidence.audit_result import (
+    ModelSummary,
+    Sanity,
+    SanityCheck,
+    class_scores,
+    judge_findings,
+    measure_findings,
+    prompt_scores,
+)
+from ravl_med.evidence.disclosure_control import hidden_classes
+from ravl_med.evidence.model_checks import (
+    check_embeddings,
+    check_inputs,
+    check_prompts,
+    check_scale,
+    check_texts,
+)
+from ravl_med.evidence.statistics import auroc
+from ravl_med.storage.mapped_arrays import multiply
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditedModel:
+    """A model, and what it says of a cohort.
+
+    Attributes
+    ----------
+    encoder : Encoder
+    embeddings : Embeddings - of N films
+    classes : ndarray of shape (C, D), float32 - class texts
+    scores : ndarray of shape (N, C), float32, or None - of a table, in place of the model's own
+    """
+
+    encoder: Encoder
+    embeddings: Embeddings
+    classes: NDArray[np.float32]
+    scores: NDArray[np.float32] | None = None
+
+
+def scores_of_table(table: ScoreTable, region: NDArray[np.float32], kind: str) -> Scores:
+    """Return the scores of a table, beside those of regions.
+
+    Parameters
+    ----------
+    table : ScoreTable - of N films and C classes
+    region : ndarray of shape (R, C), float32 - of the model that embeds regions
+    kind : {"softmax", "sigmoid"} - how logits become scores
+    """
+    image = table.values
+    if table.logits:
+        image = softmax(image) if kind == "softmax" else expit(image).astype(np.float32)
+    return Scores(image, region, table.values.argmax(axis=1).astype(np.int64))
+
+
+def summarise_model(config: Config, info: EncoderInfo, table: ScoreTable | None) -> ModelSummary:
+    """Tell what was audited; of a table, the model that only embeds regions."""
+    architecture, digest, digests = info.architecture, info.digest, dict(info.digests)
+    if table is not None:
+        architecture = f"not known: scores from a table; regions by {architecture}"
+        digest = hashlib.sha256(f"{table.digest} {digest}".encode()).hexdigest()
+        digests = {"scores": table.digest, **digests}
+    return ModelSummary(
+        name=config.model.name or ("quickstart" if config.model.quickstart else "unnamed"),
+        architecture=architecture,
+        digest=digest,
+        image_size=info.image_size,
+        resize_mode=info.resize_mode,
+        region_pooling=info.region_pooling,
+        parameters=info.parameters,
+        logit_scale=info.logit_scale,
+        logit_bias=info.logit_bias,
+        digests={**digests, "prompts": digest_texts(config.task.texts())},
+    )
+
+
+_SAMPLE = 8  # films whose input is looked at
+_TRIED = 256  # films that another activation is tried on
+_BETTER = 0.05  # mean AUROC that another activation has to bring
+
+
+def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader) -> Sanity:
+    """Look at how a model is wired, before anything is searched for.
+
+    Parameters
+    ----------
+    config : Config
+    cohort : Cohort - the N audited films
+    model : AuditedModel
+    reader : FilmReader
+    """
+    texts, image = config.task.texts(), model.embeddings.image
+    temperature = config.task.temperature if config.task.scores == "softmax" else None
+    by_prompt: list[NDArray[np.float64]] = []
+    if model.scores is None:
+        similarity = multiply(image, model.classes.T)
+        scores = class_scores(similarity, temperature)
+        for c, prompts in enumerate(texts.values()):
+            single = model.encoder.encode_text(list(prompts)).float().cpu().numpy()
+            by_prompt.append(prompt_scores(multiply(image, single.T), similarity, c, temperature))
+    else:
+        scores = model.scores.astype(np.float64)
+    findings = measure_findings(
+        scores,
+        cohort.labels,
+        cohort.patients,
+        cohort.classes,
+        config.evidence.confidence,
+        by_prompt,
+    )
+    hidden = hidden_classes(
+        cohort.labels, cohort.patients, len(cohort.classes), config.hidden_below
+    )
+    stops, doubts = judge_findings(findings, config.gate.min_auroc, hidden)
+    own = model.scores is None
+    checks = [
+        *check_embeddings(image, model.classes if own else None, cohort.classes),
+        *check_inputs(model.encoder.info, _inputs(model.encoder, reader, cohort)),
+    ]
+    if own:
+        checks += [
+            check_prompts(findings, hidden),
+            *check_texts(model.encoder, texts),
+            check_scale(model.encoder.info, temperature),
+        ]
+        if (stops or doubts) and config.model.weights is not None:
+            checks += _try_activation(config, cohort, model, reader)
+    stops += tuple(check.text for check in checks if check.status == "failed")
+    return Sanity(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
+
+
+def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
+    """Return some films as the model reads them, spread over the cohort."""
+    chosen = np.unique(np.linspace(0, len(cohort) - 1, min(_SAMPLE, len(cohort))).astype(int))
+    films = [encoder.preprocess(reader.film(cohort, int(i)).pixels).numpy() for i in chosen]
+    empty: NDArray[np.float32] = np.empty((0, 3, 0, 0), np.float32)
+    return np.stack(films) if films else empty
+
+
+def _try_activation(
+    config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
+) -> list[SanityCheck]:
+    """Try the other activation of a raw checkpoint, which does not say which one it has."""
+    rng = np.random.default_rng(config.evidence.seed)
+    films = np.sort(rng.permutation(len(cohort))[:_TRIED])
+    for quick in (True, False):
+        settings = config.model.model_copy(update={"quick_gelu": quick})
+        try:
+            other = open_encoder(settings, None, model.encoder.device)
+        except ModelError:
+            continue
+        if other.info.digest == model.encoder.info.digest:  # the one that was audited
+            continue
+        inputs = [other.preprocess(reader.film(cohort, int(i)).pixels) for i in films]
+        parts = [
+            other.encode_image(torch.stack(inputs[start : start + config.model.batch_size]))
+            for start in range(0, len(inputs), config.model.batch_size)
+        ]
+        image = torch.cat(parts).float().cpu().numpy()
+        labels = cohort.labels[films]
+        now = _mean_auroc(model.embeddings.image[films], model.classes, labels)
+        then = _mean_auroc(image, embed_classes(other, config.task.texts()), labels)
+        told = (
+            f"on {len(films)} films the mean AUROC is {now:.2f}; with model.quick_gelu: "
+            f"{str(quick).lower()} it would be {then:.2f}"
+        )
+        return [SanityCheck("activation", "odd" if then > now + _BETTER else "held", told)]
+    return []
+
+
+def _mean_auroc(
+    image: NDArray[np.float32], classes: NDArray[np.float32], labels: NDArray[np.int64]
+) -> float:
+    scores = class_scores(image @ classes.T, 0.07)
+    areas = [auroc(scores[:, c], labels == c) for c in range(len(classes))]
+    known = [area for area in areas if np.isfinite(area)]
+    return float(np.mean(known)) if known else float("nan")

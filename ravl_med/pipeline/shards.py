@@ -1,0 +1,486 @@
+"""Embeddings made ahead of an audit, by one process or by several that share a cohort.
+
+Embeddings that shards have put into folders of their own, joined into the cache of a config.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.loading import Config
+from ravl_med.encoders.base import Encoder, using_threads
+from ravl_med.encoders.batches import BatchEncoder, read_size
+from ravl_med.encoders.embedding_store import EmbeddingStore, part_number
+from ravl_med.engine import Engine, opened_engine
+from ravl_med.errors import ConfigError
+from ravl_med.pipeline.embedding import UnitTotals, embed_units, join_rows, make_units
+from ravl_med.pipeline.stages import (
+    Progress,
+    embeddings_root,
+    most_regions,
+    name_parts,
+    open_model_of,
+    prepare_manifest,
+    prepare_model,
+    shared_root,
+)
+from ravl_med.regions.proposal import RegionProposer
+from ravl_med.storage.cache import Cache
+from ravl_med.storage.files import entries
+from ravl_med.storage.remote import FilePath, RemotePath, is_url
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of a cohort a process takes: every `count`-th one.
+
+    Attributes
+    ----------
+    number : int - 1 to `count`
+    count : int
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``2/4``.
+
+        Raises
+        ------
+        ConfigError
+        """
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(
+                f"--shard must be i/N with i in the range [1, N], such as 2/4. Got {text[:20]!r} "
+                "instead."
+            )
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingReport:
+    """What a process has done, and what others still have to do.
+
+    Attributes
+    ----------
+    shard : Shard
+    parts, parts_before : int - of this shard, and those of them that were done before
+    parts_left : int - of the other shards, not done yet
+    films, found, regions : int - films that were read now; those of them that were embedded before;
+        their regions
+    megabytes : float - of their files
+    seconds : float - that they took
+    rejected : mapping of reason to count - films that could not be read now
+    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
+    """
+
+    shard: Shard
+    parts: int
+    parts_before: int
+    parts_left: int
+    films: int
+    found: int
+    regions: int
+    megabytes: float
+    seconds: float
+    rejected: Mapping[str, int]
+    halved_to: int
+
+    def lines(self) -> list[str]:
+        """Return the report in lines."""
+        told = [
+            f"Shard {self.shard.number}/{self.shard.count}: {self.parts} parts of the cohort, "
+            f"{self.parts_before} of them done before.",
+            f"{self.films} films with {self.regions} regions read now, {self.found} of them "
+            "embedded before.",
+        ]
+        if self.films and self.seconds > 0:
+            told.append(
+                f"{self.seconds:.0f} s: {self.films / self.seconds:.3g} films and "
+                f"{self.megabytes / self.seconds:.3g} MB a second."
+            )
+        if self.rejected:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
+            told.append(f"Set aside: {reasons}.")
+        if self.halved_to:
+            told.append(
+                f"Memory did not suffice: {self.halved_to} films are encoded at once "
+                "(model.batch_size)."
+            )
+        told.append(
+            f"{self.parts_left} parts are left to the other shards."
+            if self.parts_left
+            else "The cohort is complete: an audit finds all of it."
+        )
+        return told
+
+
+def embed(
+    config: Config,
+    *,
+    shard: Shard = Shard(),
+    cache: Cache,
+    progress: Progress = lambda stage, done, total: None,
+) -> EmbeddingReport:
+    """Embed a shard of the cohort of a config into the cache.
+
+    An audit of the same config finds it there. A run that was ended goes on where it was; memory
+    does not grow with the number of films.
+
+    Parameters
+    ----------
+    config : Config
+    shard : Shard
+    cache : Cache
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError, ModelError, DataError, StorageError
+        With one clear line; ConfigError also where the config keeps no embeddings.
+    """
+    root = require_root(config, cache, "embed")
+    reader = FilmReader.of(config.cohort)
+    manifest = prepare_manifest(config, cache, progress)
+    cohort = listed_cohort(config, manifest)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        model = (open_model_of(config, folder), folder)
+        return _embed_parts(engine, config, cohort, model, root, shard, progress)
+
+
+def require_root(config: Config, cache: Cache, verb: str) -> Path:
+    """Return where embeddings are kept.
+
+    Raises
+    ------
+    ConfigError
+        They are not.
+    """
+    root = embeddings_root(config, cache)
+    if root is None:
+        raise ConfigError(
+            f"{verb}: this config keeps no embeddings (cache.embeddings is false, or model.factory "
+            "makes the model); expected one that does."
+        )
+    return root
+
+
+def listed_cohort(config: Config, manifest: FilePath) -> Cohort:
+    """Return the cohort of a config as its manifest lists it.
+
+    Raises
+    ------
+    ConfigError, DataError, StorageError
+        See `read_manifest`.
+    """
+    return read_manifest(
+        manifest,
+        split=config.cohort.split,
+        columns=config.task.columns(),
+        labels=config.labels,
+        unit=config.cohort.unit,
+        roots=config.cohort.roots,
+    )
+
+
+def _embed_parts(
+    engine: Engine,
+    config: Config,
+    cohort: Cohort,
+    model: tuple[Encoder, Path | None],
+    root: Path,
+    shard: Shard,
+    progress: Progress,
+) -> EmbeddingReport:
+    shared = shared_root(config)
+    batches = BatchEncoder(
+        model[0], root, config.model.batch_size, most_regions(config.regions), shared
+    )
+    batches.store.publish()
+    names = name_parts(config, cohort)
+    done = batches.store.done(names)
+    mine = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
+    wanted = {number: names[number] for number in mine if number not in done}
+    proposer = RegionProposer.of(config.regions, cohort)
+    units = make_units(engine, config, cohort, proposer, wanted)
+    films = sum(len(unit.films) for unit in units)
+    start = time.perf_counter()
+    made = embed_units(
+        engine,
+        config,
+        model,
+        root,
+        units,
+        lambda passed: progress("embed films and regions", passed, films),
+    )
+    totals = UnitTotals(batches.size)
+    rejected: Counter[str] = Counter()
+    regions = file_bytes = 0
+    for row in join_rows(cohort, units, totals.of(made)):
+        if isinstance(row, RejectedFilm):
+            rejected[row.reason] += 1
+        else:
+            regions += len(row.regions)
+            file_bytes += row.film.file_bytes
+    seconds = time.perf_counter() - start
+    others = set(range(len(names))) - set(mine)
+    return EmbeddingReport(
+        shard=shard,
+        parts=len(mine),
+        parts_before=len(mine) - len(wanted),
+        parts_left=len(
+            {names[number] for number in others} - _listed(root, shared, totals, batches)
+        ),
+        films=films - rejected.total(),
+        found=totals.found,
+        regions=regions,
+        megabytes=file_bytes / 1e6,
+        seconds=seconds,
+        rejected=dict(rejected),
+        halved_to=totals.size if totals.size < config.model.batch_size else 0,
+    )
+
+
+def _listed(
+    root: Path, shared: FilePath | None, totals: UnitTotals, batches: BatchEncoder
+) -> set[str]:
+    """Parts that are done, by this process or on the device of the workers, wherever they lie."""
+    stores = {*totals.stores, batches.store.folder.name}
+    places = [place / name for place in (root, shared) if place is not None for name in stores]
+    return {name for place in places for name in entries(place / "listed")}
+
+
+_KIND, _LISTED = "embeddings", "listed"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What has come, and what is still missing.
+
+    Attributes
+    ----------
+    folders : int - that were merged
+    parts, before, came : int - of the cohort; those that were here; those that came
+    missing : tuple of int - numbers of the parts that are not here, from 0
+    shards : int - that the cohort was cut into
+    damaged : tuple of (folder, file, files) - a file that was left out: number of its folder, its
+        own in there, and how many there are
+    other_size : tuple of int - numbers of folders whose films were encoded so many at once as did
+        not fit everywhere; they are not used
+    """
+
+    folders: int
+    parts: int
+    before: int
+    came: int
+    missing: tuple[int, ...]
+    shards: int
+    damaged: tuple[tuple[int, int, int], ...]
+    other_size: tuple[int, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, and nothing was left out."""
+        return not self.missing and not self.damaged
+
+    def lines(self) -> list[str]:
+        """Return the report in lines."""
+        told = [
+            f"{self.folders} folders merged: {self.came} parts of the cohort came, {self.before} "
+            f"were here; {self.parts - len(self.missing)} of {self.parts} are here now."
+        ]
+        for folder, file, files in self.damaged:
+            told.append(f"FOLDER {folder}: file {file} of {files} is damaged; it was left out.")
+        for folder in self.other_size:
+            told.append(
+                f"FOLDER {folder}: encoded more films at once than fitted into memory elsewhere "
+                "(model.batch_size); not used."
+            )
+        if not self.missing:
+            return [*told, "The cohort is complete: an audit finds all of it."]
+        again = sorted({number % self.shards + 1 for number in self.missing})
+        shards = ", ".join(f"{number}/{self.shards}" for number in again)
+        told.append(
+            f"{len(self.missing)} parts are missing. Run these shards again (ravl-med embed "
+            f"--shard) and merge them, or let an audit do it: {shards}."
+        )
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A folder that was merged: where its stores lie, and which of them are of this config."""
+
+    number: int
+    place: FilePath
+    recipes: tuple[str, ...]
+    fitting: int
+
+
+def merge(
+    config: Config,
+    folders: Sequence[str],
+    *,
+    shards: int | None = None,
+    cache: Cache,
+    progress: Progress = lambda stage, done, total: None,
+) -> MergeReport:
+    """Join what shards have put into other caches into the cache of a config, and its shared twin.
+
+    Nothing is taken where one of the folders is of another model or other settings. Doing it again
+    changes nothing.
+
+    Parameters
+    ----------
+    config : Config
+    folders : sequence of str - paths or URLs of caches, or of what `cache.shared` named
+    shards : int or None - that the cohort was cut into; None: one for each folder
+    cache : Cache
+    progress : callable - called with (stage, done, total)
+
+    Raises
+    ------
+    ConfigError, ModelError, DataError, StorageError
+        With one clear line; ConfigError also where a folder holds no embeddings, or those of
+        something else.
+    """
+    if shards is not None and shards < 1:
+        raise ConfigError(f"--shards must be an int in the range [1, inf). Got {shards} instead.")
+    root = require_root(config, cache, "merge")
+    manifest = prepare_manifest(config, cache, progress)
+    cohort = listed_cohort(config, manifest)
+    with using_threads(config.threads):
+        reader = FilmReader.of(config.cohort)
+        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        encoder = open_model_of(config, folder)
+        size, most = config.model.batch_size, most_regions(config.regions)
+        batches = BatchEncoder(encoder, root, size, most, shared_root(config))
+    names = name_parts(config, cohort)
+    sources = [
+        _look(_place_of(config, text, number), number, batches, size, set(names))
+        for number, text in enumerate(folders, start=1)
+    ]
+    batches.shrink_to(min(source.fitting for source in sources))
+    stores = {store.folder.name: store for store in batches.stores}
+    before = batches.store.done(names)
+    damaged = list(_take(sources, stores, names, progress))
+    for store in stores.values():
+        store.publish()
+    missing = tuple(sorted(set(range(len(names))) - batches.store.done(names)))
+    return MergeReport(
+        folders=len(sources),
+        parts=len(names),
+        before=len(before),
+        came=len(names) - len(missing) - len(before),
+        missing=missing,
+        shards=shards or len(sources),
+        damaged=tuple(damaged),
+        other_size=tuple(
+            source.number for source in sources if batches.store.folder.name not in source.recipes
+        ),
+    )
+
+
+def _place_of(config: Config, text: str, number: int) -> FilePath:
+    role = f"FOLDER {number}"
+    if not is_url(text):
+        return Path(text)
+    try:
+        return RemotePath.parse(text, config.storage.access(), role)
+    except ValueError as error:
+        raise ConfigError(f"{role}: {error}.") from None
+
+
+def _look(
+    folder: FilePath, number: int, batches: BatchEncoder, largest: int, names: Collection[str]
+) -> _Source:
+    """Find the stores of this config in a folder; refuse one that is of something else."""
+    place = folder / _KIND
+    with _reading(number):
+        found = entries(place)
+    if not any(size is None for size in found.values()):
+        raise ConfigError(
+            f"FOLDER {number} holds no embeddings; expected a cache.folder or cache.shared that "
+            "ravl-med embed has filled. Nothing was merged."
+        )
+    sizes = [largest]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    recipes = tuple(name for name in map(batches.folder_of, sizes) if name in found)
+    with _reading(number):
+        listed = {piece for name in recipes for piece in entries(place / name / _LISTED)}
+    if not recipes or (listed and not listed & set(names)):
+        what = "films, regions" if recipes else "model, device, threads"
+        raise ConfigError(
+            f"FOLDER {number} holds embeddings of another model or settings; expected those that "
+            f"this config makes on a machine like this one (other {what} or versions?). Nothing "
+            "was merged."
+        )
+    fitting = read_size(place / batches.size_note, largest)
+    return _Source(number, place, recipes, fitting)
+
+
+def _take(
+    sources: Sequence[_Source],
+    stores: dict[str, EmbeddingStore],
+    names: Sequence[str],
+    progress: Progress,
+) -> Iterator[tuple[int, int, int]]:
+    """Take files and notes that are not here; yield where a damaged file lies."""
+    numbers = {name: number for number, name in enumerate(names)}
+    for done, source in enumerate(sources):
+        progress("merge folders", done, len(sources))
+        for recipe in source.recipes:
+            if recipe not in stores:
+                continue
+            store, place = stores[recipe], source.place / recipe
+            with _reading(source.number):
+                files = sorted(name for name in entries(place) if part_number(name) is not None)
+            here = {path.name for path in store.files()}
+            bad = [
+                at
+                for at, name in enumerate(files, start=1)
+                if name not in here and not store.adopt(name, _content(place / name, source))
+            ]
+            yield from ((source.number, at, len(files)) for at in bad)
+            left_out = {part_number(files[at - 1]) for at in bad}
+            for piece in sorted(set(entries(place / _LISTED)) & set(names) - store.listed_here()):
+                if numbers[piece] not in left_out:
+                    store.list_done(piece)
+    progress("merge folders", len(sources), len(sources))
+
+
+def _content(file: FilePath, source: _Source) -> bytes:
+    """Read a file of another store; blank where it has gone."""
+    try:
+        with _reading(source.number):
+            return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@contextmanager
+def _reading(number: int) -> Iterator[None]:
+    """Name what keeps a folder of this machine from being read; FileNotFoundError stays."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"FOLDER {number}: cannot be read ({error.strerror or type(error).__name__}); expected "
+            "a folder that this user may read. What has come is whole: merge again."
+        ) from None

@@ -1,0 +1,263 @@
+"""A finished audit of a synthetic cohort against the truth that was written beside its films."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.regions.geometry import box_overlap
+from ravl_med.reporting.files.audit_run import Audit
+
+_LINES = ("lead", "tube", "wire")
+
+
+@dataclass(frozen=True, slots=True)
+class TruthCheck:
+    """What an audit said, beside what was planted.
+
+    Attributes
+    ----------
+    feature, finding : str - the planted pair
+    strength : float - Cramer's V in the fine-tuning split
+    raised_gap, lowered_gap : float - the two gaps of RaVL's validity test by true presence of the
+        feature: accuracy on the finding with minus without it; the largest, over other classes, of
+        accuracy without minus with it
+    precision : float - share of the top ten regions of the first correlation, as they were
+        located, that hit the feature; NaN without a correlation
+    tile_precision : float - the same for the regions as they were cut
+    paper_precision : float - the same for the paper's order, by similarity to the medoid
+    overlap, located_overlap : float - mean intersection over union of the feature's box with those
+        of the top ten regions, as they were cut and as they were located; NaN where none of their
+        films holds it
+    names_finding : bool - the first correlation raises the planted finding
+    kind : str - of the first correlation, or "none"
+    shortcuts : int - correlations of kind shortcut
+    """
+
+    feature: str
+    finding: str
+    strength: float
+    raised_gap: float
+    lowered_gap: float
+    precision: float
+    tile_precision: float
+    paper_precision: float
+    overlap: float
+    located_overlap: float
+    names_finding: bool
+    kind: str
+    shortcuts: int
+
+    def lines(self) -> list[str]:
+        """Return the check in a few lines for the terminal."""
+        if self.strength == 0.0:
+            return [f"nothing was planted; correlations of kind shortcut: {self.shortcuts}"]
+        named = "names" if self.names_finding else "does not name"
+        return [
+            f"{self.feature} planted on {self.finding}, Cramer's V {self.strength:g}; learned: "
+            f"accuracy {100 * self.raised_gap:+.0f} points with it on {self.finding}, "
+            f"{-100 * self.lowered_gap:+.0f} on the most lowered class",
+            f"first correlation ({self.kind.replace('_', ' ')}) {named} {self.finding}; of its "
+            f"top 10 regions {_share(self.precision)} hit the {self.feature} "
+            f"({_share(self.paper_precision)} in the paper's order)",
+        ]
+
+
+def compare_with_truth(run: Audit) -> TruthCheck:
+    """Compare a finished audit of a synthetic cohort with its ``truth.csv``."""
+    planted = run.config.cohort.synthetic
+    assert planted is not None
+    root = _folder(run)
+    boxes = _read_boxes(root / "truth.csv", planted.feature)
+    names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
+    present = np.array([name in boxes for name in names])
+    raised, lowered = _validity_gaps(run, present, planted.finding)
+    found = run.result.correlations
+    first = found[0] if found else None
+    by_effect = as_cut = by_similarity = math.nan
+    overlaps = (math.nan, math.nan)
+    if first is not None:
+        cut = run.result.region_boxes[first.cluster.regions]
+        by_effect = _precision(run, first, names, boxes, first.order, _located(run, first))
+        as_cut = _precision(run, first, names, boxes, first.order, cut)
+        by_similarity = _precision(run, first, names, boxes, np.arange(len(cut)), cut)
+        overlaps = _overlaps(run, first, names, boxes)
+    return TruthCheck(
+        feature=planted.feature,
+        finding=planted.finding,
+        strength=planted.strength,
+        raised_gap=raised,
+        lowered_gap=lowered,
+        precision=by_effect,
+        tile_precision=as_cut,
+        paper_precision=by_similarity,
+        overlap=overlaps[0],
+        located_overlap=overlaps[1],
+        names_finding=first is not None
+        and run.result.task.classes[first.cluster.raised_class] == planted.finding,
+        kind=first.kind if first is not None else "none",
+        shortcuts=sum(c.kind == "shortcut" for c in found),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownThing:
+    """Where a thing lies on the audited films.
+
+    Attributes
+    ----------
+    films : ndarray of shape (N,), bool - film holds it
+    regions : ndarray of shape (R,), bool - region hits it
+    touched : ndarray of shape (R,), bool - region holds any part of it
+    """
+
+    films: NDArray[np.bool_]
+    regions: NDArray[np.bool_]
+    touched: NDArray[np.bool_]
+
+
+def hit_regions(run: Audit, thing: str) -> ShownThing:
+    """Find the films and the regions of an audit that hold a thing, by the boxes of its truth."""
+    root = _folder(run)
+    boxes = _read_boxes(root / "truth.csv", thing)
+    names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
+    image, own = run.result.region_image, run.result.region_boxes
+
+    def flags(holds: Callable[[NDArray[np.floating], NDArray[np.floating]], bool]) -> Any:
+        return np.array(
+            [
+                any(holds(box, truth) for truth in boxes.get(names[film], ()))
+                for film, box in zip(image.tolist(), own, strict=True)
+            ],
+            dtype=np.bool_,
+        )
+
+    return ShownThing(
+        films=np.array([name in boxes for name in names], dtype=np.bool_),
+        regions=flags(is_hit),
+        touched=flags(lambda box, truth: box_overlap(box, truth) > 0),
+    )
+
+
+def is_hit(region: NDArray[np.floating], box: NDArray[np.floating]) -> bool:
+    """Tell whether two xyxy boxes share at least half the area of the smaller one."""
+    width = min(region[2], box[2]) - max(region[0], box[0])
+    height = min(region[3], box[3]) - max(region[1], box[1])
+    smaller = min(
+        (region[2] - region[0]) * (region[3] - region[1]), (box[2] - box[0]) * (box[3] - box[1])
+    )
+    return bool(width > 0 and height > 0 and width * height >= 0.5 * smaller)
+
+
+def precision_at(hits: list[bool], count: int) -> float:
+    """Return the share of hits among the first `count`; missing ones count as misses."""
+    return sum(hits[:count]) / count
+
+
+def _precision(
+    run: Audit,
+    correlation: SpuriousCorrelation,
+    names: list[str],
+    boxes: Mapping[str, list[NDArray[np.float64]]],
+    order: NDArray[np.int64],
+    places: NDArray[np.float32],
+) -> float:
+    planted = run.config.cohort.synthetic
+    assert planted is not None
+    hits = []
+    for position in order[:10]:
+        region = int(correlation.cluster.regions[position])
+        name = names[int(run.result.region_image[region])]
+        box = places[position]
+        if planted.feature in _LINES:
+            hits.append(_line_hit(_folder(run), name, planted.feature, box))
+        else:
+            hits.append(any(is_hit(box, truth) for truth in boxes.get(name, ())))
+    return precision_at(hits, 10)
+
+
+def _overlaps(
+    run: Audit,
+    correlation: SpuriousCorrelation,
+    names: list[str],
+    boxes: Mapping[str, list[NDArray[np.float64]]],
+) -> tuple[float, float]:
+    """Mean overlap of the top ten regions with the thing on their film: as cut, and as located."""
+    located = _located(run, correlation)
+    found = []
+    for position in correlation.order[:10]:
+        region = int(correlation.cluster.regions[position])
+        for truth in boxes.get(names[int(run.result.region_image[region])], ())[:1]:
+            cut = box_overlap(run.result.region_boxes[region], truth)
+            found.append((cut, box_overlap(located[position], truth)))
+    if not found:
+        return math.nan, math.nan
+    cut, own = np.mean(found, axis=0)
+    return float(cut), float(own)
+
+
+def _located(run: Audit, correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+    """Where the effect of each region lies (n, 4); the region itself where it was not measured."""
+    regions = run.result.region_boxes[correlation.cluster.regions]
+    tested = correlation.counterfactual
+    if tested is None or tested.removal.located is None:
+        return regions
+    located = tested.removal.located
+    return np.where(np.isfinite(located), located, regions)
+
+
+def _folder(run: Audit) -> Path:
+    """Folder of the phantoms, which lie on this machine."""
+    assert isinstance(run.manifest, Path)
+    return run.manifest.parent
+
+
+def _line_hit(root: Path, name: str, kind: str, region: NDArray[np.floating]) -> bool:
+    """Tell whether a region holds pixels of a line, at least half its shorter side of them."""
+    with (root / "truth" / "labels.csv").open(encoding="utf-8") as stream:
+        values = {row["name"]: int(row["value"]) for row in csv.DictReader(stream)}
+    with Image.open(root / "truth" / f"{Path(name).stem}.png") as image:
+        mask = np.asarray(image) == values[kind]
+    x0, y0, x1, y1 = np.rint(region).astype(int)
+    return bool(mask[y0:y1, x0:x1].sum() >= 0.5 * min(x1 - x0, y1 - y0))
+
+
+def _validity_gaps(run: Audit, present: NDArray[np.bool_], finding: str) -> tuple[float, float]:
+    labels, classes = run.cohort.labels, run.cohort.classes
+    correct = run.scores.predictions == labels
+
+    def gap(c: int) -> float:
+        with_it = correct[(labels == c) & present]
+        without = correct[(labels == c) & ~present]
+        if not len(with_it) or not len(without):
+            return math.nan
+        return float(with_it.mean() - without.mean())
+
+    target = classes.index(finding)
+    others = [-gap(c) for c in range(len(classes)) if c != target]
+    return gap(target), float(np.nanmax(others))
+
+
+def _read_boxes(path: Path, kind: str) -> dict[str, list[NDArray[np.float64]]]:
+    boxes: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["kind"] == kind:
+                boxes[row["image"]].append(
+                    np.array([float(row[k]) for k in ("x0", "y0", "x1", "y1")])
+                )
+    return boxes
+
+
+def _share(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.0%}"

@@ -1,0 +1,510 @@
+"""The correlations of two runs, matched by what they raise and by the films that they are on.
+
+Two audits side by side: what differs between two models on the same films, and how surely.
+
+Films are the same where their pseudonyms are. Both models are measured on the same films and
+resampled with the same draws of patients, so that the interval of a difference knows that they are
+alike; two runs that say the same of every film differ by 0 (0 to 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.disclosure_control import HIDDEN
+from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
+from ravl_med.evidence.review import correlation_id
+from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.reporting.audit.sentences import outcome_words
+from ravl_med.reporting.comparison.runs import (
+    HIDDEN_AGREEMENT,
+    HIDDEN_PAIR,
+    NOTHING,
+    Agreement,
+    ComparedRun,
+    Paired,
+    RunFacts,
+    Setting,
+    SharedFilms,
+    facts_of,
+    open_run,
+    settings_apart,
+    swap_test,
+)
+from ravl_med.reporting.layout.blocks import Status
+
+MIN_OVERLAP = 0.5
+"""Jaccard index of the films with the feature, from which on two correlations are the same."""
+
+Matching = Literal[
+    "in_both", "not_confirmed_in_b", "not_found_in_b", "not_confirmed_in_a", "new_in_b"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCorrelation:
+    """A correlation as its own run reports it.
+
+    Attributes
+    ----------
+    rank : int
+    correlation_id : str - as in ``result.json``
+    outcome : str - what became of it, in words
+    description : str - what its regions are, in words; blank where the run does not say
+    kind : {"shortcut", "plausible_sign", "undecided"}
+    counts, confirmed : bool
+    used : bool or None - None where it was not tested
+    q_value : float
+    lowered_classes : tuple of str - that are tested as one
+    raised_gap, lowered_gap : float - on held-out patients
+    raised_interval, lowered_interval : Interval
+    removal : float - contrast of removal, median fill, in logits; NaN where it was not tested
+    removal_interval : Interval
+    removal_size : float - contrast of removal, mean of both fills, as a share of the standard
+        deviation of the margin, which two models have in common
+    ruling : str or None - what a reviewer decided, where it is in force
+    """
+
+    rank: int
+    correlation_id: str
+    outcome: str
+    description: str
+    kind: Kind
+    counts: bool
+    confirmed: bool
+    used: bool | None
+    q_value: float
+    lowered_classes: tuple[str, ...]
+    raised_gap: float
+    raised_interval: Interval
+    lowered_gap: float
+    lowered_interval: Interval
+    removal: float
+    removal_interval: Interval
+    removal_size: float
+    ruling: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedCorrelation:
+    """A correlation that counts, or is confirmed, in A or in B.
+
+    Attributes
+    ----------
+    raised_class : str
+    matching : {"in_both", "not_confirmed_in_b", "not_found_in_b", "not_confirmed_in_a", "new_in_b"}
+    overlap : float - Jaccard index of their films; NaN without a match
+    a, b : FoundCorrelation or None - None where the run has no candidate that matches
+    feature_of : {"A", "B"} - the run whose feature the gaps below are measured with
+    films_with_feature : int - compared films that hold it
+    raised, lowered : Paired - gap of the raised class, and of the classes that are tested as one,
+        on the compared films: accuracy with minus without the feature, for both models
+    """
+
+    raised_class: str
+    matching: Matching
+    overlap: float
+    a: FoundCorrelation | None
+    b: FoundCorrelation | None
+    feature_of: Literal["A", "B"]
+    films_with_feature: int
+    raised: Paired
+    lowered: Paired
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A correlation of a run, on the compared films."""
+
+    run: ComparedRun
+    found: SpuriousCorrelation
+    present: NDArray[np.bool_]
+
+    @property
+    def raised(self) -> str:
+        return self.run.classes[self.found.cluster.raised_class]
+
+    @property
+    def shown(self) -> bool:
+        return self.found.counts or self.found.confirmation.status == "confirmed"
+
+
+def compare_correlations(
+    a: ComparedRun, b: ComparedRun, films: SharedFilms
+) -> tuple[ComparedCorrelation, ...]:
+    """Match what counts, or is confirmed, in one of two runs with what the other has.
+
+    Parameters
+    ----------
+    a, b : ComparedRun
+    films : SharedFilms
+
+    Returns
+    -------
+    tuple of ComparedCorrelation - those of A that count, those of B alone that count, then the
+        confirmed ones likewise
+    """
+    of_a, of_b = (
+        [_Candidate(run, one, one.cluster.present[rows]) for one in run.result.correlations]
+        for run, rows in zip((a, b), films.rows, strict=True)
+    )
+    made: list[ComparedCorrelation] = []
+    matched: set[int] = set()
+    for one in of_a:
+        if one.shown:
+            other, overlap = _best(one, of_b)
+            matched |= {other.found.rank} if other else set()
+            made.append(_compared(one, other, overlap, one, films))
+    for one in of_b:
+        if one.shown and one.found.rank not in matched:
+            other, overlap = _best(one, of_a)
+            made.append(_compared(other, one, overlap, one, films))
+    return tuple(sorted(made, key=lambda entry: not _counts(entry)))
+
+
+def _counts(entry: ComparedCorrelation) -> bool:
+    """Whether it counts; one of B alone is not here for what A has of it."""
+    sides = (entry.b,) if entry.feature_of == "B" else (entry.a, entry.b)
+    return any(one is not None and one.counts for one in sides)
+
+
+def _best(one: _Candidate, others: Sequence[_Candidate]) -> tuple[_Candidate | None, float]:
+    """Return the candidate that shares most films; one that is confirmed goes before any other."""
+    near = [
+        (other.shown, overlap, other)
+        for other in others
+        if other.raised == one.raised
+        and (overlap := _jaccard(one.present, other.present)) >= MIN_OVERLAP
+    ]
+    if not near:
+        return None, math.nan
+    _, overlap, best = max(near, key=lambda entry: entry[:2])
+    return best, overlap
+
+
+def _jaccard(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    either = int((one | other).sum())
+    return int((one & other).sum()) / either if either else 0.0
+
+
+def _compared(
+    a: _Candidate | None,
+    b: _Candidate | None,
+    overlap: float,
+    feature: _Candidate,
+    films: SharedFilms,
+) -> ComparedCorrelation:
+    cluster, own = feature.found.cluster, feature.run.classes
+    opposed = [films.classes.index(own[c]) for c in cluster.opposed_classes]
+    raised = _gap(films, feature.present, [films.classes.index(feature.raised)])
+    lowered = _gap(films, feature.present, opposed)
+    few = films.hidden(np.column_stack([feature.present, ~feature.present]))
+    few |= {0} if HIDDEN in (raised.films, lowered.films) else set()
+    return ComparedCorrelation(
+        raised_class=feature.raised,
+        matching=_matching(a, b),
+        overlap=overlap,
+        a=_found(a) if a else None,
+        b=_found(b) if b else None,
+        feature_of="A" if feature is a else "B",
+        films_with_feature=HIDDEN if few else int(feature.present.sum()),
+        raised=raised,
+        lowered=lowered,
+    )
+
+
+def _matching(a: _Candidate | None, b: _Candidate | None) -> Matching:
+    if a is None:
+        return "new_in_b"
+    if b is None:
+        return "not_found_in_b"
+    if a.shown and b.shown:
+        return "in_both"
+    return "not_confirmed_in_b" if a.shown else "not_confirmed_in_a"
+
+
+def _gap(films: SharedFilms, present: NDArray[np.bool_], classes: Sequence[int]) -> Paired:
+    """Accuracy with minus without a feature, classes weighted by n_in n_out / n."""
+    of_class = films.labels[:, None] == np.asarray(classes, dtype=np.int64)
+    with_it, without = of_class & present[:, None], of_class & ~present[:, None]
+    if any(films.hidden(np.column_stack(arms)) for arms in zip(with_it.T, without.T, strict=True)):
+        return HIDDEN_PAIR
+    n_in, n_out = with_it.sum(axis=0), without.sum(axis=0)
+    weight = n_in * n_out / np.maximum(n_in + n_out, 1)
+    if not weight.sum() > 0:
+        return films.paired(math.nan, math.nan, np.empty(0), np.empty(0), int(of_class.sum()))
+    weight = weight / weight.sum()
+    arms = np.hstack([with_it, without])
+    values, draws = films.accuracies(arms), films.drawn(arms)
+    half = len(classes)
+    # A class that lacks an arm has no gap, and no weight.
+    gap_a, gap_b = (float(np.nan_to_num(v[:half] - v[half:]) @ weight) for v in values)
+    drawn_a, drawn_b = ((d[:, :half] - d[:, half:]) @ weight for d in draws)
+    return films.paired(gap_a, gap_b, drawn_a, drawn_b, int(of_class.sum()))
+
+
+def _found(one: _Candidate) -> FoundCorrelation:
+    found, result, classes = one.found, one.run.result, one.run.classes
+    cluster, test, tested = found.cluster, found.confirmation, found.counterfactual
+    removal = _contrast(tested.removal.median if tested else None)
+    return FoundCorrelation(
+        rank=found.rank,
+        correlation_id=correlation_id(result, found),
+        outcome=outcome_words(found),
+        description=result.descriptions.get(cluster.cluster, ""),
+        kind=found.kind,
+        counts=found.counts,
+        confirmed=test.status == "confirmed",
+        used=tested.used if tested else None,
+        q_value=test.q_value,
+        lowered_classes=tuple(classes[c] for c in cluster.opposed_classes),
+        raised_gap=float(test.arms.gap[cluster.raised_class]),
+        raised_interval=test.arms.gap_interval[cluster.raised_class],
+        lowered_gap=test.arms.opposed_gap,
+        lowered_interval=test.arms.opposed_interval,
+        removal=removal[0],
+        removal_interval=removal[1],
+        removal_size=tested.removal.size if tested else math.nan,
+        ruling=one.run.rulings.get(found.rank),
+    )
+
+
+def _contrast(change: PairedChange | None) -> tuple[float, Interval]:
+    return (math.nan, NOTHING) if change is None else (change.contrast, change.interval)
+
+
+Outcome = Literal["same_decisions", "no_difference_shown", "a_more_accurate", "b_more_accurate"]
+
+_CONFIDENCE = 0.95
+_DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class FilmCounts:
+    """Which films are compared.
+
+    Attributes
+    ----------
+    compared, patients : int - films in both runs with the same label, and their patients
+    only_a, only_b : int - films of one run alone
+    other_label : int - films of both runs that bear another label in B; left out
+    joined : int - patients of one run that the other splits, taken as one
+    """
+
+    compared: int
+    patients: int
+    only_a: int
+    only_b: int
+    other_label: int
+    joined: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorstClass:
+    """Accuracy on the class that each model does worst on; it need not be the same class."""
+
+    change: Paired
+    class_a: str
+    class_b: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Everything that a comparison says; differences are B minus A.
+
+    Attributes
+    ----------
+    a, b : RunFacts
+    task : str
+    classes : tuple of str, length C
+    films : FilmCounts
+    settings : tuple of Setting - that differ, by key
+    overall : Paired - accuracy
+    worst : WorstClass
+    by_class : tuple of Paired, length C
+    agreement : Agreement
+    agreement_interval : Interval - of the share with the same decision
+    agreement_by_class : tuple of Agreement, length C
+    p_value : float - of the difference of accuracy, see `swap_test`
+    one_film_a_patient : bool - that test is McNemar's
+    correlations : tuple of ComparedCorrelation - those of A by rank, then those of B alone
+    confidence : float
+    draws, seed : int
+    hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
+    """
+
+    a: RunFacts
+    b: RunFacts
+    task: str
+    classes: tuple[str, ...]
+    films: FilmCounts
+    settings: tuple[Setting, ...]
+    overall: Paired
+    worst: WorstClass
+    by_class: tuple[Paired, ...]
+    agreement: Agreement
+    agreement_interval: Interval
+    agreement_by_class: tuple[Agreement, ...]
+    p_value: float
+    one_film_a_patient: bool
+    correlations: tuple[ComparedCorrelation, ...]
+    confidence: float
+    draws: int
+    seed: int
+    hidden_below: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the interval of the difference of accuracy shows."""
+        if self.agreement.same == self.agreement.films:
+            return "same_decisions"
+        if not self.overall.interval.excludes_zero():
+            return "no_difference_shown"
+        return "b_more_accurate" if self.overall.difference > 0 else "a_more_accurate"
+
+    @property
+    def status(self) -> Status:
+        """FINAL where both runs are."""
+        return "FINAL" if self.a.status == self.b.status == "FINAL" else "DRAFT"
+
+
+def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
+    """Compare two run folders of audits.
+
+    Parameters
+    ----------
+    folder_a, folder_b : Path - of two models on the same films, or of one before and after
+
+    Raises
+    ------
+    ConfigError
+        One is no run of an audit, or they audit different tasks.
+    DataError
+        A file cannot be used, or the runs have no film in common.
+    """
+    a, b = open_run(folder_a, "RUN_A"), open_run(folder_b, "RUN_B")
+    _refuse_other_task(a, b)
+    films, counts = _shared(a, b)
+    every = np.ones(films.count, dtype=np.bool_)
+    member = np.column_stack([every, films.labels[:, None] == np.arange(len(a.classes))])
+    overall, *by_class = films.shares(member)
+    few = films.hidden(member[:, 1:])
+    by_class = [HIDDEN_PAIR if c in few else paired for c, paired in enumerate(by_class)]
+    return Comparison(
+        a=facts_of(a),
+        b=facts_of(b),
+        task=a.result.task.name,
+        classes=a.classes,
+        films=counts,
+        settings=settings_apart(a, b),
+        overall=overall,
+        worst=_worst(films, member, by_class),
+        by_class=tuple(by_class),
+        agreement=films.agreement(every),
+        agreement_interval=percentile_interval(
+            films.bootstrap.proportions(every[:, None], films.same)[:, 0], films.confidence
+        ),
+        agreement_by_class=tuple(
+            HIDDEN_AGREEMENT if c in few else films.agreement(own)
+            for c, own in enumerate(member.T[1:])
+        ),
+        p_value=swap_test(*films.correct, films.patients),
+        one_film_a_patient=len(np.unique(films.patients)) == films.count,
+        correlations=compare_correlations(a, b, films),
+        confidence=films.confidence,
+        draws=films.bootstrap.draws,
+        seed=films.bootstrap.seed,
+        hidden_below=films.least,
+    )
+
+
+def _refuse_other_task(a: ComparedRun, b: ComparedRun) -> None:
+    if a.result.task.name != b.result.task.name:
+        raise ConfigError(
+            f"RUN_B: its task is {b.result.task.name[:40]!r}, that of RUN_A is "
+            f"{a.result.task.name[:40]!r}; expected two audits of one task."
+        )
+    if set(a.classes) != set(b.classes):
+        apart = sorted(set(a.classes) ^ set(b.classes))
+        raise ConfigError(
+            f"RUN_B: its classes are not those of RUN_A ({apart[0][:40]!r} is in one of them "
+            "alone); expected two audits of one task."
+        )
+
+
+def _shared(a: ComparedRun, b: ComparedRun) -> tuple[SharedFilms, FilmCounts]:
+    """Return the films of both runs, in the order of A and with the classes of A."""
+    where = {key: at for at, key in enumerate(b.films)}
+    pairs = [(at, where[key]) for at, key in enumerate(a.films) if key in where]
+    if not pairs:
+        raise DataError(
+            "the two runs have no film in common: pseudonyms agree only between audits of the same "
+            "films under the same key (the user's key of this tool). Audit both on one machine."
+        )
+    at_a, at_b = np.array(pairs, dtype=np.int64).T
+    to_a = np.array([a.classes.index(name) for name in b.classes])
+    alike = a.labels[at_a] == to_a[b.labels[at_b]]
+    if not alike.any():
+        raise DataError(
+            "no film that is in both runs bears the same label in both. Audit both with the same "
+            "manifest."
+        )
+    at_a, at_b = at_a[alike], at_b[alike]
+    patients, joined = _patients(a.patients[at_a], b.patients[at_b])
+    evidence = [a.config.get("evidence.draws"), b.config.get("evidence.draws")]
+    draws = max([n for n in evidence if isinstance(n, int)], default=_DRAWS)
+    seed = a.config.get("evidence.seed", 0)
+    films = SharedFilms(
+        classes=a.classes,
+        rows=(at_a, at_b),
+        labels=a.labels[at_a],
+        predictions=(a.predictions[at_a], to_a[b.predictions[at_b]]),
+        patients=patients,
+        bootstrap=PatientBootstrap(patients, draws, seed),
+        confidence=_CONFIDENCE,
+        least=max(a.result.hidden_below, b.result.hidden_below),
+    )
+    counts = FilmCounts(
+        compared=len(at_a),
+        patients=HIDDEN if patients.max() + 1 < films.least else int(patients.max()) + 1,
+        only_a=len(a.films) - len(pairs),
+        only_b=len(b.films) - len(pairs),
+        other_label=int((~alike).sum()),
+        joined=joined,
+    )
+    return films, counts
+
+
+def _patients(of_a: NDArray[np.int64], of_b: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Return patient numbers of (n,) films; two that either run takes for one are one."""
+    _, in_a = np.unique(of_a, return_inverse=True)
+    _, in_b = np.unique(of_b, return_inverse=True)
+    many_a, many_b = int(in_a.max()) + 1, int(in_b.max()) + 1
+    links = sparse.coo_matrix(
+        (np.ones(len(in_a)), (in_a, many_a + in_b)), shape=(many_a + many_b,) * 2
+    )
+    count, of = connected_components(links, directed=False)
+    _, patients = np.unique(of[in_a], return_inverse=True)
+    return patients.astype(np.int64), max(many_a, many_b) - int(count)
+
+
+def _worst(films: SharedFilms, member: NDArray[np.bool_], by_class: Sequence[Paired]) -> WorstClass:
+    """Return the lowest accuracy of a class that has films, for each model its own."""
+    known = [c for c, paired in enumerate(by_class) if paired.films > 0]
+    if not known:
+        return WorstClass(HIDDEN_PAIR, "", "")
+    draws_a, draws_b = (draws[:, 1:][:, known].min(axis=1) for draws in films.drawn(member))
+    lowest_a = min(known, key=lambda c: by_class[c].a)
+    lowest_b = min(known, key=lambda c: by_class[c].b)
+    change = films.paired(by_class[lowest_a].a, by_class[lowest_b].b, draws_a, draws_b, films.count)
+    return WorstClass(change, films.classes[lowest_a], films.classes[lowest_b])

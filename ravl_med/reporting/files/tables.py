@@ -1,0 +1,199 @@
+"""``private/features.npz``: the confirmed features of an audit, for a mitigation that follows.
+
+Medoids are embeddings of regions of the audited films, so the file lies with what only its owner
+may read. Arrays alone; nothing in it is ever unpickled.
+
+``intake.csv``: what became of every film, a line each; paths stay in the private folder.
+
+``review.csv``: what a reviewer is asked to decide, row by row, ready to be filled in.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.cohort.manifest import Cohort
+from ravl_med.config.audit import GateConfig
+from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.results import ConfirmedFeature, Kind
+from ravl_med.evidence.review import correlation_id
+from ravl_med.evidence.verdict import points_to_decide
+from ravl_med.reporting.files.run_folder import write_owner_only
+from ravl_med.reporting.wording import KIND_WORDS, printable
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
+    """Write features so that only the owner can read them; equal medoids are kept once."""
+    medoids: list[NDArray[np.float32]] = []
+    table = []
+    for feature in features:
+        own = feature.detector.medoids
+        place = next((i for i, m in enumerate(medoids) if np.array_equal(m, own)), len(medoids))
+        if place == len(medoids):
+            medoids.append(own)
+        lowered = feature.detector.lowered_class
+        table.append(
+            (
+                feature.rank,
+                _KINDS.index(feature.kind),
+                int(feature.counts),
+                place,
+                feature.detector.label,
+                feature.detector.raised_class,
+                -1 if lowered is None else lowered,
+            )
+        )
+    content = io.BytesIO()
+    arrays: Any = {f"medoids_{i}": own for i, own in enumerate(medoids)}
+    np.savez(
+        content,
+        table=np.array(table, dtype=np.int64).reshape(-1, 7),
+        threshold=np.array([f.detector.threshold for f in features], dtype=np.float64),
+        **arrays,
+    )
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content.getvalue())
+
+
+def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
+    """Read features that `write_features` has written.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError
+        The file is missing or is not one.
+    """
+    with np.load(path, allow_pickle=False) as kept:
+        return tuple(
+            ConfirmedFeature(
+                rank=rank,
+                kind=_KINDS[kind],
+                counts=bool(counts),
+                detector=FeatureDetector(
+                    medoids=kept[f"medoids_{place}"],
+                    label=label,
+                    raised_class=raised,
+                    lowered_class=None if lowered < 0 else lowered,
+                    threshold=float(threshold),
+                ),
+            )
+            for (rank, kind, counts, place, label, raised, lowered), threshold in zip(
+                kept["table"].tolist(), kept["threshold"], strict=True
+            )
+        )
+
+
+INTAKE = "intake.csv"
+READ = "read"
+
+
+def write_intake(
+    path: Path, cohort: Cohort, image_ids: Sequence[str], applied: Sequence[str]
+) -> None:
+    """Write a line for each film that was read or set aside, in the order of the manifest.
+
+    Columns: ``row`` of the manifest, ``image_id`` (blank where there are no pixels to make a
+    pseudonym of), ``reason`` (``read``, or the code of the refusal) and ``message`` (the steps that
+    made the pixels, or why there are none).
+
+    Parameters
+    ----------
+    path : Path - of the file to write
+    cohort : Cohort - the audited films, and those that were set aside
+    image_ids : sequence of str, length N - pseudonyms
+    applied : sequence of str, length N - how stored values became pixels
+    """
+    lines = [
+        (int(row), name, READ, steps)
+        for row, name, steps in zip(cohort.rows, image_ids, applied, strict=True)
+    ]
+    lines += [
+        (film.row, "", film.reason, film.message.removeprefix(f"{cohort.name} row {film.row}: "))
+        for film in cohort.rejected
+    ]
+    path.write_text(
+        _table(("row", "image_id", "reason", "message"), sorted(lines)), encoding="utf-8"
+    )
+
+
+def write_rejected_paths(path: Path, cohort: Cohort) -> None:
+    """Write rows and paths of the films that were set aside, for the owner alone."""
+    rows = [(film.row, str(film.path)) for film in cohort.rejected if film.path is not None]
+    write_owner_only(path, _table(("row", "path"), rows))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+REVIEW = "review.csv"
+
+_COLUMNS = (
+    "correlation", "rank", "raised_class", "kind", "description",
+    "decision", "until", "reason", "name", "date",
+)  # fmt: skip
+_DECIDED = ("decision", "until", "reason", "name", "date")
+
+Row = dict[str, str]
+
+
+def earlier_rows(folder: Path) -> list[Row]:
+    """Return the rows that reviewers have filled in, in the review of an earlier run there."""
+    try:
+        with (folder / REVIEW).open(newline="", encoding="utf-8-sig") as stream:
+            rows = [{key: row.get(key) or "" for key in _COLUMNS} for row in csv.DictReader(stream)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [row for row in rows if any(row[key].strip() for key in _DECIDED)]
+
+
+def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: list[Row]) -> None:
+    """Write the correlations that may be decided on; what was filled in before is kept.
+
+    Rows of an earlier run that fit none of this one follow, without a decision on anything here.
+    """
+    filled = {row["correlation"]: row for row in earlier}
+    rows = []
+    for one in points_to_decide(result.correlations, gate):
+        name = correlation_id(result, one)
+        row = {
+            "correlation": name,
+            "rank": str(one.rank),
+            "raised_class": _cell(result.task.classes[one.cluster.raised_class]),
+            "kind": KIND_WORDS[one.kind],
+            "description": _cell(result.descriptions.get(one.cluster.cluster, "")),
+        }
+        before = filled.pop(name, {})
+        rows.append(row | {key: before.get(key, "") for key in _DECIDED})
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    if filled:
+        kept = path.with_name("review.earlier.csv")
+        with kept.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(filled.values())
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    plain = printable(text, 200)
+    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain

@@ -1,0 +1,215 @@
+"""Folders that are made once and found again: content-addressed, owner-only, never half made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ravl_med.errors import ConfigError
+from ravl_med.storage.disk_room import needing_room
+
+KINDS = {
+    "cohorts": "phantoms, no patient",
+    "embeddings": "films and regions of one model, as numbers",
+    "mitigations": "films and weights of a mitigation that was ended",
+    "models": "a quickstart model, or one that was fetched",
+}
+"""What a cache holds, by the name of the subfolder."""
+
+_NO_ROOM = (
+    "cache: no room left on the disk; what was begun is taken away, what was finished is kept. "
+    "Make room, or name another folder in cache.folder, and run the same command again."
+)
+_ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """Something that a cache holds.
+
+    Attributes
+    ----------
+    kind : str - of `KINDS`
+    name : str - digest of what made it; it tells nothing of patients
+    size : int - bytes
+    changed : float - seconds since the epoch at which a file of it was last written
+    """
+
+    kind: str
+    name: str
+    size: int
+    changed: float
+
+
+class Cache:
+    """A folder of results, each under the digest of what made it.
+
+    Parameters
+    ----------
+    root : Path - made with owner-only rights when it is first written to
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(
+        self, kind: str, recipe: Mapping[str, Any], make: Callable[[Path], None]
+    ) -> tuple[Path, bool]:
+        """Return the folder for a recipe, making it when it is not there.
+
+        Parameters
+        ----------
+        kind : str - name of the subfolder
+        recipe : mapping - everything that the content depends on; must be JSON
+        make : callable - fills an empty folder; when it fails, nothing is kept
+
+        Returns
+        -------
+        folder : Path
+        found : bool - it was there before
+        """
+        text = json.dumps(recipe, sort_keys=True, default=str)
+        target = self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+        if target.is_dir():
+            return target, True
+        self.open_kind(kind)
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        draft.mkdir(mode=0o700)
+        try:
+            with needing_room(_NO_ROOM):
+                make(draft)
+            try:
+                draft.rename(target)
+            except OSError:  # another run made it first
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return target, False
+
+    def open_kind(self, kind: str) -> Path:
+        """Return the subfolder of a kind; it and the root are made for their owner alone.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be made.
+        """
+        for part in (self.root, self.root / kind):
+            try:
+                part.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"cache: its folder cannot be made ({error.strerror}); expected a place that "
+                    "may be written to. Name another one in cache.folder."
+                ) from None
+        return self.root / kind
+
+    def entries(self) -> Iterator[CacheEntry]:
+        """Yield what the cache holds, kind by kind; what it did not make is no entry."""
+        for kind, path in self._paths():
+            try:
+                files = [path, *path.rglob("*")] if path.is_dir() else [path]
+                states = [file.lstat() for file in files]
+            except OSError:  # another run is just taking it away
+                continue
+            size = sum(s.st_size for f, s in zip(files, states, strict=True) if not f.is_dir())
+            yield CacheEntry(kind, path.name, size, max(state.st_mtime for state in states))
+
+    def remove(self, entries: Collection[CacheEntry]) -> None:
+        """Take entries away.
+
+        Raises
+        ------
+        ConfigError
+            One of them cannot be removed.
+        """
+        names = {(entry.kind, entry.name) for entry in entries}
+        for kind, path in self._paths():
+            if (kind, path.name) not in names:
+                continue
+            try:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError as error:
+                raise ConfigError(
+                    f"cache: an entry of {kind} cannot be removed ({type(error).__name__}); "
+                    "expected a folder that may be written to."
+                ) from None
+
+    def _paths(self) -> Iterator[tuple[str, Path]]:
+        for kind in KINDS:
+            folder = self.root / kind
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if _ENTRY.fullmatch(path.name) and not path.is_symlink():
+                    yield kind, path
+
+
+def open_cache(folder: Path | None) -> Cache:
+    """Return the cache in a folder, or the user's own.
+
+    Raises
+    ------
+    ConfigError
+        The folder is a file.
+    """
+    if folder is None:
+        return user_cache()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("cache.folder names a file; expected a folder, or a path that is free.")
+    return Cache(folder)
+
+
+def user_cache() -> Cache:
+    """Return the cache in the user's cache folder."""
+    return Cache(Path(platformdirs.user_cache_dir("ravl-med")))
+
+
+def user_key() -> bytes:
+    """Return the secret key of the user's pseudonyms, made at the first call.
+
+    It lies in the user's config folder, readable by the owner alone, so that two runs give a film
+    the same pseudonym and nobody else can recompute it.
+
+    Raises
+    ------
+    ConfigError
+        The key file is damaged.
+    """
+    path = Path(platformdirs.user_config_dir("ravl-med")) / "pseudonym.key"
+    if not path.exists():
+        _write_key(path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(
+            "pseudonym.key in the user's config folder is not a key of 64 hex digits. Put the "
+            "right file back, or delete it: films then get new pseudonyms."
+        )
+    return key
+
+
+def _write_key(path: Path) -> None:
+    """Put a new key at the path in one step, so that no run ever reads half of one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):  # another run made it first
+            os.link(draft, path)
+    finally:
+        draft.unlink()

@@ -1,0 +1,146 @@
+"""Memory that was used and is not any more goes back to the system.
+
+What reads a table of very many rows, or takes in what workers send, leaves a heap behind that the
+libraries keep for later; a run that holds large arrays beside it never uses it again.
+
+Arrays in a mapped file, which may be larger than memory: what was read of them is let go again.
+
+A page of a mapped file that was touched counts as memory of the process until the system is short
+of it. Whoever goes through such an array lets go of it every so often; the numbers stay in the
+file, and are found there again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import DTypeLike, NDArray
+
+from ravl_med.storage.disk_room import needing_room
+
+
+def hand_back_memory() -> None:
+    """Hand back what Python, Arrow and glibc hold and do not use; elsewhere as far as it goes."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library has no such function
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+_ROOM_BYTES = 2**20  # arrays above it lie in a file that is mapped
+_PART_BYTES = 64 * 2**20
+_NO_ROOM = (
+    "the temporary folder has no room for {:,.0f} MB of numbers of films and regions; expected it "
+    "to hold them while the audit runs. Free some, or name another by TMPDIR."
+)
+_PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file along
+
+
+def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array to be filled; a large one lies in a mapped file that goes with it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Raises
+    ------
+    ConfigError
+        The temporary folder has no room for it. Its bytes are reserved at once: a disk that is
+        full when a page of a mapped file is written ends the process.
+    """
+    size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+    if size <= _ROOM_BYTES:
+        return np.empty(shape, dtype)
+    with needing_room(_NO_ROOM.format(size / 1e6)), tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
+
+
+def copy_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy; of a large array in a mapped file, of which nothing is held."""
+    copied = empty_rows(array.shape, array.dtype)
+    copied[...] = array
+    let_go(copied)
+    return copied
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Let go of what is held of a mapped file; nothing happens to an array in memory."""
+    below: Any = array
+    while below is not None and not isinstance(below, mmap.mmap):
+        if isinstance(below, np.memmap) and below.mode == "c":
+            return  # a private copy: what was changed lies there alone
+        below = getattr(below, "base", None)
+    if below is not None and hasattr(mmap, "MADV_DONTNEED"):
+        below.madvise(mmap.MADV_DONTNEED)
+
+
+def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array in parts that are not much of the memory, and let go of each after its use.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D)
+    """
+    size = max(_PART_BYTES // max(array.itemsize * array[:1].size, 1), 1)
+    for start in range(0, len(array), size):
+        yield array[start : start + size]
+        let_go(array)
+
+
+def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Return what a function of rows makes of an array that may lie in a mapped file.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D)
+    do : callable - some rows (n, D), or none, to an array of shape (n, ...)
+
+    Returns
+    -------
+    ndarray of shape (R, ...)
+    """
+    least = do(array[:0])
+    made = np.empty((len(array), *least.shape[1:]), least.dtype)
+    done = 0
+    for part in parts_of(array):
+        made[done : done + len(part)] = do(part)
+        done += len(part)
+    return made
+
+
+def multiply(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the product (R, M) of an array (R, D), part by part, with a small matrix (D, M)."""
+    return map_parts(array, lambda part: part @ matrix)
+
+
+def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return a copy of some rows (n, D) of an array that may lie in a mapped file.
+
+    Parameters
+    ----------
+    array : ndarray of shape (R, D), float32
+    rows : ndarray of shape (n,), int64
+    """
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), _PICKED):
+        part = slice(start, start + _PICKED)
+        taken[part] = array[rows[part]]
+        let_go(array)
+    return taken

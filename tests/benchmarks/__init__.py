@@ -1,0 +1,1 @@
+"""What measures the tool: ``python -m tests.benchmarks NAME`` makes a page of reports/benchmark."""

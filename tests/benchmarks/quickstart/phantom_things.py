@@ -1,0 +1,211 @@
+"""A planted feature and a bystander, each by the tiles that hit it, and what the model uses.
+
+The clusters are taken from the truth and not from a clustering, so that what is measured is the
+test: a cluster that mixes both things, or misses one, would say nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.encoders.base import pick_device
+from ravl_med.encoders.open_clip import open_model
+from ravl_med.encoders.zero_shot import embed_classes
+from ravl_med.errors import ConfigError
+from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
+from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
+from ravl_med.evidence.examination import confirmation_rules, counterfactual_rules
+from ravl_med.evidence.results import PairedChange
+from ravl_med.mitigation.quickstart import cached_quickstart_model
+from ravl_med.pipeline.truth import ShownThing, hit_regions
+from ravl_med.reporting.files.audit_run import Audit
+from ravl_med.storage.cache import Cache
+
+
+@dataclass(frozen=True, slots=True)
+class ThingRow:
+    """A thing on the films, and what the model makes of the tiles that hit it.
+
+    Attributes
+    ----------
+    thing, role : str - role is "planted" or "bystander"
+    seed : int
+    phi : float - of the thing and the planted feature, on the audited films
+    status : str - of the correlation, on held-out patients
+    raised : str - the class that it raises
+    raised_gap, opposed_gap : float - on held-out patients
+    used : bool - by the model, under the rules of an audit
+    removal, inpainted, transplant : tuple of contrast and its interval in logits; empty where not
+        tried
+    accused : bool - the audit calls a correlation used and a shortcut whose regions hit the thing
+        more often than they hit the other
+    """
+
+    thing: str
+    role: str
+    seed: int
+    phi: float
+    status: str
+    raised: str
+    raised_gap: float
+    opposed_gap: float
+    used: bool
+    removal: tuple[float, ...]
+    inpainted: tuple[float, ...]
+    transplant: tuple[float, ...]
+    accused: bool
+
+
+def weigh_things(run: Audit, seed: int, cache: Cache) -> list[ThingRow]:
+    """Confirm the planted feature and the bystander, and ask the model about both.
+
+    Tiles that hold anything of the other thing are left out.
+
+    Halves, thresholds and counterfactuals are those of the audit; the two are tested together.
+
+    Parameters
+    ----------
+    run : Audit - of a cohort with a bystander
+    seed : int
+    cache : Cache - that holds the model
+
+    Raises
+    ------
+    ConfigError
+        The audited cohort has no bystander.
+    """
+    planted = run.config.cohort.synthetic
+    if planted is None or planted.bystander is None:
+        raise ConfigError("benchmark: the audited cohort has no bystander.")
+    shown = {thing: hit_regions(run, thing) for thing in (planted.feature, planted.bystander)}
+    images, probe = _audited_images(run), _probe(run, cache)
+    evidence = run.config.evidence
+    half = split_patients(images.patients, images.labels, evidence.discovery_share, evidence.seed)
+    rows = []
+    for thing, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
+        (other,) = set(shown) - {thing}
+        own = shown[thing].regions & ~shown[other].touched
+        cluster = _true_cluster(images, own, half)
+        ((_, confirmation),) = confirm_candidates(
+            [_task(run)],
+            [Candidate(0, cluster, ~half)],
+            images.patients,
+            replace(confirmation_rules(run.config), min_strength=-math.inf),
+        )
+        rules = counterfactual_rules(evidence, comparisons=2)
+        tested = measure_counterfactual(probe, Suspect(cluster, half), images, rules)
+        rows.append(
+            ThingRow(
+                thing=thing,
+                role=role,
+                seed=seed,
+                phi=_phi(shown[planted.feature].films, shown[thing].films),
+                status=confirmation.status,
+                raised=images.classes[cluster.raised_class],
+                raised_gap=float(confirmation.arms.gap[cluster.raised_class]),
+                opposed_gap=confirmation.arms.opposed_gap,
+                used=tested.used,
+                removal=_contrast(tested.removal.median),
+                inpainted=_contrast(tested.removal.inpainted),
+                transplant=_contrast(tested.transplant),
+                accused=_accused(run, thing, shown),
+            )
+        )
+    return rows
+
+
+def _audited_images(run: Audit) -> AuditedImages:
+    cohort = run.cohort
+    sizes = [run.reader.film(cohort, index).pixels.shape for index in range(len(cohort))]
+    return AuditedImages(
+        classes=cohort.classes,
+        labels=cohort.labels,
+        predictions=run.scores.predictions,
+        patients=cohort.patients,
+        sizes=np.array(sizes, dtype=np.int64),
+        region_image=run.result.region_image,
+        region_boxes=run.result.region_boxes,
+    )
+
+
+def _task(run: Audit) -> AuditedTask:
+    return AuditedTask(
+        name=run.config.task.name,
+        classes=run.cohort.classes,
+        labels=run.cohort.labels,
+        predictions=run.scores.predictions,
+        image_scores=run.scores.image,
+        region_scores=run.scores.region,
+    )
+
+
+def _probe(run: Audit, cache: Cache) -> Probe:
+    """Open the audited model once more."""
+    config = run.config
+    if config.model.quickstart is None:
+        raise ConfigError("benchmark: the audited model is not a quickstart model.")
+    folder, _ = cached_quickstart_model(
+        config.model.quickstart, run.manifest, run.reader, cache, lambda stage, done, total: None
+    )
+    encoder = open_model(folder, pick_device(config.model.device))
+    return Probe(
+        encoder,
+        lambda index: run.reader.film(run.cohort, index).pixels,
+        embed_classes(encoder, config.task.texts()),
+        config.task.temperature,
+        config.model.batch_size,
+    )
+
+
+def _true_cluster(
+    images: AuditedImages, hits: NDArray[np.bool_], half: NDArray[np.bool_]
+) -> FeatureCluster:
+    """Return the regions that hit a thing as a cluster; its classes are chosen on one half."""
+    regions = np.flatnonzero(hits)
+    present = np.zeros(len(images.labels), dtype=np.bool_)
+    present[images.region_image[regions]] = True
+    rows = np.flatnonzero(half)
+    table = performance_gaps(
+        present[rows, None], images.labels[rows], images.correct[rows], len(images.classes)
+    )
+    return measure_candidate(
+        0,
+        present,
+        table,
+        table.standardised_gap[0],
+        regions=regions,
+        similarity=np.ones(len(regions)),
+        influence=1.0,
+    )
+
+
+def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _accused(run: Audit, thing: str, shown: Mapping[str, ShownThing]) -> bool:
+    """Whether a shortcut of the audit shows this thing more than the other one."""
+
+    def hits(regions: NDArray[np.int64], name: str) -> int:
+        return int(shown[name].regions[regions].sum())
+
+    (other,) = set(shown) - {thing}
+    return any(
+        hits(c.cluster.regions, thing) > hits(c.cluster.regions, other)
+        for c in run.result.correlations
+        if c.counts and c.kind == "shortcut"
+    )
+
+
+def _contrast(change: PairedChange | None) -> tuple[float, ...]:
+    if change is None:
+        return ()
+    return change.contrast, change.interval.low, change.interval.high

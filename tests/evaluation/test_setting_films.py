@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats.contingency import association
+
+from ravl_med.evaluation.film_pool import FilmPool
+from ravl_med.evaluation.painted_things import GLOBAL, PAINTED, brighten, paint_films
+from ravl_med.evaluation.pool_films import FINETUNE, TEST, VALIDATION, PoolFilms, deal_splits
+from ravl_med.evaluation.setting_films import (
+    PlacedThing,
+    draw_carriers,
+    learned_gaps,
+    make_films,
+    plant_test,
+    regions_on,
+)
+from ravl_med.evaluation.settings import Pair, Setting
+
+
+def small_pool(films: int = 240) -> FilmPool:
+    rng = np.random.default_rng(0)
+    patients = np.arange(films) // 2
+    labels = patients % 2
+    split = deal_splits(patients, labels, (0.3, 0.2), rng)
+    pixels = rng.integers(40, 90, (films, 128, 128)).astype(np.uint8)
+    prompts = {"present": ("A.",), "absent": ("B.",)}
+    return FilmPool("radiographs", 0, prompts, PoolFilms(pixels, labels, patients, split))
+
+
+def test_patients_are_apart() -> None:
+    films = small_pool().films
+    owners = [set(films.patients[films.split == s]) for s in (FINETUNE, VALIDATION, TEST)]
+    assert all(owners)
+    assert not owners[0] & (owners[1] | owners[2])
+    assert not owners[1] & owners[2]
+
+
+def test_perfect_association_without_a_step_and_halves_at_zero() -> None:
+    labels = np.repeat([0, 1], 10)
+    alone = np.arange(20)
+    rng = np.random.default_rng(0)
+    assert (draw_carriers(labels, alone, 1, 1.0, rng) == (labels == 1)).all()
+    free = draw_carriers(labels, alone, 1, 0.0, rng)
+    assert all(abs(int(free[own].sum()) - 5) <= 1 for own in (slice(10), slice(10, 20)))
+
+
+def test_strength_by_hand() -> None:
+    # 10 + 10 films, one moved a class: cells 9 1 / 1 9, V = (81 - 1) / 100 = 0.8.
+    labels = np.repeat([0, 1], 10)
+    carries = draw_carriers(labels, np.arange(20), 1, 0.8, np.random.default_rng(0))
+    assert carries[:10].sum() == 1
+    assert carries[10:].sum() == 9
+
+
+@pytest.mark.parametrize("strength", [0.7, 0.9, 0.99])
+def test_strength_is_reached_where_it_learns_and_none_where_it_is_asked(strength: float) -> None:
+    setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), strength, "resnet", 0)
+    films = make_films(setting, small_pool(800))
+    thing = films.finetune.things[0]
+    table = np.array(
+        [
+            [np.sum((films.finetune.labels == a) & (thing.present == b)) for b in (0, 1)]
+            for a in (0, 1)
+        ]
+    )
+    assert association(table, method="cramer") == pytest.approx(films.reached[0])
+    assert films.reached[0] == pytest.approx(strength, abs=0.02)
+    free = films.validation.things[0]
+    for label in (0, 1):
+        own = free.present[films.validation.labels == label]
+        assert abs(own.mean() - 0.5) < 0.03
+
+
+def test_two_things_lie_on_films_independently_of_each_other_when_audited() -> None:
+    pairs = (Pair("letter", "absent"), Pair("clip", "present"))
+    setting = Setting("radiographs", "two", pairs, 0.95, "resnet", 0)
+    films = make_films(setting, small_pool(800))
+    first, second = films.validation.things
+    assert abs(np.corrcoef(first.present, second.present)[0, 1]) < 0.2
+    assert len(films.reached) == 2
+
+
+def test_the_thing_is_where_its_box_is_and_other_films_are_untouched() -> None:
+    pool = small_pool()
+    setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), 0.9, "resnet", 0)
+    test = plant_test(setting, pool)
+    plain = pool.films.pixels[pool.films.rows(TEST)]
+    thing = test.things[0]
+    changed = (test.pixels != plain).any(axis=(1, 2))
+    assert (changed == thing.present).all()
+    assert set(thing.film) == set(np.flatnonzero(thing.present))
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_painted_things_stay_in_their_boxes(name: str) -> None:
+    plain = np.full((6, 128, 128), 90, dtype=np.uint8)
+    seeds = np.arange(12).reshape(6, 2)
+    planted = paint_films(name, plain, seeds)
+    again = paint_films(name, plain, seeds)
+    assert (planted.pixels == again.pixels).all()
+    for film, box in zip(planted.pixels, planted.boxes, strict=True):
+        rows, columns = np.nonzero(film != 90)
+        assert box[0] - 2 <= columns.min() <= columns.max() <= box[2] + 2
+        assert box[1] - 2 <= rows.min() <= rows.max() <= box[3] + 2
+    assert (plain == 90).all()
+
+
+def test_the_faint_button_is_fainter_and_the_fixed_one_stays() -> None:
+    plain = np.full((20, 128, 128), 90, dtype=np.uint8)
+    seeds = np.arange(40).reshape(20, 2)
+    lift = {
+        name: float(paint_films(name, plain, seeds).pixels.max())
+        for name in ("button", "faint button")
+    }
+    assert lift["faint button"] < lift["button"]
+    spread = {
+        name: float(np.ptp(paint_films(name, plain, seeds).boxes[:, 0]))
+        for name in ("button", "fixed button")
+    }
+    assert spread["fixed button"] < 10 < 40 < spread["button"]
+
+
+def test_brightness_has_no_place() -> None:
+    planted = brighten(np.full((2, 8, 8), 100, dtype=np.uint8))
+    assert planted.boxes.shape == (0, 4)
+    assert (planted.pixels == 123).all()
+
+
+def test_gaps_by_hand() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    present = np.array([1, 1, 0, 0, 1, 1, 0, 0], dtype=np.bool_)
+    said = np.array([0, 0, 0, 1, 0, 1, 1, 1])
+    # Class 0: 1.0 with it and 0.5 without; class 1: 0.5 with it and 1.0 without.
+    assert learned_gaps(labels, said, placed(present)) == (0.5, 0.5)
+
+
+def test_regions_on_by_hand() -> None:
+    present = np.array([True, False])
+    boxes = np.array([[0, 0, 20, 20], [10, 0, 30, 20], [15, 0, 40, 20], [0, 0, 20, 20]])
+    thing = placed(present, np.array([[0, 0, 10, 20]], np.float32), np.array([0]))
+    film = np.array([0, 0, 0, 1])
+    places = boxes.astype(np.float32)
+    assert regions_on(thing, places, film).tolist() == [True, False, False, False]
+    wide = placed(present, np.array([[0, 0, 12, 20]], np.float32), np.array([0]))
+    assert regions_on(wide, places, film, touching=True).tolist() == [True, True, False, False]
+
+
+def test_a_line_counts_by_its_pixels() -> None:
+    masks = np.zeros((1, 32, 32), dtype=np.bool_)
+    masks[0, 4, :5] = True
+    thing = placed(np.array([True]), masks=masks)
+    boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10]], dtype=np.float32)
+    film = np.zeros(2, dtype=np.int64)
+    assert regions_on(thing, boxes, film).tolist() == [True, False]
+    assert regions_on(thing, boxes, film, touching=True).tolist() == [True, True]
+
+
+def test_a_thing_without_a_place_is_on_every_region_of_its_films() -> None:
+    thing = placed(np.array([True, False]), name=GLOBAL)
+    boxes = np.zeros((3, 4), dtype=np.float32)
+    assert regions_on(thing, boxes, np.array([0, 1, 0])).tolist() == [True, False, True]
+
+
+def placed(
+    present: NDArray[np.bool_],
+    boxes: NDArray[np.float32] | None = None,
+    film: NDArray[np.int64] | None = None,
+    masks: NDArray[np.bool_] | None = None,
+    name: str = "letter",
+) -> PlacedThing:
+    return PlacedThing(
+        name,
+        0,
+        present,
+        np.empty((0, 4), np.float32) if boxes is None else boxes,
+        np.empty(0, np.int64) if film is None else film,
+        masks,
+    )

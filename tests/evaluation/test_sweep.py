@@ -1,0 +1,202 @@
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ravl_med.errors import ConfigError
+from ravl_med.evaluation import sweep
+from ravl_med.evaluation.repairs import BEFORE, ArmOfSetting, choose_repairs
+from ravl_med.evaluation.settings import Setting, plan_settings
+from ravl_med.evaluation.sweep import (
+    Shard,
+    SweepPlan,
+    merge_parts,
+    read_results,
+    run_sweep,
+    take_shard,
+)
+from ravl_med.evaluation.trial import MethodRow
+from ravl_med.storage.cache import Cache
+
+SETTINGS = tuple(plan_settings(domains=("digits",), kinds=("planted",), strengths=(0.9,)))[:12]
+
+
+def row_of(setting: Setting, *, valid: bool = True, method: str = "ours") -> MethodRow:
+    return MethodRow(
+        digest=setting.digest,
+        group=setting.group,
+        domain=setting.domain,
+        kind=setting.kind,
+        architecture=setting.architecture,
+        regions=setting.regions,
+        thing=setting.pairs[0].thing,
+        finding=setting.pairs[0].finding,
+        thing_2="",
+        finding_2="",
+        strength=setting.strength,
+        reached=setting.strength,
+        seed=setting.seed,
+        version="0",
+        accuracy=0.7,
+        raised_gap=0.5 if valid else 0.02,
+        lowered_gap=0.6,
+        valid=valid,
+        films=10,
+        region_count=40,
+        seconds=1.0,
+        cpu_seconds=1.0,
+        training_seconds=0.5,
+        method=method if valid else "",
+        precision_10=0.9 if valid else math.nan,
+    )
+
+
+class Trainer:
+    """Stands for the minutes of a setting; what is asked of the sweep is what it keeps."""
+
+    def __init__(self, *, invalid: frozenset[str] = frozenset(), dies_at: int = -1) -> None:
+        self.seen: list[str] = []
+        self.invalid, self.dies_at = invalid, dies_at
+
+    def __call__(self, setting: Setting, *rest: Any) -> SimpleNamespace:
+        if len(self.seen) == self.dies_at:
+            raise KeyboardInterrupt
+        self.seen.append(setting.digest)
+        return SimpleNamespace(rows=(row_of(setting, valid=setting.group not in self.invalid),))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setattr(sweep, "open_pool", lambda *asked: None)
+    return Cache(tmp_path / "cache")
+
+
+def test_shards_hold_every_setting_once_and_whole_groups() -> None:
+    shards = [take_shard(SETTINGS, Shard(number, 3)) for number in (1, 2, 3)]
+    assert sorted(s.digest for part in shards for s in part) == sorted(s.digest for s in SETTINGS)
+    groups = [{s.group for s in part} for part in shards]
+    assert not groups[0] & groups[1]
+    assert not groups[1] & groups[2]
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "/"])
+def test_wrong_shards(text: str) -> None:
+    with pytest.raises(ConfigError, match="--shard: expected i/N with 1 <= i <= N"):
+        Shard.parse(text)
+
+
+def test_what_was_killed_is_gone_on_with(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SweepPlan(SETTINGS)
+    first = Trainer(dies_at=5)
+    monkeypatch.setattr(sweep, "run_setting", first)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(plan, tmp_path, cache)
+    second = Trainer()
+    monkeypatch.setattr(sweep, "run_setting", second)
+    assert run_sweep(plan, tmp_path, cache) == (len(SETTINGS) - 5, 0)
+    assert first.seen + second.seen == [s.digest for s in SETTINGS]
+    assert merge_parts(tmp_path) == (len(SETTINGS), 0)
+    assert run_sweep(plan, tmp_path, cache) == (0, 0)
+
+
+def test_a_half_written_part_is_not_taken_for_one(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    run_sweep(SweepPlan(SETTINGS, limit=2), tmp_path, cache)
+    parts = tmp_path / "evaluation-parts"
+    (parts / f".{SETTINGS[2].digest}.parquet.draft").write_bytes(b"PAR1 half")
+    assert merge_parts(tmp_path) == (2, 0)
+
+
+def test_committed_results_count_as_done(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    run_sweep(SweepPlan(SETTINGS), tmp_path, cache)
+    merge_parts(tmp_path)
+    for part in (tmp_path / "evaluation-parts").iterdir():
+        part.unlink()
+    again = Trainer()
+    monkeypatch.setattr(sweep, "run_setting", again)
+    run_sweep(SweepPlan(SETTINGS), tmp_path, cache)
+    assert again.seen == []
+    rows, arms = read_results(tmp_path)
+    assert len(rows) == len(SETTINGS)
+    assert arms == []
+
+
+def test_a_group_that_cannot_be_valid_is_left_after_its_first_seed(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(invalid=frozenset({SETTINGS[0].group}))
+    monkeypatch.setattr(sweep, "run_setting", trainer)
+    run, left = run_sweep(SweepPlan(SETTINGS), tmp_path, cache)
+    assert (run, left) == (len(SETTINGS) - 2, 0)
+    again = Trainer()
+    monkeypatch.setattr(sweep, "run_setting", again)
+    assert run_sweep(SweepPlan(SETTINGS), tmp_path, cache) == (0, 0)
+
+
+def test_arms_that_a_setting_lacks_are_run_and_its_others_are_kept(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def repair(setting: Setting, pool: Any, trial: Any, device: str, arms: tuple[str, ...]) -> Any:
+        asked.append(arms)
+        known = (setting.digest, setting.group, setting.domain, "resnet", 0.9, setting.seed, 1.0)
+        if setting.seed == 2:
+            return [ArmOfSetting(*known)]  # nothing to repair
+        return [ArmOfSetting(*known, arm) for arm in (BEFORE, *arms)]
+
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    monkeypatch.setattr(sweep, "mitigate_setting", repair)
+    arms = choose_repairs(arms=True, ablations=False)
+    both = choose_repairs(arms=True, ablations=True)
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=arms), tmp_path, cache) == (3, 0)
+    merge_parts(tmp_path)
+    shutil.rmtree(tmp_path / "evaluation-parts")  # what was committed counts too
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=arms), tmp_path, cache) == (0, 0)
+    missing = choose_repairs(arms=False, ablations=True)
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=missing), tmp_path, cache) == (2, 0)
+    assert asked == [arms] * 3 + [missing] * 2
+    assert run_sweep(SweepPlan(SETTINGS[:3], repairs=both), tmp_path, cache) == (0, 0)
+    assert merge_parts(tmp_path) == (3, 2 * (len(both) + 1) + 1)
+
+
+def test_limit_and_minutes(tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    assert run_sweep(SweepPlan(SETTINGS, limit=3), tmp_path, cache) == (3, len(SETTINGS) - 3)
+    assert run_sweep(SweepPlan(SETTINGS, minutes=0.0), tmp_path, cache)[0] == 0
+
+
+def test_a_new_run_replaces_older_rows_of_the_same_setting(tmp_path: Path) -> None:
+    one = SETTINGS[0]
+    old = replace(row_of(one), precision_10=0.1)
+    sweep._write_rows(tmp_path / sweep.RESULTS, [vars_of(old)], MethodRow)
+    part = tmp_path / "evaluation-parts" / f"{one.digest}.parquet"
+    sweep._write_rows(part, [vars_of(row_of(one))], MethodRow)
+    assert merge_parts(tmp_path) == (1, 0)
+    rows, _ = read_results(tmp_path)
+    assert [row["precision_10"] for row in rows] == [0.9]
+
+
+def test_nothing_to_merge_and_broken_files_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--merge: the folder holds no finished setting"):
+        merge_parts(tmp_path)
+    with pytest.raises(ConfigError, match=r"the folder has no evaluation\.parquet"):
+        read_results(tmp_path)
+    (tmp_path / sweep.RESULTS).write_bytes(b"not parquet")
+    with pytest.raises(ConfigError, match=r"evaluation\.parquet is not a readable Parquet file"):
+        read_results(tmp_path)
+
+
+def vars_of(row: MethodRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in MethodRow.__dataclass_fields__}

@@ -1,0 +1,134 @@
+"""Boxes grown or shrunk to where the removal effect lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ravl_med.evidence.counterfactual.localisation import fit_boxes, most_fit_pictures
+from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
+from ravl_med.regions.geometry import InputGeometry
+
+SIZE = 48
+DEVICE = (16, 20, 28, 30)  # xyxy in input pixels
+SCALE = 4  # the stored film is so many times larger than the input
+
+
+def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(both / (sum(areas) - both))
+
+
+def bench_of(
+    boxes: list[tuple[float, ...]], margin: Callable[[float], float] = lambda light: light
+) -> tuple[Bench, list[int]]:
+    """One film for each box, a bright device on all of them; the model adds up its light."""
+    rng = np.random.default_rng(0)
+    films = []
+    for _ in boxes:
+        film = rng.normal(0.0, 0.01, size=(3, SIZE, SIZE)).astype(np.float32)
+        film[:, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]] += 1.0
+        films.append(film)
+    asked: list[int] = []
+
+    def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
+        light = [p[0, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]].sum() / 10 for p in pictures]
+        asked.append(len(light))
+        return Answers(np.array([margin(seen) for seen in light]), np.ones(len(light), np.bool_))
+
+    labels = np.zeros(len(boxes), np.int64)
+    images = AuditedImages(
+        classes=("a", "b"),
+        labels=labels,
+        predictions=labels,
+        patients=np.arange(len(boxes)),
+        sizes=np.full((len(boxes), 2), SIZE * SCALE),
+        region_image=np.arange(len(boxes)),
+        region_boxes=np.array(boxes, np.float32) * SCALE,
+    )
+    geometry = InputGeometry.of(SIZE * SCALE, SIZE * SCALE, SIZE, "squash")
+    return Bench(images, films.__getitem__, lambda h, w: geometry, ask, lambda n: None), asked
+
+
+def fit(
+    bench: Bench, boxes: list[tuple[float, ...]], films: tuple[int, ...] = (0,)
+) -> NDArray[np.float32]:
+    stored = np.array(boxes, np.float32).reshape(-1, 4) * SCALE
+    return fit_boxes(bench, np.array(films, np.int64), stored, SIZE)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (8, 12, 40, 40),  # far too large: it shrinks
+        (10, 14, 34, 36),  # too large
+        (20, 18, 36, 34),  # a tile that cuts the device: one side grows, the others shrink
+        (16, 12, 28, 24),  # holds a part of it
+    ],
+)
+def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
+    bench, _ = bench_of([region])
+
+    (fitted,) = fit(bench, [region])
+
+    fitted = fitted / SCALE  # it is told in stored pixels
+    assert iou(fitted, DEVICE) > max(iou(np.array(region), DEVICE) + 0.15, 0.6)
+
+
+def test_a_box_crosses_what_looks_like_the_feature_when_it_is_half_filled() -> None:
+    """With half of the light the margin is higher than with two thirds."""
+
+    def margin(light: float) -> float:
+        return float(np.interp(light, [0, 6, 8, 12], [0, 8.4, 4.8, 12]))
+
+    region = (24, 20, 36, 30)
+    bench, _ = bench_of([region], margin)
+
+    (fitted,) = fit(bench, [region])
+
+    assert iou(np.array(region), DEVICE) < 0.25
+    assert iou(fitted / SCALE, DEVICE) > 0.6
+
+
+def test_a_box_that_fits_stays_as_it_is() -> None:
+    bench, asked = bench_of([DEVICE])
+
+    (fitted,) = fit(bench, [DEVICE])
+
+    assert (fitted / SCALE).tolist() == list(DEVICE)
+    assert len(asked) == 1 + 2 * 2  # a quarter, then an eighth: nothing raises the score
+
+
+def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
+    regions: list[tuple[float, ...]] = [(8, 12, 40, 40), DEVICE, (20, 18, 36, 34)]
+    bench, asked = bench_of(regions)
+
+    together = fit(bench, [regions[f] for f in (2, 0, 1)], (2, 0, 1))
+
+    assert sum(asked) <= most_fit_pictures(3)
+    for place, region in enumerate((2, 0, 1)):
+        alone, _ = bench_of(regions)
+        own = fit(alone, [regions[region]], (region,))
+        assert own.tolist() == [together[place].tolist()]
+
+
+def test_no_region_is_no_box() -> None:
+    bench, asked = bench_of([DEVICE])
+
+    assert fit(bench, [], ()).shape == (0, 4)
+    assert sum(asked) == most_fit_pictures(0) == 0
+
+
+def test_a_box_stays_on_the_film() -> None:
+    bench, _ = bench_of([(0, 0, 47, 48)])
+
+    (fitted,) = fit(bench, [(0, 0, 47, 48)])
+
+    assert (fitted >= 0).all()
+    assert (fitted <= SIZE * SCALE).all()
