@@ -41,7 +41,7 @@ from ravl_med import __version__
 from ravl_med.cli.console import (
     ExitZeroOption,
 )
-from ravl_med.cli.messages import tell_audit, tell_comparison, tell_mitigation, tell_review
+from ravl_med.cli.messages import print_audit, print_comparison, print_mitigation, print_review
 from ravl_med.errors import DataError
 
 cache = typer.Typer(help="Look at what is kept between runs, and clear it.", no_args_is_help=True)
@@ -398,7 +398,7 @@ def audit(
             progress("write the report", 0, 1)
             write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
             progress("write the report", 1, 1)
-        tell_audit(run, folder)
+        print_audit(run, folder)
         failed = run.result.verdict.name in ("fail", "not_auditable")
         reviewed = strict and run.result.verdict.name == "review"
         code = 1 if (failed or reviewed) and not exit_zero else 0
@@ -422,7 +422,7 @@ def report(
         from ravl_med.reporting.files.saved_run import redraw_run
 
         result = redraw_run(run, date.today())
-        tell_review(result, run)
+        print_review(result, run)
         failed = result.verdict.name in ("fail", "not_auditable")
         reviewed = strict and result.verdict.name == "review"
         code = 1 if (failed or reviewed) and not exit_zero else 0
@@ -451,7 +451,7 @@ def compare(
         refuse_other_folder(folder)
         comparison = compare_runs(run_a, run_b)
         write_comparison(comparison, folder)
-        tell_comparison(comparison, folder)
+        print_comparison(comparison, folder)
 
 
 @app.command()
@@ -521,7 +521,7 @@ def mitigate(
             progress("write the report", 0, 1)
             write_mitigation(run, folder, date=today, history_root=history)
             progress("write the report", 1, 1)
-        tell_mitigation(run, folder)
+        print_mitigation(run, folder)
         good = run.result.verdict.name in ("improved", "nothing_to_do")
         code = 0 if good or exit_zero or starts_again() else 1
     raise typer.Exit(code)

@@ -30,7 +30,7 @@ _WORDS = {
 _CORRELATIONS_TOLD = 5
 
 
-def tell_review(result: AuditResult, folder: Path) -> None:
+def print_review(result: AuditResult, folder: Path) -> None:
     """Say the verdict that follows from the decisions of reviewers."""
     colour, word = _WORDS[result.verdict.name]
     terminal = console()
@@ -47,7 +47,7 @@ def tell_review(result: AuditResult, folder: Path) -> None:
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", soft_wrap=True)
 
 
-def tell_audit(run: Audit, folder: Path) -> None:
+def print_audit(run: Audit, folder: Path) -> None:
     """Say the verdict in a few lines, and where the PDF is."""
     result = run.result
     colour, word = _WORDS[result.verdict.name]
@@ -91,7 +91,7 @@ def tell_audit(run: Audit, folder: Path) -> None:
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
 
 
-def tell_comparison(comparison: Comparison, folder: Path) -> None:
+def print_comparison(comparison: Comparison, folder: Path) -> None:
     """Say what differs between two audits in a few lines, and where the PDF is."""
     from ravl_med.reporting.comparison.pages import difference_sentences, headline
 
@@ -103,7 +103,7 @@ def tell_comparison(comparison: Comparison, folder: Path) -> None:
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", style="bold", soft_wrap=True)
 
 
-def tell_mitigation(run: Mitigation, folder: Path) -> None:
+def print_mitigation(run: Mitigation, folder: Path) -> None:
     """Say the verdict, every arm in a line, and where the new model is."""
     result = run.result
     colour, word = _WORDS[result.verdict.name]

@@ -33,7 +33,7 @@ from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore, film
 from ravl_med.encoders.region_pooling import ONE_BY_ONE
 from ravl_med.errors import ModelError
 from ravl_med.regions.region_set import RegionSet
-from ravl_med.storage.files import local_copy, write_whole
+from ravl_med.storage.files import atomic_write_bytes, local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
 _NOTE = 32  # bytes
@@ -177,7 +177,7 @@ class BatchEncoder:
             )
         self.size //= 2
         for place in self._places():
-            write_whole(place / self.size_note, f"{self.size}\n".encode(), above=2)
+            atomic_write_bytes(place / self.size_note, f"{self.size}\n".encode(), above=2)
         self.stores.append(self._open_store())
 
     def _open_store(self) -> EmbeddingStore:
@@ -247,7 +247,7 @@ T = TypeVar("T")
 _PATIENCE = 0.2  # seconds between looks at whether anybody still wants more
 
 
-def read_ahead(items: Iterable[T], most: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
     """Yield items in order, made in a thread of their own.
 
     Parameters
@@ -364,7 +364,7 @@ def store_films(
     filling = _Filling(batches, part, pieces)
     side = batches.image_size
     most = min(2 * batches.size, max(4, _HELD_BYTES // (12 * side * side)))
-    for done, (position, row) in enumerate(read_ahead(made, most), start=1):
+    for done, (position, row) in enumerate(prefetch(made, most), start=1):
         note(done, row)
         filling.add(position, row if isinstance(row, EmbeddedRow) else None)
     filling.finish()

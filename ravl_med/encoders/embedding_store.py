@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.errors import ConfigError
-from ravl_med.storage.files import entries, for_each, read_part, write_whole
+from ravl_med.storage.files import atomic_write_bytes, entries, for_each, read_part
 from ravl_med.storage.remote import FilePath
 
 _FILE = re.compile(r"(\d{6,})-[0-9a-f]{24}\.safetensors")
@@ -141,7 +141,7 @@ class SharedEmbeddings:
 
     def _put(self, file: FilePath, content: bytes, above: int) -> None:
         try:
-            write_whole(file, content, above)
+            atomic_write_bytes(file, content, above)
         except FileNotFoundError:
             raise ConfigError(
                 "cache.shared: there is no such bucket; expected one that exists. Make it, or name "
@@ -371,7 +371,7 @@ class EmbeddingStore:
 
     def _put(self, path: Path, content: bytes) -> None:
         try:
-            write_whole(path, content, above=3 + (path.parent != self.folder))
+            atomic_write_bytes(path, content, above=3 + (path.parent != self.folder))
         except OSError as error:
             raise ConfigError(
                 f"cache: embeddings cannot be written ({error.strerror or type(error).__name__}); "

@@ -49,7 +49,7 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evaluation.setting_films import SplitFilms
 from ravl_med.evaluation.settings import TAU
-from ravl_med.evidence.counterfactual import Probe
+from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.effect_places import StructureReader
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 
@@ -132,9 +132,9 @@ class RegionEvidence:
             region_boxes=self.region_boxes,
         )
 
-    def probe(self, encoder: Encoder, structures: StructureReader | None) -> Probe:
+    def probe(self, encoder: Encoder, structures: StructureReader | None) -> CounterfactualModel:
         """Return what the model can be asked by."""
-        return Probe(
+        return CounterfactualModel(
             encoder,
             lambda film: self.films.pixels[film].astype(np.float32) / np.float32(255.0),
             self.class_embeddings,

@@ -35,8 +35,8 @@ from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, Struc
 from ravl_med.evidence.examination import (
     Examination,
     Subject,
+    assess_correlations,
     confirm_correlations,
-    weigh_correlations,
 )
 from ravl_med.evidence.results import SpuriousCorrelation
 
@@ -146,7 +146,7 @@ def answer_all(
     present = pooled.presence(evidence.region_image, len(evidence.films))
     subject = Subject(evidence.task, evidence.images, pooled, present, {})
     examination = confirm_correlations(subject, config, _silent)
-    correlations = weigh_correlations(
+    correlations = assess_correlations(
         subject, examination, evidence.probe(encoder, structures), relevance, config, _silent
     )
     ranked["pooled"] = _first_candidate(examination.discovery.candidates)

@@ -32,7 +32,7 @@ from ravl_med.evaluation.settings import TAU, Setting, setting_config
 from ravl_med.evaluation.small_models import MEAN, STD
 from ravl_med.evaluation.trial import Trial, propose_regions
 from ravl_med.evidence.confirmation import split_patients
-from ravl_med.evidence.counterfactual import build_bench
+from ravl_med.evidence.counterfactual import prepare_inputs
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
@@ -198,7 +198,7 @@ def _prepare(
     probe = taught.probe(encoder, None)
     located = [
         locate_carriers(
-            build_bench(probe, one.raised_class, one.lowered_class, taught.images), one, own
+            prepare_inputs(probe, one.raised_class, one.lowered_class, taught.images), one, own
         )
         for one, own in zip(detectors, found.T, strict=True)
     ]

@@ -28,20 +28,20 @@ from ravl_med.evaluation.pool_films import PRETRAIN, SIDE
 from ravl_med.evaluation.settings import Architecture
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Recipe, fit
+from ravl_med.mitigation.trainer import TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 
 MEAN, STD = 0.5, 0.25
 _CONTEXT = 24
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
-_PRETRAINED: Mapping[Architecture, Recipe] = {
-    "resnet": Recipe(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
-    "vit": Recipe(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
+_PRETRAINED: Mapping[Architecture, TrainingConfig] = {
+    "resnet": TrainingConfig(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
+    "vit": TrainingConfig(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
 }
 """Short on purpose: a model that knows all findings beforehand has no use for a shortcut."""
-_FINE_TUNED: Mapping[Architecture, Recipe] = {
-    "resnet": Recipe(epochs=10, batch_size=32, learning_rate=1e-3, seed=0),
-    "vit": Recipe(epochs=14, batch_size=32, learning_rate=1e-3, seed=0),
+_FINE_TUNED: Mapping[Architecture, TrainingConfig] = {
+    "resnet": TrainingConfig(epochs=10, batch_size=32, learning_rate=1e-3, seed=0),
+    "vit": TrainingConfig(epochs=14, batch_size=32, learning_rate=1e-3, seed=0),
 }
 
 
@@ -93,7 +93,7 @@ def normalise_films(films: NDArray[np.uint8]) -> NDArray[np.float32]:
     return inputs
 
 
-def fine_tuning_recipe(architecture: Architecture, seed: int) -> Recipe:
+def fine_tuning_recipe(architecture: Architecture, seed: int) -> TrainingConfig:
     """Return how the model of a setting is trained, pre-trained or not."""
     return replace(_FINE_TUNED[architecture], seed=seed)
 
@@ -103,7 +103,7 @@ def train_small_model(
     films: NDArray[np.float32],
     labels: NDArray[np.int64],
     prompts: Mapping[str, Sequence[str]],
-    recipe: Recipe,
+    recipe: TrainingConfig,
     device: str = "cpu",
     *,
     start: Path | None = None,
@@ -116,7 +116,7 @@ def train_small_model(
     films : ndarray of shape (n, S, S), float32 - as `normalise_films` makes them
     labels : ndarray of shape (n,), int64
     prompts : mapping of class to texts, in the order of the labels
-    recipe : Recipe - its seed is that of weights, texts and batches
+    recipe : TrainingConfig - its seed is that of weights, texts and batches
     device : str - ``cpu``, ``cuda`` or ``cuda:i``
     start : Path or None - folder of a model to go on from; None starts from the seed
 

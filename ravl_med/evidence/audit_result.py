@@ -22,11 +22,11 @@ from scipy.special import logsumexp
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.discovery.cluster_map import ClusterMap
-from ravl_med.evidence.results import BurnedInText, Interval, Ruling, SpuriousCorrelation
+from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, SpuriousCorrelation
 from ravl_med.evidence.statistics import auroc, auroc_interval
 from ravl_med.regions.region_set import RegionKind
 
-SanityStatus = Literal["held", "odd", "failed"]
+ModelCheckStatus = Literal["held", "odd", "failed"]
 
 _CHANCE = 0.5
 _CURE_FLIPPED = (
@@ -63,30 +63,30 @@ class FindingAuroc:
 
 
 @dataclass(frozen=True, slots=True)
-class SanityCheck:
+class ModelCheck:
     """A look at the wiring: what was looked at, how it is, and what was found."""
 
     name: str
-    status: SanityStatus
+    status: ModelCheckStatus
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sanity:
+class ModelChecks:
     """What was seen of the wiring.
 
     Attributes
     ----------
     min_auroc : float - that the interval of each finding has to be above; 0: not judged
     findings : tuple of FindingAuroc - in the order of the classes
-    checks : tuple of SanityCheck
+    checks : tuple of ModelCheck
     stops : tuple of str - why the audit cannot go on
     doubts : tuple of str - why it can end in nothing better than a fail
     """
 
     min_auroc: float
     findings: tuple[FindingAuroc, ...]
-    checks: tuple[SanityCheck, ...]
+    checks: tuple[ModelCheck, ...]
     stops: tuple[str, ...]
     doubts: tuple[str, ...]
 
@@ -185,7 +185,7 @@ def measure_findings(
     return tuple(found)
 
 
-def judge_findings(
+def assess_findings(
     findings: Sequence[FindingAuroc], min_auroc: float, hidden: Collection[int] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return why an audit cannot go on, and why it can end in nothing better than a fail.
@@ -449,10 +449,10 @@ class AuditResult:
         corner of the top-left pixel, half-open
     region_kind : ndarray of shape (R,), int64 - position in `region_kinds`
     region_kinds : tuple of RegionKind - all that there are
-    rulings : tuple of Ruling - of reviewers; empty before any review
+    rulings : tuple of ReviewDecision - of reviewers; empty before any review
     undecided : int or None - correlations that a reviewer still has to decide on; None before any
         review
-    sanity : Sanity or None - whether the model is wired right; None where it was not looked at
+    sanity : ModelChecks or None - whether the model is wired right; None where it was not looked at
     hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
     correlations : tuple of SpuriousCorrelation - ranked; empty is a result
     descriptions : mapping of int to str - by cluster: what its regions are and where they lie
@@ -482,10 +482,10 @@ class AuditResult:
     region_boxes: NDArray[np.float32]
     region_kind: NDArray[np.int64]
     region_kinds: tuple[RegionKind, ...]
-    rulings: tuple[Ruling, ...] = ()
+    rulings: tuple[ReviewDecision, ...] = ()
     undecided: int | None = None
     hidden_below: int = 0
-    sanity: Sanity | None = None
+    sanity: ModelChecks | None = None
     left_edges: tuple[Edge, ...] = ()
     burned_in: BurnedInText | None = None
 

@@ -226,7 +226,7 @@ class SidedFilms:
         return SideTest(p[0], p[1], joined, exact, tuple(untested))
 
 
-def weigh_sides(
+def raised_and_lowered_test(
     cluster: FeatureCluster,
     task: AuditedTask,
     patients: NDArray[np.int64],
@@ -358,7 +358,7 @@ def confirm_candidates(
             tested.append((candidate, _left_untested(candidate.cluster, rules)))
             continue
         seed = (rules.seed, 4, candidate.task, candidate.cluster.cluster, int(candidate.swapped))
-        side = weigh_sides(
+        side = raised_and_lowered_test(
             candidate.cluster,
             tasks[candidate.task],
             patients,
@@ -446,7 +446,7 @@ def _conclude(
     table = performance_gaps(
         cluster.present[rows, None], task.labels[rows], task.correct[rows], len(task.classes)
     )
-    status, reasons = judge_sides(cluster, task.classes, table, side, q, rules)
+    status, reasons = join_sides(cluster, task.classes, table, side, q, rules)
     local = np.unique(patients[rows], return_inverse=True)[1].astype(np.int64)
     bootstrap = PatientBootstrap(local, rules.draws, rules.seed)
     return Confirmation(
@@ -465,7 +465,7 @@ def _conclude(
     )
 
 
-def judge_sides(
+def join_sides(
     cluster: FeatureCluster,
     classes: Sequence[str],
     table: GapTable,

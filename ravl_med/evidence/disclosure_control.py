@@ -28,9 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Accuracy, AuditResult, CohortSummary, Sanity, Stratum
+from ravl_med.evidence.audit_result import (
+    Accuracy,
+    AuditResult,
+    CohortSummary,
+    ModelChecks,
+    Stratum,
+)
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     Confirmation,
     Counterfactual,
     CrossedAttribute,
@@ -411,7 +417,7 @@ def _accuracy(accuracy: Accuracy, hidden: Collection[int]) -> Accuracy:
     )
 
 
-def _sanity(sanity: Sanity | None, hidden: Collection[int]) -> Sanity | None:
+def _sanity(sanity: ModelChecks | None, hidden: Collection[int]) -> ModelChecks | None:
     if sanity is None:
         return None
     return replace(
@@ -530,7 +536,7 @@ def _confirmation(
         test,
         films=HIDDEN if halved else test.films,
         patients=HIDDEN if halved else test.patients,
-        arms=Arms(
+        arms=AccuracyByPresence(
             n_present=_counts(arms.n_present, hidden),
             n_absent=_counts(arms.n_absent, hidden),
             accuracy_present=_masked(arms.accuracy_present, hidden),

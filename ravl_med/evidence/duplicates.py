@@ -39,7 +39,7 @@ _APART = -0.3  # phi of two features from which one is there where the other is 
 _FILMS = 5  # shared films below which nothing is said
 
 
-def name_companions(
+def name_confounded(
     ranked: Sequence[SpuriousCorrelation], task: AuditedTask, max_gap: float
 ) -> tuple[SpuriousCorrelation, ...]:
     """Name, for each confirmed correlation that does not count, the one that it travels with.

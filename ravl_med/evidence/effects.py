@@ -20,7 +20,7 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
 from ravl_med.evidence.audit_result import Accuracy, CohortSummary
-from ravl_med.evidence.results import ArmPatients, Arms, Interval, ScoreShift
+from ravl_med.evidence.results import AccuracyByPresence, ArmPatients, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
 
@@ -97,7 +97,7 @@ def measure_arms(
     table: GapTable,
     bootstrap: PatientBootstrap,
     confidence: float,
-) -> Arms:
+) -> AccuracyByPresence:
     """Measure accuracy with and without a feature, class by class.
 
     Parameters
@@ -126,7 +126,7 @@ def measure_arms(
     if weight.sum() > 0:
         pooled = (present - absent)[:, opposed] @ (weight / weight.sum())
         together = percentile_interval(pooled, confidence)
-    return Arms(
+    return AccuracyByPresence(
         n_present=table.n_present[0],
         n_absent=table.n_absent[0],
         accuracy_present=table.accuracy_present[0],

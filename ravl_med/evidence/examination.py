@@ -28,14 +28,14 @@ from ravl_med.evidence.confirmation import (
     count_untested,
     split_patients,
 )
-from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
 from ravl_med.evidence.duplicates import (
     fold_candidates,
     fold_counting,
     fold_tested,
-    name_companions,
+    name_confounded,
 )
 from ravl_med.evidence.label_quality import measure_label_quality
 from ravl_med.evidence.power import design_of, measure_sensitivity
@@ -50,7 +50,7 @@ from ravl_med.evidence.results import (
 )
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
-from ravl_med.evidence.verdict import weigh_correlation
+from ravl_med.evidence.verdict import assess_correlation
 
 Progress = Callable[[str, int, int], None]
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]
@@ -206,10 +206,10 @@ def choose_for_intervention(tested: Sequence[Tested], most: int) -> list[Tested]
     return [entry for pair in zip_longest(*turns) for entry in pair if entry is not None][:most]
 
 
-def weigh_correlations(
+def assess_correlations(
     subject: Subject,
     examination: Examination,
-    probe: Probe | None,
+    probe: CounterfactualModel | None,
     relevance: RelevanceTable,
     config: Config,
     progress: Progress,
@@ -220,7 +220,7 @@ def weigh_correlations(
     ----------
     subject : Subject
     examination : Examination
-    probe : Probe or None - the model; None where nobody can ask it
+    probe : CounterfactualModel or None - the model; None where nobody can ask it
     relevance : RelevanceTable
     config : Config
     progress : callable - called with (stage, done, total)
@@ -247,7 +247,7 @@ def weigh_correlations(
                 bootstrap=bootstrap,
                 confidence=evidence.confidence,
             )
-        one = weigh_correlation(
+        one = assess_correlation(
             candidate.cluster,
             confirmation,
             counterfactual,
@@ -266,13 +266,13 @@ def weigh_correlations(
         )
     task, max_gap = subject.task, config.gate.max_gap
     ranked = fold_counting(weighed, subject.images.region_image, task, max_gap)
-    return name_companions(ranked, task, max_gap)
+    return name_confounded(ranked, task, max_gap)
 
 
 def _measure_standing(
     subject: Subject,
     standing: Sequence[Tested],
-    probe: Probe | None,
+    probe: CounterfactualModel | None,
     relevance: RelevanceTable,
     rules: CounterfactualRules,
     progress: Progress,
@@ -280,8 +280,8 @@ def _measure_standing(
     """Test what holds by counterfactuals, here or by the workers that the probe names."""
     if probe is None:
         return [None] * len(standing)
-    suspects = [
-        Suspect(
+    hypotheses = [
+        Hypothesis(
             candidate.cluster,
             ~candidate.films,
             relevance.find(subject.task.classes[candidate.cluster.raised_class]),
@@ -289,17 +289,19 @@ def _measure_standing(
         for candidate, _, _ in standing
     ]
     done: list[Counterfactual | None] = []
-    spread = probe.spread if isinstance(probe, Probe) else None
+    spread = probe.spread if isinstance(probe, CounterfactualModel) else None
     if spread is not None:
-        progress("remove and transplant", 0, len(suspects))
-        for counterfactual in spread(suspects, subject.images, rules):
+        progress("remove and transplant", 0, len(hypotheses))
+        for counterfactual in spread(hypotheses, subject.images, rules):
             done.append(counterfactual)
-            progress("remove and transplant", len(done), len(suspects))
+            progress("remove and transplant", len(done), len(hypotheses))
         return done
-    for number, suspect in enumerate(suspects, 1):
+    for number, hypothesis in enumerate(hypotheses, 1):
         stage = f"remove and transplant, correlation {number} of {len(standing)}"
         done.append(
-            measure_counterfactual(probe, suspect, subject.images, rules, _staged(progress, stage))
+            measure_counterfactual(
+                probe, hypothesis, subject.images, rules, _staged(progress, stage)
+            )
         )
     return done
 

@@ -20,7 +20,7 @@ from ravl_med.discovery.ravl import AuditedTask, performance_gaps
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.effects import measure_arms
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     Interval,
     LabelOrigin,
     LabelQuality,
@@ -49,7 +49,7 @@ def origin_of(sources: Sequence[str], certainty: Sequence[str]) -> LabelOrigin |
 
 def measure_label_quality(
     candidate: Candidate,
-    arms: Arms,
+    arms: AccuracyByPresence,
     task: AuditedTask,
     origin: LabelOrigin,
     *,
@@ -65,7 +65,7 @@ def measure_label_quality(
     Parameters
     ----------
     candidate : Candidate - with the films of the test
-    arms : Arms - of its confirmation: the gaps whatever the labels
+    arms : AccuracyByPresence - of its confirmation: the gaps whatever the labels
     task : AuditedTask - films with label -1 are left out
     origin : LabelOrigin - of the same N films
     bootstrap : PatientBootstrap - of the same N films
@@ -115,7 +115,7 @@ def _share(
 
 def _stated_gaps(
     candidate: Candidate,
-    arms: Arms,
+    arms: AccuracyByPresence,
     task: AuditedTask,
     stated: NDArray[np.bool_],
     bootstrap: PatientBootstrap,
@@ -151,8 +151,8 @@ def _stated_gaps(
 
 
 def _judge(
-    arms: Arms,
-    again: Arms,
+    arms: AccuracyByPresence,
+    again: AccuracyByPresence,
     classes: Sequence[int],
     whole: float,
     gap: float,

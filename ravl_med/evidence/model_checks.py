@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
-from ravl_med.evidence.audit_result import FindingAuroc, SanityCheck, SanityStatus
+from ravl_med.evidence.audit_result import FindingAuroc, ModelCheck, ModelCheckStatus
 from ravl_med.storage.mapped_arrays import map_parts, parts_of
 
 _UNIT = 1e-3  # a norm may be off by so much
@@ -29,7 +29,7 @@ _NORMS = {
 
 def check_embeddings(
     image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
-) -> tuple[SanityCheck, ...]:
+) -> tuple[ModelCheck, ...]:
     """Look at norms, and at whether all images or two classes have one embedding.
 
     Parameters
@@ -43,12 +43,12 @@ def check_embeddings(
 
 def _embedding_checks(
     image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
-) -> Iterator[SanityCheck]:
+) -> Iterator[ModelCheck]:
     if not len(image):
         return
     norms = map_parts(image, lambda part: np.linalg.norm(part, axis=1))
     wrong = bool(np.abs(norms - 1).max() > _UNIT)
-    yield SanityCheck(
+    yield ModelCheck(
         "norms of the images",
         "failed" if wrong else "held",
         f"Embeddings of films have norms of {norms.min():.4g} to {norms.max():.4g}; expected 1. "
@@ -70,7 +70,7 @@ def _embedding_checks(
         )
     elif n > 1 and apart < _ALIKE:
         told += ": hard to tell apart. Look at mean and std of the input."
-    yield SanityCheck("films alike", _status(apart) if n > 1 else "held", told)
+    yield ModelCheck("films alike", _status(apart) if n > 1 else "held", told)
     if classes is None:
         return
     cosines = classes.astype(np.float64) @ classes.T.astype(np.float64)
@@ -83,15 +83,15 @@ def _embedding_checks(
             f"The texts of {names[a]} and {names[b]} have the same embedding: the text tower does "
             "not tell them apart. The usual cure: its tokenizer, padding, or prompts that differ."
         )
-    yield SanityCheck("texts alike", _status(apart), told)
+    yield ModelCheck("texts alike", _status(apart), told)
 
 
-def _status(apart: float) -> SanityStatus:
+def _status(apart: float) -> ModelCheckStatus:
     """Return how embeddings are that lie so far apart (1 - cosine)."""
     return "failed" if apart < _SAME else "odd" if apart < _ALIKE else "held"
 
 
-def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()) -> SanityCheck:
+def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()) -> ModelCheck:
     """Look at how much the AUROC of a finding hangs on single prompts.
 
     Parameters
@@ -102,16 +102,16 @@ def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()
     name = "prompt sensitivity"
     several = [one for c, one in enumerate(findings) if np.isfinite(one.lowest) and c not in hidden]
     if not several:
-        return SanityCheck(name, "held", "not known: one prompt a class")
+        return ModelCheck(name, "held", "not known: one prompt a class")
     worst = max(several, key=lambda one: one.highest - one.lowest)
     spread = worst.highest - worst.lowest
     told = f"largest spread of AUROC over the prompts of a class {spread:.2f} ({worst.finding})"
     if spread > _SPREAD:
-        return SanityCheck(name, "odd", f"{told}: much hangs on how a finding is put into words")
-    return SanityCheck(name, "held", told)
+        return ModelCheck(name, "odd", f"{told}: much hangs on how a finding is put into words")
+    return ModelCheck(name, "held", told)
 
 
-def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[SanityCheck, ...]:
+def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[ModelCheck, ...]:
     """Look at how films become inputs: normalisation, range, contrast.
 
     Parameters
@@ -127,7 +127,7 @@ def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[Sanity
     elif sigmoid and known != "0.5 and 0.5":
         told += f" ({known}): models with a logit bias (SigLIP) read 0.5 and 0.5"
     odd = not known or (sigmoid and known != "0.5 and 0.5")
-    checks = [SanityCheck("normalisation", "odd" if odd else "held", told)]
+    checks = [ModelCheck("normalisation", "odd" if odd else "held", told)]
     if len(inputs):
         low, high = float(inputs.min()), float(inputs.max())
         spread = float(np.median(inputs.std(axis=(1, 2, 3))))
@@ -135,11 +135,11 @@ def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[Sanity
         wide = max(abs(low), abs(high)) > _LARGEST
         if wide:
             told += f"; known models read at most {_LARGEST:g}: 0 to 255 in place of 0 to 1?"
-        checks.append(SanityCheck("range of the input", "odd" if wide else "held", told))
+        checks.append(ModelCheck("range of the input", "odd" if wide else "held", told))
     return tuple(checks)
 
 
-def check_scale(info: EncoderInfo, temperature: float | None) -> SanityCheck:
+def check_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
     """Look at the scale that the model was trained with, beside the temperature of the audit.
 
     Parameters
@@ -149,22 +149,22 @@ def check_scale(info: EncoderInfo, temperature: float | None) -> SanityCheck:
     """
     name, scale = "logit scale", info.logit_scale
     if scale is None:
-        return SanityCheck(name, "held", "the model tells none")
+        return ModelCheck(name, "held", "the model tells none")
     low, high = _SCALES
     if not low <= scale <= high:
-        return SanityCheck(
+        return ModelCheck(
             name, "odd", f"{scale:.4g}; trained models lie between {low:g} and {high:g}"
         )
     if temperature is not None:
         ratio = scale * temperature
         told = f"{scale:.4g}; the audit takes {1 / temperature:.4g} (1 / task.temperature)"
         if not 1 / _APART <= ratio <= _APART:
-            return SanityCheck(name, "odd", f"{told}: shares are not those of the model")
-        return SanityCheck(name, "held", told)
-    return SanityCheck(name, "held", f"{scale:.4g}")
+            return ModelCheck(name, "odd", f"{told}: shares are not those of the model")
+        return ModelCheck(name, "held", told)
+    return ModelCheck(name, "held", f"{scale:.4g}")
 
 
-def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[SanityCheck, ...]:
+def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[ModelCheck, ...]:
     """Look at padding, at prompts whose end is not read, and at upper and lower case.
 
     Parameters
@@ -183,7 +183,7 @@ def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[S
 
 def _check_padding(
     encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
-) -> SanityCheck:
+) -> ModelCheck:
     """Embed a text alone and beside the longest one."""
     shortest = min(range(len(texts)), key=lambda i: len(texts[i]))
     alone = _embed(encoder, [texts[shortest]])[0]
@@ -191,24 +191,24 @@ def _check_padding(
     beside = _embed(encoder, [texts[shortest], f"{longest} {longest}"])[0]
     cosine = min(float(alone @ together[shortest]), float(alone @ beside))
     if 1 - cosine > _PADDED:
-        return SanityCheck(
+        return ModelCheck(
             "padding of texts",
             "failed",
             f"A text changes with those beside it (cosine {cosine:.3f}): it is padded otherwise "
             "each time. The usual cure: a tokenizer that pads to the model's full length, as it "
             "was trained.",
         )
-    return SanityCheck("padding of texts", "held", "a text is the same whatever is beside it")
+    return ModelCheck("padding of texts", "held", "a text is the same whatever is beside it")
 
 
 def _check_length(
     encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
-) -> SanityCheck:
+) -> ModelCheck:
     """Leave out the last word of each text; where its end is read, it is another text."""
     name = "length of texts"
     several = [i for i, text in enumerate(texts) if len(text.split()) > 1]
     if not several:
-        return SanityCheck(name, "held", "single words")
+        return ModelCheck(name, "held", "single words")
     shorter = _embed(encoder, [texts[i].rsplit(maxsplit=1)[0] for i in several])
     cut = [
         texts[i]
@@ -216,27 +216,27 @@ def _check_length(
         if np.abs(embedded - together[i]).max() < _SAME
     ]
     if not cut:
-        return SanityCheck(name, "held", "every text is read to its end")
+        return ModelCheck(name, "held", "every text is read to its end")
     named = "; ".join(f"“{text[:40]}…”" for text in cut[:3])
     more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
-    return SanityCheck(
+    return ModelCheck(
         name, "odd", f"{len(cut)} texts are not read to their end, shorten them: {named}{more}"
     )
 
 
 def _check_case(
     encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
-) -> SanityCheck:
+) -> ModelCheck:
     lower = _embed(encoder, [text.lower() for text in texts])
     cosine = float((lower * together).sum(axis=1).min())
     if 1 - cosine < _ALIKE:
-        return SanityCheck("case of texts", "held", "upper and lower case are one")
+        return ModelCheck("case of texts", "held", "upper and lower case are one")
     told = f"upper case is another text (least cosine {cosine:.3f})"
     if encoder.info.logit_bias is not None:
-        return SanityCheck(
+        return ModelCheck(
             "case of texts", "odd", f"{told}; SigLIP was trained on lower case: write prompts so"
         )
-    return SanityCheck("case of texts", "held", f"{told}: write prompts as the model was trained")
+    return ModelCheck("case of texts", "held", f"{told}: write prompts as the model was trained")
 
 
 def _embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:

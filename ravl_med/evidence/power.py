@@ -23,7 +23,7 @@ from ravl_med.evidence.confirmation import (
     ConfirmationRules,
     SidedFilms,
     SideTest,
-    judge_sides,
+    join_sides,
     split_patients,
 )
 
@@ -246,7 +246,7 @@ class _Simulation:
         )
 
         def status(side: SideTest, q: float) -> str:
-            return judge_sides(cluster, names, table, side, q, rules)[0]
+            return join_sides(cluster, names, table, side, q, rules)[0]
 
         if status(SideTest(0.0, 0.0, 0.0, True), 0.0) != "confirmed":
             return False  # its gaps are too small, whatever the test says

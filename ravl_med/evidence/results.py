@@ -181,7 +181,7 @@ class ArmPatients:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arms:
+class AccuracyByPresence:
     """Accuracy of each class with and without a feature, on the films it is tested on.
 
     Attributes
@@ -244,7 +244,7 @@ class Confirmation:
     p_value : float - of the candidate: Stouffer of both sides, or the raised side alone
     q_value : float - Benjamini-Hochberg over all candidates of all tasks
     exact : bool - hypergeometric, one film a patient
-    arms : Arms - on the side of the test
+    arms : AccuracyByPresence - on the side of the test
     shift : ScoreShift - on the side of the test
     swapped : bool - with cross-fitting, found on the confirmation half and tested on the other
     """
@@ -258,7 +258,7 @@ class Confirmation:
     p_value: float
     q_value: float
     exact: bool
-    arms: Arms
+    arms: AccuracyByPresence
     shift: ScoreShift
     swapped: bool = False
 
@@ -508,12 +508,12 @@ class ConfirmedFeature:
     detector: FeatureDetector
 
 
-Word = Literal["disease", "accepted", "shortcut"]
+Decision = Literal["disease", "accepted", "shortcut"]
 """It is the disease; it is tolerated for a time; it is a shortcut."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class ReviewDecision:
     """A decision on a correlation of this run.
 
     Attributes
@@ -527,7 +527,7 @@ class Ruling:
     """
 
     rank: int
-    word: Word
+    word: Decision
     until: str
     reason: str
     name: str

@@ -20,8 +20,8 @@ import numpy as np
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.results import Ruling, SpuriousCorrelation, Word
-from ravl_med.evidence.verdict import judge, points_to_decide
+from ravl_med.evidence.results import Decision, ReviewDecision, SpuriousCorrelation
+from ravl_med.evidence.verdict import decide_verdict, points_to_decide
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
@@ -30,7 +30,7 @@ _WHERE = "review.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RecordedDecision:
     """One row of ``review.csv``.
 
     Attributes
@@ -43,7 +43,7 @@ class Decision:
     """
 
     correlation: str
-    word: Word
+    word: Decision
     until: date | None
     reason: str
     name: str
@@ -61,7 +61,7 @@ def correlation_id(result: AuditResult, correlation: SpuriousCorrelation) -> str
     return hasher.hexdigest()[:12]
 
 
-def read_decisions(path: Path) -> tuple[Decision, ...]:
+def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
     """Read ``review.csv``; rows without a decision are still open.
 
     Raises
@@ -79,7 +79,7 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
         raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
     if missing:
         raise DataError(f"{_WHERE}: the column {missing[0]!r} is missing; expected {COLUMNS}.")
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, RecordedDecision] = {}
     for number, row in rows:
         cells = {name: (row[name] or "").strip() for name in COLUMNS}
         if not cells["decision"]:
@@ -91,8 +91,8 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
     return tuple(decisions.values())
 
 
-def _read_row(cells: Mapping[str, str], where: str) -> Decision:
-    words = get_args(Word)
+def _read_row(cells: Mapping[str, str], where: str) -> RecordedDecision:
+    words = get_args(Decision)
     word = cells["decision"].lower()
     if word not in words:
         raise DataError(
@@ -106,8 +106,8 @@ def _read_row(cells: Mapping[str, str], where: str) -> Decision:
     if word == "accepted" and until is None:
         raise DataError(f"{where}: until is blank; an acceptance holds until a date.")
     made = _read_date(cells["date"], where, "date")
-    return Decision(
-        cells["correlation"], cast(Word, word), until, cells["reason"], cells["name"], made
+    return RecordedDecision(
+        cells["correlation"], cast(Decision, word), until, cells["reason"], cells["name"], made
     )
 
 
@@ -121,22 +121,22 @@ def _read_date(text: str, where: str, column: str) -> date:
 
 
 def decisions_on(
-    result: AuditResult, decisions: Sequence[Decision], gate: GateConfig
-) -> tuple[Decision, ...]:
+    result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig
+) -> tuple[RecordedDecision, ...]:
     """Return those of some decisions that are on correlations of this result."""
     asked = {correlation_id(result, one) for one in points_to_decide(result.correlations, gate)}
     return tuple(decision for decision in decisions if decision.correlation in asked)
 
 
 def adjudicate(
-    result: AuditResult, decisions: Sequence[Decision], gate: GateConfig, today: date
+    result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig, today: date
 ) -> AuditResult:
     """Judge once more with what a reviewer decided.
 
     Parameters
     ----------
     result : AuditResult - as the audit left it
-    decisions : sequence of Decision
+    decisions : sequence of RecordedDecision
     gate : GateConfig
     today : date - on which an acceptance holds, or not any more
 
@@ -164,7 +164,7 @@ def adjudicate(
         )
     rulings = tuple(_rule(one, asked[one.correlation].rank, today) for one in decisions)
     in_force = {ruling.rank: ruling.word for ruling in rulings if ruling.in_force}
-    verdict = judge(
+    verdict = decide_verdict(
         result.correlations,
         result.task.classes,
         gate,
@@ -178,9 +178,9 @@ def adjudicate(
     return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
 
 
-def _rule(decision: Decision, rank: int, today: date) -> Ruling:
+def _rule(decision: RecordedDecision, rank: int, today: date) -> ReviewDecision:
     expired = decision.word == "accepted" and (decision.until is None or today > decision.until)
-    return Ruling(
+    return ReviewDecision(
         rank=rank,
         word=decision.word,
         until=decision.until.isoformat() if decision.until else "",

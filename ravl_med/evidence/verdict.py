@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Gate, Sanity, Sensitivity, Verdict
+from ravl_med.evidence.audit_result import Gate, ModelChecks, Sensitivity, Verdict
 from ravl_med.evidence.counterfactual.effect_places import kind_of_share
 from ravl_med.evidence.results import (
     Confirmation,
@@ -35,7 +35,7 @@ _NO_COUNTERFACTUAL = (
 _COMMON = 0.20  # prevalence at which a pass asks for power
 
 
-def weigh_correlation(
+def assess_correlation(
     cluster: FeatureCluster,
     confirmation: Confirmation,
     counterfactual: Counterfactual | None,
@@ -141,13 +141,13 @@ def _removal_size(correlation: SpuriousCorrelation) -> float:
     return 0.0 if math.isnan(size) else size
 
 
-def judge(
+def decide_verdict(
     correlations: Sequence[SpuriousCorrelation],
     classes: Sequence[str],
     gate: GateConfig,
     sensitivity: Sensitivity,
     *,
-    sanity: Sanity | None = None,
+    sanity: ModelChecks | None = None,
     black_box: bool = False,
     settled: Collection[int] = (),
     condemned: Collection[int] = (),
@@ -160,7 +160,7 @@ def judge(
     classes : sequence of str
     gate : GateConfig
     sensitivity : Sensitivity
-    sanity : Sanity or None - what was seen of the wiring
+    sanity : ModelChecks or None - what was seen of the wiring
     black_box : bool - nobody can ask the model; the reasons say so
     settled : collection of int - ranks that a reviewer took for the disease, or accepted
     condemned : collection of int - ranks that a reviewer called a shortcut
@@ -206,7 +206,7 @@ def judge(
     return Verdict("pass", (reason, *closed), gates)
 
 
-def _sanity_gates(sanity: Sanity | None) -> tuple[Gate, ...]:
+def _sanity_gates(sanity: ModelChecks | None) -> tuple[Gate, ...]:
     if sanity is None or not sanity.min_auroc:
         return ()
     told = sum(one.interval.low > sanity.min_auroc for one in sanity.findings)

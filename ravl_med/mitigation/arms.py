@@ -224,7 +224,7 @@ class ImageTower(nn.Module):
         )
 
 
-class Lesson:
+class Objective:
     """What an arm does with a batch.
 
     Parameters

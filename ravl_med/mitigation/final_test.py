@@ -346,7 +346,7 @@ def nothing_to_mitigate(audit_verdict: str, confirmed: int) -> MitigationVerdict
     return MitigationVerdict("nothing_to_do", (f"{told}. The model was not changed.",))
 
 
-def judge_mitigation(
+def decide_mitigation_verdict(
     arm: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
 ) -> MitigationVerdict:
     """Judge the delivered arm.

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.errors import ConfigError
-from ravl_med.storage.files import whole_file
+from ravl_med.storage.files import atomic_write
 
 _OPEN_FILES = 256
 
@@ -318,7 +318,7 @@ def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportT
         The folder cannot be written to.
     """
     of_film: list[int] = []
-    with whole_file(folder / "texts.f32") as stream:
+    with atomic_write(folder / "texts.f32") as stream:
         for part in embed_distinct(encoder, texts, of_film):
             stream.write(np.ascontiguousarray(part, dtype=np.float32).tobytes())
     _save(folder / "text-of-film.npy", np.array(of_film, dtype=np.int64))
@@ -363,7 +363,7 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         "std": list(films.films.std),
         "size": int(reports.texts.shape[1]),
     }
-    with whole_file(folder / _MARK) as stream:
+    with atomic_write(folder / _MARK) as stream:
         stream.write(json.dumps(described).encode())
 
 
@@ -431,5 +431,5 @@ def _open_reports(folder: Path, size: int) -> ReportTable:
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
-    with whole_file(path) as stream:
+    with atomic_write(path) as stream:
         np.save(stream, values, allow_pickle=False)

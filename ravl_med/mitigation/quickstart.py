@@ -23,7 +23,7 @@ from ravl_med.errors import DataError
 from ravl_med.labelling.sections import impression_of
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Recipe, fit
+from ravl_med.mitigation.trainer import TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import FilePath
 
@@ -108,7 +108,7 @@ def train_quickstart_model(
     else:
         model = open_model(start, torch.device("cpu")).model
     tokens = open_clip.SimpleTokenizer(context_length=_CONTEXT)(list(texts))
-    recipe = Recipe(config.epochs, config.batch_size, config.learning_rate, config.seed)
+    recipe = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
     inputs, objective = torch.from_numpy(films), ClipLoss()
 
     def step(

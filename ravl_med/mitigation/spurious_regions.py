@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts, move_shares
-from ravl_med.evidence.counterfactual.model_inputs import Bench
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.counterfactual.removal import fill_films
 
 _FILMS_AT_ONCE = 64
@@ -39,7 +39,7 @@ def find_features(
 
 
 def locate_carriers(
-    bench: Bench,
+    inputs: ModelInputs,
     detector: FeatureDetector,
     found: NDArray[np.bool_],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -50,7 +50,7 @@ def locate_carriers(
 
     Parameters
     ----------
-    bench : Bench - of these films, asking for the margin of the detector's classes
+    bench : ModelInputs - of these films, asking for the margin of the detector's classes
     detector : FeatureDetector
     found : ndarray of shape (R,), bool - regions of the feature
     progress : callable - called with (films done, films in all)
@@ -61,9 +61,9 @@ def locate_carriers(
     boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels; the region, or its place half a
         step aside where more of the effect lies there
     """
-    regions = regions_by_film(found, bench.images.region_image)
-    shifts = choose_shifts(bench, films_to_explore(list(regions)), regions)
-    return carriers_in(bench, detector, regions, shifts, progress)
+    regions = regions_by_film(found, inputs.images.region_image)
+    shifts = choose_shifts(inputs, films_to_explore(list(regions)), regions)
+    return carriers_in(inputs, detector, regions, shifts, progress)
 
 
 def regions_by_film(
@@ -87,7 +87,7 @@ def films_to_explore(films: Sequence[int]) -> list[int]:
 
 
 def carriers_in(
-    bench: Bench,
+    inputs: ModelInputs,
     detector: FeatureDetector,
     regions: Mapping[int, NDArray[np.int64]],
     shifts: NDArray[np.float64],
@@ -97,7 +97,7 @@ def carriers_in(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     detector : FeatureDetector
     regions : mapping of film to ndarray of shape (k,), int64 - regions of the feature
     shifts : ndarray of shape (s, 2), float64 - see `choose_shifts`
@@ -113,10 +113,10 @@ def carriers_in(
     for start in range(0, len(films), _FILMS_AT_ONCE):
         part = films[start : start + _FILMS_AT_ONCE]
         jobs = [
-            (film, bench.place(film, move_shares(bench.shares(regions[film]), shifts)))
+            (film, inputs.place(film, move_shares(inputs.shares(regions[film]), shifts)))
             for film in part
         ]
-        for filled in fill_films(bench, jobs):
+        for filled in fill_films(inputs, jobs):
             count = len(regions[filled.film])
             effect = filled.effect.reshape(len(shifts), count)
             best = effect.argmax(axis=0), np.arange(count)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ravl_med.errors import DataError, EngineError
-from ravl_med.storage.files import whole_file
+from ravl_med.storage.files import atomic_write
 
 
 def norms_of(module: nn.Module) -> list[nn.Module]:
@@ -78,7 +78,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     ConfigError
         The disk is full, or may not be written to; the last checkpoint stays.
     """
-    with whole_file(path) as stream:
+    with atomic_write(path) as stream:
         torch.save(dict(state), stream)
 
 
@@ -166,7 +166,7 @@ Stopped = Literal["budget", "early", "diverged"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TrainingConfig:
     """How a model is fine-tuned.
 
     Attributes
@@ -205,7 +205,7 @@ class Selection:
 
 
 @dataclass(slots=True)
-class Curve:
+class TrainingHistory:
     """What happened: the loss of each step, the selection of each epoch, and how it ended.
 
     Attributes
@@ -229,14 +229,14 @@ def fit(
     module: nn.Module,
     count: int,
     step: Step,
-    recipe: Recipe,
+    recipe: TrainingConfig,
     *,
     order: Order | None = None,
     select: Callable[[], Selection] | None = None,
     checkpoint: Path | None = None,
     state: dict[str, Tensor] | None = None,
     progress: Progress = lambda done, total, told: None,
-) -> Curve:
+) -> TrainingHistory:
     """Train a module in place; it is in evaluation mode afterwards.
 
     Parameters
@@ -245,7 +245,7 @@ def fit(
     module : nn.Module - what has no gradient is not trained
     count : int - films
     step : Step
-    recipe : Recipe
+    recipe : TrainingConfig
     order : callable - number of films wanted and generator to rows (n,); a permutation of all when
         None
     select : callable - the selection of the present weights; the best epoch's weights are kept
@@ -255,7 +255,7 @@ def fit(
 
     Returns
     -------
-    Curve
+    TrainingHistory
 
     Raises
     ------
@@ -308,13 +308,13 @@ class _Loop:
         count: int,
         step: Step,
         order: Order,
-        recipe: Recipe,
+        recipe: TrainingConfig,
     ) -> None:
         self.fabric, self.module, self.optimiser = fabric, module, optimiser
         self.count, self.step, self.order, self.recipe = count, step, order, recipe
         self.kept: dict[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.curve = Curve()
+        self.curve = TrainingHistory()
         self.epoch, self.done_in_epoch, self.waited = 0, 0, 0
         self.rows = torch.empty(0, dtype=torch.int64)
         self.best: dict[str, Tensor] | None = None  # without a selection: the last epoch's

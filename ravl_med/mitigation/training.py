@@ -25,11 +25,11 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import LearningCurve
-from ravl_med.mitigation.arms import ARMS, Arm, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, Arm, ImageTower, Objective, Weights
 from ravl_med.mitigation.final_test import Answered
 from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable, open_set
 from ravl_med.mitigation.groups import PseudoGroups, select_by_groups
-from ravl_med.mitigation.trainer import Curve, Recipe, Selection, fit
+from ravl_med.mitigation.trainer import Selection, TrainingConfig, TrainingHistory, fit
 
 _FILMS_AT_ONCE = 64
 
@@ -148,9 +148,9 @@ class TrainedArm:
     curve: LearningCurve
 
 
-def recipe_of(config: MitigationConfig) -> Recipe:
+def recipe_of(config: MitigationConfig) -> TrainingConfig:
     """Return the recipe that every arm shares."""
-    return Recipe(
+    return TrainingConfig(
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -218,7 +218,7 @@ def train_arm(
     tower = ImageTower(encoder.model, region_pooling)
     if config.gradient_checkpointing:
         checkpoint_gradients(tower.visual)
-    lesson = Lesson(arm, films, groups, classes, weights_of(config), fabric)
+    lesson = Objective(arm, films, groups, classes, weights_of(config), fabric)
 
     def select() -> Selection:
         share = (fabric.global_rank, fabric.world_size)
@@ -251,7 +251,7 @@ def train_arm(
     return TrainedArm(encoder, tower, _describe(curve, time.perf_counter() - begun))
 
 
-def _describe(curve: Curve, seconds: float) -> LearningCurve:
+def _describe(curve: TrainingHistory, seconds: float) -> LearningCurve:
     whole = range(len(curve.selections))  # an epoch that broke off has no mean
     means = [np.mean(curve.losses[i * curve.steps : (i + 1) * curve.steps]) for i in whole]
     return LearningCurve(

@@ -31,15 +31,15 @@ from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
     DiscoverySummary,
+    ModelChecks,
     ModelSummary,
     PartitionSummary,
-    Sanity,
     Sensitivity,
     Stratum,
     TaskSummary,
     Verdict,
 )
-from ravl_med.evidence.counterfactual import Probe
+from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.effect_places import (
     MOST_REGIONS,
     RelevanceTable,
@@ -51,21 +51,25 @@ from ravl_med.evidence.effects import auditability, measure_accuracy, summarise_
 from ravl_med.evidence.examination import (
     Examination,
     Subject,
+    assess_correlations,
     confirm_correlations,
     measure_detectable_gap,
-    weigh_correlations,
 )
 from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import judge, stop_audit
-from ravl_med.pipeline.counterfactual_units import AuditedFilms, probe_of, spread_probe
+from ravl_med.evidence.verdict import decide_verdict, stop_audit
+from ravl_med.pipeline.counterfactual_units import (
+    AuditedFilms,
+    counterfactual_model,
+    spread_hypotheses,
+)
 from ravl_med.pipeline.embedding import embed_with
 from ravl_med.pipeline.model_checks import (
     AuditedModel,
-    check_sanity,
+    check_model,
     scores_of_table,
     summarise_model,
 )
@@ -83,7 +87,7 @@ from ravl_med.pipeline.stages import (
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
 from ravl_med.reporting.files.audit_run import Audit
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.mapped_arrays import hand_back_memory, take_rows
+from ravl_med.storage.mapped_arrays import take_rows, trim_memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,16 +112,16 @@ class Search:
 
     Attributes
     ----------
-    probe : Probe or None - None where nobody can ask the model
+    probe : CounterfactualModel or None - None where nobody can ask the model
     structures : callable or None - film to its anatomy and artifacts
     relevance : RelevanceTable
-    sanity : Sanity
+    sanity : ModelChecks
     """
 
-    probe: Probe | None
+    probe: CounterfactualModel | None
     structures: StructureReader | None
     relevance: RelevanceTable
-    sanity: Sanity
+    sanity: ModelChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ def search_films(
         examination = confirm_correlations(subject, config, progress)
         embeddings.let_go()
     with clock.stage("counterfactuals"):
-        correlations = weigh_correlations(
+        correlations = assess_correlations(
             subject, examination, search.probe, search.relevance, config, progress
         )
         tested = sum(one.counterfactual is not None for one in correlations)
@@ -180,7 +184,7 @@ def search_films(
     with clock.stage("sensitivity"):
         sensitivity = measure_detectable_gap(subject, examination, config, progress)
     return Findings(
-        judge(
+        decide_verdict(
             correlations,
             cohort.classes,
             config.gate,
@@ -429,7 +433,7 @@ def _audit(
             unit=config.cohort.unit,
             roots=config.cohort.roots,
         )
-        hand_back_memory()
+        trim_memory()
     vendor = config.model.scores
     if vendor is not None:  # a bad table is told of before hours of embedding
         read_scores(vendor, listed, complete=False)
@@ -448,7 +452,7 @@ def _audit(
         cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
         require_films(cohort, config.gate.max_rejected_fraction)
         cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
-        hand_back_memory()
+        trim_memory()
     with clock.stage("zero-shot"):
         texts = config.task.texts()
         classes = embed_classes(encoder, texts)
@@ -470,7 +474,7 @@ def _audit(
     )
     with clock.stage("sanity"):
         model = AuditedModel(encoder, embeddings, classes, None if table is None else scores.image)
-        sanity = check_sanity(config, cohort, model, reader)
+        sanity = check_model(config, cohort, model, reader)
     reasons = (*sanity.stops, *auditability(accuracy, cohort.classes, config.gate))
     if broken:
         reasons = (
@@ -483,7 +487,9 @@ def _audit(
     if not found.verdict.reasons:
         mirrored = frozenset(at for at, edge in enumerate(embeddings.left_edges) if edge == "L")
         films = AuditedFilms(config, cohort, classes, mirrored)
-        probe = spread_probe(probe_of(films, encoder, segmenter), films, engine, folder)
+        probe = spread_hypotheses(
+            counterfactual_model(films, encoder, segmenter), films, engine, folder
+        )
         search = Search(None if table is not None else probe, probe.structures, relevance, sanity)
         try:
             found = search_films(config, scored, search, clock, progress)
@@ -493,7 +499,7 @@ def _audit(
     result = collect_result(config, scored, summary, accuracy, found, key)
     result = replace(result, sanity=sanity)
     embeddings.let_go()
-    hand_back_memory()
+    trim_memory()
     if decided:
         on_this = decisions_on(result, decided, config.gate)
         result = adjudicate(result, on_this, config.gate, today or date.min)

@@ -19,7 +19,7 @@ from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
-from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.pipeline.stages import open_model_of, structure_reader
@@ -45,14 +45,16 @@ class AuditedFilms:
     mirrored: frozenset[int]
 
 
-def probe_of(films: AuditedFilms, encoder: Encoder, segmenter: Segmenter) -> Probe:
+def counterfactual_model(
+    films: AuditedFilms, encoder: Encoder, segmenter: Segmenter
+) -> CounterfactualModel:
     """Return what asks a model about films, in this process."""
     reader = FilmReader.of(films.config.cohort)
 
     def read(index: int) -> NDArray[np.float32]:
         return reader.film(films.cohort, index).pixels
 
-    return Probe(
+    return CounterfactualModel(
         encoder,
         read,
         films.classes,
@@ -62,12 +64,14 @@ def probe_of(films: AuditedFilms, encoder: Encoder, segmenter: Segmenter) -> Pro
     )
 
 
-def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path | None) -> Probe:
+def spread_hypotheses(
+    probe: CounterfactualModel, films: AuditedFilms, engine: Engine, folder: Path | None
+) -> CounterfactualModel:
     """Return a probe whose suspects are spread over the workers of an engine.
 
     Parameters
     ----------
-    probe : Probe - of this process
+    probe : CounterfactualModel - of this process
     films : AuditedFilms
     engine : Engine
     folder : Path or None - of the model, as workers open it
@@ -80,7 +84,7 @@ def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path
     )
 
     def spread(
-        suspects: Sequence[Suspect], images: AuditedImages, rules: CounterfactualRules
+        hypotheses: Sequence[Hypothesis], images: AuditedImages, rules: CounterfactualRules
     ) -> Iterator[Counterfactual]:
         none = np.empty(0, dtype=np.int64)
         work: Work[_SuspectUnit, Counterfactual] = Work(
@@ -88,7 +92,7 @@ def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path
             threads=films.config.threads or 1,
             name="counterfactuals",
         )
-        return engine.map(work, [_SuspectUnit.of(suspect, images) for suspect in suspects])
+        return engine.map(work, [_SuspectUnit.of(hypothesis, images) for hypothesis in hypotheses])
 
     return replace(probe, spread=spread)
 
@@ -97,16 +101,16 @@ def spread_probe(probe: Probe, films: AuditedFilms, engine: Engine, folder: Path
 class _SuspectUnit:
     """A suspect whose regions are numbered 0 .. n - 1, with their films (n,) and boxes (n, 4)."""
 
-    suspect: Suspect
+    hypothesis: Hypothesis
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
 
     @classmethod
-    def of(cls, suspect: Suspect, images: AuditedImages) -> _SuspectUnit:
-        regions = suspect.cluster.regions
+    def of(cls, hypothesis: Hypothesis, images: AuditedImages) -> _SuspectUnit:
+        regions = hypothesis.cluster.regions
         own = _with_regions(images, regions)
-        cluster = replace(suspect.cluster, regions=np.arange(len(regions), dtype=np.int64))
-        return cls(replace(suspect, cluster=cluster), own.region_image, own.region_boxes)
+        cluster = replace(hypothesis.cluster, regions=np.arange(len(regions), dtype=np.int64))
+        return cls(replace(hypothesis, cluster=cluster), own.region_image, own.region_boxes)
 
 
 def _with_regions(images: AuditedImages, regions: NDArray[np.int64]) -> AuditedImages:
@@ -123,10 +127,10 @@ def _open_probe(
 ) -> Callable[[_SuspectUnit], Counterfactual]:
     """Open in a worker what asks the model."""
     encoder = open_model_of(films.config, folder)
-    probe = probe_of(films, encoder, choose_segmenter(films.config.regions))
+    probe = counterfactual_model(films, encoder, choose_segmenter(films.config.regions))
 
     def measure(unit: _SuspectUnit) -> Counterfactual:
         own = replace(images, region_image=unit.region_image, region_boxes=unit.region_boxes)
-        return measure_counterfactual(probe, unit.suspect, own, rules)
+        return measure_counterfactual(probe, unit.hypothesis, own, rules)
 
     return measure

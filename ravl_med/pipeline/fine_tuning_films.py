@@ -23,9 +23,9 @@ from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.engine import opened_engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import DataError
-from ravl_med.evidence.counterfactual import Probe, build_bench
+from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.localisation import choose_shifts
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Bench
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, ModelInputs
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
 from ravl_med.labelling.findings import class_of_report
 from ravl_med.labelling.sections import impression_of
@@ -143,7 +143,7 @@ class _Locator:
     encoder: Encoder
     classes: NDArray[np.float32]
 
-    def bench(self, unit: _Unit) -> Bench:
+    def inputs(self, unit: _Unit) -> ModelInputs:
         """Put the films of a unit on a bench, as they will be trained on."""
 
         def read(film: int) -> NDArray[np.float32]:
@@ -151,22 +151,22 @@ class _Locator:
             picture: NDArray[np.float32] = store.inputs(store.read(np.array([film])))[0].numpy()
             return picture
 
-        probe = Probe(
+        probe = CounterfactualModel(
             self.encoder, read, self.classes, self.config.task.temperature,
             self.config.model.batch_size,
         )  # fmt: skip
         sides = unit.detector.raised_class, unit.detector.lowered_class
-        return replace(build_bench(probe, *sides, unit.images), read=read)
+        return replace(prepare_inputs(probe, *sides, unit.images), read=read)
 
     def choose(self, unit: _Unit) -> NDArray[np.float64]:
         """Choose how regions are moved, on all films of a unit."""
         regions = unit.regions()
-        return choose_shifts(self.bench(unit), list(regions), regions)
+        return choose_shifts(self.inputs(unit), list(regions), regions)
 
     def locate(self, unit: _Unit) -> Located:
         """Find the regions that carry the feature, by the films' names in the split."""
         assert unit.shifts is not None  # they are chosen before units are sent
-        found, boxes = carriers_in(self.bench(unit), unit.detector, unit.regions(), unit.shifts)
+        found, boxes = carriers_in(self.inputs(unit), unit.detector, unit.regions(), unit.shifts)
         return unit.films[found], boxes
 
 

@@ -27,10 +27,10 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import MitigationResult, MitigationVerdict
-from ravl_med.evidence.results import ConfirmedFeature, Word
+from ravl_med.evidence.results import ConfirmedFeature, Decision
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.mitigation.distributed import Processes
-from ravl_med.mitigation.final_test import Answered, judge_mitigation, nothing_to_mitigate
+from ravl_med.mitigation.final_test import Answered, decide_mitigation_verdict, nothing_to_mitigate
 from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, TrainedArm
 from ravl_med.pipeline.audit import audit
@@ -101,7 +101,7 @@ def find_past_audit(
         return None
 
 
-def _follow(feature: ConfirmedFeature, word: Word | None) -> ConfirmedFeature:
+def _follow(feature: ConfirmedFeature, word: Decision | None) -> ConfirmedFeature:
     """Return a feature as a reviewer sees it; what is accepted for a time stays what it is."""
     if word == "shortcut":
         return replace(feature, kind="shortcut", counts=True)
@@ -251,7 +251,7 @@ def mitigate(
     result = MitigationResult(
         name=config.name,
         title=config.mitigation.title,
-        verdict=judge_mitigation(
+        verdict=decide_mitigation_verdict(
             delivered, reaudit, config.mitigation.max_fall, config.gate.max_gap
         ),
         audited_digest=encoder.info.digest,

@@ -34,7 +34,7 @@ from ravl_med.mitigation.distributed import Processes
 from ravl_med.pipeline.stages import Progress
 from ravl_med.reporting.files.run_folder import config_text
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import sweep_drafts, whole_file
+from ravl_med.storage.files import atomic_write, sweep_drafts
 
 _LOCK, _RUN = "lock", "run-id"
 _PATIENCE = 75.0  # seconds that network file systems take to show a file, or to let go of a lock
@@ -95,7 +95,7 @@ def open_work_folder(
                 if path.name != _LOCK:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         sweep_drafts(folder)
-        with whole_file(folder / _RUN) as stream:
+        with atomic_write(folder / _RUN) as stream:
             stream.write(run.encode())
         _require_shared(folder, processes)
         stack.pop_all()  # the lock is held as long as the run
@@ -153,7 +153,7 @@ def _require_shared(folder: Path, processes: Processes) -> None:
     """Refuse a folder that only some of the processes see."""
     token = secrets.token_hex(16)
     proof = folder / f"seen-{token}"
-    with whole_file(proof) as stream:
+    with atomic_write(proof) as stream:
         stream.write(token.encode())
     seen = processes.ask(partial(_sees, proof, token))
     proof.unlink(missing_ok=True)

@@ -23,11 +23,11 @@ from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import Scores, digest_texts, embed_classes, softmax
 from ravl_med.errors import ModelError
 from ravl_med.evidence.audit_result import (
+    ModelCheck,
+    ModelChecks,
     ModelSummary,
-    Sanity,
-    SanityCheck,
+    assess_findings,
     class_scores,
-    judge_findings,
     measure_findings,
     prompt_scores,
 )
@@ -102,7 +102,9 @@ _TRIED = 256  # films that another activation is tried on
 _BETTER = 0.05  # mean AUROC that another activation has to bring
 
 
-def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader) -> Sanity:
+def check_model(
+    config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
+) -> ModelChecks:
     """Look at how a model is wired, before anything is searched for.
 
     Parameters
@@ -134,7 +136,7 @@ def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: Fi
     hidden = hidden_classes(
         cohort.labels, cohort.patients, len(cohort.classes), config.hidden_below
     )
-    stops, doubts = judge_findings(findings, config.gate.min_auroc, hidden)
+    stops, doubts = assess_findings(findings, config.gate.min_auroc, hidden)
     own = model.scores is None
     checks = [
         *check_embeddings(image, model.classes if own else None, cohort.classes),
@@ -149,7 +151,7 @@ def check_sanity(config: Config, cohort: Cohort, model: AuditedModel, reader: Fi
         if (stops or doubts) and config.model.weights is not None:
             checks += _try_activation(config, cohort, model, reader)
     stops += tuple(check.text for check in checks if check.status == "failed")
-    return Sanity(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
+    return ModelChecks(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
 
 
 def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
@@ -162,7 +164,7 @@ def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.
 
 def _try_activation(
     config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
-) -> list[SanityCheck]:
+) -> list[ModelCheck]:
     """Try the other activation of a raw checkpoint, which does not say which one it has."""
     rng = np.random.default_rng(config.evidence.seed)
     films = np.sort(rng.permutation(len(cohort))[:_TRIED])
@@ -187,7 +189,7 @@ def _try_activation(
             f"on {len(films)} films the mean AUROC is {now:.2f}; with model.quick_gelu: "
             f"{str(quick).lower()} it would be {then:.2f}"
         )
-        return [SanityCheck("activation", "odd" if then > now + _BETTER else "held", told)]
+        return [ModelCheck("activation", "odd" if then > now + _BETTER else "held", told)]
     return []
 
 

@@ -57,7 +57,7 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import whole_file
+from ravl_med.storage.files import atomic_write
 from ravl_med.storage.remote import FilePath
 
 ARRAYS = ".safetensors"
@@ -300,7 +300,7 @@ class _Keeper:
             passed.boxes.append(geometry.to_input(row.regions.boxes))
             self.embedder.note(done)
 
-        with whole_file(self.folder / f"{unit.name}{GRAY}") as stream:
+        with atomic_write(self.folder / f"{unit.name}{GRAY}") as stream:
 
             def prepare(film: Film) -> EmbeddedRow:
                 row = prepare_film(
@@ -328,7 +328,7 @@ class _Keeper:
             )
         arrays = _arrays(passed, unit.films.positions, batches.find)
         told = {"rejected": json.dumps([[r.row, r.reason, r.message] for r in passed.rejected])}
-        with whole_file(self.folder / f"{unit.name}{ARRAYS}") as stream:
+        with atomic_write(self.folder / f"{unit.name}{ARRAYS}") as stream:
             stream.write(save(arrays, metadata=told))
         return len(unit.films.positions)
 

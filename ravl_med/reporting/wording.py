@@ -18,7 +18,7 @@ from matplotlib.ft2font import FT2Font
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.evidence.audit_result import VerdictName
-from ravl_med.evidence.results import Interval, Word
+from ravl_med.evidence.results import Decision, Interval
 
 DASH = "–"
 HIDDEN_WORD = "hidden"
@@ -37,7 +37,7 @@ VERDICT_LINES: dict[VerdictName, str] = {
     "pass": "No shortcut above the thresholds, within what these films can show.",
     "not_auditable": "The films or the model do not allow an answer.",
 }
-RULING_WORDS: dict[Word, str] = {
+RULING_WORDS: dict[Decision, str] = {
     "disease": "is the disease",
     "accepted": "accepted for a time",
     "shortcut": "is a shortcut",

@@ -25,7 +25,7 @@ _DRAFT = ".partial"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a stream; what was written to it stands under the path when the context has ended well.
 
     An earlier file there stays until then, and for ever where writing fails.
@@ -133,7 +133,7 @@ def read_part(file: FilePath, start: int, end: int) -> bytes:
         return stream.read(end - start)
 
 
-def write_whole(file: FilePath, content: bytes, above: int = 1) -> None:
+def atomic_write_bytes(file: FilePath, content: bytes, above: int = 1) -> None:
     """Write a file for its owner alone, whole or not at all.
 
     Parameters

@@ -29,7 +29,7 @@ from numpy.typing import DTypeLike, NDArray
 from ravl_med.storage.disk_room import needing_room
 
 
-def hand_back_memory() -> None:
+def trim_memory() -> None:
     """Hand back what Python, Arrow and glibc hold and do not use; elsewhere as far as it goes."""
     gc.collect()
     pa.default_memory_pool().release_unused()

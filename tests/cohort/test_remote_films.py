@@ -20,7 +20,7 @@ from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.regions.proposal import RegionProposer
-from ravl_med.storage.files import write_whole
+from ravl_med.storage.files import atomic_write_bytes
 from ravl_med.storage.remote import FilePath, RemotePath
 
 FILMS = 12
@@ -53,7 +53,7 @@ def remote(folder: Path) -> RemotePath:
     place = RemotePath("memory://hospital/cohort", role="cohort.manifest")
     for path in folder.rglob("*"):
         if path.is_file():
-            write_whole(place / path.relative_to(folder).as_posix(), path.read_bytes())
+            atomic_write_bytes(place / path.relative_to(folder).as_posix(), path.read_bytes())
     return place
 
 
@@ -119,7 +119,7 @@ def test_a_missing_and_a_large_film_are_set_aside_by_their_rows(
     cohort = listed(remote)
     store = MemoryFileSystem.store
     del store[cohort.paths[2].as_posix().removeprefix("memory:/")]
-    write_whole(cohort.paths[4], bytes(2_000_001))
+    atomic_write_bytes(cohort.paths[4], bytes(2_000_001))
 
     found = list(reader_of(remote, workers, max_file_mb=2).films(cohort))
 
@@ -134,7 +134,7 @@ def test_a_missing_and_a_large_film_are_set_aside_by_their_rows(
 
 def test_a_missing_report_sets_its_row_aside(remote: RemotePath) -> None:
     del MemoryFileSystem.store["/hospital/cohort/reports/3.txt"]
-    write_whole(remote / "reports" / "5.txt", bytes(1_000_001))
+    atomic_write_bytes(remote / "reports" / "5.txt", bytes(1_000_001))
     cohort = listed(remote)
     assert {film.row: film.reason for film in cohort.rejected} == {
         5: "report_unreadable",
@@ -165,7 +165,7 @@ def test_what_leads_out_of_the_folder_is_set_aside(
     table = pd.read_csv(folder / "manifest.csv")
     table.loc[0, "image"] = cell
     table.loc[1, "report_path"] = cell
-    write_whole(remote / "manifest.csv", table.to_csv(index=False).encode())
+    atomic_write_bytes(remote / "manifest.csv", table.to_csv(index=False).encode())
 
     cohort = listed(remote)
     first = next(reader_of(remote).films(cohort))
@@ -181,7 +181,7 @@ def test_other_folders_and_storages_are_roots(folder: Path, remote: RemotePath, 
     table = pd.read_csv(folder / "manifest.csv").drop(columns=["report_path", "annotation"])
     manifest, films = (folder, remote) if here else (remote, folder)
     table["image"] = [str(films / name) for name in table["image"]]
-    write_whole(manifest / "other.csv", table.to_csv(index=False).encode())
+    atomic_write_bytes(manifest / "other.csv", table.to_csv(index=False).encode())
 
     cohort = read_manifest(manifest / "other.csv", split=None)
 

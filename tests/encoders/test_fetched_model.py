@@ -14,7 +14,7 @@ from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder, open_folder, require_folder
 from ravl_med.errors import ModelError, StorageError
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import write_whole
+from ravl_med.storage.files import atomic_write_bytes
 from ravl_med.storage.remote import RemotePath
 
 
@@ -29,8 +29,8 @@ def remote(folder: Path) -> RemotePath:
     place = RemotePath("memory://bucket/models/Doe_John", role="model.path")
     for path in folder.rglob("*"):
         if path.is_file():
-            write_whole(place / path.relative_to(folder).as_posix(), path.read_bytes())
-    write_whole(place / "text_tower" / "config.json", b"{}")
+            atomic_write_bytes(place / path.relative_to(folder).as_posix(), path.read_bytes())
+    atomic_write_bytes(place / "text_tower" / "config.json", b"{}")
     return place
 
 
@@ -81,7 +81,7 @@ def test_a_model_that_changed_is_fetched_again(
     remote: RemotePath, cache: Cache, fetched: list[str]
 ) -> None:
     first = fetch_model(remote, cache)
-    write_whole(remote / "open_clip_config.json", b"{}")
+    atomic_write_bytes(remote / "open_clip_config.json", b"{}")
     second = fetch_model(remote, cache)
     assert first != second
     assert (second / "open_clip_config.json").read_bytes() == b"{}"
@@ -117,12 +117,12 @@ def test_nothing_there_is_one_line(cache: Cache, role: str) -> None:
 
 def test_a_folder_of_something_else_is_not_fetched(cache: Cache, fetched: list[str]) -> None:
     place = RemotePath("memory://films", role="model.path")
-    write_whole(place / "film.dcm", b"x")
+    atomic_write_bytes(place / "film.dcm", b"x")
     with pytest.raises(ModelError, match=r"has no open_clip_config\.json and no config\.json"):
         fetch_model(place, cache)
     for number in range(201):
-        write_whole(place / f"{number}.dcm", b"x")
-    write_whole(place / "config.json", b"{}")
+        atomic_write_bytes(place / f"{number}.dcm", b"x")
+    atomic_write_bytes(place / "config.json", b"{}")
     with pytest.raises(ModelError, match=r"202 files or more .* at most 200|203 files"):
         fetch_model(place, cache)
     assert fetched == []

@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from ravl_med.encoders.batches import read_ahead
+from ravl_med.encoders.batches import prefetch
 
 
 def test_items_come_in_order():
-    assert list(read_ahead(iter(range(100)), 3)) == list(range(100))
-    assert list(read_ahead([], 3)) == []
+    assert list(prefetch(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetch([], 3)) == []
 
 
 def test_an_error_is_raised_in_its_place():
@@ -18,7 +18,7 @@ def test_an_error_is_raised_in_its_place():
         yield 1
         raise ValueError("broken")
 
-    items = read_ahead(made(), 3)
+    items = prefetch(made(), 3)
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken"):
         next(items)
@@ -37,7 +37,7 @@ def test_no_more_than_wanted_is_made_and_the_source_is_closed():
         finally:
             closed.set()
 
-    items = read_ahead(made(), 4)
+    items = prefetch(made(), 4)
     assert next(items) == 1
     time.sleep(0.05)
     assert count <= 7
@@ -53,6 +53,6 @@ def test_what_is_made_overlaps_with_what_is_done():
             yield item
 
     start = time.perf_counter()
-    for _ in read_ahead(made(), 2):
+    for _ in prefetch(made(), 2):
         time.sleep(0.02)
     assert time.perf_counter() - start < 0.36  # one after the other would take 0.40

@@ -20,7 +20,7 @@ from ravl_med.encoders.embedding_store import (
     part_number,
 )
 from ravl_med.errors import ConfigError, StorageError
-from ravl_med.storage.files import entries, write_whole
+from ravl_med.storage.files import atomic_write_bytes, entries
 from ravl_med.storage.remote import FilePath, RemotePath
 
 BOXES = np.array([[0, 0, 8, 8], [8, 0, 16, 8]], dtype=np.float32)
@@ -127,7 +127,7 @@ def test_a_damaged_object_is_ignored_and_made_again(machine, shared, length: int
     one.list_done(PIECE)
     name = min(name for name in contents(shared) if name.startswith("000004"))
     whole = contents(shared)[name]
-    write_whole(shared / name, whole[:length])
+    atomic_write_bytes(shared / name, whole[:length])
 
     other = machine("other")
 
@@ -168,9 +168,9 @@ def test_headers_that_lie_are_of_damaged_objects(machine, shared) -> None:
     ):
         head = json.dumps({**told, "keys": keys}).encode()
         lying = len(head).to_bytes(8, "little") + head + whole[8 + length :]
-        write_whole(shared / name, lying)
+        atomic_write_bytes(shared / name, lying)
         assert film(0)[0] not in machine("other")
-    write_whole(shared / name, (3000).to_bytes(8, "little") + b"[" * 3000)
+    atomic_write_bytes(shared / name, (3000).to_bytes(8, "little") + b"[" * 3000)
     assert film(0)[0] not in machine("other")
 
 
@@ -201,8 +201,8 @@ def test_an_object_that_goes_in_between_is_no_error(machine, shared) -> None:
 
 
 def test_other_objects_are_passed_over(machine, shared) -> None:
-    write_whole(shared / "notes.txt", b"x", above=3)
-    write_whole(shared / "00000-x.safetensors", b"x")
+    atomic_write_bytes(shared / "notes.txt", b"x", above=3)
+    atomic_write_bytes(shared / "00000-x.safetensors", b"x")
     machine("one").write(0, [film(0)])
     assert film(0)[0] in machine("other")
 

@@ -13,8 +13,8 @@ import pytest
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
-from ravl_med.evidence.review import Decision, adjudicate, correlation_id, read_decisions
-from ravl_med.evidence.verdict import judge
+from ravl_med.evidence.review import RecordedDecision, adjudicate, correlation_id, read_decisions
+from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.regions.region_set import RegionKind
 
 GATE = GateConfig(max_gap=0.10)
@@ -39,7 +39,7 @@ def result_of(*correlations, sensitivity=SEEN) -> AuditResult:
     classes = ("clear", "heart")
     verdict = Verdict("not_auditable", ("Stopped.",))
     if sensitivity is not None:
-        verdict = judge(correlations, classes, GATE, sensitivity)
+        verdict = decide_verdict(correlations, classes, GATE, sensitivity)
     return AuditResult(
         name="run", title="Audit", verdict=verdict,
         task=SimpleNamespace(name="finding", classes=classes, scores="softmax"),
@@ -53,12 +53,14 @@ def result_of(*correlations, sensitivity=SEEN) -> AuditResult:
     )  # fmt: skip
 
 
-def decide(result: AuditResult, rank: int, word: str, until: date | None = None) -> Decision:
+def decide(
+    result: AuditResult, rank: int, word: str, until: date | None = None
+) -> RecordedDecision:
     (one,) = [c for c in result.correlations if c.rank == rank]
-    return Decision(correlation_id(result, one), word, until, "Seen.", "Dr. A", TODAY)
+    return RecordedDecision(correlation_id(result, one), word, until, "Seen.", "Dr. A", TODAY)
 
 
-def judged(result: AuditResult, *decisions: Decision, today: date = TODAY) -> AuditResult:
+def judged(result: AuditResult, *decisions: RecordedDecision, today: date = TODAY) -> AuditResult:
     return adjudicate(result, decisions, GATE, today)
 
 

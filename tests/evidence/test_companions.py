@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.evidence.duplicates import fold_counting, name_companions
+from ravl_med.evidence.duplicates import fold_counting, name_confounded
 from ravl_med.evidence.results import (
     Counterfactual,
     EffectShares,
@@ -107,7 +107,7 @@ def test_a_bystander_is_the_companion_of_what_is_used(films, entry, task_of):
     assert gap[1] == pytest.approx(0.32)  # 0.8 of the 40 points of the feature that is used
     assert gap[0] == pytest.approx(-0.32)
 
-    named = name_companions([first, second], task_of(labels, hits), MAX_GAP)
+    named = name_confounded([first, second], task_of(labels, hits), MAX_GAP)
 
     assert named[0] is first
     assert named[1].companion_of == 1
@@ -125,7 +125,7 @@ def test_a_correlation_with_a_gap_of_its_own_is_no_companion(films, entry, task_
     first = entry(1, used, labels, hits, counts=True)
     second = entry(2, marker, labels, hits)
 
-    assert name_companions([first, second], task_of(labels, hits), MAX_GAP)[1] is second
+    assert name_confounded([first, second], task_of(labels, hits), MAX_GAP)[1] is second
 
 
 @pytest.mark.parametrize(("max_gap", "named"), [(0.19, False), (0.21, True)])
@@ -133,7 +133,7 @@ def test_the_gap_that_is_tolerated_decides(films, entry, task_of, max_gap, named
     used, marker, labels, hits = films(*APART)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, marker, labels, hits)]
 
-    second = name_companions(pair, task_of(labels, hits), max_gap)[1]
+    second = name_confounded(pair, task_of(labels, hits), max_gap)[1]
 
     assert (second.companion_of == 1) is named
     if named:
@@ -155,7 +155,7 @@ def test_one_side_without_a_gap_is_enough(films, entry, task_of, lost, told):
     used, second, labels, hits = films(*cells)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, second, labels, hits)]
 
-    named = name_companions(pair, task_of(labels, hits), MAX_GAP)[1]
+    named = name_confounded(pair, task_of(labels, hits), MAX_GAP)[1]
 
     assert named.companion_of == 1
     assert told in named.reasons[-1]
@@ -168,7 +168,7 @@ def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, task_of, s
     present = np.where(np.isin(labels, list(same)), used, marker)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, present, labels, hits)]
 
-    named = name_companions(pair, task_of(labels, hits), MAX_GAP)[1]
+    named = name_confounded(pair, task_of(labels, hits), MAX_GAP)[1]
 
     assert named.companion_of == 1
     assert named.reasons == (
@@ -187,7 +187,7 @@ def test_what_counts_or_is_not_confirmed_stays_as_it_is(films, entry, task_of, s
         entry(3, bystander, labels, hits, status=status),
     ]
 
-    named = name_companions(given, task_of(labels, hits), MAX_GAP)
+    named = name_confounded(given, task_of(labels, hits), MAX_GAP)
 
     assert all(a is b for a, b in zip(named, given, strict=True))
 
@@ -197,10 +197,10 @@ def test_without_one_that_counts_there_is_no_companion(films, entry, task_of):
     given = [entry(1, used, labels, hits), entry(2, bystander, labels, hits)]
     task = task_of(labels, hits)
 
-    named = name_companions(given, task, MAX_GAP)
+    named = name_confounded(given, task, MAX_GAP)
 
     assert all(a is b for a, b in zip(named, given, strict=True))
-    assert name_companions([], task, MAX_GAP) == ()
+    assert name_confounded([], task, MAX_GAP) == ()
 
 
 def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
@@ -216,7 +216,7 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
         entry(5, used ^ flipped, labels, hits),
     ]
 
-    named = name_companions(given, task_of(labels, hits), MAX_GAP)
+    named = name_confounded(given, task_of(labels, hits), MAX_GAP)
 
     assert [c.rank for c in named] == [1, 2, 3, 4, 5]
     assert [c.companion_of for c in named] == [None, None, 2, None, 1]
@@ -233,8 +233,8 @@ def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, task
     traveller = entry(3, second, labels, hits)
     task = task_of(labels, hits)
 
-    assert name_companions([parts[0], traveller], task, MAX_GAP)[1].companion_of is None
-    (*_, named) = name_companions([*parts, traveller], task, MAX_GAP)
+    assert name_confounded([parts[0], traveller], task, MAX_GAP)[1].companion_of is None
+    (*_, named) = name_confounded([*parts, traveller], task, MAX_GAP)
     assert named.companion_of == 1
     assert "travels with the feature of correlations 1 and 2: " in named.reasons[-1]
 
@@ -314,7 +314,7 @@ class TestPlaces:
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
         ranked = fold_counting(pair, self.IMAGE, self.task, MAX_GAP)
 
-        assert name_companions(ranked, self.task, MAX_GAP)[1].reasons == ranked[1].reasons
+        assert name_confounded(ranked, self.task, MAX_GAP)[1].reasons == ranked[1].reasons
 
 
 class TestMirrors:

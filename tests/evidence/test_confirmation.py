@@ -14,8 +14,8 @@ from ravl_med.evidence.confirmation import (
     Candidate,
     ConfirmationRules,
     confirm_candidates,
+    raised_and_lowered_test,
     split_patients,
-    weigh_sides,
 )
 
 RULES = ConfirmationRules(
@@ -502,7 +502,9 @@ def test_null_cohorts_are_seldom_accused(clusters_of):
         accused += any(outcome.status == "confirmed" for outcome in outcomes)
         found_by_q += any(outcome.q_value <= RULES.fdr for outcome in outcomes)
         p = [
-            weigh_sides(c.cluster, task, np.arange(len(patients)), ~half, 5, 99, (seed,)).p_value
+            raised_and_lowered_test(
+                c.cluster, task, np.arange(len(patients)), ~half, 5, 99, (seed,)
+            ).p_value
             for c in candidates
         ]
         by_film += (stats.false_discovery_control([v for v in p if v == v]) <= RULES.fdr).any()

@@ -8,10 +8,10 @@ import pytest
 
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.duplicates import fold_candidates, fold_tested
-from ravl_med.evidence.results import Arms, Confirmation, Interval, ScoreShift
+from ravl_med.evidence.results import AccuracyByPresence, Confirmation, Interval, ScoreShift
 
 NOTHING = Interval(math.nan, math.nan)
-NO_ARMS = Arms(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)
+NO_ARMS = AccuracyByPresence(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)
 NO_SHIFT = ScoreShift(math.nan, NOTHING, math.nan, NOTHING)
 FILMS = np.ones(20, bool)
 

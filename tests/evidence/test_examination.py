@@ -21,11 +21,11 @@ from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, Relev
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.examination import (
     Subject,
+    assess_correlations,
     choose_for_intervention,
     confirm_correlations,
     confirmation_rules,
     measure_detectable_gap,
-    weigh_correlations,
 )
 from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.results import Counterfactual, EffectShares, Removal
@@ -274,10 +274,10 @@ def asked(monkeypatch):
     """The model says yes to everything; what it was asked is kept."""
     calls = []
 
-    def answer(probe, suspect, images, rules, progress):
-        calls.append((probe, suspect, images, rules))
+    def answer(probe, hypothesis, images, rules, progress):
+        calls.append((probe, hypothesis, images, rules))
         progress(1, 2)
-        effect = np.linspace(1, 2, len(suspect.cluster.regions))
+        effect = np.linspace(1, 2, len(hypothesis.cluster.regions))
         removal = Removal(effect, effect > 0, 0.5, None, None, 1.0, EffectShares(0.0, 1.0, 3, 0))
         return Counterfactual(removal, None, True, ())
 
@@ -291,18 +291,18 @@ def test_what_stands_is_asked_of_the_model_and_ranked(planted, asked, cross_fit)
     found = confirm(subject, config)
     standing = [e for e in found.tested if e[1].status in ("confirmed", "raised_only")]
 
-    correlations = weigh_correlations(
+    correlations = assess_correlations(
         subject, found, "probe", HEART, config, lambda *args: told.append(args)
     )
 
     assert len(asked) == len(standing) >= 1
-    for (probe, suspect, images, rules), (candidate, _, _) in zip(asked, standing, strict=True):
+    for (probe, hypothesis, images, rules), (candidate, _, _) in zip(asked, standing, strict=True):
         assert probe == "probe"
         assert images is subject.images
-        assert suspect.cluster is candidate.cluster
-        np.testing.assert_array_equal(suspect.discovery, ~candidate.films)
+        assert hypothesis.cluster is candidate.cluster
+        np.testing.assert_array_equal(hypothesis.discovery, ~candidate.films)
         raised = CLASSES[candidate.cluster.raised_class]
-        assert suspect.relevant == HEART.find(raised)
+        assert hypothesis.relevant == HEART.find(raised)
         assert rules.comparisons == len(standing)
     assert told[0] == (f"remove and transplant, correlation 1 of {len(standing)}", 1, 2)
     first = correlations[0]
@@ -339,8 +339,8 @@ def test_a_gap_that_only_doubtful_labels_make_is_told_as_one(subject_of, asked):
     config = config_of()
     found = confirm(subject, config)
 
-    first, *_ = weigh_correlations(subject, found, object(), HEART, config, lambda *told: None)
-    (same, *_) = weigh_correlations(plain, found, object(), HEART, config, lambda *told: None)
+    first, *_ = assess_correlations(subject, found, object(), HEART, config, lambda *told: None)
+    (same, *_) = assess_correlations(plain, found, object(), HEART, config, lambda *told: None)
 
     arms = first.confirmation.arms
     assert first.confirmation.status == "confirmed"
@@ -363,7 +363,7 @@ def test_only_so_many_are_asked_of_the_model(planted, asked):
     candidate, *rest = found.tested[0]
     twice = replace(found, tested=((candidate, *rest), (replace(candidate), *rest)))
 
-    first, second = weigh_correlations(subject, twice, object(), HEART, config, lambda *told: None)
+    first, second = assess_correlations(subject, twice, object(), HEART, config, lambda *told: None)
 
     assert len(asked) == 1
     assert first.counts
@@ -382,7 +382,7 @@ def test_without_a_candidate_there_is_no_correlation(subject_of, asked):
     subject = subject_of(labels, np.ones(80, bool), [np.arange(80 * TILES).reshape(80, -1) % 3])
     config = config_of()
 
-    correlations = weigh_correlations(
+    correlations = assess_correlations(
         subject, confirm(subject, config), object(), HEART, config, lambda *told: None
     )
 

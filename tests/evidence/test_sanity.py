@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ravl_med.evidence.audit_result import (
+    assess_findings,
     class_scores,
-    judge_findings,
     measure_findings,
     prompt_scores,
 )
@@ -31,12 +31,12 @@ def test_a_model_that_tells_findings_apart_has_no_fault():
     assert [one.films for one in findings] == [100] * 3
     assert all(one.auroc > 0.75 and one.interval.low > 0.7 for one in findings)
     assert not any(one.flipped for one in findings)
-    assert judge_findings(findings, 0.55) == ((), ())
+    assert assess_findings(findings, 0.55) == ((), ())
 
 
 def test_a_model_at_chance_is_doubted_and_not_stopped():
     findings = measured(*similarities(0.0))
-    stops, doubts = judge_findings(findings, 0.55)
+    stops, doubts = assess_findings(findings, 0.55)
     assert stops == ()
     assert len(doubts) == 3
     assert doubts[0].startswith("Class cardiomegaly is not told from the others (AUROC 0.")
@@ -46,14 +46,14 @@ def test_a_model_at_chance_is_doubted_and_not_stopped():
 
 def test_classes_in_each_others_place_are_stopped():
     similarity, labels = similarities(1.5)
-    stops, _ = judge_findings(measured(similarity[:, [1, 0, 2]], labels), 0.55)
+    stops, _ = assess_findings(measured(similarity[:, [1, 0, 2]], labels), 0.55)
     assert [stop.split(" is ")[0] for stop in stops] == ["Class cardiomegaly", "Class effusion"]
     assert "prompts or label columns of two classes stand in each other's place" in stops[0]
 
 
 def test_a_threshold_of_0_judges_nothing():
     similarity, labels = similarities(1.5)
-    assert judge_findings(measured(similarity[:, [1, 0, 2]], labels), 0.0) == ((), ())
+    assert assess_findings(measured(similarity[:, [1, 0, 2]], labels), 0.0) == ((), ())
 
 
 def test_chance_is_rarely_called_flipped():
@@ -66,7 +66,7 @@ def test_chance_is_rarely_called_flipped():
 
 def test_numbers_of_few_patients_stay_out_of_the_reasons():
     findings = measured(*similarities(0.0))
-    _, doubts = judge_findings(findings, 0.55, hidden={1})
+    _, doubts = assess_findings(findings, 0.55, hidden={1})
     assert "AUROC 0." in doubts[0]
     assert "AUROC 0." not in doubts[1]
 
@@ -98,5 +98,5 @@ def test_a_class_without_films_is_not_judged():
     similarity, labels = similarities(1.5)
     findings = measured(similarity[labels != 2], labels[labels != 2])
     assert np.isnan(findings[2].auroc)
-    stops, doubts = judge_findings(findings, 0.55)
+    stops, doubts = assess_findings(findings, 0.55)
     assert (stops, doubts) == ((), ())

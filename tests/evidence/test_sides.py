@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ravl_med.evidence.confirmation import SidedFilms, weigh_sides
+from ravl_med.evidence.confirmation import SidedFilms, raised_and_lowered_test
 from ravl_med.evidence.permutation import exchange_patients
 
 
@@ -32,7 +32,7 @@ def test_lowered_classes_are_tested_together_each_by_itself(films_of, cluster_of
     assert cluster.opposed_classes == (1, 2)
     task = task_of(*films[1:], ("a", "b", "c"))
 
-    side = weigh_sides(cluster, task, np.arange(len(half)), ~half, 5, 40_000, (1,))
+    side = raised_and_lowered_test(cluster, task, np.arange(len(half)), ~half, 5, 40_000, (1,))
 
     tables = stats.hypergeom(12, 6, 4), stats.hypergeom(13, 5, 6)
     lowered = sum(
@@ -54,7 +54,9 @@ def test_a_patient_with_films_of_both_classes_is_taken_into_one_side(cluster_of,
     cluster = cluster_of(present, labels, correct, raised_class=0, opposed_classes=(1,))
     task = task_of(labels, correct)
 
-    side = weigh_sides(cluster, task, patients, np.ones(len(labels), bool), 1, 999, (5,))
+    side = raised_and_lowered_test(
+        cluster, task, patients, np.ones(len(labels), bool), 1, 999, (5,)
+    )
 
     for p, rows, alternative, seed in (
         (side.p_raised, [*range(12), 24, 25, 27], "greater", (5, 0)),
@@ -77,7 +79,7 @@ def test_films_outside_the_test_and_of_other_classes_do_not_matter(cluster_of, t
     noise = ~films | (labels == 2)
 
     first, second = (
-        weigh_sides(cluster, task_of(labels, hits, "abc"), patients, films, 5, 99, (0,))
+        raised_and_lowered_test(cluster, task_of(labels, hits, "abc"), patients, films, 5, 99, (0,))
         for hits in (correct, correct ^ noise)
     )
 
@@ -91,7 +93,7 @@ def test_a_p_below_every_number_does_not_meet_one_of_1(films_of, cluster_of, tas
     films = films_of(*tested)
     cluster = cluster_of(*films, raised_class=0, opposed_classes=(1,))
 
-    side = weigh_sides(
+    side = raised_and_lowered_test(
         cluster, task_of(*films[1:]), np.arange(8000), np.ones(8000, bool), 5, 99, (0,)
     )
 
@@ -110,7 +112,7 @@ def test_films_that_were_parted_once_serve_every_candidate_of_these_classes(clus
             present, labels, correct, classes=3, raised_class=0, opposed_classes=(1, 2)
         )
         task = task_of(labels, correct, "abc")
-        alone = weigh_sides(cluster, task, patients, films, 5, 99, (seed,))
+        alone = raised_and_lowered_test(cluster, task, patients, films, 5, 99, (seed,))
         assert parted.weigh(present, correct, 5, 99, (seed,)) == alone
         assert not alone.exact
 

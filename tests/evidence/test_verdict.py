@@ -12,12 +12,12 @@ from ravl_med.evidence.audit_result import (
     DetectableGap,
     FindingAuroc,
     Gate,
-    Sanity,
+    ModelChecks,
     Sensitivity,
     Verdict,
 )
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     Confirmation,
     Counterfactual,
     EffectShares,
@@ -27,7 +27,12 @@ from ravl_med.evidence.results import (
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.verdict import judge, rank_correlations, stop_audit, weigh_correlation
+from ravl_med.evidence.verdict import (
+    assess_correlation,
+    decide_verdict,
+    rank_correlations,
+    stop_audit,
+)
 
 CLASSES = ("no finding", "cardiomegaly")
 NOTHING = Interval(math.nan, math.nan)
@@ -51,7 +56,7 @@ SEEN = Sensitivity(
 
 def confirmation_of(status="confirmed", raised=0.4, opposed=-0.4, reasons=()) -> Confirmation:
     """On held-out patients the feature raises cardiomegaly and lowers no finding by so much."""
-    arms = Arms(
+    arms = AccuracyByPresence(
         n_present=np.array([50, 50]),
         n_absent=np.array([50, 50]),
         accuracy_present=np.array([0.5 + opposed, 0.5 + raised]),
@@ -90,7 +95,7 @@ def weigh(films_of, cluster_of):
     ) -> SpuriousCorrelation:
         cluster = cluster_of(*films, regions=range(5), **changes)
         assert cluster.raised_class == 1
-        return weigh_correlation(
+        return assess_correlation(
             cluster,
             confirmation_of() if confirmation is None else confirmation,
             counterfactual_of(effect=[1.0] * 5) if counterfactual == "used" else counterfactual,
@@ -227,7 +232,7 @@ ALL_PASS = {"gate.max_gap": True, "gate.max_detectable_gap": True, "gate.min_tes
 
 
 def test_a_shortcut_fails(weigh):
-    verdict = judge([weigh()], CLASSES, GATE, SEEN)
+    verdict = decide_verdict([weigh()], CLASSES, GATE, SEEN)
 
     assert verdict.name == "fail"
     assert verdict.reasons == (
@@ -246,7 +251,9 @@ def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
     other = weigh()
     other = replace(other, cluster=replace(other.cluster, raised_class=0))
 
-    verdict = judge([weigh(), weigh(), other, weigh(counterfactual=used(0.9))], CLASSES, GATE, SEEN)
+    verdict = decide_verdict(
+        [weigh(), weigh(), other, weigh(counterfactual=used(0.9))], CLASSES, GATE, SEEN
+    )
 
     assert verdict.name == "fail"
     assert verdict.reasons[0].startswith("3 shortcuts above the gate of 10%")
@@ -260,7 +267,7 @@ def blind(**changes) -> Sensitivity:
 
 
 def test_a_shortcut_fails_however_little_could_be_seen(weigh):
-    verdict = judge([weigh()], CLASSES, GATE, blind(tested=0))
+    verdict = decide_verdict([weigh()], CLASSES, GATE, blind(tested=0))
 
     assert verdict.name == "fail"
     assert gates_of(verdict) == dict.fromkeys(ALL_PASS, False)
@@ -296,19 +303,19 @@ OPEN_POINTS = {
 def test_what_a_radiologist_has_to_decide_goes_to_review(weigh, name):
     found = open_point(weigh, name)
 
-    verdict = judge([found], CLASSES, GATE, SEEN)
+    verdict = decide_verdict([found], CLASSES, GATE, SEEN)
 
     assert (verdict.name, verdict.reasons) == ("review", (OPEN_POINTS[name],))
     assert gates_of(verdict) == ALL_PASS
     assert verdict.gates[0].text.startswith("0 confirmed shortcuts")
-    unseen = judge([found], CLASSES, GATE, blind())  # a review needs no power
+    unseen = decide_verdict([found], CLASSES, GATE, blind())  # a review needs no power
     assert (unseen.name, unseen.reasons) == ("review", verdict.reasons)
 
 
 def test_open_points_are_told_group_by_group(weigh):
     found = [open_point(weigh, name) for name in ("alone", "unused", "sign", "undecided", "sign")]
 
-    verdict = judge(found, CLASSES, GATE, SEEN)
+    verdict = decide_verdict(found, CLASSES, GATE, SEEN)
 
     assert verdict.name == "review"
     starts = ("2 correlations above the gate, where", "1 correlation above the gate, not placed",
@@ -340,16 +347,16 @@ def silent(weigh, name: str) -> SpuriousCorrelation:
 def test_what_does_not_count_does_not_decide(weigh, name):
     found = silent(weigh, name)
 
-    verdict = judge([found], CLASSES, GATE, SEEN)
+    verdict = decide_verdict([found], CLASSES, GATE, SEEN)
 
     assert not found.counts
-    assert verdict == judge([], CLASSES, GATE, SEEN)
+    assert verdict == decide_verdict([], CLASSES, GATE, SEEN)
     assert verdict.name == "pass"
     assert verdict.reasons == (
         "No correlation above the gate of 10% was confirmed on held-out patients.",
     )
     assert gates_of(verdict) == ALL_PASS
-    assert judge([found], CLASSES, GATE, blind()).name == "not_auditable"
+    assert decide_verdict([found], CLASSES, GATE, blind()).name == "not_auditable"
 
 
 def test_a_companion_of_what_counts_is_no_open_point(weigh):
@@ -358,7 +365,7 @@ def test_a_companion_of_what_counts_is_no_open_point(weigh):
     companion = replace(bystander, companion_of=1, reasons=(*bystander.reasons, "Travels."))
 
     alone, beside, named = (
-        judge(found, CLASSES, GATE, SEEN)
+        decide_verdict(found, CLASSES, GATE, SEEN)
         for found in ([sign], [sign, bystander], [sign, companion])
     )
 
@@ -368,7 +375,7 @@ def test_a_companion_of_what_counts_is_no_open_point(weigh):
 
 
 def test_the_gates_tell_what_was_found_and_what_is_asked():
-    verdict = judge([], CLASSES, GATE, SEEN)
+    verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
         "0 confirmed shortcuts that the model uses with gaps of 10% or more",
@@ -381,7 +388,7 @@ def test_the_gates_tell_what_was_found_and_what_is_asked():
 def test_a_pass_needs_power():
     weak = replace(SEEN, detectable=(*SEEN.detectable[:2], DetectableGap(0.2, 0.32, 0.9)))
 
-    verdict = judge([], CLASSES, GATE, weak)
+    verdict = decide_verdict([], CLASSES, GATE, weak)
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
@@ -392,7 +399,7 @@ def test_a_pass_needs_power():
 
 
 def test_a_gap_that_is_never_found_does_not_pass():
-    verdict = judge([], CLASSES, GateConfig(max_detectable_gap=1.0), blind())
+    verdict = decide_verdict([], CLASSES, GateConfig(max_detectable_gap=1.0), blind())
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
@@ -406,7 +413,7 @@ def test_a_gap_that_is_never_found_does_not_pass():
 def test_the_prevalence_nearest_to_20_percent_is_asked_for():
     near = replace(SEEN, detectable=(DetectableGap(0.05, 0.9, 1.0), DetectableGap(0.25, 0.1, 1.0)))
 
-    verdict = judge([], CLASSES, GATE, near)
+    verdict = decide_verdict([], CLASSES, GATE, near)
 
     assert verdict.name == "pass"
     assert "feature in 25% of the films: 10 points" in verdict.gates[1].text
@@ -414,7 +421,7 @@ def test_the_prevalence_nearest_to_20_percent_is_asked_for():
 
 @pytest.mark.parametrize(("tested", "passes"), [(20, True), (19, False), (0, False)])
 def test_a_pass_needs_clusters_that_were_tested(tested, passes):
-    verdict = judge([], CLASSES, GATE, replace(SEEN, tested=tested))
+    verdict = decide_verdict([], CLASSES, GATE, replace(SEEN, tested=tested))
 
     assert verdict.name == ("pass" if passes else "not_auditable")
     assert gates_of(verdict) == ALL_PASS | {"gate.min_tested": passes}
@@ -429,13 +436,13 @@ def test_without_any_cluster_nothing_was_looked_for():
     none = replace(SEEN, clusters=0, tested=0, untested={})
 
     for gate in (GATE, GateConfig(min_tested=0.0)):
-        verdict = judge([], CLASSES, gate, none)
+        verdict = decide_verdict([], CLASSES, gate, none)
         assert verdict.name == "not_auditable"
         assert gates_of(verdict) == ALL_PASS | {"gate.min_tested": False}
 
 
 def test_both_reasons_of_an_underpowered_audit_are_told():
-    verdict = judge([], CLASSES, GATE, blind(tested=3))
+    verdict = decide_verdict([], CLASSES, GATE, blind(tested=3))
 
     assert verdict.name == "not_auditable"
     assert len(verdict.reasons) == 2
@@ -446,26 +453,28 @@ def test_an_audit_that_stops_is_not_auditable():
     assert stop_audit(["one", "two"]) == Verdict("not_auditable", ("one", "two"), ())
 
 
-def sanity_of(*doubts: str) -> Sanity:
+def sanity_of(*doubts: str) -> ModelChecks:
     interval = Interval(0.5, 0.6) if doubts else Interval(0.8, 0.9)
     one = FindingAuroc("heart", 50, 0.55, interval, math.nan, math.nan, flipped=False)
-    return Sanity(0.55, (one,), (), (), doubts)
+    return ModelChecks(0.55, (one,), (), (), doubts)
 
 
 def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
     doubt = "Class heart is not told from the others."
     shortcut = weigh(counterfactual=used(0.0))
-    failed = judge([shortcut], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    failed = decide_verdict([shortcut], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
     assert failed.name == "fail"
-    asked = judge([weigh(counterfactual=None)], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    asked = decide_verdict(
+        [weigh(counterfactual=None)], CLASSES, GATE, SEEN, sanity=sanity_of(doubt)
+    )
     assert (asked.name, asked.reasons[0], len(asked.reasons)) == ("not_auditable", doubt, 2)
-    nothing = judge([], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    nothing = decide_verdict([], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
     assert (nothing.name, nothing.reasons) == ("not_auditable", (doubt,))
     for verdict in (failed, asked, nothing):
         gate = next(gate for gate in verdict.gates if gate.name == "gate.min_auroc")
         assert not gate.passed
         assert gate.text.startswith("0 of 1 findings are told from the others")
-    passed = judge([], CLASSES, GATE, SEEN, sanity=sanity_of())
+    passed = decide_verdict([], CLASSES, GATE, SEEN, sanity=sanity_of())
     assert passed.name == "pass"
     assert passed.gates[1].passed
 
@@ -473,7 +482,7 @@ def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
 def test_a_black_box_is_told_of_in_every_verdict(weigh):
     for found, seen, name in (([], SEEN, "pass"), ([weigh(counterfactual=None)], SEEN, "review"),
                               ([], blind(), "not_auditable")):  # fmt: skip
-        verdict = judge(found, CLASSES, GATE, seen, black_box=True)
+        verdict = decide_verdict(found, CLASSES, GATE, seen, black_box=True)
         assert verdict.name == name
         assert verdict.reasons[-1].startswith("No counterfactual is possible")
     one = weigh(counterfactual=None, black_box=True)

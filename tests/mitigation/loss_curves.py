@@ -23,19 +23,19 @@ from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.errors import DataError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Recipe, Selection, fit
+from ravl_med.mitigation.trainer import Selection, TrainingConfig, fit
 
 SCORES = ([0.6, 0.3], [0.2, 0.3], [0.1, 0.2], [0.3, 0.1])
 
 
 def disagree(fabric: Fabric) -> list[object]:
     films, tower = toy_set(), ImageTower(toy_model())
-    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
     scores = iter(SCORES[fabric.global_rank])
     curve = fit(
-        fabric, tower, len(films), lesson.step, Recipe(2, 16, 1e-3, 0, freeze_norms=True),
+        fabric, tower, len(films), lesson.step, TrainingConfig(2, 16, 1e-3, 0, freeze_norms=True),
         select=lambda: Selection(next(scores), 0.0),
     )  # fmt: skip
     weights = fabric.all_gather(tower.visual.conv1.weight.detach()[None])
@@ -46,9 +46,15 @@ def disagree(fabric: Fabric) -> list[object]:
 def refusal(fabric: Fabric) -> str | None:
     """What is said to processes that would each take statistics of their own films."""
     films, tower = toy_set(), ImageTower(toy_model())
-    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
     try:
-        fit(fabric, tower, len(films), lesson.step, Recipe(1, 16, 1e-3, 0, freeze_norms=False))
+        fit(
+            fabric,
+            tower,
+            len(films),
+            lesson.step,
+            TrainingConfig(1, 16, 1e-3, 0, freeze_norms=False),
+        )
     except DataError as error:
         return str(error)
     return None
@@ -67,8 +73,8 @@ def learn(fabric: Fabric, name: str, *, checkpointed: bool = False) -> tuple[lis
     if checkpointed:
         checkpoint_gradients(tower.visual)
     weights = Weights(cropped=0.3)
-    lesson = Lesson(ARMS[name], films, toy_groups(films), toy_texts(), weights, fabric)
-    recipe = Recipe(2, 16, 1e-3, 0, freeze_norms=True)
+    lesson = Objective(ARMS[name], films, toy_groups(films), toy_texts(), weights, fabric)
+    recipe = TrainingConfig(2, 16, 1e-3, 0, freeze_norms=True)
     curve = fit(
         fabric, tower, len(films), lesson.step, recipe, order=lesson.order, state=lesson.state
     )

@@ -19,15 +19,15 @@ import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.mitigation import trainer as checkpoints
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Recipe, Selection, fit
+from ravl_med.mitigation.trainer import Selection, TrainingConfig, fit
 
 
 def train(folder: Path, unit: str = "", number: int = 0) -> None:
     """Three steps an epoch; checkpoints after every second step and after each epoch."""
     fabric, films, tower = make_fabric(), toy_set(), ImageTower(toy_model())
-    lesson = Lesson(
+    lesson = Objective(
         ARMS["vl_gdro"], films, toy_groups(films), toy_texts(), Weights(eta=0.5), fabric
     )
     done_steps = [0]
@@ -47,7 +47,7 @@ def train(folder: Path, unit: str = "", number: int = 0) -> None:
         if killed and unit == "step" and done == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    recipe = Recipe(4, 16, 1e-3, 0, freeze_norms=True, checkpoint_steps=2)
+    recipe = TrainingConfig(4, 16, 1e-3, 0, freeze_norms=True, checkpoint_steps=2)
     curve = fit(
         fabric, tower, len(films), lesson.step, recipe, order=lesson.order, select=select,
         checkpoint=folder / "arm.ckpt", state=lesson.state, progress=told,

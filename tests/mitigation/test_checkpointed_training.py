@@ -18,10 +18,10 @@ from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.errors import ModelError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.mitigation.trainer import Recipe, fit, norms_of
+from ravl_med.mitigation.trainer import TrainingConfig, fit, norms_of
 from ravl_med.mitigation.training import SelectionFilms, train_arm
 
 
@@ -39,8 +39,10 @@ def learned(model: nn.Module, *, frozen: bool, checkpointed: bool) -> dict[str, 
     films, tower = toy_set(32), ImageTower(model)
     if checkpointed:
         checkpoint_gradients(tower.visual)
-    lesson = Lesson(ARMS["ravl"], films, toy_groups(films), toy_texts(), Weights(), make_fabric())
-    fit(make_fabric(), tower, 32, lesson.step, Recipe(2, 16, 1e-3, 0, freeze_norms=frozen))
+    lesson = Objective(
+        ARMS["ravl"], films, toy_groups(films), toy_texts(), Weights(), make_fabric()
+    )
+    fit(make_fabric(), tower, 32, lesson.step, TrainingConfig(2, 16, 1e-3, 0, freeze_norms=frozen))
     return tower.state_dict()
 
 

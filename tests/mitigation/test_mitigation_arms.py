@@ -10,7 +10,7 @@ import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights, _covered
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights, _covered
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import gather_evidence, region_losses
@@ -19,9 +19,11 @@ from ravl_med.mitigation.quickstart import quickstart_layout
 ROWS = torch.arange(16)
 
 
-def lesson(name: str, weights: Weights | None = None, films: FineTuningSet | None = None) -> Lesson:
+def lesson(
+    name: str, weights: Weights | None = None, films: FineTuningSet | None = None
+) -> Objective:
     films = films or toy_set()
-    return Lesson(
+    return Objective(
         ARMS[name], films, toy_groups(films), toy_texts(), weights or Weights(), make_fabric()
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, FeatureGap, Reaudit
 from ravl_med.evidence.results import Interval
-from ravl_med.mitigation.final_test import judge_mitigation, nothing_to_mitigate
+from ravl_med.mitigation.final_test import decide_mitigation_verdict, nothing_to_mitigate
 
 
 def change(before: float, after: float, half: float = 0.02) -> Change:
@@ -54,7 +54,7 @@ CLEAN = Reaudit("review", (), (), (), "")
 
 
 def judge(arm: ArmOutcome, reaudit: Reaudit = CLEAN) -> tuple[str, set[str]]:
-    verdict = judge_mitigation(arm, reaudit, max_fall=0.01, max_gap=0.10)
+    verdict = decide_mitigation_verdict(arm, reaudit, max_fall=0.01, max_gap=0.10)
     return verdict.name, {gate.name.split(" (")[0] for gate in verdict.gates if not gate.passed}
 
 
@@ -110,7 +110,7 @@ def test_nothing_to_do_names_what_is_left_alone() -> None:
 
 def test_gaps_that_are_left_are_told_and_else_the_largest() -> None:
     def told(*gaps: FeatureGap) -> str:
-        verdict = judge_mitigation(outcome(gaps=gaps), CLEAN, max_fall=0.01, max_gap=0.10)
+        verdict = decide_mitigation_verdict(outcome(gaps=gaps), CLEAN, max_fall=0.01, max_gap=0.10)
         return next(gate.text for gate in verdict.gates if gate.name.startswith("gap"))
 
     small = FeatureGap("a", "raised", change(0.8, 0.02, 0.1))

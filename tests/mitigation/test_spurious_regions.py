@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
+from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, ModelInputs
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
 from ravl_med.regions.geometry import InputGeometry
 from ravl_med.regions.region_set import cut_tiles
@@ -26,7 +26,7 @@ def pictures(count: int) -> NDArray[np.float32]:
     return films
 
 
-def bench(films: NDArray[np.float32], left: int = 0) -> Bench:
+def inputs(films: NDArray[np.float32], left: int = 0) -> ModelInputs:
     """A model whose margin is how bright a square is: that of the first tile, or more to the right.
 
     It is that bright everywhere around, where nothing is planted.
@@ -48,7 +48,7 @@ def bench(films: NDArray[np.float32], left: int = 0) -> Bench:
         )
         return Answers(margin, margin > 0)
 
-    return Bench(
+    return ModelInputs(
         images,
         lambda film: films[film],
         lambda height, width: InputGeometry.of(height, width, SIDE, "squash"),
@@ -71,7 +71,7 @@ def test_regions_go_to_their_features() -> None:
 
 def test_removal_tells_the_square_from_its_neighbours() -> None:
     films = pictures(9)
-    stand = bench(films)
+    stand = inputs(films)
     # The detector also takes the tile beside the square and one far away, as receptive fields do.
     found = np.zeros(9 * len(TILES), dtype=bool)
     for film in range(9):
@@ -90,14 +90,14 @@ def test_a_film_without_a_region_above_the_threshold_gives_its_best_one() -> Non
     films = pictures(3)
     found = np.zeros(3 * len(TILES), dtype=bool)
     found[len(TILES) + np.array([0, 10])] = True
-    film, boxes = locate_carriers(bench(films), detector(1000.0), found)
+    film, boxes = locate_carriers(inputs(films), detector(1000.0), found)
     assert film.tolist() == [1]
     assert boxes == pytest.approx(TILES[:1])
 
 
 def test_nothing_found_is_nothing_located() -> None:
     films = pictures(3)
-    film, boxes = locate_carriers(bench(films), detector(1.0), np.zeros(3 * len(TILES), bool))
+    film, boxes = locate_carriers(inputs(films), detector(1.0), np.zeros(3 * len(TILES), bool))
     assert len(film) == 0
     assert boxes.shape == (0, 4)
 
@@ -108,7 +108,7 @@ def test_a_square_between_two_tiles_is_located_half_a_step_aside() -> None:
     found = np.zeros(6 * len(TILES), dtype=bool)
     for film in (1, 2, 4, 5):
         found[film * len(TILES)] = True
-    film, boxes = locate_carriers(bench(films, left=4), detector(1.0), found)
+    film, boxes = locate_carriers(inputs(films, left=4), detector(1.0), found)
     assert film.tolist() == [1, 2, 4, 5]
     assert boxes == pytest.approx(np.tile([4, 0, 12, 8], (4, 1)))
 
@@ -121,7 +121,7 @@ def test_many_films_go_in_parts_and_the_threshold_counts_as_enough() -> None:
         found[film * len(TILES) + np.array([0, 5])] = True  # the second one has no effect at all
     told: list[tuple[int, int]] = []
     film, boxes = locate_carriers(
-        bench(films), detector(0.0), found, lambda done, total: told.append((done, total))
+        inputs(films), detector(0.0), found, lambda done, total: told.append((done, total))
     )
     assert film.tolist() == rows.tolist()
     assert boxes == pytest.approx(np.tile(TILES[0], (68, 1)))

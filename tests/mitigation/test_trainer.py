@@ -25,10 +25,10 @@ from toys import toy_groups, toy_model, toy_set, toy_texts
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import train_quickstart_model
-from ravl_med.mitigation.trainer import Curve, Recipe, Selection, Step, fit
+from ravl_med.mitigation.trainer import Selection, Step, TrainingConfig, TrainingHistory, fit
 
 TINY = QuickstartModelConfig(image_size=32, epochs=3, batch_size=16, learning_rate=2e-3)
 RESUMED = Path(__file__).parent / "resumed_training.py"
@@ -47,10 +47,12 @@ def toy(count: int = 96) -> tuple[np.ndarray, list[str]]:
 def test_the_loss_falls(frozen: bool) -> None:
     films, model = toy_set(96), toy_model()
     tower, fabric = ImageTower(model), make_fabric()
-    lesson = Lesson(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     epochs = 1 if frozen else 8  # statistics of a net that has seen nothing teach little
-    curve = fit(fabric, tower, 96, lesson.step, Recipe(epochs, 16, 2e-3, 0, freeze_norms=frozen))
+    curve = fit(
+        fabric, tower, 96, lesson.step, TrainingConfig(epochs, 16, 2e-3, 0, freeze_norms=frozen)
+    )
     if not frozen:
         # Eight films of a batch share each text, so ln 8 is the best that the objective allows.
         assert np.mean(curve.losses[-6:]) < 0.5 * (curve.losses[0] + math.log(8))
@@ -144,8 +146,8 @@ X = torch.linspace(-1, 1, 32)
 
 
 def learn(
-    module: Line, recipe: Recipe, scores: list[float] | None = None, *, broken_at: int = -1
-) -> Curve:
+    module: Line, recipe: TrainingConfig, scores: list[float] | None = None, *, broken_at: int = -1
+) -> TrainingHistory:
     """Learn y = 3 x; what the selection says is given."""
     count = iter(range(1000))
 
@@ -165,11 +167,11 @@ def learn(
     )
 
 
-def recipe(**more: object) -> Recipe:
+def recipe(**more: object) -> TrainingConfig:
     values: dict[str, object] = {
         "epochs": 6, "batch_size": 8, "learning_rate": 0.1, "seed": 0, "weight_decay": 0.0, **more
     }  # fmt: skip
-    return Recipe(**values)  # type: ignore[arg-type]
+    return TrainingConfig(**values)  # type: ignore[arg-type]
 
 
 def test_warm_up_and_cosine() -> None:
@@ -434,8 +436,8 @@ class Noisy(Line):
 
 
 def go_on(
-    folder: Path, chosen: Recipe, *, judged: bool, broken_at: int = -1, stop_at: int = -1
-) -> tuple[Curve, dict[str, Tensor]]:
+    folder: Path, chosen: TrainingConfig, *, judged: bool, broken_at: int = -1, stop_at: int = -1
+) -> tuple[TrainingHistory, dict[str, Tensor]]:
     """Train with checkpoints in a folder, and be interrupted after a step."""
     module, state = Noisy(), {"steps": torch.zeros(1)}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.storage.files import sweep_drafts, whole_file
+from ravl_med.storage.files import atomic_write, sweep_drafts
 
 
 class EndedError(Exception):
@@ -19,7 +19,7 @@ class EndedError(Exception):
 def test_a_file_is_there_when_all_of_it_is(tmp_path: Path) -> None:
     path = tmp_path / "table.npy"
     for content in (b"one", b"another"):
-        with whole_file(path) as stream:
+        with atomic_write(path) as stream:
             stream.write(content)
             assert not path.exists() or path.read_bytes() == b"one"
         assert path.read_bytes() == content
@@ -32,7 +32,7 @@ def test_what_ends_on_the_way_leaves_the_file_before(tmp_path: Path) -> None:
     path.write_bytes(b"before")
 
     def write(error: Exception) -> None:
-        with whole_file(path) as stream:
+        with atomic_write(path) as stream:
             stream.write(b"half")
             raise error
 
@@ -57,7 +57,7 @@ def test_a_disk_that_is_full_at_last_is_named(
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(ConfigError, match=r"cache: .* cannot be written \(Disk quota exceeded\)"),
-        whole_file(tmp_path / "table.npy") as stream,
+        atomic_write(tmp_path / "table.npy") as stream,
     ):
         stream.write(b"all of it")
     assert not list(tmp_path.iterdir())

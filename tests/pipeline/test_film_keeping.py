@@ -23,7 +23,7 @@ from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual import Probe, build_bench
+from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.fine_tuning_set import RegionTable, gray_levels
 from ravl_med.mitigation.quickstart import quickstart_layout
@@ -275,12 +275,12 @@ def test_features_are_located_as_in_the_films_themselves(
         detector, found = feature.detector, films.find(setting.features)[:, number]
         assert len(np.unique(films.region_image[found])) > 7  # more than one unit
         images = films.images(np.zeros(len(films), dtype=np.int64))
-        probe = Probe(
+        probe = CounterfactualModel(
             setting.encoder, lambda film: setting.reader.film(films.cohort, film).pixels,
             setting.classes, config.task.temperature, config.model.batch_size,
         )  # fmt: skip
         sides = detector.raised_class, detector.lowered_class
-        film, boxes = locate_carriers(build_bench(probe, *sides, images), detector, found)
+        film, boxes = locate_carriers(prepare_inputs(probe, *sides, images), detector, found)
         naive.append(np.column_stack([film, boxes]))
     wanted = np.concatenate(naive)
     wanted = wanted[np.argsort(wanted[:, 0], kind="stable")]

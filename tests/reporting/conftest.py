@@ -32,7 +32,7 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     Confirmation,
     ConfirmationStatus,
     Counterfactual,
@@ -125,7 +125,7 @@ def confirmation_of(rank: int, cluster: FeatureCluster) -> Confirmation:
     status = STATUS.get(rank, "not_confirmed")
     with_it, without = cluster.accuracy_present - 0.02, cluster.accuracy_absent - 0.02
     opposed = float((with_it - without)[list(cluster.opposed_classes)].mean())
-    arms = Arms(
+    arms = AccuracyByPresence(
         n_present=cluster.n_present - 1,
         n_absent=cluster.n_absent + 1,
         accuracy_present=with_it,

@@ -14,7 +14,14 @@ from s3_server import S3Server
 
 from ravl_med.errors import StorageError
 from ravl_med.storage import files
-from ravl_med.storage.files import entries, for_each, local_copy, read_part, stamp, write_whole
+from ravl_med.storage.files import (
+    atomic_write_bytes,
+    entries,
+    for_each,
+    local_copy,
+    read_part,
+    stamp,
+)
 from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, TooLargeError
 
 LEFT = "ravl-object-*"
@@ -44,7 +51,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> FilePath:
 
 def test_what_is_written_is_read(folder: FilePath, own_temporary_folder: Path) -> None:
     file = folder / "a.nii.gz"
-    write_whole(file, b"content of it")
+    atomic_write_bytes(file, b"content of it")
     assert read_part(file, 3, 7) == b"tent"
     assert read_part(file, 8, 4000) == b"of it"
     assert file.is_file()
@@ -52,14 +59,14 @@ def test_what_is_written_is_read(folder: FilePath, own_temporary_folder: Path) -
         assert copy.read_bytes() == b"content of it"
         assert copy.name.endswith(".nii.gz")
     assert not list(own_temporary_folder.glob(LEFT))
-    write_whole(file, b"")
+    atomic_write_bytes(file, b"")
     with local_copy(file) as copy:
         assert copy.read_bytes() == b""
 
 
 def test_a_copy_is_for_its_owner_and_goes_whatever_happens(own_temporary_folder: Path) -> None:
     file = RemotePath("memory://owner/Doe_John.dcm")
-    write_whole(file, b"x")
+    atomic_write_bytes(file, b"x")
     seen: list[Path] = []
 
     def read() -> None:
@@ -80,7 +87,7 @@ def test_an_object_that_is_too_large_is_not_copied(
     folder: FilePath, own_temporary_folder: Path
 ) -> None:
     file = folder / "large"
-    write_whole(file, bytes(300_000))
+    atomic_write_bytes(file, bytes(300_000))
     with local_copy(file, 300_000) as copy:
         assert copy.stat().st_size == 300_000
     if isinstance(file, Path):
@@ -103,13 +110,13 @@ def test_what_is_not_there(folder: FilePath) -> None:
 
 
 def test_entries_and_stamps(folder: FilePath) -> None:
-    write_whole(folder / "b", b"12345")
-    write_whole(folder / "a" / "c", b"")
+    atomic_write_bytes(folder / "b", b"12345")
+    atomic_write_bytes(folder / "a" / "c", b"")
     assert entries(folder) == {"a": None, "b": 5}
     first = stamp(folder / "b")
     assert stamp(folder / "b") == first
     assert " 5 " in first
-    write_whole(folder / "b", b"54321")
+    atomic_write_bytes(folder / "b", b"54321")
     assert stamp(folder / "b") != first
 
 
@@ -122,7 +129,7 @@ def test_drafts_are_no_entries(tmp_path: Path) -> None:
 def test_a_file_of_this_machine_is_for_its_owner_alone(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        write_whole(tmp_path / "a" / "b" / "c", b"x", above=2)
+        atomic_write_bytes(tmp_path / "a" / "b" / "c", b"x", above=2)
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "a" / "b" / "c").stat().st_mode) == 0o600
@@ -169,7 +176,7 @@ def test_copies_of_killed_processes_go(own_temporary_folder: Path) -> None:
         left.mkdir()
         (left / "object.dcm").touch()
     os.utime(old, (time.time() - 1e6,) * 2)
-    write_whole(RemotePath("memory://sweep/a"), b"x")
+    atomic_write_bytes(RemotePath("memory://sweep/a"), b"x")
     files._sweep.cache_clear()
     with local_copy(RemotePath("memory://sweep/a")):
         pass

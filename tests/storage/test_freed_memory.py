@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.storage.mapped_arrays import hand_back_memory
+from ravl_med.storage.mapped_arrays import trim_memory
 
 
 def held() -> int:
@@ -18,13 +18,13 @@ def held() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is held")
 def test_what_was_freed_is_handed_back() -> None:
-    hand_back_memory()
+    trim_memory()
     before = held()
     blocks = [bytearray(10_000) for _ in range(8_000)]  # small enough to come from the heap
     kept = bytearray(10_000)  # above them: the heap does not shrink by itself
     full = held()
     assert full - before > 60_000_000
     blocks.clear()
-    hand_back_memory()
+    trim_memory()
     assert held() - before < 0.3 * (full - before)
     assert len(kept) == 10_000

@@ -39,10 +39,10 @@ from ravl_med.evidence.counterfactual.localisation import (
     move_shares,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
-    Answers,
     AuditedImages,
-    Bench,
     CounterfactualRules,
+    Margins,
+    ModelInputs,
 )
 from ravl_med.evidence.counterfactual.removal import (
     CANDIDATES,
@@ -61,13 +61,13 @@ _HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
 
 
-SpreadSuspects = Callable[
-    [Sequence["Suspect"], AuditedImages, CounterfactualRules], Iterable[Counterfactual]
+SpreadHypotheses = Callable[
+    [Sequence["Hypothesis"], AuditedImages, CounterfactualRules], Iterable[Counterfactual]
 ]
 
 
 @dataclass(frozen=True, eq=False)  # no slots: it holds its films
-class Probe:
+class CounterfactualModel:
     """What is needed to ask the model.
 
     Attributes
@@ -88,7 +88,7 @@ class Probe:
     temperature: float
     batch_size: int
     structures: StructureReader | None = None
-    spread: SpreadSuspects | None = None
+    spread: SpreadHypotheses | None = None
 
     @cached_property
     def read(self) -> Callable[[int], NDArray[np.float32]]:
@@ -105,7 +105,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Suspect:
+class Hypothesis:
     """A feature cluster and what is settled about it before the test.
 
     Attributes
@@ -155,8 +155,8 @@ def class_margin(
 
 
 def measure_counterfactual(
-    probe: Probe,
-    suspect: Suspect,
+    probe: CounterfactualModel,
+    hypothesis: Hypothesis,
     images: AuditedImages,
     rules: CounterfactualRules,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -165,8 +165,8 @@ def measure_counterfactual(
 
     Parameters
     ----------
-    probe : Probe
-    suspect : Suspect
+    probe : CounterfactualModel
+    suspect : Hypothesis
     images : AuditedImages
     rules : CounterfactualRules
     progress : callable - called with (steps done, steps in all)
@@ -176,19 +176,19 @@ def measure_counterfactual(
     Counterfactual
     """
     steps = _Steps(progress)
-    raised, lowered = suspect.cluster.raised_class, suspect.cluster.lowered_class
-    bench = build_bench(probe, raised, lowered, images, steps.tick)
-    plan = partial(plan_transplants, bench, suspect.cluster, suspect.discovery, rules)
+    raised, lowered = hypothesis.cluster.raised_class, hypothesis.cluster.lowered_class
+    inputs = prepare_inputs(probe, raised, lowered, images, steps.tick)
+    plan = partial(plan_transplants, inputs, hypothesis.cluster, hypothesis.discovery, rules)
     planned = plan(np.random.default_rng([rules.seed, 0]))
     later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
-    later += most_share_pictures(len(suspect.cluster.regions))
+    later += most_share_pictures(len(hypothesis.cluster.regions))
     # Without a transplant nothing says that what is half a step aside belongs to the feature.
     movable = len(planned) >= rules.min_pairs
-    removal, shifts = _measure_removal(bench, suspect, rules, steps, later, movable=movable)
+    removal, shifts = _measure_removal(inputs, hypothesis, rules, steps, later, movable=movable)
     planned = plan(np.random.default_rng([rules.seed, 0]), shifts)
     transplant = None
     if len(planned) >= rules.min_pairs:
-        transplant = compare_transplants(bench, planned, rules)
+        transplant = compare_transplants(inputs, planned, rules)
     reasons = (
         *_removal_objections(removal, rules),
         *_transplant_objections(transplant, rules),
@@ -203,23 +203,29 @@ def measure_counterfactual(
         and (transplant is None or transplant.interval.low > 0)
     )
     if used:
-        located = _fit_carriers(bench, suspect.cluster, removal, probe, rules.max_fitted)
+        located = _fit_carriers(inputs, hypothesis.cluster, removal, probe, rules.max_fitted)
         removal = replace(removal, located=located)
-        removal = replace(removal, shares=_share_effect(bench, suspect, removal, probe.structures))
+        removal = replace(
+            removal, shares=_share_effect(inputs, hypothesis, removal, probe.structures)
+        )
     steps.finish()
     return Counterfactual(removal, transplant, used, () if used else reasons)
 
 
 def _fit_carriers(
-    bench: Bench, cluster: FeatureCluster, removal: Removal, probe: Probe, count: int
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    removal: Removal,
+    probe: CounterfactualModel,
+    count: int,
 ) -> NDArray[np.float32]:
     """Fit the places of the carrying regions with the largest effects; return all places (n, 4)."""
     assert removal.located is not None  # it was measured
     located = removal.located.copy()
     ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
     chosen = ranked[: min(count, int(removal.carries.sum()))]
-    films = bench.images.region_image[cluster.regions[chosen]]
-    located[chosen] = fit_boxes(bench, films, located[chosen], probe.encoder.info.image_size)
+    films = inputs.images.region_image[cluster.regions[chosen]]
+    located[chosen] = fit_boxes(inputs, films, located[chosen], probe.encoder.info.image_size)
     return located
 
 
@@ -239,25 +245,25 @@ class _Steps:
             self.tick(self.total - self.done)
 
 
-def build_bench(
-    probe: Probe,
+def prepare_inputs(
+    probe: CounterfactualModel,
     raised_class: int,
     lowered_class: int | None,
     images: AuditedImages,
     tick: Callable[[int], None] = lambda count: None,
-) -> Bench:
+) -> ModelInputs:
     """Put films and model on the bench, asking for the margin of a class against another.
 
     Parameters
     ----------
-    probe : Probe
+    probe : CounterfactualModel
     raised_class : int
     lowered_class : int or None - see `class_margin`
     images : AuditedImages
     tick : callable - called with the number of pictures that were asked
     """
 
-    def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
+    def ask(pictures: Iterable[NDArray[np.float32]]) -> Margins:
         margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
         stream = iter(pictures)
         while batch := list(islice(stream, probe.batch_size)):
@@ -266,14 +272,14 @@ def build_bench(
             margins.append(class_margin(logits, raised_class, lowered_class))
             decisions.append(logits.argmax(axis=1) == raised_class)
             tick(len(batch))
-        return Answers(np.concatenate(margins), np.concatenate(decisions))
+        return Margins(np.concatenate(margins), np.concatenate(decisions))
 
-    return Bench(images, probe.read, probe.encoder.geometry, ask, tick)
+    return ModelInputs(images, probe.read, probe.encoder.geometry, ask, tick)
 
 
 def _measure_removal(
-    bench: Bench,
-    suspect: Suspect,
+    inputs: ModelInputs,
+    hypothesis: Hypothesis,
     rules: CounterfactualRules,
     steps: _Steps,
     later: int,
@@ -285,13 +291,13 @@ def _measure_removal(
     `later` is the number of steps that follow after removal; `movable` regions may be filled half a
     step aside.
     """
-    cluster, images = suspect.cluster, bench.images
+    cluster, images = hypothesis.cluster, inputs.images
     rng = np.random.default_rng([rules.seed, 1])
-    films, testable = sample_films(bench, cluster, suspect.discovery, rules, rng)
+    films, testable = sample_films(inputs, cluster, hypothesis.discovery, rules, rng)
     film_of_region = images.region_image[cluster.regions]
     rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
     regions = {film: cluster.regions[own] for film, own in rows.items()}
-    found = [film for film in rows if suspect.discovery[film]]
+    found = [film for film in rows if hypothesis.discovery[film]]
     explored = found[:EXPLORED_FILMS] if movable else []
     tested = len(testable) >= rules.min_pairs
     # At most: a second place is filled only where the first films show that it is worth it.
@@ -299,22 +305,22 @@ def _measure_removal(
     steps.total += sum(1 + 4 * len(own) for own in rows.values())
     if tested:
         steps.total += sum(CANDIDATES + 1 + 4 * len(rows[int(film)]) for film in testable)
-    shifts = choose_shifts(bench, explored, regions)
-    places = {f: move_shares(bench.shares(own), shifts) for f, own in regions.items()}
-    filled = fill_films(bench, [(f, bench.place(f, own)) for f, own in places.items()])
-    effect, located = _locate(bench, filled, rows, len(shifts), len(cluster.regions))
-    threshold = carrying_threshold([f for f in filled if suspect.discovery[f.film]])
+    shifts = choose_shifts(inputs, explored, regions)
+    places = {f: move_shares(inputs.shares(own), shifts) for f, own in regions.items()}
+    filled = fill_films(inputs, [(f, inputs.place(f, own)) for f, own in places.items()])
+    effect, located = _locate(inputs, filled, rows, len(shifts), len(cluster.regions))
+    threshold = carrying_threshold([f for f in filled if hypothesis.discovery[f.film]])
     carries = np.isfinite(effect) & (effect > 0) & (effect >= threshold)
     pairs: list[FilmPair] = []
     if tested:
         asked = {int(film): places[int(film)] for film in testable}
-        pairs = match_controls(bench, cluster, suspect.discovery, asked, rng)
+        pairs = match_controls(inputs, cluster, hypothesis.discovery, asked, rng)
     median = inpainted = None
     spread = float("nan")
     if tested and len(pairs) >= rules.min_pairs:
         by_film = {film.film: film for film in filled}
         mine = [by_film[pair.film] for pair in pairs]
-        median, inpainted, spread = compare_removals(bench, pairs, mine, rules)
+        median, inpainted, spread = compare_removals(inputs, pairs, mine, rules)
     ratios = [pair.contrast_ratio for pair in pairs]
     removal = Removal(
         effect=effect,
@@ -330,7 +336,7 @@ def _measure_removal(
 
 
 def _locate(
-    bench: Bench,
+    inputs: ModelInputs,
     filled: Sequence[FilledFilm],
     rows: Mapping[int, NDArray[np.int64]],
     shifts: int,
@@ -345,21 +351,24 @@ def _locate(
         boxes = film.boxes.reshape(shifts, len(own), 4)
         best = of_each.argmax(axis=0), np.arange(len(own))
         effect[own] = of_each[best]
-        located[own] = bench.carry_back(film.film, boxes[best])
+        located[own] = inputs.carry_back(film.film, boxes[best])
     return effect, located
 
 
 def _share_effect(
-    bench: Bench, suspect: Suspect, removal: Removal, structures: StructureReader | None
+    inputs: ModelInputs,
+    hypothesis: Hypothesis,
+    removal: Removal,
+    structures: StructureReader | None,
 ) -> EffectShares | None:
-    if suspect.relevant is None or removal.located is None:
+    if hypothesis.relevant is None or removal.located is None:
         return None
-    carriers = suspect.cluster.regions[removal.carries]
+    carriers = hypothesis.cluster.regions[removal.carries]
     return share_effect(
-        bench,
-        suspect.relevant,
+        inputs,
+        hypothesis.relevant,
         structures,
-        bench.images.region_image[carriers],
+        inputs.images.region_image[carriers],
         removal.located[removal.carries],
         removal.effect[removal.carries],
     )

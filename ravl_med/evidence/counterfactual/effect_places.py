@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ravl_med.config.loading import parse_yaml
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.fills import fill_mask_inpaint, fill_mask_median
-from ravl_med.evidence.counterfactual.model_inputs import Bench
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.results import EffectShares, Kind
 from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, anatomical_names
 from ravl_med.regions.film_structures import NOTHING, FilmStructures
@@ -163,7 +163,7 @@ def most_share_pictures(regions: int) -> int:
 
 
 def share_effect(
-    bench: Bench,
+    inputs: ModelInputs,
     places: RelevantPlaces,
     structures: StructureReader | None,
     films: NDArray[np.int64],
@@ -174,7 +174,7 @@ def share_effect(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     places : RelevantPlaces - where the raised class shows
     structures : callable or None - film to what lies on it; None: nothing is known
     films : ndarray of shape (k,), int64 - of each region
@@ -193,7 +193,7 @@ def share_effect(
     for row in chosen:
         film = int(films[row])
         parts = _take_apart(
-            bench, places, structures(film) if structures else NOTHING, film, boxes[row]
+            inputs, places, structures(film) if structures else NOTHING, film, boxes[row]
         )
         if parts is None:
             unknown += 1
@@ -201,21 +201,21 @@ def share_effect(
             told.append((row, film, parts))
     if not told or unknown > len(chosen) / 2:
         return EffectShares(float("nan"), float("nan"), len(told), unknown)
-    shares = _weigh(bench, told, effect)
+    shares = _weigh(inputs, told, effect)
     weights = np.array([effect[row] for row, _, _ in told])
     inside, artifact, _ = (weights[:, None] * shares).sum(axis=0) / weights.sum()
     return EffectShares(float(inside), float(artifact), len(told), unknown)
 
 
 def _take_apart(
-    bench: Bench,
+    inputs: ModelInputs,
     places: RelevantPlaces,
     film: FilmStructures,
     index: int,
     box: NDArray[np.float32],
 ) -> list[Mask] | None:
     """Masks (S, S) of the input: relevant, artifact, elsewhere; None where it cannot be said."""
-    sides = bench.images.sizes[index][[1, 0, 1, 0]]
+    sides = inputs.images.sizes[index][[1, 0, 1, 0]]
     x0, y0, x1, y1 = np.asarray(box / sides, dtype=np.float64)
     relevant = np.zeros(film.foreign.shape, dtype=np.bool_)
     if places.anatomy:
@@ -229,14 +229,14 @@ def _take_apart(
     foreign = _grow(film.foreign, _HALO)
     if places.artifacts:
         relevant, foreign = relevant | foreign, np.zeros_like(foreign)
-    region = bench.carry_mask(index, _box_mask(relevant.shape, (x0, y0, x1, y1)))
-    inner = bench.carry_mask(index, relevant)
-    device = bench.carry_mask(index, foreign)
+    region = inputs.carry_mask(index, _box_mask(relevant.shape, (x0, y0, x1, y1)))
+    inner = inputs.carry_mask(index, relevant)
+    device = inputs.carry_mask(index, foreign)
     return [region & inner & ~device, region & device, region & ~inner & ~device]
 
 
 def _weigh(
-    bench: Bench, told: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
+    inputs: ModelInputs, told: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Shares (k, 3) of each region's effect, from what each part costs the model."""
     areas = np.array([[part.sum() for part in parts] for _, _, parts in told], dtype=np.float64)
@@ -246,7 +246,7 @@ def _weigh(
     def pictures() -> Iterator[NDArray[np.float32]]:
         for number in asked:
             _, film, parts = told[number]
-            picture = bench.read(film)
+            picture = inputs.read(film)
             yield picture
             for part in parts:
                 if part.any():
@@ -256,7 +256,7 @@ def _weigh(
                     yield picture
                     yield picture
 
-    answers = bench.ask(pictures()).margin.reshape(len(asked), 1 + 2 * _PARTS)
+    answers = inputs.ask(pictures()).margin.reshape(len(asked), 1 + 2 * _PARTS)
     after = answers[:, 1:].reshape(len(asked), _PARTS, 2).mean(axis=2)
     shares = by_area
     for number, own in zip(asked, np.maximum(answers[:, :1] - after, 0.0), strict=True):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.evidence.counterfactual.model_inputs import Bench
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.counterfactual.removal import fill_films
 
 _WORTH = 0.5  # a strip stays if it holds half as much effect for its area as the region does
@@ -57,7 +57,7 @@ def most_fit_pictures(regions: int) -> int:
 
 
 def fit_boxes(
-    bench: Bench, films: NDArray[np.int64], boxes: NDArray[np.float32], size: int
+    inputs: ModelInputs, films: NDArray[np.int64], boxes: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
     """Grow or shrink boxes to where their removal effect lies.
 
@@ -70,7 +70,7 @@ def fit_boxes(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     films : ndarray of shape (k,), int64 - film of each box
     boxes : ndarray of shape (k, 4), float32 - xyxy in stored pixels, with a positive effect
     size : int - side of the model's input in pixels
@@ -80,10 +80,10 @@ def fit_boxes(
     ndarray of shape (k, 4), float32 - xyxy in stored pixels
     """
     whose = films.tolist()
-    places = [bench.carry_in(film, box[None])[0] for film, box in zip(whose, boxes, strict=True)]
+    places = [inputs.carry_in(film, box[None])[0] for film, box in zip(whose, boxes, strict=True)]
     starts = [_starts(place, size) for place in places]
     fits = []
-    for film, tried, effects in zip(whose, starts, _effects(bench, whose, starts), strict=True):
+    for film, tried, effects in zip(whose, starts, _effects(inputs, whose, starts), strict=True):
         best = int(effects.argmax())
         effect, sides = float(effects[best]), tried[best, 2:] - tried[best, :2]
         price = _WORTH * effect / max(float(np.prod(sides)), 1.0)
@@ -92,22 +92,22 @@ def fit_boxes(
     for _ in range(_ROUNDS):
         open_ones = [fit for fit in fits if fit.step >= _LAST]
         if open_ones:
-            _move(bench, open_ones, size)
-    fitted = [bench.carry_back(fit.film, fit.box[None])[0] for fit in fits]
+            _move(inputs, open_ones, size)
+    fitted = [inputs.carry_back(fit.film, fit.box[None])[0] for fit in fits]
     return np.array(fitted, dtype=np.float32).reshape(-1, 4)
 
 
-def _move(bench: Bench, fits: Sequence[_Fit], size: int) -> None:
+def _move(inputs: ModelInputs, fits: Sequence[_Fit], size: int) -> None:
     """Move the edges of each box that raise its score; halve the step where none does."""
     tried = [fit.moved(size) for fit in fits]
-    singles = _scores(bench, fits, tried)
+    singles = _scores(inputs, fits, tried)
     joint = []
     for fit, boxes, scores in zip(fits, tried, singles, strict=True):
         both = scores.reshape(2, 4)
         better = both.max(axis=0) > fit.score
         chosen = boxes.reshape(2, 4, 4)[both.argmax(axis=0), np.arange(4), np.arange(4)]
         joint.append(_legal(np.where(better, chosen, fit.box)[None], fit.box, size))
-    together = _scores(bench, fits, joint)
+    together = _scores(inputs, fits, joint)
     for number, fit in enumerate(fits):
         boxes = np.concatenate([joint[number], tried[number]])
         scores = np.concatenate([together[number], singles[number]])
@@ -134,9 +134,9 @@ def _legal(
 
 
 def _scores(
-    bench: Bench, fits: Sequence[_Fit], boxes: Sequence[NDArray[np.float32]]
+    inputs: ModelInputs, fits: Sequence[_Fit], boxes: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float64]]:
-    effects = _effects(bench, [fit.film for fit in fits], boxes)
+    effects = _effects(inputs, [fit.film for fit in fits], boxes)
     return [
         effect - fit.price * np.prod(tried[:, 2:] - tried[:, :2], axis=1)
         for fit, tried, effect in zip(fits, boxes, effects, strict=True)
@@ -144,10 +144,10 @@ def _scores(
 
 
 def _effects(
-    bench: Bench, films: Sequence[int], boxes: Sequence[NDArray[np.float32]]
+    inputs: ModelInputs, films: Sequence[int], boxes: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float64]]:
     jobs = list(zip(films, boxes, strict=True))
-    return [filled.effect for filled in fill_films(bench, jobs)]
+    return [filled.effect for filled in fill_films(inputs, jobs)]
 
 
 EXPLORED_FILMS = 8
@@ -180,7 +180,7 @@ def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDA
 
 
 def choose_shifts(
-    bench: Bench, films: Sequence[int], regions: Mapping[int, NDArray[np.int64]]
+    inputs: ModelInputs, films: Sequence[int], regions: Mapping[int, NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """Choose the shifts that the regions of a cluster are filled with.
 
@@ -190,7 +190,7 @@ def choose_shifts(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     films : sequence of int - of the discovery half; the first `EXPLORED_FILMS` are looked at
     regions : mapping of film to ndarray of shape (k,), int64
 
@@ -199,12 +199,12 @@ def choose_shifts(
     ndarray of shape (1, 2) or (2, 2), float64 - the first is (0, 0)
     """
     jobs = [
-        (film, bench.place(film, move_shares(bench.shares(regions[film]), SHIFTS)))
+        (film, inputs.place(film, move_shares(inputs.shares(regions[film]), SHIFTS)))
         for film in films[:EXPLORED_FILMS]
     ]
     if not jobs:
         return SHIFTS[:1]
-    filled = fill_films(bench, jobs)
+    filled = fill_films(inputs, jobs)
     best = np.array([film.effect.reshape(len(SHIFTS), -1).max(axis=1) for film in filled])
     spread = float(np.std([film.before for film in filled]))
     together = np.maximum(best, best[:, :1]).mean(axis=0)

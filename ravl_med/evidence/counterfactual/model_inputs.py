@@ -3,7 +3,7 @@
 What a counterfactual test stands on: films as the model sees them, and a model that answers.
 
 Films are matched with controls, spread over patients, and compared in pairs. Nothing here knows how
-the model works: `Bench.ask` takes pictures and returns margins.
+the model works: `ModelInputs.ask` takes pictures and returns margins.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class CounterfactualRules:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class Margins:
     """What the model says of n pictures.
 
     Attributes
@@ -94,7 +94,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class ModelInputs:
     """The films of a task at the resolution of the model.
 
     Attributes
@@ -102,7 +102,7 @@ class Bench:
     images : AuditedImages
     read : callable - image index to the preprocessed input (3, S, S), float32, read-only
     geometry : callable - height and width of a film to its `InputGeometry`
-    ask : callable - pictures (3, S, S), as many as there are, to `Answers`; they are taken one by
+    ask : callable - pictures (3, S, S), as many as there are, to `Margins`; they are taken one by
         one, so that a generator of any length needs little memory
     tick : callable - called with the number of steps that were done
     """
@@ -110,7 +110,7 @@ class Bench:
     images: AuditedImages
     read: Callable[[int], NDArray[np.float32]]
     geometry: Callable[[int, int], InputGeometry]
-    ask: Callable[[Iterable[NDArray[np.float32]]], Answers]
+    ask: Callable[[Iterable[NDArray[np.float32]]], Margins]
     tick: Callable[[int], None]
 
     def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:

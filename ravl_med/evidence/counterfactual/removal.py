@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.counterfactual.fills import fill_contrast, fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import (
-    Bench,
     CounterfactualRules,
+    ModelInputs,
     compare_pairs,
     spread_over_patients,
 )
@@ -85,12 +85,14 @@ class FilmPair:
     contrast_ratio: float
 
 
-def fill_films(bench: Bench, jobs: Sequence[tuple[int, NDArray[np.float32]]]) -> list[FilledFilm]:
+def fill_films(
+    inputs: ModelInputs, jobs: Sequence[tuple[int, NDArray[np.float32]]]
+) -> list[FilledFilm]:
     """Fill regions one at a time and ask the model.
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     jobs : sequence of (film, boxes of shape (k, 4), float32 in input pixels)
 
     Returns
@@ -100,13 +102,13 @@ def fill_films(bench: Bench, jobs: Sequence[tuple[int, NDArray[np.float32]]]) ->
 
     def pictures() -> Iterator[NDArray[np.float32]]:
         for film, boxes in jobs:
-            picture = bench.read(film)
+            picture = inputs.read(film)
             yield picture
             for box in boxes:
                 yield fill_median(picture, box)
                 yield fill_inpaint(picture, box)
 
-    answers = bench.ask(pictures())
+    answers = inputs.ask(pictures())
     filled = []
     start = 0
     for film, boxes in jobs:
@@ -126,7 +128,7 @@ def fill_films(bench: Bench, jobs: Sequence[tuple[int, NDArray[np.float32]]]) ->
 
 
 def sample_films(
-    bench: Bench,
+    inputs: ModelInputs,
     cluster: FeatureCluster,
     discovery: NDArray[np.bool_],
     rules: CounterfactualRules,
@@ -144,7 +146,7 @@ def sample_films(
     testable : ndarray of shape (m,), int64 - those of the confirmation half to find controls for;
         of each class no more than there are controls, at most ``rules.max_pairs`` in all
     """
-    images = bench.images
+    images = inputs.images
     size = np.bincount(images.region_image[cluster.regions], minlength=len(images.labels))
     with_feature = (size > 0) & (images.labels >= 0)
     found = spread_over_patients(np.flatnonzero(with_feature & discovery), images.patients, rng)
@@ -176,7 +178,7 @@ def _rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def match_controls(
-    bench: Bench,
+    inputs: ModelInputs,
     cluster: FeatureCluster,
     discovery: NDArray[np.bool_],
     places: Mapping[int, NDArray[np.float64]],
@@ -192,14 +194,14 @@ def match_controls(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     cluster : FeatureCluster
     discovery : ndarray of shape (N,), bool
     places : mapping of film, as `sample_films` returns them, to ndarray of shape (k, 4), float64 -
         where it is filled, xyxy as shares of width and height
     rng : numpy.random.Generator
     """
-    images = bench.images
+    images = inputs.images
     films = np.array(list(places), dtype=np.int64)
     pairs = []
     for label in np.unique(images.labels[films]):
@@ -213,30 +215,30 @@ def match_controls(
             order = rng.permutation(pool)
             foreign = images.patients[order] != images.patients[film]
             handful = order[np.argsort(~foreign, kind="stable")][:CANDIDATES]
-            pair = _nearest_control(bench, int(film), shares, handful)
+            pair = _nearest_control(inputs, int(film), shares, handful)
             if pair is not None:
                 pairs.append(pair)
                 pool = pool[pool != pair.control]
-            bench.tick(CANDIDATES)
+            inputs.tick(CANDIDATES)
     return pairs
 
 
 def _nearest_control(
-    bench: Bench, film: int, shares: NDArray[np.float64], handful: NDArray[np.int64]
+    inputs: ModelInputs, film: int, shares: NDArray[np.float64], handful: NDArray[np.int64]
 ) -> FilmPair | None:
     """Pick the film of a handful that the fill changes about as strongly as it changes `film`."""
 
     def contrast(of: int, boxes: NDArray[np.float32]) -> float:
-        picture = bench.read(of)
+        picture = inputs.read(of)
         return _FAINT + sum(fill_contrast(picture, box) for box in boxes)
 
-    own = contrast(film, bench.place(film, shares))
-    seen = bench.visible_share(film, shares)
+    own = contrast(film, inputs.place(film, shares))
+    seen = inputs.visible_share(film, shares)
     nearest: FilmPair | None = None
     for control in handful:
-        if (bench.visible_share(int(control), shares) < 0.5 * seen).any():
+        if (inputs.visible_share(int(control), shares) < 0.5 * seen).any():
             continue
-        boxes = bench.place(int(control), shares)
+        boxes = inputs.place(int(control), shares)
         ratio = own / contrast(int(control), boxes)
         if nearest is None or abs(np.log(ratio)) < abs(np.log(nearest.contrast_ratio)):
             nearest = FilmPair(film, int(control), boxes, ratio)
@@ -256,7 +258,7 @@ def carrying_threshold(filled: Sequence[FilledFilm]) -> float:
 
 
 def compare_removals(
-    bench: Bench,
+    inputs: ModelInputs,
     pairs: Sequence[FilmPair],
     filled: Sequence[FilledFilm],
     rules: CounterfactualRules,
@@ -265,7 +267,7 @@ def compare_removals(
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     pairs : sequence of FilmPair, length n, at least one
     filled : sequence of FilledFilm, length n - the films of the pairs
     rules : CounterfactualRules
@@ -276,13 +278,13 @@ def compare_removals(
         both fills, is filled with its surrounding median, and when it is inpainted
     spread : float - standard deviation of the margin over the films and the controls, untouched
     """
-    controls = fill_films(bench, [(pair.control, pair.control_boxes) for pair in pairs])
+    controls = fill_films(inputs, [(pair.control, pair.control_boxes) for pair in pairs])
     both = [*filled, *controls]
     before = np.array([f.before for f in both])
     decided = np.array([f.decided for f in both])
     after = np.array([f.after[f.best] for f in both])
     held = np.array([f.decided_after[f.best] for f in both])
-    patients = bench.images.patients[[pair.film for pair in pairs]]
+    patients = inputs.images.patients[[pair.film for pair in pairs]]
     n = len(pairs)
 
     def compare(fill: int) -> PairedChange:

@@ -18,8 +18,8 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.counterfactual.fills import blend_patches
 from ravl_med.evidence.counterfactual.localisation import SHIFTS, move_shares
 from ravl_med.evidence.counterfactual.model_inputs import (
-    Bench,
     CounterfactualRules,
+    ModelInputs,
     compare_pairs,
     spread_over_patients,
 )
@@ -47,7 +47,7 @@ class Transplantation:
 
 
 def plan_transplants(
-    bench: Bench,
+    inputs: ModelInputs,
     cluster: FeatureCluster,
     discovery: NDArray[np.bool_],
     rules: CounterfactualRules,
@@ -63,7 +63,7 @@ def plan_transplants(
     patient gives and takes. No film is used twice: the interval then covers how donors differ as
     well as how targets do.
     """
-    images = bench.images
+    images = inputs.images
     task = images.labels >= 0
     aims = task & (images.labels != cluster.raised_class) & ~cluster.present & ~discovery
     targets = spread_over_patients(np.flatnonzero(aims), images.patients, rng)
@@ -84,8 +84,8 @@ def plan_transplants(
         own = images.patients[same] == images.patients[donor]
         ordinary = same[np.argsort(own, kind="stable")][0]
         target = targets[len(planned)]
-        shares = move_shares(bench.shares(cluster.regions[region_film == donor]), shifts)
-        shares = _shared_part(bench, shares, (int(target), int(donor), int(ordinary)))
+        shares = move_shares(inputs.shares(cluster.regions[region_film == donor]), shifts)
+        shares = _shared_part(inputs, shares, (int(target), int(donor), int(ordinary)))
         if len(shares):
             planned.append(Transplantation(int(target), int(donor), int(ordinary), shares))
             free = free[free != ordinary]
@@ -93,10 +93,10 @@ def plan_transplants(
 
 
 def _shared_part(
-    bench: Bench, shares: NDArray[np.float64], films: Sequence[int]
+    inputs: ModelInputs, shares: NDArray[np.float64], films: Sequence[int]
 ) -> NDArray[np.float64]:
     """Cut boxes to what the model sees of each film; boxes that are mostly unseen are left out."""
-    windows = np.stack([bench.window(film) for film in films])
+    windows = np.stack([inputs.window(film) for film in films])
     low = np.maximum(shares[:, :2], windows[:, :2].max(axis=0))
     high = np.minimum(shares[:, 2:], windows[:, 2:].min(axis=0))
     area = np.prod(np.maximum(high - low, 0.0), axis=1)
@@ -106,13 +106,13 @@ def _shared_part(
 
 
 def compare_transplants(
-    bench: Bench, planned: Sequence[Transplantation], rules: CounterfactualRules
+    inputs: ModelInputs, planned: Sequence[Transplantation], rules: CounterfactualRules
 ) -> PairedChange:
     """Test whether the feature raises the margin of films that it is put into.
 
     Parameters
     ----------
-    bench : Bench
+    bench : ModelInputs
     planned : sequence of Transplantation, at least one
     rules : CounterfactualRules
 
@@ -124,17 +124,19 @@ def compare_transplants(
 
     def pictures() -> Iterator[NDArray[np.float32]]:
         for plan in planned:
-            target = bench.read(plan.target)
-            place = bench.place(plan.target, plan.shares)
+            target = inputs.read(plan.target)
+            place = inputs.place(plan.target, plan.shares)
             yield target
             for film in (plan.donor, plan.ordinary):
-                yield blend_patches(target, bench.read(film), place, bench.place(film, plan.shares))
+                yield blend_patches(
+                    target, inputs.read(film), place, inputs.place(film, plan.shares)
+                )
 
-    answers = bench.ask(pictures())
+    answers = inputs.ask(pictures())
     margin, decided = answers.margin.reshape(-1, 3).T, answers.decided.reshape(-1, 3).T
     return compare_pairs(
         (margin[1] - margin[0], decided[1] & ~decided[0]),
         (margin[2] - margin[0], decided[2] & ~decided[0]),
-        bench.images.patients[[plan.target for plan in planned]],
+        inputs.images.patients[[plan.target for plan in planned]],
         rules,
     )

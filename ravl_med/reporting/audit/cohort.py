@@ -13,7 +13,7 @@ from ravl_med.evidence.audit_result import (
     AuditResult,
     CohortSummary,
     FindingAuroc,
-    SanityStatus,
+    ModelCheckStatus,
     Stratum,
 )
 from ravl_med.evidence.results import Interval
@@ -51,7 +51,7 @@ from ravl_med.reporting.wording import (
 )
 
 _FINDINGS_SHOWN = 60
-_WORDS: dict[SanityStatus, str] = {"held": "✓ held", "odd": "! odd", "failed": "✗ failed"}
+_WORDS: dict[ModelCheckStatus, str] = {"held": "✓ held", "odd": "! odd", "failed": "✗ failed"}
 
 
 def sanity_part(result: AuditResult) -> list[Block]:

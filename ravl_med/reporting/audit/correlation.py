@@ -28,11 +28,11 @@ from ravl_med.reporting.layout.blocks import (
     Dot,
     Dots,
     Entry,
+    FilmFigure,
     Items,
     Pictures,
     Scale,
     Section,
-    Shot,
     Table,
     Text,
     sized,
@@ -96,20 +96,20 @@ def correlation_entry(
 def _introduction(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
     """Say what goes with the feature, of what kind it is, why it does not count."""
     classes = result.task.classes
-    story: list[Block] = [Text(correlation_sentence(correlation, classes), "lead")]
+    blocks: list[Block] = [Text(correlation_sentence(correlation, classes), "lead")]
     described = result.descriptions.get(correlation.cluster.cluster, "")
     if described:
-        story.append(Text(f"Its regions: {described}.", limit=200))
+        blocks.append(Text(f"Its regions: {described}.", limit=200))
     if correlation.counterfactual is not None:
-        story.append(Text(kind_sentence(correlation, classes)))
+        blocks.append(Text(kind_sentence(correlation, classes)))
     if not correlation.counts:
-        story += [
+        blocks += [
             Text("It does not count for the verdict, because:"),
             Items(correlation.reasons[:_REASONS_SHOWN] or ("no rule is named.",), 300),
         ]
     if correlation.counterfactual is not None:
-        story.append(Text(counter_evidence(correlation, classes)))
-    return story
+        blocks.append(Text(counter_evidence(correlation, classes)))
+    return blocks
 
 
 def _regions(
@@ -139,7 +139,7 @@ def _regions(
     ]
 
 
-def _crop(entry: RegionPicture, cluster: int, *, told: bool) -> Shot:
+def _crop(entry: RegionPicture, cluster: int, *, told: bool) -> FilmFigure:
     name = printable(entry.image_id, _ID_LIMIT)
     lines = [printable(f"{entry.number} · {entry.image_id}", _ID_LIMIT + 5)]
     if entry.name:
@@ -149,7 +149,7 @@ def _crop(entry: RegionPicture, cluster: int, *, told: bool) -> Shot:
         measured = f"removal effect {effect}" if effect != DASH else "removal effect not measured"
         lines.append(measured + CARRIES * entry.carries)
     alt = f"Region {entry.number} of cluster {cluster}, outlined, with what is around it: a part "
-    return Shot(entry.picture, f"{alt}of film {name}", tuple(lines))
+    return FilmFigure(entry.picture, f"{alt}of film {name}", tuple(lines))
 
 
 def _films(
@@ -176,7 +176,7 @@ def _sides(pictures: CorrelationPictures) -> str:
     return told if stated == len(pictures.films) else f"{told}, none: not stated"
 
 
-def _film(entry: FilmPicture, cluster: int) -> Shot:
+def _film(entry: FilmPicture, cluster: int) -> FilmFigure:
     word = "region" if len(entry.numbers) == 1 else "regions"
     where = f"{word} {', '.join(map(str, entry.numbers))}"
     name = printable(entry.image_id, _ID_LIMIT)
@@ -186,7 +186,7 @@ def _film(entry: FilmPicture, cluster: int) -> Shot:
     edge = entry.picture.edge
     unusual = () if edge in ("", "R") else (EDGE_WORDS[edge],)
     lines = (printable(where, 60), name, *unusual)
-    return Shot(entry.picture, f"{alt}; {EDGE_WORDS[edge]}", lines)
+    return FilmFigure(entry.picture, f"{alt}; {EDGE_WORDS[edge]}", lines)
 
 
 def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> Table:

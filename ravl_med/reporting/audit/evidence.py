@@ -10,7 +10,7 @@ import math
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.disclosure_control import total_of
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     CrossedAttribute,
     LabelQuality,
     LabelShare,
@@ -28,7 +28,16 @@ from ravl_med.reporting.audit.sentences import (
     lowered_side,
     use_sentence,
 )
-from ravl_med.reporting.layout.blocks import Block, Cell, Kept, Lines, Section, Table, Text, sized
+from ravl_med.reporting.layout.blocks import (
+    Block,
+    Cell,
+    KeptTogether,
+    Lines,
+    Section,
+    Table,
+    Text,
+    sized,
+)
 from ravl_med.reporting.wording import (
     DASH,
     HIDDEN_WORD,
@@ -328,7 +337,7 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
         limit=120,
         titled=False,
     )
-    return [Kept((Section("Does the model use it?"), used, made))]
+    return [KeptTogether((Section("Does the model use it?"), used, made))]
 
 
 def _changes(change: PairedChange | None) -> tuple[str, ...]:
@@ -442,7 +451,7 @@ def _strata_table(
     )
 
 
-def _raw(arms: Arms, index: int | None) -> tuple[str, str]:
+def _raw(arms: AccuracyByPresence, index: int | None) -> tuple[str, str]:
     """Films and gap of a class over all strata."""
     if index is None:
         return DASH, DASH

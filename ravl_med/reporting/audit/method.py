@@ -368,11 +368,11 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[B
     thresholds : mapping of rule to its threshold, in words
     """
     searched = result.discovery is not None
-    story: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
+    blocks: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
     if result.sanity is not None:
-        story.append(Text(_SANITY))
-    story += [Text(text) for text in (_search(result) if searched else _STOPPED)]
-    story.append(Text(_sides(result)))
+        blocks.append(Text(_SANITY))
+    blocks += [Text(text) for text in (_search(result) if searched else _STOPPED)]
+    blocks.append(Text(_sides(result)))
     rows = tuple(
         (rule, text)
         for rule, text in thresholds.items()
@@ -380,9 +380,9 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[B
     )
     if rows:
         columns = sized(("", ""), (160, 0))
-        story.append(Table("Thresholds", columns, rows, headed=False, limit=120))
+        blocks.append(Table("Thresholds", columns, rows, headed=False, limit=120))
     limits = LIMITATIONS if searched else _STOPPED_LIMITATIONS
-    return [*story, Section("Limitations"), Items(limits, 1500)]
+    return [*blocks, Section("Limitations"), Items(limits, 1500)]
 
 
 def _search(result: AuditResult) -> list[str]:

@@ -78,12 +78,12 @@ def write_report(result: AuditResult, film: Film, details: ReportDetails, folder
     details : ReportDetails
     folder : Path - the same input gives the same bytes there
     """
-    story = audit_story(result, film, details)
+    blocks = audit_story(result, film, details)
     name, title = result.name, result.title
     card = chai_card(result, details)
     (folder / "model_card.xml").write_text(card, encoding="utf-8")
     (folder / "model_card.md").write_text(hub_card(result, details), encoding="utf-8")
-    document = draw_pdf(story, name, title, f"Audit {name}", chai_properties(card))
+    document = draw_pdf(blocks, name, title, f"Audit {name}", chai_properties(card))
     (folder / "report.pdf").write_bytes(document)
-    page = draw_reading_html(story, name, title)
+    page = draw_reading_html(blocks, name, title)
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -25,7 +25,7 @@ from ravl_med.reporting.layout.blocks import (
     Chapter,
     ClusterPlot,
     Items,
-    Kept,
+    KeptTogether,
     Reference,
     Section,
     Spot,
@@ -154,17 +154,17 @@ _PAGE, _MAP = 738.0, 350.0  # height of a page, of the map with its words at mos
 def search_chapter(result: AuditResult) -> list[Block]:
     """Say what was looked for and what came of it, also where that is nothing."""
     search = result.discovery
-    story: list[Block] = [Chapter("Search for shortcuts", "search", _room(result))]
+    blocks: list[Block] = [Chapter("Search for shortcuts", "search", _room(result))]
     if search is None:
         text = "No search was made: the audit stopped before discovery. Nothing is known about "
         return [
-            *story,
+            *blocks,
             Text(text + "shortcuts of this model.", "lead"),
             Items(result.verdict.reasons[:8], 400),
         ]
-    story += [Text(text, limit=900) for text in _procedure(search)]
-    story += [_partition_table(search), _funnel(result, search), *map_part(result)]
-    return [*story, *_found(result), *_sensitivity_part(result.sensitivity)]
+    blocks += [Text(text, limit=900) for text in _procedure(search)]
+    blocks += [_partition_table(search), _funnel(result, search), *map_part(result)]
+    return [*blocks, *_found(result), *_sensitivity_part(result.sensitivity)]
 
 
 def _room(result: AuditResult) -> float:
@@ -284,27 +284,27 @@ def _found(result: AuditResult) -> list[Block]:
     further = _further_lists(result)
     listed = {entry.rank for _, _, entries in further for entry in entries}
     main = [entry for entry in found if entry.counts or entry.rank not in listed]
-    story: list[Block] = []
+    blocks: list[Block] = []
     rest = len(found) - CORRELATIONS_SHOWN
     if rest > 0:
-        story.append(
+        blocks.append(
             Text(
                 f"{CORRELATIONS_SHOWN} of {len(found):,} correlations have a page of their own, "
                 f"those that count first, and {rest} more {'has' if rest == 1 else 'have'} none."
             )
         )
     if not any(entry.counts for entry in found):
-        story.append(
+        blocks.append(
             Text(
                 "Looked for was a feature that raises one class and lowers another, on held-out "
                 "patients too, and that the model uses. No candidate passed every rule of evidence."
             )
         )
     note = "Gaps, held out: of the raised and of the lowered side on held-out patients, in points."
-    story += _listed("Correlations", note, main, _ROWS_SHOWN, result)
+    blocks += _listed("Correlations", note, main, _ROWS_SHOWN, result)
     for title, text, entries in further:
-        story += _listed(title, text, entries, _FURTHER_ROWS, result)
-    return story
+        blocks += _listed(title, text, entries, _FURTHER_ROWS, result)
+    return blocks
 
 
 def _further_lists(
@@ -416,7 +416,7 @@ def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
     ]
     if sensitivity.clusters:
         told.append(Text(_tested_sentence(sensitivity)))
-    return [Kept(tuple(told))]
+    return [KeptTogether(tuple(told))]
 
 
 def _tested_sentence(sensitivity: Sensitivity) -> str:

@@ -17,12 +17,12 @@ from ravl_med.reporting.audit.sentences import (
 )
 from ravl_med.reporting.layout.blocks import (
     Banner,
-    Beside,
     Block,
+    FilmFigure,
     Items,
     Reference,
     Section,
-    Shot,
+    SideBySide,
     Status,
     Symbol,
     Table,
@@ -95,7 +95,7 @@ def verdict_chapter(
     if rest > 0:
         reasons.append(f"and {plural(rest, 'more reason')}.")
     counting = [entry for entry, _ in shown if entry.counts]
-    story: list[Block] = [
+    blocks: list[Block] = [
         Title(result.title, _subtitle(result, date)),
         Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
         Section("Why"),
@@ -108,9 +108,9 @@ def verdict_chapter(
         *_gates(verdict.gates),
     ]
     if history is not None:
-        story.append(Text(history_sentence(history), limit=1200))
+        blocks.append(Text(history_sentence(history), limit=1200))
     return [
-        *story,
+        *blocks,
         _key_facts(result),
         Text(
             "This report is about a model, not about a patient. It is no diagnosis and no clinical "
@@ -178,7 +178,7 @@ def _learned(
     pictured = next(((e, p) for e, p in shown if p.films), None)
     if pictured is None:
         return told
-    return [Beside(tuple(told), _first_film(result, *pictured), _PICTURE)]
+    return [SideBySide(tuple(told), _first_film(result, *pictured), _PICTURE)]
 
 
 def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
@@ -220,7 +220,7 @@ def nothing_learned(result: AuditResult) -> list[str]:
 
 def _first_film(
     result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
-) -> Shot:
+) -> FilmFigure:
     first = pictures.films[0]
     raised = class_name(result.task.classes, entry.cluster.raised_class, 30)
     role = "counted" if entry.counts else "candidate, not counted"
@@ -233,7 +233,7 @@ def _first_film(
     if first.picture.edge != "R":  # what is usual, the letter beside the film says
         caption += f"; {side}"
     alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined; {side}"
-    return Shot(first.picture, alt, (caption,))
+    return FilmFigure(first.picture, alt, (caption,))
 
 
 def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.results import Ruling
+from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import LIMITATIONS, status_sentence
 from ravl_med.reporting.audit.sentences import (
@@ -167,7 +167,7 @@ def decisions_told(result: AuditResult) -> str:
     return f"Reviewers decided, and the outcome follows them. {left}\n\n{bullets(told)}"
 
 
-def _decision(ruling: Ruling) -> str:
+def _decision(ruling: ReviewDecision) -> str:
     word = RULING_WORDS[ruling.word] if ruling.in_force else "acceptance expired"
     until = f", until {ruling.until}" if ruling.until else ""
     return f"Correlation {ruling.rank}: {word}{until} (decided on {ruling.date})"

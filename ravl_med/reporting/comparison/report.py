@@ -46,13 +46,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         The folder holds something else, or cannot be written.
     """
     refuse_other_folder(folder)
-    story = comparison_story(comparison, _TITLE)
+    blocks = comparison_story(comparison, _TITLE)
     name = f"{comparison.a.name} vs {comparison.b.name}"
     document = comparison_document(comparison).model_dump(mode="json")
     with draft_folder(folder) as draft:
         write_json(draft / _CONTENT, document)
-        (draft / "report.pdf").write_bytes(draw_pdf(story, name, _TITLE, f"Comparison {name}"))
-        page = draw_reading_html(story, name, _TITLE)
+        (draft / "report.pdf").write_bytes(draw_pdf(blocks, name, _TITLE, f"Comparison {name}"))
+        page = draw_reading_html(blocks, name, _TITLE)
         (draft / "report.html").write_text(page, encoding="utf-8")
         write_json(draft / "run.json", _record(comparison))
 

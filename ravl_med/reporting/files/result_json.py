@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ravl_med.config.cohort import RegionSource
-from ravl_med.evidence.audit_result import AuditResult, SanityStatus, VerdictName
+from ravl_med.evidence.audit_result import AuditResult, ModelCheckStatus, VerdictName
 from ravl_med.evidence.results import (
     ConfirmationStatus,
     Counterfactual,
+    Decision,
     Interval,
     Kind,
     PairedChange,
     SpuriousCorrelation,
     StatedOutcome,
     Strata,
-    Word,
 )
 from ravl_med.evidence.review import correlation_id
 from ravl_med.reporting.pictures import located_boxes
@@ -174,7 +174,7 @@ class SanityCheckDocument(Part):
     """A look at how the model is wired."""
 
     name: str = Field(description="what was looked at")
-    status: SanityStatus = Field(description="held, odd, or failed: the audit stopped")
+    status: ModelCheckStatus = Field(description="held, odd, or failed: the audit stopped")
     text: str = Field(description="what was found")
 
 
@@ -293,7 +293,7 @@ class RulingDocument(Part):
     """A decision of a reviewer."""
 
     rank: int = Field(description="of the correlation")
-    word: Word = Field(description="disease, accepted for a time, or shortcut")
+    word: Decision = Field(description="disease, accepted for a time, or shortcut")
     until: str = Field(description="last day of an acceptance; blank without")
     reason: str = Field(description="as the reviewer gave it")
     name: str = Field(description="of the reviewer")

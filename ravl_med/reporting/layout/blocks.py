@@ -316,7 +316,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class FilmFigure:
     """A picture with its caption.
 
     Attributes
@@ -337,14 +337,14 @@ class Pictures:
 
     Attributes
     ----------
-    shots : tuple of Shot
+    shots : tuple of FilmFigure
     height : float - of a picture, at most
     columns : int - pictures in a row
     note : str - under them; blank for none
     line : float - weight of the boxes
     """
 
-    shots: tuple[Shot, ...]
+    shots: tuple[FilmFigure, ...]
     height: float
     columns: int = 5
     note: str = ""
@@ -352,16 +352,16 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SideBySide:
     """Blocks with a picture on their right that takes `share` of the width."""
 
     blocks: tuple[Block, ...]
-    shot: Shot
+    shot: FilmFigure
     share: float
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptTogether:
     """Blocks that stay on one page."""
 
     blocks: tuple[Block, ...]
@@ -435,8 +435,8 @@ Block = (
     | Items
     | Table
     | Pictures
-    | Beside
-    | Kept
+    | SideBySide
+    | KeptTogether
     | Entry
     | Flow
     | ClusterPlot

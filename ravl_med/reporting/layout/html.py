@@ -35,7 +35,6 @@ from ravl_med.reporting.layout.blocks import (
     REMARKS,
     SIGN_OFF_HEADS,
     Banner,
-    Beside,
     Block,
     Cell,
     Chapter,
@@ -43,16 +42,17 @@ from ravl_med.reporting.layout.blocks import (
     CurvePanels,
     Dots,
     Entry,
+    FilmFigure,
     Flow,
     Items,
-    Kept,
+    KeptTogether,
     Lines,
     Pictures,
     Reference,
     Reproduction,
     Scale,
     Section,
-    Shot,
+    SideBySide,
     Signatures,
     SignOff,
     Sized,
@@ -277,9 +277,9 @@ def _pictured(blocks: Iterable[Block]) -> Iterator[Picture]:
         match block:
             case Pictures(shots):
                 yield from (shot.picture for shot in shots)
-            case Beside(inner, shot):
+            case SideBySide(inner, shot):
                 yield from (*_pictured(inner), shot.picture)
-            case Kept(inner) | Entry(_, _, _, _, inner):
+            case KeptTogether(inner) | Entry(_, _, _, _, inner):
                 yield from _pictured(inner)
             case _:
                 continue
@@ -320,10 +320,10 @@ def _element(block: Block, place: _Place) -> str:
             return _table(block)
         case Pictures():
             return _pictures(block, place)
-        case Beside(blocks, shot):
+        case SideBySide(blocks, shot):
             inner = _inside(blocks, place)
             return f'<div class="beside"><div>\n{inner}\n</div>\n{_shot(shot, place)}</div>'
-        case Kept(blocks):
+        case KeptTogether(blocks):
             return _inside(blocks, place)
         case Entry():
             return _entry(block, place)
@@ -467,7 +467,7 @@ def _pictures(block: Pictures, place: _Place) -> str:
     return f'<div class="shots">\n{shots}\n</div>{note}'
 
 
-def _shot(shot: Shot, place: _Place) -> str:
+def _shot(shot: FilmFigure, place: _Place) -> str:
     """Return a picture that a script lets open; its boxes lie over it and scale."""
     film = place.films[shot.picture]
     caption = "<br>".join(text(line, 160) for line in shot.lines)

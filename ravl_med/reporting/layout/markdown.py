@@ -17,7 +17,7 @@ from ravl_med.reporting.layout.blocks import (
     Cell,
     Dots,
     Items,
-    Kept,
+    KeptTogether,
     Lines,
     Reference,
     Scale,
@@ -87,7 +87,7 @@ def as_markdown(blocks: Sequence[Block]) -> list[str]:
                 told.append(bullets(items, limit))
             case Table():
                 told.append(markdown_table(block, captioned=block.titled))
-            case Kept(inner):
+            case KeptTogether(inner):
                 told += as_markdown(inner)
             case _:
                 continue

@@ -17,7 +17,6 @@ from ravl_med.reporting.layout.blocks import (
     REMARKS,
     SIGN_OFF_HEADS,
     Banner,
-    Beside,
     Block,
     Cell,
     Chapter,
@@ -25,16 +24,17 @@ from ravl_med.reporting.layout.blocks import (
     CurvePanels,
     Dots,
     Entry,
+    FilmFigure,
     Flow,
     Items,
-    Kept,
+    KeptTogether,
     Lines,
     Pictures,
     Reference,
     Reproduction,
     Scale,
     Section,
-    Shot,
+    SideBySide,
     Signatures,
     SignOff,
     Sized,
@@ -76,14 +76,14 @@ def flowables(blocks: Iterable[Block], pages: Pages) -> list[Flowable]:
     blocks : iterable of Block
     pages : mapping of the key of a heading to its page - empty on the first pass
     """
-    story: list[Flowable] = []
+    placed: list[Flowable] = []
     before: Block | None = None
     for block in blocks:
         if isinstance(block, Section) and isinstance(before, Table) and not before.titled:
-            story = story if before.note else story[:-1]  # a heading has space of its own
-        story += _set(block, pages)
+            placed = placed if before.note else placed[:-1]  # a heading has space of its own
+        placed += _set(block, pages)
         before = block
-    return story
+    return placed
 
 
 def _set(block: Block, pages: Pages) -> list[Flowable]:
@@ -106,9 +106,9 @@ def _set(block: Block, pages: Pages) -> list[Flowable]:
             return _table(block, pages)
         case Pictures():
             return _pictures(block)
-        case Beside():
+        case SideBySide():
             return [_beside(block, pages)]
-        case Kept(blocks):
+        case KeptTogether(blocks):
             return [KeepTogether(flowables(blocks, pages))]
         case Entry(title, key, _, _, blocks):
             return [PageBreak(), Heading(title, key, 1), *flowables(blocks, pages)]
@@ -210,12 +210,12 @@ def _pictures(block: Pictures) -> list[Flowable]:
     return [style.grid(cells, block.columns, note)]
 
 
-def _shot(shot: Shot, width: float, height: float, line: float) -> list[Flowable]:
+def _shot(shot: FilmFigure, width: float, height: float, line: float) -> list[Flowable]:
     lines = [paragraph(text, "caption", 160) for text in shot.lines]
     return [FilmFlowable(shot.picture, width, height, line), gap(1.5), *lines]
 
 
-def _beside(block: Beside, pages: Pages) -> Flowable:
+def _beside(block: SideBySide, pages: Pages) -> Flowable:
     # A heading at the top of a column has no space above it.
     left = [gap(9), *flowables(block.blocks, pages)]
     right = [gap(12), *_shot(block.shot, block.share * WIDTH, _BESIDE, 1.4)]
@@ -275,11 +275,11 @@ def _sign_off(block: SignOff) -> KeepTogether:
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> list[Flowable]:
-    story: list[Flowable] = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
+    blocks: list[Flowable] = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
     for title, entries in tables.items():
         rows = [(printable(name, 60), printable(value, 140)) for name, value in entries.items()]
-        story.append(paragraph(title, "h2"))
-        story.append(
+        blocks.append(paragraph(title, "h2"))
+        blocks.append(
             style.table(rows, [130, WIDTH - 130], mono=(1,), header=False, limit=140)
             if rows
             else paragraph(DASH)
@@ -289,7 +289,7 @@ def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> list[
     pieces = [
         "\n".join(lines[at : at + _LINES_A_PIECE]) for at in range(0, len(lines), _LINES_A_PIECE)
     ]
-    return [*story, paragraph("Effective config", "h2"), *map(style.block, pieces)]
+    return [*blocks, paragraph("Effective config", "h2"), *map(style.block, pieces)]
 
 
 def draw_pdf(
@@ -309,9 +309,9 @@ def draw_pdf(
     properties : mapping of name to text, or None - further entries of the metadata
     """
 
-    def story(pages: dict[str, int]) -> list[Flowable]:
+    def place(pages: dict[str, int]) -> list[Flowable]:
         return flowables(blocks, pages)
 
     status = status_of(blocks)
     imprint = Imprint(run, title, __version__, subject, status, properties or {})
-    return Document.render(story, imprint)
+    return Document.render(place, imprint)

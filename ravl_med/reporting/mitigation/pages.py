@@ -516,36 +516,36 @@ def mitigation_story(result: MitigationResult, details: MitigationDetails) -> li
     result : MitigationResult
     details : MitigationDetails
     """
-    story = _verdict_chapter(result, details.date)
+    blocks = _verdict_chapter(result, details.date)
     if result.verdict.name == "nothing_to_do":
-        story += [*_splits(result.splits)]
+        blocks += [*_splits(result.splits)]
     else:
-        story += _arms_chapter(result)
+        blocks += _arms_chapter(result)
         if result.delivered is not None:
-            story += _delivered_chapter(result, result.delivered)
-        story += _training_chapter(result)
-        story += _reaudit_chapter(result)
-    return [*story, *_reproduction(result, details)]
+            blocks += _delivered_chapter(result, result.delivered)
+        blocks += _training_chapter(result)
+        blocks += _reaudit_chapter(result)
+    return [*blocks, *_reproduction(result, details)]
 
 
 def _verdict_chapter(result: MitigationResult, date: str | None) -> list[Block]:
     """Page one: the verdict, why, what was mitigated, before and after, what next, signatures."""
     verdict, delivered = result.verdict, result.delivered
-    story: list[Block] = [
+    blocks: list[Block] = [
         Title(result.title, f"Run {result.name} · {date or 'no date given'} · DRAFT, not signed"),
         Banner(OUTCOME_WORDS[verdict.name], OUTCOME_LINES[verdict.name], *_LOOKS[verdict.name]),
         Section("Why"),
         Items(verdict.reasons or ("No reason is named.",)),
     ]
     if delivered is not None:
-        story += [before_after_table(result, delivered), Text(worsened_sentence(delivered))]
-    story += [*_mitigated(result), Section("What next"), Text(next_step(result))]
+        blocks += [before_after_table(result, delivered), Text(worsened_sentence(delivered))]
+    blocks += [*_mitigated(result), Section("What next"), Text(next_step(result))]
     if verdict.gates:
-        story.append(_gates(result))
+        blocks.append(_gates(result))
     if result.notes:
-        story += [Section("Notes"), Items(result.notes)]
+        blocks += [Section("Notes"), Items(result.notes)]
     return [
-        *story,
+        *blocks,
         _key_facts(result),
         Signatures(_ROLES),
         Text(
@@ -694,7 +694,7 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
     )
     if not trained and not result.selection_groups:
         return []
-    story: list[Block] = [
+    blocks: list[Block] = [
         Chapter("How the training went", "training"),
         Text(
             "Each trained arm, after each epoch: the mean loss above, the accuracy on the "
@@ -704,7 +704,7 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
         ),
     ]
     if trained:
-        story += [
+        blocks += [
             CurvePanels(
                 "Learning curves",
                 tuple(trained),
@@ -713,16 +713,16 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
             ),
             curve_table(result),
         ]
-    return [*story, groups] if result.selection_groups else story
+    return [*blocks, groups] if result.selection_groups else blocks
 
 
 def _reaudit_chapter(result: MitigationResult) -> list[Block]:
-    story: list[Block] = [Chapter("The re-audit and the data", "reaudit")]
+    blocks: list[Block] = [Chapter("The re-audit and the data", "reaudit")]
     if result.reaudit is None:
-        story.append(Text("The new model was not audited again.", "lead"))
+        blocks.append(Text("The new model was not audited again.", "lead"))
     else:
-        story += _reaudit(result.reaudit)
-    return [*story, *_splits(result.splits)]
+        blocks += _reaudit(result.reaudit)
+    return [*blocks, *_splits(result.splits)]
 
 
 def _reaudit(reaudit: Reaudit) -> list[Block]:
@@ -789,5 +789,5 @@ def _reproduction(result: MitigationResult, details: MitigationDetails) -> list[
         "Versions": details.versions,
     }
     if details.recipe:
-        tables = {"Recipe": details.recipe, **tables}
+        tables = {"TrainingConfig": details.recipe, **tables}
     return [Reproduction(tables, details.config_yaml)]

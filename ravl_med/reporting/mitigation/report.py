@@ -23,8 +23,8 @@ def write_mitigation_html(result: MitigationResult, details: MitigationDetails, 
     details : MitigationDetails
     path : Path - of the HTML file, UTF-8; the same input gives the same bytes
     """
-    story = mitigation_story(result, details)
-    path.write_text(draw_html(story, result.name, result.title), encoding="utf-8")
+    blocks = mitigation_story(result, details)
+    path.write_text(draw_html(blocks, result.name, result.title), encoding="utf-8")
 
 
 def write_mitigation_pdf(result: MitigationResult, details: MitigationDetails, path: Path) -> None:
@@ -36,5 +36,5 @@ def write_mitigation_pdf(result: MitigationResult, details: MitigationDetails, p
     details : MitigationDetails
     path : Path - of the PDF; the same input gives the same bytes
     """
-    story = mitigation_story(result, details)
-    path.write_bytes(draw_pdf(story, result.name, result.title, f"Mitigation {result.name}"))
+    blocks = mitigation_story(result, details)
+    path.write_bytes(draw_pdf(blocks, result.name, result.title, f"Mitigation {result.name}"))

@@ -14,7 +14,7 @@ from torch import nn
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.huggingface import HuggingFaceModel
-from ravl_med.mitigation.arms import ARMS, ImageTower, Lesson, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
 from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
 from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.quickstart import quickstart_layout
@@ -76,7 +76,7 @@ class MadeUpTower:
         films, count = self.films, len(self.films)
         names = tuple(str(c) for c in range(_CLASSES))
         groups = PseudoGroups.cross(films.labels, films.present, names)
-        lesson = Lesson(ARMS[arm], films, groups, self.classes, Weights(), self.fabric)
+        lesson = Objective(ARMS[arm], films, groups, self.classes, Weights(), self.fabric)
         generator, rows = torch.Generator().manual_seed(self.seed), torch.arange(count)
 
         def step() -> None:

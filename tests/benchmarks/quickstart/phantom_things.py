@@ -20,7 +20,7 @@ from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
-from ravl_med.evidence.counterfactual import Probe, Suspect, measure_counterfactual
+from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.examination import confirmation_rules, counterfactual_rules
 from ravl_med.evidence.results import PairedChange
@@ -101,7 +101,7 @@ def weigh_things(run: Audit, seed: int, cache: Cache) -> list[ThingRow]:
             replace(confirmation_rules(run.config), min_strength=-math.inf),
         )
         rules = counterfactual_rules(evidence, comparisons=2)
-        tested = measure_counterfactual(probe, Suspect(cluster, half), images, rules)
+        tested = measure_counterfactual(probe, Hypothesis(cluster, half), images, rules)
         rows.append(
             ThingRow(
                 thing=thing,
@@ -147,7 +147,7 @@ def _task(run: Audit) -> AuditedTask:
     )
 
 
-def _probe(run: Audit, cache: Cache) -> Probe:
+def _probe(run: Audit, cache: Cache) -> CounterfactualModel:
     """Open the audited model once more."""
     config = run.config
     if config.model.quickstart is None:
@@ -156,7 +156,7 @@ def _probe(run: Audit, cache: Cache) -> Probe:
         config.model.quickstart, run.manifest, run.reader, cache, lambda stage, done, total: None
     )
     encoder = open_model(folder, pick_device(config.model.device))
-    return Probe(
+    return CounterfactualModel(
         encoder,
         lambda index: run.reader.film(run.cohort, index).pixels,
         embed_classes(encoder, config.task.texts()),

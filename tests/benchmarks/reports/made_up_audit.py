@@ -28,7 +28,7 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.results import (
-    Arms,
+    AccuracyByPresence,
     Confirmation,
     Counterfactual,
     CrossedAttribute,
@@ -253,7 +253,7 @@ def _cluster(rank: int, size: AuditSize, rng: np.random.Generator) -> FeatureClu
 
 def _confirmation(size: AuditSize, cluster: FeatureCluster) -> Confirmation:
     gaps = (cluster.accuracy_present - cluster.accuracy_absent).tolist()
-    arms = Arms(
+    arms = AccuracyByPresence(
         n_present=cluster.n_present,
         n_absent=cluster.n_absent,
         accuracy_present=cluster.accuracy_present,

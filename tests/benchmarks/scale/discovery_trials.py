@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ravl_med.config.loading import Config
-from ravl_med.evidence.audit_result import ModelSummary, Sanity
+from ravl_med.evidence.audit_result import ModelChecks, ModelSummary
 from ravl_med.evidence.counterfactual.effect_places import read_relevance
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.effects import measure_accuracy
@@ -102,7 +102,7 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> DiscoveryRow:
     cohort, scores = simulated.cohort, simulated.scores
     films = ScoredFilms(cohort, simulated.embeddings, scores)
     evidence, clock = config.evidence, Clock()
-    told = Search(None, None, read_relevance(evidence.relevance), Sanity(0.0, (), (), (), ()))
+    told = Search(None, None, read_relevance(evidence.relevance), ModelChecks(0.0, (), (), (), ()))
     before = forget_peak()
     start = time.perf_counter()
     with clock.stage("accuracy"):

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.evidence.counterfactual.localisation import fit_boxes, most_fit_pictures
-from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 48
@@ -27,7 +27,7 @@ def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
 
 def bench_of(
     boxes: list[tuple[float, ...]], margin: Callable[[float], float] = lambda light: light
-) -> tuple[Bench, list[int]]:
+) -> tuple[ModelInputs, list[int]]:
     """One film for each box, a bright device on all of them; the model adds up its light."""
     rng = np.random.default_rng(0)
     films = []
@@ -37,10 +37,10 @@ def bench_of(
         films.append(film)
     asked: list[int] = []
 
-    def ask(pictures: Iterable[NDArray[np.float32]]) -> Answers:
+    def ask(pictures: Iterable[NDArray[np.float32]]) -> Margins:
         light = [p[0, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]].sum() / 10 for p in pictures]
         asked.append(len(light))
-        return Answers(np.array([margin(seen) for seen in light]), np.ones(len(light), np.bool_))
+        return Margins(np.array([margin(seen) for seen in light]), np.ones(len(light), np.bool_))
 
     labels = np.zeros(len(boxes), np.int64)
     images = AuditedImages(
@@ -53,14 +53,14 @@ def bench_of(
         region_boxes=np.array(boxes, np.float32) * SCALE,
     )
     geometry = InputGeometry.of(SIZE * SCALE, SIZE * SCALE, SIZE, "squash")
-    return Bench(images, films.__getitem__, lambda h, w: geometry, ask, lambda n: None), asked
+    return ModelInputs(images, films.__getitem__, lambda h, w: geometry, ask, lambda n: None), asked
 
 
 def fit(
-    bench: Bench, boxes: list[tuple[float, ...]], films: tuple[int, ...] = (0,)
+    inputs: ModelInputs, boxes: list[tuple[float, ...]], films: tuple[int, ...] = (0,)
 ) -> NDArray[np.float32]:
     stored = np.array(boxes, np.float32).reshape(-1, 4) * SCALE
-    return fit_boxes(bench, np.array(films, np.int64), stored, SIZE)
+    return fit_boxes(inputs, np.array(films, np.int64), stored, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def fit(
     ],
 )
 def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
-    bench, _ = bench_of([region])
+    inputs, _ = bench_of([region])
 
-    (fitted,) = fit(bench, [region])
+    (fitted,) = fit(inputs, [region])
 
     fitted = fitted / SCALE  # it is told in stored pixels
     assert iou(fitted, DEVICE) > max(iou(np.array(region), DEVICE) + 0.15, 0.6)
@@ -88,18 +88,18 @@ def test_a_box_crosses_what_looks_like_the_feature_when_it_is_half_filled() -> N
         return float(np.interp(light, [0, 6, 8, 12], [0, 8.4, 4.8, 12]))
 
     region = (24, 20, 36, 30)
-    bench, _ = bench_of([region], margin)
+    inputs, _ = bench_of([region], margin)
 
-    (fitted,) = fit(bench, [region])
+    (fitted,) = fit(inputs, [region])
 
     assert iou(np.array(region), DEVICE) < 0.25
     assert iou(fitted / SCALE, DEVICE) > 0.6
 
 
 def test_a_box_that_fits_stays_as_it_is() -> None:
-    bench, asked = bench_of([DEVICE])
+    inputs, asked = bench_of([DEVICE])
 
-    (fitted,) = fit(bench, [DEVICE])
+    (fitted,) = fit(inputs, [DEVICE])
 
     assert (fitted / SCALE).tolist() == list(DEVICE)
     assert len(asked) == 1 + 2 * 2  # a quarter, then an eighth: nothing raises the score
@@ -107,9 +107,9 @@ def test_a_box_that_fits_stays_as_it_is() -> None:
 
 def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
     regions: list[tuple[float, ...]] = [(8, 12, 40, 40), DEVICE, (20, 18, 36, 34)]
-    bench, asked = bench_of(regions)
+    inputs, asked = bench_of(regions)
 
-    together = fit(bench, [regions[f] for f in (2, 0, 1)], (2, 0, 1))
+    together = fit(inputs, [regions[f] for f in (2, 0, 1)], (2, 0, 1))
 
     assert sum(asked) <= most_fit_pictures(3)
     for place, region in enumerate((2, 0, 1)):
@@ -119,16 +119,16 @@ def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
 
 
 def test_no_region_is_no_box() -> None:
-    bench, asked = bench_of([DEVICE])
+    inputs, asked = bench_of([DEVICE])
 
-    assert fit(bench, [], ()).shape == (0, 4)
+    assert fit(inputs, [], ()).shape == (0, 4)
     assert sum(asked) == most_fit_pictures(0) == 0
 
 
 def test_a_box_stays_on_the_film() -> None:
-    bench, _ = bench_of([(0, 0, 47, 48)])
+    inputs, _ = bench_of([(0, 0, 47, 48)])
 
-    (fitted,) = fit(bench, [(0, 0, 47, 48)])
+    (fitted,) = fit(inputs, [(0, 0, 47, 48)])
 
     assert (fitted >= 0).all()
     assert (fitted <= SIZE * SCALE).all()

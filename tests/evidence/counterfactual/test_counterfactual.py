@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.evidence.counterfactual import Probe, Suspect, class_margin, measure_counterfactual
+from ravl_med.evidence.counterfactual import (
+    CounterfactualModel,
+    Hypothesis,
+    class_margin,
+    measure_counterfactual,
+)
 from ravl_med.evidence.counterfactual.effect_places import RelevantPlaces
 from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
@@ -153,7 +158,9 @@ class Cohort:
         return cluster_of(present, labels, images.correct, 3, regions, **settings)
 
     def probe(self, encoder=None, batch_size=16):
-        return Probe(encoder or Encoder(), self.read, np.eye(3, dtype=np.float32), 0.5, batch_size)
+        return CounterfactualModel(
+            encoder or Encoder(), self.read, np.eye(3, dtype=np.float32), 0.5, batch_size
+        )
 
     def measure(self, cluster, encoder=None, batch_size=16, relevant=None, probe=None, **changes):
         probe = probe or self.probe(encoder, batch_size)
@@ -161,7 +168,7 @@ class Cohort:
         rules = CounterfactualRules(**{**values, **changes})
         told = []
         found = measure_counterfactual(
-            probe, Suspect(cluster, self.discovery, relevant), self.images, rules,
+            probe, Hypothesis(cluster, self.discovery, relevant), self.images, rules,
             lambda *step: told.append(step),
         )  # fmt: skip
         totals = {total for _, total in told}

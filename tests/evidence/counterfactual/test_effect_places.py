@@ -9,7 +9,7 @@ from ravl_med.evidence.counterfactual.effect_places import (
     most_share_pictures,
     share_effect,
 )
-from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
 from ravl_med.regions.film_structures import FilmStructures
 from ravl_med.regions.geometry import InputGeometry
 
@@ -36,7 +36,7 @@ class Film:
         self.looked_at = looked_at
         self.asked = 0
 
-    def bench(self, films=1):
+    def inputs(self, films=1):
         images = AuditedImages(
             classes=("a", "b"),
             labels=np.zeros(films, dtype=np.int64),
@@ -51,12 +51,12 @@ class Film:
             seen = list(pictures)
             self.asked += len(seen)
             margin = [sum(w * p[0][m].mean() for m, w in self.looked_at) for p in seen]
-            return Answers(np.array(margin), np.ones(len(seen), dtype=bool))
+            return Margins(np.array(margin), np.ones(len(seen), dtype=bool))
 
         def geometry(height, width):
             return InputGeometry.of(height, width, SIZE, "squash")
 
-        return Bench(images, lambda film: self.picture, geometry, ask, lambda count: None)
+        return ModelInputs(images, lambda film: self.picture, geometry, ask, lambda count: None)
 
 
 def structures(film, heart=(4, 4, 28, 44), device=LEAD):
@@ -68,7 +68,7 @@ def share(looked_at, places=HEART, reader=structures, films=1, effect=None):
     film = Film(looked_at)
     boxes = np.tile(np.array(BOX, dtype=np.float32), (films, 1))
     effects = np.full(films, 1.0) if effect is None else np.array(effect, dtype=float)
-    found = share_effect(film.bench(films), places, reader, np.arange(films), boxes, effects)
+    found = share_effect(film.inputs(films), places, reader, np.arange(films), boxes, effects)
     assert film.asked <= most_share_pictures(films)
     return found
 
@@ -111,7 +111,9 @@ def test_a_region_that_is_all_of_one_kind_is_not_asked_about():
 
     film = Film([(LEAD, 1.0)])
     boxes = np.array([BOX], dtype=np.float32)
-    found = share_effect(film.bench(), HEART, everywhere, np.zeros(1, dtype=int), boxes, np.ones(1))
+    found = share_effect(
+        film.inputs(), HEART, everywhere, np.zeros(1, dtype=int), boxes, np.ones(1)
+    )
 
     assert (found.inside, found.artifact, film.asked) == (1.0, 0.0, 0)
 

@@ -15,7 +15,7 @@ from ravl_med.evidence.counterfactual.localisation import (
     choose_shifts,
     move_shares,
 )
-from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, Bench
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 32
@@ -45,7 +45,7 @@ def test_a_box_as_large_as_the_film_cannot_move() -> None:
 
 def bench_of(
     films: int, device: tuple[int, int, int, int], signal: float = 1.0
-) -> tuple[Bench, dict[int, NDArray[np.int64]], list[int]]:
+) -> tuple[ModelInputs, dict[int, NDArray[np.int64]], list[int]]:
     """Films with a bright device; one region each, the tile from 8 to 16; the model sees light.
 
     The light counts from half of the device on only, as with a detector of whole devices.
@@ -59,11 +59,11 @@ def bench_of(
         pictures.append(picture)
     asked: list[int] = []
 
-    def ask(stream: Iterable[NDArray[np.float32]]) -> Answers:
+    def ask(stream: Iterable[NDArray[np.float32]]) -> Margins:
         light = np.array([float(p[0, y0:y1, x0:x1].mean()) for p in stream])
         asked.append(len(light))
         margin = signal * np.minimum(light, 0.5)
-        return Answers(margin, margin > 0.25)
+        return Margins(margin, margin > 0.25)
 
     labels = np.zeros(films, np.int64)
     images = AuditedImages(
@@ -76,8 +76,8 @@ def bench_of(
         region_boxes=np.tile(np.array([[8, 8, 8 + SIDE, 8 + SIDE]], np.float32), (films, 1)),
     )
     geometry = InputGeometry.of(SIZE, SIZE, SIZE, "squash")
-    bench = Bench(images, pictures.__getitem__, lambda h, w: geometry, ask, lambda n: None)
-    return bench, {film: np.array([film]) for film in range(films)}, asked
+    inputs = ModelInputs(images, pictures.__getitem__, lambda h, w: geometry, ask, lambda n: None)
+    return inputs, {film: np.array([film]) for film in range(films)}, asked
 
 
 @pytest.mark.parametrize(
@@ -87,43 +87,43 @@ def bench_of(
 def test_a_device_that_is_cut_is_reached_by_a_shift(
     device: tuple[int, int, int, int], shift: tuple[float, float]
 ) -> None:
-    bench, regions, _ = bench_of(5, device)
+    inputs, regions, _ = bench_of(5, device)
 
-    shifts = choose_shifts(bench, list(regions), regions)
+    shifts = choose_shifts(inputs, list(regions), regions)
 
     assert shifts.tolist() == [[0, 0], list(shift)]
 
 
 def test_a_device_inside_its_tile_needs_no_shift() -> None:
-    bench, regions, asked = bench_of(20, (9, 9, 15, 15))
+    inputs, regions, asked = bench_of(20, (9, 9, 15, 15))
 
-    assert choose_shifts(bench, list(regions), regions).tolist() == [[0, 0]]
+    assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
     assert sum(asked) == EXPLORED_FILMS * (1 + 2 * len(SHIFTS))  # and no more films
 
 
 def test_what_has_no_effect_anywhere_is_not_moved() -> None:
-    bench, regions, _ = bench_of(5, (24, 24, 30, 30))
-    assert choose_shifts(bench, list(regions), regions).tolist() == [[0, 0]]
+    inputs, regions, _ = bench_of(5, (24, 24, 30, 30))
+    assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
     against, regions, _ = bench_of(5, (13, 9, 19, 15), signal=-1.0)
     assert choose_shifts(against, list(regions), regions).tolist() == [[0, 0]]
 
 
 def test_without_a_film_nothing_is_moved() -> None:
-    bench, regions, asked = bench_of(1, (13, 9, 19, 15))
-    assert choose_shifts(bench, [], regions).tolist() == [[0, 0]]
+    inputs, regions, asked = bench_of(1, (13, 9, 19, 15))
+    assert choose_shifts(inputs, [], regions).tolist() == [[0, 0]]
     assert asked == []
 
 
 def test_what_does_not_matter_moves_nothing() -> None:
     """A device that is cut, on films whose margins differ far more than it could move them."""
-    bench, regions, _ = bench_of(5, (13, 9, 19, 15))
-    quiet = bench.ask
+    inputs, regions, _ = bench_of(5, (13, 9, 19, 15))
+    quiet = inputs.ask
 
-    def loud(stream: Iterable[NDArray[np.float32]]) -> Answers:
+    def loud(stream: Iterable[NDArray[np.float32]]) -> Margins:
         told = quiet(stream)
         # One film after the other: its own picture, then nine places with two fills each.
         level = np.repeat(np.arange(5) * 3.0, 1 + 2 * len(SHIFTS))
-        return Answers(told.margin + level, told.decided)
+        return Margins(told.margin + level, told.decided)
 
-    assert len(choose_shifts(bench, list(regions), regions)) == 2
-    assert len(choose_shifts(replace(bench, ask=loud), list(regions), regions)) == 1
+    assert len(choose_shifts(inputs, list(regions), regions)) == 2
+    assert len(choose_shifts(replace(inputs, ask=loud), list(regions), regions)) == 1

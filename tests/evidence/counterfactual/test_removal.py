@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ravl_med.evidence.counterfactual.fills import blend_patches, fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import (
-    Answers,
     AuditedImages,
-    Bench,
     CounterfactualRules,
+    Margins,
+    ModelInputs,
     compare_pairs,
     spread_over_patients,
 )
@@ -84,9 +84,9 @@ def make_bench(images, pictures, mode="squash"):
 
     def ask(stream):
         margin = np.array([float((weight * picture).mean()) for picture in stream])
-        return Answers(margin, margin > 0)
+        return Margins(margin, margin > 0)
 
-    return Bench(
+    return ModelInputs(
         images,
         lambda film: pictures[film],
         lambda height, width: InputGeometry.of(height, width, SIZE, mode),
@@ -95,10 +95,10 @@ def make_bench(images, pictures, mode="squash"):
     )
 
 
-def places(bench, cluster, films):
+def places(inputs, cluster, films):
     """Where the regions of a cluster lie on these films."""
-    image = bench.images.region_image[cluster.regions]
-    return {int(f): bench.shares(cluster.regions[image == f]) for f in films}
+    image = inputs.images.region_image[cluster.regions]
+    return {int(f): inputs.shares(cluster.regions[image == f]) for f in films}
 
 
 def random_pictures(n, seed=0):
@@ -145,33 +145,33 @@ class TestBench:
     IMAGES = make_images([0, 0], sizes=[(24, 24), (48, 24)])
 
     def test_a_place_is_relative_to_the_film(self):
-        bench = make_bench(self.IMAGES, None)
-        shares = bench.shares(np.array([5]))  # second row, third column of the first film
+        inputs = make_bench(self.IMAGES, None)
+        shares = inputs.shares(np.array([5]))  # second row, third column of the first film
 
         np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 1, 2 / 3]])
-        np.testing.assert_allclose(bench.place(1, shares), [[16, 8, 24, 16]])
+        np.testing.assert_allclose(inputs.place(1, shares), [[16, 8, 24, 16]])
 
     def test_what_the_model_does_not_see_is_cut(self):
-        bench = make_bench(self.IMAGES, None, "shortest")  # the middle of the tall film
-        shares = bench.shares(np.array([1, 4]))
+        inputs = make_bench(self.IMAGES, None, "shortest")  # the middle of the tall film
+        shares = inputs.shares(np.array([1, 4]))
 
-        np.testing.assert_allclose(bench.window(0), [0, 0, 1, 1])
-        np.testing.assert_allclose(bench.window(1), [0, 0.25, 1, 0.75])
-        np.testing.assert_allclose(bench.place(1, shares), [[8, 0, 16, 4], [8, 4, 16, 20]])
-        np.testing.assert_allclose(bench.visible_share(1, shares), [0.25, 1])
+        np.testing.assert_allclose(inputs.window(0), [0, 0, 1, 1])
+        np.testing.assert_allclose(inputs.window(1), [0, 0.25, 1, 0.75])
+        np.testing.assert_allclose(inputs.place(1, shares), [[8, 0, 16, 4], [8, 4, 16, 20]])
+        np.testing.assert_allclose(inputs.visible_share(1, shares), [0.25, 1])
 
 
 def test_filled_films_equal_a_naive_loop():
     images = make_images([0] * 4)
-    bench = make_bench(images, random_pictures(4))
-    jobs = [(f, bench.place(f, bench.shares(np.array(r)))) for f, r in ((2, [18, 22]), (0, [5]))]
+    inputs = make_bench(images, random_pictures(4))
+    jobs = [(f, inputs.place(f, inputs.shares(np.array(r)))) for f, r in ((2, [18, 22]), (0, [5]))]
 
-    filled = fill_films(bench, jobs)
+    filled = fill_films(inputs, jobs)
 
     for told, (film, boxes) in zip(filled, jobs, strict=True):
-        before = bench.ask([bench.read(film)]).margin[0]
+        before = inputs.ask([inputs.read(film)]).margin[0]
         after = np.array([
-            [bench.ask([fill(bench.read(film), box)]).margin[0] for fill in BOTH] for box in boxes
+            [inputs.ask([fill(inputs.read(film), box)]).margin[0] for fill in BOTH] for box in boxes
         ])  # fmt: skip
         mean = [(flat + painted) / 2 for flat, painted in after]
         assert told.film == film
@@ -254,10 +254,10 @@ class TestSample:
 
     def test_what_one_half_leaves_goes_to_the_other(self, cluster_of):
         cluster = self.cluster(cluster_of)
-        bench = make_bench(self.IMAGES, None)
+        inputs = make_bench(self.IMAGES, None)
 
         films, _ = sample_films(
-            bench, cluster, np.arange(40) < 36, rules(max_removals=12), np.random.default_rng(0)
+            inputs, cluster, np.arange(40) < 36, rules(max_removals=12), np.random.default_rng(0)
         )
         assert (films >= 36).sum() == 1  # film 36; film 38 takes no part in the task
         assert (films < 36).sum() == 5
@@ -300,10 +300,14 @@ class TestControls:
         images = make_images(self.LABELS, patients)
         regions = np.flatnonzero(self.PRESENT[images.region_image] & (np.arange(360) % 9 == 4))
         cluster = cluster_of(self.PRESENT, self.LABELS, self.PRESENT, 2, regions)
-        bench = make_bench(images, random_pictures(40) if pictures is None else pictures)
+        inputs = make_bench(images, random_pictures(40) if pictures is None else pictures)
         films = np.flatnonzero(self.PRESENT) if films is None else films
         return match_controls(
-            bench, cluster, self.DISCOVERY, places(bench, cluster, films), np.random.default_rng(0)
+            inputs,
+            cluster,
+            self.DISCOVERY,
+            places(inputs, cluster, films),
+            np.random.default_rng(0),
         )
 
     def test_a_control_is_of_the_same_class_without_the_feature_and_used_once(self, cluster_of):
@@ -352,36 +356,36 @@ class TestControls:
         images = make_images(self.LABELS, sizes=sizes)
         regions = np.array([0])  # the upper left tile of film 0
         cluster = cluster_of(self.PRESENT, self.LABELS, self.PRESENT, 2, regions)
-        bench = make_bench(images, random_pictures(40), "shortest")
+        inputs = make_bench(images, random_pictures(40), "shortest")
         self.DISCOVERY = np.isin(np.arange(40), [15, 16, 17, 18])
 
         [pair] = match_controls(
-            bench, cluster, self.DISCOVERY, places(bench, cluster, [0]), np.random.default_rng(0)
+            inputs, cluster, self.DISCOVERY, places(inputs, cluster, [0]), np.random.default_rng(0)
         )
         assert pair.control == 19
         self.DISCOVERY[19] = True
         assert not match_controls(
-            bench, cluster, self.DISCOVERY, places(bench, cluster, [0]), np.random.default_rng(0)
+            inputs, cluster, self.DISCOVERY, places(inputs, cluster, [0]), np.random.default_rng(0)
         )
 
 
 def test_removals_are_compared_by_a_naive_loop():
     images = make_images([0] * 6, patients=[0, 0, 1, 2, 3, 4])
-    bench = make_bench(images, random_pictures(6))
-    place = bench.place(0, bench.shares(np.array([0, 4, 8])))
+    inputs = make_bench(images, random_pictures(6))
+    place = inputs.place(0, inputs.shares(np.array([0, 4, 8])))
     pairs = [FilmPair(0, 3, place, 1.0), FilmPair(1, 4, place, 1.0), FilmPair(2, 5, place, 1.0)]
-    filled = fill_films(bench, [(pair.film, place) for pair in pairs])
+    filled = fill_films(inputs, [(pair.film, place) for pair in pairs])
 
-    median, inpainted, spread = compare_removals(bench, pairs, filled, RULES)
+    median, inpainted, spread = compare_removals(inputs, pairs, filled, RULES)
 
     def margin(picture):
-        return float(bench.ask([picture]).margin[0])
+        return float(inputs.ask([picture]).margin[0])
 
     changes = {fill: [] for fill in BOTH}
     lost = {fill: [] for fill in BOTH}
     choices = []
     for film in range(6):
-        picture = bench.read(film)
+        picture = inputs.read(film)
         after_each = [[margin(fill(picture, box)) for fill in BOTH] for box in place]
         best = place[np.argmin([sum(pair) / 2 for pair in after_each])]
         choices.append([np.argmin(each) for each in zip(*after_each, strict=True)])
@@ -389,7 +393,7 @@ def test_removals_are_compared_by_a_naive_loop():
             after = margin(fill(picture, best))
             changes[fill].append(margin(picture) - after)
             lost[fill].append(margin(picture) > 0 >= after)
-    assert spread == pytest.approx(np.std([margin(bench.read(film)) for film in range(6)]))
+    assert spread == pytest.approx(np.std([margin(inputs.read(film)) for film in range(6)]))
     assert any(flat != painted for flat, painted in choices)  # it matters that both choose
     for told, fill in ((median, fill_median), (inpainted, fill_inpaint)):
         assert (told.pairs, told.patients) == (3, 2)
@@ -413,9 +417,9 @@ class TestTransplants:
             self.PRESENT, np.maximum(self.LABELS, 0), self.PRESENT, 3, regions, raised_class=0,
             lowered_classes=(1,),
         )  # fmt: skip
-        bench = make_bench(images, random_pictures(48), mode)
-        return bench, plan_transplants(
-            bench, cluster, self.DISCOVERY, rules(**changes), np.random.default_rng(0)
+        inputs = make_bench(images, random_pictures(48), mode)
+        return inputs, plan_transplants(
+            inputs, cluster, self.DISCOVERY, rules(**changes), np.random.default_rng(0)
         )
 
     def test_who_gives_and_who_takes(self, cluster_of):
@@ -470,22 +474,22 @@ class TestTransplants:
 
     def test_they_are_compared_by_a_naive_loop(self):
         images = make_images([0] * 6, sizes=[(24, 24)] * 3 + [(48, 30)] * 3)
-        bench = make_bench(images, random_pictures(6))
-        shares = bench.shares(np.array([4, 5]))
+        inputs = make_bench(images, random_pictures(6))
+        shares = inputs.shares(np.array([4, 5]))
         planned = [Transplantation(0, 2, 4, shares), Transplantation(3, 1, 5, shares)]
 
-        told = compare_transplants(bench, planned, RULES)
+        told = compare_transplants(inputs, planned, RULES)
 
         def margin(picture):
-            return float(bench.ask([picture]).margin[0])
+            return float(inputs.ask([picture]).margin[0])
 
         rises = []
         won = []
         for plan in planned:
-            target = bench.read(plan.target)
+            target = inputs.read(plan.target)
             for film in (plan.donor, plan.ordinary):
-                there, here = bench.place(plan.target, shares), bench.place(film, shares)
-                after = margin(blend_patches(target, bench.read(film), there, here))
+                there, here = inputs.place(plan.target, shares), inputs.place(film, shares)
+                after = margin(blend_patches(target, inputs.read(film), there, here))
                 rises.append(after - margin(target))
                 won.append(after > 0 >= margin(target))
         assert told.pairs == 2

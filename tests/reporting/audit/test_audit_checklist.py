@@ -75,8 +75,8 @@ def test_what_is_filled_stands_before_what_is_not():
 
 
 def test_references_lead_to_chapters_that_are_there(result_of, film, details):
-    story = audit_story(result_of(correlations=0), film, details)
-    titles = {block.key: block.title for block in story if isinstance(block, Chapter)}
+    blocks = audit_story(result_of(correlations=0), film, details)
+    titles = {block.key: block.title for block in blocks if isinstance(block, Chapter)}
     told = [row[-1] for row in rows() if isinstance(row[-1], Reference)]
     assert {where.key for where in told} <= set(titles) | {"reproducibility"}
     assert all(where.name == titles.get(where.key, "Reproducibility") for where in told)

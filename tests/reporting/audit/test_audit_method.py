@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.evidence.audit_result import AuditResult, FindingAuroc, Sanity
+from ravl_med.evidence.audit_result import AuditResult, FindingAuroc, ModelChecks
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import LIMITATIONS, method_chapter
@@ -22,7 +22,7 @@ THRESHOLDS = {
     "evidence.fdr": "q at most 0.05",
     "discovery.clusters": "K of 40, 80",
 }
-SANITY = Sanity(
+SANITY = ModelChecks(
     0.55, (FindingAuroc("a", 40, 0.7, Interval(0.6, 0.8), 0.6, 0.7, False),), (), (), ()
 )
 STEPS = {

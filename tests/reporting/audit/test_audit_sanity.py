@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import jsonschema
 
-from ravl_med.evidence.audit_result import FindingAuroc, Sanity, SanityCheck
+from ravl_med.evidence.audit_result import FindingAuroc, ModelCheck, ModelChecks
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.cohort import performance_chapter, sanity_part
@@ -24,11 +24,11 @@ def with_sanity(result):
         for c, name in enumerate(result.task.classes)
     )  # fmt: skip
     checks = (
-        SanityCheck("normalisation", "odd", "mean 0.3: not those of CLIP"),
-        SanityCheck("padding of texts", "failed", "A text changes with those beside it."),
-        SanityCheck("films alike", "held", "mean cosine of two films 0.4000"),
+        ModelCheck("normalisation", "odd", "mean 0.3: not those of CLIP"),
+        ModelCheck("padding of texts", "failed", "A text changes with those beside it."),
+        ModelCheck("films alike", "held", "mean cosine of two films 0.4000"),
     )
-    return replace(result, sanity=Sanity(0.55, findings, checks, ("Stopped.",), ()))
+    return replace(result, sanity=ModelChecks(0.55, findings, checks, ("Stopped.",), ()))
 
 
 def tables(result):
@@ -81,4 +81,4 @@ def test_the_json_fits_its_schema_and_the_archive_keeps_it(full_result, tmp_path
         "name": "normalisation", "status": "odd", "text": "mean 0.3: not those of CLIP",
     }  # fmt: skip
     write_archive(result.sanity, tmp_path)
-    assert read_archive(Sanity, tmp_path).checks == result.sanity.checks
+    assert read_archive(ModelChecks, tmp_path).checks == result.sanity.checks

@@ -8,7 +8,7 @@ from hostile_results import HOSTILE, entries_of, hostile_result
 from html_reading import read_html
 from pypdf import PdfReader, PdfWriter
 
-from ravl_med.evidence.results import Ruling
+from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.audit.method import SIGNERS, signing_chapter
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Table
@@ -22,8 +22,8 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def ruling(rank: int, in_force: bool = True) -> Ruling:
-    return Ruling(rank, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-01", in_force)
+def ruling(rank: int, in_force: bool = True) -> ReviewDecision:
+    return ReviewDecision(rank, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-01", in_force)
 
 
 def facts_of(result, digests=DIGESTS) -> dict[str, str]:

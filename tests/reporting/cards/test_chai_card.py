@@ -13,7 +13,7 @@ import pytest
 from hostile_results import FIVE, HOSTILE, hostile_result
 
 from ravl_med.evidence.disclosure_control import hide_small_cells
-from ravl_med.evidence.results import Ruling
+from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.cards.chai import NAMESPACE, chai_card, chai_properties
 from ravl_med.reporting.cards.words import NOT_FILLED
 from ravl_med.reporting.files.result_json import document_of
@@ -295,8 +295,8 @@ def test_phantoms_are_no_patients(result_of, card):
 
 def test_decisions_of_reviewers_are_taken_in_without_their_names(result_of, card):
     rulings = (
-        Ruling(1, "disease", "", "Seen with Dr. Blue", "R. Ray", "2026-11-01", True),
-        Ruling(2, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-02", False),
+        ReviewDecision(1, "disease", "", "Seen with Dr. Blue", "R. Ray", "2026-11-01", True),
+        ReviewDecision(2, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-02", False),
     )
     root = card(result_of(rulings=rulings, undecided=0))
     told = text_of(root, "KnownBiasesOrEthicalConsiderations")

@@ -11,7 +11,7 @@ from ravl_med.reporting.layout.blocks import (
     Dot,
     Dots,
     Items,
-    Kept,
+    KeptTogether,
     Lines,
     Reference,
     Scale,
@@ -99,7 +99,7 @@ def test_of_blocks_texts_lists_and_tables_are_told():
         Section("Section"),
         Text("Text.", "muted"),
         Items(("one", "two")),
-        Kept((Text("kept"), table(titled=False, note=""))),
+        KeptTogether((Text("kept"), table(titled=False, note=""))),
     ]
     told = as_markdown(blocks)
     assert told[:4] == ["**Section**", "Text.", "- one\n- two", "kept"]
