@@ -29,9 +29,6 @@ class Check:
 
     Attributes
     ----------
-    name : str
-    status : {"ok", "note", "missing"}
-    found : str
     cure : str - what to do; blank where all is well
     """
 

@@ -59,9 +59,6 @@ class ReportSources:
 
     Attributes
     ----------
-    structured : dict of study or accession number to (when, text)
-    files : dict of file name without its ending to path
-    rows : dict of identifier or file name to text and findings
     columns : tuple of str - findings that the tables hold
     """
 
@@ -102,7 +99,6 @@ class ReportSources:
 
         Parameters
         ----------
-        film : SurveyedFile
         path : Path - of the film
         """
         names = [film.accession, film.study, film.instance, path.name, path.stem]
@@ -121,10 +117,6 @@ class ReportSources:
 
 def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...]]:
     """Read a CSV of reports or findings.
-
-    Parameters
-    ----------
-    path : Path
 
     Returns
     -------
@@ -212,12 +204,10 @@ class ArchiveSurvey:
 
     Attributes
     ----------
-    folder : Path
     files : int - looked at
     films : list of ArchiveFilm - kept, in the order of their paths
     rejected : Counter of str - files that are no film to keep, by reason
     by_pixels : int - films that were kept by their pixels, the header being silent
-    sources : ReportSources
     """
 
     folder: Path
@@ -241,13 +231,10 @@ def survey_archive(
 
     Parameters
     ----------
-    folder : Path
-    policy : ReadingPolicy
     is_frontal : callable - tells of pixels whether they show a frontal chest film; asked where the
         header does not say
     workers : int - processes, at least 1
     tables : sequence of Path - of reports or findings, besides those in the folder
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

@@ -54,7 +54,6 @@ def export_pixels(
     Returns
     -------
     pixels : ndarray of shape (H, W), float32 - 0 to 1 in steps of 1/255
-    applied : str
     """
     import cv2
 
@@ -83,11 +82,6 @@ def read_dicom(
 ) -> tuple[NDArray[np.float32], str]:
     """Read one frame of a DICOM file as a film.
 
-    Parameters
-    ----------
-    path : Path
-    policy : ReadingPolicy
-
     Returns
     -------
     pixels : ndarray of shape (H, W), float32
@@ -112,7 +106,6 @@ def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pyd
 
     Parameters
     ----------
-    path : Path
     limits : ReadingLimits - on what a deflated file unpacks to; on its size see `read_image_file`
 
     Raises
@@ -136,7 +129,6 @@ def film_pixels(
     Parameters
     ----------
     dataset : pydicom.Dataset - from `open_dicom`
-    policy : ReadingPolicy
 
     Returns
     -------

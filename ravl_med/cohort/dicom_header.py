@@ -76,10 +76,6 @@ _OLDEST = 90  # older ages are told as this one
 def read_acquisition(dataset: pydicom.Dataset) -> Mapping[str, str]:
     """Return the attributes of `HEADER_ATTRIBUTES` that a header states.
 
-    Parameters
-    ----------
-    dataset : pydicom.Dataset
-
     Returns
     -------
     mapping of str to str
@@ -165,7 +161,6 @@ def add_header_attributes(
 
     Parameters
     ----------
-    cohort : Cohort
     headers : sequence of mapping, length N - as `read_acquisition` gives them
     from_header : bool or None - None: only attributes that the manifest has no column for; True:
         blank cells as well; False: none
@@ -224,10 +219,6 @@ def left_edge_of(dataset: pydicom.Dataset) -> Edge:
     Patient Orientation (0020,0020) names where its rows run, towards the right edge, and where its
     columns run; of a compound value such as ``LF`` the first letter is the main direction. ``L\F``
     has the patient's right at the left edge, ``R\F`` is mirrored, ``A\F`` is a lateral film.
-
-    Parameters
-    ----------
-    dataset : pydicom.Dataset
 
     Returns
     -------

@@ -78,13 +78,7 @@ class ManifestFiles(Sequence[FilePath]):
 
 
 def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
-    """Tell whether a path, its links followed, lies in one of some folders; none allow all.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-    roots : sequence of Path or RemotePath
-    """
+    """Tell whether a path, its links followed, lies in one of some folders; none allow all."""
     if not roots:
         return True
     if isinstance(path, RemotePath):
@@ -119,7 +113,6 @@ def rows_outside(
     table : DataFrame - of a manifest, of text
     taken : ndarray of shape (N,), bool
     folder : Path or RemotePath - of the manifest, which its paths are relative to
-    roots : sequence of Path or RemotePath
     """
     columns = [table[name].tolist() for name in _PATHS if name in table]
     found = []

@@ -60,7 +60,6 @@ class FilmReader:
 
     Attributes
     ----------
-    policy : ReadingPolicy
     workers : int - processes that `films` reads in, so that a file which brings its decoder down,
         or keeps it busy for ever, costs its own row alone; 0 reads in this process
     roots : tuple of Path or RemotePath - folders that films may lie in; empty: anywhere

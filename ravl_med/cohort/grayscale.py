@@ -40,7 +40,6 @@ def window_pixels(
     Returns
     -------
     pixels : ndarray of shape (H, W), float32
-    applied : str
 
     Raises
     ------

@@ -33,7 +33,6 @@ def read_raster(
 
     Parameters
     ----------
-    path : Path
     policy : ReadingPolicy
         Its limit of pixels; a film beyond it is refused before decoding.
 
@@ -41,7 +40,6 @@ def read_raster(
     -------
     pixels : ndarray of shape (H, W), float32
         0 to 1 of the full range of the stored depth (8 or 16 bit), stored matrix.
-    applied : str
 
     Raises
     ------
@@ -113,7 +111,6 @@ def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
 
     Parameters
     ----------
-    file : Path or RemotePath
     most_mb : int - megabytes that an object may have
 
     Raises

@@ -86,7 +86,6 @@ class Cohort:
     patients : ndarray of shape (N,), int64 - patient number, 0 .. P - 1
     radiology_reports : tuple of str, length N - blank where there is none
     labels : ndarray of shape (N,), int64 - class of each film; -1 without a task
-    classes : tuple of str, length C
     attributes : mapping of str to tuple of str, length N - blank where not stated
     listed : int - rows of the manifest
     left_out : mapping of str to int - rows that the split or the task does not take, by reason
@@ -336,7 +335,6 @@ def shared_patients(path: FilePath, splits: Sequence[str]) -> dict[tuple[str, st
     Parameters
     ----------
     path : Path or RemotePath - of the manifest
-    splits : sequence of str
 
     Returns
     -------

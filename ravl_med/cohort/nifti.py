@@ -40,7 +40,6 @@ def read_nifti(
 
     Parameters
     ----------
-    path : Path
     policy : ReadingPolicy - its volume, its frame (the slice, from left, back or foot, the first
         is 1) and its limits
 
@@ -48,7 +47,6 @@ def read_nifti(
     -------
     pixels : ndarray of shape (H, W), float32
         0 to 1, rows and columns of the film that is shown, not of the stored array.
-    applied : str
 
     Raises
     ------
@@ -63,11 +61,6 @@ def read_nifti_film(
     path: Path, policy: ReadingPolicy = DEFAULT_POLICY
 ) -> tuple[NDArray[np.float32], str, Edge]:
     """Read a NIfTI file as `read_nifti` does, and tell where its film has the patient's right.
-
-    Parameters
-    ----------
-    path : Path
-    policy : ReadingPolicy
 
     Returns
     -------
@@ -111,11 +104,6 @@ def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArr
     """Read a NIfTI mask of a film that `read_nifti` shows under the same policy.
 
     It is turned as the film is; of a projection the largest value along the axis is taken.
-
-    Parameters
-    ----------
-    path : Path
-    policy : ReadingPolicy
 
     Returns
     -------

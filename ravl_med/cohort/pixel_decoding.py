@@ -38,7 +38,6 @@ class Decoder:
 
     Attributes
     ----------
-    uid : str
     plugin : str - of pydicom; blank where pydicom needs none
     package : str - that brings the plugin, as pip calls it
     """
@@ -79,7 +78,6 @@ def decoder_of(syntax: str) -> tuple[str, bool]:
     Returns
     -------
     package : str - blank where no package is known
-    available : bool
     """
     known = _BY_UID.get(str(syntax))
     try:

@@ -61,8 +61,6 @@ class ReadingPolicy:
     preset : {"window", "mimic-cxr-jpg", "chexpert"} - the standard's pipeline, or that of a data
         set of JPEG exports
     frame : int or None - which frame of several, or which slice of a volume, the first is 1
-    limits : ReadingLimits
-    volume : VolumePolicy
     """
 
     voi: Voi = "lut"

@@ -97,13 +97,7 @@ class ReadingPool:
     def survey(
         self, files: Iterable[Wanted], *, any_film: bool = False
     ) -> Iterator[SurveyedFile | ImageError]:
-        """Tell what files of an archive are, in their order; see `survey_file`.
-
-        Parameters
-        ----------
-        files : iterable of (path, frame or None)
-        any_film : bool
-        """
+        """Tell what files of an archive are, in their order; see `survey_file`."""
         for answer in self._in_order("any film" if any_film else "chest film", files):
             yield answer if isinstance(answer, ImageError) else SurveyedFile(**answer)
 

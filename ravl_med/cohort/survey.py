@@ -48,10 +48,6 @@ def read_structured_report(dataset: pydicom.Dataset) -> str:
 
     Texts, codes and numbers are taken; names of persons, dates, identifiers and references are not.
 
-    Parameters
-    ----------
-    dataset : pydicom.Dataset
-
     Returns
     -------
     str - such as ``FINDINGS: The heart is enlarged.``, blank where there is nothing
@@ -128,7 +124,6 @@ class SurveyedFile:
 
     Attributes
     ----------
-    kind : {"film", "report"}
     certain : bool - the header says that it is a frontal chest film; else its pixels must
     patient, study, accession, instance : str - identifiers, blank where not stated
     when : str - content date and time, which later reports are told by
@@ -157,8 +152,6 @@ def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) ->
 
     Parameters
     ----------
-    path : Path
-    policy : ReadingPolicy
     any_film : bool - take films that are no frontal chest film too, and films that are not DICOM
 
     Raises

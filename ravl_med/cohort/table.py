@@ -91,7 +91,6 @@ def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> li
 
     Parameters
     ----------
-    texts : iterable of str
     known : dict or None - the ones so far, which is added to; None: none
     """
     known = {} if known is None else known
@@ -140,7 +139,6 @@ def take_split(
 
     Parameters
     ----------
-    table : DataFrame
     split : str or None - None takes every row
     name : str - how messages call the table
     left_out : Counter - gets ``"other split"``

@@ -95,7 +95,6 @@ def explain_problems(
     Parameters
     ----------
     error : ValidationError - of `model`
-    model : type of BaseModel
     names : mapping of str to str or None - what the file calls keys of the outermost section
     """
     return [_explain(issue, model, names or {}) for issue in error.errors()]

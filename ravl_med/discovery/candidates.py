@@ -144,9 +144,7 @@ def discover_correlations(
     clusters : FeatureClusters - of the R regions
     present : ndarray of shape (N, K), bool - ``clusters.presence(region_image, N)``
     region_image : ndarray of shape (R,), int64
-    task : AuditedTask
     films : ndarray of shape (N,), bool - the images to look at
-    rules : DiscoveryRules
 
     Raises
     ------
@@ -203,7 +201,6 @@ def choose_classes(
 
     Returns
     -------
-    raised : int
     lowered : tuple of int - every class with a negative gap, the most lowered first
     opposed : tuple of int - the first j of them, j with the largest sum over sqrt(j): the weight
         of j independent deviates taken together (Stouffer)
@@ -254,8 +251,6 @@ def measure_candidate(
     strength : ndarray of shape (C,), float64 - as `choose_classes` takes it
     regions : ndarray of shape (n,), int64
     similarity : ndarray of shape (n,), float64
-    influence : float
-    rare : bool
     """
     raised, lowered, opposed = choose_classes(strength)
     return FeatureCluster(

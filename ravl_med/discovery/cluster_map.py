@@ -33,7 +33,6 @@ class MappedCluster:
     ----------
     cluster : int - its number
     x, y : float - of its medoid, in distances on the unit sphere; the mean of all medoids is 0, 0
-    regions : int
     rank : int or None - of the correlation that it is; None where it is none
     """
 
@@ -50,7 +49,6 @@ class ClusterMap:
 
     Attributes
     ----------
-    clusters : tuple of MappedCluster
     kept : float - share of the squared distances between medoids that the map holds; NaN where all
         medoids are one point
     correlation : float - of distances on the map with the true ones; NaN where either are all the

@@ -76,7 +76,6 @@ class FeatureClusters:
 
     Attributes
     ----------
-    partitions : tuple of Partition
     origin : ndarray of shape (K,), int64 - partition of each cluster, ascending
     label : ndarray of shape (K,), int64 - its label in that partition
     folded : tuple of length K of tuples of (partition, label) - clusters folded into each
@@ -166,10 +165,6 @@ def fold_clusters(
     ----------
     partitions : sequence of Partition - of the same regions
     overlap : float in (0, 1] - Jaccard index from which two clusters are one
-
-    Returns
-    -------
-    origin, label, folded : as in `FeatureClusters`
     """
     jaccard, sizes = _jaccard(partitions)
     names = [(p, k) for p, part in enumerate(partitions) for k in range(len(part.medoids))]
@@ -254,9 +249,7 @@ def propose_clusters(
     counts : sequence of int - the values of K
     draws : int - samples, each clustered with every K; with R <= sample they differ by their start
     sample : int - regions that the medoids are fitted on; they are refined on four times as many
-    seed : int
     overlap : float in (0, 1] - Jaccard index from which two clusters of regions are one
-    progress : callable - called with (steps done, steps in all)
 
     Raises
     ------
@@ -303,8 +296,6 @@ def paper_clusters(
     embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
     classes : int - |Y|
     sample : int - regions that the medoids are fitted on, and the silhouette is computed on
-    seed : int
-    progress : callable - called with (steps done, steps in all)
 
     Returns
     -------

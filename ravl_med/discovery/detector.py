@@ -39,8 +39,6 @@ def describe_regions(
     Returns
     -------
     str - such as ``92 % pulse generator; 85 % left upper lung zone``, or where they have no anatomy
-    in common ``85 % in the upper right of the film`` (left and right as in the picture); blank
-    without regions
     """
     if len(names) == 0:
         return ""
@@ -83,7 +81,6 @@ class FeatureDetector:
     ----------
     medoids : ndarray of shape (K, D), float32 - of the partition that holds the cluster, unit norm
     label : int - the cluster, 0 .. K - 1
-    raised_class : int
     lowered_class : int or None - the most lowered one
     threshold : float - least removal effect of a region that carries the feature, in logits
     """

@@ -21,7 +21,6 @@ class AuditedTask:
 
     Attributes
     ----------
-    name : str
     classes : tuple of str, length C - for a finding of a multi-label set, absent and present
     labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
     predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
@@ -105,10 +104,6 @@ def performance_gaps(
     correct : ndarray of shape (N,), bool - the zero-shot prediction equals the label
     classes : int - C
 
-    Returns
-    -------
-    GapTable
-
     References
     ----------
     RaVL section 3.1: G_c^y = w (p_in - p_out), w = 2 min(n_in, n_out) / (n_in + n_out).
@@ -166,7 +161,6 @@ def opposed_gap(table: GapTable, row: int, opposed: Sequence[int]) -> float:
 
     Parameters
     ----------
-    table : GapTable
     row : int - cluster
     opposed : sequence of int - classes
     """

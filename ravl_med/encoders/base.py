@@ -29,11 +29,9 @@ class EncoderInfo:
     architecture : str - towers in words
     digest : str - SHA-256 of weights and config
     image_size : int - side of the square input in pixels
-    resize_mode : {"shortest", "longest", "squash"}
     mean, std : tuple of float, length 3 - normalisation of the input
     region_pooling : str - how regions are embedded
     embedding_size : int - D
-    parameters : int
     logit_scale : float or None - what the model multiplies cosines with
     logit_bias : float or None - what it adds then; None but for models trained by a sigmoid
     digests : mapping of str to str - SHA-256 of what was loaded: weights, config, tokenizer
@@ -60,8 +58,6 @@ class Encoder(Protocol):
 
     Attributes
     ----------
-    info : EncoderInfo
-    device : torch.device
     model : nn.Module - for mitigation: ``visual`` is the image tower, (B, 3, S, S) to (B, D),
         ``logit_scale`` its parameter; what is trained in it is what `save` writes
     """
@@ -137,12 +133,7 @@ def using_threads(threads: int | None) -> Iterator[None]:
 
 
 class HalfPrecisionEncoder:
-    """An `Encoder` whose products are made in bfloat16; embeddings come out as float32.
-
-    Parameters
-    ----------
-    inner : Encoder
-    """
+    """An `Encoder` whose products are made in bfloat16; embeddings come out as float32."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner

@@ -61,7 +61,6 @@ class BatchEncoder:
 
     Parameters
     ----------
-    encoder : Encoder
     root : Path - of the stores
     batch_size : int - films at once, at most
     regions : int or None - to which the regions of each film are filled up; None: they are not, and
@@ -211,13 +210,7 @@ class BatchEncoder:
 
 
 def read_size(note: FilePath, wanted: int) -> int:
-    """Return how many films fit at once by a note; `wanted` where there is none.
-
-    Parameters
-    ----------
-    note : Path or RemotePath
-    wanted : int
-    """
+    """Return how many films fit at once by a note; `wanted` where there is none."""
     try:
         with local_copy(note, _NOTE) as file:
             found = int(file.read_bytes()[:_NOTE])
@@ -349,11 +342,9 @@ def store_films(
 
     Parameters
     ----------
-    batches : BatchEncoder
     stream : iterable of (position in the cohort, Film or RejectedFilm) - positions ascend
     prepare : callable - film to its row; called in another thread
     part : int - films of one file
-    pieces : mapping of part number to the name that is noted when it is done
     note : callable - called with the number of films so far and each of them, in order
 
     Returns
@@ -445,11 +436,8 @@ def prepare_film(
 
     Parameters
     ----------
-    encoder : Encoder
-    film : Film
     propose : callable - film to its regions
     min_visible : float - regions of which the model sees a smaller share are left out
-    store : EmbeddingStore
     """
     height, width = film.pixels.shape
     geometry = encoder.geometry(height, width)

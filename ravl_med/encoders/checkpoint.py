@@ -30,7 +30,6 @@ def open_checkpoint(config: ModelConfig, device: torch.device) -> OpenClipEncode
     Parameters
     ----------
     config : ModelConfig - with `weights`, and `architecture` or `layout`
-    device : torch.device
 
     Raises
     ------
@@ -63,7 +62,6 @@ def rename_weights(
 
     Parameters
     ----------
-    state : mapping of str to Tensor
     keys : mapping of str to str or None - None drops the weights
 
     Raises

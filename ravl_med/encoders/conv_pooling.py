@@ -199,7 +199,6 @@ def pool_map_regions(
 
     Parameters
     ----------
-    visual : TimmModel
     images : Tensor of shape (B, 3, S, S)
     boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
 
@@ -244,7 +243,6 @@ def pool_resnet_regions(
 
     Parameters
     ----------
-    visual : ModifiedResNet
     images : Tensor of shape (B, 3, S, S)
     boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
 
@@ -288,7 +286,6 @@ def _attend(pool: AttentionPool2d, features: Tensor, weights: Tensor) -> Tensor:
 
     Parameters
     ----------
-    pool : AttentionPool2d
     features : Tensor of shape (B, W, S, S)
     weights : Tensor of shape (B, r, s, S * S) - what each of s samples of a region reads
 

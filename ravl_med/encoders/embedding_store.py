@@ -265,7 +265,6 @@ class EmbeddingStore:
         Parameters
         ----------
         part : int - number of the piece of the cohort; of two files with a film the lower counts
-        films : sequence of EmbeddedFilm
 
         Raises
         ------
@@ -297,7 +296,6 @@ class EmbeddingStore:
         Parameters
         ----------
         name : str - that it has there
-        content : bytes
 
         Raises
         ------

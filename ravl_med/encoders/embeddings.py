@@ -57,7 +57,6 @@ class Embeddings:
     kinds : tuple of RegionKind - all that there are
     unseen : int - regions left out because the model does not see them
     problems : mapping of str to int - what was to be a region and is none, by reason
-    rejected : tuple of RejectedFilm
     not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
     attributes : tuple of mapping, length N - acquisition attributes that DICOM headers state
     left_edges : tuple of Edge, length N - side of the patient at the left edge of each film
@@ -115,7 +114,6 @@ def embed_films(
 
     Parameters
     ----------
-    encoder : Encoder
     films : iterable of Film or RejectedFilm - in cohort order
     propose : callable - film to its regions
     min_visible : float - regions of which the model sees a smaller share are left out

@@ -49,7 +49,6 @@ class FilmProcessor:
     processor : callable - image processor of transformers
     resized : int - side in pixels to which `mode` resizes
     size : int - side of the square that is cut out of it
-    mode : {"shortest", "squash"}
     whole : bool - whether this class resizes, since the processor would keep the film's proportions
     """
 
@@ -104,7 +103,6 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
 
     Parameters
     ----------
-    folder : Path
     tower : HuggingFaceTower - that reads what the processor makes
     key : str - of the config that led here, for the messages
 
@@ -206,11 +204,8 @@ class HuggingFaceEncoder:
 
     Parameters
     ----------
-    model : HuggingFaceModel
-    processor : FilmProcessor
     tokenizer : callable - of transformers
     folder : Path - where they came from
-    device : torch.device
     """
 
     def __init__(

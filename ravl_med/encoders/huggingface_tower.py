@@ -104,7 +104,6 @@ def attend_to_regions(
     attention : nn.MultiheadAttention - batch first
     query : Tensor of shape (1, 1, W) - what the model asks the whole image
     patches : Tensor of shape (B, P, W)
-    regions : PatchRegions
 
     Returns
     -------

@@ -34,7 +34,6 @@ def fetch_model(place: RemotePath, cache: Cache) -> Path:
     Parameters
     ----------
     place : RemotePath - of a folder, or of a checkpoint
-    cache : Cache
 
     Returns
     -------
@@ -118,7 +117,6 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     key : str - of the config that led here, for the message
 
     Raises
@@ -147,12 +145,7 @@ def read_weights(path: Path, key: str) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    path : Path
     key : str - of the config that led here, for the messages
-
-    Returns
-    -------
-    dict of str to Tensor
 
     Raises
     ------

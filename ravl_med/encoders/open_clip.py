@@ -74,7 +74,6 @@ def check_layout(layout: Layout, key: str, name: str) -> None:
 
     Parameters
     ----------
-    layout : mapping
     key : str - of the config that led here
     name : str - of the file
 
@@ -187,7 +186,6 @@ def load_state(model: Any, state: Mapping[str, Tensor], key: str, described: str
     Parameters
     ----------
     model : nn.Module - of open_clip
-    state : mapping of str to Tensor
     key : str - of the config that led here
     described : str - what the weights should be, such as "the architecture 'ViT-B-32'"
 
@@ -263,7 +261,6 @@ class OpenClipEncoder:
     layout : mapping - content of ``open_clip_config.json``
     text : TextFiles - of its text tower
     digests : mapping of str to str - of weights and config
-    device : torch.device
     """
 
     def __init__(

@@ -128,10 +128,8 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
 
     Parameters
     ----------
-    config : ModelConfig
     folder : Path or None - of the model, where it is one: `path`, or the quickstart model's; or a
         checkpoint, where it is not `weights` itself but was fetched from there
-    device : torch.device
 
     Raises
     ------
@@ -187,7 +185,6 @@ def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:
 
     Parameters
     ----------
-    encoder : Encoder
     folder : Path or None - of the model
     place : Path - where to write a model that is no folder
 

@@ -30,7 +30,6 @@ def pool_vit_regions(
 
     Parameters
     ----------
-    visual : VisionTransformer
     images : Tensor of shape (B, 3, S, S)
     boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
 

@@ -42,7 +42,6 @@ def embed_classes(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> NDArr
 
     Parameters
     ----------
-    encoder : Encoder
     texts : mapping of class to texts - verbatim, templates already filled
 
     Returns

@@ -22,10 +22,6 @@ Engine = LocalEngine | RayEngine
 def opened_engine(config: Config) -> Iterator[Engine]:
     """Open the engine of a config for as long as it is needed.
 
-    Parameters
-    ----------
-    config : Config
-
     Raises
     ------
     ConfigError

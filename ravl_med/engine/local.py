@@ -90,7 +90,6 @@ def brought_down(what: str, workers: int) -> Outcome:
     Parameters
     ----------
     what : str - ``"opening the model"``, ``"the same unit of work"``
-    workers : int
     """
     return Outcome(
         "EngineError",
@@ -105,7 +104,6 @@ def settle(outcome: Outcome, work: str, at: int, count: int) -> Any:
 
     Parameters
     ----------
-    outcome : Outcome
     work : str - what was done
     at, count : int - position of the unit, from 0, and number of units
 

@@ -59,7 +59,6 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
 
     Parameters
     ----------
-    config : EngineConfig
     threads : int - of a worker
 
     Returns
@@ -103,7 +102,6 @@ def cpus_a_worker(workers: int, nodes: Sequence[float], threads: int = 1) -> flo
 
     Parameters
     ----------
-    workers : int
     nodes : sequence of float - CPUs of each machine
     threads : int - of a worker
 

@@ -83,12 +83,9 @@ class RegionEvidence:
 
     Attributes
     ----------
-    classes : tuple of str
-    films : SplitFilms
     region : ndarray of shape (R, D), float32 - unit norm
     region_image : ndarray of shape (R,), int64 - ascending
     region_boxes : ndarray of shape (R, 4), float32 - xyxy in pixels of the film
-    scores : Scores
     class_embeddings : ndarray of shape (C, D), float32 - unit norm
     """
 

@@ -57,8 +57,6 @@ def embed_split(
     encoder : Encoder - a small model
     films : SplitFilms - N films
     boxes : sequence of N ndarrays of shape (r_i, 4), float32 - xyxy in pixels of the film
-    prompts : mapping of class to texts
-    progress : callable - called with (films done, films in all)
     """
     inputs = torch.from_numpy(normalise_films(films.pixels))
     images, regions = [], []
@@ -117,10 +115,7 @@ def answer_all(
 
     Parameters
     ----------
-    evidence : RegionEvidence
     encoder : Encoder - the model of the setting, for counterfactuals
-    config : Config
-    relevance : RelevanceTable
     structures : callable or None - film to its anatomy and artifacts, by a segmenter
 
     Raises

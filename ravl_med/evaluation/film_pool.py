@@ -72,10 +72,7 @@ class FilmPool:
 
     Attributes
     ----------
-    domain : str
-    seed : int
     prompts : mapping of class to texts - in the order of the labels
-    films : PoolFilms
     layer : callable or None - name of a rendered thing to all films with it, where there are any
     """
 
@@ -105,7 +102,6 @@ class FilmPool:
 
         Parameters
         ----------
-        thing : str
         rows : ndarray of shape (n,), int64 - films of the pool
         films : ndarray of shape (n, S, S), uint8 - those films as they are by now
         turn : int - which of several things on one film this is
@@ -126,13 +122,6 @@ class FilmPool:
 
 def open_pool(domain: Domain, seed: int, cache: Cache, sources: FilmSources) -> FilmPool:
     """Return the films of a domain, making them when the cache lacks them.
-
-    Parameters
-    ----------
-    domain : {"phantoms", "radiographs", "digits", "mnist"}
-    seed : int
-    cache : Cache
-    sources : FilmSources
 
     Raises
     ------

@@ -37,7 +37,6 @@ class PhantomLayer:
 
     Attributes
     ----------
-    films : PoolFilms
     planted : Planted - of the same films; without boxes where there is no thing
     """
 
@@ -51,8 +50,6 @@ def phantom_layer(thing: str, seed: int, cache: Cache) -> PhantomLayer:
     Parameters
     ----------
     thing : str - out of `phantom_devices.FEATURES`; blank for none
-    seed : int
-    cache : Cache
     """
     recipe = {"version": __version__, "films": _FILMS, "side": SIDE, "seed": seed, "thing": thing}
     folder, _ = cache.folder("evaluation-films", recipe, partial(_write, thing, seed))
@@ -80,8 +77,6 @@ def render_layer(thing: str, seed: int, films: int) -> dict[str, NDArray[Any]]:
     Parameters
     ----------
     thing : str - blank for none
-    seed : int
-    films : int
 
     Returns
     -------

@@ -70,7 +70,6 @@ def deal_splits(
     patients, labels : ndarray of shape (N,), int64
     shares : tuple of float - of the patients of each class to audit and to test; the rest is to
         fine-tune on
-    rng : numpy.random.Generator
 
     Returns
     -------

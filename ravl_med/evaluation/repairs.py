@@ -55,7 +55,6 @@ class Repair:
     Attributes
     ----------
     title : str - how pages call it
-    arm : Arm
     clip_weight : float or None - lambda, of L_CLIP; None: the config's
     """
 
@@ -91,12 +90,8 @@ class ArmOfSetting:
 
     Attributes
     ----------
-    digest, group, domain, architecture : str
-    strength : float
-    seed : int
     precision_10 : float - of our discovery, on the same setting
     arm : str - of `REPAIRS`, or `BEFORE`; blank where nothing was found that could be repaired
-    image_overall, image_worst, region_overall, region_worst : float
     raised_gap, lowered_gap : float - of the validity test
     seconds : float - of the training
     """
@@ -129,10 +124,7 @@ def mitigate_setting(
 
     Parameters
     ----------
-    setting : Setting
-    pool : FilmPool
     trial : Trial - of that setting
-    device : str
     arms : sequence of str - of `REPAIRS`
 
     Returns

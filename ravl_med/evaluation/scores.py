@@ -22,12 +22,6 @@ def score_ranking(
 ) -> tuple[float, float, float, bool]:
     """Score a ranked list against the truth, by the planted thing that it shows best.
 
-    Parameters
-    ----------
-    ranked : RankedRegions
-    things : sequence of PlacedThing
-    evidence : RegionEvidence
-
     Returns
     -------
     precision_10, precision_25, touching_10 : float - missing regions count as misses
@@ -58,8 +52,6 @@ def true_cluster_rank(
     Parameters
     ----------
     members : sequence of ndarray of shape (m,), int64 - regions of each cluster, in their order
-    things : sequence of PlacedThing
-    evidence : RegionEvidence
     """
     if not members or not things:
         return 0
@@ -87,12 +79,7 @@ def count_tested(answers: Answers, planted: Sequence[PlacedThing]) -> tuple[int,
 
     Parameters
     ----------
-    answers : Answers
     planted : sequence of PlacedThing - none in null settings: all candidates are strangers
-
-    Returns
-    -------
-    tested_true, confirmed_true, tested_other, confirmed_other : int
     """
     counts = [0, 0, 0, 0]
     for candidate, outcome, _ in answers.examination.tested:

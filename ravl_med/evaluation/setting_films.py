@@ -25,7 +25,6 @@ class PlacedThing:
 
     Attributes
     ----------
-    name : str
     target : int - class that it is tied to
     present : ndarray of shape (n,), bool
     boxes : ndarray of shape (M, 4), float32 - xyxy in pixels of the film
@@ -49,7 +48,6 @@ class SplitFilms:
     ----------
     pixels : ndarray of shape (n, S, S), uint8
     labels, patients : ndarray of shape (n,), int64
-    things : tuple of PlacedThing
     """
 
     pixels: NDArray[np.uint8]
@@ -67,8 +65,6 @@ class SettingFilms:
 
     Attributes
     ----------
-    classes : tuple of str
-    finetune, validation : SplitFilms
     reached : tuple of float - Cramer's V of each pair on the films to fine-tune on
     """
 
@@ -83,7 +79,6 @@ def make_films(setting: Setting, pool: FilmPool) -> SettingFilms:
 
     Parameters
     ----------
-    setting : Setting
     pool : FilmPool - of its domain and seed
     """
     finetune = _plant_split(setting, pool, FINETUNE, setting.strength)
@@ -104,8 +99,6 @@ def _plant_split(setting: Setting, pool: FilmPool, split: int, strength: float) 
 
     Parameters
     ----------
-    setting : Setting
-    pool : FilmPool
     split : int - of the pool
     strength : float - Cramer's V; 0 gives half of the films of each class the thing
     """
@@ -147,7 +140,6 @@ def draw_carriers(
     labels, patients : ndarray of shape (n,), int64
     target : int - class that it is tied to
     strength : float - see `plan_contingency`
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -169,7 +161,6 @@ def learned_gaps(
     Parameters
     ----------
     labels, predictions : ndarray of shape (n,), int64
-    thing : PlacedThing
 
     Returns
     -------
@@ -200,7 +191,6 @@ def regions_on(
 
     Parameters
     ----------
-    thing : PlacedThing
     boxes : ndarray of shape (R, 4), float32 - xyxy in pixels of the film
     film : ndarray of shape (R,), int64
     touching : bool - any common area is enough; else half of the smaller box, or, of a line

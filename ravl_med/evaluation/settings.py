@@ -78,12 +78,10 @@ class Setting:
 
     Attributes
     ----------
-    domain : {"phantoms", "radiographs", "digits", "mnist"}
     kind : {"planted", "null", "two", "global"} - null: the thing is on half the films of each
         class; two: two pairs at once; global: what is planted has no place
     pairs : tuple of Pair - one, or two
     strength : float - Cramer's V of thing and finding on the films to fine-tune on
-    architecture : {"resnet", "vit"}
     seed : int - of films, contingency and model
     regions : {"tiles", "structures"} - structures: anatomy and artifacts by the segmenter
     """
@@ -198,7 +196,6 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
 
     Parameters
     ----------
-    prompts : mapping of class to texts
     seed : int - of clustering, halves and tests
     """
     sections: dict[str, Any] = {

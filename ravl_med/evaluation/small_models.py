@@ -112,10 +112,8 @@ def train_small_model(
 
     Parameters
     ----------
-    architecture : {"resnet", "vit"}
     films : ndarray of shape (n, S, S), float32 - as `normalise_films` makes them
     labels : ndarray of shape (n,), int64
-    prompts : mapping of class to texts, in the order of the labels
     recipe : TrainingConfig - its seed is that of weights, texts and batches
     device : str - ``cpu``, ``cuda`` or ``cuda:i``
     start : Path or None - folder of a model to go on from; None starts from the seed
@@ -170,13 +168,6 @@ def pretrained_folder(
     """Return the folder of the model that the settings of a pool start from; None for none.
 
     It is trained on films of other patients, as they are without a thing, and cached.
-
-    Parameters
-    ----------
-    architecture : {"resnet", "vit"}
-    pool : FilmPool
-    cache : Cache
-    device : str
     """
     rows = pool.films.rows(PRETRAIN)
     if not len(rows):

@@ -63,12 +63,9 @@ class SweepPlan:
     Attributes
     ----------
     settings : tuple of Setting - in their order, before they are shared out
-    shard : Shard
     limit : int or None - settings at most in this call
     minutes : float or None - after which no further setting is begun
     repairs : tuple of str - of `REPAIRS`, by which what was found is repaired too
-    device : str
-    sources : FilmSources
     """
 
     settings: tuple[Setting, ...]
@@ -99,10 +96,8 @@ def run_sweep(
 
     Parameters
     ----------
-    plan : SweepPlan
     folder : Path - of the results
     cache : Cache - of films
-    progress : callable - called with (stage, done, total)
 
     Returns
     -------
@@ -149,10 +144,6 @@ def run_sweep(
 
 def merge_parts(folder: Path) -> tuple[int, int]:
     """Join all parts with the results; what was run again takes the place of its older rows.
-
-    Parameters
-    ----------
-    folder : Path
 
     Returns
     -------

@@ -64,15 +64,12 @@ class MethodRow:
     Attributes
     ----------
     digest, group : str - of the setting, and of it whatever its seed
-    domain, kind, architecture, regions : str
     thing, finding, thing_2, finding_2 : str - the planted pairs; the second blank without one
     strength, reached : float - Cramer's V, asked for and reached
-    seed : int
     version : str - of this package
     accuracy : float - zero-shot, on the validation films
     raised_gap, lowered_gap : float - of the validity test, of the pair that was learned least
     valid : bool - both exceed 10 points; null settings have nothing to learn and are not valid
-    films, region_count : int
     seconds, cpu_seconds, training_seconds : float - of the whole setting, of its processor, and of
         the training
     method : str - blank where no method was asked
@@ -135,9 +132,6 @@ class Trial:
     Attributes
     ----------
     rows : tuple of MethodRow - one a method, or one alone
-    films : SettingFilms
-    model : SmallModel
-    evidence : RegionEvidence
     answers : Answers or None - None where the planted pair was not learned, or where all regions
         are embedded alike
     """
@@ -160,11 +154,9 @@ def run_setting(
 
     Parameters
     ----------
-    setting : Setting
     pool : FilmPool - of its domain and seed
     cache : Cache - of the pre-trained models
     device : str - that the model is trained and asked on
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

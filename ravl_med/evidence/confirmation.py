@@ -47,7 +47,6 @@ def split_patients(
     patients : ndarray of shape (N,), int64 - patient of each film, 0 .. P - 1
     labels : ndarray of shape (N,), int64 - class of each film
     share : float - of the patients on the discovery half
-    seed : int
 
     Returns
     -------
@@ -83,7 +82,6 @@ def count_untested(
     Parameters
     ----------
     present : ndarray of shape (N, K), bool
-    task : AuditedTask
     discovery : ndarray of shape (N,), bool - the discovery half
     min_films : int - films in the smaller arm of a class, on each half
     """
@@ -121,8 +119,6 @@ class SideTest:
 
     Attributes
     ----------
-    p_raised, p_lowered, p_value : float
-    exact : bool
     untested : tuple of str - why a side was not tested, in words
     """
 
@@ -164,7 +160,6 @@ class SidedFilms:
 
         Parameters
         ----------
-        raised : int
         opposed : tuple of int - the lowered classes that are tested as one; may be empty
         labels, patients : ndarray of shape (N,), int64
         films : ndarray of shape (N,), bool - films to test on
@@ -193,7 +188,6 @@ class SidedFilms:
         present, correct : ndarray of shape (N,), bool - film holds the feature; is predicted right
         min_films : int - films in the smaller arm of a side
         permutations : int - draws where a side is not exact
-        seed : tuple of int
         """
         untested = []
         p = [math.nan, math.nan]
@@ -239,13 +233,10 @@ def raised_and_lowered_test(
 
     Parameters
     ----------
-    cluster : FeatureCluster
-    task : AuditedTask
     patients : ndarray of shape (N,), int64
     films : ndarray of shape (N,), bool - films to test on
     min_films : int - films in the smaller arm of a class
     permutations : int - draws where a side is not exact
-    seed : tuple of int
     """
     sided = SidedFilms.of(
         cluster.raised_class, cluster.opposed_classes, task.labels, patients, films
@@ -285,7 +276,6 @@ class ConfirmationRules:
     permutations : int - draws where a test is not exact; more when many candidates need it
     confidence : float - of intervals
     draws : int - of the bootstrap
-    seed : int
     cross_fit : bool - candidates of both directions come in; their p is doubled
     min_strength : float - strength of a candidate where it was found, below which it is not tested:
         what lies within noise would only cost the others their power
@@ -332,11 +322,8 @@ def confirm_candidates(
 
     Parameters
     ----------
-    tasks : sequence of AuditedTask
     candidates : sequence of Candidate - of all tasks; with cross-fitting, of both directions
     patients : ndarray of shape (N,), int64
-    rules : ConfirmationRules
-    progress : callable - called with (candidates done, candidates in all)
 
     Returns
     -------
@@ -478,15 +465,10 @@ def join_sides(
     Parameters
     ----------
     cluster : FeatureCluster - with the gaps where it was found
-    classes : sequence of str
     table : GapTable - of this cluster alone, on the films of the test
-    side : SideTest
-    q : float
-    rules : ConfirmationRules
 
     Returns
     -------
-    status : {"confirmed", "raised_only", "not_confirmed", "not_tested"}
     reasons : tuple of str - in words; empty when it is confirmed
     """
     if math.isnan(side.p_raised):

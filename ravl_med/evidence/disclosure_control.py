@@ -98,7 +98,6 @@ def hide_label_cells(
 
     Parameters
     ----------
-    labels : LabelQuality
     least : int - smallest number of patients that may be told
     values : mapping of attribute to collection of str - values that the table of audited films
         hides; ``"label source"`` and ``"label certainty"`` are looked at
@@ -185,7 +184,6 @@ def hide_strata(
 
     Parameters
     ----------
-    crossed : CrossedAttribute
     whole : tuple of bool - nothing may be told of the raised class; of the lowered class
     least : int - smallest number of patients that may be told
     only_two : bool - the task has no third class
@@ -274,7 +272,6 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
 
     Parameters
     ----------
-    result : AuditResult
     least : int - smallest number of patients that may be told; phantoms have none, and of them
         nothing is hidden
 

@@ -52,7 +52,6 @@ def name_confounded(
     Parameters
     ----------
     ranked : sequence of SpuriousCorrelation - ranks set
-    task : AuditedTask
     max_gap : float - the gap that is tolerated
 
     Returns
@@ -98,9 +97,7 @@ def fold_counting(
 
     Parameters
     ----------
-    correlations : sequence of SpuriousCorrelation
     region_image : ndarray of shape (R,), int64 - image of each region
-    task : AuditedTask
     max_gap : float - the gap that is tolerated
 
     Returns
@@ -275,14 +272,6 @@ def fold_candidates(candidates: Sequence[Candidate]) -> list[tuple[Candidate, tu
 
     Nothing of the films that they are tested on is looked at. The strongest candidate is kept; one
     is folded into the first kept one with which it shares half of the regions of the smaller.
-
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-
-    Returns
-    -------
-    list of (Candidate, clusters that were folded into it), the strongest first
     """
     folded = _fold(
         sorted(candidates, key=lambda c: (-c.cluster.strength, -c.cluster.performance_gap)),
@@ -299,14 +288,6 @@ def fold_tested(tested: Sequence[Tested]) -> list[Tested]:
     """Fold tested candidates into better ones of the same outcome, class and regions.
 
     With cross-fitting the same feature may stand for itself on either half.
-
-    Parameters
-    ----------
-    tested : sequence of (Candidate, Confirmation, clusters that were folded into it)
-
-    Returns
-    -------
-    list of the same, by p, ascending
     """
     folded = _fold(
         sorted(tested, key=_by_p),

@@ -38,7 +38,6 @@ def measure_accuracy(
     labels, predictions : ndarray of shape (N,), int64
     classes : int - C
     bootstrap : PatientBootstrap - over the same N images
-    confidence : float
     """
     correct = predictions == labels
     member = np.column_stack([np.ones(len(labels), bool), np.eye(classes, dtype=bool)[labels]])
@@ -102,12 +101,9 @@ def measure_arms(
 
     Parameters
     ----------
-    cluster : FeatureCluster
-    task : AuditedTask
     rows : ndarray of shape (n,), int64 - the films
     table : GapTable - of this cluster alone, on these films
     bootstrap : PatientBootstrap - over these films
-    confidence : float
     """
     classes, opposed = len(task.classes), list(cluster.opposed_classes)
     member = task.labels[rows, None] == np.arange(classes)
@@ -165,11 +161,8 @@ def measure_shift(
 
     Parameters
     ----------
-    cluster : FeatureCluster
-    task : AuditedTask
     rows : ndarray of shape (n,), int64 - the films
     bootstrap : PatientBootstrap - over these films
-    confidence : float
     """
     lowered = cluster.lowered_class
     unknown = Interval(math.nan, math.nan)

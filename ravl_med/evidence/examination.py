@@ -62,7 +62,6 @@ class Subject:
 
     Attributes
     ----------
-    task : AuditedTask
     images : AuditedImages - the same films
     clusters : FeatureClusters - proposals over all regions
     present : ndarray of shape (N, K), bool - image holds a region of the cluster
@@ -88,7 +87,6 @@ class Examination:
     discovery : Discovery - on the discovery half
     candidates : int - carried into confirmation, of both directions with cross-fitting, each set of
         regions once; what lies within noise where it was chosen is listed and not carried
-    tested : tuple of (Candidate, Confirmation, clusters shown as this one)
     """
 
     half: NDArray[np.bool_]
@@ -132,12 +130,6 @@ def counterfactual_rules(evidence: EvidenceConfig, *, comparisons: int) -> Count
 
 def confirm_correlations(subject: Subject, config: Config, progress: Progress) -> Examination:
     """Choose candidates on one half of the patients and test them on the other.
-
-    Parameters
-    ----------
-    subject : Subject
-    config : Config
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------
@@ -193,10 +185,6 @@ def choose_for_intervention(tested: Sequence[Tested], most: int) -> list[Tested]
     ----------
     tested : sequence of (Candidate, Confirmation, clusters shown as this one) - by p, ascending
     most : int - so many at most
-
-    Returns
-    -------
-    list of the same, in the order in which they were chosen
     """
     standing = [entry for entry in tested if entry[1].status in ("confirmed", "raised_only")]
     turns = [
@@ -218,12 +206,7 @@ def assess_correlations(
 
     Parameters
     ----------
-    subject : Subject
-    examination : Examination
     probe : CounterfactualModel or None - the model; None where nobody can ask it
-    relevance : RelevanceTable
-    config : Config
-    progress : callable - called with (stage, done, total)
     """
     evidence = config.evidence
     standing = choose_for_intervention(examination.tested, evidence.max_correlations)
@@ -344,15 +327,7 @@ def _staged(progress: Progress, stage: str) -> Callable[[int, int], None]:
 def measure_detectable_gap(
     subject: Subject, examination: Examination, config: Config, progress: Progress
 ) -> Sensitivity:
-    """Measure what these films could have shown, through the same procedure.
-
-    Parameters
-    ----------
-    subject : Subject
-    examination : Examination
-    config : Config
-    progress : callable - called with (stage, done, total)
-    """
+    """Measure what these films could have shown, through the same procedure."""
     rules, evidence = confirmation_rules(config), config.evidence
     return measure_sensitivity(
         design_of(subject.task, subject.images.patients, examination.half),

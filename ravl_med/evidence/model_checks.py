@@ -36,7 +36,6 @@ def check_embeddings(
     ----------
     image : ndarray of shape (N, D), float32
     classes : ndarray of shape (C, D), float32, or None - of the texts
-    names : sequence of str, length C
     """
     return tuple(_embedding_checks(image, classes, names))
 
@@ -96,7 +95,6 @@ def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()
 
     Parameters
     ----------
-    findings : sequence of FindingAuroc
     hidden : collection of int - those of so few patients that no number of them is told
     """
     name = "prompt sensitivity"
@@ -116,7 +114,6 @@ def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[ModelC
 
     Parameters
     ----------
-    info : EncoderInfo
     inputs : ndarray of shape (k, 3, S, S), float32 - some films as the model reads them
     """
     known = next((name for name, pair in _NORMS.items() if _near((info.mean, info.std), pair)), "")
@@ -144,7 +141,6 @@ def check_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
 
     Parameters
     ----------
-    info : EncoderInfo
     temperature : float or None - None where the model's own scale is used
     """
     name, scale = "logit scale", info.logit_scale
@@ -169,7 +165,6 @@ def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[M
 
     Parameters
     ----------
-    encoder : Encoder
     texts : mapping of class to texts - verbatim
     """
     all_texts = list(dict.fromkeys(text for prompts in texts.values() for text in prompts))

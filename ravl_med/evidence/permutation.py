@@ -76,13 +76,8 @@ def exchange_patients(
     patients : ndarray of shape (n,), int64
     alternative : {"greater", "less", "two-sided"} - hits among films with the feature
     draws : int - random tables where the test is not exact
-    seed : int or tuple of int
     strata : ndarray of shape (n,), int64, optional - class of each film; patients are exchanged
         within a class only. Default: one class.
-
-    Returns
-    -------
-    ExchangeTest
     """
     return AlikePatients.of(patients, strata).test(
         present, correct, alternative=alternative, draws=draws, seed=seed

@@ -73,11 +73,9 @@ def plan_design(
 
     Parameters
     ----------
-    films, classes : int
     accuracy : float - expected zero-shot accuracy on each class
     films_a_patient : float - mean, at least 1
     share : float - of the patients on the discovery half
-    seed : int
     """
     rng = np.random.default_rng([seed, 6])
     labels = np.arange(films, dtype=np.int64) % classes
@@ -108,8 +106,6 @@ def measure_sensitivity(
 
     Parameters
     ----------
-    design : CohortDesign
-    rules : ConfirmationRules
     candidates : int - among which the feature has to stand out; at least 1 is charged
     power : float - for example 0.8
     simulations : int - cohorts for each prevalence

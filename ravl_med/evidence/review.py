@@ -36,9 +36,7 @@ class RecordedDecision:
     Attributes
     ----------
     correlation : str - `correlation_id`
-    word : {"disease", "accepted", "shortcut"}
     until : date or None - last day on which an acceptance holds
-    reason, name : str
     date : date - of the decision
     """
 
@@ -136,8 +134,6 @@ def adjudicate(
     Parameters
     ----------
     result : AuditResult - as the audit left it
-    decisions : sequence of RecordedDecision
-    gate : GateConfig
     today : date - on which an acceptance holds, or not any more
 
     Returns

@@ -146,8 +146,6 @@ class PatientBootstrap:
     Attributes
     ----------
     patients : ndarray of shape (N,), int64 - patient of each image, 0 .. P - 1
-    draws : int
-    seed : int
     """
 
     patients: NDArray[np.int64]

@@ -159,10 +159,6 @@ def cross_with_attributes(
     lowered : int or None - class that it lowers; None: no gaps of it
     bootstrap : PatientBootstrap - of the same N films
     confidence : float - for example 0.95
-
-    Returns
-    -------
-    Strata
     """
     used = labels >= 0
     arms = np.column_stack([present, ~present])

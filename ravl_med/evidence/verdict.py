@@ -50,13 +50,7 @@ def assess_correlation(
 
     Parameters
     ----------
-    cluster : FeatureCluster
-    confirmation : Confirmation
-    counterfactual : Counterfactual or None
-    strata : Strata or None
     also : tuple of int - clusters that are shown as this one
-    evidence : EvidenceConfig
-    gate : GateConfig
     black_box : bool - nobody can ask the model
     """
     reasons = list(confirmation.reasons)
@@ -156,10 +150,6 @@ def decide_verdict(
 
     Parameters
     ----------
-    correlations : sequence of SpuriousCorrelation
-    classes : sequence of str
-    gate : GateConfig
-    sensitivity : Sensitivity
     sanity : ModelChecks or None - what was seen of the wiring
     black_box : bool - nobody can ask the model; the reasons say so
     settled : collection of int - ranks that a reviewer took for the disease, or accepted

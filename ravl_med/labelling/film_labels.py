@@ -47,7 +47,6 @@ class FilmLabels:
     classes : ndarray of shape (N,), int64 - class of each film; -1 for none
     reasons : tuple of str, length N - why a film has no class; blank where it has one
     certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``
-    sources : tuple of str, length N
     """
 
     classes: NDArray[np.int64]
@@ -64,7 +63,6 @@ def label_films(
     Parameters
     ----------
     cells : FindingCells - of every finding that the classes name
-    columns : mapping of class to (finding to value)
     policy : LabelsConfig - what a blank and an uncertain cell count as
     """
     used = sorted({finding for wanted in columns.values() for finding in wanted})
@@ -134,7 +132,6 @@ def cells_from_reports(
     texts : sequence of str, length N - blank where a film has no report
     taken : ndarray of shape (N,), bool - films that are read; the others get no label
     columns : mapping of class to (finding to value) - names of `labeller`, or aliases of them
-    labeller : ReportLabeller
     max_unrecognised : float - share of the reports in which nothing may be recognised
     name : str - how messages call the cohort
 

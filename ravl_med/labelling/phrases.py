@@ -44,9 +44,7 @@ class Match(Generic[Tag]):
 
     Attributes
     ----------
-    start, end : int
     words : int - those that the phrase itself names, without what ``~`` skipped
-    tag : what the phrase stands for
     """
 
     start: int
@@ -129,11 +127,6 @@ class PhraseTree(Generic[Tag]):
 
 def expand_phrase(phrase: str, lists: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     """Return all sequences of stemmed words that a phrase stands for.
-
-    Parameters
-    ----------
-    phrase : str
-    lists : mapping of name to words
 
     Raises
     ------
@@ -232,7 +225,6 @@ class ContextRules:
 
         Parameters
         ----------
-        phrase : Match
         triggers : sequence of ScopedTrigger - those of the sentence, without those that the phrase
             consists of
         """

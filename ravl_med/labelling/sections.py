@@ -97,13 +97,7 @@ _WORD_OR_STOP = re.compile(rf"\d+[.,]\d+|[^\W_]+(?:'[^\W_]+)?|[.;:?!,]|{_LINE}")
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A part of a report that is read for findings.
-
-    Attributes
-    ----------
-    kind : {"findings", "impression", "addendum", "free text"}
-    text : str
-    """
+    """A part of a report that is read for findings."""
 
     kind: str
     text: str
@@ -153,10 +147,6 @@ def sentences_of(text: str) -> list[list[str]]:
 
     A sentence ends at a full stop that is not within a number, at ``;``, ``:``, ``?`` or ``!``, at
     an empty line, at a line that starts a list, and after 100 words.
-
-    Parameters
-    ----------
-    text : str
     """
     sentences: list[list[str]] = [[]]
     for token in _WORD_OR_STOP.findall(text.lower()):

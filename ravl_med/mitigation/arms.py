@@ -66,7 +66,6 @@ def draw_views(count: int, cropped: float, generator: torch.Generator) -> Views:
     ----------
     count : int - B
     cropped : float in [0, 1] - chance of a film to be cut to a part of 0.2 to 0.8 of its side
-    generator : torch.Generator
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -102,7 +101,6 @@ def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Te
     ----------
     boxes : Tensor of shape (R, 4), float32 - xyxy in input pixels
     film : Tensor of shape (R,), int64 - position of its film among the views
-    views : Views
     size : int - side of the input in pixels
 
     Returns
@@ -229,12 +227,8 @@ class Objective:
 
     Parameters
     ----------
-    arm : Arm
-    films : FineTuningSet
     groups : PseudoGroups - of these films
     classes : Tensor of shape (C, D), float32 - class texts by the frozen text tower, unit norm
-    weights : Weights
-    fabric : Fabric
     """
 
     def __init__(

@@ -60,7 +60,6 @@ def retrain_last_layer(
     labels : ndarray of shape (N,), int64 - 0 .. C - 1
     groups : ndarray of shape (N,), int64
     classes : int - C
-    seed : int
 
     Returns
     -------

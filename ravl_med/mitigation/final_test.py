@@ -65,12 +65,8 @@ class FinalTest:
     Attributes
     ----------
     labels : ndarray of shape (N,), int64
-    classes : tuple of str
     present : ndarray of shape (N, F), bool - mitigated features, found by the audited model
-    sides : tuple of length F of (raised class, lowered class or None)
     axes : mapping of attribute to ndarray of shape (N,), str
-    bootstrap : PatientBootstrap
-    confidence : float
     min_group : int - groups with fewer films are joined before the worst is taken
     min_films : int - classes, groups and subgroups below are not reported one by one
     hidden_below : int - nor is a gap with fewer patients on a side; 0: all are
@@ -281,7 +277,6 @@ def area_under_curve(
     ----------
     scores : ndarray of shape (N,)
     positive : ndarray of shape (N,), bool - some are and some are not
-    bootstrap : PatientBootstrap
 
     Returns
     -------
@@ -323,7 +318,6 @@ def calibration_error(
     ----------
     logits : ndarray of shape (N, C)
     labels : ndarray of shape (N,), int64
-    bootstrap : PatientBootstrap
     """
     scores = softmax(logits)
     confidence = scores.max(axis=1).astype(np.float64)
@@ -356,8 +350,6 @@ def decide_mitigation_verdict(
 
     Parameters
     ----------
-    arm : ArmOutcome
-    reaudit : Reaudit
     max_fall : float - tolerated fall of the overall accuracy (mitigation.max_fall)
     max_gap : float - gap that is tolerated (gate.max_gap)
     """

@@ -231,12 +231,10 @@ class FineTuningSet:
 
     Attributes
     ----------
-    films : FilmStore
     reports : ReportTable, or Tensor of shape (N, D), float32 - embeddings of the impressions by
         the frozen text tower, unit norm
     labels : ndarray of shape (N,), int64 - class that each film is taught as; -1 for none
     present : ndarray of shape (N,), bool - a region of the mitigated features is on the film
-    regions : RegionTable
     spurious : ndarray of shape (R,), bool - region belongs to a mitigated feature
     carriers : RegionTable - where the features were located by removal
     companions : RegionTable - regions of the clusters that travel with the features, on films that
@@ -270,8 +268,6 @@ def embed_distinct(
 
     Parameters
     ----------
-    encoder : Encoder
-    texts : iterable of str, length N
     of_film : list of int - filled with the number of each text among the distinct ones
 
     Yields
@@ -308,9 +304,7 @@ def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportT
 
     Parameters
     ----------
-    folder : Path
     encoder : Encoder - its text tower is frozen
-    texts : iterable of str, length N
 
     Raises
     ------

@@ -46,7 +46,6 @@ def find_co_occurring(
     Returns
     -------
     ndarray of shape (k,), int64 - clusters, ascending; the feature's own is among them. None where
-    no class has films with and without the feature
     """
     excess = np.zeros(holds.shape[1])
     variance = np.zeros(holds.shape[1])
@@ -73,7 +72,6 @@ class PseudoGroups:
 
     Attributes
     ----------
-    names : tuple of str, length G
     of_film : ndarray of shape (N,), int64 - 0 .. G - 1; -1 for films without a class
     """
 
@@ -93,7 +91,6 @@ class PseudoGroups:
         ----------
         labels : ndarray of shape (N,), int64 - -1 without a class
         present : ndarray of shape (N,), bool
-        classes : tuple of str, length C
         """
         names = tuple(
             f"{name}, {side} the feature" for name in classes for side in ("without", "with")

@@ -55,10 +55,6 @@ def gather_evidence(
     spurious : Tensor of shape (R,), bool
     films : int - B
     named : Tensor of shape (C,), bool - classes that some film of the whole batch names
-
-    Returns
-    -------
-    RegionEvidence
     """
     classes = similarities.shape[1]
     relevant = similarities.new_full((films, classes), -torch.inf)
@@ -81,7 +77,6 @@ def region_losses(
 
     Parameters
     ----------
-    evidence : RegionEvidence
     labels : Tensor of shape (B,), int64 - class that the text names; -1 where it names none or
         several, and the film then has no loss of its own
     denominator : {"multiset", "distinct"} - whether the sum over the batch in L_R counts a class as

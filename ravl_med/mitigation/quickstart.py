@@ -83,11 +83,9 @@ def train_quickstart_model(
 
     Parameters
     ----------
-    config : QuickstartModelConfig
     films : ndarray of shape (N, S, S), float32 - one channel of the preprocessed input
     texts : sequence of str, length N - what each film is described by
     folder : Path - made when it does not exist
-    progress : callable - called with (steps done, steps in all)
     start : Path or None - folder of a quickstart model of the same tower to go on from; None starts
         from the seed
 

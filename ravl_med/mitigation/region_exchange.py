@@ -93,7 +93,6 @@ def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Deali
     ----------
     has : Tensor of shape (B,), bool - film has the feature
     share : float in [0, 1] - chance of each film to have it afterwards
-    generator : torch.Generator
 
     Returns
     -------

@@ -26,7 +26,6 @@ def find_features(
 
     Parameters
     ----------
-    detectors : sequence of FeatureDetector, length F
     regions : ndarray of shape (R, D), float32 - by the audited model, unit norm
 
     Returns
@@ -51,9 +50,7 @@ def locate_carriers(
     Parameters
     ----------
     bench : ModelInputs - of these films, asking for the margin of the detector's classes
-    detector : FeatureDetector
     found : ndarray of shape (R,), bool - regions of the feature
-    progress : callable - called with (films done, films in all)
 
     Returns
     -------
@@ -97,11 +94,8 @@ def carriers_in(
 
     Parameters
     ----------
-    bench : ModelInputs
-    detector : FeatureDetector
     regions : mapping of film to ndarray of shape (k,), int64 - regions of the feature
     shifts : ndarray of shape (s, 2), float64 - see `choose_shifts`
-    progress : callable - called with (films done, films in all)
 
     Returns
     -------

@@ -69,7 +69,6 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Parameters
     ----------
-    path : Path
     state : mapping - tensors, numbers, texts, lists and mappings of them; `epoch` and
         `done_in_epoch` tell where it was
 
@@ -87,7 +86,6 @@ def read_checkpoint(path: Path, fabric: Fabric) -> dict[str, Any] | None:
 
     Parameters
     ----------
-    path : Path
     fabric : Fabric - all processes call at the same point
 
     Returns
@@ -214,7 +212,6 @@ class TrainingHistory:
     steps : int - of an epoch
     selections : list of Selection - one an epoch, where there is a selection
     best : int or None - epoch whose weights the model has now, from 0; None without a selection
-    stopped : {"budget", "early", "diverged"}
     """
 
     losses: list[float] = field(default_factory=list)
@@ -241,21 +238,13 @@ def fit(
 
     Parameters
     ----------
-    fabric : Fabric
     module : nn.Module - what has no gradient is not trained
     count : int - films
-    step : Step
-    recipe : TrainingConfig
     order : callable - number of films wanted and generator to rows (n,); a permutation of all when
         None
     select : callable - the selection of the present weights; the best epoch's weights are kept
     checkpoint : Path or None - file to write checkpoints to; where one is, training goes on from it
     state : dict of str to Tensor - what `step` keeps from batch to batch, and a checkpoint with it
-    progress : callable - called with (steps done, steps in all, what is to be told)
-
-    Returns
-    -------
-    TrainingHistory
 
     Raises
     ------

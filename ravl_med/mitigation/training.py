@@ -47,7 +47,6 @@ def ask_films(
     Parameters
     ----------
     tower : nn.Module - an `ImageTower`; it is asked in evaluation mode
-    films : FilmStore
     rows : ndarray of shape (n,), int64
     classes : Tensor of shape (C, D), float32 - unit norm
     temperature : float - tau
@@ -83,7 +82,6 @@ def ask_films_and_regions(
     regions : RegionTable - of these films
     classes : Tensor of shape (C, D), float32 - unit norm
     temperature : float - tau
-    progress : callable - called with (films done, films in all)
     """
     tower.eval()
     device = next(tower.parameters()).device
@@ -195,17 +193,11 @@ def train_arm(
 
     Parameters
     ----------
-    arm : Arm
     start : Path - folder of the audited model
-    films : FineTuningSet
     groups : PseudoGroups - of the fine-tuning films
-    selection : SelectionFilms
     classes : Tensor of shape (C, D), float32 - class texts, unit norm
-    config : MitigationConfig
-    fabric : Fabric
     region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
     checkpoint : Path or None - training goes on from it where it is
-    progress : callable - called with (steps done, steps in all, what is to be told)
 
     Raises
     ------
@@ -275,11 +267,7 @@ class ArmTraining:
     start : Path - folder of the audited model
     films : Path - folder of the set to fine-tune on
     groups : tuple of str, length C - classes, which pseudo-groups are made of
-    selection : SelectionFilms
     classes : ndarray of shape (C, D), float32 - class texts, unit norm
-    config : MitigationConfig
-    region_pooling : {"one_pass", "last_stage", "crops"}
-    checkpoint : Path
     """
 
     name: ArmName

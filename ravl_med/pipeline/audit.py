@@ -98,7 +98,6 @@ class ScoredFilms:
     ----------
     cohort : Cohort - N films
     embeddings : Embeddings - of these, with R regions
-    scores : Scores
     """
 
     cohort: Cohort
@@ -114,8 +113,6 @@ class Search:
     ----------
     probe : CounterfactualModel or None - None where nobody can ask the model
     structures : callable or None - film to its anatomy and artifacts
-    relevance : RelevanceTable
-    sanity : ModelChecks
     """
 
     probe: CounterfactualModel | None
@@ -144,11 +141,7 @@ def search_films(
 
     Parameters
     ----------
-    config : Config
-    films : ScoredFilms
-    search : Search
     clock : Clock - that times the stages
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------
@@ -321,11 +314,6 @@ def collect_result(
 
     Parameters
     ----------
-    config : Config
-    films : ScoredFilms
-    model : ModelSummary
-    accuracy : Accuracy
-    found : Findings
     key : bytes - secret of the pseudonyms
     """
     cohort, embeddings = films.cohort, films.embeddings
@@ -395,10 +383,8 @@ def audit(
 
     Parameters
     ----------
-    config : Config
     key : bytes - secret of the pseudonyms
     cache : Cache - of synthetic cohorts and quickstart models
-    progress : callable - called with (stage, done, total)
     today : date or None - on which acceptances of ``gate.accepted`` hold; None: all do
 
     Raises

@@ -33,7 +33,6 @@ class AuditedFilms:
 
     Attributes
     ----------
-    config : Config
     cohort : Cohort - the N audited films
     classes : ndarray of shape (C, D), float32 - class texts
     mirrored : frozenset of int - films that have the patient's left at the left edge
@@ -72,8 +71,6 @@ def spread_hypotheses(
     Parameters
     ----------
     probe : CounterfactualModel - of this process
-    films : AuditedFilms
-    engine : Engine
     folder : Path or None - of the model, as workers open it
     """
     if not engine.workers:

@@ -59,7 +59,6 @@ class FilmUnit:
     films : Cohort - of these n films, without their reports
     proposer : RegionProposer - of these films, without a segmenter
     part : int - films of a part of the cohort, which makes one file
-    names : mapping of part number to the name that is noted when it is done
     """
 
     positions: NDArray[np.int64]
@@ -75,7 +74,6 @@ class EmbeddedUnit:
 
     Attributes
     ----------
-    rows : tuple of EmbeddedRow or RejectedFilm, length n
     stores : tuple of str - folders that the embeddings lie in
     recipe : str - digest of all that they depend on, but for the films encoded at once
     found : int - films that were embedded before
@@ -95,10 +93,6 @@ class FilmEmbedder:
 
     Attributes
     ----------
-    config : Config
-    encoder : Encoder
-    batches : BatchEncoder
-    reader : FilmReader
     segmenter : Segmenter or None - where anatomy or artifacts are asked for
     note : callable - called with the number of films of the unit that have passed
     """
@@ -171,9 +165,6 @@ def make_units(
 
     Parameters
     ----------
-    engine : Engine
-    config : Config
-    cohort : Cohort
     proposer : RegionProposer - of the whole cohort
     names : mapping of part number to name - the parts that are wanted
     """
@@ -212,11 +203,8 @@ def embed_units(
 
     Parameters
     ----------
-    engine : Engine
-    config : Config
     model : tuple of Encoder and Path or None - opened, and the folder that workers open
     root : Path - of the stores; every worker reaches it under this name
-    units : sequence of FilmUnit
     progress : callable - called with the number of films that have passed
 
     Raises
@@ -283,12 +271,8 @@ def embed_with(
 
     Parameters
     ----------
-    engine : Engine
-    config : Config
-    cohort : Cohort
     model : tuple of Encoder and Path or None - opened, and the folder that workers open
     cache : Cache - what it holds is taken from there, and it keeps the rest
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------
@@ -346,7 +330,6 @@ def join_rows(
     Parameters
     ----------
     cohort : Cohort - the whole of it
-    units : sequence of FilmUnit
     made : iterable of EmbeddedUnit - of the same
     """
     seen: set[str] = set()

@@ -38,16 +38,12 @@ def prove_arms(
 
     Parameters
     ----------
-    setting : Setting
-    test, validation : SplitFilms
     half : ndarray of shape (N,), bool - validation films of the discovery half
-    trained : mapping of arm to TrainedArm
     device : torch.device - that the towers are asked on; they are on the CPU before and after
 
     Returns
     -------
     outcomes : tuple of ArmOutcome - the audited model first, the delivered one last
-    answers : dict of arm to Answered
     untold : frozenset - classes, groups and subgroups that a report does not tell
     """
     config, texts = setting.config, setting.texts()

@@ -58,7 +58,6 @@ def locate_features(
 
     Parameters
     ----------
-    setting : Setting
     split : SplitFilms - N films
     found : ndarray of shape (R, F), bool - regions of each feature
 
@@ -95,8 +94,6 @@ class _Unit:
     ----------
     films : ndarray of shape (n,), int64 - what they are called in the split
     images : AuditedImages - with the regions of the feature alone
-    store : FilmStore
-    detector : FeatureDetector
     shifts : ndarray of shape (s, 2), float64, or None - None before they are chosen
     """
 
@@ -216,9 +213,7 @@ class PreparedFilms:
     ----------
     folder : Path - that every process of the training opens, see `open_set`
     films : FineTuningSet - as it is opened from there
-    mitigated : tuple of MitigatedCorrelation
     notes : tuple of str - what a reader of the report has to know
-    summary : SplitSummary
     """
 
     folder: Path
@@ -237,8 +232,6 @@ def prepare_fine_tuning(
 
     Parameters
     ----------
-    setting : Setting
-    manifest : Path
     explored : SplitFilms - the films of the audit
     half : ndarray of shape (N,), bool - those of the discovery half
 

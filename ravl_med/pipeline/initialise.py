@@ -162,8 +162,6 @@ class Start:
 
     Attributes
     ----------
-    report : IntakeReport
-    manifest, config : Path
     finding : str - that the config's task is about; blank where no labels were found
     lacking : tuple of str - what an audit still needs; empty: it can be run as it stands
     """
@@ -180,11 +178,6 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
 
     Patients, studies and institutions stand as numbers in the manifest; its paths are relative to
     it. Files that exist are never written over.
-
-    Parameters
-    ----------
-    plan : StartPlan
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

@@ -177,9 +177,7 @@ class IntakeReport:
     files : int - files, or rows of a manifest
     films : int - that can be audited
     patients, studies : int - of them
-    rejected : mapping of reason to count
     by_pixels : int - films that were kept by their pixels, the header being silent
-    attributes : mapping of attribute to (value to count)
     applied : mapping of str to int - how stored values became pixels
     reports : mapping of source to count - films with a report
     findings : mapping of finding to (cell to count) - cells 1, 0, -1 and blank
@@ -247,7 +245,6 @@ def count_attributes(
 
     Parameters
     ----------
-    films : sequence of mapping of attribute to value
     names : sequence of str - attributes, in the order of the report
     """
     counted = {name: Counter(values) for name, values in attribute_values(films, names).items()}
@@ -265,7 +262,6 @@ def attribute_values(
 
     Parameters
     ----------
-    films : sequence of mapping of attribute to value
     names : sequence of str - attributes, in the order of the report
     """
     told = {}
@@ -287,7 +283,6 @@ def count_findings(
     Parameters
     ----------
     films : sequence of mapping of finding to cell - 1, 0, -1 or blank
-    names : sequence of str
     """
     counted = {name: dict(Counter(film.get(name, "") for film in films)) for name in names}
     stated = {name: cells for name, cells in counted.items() if set(cells) - {""}}
@@ -312,7 +307,6 @@ class FilmFindings:
     Attributes
     ----------
     cells : tuple of mapping, length N - finding to 1, 0, -1 or blank
-    names : tuple of str
     source : str - ``"table"``, ``"manifest"``, ``"reports"`` or blank
     unrecognised : int - reports in which nothing was recognised
     """
@@ -335,7 +329,6 @@ def inspect(
     ----------
     path : Path - a folder, a CSV, or a YAML config
     tables : sequence of Path - of reports, for a folder
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

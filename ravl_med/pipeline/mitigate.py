@@ -70,8 +70,6 @@ def find_past_audit(
     Parameters
     ----------
     folder : Path or None - run folder
-    config : Config
-    model_digest : str
     films : SplitFilms - of the audited split
 
     Returns
@@ -118,15 +116,12 @@ class Mitigation:
     Attributes
     ----------
     config : Config - effective
-    result : MitigationResult
     work : WorkFolder - can be thrown away once the run is written
     model : Path or None - folder of the new model, in the work folder; None where nothing was done
     audit : Audit or None - that was run because no earlier one had the same digests
     reaudit : Audit or None - of the new model on the final test
     test : SplitFilms or None - the final test, as the audited model sees it
     answers : mapping of arm to Answered - what each model says of the final test
-    timings : mapping of stage to seconds, in order
-    throughput : mapping of stage to what it did in a second, by unit
     """
 
     config: Config
@@ -158,7 +153,6 @@ def mitigate(
 
     Parameters
     ----------
-    config : Config
     key : bytes - secret of the pseudonyms
     cache : Cache - of synthetic cohorts and quickstart models
     work : WorkFolder - films at the model's resolution, checkpoints and the new model; what an
@@ -167,7 +161,6 @@ def mitigate(
     earlier_run : Path or None - folder of an audit, used when its digests match
     keep_audit : callable - called with an audit as soon as one had to be made, so that a run that
         is ended later finds it again
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

@@ -35,7 +35,6 @@ def write_mitigation(
 
     Parameters
     ----------
-    run : Mitigation
     folder : Path - an earlier run there is replaced
     date : str or None - printed on the report
     history_root : Path or None - where the re-audit is noted, see `user_history_root`

@@ -73,7 +73,6 @@ def open_work_folder(
     Parameters
     ----------
     config : Config - what an interrupted run is told by, but for who does the work
-    cache : Cache
     processes : Processes - they have to see the folder
     resume : bool - keep what an interrupted run left; else it is thrown away
 
@@ -188,16 +187,12 @@ class Setting:
 
     Attributes
     ----------
-    config : Config
     start : Path - folder of the audited model
     model : Path or None - the same, or None where the config alone says how it is opened
     encoder : Encoder - the audited model
-    reader : FilmReader
     classes : ndarray of shape (C, D), float32 - class texts, unit norm
     features : tuple of ConfirmedFeature - what is mitigated
-    work : WorkFolder
     cache : Cache - of embeddings
-    progress : callable - called with (stage, done, total)
     """
 
     config: Config

@@ -49,7 +49,6 @@ class AuditedModel:
 
     Attributes
     ----------
-    encoder : Encoder
     embeddings : Embeddings - of N films
     classes : ndarray of shape (C, D), float32 - class texts
     scores : ndarray of shape (N, C), float32, or None - of a table, in place of the model's own
@@ -109,10 +108,7 @@ def check_model(
 
     Parameters
     ----------
-    config : Config
     cohort : Cohort - the N audited films
-    model : AuditedModel
-    reader : FilmReader
     """
     texts, image = config.task.texts(), model.embeddings.image
     temperature = config.task.temperature if config.task.scores == "softmax" else None

@@ -63,7 +63,6 @@ class CostPlan:
     pictures : int - of all counterfactuals, at most
     store_bytes, worker_bytes, run_bytes : int - embeddings on disk; memory of a worker, as measured
         here; memory of the run beside it, embeddings above 1 GiB lie in a mapped file
-    embed_hours, cluster_hours, counterfactual_hours : float
     """
 
     films: int
@@ -122,13 +121,11 @@ def plan_cost(
 
     Parameters
     ----------
-    config : Config
     workers : int or None - 1 or more, each with processors of its own; None: those of the config,
         1 where it has none, on the processors of this machine unless Ray has others
     films : int or None - of a cohort like this one; None: its own
     sample : int - films to measure, spread over the cohort
     cache : Cache - of synthetic cohorts and quickstart models
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

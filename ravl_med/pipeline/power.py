@@ -22,7 +22,6 @@ class PlannedCohort:
 
     Attributes
     ----------
-    films : int
     accuracy : float - expected zero-shot accuracy on each class
     films_a_patient : float - mean
     candidates : int - clusters that the feature has to stand out among
@@ -42,9 +41,6 @@ class PlannedPower:
 
     Attributes
     ----------
-    cohort : PlannedCohort
-    classes : int
-    sensitivity : Sensitivity
     asked : float - gap that a pass needs to be detectable (gate.max_detectable_gap)
     """
 
@@ -94,12 +90,6 @@ def plan_power(
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> PlannedPower:
     """Simulate what a planned cohort could show, with the classes and thresholds of a config.
-
-    Parameters
-    ----------
-    config : Config
-    cohort : PlannedCohort
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

@@ -42,12 +42,10 @@ def preview_regions(
 
     Parameters
     ----------
-    config : Config
     shown : int - films, 1 to `MOST_SHOWN`; fewer where the cohort has fewer that can be read
     seed : int, 0 or more - of the sample
     key : bytes - secret of the pseudonyms
     cache : Cache - of synthetic cohorts
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

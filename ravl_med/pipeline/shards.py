@@ -46,7 +46,6 @@ class Shard:
     Attributes
     ----------
     number : int - 1 to `count`
-    count : int
     """
 
     number: int = 1
@@ -75,7 +74,6 @@ class EmbeddingReport:
 
     Attributes
     ----------
-    shard : Shard
     parts, parts_before : int - of this shard, and those of them that were done before
     parts_left : int - of the other shards, not done yet
     films, found, regions : int - films that were read now; those of them that were embedded before;
@@ -138,13 +136,6 @@ def embed(
 
     An audit of the same config finds it there. A run that was ended goes on where it was; memory
     does not grow with the number of films.
-
-    Parameters
-    ----------
-    config : Config
-    shard : Shard
-    cache : Cache
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------
@@ -345,11 +336,8 @@ def merge(
 
     Parameters
     ----------
-    config : Config
     folders : sequence of str - paths or URLs of caches, or of what `cache.shared` named
     shards : int or None - that the cohort was cut into; None: one for each folder
-    cache : Cache
-    progress : callable - called with (stage, done, total)
 
     Raises
     ------

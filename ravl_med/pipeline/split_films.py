@@ -205,7 +205,6 @@ def keep_films(
     Parameters
     ----------
     engine : Engine - of several workers, each does some of the files
-    config : Config
     cohort : Cohort - its reports are not needed
     model : tuple of Encoder and Path or None - opened, and the folder that workers open
     reader : FilmReader - of this process
@@ -388,9 +387,7 @@ class SplitFilms:
 
     Attributes
     ----------
-    split : str
     cohort : Cohort - those that could be read; labels -1 where no task was given
-    films : FilmStore
     kept : KeptFilms - as the audited model sees them
     region_image : ndarray of shape (R,), int64 - film of each region, ascending
     regions : RegionTable - in input pixels
@@ -466,7 +463,6 @@ def summarise_split(
     ----------
     role : str - what the films are for
     labels, patients : ndarray of shape (n,), int64
-    classes : tuple of str
     least : int - smallest number of patients that may be told; 0 tells all
     """
     member = {name: labels == c for c, name in enumerate(classes)}
@@ -503,13 +499,8 @@ def read_split(
 
     Parameters
     ----------
-    config : Config
-    manifest : Path
-    split : str
     encoder : Encoder - the audited model
-    reader : FilmReader
     folder : Path - where the films are kept, in a folder of the split's name
-    progress : callable - called with (stage, done, total)
     labelled : bool - films need a class by their label columns
     cache : Cache or None - of embeddings
     model : Path or None - folder of the audited model, for workers of the engine

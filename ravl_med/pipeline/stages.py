@@ -176,7 +176,6 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
 
     Parameters
     ----------
-    config : Config
     folder : Path or None - as `prepare_model` returns it; where that was on another machine, a
         model that lies in a storage is fetched to this one
 
@@ -305,7 +304,6 @@ def structure_reader(
 
     Parameters
     ----------
-    segmenter : Segmenter
     read_pixels : callable - film to its pixels (H, W), float32 in [0, 1]
     mirrored : collection of int - films that have the patient's left at the left edge
     """

@@ -83,10 +83,6 @@ def anatomical_names(name: str) -> tuple[str, ...]:
 def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
     """Find the anatomical regions of a film.
 
-    Parameters
-    ----------
-    film : Segmentation
-
     Returns
     -------
     mapping of str to ndarray of shape (S, S), bool - of `ANATOMICAL_REGIONS`, those that were

@@ -61,7 +61,6 @@ class AnnotatedBox:
 
     Attributes
     ----------
-    name : str
     box : tuple of float - xyxy in stored pixels, half-open
     size : tuple of int or None - height and width of the film that it was drawn on, where stated
     """
@@ -130,7 +129,6 @@ def boxes_within(boxes: Iterable[AnnotatedBox], height: int, width: int) -> Regi
 
     Parameters
     ----------
-    boxes : iterable of AnnotatedBox
     height, width : int - of the film
 
     Returns

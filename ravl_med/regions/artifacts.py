@@ -73,10 +73,6 @@ def find_artifacts(film: Segmentation) -> tuple[Artifact, ...]:
     A lead that runs across the chest is several regions, since the box around all of it would be
     mostly chest. Where one thing is seen as two kinds, the more certain one stays.
 
-    Parameters
-    ----------
-    film : Segmentation
-
     Returns
     -------
     tuple of Artifact - by score, the most certain first

@@ -294,7 +294,6 @@ class FolderSegmenter:
         (1, channels, h, w), float32, and gives (1, K, any, any)
     description : SegmenterDescription - of K output channels
     digest : str - of weights and description
-    device : torch.device
 
     Attributes
     ----------
@@ -360,7 +359,6 @@ def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
     ----------
     folder : Path - with ``segmenter.yaml`` and a TorchScript file, or a MONAI bundle with
         ``configs/metadata.json`` and ``models/model.ts``
-    device : torch.device
 
     Returns
     -------

@@ -104,7 +104,6 @@ def read_structures(
 
     Parameters
     ----------
-    segmenter : Segmenter
     pixels : ndarray of shape (H, W), float32 in [0, 1]
     mirrored : bool - the patient's left lies at the left edge
     """

@@ -36,11 +36,9 @@ class RegionProposer:
 
     Attributes
     ----------
-    config : RegionsConfig
     films : sequence of Path or RemotePath - of the cohort
     files : tuple of tuple of Path or RemotePath - annotation files of each film; empty where there
         are none
-    table : AnnotationTable or None
     segmenter : Segmenter or None - where anatomy or artifacts are asked for
     """
 

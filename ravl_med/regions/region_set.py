@@ -26,7 +26,6 @@ class RegionKind:
 
     Attributes
     ----------
-    source : RegionSource
     name : str - what the report calls it
     place : str - the anatomy that it lies over; blank where that is not known or is the region
     """
@@ -48,7 +47,6 @@ class RegionSet:
     ----------
     boxes : ndarray of shape (r, 4), float32 - xyxy in pixels of the stored matrix, origin at the
         outer corner of the top-left pixel, half-open
-    kinds : tuple of RegionKind, length r
     problems : tuple of str - reasons why something that was to be a region is none
     """
 
@@ -114,7 +112,6 @@ def cut_tiles(height: int, width: int, rows: int, columns: int) -> NDArray[np.fl
     Parameters
     ----------
     height, width : int - stored matrix in pixels
-    rows, columns : int
 
     Returns
     -------

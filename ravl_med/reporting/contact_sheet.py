@@ -54,8 +54,6 @@ class Look:
     ----------
     colour : tuple of int - red, green, blue
     width : int - of the line in pixels
-    opacity : float
-    dashed : bool
     text : int - size of the label in pixels; 0 for none
     """
 
@@ -115,8 +113,6 @@ def draw_edge(pen: ImageDraw.ImageDraw, edge: Edge, film: tuple[int, int]) -> No
 
     Parameters
     ----------
-    pen : ImageDraw
-    edge : Edge
     film : (x, y) - the middle of its left edge, in pixels
     """
     if not edge:
@@ -213,7 +209,6 @@ def place_labels(
     boxes : sequence of (x0, y0, x1, y1), length r - in pixels of the picture
     sizes : sequence of (width, height), length r - of the labels
     beside : sequence of bool, length r - the label is wanted outside its box, which it would hide
-    picture : (width, height)
 
     Returns
     -------
@@ -322,7 +317,6 @@ class ContactSheet:
     sources : tuple of RegionSource - asked for
     description : str - of the sources, in words
     cohort_films : int - films that the sample was drawn from
-    films : tuple of SheetFilm
     skipped : mapping of str to int - films that were drawn and cannot be read, by reason
     problems : mapping of str to int - what was to be a region and is none, by reason
     text_note : str - what was done about burned-in text
@@ -523,7 +517,6 @@ def write_sheet(sheet: ContactSheet, path: Path) -> None:
 
     Parameters
     ----------
-    sheet : ContactSheet
     path : Path - its folder is made if it is missing; an earlier contact sheet is replaced
 
     Raises

@@ -65,7 +65,6 @@ class RegionPicture:
     name : str - what it is, and where; blank for a place in a grid
     effect : float - removal effect in logits; NaN where it was not measured
     carries : bool - the effect passes the trimming rule: the region carries the feature
-    picture : Picture
     """
 
     number: int
@@ -220,7 +219,6 @@ def shown_boxes(result: AuditResult, count: int) -> dict[int, list[tuple[float, 
 
     Parameters
     ----------
-    result : AuditResult
     count : int - regions shown of each correlation
     """
     shown: dict[int, list[tuple[float, ...]]] = {}

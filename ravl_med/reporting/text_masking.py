@@ -41,12 +41,7 @@ class MaskedFilm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextMasking:
-    """Hides text on films.
-
-    Attributes
-    ----------
-    search : TextSearch
-    """
+    """Hides text on films."""
 
     search: TextSearch
 

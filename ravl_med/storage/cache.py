@@ -76,7 +76,6 @@ class Cache:
 
         Returns
         -------
-        folder : Path
         found : bool - it was there before
         """
         text = json.dumps(recipe, sort_keys=True, default=str)

@@ -97,7 +97,6 @@ def local_copy(file: FilePath, most: int | None = None) -> Iterator[Path]:
 
     Parameters
     ----------
-    file : Path or RemotePath
     most : int or None - bytes that an object may have
 
     Raises
@@ -138,8 +137,6 @@ def atomic_write_bytes(file: FilePath, content: bytes, above: int = 1) -> None:
 
     Parameters
     ----------
-    file : Path or RemotePath
-    content : bytes
     above : int - folders above a file of this machine that are made for their owner alone
 
     Raises
@@ -212,7 +209,6 @@ def for_each(do: Callable[[FilePath], R], files: Iterable[FilePath]) -> Iterator
     Parameters
     ----------
     do : callable - called in threads where some files are objects
-    files : iterable of Path or RemotePath
     """
     waiting = iter(files)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage") as threads:

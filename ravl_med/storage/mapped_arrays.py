@@ -50,11 +50,6 @@ _PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file 
 def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return an array to be filled; a large one lies in a mapped file that goes with it.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    dtype : dtype
-
     Raises
     ------
     ConfigError

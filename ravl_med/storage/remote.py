@@ -69,8 +69,6 @@ def ask(protocol: str, access: StorageAccess, method: str, *told: Any, **more: A
     Parameters
     ----------
     protocol : str - such as ``s3``
-    access : StorageAccess
-    method : str
     told, more - its arguments; `size`, bytes that are moved, makes patience and is not passed on
 
     Raises
@@ -93,8 +91,6 @@ def naming_faults(protocol: str, access: StorageAccess, role: str) -> Iterator[N
 
     Parameters
     ----------
-    protocol : str
-    access : StorageAccess
     role : str - what led to the object, such as ``cohort.manifest``; its name is never told
 
     Raises
@@ -205,7 +201,6 @@ class RemotePath:
     Attributes
     ----------
     url : str - without ``.``, ``..`` and a slash at its end; never printed, keys name patients
-    access : StorageAccess
     role : str - what led here, for messages
     """
 

@@ -72,7 +72,6 @@ class CounterfactualModel:
 
     Attributes
     ----------
-    encoder : Encoder
     read_pixels : callable - image index to pixels (H, W), float32 of 0 .. 1
     classes : ndarray of shape (C, D), float32 - class embeddings
     temperature : float - tau of the logits
@@ -110,7 +109,6 @@ class Hypothesis:
 
     Attributes
     ----------
-    cluster : FeatureCluster
     discovery : ndarray of shape (N,), bool - films of the half that it was chosen on; the others
         are the confirmation half
     relevant : RelevantPlaces or None - where the raised class shows; None when it is not known
@@ -161,20 +159,7 @@ def measure_counterfactual(
     rules: CounterfactualRules,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counterfactual:
-    """Test whether the model uses the feature of a cluster, and find the regions that carry it.
-
-    Parameters
-    ----------
-    probe : CounterfactualModel
-    suspect : Hypothesis
-    images : AuditedImages
-    rules : CounterfactualRules
-    progress : callable - called with (steps done, steps in all)
-
-    Returns
-    -------
-    Counterfactual
-    """
+    """Test whether the model uses the feature of a cluster, and find the regions that carry it."""
     steps = _Steps(progress)
     raised, lowered = hypothesis.cluster.raised_class, hypothesis.cluster.lowered_class
     inputs = prepare_inputs(probe, raised, lowered, images, steps.tick)
@@ -256,10 +241,7 @@ def prepare_inputs(
 
     Parameters
     ----------
-    probe : CounterfactualModel
-    raised_class : int
     lowered_class : int or None - see `class_margin`
-    images : AuditedImages
     tick : callable - called with the number of pictures that were asked
     """
 

@@ -54,12 +54,7 @@ class RelevantPlaces:
 
 @dataclass(frozen=True, slots=True)
 class RelevanceTable:
-    """Where findings show.
-
-    Attributes
-    ----------
-    places : mapping of finding, in lower case, to RelevantPlaces
-    """
+    """Where findings show."""
 
     places: Mapping[str, RelevantPlaces]
 
@@ -174,7 +169,6 @@ def share_effect(
 
     Parameters
     ----------
-    bench : ModelInputs
     places : RelevantPlaces - where the raised class shows
     structures : callable or None - film to what lies on it; None: nothing is known
     films : ndarray of shape (k,), int64 - of each region

@@ -70,7 +70,6 @@ def fit_boxes(
 
     Parameters
     ----------
-    bench : ModelInputs
     films : ndarray of shape (k,), int64 - film of each box
     boxes : ndarray of shape (k, 4), float32 - xyxy in stored pixels, with a positive effect
     size : int - side of the model's input in pixels
@@ -190,7 +189,6 @@ def choose_shifts(
 
     Parameters
     ----------
-    bench : ModelInputs
     films : sequence of int - of the discovery half; the first `EXPLORED_FILMS` are looked at
     regions : mapping of film to ndarray of shape (k,), int64
 

@@ -25,7 +25,6 @@ class AuditedImages:
 
     Attributes
     ----------
-    classes : tuple of str, length C
     labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
     predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
     patients : ndarray of shape (N,), int64 - patient of each image, 0 .. P - 1
@@ -99,7 +98,6 @@ class ModelInputs:
 
     Attributes
     ----------
-    images : AuditedImages
     read : callable - image index to the preprocessed input (3, S, S), float32, read-only
     geometry : callable - height and width of a film to its `InputGeometry`
     ask : callable - pictures (3, S, S), as many as there are, to `Margins`; they are taken one by
@@ -167,7 +165,6 @@ def spread_over_patients(
     ----------
     films : ndarray of shape (n,), int64
     patients : ndarray of shape (N,), int64 - patient of each image
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -194,11 +191,6 @@ def compare_pairs(
     change, control : tuple of ndarrays of shape (n,), float64 and bool - change of the margin in
         logits, and whether the decision changed, pair by pair
     patients : ndarray of shape (n,), int64 - of the film of each pair
-    rules : CounterfactualRules
-
-    Returns
-    -------
-    PairedChange
     """
     known, patient = np.unique(patients, return_inverse=True)
     bootstrap = PatientBootstrap(patient.astype(np.int64), rules.draws, rules.seed)

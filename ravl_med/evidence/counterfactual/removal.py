@@ -40,7 +40,6 @@ class FilledFilm:
 
     Attributes
     ----------
-    film : int
     boxes : ndarray of shape (k, 4), float32 - xyxy in input pixels
     before : float - margin
     decided : bool - for the raised class
@@ -73,7 +72,6 @@ class FilmPair:
 
     Attributes
     ----------
-    film, control : int
     control_boxes : ndarray of shape (k, 4), float32 - the regions of the film, carried to the same
         place of the control; xyxy in input pixels
     contrast_ratio : float - of the film over that of the control
@@ -92,12 +90,7 @@ def fill_films(
 
     Parameters
     ----------
-    bench : ModelInputs
     jobs : sequence of (film, boxes of shape (k, 4), float32 in input pixels)
-
-    Returns
-    -------
-    list of FilledFilm, in the order of `jobs`
     """
 
     def pictures() -> Iterator[NDArray[np.float32]]:
@@ -194,12 +187,9 @@ def match_controls(
 
     Parameters
     ----------
-    bench : ModelInputs
-    cluster : FeatureCluster
     discovery : ndarray of shape (N,), bool
     places : mapping of film, as `sample_films` returns them, to ndarray of shape (k, 4), float64 -
         where it is filled, xyxy as shares of width and height
-    rng : numpy.random.Generator
     """
     images = inputs.images
     films = np.array(list(places), dtype=np.int64)
@@ -267,10 +257,7 @@ def compare_removals(
 
     Parameters
     ----------
-    bench : ModelInputs
-    pairs : sequence of FilmPair, length n, at least one
     filled : sequence of FilledFilm, length n - the films of the pairs
-    rules : CounterfactualRules
 
     Returns
     -------

@@ -110,12 +110,6 @@ def compare_transplants(
 ) -> PairedChange:
     """Test whether the feature raises the margin of films that it is put into.
 
-    Parameters
-    ----------
-    bench : ModelInputs
-    planned : sequence of Transplantation, at least one
-    rules : CounterfactualRules
-
     Returns
     -------
     PairedChange - rise of the margin with the regions of the donor, and with those of the ordinary

@@ -206,12 +206,7 @@ def _prompt_table(result: AuditResult) -> Table:
 
 
 def cohort_flow(result: AuditResult) -> Flow:
-    """Return how films came from the manifest into the two halves; none where nothing was split.
-
-    Parameters
-    ----------
-    result : AuditResult
-    """
+    """Return how films came from the manifest into the two halves; none where nothing was split."""
     cohort, search = result.cohort, result.discovery
     left_out, rejected = sum(cohort.left_out.values()), sum(cohort.rejected.values())
     parts: tuple[FlowBox, ...] = ()

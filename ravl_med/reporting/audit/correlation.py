@@ -65,7 +65,6 @@ def correlation_entry(
 
     Parameters
     ----------
-    result : AuditResult
     correlation : SpuriousCorrelation - one of `result`
     pictures : CorrelationPictures - its regions and films
     """

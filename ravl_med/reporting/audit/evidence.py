@@ -67,25 +67,14 @@ _NOTE = (
 
 
 def labels_line(labels: LabelQuality | None) -> str:
-    """Say in a few words that all labels are alike; blank where they are not, or not known.
-
-    Parameters
-    ----------
-    labels : LabelQuality or None
-    """
+    """Say in a few words that all labels are alike; blank where they are not, or not known."""
     if labels is None or not labels.one_source or not labels.all_stated:
         return ""
     return f"Labels: {printable(labels.one_source, 60)}, all stated."
 
 
 def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[Block]:
-    """Return where the labels come from: a table where it is several places; or nothing.
-
-    Parameters
-    ----------
-    correlation : SpuriousCorrelation
-    classes : tuple of str
-    """
+    """Return where the labels come from: a table where it is several places; or nothing."""
     labels = correlation.labels
     if labels is None:
         return []
@@ -204,7 +193,6 @@ def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list
 
     Parameters
     ----------
-    result : AuditResult
     correlation : SpuriousCorrelation - one of `result`
     """
     return [
@@ -307,12 +295,7 @@ def _extent(correlation: SpuriousCorrelation) -> str:
 
 
 def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
-    """Return what removing and transplanting the feature does, and whether the model uses it.
-
-    Parameters
-    ----------
-    correlation : SpuriousCorrelation
-    """
+    """Return what removing and transplanting the feature does, and whether the model uses it."""
     tested = correlation.counterfactual
     if tested is None:
         return [Text(f"{use_sentence(None)} {labels_line(correlation.labels)}".rstrip())]
@@ -389,7 +372,6 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[B
 
     Parameters
     ----------
-    result : AuditResult
     correlation : SpuriousCorrelation - one of `result`
     """
     strata = correlation.strata

@@ -50,13 +50,7 @@ _VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 
 @dataclass(frozen=True, slots=True)
 class PastAudit:
-    """A finished audit: its verdict and the settings that it was made under.
-
-    Attributes
-    ----------
-    verdict : {"fail", "review", "pass", "not_auditable"}
-    settings : mapping of dotted config key to JSON value, as `settings_of` gives them
-    """
+    """A finished audit: its verdict and the settings that it was made under."""
 
     verdict: VerdictName
     settings: Mapping[str, Any]
@@ -132,7 +126,6 @@ def earlier_audits(root: Path, model_digest: str, cohort_digest: str) -> tuple[P
     Parameters
     ----------
     root : Path - as `user_history_root` gives it
-    model_digest, cohort_digest : str
 
     Returns
     -------
@@ -162,8 +155,6 @@ def record_audit(root: Path, model_digest: str, cohort_digest: str, audit: PastA
     Parameters
     ----------
     root : Path - as `user_history_root` gives it
-    model_digest, cohort_digest : str
-    audit : PastAudit
 
     Raises
     ------
@@ -246,9 +237,6 @@ class ReportDetails:
     ----------
     date : str or None - of the run
     config_yaml : str - the effective config, paths already replaced
-    versions, digests : mapping of name to version or digest
-    seeds : mapping of stage to seed
-    thresholds : mapping of rule to its threshold, in words
     regions_shown : int - regions of each correlation that are shown
     history : AuditHistory or None - earlier audits of the model on these films; None says nothing
     """
@@ -271,8 +259,6 @@ class MitigationDetails:
     ----------
     date : str or None - of the run
     config_yaml : str - the effective config, paths already replaced
-    versions, digests : mapping of name to version or digest
-    seeds : mapping of stage to seed
     recipe : mapping of setting to its value, in words - how the arms were trained
     """
 

@@ -360,13 +360,7 @@ _STOPPED_LIMITATIONS = (
 
 
 def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[Block]:
-    """Return the steps that were taken in own words, their thresholds and the limitations.
-
-    Parameters
-    ----------
-    result : AuditResult
-    thresholds : mapping of rule to its threshold, in words
-    """
+    """Return the steps that were taken in own words, their thresholds and the limitations."""
     searched = result.discovery is not None
     blocks: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
     if result.sanity is not None:
@@ -462,7 +456,6 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Blo
 
     Parameters
     ----------
-    result : AuditResult
     digests : mapping of name to digest - that of the films is "cohort"
     """
     name = result.verdict.name

@@ -35,10 +35,8 @@ def audit_story(result: AuditResult, film: Film, details: ReportDetails) -> list
 
     Parameters
     ----------
-    result : AuditResult
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8, windowed,
         MONOCHROME2; asked once for each film and correlation
-    details : ReportDetails
     """
     shown = [
         (entry, correlation_pictures(result, entry, film, details.regions_shown, enlarged=True))
@@ -72,10 +70,8 @@ def write_report(result: AuditResult, film: Film, details: ReportDetails, folder
 
     Parameters
     ----------
-    result : AuditResult
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8, windowed,
         MONOCHROME2; asked once for each film and correlation
-    details : ReportDetails
     folder : Path - the same input gives the same bytes there
     """
     blocks = audit_story(result, film, details)

@@ -203,13 +203,7 @@ def _against_intervention(tested: Counterfactual) -> list[str]:
 
 
 def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[str]:
-    """Say where a gap may be one of the labels, and whether labels differ with the feature.
-
-    Parameters
-    ----------
-    correlation : SpuriousCorrelation
-    classes : tuple of str
-    """
+    """Say where a gap may be one of the labels, and whether labels differ with the feature."""
     labels, arms = correlation.labels, correlation.confirmation.arms
     if labels is None:
         return []

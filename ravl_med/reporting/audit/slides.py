@@ -48,7 +48,6 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
 
     Parameters
     ----------
-    result : AuditResult
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8, MONOCHROME2
     folder : Path - made if it is missing
     """

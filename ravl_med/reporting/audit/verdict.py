@@ -83,8 +83,6 @@ def verdict_chapter(
 
     Parameters
     ----------
-    result : AuditResult
-    shown : sequence of (SpuriousCorrelation, CorrelationPictures)
     date : str or None - of the run
     history : AuditHistory or None - of earlier audits of the model on these films
     """

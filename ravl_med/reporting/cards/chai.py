@@ -74,9 +74,7 @@ class Metric:
 
     Attributes
     ----------
-    label : str
     value : float - as it is printed: rounded, shares as percent
-    unit : str
     interval : Interval - of the value; NaN bounds where there is none
     """
 
@@ -209,13 +207,7 @@ _Fields: TypeAlias = Sequence[tuple[str, "str | _Fields"]]
 
 
 def chai_card(result: AuditResult, details: ReportDetails) -> str:
-    """Return the card of an audited model as an XML document.
-
-    Parameters
-    ----------
-    result : AuditResult
-    details : ReportDetails
-    """
+    """Return the card of an audited model as an XML document."""
     card = ElementTree.Element("AppliedModelCard", {"xmlns": NAMESPACE})
     _fill(
         card,

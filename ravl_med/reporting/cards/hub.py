@@ -73,13 +73,7 @@ _METRICS = (
 
 
 def hub_card(result: AuditResult, details: ReportDetails) -> str:
-    """Return the card of an audited model as Markdown with a YAML head.
-
-    Parameters
-    ----------
-    result : AuditResult
-    details : ReportDetails
-    """
+    """Return the card of an audited model as Markdown with a YAML head."""
     tables = [block for block in cohort_chapter(result) if isinstance(block, Table)]
     model, prompts, *films = tables
     parts = [

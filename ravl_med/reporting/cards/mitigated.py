@@ -72,8 +72,6 @@ def model_card_text(
 
     Parameters
     ----------
-    result : MitigationResult
-    details : MitigationDetails
     library : {"open_clip", "transformers"} - that opens the folder
     """
     verdict, delivered = result.verdict, result.delivered

@@ -57,19 +57,13 @@ class FoundCorrelation:
 
     Attributes
     ----------
-    rank : int
     correlation_id : str - as in ``result.json``
     outcome : str - what became of it, in words
     description : str - what its regions are, in words; blank where the run does not say
-    kind : {"shortcut", "plausible_sign", "undecided"}
-    counts, confirmed : bool
     used : bool or None - None where it was not tested
-    q_value : float
     lowered_classes : tuple of str - that are tested as one
     raised_gap, lowered_gap : float - on held-out patients
-    raised_interval, lowered_interval : Interval
     removal : float - contrast of removal, median fill, in logits; NaN where it was not tested
-    removal_interval : Interval
     removal_size : float - contrast of removal, mean of both fills, as a share of the standard
         deviation of the margin, which two models have in common
     ruling : str or None - what a reviewer decided, where it is in force
@@ -101,8 +95,6 @@ class ComparedCorrelation:
 
     Attributes
     ----------
-    raised_class : str
-    matching : {"in_both", "not_confirmed_in_b", "not_found_in_b", "not_confirmed_in_a", "new_in_b"}
     overlap : float - Jaccard index of their films; NaN without a match
     a, b : FoundCorrelation or None - None where the run has no candidate that matches
     feature_of : {"A", "B"} - the run whose feature the gaps below are measured with
@@ -143,11 +135,6 @@ def compare_correlations(
     a: ComparedRun, b: ComparedRun, films: SharedFilms
 ) -> tuple[ComparedCorrelation, ...]:
     """Match what counts, or is confirmed, in one of two runs with what the other has.
-
-    Parameters
-    ----------
-    a, b : ComparedRun
-    films : SharedFilms
 
     Returns
     -------
@@ -324,22 +311,12 @@ class Comparison:
 
     Attributes
     ----------
-    a, b : RunFacts
-    task : str
-    classes : tuple of str, length C
-    films : FilmCounts
     settings : tuple of Setting - that differ, by key
     overall : Paired - accuracy
-    worst : WorstClass
-    by_class : tuple of Paired, length C
-    agreement : Agreement
     agreement_interval : Interval - of the share with the same decision
-    agreement_by_class : tuple of Agreement, length C
     p_value : float - of the difference of accuracy, see `swap_test`
     one_film_a_patient : bool - that test is McNemar's
     correlations : tuple of ComparedCorrelation - those of A by rank, then those of B alone
-    confidence : float
-    draws, seed : int
     hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
     """
 

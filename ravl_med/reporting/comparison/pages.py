@@ -337,13 +337,7 @@ _OUTCOMES: dict[Outcome, str] = {
 
 
 def comparison_story(comparison: Comparison, title: str) -> list[Block]:
-    """Return the whole report as blocks.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    title : str
-    """
+    """Return the whole report as blocks."""
     return [
         *_first_page(comparison, title),
         *_accuracy_chapter(comparison),

@@ -37,7 +37,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 
     Parameters
     ----------
-    comparison : Comparison
     folder : Path - an earlier comparison there is replaced
 
     Raises

@@ -49,10 +49,8 @@ class ComparedRun:
     Attributes
     ----------
     result : AuditResult - before any review of this run, counts of few patients hidden
-    details : ReportDetails
     document : ResultDocument - ``result.json``, with the verdict after a review
     config : mapping of key, in dots, to value - the effective config, without paths
-    films : tuple of FilmKey, length N
     labels : ndarray of shape (N,), int64 - class of each film, in the order of the task
     predictions : ndarray of shape (N,), int64 - class with the highest score
     patients : ndarray of shape (N,), int64
@@ -84,13 +82,9 @@ class RunFacts:
 
     Attributes
     ----------
-    name, title : str
-    date : str or None
-    model, model_digest, cohort_digest, config_digest : str
     films, patients : int - audited
     synthetic : bool - phantoms only
     verdict : {"fail", "review", "pass", "not_auditable"} - as its own report has it
-    status : {"DRAFT", "FINAL"}
     searched : bool - the audit got as far as the search for correlations
     candidates, confirmed, counting : int - correlations
     """
@@ -312,13 +306,11 @@ class SharedFilms:
 
     Attributes
     ----------
-    classes : tuple of str, length C
     rows : two ndarrays of shape (n,), int64 - their places in run A and in run B
     labels : ndarray of shape (n,), int64
     predictions : two ndarrays of shape (n,), int64 - class with the highest score, of A and of B
     patients : ndarray of shape (n,), int64 - 0 .. P - 1
     bootstrap : PatientBootstrap - over these films
-    confidence : float
     least : int - counts of fewer patients are hidden; 0: none is
     """
 

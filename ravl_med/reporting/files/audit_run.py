@@ -58,20 +58,15 @@ class Audit:
     Attributes
     ----------
     config : Config - effective
-    result : AuditResult
     cohort : Cohort - the audited films; holds paths and is never printed
-    scores : Scores
-    reader : FilmReader
     manifest : Path or RemotePath - the manifest that was read
     cohort_digest : str - SHA-256 over the digests of the audited films and their labels
     segmenter_digest : str - SHA-256 of the weights that name anatomy and artifacts
-    timings : mapping of stage to seconds, in order
     model_cached : bool - the quickstart model was found in the cache
     features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
         counterfactuals, in their order
     applied : tuple of str, length N - how the stored values of each film became pixels
     halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    throughput : mapping of stage to what it did in a second, by unit
     """
 
     config: Config
@@ -103,7 +98,6 @@ def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path 
 
     Parameters
     ----------
-    run : Audit
     folder : Path - an earlier run there is replaced
     date : str or None - printed on the report
     history_root : Path or None - where earlier audits are noted, see `user_history_root`; None

@@ -640,7 +640,6 @@ def document_of(result: AuditResult, regions_listed: int) -> ResultDocument:
 
     Parameters
     ----------
-    result : AuditResult
     regions_listed : int - regions listed for each correlation
     """
     task, verdict, could = result.task, result.verdict, result.sensitivity

@@ -124,8 +124,6 @@ def write_predictions(
 
     Parameters
     ----------
-    image_ids, labels : sequence of str, length N
-    classes : sequence of str, length C
     scores : ndarray of shape (N, C), float32
     """
     import pyarrow as pa

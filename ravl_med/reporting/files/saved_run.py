@@ -84,7 +84,6 @@ def read_archive(kind: type[T], folder: Path) -> T:
     Parameters
     ----------
     kind : type - of the dataclass
-    folder : Path
 
     Raises
     ------
@@ -209,7 +208,6 @@ def keep_films(
 
     Parameters
     ----------
-    result : AuditResult
     regions_shown : int - of each correlation
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8
     folder : Path - that is there
@@ -277,7 +275,6 @@ class SavedRun:
     Attributes
     ----------
     result : AuditResult - before any review of this run
-    details : ReportDetails
     gate : str - the config's gate as JSON
     regions_listed : int - regions of each correlation in ``result.json``
     document : DocumentDetails or None - of ``report.dcm``, where it is asked for
@@ -302,7 +299,6 @@ class SavedRun:
 
         Parameters
         ----------
-        folder : Path
         film : callable - index of an image to its film, ndarray of shape (H, W), uint8
         masking : TextMasking or None - hides text on films; None: they are shown as they are
         declared : callable - tells whether the header of a film says that text is burned in
@@ -375,7 +371,6 @@ def read_run(folder: Path, argument: str) -> SavedRun:
 
     Parameters
     ----------
-    folder : Path
     argument : str - what the folder is called on the command line
 
     Raises

@@ -43,7 +43,6 @@ class Dots:
     ----------
     dots : tuple of Dot - shares, from the top
     signed : bool - the scale goes from -1 to 1 and not from 0 to 1
-    height : float
     reference : float - share that the dots are held against, as a line; NaN draws none
     """
 
@@ -59,8 +58,6 @@ class Scale:
 
     Attributes
     ----------
-    marks : tuple of (name, look)
-    signed : bool
     reference : str - what the line of reference is; blank where the dots have none
     """
 
@@ -83,10 +80,7 @@ class Flow:
 
     Attributes
     ----------
-    caption : str
-    start : FlowBox
     left_out : tuple of FlowBox - in the order in which they drop out
-    end : FlowBox
     parts : tuple of FlowBox - what the end is divided into, side by side; two, or empty for none
     """
 
@@ -105,7 +99,6 @@ class Spot:
     ----------
     x, y : float - of any scale, the same for both
     size : int - that its area stands for
-    look : {"shortcut", "sign", "undecided", "confirmed", "candidate", "other"}
     words : str - what it is; told of those that have a number
     number : str - printed beside it; blank for none
     key : str - of the `Entry` that it leads to; blank for none
@@ -126,7 +119,6 @@ class ClusterPlot:
 
     Attributes
     ----------
-    caption : str
     spots : tuple of Spot - those in front last
     legend : tuple of (name, look) - of the looks that there are
     note : str - what to see, and how the map was made
@@ -167,10 +159,7 @@ class Banner:
 
     Attributes
     ----------
-    word, line : str
     tone : {"good", "caution", "bad", "open"} - of its colours; "open" has a dashed edge
-    symbol : {"tick", "warning", "level", "cross", "question", "dash"}
-    status : {"DRAFT", "FINAL"}
     """
 
     word: str
@@ -186,7 +175,6 @@ class Chapter:
 
     Attributes
     ----------
-    title, key : str
     room : float - it begins a page where less than that is left
     """
 
@@ -201,7 +189,6 @@ class Section:
 
     Attributes
     ----------
-    title : str
     room : float - what follows may split over pages, and begins one where less than that is left;
         0 holds the heading on the page of what follows, whole
     """
@@ -260,7 +247,6 @@ class Sized:
 
     Attributes
     ----------
-    head : str or Scale
     share : float - of the width of the page; the shares of a table sum to 1
     right : bool - set to the right
     mono : bool - in the monospaced font
@@ -293,9 +279,6 @@ class Table:
 
     Attributes
     ----------
-    caption : str
-    columns : tuple of Sized
-    rows : tuple of tuple of Cell
     note : str - under the table; blank for none
     headed : bool - the heads of the columns are printed
     limit : int - length at which the text of a cell is cut
@@ -321,7 +304,6 @@ class FilmFigure:
 
     Attributes
     ----------
-    picture : Picture
     alt : str - what is seen, in words
     lines : tuple of str - the caption
     """
@@ -337,7 +319,6 @@ class Pictures:
 
     Attributes
     ----------
-    shots : tuple of FilmFigure
     height : float - of a picture, at most
     columns : int - pictures in a row
     note : str - under them; blank for none
@@ -373,10 +354,8 @@ class Entry:
 
     Attributes
     ----------
-    title, key : str
     word : str - what it is, such as "correlation"
     marks : tuple of str - words that a reader may choose entries by
-    blocks : tuple of Block
     """
 
     title: str
@@ -410,7 +389,6 @@ class SignOff:
 
     Attributes
     ----------
-    roles : tuple of str
     signable : bool - each role has a field for an electronic signature; else it comes from outside
     """
 

@@ -61,7 +61,6 @@ def write_dicom_pdf(pdf: Path, path: Path, details: DocumentDetails) -> None:
     ----------
     pdf : Path - the report; its bytes are embedded as they are
     path : Path - of the DICOM file; the same input gives the same bytes
-    details : DocumentDetails
 
     Raises
     ------

@@ -132,7 +132,6 @@ def dot_figure(dots: Dots, width: float) -> Figure:
 
     Parameters
     ----------
-    dots : Dots
     width : float - points
     """
     height = dots.height
@@ -183,7 +182,6 @@ def scale_figure(scale: Scale, width: float) -> Figure:
 
     Parameters
     ----------
-    scale : Scale
     width : float - points
     """
     names = ("−100", "0", "+100") if scale.signed else ("0 %", "50 %", "100 %")
@@ -210,7 +208,6 @@ def banner_figure(banner: Banner, side: float = 34.0) -> Figure:
 
     Parameters
     ----------
-    banner : Banner
     side : float - points
     """
     x = y = side / 2
@@ -254,12 +251,7 @@ _HEAD = 3.2  # half the width of the head of an arrow
 
 
 def flow_figure(flow: Flow) -> Figure:
-    """Draw a flow as boxes and arrows; a line that a box is too narrow for ends in an ellipsis.
-
-    Parameters
-    ----------
-    flow : Flow
-    """
+    """Draw a flow as boxes and arrows; a line that a box is too narrow for ends in an ellipsis."""
     boxes = (flow.start, *flow.left_out, flow.end)
     height = sum(_height(box) + _DROP for box in boxes) - _DROP
     if flow.parts:

@@ -150,7 +150,6 @@ def svg(figure: Figure, *, hidden: bool = False, limit: int = 300) -> str:
 
     Parameters
     ----------
-    figure : Figure
     hidden : bool - what it shows stands beside it; else it is told in words
     limit : int - length of the words
     """
@@ -839,7 +838,6 @@ def draw_html(blocks: Sequence[Block], run: str, title: str) -> str:
 
     Parameters
     ----------
-    blocks : sequence of Block
     run, title : str - of the foot and of the window
     """
     foot = _foot(run, blocks)
@@ -851,7 +849,6 @@ def draw_reading_html(blocks: Sequence[Block], run: str, title: str) -> str:
 
     Parameters
     ----------
-    blocks : sequence of Block
     run, title : str - of the foot and of the window
     """
     body = (

@@ -47,7 +47,6 @@ def cluster_figure(plot: ClusterPlot, width: float = WIDTH) -> Figure:
 
     Parameters
     ----------
-    plot : ClusterPlot
     width : float - points
     """
     across = width - _LEGEND

@@ -73,7 +73,6 @@ def flowables(blocks: Iterable[Block], pages: Pages) -> list[Flowable]:
 
     Parameters
     ----------
-    blocks : iterable of Block
     pages : mapping of the key of a heading to its page - empty on the first pass
     """
     placed: list[Flowable] = []
@@ -303,7 +302,6 @@ def draw_pdf(
 
     Parameters
     ----------
-    blocks : sequence of Block
     run, title : str - of the footer and of the metadata
     subject : str - of the metadata
     properties : mapping of name to text, or None - further entries of the metadata

@@ -48,7 +48,6 @@ def add_signature_fields(document: bytes, fields: Sequence[SignatureField]) -> b
     Parameters
     ----------
     document : bytes - of a PDF
-    fields : sequence of SignatureField
 
     Returns
     -------

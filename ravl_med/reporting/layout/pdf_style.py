@@ -189,10 +189,6 @@ def table(
     Parameters
     ----------
     rows : sequence of rows - the first is the header where `header` is set
-    widths : widths of the columns in points
-    right, mono : columns that are set to the right, or in the monospaced font
-    limit : length at which the text of a cell is cut
-    dense : less air between the rows, for long tables
     """
     air = 1.2 if dense else 2.6
 
@@ -302,8 +298,6 @@ class Document(BaseDocTemplate):
 
     Parameters
     ----------
-    stream : BytesIO
-    imprint : Imprint
     total : int - number of pages, known from a first pass; 0 on that pass
     """
 

@@ -173,12 +173,7 @@ def mitigation_schema() -> dict[str, Any]:
 
 
 def mitigation_document(result: MitigationResult) -> MitigationDocument:
-    """Turn the result of a mitigation into the document that is written.
-
-    Parameters
-    ----------
-    result : MitigationResult
-    """
+    """Turn the result of a mitigation into the document that is written."""
     verdict, delivered, reaudit = result.verdict, result.delivered, result.reaudit
     return MitigationDocument(
         schema_version=MITIGATION_SCHEMA_VERSION,

@@ -119,7 +119,6 @@ def difference_words(change: Change, *, score: bool = False) -> str:
 
     Parameters
     ----------
-    change : Change
     score : bool - print a score with three decimals and not points
     """
     decimals, scale = (3, 1.0) if score else (1, 100.0)
@@ -275,7 +274,6 @@ def before_after_table(result: MitigationResult, arm: ArmOutcome) -> Table:
 
     Parameters
     ----------
-    result : MitigationResult
     arm : ArmOutcome - the delivered one
     """
     before = _intervals(_audited(result))
@@ -509,13 +507,7 @@ _LOOKS: dict[VerdictWord, tuple[Tone, Symbol]] = {
 
 
 def mitigation_story(result: MitigationResult, details: MitigationDetails) -> list[Block]:
-    """Return the whole report as blocks.
-
-    Parameters
-    ----------
-    result : MitigationResult
-    details : MitigationDetails
-    """
+    """Return the whole report as blocks."""
     blocks = _verdict_chapter(result, details.date)
     if result.verdict.name == "nothing_to_do":
         blocks += [*_splits(result.splits)]

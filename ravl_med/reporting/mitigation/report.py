@@ -19,8 +19,6 @@ def write_mitigation_html(result: MitigationResult, details: MitigationDetails, 
 
     Parameters
     ----------
-    result : MitigationResult
-    details : MitigationDetails
     path : Path - of the HTML file, UTF-8; the same input gives the same bytes
     """
     blocks = mitigation_story(result, details)
@@ -32,8 +30,6 @@ def write_mitigation_pdf(result: MitigationResult, details: MitigationDetails, p
 
     Parameters
     ----------
-    result : MitigationResult
-    details : MitigationDetails
     path : Path - of the PDF; the same input gives the same bytes
     """
     blocks = mitigation_story(result, details)
