@@ -8,11 +8,60 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def _none() -> NDArray[np.float32]:
+    return np.empty((0, 0), dtype=np.float32)
+
+
+def _unknown() -> NDArray[np.str_]:
+    return np.empty(0, dtype=np.str_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditData:
+    """The films of one zero-shot task, their regions, and what the model says of both.
+
+    Attributes
+    ----------
+    classes : tuple of str, length C - for a finding of a multi-label set, absent and present
+    labels : ndarray of shape (N,), int64 - class of each film; -1 takes no part in the task
+    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
+    patients : ndarray of shape (N,), int64 - patient of each film, 0 .. P - 1
+    sizes : ndarray of shape (N, 2), int64 - height and width of each stored film in pixels
+    region_image : ndarray of shape (R,), int64 - film of each region
+    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
+        corner of the top-left pixel, half-open
+    image_scores : ndarray of shape (N, C) - zero-shot scores; counterfactuals do without them
+    region_scores : ndarray of shape (R, C) - the same of each region
+    attributes : mapping of attribute to ndarray of shape (N,), str - strata of the films
+    label_sources, label_certainty : ndarray of shape (N,), str - where each label comes from, and
+        ``"stated"``, ``"uncertain"`` or ``"blank"``; empty where that is not known
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    region_image: NDArray[np.int64]
+    region_boxes: NDArray[np.float32]
+    image_scores: NDArray[np.floating] = field(default_factory=_none)
+    region_scores: NDArray[np.floating] = field(default_factory=_none)
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    label_sources: NDArray[np.str_] = field(default_factory=_unknown)
+    label_certainty: NDArray[np.str_] = field(default_factory=_unknown)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction equals the label, shape (N,)."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
 
 
 @dataclass(frozen=True, slots=True, eq=False)

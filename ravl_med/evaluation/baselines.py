@@ -44,14 +44,13 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from ravl_med.discovery.clusters import FeatureClusters
-from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.discovery.ravl import AuditData, AuditedTask, performance_gaps
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evaluation.setting_films import SplitFilms
 from ravl_med.evaluation.settings import TAU
 from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.effect_places import StructureReader
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,10 +115,10 @@ class RegionEvidence:
         )
 
     @cached_property
-    def images(self) -> AuditedImages:
+    def images(self) -> AuditData:
         """The films as evidence takes them; patients are numbered from 0."""
         side = self.films.pixels.shape[-1]
-        return AuditedImages(
+        return AuditData(
             classes=self.classes,
             labels=self.films.labels,
             predictions=self.scores.predictions,

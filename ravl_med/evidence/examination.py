@@ -19,7 +19,7 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import Discovery, DiscoveryRules, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters
-from ravl_med.discovery.ravl import AuditedTask
+from ravl_med.discovery.ravl import AuditData, AuditedTask
 from ravl_med.evidence.audit_result import Sensitivity
 from ravl_med.evidence.confirmation import (
     Candidate,
@@ -30,7 +30,7 @@ from ravl_med.evidence.confirmation import (
 )
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
+from ravl_med.evidence.counterfactual.model_inputs import CounterfactualRules
 from ravl_med.evidence.duplicates import (
     fold_candidates,
     fold_counting,
@@ -62,7 +62,7 @@ class Subject:
 
     Attributes
     ----------
-    images : AuditedImages - the same films
+    images : AuditData - the same films
     clusters : FeatureClusters - proposals over all regions
     present : ndarray of shape (N, K), bool - image holds a region of the cluster
     axes : mapping of attribute to ndarray of shape (N,), str
@@ -70,7 +70,7 @@ class Subject:
     """
 
     task: AuditedTask
-    images: AuditedImages
+    images: AuditData
     clusters: FeatureClusters
     present: NDArray[np.bool_]
     axes: Mapping[str, NDArray[np.str_]]

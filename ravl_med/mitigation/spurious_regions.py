@@ -49,7 +49,7 @@ def locate_carriers(
 
     Parameters
     ----------
-    bench : ModelInputs - of these films, asking for the margin of the detector's classes
+    inputs : ModelInputs - of these films, asking for the margin of the detector's classes
     found : ndarray of shape (R,), bool - regions of the feature
 
     Returns
@@ -58,7 +58,7 @@ def locate_carriers(
     boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels; the region, or its place half a
         step aside where more of the effect lies there
     """
-    regions = regions_by_film(found, inputs.images.region_image)
+    regions = regions_by_film(found, inputs.data.region_image)
     shifts = choose_shifts(inputs, films_to_explore(list(regions)), regions)
     return carriers_in(inputs, detector, regions, shifts, progress)
 

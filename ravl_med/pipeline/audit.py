@@ -21,7 +21,7 @@ from ravl_med.config.loading import Config
 from ravl_med.discovery.cluster_map import map_clusters
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.detector import FeatureDetector, describe_regions
-from ravl_med.discovery.ravl import AuditedTask
+from ravl_med.discovery.ravl import AuditData, AuditedTask
 from ravl_med.encoders.base import using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings, sigmoid_of
@@ -46,7 +46,6 @@ from ravl_med.evidence.counterfactual.effect_places import (
     StructureReader,
     read_relevance,
 )
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.effects import auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
@@ -76,6 +75,7 @@ from ravl_med.pipeline.model_checks import (
 from ravl_med.pipeline.stages import (
     Clock,
     Progress,
+    Run,
     digest_cohort,
     films_not_finite,
     headers_asked,
@@ -253,7 +253,7 @@ def _subject(films: ScoredFilms, clusters: FeatureClusters, task: str) -> Subjec
             image_scores=scores.image,
             region_scores=scores.region,
         ),
-        images=AuditedImages(
+        images=AuditData(
             classes=cohort.classes,
             labels=cohort.labels,
             predictions=scores.predictions,
@@ -410,7 +410,7 @@ def _audit(
     segmenter = choose_segmenter(config.regions)
     reader = FilmReader.of(config.cohort)
     with clock.stage("cohort"):
-        manifest = prepare_manifest(config, cache, progress)
+        manifest = prepare_manifest(config, Run(cache, progress))
         listed = read_manifest(
             manifest,
             split=config.cohort.split,
@@ -424,7 +424,7 @@ def _audit(
     if vendor is not None:  # a bad table is told of before hours of embedding
         read_scores(vendor, listed, complete=False)
     with clock.stage("model"):
-        folder, model_cached = prepare_model(config, manifest, reader, cache, progress)
+        folder, model_cached = prepare_model(config, manifest, reader, Run(cache, progress))
         encoder = open_model_of(config, folder)
     with clock.stage("embeddings"):
         embeddings = embed_with(engine, config, listed, (encoder, folder), cache, progress)

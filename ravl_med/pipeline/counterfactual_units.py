@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
+from ravl_med.evidence.counterfactual.model_inputs import CounterfactualRules
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.proposal import choose_segmenter
@@ -81,7 +82,7 @@ def spread_hypotheses(
     )
 
     def spread(
-        hypotheses: Sequence[Hypothesis], images: AuditedImages, rules: CounterfactualRules
+        hypotheses: Sequence[Hypothesis], images: AuditData, rules: CounterfactualRules
     ) -> Iterator[Counterfactual]:
         none = np.empty(0, dtype=np.int64)
         work: Work[_SuspectUnit, Counterfactual] = Work(
@@ -103,14 +104,14 @@ class _SuspectUnit:
     region_boxes: NDArray[np.float32]
 
     @classmethod
-    def of(cls, hypothesis: Hypothesis, images: AuditedImages) -> _SuspectUnit:
+    def of(cls, hypothesis: Hypothesis, images: AuditData) -> _SuspectUnit:
         regions = hypothesis.cluster.regions
         own = _with_regions(images, regions)
         cluster = replace(hypothesis.cluster, regions=np.arange(len(regions), dtype=np.int64))
         return cls(replace(hypothesis, cluster=cluster), own.region_image, own.region_boxes)
 
 
-def _with_regions(images: AuditedImages, regions: NDArray[np.int64]) -> AuditedImages:
+def _with_regions(images: AuditData, regions: NDArray[np.int64]) -> AuditData:
     """Return the same films with some of their regions alone."""
     return replace(
         images,
@@ -120,7 +121,7 @@ def _with_regions(images: AuditedImages, regions: NDArray[np.int64]) -> AuditedI
 
 
 def _open_probe(
-    films: AuditedFilms, folder: Path | None, images: AuditedImages, rules: CounterfactualRules
+    films: AuditedFilms, folder: Path | None, images: AuditData, rules: CounterfactualRules
 ) -> Callable[[_SuspectUnit], Counterfactual]:
     """Open in a worker what asks the model."""
     encoder = open_model_of(films.config, folder)

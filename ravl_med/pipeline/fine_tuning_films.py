@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.engine import opened_engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.counterfactual.localisation import choose_shifts
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, ModelInputs
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
 from ravl_med.labelling.findings import class_of_report
 from ravl_med.labelling.sections import impression_of
@@ -93,12 +94,12 @@ class _Unit:
     Attributes
     ----------
     films : ndarray of shape (n,), int64 - what they are called in the split
-    images : AuditedImages - with the regions of the feature alone
+    images : AuditData - with the regions of the feature alone
     shifts : ndarray of shape (s, 2), float64, or None - None before they are chosen
     """
 
     films: NDArray[np.int64]
-    images: AuditedImages
+    images: AuditData
     store: FilmStore
     detector: FeatureDetector
     shifts: NDArray[np.float64] | None = None
@@ -115,7 +116,7 @@ class _Unit:
         own = np.array(films, dtype=np.int64)
         rows = np.concatenate([regions[film] for film in films])
         none = np.zeros(len(own), dtype=np.int64)
-        images = AuditedImages(
+        images = AuditData(
             classes=split.cohort.classes,
             labels=none,
             predictions=none,

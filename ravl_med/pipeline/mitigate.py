@@ -41,6 +41,7 @@ from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import (
     Clock,
     Progress,
+    Run,
     digest_cohort,
     open_model_of,
     prepare_manifest,
@@ -171,7 +172,7 @@ def mitigate(
     manifest, audited_split = _prepare(config, cache, progress, clock)
     reader = FilmReader.of(config.cohort)
     with clock.stage("model"):
-        folder_of_model, _ = prepare_model(config, manifest, reader, cache, progress)
+        folder_of_model, _ = prepare_model(config, manifest, reader, Run(cache, progress))
         encoder = open_model_of(config, folder_of_model)
         if config.mitigation.gradient_checkpointing:
             require_checkpointing(encoder.model.visual)
@@ -293,7 +294,7 @@ def _prepare(
             "and 'test' of the manifest."
         )
     with clock.stage("cohort"):
-        manifest = prepare_manifest(config, cache, progress)
+        manifest = prepare_manifest(config, Run(cache, progress))
         shared = shared_patients(manifest, (_FINETUNE, split, _TEST))
     if shared:
         told = ", ".join(f"{a} and {b} share {count}" for (a, b), count in shared.items())

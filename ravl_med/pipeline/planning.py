@@ -32,6 +32,7 @@ from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, SHIFTS
 from ravl_med.evidence.counterfactual.removal import CANDIDATES
 from ravl_med.pipeline.stages import (
     Progress,
+    Run,
     most_regions,
     open_model_of,
     prepare_manifest,
@@ -136,7 +137,7 @@ def plan_cost(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be an int in the range [1, inf). Got {value} instead.")
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, cache, progress)
+    manifest = prepare_manifest(config, Run(cache, progress))
     cohort = read_manifest(
         manifest,
         split=config.cohort.split,
@@ -148,7 +149,7 @@ def plan_cost(
     if not len(cohort):
         raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
     with using_threads(config.threads or (1 if workers else None)):  # as a worker computes
-        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
         encoder = open_model_of(config, folder)
         measured = _measure(config, cohort, reader, encoder, sample, progress)
     cores = os.cpu_count() or 1

@@ -14,7 +14,12 @@ from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.stages import Progress, prepare_manifest, require_films
+from ravl_med.pipeline.stages import (
+    Progress,
+    Run,
+    prepare_manifest,
+    require_films,
+)
 from ravl_med.regions.proposal import RegionProposer, describe_sources
 from ravl_med.reporting.contact_sheet import ContactSheet, SheetFilm
 from ravl_med.reporting.text_masking import TextMasking
@@ -58,7 +63,7 @@ def preview_regions(
     _require_in_range("--seed", seed, 0, None)
     reader = FilmReader.of(config.cohort)
     cohort = read_manifest(
-        prepare_manifest(config, cache, progress),
+        prepare_manifest(config, Run(cache, progress)),
         split=config.cohort.split,
         columns=config.task.columns(),
         labels=config.labels,

@@ -25,6 +25,7 @@ from ravl_med.errors import ConfigError
 from ravl_med.pipeline.embedding import UnitTotals, embed_units, join_rows, make_units
 from ravl_med.pipeline.stages import (
     Progress,
+    Run,
     embeddings_root,
     most_regions,
     name_parts,
@@ -144,10 +145,10 @@ def embed(
     """
     root = require_root(config, cache, "embed")
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, cache, progress)
+    manifest = prepare_manifest(config, Run(cache, progress))
     cohort = listed_cohort(config, manifest)
     with using_threads(config.threads), opened_engine(config) as engine:
-        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
         model = (open_model_of(config, folder), folder)
         return _embed_parts(engine, config, cohort, model, root, shard, progress)
 
@@ -348,11 +349,11 @@ def merge(
     if shards is not None and shards < 1:
         raise ConfigError(f"--shards must be an int in the range [1, inf). Got {shards} instead.")
     root = require_root(config, cache, "merge")
-    manifest = prepare_manifest(config, cache, progress)
+    manifest = prepare_manifest(config, Run(cache, progress))
     cohort = listed_cohort(config, manifest)
     with using_threads(config.threads):
         reader = FilmReader.of(config.cohort)
-        folder, _ = prepare_model(config, manifest, reader, cache, progress)
+        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
         encoder = open_model_of(config, folder)
         size, most = config.model.batch_size, most_regions(config.regions)
         batches = BatchEncoder(encoder, root, size, most, shared_root(config))

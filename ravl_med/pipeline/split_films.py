@@ -36,12 +36,12 @@ from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.discovery.detector import nearest_medoids
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, EncoderInfo, using_threads
 from ravl_med.encoders.batches import EmbeddedRow, films_a_part, prepare_film, store_films
 from ravl_med.engine import Engine, opened_engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_counts
 from ravl_med.evidence.mitigation_result import SplitSummary
 from ravl_med.evidence.results import ConfirmedFeature
@@ -423,9 +423,9 @@ class SplitFilms:
         np.logical_or.at(there, self.region_image, found)
         return there
 
-    def images(self, predictions: NDArray[np.int64]) -> AuditedImages:
+    def images(self, predictions: NDArray[np.int64]) -> AuditData:
         """Return the films as counterfactuals want them."""
-        return AuditedImages(
+        return AuditData(
             classes=self.cohort.classes,
             labels=self.cohort.labels,
             predictions=predictions,

@@ -9,9 +9,9 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,31 @@ class Clock:
         }
 
 
-def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> FilePath:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every stage of a run is given: who hears of progress, the clock, the cache, the key.
+
+    Attributes
+    ----------
+    cache : Cache - of synthetic cohorts, models and embeddings
+    key : bytes - secret of the pseudonyms
+    """
+
+    cache: Cache
+    progress: Progress = lambda stage, done, total: None
+    clock: Clock = field(default_factory=Clock)
+    key: bytes = b""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Time a stage."""
+        return self.clock.stage(name)
+
+    def staged(self, stage: str) -> Callable[[int, int], None]:
+        """Return the progress within a stage: called with (done, total)."""
+        return partial(self.progress, stage)
+
+
+def prepare_manifest(config: Config, run: Run) -> FilePath:
     """Return the path of the manifest; a synthetic cohort is made first when the cache lacks it."""
     if config.cohort.manifest is not None:
         return config.cohort.manifest
@@ -150,15 +174,15 @@ def prepare_manifest(config: Config, cache: Cache, progress: Progress) -> FilePa
         synthesize(
             folder,
             **synthetic.model_dump(),
-            progress=lambda done, total: progress("synthesize films", done, total),
+            progress=run.staged("synthesize films"),
         )
 
-    folder, _ = cache.folder("cohorts", recipe, make)
+    folder, _ = run.cache.folder("cohorts", recipe, make)
     return folder / "manifest.csv"
 
 
 def prepare_model(
-    config: Config, manifest: FilePath, reader: FilmReader, cache: Cache, progress: Progress
+    config: Config, manifest: FilePath, reader: FilmReader, run: Run
 ) -> tuple[Path | None, bool]:
     """Return the folder of the model, and whether it was there before.
 
@@ -167,8 +191,10 @@ def prepare_model(
     that was fetched its file is returned.
     """
     if config.model.quickstart is None:
-        return _model_here(config, None, cache), False
-    return cached_quickstart_model(config.model.quickstart, manifest, reader, cache, progress)
+        return _model_here(config, None, run.cache), False
+    return cached_quickstart_model(
+        config.model.quickstart, manifest, reader, run.cache, run.progress
+    )
 
 
 def open_model_of(config: Config, folder: Path | None) -> Encoder:

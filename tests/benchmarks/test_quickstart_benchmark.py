@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ravl_med.config.loading import Config, load_config
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.pipeline.truth import hit_regions
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.cli import benchmark as app
@@ -163,7 +163,7 @@ def test_the_true_cluster_is_measured_on_the_half_that_chooses() -> None:
     labels, present = np.arange(films) % 2, np.arange(films) % 4 < 2
     half = np.arange(films) < 40
     right = np.where(half, present == (labels == 1), ~present)  # the other half says nothing
-    images = AuditedImages(
+    images = AuditData(
         classes=("clear", "heart"),
         labels=labels,
         predictions=np.where(right, labels, 1 - labels),

@@ -54,7 +54,7 @@ def test_each_engine_and_seven_shards_are_held_against_a_run_alone(monkeypatch) 
 def test_phantoms_are_audited_as_films_are(tmp_path: Path, monkeypatch) -> None:
     made: list[int] = []
 
-    def prepare(config, cache, progress):
+    def prepare(config, run):
         made.append(config.cohort.synthetic.images)
         return tmp_path / "manifest.csv"
 

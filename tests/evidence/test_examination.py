@@ -14,11 +14,11 @@ from ravl_med.config.loading import Config
 from ravl_med.config.model import ModelConfig
 from ravl_med.config.task import ClassConfig, TaskConfig
 from ravl_med.discovery.clusters import FeatureClusters
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
 from ravl_med.evidence.confirmation import ConfirmationRules
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, RelevantPlaces
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.examination import (
     Subject,
     assess_correlations,
@@ -63,7 +63,7 @@ def subject_of(task_of, clusters_of):
         task = task_of(labels, correct, CLASSES, region_scores=scores)
         region_image = np.repeat(np.arange(films), tiles)
         clusters: FeatureClusters = clusters_of(*(a.ravel() for a in assignments))
-        images = AuditedImages(
+        images = AuditData(
             classes=CLASSES,
             labels=task.labels,
             predictions=task.predictions,

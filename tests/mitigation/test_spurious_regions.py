@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
-from ravl_med.evidence.counterfactual.model_inputs import Answers, AuditedImages, ModelInputs
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
 from ravl_med.regions.geometry import InputGeometry
 from ravl_med.regions.region_set import cut_tiles
@@ -32,7 +33,7 @@ def inputs(films: NDArray[np.float32], left: int = 0) -> ModelInputs:
     It is that bright everywhere around, where nothing is planted.
     """
     count = len(films)
-    images = AuditedImages(
+    images = AuditData(
         classes=("a", "b"),
         labels=np.zeros(count, np.int64),
         predictions=np.zeros(count, np.int64),
@@ -42,11 +43,11 @@ def inputs(films: NDArray[np.float32], left: int = 0) -> ModelInputs:
         region_boxes=np.tile(TILES, (count, 1)),
     )
 
-    def ask(shown: Iterable[NDArray[np.float32]]) -> Answers:
+    def ask(shown: Iterable[NDArray[np.float32]]) -> Margins:
         margin = np.array(
             [picture[:, :8, left : left + 8].mean() for picture in shown], dtype=np.float64
         )
-        return Answers(margin, margin > 0)
+        return Margins(margin, margin > 0)
 
     return ModelInputs(
         images,

@@ -32,7 +32,10 @@ from ravl_med.pipeline.mitigate import Mitigation, _of_new_model, find_past_audi
 from ravl_med.pipeline.mitigation_folder import write_mitigation
 from ravl_med.pipeline.mitigation_setup import open_work_folder
 from ravl_med.pipeline.split_films import read_split
-from ravl_med.pipeline.stages import prepare_model
+from ravl_med.pipeline.stages import (
+    Run,
+    prepare_model,
+)
 from ravl_med.reporting.files.audit_run import write_run
 from ravl_med.reporting.files.tables import write_features
 from ravl_med.reporting.mitigation.document import mitigation_schema
@@ -93,7 +96,7 @@ class Workplace:
         """The generator, as an audit would describe it."""
         reader = FilmReader()
         manifest = self.root / "cohort" / "manifest.csv"
-        folder, _ = prepare_model(self.config, manifest, reader, self.cache, lambda *_: None)
+        folder, _ = prepare_model(self.config, manifest, reader, Run(self.cache))
         encoder = open_model(folder, torch.device("cpu"))
         films = read_split(
             self.config, manifest, "validation", encoder, reader, self.root, lambda *_: None
@@ -204,9 +207,7 @@ def test_the_text_tower_is_that_of_the_audited_model(
     workplace: Workplace, finished: tuple[Mitigation, Path]
 ) -> None:
     manifest = workplace.root / "cohort" / "manifest.csv"
-    start, _ = prepare_model(
-        workplace.config, manifest, FilmReader(), workplace.cache, lambda *_: None
-    )
+    start, _ = prepare_model(workplace.config, manifest, FilmReader(), Run(workplace.cache))
     old, new = (open_model(f, torch.device("cpu")) for f in (start, finished[1] / "model"))
     texts = ["Cardiomegaly.", "Pneumothorax."]
     assert torch.equal(old.encode_text(texts), new.encode_text(texts))
@@ -237,7 +238,7 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
 ) -> None:
     manifest = workplace.root / "cohort" / "manifest.csv"
     reader = FilmReader()
-    start, _ = prepare_model(workplace.config, manifest, reader, workplace.cache, lambda *_: None)
+    start, _ = prepare_model(workplace.config, manifest, reader, Run(workplace.cache))
     encoder = open_model(start, torch.device("cpu"))
     films = read_split(
         workplace.config, manifest, "validation", encoder, reader, workplace.root, lambda *_: None
@@ -386,7 +387,5 @@ def test_a_fine_tuning_set_without_the_feature_is_refused(workplace: Workplace) 
 
 def _model(workplace: Workplace) -> Path:
     manifest = workplace.root / "cohort" / "manifest.csv"
-    folder, _ = prepare_model(
-        workplace.config, manifest, FilmReader(), workplace.cache, lambda *_: None
-    )
+    folder, _ = prepare_model(workplace.config, manifest, FilmReader(), Run(workplace.cache))
     return folder

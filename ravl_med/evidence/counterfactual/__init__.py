@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.counterfactual.effect_places import (
     RelevantPlaces,
@@ -39,7 +40,6 @@ from ravl_med.evidence.counterfactual.localisation import (
     move_shares,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
-    AuditedImages,
     CounterfactualRules,
     Margins,
     ModelInputs,
@@ -62,7 +62,7 @@ _HELD_BYTES = 256 * 2**20
 
 
 SpreadHypotheses = Callable[
-    [Sequence["Hypothesis"], AuditedImages, CounterfactualRules], Iterable[Counterfactual]
+    [Sequence["Hypothesis"], AuditData, CounterfactualRules], Iterable[Counterfactual]
 ]
 
 
@@ -155,7 +155,7 @@ def class_margin(
 def measure_counterfactual(
     probe: CounterfactualModel,
     hypothesis: Hypothesis,
-    images: AuditedImages,
+    images: AuditData,
     rules: CounterfactualRules,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counterfactual:
@@ -209,7 +209,7 @@ def _fit_carriers(
     located = removal.located.copy()
     ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
     chosen = ranked[: min(count, int(removal.carries.sum()))]
-    films = inputs.images.region_image[cluster.regions[chosen]]
+    films = inputs.data.region_image[cluster.regions[chosen]]
     located[chosen] = fit_boxes(inputs, films, located[chosen], probe.encoder.info.image_size)
     return located
 
@@ -234,7 +234,7 @@ def prepare_inputs(
     probe: CounterfactualModel,
     raised_class: int,
     lowered_class: int | None,
-    images: AuditedImages,
+    images: AuditData,
     tick: Callable[[int], None] = lambda count: None,
 ) -> ModelInputs:
     """Put films and model on the bench, asking for the margin of a class against another.
@@ -245,7 +245,7 @@ def prepare_inputs(
     tick : callable - called with the number of pictures that were asked
     """
 
-    def ask(pictures: Iterable[NDArray[np.float32]]) -> Margins:
+    def margins_of(pictures: Iterable[NDArray[np.float32]]) -> Margins:
         margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
         stream = iter(pictures)
         while batch := list(islice(stream, probe.batch_size)):
@@ -256,7 +256,7 @@ def prepare_inputs(
             tick(len(batch))
         return Margins(np.concatenate(margins), np.concatenate(decisions))
 
-    return ModelInputs(images, probe.read, probe.encoder.geometry, ask, tick)
+    return ModelInputs(images, probe.read, probe.encoder.geometry, margins_of, tick)
 
 
 def _measure_removal(
@@ -273,7 +273,7 @@ def _measure_removal(
     `later` is the number of steps that follow after removal; `movable` regions may be filled half a
     step aside.
     """
-    cluster, images = hypothesis.cluster, inputs.images
+    cluster, images = hypothesis.cluster, inputs.data
     rng = np.random.default_rng([rules.seed, 1])
     films, testable = sample_films(inputs, cluster, hypothesis.discovery, rules, rng)
     film_of_region = images.region_image[cluster.regions]
@@ -350,7 +350,7 @@ def _share_effect(
         inputs,
         hypothesis.relevant,
         structures,
-        inputs.images.region_image[carriers],
+        inputs.data.region_image[carriers],
         removal.located[removal.carries],
         removal.effect[removal.carries],
     )

@@ -209,7 +209,7 @@ def _take_apart(
     box: NDArray[np.float32],
 ) -> list[Mask] | None:
     """Masks (S, S) of the input: relevant, artifact, elsewhere; None where it cannot be said."""
-    sides = inputs.images.sizes[index][[1, 0, 1, 0]]
+    sides = inputs.data.sizes[index][[1, 0, 1, 0]]
     x0, y0, x1, y1 = np.asarray(box / sides, dtype=np.float64)
     relevant = np.zeros(film.foreign.shape, dtype=np.bool_)
     if places.anatomy:
@@ -250,7 +250,7 @@ def _weigh(
                     yield picture
                     yield picture
 
-    answers = inputs.ask(pictures()).margin.reshape(len(asked), 1 + 2 * _PARTS)
+    answers = inputs.margins(pictures()).margin.reshape(len(asked), 1 + 2 * _PARTS)
     after = answers[:, 1:].reshape(len(asked), _PARTS, 2).mean(axis=2)
     shares = by_area
     for number, own in zip(asked, np.maximum(answers[:, :1] - after, 0.0), strict=True):

@@ -3,7 +3,7 @@
 What a counterfactual test stands on: films as the model sees them, and a model that answers.
 
 Films are matched with controls, spread over patients, and compared in pairs. Nothing here knows how
-the model works: `ModelInputs.ask` takes pictures and returns margins.
+the model works: `ModelInputs.margins` takes pictures and returns margins.
 """
 
 from __future__ import annotations
@@ -14,39 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.results import PairedChange
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.regions.geometry import InputGeometry
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AuditedImages:
-    """The audited images and their regions, as evidence needs them.
-
-    Attributes
-    ----------
-    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
-    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
-    patients : ndarray of shape (N,), int64 - patient of each image, 0 .. P - 1
-    sizes : ndarray of shape (N, 2), int64 - height and width of each stored film in pixels
-    region_image : ndarray of shape (R,), int64 - image of each region
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
-        corner of the top-left pixel, half-open
-    """
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-    patients: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    region_image: NDArray[np.int64]
-    region_boxes: NDArray[np.float32]
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether the prediction equals the label, shape (N,)."""
-        right: NDArray[np.bool_] = self.predictions == self.labels
-        return right
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +71,21 @@ class ModelInputs:
     ----------
     read : callable - image index to the preprocessed input (3, S, S), float32, read-only
     geometry : callable - height and width of a film to its `InputGeometry`
-    ask : callable - pictures (3, S, S), as many as there are, to `Margins`; they are taken one by
-        one, so that a generator of any length needs little memory
+    margins : callable - pictures (3, S, S) to `Margins`; they are taken one by one, so that a
+        generator of any length needs little memory
     tick : callable - called with the number of steps that were done
     """
 
-    images: AuditedImages
+    data: AuditData
     read: Callable[[int], NDArray[np.float32]]
     geometry: Callable[[int, int], InputGeometry]
-    ask: Callable[[Iterable[NDArray[np.float32]]], Margins]
+    margins: Callable[[Iterable[NDArray[np.float32]]], Margins]
     tick: Callable[[int], None]
 
     def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return boxes of regions as shares of width and height of their film, (k, 4) xyxy."""
-        sides = self.images.sizes[self.images.region_image[regions]][:, [1, 0, 1, 0]]
-        shares: NDArray[np.float64] = self.images.region_boxes[regions] / sides
+        sides = self.data.sizes[self.data.region_image[regions]][:, [1, 0, 1, 0]]
+        shares: NDArray[np.float64] = self.data.region_boxes[regions] / sides
         return shares
 
     def place(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -145,14 +116,14 @@ class ModelInputs:
         return self._geometry(film).to_stored(boxes)
 
     def _geometry(self, film: int) -> InputGeometry:
-        height, width = self.images.sizes[film]
+        height, width = self.data.sizes[film]
         return self.geometry(int(height), int(width))
 
     def _stored(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
         return (shares * self._sides(film)).astype(np.float32)
 
     def _sides(self, film: int) -> NDArray[np.int64]:
-        sides: NDArray[np.int64] = self.images.sizes[film][[1, 0, 1, 0]]
+        sides: NDArray[np.int64] = self.data.sizes[film][[1, 0, 1, 0]]
         return sides
 
 

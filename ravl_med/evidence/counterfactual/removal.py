@@ -101,7 +101,7 @@ def fill_films(
                 yield fill_median(picture, box)
                 yield fill_inpaint(picture, box)
 
-    answers = inputs.ask(pictures())
+    answers = inputs.margins(pictures())
     filled = []
     start = 0
     for film, boxes in jobs:
@@ -139,7 +139,7 @@ def sample_films(
     testable : ndarray of shape (m,), int64 - those of the confirmation half to find controls for;
         of each class no more than there are controls, at most ``rules.max_pairs`` in all
     """
-    images = inputs.images
+    images = inputs.data
     size = np.bincount(images.region_image[cluster.regions], minlength=len(images.labels))
     with_feature = (size > 0) & (images.labels >= 0)
     found = spread_over_patients(np.flatnonzero(with_feature & discovery), images.patients, rng)
@@ -191,7 +191,7 @@ def match_controls(
     places : mapping of film, as `sample_films` returns them, to ndarray of shape (k, 4), float64 -
         where it is filled, xyxy as shares of width and height
     """
-    images = inputs.images
+    images = inputs.data
     films = np.array(list(places), dtype=np.int64)
     pairs = []
     for label in np.unique(images.labels[films]):
@@ -271,7 +271,7 @@ def compare_removals(
     decided = np.array([f.decided for f in both])
     after = np.array([f.after[f.best] for f in both])
     held = np.array([f.decided_after[f.best] for f in both])
-    patients = inputs.images.patients[[pair.film for pair in pairs]]
+    patients = inputs.data.patients[[pair.film for pair in pairs]]
     n = len(pairs)
 
     def compare(fill: int) -> PairedChange:

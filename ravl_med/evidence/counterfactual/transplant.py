@@ -63,7 +63,7 @@ def plan_transplants(
     patient gives and takes. No film is used twice: the interval then covers how donors differ as
     well as how targets do.
     """
-    images = inputs.images
+    images = inputs.data
     task = images.labels >= 0
     aims = task & (images.labels != cluster.raised_class) & ~cluster.present & ~discovery
     targets = spread_over_patients(np.flatnonzero(aims), images.patients, rng)
@@ -126,11 +126,11 @@ def compare_transplants(
                     target, inputs.read(film), place, inputs.place(film, plan.shares)
                 )
 
-    answers = inputs.ask(pictures())
+    answers = inputs.margins(pictures())
     margin, decided = answers.margin.reshape(-1, 3).T, answers.decided.reshape(-1, 3).T
     return compare_pairs(
         (margin[1] - margin[0], decided[1] & ~decided[0]),
         (margin[2] - margin[0], decided[2] & ~decided[0]),
-        inputs.images.patients[[plan.target for plan in planned]],
+        inputs.data.patients[[plan.target for plan in planned]],
         rules,
     )

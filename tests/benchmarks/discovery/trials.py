@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
-from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
+from ravl_med.discovery.ravl import AuditData, AuditedTask
 from ravl_med.evidence.examination import Subject, confirm_correlations
 from tests.benchmarks.discovery.simulation import CohortPlan, SimulatedCohort, simulate_cohort
 
@@ -167,7 +166,7 @@ def simulated_subject(cohort: SimulatedCohort, clusters: FeatureClusters) -> Sub
             image_scores=cohort.image_scores,
             region_scores=cohort.region_scores,
         ),
-        images=AuditedImages(
+        images=AuditData(
             classes=classes,
             labels=cohort.labels,
             predictions=cohort.predictions,

@@ -26,7 +26,12 @@ from ravl_med.mitigation.training import ask_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
-from ravl_med.pipeline.stages import Progress, prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import (
+    Progress,
+    Run,
+    prepare_manifest,
+    prepare_model,
+)
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.quickstart.trials import Trial, phantom_settings
 
@@ -148,8 +153,8 @@ def _ask_clean_model(
 ) -> Answered:
     """Train a model on the same plan without the correlation; what it says of the same films."""
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, cache, progress)
-    folder, _ = prepare_model(config, manifest, reader, cache, progress)
+    manifest = prepare_manifest(config, Run(cache, progress))
+    folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
     encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
     return ask_films_and_regions(

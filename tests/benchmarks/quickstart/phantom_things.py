@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
-from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.discovery.ravl import AuditData, AuditedTask, performance_gaps
 from ravl_med.encoders.base import pick_device
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
 from ravl_med.evidence.examination import confirmation_rules, counterfactual_rules
 from ravl_med.evidence.results import PairedChange
 from ravl_med.mitigation.quickstart import cached_quickstart_model
@@ -122,10 +121,10 @@ def weigh_things(run: Audit, seed: int, cache: Cache) -> list[ThingRow]:
     return rows
 
 
-def _audited_images(run: Audit) -> AuditedImages:
+def _audited_images(run: Audit) -> AuditData:
     cohort = run.cohort
     sizes = [run.reader.film(cohort, index).pixels.shape for index in range(len(cohort))]
-    return AuditedImages(
+    return AuditData(
         classes=cohort.classes,
         labels=cohort.labels,
         predictions=run.scores.predictions,
@@ -166,7 +165,7 @@ def _probe(run: Audit, cache: Cache) -> CounterfactualModel:
 
 
 def _true_cluster(
-    images: AuditedImages, hits: NDArray[np.bool_], half: NDArray[np.bool_]
+    images: AuditData, hits: NDArray[np.bool_], half: NDArray[np.bool_]
 ) -> FeatureCluster:
     """Return the regions that hit a thing as a cluster; its classes are chosen on one half."""
     regions = np.flatnonzero(hits)

@@ -13,7 +13,11 @@ from typing import Any
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.stages import prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import (
+    Run,
+    prepare_manifest,
+    prepare_model,
+)
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.scale.audit_process import AuditRequest
 
@@ -53,9 +57,9 @@ def phantom_audit(config: Config, films: int, cache: Cache, progress: Progress) 
     whole = config.model_copy(
         update={"cohort": config.cohort.model_copy(update={"synthetic": synthetic})}
     )
-    manifest = prepare_manifest(whole, cache, progress)
+    manifest = prepare_manifest(whole, Run(cache, progress))
     reader = FilmReader.of(whole.cohort)
-    model, _ = prepare_model(whole, manifest, reader, cache, progress)
+    model, _ = prepare_model(whole, manifest, reader, Run(cache, progress))
     return _changed(
         whole,
         cohort={"synthetic": None, "manifest": manifest, "workers": 1},

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.localisation import fit_boxes, most_fit_pictures
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 48
@@ -43,7 +44,7 @@ def bench_of(
         return Margins(np.array([margin(seen) for seen in light]), np.ones(len(light), np.bool_))
 
     labels = np.zeros(len(boxes), np.int64)
-    images = AuditedImages(
+    images = AuditData(
         classes=("a", "b"),
         labels=labels,
         predictions=labels,

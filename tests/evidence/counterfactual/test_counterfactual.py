@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual import (
     CounterfactualModel,
     Hypothesis,
@@ -15,7 +16,7 @@ from ravl_med.evidence.counterfactual import (
 )
 from ravl_med.evidence.counterfactual.effect_places import RelevantPlaces
 from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, CounterfactualRules
+from ravl_med.evidence.counterfactual.model_inputs import CounterfactualRules
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24
@@ -135,7 +136,7 @@ class Cohort:
             region_boxes.append(boxes)
         self.reads = []
         labels = rng.integers(0, 3, size=n)
-        self.images = AuditedImages(
+        self.images = AuditData(
             classes=("heart", "fluid", "clear"),
             labels=labels,
             predictions=labels,

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.effect_places import (
     MOST_REGIONS,
     RelevantPlaces,
     most_share_pictures,
     share_effect,
 )
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.regions.film_structures import FilmStructures
 from ravl_med.regions.geometry import InputGeometry
 
@@ -37,7 +38,7 @@ class Film:
         self.asked = 0
 
     def inputs(self, films=1):
-        images = AuditedImages(
+        images = AuditData(
             classes=("a", "b"),
             labels=np.zeros(films, dtype=np.int64),
             predictions=np.zeros(films, dtype=np.int64),

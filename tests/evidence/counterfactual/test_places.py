@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.localisation import (
     EXPLORED_FILMS,
     SHIFTS,
     choose_shifts,
     move_shares,
 )
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages, Margins, ModelInputs
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 32
@@ -66,7 +67,7 @@ def bench_of(
         return Margins(margin, margin > 0.25)
 
     labels = np.zeros(films, np.int64)
-    images = AuditedImages(
+    images = AuditData(
         classes=("a", "b"),
         labels=labels,
         predictions=labels,
@@ -117,7 +118,7 @@ def test_without_a_film_nothing_is_moved() -> None:
 def test_what_does_not_matter_moves_nothing() -> None:
     """A device that is cut, on films whose margins differ far more than it could move them."""
     inputs, regions, _ = bench_of(5, (13, 9, 19, 15))
-    quiet = inputs.ask
+    quiet = inputs.margins
 
     def loud(stream: Iterable[NDArray[np.float32]]) -> Margins:
         told = quiet(stream)
@@ -126,4 +127,4 @@ def test_what_does_not_matter_moves_nothing() -> None:
         return Margins(told.margin + level, told.decided)
 
     assert len(choose_shifts(inputs, list(regions), regions)) == 2
-    assert len(choose_shifts(replace(inputs, ask=loud), list(regions), regions)) == 1
+    assert len(choose_shifts(replace(inputs, margins=loud), list(regions), regions)) == 1

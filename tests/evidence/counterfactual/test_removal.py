@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import blend_patches, fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import (
-    AuditedImages,
     CounterfactualRules,
     Margins,
     ModelInputs,
@@ -67,7 +67,7 @@ def make_images(labels, patients=None, sizes=None, classes=3):
     n = len(labels)
     sizes = np.full((n, 2), SIZE) if sizes is None else np.asarray(sizes)
     region_image, region_boxes = tiles(sizes)
-    return AuditedImages(
+    return AuditData(
         classes=tuple("abc"[:classes]),
         labels=np.asarray(labels),
         predictions=np.asarray(labels),
@@ -97,7 +97,7 @@ def make_bench(images, pictures, mode="squash"):
 
 def places(inputs, cluster, films):
     """Where the regions of a cluster lie on these films."""
-    image = inputs.images.region_image[cluster.regions]
+    image = inputs.data.region_image[cluster.regions]
     return {int(f): inputs.shares(cluster.regions[image == f]) for f in films}
 
 
@@ -169,9 +169,10 @@ def test_filled_films_equal_a_naive_loop():
     filled = fill_films(inputs, jobs)
 
     for told, (film, boxes) in zip(filled, jobs, strict=True):
-        before = inputs.ask([inputs.read(film)]).margin[0]
+        before = inputs.margins([inputs.read(film)]).margin[0]
         after = np.array([
-            [inputs.ask([fill(inputs.read(film), box)]).margin[0] for fill in BOTH] for box in boxes
+            [inputs.margins([fill(inputs.read(film), box)]).margin[0] for fill in BOTH]
+            for box in boxes
         ])  # fmt: skip
         mean = [(flat + painted) / 2 for flat, painted in after]
         assert told.film == film
@@ -379,7 +380,7 @@ def test_removals_are_compared_by_a_naive_loop():
     median, inpainted, spread = compare_removals(inputs, pairs, filled, RULES)
 
     def margin(picture):
-        return float(inputs.ask([picture]).margin[0])
+        return float(inputs.margins([picture]).margin[0])
 
     changes = {fill: [] for fill in BOTH}
     lost = {fill: [] for fill in BOTH}
@@ -481,7 +482,7 @@ class TestTransplants:
         told = compare_transplants(inputs, planned, RULES)
 
         def margin(picture):
-            return float(inputs.ask([picture]).margin[0])
+            return float(inputs.margins([picture]).margin[0])
 
         rises = []
         won = []
