@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.cohort.survey import SurveyedFile
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError
 
 LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
@@ -220,7 +220,7 @@ class ArchiveSurvey:
 
 def survey_archive(
     folder: Path,
-    policy: ReadingPolicy,
+    reading: ReadingConfig,
     *,
     is_frontal: Callable[[NDArray[np.float32]], bool],
     workers: int = 2,
@@ -255,7 +255,7 @@ def survey_archive(
     images = _take_reports(survey, find_files(folder))
     kept: list[tuple[Path, SurveyedFile]] = []
     seen: set[str] = set()
-    with ReadingPool(policy, workers, (folder,)) as pool:
+    with ReadingPool(reading, workers, (folder,)) as pool:
         outcomes = pool.survey((path, None) for path in images)
         for done, (path, found) in enumerate(zip(images, outcomes, strict=True), start=1):
             progress("look at files", done, len(images))

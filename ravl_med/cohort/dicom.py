@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from ravl_med.cohort.grayscale import window_pixels
 from ravl_med.cohort.pixel_decoding import decode_frame
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 
@@ -78,7 +78,7 @@ _CHUNK = 1 << 20
 
 
 def read_dicom(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Read one frame of a DICOM file as a film.
 
@@ -95,10 +95,10 @@ def read_dicom(
         With a reason code: ``not_dicom``, ``too_large``, ``no_pixel_data``, ``bad_geometry``,
         ``multi_frame``, ``not_grayscale``, ``no_decoder``, ``truncated``, ``undecodable``.
     """
-    return film_pixels(open_dicom(path, policy.limits), policy)
+    return film_pixels(open_dicom(path, reading), reading)
 
 
-def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pydicom.Dataset:
+def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.Dataset:
     """Read a DICOM file, Pixel Data not yet decoded.
 
     A file without a preamble or file meta information is read where its content says that it is
@@ -117,12 +117,12 @@ def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pyd
         content = path.read_bytes()
         if content[128:132] != b"DICM":
             return _read_bare(content)
-        _check_inflated(path, content, limits.max_inflated_mb)
+        _check_inflated(path, content, reading.max_inflated_mb)
         return pydicom.dcmread(io.BytesIO(content))
 
 
 def film_pixels(
-    dataset: pydicom.Dataset, policy: ReadingPolicy = DEFAULT_POLICY
+    dataset: pydicom.Dataset, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Decode one frame of an open DICOM file and show it.
 
@@ -141,7 +141,7 @@ def film_pixels(
         As `read_dicom`.
     """
     with naming_reasons():
-        frame = _check(dataset, policy)
+        frame = _check(dataset, reading)
         stored, photometric = decode_frame(dataset, frame)
         steps: list[str] = []
         if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
@@ -149,14 +149,14 @@ def film_pixels(
         dataset = _header_of_frame(dataset, frame)
         if photometric not in _GRAY:
             gray, how = _gray(stored, photometric, dataset)
-            if policy.preset == "window":
+            if reading.preset == "window":
                 return gray, ", ".join([*steps, how])
             stored, steps = np.rint(gray * 65535.0).astype(np.int64), [*steps, how]
-        if policy.preset == "window":
-            pixels, applied = window_pixels(stored, dataset, policy)
+        if reading.preset == "window":
+            pixels, applied = window_pixels(stored, dataset, reading)
         else:
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-            pixels, applied = export_pixels(stored, policy.preset, inverted=inverted)
+            pixels, applied = export_pixels(stored, reading.preset, inverted=inverted)
         return pixels, ", ".join([*steps, applied])
 
 
@@ -210,7 +210,7 @@ def _check_inflated(path: Path, content: bytes, most_mb: int) -> None:
             )
 
 
-def _check(dataset: pydicom.Dataset, policy: ReadingPolicy) -> int:
+def _check(dataset: pydicom.Dataset, reading: ReadingConfig) -> int:
     """Hold the header against the limits; return the frame to decode, from 0."""
     if "PixelData" not in dataset:
         raise ImageError("no_pixel_data", "(7FE0,0010) Pixel Data is missing; not an image.")
@@ -230,14 +230,14 @@ def _check(dataset: pydicom.Dataset, policy: ReadingPolicy) -> int:
             "samples; expected MONOCHROME1 or MONOCHROME2, PALETTE COLOR, RGB or YBR. Exclude the "
             "row or convert the file.",
         )
-    most = policy.limits.max_pixels
+    most = reading.max_pixels
     if rows * columns * frames * samples > most:
         more = f" x {frames} frames" * (frames > 1) + f" x {samples} samples" * (samples > 1)
         raise ImageError(
             "too_large",
             f"{rows} x {columns} pixels{more}; expected at most {most} (cohort.max_pixels).",
         )
-    return _frame(frames, policy.frame)
+    return _frame(frames, reading.frame)
 
 
 def _frame(frames: int, wanted: int | None) -> int:

@@ -18,25 +18,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from typing import Literal, get_args
 
 import pydicom
-
-from ravl_med.cohort.manifest import ATTRIBUTES, Cohort
-
-HEADER_ATTRIBUTES = (
-    "view",
-    "portable",
-    "sex",
-    "age",
-    "site",
-    "manufacturer",
-    "model",
-    "study_year",
-)
-"""What a header is asked for. ``site`` names the institution: number it, never print it."""
 
 _VIEWS = {
     "AP": "AP",
@@ -74,7 +59,7 @@ _OLDEST = 90  # older ages are told as this one
 
 
 def read_acquisition(dataset: pydicom.Dataset) -> Mapping[str, str]:
-    """Return the attributes of `HEADER_ATTRIBUTES` that a header states.
+    """Return the acquisition attributes that a header states, under a manifest's column names.
 
     Returns
     -------
@@ -152,50 +137,6 @@ def _text(dataset: pydicom.Dataset, name: str) -> str:
         return ""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return " ".join(text.split())[:_LONGEST]
-
-
-def add_header_attributes(
-    cohort: Cohort, headers: Sequence[Mapping[str, str]], from_header: bool | None
-) -> Cohort:
-    """Return the cohort with what the headers of its films state.
-
-    Parameters
-    ----------
-    headers : sequence of mapping, length N - as `read_acquisition` gives them
-    from_header : bool or None - None: only attributes that the manifest has no column for; True:
-        blank cells as well; False: none
-
-    Returns
-    -------
-    Cohort - an attribute that no header states is not added; institutions are numbered, since their
-        names are not to be printed
-    """
-    if from_header is False or len(headers) != len(cohort):
-        return cohort
-    attributes = dict(cohort.attributes)
-    for name in ATTRIBUTES:
-        stated = [header.get(name, "") for header in headers]
-        if name == "site":
-            stated = number_sites(stated)
-        before = attributes.get(name)
-        if not any(stated) or (before is not None and from_header is None):
-            continue
-        if before is None:
-            attributes[name] = tuple(stated)
-        else:
-            attributes[name] = tuple(a or b for a, b in zip(before, stated, strict=True))
-    return replace(cohort, attributes=attributes)
-
-
-def number_sites(names: Sequence[str]) -> list[str]:
-    """Return ``site 1``, ``site 2`` ... in the order in which institutions first appear.
-
-    Parameters
-    ----------
-    names : sequence of str - institutions; blank stays blank
-    """
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), 1)}
-    return [f"site {numbers[name]}" if name else "" for name in names]
 
 
 Edge = Literal["", "R", "L", "A", "P", "H", "F"]

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge, edge_of
-from ravl_med.cohort.file_roots import require_inside
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.cohort.table import RejectedFilm
-from ravl_med.config.cohort import CohortConfig
+from ravl_med.cohort.table import RejectedFilm, require_inside
+from ravl_med.config.cohort import DEFAULT_READING, CohortConfig, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.remote import FilePath
 
@@ -34,7 +32,7 @@ class Film:
     digest : str - SHA-256 of the pixels and their shape
     applied : str - how stored values became pixels
     attributes : mapping of str to str - acquisition attributes that a DICOM header states
-    policy : ReadingPolicy - how it was read, its frame included
+    reading : ReadingConfig - how it was read, its frame included
     left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
     file_bytes : int - of the file as it is stored
     """
@@ -44,7 +42,7 @@ class Film:
     digest: str
     applied: str
     attributes: Mapping[str, str] = field(default_factory=dict)
-    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
+    reading: ReadingConfig = DEFAULT_READING
     left_edge: Edge = ""
     file_bytes: int = 0
 
@@ -67,7 +65,7 @@ class FilmReader:
         own
     """
 
-    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
+    reading: ReadingConfig = DEFAULT_READING
     workers: int = 0
     roots: tuple[FilePath, ...] = ()
     pool: ReadingPool | None = None
@@ -77,7 +75,7 @@ class FilmReader:
         """Return the reader that a config asks for; phantoms are read in this process."""
         own = config.manifest is None
         return cls(
-            _reading_policy(config),
+            config,
             0 if own else config.workers,
             () if config.manifest is None else (config.manifest.parent, *config.roots),
         )
@@ -90,7 +88,7 @@ class FilmReader:
         ImageError
             With a reason code and a line that does not name the file.
         """
-        content = read_image_file(path, self.policy)
+        content = read_image_file(path, self.reading)
         return content.pixels, content.applied
 
     def film(self, cohort: Cohort, index: int) -> Film:
@@ -103,9 +101,9 @@ class FilmReader:
         ConfigError, StorageError
             It lies in a storage that denies access, or does not answer.
         """
-        policy = self._policy(cohort, index)
+        reading = self._reading(cohort, index)
         require_inside(cohort.paths[index], self.roots)
-        return _film(index, read_film_file(cohort.paths[index], policy), policy)
+        return _film(index, read_film_file(cohort.paths[index], reading), reading)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
         """Read all films in order; each digest is let through once.
@@ -134,7 +132,7 @@ class FilmReader:
         if self.workers == 0:
             yield self
             return
-        with ReadingPool(self.policy, self.workers, self.roots) as pool:
+        with ReadingPool(self.reading, self.workers, self.roots) as pool:
             yield replace(self, pool=pool)
 
     def _outcomes(self, cohort: Cohort) -> Iterator[Film | ImageError]:
@@ -145,18 +143,17 @@ class FilmReader:
                 except ImageError as error:
                     yield error
             return
-        wanted = ((path, self._policy(cohort, i).frame) for i, path in enumerate(cohort.paths))
+        wanted = ((path, self._reading(cohort, i).frame) for i, path in enumerate(cohort.paths))
         with nullcontext(self) if self.pool is not None else self.kept_open() as reader:
             assert reader.pool is not None
             for index, read in enumerate(reader.pool.read(wanted)):
                 if isinstance(read, ImageError):
                     yield read
                 else:
-                    yield _film(index, read, self._policy(cohort, index))
+                    yield _film(index, read, self._reading(cohort, index))
 
-    def _policy(self, cohort: Cohort, index: int) -> ReadingPolicy:
-        named = cohort.frames[index] if cohort.frames else None
-        return self.policy if named is None else replace(self.policy, frame=named)
+    def _reading(self, cohort: Cohort, index: int) -> ReadingConfig:
+        return self.reading.for_frame(cohort.frames[index] if cohort.frames else None)
 
 
 def reject_duplicate(cohort: Cohort, index: int) -> RejectedFilm:
@@ -164,31 +161,6 @@ def reject_duplicate(cohort: Cohort, index: int) -> RejectedFilm:
     row = int(cohort.rows[index])
     message = f"{cohort.name} row {row}: the same pixels stand in an earlier row. Remove one."
     return RejectedFilm(row, "duplicate_pixels", message, cohort.paths[index])
-
-
-def _reading_policy(config: CohortConfig) -> ReadingPolicy:
-    """Films as a config wants them to be read."""
-    volume = config.volume
-    return ReadingPolicy(
-        voi=config.voi,
-        voi_view=config.voi_view,
-        preset=config.preset,
-        frame=config.frame,
-        limits=ReadingLimits(
-            max_pixels=config.max_pixels,
-            max_file_mb=config.max_file_mb,
-            max_inflated_mb=config.max_inflated_mb,
-            max_memory_mb=config.max_memory_mb,
-            max_seconds=config.max_seconds,
-        ),
-        volume=VolumePolicy(
-            show=volume.show,
-            plane=volume.plane,
-            slice=volume.slice,
-            window=volume.window,
-            spacing=volume.spacing,
-        ),
-    )
 
 
 def pseudonym(digest: str, key: bytes) -> str:
@@ -202,16 +174,16 @@ def pseudonym(digest: str, key: bytes) -> str:
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
+def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
     return Film(
         index,
         content.pixels,
         content.digest,
         content.applied,
         content.attributes,
-        policy,
+        reading,
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
-        _stored_bytes(content.file_bytes, policy.limits.max_file_mb),
+        _stored_bytes(content.file_bytes, reading.max_file_mb),
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian
 from scipy.special import expit
 
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 _MOST_LEVELS = 1 << 16
@@ -27,7 +27,7 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 def window_pixels(
-    stored: NDArray[Any], dataset: pydicom.Dataset, policy: ReadingPolicy = DEFAULT_POLICY
+    stored: NDArray[Any], dataset: pydicom.Dataset, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Carry stored values through modality LUT, VOI and photometric inversion to 0 .. 1.
 
@@ -35,7 +35,7 @@ def window_pixels(
     ----------
     stored : ndarray of shape (H, W) - decoded stored values
     dataset : pydicom.Dataset - the header
-    policy : ReadingPolicy - which VOI is applied
+    reading : ReadingConfig - which VOI is applied
 
     Returns
     -------
@@ -62,7 +62,7 @@ def window_pixels(
     if dataset.get("ModalityLUTSequence") or padding.any():
         seen = _occurring(len(levels), position) & ~padding
     values = _modality(levels, dataset, steps)
-    scaled = _voi(values, seen, dataset, policy, steps)
+    scaled = _voi(values, seen, dataset, reading, steps)
     if not np.isfinite(scaled).all():
         raise ImageError("undecodable", "Rescale or Window values are not finite numbers.")
     shades = np.clip(scaled, 0.0, 1.0).astype(np.float32)
@@ -133,23 +133,23 @@ def _voi(
     values: NDArray[np.float64],
     seen: NDArray[np.bool_],
     dataset: pydicom.Dataset,
-    policy: ReadingPolicy,
+    reading: ReadingConfig,
     steps: list[str],
 ) -> NDArray[np.float64]:
     """Values of interest to 0 .. 1, in the direction of rising input."""
     luts, windows = dataset.get("VOILUTSequence") or (), _windows(dataset)
-    if policy.voi == "full range":
+    if reading.voi == "full range":
         steps.append("full range")
         return _full_range(values, seen)
-    if luts and (policy.voi == "lut" or not windows):
-        view = min(policy.voi_view, len(luts) - 1)
+    if luts and (reading.voi == "lut" or not windows):
+        view = min(reading.voi_view, len(luts) - 1)
         steps.append(f"VOI LUT {view + 1} of {len(luts)}")
         levels, bits = _look_up(values, luts[view], dataset)
         return levels / float(2**bits - 1)
     if not windows:
         steps.append("full range (no window)")
         return _full_range(values, seen)
-    view = min(policy.voi_view, len(windows) - 1)
+    view = min(reading.voi_view, len(windows) - 1)
     center, width = windows[view]
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if function not in _FUNCTIONS:

@@ -20,20 +20,20 @@ from PIL import Image, UnidentifiedImageError
 
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import Edge, left_edge_of, read_acquisition
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
 
 def read_raster(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Read one PNG or JPEG film as grayscale; colour is averaged by luma, alpha is dropped.
 
     Parameters
     ----------
-    policy : ReadingPolicy
+    reading : ReadingConfig
         Its limit of pixels; a film beyond it is refused before decoding.
 
     Returns
@@ -50,7 +50,7 @@ def read_raster(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size is judged below, odd chunks are not read
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return _gray(image, policy.limits.max_pixels)
+                return _gray(image, reading.max_pixels)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -130,7 +130,7 @@ def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
         yield path
 
 
-def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
+def read_film_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     """Read one file as a film that can be audited.
 
     Raises
@@ -138,7 +138,7 @@ def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     ImageError
         It cannot be read, is constant, or is smaller than 16 pixels.
     """
-    content = read_image_file(path, policy)
+    content = read_image_file(path, reading)
     height, width = content.pixels.shape
     if min(height, width) < 16:
         raise ImageError("too_small", f"{height} x {width} pixels; expected at least 16 x 16.")
@@ -155,7 +155,7 @@ def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     return replace(content, pixels=pixels, digest=hasher.hexdigest())
 
 
-def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
+def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     """Read one file; the format is told from its content.
 
     Raises
@@ -165,31 +165,31 @@ def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     ConfigError, StorageError
         See `copied_here`.
     """
-    with copied_here(path, policy.limits.max_file_mb) as file:
+    with copied_here(path, reading.max_file_mb) as file:
         kind = file_kind(file)
-        size = _checked_size(file, policy.limits.max_file_mb)
-        return replace(_read(file, kind, policy), file_bytes=size)
+        size = _checked_size(file, reading.max_file_mb)
+        return replace(_read(file, kind, reading), file_bytes=size)
 
 
-def _read(path: Path, kind: str, policy: ReadingPolicy) -> ImageContent:
+def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
     try:
         if kind == "raster":
-            return ImageContent(*read_raster(path, policy), {})
+            return ImageContent(*read_raster(path, reading), {})
         if kind == "nifti":
             from ravl_med.cohort.nifti import read_nifti_film
 
-            pixels, applied, edge = read_nifti_film(path, policy)
+            pixels, applied, edge = read_nifti_film(path, reading)
             return ImageContent(pixels, applied, {}, left_edge=edge)
         if kind == "dicom":
-            dataset = open_dicom(path, policy.limits)
-            pixels, applied = film_pixels(dataset, policy)
+            dataset = open_dicom(path, reading)
+            pixels, applied = film_pixels(dataset, reading)
             with naming_reasons():
                 stated = read_acquisition(dataset)
             return ImageContent(pixels, applied, stated, left_edge=left_edge_of(dataset))
     except MemoryError:
         raise ImageError(
             "out_of_memory",
-            f"the file needs more than {policy.limits.max_memory_mb} MB of memory "
+            f"the file needs more than {reading.max_memory_mb} MB of memory "
             "(cohort.max_memory_mb).",
         ) from None
     raise ImageError("unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it.")
@@ -201,7 +201,7 @@ def declares_burned_in(path: FilePath) -> bool:
     A file of another format says nothing, nor does a header that cannot be read.
     """
     try:
-        with copied_here(path, DEFAULT_POLICY.limits.max_file_mb) as file, naming_reasons():
+        with copied_here(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
             if file_kind(file) != "dicom":
                 return False
             header = pydicom.dcmread(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -28,19 +28,19 @@ _LEFT_EDGE: tuple[Edge, ...] = ("P", "R", "R")  # of the film seen along each ax
 
 
 def read_nifti(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Read a NIfTI file as one film.
 
-    The data are turned to RAS by the affine, and windowed where the policy says so. A single slice
-    is shown as it is; of a volume the policy names a slice, or the mean along an axis is taken,
+    The data are turned to RAS by the affine, and windowed where the reading says so. A single slice
+    is shown as it is; of a volume the reading names a slice, or the mean along an axis is taken,
     which from front to back is what a radiograph of parallel rays shows. The patient's left is at
     the right of the picture, the head (or the front of an axial slice) at its top. Without a
     window, intensities run from the 0.5th to the 99.5th percentile.
 
     Parameters
     ----------
-    policy : ReadingPolicy - its volume, its frame (the slice, from left, back or foot, the first
+    reading : ReadingConfig - its volume, its frame (the slice, from left, back or foot, the first
         is 1) and its limits
 
     Returns
@@ -53,12 +53,12 @@ def read_nifti(
     ImageError
         With a reason code: ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
     """
-    pixels, applied, _ = read_nifti_film(path, policy)
+    pixels, applied, _ = read_nifti_film(path, reading)
     return pixels, applied
 
 
 def read_nifti_film(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str, Edge]:
     """Read a NIfTI file as `read_nifti` does, and tell where its film has the patient's right.
 
@@ -75,8 +75,8 @@ def read_nifti_film(
     ImageError
         As `read_nifti`.
     """
-    view = _view(path, policy)
-    window = policy.volume.window
+    view = _view(path, reading)
+    window = reading.volume.window
     volume, steps = view.volume, []
     if window is not None:
         volume = _scale(volume, window[0] - window[1] / 2.0, window[0] + window[1] / 2.0)
@@ -84,7 +84,7 @@ def read_nifti_film(
     if volume.shape[view.axis] == 1:
         steps.append("single slice")
     elif view.index is not None:
-        steps.append(f"{policy.volume.plane} slice")
+        steps.append(f"{reading.volume.plane} slice")
     else:
         steps.append(f"projection {_ALONG[view.axis]}")
     if view.index is None:
@@ -94,14 +94,14 @@ def read_nifti_film(
     shown = _as_shown(film, view.axis)
     if window is None:
         shown = _stretch(shown)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         shown, steps = _resize(shown, view, mask=False), [*steps, "isotropic pixels"]
     edge = _LEFT_EDGE[view.axis] if view.placed else ""
     return np.ascontiguousarray(shown, dtype=np.float32), ", ".join(steps), edge
 
 
-def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArray[np.float32]:
-    """Read a NIfTI mask of a film that `read_nifti` shows under the same policy.
+def read_nifti_mask(path: Path, reading: ReadingConfig = DEFAULT_READING) -> NDArray[np.float32]:
+    """Read a NIfTI mask of a film that `read_nifti` shows under the same reading.
 
     It is turned as the film is; of a projection the largest value along the axis is taken.
 
@@ -114,13 +114,13 @@ def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArr
     ImageError
         As `read_nifti`.
     """
-    view = _view(path, policy)
+    view = _view(path, reading)
     if view.index is None:
         flat = view.volume.max(axis=view.axis)
     else:
         flat = np.asarray(np.take(view.volume, view.index, axis=view.axis))
     shown = _as_shown(flat, view.axis)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         shown = _resize(shown, view, mask=True)
     return np.ascontiguousarray(shown)
 
@@ -136,9 +136,9 @@ class _View:
     placed: bool
 
 
-def _view(path: Path, policy: ReadingPolicy) -> _View:
+def _view(path: Path, reading: ReadingConfig) -> _View:
     try:
-        stored, affine, placed = _load(path, policy.limits)
+        stored, affine, placed = _load(path, reading)
         volume, spacing = _to_ras(stored, affine)
     except (ImageError, MemoryError):
         raise
@@ -149,26 +149,26 @@ def _view(path: Path, policy: ReadingPolicy) -> _View:
     if not np.isfinite(volume).all():
         raise ImageError("undecodable", "the NIfTI data hold NaN or infinity.")
     flat = 1 in volume.shape
-    axis = int(np.argmin(volume.shape)) if flat else _AXES[policy.volume.plane]
+    axis = int(np.argmin(volume.shape)) if flat else _AXES[reading.volume.plane]
     across, down = (side for side in range(3) if side != axis)
     size = (1, 1)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         size = _isotropic_size(
             (volume.shape[down], volume.shape[across]),
             (spacing[down], spacing[across]),
-            policy.limits.max_pixels,
+            reading.max_pixels,
         )
-    return _View(volume, axis, _slice_index(volume.shape[axis], policy), size, placed)
+    return _View(volume, axis, _slice_index(volume.shape[axis], reading), size, placed)
 
 
-def _slice_index(slices: int, policy: ReadingPolicy) -> int | None:
-    wanted = policy.frame
+def _slice_index(slices: int, reading: ReadingConfig) -> int | None:
+    wanted = reading.frame
     if wanted is not None and not 1 <= wanted <= slices:
         raise ImageError("multi_frame", f"slice {wanted} is asked for; the volume has {slices}.")
     if wanted is not None:
         return wanted - 1
-    if policy.volume.show == "slice":
-        return round(policy.volume.slice * (slices - 1))
+    if reading.volume.show == "slice":
+        return round(reading.volume.slice * (slices - 1))
     return None
 
 
@@ -179,23 +179,23 @@ def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def _load(
-    path: Path, limits: ReadingLimits
+    path: Path, reading: ReadingConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool]:
     """Voxels and affine of a NIfTI-1 or -2 file, gzipped or not; whether it states the affine."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
-    most = limits.max_inflated_mb * 1_000_000
+    most = reading.max_inflated_mb * 1_000_000
     with gzip.open(path) if zipped else path.open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise ImageError(
             "too_large",
-            f"the file unpacks to more than {limits.max_inflated_mb} MB (cohort.max_inflated_mb).",
+            f"the file unpacks to more than {reading.max_inflated_mb} MB (cohort.max_inflated_mb).",
         )
     kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
     image: Any = kind.from_stream(io.BytesIO(content))
     shape = tuple(int(n) for n in image.shape)
-    _check(shape, limits.max_pixels)
+    _check(shape, reading.max_pixels)
     volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
     placed = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
     return volume, np.asarray(image.affine), placed

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.dicom import naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import read_acquisition, view_of
 from ravl_med.cohort.image_file import file_kind, read_film_file
-from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError
 
 REPORT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34, 35))
@@ -147,7 +147,7 @@ class SurveyedFile:
     pixels: NDArray[np.float32] | None = None
 
 
-def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) -> SurveyedFile:
+def survey_file(path: Path, reading: ReadingConfig, *, any_film: bool = False) -> SurveyedFile:
     """Tell what a file of an archive is, and read it where it is a film.
 
     Parameters
@@ -161,13 +161,13 @@ def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) ->
         ``other_body_part``, ``not_frontal``; ``no_text`` for an empty report.
     """
     if any_film and file_kind(path) != "dicom":
-        content = read_film_file(path, policy)
+        content = read_film_file(path, reading)
         return SurveyedFile(
             "film", applied=content.applied, digest=content.digest, pixels=content.pixels
         )
     if file_kind(path) != "dicom":
         raise ImageError("not_dicom", "the file is not DICOM.")
-    dataset = open_dicom(path, policy.limits)
+    dataset = open_dicom(path, reading)
     with naming_reasons():
         found = _identify(dataset)
         if found.kind == "report":
@@ -176,7 +176,7 @@ def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) ->
             return found
         if not any_film:
             found = replace(found, certain=_is_certain(dataset))
-    content = read_film_file(path, policy)
+    content = read_film_file(path, reading)
     return replace(
         found,
         attributes=content.attributes,

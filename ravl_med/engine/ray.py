@@ -32,11 +32,11 @@ from ravl_med.engine.local import (
     Outcome,
     Work,
     attempt,
-    be_quiet,
     brought_down,
     pin_threads,
     settle,
 )
+from ravl_med.engine.supervisor import be_quiet
 from ravl_med.errors import ConfigError, EngineError, RavlMedError
 
 _PATIENCE = 5.0  # seconds in which an address has to answer
