@@ -1,4 +1,4 @@
-"""The films of a cohort one by one: pixels from 0 to 1, or a row that is set aside by name."""
+"""The films of a cohort one by one: pixels from 0 to 1, or a rejected row with its reason."""
 
 from __future__ import annotations
 
@@ -23,28 +23,16 @@ from ravl_med.storage.remote import FilePath
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Film:
-    """One film of a cohort.
+    """One film of a cohort."""
 
-    Attributes
-    ----------
-    index : int - position in the cohort
-    pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
-    digest : str - SHA-256 of the pixels and their shape
-    applied : str - how stored values became pixels
-    attributes : mapping of str to str - acquisition attributes that a DICOM header states
-    reading : ReadingConfig - how it was read, its frame included
-    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
-    file_bytes : int - of the file as it is stored
-    """
-
-    index: int
-    pixels: NDArray[np.float32]
-    digest: str
-    applied: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    reading: ReadingConfig = DEFAULT_READING
-    left_edge: Edge = ""
-    file_bytes: int = 0
+    index: int  # position in the cohort
+    pixels: NDArray[np.float32]  # (H, W), 0 to 1, bright is dense, stored matrix
+    digest: str  # SHA-256 of the pixels and their shape
+    applied: str  # how stored values became pixels
+    attributes: Mapping[str, str] = field(default_factory=dict)  # as a DICOM header states them
+    reading: ReadingConfig = DEFAULT_READING  # how it was read, its frame included
+    left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
+    file_bytes: int = 0  # of the file as it is stored
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -54,25 +42,16 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class FilmReader:
-    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`.
-
-    Attributes
-    ----------
-    workers : int - processes that `films` reads in, so that a file which brings its decoder down,
-        or keeps it busy for ever, costs its own row alone; 0 reads in this process
-    roots : tuple of Path or RemotePath - folders that films may lie in; empty: anywhere
-    pool : ReadingPool or None - processes that stay open, see `kept_open`; None: `films` opens its
-        own
-    """
+    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`."""
 
     reading: ReadingConfig = DEFAULT_READING
-    workers: int = 0
-    roots: tuple[FilePath, ...] = ()
-    pool: ReadingPool | None = None
+    workers: int = 0  # processes of `films`, so that a bad file costs its own row; 0: this process
+    roots: tuple[FilePath, ...] = ()  # folders that films may lie in; empty: anywhere
+    pool: ReadingPool | None = None  # processes that stay open; None: `films` opens its own
 
     @classmethod
     def of(cls, config: CohortConfig) -> FilmReader:
-        """Return the reader that a config asks for; phantoms are read in this process."""
+        """Return the reader of a config; phantoms are read in this process."""
         own = config.manifest is None
         return cls(
             config,
@@ -81,7 +60,7 @@ class FilmReader:
         )
 
     def read(self, path: FilePath) -> tuple[NDArray[np.float32], str]:
-        """Read one file; the format is told from its content.
+        """Read one file: pixels, and how stored values became pixels.
 
         Raises
         ------
@@ -92,7 +71,7 @@ class FilmReader:
         return content.pixels, content.applied
 
     def film(self, cohort: Cohort, index: int) -> Film:
-        """Read the film at a position of the cohort, in this process.
+        """Read one film of the cohort in this process.
 
         Raises
         ------
@@ -106,13 +85,12 @@ class FilmReader:
         return _film(index, read_film_file(cohort.paths[index], reading), reading)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
-        """Read all films in order; each digest is let through once.
+        """Read all films in order; a film whose pixels occurred before is rejected.
 
         Raises
         ------
         ConfigError, StorageError
-            They lie in a storage that denies access, or does not answer: no film is set aside for
-            that.
+            The storage denies access or does not answer, for which no film is set aside.
         """
         seen: set[str] = set()
         for index, outcome in enumerate(self._outcomes(cohort)):
@@ -157,20 +135,14 @@ class FilmReader:
 
 
 def reject_duplicate(cohort: Cohort, index: int) -> RejectedFilm:
-    """Set the film at a position of a cohort aside: an earlier one has the same pixels."""
+    """Reject a film of a cohort whose pixels an earlier film has."""
     row = int(cohort.rows[index])
     message = f"{cohort.name} row {row}: the same pixels stand in an earlier row. Remove one."
     return RejectedFilm(row, "duplicate_pixels", message, cohort.paths[index])
 
 
 def pseudonym(digest: str, key: bytes) -> str:
-    """Return the 16 hex digits that stand for a film in every output.
-
-    Parameters
-    ----------
-    digest : str - SHA-256 of the pixels
-    key : bytes - the user's secret key; without it the pseudonym cannot be recomputed
-    """
+    """Return the 16 hex digits that stand for a film: a keyed hash of the digest of its pixels."""
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()[:16]
 
 
@@ -187,6 +159,7 @@ def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
     )
 
 
-def _stored_bytes(told: object, most_mb: int) -> int:
-    """Return the size of a file that a worker tells of; 0 where that cannot be."""
-    return told if isinstance(told, int) and 0 <= told <= most_mb * 1_000_000 else 0
+def _stored_bytes(reported: object, most_mb: int) -> int:
+    """Return the size that a worker reports for a file; 0 where it is impossible."""
+    valid = isinstance(reported, int) and 0 <= reported <= most_mb * 1_000_000
+    return reported if valid else 0

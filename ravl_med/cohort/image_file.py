@@ -1,7 +1,4 @@
-"""One image file, whatever its format: pixels from 0 to 1, or a named reason.
-
-PNG and JPEG films.
-"""
+"""One image file of any format: pixels from 0 to 1, or a named reason."""
 
 from __future__ import annotations
 
@@ -29,22 +26,15 @@ from ravl_med.storage.remote import FilePath, TooLargeError
 def read_raster(
     path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Read one PNG or JPEG film as grayscale; colour is averaged by luma, alpha is dropped.
+    """Read a PNG or JPEG film as pixels (H, W) of 0 to 1; colour becomes luma, alpha is dropped.
 
-    Parameters
-    ----------
-    reading : ReadingConfig
-        Its limit of pixels; a film beyond it is refused before decoding.
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-        0 to 1 of the full range of the stored depth (8 or 16 bit), stored matrix.
+    Pixels are shares of the full range of the stored depth, 8 or 16 bits. The second result says
+    how they were made.
 
     Raises
     ------
     ImageError
-        With a reason code: ``too_large``, ``undecodable``.
+        ``too_large``, before decoding, or ``undecodable``.
     """
     try:
         with warnings.catch_warnings():
@@ -85,40 +75,26 @@ _GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageContent:
-    """What one file shows.
+    """The content of one file."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
-    applied : str - how stored values became pixels
-    attributes : mapping of str to str - acquisition attributes that a DICOM header states
-    digest : str - SHA-256 of the pixels and their shape; blank before the film was checked
-    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
-    file_bytes : int - of the file as it is stored
-    """
-
-    pixels: NDArray[np.float32]
-    applied: str
-    attributes: Mapping[str, str]
-    digest: str = ""
-    left_edge: Edge = ""
-    file_bytes: int = 0
+    pixels: NDArray[np.float32]  # (H, W), 0 to 1, bright is dense, stored matrix
+    applied: str  # how stored values became pixels
+    attributes: Mapping[str, str]  # as a DICOM header states them
+    digest: str = ""  # SHA-256 of pixels and shape; blank before the film was checked
+    left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
+    file_bytes: int = 0  # of the file as it is stored
 
 
 @contextmanager
 def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
-    """Yield a file of this machine; of an object a copy, which goes when the context ends.
-
-    Parameters
-    ----------
-    most_mb : int - megabytes that an object may have
+    """Yield a local path: the file, or a temporary copy of an object of at most `most_mb` MB.
 
     Raises
     ------
     ImageError
-        ``missing``, ``too_large``; of objects.
+        ``missing``, ``too_large``; for objects.
     ConfigError, StorageError
-        The storage denies access, or does not answer: that says nothing of the film.
+        The storage denies access, or does not answer, which is no fault of the film.
     """
     with ExitStack() as stack:
         try:
@@ -156,7 +132,7 @@ def read_film_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
 
 
 def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
-    """Read one file; the format is told from its content.
+    """Read one file, whose format is found from its content.
 
     Raises
     ------
@@ -196,10 +172,7 @@ def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
 
 
 def declares_burned_in(path: FilePath) -> bool:
-    """Tell whether a DICOM header says that text is burned in: (0028,0301) is YES.
-
-    A file of another format says nothing, nor does a header that cannot be read.
-    """
+    """Return whether a DICOM header declares burned-in text: (0028,0301) is YES."""
     try:
         with copied_here(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
             if file_kind(file) != "dicom":
@@ -213,11 +186,7 @@ def declares_burned_in(path: FilePath) -> bool:
 
 
 def file_kind(path: Path) -> str:
-    """Tell the format from content, and from the name where the start is damaged.
-
-    Returns
-    -------
-    str - ``"dicom"``, ``"raster"``, ``"nifti"``, or blank for anything else
+    """Return ``"dicom"``, ``"raster"``, ``"nifti"`` or blank, by content, else by file name.
 
     Raises
     ------

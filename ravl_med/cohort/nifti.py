@@ -1,8 +1,8 @@
 """NIfTI images: a film kept as NIfTI, or a CT or MR volume as a projection or one slice.
 
-Orientation, window and resampling are those of MONAI's ``Orientation``, ``ScaleIntensityRange`` and
-``Resize``, as the tests hold; they are taken from nibabel, which MONAI asks too, and OpenCV, since
-torch would cost every process that reads films seconds and hundreds of megabytes.
+Orientation, window and resampling equal MONAI's ``Orientation``, ``ScaleIntensityRange`` and
+``Resize``, as the tests check. They use nibabel, as MONAI does, and OpenCV, since importing torch
+would cost every reading process seconds and hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -30,28 +30,18 @@ _LEFT_EDGE: tuple[Edge, ...] = ("P", "R", "R")  # of the film seen along each ax
 def read_nifti(
     path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Read a NIfTI file as one film.
+    """Read a NIfTI file as one film: pixels (H, W) of 0 to 1, in rows and columns as shown.
 
-    The data are turned to RAS by the affine, and windowed where the reading says so. A single slice
-    is shown as it is; of a volume the reading names a slice, or the mean along an axis is taken,
-    which from front to back is what a radiograph of parallel rays shows. The patient's left is at
-    the right of the picture, the head (or the front of an axial slice) at its top. Without a
-    window, intensities run from the 0.5th to the 99.5th percentile.
-
-    Parameters
-    ----------
-    reading : ReadingConfig - its volume, its frame (the slice, from left, back or foot, the first
-        is 1) and its limits
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-        0 to 1, rows and columns of the film that is shown, not of the stored array.
+    The affine turns the data to RAS. A single slice is shown as it is; a volume gives the slice
+    that the config names, or the mean along an axis, which from front to back is what a radiograph
+    of parallel rays shows. The patient's left is at the right of the picture, the head (or the
+    front of an axial slice) at its top. Without a window, intensities run from the 0.5th to the
+    99.5th percentile. A frame is the slice from left, back or foot, counted from 1.
 
     Raises
     ------
     ImageError
-        With a reason code: ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
+        ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
     """
     pixels, applied, _ = read_nifti_film(path, reading)
     return pixels, applied
@@ -60,20 +50,10 @@ def read_nifti(
 def read_nifti_film(
     path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str, Edge]:
-    """Read a NIfTI file as `read_nifti` does, and tell where its film has the patient's right.
+    """Read a NIfTI file as `read_nifti` does; return the patient's side at its left edge too.
 
-    Returns
-    -------
-    pixels, applied
-        As `read_nifti`.
-    left_edge : Edge
-        Side of the patient at the left edge of the film; blank where neither qform nor sform is
-        set, since the axes are a convention of the format then, and nothing that the file states.
-
-    Raises
-    ------
-    ImageError
-        As `read_nifti`.
+    The edge is blank where neither qform nor sform is set: the axes are a convention of the format
+    then, and not stated by the file.
     """
     view = _view(path, reading)
     window = reading.volume.window
@@ -101,18 +81,9 @@ def read_nifti_film(
 
 
 def read_nifti_mask(path: Path, reading: ReadingConfig = DEFAULT_READING) -> NDArray[np.float32]:
-    """Read a NIfTI mask of a film that `read_nifti` shows under the same reading.
+    """Read a NIfTI mask (H, W), values as stored, in the rows and columns that `read_nifti` shows.
 
-    It is turned as the film is; of a projection the largest value along the axis is taken.
-
-    Returns
-    -------
-    ndarray of shape (H, W), float32 - the values as stored, rows and columns of the film shown
-
-    Raises
-    ------
-    ImageError
-        As `read_nifti`.
+    A projection takes the largest value along the axis. Errors are those of `read_nifti`.
     """
     view = _view(path, reading)
     if view.index is None:
@@ -127,7 +98,7 @@ def read_nifti_mask(path: Path, reading: ReadingConfig = DEFAULT_READING) -> NDA
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
-    """A volume in RAS, the axis the film is seen along, slice and size, whether axes are stated."""
+    """A volume in RAS, the axis it is seen along, slice and size, whether its axes are stated."""
 
     volume: NDArray[np.float32]
     axis: int
@@ -173,7 +144,7 @@ def _slice_index(slices: int, reading: ReadingConfig) -> int | None:
 
 
 def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Rows from head to foot, or front to back; columns from the patient's right to the left."""
+    """Lay rows from head to foot, or front to back, and columns from right to left."""
     film = flat.T[::-1]
     return film[:, ::-1] if axis != 0 else film
 
@@ -181,7 +152,7 @@ def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 def _load(
     path: Path, reading: ReadingConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool]:
-    """Voxels and affine of a NIfTI-1 or -2 file, gzipped or not; whether it states the affine."""
+    """Return voxels and affine of a NIfTI-1 or -2 file, and whether it states the affine."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     most = reading.max_inflated_mb * 1_000_000
@@ -213,7 +184,7 @@ def _check(shape: tuple[int, ...], max_pixels: int) -> None:
 def _to_ras(
     volume: NDArray[np.float32], affine: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Voxels in RAS, and their spacing along the three axes in millimetres."""
+    """Return voxels in RAS, and their spacing along the three axes in millimetres."""
     turning: Any = nib.orientations
     orientation = turning.io_orientation(affine)
     turned: NDArray[np.float32] = turning.apply_orientation(volume, orientation)
@@ -225,7 +196,7 @@ def _to_ras(
 def _isotropic_size(
     shape: tuple[int, int], spacing: tuple[float, float], max_pixels: int
 ) -> tuple[int, int]:
-    """Rows and columns of a film whose pixels have the finer side's spacing on both."""
+    """Return rows and columns of a film whose pixels have the finer spacing on both sides."""
     finer = min(spacing)
     if not (finer > 0 and math.isfinite(max(spacing))):
         raise ImageError("bad_geometry", f"the spacing is {spacing}; expected positive numbers.")

@@ -32,15 +32,12 @@ _PATHS = ("report_path", "annotation")
 
 @dataclass(frozen=True, slots=True)
 class RejectedFilm:
-    """A film that was set aside: manifest row, short reason code, one line for the user.
-
-    Its path, where it has one, is for the private key alone.
-    """
+    """A film that was set aside: manifest row, reason code, one line for the user."""
 
     row: int
     reason: str
     message: str
-    path: FilePath | None = field(default=None, compare=False, repr=False)
+    path: FilePath | None = field(default=None, compare=False, repr=False)  # for the private key
 
 
 def read_table(path: FilePath) -> pd.DataFrame:
@@ -95,12 +92,7 @@ def read_table(path: FilePath) -> pd.DataFrame:
 
 
 def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
-    """Return texts, of which short ones that are equal are one: a column has few of them.
-
-    Parameters
-    ----------
-    known : dict or None - the ones so far, which is added to; None: none
-    """
+    """Return texts with equal short ones as one object; `known` collects them."""
     known = {} if known is None else known
     return [known.setdefault(text, text) if len(text) <= _SHORT else text for text in texts]
 
@@ -112,7 +104,7 @@ def _stripped(lines: Iterable[list[str]]) -> Iterator[list[str]]:
 
 
 def row_number(table: pd.DataFrame, position: int | np.integer) -> int:
-    """Return the row of the spreadsheet at a position of the table."""
+    """Return the spreadsheet row at a position of the table."""
     return int(table.index.to_numpy()[position])
 
 
@@ -143,18 +135,12 @@ def require_findings(
 def take_split(
     table: pd.DataFrame, split: str | None, name: str, left_out: Counter[str]
 ) -> NDArray[np.bool_]:
-    """Return the rows of a split, and count the others.
-
-    Parameters
-    ----------
-    split : str or None - None takes every row
-    name : str - how messages call the table
-    left_out : Counter - gets ``"other split"``
+    """Return the rows (N,) of a split, all for None, and count the others in `left_out`.
 
     Raises
     ------
     DataError
-        A cell names no split, or no row has the one that is asked for.
+        A cell names no split, or no row has the wanted one.
     """
     taken = np.ones(len(table), dtype=np.bool_)
     if "split" not in table:
@@ -180,7 +166,7 @@ def take_split(
 def cells_of_columns(
     table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
 ) -> FindingCells:
-    """Read the columns of the findings that a task names; the columns are there.
+    """Read the finding columns that a task names, which exist.
 
     Raises
     ------
@@ -206,10 +192,9 @@ def usable_rows(
     rejected: list[RejectedFilm],
     unit: str,
 ) -> NDArray[np.bool_]:
-    """Return the rows with an image and a patient, and a study where those are counted.
+    """Return the rows (N,) with an image and a patient, and a study where studies are counted.
 
-    An image, or a frame of one, counts once. Of the rows at `taken`, the others are noted in
-    `rejected`.
+    An image, or a frame of one, counts once. Other rows among those taken go to `rejected`.
     """
     usable = np.ones(len(table), dtype=np.bool_)
     images = table["image"].to_numpy(dtype=str)
@@ -237,14 +222,9 @@ def usable_rows(
 
 
 def file_of(cell: str, folder: FilePath, roots: Sequence[FilePath] = ()) -> FilePath:
-    """Return the file that a cell of a manifest names.
+    """Return the file that a cell names: relative to the manifest's folder, absolute, or a URL.
 
-    Parameters
-    ----------
-    cell : str - a path relative to the manifest's folder, an absolute path of this machine, or a
-        URL
-    folder : Path or RemotePath - of the manifest
-    roots : sequence of Path or RemotePath - whose storage a URL is reached as
+    A URL is reached as the manifest's storage is, or that of the first remote root.
     """
     if is_url(cell):
         far = [place for place in (folder, *roots) if isinstance(place, RemotePath)]
@@ -259,9 +239,9 @@ def file_of(cell: str, folder: FilePath, roots: Sequence[FilePath] = ()) -> File
 
 
 class ManifestFiles(Sequence[FilePath]):
-    """Files that a column of a manifest names, each a path while it is asked for.
+    """The files that a column of a manifest names, each made into a path when it is used.
 
-    Kept as the text of their cells: as objects, the paths of 200,000 films take 100 MB.
+    They are kept as the text of their cells: as objects, the paths of 200,000 films take 100 MB.
     """
 
     __slots__ = ("_cells", "_folder", "_roots")
@@ -292,7 +272,7 @@ class ManifestFiles(Sequence[FilePath]):
 
 
 def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
-    """Tell whether a path, its links followed, lies in one of some folders; none allow all."""
+    """Return whether a path, links resolved, lies in a root; without roots anything does."""
     if not roots:
         return True
     if isinstance(path, RemotePath):
@@ -306,13 +286,7 @@ def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
 
 
 def require_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
-    """Refuse a path that leads out of some folders.
-
-    Raises
-    ------
-    ImageError
-        ``outside_root``.
-    """
+    """Refuse a path that leads out of the roots (ImageError ``outside_root``)."""
     if not lies_inside(path, roots):
         raise ImageError("outside_root", OUTSIDE)
 
@@ -320,14 +294,7 @@ def require_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
 def rows_outside(
     table: pd.DataFrame, taken: NDArray[np.bool_], folder: FilePath, roots: Sequence[FilePath]
 ) -> list[int]:
-    """Return the rows at `taken` whose report or annotation leads out of some folders.
-
-    Parameters
-    ----------
-    table : DataFrame - of a manifest, of text
-    taken : ndarray of shape (N,), bool
-    folder : Path or RemotePath - of the manifest, which its paths are relative to
-    """
+    """Return the rows taken whose report or annotation leads out of the roots."""
     columns = [table[name].tolist() for name in _PATHS if name in table]
     found = []
     for i in np.flatnonzero(taken).tolist() if columns else []:
