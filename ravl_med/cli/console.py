@@ -18,8 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ravl_med.errors import ConfigError, RavlMedError
-from ravl_med.storage.disk_room import says_full
+from ravl_med.errors import ConfigError, RavlMedError, says_full
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the audit.")]
 SetOption = Annotated[
