@@ -89,7 +89,7 @@ def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """Return the results (R, ...) of a function that takes some rows of an array (R, D), or none."""
+    """Return the results (R, ...) of a function of some rows, or none, of an array (R, D)."""
     least = do(array[:0])
     made = np.empty((len(array), *least.shape[1:]), least.dtype)
     done = 0

@@ -275,10 +275,10 @@ class RemotePath:
             raise FileNotFoundError(errno.ENOENT, "no such object") from None
         except PermissionError:
             raise ConfigError(
-                f"{self.role}: the storage ({self.protocol}://) denies access; expected credentials "
-                "that may read there, list, and write where cache.shared lies. Check the "
-                "environment (for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and its like), and whether "
-                "they have run out."
+                f"{self.role}: the storage ({self.protocol}://) denies access; expected "
+                "credentials that may read there, list, and write where cache.shared lies. Check "
+                "the environment (for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and its like), and "
+                "whether they have run out."
             ) from None
         except Exception as error:  # each library has a tree of its own
             raise _named(error, self.protocol, self.access, self.role) from None
