@@ -8,13 +8,27 @@
     ├── EngineError               exit code 4   workers that died, a cluster that does not answer
     └── StorageError              exit code 4   a storage that does not answer, or is gone
 
-A message says what, where, got, allowed and cure. It never carries a patient's name, ID, UID,
-date or file path: file names carry names. An image is named by its manifest row and pseudonym.
+A message says what is wrong, where, what was found, what is allowed, and how to cure it. It never
+holds a patient's name, ID, UID, date or file path, since files are named after patients. An image
+is named by its manifest row and pseudonym.
 """
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk, or of a share of it, that has no room left."""
+
+_FULL_MESSAGES = (
+    *(f"os error {number})" for number in DISK_FULL),  # of libraries written in Rust
+    *(f"[Errno {number}]" for number in DISK_FULL),  # pydicom's own error keeps the old text
+    "iostream error",  # PyTorch, which also finds its position to be another than it should be
+    "unexpected pos",
+)
 
 
 class RavlMedError(Exception):
@@ -36,15 +50,7 @@ class DataError(RavlMedError):
 
 
 class ImageError(DataError):
-    """One film cannot be read.
-
-    Parameters
-    ----------
-    reason : str
-        Short code for the intake table, for example ``truncated`` or ``no_pixel_data``.
-    message : str
-        The line for the user.
-    """
+    """One film cannot be read; `reason` is a short code such as ``truncated``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,8 +64,39 @@ class ModelError(RavlMedError):
 
 
 class EngineError(RavlMedError):
-    """The workers, or the cluster that they were to run on, did not do their work."""
+    """The workers or their cluster failed."""
 
 
 class StorageError(RavlMedError):
-    """The storage that files lie in gave no answer; a file in it may be as good as any."""
+    """The storage did not answer, which is no fault of the files in it."""
+
+
+def says_full(error: BaseException) -> bool:
+    """Return whether an error, or one that it replaces, was caused by a full disk.
+
+    PyTorch, safetensors and others raise errors of their own kinds.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and one.errno in DISK_FULL:
+            return True
+        if any(text in str(one) for text in _FULL_MESSAGES):
+            return True
+        left += [one.__cause__, one.__context__]
+    return False
+
+
+@contextmanager
+def needing_room(message: str) -> Iterator[None]:
+    """Raise ConfigError with a message where the context finds a full disk."""
+    try:
+        yield
+    except Exception as error:
+        if not says_full(error):
+            raise
+        raise ConfigError(message) from None

@@ -20,15 +20,15 @@ def test_a_pace_is_what_is_done_in_a_second():
 
     assert pace.a_second == pytest.approx(4.0)
     assert pace.left(200) == pytest.approx(15.0)
-    assert pace.words(200) == "4.0 a second, 15 s left"
+    assert pace.text(200) == "4.0 a second, 15 s left"
 
 
 def test_nobody_can_tell_a_pace_from_one_look():
     pace = noted((10.0, 100))
 
     assert pace.left(200) is None
-    assert pace.words(200) == ""
-    assert noted((10.0, 100), (20.0, 100)).words(200) == ""
+    assert pace.text(200) == ""
+    assert noted((10.0, 100), (20.0, 100)).text(200) == ""
 
 
 def test_what_the_cache_held_is_forgotten_after_the_window():
@@ -56,12 +56,12 @@ def test_many_looks_keep_little():
     ],
 )  # fmt: skip
 def test_time_left_is_told_in_two_units_at_most(left, words):
-    assert noted((0.0, 0), (1.0, 1)).words(1 + left) == f"1.0 a second, {words} left"
+    assert noted((0.0, 0), (1.0, 1)).text(1 + left) == f"1.0 a second, {words} left"
 
 
 def test_what_is_slow_is_told_by_the_minute():
-    assert noted((0.0, 0), (40.0, 2)).words(3) == "3.0 a minute, 20 s left"
-    assert noted((0.0, 0), (1.0, 2)).words(2) == "2.0 a second"
+    assert noted((0.0, 0), (40.0, 2)).text(3) == "3.0 a minute, 20 s left"
+    assert noted((0.0, 0), (1.0, 2)).text(2) == "2.0 a second"
 
 
 def test_a_log_has_a_line_a_minute_and_none_of_a_short_run():

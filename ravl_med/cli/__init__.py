@@ -1,168 +1,52 @@
-"""The command line: verbs, the only print and the only exit code.
+"""The command line: one function for each verb, the only prints and the only exit codes.
 
-Heavy imports happen inside the verbs, so that ``--help`` answers at once.
-
-The verbs about what is kept between runs: ``embed``, ``cache list``, ``cache clear``.
-
-The verbs that come before an audit: ``inspect``, ``init``, ``doctor``.
-
-The verb that joins what shards have made: ``merge``.
-
-The verb that tells what an audit will cost: ``plan``.
+Heavy imports happen inside the verbs, so that ``--help`` answers at once. A verb returns its exit
+code; `verb` adds ``--debug`` to its options and turns errors into one line.
 """
 
 from __future__ import annotations
 
+import inspect as inspection
+import json
 import sys
 import time
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from ravl_med import __version__
 from ravl_med.cli.console import (
     ConfigArgument,
     DebugOption,
     DeviceOption,
+    ExitZeroOption,
     ResultsOption,
     SetOption,
     overrides,
+    print_audit,
+    print_comparison,
+    print_mitigation,
+    print_review,
     reporting_errors,
     say,
     show_progress,
 )
+from ravl_med.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from ravl_med.config.loading import Config
     from ravl_med.storage.cache import Cache, CacheEntry
-import json
-
-from ravl_med import __version__
-from ravl_med.cli.console import (
-    ExitZeroOption,
-)
-from ravl_med.cli.messages import print_audit, print_comparison, print_mitigation, print_review
-from ravl_med.errors import DataError
-
-cache = typer.Typer(help="Look at what is kept between runs, and clear it.", no_args_is_help=True)
 
 _DAY = 86_400.0
+
 PlaceOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="CONFIG", help="YAML file whose cache.folder is meant."),
 ]
-
-
-def embed(
-    config: ConfigArgument,
-    shard: Annotated[
-        str, typer.Option(metavar="i/N", help="Part of the cohort; N processes make all of it.")
-    ] = "1/1",
-    set_values: SetOption = None,
-    device: DeviceOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Embed the cohort of a config into the cache, ahead of its audit.
-
-    Several processes or machines with one cache.folder may each take a shard; an audit finds them
-    all. A run that was ended goes on where it was. Returns 0, and as audit for errors.
-    """
-    with reporting_errors(debug):
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.shards import Shard
-        from ravl_med.pipeline.shards import embed as run_embedding
-        from ravl_med.storage.cache import open_cache
-
-        settings = load_config(config, overrides(set_values, device))
-        part = Shard.parse(shard)
-        with show_progress() as progress:
-            report = run_embedding(
-                settings,
-                shard=part,
-                cache=open_cache(settings.cache.folder),
-                progress=progress,
-            )
-        for line in report.lines():
-            say(escape(line))
-
-
-@cache.command("list")
-def list_cache(config: PlaceOption = None, debug: DebugOption = False) -> None:
-    """List what is kept: kind, digest, size, age. Nothing that names a patient is printed."""
-    with reporting_errors(debug):
-        place = _place(config)
-        entries = list(place.entries())
-        _print(entries)
-        size = _size(sum(entry.size for entry in entries))
-        say(f"{len(entries)} entries, {size}: {escape(str(place.root))}")
-
-
-@cache.command("clear")
-def clear_cache(
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option("--kind", help="cohorts, embeddings, mitigations or models; default all."),
-    ] = None,
-    older_than: Annotated[
-        float, typer.Option("--older-than", metavar="DAYS", help="Only what is older.", min=0.0)
-    ] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    config: PlaceOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Remove what is kept, by kind and age; what it was made from stays, and it is made again.
-
-    Do not clear while another run works. Returns 0, 1 where the answer is no, 2 for a wrong option.
-    """
-    with reporting_errors(debug):
-        from ravl_med.errors import ConfigError
-        from ravl_med.storage.cache import KINDS
-
-        unknown = [kind for kind in kinds or () if kind not in KINDS]
-        if unknown:
-            raise ConfigError(f"--kind is {unknown[0][:40]!r}; expected one of {', '.join(KINDS)}.")
-        place, latest = _place(config), time.time() - older_than * _DAY
-        entries = [
-            entry
-            for entry in place.entries()
-            if entry.kind in (kinds or KINDS) and entry.changed <= latest
-        ]
-        if not entries:
-            say("Nothing to clear.")
-            return
-        _print(entries)
-        size = _size(sum(entry.size for entry in entries))
-        if not yes:
-            typer.confirm(f"Remove {len(entries)} entries, {size}?", abort=True)
-        place.remove(entries)
-        say(f"{len(entries)} entries removed, {size}.")
-
-
-def _place(config: Path | None) -> Cache:
-    from ravl_med.config.loading import load_config
-    from ravl_med.storage.cache import open_cache
-
-    return open_cache(None if config is None else load_config(config).cache.folder)
-
-
-def _print(entries: list[CacheEntry]) -> None:
-    from ravl_med.storage.cache import KINDS
-
-    for entry in entries:
-        days = max(time.time() - entry.changed, 0.0) / _DAY
-        sys.stdout.write(
-            f"{entry.kind:<12} {entry.name:<38} {_size(entry.size):>9} {days:>7.1f} days  "
-            f"{KINDS[entry.kind]}\n"
-        )
-
-
-def _size(count: int) -> str:
-    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= least:
-            return f"{count / least:.1f} {unit}"
-    return f"{count} B"
-
-
 ReportsOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -171,177 +55,7 @@ ReportsOption = Annotated[
         help="Reports or findings by accession, study or image; may be given several times.",
     ),
 ]
-
-
-def inspect(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", help="Folder of DICOM files and reports, a manifest.csv or a config."
-        ),
-    ],
-    reports: ReportsOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Say what a folder or a manifest holds: read, rejected and why, views, makers, findings.
-
-    Nothing is written, and nothing that names a patient is printed. Returns 0, and as audit for
-    errors.
-    """
-    with reporting_errors(debug):
-        from ravl_med.pipeline.inspect import inspect as look
-
-        with show_progress() as progress:
-            report = look(path, tables=tuple(reports or ()), progress=progress)
-        for line in report.lines():
-            sys.stdout.write(line + "\n")
-
-
-def init(
-    folder: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Folder of DICOM files and reports.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Where to write; default the folder itself."),
-    ] = None,
-    reports: ReportsOption = None,
-    finding: Annotated[
-        str | None, typer.Option("--finding", help="That is audited; default the best balanced.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model", metavar="DIR", help="Of the model; default a small one is trained."
-        ),
-    ] = None,
-    debug: DebugOption = False,
-) -> None:
-    """Make a manifest and a config out of a folder of DICOM files and reports.
-
-    Frontal chest films are kept, by their header, and by their pixels where it is silent. No file
-    is written over. Returns 0, and as audit for errors.
-    """
-    with reporting_errors(debug):
-        from ravl_med.pipeline.initialise import StartPlan, initialise
-
-        plan = StartPlan(folder, out, tuple(reports or ()), finding, model)
-        with show_progress() as progress:
-            start = initialise(plan, progress=progress)
-        for line in start.report.lines():
-            sys.stdout.write(line + "\n")
-        sys.stdout.write("\n")
-        say(f"Manifest: {escape(str(start.manifest))}")
-        say(f"Config:   {escape(str(start.config))}")
-        for lack in start.lacking:
-            say(f"Lacking: {escape(lack)}.")
-        if not start.lacking:
-            say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
-
-
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Check Python, packages, decoders, device, memory and folders; say what cures a fault.
-
-    Returns 0 where all is well, and 1 where something is missing.
-    """
-    with reporting_errors(debug):
-        from ravl_med.cli.self_check import check_installation
-
-        checks = check_installation()
-        if as_json:
-            sys.stdout.write(json.dumps([check.document() for check in checks], indent=2) + "\n")
-        else:
-            for check in checks:
-                for line in check.lines():
-                    sys.stdout.write(line + "\n")
-        code = 1 if any(check.status == "missing" for check in checks) else 0
-    raise typer.Exit(code)
-
-
-def merge(
-    config: ConfigArgument,
-    folders: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FOLDER...", help="Paths or URLs of caches that ravl-med embed has filled."
-        ),
-    ],
-    shards: Annotated[
-        int | None, typer.Option(help="That the cohort was cut into; default one for each FOLDER.")
-    ] = None,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Join the embeddings of shards into the cache of a config, where an audit finds them.
-
-    Only what this config's model and settings have made is taken; a folder of something else is
-    refused, and nothing is merged then. Returns 0 where the cohort is complete, 3 where parts are
-    missing or a file is damaged, and as audit for errors.
-    """
-    with reporting_errors(debug):
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.shards import merge as run_merging
-        from ravl_med.storage.cache import open_cache
-
-        settings = load_config(config, overrides(set_values, device))
-        with show_progress() as progress:
-            report = run_merging(
-                settings,
-                folders,
-                shards=shards,
-                cache=open_cache(settings.cache.folder),
-                progress=progress,
-            )
-        for line in report.lines():
-            say(escape(line))
-        code = 0 if report.complete else DataError.exit_code
-    raise typer.Exit(code)
-
-
-def plan(
-    config: ConfigArgument,
-    workers: Annotated[
-        int | None, typer.Option(help="To plan for; default those of engine.workers.")
-    ] = None,
-    films: Annotated[
-        int | None, typer.Option(help="Of a cohort like this one; default its own number.")
-    ] = None,
-    sample: Annotated[int, typer.Option(help="Films to measure.")] = 16,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Tell what an audit will cost here: regions, bytes on disk, memory, hours.
-
-    A sample of films goes through the real reading and the real model. Nothing is kept. Returns 0,
-    and as audit for errors.
-    """
-    with reporting_errors(debug):
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.planning import plan_cost
-        from ravl_med.storage.cache import open_cache
-
-        settings = load_config(config, overrides(set_values, device))
-        with show_progress() as progress:
-            cost = plan_cost(
-                settings,
-                workers=workers,
-                films=films,
-                sample=sample,
-                cache=open_cache(settings.cache.folder),
-                progress=progress,
-            )
-        if as_json:
-            sys.stdout.write(json.dumps(cost.document(), indent=2) + "\n")
-            return
-        for line in cost.lines():
-            sys.stdout.write(line + "\n")
-
+StrictOption = Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")]
 
 app = typer.Typer(
     name="ravl-med",
@@ -352,12 +66,246 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+cache = typer.Typer(help="List what is kept between runs, and clear it.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
-for verb in (inspect, init, doctor, embed, merge, plan):
-    app.command()(verb)
+
+Verb = Callable[..., int | None]
 
 
-@app.command()
+def verb(group: typer.Typer = app, name: str | None = None) -> Callable[[Verb], Verb]:
+    """Make a function a verb of the command line."""
+
+    def register(function: Verb) -> Verb:
+        @wraps(function)
+        def run(*, debug: bool, **options: object) -> None:
+            with reporting_errors(debug):
+                code = function(**options)
+            if code:
+                raise typer.Exit(code)
+
+        signature = inspection.signature(function, eval_str=True)
+        option = inspection.Parameter(
+            "debug", inspection.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption
+        )
+        own = (*signature.parameters.values(), option)
+        run.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        group.command(name)(run)
+        return function
+
+    return register
+
+
+def _open(config: Path, *changes: str) -> tuple[Config, Cache]:
+    """Return a config with its overrides, and the cache that it names."""
+    from ravl_med.config.loading import load_config
+    from ravl_med.storage.cache import open_cache
+
+    settings = load_config(config, changes)
+    return settings, open_cache(settings.cache.folder)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def _gate_code(verdict: str, *, strict: bool, exit_zero: bool) -> int:
+    failed = verdict in ("fail", "not_auditable") or (strict and verdict == "review")
+    return 1 if failed and not exit_zero else 0
+
+
+@verb()
+def inspect(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Folder of DICOM files and reports, a manifest.csv or a config."
+        ),
+    ],
+    reports: ReportsOption = None,
+) -> None:
+    """Report what a folder or a manifest holds: films read and rejected, views, makers, findings.
+
+    Nothing is written, and nothing that names a patient is printed. Returns 0, and as audit for
+    errors.
+    """
+    from ravl_med.pipeline.inspect import inspect as look
+
+    with show_progress() as progress:
+        report = look(path, tables=tuple(reports or ()), progress=progress)
+    _print_lines(report.lines())
+
+
+@verb()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder of DICOM files and reports.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to write; default the folder itself."),
+    ] = None,
+    reports: ReportsOption = None,
+    finding: Annotated[
+        str | None, typer.Option("--finding", help="To audit; default the best balanced.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="DIR", help="Folder of the model; default: a small one is trained."
+        ),
+    ] = None,
+) -> None:
+    """Make a manifest and a config out of a folder of DICOM files and reports.
+
+    Frontal chest films are kept, by their header, or by their pixels where it does not say. No
+    file is overwritten. Returns 0, and as audit for errors.
+    """
+    from ravl_med.pipeline.initialise import StartPlan, initialise
+
+    plan = StartPlan(folder, out, tuple(reports or ()), finding, model)
+    with show_progress() as progress:
+        start = initialise(plan, progress=progress)
+    _print_lines(start.report.lines())
+    sys.stdout.write("\n")
+    say(f"Manifest: {escape(str(start.manifest))}")
+    say(f"Config:   {escape(str(start.config))}")
+    for lack in start.lacking:
+        say(f"Lacking: {escape(lack)}.")
+    if not start.lacking:
+        say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
+
+
+@verb()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> int | None:
+    """Check Python, packages, decoders, device, memory and folders, and show how to cure faults.
+
+    Returns 0 where all is well, and 1 where something is missing.
+    """
+    from ravl_med.cli.self_check import check_installation
+
+    checks = check_installation()
+    if as_json:
+        _print_json([check.document() for check in checks])
+    else:
+        for check in checks:
+            for line in check.lines():
+                sys.stdout.write(line + "\n")
+    return 1 if any(check.status == "missing" for check in checks) else 0
+
+
+@verb()
+def embed(
+    config: ConfigArgument,
+    shard: Annotated[
+        str, typer.Option(metavar="i/N", help="Part of the cohort; N processes make all of it.")
+    ] = "1/1",
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Embed the cohort of a config into the cache, ahead of its audit.
+
+    Several processes or machines with one cache.folder may each take a shard; an audit finds them
+    all. A run that was ended goes on where it was. Returns 0, and as audit for errors.
+    """
+    from ravl_med.pipeline.shards import Shard
+    from ravl_med.pipeline.shards import embed as run_embedding
+
+    settings, cached = _open(config, *overrides(set_values, device))
+    part = Shard.parse(shard)
+    with show_progress() as progress:
+        report = run_embedding(
+            settings,
+            shard=part,
+            cache=cached,
+            progress=progress,
+        )
+    for line in report.lines():
+        say(escape(line))
+
+
+@verb()
+def merge(
+    config: ConfigArgument,
+    folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FOLDER...", help="Paths or URLs of caches that ravl-med embed has filled."
+        ),
+    ],
+    shards: Annotated[
+        int | None,
+        typer.Option(help="Shards of the cohort; default one for each FOLDER."),
+    ] = None,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+) -> int | None:
+    """Join the embeddings of shards into the cache of a config, where an audit finds them.
+
+    Only embeddings of this config's model and settings are taken; if a folder holds others, it is
+    refused and nothing is merged. Returns 0 where the cohort is complete, 3 where parts are missing
+    or a file is damaged, and as audit for errors.
+    """
+    from ravl_med.pipeline.shards import merge as run_merging
+
+    settings, cached = _open(config, *overrides(set_values, device))
+    with show_progress() as progress:
+        report = run_merging(
+            settings,
+            folders,
+            shards=shards,
+            cache=cached,
+            progress=progress,
+        )
+    for line in report.lines():
+        say(escape(line))
+    return 0 if report.complete else DataError.exit_code
+
+
+@verb()
+def plan(
+    config: ConfigArgument,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers to plan for; default those of engine.workers.")
+    ] = None,
+    films: Annotated[
+        int | None, typer.Option(help="Films of a cohort like this one; default its own number.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Films to measure.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    set_values: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Estimate what an audit will cost here: regions, bytes on disk, memory, hours.
+
+    A sample of films is read and embedded for real. Nothing is kept. Returns 0, and as audit for
+    errors.
+    """
+    from ravl_med.pipeline.planning import plan_cost
+
+    settings, cached = _open(config, *overrides(set_values, device))
+    with show_progress() as progress:
+        cost = plan_cost(
+            settings,
+            workers=workers,
+            films=films,
+            sample=sample,
+            cache=cached,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(cost.document())
+        return
+    _print_lines(cost.lines())
+
+
+@verb()
 def audit(
     config: ConfigArgument,
     out: Annotated[
@@ -366,95 +314,82 @@ def audit(
     set_values: SetOption = None,
     device: DeviceOption = None,
     exit_zero: ExitZeroOption = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
-    debug: DebugOption = False,
-) -> None:
+    strict: StrictOption = False,
+) -> int | None:
     """Audit a model: films and reports in, PDF and JSON out.
 
     Returns 0 for pass and review, 1 for fail and not auditable, 2 for a wrong config, 3 for data
     that cannot be used, 4 for an internal error.
     """
-    with reporting_errors(debug):
-        from datetime import date
+    from datetime import date
 
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.audit import audit as run_audit
-        from ravl_med.reporting.audit.history import user_history_root
-        from ravl_med.reporting.files.audit_run import write_run
-        from ravl_med.reporting.files.run_folder import refuse_foreign_folder
-        from ravl_med.storage.cache import open_cache, user_key
+    from ravl_med.pipeline.audit import audit as run_audit
+    from ravl_med.reporting.audit.history import user_history_root
+    from ravl_med.reporting.files.audit_run import write_run
+    from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+    from ravl_med.storage.cache import user_key
 
-        settings = load_config(config, overrides(set_values, device))
-        folder = out if out is not None else Path("reports") / settings.name
-        refuse_foreign_folder(folder)
-        with show_progress() as progress:
-            run = run_audit(
-                settings,
-                key=user_key(),
-                cache=open_cache(settings.cache.folder),
-                progress=progress,
-                today=date.today(),
-            )
-            progress("write the report", 0, 1)
-            write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
-            progress("write the report", 1, 1)
-        print_audit(run, folder)
-        failed = run.result.verdict.name in ("fail", "not_auditable")
-        reviewed = strict and run.result.verdict.name == "review"
-        code = 1 if (failed or reviewed) and not exit_zero else 0
-    raise typer.Exit(code)
+    settings, cached = _open(config, *overrides(set_values, device))
+    folder = out if out is not None else Path("reports") / settings.name
+    refuse_foreign_folder(folder)
+    with show_progress() as progress:
+        run = run_audit(
+            settings,
+            key=user_key(),
+            cache=cached,
+            progress=progress,
+            today=date.today(),
+        )
+        progress("write the report", 0, 1)
+        write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
+        progress("write the report", 1, 1)
+    print_audit(run, folder)
+    return _gate_code(run.result.verdict.name, strict=strict, exit_zero=exit_zero)
 
 
-@app.command()
+@verb()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder of an audit.")],
     exit_zero: ExitZeroOption = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Draw a report again, with what reviewers wrote into review.csv; no model, no films needed.
+    strict: StrictOption = False,
+) -> int | None:
+    """Draw a report again, with the decisions in review.csv; needs no model and no films.
 
     The verdict follows the decisions. Returns what audit returns.
     """
-    with reporting_errors(debug):
-        from datetime import date
+    from datetime import date
 
-        from ravl_med.reporting.files.saved_run import redraw_run
+    from ravl_med.reporting.files.saved_run import redraw_run
 
-        result = redraw_run(run, date.today())
-        print_review(result, run)
-        failed = result.verdict.name in ("fail", "not_auditable")
-        reviewed = strict and result.verdict.name == "review"
-        code = 1 if (failed or reviewed) and not exit_zero else 0
-    raise typer.Exit(code)
+    result = redraw_run(run, date.today())
+    print_review(result, run)
+    return _gate_code(result.verdict.name, strict=strict, exit_zero=exit_zero)
 
 
-@app.command()
+@verb()
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder of an audit.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder of another.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default reports/A-vs-B.")
     ] = None,
-    debug: DebugOption = False,
 ) -> None:
-    """Put two audits side by side: two models on the same films, or one before and after.
+    """Compare two audits: two models on the same films, or one model before and after.
 
-    No model, no films needed. Returns 0 whatever differs, and as audit for errors.
+    Needs no model and no films. Returns 0 whatever differs, and as audit for errors.
     """
-    with reporting_errors(debug):
-        from ravl_med.reporting.comparison.compare import compare_runs
-        from ravl_med.reporting.comparison.report import refuse_other_folder, write_comparison
+    from ravl_med.reporting.comparison.compare import compare_runs
+    from ravl_med.reporting.comparison.report import refuse_other_folder, write_comparison
 
-        name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
-        folder = out if out is not None else Path("reports") / name
-        refuse_other_folder(folder)
-        comparison = compare_runs(run_a, run_b)
-        write_comparison(comparison, folder)
-        print_comparison(comparison, folder)
+    name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
+    folder = out if out is not None else Path("reports") / name
+    refuse_other_folder(folder)
+    comparison = compare_runs(run_a, run_b)
+    write_comparison(comparison, folder)
+    print_comparison(comparison, folder)
 
 
-@app.command()
+@verb()
 def mitigate(
     config: ConfigArgument,
     out: Annotated[
@@ -470,64 +405,59 @@ def mitigate(
     set_values: SetOption = None,
     device: DeviceOption = None,
     exit_zero: ExitZeroOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Fine-tune the audited model away from its shortcut, and prove what came of it.
+) -> int | None:
+    """Fine-tune the audited model away from its shortcut, and test the result.
 
     Returns 0 for improved and nothing to do, 1 for no change and worse, and as audit for errors.
     An earlier run of the audit is used when model, films and settings are the same. Under torchrun
-    --max-restarts it returns 0 whatever came of it: else torchrun would do it all again.
+    --max-restarts it returns 0 whatever the verdict, since torchrun would otherwise start again.
     """
-    with reporting_errors(debug):
-        from datetime import date
+    from datetime import date
 
-        from ravl_med.config.loading import load_config
-        from ravl_med.mitigation.distributed import Processes, make_fabric
-        from ravl_med.pipeline.mitigate import mitigate as run_mitigation
-        from ravl_med.pipeline.mitigation_folder import write_mitigation
-        from ravl_med.pipeline.mitigation_setup import open_work_folder, starts_again
-        from ravl_med.reporting.audit.history import user_history_root
-        from ravl_med.reporting.files.audit_run import Audit, write_run
-        from ravl_med.reporting.files.run_folder import refuse_foreign_folder
-        from ravl_med.storage.cache import open_cache, user_key
+    from ravl_med.mitigation.distributed import Processes, make_fabric
+    from ravl_med.pipeline.mitigate import mitigate as run_mitigation
+    from ravl_med.pipeline.mitigation_folder import write_mitigation
+    from ravl_med.pipeline.mitigation_setup import open_work_folder, starts_again
+    from ravl_med.reporting.audit.history import user_history_root
+    from ravl_med.reporting.files.audit_run import Audit, write_run
+    from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+    from ravl_med.storage.cache import user_key
 
-        settings = load_config(config, overrides(set_values, device))
-        folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
-        audited = audit_run if audit_run is not None else Path("reports") / settings.name
-        for target in (folder, audited):
-            refuse_foreign_folder(target)
-        processes = Processes(make_fabric(settings.model.device, settings.mitigation.precision))
-        if not processes.first:
-            processes.serve()
-            raise typer.Exit
-        today, history = date.today().isoformat(), user_history_root()
-        cache = open_cache(settings.cache.folder)
+    settings, cached = _open(config, *overrides(set_values, device))
+    folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
+    audited = audit_run if audit_run is not None else Path("reports") / settings.name
+    for target in (folder, audited):
+        refuse_foreign_folder(target)
+    processes = Processes(make_fabric(settings.model.device, settings.mitigation.precision))
+    if not processes.first:
+        processes.serve()
+        raise typer.Exit
+    today, history = date.today().isoformat(), user_history_root()
 
-        def keep_audit(run: Audit) -> None:
-            write_run(run, audited, date=today, history_root=history)
+    def keep_audit(run: Audit) -> None:
+        write_run(run, audited, date=today, history_root=history)
 
-        with processes, show_progress() as progress:
-            work = open_work_folder(settings, cache, processes, resume=resume)
-            run = run_mitigation(
-                settings,
-                key=user_key(),
-                cache=cache,
-                work=work,
-                processes=processes,
-                earlier_run=audited,
-                keep_audit=keep_audit,
-                progress=progress,
-            )
-            progress("write the report", 0, 1)
-            write_mitigation(run, folder, date=today, history_root=history)
-            progress("write the report", 1, 1)
-        print_mitigation(run, folder)
-        good = run.result.verdict.name in ("improved", "nothing_to_do")
-        code = 0 if good or exit_zero or starts_again() else 1
-    raise typer.Exit(code)
+    with processes, show_progress() as progress:
+        work = open_work_folder(settings, cached, processes, resume=resume)
+        run = run_mitigation(
+            settings,
+            key=user_key(),
+            cache=cache,
+            work=work,
+            processes=processes,
+            earlier_run=audited,
+            keep_audit=keep_audit,
+            progress=progress,
+        )
+        progress("write the report", 0, 1)
+        write_mitigation(run, folder, date=today, history_root=history)
+        progress("write the report", 1, 1)
+    print_mitigation(run, folder)
+    good = run.result.verdict.name in ("improved", "nothing_to_do")
+    return 0 if good or exit_zero or starts_again() else 1
 
 
-@app.command("regions")
+@verb(name="regions")
 def preview(
     config: ConfigArgument,
     show: Annotated[int, typer.Option(help="Films on the sheet, at most 100.")] = 20,
@@ -539,39 +469,36 @@ def preview(
         str | None,
         typer.Option(help="finetune, validation, test or all; default as in the config."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample: same seed, same films.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample: same seed, same films.")] = 0,
     set_values: SetOption = None,
-    debug: DebugOption = False,
 ) -> None:
-    """Draw the regions of some films on a contact sheet, to look at before an audit.
+    """Draw the regions of some films on a contact sheet, to check before an audit.
 
     No model is opened. Returns 0, and as audit for errors.
     """
-    with reporting_errors(debug):
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.preview import preview_regions
-        from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
-        from ravl_med.storage.cache import open_cache, user_key
+    from ravl_med.pipeline.preview import preview_regions
+    from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
+    from ravl_med.storage.cache import user_key
 
-        chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
-        settings = load_config(config, (*overrides(set_values, None), *chosen))
-        path = out if out is not None else Path("reports") / f"{settings.name}-regions.png"
-        refuse_foreign_file(path)
-        with show_progress() as progress:
-            sheet = preview_regions(
-                settings,
-                shown=show,
-                seed=seed,
-                key=user_key(),
-                cache=open_cache(settings.cache.folder),
-                progress=progress,
-            )
-            write_sheet(sheet, path)
-        say(escape(sheet.sentence()))
-        say(f"Sheet: {escape(str(path))}")
+    chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
+    settings, cached = _open(config, *overrides(set_values, None), *chosen)
+    path = out if out is not None else Path("reports") / f"{settings.name}-regions.png"
+    refuse_foreign_file(path)
+    with show_progress() as progress:
+        sheet = preview_regions(
+            settings,
+            shown=show,
+            seed=seed,
+            key=user_key(),
+            cache=cached,
+            progress=progress,
+        )
+        write_sheet(sheet, path)
+    say(escape(sheet.sentence()))
+    say(f"Sheet: {escape(str(path))}")
 
 
-@app.command()
+@verb()
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
     images: Annotated[int, typer.Option(help="Films over all splits.")] = 3300,
@@ -588,30 +515,28 @@ def synthesize(
     size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
     bystander: Annotated[
         str | None,
-        typer.Option(help="A thing beside the feature that no model has a reason to use."),
+        typer.Option(help="A device beside the feature that no model has a reason to use."),
     ] = None,
-    debug: DebugOption = False,
 ) -> None:
-    """Write a cohort of chest phantoms as DICOM, with reports, labels and the whole truth."""
-    with reporting_errors(debug):
-        from ravl_med.phantoms.cohort import synthesize as write_cohort
+    """Write a cohort of chest phantoms as DICOM, with reports, labels and the ground truth."""
+    from ravl_med.phantoms.cohort import synthesize as write_cohort
 
-        with show_progress() as progress:
-            manifest = write_cohort(
-                folder,
-                images=images,
-                feature=feature,
-                finding=finding,
-                strength=strength,
-                seed=seed,
-                size=size,
-                bystander=bystander,
-                progress=lambda done, total: progress("synthesize films", done, total),
-            )
-        say(f"{images} films written. Manifest: {escape(str(manifest))}")
+    with show_progress() as progress:
+        manifest = write_cohort(
+            folder,
+            images=images,
+            feature=feature,
+            finding=finding,
+            strength=strength,
+            seed=seed,
+            size=size,
+            bystander=bystander,
+            progress=lambda done, total: progress("synthesize films", done, total),
+        )
+    say(f"{images} films written. Manifest: {escape(str(manifest))}")
 
 
-@app.command()
+@verb()
 def power(
     config: ConfigArgument,
     films: Annotated[int, typer.Option(help="Films to be collected, all classes together.")],
@@ -621,20 +546,16 @@ def power(
         int, typer.Option(help="Clusters that a feature has to stand out among.")
     ] = 20,
     simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
-    debug: DebugOption = False,
 ) -> None:
-    """Tell what a cohort that is yet to be collected could show."""
-    with reporting_errors(debug):
-        from ravl_med.config.loading import load_config
-        from ravl_med.pipeline.power import PlannedCohort, plan_power
+    """Estimate what a cohort that is yet to be collected could show."""
+    from ravl_med.pipeline.power import PlannedCohort, plan_power
 
-        settings = load_config(config)
-        cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
-        with show_progress() as progress:
-            plan = plan_power(settings, cohort, progress=progress)
-        for line in plan.table():
-            sys.stdout.write(line + "\n")
-        say(escape(plan.sentence()))
+    settings, _ = _open(config)
+    cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
+    with show_progress() as progress:
+        plan = plan_power(settings, cohort, progress=progress)
+    _print_lines(plan.table())
+    say(escape(plan.sentence()))
 
 
 @app.command()
@@ -703,13 +624,85 @@ def evaluate(
         say(f"{run} settings run, {left} of this shard left")
 
 
+@verb(cache, "list")
+def list_cache(config: PlaceOption = None) -> None:
+    """List the entries: kind, digest, size, age. Nothing that names a patient is printed."""
+    place = _place(config)
+    entries = list(place.entries())
+    _print(entries)
+    size = _size(sum(entry.size for entry in entries))
+    say(f"{len(entries)} entries, {size}: {escape(str(place.root))}")
+
+
+@verb(cache, "clear")
+def clear_cache(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="cohorts, embeddings, mitigations or models; default all."),
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", help="Only older entries.", min=0.0)
+    ] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: PlaceOption = None,
+) -> None:
+    """Remove entries, by kind and age; they can be made again from their sources.
+
+    Do not clear while another run works. Returns 0, 1 if you answer no, 2 for a wrong option.
+    """
+    from ravl_med.storage.cache import KINDS
+
+    unknown = [kind for kind in kinds or () if kind not in KINDS]
+    if unknown:
+        raise ConfigError(f"--kind is {unknown[0][:40]!r}; expected one of {', '.join(KINDS)}.")
+    place, latest = _place(config), time.time() - older_than * _DAY
+    entries = [
+        entry
+        for entry in place.entries()
+        if entry.kind in (kinds or KINDS) and entry.changed <= latest
+    ]
+    if not entries:
+        say("Nothing to clear.")
+        return
+    _print(entries)
+    size = _size(sum(entry.size for entry in entries))
+    if not yes:
+        typer.confirm(f"Remove {len(entries)} entries, {size}?", abort=True)
+    place.remove(entries)
+    say(f"{len(entries)} entries removed, {size}.")
+
+
+def _place(config: Path | None) -> Cache:
+    from ravl_med.storage.cache import user_cache
+
+    return user_cache() if config is None else _open(config)[1]
+
+
+def _print(entries: list[CacheEntry]) -> None:
+    from ravl_med.storage.cache import KINDS
+
+    for entry in entries:
+        days = max(time.time() - entry.changed, 0.0) / _DAY
+        sys.stdout.write(
+            f"{entry.kind:<12} {entry.name:<38} {_size(entry.size):>9} {days:>7.1f} days  "
+            f"{KINDS[entry.kind]}\n"
+        )
+
+
+def _size(count: int) -> str:
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count} B"
+
+
 @app.command()
 def schema(
     mitigation: Annotated[
-        bool, typer.Option("--mitigation", help="Of mitigation.json instead.")
+        bool, typer.Option("--mitigation", help="Schema of mitigation.json instead.")
     ] = False,
     comparison: Annotated[
-        bool, typer.Option("--comparison", help="Of comparison.json instead.")
+        bool, typer.Option("--comparison", help="Schema of comparison.json instead.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of result.json."""
@@ -718,8 +711,7 @@ def schema(
     from ravl_med.reporting.mitigation.document import mitigation_schema
 
     made = comparison_schema if comparison else mitigation_schema if mitigation else result_schema
-    printed = made()
-    sys.stdout.write(json.dumps(printed, indent=2) + "\n")
+    _print_json(made())
 
 
 def main() -> None:

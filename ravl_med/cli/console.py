@@ -1,25 +1,30 @@
-"""The terminal: one line a problem, and the options that verbs share.
+"""The terminal: options that verbs share, one line an error, progress, and the outcome of a run.
 
-How far a run is: a bar for each stage on a terminal, a line a minute in a log.
+Progress is a bar for each stage on a terminal, and a line a minute in a log.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ravl_med.errors import ConfigError, RavlMedError
-from ravl_med.storage.disk_room import says_full
+from ravl_med.errors import ConfigError, RavlMedError, says_full
+
+if TYPE_CHECKING:
+    from ravl_med.evidence.audit_result import AuditResult, Sensitivity
+    from ravl_med.evidence.results import SpuriousCorrelation
+    from ravl_med.pipeline.mitigate import Mitigation
+    from ravl_med.reporting.comparison.compare import Comparison
+    from ravl_med.reporting.files.audit_run import Audit
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the audit.")]
 SetOption = Annotated[
@@ -35,7 +40,7 @@ ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 what
 
 
 def overrides(set_values: list[str] | None, device: str | None) -> tuple[str, ...]:
-    """Return what the command line says against the config file, as section.key=value."""
+    """Return the command line's overrides of the config file, as section.key=value."""
     more = () if device is None else (f"model.device={device}",)
     return (*(set_values or ()), *more)
 
@@ -73,7 +78,7 @@ def reporting_errors(debug: bool) -> Iterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Wrap at words on a terminal; keep lines whole in a pipe."""
+    """Return a console that wraps at words on a terminal and keeps lines whole in a pipe."""
     made = Console(stderr=stderr, highlight=False)
     made.soft_wrap = not made.is_terminal
     return made
@@ -85,37 +90,26 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line of an error, in red on a terminal."""
+    """Print a line of an error, red on a terminal."""
     console(stderr=True).print(escape(text), style="bold red")
-
-
-def print_file(path: Path) -> None:
-    """Print a text file."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        sys.stdout.write(line + "\n")
 
 
 Show = Callable[[str, int, int], None]
 
-_WINDOW = 300.0  # seconds that a pace is measured over: what the cache held went by faster
+_WINDOW = 300.0  # seconds that a pace is measured over: films from the cache went by faster
 _SAMPLES = 100
 _EVERY = 60.0  # seconds between lines of a log
 
 
 class Pace:
-    """How fast something is done, over the last minutes.
-
-    Parameters
-    ----------
-    window : float - seconds that are looked back at
-    """
+    """The pace of a stage over the last minutes."""
 
     def __init__(self, window: float = _WINDOW) -> None:
         self._window = window
         self._seen: deque[tuple[float, int]] = deque()
 
     def note(self, now: float, done: int) -> None:
-        """Note how much is done at a time in seconds."""
+        """Note the amount done at a time in seconds."""
         seen = self._seen
         if len(seen) > 1 and now - seen[-2][0] < self._window / _SAMPLES:
             seen.pop()  # close to the one before it: the newest of both is enough
@@ -125,17 +119,17 @@ class Pace:
 
     @property
     def a_second(self) -> float:
-        """How much is done in a second; 0 while nobody can tell."""
+        """Return the amount done in a second; 0 while it is unknown."""
         (first, before), (last, after) = self._seen[0], self._seen[-1]
         return (after - before) / (last - first) if last > first else 0.0
 
     def left(self, total: int) -> float | None:
-        """Seconds until all is done at this pace; None while nobody can tell."""
+        """Return the seconds until all is done at this pace; None while it is unknown."""
         rate = self.a_second
         return max(total - self._seen[-1][1], 0) / rate if rate > 0 else None
 
-    def words(self, total: int) -> str:
-        """Pace and time left in words; blank while nobody can tell."""
+    def text(self, total: int) -> str:
+        """Return pace and time left as text; blank while they are unknown."""
         left = self.left(total)
         if left is None:
             return ""
@@ -145,13 +139,7 @@ class Pace:
 
 
 class StageLog:
-    """Lines for a log: one a minute, so that a run of seconds leaves none.
-
-    Parameters
-    ----------
-    write : callable - called with a line
-    clock : callable - seconds
-    """
+    """Writes a line a minute to a log, so that a run of seconds leaves none."""
 
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -161,19 +149,19 @@ class StageLog:
         self._paces: dict[str, Pace] = {}
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Note how much of a stage is done, and say it where it is time."""
+        """Note how much of a stage is done, and write a line where one is due."""
         now = self._clock()
         pace = self._paces.setdefault(stage, Pace())
         pace.note(now, done)
         if now - self._said >= _EVERY:
             self._said = now
-            told = [f"{stage}: {done:,} of {total:,}", pace.words(total)]
-            self._write(", ".join(part for part in told if part))
+            parts = [f"{stage}: {done:,} of {total:,}", pace.text(total)]
+            self._write(", ".join(filter(None, parts)))
 
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Show]:
-    """Show how far each stage is, with its pace and the time left; all workers are counted."""
+    """Yield a function that shows each stage with its pace and time left, over all workers."""
     terminal = Console(stderr=True)
     if quiet:
         yield lambda stage, done, total: None
@@ -209,13 +197,13 @@ def show_progress(*, quiet: bool = False) -> Iterator[Show]:
                 tasks[stage] = bars.add_task(escape(stage), total=total, pace="")
             pace = paces.setdefault(stage, Pace())
             pace.note(time.monotonic(), done)
-            bars.update(tasks[stage], completed=done, total=total, pace=pace.words(total))
+            bars.update(tasks[stage], completed=done, total=total, pace=pace.text(total))
 
         yield show
 
 
 def _duration(seconds: float) -> str:
-    """Tell a duration in two units at most."""
+    """Return a duration in two units at most."""
     minutes = round(seconds / 60.0)
     if minutes < 1:
         return f"{max(round(seconds), 1)} s"
@@ -223,3 +211,157 @@ def _duration(seconds: float) -> str:
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+_VERDICTS = {
+    "fail": ("red", "FAIL"),
+    "review": ("yellow", "REVIEW"),
+    "pass": ("green", "PASS"),
+    "not_auditable": ("magenta", "NOT AUDITABLE"),
+    "improved": ("green", "IMPROVED"),
+    "no_change": ("yellow", "NO CHANGE"),
+    "worse": ("red", "WORSE"),
+    "nothing_to_do": ("green", "NOTHING TO DO"),
+}
+_CORRELATIONS_SHOWN = 5
+
+
+def print_review(result: AuditResult, folder: Path) -> None:
+    """Print the verdict that follows from the reviewers' decisions."""
+    colour, verdict = _VERDICTS[result.verdict.name]
+    terminal = console()
+    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        terminal.print(f"  {escape(reason)}")
+    if result.undecided is not None:
+        held = sum(ruling.in_force for ruling in result.rulings)
+        status = "FINAL" if result.undecided == 0 else "DRAFT"
+        terminal.print(
+            f"  {held} decisions in force, {len(result.rulings) - held} expired, "
+            f"{result.undecided} correlations to decide on: {status}."
+        )
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", soft_wrap=True)
+
+
+def print_audit(run: Audit, folder: Path) -> None:
+    """Print the verdict of an audit in a few lines, and the place of its report."""
+    result = run.result
+    colour, verdict = _VERDICTS[result.verdict.name]
+    terminal = console()
+    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        terminal.print(f"  {escape(reason)}")
+    for check in result.sanity.checks if result.sanity is not None else ():
+        if check.status == "odd":
+            terminal.print(f"  Remark, {escape(check.name)}: {escape(check.text.rstrip('.'))}.")
+    cohort = result.cohort
+    if run.halved_to:
+        terminal.print(
+            f"  Memory did not suffice for the batches asked for: {run.halved_to} films were "
+            "encoded at once (model.batch_size)."
+        )
+    terminal.print(
+        f"  {cohort.images} films of {cohort.patients} patients audited, "
+        f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
+    )
+    for correlation in [c for c in result.correlations if c.counts][:_CORRELATIONS_SHOWN]:
+        terminal.print(escape(f"  {_correlation_line(correlation, result.task.classes)}"))
+    if result.discovery is not None:
+        found = result.correlations
+        confirmed = sum(c.confirmation.status == "confirmed" for c in found)
+        used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
+        terminal.print(
+            f"  {result.discovery.clusters} clusters, {result.discovery.candidates} candidates, "
+            f"{confirmed} confirmed on held-out patients, {used} used by the model."
+        )
+    if result.sensitivity is not None:
+        terminal.print(f"  {_sensitivity_line(result.sensitivity)}")
+    if run.config.cohort.synthetic is not None:
+        from ravl_med.pipeline.truth import compare_with_truth
+
+        for line in compare_with_truth(run).lines():
+            terminal.print(f"  truth: {escape(line)}")
+    from ravl_med.reporting.files.run_record import peak_memory_mb
+
+    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def print_comparison(comparison: Comparison, folder: Path) -> None:
+    """Print the differences between two audits in a few lines, and the place of the report."""
+    from ravl_med.reporting.comparison.pages import difference_sentences, headline
+
+    terminal = console()
+    names = escape(f"{comparison.a.name} (A) and {comparison.b.name} (B)")
+    terminal.print(f"[bold]{headline(comparison).upper()}[/]  {names}")
+    for sentence in difference_sentences(comparison):
+        terminal.print(f"  {escape(sentence)}")
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", style="bold", soft_wrap=True)
+
+
+def print_mitigation(run: Mitigation, folder: Path) -> None:
+    """Print the verdict, a line for each arm, and the place of the new model."""
+    result = run.result
+    colour, verdict = _VERDICTS[result.verdict.name]
+    terminal = console()
+    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
+    for reason in result.verdict.reasons:
+        terminal.print(f"  {escape(reason)}")
+    for arm in result.arms:
+        regions = "" if arm.region_worst.films == 0 else f"{arm.region_worst.after:7.1%}"
+        terminal.print(
+            escape(
+                f"  {arm.title:<50} overall {arm.image_overall.after:6.1%}  worst group "
+                f"{arm.image_worst.after:6.1%}"
+                + (f"  regions, worst group {regions}" if regions else "")
+                + ("  <- delivered" if arm.delivered else "")
+            )
+        )
+    for note in result.notes:
+        terminal.print(f"  Note: {escape(note)}")
+    if result.reaudit is not None:
+        again = result.reaudit
+        left = "; ".join(again.remaining) or "the shortcut is gone"
+        new = "; ".join(again.appeared) or "no new one"
+        terminal.print(escape(f"  Re-audit ({again.verdict.replace('_', ' ')}): {left}; {new}."))
+    from ravl_med.reporting.files.run_record import peak_memory_mb
+
+    cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
+    if run.model is not None:
+        terminal.print(f"Model:  {escape(str(folder / 'model'))}")
+    terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def _correlation_line(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    cluster, tested = correlation.cluster, correlation.confirmation
+    others = ", ".join(classes[c] for c in cluster.opposed_classes)
+    line = (
+        f"{correlation.rank}. {correlation.kind.replace('_', ' ')}: raises "
+        f"{classes[cluster.raised_class]} by "
+        f"{100 * tested.arms.gap[cluster.raised_class]:+.0f} points, moves {others} by "
+        f"{100 * tested.arms.opposed_gap:+.0f}, q {_small(tested.q_value)}"
+    )
+    counterfactual = correlation.counterfactual
+    if counterfactual is not None and counterfactual.removal.median is not None:
+        line += f"; removal {counterfactual.removal.median.contrast:+.2f} logits"
+    if counterfactual is not None and counterfactual.transplant is not None:
+        line += f", transplant {counterfactual.transplant.contrast:+.2f}"
+    return f"{line}."
+
+
+def _small(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _sensitivity_line(sensitivity: Sensitivity) -> str:
+    gaps = [
+        f"{100 * d.gap:.0f} points at {d.prevalence:.0%}"
+        for d in sensitivity.detectable
+        if d.gap == d.gap
+    ]
+    if not gaps:
+        return "These films could not have shown any gap with the required power."
+    return (
+        f"Smallest gap found with {sensitivity.power:.0%} power, by share of films with the "
+        f"feature: {', '.join(gaps)}."
+    )

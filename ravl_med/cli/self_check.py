@@ -1,4 +1,4 @@
-"""What an installation can do, and the line that cures what it cannot."""
+"""What an installation can do, and a cure for each fault."""
 
 from __future__ import annotations
 
@@ -25,36 +25,22 @@ _LEAST_MEMORY_GB, _LEAST_DISK_GB = 4.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    cure : str - what to do; blank where all is well
-    """
+    """One check of the installation."""
 
     name: str
     status: Status
     found: str
-    cure: str = ""
+    cure: str = ""  # blank where all is well
 
     def lines(self) -> list[str]:
         """Return the check for a terminal of 80 columns."""
         indent = " " * len(f"{_MARKS[self.status]} ")
-        told = textwrap.wrap(
-            f"{_MARKS[self.status]} {self.name}: {self.found}",
-            _WIDTH,
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-        )
+        wrapper = textwrap.TextWrapper(_WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+        lines = wrapper.wrap(f"{_MARKS[self.status]} {self.name}: {self.found}")
         if self.cure:
-            told += textwrap.wrap(
-                f"-> {self.cure}",
-                _WIDTH,
-                initial_indent=indent,
-                subsequent_indent=indent + "   ",
-                break_on_hyphens=False,
-            )
-        return told
+            wrapper.initial_indent, wrapper.subsequent_indent = indent, indent + "   "
+            lines += wrapper.wrap(f"-> {self.cure}")
+        return lines
 
     def document(self) -> dict[str, str]:
         """Return the check as plain values."""
@@ -62,12 +48,7 @@ class Check:
 
 
 def check_installation() -> list[Check]:
-    """Look at Python, packages, decoders, device, memory and folders; change nothing.
-
-    Returns
-    -------
-    list of Check - no path is among what they tell
-    """
+    """Check Python, packages, decoders, device, memory and folders; name no path."""
     return [_python(), *_packages(), *_decoders(), _text(), _device(), _memory(), *_folders()]
 
 
@@ -79,7 +60,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """Hold what is installed against what this version asks for."""
+    """Compare the installed packages with the requirements of this version."""
     yield Check("ravl-med", "ok", __version__)
     try:
         from packaging.requirements import Requirement
@@ -106,11 +87,11 @@ def _packages() -> Iterator[Check]:
             f'pip install "{requirement.name}{requirement.specifier}"',
         )
     if not faults:
-        yield Check("packages", "ok", f"{len(wanted)} of {len(wanted)} that are asked for")
+        yield Check("packages", "ok", f"{len(wanted)} of {len(wanted)} that are required")
 
 
 def _decoders() -> Iterator[Check]:
-    """Tell for each transfer syntax whether an installed package decodes it."""
+    """Check for each transfer syntax whether an installed package decodes it."""
     try:
         from pydicom.uid import UID
 
@@ -129,12 +110,12 @@ def _decoders() -> Iterator[Check]:
 
 
 def _short(name: str) -> str:
-    """Name a transfer syntax without what its standard calls the process."""
+    """Return the name of a transfer syntax without the name of its compression process."""
     return name.partition(" (")[0].partition(", Non-")[0].replace(" Image Compression", "")
 
 
 def _text() -> Check:
-    """Tell what finds text burned into films."""
+    """Check the reader of text burned into films."""
     from ravl_med.regions.burned_in_text import reader_version
 
     version = reader_version()
@@ -166,7 +147,7 @@ def _memory() -> Check:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     except (AttributeError, ValueError, OSError):
-        return Check("memory", "note", "the system does not tell")
+        return Check("memory", "note", "the system does not say")
     found = f"{total:.1f} GB, {os.cpu_count()} cores"
     if total < _LEAST_MEMORY_GB:
         cure = f"expected {_LEAST_MEMORY_GB:.0f} GB; lower model.batch_size and cohort.workers"
@@ -185,7 +166,7 @@ def _folders() -> Iterator[Check]:
 
 
 def _folder(name: str, folder: Path) -> Check:
-    """Tell whether a folder can be written, or made; it is not made here."""
+    """Check whether a folder can be written or made; it is not made here."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent

@@ -1,9 +1,7 @@
-"""A folder of an archive: every file told by its content, films and reports brought together.
+"""A folder of an archive: each file is identified by its content, films and reports are paired.
 
-Radiology reports of an archive, and which film each belongs to.
-
-Three sources are known: structured reports of the same study or accession number; text files that
-are called after an accession number, an identifier or the film's file; tables (CSV) with a column
+Reports come from structured reports of the same study or accession number, from text files named
+after an accession number, an identifier or the film's file, and from tables (CSV) with a column
 that names the film or the examination. Tables may hold findings as well.
 """
 
@@ -18,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.cohort.survey import SurveyedFile
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError
 
 LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
-"""Cells of a finding, as they may be written and as a manifest writes them."""
+"""How a finding's cells may be written, and how a manifest writes them."""
 
 _KEYS = (
     "accession", "accession_number", "accessionnumber", "study", "study_id", "study_uid",
@@ -37,44 +35,31 @@ _LARGEST = 200_000_000  # bytes of a table
 
 @dataclass(frozen=True, slots=True)
 class FilmReport:
-    """What belongs to one film.
+    """The report of one film, and the findings that a table states for it."""
 
-    Attributes
-    ----------
-    text : str - blank where the report is a file, or there is none
-    path : Path or None - of a text file
-    source : str - ``"structured report"``, ``"text file"``, ``"table"`` or blank
-    findings : mapping of str to str - cells 1, 0, -1 or blank of a table
-    """
-
-    text: str = ""
-    path: Path | None = None
-    source: str = ""
-    findings: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""  # blank where the report is a file, or there is none
+    path: Path | None = None  # of a text file
+    source: str = ""  # "structured report", "text file", "table" or blank
+    findings: Mapping[str, str] = field(default_factory=dict)  # cells 1, 0, -1 or blank of a table
 
 
 @dataclass(slots=True)
 class ReportSources:
-    """All reports of an archive, by the names that films know them by.
-
-    Attributes
-    ----------
-    columns : tuple of str - findings that the tables hold
-    """
+    """All reports of an archive, under the names that films may be found by."""
 
     structured: dict[str, tuple[str, str]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     rows: dict[str, FilmReport] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # findings that the tables hold
 
     def add_structured(self, report: SurveyedFile) -> None:
-        """Note a structured report; the latest of a study counts."""
+        """Add a structured report; the latest of a study counts."""
         for key in filter(None, (report.study, report.accession)):
             if report.when >= self.structured.get(key, ("", ""))[0]:
                 self.structured[key] = (report.when, report.text)
 
     def add_files(self, paths: Iterable[Path]) -> None:
-        """Note text files."""
+        """Add text files."""
         for path in paths:
             self.files.setdefault(path.stem, path)
 
@@ -87,7 +72,7 @@ class ReportSources:
         return [*reports, *rows.values()]
 
     def add_table(self, path: Path) -> bool:
-        """Note the rows of a table; false where it is none of films."""
+        """Add the rows of a table; return whether it holds anything about films."""
         rows, columns = read_report_table(path)
         for key, row in rows.items():
             self.rows.setdefault(key, row)
@@ -95,20 +80,15 @@ class ReportSources:
         return bool(rows)
 
     def find(self, film: SurveyedFile, path: Path) -> FilmReport:
-        """Return what belongs to a film.
-
-        Parameters
-        ----------
-        path : Path - of the film
-        """
+        """Return the report and findings of a film."""
         names = [film.accession, film.study, film.instance, path.name, path.stem]
         names = [name for name in dict.fromkeys(names) if name]
         row = next((self.rows[name] for name in names if name in self.rows), FilmReport())
         if row.text:
             return row
-        told = next((self.structured[name] for name in names if name in self.structured), None)
-        if told is not None:
-            return FilmReport(told[1], None, "structured report", row.findings)
+        dated = next((self.structured[name] for name in names if name in self.structured), None)
+        if dated is not None:
+            return FilmReport(dated[1], None, "structured report", row.findings)
         file = next((self.files[name] for name in names if name in self.files), None)
         if file is not None:
             return FilmReport("", file, "text file", row.findings)
@@ -165,7 +145,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def holds_labels(cells: Iterable[str]) -> bool:
-    """Tell whether the cells of a column are 1, 0, -1 or blank, one of them 1."""
+    """Return whether the cells of a column are 1, 0, -1 or blank, and one of them is 1."""
     found = set(cells)
     return found <= LABEL_CELLS.keys() and bool(found & {"1", "1.0"})
 
@@ -175,7 +155,7 @@ def _column(lines: Sequence[Sequence[str]], at: int) -> Iterable[str]:
 
 
 def _joined(header: Sequence[str], cells: Sequence[str], texts: Sequence[int]) -> str:
-    """One report of several columns; findings and impression keep their headings."""
+    """Join the report columns of a row; findings and impression keep their headings."""
     parts = [
         f"{header[at].upper()}: {cells[at]}" if len(texts) > 1 else cells[at]
         for at in texts
@@ -191,7 +171,7 @@ _WRITTEN = ("manifest.csv", "audit.yaml", "relevance.yaml")  # by ``ravl-med ini
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArchiveFilm:
-    """A film that is kept: its file, what its header states, its report."""
+    """A film to keep: its file, its header, its report."""
 
     path: Path
     found: SurveyedFile
@@ -200,39 +180,30 @@ class ArchiveFilm:
 
 @dataclass(slots=True)
 class ArchiveSurvey:
-    """What a folder holds.
-
-    Attributes
-    ----------
-    files : int - looked at
-    films : list of ArchiveFilm - kept, in the order of their paths
-    rejected : Counter of str - files that are no film to keep, by reason
-    by_pixels : int - films that were kept by their pixels, the header being silent
-    """
+    """The content of a folder."""
 
     folder: Path
-    files: int = 0
-    films: list[ArchiveFilm] = field(default_factory=list)
-    rejected: Counter[str] = field(default_factory=Counter)
-    by_pixels: int = 0
+    files: int = 0  # looked at
+    films: list[ArchiveFilm] = field(default_factory=list)  # to keep, in the order of their paths
+    rejected: Counter[str] = field(default_factory=Counter)  # other files, by reason
+    by_pixels: int = 0  # films kept by their pixels, where the header did not say
     sources: ReportSources = field(default_factory=ReportSources)
 
 
 def survey_archive(
     folder: Path,
-    policy: ReadingPolicy,
+    reading: ReadingConfig,
     *,
     is_frontal: Callable[[NDArray[np.float32]], bool],
     workers: int = 2,
     tables: Sequence[Path] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> ArchiveSurvey:
-    """Look at every file of a folder, whatever it is called.
+    """Look at every file of a folder, whatever its name.
 
     Parameters
     ----------
-    is_frontal : callable - tells of pixels whether they show a frontal chest film; asked where the
-        header does not say
+    is_frontal : callable - whether pixels show a frontal chest film, where the header does not say
     workers : int - processes, at least 1
     tables : sequence of Path - of reports or findings, besides those in the folder
 
@@ -241,7 +212,7 @@ def survey_archive(
     ConfigError
         The folder does not exist.
     DataError
-        A table that was named cannot be read, or holds nothing of films.
+        A named table cannot be read, or holds nothing about films.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder.name!r} is no folder. Name one with DICOM files.")
@@ -255,7 +226,7 @@ def survey_archive(
     images = _take_reports(survey, find_files(folder))
     kept: list[tuple[Path, SurveyedFile]] = []
     seen: set[str] = set()
-    with ReadingPool(policy, workers, (folder,)) as pool:
+    with ReadingPool(reading, workers, (folder,)) as pool:
         outcomes = pool.survey((path, None) for path in images)
         for done, (path, found) in enumerate(zip(images, outcomes, strict=True), start=1):
             progress("look at files", done, len(images))
@@ -274,7 +245,7 @@ def survey_archive(
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Return the files below a folder, in order; links, hidden files, DICOMDIRs are passed by."""
+    """Return the files below a folder, in order, without links, hidden files and DICOMDIRs."""
     return [
         path
         for path in _walk(folder)
@@ -297,7 +268,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:
-    """Take text files and tables out of the files; return the others."""
+    """Take text files and tables out of the files, and return the others."""
     survey.files = len(files)
     texts = [path for path in files if path.suffix.lower() == ".txt"]
     survey.sources.add_files(texts)

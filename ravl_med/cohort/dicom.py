@@ -1,6 +1,6 @@
-"""DICOM files: opened within limits, decoded a frame at a time, shown as the standard says.
+"""DICOM files: opened within limits, decoded one frame at a time, shown as the standard says.
 
-Films as the JPEG exports that known models were trained on show them.
+A preset shows them instead as the JPEG exports do that known models were trained on.
 
 References
 ----------
@@ -33,27 +33,17 @@ from pydicom.uid import (
 
 from ravl_med.cohort.grayscale import window_pixels
 from ravl_med.cohort.pixel_decoding import decode_frame
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 
 def export_pixels(
     stored: NDArray[Any], preset: str, *, inverted: bool
 ) -> tuple[NDArray[np.float32], str]:
-    """Turn stored values into the pixels of an export: eight bits, histogram equalised.
+    """Turn stored values (H, W) into the pixels of an export: 8 bits, histogram equalised, 0 to 1.
 
-    Modality LUT, VOI and padding are not looked at, since the exports did not.
-
-    Parameters
-    ----------
-    stored : ndarray of shape (H, W), integer
-    preset : {"mimic-cxr-jpg", "chexpert"} - the first takes the least stored value away and cuts
-        decimals off, the second takes nothing away and rounds
-    inverted : bool - the film is MONOCHROME1
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32 - 0 to 1 in steps of 1/255
+    Modality LUT, VOI and padding are ignored, as the exports ignored them. ``mimic-cxr-jpg``
+    subtracts the least stored value and truncates; ``chexpert`` subtracts nothing and rounds.
     """
     import cv2
 
@@ -78,7 +68,7 @@ _CHUNK = 1 << 20
 
 
 def read_dicom(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
     """Read one frame of a DICOM file as a film.
 
@@ -95,18 +85,14 @@ def read_dicom(
         With a reason code: ``not_dicom``, ``too_large``, ``no_pixel_data``, ``bad_geometry``,
         ``multi_frame``, ``not_grayscale``, ``no_decoder``, ``truncated``, ``undecodable``.
     """
-    return film_pixels(open_dicom(path, policy.limits), policy)
+    return film_pixels(open_dicom(path, reading), reading)
 
 
-def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pydicom.Dataset:
-    """Read a DICOM file, Pixel Data not yet decoded.
+def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.Dataset:
+    """Read a DICOM file without decoding its Pixel Data.
 
-    A file without a preamble or file meta information is read where its content says that it is
-    DICOM.
-
-    Parameters
-    ----------
-    limits : ReadingLimits - on what a deflated file unpacks to; on its size see `read_image_file`
+    A file without preamble or file meta information is read if its content shows that it is DICOM.
+    The limit on deflated files holds here; `read_image_file` checks the size of the file.
 
     Raises
     ------
@@ -117,31 +103,16 @@ def open_dicom(path: Path, limits: ReadingLimits = DEFAULT_POLICY.limits) -> pyd
         content = path.read_bytes()
         if content[128:132] != b"DICM":
             return _read_bare(content)
-        _check_inflated(path, content, limits.max_inflated_mb)
+        _check_inflated(path, content, reading.max_inflated_mb)
         return pydicom.dcmread(io.BytesIO(content))
 
 
 def film_pixels(
-    dataset: pydicom.Dataset, policy: ReadingPolicy = DEFAULT_POLICY
+    dataset: pydicom.Dataset, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Decode one frame of an open DICOM file and show it.
-
-    Parameters
-    ----------
-    dataset : pydicom.Dataset - from `open_dicom`
-
-    Returns
-    -------
-    pixels, applied
-        As `read_dicom`.
-
-    Raises
-    ------
-    ImageError
-        As `read_dicom`.
-    """
+    """Decode one frame of a file from `open_dicom` and show it as `read_dicom` does."""
     with naming_reasons():
-        frame = _check(dataset, policy)
+        frame = _check(dataset, reading)
         stored, photometric = decode_frame(dataset, frame)
         steps: list[str] = []
         if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
@@ -149,20 +120,20 @@ def film_pixels(
         dataset = _header_of_frame(dataset, frame)
         if photometric not in _GRAY:
             gray, how = _gray(stored, photometric, dataset)
-            if policy.preset == "window":
+            if reading.preset == "window":
                 return gray, ", ".join([*steps, how])
             stored, steps = np.rint(gray * 65535.0).astype(np.int64), [*steps, how]
-        if policy.preset == "window":
-            pixels, applied = window_pixels(stored, dataset, policy)
+        if reading.preset == "window":
+            pixels, applied = window_pixels(stored, dataset, reading)
         else:
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-            pixels, applied = export_pixels(stored, policy.preset, inverted=inverted)
+            pixels, applied = export_pixels(stored, reading.preset, inverted=inverted)
         return pixels, ", ".join([*steps, applied])
 
 
 @contextmanager
 def naming_reasons() -> Iterator[None]:
-    """Turn whatever a hostile DICOM file raises into an `ImageError`."""
+    """Turn any exception that a hostile DICOM file causes into an `ImageError`."""
     import warnings
 
     try:
@@ -180,7 +151,7 @@ def naming_reasons() -> Iterator[None]:
 
 
 def _read_bare(content: bytes) -> pydicom.Dataset:
-    """Read a file without preamble, where the first elements are those of a DICOM data set."""
+    """Read a file without preamble if its first elements are those of a DICOM data set."""
     if content[:2] not in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
         raise InvalidDicomError
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
@@ -194,7 +165,7 @@ def _read_bare(content: bytes) -> pydicom.Dataset:
 
 
 def _check_inflated(path: Path, content: bytes, most_mb: int) -> None:
-    """Inflate a deflated file a piece at a time, and refuse it where it grows beyond a limit."""
+    """Inflate a deflated file piece by piece, and refuse it once it exceeds the limit."""
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
@@ -210,8 +181,8 @@ def _check_inflated(path: Path, content: bytes, most_mb: int) -> None:
             )
 
 
-def _check(dataset: pydicom.Dataset, policy: ReadingPolicy) -> int:
-    """Hold the header against the limits; return the frame to decode, from 0."""
+def _check(dataset: pydicom.Dataset, reading: ReadingConfig) -> int:
+    """Check the header against the limits; return the frame to decode, from 0."""
     if "PixelData" not in dataset:
         raise ImageError("no_pixel_data", "(7FE0,0010) Pixel Data is missing; not an image.")
     rows, columns = int(dataset.get("Rows", 0) or 0), int(dataset.get("Columns", 0) or 0)
@@ -230,14 +201,14 @@ def _check(dataset: pydicom.Dataset, policy: ReadingPolicy) -> int:
             "samples; expected MONOCHROME1 or MONOCHROME2, PALETTE COLOR, RGB or YBR. Exclude the "
             "row or convert the file.",
         )
-    most = policy.limits.max_pixels
+    most = reading.max_pixels
     if rows * columns * frames * samples > most:
         more = f" x {frames} frames" * (frames > 1) + f" x {samples} samples" * (samples > 1)
         raise ImageError(
             "too_large",
             f"{rows} x {columns} pixels{more}; expected at most {most} (cohort.max_pixels).",
         )
-    return _frame(frames, policy.frame)
+    return _frame(frames, reading.frame)
 
 
 def _frame(frames: int, wanted: int | None) -> int:
@@ -256,7 +227,7 @@ def _frame(frames: int, wanted: int | None) -> int:
 
 
 def _header_of_frame(dataset: pydicom.Dataset, frame: int) -> pydicom.Dataset:
-    """Lay what an enhanced object says of one frame over its header."""
+    """Overlay the header with the functional groups of one frame of an enhanced object."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or ()
     each = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     groups = [*shared[:1], *each[frame : frame + 1]]
@@ -275,7 +246,7 @@ def _header_of_frame(dataset: pydicom.Dataset, frame: int) -> pydicom.Dataset:
 def _gray(
     stored: NDArray[Any], photometric: str, dataset: pydicom.Dataset
 ) -> tuple[NDArray[np.float32], str]:
-    """Show colour in gray: the channel where all agree, else their luminance."""
+    """Turn colour into gray: the channel itself where all agree, else their luminance."""
     if photometric == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
         bits = 8 * stored.dtype.itemsize

@@ -1,42 +1,23 @@
-"""Acquisition attributes of a film, from its DICOM header; what is not stated stays blank.
+"""What a DICOM header states: acquisition attributes, and which side lies at the left edge.
 
-Acquisition attributes of a cohort: what the manifest states, and what headers add to it.
-
-Which side of the patient lies at the left edge of a picture, where its file says so.
-
-What a file does not state stays unknown: neither pixels nor the view are asked.
+What the header does not state stays blank; neither pixels nor the view are used to guess it.
 
 References
 ----------
-DICOM PS3.3 C.7.6.1.1.1, Patient Orientation. It is said of the stored rows and columns, so that the
-flips that came before need no care: Field of View Horizontal Flip (0018,7034) tells what *has been*
+DICOM PS3.3 C.7.6.1.1.1, Patient Orientation. It describes the stored rows and columns, so earlier
+flips need no care: Field of View Horizontal Flip (0018,7034) records a flip that *has been*
 applied to the stored pixels (C.8.11.4, DX Detector Module). Laterality (0020,0060) and Image
-Laterality (0020,0062) name one of a pair of body parts, such as a breast, and no edge of a picture.
+Laterality (0020,0062) name one of a pair of body parts, such as a breast, and no image edge.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from typing import Literal, get_args
 
 import pydicom
-
-from ravl_med.cohort.manifest import ATTRIBUTES, Cohort
-
-HEADER_ATTRIBUTES = (
-    "view",
-    "portable",
-    "sex",
-    "age",
-    "site",
-    "manufacturer",
-    "model",
-    "study_year",
-)
-"""What a header is asked for. ``site`` names the institution: number it, never print it."""
 
 _VIEWS = {
     "AP": "AP",
@@ -56,7 +37,7 @@ _VIEW_CODES = {  # SNOMED CT and SNOMED RT, CID 4010
     "R-10214": "PA",
     "R-10236": "LATERAL",
 }
-_VIEW_WORDS = (
+_VIEW_PATTERNS = (
     (re.compile(r"\b(lat|lateral|ll|seitl\w*)\b", re.IGNORECASE), "LATERAL"),
     (re.compile(r"\b(p\.?a\.?)\b", re.IGNORECASE), "PA"),
     (re.compile(r"\b(a\.?p\.?)\b", re.IGNORECASE), "AP"),
@@ -70,17 +51,15 @@ _DESCRIPTIONS = (
     "AcquisitionDeviceProcessingDescription",
 )
 _LONGEST = 64  # characters of an LO value
-_OLDEST = 90  # older ages are told as this one
+_OLDEST = 90  # older ages are given as this one
 
 
 def read_acquisition(dataset: pydicom.Dataset) -> Mapping[str, str]:
-    """Return the attributes of `HEADER_ATTRIBUTES` that a header states.
+    """Return the acquisition attributes that a header states, under a manifest's column names.
 
-    Returns
-    -------
-    mapping of str to str
-        ``view`` is AP, PA, LATERAL or DECUBITUS; ``portable`` is ``yes`` where a description says
-        so, else missing; ``age`` is in years, at most 90; ``study_year`` has four digits.
+    ``view`` is AP, PA, LATERAL or DECUBITUS; ``portable`` is ``yes`` or missing; ``age`` is in
+    years, at most 90; ``study_year`` has four digits; ``site`` is the name of the institution,
+    which must be numbered and never printed.
     """
     found = {
         "view": view_of(dataset),
@@ -106,17 +85,17 @@ def view_of(dataset: pydicom.Dataset) -> str:
         view = _VIEW_CODES.get(_text(code, "CodeValue"))
         if view:
             return view
-    told = " ".join(_text(dataset, name) for name in _DESCRIPTIONS)
-    return next((view for words, view in _VIEW_WORDS if words.search(told)), "")
+    text = " ".join(_text(dataset, name) for name in _DESCRIPTIONS)
+    return next((view for pattern, view in _VIEW_PATTERNS if pattern.search(text)), "")
 
 
 def _says_portable(dataset: pydicom.Dataset) -> bool:
-    told = " ".join(_text(dataset, name) for name in (*_DESCRIPTIONS, "ManufacturerModelName"))
-    return _PORTABLE.search(told.replace("_", " ")) is not None
+    text = " ".join(_text(dataset, name) for name in (*_DESCRIPTIONS, "ManufacturerModelName"))
+    return _PORTABLE.search(text.replace("_", " ")) is not None
 
 
 def _age(dataset: pydicom.Dataset) -> str:
-    """Years, from the age or from birth to study; months, weeks and days stay as they are."""
+    """Return years, from age or from birth to study; months, weeks and days stay as they are."""
     stated = _text(dataset, "PatientAge").upper()
     if re.fullmatch(r"\d{3}[MWD]", stated):
         return stated
@@ -143,7 +122,7 @@ def _day(dataset: pydicom.Dataset, name: str) -> date | None:
 
 
 def _text(dataset: pydicom.Dataset, name: str) -> str:
-    """One printable line of an element, blank where it is missing or cannot be read."""
+    """Return one printable line of an element, blank where it is missing or unreadable."""
     try:
         value = dataset.get(name)
     except Exception:  # a value that its VR does not allow
@@ -152,50 +131,6 @@ def _text(dataset: pydicom.Dataset, name: str) -> str:
         return ""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return " ".join(text.split())[:_LONGEST]
-
-
-def add_header_attributes(
-    cohort: Cohort, headers: Sequence[Mapping[str, str]], from_header: bool | None
-) -> Cohort:
-    """Return the cohort with what the headers of its films state.
-
-    Parameters
-    ----------
-    headers : sequence of mapping, length N - as `read_acquisition` gives them
-    from_header : bool or None - None: only attributes that the manifest has no column for; True:
-        blank cells as well; False: none
-
-    Returns
-    -------
-    Cohort - an attribute that no header states is not added; institutions are numbered, since their
-        names are not to be printed
-    """
-    if from_header is False or len(headers) != len(cohort):
-        return cohort
-    attributes = dict(cohort.attributes)
-    for name in ATTRIBUTES:
-        stated = [header.get(name, "") for header in headers]
-        if name == "site":
-            stated = number_sites(stated)
-        before = attributes.get(name)
-        if not any(stated) or (before is not None and from_header is None):
-            continue
-        if before is None:
-            attributes[name] = tuple(stated)
-        else:
-            attributes[name] = tuple(a or b for a, b in zip(before, stated, strict=True))
-    return replace(cohort, attributes=attributes)
-
-
-def number_sites(names: Sequence[str]) -> list[str]:
-    """Return ``site 1``, ``site 2`` ... in the order in which institutions first appear.
-
-    Parameters
-    ----------
-    names : sequence of str - institutions; blank stays blank
-    """
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), 1)}
-    return [f"site {numbers[name]}" if name else "" for name in names]
 
 
 Edge = Literal["", "R", "L", "A", "P", "H", "F"]
@@ -209,21 +144,18 @@ _MOST_LETTERS = 3
 
 
 def edge_of(text: str) -> Edge:
-    """Return a letter as an edge; blank for anything else."""
+    """Return a letter as an edge, blank for anything else."""
     return next((edge for edge in EDGES if edge == text), "")
 
 
 def left_edge_of(dataset: pydicom.Dataset) -> Edge:
     r"""Return the side of the patient at the left edge of a DICOM image.
 
-    Patient Orientation (0020,0020) names where its rows run, towards the right edge, and where its
-    columns run; of a compound value such as ``LF`` the first letter is the main direction. ``L\F``
-    has the patient's right at the left edge, ``R\F`` is mirrored, ``A\F`` is a lateral film.
-
-    Returns
-    -------
-    Edge - blank where the value is missing, is not two directions on different axes, or is said of
-        a quadruped, whose letters mean something else
+    Patient Orientation (0020,0020) names the directions of the rows, towards the right edge, and of
+    the columns; the first letter of a compound value such as ``LF`` is the main direction. ``L\F``
+    has the patient's right at the left edge, ``R\F`` is mirrored, ``A\F`` is a lateral film. The
+    result is blank where the value is missing, is not two directions on different axes, or
+    describes a quadruped, whose letters have other meanings.
     """
     try:
         stated = dataset.get("PatientOrientation")
@@ -241,7 +173,7 @@ def left_edge_of(dataset: pydicom.Dataset) -> Edge:
 
 
 def _main_direction(value: str) -> str:
-    """Return the first letter of a direction; blank where it is none."""
+    """Return the first letter of a direction, blank where it is invalid."""
     if not 1 <= len(value) <= _MOST_LETTERS or any(letter not in _OPPOSITE for letter in value):
         return ""
     axes = {_AXIS[letter] for letter in value}

@@ -1,4 +1,4 @@
-"""The films of a cohort one by one: pixels from 0 to 1, or a row that is set aside by name."""
+"""The films of a cohort one by one: pixels from 0 to 1, or a rejected row with its reason."""
 
 from __future__ import annotations
 
@@ -12,41 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge, edge_of
-from ravl_med.cohort.file_roots import require_inside
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.cohort.table import RejectedFilm
-from ravl_med.config.cohort import CohortConfig
+from ravl_med.cohort.table import RejectedFilm, require_inside
+from ravl_med.config.cohort import DEFAULT_READING, CohortConfig, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.remote import FilePath
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Film:
-    """One film of a cohort.
+    """One film of a cohort."""
 
-    Attributes
-    ----------
-    index : int - position in the cohort
-    pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
-    digest : str - SHA-256 of the pixels and their shape
-    applied : str - how stored values became pixels
-    attributes : mapping of str to str - acquisition attributes that a DICOM header states
-    policy : ReadingPolicy - how it was read, its frame included
-    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
-    file_bytes : int - of the file as it is stored
-    """
-
-    index: int
-    pixels: NDArray[np.float32]
-    digest: str
-    applied: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
-    left_edge: Edge = ""
-    file_bytes: int = 0
+    index: int  # position in the cohort
+    pixels: NDArray[np.float32]  # (H, W), 0 to 1, bright is dense, stored matrix
+    digest: str  # SHA-256 of the pixels and their shape
+    applied: str  # how stored values became pixels
+    attributes: Mapping[str, str] = field(default_factory=dict)  # as a DICOM header states them
+    reading: ReadingConfig = DEFAULT_READING  # how it was read, its frame included
+    left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
+    file_bytes: int = 0  # of the file as it is stored
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -56,45 +42,36 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class FilmReader:
-    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`.
+    """Reads the films of a cohort; a film that cannot be read becomes a `RejectedFilm`."""
 
-    Attributes
-    ----------
-    workers : int - processes that `films` reads in, so that a file which brings its decoder down,
-        or keeps it busy for ever, costs its own row alone; 0 reads in this process
-    roots : tuple of Path or RemotePath - folders that films may lie in; empty: anywhere
-    pool : ReadingPool or None - processes that stay open, see `kept_open`; None: `films` opens its
-        own
-    """
-
-    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
-    workers: int = 0
-    roots: tuple[FilePath, ...] = ()
-    pool: ReadingPool | None = None
+    reading: ReadingConfig = DEFAULT_READING
+    workers: int = 0  # processes of `films`, so that a bad file costs its own row; 0: this process
+    roots: tuple[FilePath, ...] = ()  # folders that films may lie in; empty: anywhere
+    pool: ReadingPool | None = None  # processes that stay open; None: `films` opens its own
 
     @classmethod
     def of(cls, config: CohortConfig) -> FilmReader:
-        """Return the reader that a config asks for; phantoms are read in this process."""
+        """Return the reader of a config; phantoms are read in this process."""
         own = config.manifest is None
         return cls(
-            _reading_policy(config),
+            config,
             0 if own else config.workers,
             () if config.manifest is None else (config.manifest.parent, *config.roots),
         )
 
     def read(self, path: FilePath) -> tuple[NDArray[np.float32], str]:
-        """Read one file; the format is told from its content.
+        """Read one file: pixels, and how stored values became pixels.
 
         Raises
         ------
         ImageError
             With a reason code and a line that does not name the file.
         """
-        content = read_image_file(path, self.policy)
+        content = read_image_file(path, self.reading)
         return content.pixels, content.applied
 
     def film(self, cohort: Cohort, index: int) -> Film:
-        """Read the film at a position of the cohort, in this process.
+        """Read one film of the cohort in this process.
 
         Raises
         ------
@@ -103,18 +80,17 @@ class FilmReader:
         ConfigError, StorageError
             It lies in a storage that denies access, or does not answer.
         """
-        policy = self._policy(cohort, index)
+        reading = self._reading(cohort, index)
         require_inside(cohort.paths[index], self.roots)
-        return _film(index, read_film_file(cohort.paths[index], policy), policy)
+        return _film(index, read_film_file(cohort.paths[index], reading), reading)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
-        """Read all films in order; each digest is let through once.
+        """Read all films in order; a film whose pixels occurred before is rejected.
 
         Raises
         ------
         ConfigError, StorageError
-            They lie in a storage that denies access, or does not answer: no film is set aside for
-            that.
+            The storage denies access or does not answer, for which no film is set aside.
         """
         seen: set[str] = set()
         for index, outcome in enumerate(self._outcomes(cohort)):
@@ -134,7 +110,7 @@ class FilmReader:
         if self.workers == 0:
             yield self
             return
-        with ReadingPool(self.policy, self.workers, self.roots) as pool:
+        with ReadingPool(self.reading, self.workers, self.roots) as pool:
             yield replace(self, pool=pool)
 
     def _outcomes(self, cohort: Cohort) -> Iterator[Film | ImageError]:
@@ -145,76 +121,45 @@ class FilmReader:
                 except ImageError as error:
                     yield error
             return
-        wanted = ((path, self._policy(cohort, i).frame) for i, path in enumerate(cohort.paths))
+        wanted = ((path, self._reading(cohort, i).frame) for i, path in enumerate(cohort.paths))
         with nullcontext(self) if self.pool is not None else self.kept_open() as reader:
             assert reader.pool is not None
             for index, read in enumerate(reader.pool.read(wanted)):
                 if isinstance(read, ImageError):
                     yield read
                 else:
-                    yield _film(index, read, self._policy(cohort, index))
+                    yield _film(index, read, self._reading(cohort, index))
 
-    def _policy(self, cohort: Cohort, index: int) -> ReadingPolicy:
-        named = cohort.frames[index] if cohort.frames else None
-        return self.policy if named is None else replace(self.policy, frame=named)
+    def _reading(self, cohort: Cohort, index: int) -> ReadingConfig:
+        return self.reading.for_frame(cohort.frames[index] if cohort.frames else None)
 
 
 def reject_duplicate(cohort: Cohort, index: int) -> RejectedFilm:
-    """Set the film at a position of a cohort aside: an earlier one has the same pixels."""
+    """Reject a film of a cohort whose pixels an earlier film has."""
     row = int(cohort.rows[index])
     message = f"{cohort.name} row {row}: the same pixels stand in an earlier row. Remove one."
     return RejectedFilm(row, "duplicate_pixels", message, cohort.paths[index])
 
 
-def _reading_policy(config: CohortConfig) -> ReadingPolicy:
-    """Films as a config wants them to be read."""
-    volume = config.volume
-    return ReadingPolicy(
-        voi=config.voi,
-        voi_view=config.voi_view,
-        preset=config.preset,
-        frame=config.frame,
-        limits=ReadingLimits(
-            max_pixels=config.max_pixels,
-            max_file_mb=config.max_file_mb,
-            max_inflated_mb=config.max_inflated_mb,
-            max_memory_mb=config.max_memory_mb,
-            max_seconds=config.max_seconds,
-        ),
-        volume=VolumePolicy(
-            show=volume.show,
-            plane=volume.plane,
-            slice=volume.slice,
-            window=volume.window,
-            spacing=volume.spacing,
-        ),
-    )
-
-
 def pseudonym(digest: str, key: bytes) -> str:
-    """Return the 16 hex digits that stand for a film in every output.
-
-    Parameters
-    ----------
-    digest : str - SHA-256 of the pixels
-    key : bytes - the user's secret key; without it the pseudonym cannot be recomputed
-    """
+    """Return the 16 hex digits that stand for a film: a keyed hash of the digest of its pixels."""
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _film(index: int, content: ImageContent, policy: ReadingPolicy) -> Film:
+def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
     return Film(
         index,
         content.pixels,
         content.digest,
         content.applied,
         content.attributes,
-        policy,
+        reading,
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
-        _stored_bytes(content.file_bytes, policy.limits.max_file_mb),
+        _stored_bytes(content.file_bytes, reading.max_file_mb),
     )
 
 
-def _stored_bytes(told: object, most_mb: int) -> int:
-    """Return the size of a file that a worker tells of; 0 where that cannot be."""
-    return told if isinstance(told, int) and 0 <= told <= most_mb * 1_000_000 else 0
+def _stored_bytes(reported: object, most_mb: int) -> int:
+    """Return the size that a worker reports for a file; 0 where it is impossible."""
+    valid = isinstance(reported, int) and 0 <= reported <= most_mb * 1_000_000
+    return reported if valid else 0

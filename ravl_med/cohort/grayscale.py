@@ -1,6 +1,6 @@
-"""From stored values to a film: modality, VOI, inversion, in this order, or a data set's export.
+"""From stored values to a film: modality LUT, VOI and inversion, in this order.
 
-A film has millions of pixels and a few thousand levels, so that the steps are taken once a level.
+A film has millions of pixels and a few thousand levels, so each step is computed once a level.
 
 References
 ----------
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian
 from scipy.special import expit
 
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 _MOST_LEVELS = 1 << 16
@@ -27,19 +27,9 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 def window_pixels(
-    stored: NDArray[Any], dataset: pydicom.Dataset, policy: ReadingPolicy = DEFAULT_POLICY
+    stored: NDArray[Any], dataset: pydicom.Dataset, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Carry stored values through modality LUT, VOI and photometric inversion to 0 .. 1.
-
-    Parameters
-    ----------
-    stored : ndarray of shape (H, W) - decoded stored values
-    dataset : pydicom.Dataset - the header
-    policy : ReadingPolicy - which VOI is applied
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
+    """Map stored values (H, W) through modality LUT, VOI and photometric inversion to 0 .. 1.
 
     Raises
     ------
@@ -48,12 +38,12 @@ def window_pixels(
 
     Notes
     -----
-    Written out instead of taken from pydicom 3.0, where a negative slope turns a window's output
-    upside down, an 8-bit table longer than 256 entries wraps, and a table fails on stored values
-    narrower than itself.
+    pydicom 3.0 is not used here: it turns the output of a window upside down under a negative
+    slope, wraps an 8-bit table of more than 256 entries, and fails on stored values narrower than
+    the table.
 
-    A film is inverted once where it is MONOCHROME1, its Presentation LUT Shape is INVERSE, or
-    both, which is how a DX film says the same twice. Padding is kept out of the range and is black.
+    A film is inverted once where it is MONOCHROME1, its Presentation LUT Shape is INVERSE, or both,
+    which is how a DX film says the same twice. Padding is kept out of the range and is black.
     """
     steps: list[str] = []
     levels, position = _levels(stored)
@@ -62,7 +52,7 @@ def window_pixels(
     if dataset.get("ModalityLUTSequence") or padding.any():
         seen = _occurring(len(levels), position) & ~padding
     values = _modality(levels, dataset, steps)
-    scaled = _voi(values, seen, dataset, policy, steps)
+    scaled = _voi(values, seen, dataset, reading, steps)
     if not np.isfinite(scaled).all():
         raise ImageError("undecodable", "Rescale or Window values are not finite numbers.")
     shades = np.clip(scaled, 0.0, 1.0).astype(np.float32)
@@ -95,7 +85,7 @@ def _occurring(levels: int, position: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _padding(levels: NDArray[Any], dataset: pydicom.Dataset) -> NDArray[np.bool_]:
-    """Which levels only fill the rectangle around the image."""
+    """Return which levels only fill the rectangle around the image."""
     first = dataset.get("PixelPaddingValue")
     if first is None or isinstance(first, (str, bytes)):
         return np.zeros(len(levels), dtype=np.bool_)
@@ -133,23 +123,23 @@ def _voi(
     values: NDArray[np.float64],
     seen: NDArray[np.bool_],
     dataset: pydicom.Dataset,
-    policy: ReadingPolicy,
+    reading: ReadingConfig,
     steps: list[str],
 ) -> NDArray[np.float64]:
-    """Values of interest to 0 .. 1, in the direction of rising input."""
+    """Map the values of interest to 0 .. 1, in the direction of rising input."""
     luts, windows = dataset.get("VOILUTSequence") or (), _windows(dataset)
-    if policy.voi == "full range":
+    if reading.voi == "full range":
         steps.append("full range")
         return _full_range(values, seen)
-    if luts and (policy.voi == "lut" or not windows):
-        view = min(policy.voi_view, len(luts) - 1)
+    if luts and (reading.voi == "lut" or not windows):
+        view = min(reading.voi_view, len(luts) - 1)
         steps.append(f"VOI LUT {view + 1} of {len(luts)}")
         levels, bits = _look_up(values, luts[view], dataset)
         return levels / float(2**bits - 1)
     if not windows:
         steps.append("full range (no window)")
         return _full_range(values, seen)
-    view = min(policy.voi_view, len(windows) - 1)
+    view = min(reading.voi_view, len(windows) - 1)
     center, width = windows[view]
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if function not in _FUNCTIONS:
@@ -165,7 +155,7 @@ def _voi(
 def _window(
     values: NDArray[np.float64], function: str, center: float, width: float
 ) -> NDArray[np.float64]:
-    """Values through a window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    """Map values through a window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
         shades: NDArray[np.float64] = expit(4.0 * (values - center) / width)
         return shades
@@ -179,7 +169,7 @@ def _window(
 def _look_up(
     values: NDArray[Any], item: pydicom.Dataset, dataset: pydicom.Dataset
 ) -> tuple[NDArray[np.float64], int]:
-    """Values through a lookup table, and its depth in bits; the ends serve all beyond them."""
+    """Map values through a lookup table, clipped to its ends; return its depth in bits too."""
     entries, first, bits = (int(v) for v in item.LUTDescriptor)
     entries = entries or 2**16
     data = item.LUTData
@@ -199,7 +189,7 @@ def _full_range(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray
 
 
 def _windows(dataset: pydicom.Dataset) -> list[tuple[float, float]]:
-    """Centre and width of each window."""
+    """Return centre and width of each window."""
     centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
     if centers in (None, "") or widths in (None, ""):
         return []

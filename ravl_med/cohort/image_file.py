@@ -1,7 +1,4 @@
-"""One image file, whatever its format: pixels from 0 to 1, or a named reason.
-
-PNG and JPEG films.
-"""
+"""One image file of any format: pixels from 0 to 1, or a named reason."""
 
 from __future__ import annotations
 
@@ -20,37 +17,30 @@ from PIL import Image, UnidentifiedImageError
 
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import Edge, left_edge_of, read_acquisition
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
 
 def read_raster(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Read one PNG or JPEG film as grayscale; colour is averaged by luma, alpha is dropped.
+    """Read a PNG or JPEG film as pixels (H, W) of 0 to 1; colour becomes luma, alpha is dropped.
 
-    Parameters
-    ----------
-    policy : ReadingPolicy
-        Its limit of pixels; a film beyond it is refused before decoding.
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-        0 to 1 of the full range of the stored depth (8 or 16 bit), stored matrix.
+    Pixels are shares of the full range of the stored depth, 8 or 16 bits. The second result says
+    how they were made.
 
     Raises
     ------
     ImageError
-        With a reason code: ``too_large``, ``undecodable``.
+        ``too_large``, before decoding, or ``undecodable``.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size is judged below, odd chunks are not read
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return _gray(image, policy.limits.max_pixels)
+                return _gray(image, reading.max_pixels)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -85,40 +75,26 @@ _GZIP, _NIFTI_1, _NIFTI_2 = b"\x1f\x8b", b"n+1\0", b"n+2\0"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageContent:
-    """What one file shows.
+    """The content of one file."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (H, W), float32 - 0 to 1, bright is dense, stored matrix
-    applied : str - how stored values became pixels
-    attributes : mapping of str to str - acquisition attributes that a DICOM header states
-    digest : str - SHA-256 of the pixels and their shape; blank before the film was checked
-    left_edge : Edge - side of the patient at the left edge; blank where the file does not state it
-    file_bytes : int - of the file as it is stored
-    """
-
-    pixels: NDArray[np.float32]
-    applied: str
-    attributes: Mapping[str, str]
-    digest: str = ""
-    left_edge: Edge = ""
-    file_bytes: int = 0
+    pixels: NDArray[np.float32]  # (H, W), 0 to 1, bright is dense, stored matrix
+    applied: str  # how stored values became pixels
+    attributes: Mapping[str, str]  # as a DICOM header states them
+    digest: str = ""  # SHA-256 of pixels and shape; blank before the film was checked
+    left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
+    file_bytes: int = 0  # of the file as it is stored
 
 
 @contextmanager
 def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
-    """Yield a file of this machine; of an object a copy, which goes when the context ends.
-
-    Parameters
-    ----------
-    most_mb : int - megabytes that an object may have
+    """Yield a local path: the file, or a temporary copy of an object of at most `most_mb` MB.
 
     Raises
     ------
     ImageError
-        ``missing``, ``too_large``; of objects.
+        ``missing``, ``too_large``; for objects.
     ConfigError, StorageError
-        The storage denies access, or does not answer: that says nothing of the film.
+        The storage denies access, or does not answer, which is no fault of the film.
     """
     with ExitStack() as stack:
         try:
@@ -130,7 +106,7 @@ def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
         yield path
 
 
-def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
+def read_film_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     """Read one file as a film that can be audited.
 
     Raises
@@ -138,7 +114,7 @@ def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     ImageError
         It cannot be read, is constant, or is smaller than 16 pixels.
     """
-    content = read_image_file(path, policy)
+    content = read_image_file(path, reading)
     height, width = content.pixels.shape
     if min(height, width) < 16:
         raise ImageError("too_small", f"{height} x {width} pixels; expected at least 16 x 16.")
@@ -155,8 +131,8 @@ def read_film_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     return replace(content, pixels=pixels, digest=hasher.hexdigest())
 
 
-def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
-    """Read one file; the format is told from its content.
+def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
+    """Read one file, whose format is found from its content.
 
     Raises
     ------
@@ -165,43 +141,40 @@ def read_image_file(path: FilePath, policy: ReadingPolicy) -> ImageContent:
     ConfigError, StorageError
         See `copied_here`.
     """
-    with copied_here(path, policy.limits.max_file_mb) as file:
+    with copied_here(path, reading.max_file_mb) as file:
         kind = file_kind(file)
-        size = _checked_size(file, policy.limits.max_file_mb)
-        return replace(_read(file, kind, policy), file_bytes=size)
+        size = _checked_size(file, reading.max_file_mb)
+        return replace(_read(file, kind, reading), file_bytes=size)
 
 
-def _read(path: Path, kind: str, policy: ReadingPolicy) -> ImageContent:
+def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
     try:
         if kind == "raster":
-            return ImageContent(*read_raster(path, policy), {})
+            return ImageContent(*read_raster(path, reading), {})
         if kind == "nifti":
             from ravl_med.cohort.nifti import read_nifti_film
 
-            pixels, applied, edge = read_nifti_film(path, policy)
+            pixels, applied, edge = read_nifti_film(path, reading)
             return ImageContent(pixels, applied, {}, left_edge=edge)
         if kind == "dicom":
-            dataset = open_dicom(path, policy.limits)
-            pixels, applied = film_pixels(dataset, policy)
+            dataset = open_dicom(path, reading)
+            pixels, applied = film_pixels(dataset, reading)
             with naming_reasons():
                 stated = read_acquisition(dataset)
             return ImageContent(pixels, applied, stated, left_edge=left_edge_of(dataset))
     except MemoryError:
         raise ImageError(
             "out_of_memory",
-            f"the file needs more than {policy.limits.max_memory_mb} MB of memory "
+            f"the file needs more than {reading.max_memory_mb} MB of memory "
             "(cohort.max_memory_mb).",
         ) from None
     raise ImageError("unknown_format", "neither DICOM, PNG, JPEG nor NIfTI. Convert or exclude it.")
 
 
 def declares_burned_in(path: FilePath) -> bool:
-    """Tell whether a DICOM header says that text is burned in: (0028,0301) is YES.
-
-    A file of another format says nothing, nor does a header that cannot be read.
-    """
+    """Return whether a DICOM header declares burned-in text: (0028,0301) is YES."""
     try:
-        with copied_here(path, DEFAULT_POLICY.limits.max_file_mb) as file, naming_reasons():
+        with copied_here(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
             if file_kind(file) != "dicom":
                 return False
             header = pydicom.dcmread(
@@ -213,11 +186,7 @@ def declares_burned_in(path: FilePath) -> bool:
 
 
 def file_kind(path: Path) -> str:
-    """Tell the format from content, and from the name where the start is damaged.
-
-    Returns
-    -------
-    str - ``"dicom"``, ``"raster"``, ``"nifti"``, or blank for anything else
+    """Return ``"dicom"``, ``"raster"``, ``"nifti"`` or blank, by content, else by file name.
 
     Raises
     ------

@@ -2,14 +2,12 @@
 
 Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``report`` or
 ``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated),
-and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer`` and ``split`` (``finetune``,
-``validation`` or ``test``), ``frame`` (which one of a multi-frame file, or slice of a volume, the
-first is 1), ``study`` (films of one examination share a code), and ``annotation``
-(files with the film's regions, with semicolons between them). Finding columns are not needed where
-labels are read off the reports. Paths are relative to the manifest, or URLs. Rows are counted as a
-spreadsheet shows them: the header is row 1.
-
-One film of each study, where studies are what is counted.
+and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer``, ``split`` (``finetune``,
+``validation`` or ``test``), ``frame`` (of a multi-frame file, or slice of a volume, from 1),
+``study`` (films of one examination share a code), and ``annotation`` (files with the film's
+regions, separated by semicolons). Finding columns are not needed where labels are read off the
+reports. Paths are relative to the manifest, or URLs. Rows are counted as a spreadsheet shows them:
+the header is row 1.
 """
 
 from __future__ import annotations
@@ -22,14 +20,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ravl_med.cohort.file_roots import OUTSIDE, ManifestFiles, file_of, rows_outside
 from ravl_med.cohort.table import (
+    OUTSIDE,
+    ManifestFiles,
     RejectedFilm,
     cells_of_columns,
+    file_of,
     read_table,
     require_columns,
     require_findings,
     row_number,
+    rows_outside,
     share_texts,
     take_split,
     usable_rows,
@@ -49,17 +50,7 @@ _PREFERRED = ("PA", "AP", "")
 def one_film_a_study(
     patients: Sequence[str], studies: Sequence[str], views: Sequence[str], taken: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Choose the film that stands for each study: PA before AP before others, then the first.
-
-    Parameters
-    ----------
-    patients, studies, views : sequence of str, length N - a study is one of its patient
-    taken : ndarray of shape (N,), bool - films to choose from
-
-    Returns
-    -------
-    ndarray of shape (N,), bool
-    """
+    """Choose one film (N,) of each study among those taken: PA, then AP, then others in order."""
     best: dict[tuple[str, str], tuple[int, int]] = {}
     for film in np.flatnonzero(taken).tolist():
         study = patients[film], studies[film]
@@ -80,7 +71,7 @@ class Cohort:
 
     Attributes
     ----------
-    name : str - how messages call it: the manifest's file name
+    name : str - the manifest's file name, for messages
     rows : ndarray of shape (N,), int64 - row of the manifest
     paths : ManifestFiles, length N - never printed
     patients : ndarray of shape (N,), int64 - patient number, 0 .. P - 1
@@ -97,7 +88,7 @@ class Cohort:
     label_sources : tuple of str, length N - ``"manifest"``, or the sections of the report that were
         read, as ``"report: findings and impression"``; empty without a task
     label_certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``: whether
-        the policy had to decide what the label's cells count as; empty without a task
+        the config had to decide what the label's cells count as; empty without a task
     """
 
     name: str
@@ -151,27 +142,21 @@ def read_manifest(
 
     Parameters
     ----------
-    path : Path or RemotePath
-        The CSV file.
-    split : str or None
-        Rows of this split; None, or a manifest without the column, takes every row.
-    columns : mapping of class to (finding to value), optional
-        The task. A film belongs to the class whose findings all have the given values; films that
-        fit no class or several, and films with an uncertain or a blank finding that the policy
-        leaves out, are counted by reason. None: no task, all rows, labels -1.
-    labels : LabelsConfig, optional
-        Where findings come from, and the policy; the section's defaults where it is None.
-    unit : {"image", "study"}
-        Whether every film is taken, or one of each study.
-    roots : sequence of Path or RemotePath
-        Folders besides the manifest's own that reports and annotations may lie in; a row that leads
-        elsewhere is set aside. Images are held against them when they are read.
+    split : str or None - None, or a manifest without the column, takes every row
+    columns : mapping of class to (finding to value), optional - the task; a film belongs to the
+        class whose findings all have the given values. Films that fit no class or several, and
+        films with an uncertain or blank finding that `labels` excludes, are counted by reason.
+        None: no task, all rows, labels -1
+    unit : {"image", "study"} - take every film, or one of each study
+    roots : sequence of Path or RemotePath - folders besides the manifest's own that reports and
+        annotations may lie in; a row that leads elsewhere is rejected. Images are checked when
+        they are read
 
     Raises
     ------
     ConfigError
         The file does not exist, or the task names a finding that the manifest has no column for,
-        or that no report tells.
+        or that is read off no report.
     DataError
         It is not a CSV, is empty, lacks a required column, or holds a value that is not allowed; or
         nothing is recognised in too many reports.
@@ -184,19 +169,21 @@ def read_manifest(
     require_columns(
         table, ("image", "patient", *(("study",) if unit == "study" else ())), rows.name
     )
-    policy = labels or LabelsConfig()
+    labels = labels or LabelsConfig()
     labelled: FilmLabels | None = None
-    if columns is not None and policy.source == "manifest":
+    if columns is not None and labels.source == "manifest":
         require_findings(table, columns, rows.name)
     rows.taken = take_split(table, split, rows.name, rows.left_out)
-    if columns is None or policy.source == "reports":
+    if columns is None or labels.source == "reports":
         texts = _readable(rows, unit)
         if columns is not None:
-            labelled = _label(
-                rows, _cells_of_reports(rows, texts, columns, policy), columns, policy
+            most = labels.max_unrecognised
+            cells = cells_from_reports(
+                texts, rows.taken, columns, chest_labeller(), max_unrecognised=most, name=rows.name
             )
+            labelled = _label(rows, cells, columns, labels)
     else:
-        labelled = _label(rows, cells_of_columns(table, columns, rows.name), columns, policy)
+        labelled = _label(rows, cells_of_columns(table, columns, rows.name), columns, labels)
         texts = _readable(rows, unit)
     if unit == "study":
         _take_studies(rows)
@@ -205,7 +192,7 @@ def read_manifest(
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of a manifest while it is read: which are still taken, and what became of others."""
+    """The rows of a manifest while it is read: those still taken, left out and rejected."""
 
     path: FilePath
     table: pd.DataFrame
@@ -223,7 +210,7 @@ class _Rows:
 
 
 def _readable(rows: _Rows, unit: str) -> list[str]:
-    """Set aside the rows that lack what every film needs; return the report of each row."""
+    """Set aside the rows that lack something every film needs; return the report of each row."""
     rows.taken &= usable_rows(rows.table, rows.taken, rows.name, rows.rejected, unit)
     for i in rows_outside(rows.table, rows.taken, rows.path.parent, rows.roots):
         rows.taken[i], row = False, row_number(rows.table, i)
@@ -232,29 +219,13 @@ def _readable(rows: _Rows, unit: str) -> list[str]:
     return _reports(rows)
 
 
-def _cells_of_reports(
-    rows: _Rows,
-    texts: Sequence[str],
-    columns: Mapping[str, Mapping[str, int]],
-    policy: LabelsConfig,
-) -> FindingCells:
-    return cells_from_reports(
-        texts,
-        rows.taken,
-        columns,
-        chest_labeller(),
-        max_unrecognised=policy.max_unrecognised,
-        name=rows.name,
-    )
-
-
 def _label(
     rows: _Rows,
     cells: FindingCells,
     columns: Mapping[str, Mapping[str, int]],
-    policy: LabelsConfig,
+    labels: LabelsConfig,
 ) -> FilmLabels:
-    labelled = label_films(cells, columns, policy)
+    labelled = label_films(cells, columns, labels)
     without = np.flatnonzero(rows.taken & (labelled.classes < 0))
     rows.left_out.update(labelled.reasons[i] for i in without.tolist())
     rows.taken &= labelled.classes >= 0
@@ -301,12 +272,12 @@ def _cohort(
 
 
 def _of_films(values: Sequence[str], index: NDArray[np.int64]) -> tuple[str, ...]:
-    """Values at `index`; none where there are none at all."""
+    """Return the values at `index`, or none where there are none at all."""
     return tuple(values[i] for i in index) if values else ()
 
 
 def _frames(table: pd.DataFrame, index: NDArray[np.int64], name: str) -> tuple[int | None, ...]:
-    """Frames of the rows at `index`; None where a cell is blank."""
+    """Return the frames of the rows at `index`; None where a cell is blank."""
     if "frame" not in table:
         return ()
     frames: list[int | None] = []
@@ -322,7 +293,7 @@ def _frames(table: pd.DataFrame, index: NDArray[np.int64], name: str) -> tuple[i
 
 
 def _annotations(rows: _Rows, index: NDArray[np.int64]) -> tuple[tuple[FilePath, ...], ...]:
-    """Annotation files of the rows at `index`."""
+    """Return the annotation files of the rows at `index`."""
     if "annotation" not in rows.table:
         return ()
     cells = [str(rows.table["annotation"].iloc[i]).split(";") for i in index]
@@ -330,20 +301,12 @@ def _annotations(rows: _Rows, index: NDArray[np.int64]) -> tuple[tuple[FilePath,
 
 
 def shared_patients(path: FilePath, splits: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Count the patients that two splits of a manifest share.
-
-    Parameters
-    ----------
-    path : Path or RemotePath - of the manifest
-
-    Returns
-    -------
-    dict of pair of splits to count - pairs that share none are left out
+    """Count the patients that pairs of splits share; pairs that share none are left out.
 
     Raises
     ------
     ConfigError, DataError
-        As `read_manifest`; also when the manifest has no column for the split.
+        As `read_manifest`; also where the manifest has no column for the split.
     """
     table = read_table(path)
     require_columns(table, ("patient", "split"), path.name)
@@ -356,7 +319,7 @@ def shared_patients(path: FilePath, splits: Sequence[str]) -> dict[tuple[str, st
 
 
 def _reports(rows: _Rows) -> list[str]:
-    """Report text of each taken row; a report file that cannot be read sets the row aside."""
+    """Return the report text of each taken row; an unreadable report file rejects the row."""
     table = rows.table
     texts = [""] * len(table)
     if "report" in table:
@@ -382,3 +345,34 @@ def _try_report(file: FilePath) -> str | DataError:
         return read_radiology_report(file)
     except DataError as error:
         return error
+
+
+def add_header_attributes(
+    cohort: Cohort, headers: Sequence[Mapping[str, str]], from_header: bool | None
+) -> Cohort:
+    """Return the cohort with the attributes that the headers of its films (N,) state.
+
+    `from_header` is None for attributes that the manifest has no column for, True for blank cells
+    as well, False for none. Institutions are numbered, since their names must not be printed.
+    """
+    if from_header is False or len(headers) != len(cohort):
+        return cohort
+    attributes = dict(cohort.attributes)
+    for name in ATTRIBUTES:
+        stated = [header.get(name, "") for header in headers]
+        if name == "site":
+            stated = number_sites(stated)
+        before = attributes.get(name)
+        if not any(stated) or (before is not None and from_header is None):
+            continue
+        if before is None:
+            attributes[name] = tuple(stated)
+        else:
+            attributes[name] = tuple(a or b for a, b in zip(before, stated, strict=True))
+    return replace(cohort, attributes=attributes)
+
+
+def number_sites(names: Sequence[str]) -> list[str]:
+    """Return ``site 1``, ``site 2`` ... in the order of first appearance; blank stays blank."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), 1)}
+    return [f"site {numbers[name]}" if name else "" for name in names]

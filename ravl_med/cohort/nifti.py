@@ -1,8 +1,8 @@
 """NIfTI images: a film kept as NIfTI, or a CT or MR volume as a projection or one slice.
 
-Orientation, window and resampling are those of MONAI's ``Orientation``, ``ScaleIntensityRange`` and
-``Resize``, as the tests hold; they are taken from nibabel, which MONAI asks too, and OpenCV, since
-torch would cost every process that reads films seconds and hundreds of megabytes.
+Orientation, window and resampling equal MONAI's ``Orientation``, ``ScaleIntensityRange`` and
+``Resize``, as the tests check. They use nibabel, as MONAI does, and OpenCV, since importing torch
+would cost every reading process seconds and hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -28,55 +28,35 @@ _LEFT_EDGE: tuple[Edge, ...] = ("P", "R", "R")  # of the film seen along each ax
 
 
 def read_nifti(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str]:
-    """Read a NIfTI file as one film.
+    """Read a NIfTI file as one film: pixels (H, W) of 0 to 1, in rows and columns as shown.
 
-    The data are turned to RAS by the affine, and windowed where the policy says so. A single slice
-    is shown as it is; of a volume the policy names a slice, or the mean along an axis is taken,
-    which from front to back is what a radiograph of parallel rays shows. The patient's left is at
-    the right of the picture, the head (or the front of an axial slice) at its top. Without a
-    window, intensities run from the 0.5th to the 99.5th percentile.
-
-    Parameters
-    ----------
-    policy : ReadingPolicy - its volume, its frame (the slice, from left, back or foot, the first
-        is 1) and its limits
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W), float32
-        0 to 1, rows and columns of the film that is shown, not of the stored array.
+    The affine turns the data to RAS. A single slice is shown as it is; a volume gives the slice
+    that the config names, or the mean along an axis, which from front to back is what a radiograph
+    of parallel rays shows. The patient's left is at the right of the picture, the head (or the
+    front of an axial slice) at its top. Without a window, intensities run from the 0.5th to the
+    99.5th percentile. A frame is the slice from left, back or foot, counted from 1.
 
     Raises
     ------
     ImageError
-        With a reason code: ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
+        ``too_large``, ``bad_geometry``, ``multi_frame``, ``undecodable``.
     """
-    pixels, applied, _ = read_nifti_film(path, policy)
+    pixels, applied, _ = read_nifti_film(path, reading)
     return pixels, applied
 
 
 def read_nifti_film(
-    path: Path, policy: ReadingPolicy = DEFAULT_POLICY
+    path: Path, reading: ReadingConfig = DEFAULT_READING
 ) -> tuple[NDArray[np.float32], str, Edge]:
-    """Read a NIfTI file as `read_nifti` does, and tell where its film has the patient's right.
+    """Read a NIfTI file as `read_nifti` does; return the patient's side at its left edge too.
 
-    Returns
-    -------
-    pixels, applied
-        As `read_nifti`.
-    left_edge : Edge
-        Side of the patient at the left edge of the film; blank where neither qform nor sform is
-        set, since the axes are a convention of the format then, and nothing that the file states.
-
-    Raises
-    ------
-    ImageError
-        As `read_nifti`.
+    The edge is blank where neither qform nor sform is set: the axes are a convention of the format
+    then, and not stated by the file.
     """
-    view = _view(path, policy)
-    window = policy.volume.window
+    view = _view(path, reading)
+    window = reading.volume.window
     volume, steps = view.volume, []
     if window is not None:
         volume = _scale(volume, window[0] - window[1] / 2.0, window[0] + window[1] / 2.0)
@@ -84,7 +64,7 @@ def read_nifti_film(
     if volume.shape[view.axis] == 1:
         steps.append("single slice")
     elif view.index is not None:
-        steps.append(f"{policy.volume.plane} slice")
+        steps.append(f"{reading.volume.plane} slice")
     else:
         steps.append(f"projection {_ALONG[view.axis]}")
     if view.index is None:
@@ -94,40 +74,31 @@ def read_nifti_film(
     shown = _as_shown(film, view.axis)
     if window is None:
         shown = _stretch(shown)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         shown, steps = _resize(shown, view, mask=False), [*steps, "isotropic pixels"]
     edge = _LEFT_EDGE[view.axis] if view.placed else ""
     return np.ascontiguousarray(shown, dtype=np.float32), ", ".join(steps), edge
 
 
-def read_nifti_mask(path: Path, policy: ReadingPolicy = DEFAULT_POLICY) -> NDArray[np.float32]:
-    """Read a NIfTI mask of a film that `read_nifti` shows under the same policy.
+def read_nifti_mask(path: Path, reading: ReadingConfig = DEFAULT_READING) -> NDArray[np.float32]:
+    """Read a NIfTI mask (H, W), values as stored, in the rows and columns that `read_nifti` shows.
 
-    It is turned as the film is; of a projection the largest value along the axis is taken.
-
-    Returns
-    -------
-    ndarray of shape (H, W), float32 - the values as stored, rows and columns of the film shown
-
-    Raises
-    ------
-    ImageError
-        As `read_nifti`.
+    A projection takes the largest value along the axis. Errors are those of `read_nifti`.
     """
-    view = _view(path, policy)
+    view = _view(path, reading)
     if view.index is None:
         flat = view.volume.max(axis=view.axis)
     else:
         flat = np.asarray(np.take(view.volume, view.index, axis=view.axis))
     shown = _as_shown(flat, view.axis)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         shown = _resize(shown, view, mask=True)
     return np.ascontiguousarray(shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
-    """A volume in RAS, the axis the film is seen along, slice and size, whether axes are stated."""
+    """A volume in RAS, the axis it is seen along, slice and size, whether its axes are stated."""
 
     volume: NDArray[np.float32]
     axis: int
@@ -136,9 +107,9 @@ class _View:
     placed: bool
 
 
-def _view(path: Path, policy: ReadingPolicy) -> _View:
+def _view(path: Path, reading: ReadingConfig) -> _View:
     try:
-        stored, affine, placed = _load(path, policy.limits)
+        stored, affine, placed = _load(path, reading)
         volume, spacing = _to_ras(stored, affine)
     except (ImageError, MemoryError):
         raise
@@ -149,53 +120,53 @@ def _view(path: Path, policy: ReadingPolicy) -> _View:
     if not np.isfinite(volume).all():
         raise ImageError("undecodable", "the NIfTI data hold NaN or infinity.")
     flat = 1 in volume.shape
-    axis = int(np.argmin(volume.shape)) if flat else _AXES[policy.volume.plane]
+    axis = int(np.argmin(volume.shape)) if flat else _AXES[reading.volume.plane]
     across, down = (side for side in range(3) if side != axis)
     size = (1, 1)
-    if policy.volume.spacing == "isotropic":
+    if reading.volume.spacing == "isotropic":
         size = _isotropic_size(
             (volume.shape[down], volume.shape[across]),
             (spacing[down], spacing[across]),
-            policy.limits.max_pixels,
+            reading.max_pixels,
         )
-    return _View(volume, axis, _slice_index(volume.shape[axis], policy), size, placed)
+    return _View(volume, axis, _slice_index(volume.shape[axis], reading), size, placed)
 
 
-def _slice_index(slices: int, policy: ReadingPolicy) -> int | None:
-    wanted = policy.frame
+def _slice_index(slices: int, reading: ReadingConfig) -> int | None:
+    wanted = reading.frame
     if wanted is not None and not 1 <= wanted <= slices:
         raise ImageError("multi_frame", f"slice {wanted} is asked for; the volume has {slices}.")
     if wanted is not None:
         return wanted - 1
-    if policy.volume.show == "slice":
-        return round(policy.volume.slice * (slices - 1))
+    if reading.volume.show == "slice":
+        return round(reading.volume.slice * (slices - 1))
     return None
 
 
 def _as_shown(flat: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Rows from head to foot, or front to back; columns from the patient's right to the left."""
+    """Lay rows from head to foot, or front to back, and columns from right to left."""
     film = flat.T[::-1]
     return film[:, ::-1] if axis != 0 else film
 
 
 def _load(
-    path: Path, limits: ReadingLimits
+    path: Path, reading: ReadingConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool]:
-    """Voxels and affine of a NIfTI-1 or -2 file, gzipped or not; whether it states the affine."""
+    """Return voxels and affine of a NIfTI-1 or -2 file, and whether it states the affine."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
-    most = limits.max_inflated_mb * 1_000_000
+    most = reading.max_inflated_mb * 1_000_000
     with gzip.open(path) if zipped else path.open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise ImageError(
             "too_large",
-            f"the file unpacks to more than {limits.max_inflated_mb} MB (cohort.max_inflated_mb).",
+            f"the file unpacks to more than {reading.max_inflated_mb} MB (cohort.max_inflated_mb).",
         )
     kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
     image: Any = kind.from_stream(io.BytesIO(content))
     shape = tuple(int(n) for n in image.shape)
-    _check(shape, limits.max_pixels)
+    _check(shape, reading.max_pixels)
     volume = np.asarray(image.dataobj, dtype=np.float32).reshape((*shape, 1, 1)[:3])
     placed = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
     return volume, np.asarray(image.affine), placed
@@ -213,7 +184,7 @@ def _check(shape: tuple[int, ...], max_pixels: int) -> None:
 def _to_ras(
     volume: NDArray[np.float32], affine: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Voxels in RAS, and their spacing along the three axes in millimetres."""
+    """Return voxels in RAS, and their spacing along the three axes in millimetres."""
     turning: Any = nib.orientations
     orientation = turning.io_orientation(affine)
     turned: NDArray[np.float32] = turning.apply_orientation(volume, orientation)
@@ -225,7 +196,7 @@ def _to_ras(
 def _isotropic_size(
     shape: tuple[int, int], spacing: tuple[float, float], max_pixels: int
 ) -> tuple[int, int]:
-    """Rows and columns of a film whose pixels have the finer side's spacing on both."""
+    """Return rows and columns of a film whose pixels have the finer spacing on both sides."""
     finer = min(spacing)
     if not (finer > 0 and math.isfinite(max(spacing))):
         raise ImageError("bad_geometry", f"the spacing is {spacing}; expected positive numbers.")

@@ -1,4 +1,4 @@
-"""Pixel Data of one DICOM frame: which package decodes it, and what is refused before.
+"""Pixel Data of one DICOM frame: which package decodes it, and what is refused before decoding.
 
 References
 ----------
@@ -34,17 +34,11 @@ _J2K_FAMILY = (*JPEG2000TransferSyntaxes, *_HTJ2K)
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What decodes a transfer syntax.
-
-    Attributes
-    ----------
-    plugin : str - of pydicom; blank where pydicom needs none
-    package : str - that brings the plugin, as pip calls it
-    """
+    """The decoder of a transfer syntax."""
 
     uid: str
-    plugin: str = ""
-    package: str = "pydicom"
+    plugin: str = ""  # of pydicom; blank where pydicom needs none
+    package: str = "pydicom"  # that brings the plugin, as pip calls it
 
 
 DECODERS: tuple[Decoder, ...] = (
@@ -63,22 +57,13 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("1.2.840.10008.1.2.4.91", "pylibjpeg", "pylibjpeg-openjpeg"),
     *(Decoder(uid, "pylibjpeg", "pylibjpeg-openjpeg") for uid in _HTJ2K),
 )
-"""The transfer syntaxes that are read, each with the decoder that is asked first."""
+"""The transfer syntaxes that can be read, each with its preferred decoder."""
 
 _BY_UID: Mapping[str, Decoder] = {decoder.uid: decoder for decoder in DECODERS}
 
 
 def decoder_of(syntax: str) -> tuple[str, bool]:
-    """Return the package that decodes a transfer syntax, and whether one is installed.
-
-    Parameters
-    ----------
-    syntax : str - UID
-
-    Returns
-    -------
-    package : str - blank where no package is known
-    """
+    """Return the package that decodes a transfer syntax, blank if none, and whether it is there."""
     known = _BY_UID.get(str(syntax))
     try:
         available = bool(get_decoder(UID(str(syntax))).is_available)
@@ -90,17 +75,7 @@ def decoder_of(syntax: str) -> tuple[str, bool]:
 
 
 def decode_frame(dataset: pydicom.Dataset, frame: int) -> tuple[NDArray[Any], str]:
-    """Decode one frame.
-
-    Parameters
-    ----------
-    dataset : pydicom.Dataset - with Pixel Data
-    frame : int - the first is 0
-
-    Returns
-    -------
-    stored : ndarray of shape (H, W) or (H, W, 3) - stored values; colour as RGB
-    photometric : str - Photometric Interpretation of what is returned
+    """Decode one frame, from 0, as stored values (H, W) or RGB (H, W, 3) and what they mean.
 
     Raises
     ------
@@ -146,7 +121,7 @@ def _no_decoder(syntax: str, package: str) -> ImageError:
 
 
 def _check_codestream(dataset: pydicom.Dataset, syntax: str, frame: int) -> None:
-    """Hold the size that a compressed frame claims against the header, and look for its end."""
+    """Compare the size that a compressed frame claims with the header, and look for its end."""
     if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *_J2K_FAMILY):
         return
     stream = _frame_bytes(dataset, frame)
@@ -174,7 +149,7 @@ def _frame_bytes(dataset: pydicom.Dataset, frame: int) -> bytes:
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns of the frame header (SOF0 to SOF15, SOF55 of JPEG-LS)."""
+    """Return rows and columns of the frame header (SOF0 to SOF15, SOF55 of JPEG-LS)."""
     at = 2
     while at + 9 <= len(stream) and stream[at] == 0xFF:
         marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
@@ -188,7 +163,7 @@ def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
 
 
 def _j2k_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns of the SIZ marker, which comes first in a codestream."""
+    """Return rows and columns of the SIZ marker, which comes first in a codestream."""
     start = stream.find(b"\xff\x4f\xff\x51", 0, 1024)  # a JP2 header may go before it
     if start < 0 or len(stream) < start + 24:
         return None
@@ -199,7 +174,7 @@ def _j2k_size(stream: bytes) -> tuple[int, int] | None:
 
 
 def _decode_extended(dataset: pydicom.Dataset, frame: int) -> tuple[NDArray[Any], str]:
-    """12-bit JPEG by GDCM itself, since pydicom's plugin refuses what GDCM decodes."""
+    """Decode 12-bit JPEG by GDCM itself, since pydicom's plugin refuses what GDCM decodes."""
     import gdcm
 
     fragment = gdcm.Fragment()

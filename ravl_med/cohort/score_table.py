@@ -1,7 +1,7 @@
-"""What a model that nobody can open says of each film: a CSV with a column for each class.
+"""Scores of a model that cannot be opened: a CSV with a row a film and a column for each class.
 
-The column ``image`` names films as the manifest does, or by their file name alone where that is
-unique. Numbers that all lie between 0 and 1 are probabilities; any others are logits.
+The column ``image`` names films as the manifest does, or by file name alone where that is unique.
+Numbers that all lie between 0 and 1 are probabilities; any others are logits.
 """
 
 from __future__ import annotations
@@ -29,36 +29,25 @@ Rows = list[tuple[int, str, list[str]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreTable:
-    """Scores of a cohort.
+    """Scores of a cohort."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (N, C), float32
-    logits : bool - else they are probabilities
-    digest : str - SHA-256 of the file
-    """
-
-    values: NDArray[np.float32]
-    logits: bool
-    digest: str
+    values: NDArray[np.float32]  # (N, C)
+    logits: bool  # else they are probabilities
+    digest: str  # SHA-256 of the file
 
 
 def read_scores(path: Path, cohort: Cohort, *, complete: bool = True) -> ScoreTable:
-    """Read the scores of the films of a cohort; rows of other films are passed over.
+    """Read the scores of a cohort's films; rows of other films are ignored.
 
-    Parameters
-    ----------
-    path : Path - CSV
-    cohort : Cohort - with N films and C classes
-    complete : bool - every film has to have a row; else one without has NaN
+    A film without a row has NaN, or is an error if `complete`.
 
     Raises
     ------
     ConfigError
         There is no such file.
     DataError
-        With a line for each kind of fault: it is no such table, a class has no column, a column is
-        no class, a number is none, a film stands twice, or a film has no row.
+        With one line for each kind of fault: it is no such table, a class has no column, a column
+        is no class, a cell is no number, a film occurs twice, or a film has no row.
     """
     content, rows, header = _read(path)
     classes = _class_columns(header, cohort.classes)
@@ -136,7 +125,7 @@ def _class_columns(header: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 
 def _finder(films: Sequence[FilePath]) -> Callable[[str], int | None]:
-    """Return what finds a film by the end of its path, or by its name alone."""
+    """Return a function that finds a film by the end of its path, or by its name alone."""
     parts = [PurePosixPath(path.as_posix()).parts for path in films]
     by_name: dict[str, list[int]] = {}
     for index, own in enumerate(parts):
@@ -179,5 +168,5 @@ def _faults(
         )
 
 
-def _first(named: list[str]) -> str:
-    return ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,7 +1,5 @@
 """What a file of an archive is: a chest film that may be frontal, a report, or something else.
 
-Text of a DICOM Structured Report: basic text, enhanced, comprehensive.
-
 References
 ----------
 DICOM PS3.3 A.35 (Structured Report IODs), C.17.3 (SR document content), PS3.16 CID 7001 to 7003
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.dicom import naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import read_acquisition, view_of
 from ravl_med.cohort.image_file import file_kind, read_film_file
-from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError
 
 REPORT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34, 35))
@@ -44,13 +42,9 @@ _SECTIONS = {
 
 
 def read_structured_report(dataset: pydicom.Dataset) -> str:
-    """Return what a report says, a line each, with its section headings.
+    """Return the text of a report, one line an item, under its section headings; blank if empty.
 
     Texts, codes and numbers are taken; names of persons, dates, identifiers and references are not.
-
-    Returns
-    -------
-    str - such as ``FINDINGS: The heart is enlarged.``, blank where there is nothing
     """
     lines: list[str] = []
     size, last = 0, ""
@@ -63,7 +57,7 @@ def read_structured_report(dataset: pydicom.Dataset) -> str:
 
 
 def _values(item: pydicom.Dataset, section: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield heading and text of all that lies in an item, in order."""
+    """Yield heading and text of everything in an item, in order."""
     if depth > _DEEPEST:
         return
     for child in item.get("ContentSequence") or ():
@@ -80,7 +74,7 @@ def _titled(title: str, value: str) -> str:
 
 
 def _value(item: pydicom.Dataset, kind: str) -> str:
-    """Say on one line what an item holds."""
+    """Return the content of an item as one line."""
     if kind == "TEXT":
         return " ".join(str(item.get("TextValue") or "").split())
     if kind == "CODE":
@@ -120,39 +114,26 @@ _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurveyedFile:
-    """One file of an archive. Identifiers are for pairing, and never printed.
+    """One file of an archive; its identifiers serve for pairing and are never printed."""
 
-    Attributes
-    ----------
-    certain : bool - the header says that it is a frontal chest film; else its pixels must
-    patient, study, accession, instance : str - identifiers, blank where not stated
-    when : str - content date and time, which later reports are told by
-    text : str - of a report
-    attributes : mapping of str to str - as `read_acquisition` gives them
-    applied, digest : str - of a film, as in `ImageContent`
-    pixels : ndarray of shape (H, W), float32, or None - of a film
-    """
-
-    kind: str
-    certain: bool = False
-    patient: str = ""
+    kind: str  # "film" or "report"
+    certain: bool = False  # the header says frontal chest film; else the pixels must
+    patient: str = ""  # identifiers are blank where not stated
     study: str = ""
     accession: str = ""
     instance: str = ""
-    when: str = ""
-    text: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    applied: str = ""
+    when: str = ""  # content date and time, by which reports are ordered
+    text: str = ""  # of a report
+    attributes: Mapping[str, str] = field(default_factory=dict)  # as `read_acquisition`
+    applied: str = ""  # of a film, as in `ImageContent`
     digest: str = ""
-    pixels: NDArray[np.float32] | None = None
+    pixels: NDArray[np.float32] | None = None  # (H, W), of a film
 
 
-def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) -> SurveyedFile:
-    """Tell what a file of an archive is, and read it where it is a film.
+def survey_file(path: Path, reading: ReadingConfig, *, any_film: bool = False) -> SurveyedFile:
+    """Identify a file of an archive, and read it where it is a film.
 
-    Parameters
-    ----------
-    any_film : bool - take films that are no frontal chest film too, and films that are not DICOM
+    `any_film` takes films that are no frontal chest films too, and films that are not DICOM.
 
     Raises
     ------
@@ -161,13 +142,13 @@ def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) ->
         ``other_body_part``, ``not_frontal``; ``no_text`` for an empty report.
     """
     if any_film and file_kind(path) != "dicom":
-        content = read_film_file(path, policy)
+        content = read_film_file(path, reading)
         return SurveyedFile(
             "film", applied=content.applied, digest=content.digest, pixels=content.pixels
         )
     if file_kind(path) != "dicom":
         raise ImageError("not_dicom", "the file is not DICOM.")
-    dataset = open_dicom(path, policy.limits)
+    dataset = open_dicom(path, reading)
     with naming_reasons():
         found = _identify(dataset)
         if found.kind == "report":
@@ -176,7 +157,7 @@ def survey_file(path: Path, policy: ReadingPolicy, *, any_film: bool = False) ->
             return found
         if not any_film:
             found = replace(found, certain=_is_certain(dataset))
-    content = read_film_file(path, policy)
+    content = read_film_file(path, reading)
     return replace(
         found,
         attributes=content.attributes,
@@ -203,7 +184,7 @@ def _identify(dataset: pydicom.Dataset) -> SurveyedFile:
 
 
 def _is_certain(dataset: pydicom.Dataset) -> bool:
-    """Tell whether the header says frontal chest film; refuse one that says something else."""
+    """Return whether the header says frontal chest film; refuse one that says something else."""
     modality = str(dataset.get("Modality") or "").strip().upper()
     if modality not in (*_PROJECTIONS, *_CAPTURES):
         raise ImageError("other_modality", "(0008,0060) Modality is no projection radiograph.")
@@ -215,9 +196,7 @@ def _is_certain(dataset: pydicom.Dataset) -> bool:
         raise ImageError("other_body_part", "(0018,0015) Body Part Examined is not the chest.")
     view = view_of(dataset)
     if view and view not in FRONTAL_VIEWS:
-        raise ImageError("not_frontal", "the header tells a view that is neither AP nor PA.")
-    told = (
-        f"{part} {dataset.get('StudyDescription') or ''} {dataset.get('SeriesDescription') or ''}"
-    )
-    chest = _CHEST.search(told) is not None
+        raise ImageError("not_frontal", "the header states a view that is neither AP nor PA.")
+    study, series = (dataset.get(f"{name}Description") or "" for name in ("Study", "Series"))
+    chest = _CHEST.search(f"{part} {study} {series}") is not None
     return bool(modality in _PROJECTIONS and chest and view)

@@ -1,4 +1,4 @@
-"""The table of a manifest: cells as text, and which rows can be used."""
+"""The table of a manifest: cells as text, the files that they name, and which rows can be used."""
 
 from __future__ import annotations
 
@@ -7,32 +7,37 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ravl_med.errors import ConfigError, DataError
+from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.labelling.film_labels import FindingCells
 from ravl_med.storage.files import local_copy
-from ravl_med.storage.remote import FilePath, RemotePath
+from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
 
 _SHORT = 8  # characters of a text that many rows may share
 _SPLITS = ("finetune", "validation", "test")
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
 
+OUTSIDE = (
+    "the path, or a link on it, leads out of the manifest's folder. Name the other folder in "
+    "cohort.roots, or move the file."
+)
+_PATHS = ("report_path", "annotation")
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedFilm:
-    """A film that was set aside: manifest row, short reason code, one line for the user.
-
-    Its path, where it has one, is for the private key alone.
-    """
+    """A film that was set aside: manifest row, reason code, one line for the user."""
 
     row: int
     reason: str
     message: str
-    path: FilePath | None = field(default=None, compare=False, repr=False)
+    path: FilePath | None = field(default=None, compare=False, repr=False)  # for the private key
 
 
 def read_table(path: FilePath) -> pd.DataFrame:
@@ -87,12 +92,7 @@ def read_table(path: FilePath) -> pd.DataFrame:
 
 
 def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
-    """Return texts, of which short ones that are equal are one: a column has few of them.
-
-    Parameters
-    ----------
-    known : dict or None - the ones so far, which is added to; None: none
-    """
+    """Return texts with equal short ones as one object; `known` collects them."""
     known = {} if known is None else known
     return [known.setdefault(text, text) if len(text) <= _SHORT else text for text in texts]
 
@@ -104,7 +104,7 @@ def _stripped(lines: Iterable[list[str]]) -> Iterator[list[str]]:
 
 
 def row_number(table: pd.DataFrame, position: int | np.integer) -> int:
-    """Return the row of the spreadsheet at a position of the table."""
+    """Return the spreadsheet row at a position of the table."""
     return int(table.index.to_numpy()[position])
 
 
@@ -135,18 +135,12 @@ def require_findings(
 def take_split(
     table: pd.DataFrame, split: str | None, name: str, left_out: Counter[str]
 ) -> NDArray[np.bool_]:
-    """Return the rows of a split, and count the others.
-
-    Parameters
-    ----------
-    split : str or None - None takes every row
-    name : str - how messages call the table
-    left_out : Counter - gets ``"other split"``
+    """Return the rows (N,) of a split, all for None, and count the others in `left_out`.
 
     Raises
     ------
     DataError
-        A cell names no split, or no row has the one that is asked for.
+        A cell names no split, or no row has the wanted one.
     """
     taken = np.ones(len(table), dtype=np.bool_)
     if "split" not in table:
@@ -172,7 +166,7 @@ def take_split(
 def cells_of_columns(
     table: pd.DataFrame, columns: Mapping[str, Mapping[str, int]], name: str
 ) -> FindingCells:
-    """Read the columns of the findings that a task names; the columns are there.
+    """Read the finding columns that a task names, which exist.
 
     Raises
     ------
@@ -198,10 +192,9 @@ def usable_rows(
     rejected: list[RejectedFilm],
     unit: str,
 ) -> NDArray[np.bool_]:
-    """Return the rows with an image and a patient, and a study where those are counted.
+    """Return the rows (N,) with an image and a patient, and a study where studies are counted.
 
-    An image, or a frame of one, counts once. Of the rows at `taken`, the others are noted in
-    `rejected`.
+    An image, or a frame of one, counts once. Other rows among those taken go to `rejected`.
     """
     usable = np.ones(len(table), dtype=np.bool_)
     images = table["image"].to_numpy(dtype=str)
@@ -226,3 +219,86 @@ def usable_rows(
             rejected.append(RejectedFilm(row, reason, f"{name} row {row}: {message}"))
         seen.add((images[i], frames[i]))
     return usable
+
+
+def file_of(cell: str, folder: FilePath, roots: Sequence[FilePath] = ()) -> FilePath:
+    """Return the file that a cell names: relative to the manifest's folder, absolute, or a URL.
+
+    A URL is reached as the manifest's storage is, or that of the first remote root.
+    """
+    if is_url(cell):
+        far = [place for place in (folder, *roots) if isinstance(place, RemotePath)]
+        access, role = (far[0].access, far[0].role) if far else (StorageAccess(), "cohort.roots")
+        try:
+            return RemotePath.parse(cell, access, role)
+        except ValueError:
+            return RemotePath("none://none", access, role)  # which lies nowhere
+    if isinstance(folder, RemotePath) and cell.startswith("/"):
+        return Path(cell)
+    return folder / cell
+
+
+class ManifestFiles(Sequence[FilePath]):
+    """The files that a column of a manifest names, each made into a path when it is used.
+
+    They are kept as the text of their cells: as objects, the paths of 200,000 films take 100 MB.
+    """
+
+    __slots__ = ("_cells", "_folder", "_roots")
+
+    def __init__(
+        self, cells: Iterable[str], folder: FilePath, roots: Sequence[FilePath] = ()
+    ) -> None:
+        self._cells, self._folder, self._roots = tuple(cells), folder, tuple(roots)
+
+    @overload
+    def __getitem__(self, index: int) -> FilePath: ...
+    @overload
+    def __getitem__(self, index: slice) -> ManifestFiles: ...
+    def __getitem__(self, index: int | slice) -> FilePath | ManifestFiles:
+        if isinstance(index, slice):
+            return ManifestFiles(self._cells[index], self._folder, self._roots)
+        return file_of(self._cells[index], self._folder, self._roots)
+
+    def __iter__(self) -> Iterator[FilePath]:
+        return (file_of(cell, self._folder, self._roots) for cell in self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def take(self, index: Iterable[int]) -> ManifestFiles:
+        """Return the files at `index`."""
+        return ManifestFiles((self._cells[i] for i in index), self._folder, self._roots)
+
+
+def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
+    """Return whether a path, links resolved, lies in a root; without roots anything does."""
+    if not roots:
+        return True
+    if isinstance(path, RemotePath):
+        return any(path.lies_below(root) for root in roots if isinstance(root, RemotePath))
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a ring of links, a NUL: the reader says which
+        return True
+    own = [root for root in roots if isinstance(root, Path)]
+    return any(target.is_relative_to(root.resolve()) for root in own)
+
+
+def require_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
+    """Refuse a path that leads out of the roots (ImageError ``outside_root``)."""
+    if not lies_inside(path, roots):
+        raise ImageError("outside_root", OUTSIDE)
+
+
+def rows_outside(
+    table: pd.DataFrame, taken: NDArray[np.bool_], folder: FilePath, roots: Sequence[FilePath]
+) -> list[int]:
+    """Return the rows taken whose report or annotation leads out of the roots."""
+    columns = [table[name].tolist() for name in _PATHS if name in table]
+    found = []
+    for i in np.flatnonzero(taken).tolist() if columns else []:
+        parts = [part.strip() for cells in columns for part in cells[i].split(";")]
+        if not all(lies_inside(file_of(part, folder, roots), roots) for part in parts if part):
+            found.append(i)
+    return found

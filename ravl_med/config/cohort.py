@@ -1,4 +1,4 @@
-"""Sections that say what goes in: films, labels, regions."""
+"""Sections of the input: films and how they are read, labels, regions."""
 
 from __future__ import annotations
 
@@ -43,19 +43,9 @@ class VolumeConfig(Section):
     )
 
 
-class CohortConfig(Section):
-    """Where films, radiology reports and labels come from."""
+class ReadingConfig(Section):
+    """How stored values become films, and what is refused before it is decoded."""
 
-    manifest: ConfigLocation | None = Field(
-        None, description="manifest.csv of the user's own cohort; a path, or a URL such as s3://"
-    )
-    synthetic: SyntheticConfig | None = None
-    split: Split | None = Field(
-        "validation", description="rows of the manifest that are audited; null takes every row"
-    )
-    unit: Literal["image", "study"] = Field(
-        "image", description="what is counted: every film, or one film of each study"
-    )
     voi_view: int = Field(0, ge=0, description="which VOI LUT or window of a DICOM film is applied")
     voi: Literal["lut", "window", "full range"] = Field(
         "lut", description="what is applied of a DICOM film that carries a VOI LUT and a window"
@@ -69,17 +59,6 @@ class CohortConfig(Section):
         None, ge=1, description="frame of a multi-frame file, or slice of a volume"
     )
     volume: VolumeConfig = VolumeConfig()
-    attributes_from_header: bool | None = Field(
-        None,
-        description="acquisition attributes of DICOM headers: null for columns that the manifest "
-        "lacks, true for blank cells too, false for none",
-    )
-    roots: tuple[ConfigLocation, ...] = Field(
-        (), description="folders or URLs besides the manifest's own that its paths may lead to"
-    )
-    workers: int = Field(
-        2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"
-    )
     max_pixels: int = Field(
         100_000_000, ge=1, description="films with more pixels are set aside before decoding"
     )
@@ -91,6 +70,40 @@ class CohortConfig(Section):
         4096, ge=512, description="data that a reading process may hold, where the system can tell"
     )
     max_seconds: float = Field(60.0, gt=0, description="time that a film may take to be read")
+
+    def for_frame(self, frame: int | None) -> Self:
+        """Return the section for a file whose row names a frame; None: as it is."""
+        return self if frame is None else self.model_copy(update={"frame": frame})
+
+
+DEFAULT_READING = ReadingConfig()
+"""The standard's pipeline within the default limits."""
+
+
+class CohortConfig(ReadingConfig):
+    """Where films, radiology reports and labels come from, and how films are read."""
+
+    manifest: ConfigLocation | None = Field(
+        None, description="manifest.csv of the user's own cohort; a path, or a URL such as s3://"
+    )
+    synthetic: SyntheticConfig | None = None
+    split: Split | None = Field(
+        "validation", description="rows of the manifest that are audited; null takes every row"
+    )
+    unit: Literal["image", "study"] = Field(
+        "image", description="what is counted: every film, or one film of each study"
+    )
+    attributes_from_header: bool | None = Field(
+        None,
+        description="acquisition attributes of DICOM headers: null for columns that the manifest "
+        "lacks, true for blank cells too, false for none",
+    )
+    roots: tuple[ConfigLocation, ...] = Field(
+        (), description="folders or URLs besides the manifest's own that its paths may lead to"
+    )
+    workers: int = Field(
+        2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

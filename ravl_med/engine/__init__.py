@@ -1,7 +1,4 @@
-"""Who does the work: this process, processes of this machine, or the actors of a Ray cluster.
-
-The engine that a config asks for.
-"""
+"""The engine of a config: this process, local processes, or actors of a Ray cluster do the work."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def opened_engine(config: Config) -> Iterator[Engine]:
 
 
 def _gpus(device: str) -> tuple[str, ...]:
-    """Return the GPUs that workers of this machine take turns at; none where one was named."""
+    """Return the GPUs that local workers share; none where the config names one."""
     if device not in ("auto", "cuda"):
         return ()
     import torch

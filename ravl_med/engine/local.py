@@ -1,36 +1,31 @@
-"""The engine of one machine: this process, or workers that are processes of their own.
+"""The engine of one machine: this process, or worker processes that are replaced when they die.
 
-Work in units: what a worker holds, what it makes of a unit, and how a fault comes home.
-
-A unit may be done twice: a worker that dies is replaced, and what it was doing is done again. So
-whoever writes a `Work` sees to it that a unit is idempotent, and that what it leaves on disk is
-whole and named by its content.
+A unit of work may be done twice: a worker that dies is replaced, and the unit that it was doing is
+done again. A `Work` therefore has to be idempotent, and the files that it leaves have to be whole
+and named by their content.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import pickle
 import queue
+import sys
 import threading
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
 
+from ravl_med.engine.supervisor import READY, Child, Crew, receive, send, take_over_pipes
 from ravl_med.errors import ConfigError, DataError, EngineError, ModelError, StorageError
 
 U = TypeVar("U")
 R = TypeVar("R")
 
 OPENINGS = 8
-"""Workers that may die in a row, in one place, while they open what they hold: no unit's fault."""
+"""Workers that may die in a row before they are open: that is no fault of a unit."""
 
 _DELIBERATE = {
     error.__name__: error
@@ -41,40 +36,24 @@ _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work(Generic[U, R]):
-    """What is done to units.
+    """A function of units, and how a worker opens it; `open`, units and results can be pickled."""
 
-    Attributes
-    ----------
-    open : callable - makes what a worker holds, such as the opened model, and returns what turns a
-        unit into its result; it, units and results can be pickled
-    here : callable or None - the same, by what this process holds already; None: `open` is used
-    threads : int - of a worker
-    name : str - what is done, for messages
-    """
-
-    open: Callable[[], Callable[[U], R]]
-    here: Callable[[], Callable[[U], R]] | None = None
-    threads: int = 1
-    name: str = "work"
+    open: Callable[[], Callable[[U], R]]  # opens the model, say, and returns the function
+    here: Callable[[], Callable[[U], R]] | None = None  # the same from what this process holds
+    threads: int = 1  # of a worker
+    name: str = "work"  # for messages
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a unit.
+    """The result of a unit, or its error."""
 
-    Attributes
-    ----------
-    fault : str - name of the error; blank where there is none
-    value : object - the result, or the message of a deliberate error; None of any other, whose
-        message may name a file
-    """
-
-    fault: str
-    value: Any = None
+    fault: str  # name of the error; blank where there is none
+    value: Any = None  # the result, or the message of a deliberate error; others may name a file
 
 
 def attempt(do: Callable[[], Any]) -> Outcome:
-    """Do something in a worker; an error becomes an outcome, so that no trace of it is printed."""
+    """Call a function in a worker; an error becomes an outcome, so that no trace is printed."""
     try:
         return Outcome("", do())
     except tuple(_DELIBERATE.values()) as error:
@@ -85,12 +64,7 @@ def attempt(do: Callable[[], Any]) -> Outcome:
 
 
 def brought_down(what: str, workers: int) -> Outcome:
-    """Return the outcome of what has ended too many workers.
-
-    Parameters
-    ----------
-    what : str - ``"opening the model"``, ``"the same unit of work"``
-    """
+    """Return the outcome of something that has killed too many workers."""
     return Outcome(
         "EngineError",
         f"engine: {what} brought {workers} workers down; expected workers that live. Is memory "
@@ -100,17 +74,7 @@ def brought_down(what: str, workers: int) -> Outcome:
 
 
 def settle(outcome: Outcome, work: str, at: int, count: int) -> Any:
-    """Return the result of a unit, or raise its error in this process.
-
-    Parameters
-    ----------
-    work : str - what was done
-    at, count : int - position of the unit, from 0, and number of units
-
-    Raises
-    ------
-    RavlMedError
-    """
+    """Return the result of unit `at` (from 0) of `count`, or raise its error in this process."""
     if not outcome.fault:
         return outcome.value
     if outcome.fault in _DELIBERATE and outcome.value is not None:
@@ -122,40 +86,23 @@ def settle(outcome: Outcome, work: str, at: int, count: int) -> Any:
     )
 
 
-def be_quiet() -> None:
-    """Let this worker print nothing: what decoders print may name a patient."""
-    warnings.filterwarnings("ignore")
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(silence, descriptor)
-
-
 def pin_threads(threads: int) -> None:
-    """Let this worker compute in so many threads.
-
-    PyTorch obeys at any time; libraries that are not loaded yet read the environment.
-    """
+    """Set the threads of PyTorch, and of libraries that this worker has not loaded yet."""
     os.environ.update(dict.fromkeys(_POOLS, str(threads)))
     import torch
 
     torch.set_num_threads(threads)
 
 
-_LIVES = 5  # workers that a unit may lose: where memory is short, the system kills whom it likes
+_LIVES = 5  # workers that a unit may lose: when memory is short, the system kills any of them
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Maps units over processes of this machine.
+    """Maps units over processes of this machine."""
 
-    Attributes
-    ----------
-    workers : int - processes; 0: this one does the work
-    gpus : tuple of str - devices that workers take turns at; empty: each sees all there are
-    """
-
-    workers: int = 0
-    gpus: tuple[str, ...] = ()
+    workers: int = 0  # 0: this process does the work
+    gpus: tuple[str, ...] = ()  # that workers take turns at; empty: each sees all there are
 
     def map(self, work: Work[U, R], units: Sequence[U]) -> Iterator[R]:
         """Yield the result of each unit, in their order.
@@ -174,122 +121,82 @@ class LocalEngine:
         if not units:
             return
         opened = pickle.dumps(work.open)
-        crew = [
+        children = [
             _Worker(opened, work.threads, self.gpus[n % len(self.gpus)] if self.gpus else None)
             for n in range(min(self.workers, len(units)))
         ]
-        idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in crew:
-            idle.put(worker)
+        crew = Crew(children, len(children), "engine")
 
         def ask(unit: bytes) -> Outcome:
-            worker = idle.get()
-            try:
+            with crew.borrowed() as worker:
                 return worker.ask(unit)
-            finally:
-                idle.put(worker)
 
-        threads = ThreadPoolExecutor(len(crew), thread_name_prefix="engine")
-        waiting: deque[Future[Outcome]] = deque()
         try:
-            waiting.extend(threads.submit(ask, pickle.dumps(unit)) for unit in units)
-            for at in range(len(units)):  # what was told of a unit goes with its future
-                yield settle(waiting.popleft().result(), work.name, at, len(units))
+            outcomes = crew.map(ask, map(pickle.dumps, units), len(units))
+            for at, outcome in enumerate(outcomes):
+                yield settle(outcome, work.name, at, len(units))
         finally:
-            for future in waiting:
-                future.cancel()
-            for worker in crew:
-                worker.stop()
-            threads.shutdown()
+            crew.close()
 
 
-class _Worker:
-    """One process, started when it is first needed and again after it has died."""
+class _Worker(Child):
+    """A process that holds what `Work.open` opened."""
 
     def __init__(self, opened: bytes, threads: int, gpu: str | None) -> None:
-        self._told = (opened, threads, gpu)
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
-        self._lock = threading.Lock()
-        self._open = self._stopped = False
-        self._lost = 0  # since one has last opened what it holds
+        greeting = pickle.dumps((opened, threads))
+        super().__init__(
+            "ravl_med.engine.local:serve",
+            len(greeting).to_bytes(8, "little") + greeting,
+            [folder or str(Path.cwd()) for folder in sys.path],
+            {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
+        )
+        self._lost = 0  # workers since one has last opened what it holds
 
     def ask(self, unit: bytes) -> Outcome:
         lives = _LIVES
-        while lives and self._lost < OPENINGS and (pipe := self._start()) is not None:
+        while lives and self._lost < OPENINGS:
+            opened = False
             try:
-                if not self._open:
-                    pipe.recv_bytes()
-                    self._open, self._lost = True, 0
-                pipe.send_bytes(unit)
-                outcome = pickle.loads(pipe.recv_bytes())
+                pipes = self.start()
+                if pipes is None:
+                    break
+                opened, self._lost = True, 0
+                send(pipes[0], unit)
+                outcome = pickle.loads(receive(pipes[1]))
                 assert isinstance(outcome, Outcome)
                 return outcome
-            except (OSError, EOFError):  # it has died; what it left unfinished is done again
-                lives, self._lost = lives - self._open, self._lost + (not self._open)
-                self._end()
+            except (OSError, EOFError, ValueError):  # it has died; its unit is done again
+                lives, self._lost = lives - opened, self._lost + (not opened)
+                self.end()
         if self._lost >= OPENINGS:
             return brought_down("opening the model", OPENINGS)
         return brought_down("the same unit of work", _LIVES)
 
-    def stop(self) -> None:
-        self._stopped = True
-        self._end()
 
-    def _start(self) -> Connection | None:
-        with self._lock:
-            if self._stopped:
-                return None
-            if self._pipe is None:
-                context = multiprocessing.get_context("spawn")
-                self._pipe, other = context.Pipe()
-                self._process = context.Process(
-                    target=_serve, args=(other, *self._told), name="ravl-med worker", daemon=True
-                )
-                self._process.start()
-                other.close()  # so that the pipe ends when the worker does
-            return self._pipe
-
-    def _end(self) -> None:
-        with self._lock:
-            process, self._process = self._process, None
-            pipe, self._pipe = self._pipe, None
-            self._open = False
-            if process is not None:
-                process.kill()
-                process.join()
-                process.close()
-            if pipe is not None:
-                pipe.close()
-
-
-def _serve(pipe: Connection, opened: bytes, threads: int, gpu: str | None) -> None:
-    """Answer units until the pipe ends."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the run ends it by its pipe
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    be_quiet()
-    if gpu is not None:  # before PyTorch looks for any
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def serve() -> None:
+    """Do units of work until the run ends, in a worker process."""
+    requests, answers = take_over_pipes()
+    opened, threads = pickle.loads(receive(requests))
+    units: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_units, args=(requests, units), daemon=True).start()
     pin_threads(threads)
     do = attempt(lambda: pickle.loads(opened)())
-    with contextlib.suppress(EOFError, OSError):
-        pipe.send_bytes(b"open")
+    answers.write(READY)
+    answers.flush()
+    while True:
+        unit = units.get()
+        outcome = do if do.fault else attempt(partial(_do_unit, do.value, unit))
+        send(answers, pickle.dumps(outcome))
+
+
+def _read_units(requests: IO[bytes], units: queue.SimpleQueue[bytes]) -> None:
+    """Pass units on; end this process with the run, in the middle of a unit too."""
+    try:
         while True:
-            unit = pipe.recv_bytes()
-            outcome = do if do.fault else attempt(partial(_do_unit, do.value, unit))
-            pipe.send_bytes(pickle.dumps(outcome))
-    os._exit(0)  # at once, with the processes that it reads films in
+            units.put(receive(requests))
+    finally:
+        os._exit(0)  # at once, with the processes that it reads films in
 
 
 def _do_unit(do: Callable[[Any], Any], unit: bytes) -> Any:
     return do(pickle.loads(unit))
-
-
-def _end_with_parent() -> None:
-    """End this worker when the run is gone, in the middle of a unit too."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

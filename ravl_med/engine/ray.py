@@ -1,9 +1,7 @@
-"""A Ray cluster: started on this machine or joined, and whether the workers fit into it.
+"""A Ray cluster, started or joined, and the engine whose actors hold the model under Ray Data.
 
-The engine of a Ray cluster: actors that hold the model, under Ray Data.
-
-Ray schedules, moves, retries and replaces. Ours is only to bound what it would retry for ever: a
-unit that brings down whoever takes it, or a model that cannot be opened.
+Ray schedules, moves, retries and replaces. Added here is a bound on what it would retry for ever: a
+unit that kills each worker which takes it, or a model that cannot be opened.
 """
 
 from __future__ import annotations
@@ -32,12 +30,19 @@ from ravl_med.engine.local import (
     Outcome,
     Work,
     attempt,
-    be_quiet,
     brought_down,
     pin_threads,
     settle,
 )
+from ravl_med.engine.supervisor import be_quiet
 from ravl_med.errors import ConfigError, EngineError, RavlMedError
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+_LIVES = 8  # workers that a unit may lose; nodes may be taken away, which is no fault of the unit
+_OPENING = -1
+_IN_FLIGHT = 1  # else the first worker that is ready takes units that another could begin with
 
 _PATIENCE = 5.0  # seconds in which an address has to answer
 _LONGEST_JOIN = 40.0  # seconds, a little more than Ray's own limit
@@ -52,18 +57,10 @@ _QUIET = {
 
 @contextmanager
 def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
-    """Join the cluster of a config, or start one on this machine, for as long as it is needed.
+    """Join the cluster of a config, or start one here; yield the CPUs that a worker reserves.
 
     A Ray of our own listens on the loopback alone, reports nothing to anybody, shows no dashboard,
-    and keeps its logs in a folder that goes with it.
-
-    Parameters
-    ----------
-    threads : int - of a worker
-
-    Returns
-    -------
-    context manager of float - CPUs that each worker reserves
+    and deletes its logs at the end. `threads` is the number of threads of a worker.
 
     Raises
     ------
@@ -74,8 +71,8 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
     """
     os.environ.update(_QUIET)
     if config.address is None and "ray" not in sys.modules:
-        # Ray reads them once: without clusters it takes the loopback for this machine's address;
-        # with a token nobody else on this machine reaches it, and none is written to the home.
+        # Ray reads these once. The first lets it use the loopback as this machine's address; the
+        # token keeps other users of this machine out, and none is written to the home folder.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -98,17 +95,10 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
 
 
 def cpus_a_worker(workers: int, nodes: Sequence[float], threads: int = 1) -> float | None:
-    """Return the CPUs that each worker reserves, so that one in all is left to Ray's own tasks.
+    """Return the CPUs that each worker reserves, so that about one is left to Ray's own tasks.
 
-    Parameters
-    ----------
-    nodes : sequence of float - CPUs of each machine
-    threads : int - of a worker
-
-    Returns
-    -------
-    float or None - `threads` where there is room, a little less where every CPU is wanted; None
-        where the workers do not fit
+    That is `threads`, or a little less where every CPU is needed; None where the workers do not
+    fit. `nodes` are the CPUs of each machine.
     """
     wanted = workers * threads
     if wanted > sum(nodes):
@@ -148,11 +138,18 @@ def _start(config: EngineConfig, folder: str) -> None:
 
 
 def _join(address: str) -> None:
-    """Join a cluster; Ray may wait for one for ever, so that it is left in a thread of its own."""
+    """Join a cluster in a thread of its own, since Ray may wait for ever."""
     import ray
 
-    if address != "auto":
-        _require_answer(address)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if address != "auto":
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError):
+        raise ConfigError(
+            f"engine.address: nothing answers at {address!r} within {_PATIENCE:g} s; expected the "
+            "head of a Ray cluster (ray start --head). Check host and port."
+        ) from None
     failed: list[BaseException] = []
 
     def join() -> None:
@@ -177,7 +174,7 @@ def _join(address: str) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what Ray's own code writes to standard error off the terminal."""
+    """Keep Ray's own writing to standard error off the terminal."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -189,19 +186,8 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _require_answer(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, OverflowError, UnicodeError):
-        raise ConfigError(
-            f"engine.address: nothing answers at {address!r} within {_PATIENCE:g} s; expected the "
-            "head of a Ray cluster (ray start --head). Check host and port."
-        ) from None
-
-
 def _fitting(config: EngineConfig, threads: int, nodes: Sequence[Mapping[str, Any]]) -> float:
-    """Return the CPUs of a worker; a plan that can never be scheduled is refused."""
+    """Return the CPUs of a worker; refuse a plan that can never be scheduled."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     cpus = [float(node.get("CPU", 0.0)) for node in alive]
     each = config.gpus_per_worker
@@ -222,26 +208,12 @@ def _fitting(config: EngineConfig, threads: int, nodes: Sequence[Mapping[str, An
     return share
 
 
-U = TypeVar("U")
-R = TypeVar("R")
-
-_LIVES = 8  # workers that a unit may lose; nodes may be taken away, which is no fault of the unit
-_OPENING = -1
-_IN_FLIGHT = 1  # else the worker that is ready first takes what another could begin with
-
-
 @dataclass(frozen=True, slots=True)
 class RayEngine:
-    """Maps units over the actors of the cluster that this process has joined.
+    """Maps units over the actors of the cluster that this process has joined."""
 
-    Attributes
-    ----------
-    workers : int - actors
-    cpus, gpus : float - that each of them reserves
-    """
-
-    workers: int
-    cpus: float
+    workers: int  # actors
+    cpus: float  # that each of them reserves
     gpus: float = 0.0
 
     def map(self, work: Work[U, R], units: Sequence[U]) -> Iterator[R]:
@@ -327,7 +299,7 @@ def _unwarned() -> Iterator[None]:
 
 
 class _Lives:
-    """An actor that counts how often units were begun, and whether the model was ever opened."""
+    """An actor that counts how often each unit, and the opening of the model, was begun in vain."""
 
     def __init__(self) -> None:
         self._begun: Counter[int] = Counter()
@@ -341,7 +313,7 @@ class _Lives:
 
 
 class _Worker:
-    """What an actor holds."""
+    """The content of an actor."""
 
     def __init__(self, opened: bytes, threads: int, workers: int, lives: Any) -> None:
         be_quiet()
@@ -359,7 +331,7 @@ class _Worker:
         return {"at": batch["at"], "outcome": np.array([pickle.dumps(outcome)], dtype=object)}
 
     def _guarded(self, at: int, lives: int, do: Callable[[], Any]) -> Outcome:
-        """Do something unless it has brought down too many workers that began it."""
+        """Do something unless it has killed too many workers that began it."""
         import ray
 
         if ray.get(self._lives.begin.remote(at)) > lives:

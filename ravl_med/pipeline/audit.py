@@ -13,9 +13,8 @@ from datetime import date
 
 import numpy as np
 
-from ravl_med.cohort.dicom_header import add_header_attributes
 from ravl_med.cohort.film import FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort, add_header_attributes, read_manifest
 from ravl_med.cohort.score_table import read_scores
 from ravl_med.config.loading import Config
 from ravl_med.discovery.cluster_map import map_clusters

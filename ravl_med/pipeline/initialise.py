@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 import ravl_med
 from ravl_med.cohort.archive import ArchiveSurvey
-from ravl_med.cohort.dicom_header import HEADER_ATTRIBUTES, number_sites
+from ravl_med.cohort.manifest import ATTRIBUTES, number_sites
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.inspect import (
     FilmFindings,
@@ -288,7 +288,7 @@ def _manifest(
     )
     sites = number_sites([film.found.attributes.get("site", "") for film in survey.films])
     of_table = findings.source == "table"
-    columns = ["image", "patient", "study", *(["split"] if halves else []), *HEADER_ATTRIBUTES]
+    columns = ["image", "patient", "study", *(["split"] if halves else []), *ATTRIBUTES]
     columns += ["report", "report_path", *(findings.names if of_table else ())]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -28,9 +28,8 @@ from ravl_med.cohort.archive import (
     holds_labels,
     survey_archive,
 )
-from ravl_med.cohort.dicom_header import HEADER_ATTRIBUTES, add_header_attributes, number_sites
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import ATTRIBUTES, read_manifest
+from ravl_med.cohort.manifest import ATTRIBUTES, add_header_attributes, number_sites, read_manifest
 from ravl_med.cohort.table import RejectedFilm, read_table
 from ravl_med.config.audit import PrivacyConfig
 from ravl_med.config.cohort import CohortConfig
@@ -364,7 +363,7 @@ def inspect_archive(
     """
     return survey_archive(
         folder,
-        FilmReader().policy,
+        FilmReader().reading,
         is_frontal=partial(shows_frontal_chest, built_in_segmenter()),
         workers=_WORKERS,
         tables=tables,
@@ -390,13 +389,13 @@ def report_archive(survey: ArchiveSurvey) -> IntakeReport:
         studies=len({film.found.study or str(film.path) for film in films}),
         rejected=dict(survey.rejected),
         by_pixels=survey.by_pixels,
-        attributes=count_attributes(attributes, HEADER_ATTRIBUTES),
+        attributes=count_attributes(attributes, ATTRIBUTES),
         applied=dict(Counter(film.found.applied for film in films).most_common()),
         reports=dict(Counter(film.report.source for film in films if film.report.source)),
         findings=count_findings(findings.cells, findings.names),
         findings_from=findings.source,
         unrecognised=findings.unrecognised,
-        prevalence=_prevalence(attributes, HEADER_ATTRIBUTES, findings, patients, _MIN_CELL)
+        prevalence=_prevalence(attributes, ATTRIBUTES, findings, patients, _MIN_CELL)
         if films
         else {},
         hidden_below=_MIN_CELL,

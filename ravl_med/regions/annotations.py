@@ -46,7 +46,7 @@ from scipy.ndimage import find_objects, label
 
 from ravl_med.cohort.image_file import copied_here
 from ravl_med.cohort.nifti import read_nifti_mask
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY, ReadingPolicy
+from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError, RavlMedError
 from ravl_med.regions.region_set import RegionKind, RegionSet
 from ravl_med.storage.remote import FilePath
@@ -312,7 +312,7 @@ def read_annotation_file(
     film: FilePath,
     shape: tuple[int, int],
     names: Mapping[int, str],
-    policy: ReadingPolicy = DEFAULT_POLICY,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> list[AnnotatedBox]:
     """Read the regions of one film.
 
@@ -322,7 +322,7 @@ def read_annotation_file(
     film : Path or RemotePath - of the film; its header says whether a DICOM annotation is of it
     shape : tuple of int - height and width of the film
     names : mapping of int to str - what the values of a mask mean; empty: all but 0 is ``mask``
-    policy : ReadingPolicy - how the film was read, which a NIfTI mask is read by as well
+    reading : ReadingConfig - how the film was read, which a NIfTI mask is read by as well
 
     Raises
     ------
@@ -333,8 +333,8 @@ def read_annotation_file(
     ConfigError, StorageError
         It lies in a storage that denies access, or does not answer.
     """
-    with copied_here(path, policy.limits.max_file_mb) as file:
-        return _read(file, film, shape, names, policy)
+    with copied_here(path, reading.max_file_mb) as file:
+        return _read(file, film, shape, names, reading)
 
 
 def _read(
@@ -342,7 +342,7 @@ def _read(
     film: FilePath,
     shape: tuple[int, int],
     names: Mapping[int, str],
-    policy: ReadingPolicy,
+    reading: ReadingConfig,
 ) -> list[AnnotatedBox]:
     try:
         with path.open("rb") as stream:
@@ -358,10 +358,10 @@ def _read(
                     values = np.asarray(plain if plain is not None else image.convert("L"))
                 return _mask_boxes(values.astype(np.int64), shape, names)
             if head[128:132] == _DICM:
-                with copied_here(film, policy.limits.max_file_mb) as own:
+                with copied_here(film, reading.max_file_mb) as own:
                     return _dicom_boxes(path, own, shape)
             if path.name.lower().endswith((".nii", ".nii.gz")):
-                values = np.rint(read_nifti_mask(path, policy)).astype(np.int64)
+                values = np.rint(read_nifti_mask(path, reading)).astype(np.int64)
                 return _mask_boxes(values, shape, names)
     except RavlMedError:  # of the file, or of the storage that it lies in
         raise

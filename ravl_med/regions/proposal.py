@@ -132,7 +132,7 @@ class RegionProposer:
                     self.films[film.index],
                     (height, width),
                     self.config.mask_names,
-                    film.policy,
+                    film.reading,
                 )
             except ImageError as error:
                 problems.append(error.reason)

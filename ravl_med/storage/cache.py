@@ -1,4 +1,4 @@
-"""Folders that are made once and found again: content-addressed, owner-only, never half made."""
+"""Folders made once and found again: named by content, for their owner alone, never half made."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from ravl_med.errors import ConfigError
-from ravl_med.storage.disk_room import needing_room
+from ravl_med.errors import ConfigError, needing_room
 
 KINDS = {
     "cohorts": "phantoms, no patient",
@@ -25,10 +24,10 @@ KINDS = {
     "mitigations": "films and weights of a mitigation that was ended",
     "models": "a quickstart model, or one that was fetched",
 }
-"""What a cache holds, by the name of the subfolder."""
+"""The content of each subfolder of a cache."""
 
 _NO_ROOM = (
-    "cache: no room left on the disk; what was begun is taken away, what was finished is kept. "
+    "cache: no room left on the disk; what was begun is removed, what was finished is kept. "
     "Make room, or name another folder in cache.folder, and run the same command again."
 )
 _ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
@@ -36,29 +35,16 @@ _ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """Something that a cache holds.
+    """An entry of a cache."""
 
-    Attributes
-    ----------
-    kind : str - of `KINDS`
-    name : str - digest of what made it; it tells nothing of patients
-    size : int - bytes
-    changed : float - seconds since the epoch at which a file of it was last written
-    """
-
-    kind: str
-    name: str
-    size: int
-    changed: float
+    kind: str  # of `KINDS`
+    name: str  # digest of its recipe, which reveals nothing about patients
+    size: int  # bytes
+    changed: float  # seconds since the epoch at which a file of it was last written
 
 
 class Cache:
-    """A folder of results, each under the digest of what made it.
-
-    Parameters
-    ----------
-    root : Path - made with owner-only rights when it is first written to
-    """
+    """A folder of results, each under the digest of its recipe; made on the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,17 +52,9 @@ class Cache:
     def folder(
         self, kind: str, recipe: Mapping[str, Any], make: Callable[[Path], None]
     ) -> tuple[Path, bool]:
-        """Return the folder for a recipe, making it when it is not there.
+        """Return the folder for a recipe, which must be JSON, and whether it was there before.
 
-        Parameters
-        ----------
-        kind : str - name of the subfolder
-        recipe : mapping - everything that the content depends on; must be JSON
-        make : callable - fills an empty folder; when it fails, nothing is kept
-
-        Returns
-        -------
-        found : bool - it was there before
+        `make` fills an empty folder; when it fails, nothing is kept.
         """
         text = json.dumps(recipe, sort_keys=True, default=str)
         target = self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -116,18 +94,18 @@ class Cache:
         return self.root / kind
 
     def entries(self) -> Iterator[CacheEntry]:
-        """Yield what the cache holds, kind by kind; what it did not make is no entry."""
+        """Yield the entries kind by kind, and nothing that the cache did not make."""
         for kind, path in self._paths():
             try:
                 files = [path, *path.rglob("*")] if path.is_dir() else [path]
                 states = [file.lstat() for file in files]
-            except OSError:  # another run is just taking it away
+            except OSError:  # another run is just removing it
                 continue
             size = sum(s.st_size for f, s in zip(files, states, strict=True) if not f.is_dir())
             yield CacheEntry(kind, path.name, size, max(state.st_mtime for state in states))
 
     def remove(self, entries: Collection[CacheEntry]) -> None:
-        """Take entries away.
+        """Remove entries.
 
         Raises
         ------
@@ -155,7 +133,7 @@ class Cache:
 
 
 def open_cache(folder: Path | None) -> Cache:
-    """Return the cache in a folder, or the user's own.
+    """Return the cache in a folder, or the user's own for None.
 
     Raises
     ------
@@ -201,7 +179,7 @@ def user_key() -> bytes:
 
 
 def _write_key(path: Path) -> None:
-    """Put a new key at the path in one step, so that no run ever reads half of one."""
+    """Write a new key in one step, so that no run ever reads half of one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

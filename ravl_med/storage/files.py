@@ -1,6 +1,6 @@
-"""Files of this machine and objects of a storage, read and written without asking which it is.
+"""Files of this machine and objects of a storage, read and written the same way.
 
-Files that appear whole or not at all, for their owner alone: a run may end at any moment.
+Files are written whole or not at all, for their owner alone: a run may end at any moment.
 """
 
 from __future__ import annotations
@@ -21,47 +21,74 @@ from typing import BinaryIO, TypeVar
 from ravl_med.errors import ConfigError
 from ravl_med.storage.remote import AT_ONCE, FilePath, RemotePath
 
+R = TypeVar("R")
+
 _DRAFT = ".partial"
+_PREFIX = "ravl-object-"
+_STALE = 24 * 3600.0  # seconds after which the copy of a killed process may be removed
+_CHUNK = 1024  # files that threads are given at a time
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream; what was written to it stands under the path when the context has ended well.
+    """Yield a stream to a file that appears at the path when the context ends without an error.
 
-    An earlier file there stays until then, and for ever where writing fails.
-
-    Parameters
-    ----------
-    path : Path - its folder is there
+    An earlier file stays until then, and for good if writing fails. The folder must exist.
 
     Raises
     ------
     ConfigError
         It cannot be written, because the disk is full or may not be written to.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
     try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(path)
-            _sync_folder(path.parent)
-        finally:
-            draft.unlink(missing_ok=True)
+        with _draft_of(path) as stream:
+            yield stream
     except OSError as error:
         raise _unwritten(error) from None
     except RuntimeError as error:
-        # PyTorch says of a full disk that its position is not the expected one.
+        # PyTorch reports a full disk as a position that is not the expected one.
         if not isinstance(error.__context__, OSError):
             raise
         raise _unwritten(error.__context__) from None
 
 
+def atomic_write_bytes(file: FilePath, content: bytes, above: int = 1) -> None:
+    """Write a file whole or not at all, and up to `above` missing folders, for their owner alone.
+
+    Raises
+    ------
+    OSError
+        A file of this machine cannot be written.
+    ConfigError, StorageError
+        An object cannot be written.
+    """
+    if isinstance(file, RemotePath):
+        file.write_bytes(content)
+        return
+    for folder in reversed(file.parents[:above]):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _draft_of(file) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _draft_of(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream to a hidden file beside the path, which takes its place at the end."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def sweep_drafts(folder: Path) -> None:
-    """Take away what runs that were killed had begun to write; nobody else writes there."""
+    """Remove the drafts of runs that were killed, in a folder that no other run writes to."""
     for draft in folder.rglob(f".*{_DRAFT}"):
         draft.unlink(missing_ok=True)
 
@@ -77,34 +104,21 @@ def _sync_folder(folder: Path) -> None:
 def _unwritten(error: OSError) -> ConfigError:
     return ConfigError(
         f"cache: a file of the mitigation cannot be written ({error.strerror or 'no room'}); "
-        "expected a folder with room that may be written to. What was written before stands: make "
+        "expected a folder with room that may be written to. Earlier files are kept: make "
         "room and go on with --resume, or name another folder in cache.folder."
     )
 
 
-R = TypeVar("R")
-
-_PREFIX = "ravl-object-"
-_STALE = 24 * 3600.0  # seconds after which the copy of a process that was killed is nobody's
-_CHUNK = 1024  # files that threads are given at a time
-
-
 @contextmanager
 def local_copy(file: FilePath, most: int | None = None) -> Iterator[Path]:
-    """Yield a file of this machine; of an object a copy that its owner alone can read.
-
-    The copy goes when the context ends.
-
-    Parameters
-    ----------
-    most : int or None - bytes that an object may have
+    """Yield a local path: the file itself, or a private copy of an object while the context lasts.
 
     Raises
     ------
     FileNotFoundError, TooLargeError
-        Of objects; a path of this machine is yielded as it is.
+        For objects, of which `most` bounds the bytes; a local path is yielded unchecked.
     ConfigError, StorageError
-        See `naming_faults`.
+        The storage denies access, or does not answer.
     """
     if isinstance(file, Path):
         yield file
@@ -119,7 +133,7 @@ def local_copy(file: FilePath, most: int | None = None) -> Iterator[Path]:
 
 
 def read_part(file: FilePath, start: int, end: int) -> bytes:
-    """Return bytes of a file that is not blank, up to its end.
+    """Return the bytes from `start` to `end` of a file, or to its end.
 
     Raises
     ------
@@ -132,46 +146,15 @@ def read_part(file: FilePath, start: int, end: int) -> bytes:
         return stream.read(end - start)
 
 
-def atomic_write_bytes(file: FilePath, content: bytes, above: int = 1) -> None:
-    """Write a file for its owner alone, whole or not at all.
-
-    Parameters
-    ----------
-    above : int - folders above a file of this machine that are made for their owner alone
-
-    Raises
-    ------
-    OSError
-        A file of this machine cannot be written.
-    ConfigError, StorageError
-        An object cannot be.
-    """
-    if isinstance(file, RemotePath):
-        file.write_bytes(content)
-        return
-    for folder in reversed(file.parents[:above]):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def entries(folder: FilePath) -> dict[str, int | None]:
-    """Return what lies in a folder, by name, with sizes in bytes; None: a folder.
+    """Return the sizes in bytes of the files in a folder, by name; None for a folder.
 
-    A folder that is not there holds nothing, and drafts are no files.
+    A missing folder is empty, and drafts are left out.
 
     Raises
     ------
     ConfigError, StorageError
-        Of objects.
+        For objects.
     """
     if isinstance(folder, RemotePath):
         try:
@@ -180,19 +163,19 @@ def entries(folder: FilePath) -> dict[str, int | None]:
             return {}
     found: dict[str, int | None] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        with suppress(OSError):  # taken away in this moment
+        with suppress(OSError):  # it may just have been removed
             if not path.name.startswith("."):
                 found[path.name] = None if path.is_dir() else path.stat().st_size
     return found
 
 
 def stamp(file: FilePath) -> str:
-    """Return where a file lies, and what changes when its content does.
+    """Return the place of a file, with a mark that changes when its content does.
 
     Raises
     ------
     ConfigError, StorageError
-        Of objects.
+        For objects.
     """
     try:
         if isinstance(file, RemotePath):
@@ -204,12 +187,7 @@ def stamp(file: FilePath) -> str:
 
 
 def for_each(do: Callable[[FilePath], R], files: Iterable[FilePath]) -> Iterator[R]:
-    """Yield what is made of each file, in order; objects are looked at many at a time.
-
-    Parameters
-    ----------
-    do : callable - called in threads where some files are objects
-    """
+    """Yield the result for each file, in order; objects are handled many at a time, in threads."""
     waiting = iter(files)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage") as threads:
         while chunk := list(islice(waiting, _CHUNK)):
@@ -219,7 +197,7 @@ def for_each(do: Callable[[FilePath], R], files: Iterable[FilePath]) -> Iterator
 
 @lru_cache(maxsize=1)
 def _sweep() -> None:
-    """Take away copies that processes left which were killed; once in a process."""
+    """Remove copies that killed processes left, once in a process."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             state = folder.stat()

@@ -1,13 +1,7 @@
-"""Memory that was used and is not any more goes back to the system.
+"""Arrays in mapped files, which may be larger than memory, and memory handed back to the system.
 
-What reads a table of very many rows, or takes in what workers send, leaves a heap behind that the
-libraries keep for later; a run that holds large arrays beside it never uses it again.
-
-Arrays in a mapped file, which may be larger than memory: what was read of them is let go again.
-
-A page of a mapped file that was touched counts as memory of the process until the system is short
-of it. Whoever goes through such an array lets go of it every so often; the numbers stay in the
-file, and are found there again.
+A touched page of a mapped file counts as memory of the process until the system is short of it.
+Functions that walk through such an array release its pages regularly; the numbers stay in the file.
 """
 
 from __future__ import annotations
@@ -26,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from ravl_med.storage.disk_room import needing_room
+from ravl_med.errors import needing_room
 
 
 def trim_memory() -> None:
-    """Hand back what Python, Arrow and glibc hold and do not use; elsewhere as far as it goes."""
+    """Hand unused memory of Python, Arrow and glibc back, as far as the system allows."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
@@ -48,7 +42,7 @@ _PICKED = 64  # rows at once: each can bring 2 MB of its neighbours in the file 
 
 
 def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array to be filled; a large one lies in a mapped file that goes with it.
+    """Return an array to be filled; a large one lies in a mapped file that is deleted with it.
 
     Raises
     ------
@@ -68,7 +62,7 @@ def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def copy_of(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy; of a large array in a mapped file, of which nothing is held."""
+    """Return a copy; a large one lies in a mapped file, of which no page is held."""
     copied = empty_rows(array.shape, array.dtype)
     copied[...] = array
     let_go(copied)
@@ -76,7 +70,7 @@ def copy_of(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def let_go(array: NDArray[Any]) -> None:
-    """Let go of what is held of a mapped file; nothing happens to an array in memory."""
+    """Release the pages of a mapped file; an array in memory stays as it is."""
     below: Any = array
     while below is not None and not isinstance(below, mmap.mmap):
         if isinstance(below, np.memmap) and below.mode == "c":
@@ -87,12 +81,7 @@ def let_go(array: NDArray[Any]) -> None:
 
 
 def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield an array in parts that are not much of the memory, and let go of each after its use.
-
-    Parameters
-    ----------
-    array : ndarray of shape (R, D)
-    """
+    """Yield an array (R, D) in parts that need little memory, and release each after its use."""
     size = max(_PART_BYTES // max(array.itemsize * array[:1].size, 1), 1)
     for start in range(0, len(array), size):
         yield array[start : start + size]
@@ -100,17 +89,7 @@ def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """Return what a function of rows makes of an array that may lie in a mapped file.
-
-    Parameters
-    ----------
-    array : ndarray of shape (R, D)
-    do : callable - some rows (n, D), or none, to an array of shape (n, ...)
-
-    Returns
-    -------
-    ndarray of shape (R, ...)
-    """
+    """Return the results (R, ...) of a function of some rows, or none, of an array (R, D)."""
     least = do(array[:0])
     made = np.empty((len(array), *least.shape[1:]), least.dtype)
     done = 0
@@ -126,13 +105,7 @@ def multiply(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray
 
 
 def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return a copy of some rows (n, D) of an array that may lie in a mapped file.
-
-    Parameters
-    ----------
-    array : ndarray of shape (R, D), float32
-    rows : ndarray of shape (n,), int64
-    """
+    """Return a copy (n, D) of some rows of an array (R, D) that may lie in a mapped file."""
     taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
     for start in range(0, len(rows), _PICKED):
         part = slice(start, start + _PICKED)

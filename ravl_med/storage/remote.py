@@ -1,9 +1,7 @@
-"""Storages that fsspec opens, and what goes wrong with them as errors of ours.
+"""Objects of a storage that fsspec opens, used like a `Path`; its failures become our errors.
 
-Credentials are never told to a storage here: its library finds them where it always does, in the
-environment, a profile or the machine's role.
-
-Where an object lies, used like a `Path`: `name`, `parent`, `/`; and what can be done with it.
+No credentials are passed to a storage: its library finds them in the environment, a profile or the
+machine's role. No message holds a URL, since the names of objects may name patients.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -22,11 +18,10 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from fsspec.callbacks import Callback
 
-from ravl_med.errors import ConfigError, RavlMedError, StorageError
-from ravl_med.storage.disk_room import FULL
+from ravl_med.errors import DISK_FULL, ConfigError, RavlMedError, StorageError
 
 AT_ONCE = 32
-"""Requests at once, of threads that look at many objects."""
+"""Requests in flight when threads look at many objects."""
 
 _S3 = ("s3", "s3a")
 _LIBRARIES = {
@@ -41,17 +36,10 @@ _SLOWEST = 1e6  # bytes a second below which a storage counts as silent
 
 @dataclass(frozen=True, slots=True)
 class StorageAccess:
-    """How a storage is reached; nothing of it is secret.
+    """How a storage is reached; none of it is secret."""
 
-    Attributes
-    ----------
-    endpoint : str or None - URL of an S3 that is not Amazon's; None: what the environment says
-    timeout : float - seconds that an answer may take
-    retries : int - times that a request is tried again
-    """
-
-    endpoint: str | None = None
-    timeout: float = 20.0
+    endpoint: str | None = None  # URL of an S3 that is not Amazon's; None: from the environment
+    timeout: float = 20.0  # seconds
     retries: int = 3
 
 
@@ -63,63 +51,10 @@ class TooLargeError(Exception):
         self.size = size
 
 
-def ask(protocol: str, access: StorageAccess, method: str, *told: Any, **more: Any) -> Any:
-    """Ask a storage something, by the name of a method of fsspec's file systems.
-
-    Parameters
-    ----------
-    protocol : str - such as ``s3``
-    told, more - its arguments; `size`, bytes that are moved, makes patience and is not passed on
-
-    Raises
-    ------
-    ConfigError
-        Its library is missing, or nothing opens such a protocol.
-    Exception
-        Whatever the library raises, see `naming_faults`.
-    """
-    storage = _opened(protocol, access, os.getpid())
-    size = more.pop("size", 0)
-    if storage.async_impl:  # a body that is waiting to be sent has no time limit of its own
-        more["timeout"] = 2.0 * (1 + access.retries) * access.timeout + size / _SLOWEST
-    return getattr(storage, method)(*told, **more)
-
-
-@contextmanager
-def naming_faults(protocol: str, access: StorageAccess, role: str) -> Iterator[None]:
-    """Turn what a storage raises into an error of ours; what is not there stays FileNotFoundError.
-
-    Parameters
-    ----------
-    role : str - what led to the object, such as ``cohort.manifest``; its name is never told
-
-    Raises
-    ------
-    ConfigError
-        Access is denied, credentials are missing, or this machine has no room for a copy.
-    StorageError
-        The storage gives no answer, cannot be reached, or answers with an error.
-    """
-    try:
-        yield
-    except (RavlMedError, FileNotFoundError, TooLargeError, MemoryError):
-        raise
-    except (IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(errno.ENOENT, "no such object") from None
-    except PermissionError:
-        raise ConfigError(
-            f"{role}: the storage ({protocol}://) denies access; expected credentials that may "
-            "read there, list, and write where cache.shared lies. Check the environment (for S3 "
-            "AWS_PROFILE, or AWS_ACCESS_KEY_ID and its like), and whether they have run out."
-        ) from None
-    except Exception as error:  # each library has a tree of its own
-        raise _named(error, protocol, access, role) from None
-
-
 def _named(error: Exception, protocol: str, access: StorageAccess, role: str) -> RavlMedError:
     name = type(error).__name__
     kinds = [kind.__name__ for kind in type(error).__mro__]
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return ConfigError(
             f"{role}: no room for a copy of an object; expected some in the temporary folder. Make "
             "room, or name another one in TMPDIR."
@@ -148,7 +83,7 @@ def _named(error: Exception, protocol: str, access: StorageAccess, role: str) ->
 
 @lru_cache(maxsize=16)
 def _opened(protocol: str, access: StorageAccess, process: int) -> Any:
-    """Return the file system of a protocol; one for each process."""
+    """Return the file system of a protocol; each process has its own."""
     try:
         kind: Any = fsspec.get_filesystem_class(protocol)
     except ImportError:
@@ -184,29 +119,24 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOCAL = ("file://", "local://")
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified",
           "updated", "created")  # fmt: skip
-_LARGEST = 10_000_000_000  # bytes that a storage is waited for where nobody says how many
+_LARGEST = 10_000_000_000  # bytes that a timeout allows for where their number is not known
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is a URL, and no path of this machine."""
+    """Return whether a text is a URL, and not a path of this machine."""
     return _URL.match(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """Place of an object, or of a folder of objects, in a storage.
+    """The place of an object, or of a folder of objects, in a storage.
 
-    It holds no connection: what is sent to another process connects there by itself.
-
-    Attributes
-    ----------
-    url : str - without ``.``, ``..`` and a slash at its end; never printed, keys name patients
-    role : str - what led here, for messages
+    It holds no connection, so another process that gets it connects by itself.
     """
 
-    url: str
+    url: str  # without "." and ".." and a slash at its end; never printed
     access: StorageAccess = field(default_factory=StorageAccess, compare=False)
-    role: str = field(default="storage", compare=False)
+    role: str = field(default="storage", compare=False)  # where it was named, for messages
 
     @classmethod
     def parse(cls, text: str, access: StorageAccess, role: str) -> FilePath:
@@ -243,7 +173,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """Folder that it lies in; a bucket lies in itself."""
+        """Return the folder of the place; a bucket lies in itself."""
         above = self.url.rpartition("/")[0]
         return self if above.endswith("/") else replace(self, url=above)
 
@@ -258,65 +188,54 @@ class RemotePath:
         return self.url
 
     def relative_to(self, folder: object) -> PurePosixPath:
-        """Return the place as seen from a folder.
-
-        Raises
-        ------
-        ValueError
-            It does not lie there.
-        """
+        """Return the place relative to a folder (ValueError where it does not lie there)."""
         return PurePosixPath(self.url).relative_to(str(folder))
 
     def lies_below(self, folder: RemotePath) -> bool:
-        """Tell whether it lies in a folder, however a server reads percent signs."""
+        """Return whether it lies in a folder, however a server reads percent signs."""
         return all(
             read(self.url).startswith(f"{read(folder.url)}/")
             for read in (str, lambda url: _tidy(unquote(url)))
         )
 
     def is_file(self) -> bool:
-        """Tell whether there is such an object."""
+        """Return whether there is such an object."""
         try:
             return bool(self._ask("info")["type"] == "file")
         except FileNotFoundError:
             return False
 
     def stamp(self) -> str:
-        """Return the size of the object, and what changes with its content.
+        """Return the size of the object, and a mark that changes with its content.
 
         Raises
         ------
         FileNotFoundError
         ConfigError, StorageError
-            See `naming_faults`; so in every method below.
+            See `_ask`; the same holds for the methods below.
         """
         return _stamp(self._ask("info"))
 
     def entries(self) -> dict[str, int | None]:
-        """Return what lies in the folder, with sizes in bytes; None: a folder."""
-        return {name: None if size is None else size for name, size, _ in self._listed()}
+        """Return the sizes in bytes of the objects in the folder, by name; None for a folder."""
+        return {name: size for name, size, _ in self._listed()}
 
     def stamps(self) -> dict[str, str]:
         """Return the stamp of each object in the folder."""
         return {name: stamp for name, size, stamp in self._listed() if size is not None}
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of the object, or a part of them that is not beyond its end."""
+        """Return the bytes of the object, or of a part that ends within it."""
         size = _LARGEST if end is None else end - (start or 0)
         content: bytes = self._ask("cat_file", start=start, end=end, size=size)
         return content
 
     def write_bytes(self, content: bytes) -> None:
-        """Write the object, in one step where the storage has such."""
+        """Write the object, in one step where the storage can."""
         self._ask("pipe_file", content, size=len(content))
 
     def fetch(self, target: Path, most: int | None = None) -> None:
-        """Copy the object into a file that its owner alone may read.
-
-        Parameters
-        ----------
-        target : Path - is made, or written over
-        most : int or None - bytes that it may have
+        """Copy the object, at most `most` bytes, into a file for its owner alone.
 
         Raises
         ------
@@ -333,16 +252,43 @@ class RemotePath:
                 "What is done is kept: run again, and it goes on from there."
             )
 
-    def _ask(self, method: str, *told: Any, **more: Any) -> Any:
-        with naming_faults(self.protocol, self.access, self.role):
-            return ask(self.protocol, self.access, method, self.url, *told, **more)
+    def _ask(self, method: str, *given: Any, size: int = 0, **more: Any) -> Any:
+        """Call a method of the storage's file system; `size`, bytes to move, extends the timeout.
+
+        Raises
+        ------
+        FileNotFoundError, TooLargeError
+        ConfigError
+            The library is missing, access is denied, credentials are missing, or this machine has
+            no room for a copy.
+        StorageError
+            The storage gives no answer, cannot be reached, or answers with an error.
+        """
+        try:
+            storage, access = _opened(self.protocol, self.access, os.getpid()), self.access
+            if storage.async_impl:  # a body that is waiting to be sent has no time limit of its own
+                more["timeout"] = 2.0 * (1 + access.retries) * access.timeout + size / _SLOWEST
+            return getattr(storage, method)(self.url, *given, **more)
+        except (RavlMedError, FileNotFoundError, TooLargeError, MemoryError):
+            raise
+        except (IsADirectoryError, NotADirectoryError):
+            raise FileNotFoundError(errno.ENOENT, "no such object") from None
+        except PermissionError:
+            raise ConfigError(
+                f"{self.role}: the storage ({self.protocol}://) denies access; expected "
+                "credentials that may read there, list, and write where cache.shared lies. Check "
+                "the environment (for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and its like), and "
+                "whether they have run out."
+            ) from None
+        except Exception as error:  # each library has a tree of its own
+            raise _named(error, self.protocol, self.access, self.role) from None
 
     def _listed(self) -> list[tuple[str, int | None, str]]:
         found = self._ask("ls", detail=True)
-        told = [(str(one["name"]).rstrip("/").rpartition("/")[2], one) for one in found]
+        named = [(str(one["name"]).rstrip("/").rpartition("/")[2], one) for one in found]
         return sorted(
             (name, int(one["size"] or 0) if one["type"] == "file" else None, _stamp(one))
-            for name, one in told
+            for name, one in named
             if name
         )
 
@@ -352,7 +298,7 @@ FilePath = Path | RemotePath
 
 
 class _Bound(Callback):  # type: ignore[misc]
-    """Stops a copy that grows too large."""
+    """Stops a copy that exceeds its limit."""
 
     def __init__(self, most: int | None) -> None:
         super().__init__()
@@ -371,13 +317,13 @@ class _Bound(Callback):  # type: ignore[misc]
             raise TooLargeError(size)
 
 
-def _stamp(told: dict[str, Any]) -> str:
-    mark = next((told[name] for name in _MARKS if told.get(name)), "")
-    return f"{told.get('size')} {mark}"
+def _stamp(info: dict[str, Any]) -> str:
+    mark = next((info[name] for name in _MARKS if info.get(name)), "")
+    return f"{info.get('size')} {mark}"
 
 
 def _tidy(url: str) -> str:
-    """Take ``.``, ``..`` and blank parts out of a URL; above its bucket there is nothing."""
+    """Resolve ``.``, ``..`` and blank parts of a URL; nothing lies above its bucket."""
     protocol, _, rest = url.partition("://")
     parts: list[str] = []
     for part in rest.split("/"):

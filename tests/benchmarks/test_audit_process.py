@@ -89,11 +89,11 @@ def test_a_request_is_read_as_it_was_written(config, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "worker", "reader"),
     [
-        ("python -c from multiprocessing.spawn import spawn_main; spawn_main()", True, False),
+        ("python -P -c from ravl_med.engine.local import serve; serve()", True, False),
         ("python -c from multiprocessing.resource_tracker import main;main(5)", False, False),
         ("ray::MapWorker(MapBatches(_Worker))", True, False),
         ("ray::_Lives", False, False),
-        ("python -m ravl_med.cohort.reading_worker", False, True),
+        ("python -P -c from ravl_med.cohort.reading_worker import main; main()", False, True),
     ],
 )
 def test_processes_are_known_by_their_command(command, worker, reader) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.cohort.dicom_header import add_header_attributes, number_sites
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort, add_header_attributes, number_sites, read_manifest
 
 HEADERS: list[Mapping[str, str]] = [
     {"view": "AP", "site": "St. Elsewhere", "study_year": "2020"},

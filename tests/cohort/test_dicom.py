@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossle
 
 from ravl_med.cohort.dicom import read_dicom
 from ravl_med.cohort.grayscale import window_pixels
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -167,14 +167,14 @@ def test_a_negative_slope_turns_the_film_once() -> None:
 @pytest.mark.parametrize(("view", "used"), [(0, 0), (1, 1), (7, 1)])
 def test_the_view_picks_the_window_and_the_last_serves_beyond(view: int, used: int) -> None:
     dataset = header(WindowCenter=[40, 100], WindowWidth=[20, 300])
-    pixels, applied = window_pixels(STORED, dataset, ReadingPolicy(voi_view=view))
+    pixels, applied = window_pixels(STORED, dataset, ReadingConfig(voi_view=view))
     np.testing.assert_allclose(pixels, naive(STORED, dataset, used), atol=1e-6)
     assert applied == f"window {used + 1} of 2"
 
 
 def test_a_centre_without_a_width_is_no_window() -> None:
     dataset = header(WindowCenter=[40, 100, 120], WindowWidth=[20, 300])
-    _, applied = window_pixels(STORED, dataset, ReadingPolicy(voi_view=2))
+    _, applied = window_pixels(STORED, dataset, ReadingConfig(voi_view=2))
     assert applied == "window 2 of 2"
     _, applied = window_pixels(STORED, header(WindowCenter=40))
     assert applied == "full range (no window)"
@@ -248,7 +248,7 @@ def test_a_voi_lut_goes_before_a_window(tmp_path: Path) -> None:
 def test_the_view_picks_the_voi_lut() -> None:
     luts = Sequence([*table([0, 255]), *table([255, 0, 51])])
     pixels, applied = window_pixels(
-        STORED[:1, :3], header(VOILUTSequence=luts), ReadingPolicy(voi_view=1)
+        STORED[:1, :3], header(VOILUTSequence=luts), ReadingConfig(voi_view=1)
     )
     np.testing.assert_allclose(pixels, [[1.0, 0.2, 0.2]])
     assert applied == "VOI LUT 2 of 2"
@@ -411,7 +411,7 @@ def anonymous(error: ImageError, path: Path, dataset: Dataset) -> None:
 def test_too_large_is_told_before_decoding(tmp_path: Path) -> None:
     path = saved(tmp_path / "film.dcm", header(PixelData=b"\0\0"))
     with pytest.raises(ImageError, match="2 x 6 pixels; expected at most 11") as caught:
-        read_dicom(path, ReadingPolicy(limits=ReadingLimits(max_pixels=11)))
+        read_dicom(path, ReadingConfig(max_pixels=11))
     assert caught.value.reason == "too_large"
 
 
@@ -564,9 +564,9 @@ EVERY = [
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name.replace("+", "_"))
 def test_pixels_are_those_of_pydicoms_documented_pipeline(path: Path) -> None:
     expected = documented(path, 0)
-    outcome = outcome_of(path, ReadingPolicy())
+    outcome = outcome_of(path, ReadingConfig())
     if outcome == "multi_frame":
-        outcome = outcome_of(path, ReadingPolicy(frame=1))
+        outcome = outcome_of(path, ReadingConfig(frame=1))
     if isinstance(outcome, str):
         assert outcome in REASONS
         assert expected is None, "pydicom decodes the file, and so must we"
@@ -580,7 +580,7 @@ def test_pixels_are_those_of_pydicoms_documented_pipeline(path: Path) -> None:
     assert not pixels[~kept].any()
 
 
-def outcome_of(path: Path, policy: ReadingPolicy) -> tuple[NDArray[np.float32], str] | str:
+def outcome_of(path: Path, policy: ReadingConfig) -> tuple[NDArray[np.float32], str] | str:
     try:
         return read_dicom(path, policy)
     except ImageError as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ravl_med.cohort.file_roots import ManifestFiles, lies_inside, require_inside, rows_outside
+from ravl_med.cohort.table import ManifestFiles, lies_inside, require_inside, rows_outside
 from ravl_med.errors import ImageError
 
 

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import Film, FilmReader, _stored_bytes, pseudonym
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
-from ravl_med.cohort.table import RejectedFilm
-from ravl_med.config.cohort import CohortConfig, SyntheticConfig, VolumeConfig
+from ravl_med.cohort.table import ManifestFiles, RejectedFilm
+from ravl_med.config.cohort import CohortConfig, ReadingConfig, SyntheticConfig, VolumeConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -109,7 +107,7 @@ def test_the_reader_passes_its_limits_on(tmp_path: Path) -> None:
         path = tmp_path / kind
         path.write_bytes(content_of(kind, tmp_path))
         with pytest.raises(ImageError, match=r"expected at most 100 \(cohort.max_pixels\)"):
-            FilmReader(ReadingPolicy(limits=ReadingLimits(max_pixels=100))).read(path)
+            FilmReader(ReadingConfig(max_pixels=100)).read(path)
 
 
 def test_a_film_carries_pixels_digest_and_steps(tmp_path: Path) -> None:
@@ -229,7 +227,7 @@ def test_the_manifest_names_frames(workers: int) -> None:
     assert isinstance(last, Film)
     assert isinstance(none, RejectedFilm)
     assert first.digest != last.digest
-    assert (first.policy.frame, last.policy.frame) == (1, 30)
+    assert (first.reading.frame, last.reading.frame) == (1, 30)
     assert first.applied == "named frame, gray by luminance"
     assert none.reason == "multi_frame"
     assert "cohort.frame" in none.message
@@ -253,10 +251,11 @@ def test_the_config_says_how_films_are_read(tmp_path: Path) -> None:
     reader = FilmReader.of(config)
     assert reader.roots == (tmp_path / "m", tmp_path / "far")
     assert reader.workers == 2
-    assert reader.policy.preset == "chexpert"
-    assert reader.policy.limits.max_pixels == 5
-    assert reader.policy.volume.window == (40.0, 400.0)
-    assert FilmReader.of(CohortConfig(manifest=tmp_path / "m")).policy == ReadingPolicy()
+    assert reader.reading.preset == "chexpert"
+    assert reader.reading.max_pixels == 5
+    assert reader.reading.volume.window == (40.0, 400.0)
+    reading = FilmReader.of(CohortConfig(manifest=tmp_path / "m")).reading
+    assert all(getattr(reading, key) == value for key, value in ReadingConfig())
     assert FilmReader.of(CohortConfig(synthetic=SyntheticConfig())).workers == 0
 
 
@@ -264,8 +263,8 @@ def test_shared_volumes_go_through_the_intake() -> None:
     paths = [SHARED / "nifti" / f"example_{kind}_sm.nii.gz" for kind in ("ct", "mr")]
     if not all(path.is_file() for path in paths):
         pytest.skip("the shared test volumes are not beside this checkout")
-    volume = VolumePolicy(show="slice", plane="axial", window=(40.0, 400.0), spacing="isotropic")
-    for policy in (ReadingPolicy(), ReadingPolicy(volume=volume)):
+    volume = VolumeConfig(show="slice", plane="axial", window=(40.0, 400.0), spacing="isotropic")
+    for policy in (ReadingConfig(), ReadingConfig(volume=volume)):
         films = list(FilmReader(policy, workers=1).films(cohort_of(paths)))
         assert all(isinstance(film, Film) for film in films)
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.cohort.archive import ArchiveSurvey, find_files, survey_archive
-from ravl_med.cohort.reading_policy import ReadingPolicy
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.phantoms.cohort import synthesize
 
@@ -60,7 +60,7 @@ def survey(tree: Path, *, lungs: bool = True, tables: tuple[Path, ...] = ()) -> 
         assert pixels.ndim == 2
         return lungs
 
-    return survey_archive(tree, ReadingPolicy(), is_frontal=is_frontal, workers=1, tables=tables)
+    return survey_archive(tree, ReadingConfig(), is_frontal=is_frontal, workers=1, tables=tables)
 
 
 def test_what_is_kept_and_why_the_rest_is_not(tree: Path) -> None:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from ravl_med.cohort.grayscale import window_pixels
-from ravl_med.cohort.reading_policy import ReadingPolicy, Voi
+from ravl_med.config.cohort import ReadingConfig
 
 STORED = np.array([[0, 40, 80], [120, 160, 200]], dtype=np.uint8)
 
@@ -40,16 +40,16 @@ def lut(values: list[int]) -> Sequence:
         ("full range", "full range", 40 / 200),
     ],
 )
-def test_the_policy_picks_lut_window_or_neither(voi: Voi, applied: str, second: float) -> None:
+def test_the_policy_picks_lut_window_or_neither(voi: Any, applied: str, second: float) -> None:
     dataset = header(WindowCenter=100, WindowWidth=201, VOILUTSequence=lut(list(range(256))))
-    pixels, told = window_pixels(STORED, dataset, ReadingPolicy(voi=voi))
+    pixels, told = window_pixels(STORED, dataset, ReadingConfig(voi=voi))
     assert told == applied
     assert pixels[0, 1] == pytest.approx(second, abs=1e-6)
 
 
 def test_the_window_policy_takes_a_lut_where_there_is_no_window() -> None:
     dataset = header(VOILUTSequence=lut(list(range(256))))
-    assert window_pixels(STORED, dataset, ReadingPolicy(voi="window"))[1] == "VOI LUT 1 of 1"
+    assert window_pixels(STORED, dataset, ReadingConfig(voi="window"))[1] == "VOI LUT 1 of 1"
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])

@@ -16,12 +16,12 @@ from PIL import Image
 
 from ravl_med.cohort.image_file import ImageContent
 from ravl_med.cohort.manifest import read_manifest
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
 from ravl_med.cohort.reading_pool import ReadingPool
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError, RavlMedError
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
-LIMITS = ReadingLimits(
+LIMITS = ReadingConfig(
     max_pixels=2_000_000, max_file_mb=50, max_inflated_mb=50, max_memory_mb=1500, max_seconds=20
 )
 REASONS = {
@@ -97,7 +97,7 @@ def written(folder: Path, count: int, seed: int) -> Iterator[tuple[Path, None]]:
 def peak_mb(pool: ReadingPool) -> float:
     """Most memory that a worker which lives held; its own, not what it was forked from."""
     peaks = [0]
-    for worker in pool._workers:
+    for worker in pool._crew.children:
         if worker._process is not None and worker._process.poll() is None:
             status = Path(f"/proc/{worker._process.pid}/status").read_text(encoding="ascii")
             peaks.append(int(status.split("VmHWM:")[1].split()[0]))
@@ -106,7 +106,7 @@ def peak_mb(pool: ReadingPool) -> float:
 
 def fuzz_images(folder: Path, count: int, seed: int) -> tuple[Counter[str], float]:
     outcomes: Counter[str] = Counter()
-    with ReadingPool(ReadingPolicy(limits=LIMITS), 2) as pool:
+    with ReadingPool(LIMITS, 2) as pool:
         for outcome in pool.read(written(folder, count, seed)):
             if isinstance(outcome, ImageError):
                 assert outcome.reason in REASONS

@@ -16,7 +16,7 @@ from monai.transforms.spatial.array import Orientation, Resize
 from numpy.typing import NDArray
 
 from ravl_med.cohort.nifti import read_nifti, read_nifti_film, read_nifti_mask
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
+from ravl_med.config.cohort import ReadingConfig, VolumeConfig
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -153,7 +153,7 @@ def test_too_large_is_told_before_the_data_are_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.nii", VOLUME)
     path.write_bytes(path.read_bytes()[:352])
     with pytest.raises(ImageError, match="expected at most 239") as caught:
-        read_nifti(path, ReadingPolicy(limits=ReadingLimits(max_pixels=239)))
+        read_nifti(path, ReadingConfig(max_pixels=239))
     assert caught.value.reason == "too_large"
 
 
@@ -200,9 +200,9 @@ def test_real_volumes(name: str) -> None:
     assert 0 == pixels.min() < pixels.max() == 1
 
 
-def volume_policy(**named: Any) -> ReadingPolicy:
+def volume_policy(**named: Any) -> ReadingConfig:
     frame = named.pop("frame", None)
-    return ReadingPolicy(frame=frame, volume=VolumePolicy(**named))
+    return ReadingConfig(frame=frame, volume=VolumeConfig(**named))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_gzip_bomb_is_refused(tmp_path: Path) -> None:
     with gzip.open(path, "wb", compresslevel=9) as stream:
         for _ in range(20):
             stream.write(bytes(1_000_000))
-    policy = ReadingPolicy(limits=ReadingLimits(max_inflated_mb=10))
+    policy = ReadingConfig(max_inflated_mb=10)
     with pytest.raises(ImageError, match=r"more than 10 MB \(cohort.max_inflated_mb") as caught:
         read_nifti(path, policy)
     assert caught.value.reason == "too_large"
@@ -332,7 +332,7 @@ def test_the_left_edge_follows_from_how_a_volume_is_laid_out(
     ramp[:, :2] += 10.0  # y runs to the front
     flipped = saved(tmp_path / "b.nii", np.flip(ramp, 0).copy(), np.diag([-1.0, 1.0, 1.0, 1.0]))
     for path in (saved(tmp_path / "a.nii", ramp), flipped):
-        pixels, _, found = read_nifti_film(path, ReadingPolicy(volume=VolumePolicy(plane=plane)))
+        pixels, _, found = read_nifti_film(path, ReadingConfig(volume=VolumeConfig(plane=plane)))
         assert found == edge
         assert pixels[:, 0].mean() > pixels[:, -1].mean()
 

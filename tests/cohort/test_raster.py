@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ravl_med.cohort.image_file import read_raster
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError
 
 GRAY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
@@ -108,7 +108,7 @@ def test_too_large_is_told_before_decoding(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(GRAY))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"12 x 20 pixels; expected at most 239") as caught:
-        read_raster(path, ReadingPolicy(limits=ReadingLimits(max_pixels=239)))
+        read_raster(path, ReadingConfig(max_pixels=239))
     assert caught.value.reason == "too_large"
 
 
@@ -137,7 +137,7 @@ def test_damage_gives_pixels_or_a_reason(
     path = tmp_path / "damaged"
     path.write_bytes(content)
     try:
-        pixels, _ = read_raster(path, ReadingPolicy(limits=ReadingLimits(max_pixels=100_000)))
+        pixels, _ = read_raster(path, ReadingConfig(max_pixels=100_000))
     except ImageError as error:
         reason = error.reason
     else:

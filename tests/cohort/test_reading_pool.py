@@ -1,12 +1,10 @@
 """Reading in other processes: the same films; a file that brings its reader down costs itself."""
 
-import json
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,19 @@ import pydicom
 import pytest
 from PIL import Image
 
-from ravl_med.cohort import reading_pool
 from ravl_med.cohort.image_file import read_film_file
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy, VolumePolicy
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.cohort.reading_worker import policy_from_json, policy_to_json
+from ravl_med.config.cohort import CohortConfig, ReadingConfig, VolumeConfig
+from ravl_med.engine import supervisor
 from ravl_med.errors import DataError, ImageError
 
-ROOMY = ReadingPolicy(limits=ReadingLimits(max_pixels=10**9))
+ROOMY = ReadingConfig(max_pixels=10**9)
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ReadingPool]:
-    with ReadingPool(ReadingPolicy(limits=ReadingLimits(max_seconds=60)), 2) as made:
+    with ReadingPool(ReadingConfig(max_seconds=60), 2) as made:
         yield made
 
 
@@ -69,7 +66,7 @@ def test_the_same_films_in_order(tmp_path: Path, pool: ReadingPool) -> None:
             assert content.reason == "missing"
             assert str(tmp_path) not in str(content)
             continue
-        here = read_film_file(path, ReadingPolicy())
+        here = read_film_file(path, ReadingConfig())
         assert not isinstance(content, ImageError)
         np.testing.assert_array_equal(content.pixels, here.pixels)
         assert (content.digest, content.applied) == (here.digest, here.applied)
@@ -92,7 +89,7 @@ def test_a_process_that_dies_costs_one_file(tmp_path: Path) -> None:
     large(tmp_path / "large.png", 12_000)
     with ReadingPool(ROOMY, 1) as pool:
         list(pool.read([(paths[0], None)]))
-        process = pool._workers[0]._process
+        process = pool._crew.children[0]._process
         assert process is not None
         killer = threading.Timer(0.3, process.kill)
         killer.start()
@@ -104,9 +101,9 @@ def test_a_process_that_dies_costs_one_file(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:
     large(tmp_path / "large.png", 12_000)
-    policy = replace(ROOMY, limits=replace(ROOMY.limits, max_seconds=0.3))
+    reading = ROOMY.model_copy(update={"max_seconds": 0.3})
     start = time.perf_counter()
-    with ReadingPool(policy, 1) as pool:
+    with ReadingPool(reading, 1) as pool:
         wanted = [(tmp_path / "large.png", None), (png(tmp_path / "a", 0), None)]
         late, fine = pool.read(wanted)
     assert isinstance(late, ImageError)
@@ -119,8 +116,8 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = bomb(tmp_path / "a.dcm", 80)
     assert path.stat().st_size < 200_000
-    policy = ReadingPolicy(limits=ReadingLimits(max_inflated_mb=64))
-    with ReadingPool(policy, 1) as pool:
+    reading = ReadingConfig(max_inflated_mb=64)
+    with ReadingPool(reading, 1) as pool:
         (refused,) = pool.read([(path, None)])
     assert isinstance(refused, ImageError)
     assert refused.reason == "too_large"
@@ -128,9 +125,9 @@ def test_a_deflated_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> Non
 
 
 def test_a_file_that_needs_more_memory_than_there_is(tmp_path: Path) -> None:
-    policy = ReadingPolicy(limits=ReadingLimits(max_memory_mb=500))
+    reading = ReadingConfig(max_memory_mb=512)
     large(tmp_path / "large.png", 8_000)
-    with ReadingPool(policy, 1) as pool:
+    with ReadingPool(reading, 1) as pool:
         refused, fine = pool.read([(tmp_path / "large.png", None), (png(tmp_path / "a", 0), None)])
     assert isinstance(refused, ImageError)
     assert refused.reason == "out_of_memory"
@@ -140,7 +137,7 @@ def test_a_file_that_needs_more_memory_than_there_is(tmp_path: Path) -> None:
 def test_paths_outside_the_roots_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     outside, inside = png(tmp_path / "b", 0), png(tmp_path / "cohort" / "a", 1)
-    with ReadingPool(ReadingPolicy(), 1, (tmp_path / "cohort",)) as pool:
+    with ReadingPool(ReadingConfig(), 1, (tmp_path / "cohort",)) as pool:
         refused, read = pool.read([(outside, None), (inside, None)])
     assert isinstance(refused, ImageError)
     assert refused.reason == "outside_root"
@@ -148,47 +145,46 @@ def test_paths_outside_the_roots_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
-    with ReadingPool(ReadingPolicy(), 1) as pool:
+    with ReadingPool(ReadingConfig(), 1) as pool:
         list(pool.read([(png(tmp_path / "a", 0), None)]))
-        process = pool._workers[0]._process
+        process = pool._crew.children[0]._process
         assert process is not None
     assert process.poll() is not None
 
 
 def test_leaving_at_once_leaves_no_process_behind(tmp_path: Path) -> None:
     path = png(tmp_path / "a", 0)
-    with ReadingPool(ReadingPolicy(), 2) as pool:
+    with ReadingPool(ReadingConfig(), 2) as pool:
         outcomes = pool.read([(path, None)] * 9)
         next(outcomes)
-        for worker in pool._workers:
+        for worker in pool._crew.children:
             worker.stop()
-        for worker in pool._workers:
+        for worker in pool._crew.children:
             worker._stopped = False
-        pool._threads.submit(pool._ask, "film", path, None)  # starts another one
+        pool._crew.threads.submit(pool._ask, "film", path, None)  # starts another one
         outcomes.close()
-    assert [worker._process for worker in pool._workers] == [None, None]
+    assert [worker._process for worker in pool._crew.children] == [None, None]
 
 
 def test_a_reader_that_cannot_start_is_an_error_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_pool.sys, "executable", "/bin/true")
+    monkeypatch.setattr(supervisor.sys, "executable", "/bin/true")
     with (
-        ReadingPool(ReadingPolicy(), 1) as pool,
+        ReadingPool(ReadingConfig(), 1) as pool,
         pytest.raises(DataError, match=r"cohort\.workers: no process .* Set it to 0"),
     ):
         list(pool.read([(png(tmp_path / "a", 0), None)]))
 
 
-def test_a_policy_survives_its_journey() -> None:
-    policy = ReadingPolicy(
-        voi="window",
-        voi_view=2,
-        preset="chexpert",
-        frame=3,
-        limits=ReadingLimits(1, 2, 3, 4, 5.5),
-        volume=VolumePolicy("slice", "axial", 0.25, (40.0, 400.0), "isotropic"),
+def test_a_worker_learns_how_to_read_and_no_path(tmp_path: Path) -> None:
+    volume = VolumeConfig(show="slice", plane="axial", slice=0.25, window=(40.0, 400.0))
+    config = CohortConfig(manifest=tmp_path / "doe.csv", voi="window", frame=3, volume=volume)
+    with ReadingPool(config, 1) as pool:
+        line = pool._crew.children[0]._greeting
+    assert b"doe" not in line
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert ReadingConfig.model_validate_json(line) == ReadingConfig(
+        voi="window", frame=3, volume=volume
     )
-    assert policy_from_json(policy_to_json(policy)) == policy
-    assert policy_from_json(policy_to_json(ReadingPolicy())) == ReadingPolicy()
-    assert "\n" not in json.dumps(policy_to_json(policy))

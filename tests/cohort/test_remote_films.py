@@ -14,8 +14,8 @@ from PIL import Image
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.image_file import declares_burned_in
 from ravl_med.cohort.manifest import Cohort, read_manifest
-from ravl_med.cohort.reading_policy import ReadingLimits, ReadingPolicy
 from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.phantoms.cohort import synthesize
@@ -68,7 +68,7 @@ def listed(place: FilePath, roots: tuple[FilePath, ...] = ()) -> Cohort:
 
 
 def reader_of(place: FilePath, workers: int = 0, **limits: int) -> FilmReader:
-    policy = ReadingPolicy(limits=ReadingLimits(**limits))
+    policy = ReadingConfig(**limits)
     return FilmReader(policy, workers, (place,))
 
 

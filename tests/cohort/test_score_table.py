@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.score_table import read_scores
+from ravl_med.cohort.table import ManifestFiles
 from ravl_med.errors import ConfigError, DataError
 
 NAMES = ("heart", "lung")

@@ -9,8 +9,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, BasicTextSRStorage, ExplicitVRLittleEndian, generate_uid
 
-from ravl_med.cohort.reading_policy import ReadingPolicy
 from ravl_med.cohort.survey import survey_file
+from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ImageError
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -46,7 +46,7 @@ def film(path: Path, **tags: Any) -> Path:
 
 
 def test_a_frontal_film_by_its_header(tmp_path: Path) -> None:
-    found = survey_file(film(tmp_path / "IM1"), ReadingPolicy())
+    found = survey_file(film(tmp_path / "IM1"), ReadingConfig())
     assert (found.kind, found.certain) == ("film", True)
     assert (found.patient, found.study, found.accession) == ("4711", "1.2.3", "ACC1")
     assert found.attributes == {"view": "PA"}
@@ -65,13 +65,13 @@ def test_a_frontal_film_by_its_header(tmp_path: Path) -> None:
     ],
 )
 def test_a_silent_header_leaves_it_to_the_pixels(tmp_path: Path, tags: dict[str, str]) -> None:
-    found = survey_file(film(tmp_path / "IM1", **tags), ReadingPolicy())
+    found = survey_file(film(tmp_path / "IM1", **tags), ReadingConfig())
     assert (found.kind, found.certain) == ("film", False)
 
 
 def test_the_description_may_name_the_chest_and_the_view(tmp_path: Path) -> None:
     tags = {"BodyPartExamined": "", "ViewPosition": "", "SeriesDescription": "Chest AP"}
-    assert survey_file(film(tmp_path / "IM1", **tags), ReadingPolicy()).certain
+    assert survey_file(film(tmp_path / "IM1", **tags), ReadingConfig()).certain
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_the_description_may_name_the_chest_and_the_view(tmp_path: Path) -> None
 def test_every_refusal_has_a_reason(tmp_path: Path, tags: dict[str, str], reason: str) -> None:
     path = film(tmp_path / "IM1", **tags)
     with pytest.raises(ImageError, match=TOLD) as caught:
-        survey_file(path, ReadingPolicy())
+        survey_file(path, ReadingConfig())
     assert caught.value.reason == reason
     assert "4711" not in str(caught.value)
-    assert survey_file(path, ReadingPolicy(), any_film=True).kind == "film"
+    assert survey_file(path, ReadingConfig(), any_film=True).kind == "film"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_every_refusal_has_a_reason(tmp_path: Path, tags: dict[str, str], reason
 )
 def test_files_that_pydicom_brings(name: str, reason: str) -> None:
     with pytest.raises(ImageError, match=TOLD) as caught:
-        survey_file(BUNDLED / name, ReadingPolicy())
+        survey_file(BUNDLED / name, ReadingConfig())
     assert caught.value.reason == (reason or "not_dicom")
 
 
 def test_a_structured_report_is_read() -> None:
-    found = survey_file(BUNDLED / "reportsi.dcm", ReadingPolicy())
+    found = survey_file(BUNDLED / "reportsi.dcm", ReadingConfig())
     assert found.kind == "report"
     assert found.pixels is None
     assert found.text
@@ -113,5 +113,5 @@ def test_a_structured_report_is_read() -> None:
 def test_a_structured_report_without_text(tmp_path: Path) -> None:
     path = film(tmp_path / "SR1", SOPClassUID=BasicTextSRStorage, Modality="SR")
     with pytest.raises(ImageError, match="holds no text") as caught:
-        survey_file(path, ReadingPolicy())
+        survey_file(path, ReadingConfig())
     assert caught.value.reason == "no_text"

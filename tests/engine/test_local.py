@@ -97,8 +97,7 @@ def test_workers_end_with_a_run_that_is_killed() -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from toy_work import Opener\n"
-        "from ravl_med.engine.local import LocalEngine\n"
-        "from ravl_med.engine.work import Work\n"
+        "from ravl_med.engine.local import LocalEngine, Work\n"
         "units = [{'value': 1}, {'value': 1, 'sleep': 600}]\n"
         "for unit in LocalEngine(1).map(Work(Opener()), units):\n"
         "    print(unit['process'], flush=True)\n"

@@ -28,10 +28,9 @@ RUN = """
 import json, re, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from toy_work import Opener
-from ravl_med.config import EngineConfig
-from ravl_med.engine.ray_cluster import joined_cluster
-from ravl_med.engine.ray_engine import RayEngine
-from ravl_med.engine.work import Work
+from ravl_med.config.runtime import EngineConfig
+from ravl_med.engine.ray import RayEngine, joined_cluster
+from ravl_med.engine.local import Work
 from ravl_med.errors import RavlMedError
 
 told = {}
@@ -207,8 +206,8 @@ def test_an_address_where_nobody_answers_is_one_line_at_once(address) -> None:
 @pytest.mark.slow
 def test_an_address_of_something_else_is_one_line_in_time(tmp_path) -> None:
     script = (
-        "from ravl_med.config import EngineConfig\n"
-        "from ravl_med.engine.ray_cluster import joined_cluster\n"
+        "from ravl_med.config.runtime import EngineConfig\n"
+        "from ravl_med.engine.ray import RayEngine, joined_cluster\n"
         "from ravl_med.errors import ConfigError\n"
         "import sys, os\n"
         "config = EngineConfig(kind='ray', workers=1, address=sys.argv[1])\n"
@@ -243,8 +242,8 @@ def _taken(server: socket.socket):
 @pytest.mark.slow
 def test_a_plan_that_cannot_be_scheduled_is_refused() -> None:
     script = (
-        "from ravl_med.config import EngineConfig\n"
-        "from ravl_med.engine.ray_cluster import joined_cluster\n"
+        "from ravl_med.config.runtime import EngineConfig\n"
+        "from ravl_med.engine.ray import RayEngine, joined_cluster\n"
         "from ravl_med.errors import ConfigError\n"
         "for more in ({'workers': 10_000}, {'workers': 1, 'gpus_per_worker': 64}):\n"
         "    try:\n"

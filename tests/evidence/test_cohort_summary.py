@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.table import RejectedFilm
+from ravl_med.cohort.table import ManifestFiles, RejectedFilm
 from ravl_med.evidence.effects import age_band, summarise_cohort
 
 

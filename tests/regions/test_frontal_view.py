@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ravl_med.cohort.image_file import read_image_file
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY
+from ravl_med.config.cohort import DEFAULT_READING
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.regions.film_structures import shows_frontal_chest
 from ravl_med.regions.segmenter import built_in_segmenter
@@ -26,7 +26,7 @@ def shows(pixels: NDArray[np.float32]) -> bool:
 def test_phantoms_are_frontal_films(tmp_path: Path) -> None:
     synthesize(tmp_path / "c", images=40, size=128, seed=4, workers=1)
     paths = sorted((tmp_path / "c" / "images").iterdir())[:10]
-    assert all(shows(read_image_file(path, DEFAULT_POLICY).pixels) for path in paths)
+    assert all(shows(read_image_file(path, DEFAULT_READING).pixels) for path in paths)
 
 
 def test_what_is_no_chest() -> None:

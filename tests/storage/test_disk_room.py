@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ravl_med.errors import ConfigError
-from ravl_med.storage.disk_room import needing_room, says_full
+from ravl_med.errors import ConfigError, needing_room, says_full
 
 FULL = Path("/dev/full")  # every write to it finds no room
 

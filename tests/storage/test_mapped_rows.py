@@ -96,7 +96,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     script = (
         "import numpy as np\n"
         "from ravl_med.errors import ConfigError\n"
-        "from ravl_med.storage.mapped_rows import empty_rows\n"
+        "from ravl_med.storage.mapped_arrays import empty_rows\n"
         "try:\n"
         "    empty_rows((40_000, 512), np.float32)[:] = 1\n"
         "except ConfigError as error:\n"

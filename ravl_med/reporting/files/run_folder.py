@@ -19,8 +19,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from ravl_med.config.loading import Config
-from ravl_med.errors import ConfigError
-from ravl_med.storage.disk_room import needing_room
+from ravl_med.errors import ConfigError, needing_room
 from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK = "run.json"

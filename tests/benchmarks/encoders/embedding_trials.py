@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.table import RejectedFilm
+from ravl_med.cohort.table import ManifestFiles, RejectedFilm
 from ravl_med.encoders.batches import (
     BatchEncoder,
     PreparedFilm,

@@ -30,8 +30,8 @@ from pydicom.uid import (
 )
 
 from ravl_med.cohort.image_file import read_film_file, read_image_file
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY
 from ravl_med.cohort.reading_pool import ReadingPool
+from ravl_med.config.cohort import DEFAULT_READING
 from ravl_med.errors import ImageError
 
 Progress = Callable[[str, int, int], None]
@@ -153,7 +153,7 @@ def measure_cores(
     progress : callable - called with (stage, done, total)
     """
     rows = []
-    with ReadingPool(DEFAULT_POLICY, 2) as pool:
+    with ReadingPool(DEFAULT_READING, 2) as pool:
         for done, (name, paths) in enumerate(films.items()):
             progress("read films on two cores", done, len(films))
             many = paths * repeats
@@ -194,12 +194,12 @@ def _by_pydicom(paths: Sequence[Path]) -> None:
 
 def _by_us(paths: Sequence[Path]) -> None:
     for path in paths:
-        read_image_file(path, DEFAULT_POLICY)
+        read_image_file(path, DEFAULT_READING)
 
 
 def _as_audited(paths: Sequence[Path]) -> None:
     for path in paths:
-        read_film_file(path, DEFAULT_POLICY)
+        read_film_file(path, DEFAULT_READING)
 
 
 def _film(seed: int) -> NDArray[np.uint16]:

@@ -206,7 +206,7 @@ def _kill(process: int) -> bool:
 
 def _is_worker(command: str) -> bool:
     of_ray = command.startswith("ray::") and "_Worker" in command
-    return of_ray or "multiprocessing.spawn" in command
+    return of_ray or "ravl_med.engine.local" in command
 
 
 def _is_reader(command: str) -> bool:

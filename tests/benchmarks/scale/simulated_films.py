@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.table import ManifestFiles
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.regions.region_set import RegionKind, cut_tiles, tile_names

@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.table import ManifestFiles
 from ravl_med.config.loading import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.errors import ConfigError

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.table import RejectedFilm
+from ravl_med.cohort.table import ManifestFiles, RejectedFilm
 from ravl_med.reporting.files.tables import write_intake, write_rejected_paths
 
 COHORT = Cohort(
