@@ -16,9 +16,10 @@ from pypdf import PdfReader
 from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app
+from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.phantoms.cohort import synthesize
-from ravl_med.reporting.files.result_json import result_schema
 from ravl_med.storage.cache import Cache, user_cache
+from ravl_med.storage.documents import schema_of
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
@@ -100,7 +101,7 @@ def test_an_audit_writes_the_whole_folder(workplace: Path, tmp_path: Path) -> No
         "run.json",
     }
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    jsonschema.validate(result, result_schema())
+    jsonschema.validate(result, schema_of(AuditResult))
     assert result["cohort"]["images"] == 90
     search = result["discovery"]
     placed = {c["rank"]: c["cluster"] for c in search["cluster_map"]["clusters"] if c["rank"]}

@@ -706,12 +706,13 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of result.json."""
-    from ravl_med.reporting.comparison.document import comparison_schema
-    from ravl_med.reporting.files.result_json import result_schema
-    from ravl_med.reporting.mitigation.document import mitigation_schema
+    from ravl_med.evidence.audit_result import AuditResult
+    from ravl_med.evidence.mitigation_result import MitigationResult
+    from ravl_med.reporting.comparison.compare import Comparison
+    from ravl_med.storage.documents import schema_of
 
-    made = comparison_schema if comparison else mitigation_schema if mitigation else result_schema
-    _print_json(made())
+    kind = Comparison if comparison else MitigationResult if mitigation else AuditResult
+    _print_json(schema_of(kind))
 
 
 def main() -> None:

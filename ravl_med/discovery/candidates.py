@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import (
@@ -24,6 +25,7 @@ from ravl_med.discovery.ravl import (
     strongest_regions,
 )
 from ravl_med.errors import DataError
+from ravl_med.storage.documents import Table, result_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +51,60 @@ class DiscoveryRules:
     top: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(
+    "FoundDocument",
+    "performance_gap influence classes opposed_gap",
+    doc="The measures of RaVL by which a candidate was chosen; picked for being large.",
+    tables=(
+        Table(
+            "classes",
+            row="FoundClassDocument",
+            doc="One class with and without the feature, on the films that the candidate was "
+            "chosen on.",
+            columns="n_present n_absent accuracy_present accuracy_absent gap weighted_gap",
+        ),
+    ),
+    eq=False,
+)
 class FeatureCluster:
-    """A cluster of regions that became a candidate, measured on the films it was found on.
+    """A cluster of n regions that became a candidate, measured on the films it was found on."""
 
-    Attributes
-    ----------
-    cluster : int - index of the cluster among the proposals
-    regions : ndarray of shape (n,), int64 - region indices of all films by similarity to the
-        medoid, descending
-    similarity : ndarray of shape (n,), float64 - cosine similarity to the medoid
-    present : ndarray of shape (N,), bool - images with at least one region in the cluster (I_c)
-    n_present, n_absent : ndarray of shape (C,), int64
-    accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
-    weighted_gap : ndarray of shape (C,), float64
-    performance_gap : float - G_c
-    influence : float - H_c; -inf where no image qualifies
-    raised_class : int - class that the feature raises
-    lowered_classes : tuple of int - classes with a negative gap and enough films, the most lowered
-        first; empty when only the raised side can be tested
-    opposed_classes : tuple of int - the first of them, as many as together speak loudest; they are
-        tested as one
-    opposed_gap : float - gap of the opposed classes together; NaN without any
-    rare : bool - a candidate for its unweighted gaps alone; RaVL's filters drop it
-    strength : float - gaps of the raised class and of the opposed classes against their standard
-        errors, joined as one normal deviate (Stouffer)
-    """
-
-    cluster: int
-    regions: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-    present: NDArray[np.bool_]
-    n_present: NDArray[np.int64]
-    n_absent: NDArray[np.int64]
-    accuracy_present: NDArray[np.float64]
-    accuracy_absent: NDArray[np.float64]
-    weighted_gap: NDArray[np.float64]
-    performance_gap: float
-    influence: float
-    raised_class: int
-    lowered_classes: tuple[int, ...]
-    opposed_classes: tuple[int, ...]
-    opposed_gap: float
-    rare: bool
-    strength: float = math.nan
+    cluster: int = Field(description="number of the cluster of regions")
+    regions: NDArray[np.int64] = Field(
+        description="(n,), region indices of all films by similarity to the medoid, descending"
+    )
+    similarity: NDArray[np.float64] = Field(description="(n,), cosine similarity to the medoid")
+    present: NDArray[np.bool_] = Field(
+        description="(N,), images with at least one region in the cluster (I_c)"
+    )
+    n_present: NDArray[np.int64] = Field(description="films of the class with the feature")
+    n_absent: NDArray[np.int64] = Field(description="films of the class without it")
+    accuracy_present: NDArray[np.float64] = Field(description="accuracy on those with it")
+    accuracy_absent: NDArray[np.float64] = Field(description="accuracy on those without it")
+    weighted_gap: NDArray[np.float64] = Field(description="RaVL's G_c^y; 0 where a side is empty")
+    performance_gap: float = Field(description="RaVL's G_c, the sum of all |weighted_gap|")
+    influence: float = Field(description="RaVL's H_c; null where no mistake qualifies")
+    raised_class: int = Field(description="class that the feature raises")
+    lowered_classes: tuple[int, ...] = Field(
+        description="classes with a negative gap and enough films, the most lowered first; empty "
+        "when only the raised side can be tested"
+    )
+    opposed_classes: tuple[int, ...] = Field(
+        description="the first of them, as many as together speak loudest; tested as one"
+    )
+    opposed_gap: float = Field(description="gap of the opposed classes taken together")
+    rare: bool = Field(
+        description="a candidate for its unweighted gaps alone, which RaVL's filters drop"
+    )
+    strength: float = Field(
+        default=math.nan,
+        description="gaps of the raised class and of the opposed classes against their standard "
+        "errors, joined as one normal deviate (Stouffer)",
+    )
 
     @property
     def gap(self) -> NDArray[np.float64]:
-        """Unweighted gap p_in - p_out, shape (C,); NaN where a side is empty."""
+        """Accuracy with minus without the feature; null where an arm is empty."""
         return self.accuracy_present - self.accuracy_absent
 
     @property

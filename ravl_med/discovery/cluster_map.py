@@ -15,49 +15,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
 from scipy.spatial.distance import pdist
+
+from ravl_med.storage.documents import result_type
 
 _DECIMALS = 4  # of a position: more would differ from machine to machine
 _NO_SPREAD = 1e-9  # of distances, from which on they count as all the same
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class MappedCluster:
-    """A feature cluster on the map.
+    """A feature cluster on the map."""
 
-    Attributes
-    ----------
-    cluster : int - its number
-    x, y : float - of its medoid, in distances on the unit sphere; the mean of all medoids is 0, 0
-    rank : int or None - of the correlation that it is; None where it is none
-    """
-
-    cluster: int
-    x: float
-    y: float
-    regions: int
-    rank: int | None
+    cluster: int = Field(description="number of the cluster")
+    x: FiniteFloat = Field(description="of its medoid, in distances on the unit sphere")
+    y: FiniteFloat = Field(description="the same, upwards")
+    regions: int = Field(description="regions of the cluster")
+    rank: int | None = Field(description="of the correlation that it is; null: it is none")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(members="kept correlation clusters")
 class ClusterMap:
-    """All feature clusters that were proposed, by number, and how much of them a map can show.
+    """Where the clusters lie to each other: classical scaling of the distances of their medoids."""
 
-    Attributes
-    ----------
-    kept : float - share of the squared distances between medoids that the map holds; NaN where all
-        medoids are one point
-    correlation : float - of distances on the map with the true ones; NaN where either are all the
-        same
-    """
-
-    clusters: tuple[MappedCluster, ...]
-    kept: float
-    correlation: float
+    clusters: tuple[MappedCluster, ...] = Field(description="every cluster that was proposed")
+    kept: float = Field(description="share of the squared distances that the map holds")
+    correlation: float = Field(description="of distances on the map with the true ones")
 
 
 def map_clusters(

@@ -1,23 +1,22 @@
-"""What an audit found, as one value: the single source of the PDF and the JSON.
+"""What an audit found, as one value: the single source of the report and of ``result.json``.
 
-Whether a model is wired right, told before its shortcuts are looked for.
-
-Most faults of published models are wiring: prompts, padding, resize, an inverted class. What such a
-model says is noise, and so would its audit be. Faults that leave no doubt stop the audit. A finding
-that is not told from the others does not stop it, since a model that follows a shortcut alone is at
-chance too where the shortcut is balanced: a confirmed shortcut fails it, anything else is not
-auditable.
+Whether the model is wired right is a part of it. Most faults of published models are wiring:
+prompts, padding, resize, an inverted class. What such a model says is noise, and so would its audit
+be: faults that leave no doubt stop the audit. A finding that the model cannot tell from the others
+does not stop it, since a model that follows a shortcut alone is at chance too where the shortcut is
+balanced: a confirmed shortcut fails it, anything else is not auditable.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat
 from scipy.special import logsumexp
 
 from ravl_med.cohort.dicom_header import Edge
@@ -25,6 +24,10 @@ from ravl_med.discovery.cluster_map import ClusterMap
 from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, SpuriousCorrelation
 from ravl_med.evidence.statistics import auroc, auroc_interval
 from ravl_med.regions.region_set import RegionKind
+from ravl_med.storage.documents import Count, Table, document_of, result_type
+
+SCHEMA_VERSION = "3.1"
+"""Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
 
@@ -39,56 +42,37 @@ _CURE_LOW = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(key="finding")
 class FindingAuroc:
-    """How well a finding is told from the other classes.
-
-    Attributes
-    ----------
-    finding : str
-    films : int - of the class
-    auroc : float - NaN where the class has no film, or all
-    interval : Interval - by patient
-    lowest, highest : float - AUROC of single prompts in place of their mean; NaN with one prompt
-    flipped : bool - clearly below chance, all findings taken together
-    """
+    """How well a finding is told from the other classes."""
 
     finding: str
-    films: int
-    auroc: float
+    films: Count = Field(description="films of the class")
+    auroc: float = Field(description="area under the ROC curve, the class against the others")
     interval: Interval
-    lowest: float
-    highest: float
-    flipped: bool
+    lowest: float = Field(description="the same of the single prompt that is worst")
+    highest: float = Field(description="and of the best; null: one prompt, or hidden")
+    flipped: bool = Field(description="clearly below 0.5")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type("SanityCheckDocument")
 class ModelCheck:
-    """A look at the wiring: what was looked at, how it is, and what was found."""
+    """A look at how the model is wired."""
 
-    name: str
-    status: ModelCheckStatus
-    text: str
+    name: str = Field(description="what was looked at")
+    status: ModelCheckStatus = Field(description="held, odd, or failed: the audit stopped")
+    text: str = Field(description="what was found")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type("SanityDocument")
 class ModelChecks:
-    """What was seen of the wiring.
+    """Whether the model is wired right."""
 
-    Attributes
-    ----------
-    min_auroc : float - that the interval of each finding has to be above; 0: not judged
-    findings : tuple of FindingAuroc - in the order of the classes
-    checks : tuple of ModelCheck
-    stops : tuple of str - why the audit cannot go on
-    doubts : tuple of str - why it can end in nothing better than a fail
-    """
-
-    min_auroc: float
-    findings: tuple[FindingAuroc, ...]
-    checks: tuple[ModelCheck, ...]
-    stops: tuple[str, ...]
-    doubts: tuple[str, ...]
+    min_auroc: FiniteFloat = Field(description="that every interval has to be above; 0: not judged")
+    findings: tuple[FindingAuroc, ...] = Field(description="by class")
+    checks: tuple[ModelCheck, ...] = Field(description="in the order they were made")
+    stops: tuple[str, ...] = Field(description="why the audit could not go on, in sentences")
+    doubts: tuple[str, ...] = Field(description="why it could end in nothing better than a fail")
 
 
 def class_scores(
@@ -221,135 +205,137 @@ def _told(one: FindingAuroc) -> str:
 VerdictName = Literal["fail", "review", "pass", "not_auditable"]
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Stratum:
-    """One value of an acquisition or patient attribute.
+    """Accuracy on the films with one value of an attribute."""
 
-    Attributes
-    ----------
-    attribute, value : str
-    films, patients : int
-    accuracy : float - NaN where nothing can be said
-    interval : Interval - bootstrap by patient
-    difference : float - accuracy minus that of the other films, classes held apart
-    p_value, q_value : float - two-sided exchange of patients within class; Benjamini-Hochberg over
-        all strata; NaN for an insufficient stratum
-    insufficient : bool - fewer films or patients than needed, or no films to compare with
-    """
-
-    attribute: str
-    value: str
-    films: int
-    patients: int
-    accuracy: float
+    attribute: str = Field(description="such as view or sex")
+    value: str = Field(description="such as AP or F")
+    films: Count = Field(description="films with this value")
+    patients: Count = Field(description="patients that they belong to")
+    accuracy: float = Field(description="share of the films that are called right")
     interval: Interval
-    difference: float
-    p_value: float
-    q_value: float
-    insufficient: bool
+    difference: float = Field(
+        description="accuracy minus that of the other films, classes held apart"
+    )
+    p_value: float = Field(description="two-sided, by exchange of whole patients within class")
+    q_value: float = Field(description="Benjamini-Hochberg over all comparisons")
+    insufficient: bool = Field(description="too few films or patients to say anything")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class DetectableGap:
-    """What the films could have shown of a feature that is in a given share of them.
+    """What would have been found of a feature that is in a given share of the films."""
 
-    Attributes
-    ----------
-    prevalence : float
-    gap : float - smallest gap found with the asked power; NaN where even the largest was not
-    power_at_largest : float - power at a gap of 1, or of what the accuracy allows
-    """
-
-    prevalence: float
-    gap: float
-    power_at_largest: float
+    prevalence: FiniteFloat = Field(description="share of the films with the feature")
+    gap: float = Field(
+        description="smallest gap found with the asked power; null: not even the largest possible"
+    )
+    power_at_largest: float = Field(description="power at the largest gap that is possible")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Sensitivity:
-    """What this audit could have found.
+    """What this audit could have found, by simulation of cohorts like this one."""
 
-    Attributes
-    ----------
-    power : float - for example 0.8
-    simulations : int - for each prevalence
-    candidates : int - that multiplicity was charged for
-    detectable : tuple of DetectableGap
-    clusters, tested : int - proposed, and with enough films on both halves
-    untested : mapping of reason to count
-    """
-
-    power: float
-    simulations: int
-    candidates: int
-    detectable: tuple[DetectableGap, ...]
-    clusters: int
-    tested: int
-    untested: Mapping[str, int]
+    power: FiniteFloat = Field(description="power that is asked of a detectable gap, such as 0.8")
+    simulations: int = Field(description="simulated cohorts for each prevalence")
+    candidates: int = Field(description="candidates that multiplicity was charged for")
+    detectable: tuple[DetectableGap, ...] = Field(description="by prevalence of the feature")
+    clusters: int = Field(description="clusters that were proposed")
+    tested: int = Field(description="clusters with enough films on both halves to be tested")
+    untested: Mapping[str, int] = Field(description="the other clusters, by reason")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(members="name classes=texts temperature scores")
 class TaskSummary:
-    """The zero-shot task: class names and, for each, the texts that were embedded, verbatim."""
+    """The zero-shot task."""
 
-    name: str
+    name: str = Field(description="as the config calls it")
     classes: tuple[str, ...]
-    texts: Mapping[str, tuple[str, ...]]
-    temperature: float
-    scores: str = "softmax"
+    texts: Mapping[str, tuple[str, ...]] = Field(description="the texts of each class, verbatim")
+    temperature: FiniteFloat = Field(description="tau: cosine similarities are divided by it")
+    scores: str = Field(
+        default="softmax",
+        description="softmax over the classes, sigmoid of each, or a table of a model that nobody "
+        "can open",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class ModelSummary:
     """The model under audit."""
 
-    name: str
-    architecture: str
-    digest: str
-    image_size: int
-    resize_mode: str
-    region_pooling: str
-    parameters: int
-    logit_scale: float | None = None
-    logit_bias: float | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    name: str = Field(description="as the config calls it")
+    architecture: str = Field(description="as the model folder calls it")
+    digest: str = Field(description="SHA-256 over everything that was loaded")
+    image_size: int = Field(description="side of the input in pixels")
+    resize_mode: str = Field(description="how a film becomes a square")
+    region_pooling: str = Field(description="where in the image tower regions are pooled")
+    parameters: int = Field(description="number of weights")
+    logit_scale: float | None = Field(
+        default=None, description="what the model multiplies cosines with"
+    )
+    logit_bias: float | None = Field(
+        default=None, description="and adds; of models with a sigmoid loss"
+    )
+    digests: Mapping[str, str] = Field(
+        default_factory=dict, description="SHA-256 of weights, config, tokenizer and prompts"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
+class RejectedRow:
+    """A row of the manifest whose film could not be read."""
+
+    row: int = Field(description="row of the manifest; the header is row 1")
+    reason: str = Field(description="reason code")
+
+
+@result_type()
+class Prevalence:
+    """The films of one class among those with one value of an attribute."""
+
+    films: Count = Field(description="films of the class with the value")
+    share: float = Field(description="of all films with the value")
+
+
+@result_type(
+    members="listed left_out rejected rejected_rows=unread images patients images_by_class"
+    " attributes classes_by_attribute=prevalences radiology_reports synthetic"
+)
 class CohortSummary:
-    """Who was audited: counts only, no identity.
+    """Who was audited, in counts."""
 
-    Attributes
-    ----------
-    listed : int - rows of the manifest
-    left_out : mapping of reason to count - rows that the task or split does not take
-    rejected : mapping of reason code to count - films that could not be read
-    rejected_rows : tuple of (row, reason, message) - row numbers of the manifest
-    images, patients : int - audited
-    images_by_class : mapping of class to count
-    attributes : mapping of attribute to (value to count) - view, sex, manufacturer, ...
-    radiology_reports : int - audited films with a report text
-    synthetic : bool - phantoms only, no patient
-    patients_by_class, attribute_patients : the same in patients; None where a film is a patient
-    classes_by_attribute : mapping of attribute to (value to films of each class, in task order) -
-        empty where nobody counted them
-    class_patients : the same in patients; None where a film is a patient
-    """
-
-    listed: int
-    left_out: Mapping[str, int]
-    rejected: Mapping[str, int]
-    rejected_rows: tuple[tuple[int, str, str], ...]
-    images: int
-    patients: int
-    images_by_class: Mapping[str, int]
-    attributes: Mapping[str, Mapping[str, int]]
-    radiology_reports: int
-    synthetic: bool
-    patients_by_class: Mapping[str, int] | None = None
-    attribute_patients: Mapping[str, Mapping[str, int]] | None = None
-    classes_by_attribute: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
-    class_patients: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None
+    listed: int = Field(description="rows of the manifest")
+    left_out: Mapping[str, int] = Field(
+        description="rows that split or task do not take, by reason"
+    )
+    rejected: Mapping[str, int] = Field(description="films that could not be read, by reason code")
+    rejected_rows: tuple[tuple[int, str, str], ...] = Field(
+        description="row of the manifest, reason code and message of each of them"
+    )
+    images: Count = Field(description="films that were audited")
+    patients: Count = Field(description="patients that they belong to")
+    images_by_class: Mapping[str, Count] = Field(description="audited films of each class")
+    attributes: Mapping[str, Mapping[str, Count]] = Field(
+        description="audited films by value of each attribute, such as view or sex"
+    )
+    radiology_reports: Count = Field(description="audited films with a report text")
+    synthetic: bool = Field(description="phantoms only, no patient")
+    patients_by_class: Mapping[str, int] | None = Field(
+        default=None, description="None where a film is a patient"
+    )
+    attribute_patients: Mapping[str, Mapping[str, int]] | None = Field(
+        default=None, description="as attributes, in patients; None where a film is a patient"
+    )
+    classes_by_attribute: Mapping[str, Mapping[str, tuple[int, ...]]] = Field(
+        default_factory=dict,
+        description="films of each class by attribute and value; empty where nobody counted them",
+    )
+    class_patients: Mapping[str, Mapping[str, tuple[int, ...]]] | None = Field(
+        default=None, description="the same in patients; None where a film is a patient"
+    )
 
     def prevalence(self, attribute: str, value: str, index: int) -> float:
         """Return the share of the films with a value that are of a class; NaN where hidden."""
@@ -357,138 +343,213 @@ class CohortSummary:
         of = self.attributes.get(attribute, {}).get(value, 0)
         return films / of if films >= 0 and of > 0 else math.nan
 
+    def prevalences(
+        self, result: AuditResult
+    ) -> Mapping[str, Mapping[str, Mapping[str, Prevalence]]]:
+        """By attribute, value and class: how frequent each class is there."""
+        return {
+            attribute: {
+                value: {
+                    name: Prevalence(films[c], self.prevalence(attribute, value, c))
+                    for c, name in enumerate(result.classes)
+                }
+                for value, films in values.items()
+            }
+            for attribute, values in self.classes_by_attribute.items()
+        }
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def unread(self) -> tuple[RejectedRow, ...]:
+        """Each of them."""
+        return tuple(RejectedRow(row, reason) for row, reason, _ in self.rejected_rows)
+
+
+@result_type(
+    members="overall interval=overall_interval images classes",
+    tables=(
+        Table(
+            "classes",
+            row="ClassAccuracyDocument",
+            doc="Accuracy on the films of one class.",
+            columns="images=images_by_class accuracy=by_class interval=by_class_interval"
+            " predicted_share",
+        ),
+    ),
+)
 class Accuracy:
-    """Zero-shot accuracy with bootstrap intervals by patient; per class in task order.
+    """Zero-shot accuracy on all audited films."""
 
-    A class without films has NaN accuracy and interval.
-    """
-
-    overall: float
+    overall: float = Field(description="share of the films that are called right")
     overall_interval: Interval
-    images: int
-    by_class: tuple[float, ...]
+    images: int = Field(description="films of all classes")
+    by_class: tuple[float, ...] = Field(description="share of them that the model calls so")
     by_class_interval: tuple[Interval, ...]
-    images_by_class: tuple[int, ...]
-    predicted_share: tuple[float, ...]
+    images_by_class: tuple[Count, ...] = Field(description="films of the class")
+    predicted_share: tuple[float, ...] = Field(
+        description="share of the films of all classes that the model calls so"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class PartitionSummary:
-    """One clustering of all regions: K, its draw, and the mean cosine distance to the medoids."""
+    """One clustering of all regions."""
 
-    clusters: int
-    draw: int
-    loss: float
+    clusters: int = Field(description="K, the number of medoids")
+    draw: int = Field(description="number of the sample that the medoids were fitted on, from 0")
+    loss: float = Field(description="mean cosine distance of the regions to their medoids")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
+class Half:
+    """One half of the patients."""
+
+    films: Count = Field(description="films of the half")
+    patients: Count = Field(description="patients of the half; none is in the other")
+
+
+@result_type(
+    members="protocol regions regions_unseen region_source region_problems partitions left_out"
+    " clusters survivors candidates discovery_half confirmation_half cluster_map"
+)
 class DiscoverySummary:
-    """How the search was done.
+    """How candidates were searched for."""
 
-    Attributes
-    ----------
-    protocol : {"pooled", "paper"}
-    regions, regions_unseen : int
-    region_source : str
-    region_problems : mapping of str to int - what was to be a region and is none, by reason
-    partitions : tuple of PartitionSummary
-    left_out : mapping of K to the reason why it was not used
-    clusters : int - proposed, near-duplicates folded
-    survivors, candidates : int - that pass RaVL's filters; that were carried into evidence
-    films, confirmation_films : int - of the discovery half and of the other
-    patients, confirmation_patients : int
-    cluster_map : ClusterMap - where the proposed clusters lie to each other
-    """
-
-    protocol: str
-    regions: int
-    regions_unseen: int
-    region_source: str
-    region_problems: Mapping[str, int]
-    partitions: tuple[PartitionSummary, ...]
-    left_out: Mapping[int, str]
-    clusters: int
-    survivors: int
-    candidates: int
-    films: int
-    confirmation_films: int
-    patients: int
-    confirmation_patients: int
+    protocol: str = Field(description="'pooled' over several K, or the 'paper's single best K")
+    regions: int = Field(description="regions of all films")
+    regions_unseen: int = Field(
+        description="regions left out, as the model sees too little of them"
+    )
+    region_source: str = Field(description="what a region is, such as 6 x 6 tiles")
+    region_problems: Mapping[str, int] = Field(
+        description="what was to be a region and is none, counted by reason"
+    )
+    partitions: tuple[PartitionSummary, ...] = Field(
+        description="clusterings that clusters come from"
+    )
+    left_out: Mapping[int, str] = Field(description="K that were not used, each with its reason")
+    clusters: int = Field(description="clusters proposed, near-duplicates folded into one")
+    survivors: int = Field(description="clusters that pass RaVL's filters")
+    candidates: int = Field(description="clusters that went on to the test")
+    films: Count = Field(description="of the discovery half")
+    confirmation_films: Count = Field(description="of the confirmation half")
+    patients: Count = Field(description="of the discovery half")
+    confirmation_patients: Count = Field(description="of the confirmation half")
     cluster_map: ClusterMap
 
+    @property
+    def discovery_half(self) -> Half:
+        """On it candidates were chosen."""
+        return Half(self.films, self.patients)
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def confirmation_half(self) -> Half:
+        """On it they were tested."""
+        return Half(self.confirmation_films, self.confirmation_patients)
+
+
+@result_type(key="name")
 class Gate:
-    """One gate: its config key, whether it held, and what was found beside what is asked."""
+    """A threshold of the config that the verdict depends on."""
 
     name: str
-    passed: bool
-    text: str
+    passed: bool = Field(description="it held")
+    text: str = Field(description="what was found beside what is asked")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Verdict:
-    """The outcome, the reasons in sentences, and every gate by name."""
+    """The outcome, with its reasons and every gate."""
 
-    name: VerdictName
-    reasons: tuple[str, ...]
-    gates: tuple[Gate, ...] = ()
+    name: VerdictName = Field(description="the outcome")
+    reasons: tuple[str, ...] = Field(description="why, in sentences")
+    gates: tuple[Gate, ...] = Field(default=(), description="by config key")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(
+    "ResultDocument",
+    "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
+    " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
+    " sanity subgroups sensitivity discovery correlations",
+    doc="An audit.",
+    eq=False,
+)
 class AuditResult:
-    """Everything that a run found.
+    """Everything that a run found on N films with R regions."""
 
-    Attributes
-    ----------
-    image_ids : tuple of str, length N - pseudonyms
-    region_image : ndarray of shape (R,), int64 - image of each region
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
-        corner of the top-left pixel, half-open
-    region_kind : ndarray of shape (R,), int64 - position in `region_kinds`
-    region_kinds : tuple of RegionKind - all that there are
-    rulings : tuple of ReviewDecision - of reviewers; empty before any review
-    undecided : int or None - correlations that a reviewer still has to decide on; None before any
-        review
-    sanity : ModelChecks or None - whether the model is wired right; None where it was not looked at
-    hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
-    correlations : tuple of SpuriousCorrelation - ranked; empty is a result
-    descriptions : mapping of int to str - by cluster: what its regions are and where they lie
-    discovery : DiscoverySummary or None - None when the audit stopped before discovery
-    subgroups : tuple of Stratum - accuracy by attribute; empty when the audit stopped
-    sensitivity : Sensitivity or None - None when the audit stopped before it
-    left_edges : tuple of Edge, length N - side of the patient at the left edge of each film; empty
-        where nothing is known of any, as of runs before it was noted
-    burned_in : BurnedInText or None - text on the films that are shown; None where they are shown
-        as they are
-    """
-
-    name: str
-    title: str
+    name: str = Field(description="of the run")
+    title: str = Field(description="of the report")
     verdict: Verdict
     task: TaskSummary
     model: ModelSummary
     cohort: CohortSummary
     accuracy: Accuracy
-    discovery: DiscoverySummary | None
-    correlations: tuple[SpuriousCorrelation, ...]
-    descriptions: Mapping[int, str]
-    subgroups: tuple[Stratum, ...]
-    sensitivity: Sensitivity | None
-    image_ids: tuple[str, ...]
-    region_image: NDArray[np.int64]
-    region_boxes: NDArray[np.float32]
-    region_kind: NDArray[np.int64]
-    region_kinds: tuple[RegionKind, ...]
-    rulings: tuple[ReviewDecision, ...] = ()
-    undecided: int | None = None
-    hidden_below: int = 0
-    sanity: ModelChecks | None = None
-    left_edges: tuple[Edge, ...] = ()
-    burned_in: BurnedInText | None = None
+    discovery: DiscoverySummary | None = Field(description="null: the audit stopped before it")
+    correlations: tuple[SpuriousCorrelation, ...] = Field(
+        description="by rank; empty is a result: nothing was found"
+    )
+    descriptions: Mapping[int, str] = Field(
+        description="by cluster: what its regions are and where they lie"
+    )
+    subgroups: tuple[Stratum, ...] = Field(description="accuracy by attribute and value")
+    sensitivity: Sensitivity | None = Field(description="null: the audit stopped before it")
+    image_ids: tuple[str, ...] = Field(description="pseudonyms of the N films")
+    region_image: NDArray[np.int64] = Field(description="(R,), film of each region")
+    region_boxes: NDArray[np.float32] = Field(
+        description="(R, 4), xyxy in stored pixels, origin at the outer corner of the top-left "
+        "pixel, half-open"
+    )
+    region_kind: NDArray[np.int64] = Field(description="(R,), position in region_kinds")
+    region_kinds: tuple[RegionKind, ...] = Field(description="all that there are")
+    rulings: tuple[ReviewDecision, ...] = Field(
+        default=(), description="decisions of reviewers; the verdict follows"
+    )
+    undecided: int | None = Field(
+        default=None,
+        description="correlations that a reviewer still has to decide on; null: no review yet",
+    )
+    hidden_below: int = Field(
+        default=0,
+        description="counts of fewer patients, and what would tell them, are null; 0: none is",
+    )
+    sanity: ModelChecks | None = Field(default=None, description="null: it was not looked at")
+    left_edges: tuple[Edge, ...] = Field(
+        default=(),
+        description="side of the patient at the left edge of each film; empty where nothing is "
+        "known of any, as of runs before it was noted",
+    )
+    burned_in: BurnedInText | None = Field(
+        default=None,
+        description="text hidden on the films that are shown; null: they are shown as they are "
+        "(privacy.burned_in_text), or are phantoms",
+    )
+
+    @property
+    def schema_version(self) -> str:
+        """Major.minor; the major changes when a name goes."""
+        return SCHEMA_VERSION
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes of the task."""
+        return self.task.classes
 
     def left_edge(self, image: int) -> Edge:
         """Return the side of the patient at the left edge of a film; blank where it is unknown."""
         return self.left_edges[image] if self.left_edges else ""
+
+
+_LISTED_OF_CANDIDATE = 10  # regions of a candidate that nobody has to look into
+
+
+def result_document(result: AuditResult, regions_listed: int) -> BaseModel:
+    """Return what ``result.json`` says, with so many regions of each correlation."""
+    few = min(regions_listed, _LISTED_OF_CANDIDATE)
+    return document_of(
+        replace(
+            result,
+            correlations=tuple(
+                replace(one, order=one.order[: regions_listed if one.counterfactual else few])
+                for one in result.correlations
+            ),
+        )
+    )

@@ -1,58 +1,39 @@
-"""What was done about text that is burned into the films of a report.
+"""A spurious correlation and all that is known of it, as values.
 
-A confidence interval, which every claim is made of.
-
-What the labels behind a correlation are worth, as values.
-
-A film's label is stated, or a policy decided what an uncertain or a blank cell counts as. Where the
-films with a feature are the ones whose labels are less often stated, such as portable films with
-their shorter reports, a gap may be one of labels and not of the model.
-
-A spurious correlation and everything that is known of it, as values.
-
-Found on one half of the patients, tested on the other, intervened on, crossed with attributes.
-
-A reviewer's word on a correlation, as a value.
+It was found on one part of the patients and tested on the others; its regions were filled in, and
+it was crossed with attributes and with the origin of the labels. Arrays have a value for each of C
+classes of the task, or for each of n regions of a cluster.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, FiniteFloat
 
+from ravl_med.config.cohort import RegionSource
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.storage.documents import Count, Number, Table, result_type
+
+if TYPE_CHECKING:
+    from ravl_med.evidence.audit_result import AuditResult
 
 
-@dataclass(frozen=True, slots=True)
-class BurnedInText:
-    """Text that was looked for on the films that a report shows, in counts; never what it says.
-
-    Attributes
-    ----------
-    method : str - what it was looked for with
-    reads : bool - allowed words were told from others and are shown
-    films : int - that are shown
-    masked : int - of them with text hidden
-    areas : int - lines of text that were hidden
-    allowed : int - films with words that may be shown
-    declared : int - films whose header says that text is burned in, (0028,0301)
-    """
-
-    method: str
-    reads: bool
-    films: int
-    masked: int
-    areas: int
-    allowed: int
-    declared: int
-
-
-@dataclass(frozen=True, slots=True)
+@result_type(
+    written=Annotated[
+        tuple[Number, Number],
+        BeforeValidator(lambda interval: (interval.low, interval.high)),
+        Field(
+            description="[low, high] of a confidence interval, by patient; null: nothing to tell"
+        ),
+    ]
+)
 class Interval:
     """A two-sided confidence interval; NaN bounds where there was nothing to estimate from."""
 
@@ -64,9 +45,17 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]
-"""Of a gap on stated labels alone: every label is stated; its interval keeps to the side of the gap
-on all labels; holds 0; lies on the other side; too few films; of few patients, not to be told."""
+@result_type()
+class BurnedInText:
+    """Text burned into the films that the report shows; never what it says."""
+
+    method: str = Field(description="what it was looked for with")
+    reads: bool = Field(description="allowed words were told from others and left")
+    films: int = Field(description="films that are shown")
+    masked: int = Field(description="of them with text hidden")
+    areas: int = Field(description="lines of text that were hidden")
+    allowed: int = Field(description="films with words that may be shown (privacy.shown_words)")
+    declared: int = Field(description="films whose header says so, (0028,0301) YES")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,74 +72,67 @@ class LabelOrigin:
     certainty: NDArray[np.str_]
 
 
-@dataclass(frozen=True, slots=True)
+StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]
+
+
+@result_type()
 class LabelShare:
-    """The films whose labels are of one kind, with a feature and without it.
+    """The films whose labels are of one kind, with the feature and without it."""
 
-    Attributes
-    ----------
-    value : str
-    n_present, n_absent : int - films
-    share_present, share_absent : float - of the films with and without it; NaN where there are none
-    patients : tuple of int or None - with and without the feature; None where a film is a patient
-    """
-
-    value: str
-    n_present: int
-    n_absent: int
-    share_present: float
-    share_absent: float
-    patients: tuple[int, int] | None = None
+    value: str = Field(description="such as manifest, report: impression, or stated")
+    n_present: Count = Field(description="films with the feature")
+    n_absent: Count = Field(description="films without it")
+    share_present: float = Field(description="share of the films with the feature")
+    share_absent: float = Field(description="share of the films without it")
+    patients: tuple[int, int] | None = Field(
+        default=None,
+        exclude=True,
+        description="with and without the feature; None where a film is a patient",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class StatedGap:
-    """The gap of one side of a correlation on the films of the test whose labels are stated.
+    """A gap on the films of the test whose labels are stated, as no policy had to decide."""
 
-    Attributes
-    ----------
-    n_present, n_absent : int - films
-    gap : float - accuracy with minus without; NaN where there are too few films
-    interval : Interval - bootstrap by patient
-    outcome : {"unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"}
-    """
-
-    n_present: int
-    n_absent: int
-    gap: float
+    n_present: Count = Field(description="films with the feature")
+    n_absent: Count = Field(description="films without it")
+    gap: float = Field(description="accuracy with minus without; null: too few films, or hidden")
     interval: Interval
-    outcome: StatedOutcome
+    outcome: StatedOutcome = Field(
+        description="unchanged: every label was stated; holds: the interval keeps to the side of "
+        "the gap on all labels; vanishes: it holds 0; turns: it lies on the other side; "
+        "insufficient: fewer films in an arm than evidence.min_n; hidden: of few patients"
+    )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(eq=False)
 class LabelQuality:
-    """The labels behind a correlation, on all audited films, and its gaps on stated ones alone.
+    """The labels behind a correlation: a gap can be one of labels and not of the model."""
 
-    Attributes
-    ----------
-    n_present, n_absent : int - audited films with the feature and without it
-    sources : tuple of LabelShare - the most frequent first
-    certainty : tuple of LabelShare - stated, uncertain, blank
-    not_stated : LabelShare - uncertain and blank together
-    difference : float - share of labels that are not stated, with minus without; NaN where an arm
-        is empty
-    interval : Interval - of the difference, bootstrap by patient
-    raised : StatedGap - of the raised class, on the films of the test
-    lowered : StatedGap or None - of ``cluster.opposed_classes`` together; None without any
-    patients : ndarray of shape (3, 2, 2), int64, or None - behind the gaps: raised side, lowered
-        side, all other films; with and without the feature; stated and not. None once hidden
-    """
-
-    n_present: int
-    n_absent: int
-    sources: tuple[LabelShare, ...]
-    certainty: tuple[LabelShare, ...]
-    not_stated: LabelShare
-    difference: float
-    interval: Interval
-    raised: StatedGap
-    lowered: StatedGap | None
-    patients: NDArray[np.int64] | None = None
+    n_present: Count = Field(description="audited films with the feature")
+    n_absent: Count = Field(description="audited films without it")
+    sources: tuple[LabelShare, ...] = Field(
+        description="by where labels come from: the manifest, or sections of the report"
+    )
+    certainty: tuple[LabelShare, ...] = Field(
+        description="stated, uncertain and blank: whether labels.uncertain or labels.blank decided"
+    )
+    not_stated: LabelShare = Field(description="uncertain and blank together")
+    difference: float = Field(
+        description="share of labels that are not stated, with the feature minus without it"
+    )
+    interval: Interval = Field(description="of the difference, by patient")
+    raised: StatedGap = Field(description="gap of the raised class on stated labels alone")
+    lowered: StatedGap | None = Field(
+        description="gap of the opposed classes together on stated labels alone; null: none are"
+    )
+    patients: NDArray[np.int64] | None = Field(
+        default=None,
+        exclude=True,
+        description="(3, 2, 2), behind the gaps: raised side, lowered side, all other films; with "
+        "and without the feature; stated and not. None once hidden",
+    )
 
     @property
     def one_source(self) -> str:
@@ -169,146 +151,119 @@ Kind = Literal["shortcut", "plausible_sign", "undecided"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArmPatients:
-    """Patients with films on either side of a feature, class by class.
-
-    Attributes
-    ----------
-    present, absent : ndarray of shape (C,), int64 - a patient with films on both is in both
-    """
+    """Patients with films on either side of a feature, (C,); one with films on both is in both."""
 
     present: NDArray[np.int64]
     absent: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(
+    eq=False,
+    tables=(
+        Table(
+            "classes",
+            row="ArmsDocument",
+            doc="One class with and without the feature, on the films of the test.",
+            columns="n_present n_absent accuracy_present accuracy_present_interval=present_interval"
+            " accuracy_absent accuracy_absent_interval=absent_interval gap gap_interval",
+        ),
+    ),
+)
 class AccuracyByPresence:
     """Accuracy of each class with and without a feature, on the films it is tested on.
 
-    Attributes
-    ----------
-    n_present, n_absent : ndarray of shape (C,), int64
-    accuracy_present, accuracy_absent : ndarray of shape (C,), float64 - NaN where n is 0
-    present_interval, absent_interval, gap_interval : tuple of Interval, length C - bootstrap by
-        patient, not corrected: multiplicity is the business of the q-value
-    opposed_gap : float - gap of ``cluster.opposed_classes`` together (weights n_in n_out / n); NaN
-        without any
-    opposed_interval : Interval
-    patients : ArmPatients or None - None where a film is a patient
+    Intervals are a bootstrap by patient, not corrected: multiplicity is the business of the
+    q-value. The gap of the opposed classes together has the weights n_in n_out / n.
     """
 
-    n_present: NDArray[np.int64]
-    n_absent: NDArray[np.int64]
-    accuracy_present: NDArray[np.float64]
-    accuracy_absent: NDArray[np.float64]
+    n_present: NDArray[np.int64] = Field(description="films of the class with the feature")
+    n_absent: NDArray[np.int64] = Field(description="films of the class without it")
+    accuracy_present: NDArray[np.float64] = Field(description="accuracy on those with it")
+    accuracy_absent: NDArray[np.float64] = Field(description="accuracy on those without it")
     present_interval: tuple[Interval, ...]
     absent_interval: tuple[Interval, ...]
     gap_interval: tuple[Interval, ...]
-    opposed_gap: float
+    opposed_gap: float = Field(description="gap of the opposed classes taken together")
     opposed_interval: Interval
-    patients: ArmPatients | None = None
+    patients: ArmPatients | None = Field(default=None, description="None where a film is a patient")
 
     @property
     def gap(self) -> NDArray[np.float64]:
-        """Unweighted gap, accuracy with minus without, shape (C,); NaN where a side is empty."""
+        """Accuracy with minus without the feature; null where an arm is empty."""
         return self.accuracy_present - self.accuracy_absent
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class ScoreShift:
-    """How far the margin of the raised class moves with the feature, whatever the threshold.
+    """How far the margin moves with the feature, on the films of the test.
 
-    Attributes
-    ----------
-    raised, lowered : float - mean margin (logit of the raised class minus logit of the lowered
-        one) of films of that class with the feature, minus that of films without; NaN where a side
-        is empty
-    raised_interval, lowered_interval : Interval - bootstrap by patient
+    The margin is the logit of the raised class minus that of the lowered class.
     """
 
-    raised: float
+    raised: float = Field(
+        description="mean margin of films of the raised class with the feature, minus without"
+    )
     raised_interval: Interval
-    lowered: float
+    lowered: float = Field(description="the same on films of the lowered class")
     lowered_interval: Interval
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(
+    members="films patients swapped reasons arms.classes arms.opposed_gap"
+    " opposed_gap_interval=arms.opposed_interval",
+    eq=False,
+)
 class Confirmation:
-    """Test of a candidate on patients that had no part in choosing it.
+    """The measures on patients that had no part in choosing the candidate."""
 
-    Attributes
-    ----------
-    status : {"confirmed", "raised_only", "not_confirmed", "not_tested"}
-    reasons : tuple of str - why it is not confirmed, in words; empty when it is
-    films, patients : int - of the task, on the side of the test
-    p_raised, p_lowered : float - one-sided p of each side; NaN where it was not tested
-    p_value : float - of the candidate: Stouffer of both sides, or the raised side alone
-    q_value : float - Benjamini-Hochberg over all candidates of all tasks
-    exact : bool - hypergeometric, one film a patient
-    arms : AccuracyByPresence - on the side of the test
-    shift : ScoreShift - on the side of the test
-    swapped : bool - with cross-fitting, found on the confirmation half and tested on the other
-    """
-
-    status: ConfirmationStatus
-    reasons: tuple[str, ...]
-    films: int
-    patients: int
-    p_raised: float
-    p_lowered: float
-    p_value: float
-    q_value: float
-    exact: bool
+    status: ConfirmationStatus = Field(
+        description="outcome of the test on patients that had no part in choosing it"
+    )
+    reasons: tuple[str, ...] = Field(description="why it is not confirmed; empty when it is")
+    films: Count = Field(description="films of the test")
+    patients: Count = Field(description="patients of the test")
+    p_raised: float = Field(description="one-sided, of the raised class; null: not tested")
+    p_lowered: float = Field(description="one-sided, of the opposed classes; null: not tested")
+    p_value: float = Field(description="of both sides together, or of the raised one alone")
+    q_value: float = Field(description="Benjamini-Hochberg over all candidates")
+    exact: bool = Field(description="hypergeometric, not by drawn exchanges of patients")
     arms: AccuracyByPresence
     shift: ScoreShift
-    swapped: bool = False
+    swapped: bool = Field(
+        default=False,
+        description="chosen on the confirmation half and tested on the discovery half (cross-fit)",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class PairedChange:
-    """A change under an intervention, against the same intervention on a control.
+    """How far an intervention moves the margin, against the same intervention on a control.
 
-    Margins are the logit of the raised class minus that of the lowered class.
-
-    Attributes
-    ----------
-    pairs : int - films, each with its control
-    patients : int
-    change : float - mean change of the margin, logits
-    control : float - the same under the control
-    contrast : float - change minus control
-    interval : Interval - of the contrast, bootstrap by patient, Bonferroni over the correlations
-        that were tested
-    decisions : float - share of films whose decision for the raised class changes, minus that of
-        the controls
-    decisions_interval : Interval
+    The margin is the logit of the raised class minus that of the lowered class.
     """
 
-    pairs: int
-    patients: int
-    change: float
-    control: float
-    contrast: float
-    interval: Interval
-    decisions: float
+    pairs: Count = Field(description="films, each with its control")
+    patients: Count = Field(description="patients that the films belong to")
+    change: float = Field(description="mean change of the margin, in logits")
+    control: float = Field(description="the same on the controls")
+    contrast: float = Field(description="change - control")
+    interval: Interval = Field(
+        description="of the contrast, corrected for the number of correlations tested so"
+    )
+    decisions: float = Field(
+        description="share of films whose decision changes, minus that of the controls"
+    )
     decisions_interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(members="inside artifact elsewhere regions unknown")
 class EffectShares:
-    """In what the removal effect of a feature lies.
+    """In what the removal effect lies, from what each part of a region costs the model."""
 
-    Attributes
-    ----------
-    inside : float - share in anatomy where the raised class shows; NaN where it cannot be said
-    artifact : float - share in artifacts; NaN where it cannot be said
-    regions : int - regions that were taken apart
-    unknown : int - regions on films where none of that anatomy was found
-    """
-
-    inside: float
-    artifact: float
-    regions: int
-    unknown: int
+    inside: float = Field(description="share in anatomy where the raised class shows")
+    artifact: float = Field(description="share in artifacts")
+    regions: int = Field(description="regions that were taken apart")
+    unknown: int = Field(description="regions on films where none of that anatomy was found")
 
     @property
     def elsewhere(self) -> float:
@@ -316,44 +271,51 @@ class EffectShares:
         return 1.0 - self.inside - self.artifact
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(members="measured carrying threshold median inpainted contrast_ratio shares", eq=False)
 class Removal:
-    """What happens when the regions of a cluster are filled in.
+    """What happens when the regions of the cluster are filled from their surroundings.
 
     The effect of a region is the margin before minus the margin after it is filled, the mean of two
     fills: the median of its surroundings, and inpainting. Positive: the region speaks for the
     raised class.
-
-    Attributes
-    ----------
-    effect : ndarray of shape (n,), float64 - in logits, in the order of ``cluster.regions``; NaN
-        where it was not measured
-    carries : ndarray of shape (n,), bool - measured regions that pass the trimming rule
-    threshold : float - the trimming rule: least effect, fixed on the discovery half
-    median, inpainted : PairedChange or None - drop of the margin on films of the side of the test,
-        against films of the same class without the feature, filled at the same place; best region
-        of k against best of k; None where no pair could be made
-    contrast_ratio : float - how strongly the fill changes a region with the feature over how
-        strongly it changes the control, median over pairs; 1 is a perfect match
-    shares : EffectShares or None - in what the effect of a used feature lies; None where the table
-        of relevance does not know the raised class
-    spread : float - standard deviation of the margin over the films of the test and their controls,
-        untouched; NaN where no pair could be made
-    located : ndarray of shape (n, 4), float32, or None - where the effect lies, xyxy in stored
-        pixels: the region, or its place half a step aside where that was settled on the discovery
-        half; those of a used feature with the largest effects are grown or shrunk as well. NaN
-        where the effect was not measured, None where nothing was
     """
 
-    effect: NDArray[np.float64]
-    carries: NDArray[np.bool_]
-    threshold: float
-    median: PairedChange | None
-    inpainted: PairedChange | None
-    contrast_ratio: float
-    shares: EffectShares | None = None
-    spread: float = math.nan
-    located: NDArray[np.float32] | None = None
+    effect: NDArray[np.float64] = Field(
+        description="(n,), logits, in the order of cluster.regions; NaN where not measured"
+    )
+    carries: NDArray[np.bool_] = Field(
+        description="(n,), measured regions that pass the trimming rule"
+    )
+    threshold: float = Field(
+        description="least effect of a region that carries the feature, from the discovery half"
+    )
+    median: PairedChange | None = Field(
+        description="fall of the margin when filled with the median around; null: no pairs"
+    )
+    inpainted: PairedChange | None = Field(
+        description="fall of the margin when filled by inpainting; null: no pairs"
+    )
+    contrast_ratio: float = Field(
+        description="how strongly the fill changes the region, over the same on the control; "
+        "1 is a perfect match"
+    )
+    shares: EffectShares | None = Field(
+        default=None,
+        description="in what the effect of a used feature lies; null: not used, or the table of "
+        "relevance does not know the raised class",
+    )
+    spread: float = Field(
+        default=math.nan,
+        description="standard deviation of the margin over the films of the test and their "
+        "controls, untouched; NaN where no pair could be made",
+    )
+    located: NDArray[np.float32] | None = Field(
+        default=None,
+        description="(n, 4), where the effect lies, xyxy in stored pixels: the region, or its "
+        "place half a step aside where that was settled on the discovery half; those of a used "
+        "feature with the largest effects are grown or shrunk as well. NaN where the effect was "
+        "not measured, None where nothing was",
+    )
 
     @property
     def size(self) -> float:
@@ -362,132 +324,251 @@ class Removal:
             return math.nan
         return (self.median.contrast + self.inpainted.contrast) / 2.0 / self.spread
 
+    @property
+    def measured(self) -> int:
+        """Regions whose effect was measured."""
+        return int(np.isfinite(self.effect).sum())
 
-@dataclass(frozen=True, slots=True, eq=False)
+    @property
+    def carrying(self) -> int:
+        """Regions among them with an effect of the threshold or more."""
+        return int(self.carries.sum())
+
+
+@result_type(eq=False)
 class Counterfactual:
     """Whether the model uses the feature or the feature only travels along.
 
-    Attributes
-    ----------
-    removal : Removal
-    transplant : PairedChange or None - rise of the margin when the feature is blended into films
-        of other classes without it, against an ordinary region from the same place
-    used : bool - removal lowers the margin, more than in controls (both fills agree in sign, the
-        interval excludes 0), and transplant, where it could be tried, raises it
-    reasons : tuple of str - why it is not called used; empty when it is
+    Removal has to lower the margin more than in controls: both fills agree in sign, and the
+    interval excludes 0. Transplant is set against an ordinary region from the same place.
     """
 
-    removal: Removal
-    transplant: PairedChange | None
-    used: bool
-    reasons: tuple[str, ...]
+    removal: Removal = Field(description="null: not tested")
+    transplant: PairedChange | None = Field(
+        description="rise of the margin when the feature is blended into other films; null: not "
+        "tested, or no place for it"
+    )
+    used: bool = Field(
+        description="removal lowers the margin and transplant, where possible, raises it; null: "
+        "not tested"
+    )
+    reasons: tuple[str, ...] = Field(description="why it is not called used; empty when it is")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class StratumGap:
-    """The gap of one class inside one stratum.
+    """The gap of one class on the films with one value of an attribute."""
 
-    Attributes
-    ----------
-    value : str
-    n_present, n_absent : int - films
-    gap : float - NaN where an arm is empty
-    interval : Interval
-    patients : tuple of int or None - with and without the feature; None where a film is a patient
-    """
-
-    value: str
-    n_present: int
-    n_absent: int
-    gap: float
+    value: str = Field(description="such as AP")
+    n_present: Count = Field(description="films of the class with the feature")
+    n_absent: Count = Field(description="films of the class without it")
+    gap: float = Field(description="accuracy with minus without; null: an arm is empty")
     interval: Interval
-    patients: tuple[int, int] | None = None
+    patients: tuple[int, int] | None = Field(
+        default=None,
+        exclude=True,
+        description="with and without the feature; None where a film is a patient",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(
+    members="association raised raised_adjusted raised_interval lowered lowered_adjusted"
+    " lowered_interval empty",
+    key="attribute",
+)
 class CrossedAttribute:
-    """A correlation inside the strata of one attribute.
-
-    Attributes
-    ----------
-    attribute : str
-    association : float - Cramer's V of presence of the feature and the attribute
-    raised, lowered : tuple of StratumGap - by value, for the raised and the lowered class
-    raised_adjusted, lowered_adjusted : float - Mantel-Haenszel risk difference over the strata
-    raised_interval, lowered_interval : Interval - bootstrap by patient
-    empty : tuple of str - strata with an empty arm, in words
-    """
+    """The correlation inside the strata of one attribute."""
 
     attribute: str
-    association: float
-    raised: tuple[StratumGap, ...]
-    lowered: tuple[StratumGap, ...]
-    raised_adjusted: float
-    raised_interval: Interval
-    lowered_adjusted: float
-    lowered_interval: Interval
-    empty: tuple[str, ...]
+    association: float = Field(description="Cramer's V of the feature and the attribute")
+    raised: tuple[StratumGap, ...] = Field(description="raised class, by value")
+    lowered: tuple[StratumGap, ...] = Field(description="lowered class, by value")
+    raised_adjusted: float = Field(
+        description="gap of the raised class over all strata (Mantel-Haenszel risk difference)"
+    )
+    raised_interval: Interval = Field(description="of raised_adjusted, by patient")
+    lowered_adjusted: float = Field(description="the same for the lowered class")
+    lowered_interval: Interval = Field(description="of lowered_adjusted, by patient")
+    empty: tuple[str, ...] = Field(description="strata that say nothing, as an arm is empty")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Strata:
-    """A correlation crossed with every attribute.
+    """The correlation inside views, scanners, sexes, ages: does it survive there."""
 
-    Attributes
-    ----------
-    label_association : float - Cramer's V of presence and label, which RaVL assumes near 0
-    attributes : tuple of CrossedAttribute
-    """
-
-    label_association: float
-    attributes: tuple[CrossedAttribute, ...]
+    label_association: float = Field(
+        description="Cramer's V of the feature and the label, which RaVL assumes to be near 0"
+    )
+    attributes: tuple[CrossedAttribute, ...] = Field(description="attribute by attribute")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+@result_type("RegionDocument")
+class ListedRegion:
+    """One region; lists run by removal effect, descending, then by similarity."""
+
+    image_id: str = Field(description="pseudonym of the film")
+    box: Box = Field(
+        description="[x0, y0, x1, y1] in stored pixels, from the top left corner of the film"
+    )
+    located_box: Box | None = Field(
+        description="where its removal effect lies: moved, grown or shrunk; null: not measured"
+    )
+    left_edge: Literal["R", "L", "A", "P", "H", "F"] | None = Field(
+        description="side of the patient at the left edge of the film: right, left, front, back, "
+        "head or feet; null: not stated"
+    )
+    source: RegionSource = Field(description="what proposed it")
+    name: str = Field(description="such as tile 2,5, or pulse generator, left shoulder")
+    similarity: float = Field(description="cosine similarity to the medoid, the paper's order")
+    removal_effect: float | None = Field(
+        description="margin before minus after filling, in logits; null: not measured"
+    )
+    carries: bool | None = Field(
+        description="its effect is the threshold or more; null: removal was not tested"
+    )
+
+
+@result_type(
+    "CorrelationDocument",
+    "rank correlation_id kind description counts reasons task cluster.cluster also companion_of"
+    " cluster.rare raised_class lowered_class lowered_classes opposed_classes confirmation.status"
+    " confirmed confirmation.p_value confirmation.q_value confirmation.p_raised"
+    " confirmation.p_lowered exact discovery=cluster confirmation score_shift=confirmation.shift"
+    " counterfactual.removal counterfactual.transplant counterfactual.used used_reasons strata"
+    " labels films_with_feature=films regions_total regions",
+    eq=False,
+)
 class SpuriousCorrelation:
-    """One candidate of discovery with its evidence.
+    """One candidate with its evidence."""
 
-    Attributes
-    ----------
-    rank : int - 1 for the first
-    cluster : FeatureCluster - as it was found
-    confirmation : Confirmation
-    counterfactual : Counterfactual or None - None where it was not tested
-    strata : Strata or None - of confirmed ones
-    kind : {"shortcut", "plausible_sign", "undecided"}
-    counts : bool - confirmed, used by the model, and above the gate: it decides the verdict
-    reasons : tuple of str - the rules that it does not pass, in words
-    also : tuple of int - other clusters that share its regions and are shown as this one
-    companion_of : int or None - rank of the counting correlation that it travels with, or whose
-        place it shares
-    found_patients : ArmPatients or None - where the candidate was chosen; None where a film is a
-        patient
-    films_hidden : bool - how many films hold the feature may not be told
-    labels : LabelQuality or None - of the labels behind it; None where it does not stand, or where
-        nobody knows what the labels come from
-    order : ndarray of shape (n,), int64 - positions in ``cluster.regions`` by removal effect,
-        descending; unmeasured ones after, by similarity
-    """
-
-    rank: int
+    rank: int = Field(description="1 for the first")
     cluster: FeatureCluster
     confirmation: Confirmation
     counterfactual: Counterfactual | None
-    strata: Strata | None
-    kind: Kind
-    counts: bool
-    reasons: tuple[str, ...]
-    also: tuple[int, ...]
-    order: NDArray[np.int64]
-    companion_of: int | None = None
-    found_patients: ArmPatients | None = None
-    films_hidden: bool = False
-    labels: LabelQuality | None = None
+    strata: Strata | None = Field(description="null: not looked at")
+    kind: Kind = Field(description="by where the removal effect lies")
+    counts: bool = Field(
+        description="confirmed, used by the model, and above the gate: it decides the verdict"
+    )
+    reasons: tuple[str, ...] = Field(description="the rules that it does not pass")
+    also: tuple[int, ...] = Field(
+        description="clusters that share its regions and are shown as this one"
+    )
+    order: NDArray[np.int64] = Field(
+        description="(n,), positions in cluster.regions by removal effect, descending; those not "
+        "measured follow, by similarity"
+    )
+    companion_of: int | None = Field(
+        default=None,
+        description="rank of the counting correlation that it travels with: with that feature held "
+        "fixed its own gap goes away, or its effect lies in the same place",
+    )
+    found_patients: ArmPatients | None = Field(
+        default=None, description="where it was chosen; None where a film is a patient"
+    )
+    films_hidden: bool = Field(
+        default=False, description="how many films hold the feature may not be told"
+    )
+    labels: LabelQuality | None = Field(
+        default=None,
+        description="the labels behind it; null: it does not hold, or nobody knows their source",
+    )
 
     @property
-    def films(self) -> int:
-        """Audited films that hold the feature; -1 where that may not be told."""
+    def films(self) -> Count:
+        """Audited films with at least one region of the cluster."""
         return -1 if self.films_hidden else int(self.cluster.present.sum())
+
+    @property
+    def confirmed(self) -> bool:
+        """Status is confirmed."""
+        return self.confirmation.status == "confirmed"
+
+    @property
+    def exact(self) -> bool | None:
+        """Hypergeometric, not by drawn exchanges of patients; null: not tested."""
+        return None if self.confirmation.status == "not_tested" else self.confirmation.exact
+
+    @property
+    def used_reasons(self) -> tuple[str, ...]:
+        """Why it is not called used."""
+        return self.counterfactual.reasons if self.counterfactual else ()
+
+    @property
+    def regions_total(self) -> int:
+        """Regions of the cluster on all films."""
+        return len(self.cluster.regions)
+
+    @property
+    def located_boxes(self) -> NDArray[np.float32]:
+        """Where the effect of each region lies (n, 4), stored pixels; NaN where not measured."""
+        if self.counterfactual is None or self.counterfactual.removal.located is None:
+            return np.full((len(self.cluster.regions), 4), np.nan, dtype=np.float32)
+        return self.counterfactual.removal.located
+
+    def correlation_id(self, result: AuditResult) -> str:
+        """Return the 12 hex digits of model, raised class and regions; what review.csv calls it."""
+        hasher = hashlib.sha256(result.model.digest.encode())
+        hasher.update(self.raised_class(result).encode())
+        for region in np.sort(self.cluster.regions).tolist():
+            hasher.update(result.image_ids[int(result.region_image[region])].encode())
+            hasher.update(np.round(result.region_boxes[region], 1).tobytes())
+        return hasher.hexdigest()[:12]
+
+    def description(self, result: AuditResult) -> str:
+        """Return what its regions are called and where on the film they lie; blank: no regions."""
+        return result.descriptions.get(self.cluster.cluster, "")
+
+    def task(self, result: AuditResult) -> str:
+        """Return the name of the task."""
+        return result.task.name
+
+    def raised_class(self, result: AuditResult) -> str:
+        """Return the class that the feature raises."""
+        return result.classes[self.cluster.raised_class]
+
+    def lowered_class(self, result: AuditResult) -> str | None:
+        """Return the class that is lowered most; null: the raised side alone can be tested."""
+        lowered = self.cluster.lowered_class
+        return None if lowered is None else result.classes[lowered]
+
+    def lowered_classes(self, result: AuditResult) -> tuple[str, ...]:
+        """Return all lowered classes, the most lowered first."""
+        return tuple(result.classes[c] for c in self.cluster.lowered_classes)
+
+    def opposed_classes(self, result: AuditResult) -> tuple[str, ...]:
+        """Return the lowered classes that are tested together as one."""
+        return tuple(result.classes[c] for c in self.cluster.opposed_classes)
+
+    def regions(self, result: AuditResult) -> tuple[ListedRegion, ...]:
+        """Return regions of the cluster, the first of them."""
+        return tuple(self._region(int(position), result) for position in self.order)
+
+    def _region(self, position: int, result: AuditResult) -> ListedRegion:
+        region = int(self.cluster.regions[position])
+        image = int(result.region_image[region])
+        kind = result.region_kinds[int(result.region_kind[region])]
+        located = self.located_boxes[position]
+        removal = self.counterfactual.removal if self.counterfactual else None
+        return ListedRegion(
+            image_id=result.image_ids[image],
+            box=_rounded(result.region_boxes[region]),
+            located_box=_rounded(located) if np.isfinite(located).all() else None,
+            left_edge=result.left_edge(image) or None,
+            source=kind.source,
+            name=kind.words(),
+            similarity=float(self.cluster.similarity[position]),
+            removal_effect=float(removal.effect[position]) if removal else None,
+            carries=bool(removal.carries[position]) if removal else None,
+        )
+
+
+def _rounded(box: NDArray[np.floating]) -> Box:
+    x0, y0, x1, y1 = (round(float(edge), 3) for edge in box)
+    return x0, y0, x1, y1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -497,9 +578,7 @@ class ConfirmedFeature:
     Attributes
     ----------
     rank : int - of the correlation in its audit
-    kind : {"shortcut", "plausible_sign", "undecided"}
     counts : bool - it decided the verdict
-    detector : FeatureDetector
     """
 
     rank: int
@@ -512,24 +591,14 @@ Decision = Literal["disease", "accepted", "shortcut"]
 """It is the disease; it is tolerated for a time; it is a shortcut."""
 
 
-@dataclass(frozen=True, slots=True)
+@result_type("RulingDocument")
 class ReviewDecision:
-    """A decision on a correlation of this run.
+    """A decision of a reviewer."""
 
-    Attributes
-    ----------
-    rank : int - of the correlation
-    word : {"disease", "accepted", "shortcut"}
-    until : str - last day of an acceptance, ISO 8601; blank without
-    reason, name : str - as the reviewer gave them
-    date : str - of the decision, ISO 8601
-    in_force : bool - not expired
-    """
-
-    rank: int
-    word: Decision
-    until: str
-    reason: str
-    name: str
-    date: str
-    in_force: bool
+    rank: int = Field(description="of the correlation")
+    word: Decision = Field(description="disease, accepted for a time, or shortcut")
+    until: str = Field(description="last day of an acceptance; blank without")
+    reason: str = Field(description="as the reviewer gave it")
+    name: str = Field(description="of the reviewer")
+    date: str = Field(description="of the decision")
+    in_force: bool = Field(description="false: the acceptance has expired")

@@ -8,19 +8,16 @@ to the very regions that were looked at: another model, or other films, are not 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import cast, get_args
 
-import numpy as np
-
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.results import Decision, ReviewDecision, SpuriousCorrelation
+from ravl_med.evidence.results import Decision, ReviewDecision
 from ravl_med.evidence.verdict import decide_verdict, points_to_decide
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
@@ -35,7 +32,7 @@ class RecordedDecision:
 
     Attributes
     ----------
-    correlation : str - `correlation_id`
+    correlation : str - `SpuriousCorrelation.correlation_id`
     until : date or None - last day on which an acceptance holds
     date : date - of the decision
     """
@@ -46,17 +43,6 @@ class RecordedDecision:
     reason: str
     name: str
     date: date
-
-
-def correlation_id(result: AuditResult, correlation: SpuriousCorrelation) -> str:
-    """Return the 12 hex digits that stand for a correlation: model, raised class and regions."""
-    regions = np.sort(correlation.cluster.regions)
-    hasher = hashlib.sha256(result.model.digest.encode())
-    hasher.update(result.task.classes[correlation.cluster.raised_class].encode())
-    for region in regions.tolist():
-        hasher.update(result.image_ids[int(result.region_image[region])].encode())
-        hasher.update(np.round(result.region_boxes[region], 1).tobytes())
-    return hasher.hexdigest()[:12]
 
 
 def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
@@ -122,7 +108,7 @@ def decisions_on(
     result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig
 ) -> tuple[RecordedDecision, ...]:
     """Return those of some decisions that are on correlations of this result."""
-    asked = {correlation_id(result, one) for one in points_to_decide(result.correlations, gate)}
+    asked = {one.correlation_id(result) for one in points_to_decide(result.correlations, gate)}
     return tuple(decision for decision in decisions if decision.correlation in asked)
 
 
@@ -149,9 +135,7 @@ def adjudicate(
     """
     if result.sensitivity is None:
         return result
-    asked = {
-        correlation_id(result, one): one for one in points_to_decide(result.correlations, gate)
-    }
+    asked = {one.correlation_id(result): one for one in points_to_decide(result.correlations, gate)}
     unknown = [d.correlation for d in decisions if d.correlation not in asked]
     if unknown:
         raise DataError(

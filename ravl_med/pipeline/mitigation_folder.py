@@ -24,8 +24,8 @@ from ravl_med.reporting.files.run_folder import (
 )
 from ravl_med.reporting.files.run_record import package_versions, peak_memory_mb
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.mitigation.document import mitigation_document
 from ravl_med.reporting.mitigation.report import write_mitigation_html, write_mitigation_pdf
+from ravl_med.storage.documents import document_of
 
 
 def write_mitigation(
@@ -72,7 +72,7 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
         recipe=describe_recipe(config),
     )
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
-    document = mitigation_document(result).model_dump(mode="json")
+    document = document_of(result).model_dump(mode="json")
     write_json(draft / "mitigation.json", document)
     write_mitigation_pdf(result, details, draft / "report.pdf")
     if config.report.dicom:

@@ -105,14 +105,6 @@ def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
     return correlation.counterfactual.removal.effect
 
 
-def located_boxes(correlation: SpuriousCorrelation) -> NDArray[np.float32]:
-    """Return where the effect of each region lies (n, 4), stored pixels; NaN where not measured."""
-    tested = correlation.counterfactual
-    if tested is None or tested.removal.located is None:
-        return np.full((len(correlation.cluster.regions), 4), np.nan, dtype=np.float32)
-    return tested.removal.located
-
-
 def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
     """Return which regions of a cluster carry the feature; none where it was not tested."""
     if correlation.counterfactual is None:
@@ -246,7 +238,7 @@ def correlation_pictures(
     picked = correlation.order[:count]
     regions = correlation.cluster.regions[picked]
     effects, carries = removal_effect(correlation)[picked], _carrying(correlation)[picked]
-    located = located_boxes(correlation)[picked]
+    located = correlation.located_boxes[picked]
     images = result.region_image[regions]
     crops: dict[int, RegionPicture] = {}
     films: list[FilmPicture] = []

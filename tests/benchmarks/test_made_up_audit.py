@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ravl_med.reporting.files.result_json import document_of
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from tests.benchmarks.reports.made_up_audit import AuditSize, make_up_audit, make_up_films
 
@@ -33,10 +33,10 @@ def test_it_is_as_large_as_asked() -> None:
 
 def test_the_same_seed_makes_the_same(tmp_path) -> None:
     first, again, other = make_up_audit(SMALL), make_up_audit(SMALL), make_up_audit(SMALL, 1)
-    texts = [document_of(one, 10).model_dump_json() for one in (first, again, other)]
+    texts = [result_document(one, 10).model_dump_json() for one in (first, again, other)]
     assert texts[0] == texts[1] != texts[2]
     write_archive(first, tmp_path)
-    assert document_of(read_archive(type(first), tmp_path), 10).model_dump_json() == texts[0]
+    assert result_document(read_archive(type(first), tmp_path), 10).model_dump_json() == texts[0]
 
 
 @pytest.mark.parametrize("correlations", [0, 40])

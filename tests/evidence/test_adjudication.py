@@ -13,7 +13,8 @@ import pytest
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
-from ravl_med.evidence.review import RecordedDecision, adjudicate, correlation_id, read_decisions
+from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.evidence.review import RecordedDecision, adjudicate, read_decisions
 from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.regions.region_set import RegionKind
 
@@ -24,14 +25,17 @@ HEAD = "correlation,rank,decision,until,reason,name,date\n"
 
 
 def correlation(rank: int, kind: str, *, counts: bool = True, regions: tuple[int, ...] = (0, 1)):
-    return SimpleNamespace(
+    return SpuriousCorrelation(
         rank=rank,
+        cluster=SimpleNamespace(raised_class=1, regions=np.array(regions) + 10 * rank),
+        confirmation=SimpleNamespace(status="confirmed" if counts else "not_confirmed"),
+        counterfactual=None,
+        strata=None,
         kind=kind,
         counts=counts,
-        companion_of=None,
-        counterfactual=None,
-        confirmation=SimpleNamespace(status="confirmed" if counts else "not_confirmed"),
-        cluster=SimpleNamespace(raised_class=1, regions=np.array(regions) + 10 * rank),
+        reasons=(),
+        also=(),
+        order=np.arange(len(regions)),
     )
 
 
@@ -57,7 +61,7 @@ def decide(
     result: AuditResult, rank: int, word: str, until: date | None = None
 ) -> RecordedDecision:
     (one,) = [c for c in result.correlations if c.rank == rank]
-    return RecordedDecision(correlation_id(result, one), word, until, "Seen.", "Dr. A", TODAY)
+    return RecordedDecision(one.correlation_id(result), word, until, "Seen.", "Dr. A", TODAY)
 
 
 def judged(result: AuditResult, *decisions: RecordedDecision, today: date = TODAY) -> AuditResult:
@@ -119,18 +123,18 @@ def test_an_audit_that_stopped_cannot_be_decided() -> None:
 def test_a_decision_is_bound_to_model_class_and_regions() -> None:
     result = result_of(correlation(1, "shortcut"))
     (one,) = result.correlations
-    name = correlation_id(result, one)
+    name = one.correlation_id(result)
 
     assert len(name) == 12
     shuffled = correlation(1, "shortcut", regions=(1, 0))
-    assert correlation_id(result, shuffled) == name
+    assert shuffled.correlation_id(result) == name
     others = [
         (replace(result, model=SimpleNamespace(digest="cd" * 32)), one),
         (replace(result, image_ids=tuple(f"{n + 1:016x}" for n in range(100))), one),
         (result, correlation(1, "shortcut", regions=(0, 2))),
     ]
     for other, changed in others:
-        assert correlation_id(other, changed) != name
+        assert changed.correlation_id(other) != name
     with pytest.raises(DataError, match=r"review\.csv: correlation '.*' is not one of this run"):
         judged(others[0][0], decide(result, 1, "disease"))
 

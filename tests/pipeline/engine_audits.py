@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ravl_med.config.loading import Config
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.pipeline.audit import audit
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
@@ -37,4 +37,4 @@ def config_of(root: Path, **sections) -> Config:
 
 def result_of(config: Config, cache: Path) -> str:
     run = audit(config, key=b"k" * 32, cache=Cache(cache))
-    return document_of(run.result, 50).model_dump_json()
+    return result_document(run.result, 50).model_dump_json()

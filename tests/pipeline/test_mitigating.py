@@ -24,6 +24,7 @@ from ravl_med.config.loading import Config, load_config
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.mitigation_result import MitigationResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
 from ravl_med.mitigation.distributed import Processes, make_fabric
 from ravl_med.phantoms.cohort import synthesize
@@ -38,8 +39,8 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.reporting.files.audit_run import write_run
 from ravl_med.reporting.files.tables import write_features
-from ravl_med.reporting.mitigation.document import mitigation_schema
 from ravl_med.storage.cache import Cache
+from ravl_med.storage.documents import schema_of
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = bytes(32)
@@ -186,7 +187,7 @@ def test_the_whole_of_it(finished: tuple[Mitigation, Path]) -> None:
         assert (folder / name).stat().st_size > 0
     assert len(PdfReader(folder / "report.pdf").pages) >= 4
     document = json.loads((folder / "mitigation.json").read_text(encoding="utf-8"))
-    jsonschema.validate(document, mitigation_schema())
+    jsonschema.validate(document, schema_of(MitigationResult))
     assert (folder / "reaudit" / "report.pdf").is_file()
     assert (folder / "reaudit" / "report.html").is_file()
     assert not list((folder / "private").glob("*.ckpt"))

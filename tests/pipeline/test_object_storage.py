@@ -18,12 +18,12 @@ from ravl_med.config.loading import Config
 from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.errors import ConfigError, StorageError
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.shards import Shard, embed
 from ravl_med.pipeline.stages import open_model_of
 from ravl_med.reporting.audit.history import settings_of
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.files.run_folder import config_text
 from ravl_med.storage.cache import Cache
 
@@ -105,7 +105,7 @@ def embeddings(cache: Path) -> dict[str, bytes]:
 
 def result_of(config: Config, cache: Path) -> str:
     run = audit(config, key=b"k" * 32, cache=Cache(cache))
-    return document_of(run.result, 50).model_dump_json()
+    return result_document(run.result, 50).model_dump_json()
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.evidence.review import adjudicate
 from ravl_med.pipeline.audit import audit
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
@@ -84,7 +84,7 @@ def test_a_fault_without_doubt_stops_the_audit(root, tmp_path, factory, reason):
     assert [told for told in result.verdict.reasons if told.startswith(reason)]
     assert [told for told in result.verdict.reasons if "The usual cure: " in told]
     assert result.discovery is None
-    document = document_of(result, 10)
+    document = result_document(result, 10)
     assert document.sanity.stops
     assert document.sanity.findings["left"].films == FILMS // 2
 

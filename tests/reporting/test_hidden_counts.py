@@ -19,8 +19,8 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import ArmPatients, SpuriousCorrelation
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.files.result_json import result_schema
 from ravl_med.reporting.files.saved_run import SavedRun, redraw_run
+from ravl_med.storage.documents import schema_of
 
 ResultOf = Callable[..., AuditResult]
 LEAST = 11
@@ -194,7 +194,7 @@ def test_no_format_tells_what_is_hidden(audited, tmp_path):
         if again:
             redraw_run(tmp_path, date(2026, 11, 25))
         document = json.loads((tmp_path / "result.json").read_text())
-        jsonschema.validate(document, result_schema())
+        jsonschema.validate(document, schema_of(AuditResult))
         last = document["accuracy"]["classes"][audited.task.classes[2]]
         assert (last["images"], last["accuracy"], last["interval"]) == (None, None, [None, None])
         assert document["hidden_below"] == LEAST

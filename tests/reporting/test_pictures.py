@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.audit.correlation import _crop
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.pictures import (
     correlation_pictures,
     crop_picture,
@@ -133,7 +133,7 @@ def test_a_region_that_has_a_name_tells_it_under_its_crop(result_of, film):
 
     assert told(result) == [()] * 3  # a tile is where it is
     assert told(named) == [("pulse generator, left shoulder",)] * 3
-    regions = document_of(named, 5).correlations[0].regions
+    regions = result_document(named, 5).correlations[0].regions
     assert {(region.source, region.name) for region in regions} == {
         ("artifacts", "pulse generator, left shoulder")
     }

@@ -15,12 +15,11 @@ from PIL import Image
 from pypdf import PdfReader
 
 from ravl_med.cohort.dicom_header import EDGES
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.slides import write_figures
 from ravl_med.reporting.contact_sheet import DARK
-from ravl_med.reporting.files.result_json import ResultDocument, document_of
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.pdf_shapes import FilmFlowable
 from ravl_med.reporting.pictures import Film, Picture, correlation_pictures, film_picture
@@ -128,16 +127,12 @@ def test_slides_have_the_letter_beside_the_film(
 
 def test_the_json_says_it_of_each_region(result_of: Callable[..., AuditResult]) -> None:
     result = replace(result_of(), left_edges=("R", "L", "") * 40)
-    document = json.loads(document_of(result, 20).model_dump_json())
+    document = json.loads(result_document(result, 20).model_dump_json())
     regions = [region for entry in document["correlations"] for region in entry["regions"]]
     for region in regions:
         edge = result.left_edges[result.image_ids.index(region["image_id"])]
         assert region["left_edge"] == (edge or None)
     assert {region["left_edge"] for region in regions} == {"R", "L", None}
-    for region in regions:  # as files of schema 3.0 are
-        del region["left_edge"]
-    older = ResultDocument.model_validate_json(json.dumps(document))
-    assert {region.left_edge for entry in older.correlations for region in entry.regions} == {None}
 
 
 def test_archives_with_and_without_sides_open(full_result: AuditResult, tmp_path: Path) -> None:

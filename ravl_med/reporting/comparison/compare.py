@@ -13,17 +13,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.disclosure_control import HIDDEN
 from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
-from ravl_med.evidence.review import correlation_id
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.reporting.audit.sentences import outcome_words
 from ravl_med.reporting.comparison.runs import (
@@ -42,6 +42,10 @@ from ravl_med.reporting.comparison.runs import (
     swap_test,
 )
 from ravl_med.reporting.layout.blocks import Status
+from ravl_med.storage.documents import BY_CLASS, Count, result_type
+
+COMPARISON_SCHEMA_VERSION = "1.0"
+"""Of ``comparison.json``: major.minor; the major changes when a name goes."""
 
 MIN_OVERLAP = 0.5
 """Jaccard index of the films with the feature, from which on two correlations are the same."""
@@ -51,67 +55,51 @@ Matching = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class FoundCorrelation:
-    """A correlation as its own run reports it.
+    """A correlation as its own run reports it."""
 
-    Attributes
-    ----------
-    correlation_id : str - as in ``result.json``
-    outcome : str - what became of it, in words
-    description : str - what its regions are, in words; blank where the run does not say
-    used : bool or None - None where it was not tested
-    lowered_classes : tuple of str - that are tested as one
-    raised_gap, lowered_gap : float - on held-out patients
-    removal : float - contrast of removal, median fill, in logits; NaN where it was not tested
-    removal_size : float - contrast of removal, mean of both fills, as a share of the standard
-        deviation of the margin, which two models have in common
-    ruling : str or None - what a reviewer decided, where it is in force
-    """
-
-    rank: int
-    correlation_id: str
-    outcome: str
-    description: str
-    kind: Kind
-    counts: bool
-    confirmed: bool
-    used: bool | None
-    q_value: float
-    lowered_classes: tuple[str, ...]
-    raised_gap: float
+    rank: int = Field(description="in its run")
+    correlation_id: str = Field(description="as in its result.json")
+    outcome: str = Field(description="what became of it, in words")
+    description: str = Field(description="what its regions are called; blank: not said")
+    kind: Kind = Field(description="by where the removal effect lies")
+    counts: bool = Field(description="it decides the verdict of its run")
+    confirmed: bool = Field(description="it holds on held-out patients")
+    used: bool | None = Field(description="by the model; null: not tested")
+    q_value: float = Field(description="Benjamini-Hochberg over the candidates of its run")
+    lowered_classes: tuple[str, ...] = Field(description="that are tested together as one")
+    raised_gap: float = Field(description="of the raised class, on its held-out patients")
     raised_interval: Interval
-    lowered_gap: float
+    lowered_gap: float = Field(description="of the lowered classes, on its held-out patients")
     lowered_interval: Interval
-    removal: float
+    removal: float = Field(
+        description="fall of the margin beyond a control, median fill, logits; null: not tested"
+    )
     removal_interval: Interval
-    removal_size: float
-    ruling: str | None
+    removal_size: float = Field(
+        description="the same, mean of both fills, over the standard deviation of the margin"
+    )
+    ruling: str | None = Field(description="decision of a reviewer that is in force")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class ComparedCorrelation:
-    """A correlation that counts, or is confirmed, in A or in B.
+    """A correlation that counts, or is confirmed, in one of the runs."""
 
-    Attributes
-    ----------
-    overlap : float - Jaccard index of their films; NaN without a match
-    a, b : FoundCorrelation or None - None where the run has no candidate that matches
-    feature_of : {"A", "B"} - the run whose feature the gaps below are measured with
-    films_with_feature : int - compared films that hold it
-    raised, lowered : Paired - gap of the raised class, and of the classes that are tested as one,
-        on the compared films: accuracy with minus without the feature, for both models
-    """
-
-    raised_class: str
-    matching: Matching
-    overlap: float
-    a: FoundCorrelation | None
-    b: FoundCorrelation | None
-    feature_of: Literal["A", "B"]
-    films_with_feature: int
-    raised: Paired
-    lowered: Paired
+    raised_class: str = Field(description="class that the feature raises")
+    matching: Matching = Field(
+        description="what the other run has of it: the same raised class on the same films"
+    )
+    overlap: float = Field(description="Jaccard index of the films with it; null: no match")
+    a: FoundCorrelation | None = Field(description="null: no candidate of A matches")
+    b: FoundCorrelation | None = Field(description="null: no candidate of B matches")
+    feature_of: Literal["A", "B"] = Field(description="whose feature the gaps below are of")
+    films_with_feature: Count = Field(description="compared films that hold it")
+    raised: Paired = Field(
+        description="gap of the raised class on the compared films, those it was found on included"
+    )
+    lowered: Paired = Field(description="the same of the lowered classes together")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +234,7 @@ def _found(one: _Candidate) -> FoundCorrelation:
     removal = _contrast(tested.removal.median if tested else None)
     return FoundCorrelation(
         rank=found.rank,
-        correlation_id=correlation_id(result, found),
+        correlation_id=found.correlation_id(result),
         outcome=outcome_words(found),
         description=result.descriptions.get(cluster.cluster, ""),
         kind=found.kind,
@@ -276,69 +264,76 @@ _CONFIDENCE = 0.95
 _DRAWS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class FilmCounts:
-    """Which films are compared.
+    """Which films are compared; they are the same where their pseudonyms are."""
 
-    Attributes
-    ----------
-    compared, patients : int - films in both runs with the same label, and their patients
-    only_a, only_b : int - films of one run alone
-    other_label : int - films of both runs that bear another label in B; left out
-    joined : int - patients of one run that the other splits, taken as one
-    """
-
-    compared: int
-    patients: int
-    only_a: int
-    only_b: int
-    other_label: int
-    joined: int
+    compared: Count = Field(description="films in both runs that bear the same label")
+    patients: Count = Field(description="that they belong to")
+    only_a: Count = Field(description="films of A that are not in B")
+    only_b: Count = Field(description="films of B that are not in A")
+    other_label: int = Field(description="films in both that bear another label in B; left out")
+    joined: int = Field(description="patients of one run that the other splits, taken as one")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class WorstClass:
-    """Accuracy on the class that each model does worst on; it need not be the same class."""
+    """Accuracy on the class that each model does worst on."""
 
     change: Paired
-    class_a: str
-    class_b: str
+    class_a: str = Field(description="worst class of A")
+    class_b: str = Field(description="worst class of B")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@result_type(
+    members="schema_version outcome status a b task films settings overall worst by_class"
+    " agreement agreement_interval agreement_by_class p_value one_film_a_patient correlations"
+    " min_overlap confidence draws seed hidden_below",
+    doc="Two audits side by side.",
+    eq=False,
+)
 class Comparison:
-    """Everything that a comparison says; differences are B minus A.
-
-    Attributes
-    ----------
-    settings : tuple of Setting - that differ, by key
-    overall : Paired - accuracy
-    agreement_interval : Interval - of the share with the same decision
-    p_value : float - of the difference of accuracy, see `swap_test`
-    one_film_a_patient : bool - that test is McNemar's
-    correlations : tuple of ComparedCorrelation - those of A by rank, then those of B alone
-    hidden_below : int - counts of fewer patients are hidden, see `small_cells`; 0: none is
-    """
+    """Everything that a comparison says; differences are B minus A."""
 
     a: RunFacts
     b: RunFacts
-    task: str
+    task: str = Field(description="of both")
     classes: tuple[str, ...]
     films: FilmCounts
-    settings: tuple[Setting, ...]
-    overall: Paired
+    settings: tuple[Setting, ...] = Field(description="that differ; empty: none does")
+    overall: Paired = Field(description="accuracy on all compared films")
     worst: WorstClass
-    by_class: tuple[Paired, ...]
+    by_class: Annotated[tuple[Paired, ...], BY_CLASS] = Field(
+        description="accuracy on the films of each class"
+    )
     agreement: Agreement
-    agreement_interval: Interval
-    agreement_by_class: tuple[Agreement, ...]
-    p_value: float
-    one_film_a_patient: bool
-    correlations: tuple[ComparedCorrelation, ...]
-    confidence: float
-    draws: int
-    seed: int
-    hidden_below: int = 0
+    agreement_interval: Interval = Field(description="[low, high] of agreement.same_share")
+    agreement_by_class: Annotated[tuple[Agreement, ...], BY_CLASS]
+    p_value: float = Field(
+        description="two-sided, exact, of the difference of accuracy: the answers of both models "
+        "exchanged patient by patient"
+    )
+    one_film_a_patient: bool = Field(description="true: that test is McNemar's exact test")
+    correlations: tuple[ComparedCorrelation, ...] = Field(
+        description="what counts or is confirmed in a run; what counts comes first"
+    )
+    confidence: FiniteFloat = Field(description="of every interval")
+    draws: int = Field(description="bootstrap draws of patients")
+    seed: int = Field(description="of the draws")
+    hidden_below: int = Field(
+        default=0,
+        description="counts of fewer patients, and what would tell them, are null; 0: none is",
+    )
+
+    @property
+    def schema_version(self) -> str:
+        """Major.minor; the major changes when a name goes."""
+        return COMPARISON_SCHEMA_VERSION
+
+    @property
+    def min_overlap(self) -> FiniteFloat:
+        """Least Jaccard index of the films of two features that are one."""
+        return MIN_OVERLAP
 
     @property
     def outcome(self) -> Outcome:

@@ -7,11 +7,11 @@ from pathlib import Path
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
 from ravl_med.reporting.comparison.compare import Comparison
-from ravl_med.reporting.comparison.document import comparison_document
 from ravl_med.reporting.comparison.pages import comparison_story
 from ravl_med.reporting.files.run_folder import draft_folder, refuse_foreign_folder, write_json
 from ravl_med.reporting.layout.html import draw_reading_html
 from ravl_med.reporting.layout.pdf import draw_pdf
+from ravl_med.storage.documents import document_of
 
 _CONTENT = "comparison.json"
 _TITLE = "Two audits side by side"
@@ -47,7 +47,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     refuse_other_folder(folder)
     blocks = comparison_story(comparison, _TITLE)
     name = f"{comparison.a.name} vs {comparison.b.name}"
-    document = comparison_document(comparison).model_dump(mode="json")
+    document = document_of(comparison).model_dump(mode="json")
     with draft_folder(folder) as draft:
         write_json(draft / _CONTENT, document)
         (draft / "report.pdf").write_bytes(draw_pdf(blocks, name, _TITLE, f"Comparison {name}"))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from scipy import stats
@@ -31,15 +31,27 @@ from scipy import stats
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, hide_small_cells
-from ravl_med.evidence.results import Interval
+from ravl_med.evidence.results import Interval, ReviewDecision
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.files.result_json import ResultDocument
 from ravl_med.reporting.files.saved_run import read_patients, read_run
 from ravl_med.reporting.layout.blocks import Status
+from ravl_med.storage.documents import Count, result_type
 
 FilmKey = tuple[str, int]
 """Pseudonym of a film, and which of several films of the same pixels it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedOutcome:
+    """What the report of a run says after any review."""
+
+    verdict: VerdictName
+    undecided: int | None
+    rulings: tuple[ReviewDecision, ...]
+
+
+_REVIEWED = TypeAdapter(ReviewedOutcome)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +61,7 @@ class ComparedRun:
     Attributes
     ----------
     result : AuditResult - before any review of this run, counts of few patients hidden
-    document : ResultDocument - ``result.json``, with the verdict after a review
+    reviewed : ReviewedOutcome - as ``result.json`` has it
     config : mapping of key, in dots, to value - the effective config, without paths
     labels : ndarray of shape (N,), int64 - class of each film, in the order of the task
     predictions : ndarray of shape (N,), int64 - class with the highest score
@@ -58,7 +70,7 @@ class ComparedRun:
 
     result: AuditResult
     details: ReportDetails
-    document: ResultDocument
+    reviewed: ReviewedOutcome
     config: Mapping[str, Any]
     films: tuple[FilmKey, ...]
     labels: NDArray[np.int64]
@@ -73,47 +85,38 @@ class ComparedRun:
     @property
     def rulings(self) -> dict[int, str]:
         """Decision of a reviewer on a correlation, by rank, where it is in force."""
-        return {ruling.rank: ruling.word for ruling in self.document.rulings if ruling.in_force}
+        return {ruling.rank: ruling.word for ruling in self.reviewed.rulings if ruling.in_force}
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class RunFacts:
-    """Which run it is, and how it ended.
+    """One of the two runs."""
 
-    Attributes
-    ----------
-    films, patients : int - audited
-    synthetic : bool - phantoms only
-    verdict : {"fail", "review", "pass", "not_auditable"} - as its own report has it
-    searched : bool - the audit got as far as the search for correlations
-    candidates, confirmed, counting : int - correlations
-    """
-
-    name: str
-    title: str
-    date: str | None
-    model: str
-    model_digest: str
-    cohort_digest: str
-    config_digest: str
-    films: int
-    patients: int
-    synthetic: bool
-    verdict: VerdictName
-    status: Status
-    searched: bool
-    candidates: int
-    confirmed: int
-    counting: int
+    name: str = Field(description="of the run")
+    title: str = Field(description="of its report")
+    date: str | None = Field(description="of the run")
+    model: str = Field(description="as its config calls it")
+    model_digest: str = Field(description="SHA-256 over everything that was loaded")
+    cohort_digest: str = Field(description="SHA-256 over the audited films and their labels")
+    config_digest: str = Field(description="SHA-256 over the effective config")
+    films: Count = Field(description="that were audited")
+    patients: Count = Field(description="that they belong to")
+    synthetic: bool = Field(description="phantoms only, no patient")
+    verdict: VerdictName = Field(description="as its own report has it, after any review")
+    status: Status = Field(description="FINAL: reviewers have decided on all that asks for one")
+    searched: bool = Field(description="the audit got as far as the search for correlations")
+    candidates: int = Field(description="correlations that were carried into evidence")
+    confirmed: int = Field(description="those among them that hold on held-out patients")
+    counting: int = Field(description="those that decide its verdict")
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Setting:
-    """A setting, or a version, that is not the same; values as JSON, "not set" for none."""
+    """A config key, or a version, that is not the same in both."""
 
-    key: str
-    a: str
-    b: str
+    key: str = Field(description="in dots; or 'version of' a package")
+    a: str = Field(description="text, or JSON; 'not set' for none")
+    b: str = Field(description="the same in B")
 
 
 def open_run(folder: Path, argument: str) -> ComparedRun:
@@ -139,7 +142,7 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
         return ComparedRun(
             result=result,
             details=saved.details,
-            document=ResultDocument.model_validate_json(text),
+            reviewed=_REVIEWED.validate_json(text),
             config=_flat(YAML(typ="safe", pure=True).load(saved.details.config_yaml) or {}),
             films=_keys(result.image_ids),
             labels=labels,
@@ -198,7 +201,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 def facts_of(run: ComparedRun) -> RunFacts:
     """Say which run it is, and how it ended."""
-    result, document, digests = run.result, run.document, run.details.digests
+    result, digests = run.result, run.details.digests
     found = result.correlations
     return RunFacts(
         name=result.name,
@@ -211,8 +214,8 @@ def facts_of(run: ComparedRun) -> RunFacts:
         films=result.cohort.images,
         patients=result.cohort.patients,
         synthetic=result.cohort.synthetic,
-        verdict=document.verdict,
-        status="FINAL" if document.undecided == 0 else "DRAFT",
+        verdict=run.reviewed.verdict,
+        status="FINAL" if run.reviewed.undecided == 0 else "DRAFT",
         searched=result.discovery is not None,
         candidates=len(found),
         confirmed=sum(one.confirmation.status == "confirmed" for one in found),
@@ -249,49 +252,35 @@ _NAN = float("nan")
 Two = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
+@result_type()
 class Paired:
-    """A measure of both models on the same films.
+    """A measure of both models on the same films."""
 
-    Attributes
-    ----------
-    films : int - that it is measured on; -1 where that may not be told, and nothing of them
-    a, b : float - NaN where nothing could be measured
-    a_interval, b_interval : Interval - bootstrap by patient
-    difference : float - b minus a
-    interval : Interval - of the difference, the same draws for both
-    """
-
-    films: int
-    a: float
+    films: Count = Field(description="that it is measured on")
+    a: float = Field(description="of the model of A")
     a_interval: Interval
-    b: float
+    b: float = Field(description="of the model of B")
     b_interval: Interval
-    difference: float
-    interval: Interval
+    difference: float = Field(description="b minus a")
+    interval: Interval = Field(
+        description="[low, high] of the difference, the same draws of patients for both models"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@result_type(members="films same same_share both_right only_a only_b both_wrong")
 class Agreement:
-    """How often two models are right together.
+    """How often both models are right together; counts of films."""
 
-    Attributes
-    ----------
-    films : int - -1 where nothing of them may be told
-    same : int - films with the same decision, right or wrong
-    both_right, only_a, only_b, both_wrong : int - films; they sum to `films`
-    """
-
-    films: int
-    same: int
-    both_right: int
-    only_a: int
-    only_b: int
-    both_wrong: int
+    films: Count = Field(description="all of them")
+    same: Count = Field(description="with the same decision, right or wrong")
+    both_right: Count
+    only_a: Count = Field(description="A right, B wrong")
+    only_b: Count = Field(description="B right, A wrong")
+    both_wrong: Count
 
     @property
     def same_share(self) -> float:
-        """Share of films with the same decision; NaN without any."""
+        """The same as a share."""
         return self.same / self.films if self.films > 0 else math.nan
 
 

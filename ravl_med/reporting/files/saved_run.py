@@ -34,14 +34,13 @@ from PIL import Image
 
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import BurnedInText
 from ravl_med.evidence.review import adjudicate, read_decisions
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.slides import REGIONS_ON_SLIDES, write_figures
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.files.run_folder import draft_folder, write_json
 from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
@@ -328,7 +327,7 @@ def write_shared(run: SavedRun, folder: Path, film: Film) -> None:
 
 
 def _write_result(result: AuditResult, regions_listed: int, path: Path) -> None:
-    write_json(path, document_of(result, regions_listed).model_dump(mode="json"))
+    write_json(path, result_document(result, regions_listed).model_dump(mode="json"))
 
 
 def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:

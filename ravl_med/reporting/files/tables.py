@@ -25,7 +25,6 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
-from ravl_med.evidence.review import correlation_id
 from ravl_med.evidence.verdict import points_to_decide
 from ravl_med.reporting.files.run_folder import write_owner_only
 from ravl_med.reporting.wording import KIND_WORDS, printable
@@ -171,7 +170,7 @@ def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: lis
     filled = {row["correlation"]: row for row in earlier}
     rows = []
     for one in points_to_decide(result.correlations, gate):
-        name = correlation_id(result, one)
+        name = one.correlation_id(result)
         row = {
             "correlation": name,
             "rank": str(one.rank),

@@ -269,10 +269,10 @@ def _peak_of(process: int) -> float:
 
 def _run(request: AuditRequest) -> None:
     """Do what was asked for: what the process does."""
+    from ravl_med.evidence.audit_result import result_document
     from ravl_med.pipeline.audit import audit
     from ravl_med.pipeline.shards import Shard, embed
     from ravl_med.reporting.files.audit_run import write_run
-    from ravl_med.reporting.files.result_json import document_of
     from ravl_med.storage.cache import Cache
     from tests.benchmarks.peak_memory import peak_mb
 
@@ -291,7 +291,7 @@ def _run(request: AuditRequest) -> None:
         write_run(run, request.result.parent, date=None, history_root=None)
     else:
         request.result.parent.mkdir(exist_ok=True)
-        document = document_of(run.result, request.config.report.regions_listed)
+        document = result_document(run.result, request.config.report.regions_listed)
         request.result.write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
     correlations = run.result.correlations
     told = {

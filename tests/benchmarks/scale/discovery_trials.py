@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ravl_med.config.loading import Config
-from ravl_med.evidence.audit_result import ModelChecks, ModelSummary
+from ravl_med.evidence.audit_result import ModelChecks, ModelSummary, result_document
 from ravl_med.evidence.counterfactual.effect_places import read_relevance
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.effects import measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.pipeline.audit import Findings, ScoredFilms, Search, collect_result, search_films
 from ravl_med.pipeline.stages import Clock
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.files.run_folder import write_json
 from tests.benchmarks.discovery.trials import map_in_children
 from tests.benchmarks.peak_memory import forget_peak, peak_mb
@@ -117,7 +116,7 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> DiscoveryRow:
     found = search_films(config, films, told, clock, lambda stage, done, total: None)
     with clock.stage("result.json"):
         result = collect_result(config, films, _MODEL, accuracy, found, b"scale" * 8)
-        document = document_of(
+        document = result_document(
             hide_small_cells(result, config.privacy.min_cell), config.report.regions_listed
         )
         write_json(place / "result.json", document.model_dump(mode="json"))

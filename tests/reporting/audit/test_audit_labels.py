@@ -13,15 +13,16 @@ from pypdf import PdfReader
 from run_folders import run_folder, saved
 
 from ravl_med.errors import DataError
+from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval, LabelShare, StatedGap
 from ravl_med.reporting.audit.evidence import labels_line, labels_part
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
-from ravl_med.reporting.files.result_json import document_of, result_schema
 from ravl_med.reporting.files.saved_run import SavedRun, read_archive, redraw_run, write_archive
 from ravl_med.reporting.layout.blocks import Section, Table, Text
 from ravl_med.reporting.wording import NBSP, estimate, percent
+from ravl_med.storage.documents import schema_of
 
 NAN = float("nan")
 CLASSES = ("cardiomegaly", "no finding", "pleural effusion")
@@ -50,8 +51,8 @@ def texts(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def document(full_result) -> dict:
-    document = document_of(full_result, 5).model_dump(mode="json")
-    jsonschema.validate(document, result_schema())
+    document = result_document(full_result, 5).model_dump(mode="json")
+    jsonschema.validate(document, schema_of(AuditResult))
     return json.loads(json.dumps(document, allow_nan=False))
 
 
@@ -184,8 +185,8 @@ def test_few_patients_are_hidden_in_every_format(result_of, film, details, tmp_p
     assert entry.labels.raised.outcome == entry.labels.lowered.outcome == "hidden"
     assert label_objections(entry, CLASSES) == []
     write_report(shown, film, details, tmp_path)
-    document = document_of(shown, 5).model_dump(mode="json")
-    jsonschema.validate(document, result_schema())
+    document = result_document(shown, 5).model_dump(mode="json")
+    jsonschema.validate(document, schema_of(AuditResult))
     found = document["correlations"][1]["labels"]
     assert found["n_present"] is found["not_stated"]["share_present"] is found["difference"] is None
     assert found["raised"]["n_present"] is found["raised"]["gap"] is None
@@ -223,7 +224,7 @@ def test_an_archive_from_before_labels_were_looked_at_still_opens(full_result, t
     path.write_text(json.dumps(data))
     again = read_archive(SavedRun, tmp_path)
     assert [entry.labels for entry in again.result.correlations] == [None] * 7
-    document = document_of(again.result, 5).model_dump(mode="json")
+    document = result_document(again.result, 5).model_dump(mode="json")
     assert {entry["labels"] for entry in document["correlations"]} == {None}
     del data["result"]["correlations"][0]["rank"]
     path.write_text(json.dumps(data))

@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import jsonschema
 
-from ravl_med.evidence.audit_result import FindingAuroc, ModelCheck, ModelChecks
+from ravl_med.evidence.audit_result import (
+    AuditResult,
+    FindingAuroc,
+    ModelCheck,
+    ModelChecks,
+    result_document,
+)
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.cohort import performance_chapter, sanity_part
-from ravl_med.reporting.files.result_json import document_of, result_schema
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Table
+from ravl_med.storage.documents import schema_of
 
 
 def with_sanity(result):
@@ -52,7 +58,7 @@ def test_every_finding_and_every_check_has_a_row(full_result):
 def test_where_it_was_not_looked_at_there_is_nothing(full_result):
     assert full_result.sanity is None
     assert sanity_part(full_result) == []
-    assert document_of(full_result, 5).sanity is None
+    assert result_document(full_result, 5).sanity is None
 
 
 def test_a_class_of_few_patients_tells_no_number(full_result):
@@ -66,7 +72,7 @@ def test_a_class_of_few_patients_tells_no_number(full_result):
     hidden = hide_small_cells(replace(result, cohort=cohort), 11)
     findings, _ = tables(hidden)
     assert findings.rows[0][1:] == ("hidden", "–", "–", "–", "")
-    told = document_of(hidden, 5).model_dump()["sanity"]["findings"]
+    told = result_document(hidden, 5).model_dump()["sanity"]["findings"]
     first = told[result.task.classes[0]]
     assert (first["films"], first["auroc"], first["interval"]) == (None, None, (None, None))
     assert (first["lowest"], first["highest"], first["flipped"]) == (None, None, False)
@@ -75,8 +81,8 @@ def test_a_class_of_few_patients_tells_no_number(full_result):
 
 def test_the_json_fits_its_schema_and_the_archive_keeps_it(full_result, tmp_path):
     result = with_sanity(full_result)
-    document = json.loads(document_of(result, 5).model_dump_json())
-    jsonschema.validate(document, result_schema())
+    document = json.loads(result_document(result, 5).model_dump_json())
+    jsonschema.validate(document, schema_of(AuditResult))
     assert document["sanity"]["checks"][0] == {
         "name": "normalisation", "status": "odd", "text": "mean 0.3: not those of CLIP",
     }  # fmt: skip

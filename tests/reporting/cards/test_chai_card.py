@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 from hostile_results import FIVE, HOSTILE, hostile_result
 
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.cards.chai import NAMESPACE, chai_card, chai_properties
 from ravl_med.reporting.cards.words import NOT_FILLED
-from ravl_med.reporting.files.result_json import document_of
 
 CONFIG = "evidence:\n  confidence: 0.95\n"
 METRIC = (
@@ -201,7 +201,7 @@ def points(share: float) -> float:
 
 def test_key_metrics_are_the_numbers_of_the_json(full_result, card):
     root = card(full_result)
-    found = json.loads(document_of(full_result, 20).model_dump_json())
+    found = json.loads(result_document(full_result, 20).model_dump_json())
 
     def estimate(value: float, bounds: list[float], unit: str = "%") -> dict:
         return {

@@ -8,10 +8,10 @@ import pytest
 from hostile_results import HOSTILE, hostile_result
 from ruamel.yaml import YAML
 
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.cards.words import NOT_FILLED
-from ravl_med.reporting.files.result_json import document_of
 
 SECTIONS = (
     "# Model Card for quickstart-resnet",
@@ -109,7 +109,7 @@ def test_sections_stand_in_the_order_of_the_template(name, details, request):
 
 def test_accuracies_are_those_of_the_json(full_result, details):
     card = hub_card(full_result, details)
-    found = json.loads(document_of(full_result, 20).model_dump_json())
+    found = json.loads(result_document(full_result, 20).model_dump_json())
     accuracy = found["accuracy"]
     rows = table_with(card, "Class", "Films", "Accuracy")
     assert len(rows) == len(accuracy["classes"]) + 1
@@ -134,7 +134,7 @@ def test_accuracies_are_those_of_the_json(full_result, details):
 
 def test_cohort_and_correlations_are_those_of_the_json(full_result, details):
     card = hub_card(full_result, details)
-    found = json.loads(document_of(full_result, 20).model_dump_json())
+    found = json.loads(result_document(full_result, 20).model_dump_json())
     cohort = found["cohort"]
     flow = table_with(card, "Step", "Reason", "Rows")
     assert [row[2] for row in flow] == [

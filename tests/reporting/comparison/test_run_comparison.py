@@ -25,11 +25,11 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult, TaskSummary
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.comparison.compare import Comparison, compare_runs
-from ravl_med.reporting.comparison.document import comparison_document, comparison_schema
 from ravl_med.reporting.comparison.report import write_comparison
 from ravl_med.reporting.comparison.runs import swap_test
 from ravl_med.reporting.files.run_folder import write_predictions
 from ravl_med.reporting.files.saved_run import SavedRun, write_patients
+from ravl_med.storage.documents import document_of, schema_of
 
 FILMS, CLASSES = 120, 3
 LABELS = np.arange(FILMS) % CLASSES
@@ -310,7 +310,7 @@ def test_a_class_without_films_is_a_dash(result_of: ResultOf, tmp_path: Path) ->
     a = run_folder(tmp_path / "a", result_of(), labels, labels=labels)
     made = compare_runs(a, a)
     assert np.isnan(made.by_class[2].a)
-    document = comparison_document(made)
+    document = document_of(made)
     gone = document.by_class[made.classes[2]]
     assert (gone.films, gone.a, gone.difference, gone.interval) == (0, None, None, (None, None))
     write_comparison(made, tmp_path / "out")
@@ -402,6 +402,17 @@ def test_the_verdict_is_that_of_the_report_of_the_run(pair: tuple[Path, Path]) -
     assert (entry.a.ruling, entry.b.ruling) == ("disease", None)
 
 
+def test_a_run_before_schema_3_1_can_be_compared(pair: tuple[Path, Path]) -> None:
+    path = pair[0] / "result.json"
+    document = json.loads(path.read_text())
+    document["schema_version"] = "3.0"
+    for correlation in document["correlations"]:
+        for region in correlation["regions"]:
+            del region["left_edge"]
+    path.write_text(json.dumps(document))
+    assert compare_runs(*pair).a.verdict == document["verdict"]
+
+
 @pytest.fixture
 def written(pair: tuple[Path, Path], tmp_path: Path) -> tuple[Comparison, Path]:
     made = compare_runs(*pair)
@@ -421,7 +432,7 @@ def test_the_same_runs_give_the_same_bytes(
 
 def test_json_follows_its_schema(written: tuple[Comparison, Path]) -> None:
     document = json.loads((written[1] / "comparison.json").read_text())
-    jsonschema.validate(document, comparison_schema())
+    jsonschema.validate(document, schema_of(Comparison))
     assert document["overall"]["difference"] == pytest.approx(-3 / 120)
     assert document["agreement"]["both_right"] == 108
     assert document["p_value"] == pytest.approx(written[0].p_value)
@@ -543,7 +554,7 @@ def test_the_folder_by_default(
 def test_the_schema_is_printed() -> None:
     outcome = CliRunner().invoke(app, ["schema", "--comparison"])
     assert outcome.exit_code == 0
-    assert json.loads(outcome.output) == comparison_schema()
+    assert json.loads(outcome.output) == schema_of(Comparison)
 
 
 def test_nothing_is_told_of_few_patients(result_of: ResultOf, tmp_path: Path) -> None:
@@ -567,7 +578,7 @@ def test_nothing_is_told_of_few_patients(result_of: ResultOf, tmp_path: Path) ->
 
     write_comparison(made, tmp_path / "out")
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    jsonschema.validate(document, comparison_schema())
+    jsonschema.validate(document, schema_of(Comparison))
     last = document["by_class"][made.classes[2]]
     assert (last["films"], last["a"], last["interval"]) == (None, None, [None, None])
     told = paper(tmp_path / "out")

@@ -10,9 +10,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import SCHEMA_VERSION, AuditResult, result_document
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.files.result_json import SCHEMA_VERSION, document_of, result_schema
+from ravl_med.storage.documents import schema_of
 
 ResultOf = Callable[..., AuditResult]
 NAN = float("nan")
@@ -21,9 +21,9 @@ NOTHING = Interval(NAN, float("inf"))
 
 def written(result: AuditResult, regions_listed: int = 200) -> Any:
     """The document as a reader of the file gets it, checked against the schema."""
-    document = document_of(result, regions_listed).model_dump(mode="json")
+    document = result_document(result, regions_listed).model_dump(mode="json")
     read = json.loads(json.dumps(document, allow_nan=False))
-    jsonschema.Draft202012Validator(result_schema()).validate(read)
+    jsonschema.Draft202012Validator(schema_of(AuditResult)).validate(read)
     return read
 
 
@@ -42,14 +42,14 @@ def blanked(value: Any) -> Any:
 
 
 def test_the_schema_is_a_schema_and_closed() -> None:
-    schema = result_schema()
+    schema = schema_of(AuditResult)
     jsonschema.Draft202012Validator.check_schema(schema)
     parts = [schema, *schema["$defs"].values()]
     assert all(part["additionalProperties"] is False for part in parts if "properties" in part)
 
 
 def test_the_schema_explains_every_name() -> None:
-    schema = result_schema()
+    schema = schema_of(AuditResult)
     for part in (schema, *schema["$defs"].values()):
         assert part["description"]
         for name, entry in part["properties"].items():
@@ -58,14 +58,14 @@ def test_the_schema_explains_every_name() -> None:
 
 
 def test_every_name_is_always_there() -> None:
-    schema = result_schema()
+    schema = schema_of(AuditResult)
     for part in (schema, *schema["$defs"].values()):
         assert set(part["required"]) == set(part["properties"])
 
 
 def test_the_schema_refuses_what_it_does_not_know(result_of: ResultOf) -> None:
     document = written(result_of())
-    validator = jsonschema.Draft202012Validator(result_schema())
+    validator = jsonschema.Draft202012Validator(schema_of(AuditResult))
     with pytest.raises(jsonschema.ValidationError, match="'extra' was unexpected"):
         validator.validate(document | {"extra": 1})
     with pytest.raises(jsonschema.ValidationError, match="'maybe' is not one of"):

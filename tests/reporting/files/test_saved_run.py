@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.verdict import judge
+from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.reporting.files.saved_run import redraw_run
 from ravl_med.reporting.files.tables import earlier_rows, write_review
 
@@ -33,7 +33,7 @@ def judged(result_of: ResultOf) -> AuditResult:
     """A result whose verdict follows from its correlations."""
     result = result_of()
     assert result.sensitivity is not None
-    verdict = judge(result.correlations, result.task.classes, GATE, result.sensitivity)
+    verdict = decide_verdict(result.correlations, result.task.classes, GATE, result.sensitivity)
     return replace(result, verdict=verdict)
 
 

@@ -17,9 +17,9 @@ from hostile_results import HOSTILE, hostile_result
 from html_reading import Reader, read_html
 from pypdf import PdfReader
 
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.wording import number, signed
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
@@ -241,7 +241,7 @@ def values_of(part: Any) -> Iterator[float | str]:
 
 
 def test_every_number_of_a_table_comes_from_the_json(reader: Reader, full_result) -> None:
-    document = document_of(full_result, 10).model_dump(mode="json")
+    document = result_document(full_result, 10).model_dump(mode="json")
     known = {"0.001", "100", "0"}  # below a thousandth, of no gap at all, none left out
     for value in values_of(document):
         known |= set(NUMBER.findall(value)) if isinstance(value, str) else set(renderings(value))
@@ -254,7 +254,7 @@ def test_every_number_of_a_table_comes_from_the_json(reader: Reader, full_result
 
 
 def test_what_became_of_clusters_is_counted_in_the_json(reader: Reader, full_result) -> None:
-    document = document_of(full_result, 10).model_dump(mode="json")
+    document = result_document(full_result, 10).model_dump(mode="json")
     found, search = document["correlations"], document["discovery"]
     (funnel,) = [t for t in reader.tables if t.caption == "How many clusters came how far"]
     assert funnel.rows[1] == [

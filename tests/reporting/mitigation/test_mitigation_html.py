@@ -12,9 +12,9 @@ import pytest
 
 from ravl_med.evidence.mitigation_result import Change, MitigationResult, MitigationVerdict
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.mitigation.document import mitigation_document
 from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
 from ravl_med.reporting.mitigation.report import write_mitigation_html
+from ravl_med.storage.documents import document_of
 
 RESULTS = pytest.mark.parametrize("result", [made.improved(), made.failed(), made.idle()])
 VOID = {"meta", "br", "col", "wbr"}
@@ -101,7 +101,7 @@ def test_headings_and_tables_are_semantic(result, tmp_path):
 def test_the_numbers_are_those_of_the_json(tmp_path):
     result = made.improved()
     _, reader = read(result, tmp_path)
-    document = mitigation_document(result)
+    document = document_of(result)
     text = reader.text
     for arm in document.arms:
         measures = (arm.image_overall, arm.image_worst, arm.region_overall, arm.region_worst)

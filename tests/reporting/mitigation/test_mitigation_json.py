@@ -8,22 +8,18 @@ import jsonschema
 import mitigation_results as made
 import pytest
 
-from ravl_med.evidence.mitigation_result import Change, MitigationResult
+from ravl_med.evidence.mitigation_result import MITIGATION_SCHEMA_VERSION, Change, MitigationResult
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.mitigation.document import (
-    MITIGATION_SCHEMA_VERSION,
-    mitigation_document,
-    mitigation_schema,
-)
+from ravl_med.storage.documents import document_of, schema_of
 
 RESULTS = pytest.mark.parametrize("result", [made.improved(), made.failed(), made.idle()])
 
 
 def written(result: MitigationResult) -> Any:
     """The document as a reader of the file gets it, checked against the schema."""
-    document = mitigation_document(result).model_dump(mode="json")
+    document = document_of(result).model_dump(mode="json")
     read = json.loads(json.dumps(document, allow_nan=False))
-    jsonschema.Draft202012Validator(mitigation_schema()).validate(read)
+    jsonschema.Draft202012Validator(schema_of(MitigationResult)).validate(read)
     return read
 
 
@@ -60,14 +56,14 @@ def described(change: Change) -> dict[str, Any]:
 
 
 def test_the_schema_is_a_schema_and_closed() -> None:
-    schema = mitigation_schema()
+    schema = schema_of(MitigationResult)
     jsonschema.Draft202012Validator.check_schema(schema)
     parts = [schema, *schema["$defs"].values()]
     assert all(part["additionalProperties"] is False for part in parts if "properties" in part)
 
 
 def test_the_schema_explains_every_name_and_every_name_is_always_there() -> None:
-    schema = mitigation_schema()
+    schema = schema_of(MitigationResult)
     for part in (schema, *schema["$defs"].values()):
         assert part["description"]
         assert set(part["required"]) == set(part["properties"])
@@ -78,7 +74,7 @@ def test_the_schema_explains_every_name_and_every_name_is_always_there() -> None
 
 def test_the_schema_refuses_what_it_does_not_know() -> None:
     document = written(made.improved())
-    validator = jsonschema.Draft202012Validator(mitigation_schema())
+    validator = jsonschema.Draft202012Validator(schema_of(MitigationResult))
     with pytest.raises(jsonschema.ValidationError, match="'extra' was unexpected"):
         validator.validate(document | {"extra": 1})
     with pytest.raises(jsonschema.ValidationError, match="'maybe' is not one of"):
