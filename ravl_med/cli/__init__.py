@@ -442,7 +442,7 @@ def mitigate(
         run = run_mitigation(
             settings,
             key=user_key(),
-            cache=cache,
+            cache=cached,
             work=work,
             processes=processes,
             earlier_run=audited,

@@ -161,5 +161,6 @@ def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
 
 def _stored_bytes(reported: object, most_mb: int) -> int:
     """Return the size that a worker reports for a file; 0 where it is impossible."""
-    valid = isinstance(reported, int) and 0 <= reported <= most_mb * 1_000_000
-    return reported if valid else 0
+    if isinstance(reported, int) and 0 <= reported <= most_mb * 1_000_000:
+        return reported
+    return 0
