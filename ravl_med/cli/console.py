@@ -5,6 +5,7 @@ Progress is a bar for each stage on a terminal, and a line a minute in a log.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import deque
@@ -92,6 +93,11 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print a line of an error, red on a terminal."""
     console(stderr=True).print(escape(text), style="bold red")
+
+
+def print_file(path: Path) -> None:
+    """Print a text file."""
+    sys.stdout.write(path.read_text(encoding="utf-8").rstrip() + "\n")
 
 
 Show = Callable[[str, int, int], None]

@@ -1,4 +1,4 @@
-"""Which open_clip architecture a state dict looks like: the cure in a message about wrong keys."""
+"""The open_clip architecture that a state dict fits best, for messages about wrong keys."""
 
 from __future__ import annotations
 
@@ -17,36 +17,25 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def explain_difference(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """Return what is wrong with a state dict in words, or None where it fits.
-
-    Parameters
-    ----------
-    wanted : mapping of str to Tensor - state dict of the model
-    given : mapping of str to Tensor - state dict of the file
-    """
+    """Return what is wrong with a state dict as text, or None where it fits."""
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     other = [n for n, v in given.items() if n in wanted and v.shape != wanted[n].shape]
-    told = []
+    parts = []
     if missing:
-        told.append(f"{len(missing)} weights are missing ({_first(missing)})")
+        parts.append(f"{len(missing)} weights are missing ({_first(missing)})")
     if unexpected:
-        told.append(f"{len(unexpected)} are not expected ({_first(unexpected)})")
+        parts.append(f"{len(unexpected)} are not expected ({_first(unexpected)})")
     if other:
         shapes = [
             f"{name} {_shape(given[name])} instead of {_shape(wanted[name])}" for name in other
         ]
-        told.append(f"{len(other)} have another shape ({_first(shapes)})")
-    return "; ".join(told) or None
+        parts.append(f"{len(other)} have another shape ({_first(shapes)})")
+    return "; ".join(parts) or None
 
 
 def describe_state(state: Mapping[str, Tensor]) -> str:
-    """Return in a sentence which architecture a state dict looks like.
-
-    Parameters
-    ----------
-    state : mapping of str to Tensor - as the file has it
-    """
+    """Return a sentence about the architecture that a state dict looks like."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     prefix = _common_prefix(shapes)
     begun = f"its names begin with {prefix!r}: map it with model.keys; " if prefix else ""
@@ -80,7 +69,7 @@ def _has(shapes: Shapes, start: str) -> bool:
 
 
 def _common_prefix(shapes: Shapes) -> str:
-    """Return what stands before the names of open_clip, such as ``clip_model.``."""
+    """Return the text before the names of open_clip, such as ``clip_model.``."""
     for name in shapes:
         for mark in (*_MARKS, *_HUGGING_FACE):
             if f".{mark}" in name:
@@ -89,7 +78,7 @@ def _common_prefix(shapes: Shapes) -> str:
 
 
 def _facts_of_state(shapes: Shapes) -> dict[str, Any]:
-    """Sizes that tell architectures apart, read off the weights."""
+    """Return the sizes that distinguish architectures, from the shapes of the weights."""
     facts: dict[str, Any] = {}
     if "visual.class_embedding" in shapes and "visual.conv1.weight" in shapes:
         facts["image kind"] = "vit"
@@ -121,7 +110,7 @@ def _facts_of_state(shapes: Shapes) -> dict[str, Any]:
 
 
 def _facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same sizes of an open_clip config; none for timm and Hugging Face towers."""
+    """Return the same sizes from an open_clip config; none for timm and Hugging Face towers."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or "hf_model_name" in text:
         return {}
@@ -145,7 +134,7 @@ def _facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(facts: Mapping[str, Any]) -> tuple[str, int]:
-    """Name of the architecture that shares the most sizes, and how many."""
+    """Return the architecture that shares the most sizes, and how many."""
     import open_clip
 
     best, most = "", -1

@@ -1,7 +1,4 @@
-"""What every model looks like to the rest of the tool: the `Encoder` protocol.
-
-An encoder in another precision: bf16 where the device is faster at it.
-"""
+"""The `Encoder` protocol, which every model fulfils, and an encoder that computes in bf16."""
 
 from __future__ import annotations
 
@@ -22,44 +19,28 @@ from ravl_med.regions.geometry import InputGeometry, ResizeMode
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What a report says of a model.
+    """Facts about a model, for the report."""
 
-    Attributes
-    ----------
-    architecture : str - towers in words
-    digest : str - SHA-256 of weights and config
-    image_size : int - side of the square input in pixels
-    mean, std : tuple of float, length 3 - normalisation of the input
-    region_pooling : str - how regions are embedded
-    embedding_size : int - D
-    logit_scale : float or None - what the model multiplies cosines with
-    logit_bias : float or None - what it adds then; None but for models trained by a sigmoid
-    digests : mapping of str to str - SHA-256 of what was loaded: weights, config, tokenizer
-    """
-
-    architecture: str
-    digest: str
-    image_size: int
+    architecture: str  # towers, as a sentence part
+    digest: str  # SHA-256 of weights and config
+    image_size: int  # side of the square input in pixels
     resize_mode: ResizeMode
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # normalisation of the input, by channel
     std: tuple[float, ...]
-    region_pooling: str
-    embedding_size: int
+    region_pooling: str  # how regions are embedded
+    embedding_size: int  # D
     parameters: int
-    logit_scale: float | None = None
-    logit_bias: float | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    logit_scale: float | None = None  # factor of cosines
+    logit_bias: float | None = None  # added to them; None but for models trained by a sigmoid
+    digests: Mapping[str, str] = field(default_factory=dict)  # of weights, config, tokenizer
 
 
 class Encoder(Protocol):
     """A vision-language model with one space for images, regions and texts.
 
-    All embeddings have unit norm. The model is in evaluation mode and no gradient is kept.
-
-    Attributes
-    ----------
-    model : nn.Module - for mitigation: ``visual`` is the image tower, (B, 3, S, S) to (B, D),
-        ``logit_scale`` its parameter; what is trained in it is what `save` writes
+    All embeddings have unit norm. The model is in evaluation mode and keeps no gradient. `model`
+    serves mitigation: ``visual`` is the image tower, (B, 3, S, S) to (B, D), and ``logit_scale``
+    its parameter; the weights trained in it are those that `save` writes.
     """
 
     info: EncoderInfo
@@ -71,7 +52,7 @@ class Encoder(Protocol):
         ...
 
     def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the path of boxes from a stored film of that size to the input."""
+        """Return the mapping of boxes from a stored film of that size to the input."""
         ...
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -83,7 +64,6 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        images : Tensor of shape (B, 3, S, S)
         boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
 
         Returns
@@ -122,7 +102,7 @@ def in_precision(encoder: Encoder, precision: str) -> Encoder:
 
 @contextmanager
 def using_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch compute in so many threads for a while; None leaves it as it is."""
+    """Let PyTorch compute in so many threads in the context; None changes nothing."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -133,7 +113,7 @@ def using_threads(threads: int | None) -> Iterator[None]:
 
 
 class HalfPrecisionEncoder:
-    """An `Encoder` whose products are made in bfloat16; embeddings come out as float32."""
+    """An `Encoder` that multiplies in bfloat16; its embeddings are float32."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
@@ -146,7 +126,7 @@ class HalfPrecisionEncoder:
         return self.inner.preprocess(pixels)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the path of boxes from a stored film of that size to the input."""
+        """Return the mapping of boxes from a stored film of that size to the input."""
         return self.inner.geometry(height, width)
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -171,7 +151,7 @@ class HalfPrecisionEncoder:
         return functional.normalize(embedded.float(), dim=-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights, which stay as they are."""
+        """Return the weights, unchanged."""
         return self.inner.state_dict()
 
     def save(self, folder: Path) -> None:

@@ -1,33 +1,14 @@
-"""Regions that pass the last stage one by one: RoIAlign on the map before it.
+"""Regions of image towers that end in a map: CLIP ResNets, and timm's ConvNeXt, ResNet and Swin.
 
-Each region is read off that map in as many cells as the map has, so that the last stage and the
-pooling, their place embeddings and windows among them, take it like the map of an image. The region
-that is the whole image reads the map itself. It costs a pass of the last stage a region, and keeps
-what lies outside of a region out of that stage; what the stages before have mixed in stays.
-
-References
-----------
-Zhong et al., RegionCLIP, CVPR 2022 (RoIAlign before the last stage of a CLIP ResNet).
-He et al., Mask R-CNN, ICCV 2017 (RoIAlign).
-
-Regions of image towers that end in a map of features: ConvNeXt, ResNet, Swin of timm.
-
-RoIAlign reads each region off the map of the last stage, in as many cells as the map has, and the
-model's own pooling, norm and projection follow, as they do for the image. The region that is the
-whole image reads the map itself.
-
-References
-----------
-He et al., Mask R-CNN, ICCV 2017 (RoIAlign).
-
-Regions of CLIP ResNets: RoIAlign on the last map, then the encoder's own attention pool.
-
-Queries, keys and values are projected once, on the map, and each region asks with one query; the
-region that is the whole image gives the image embedding itself.
+RoIAlign reads each region off a map, in as many cells as the map has, so the rest of the tower
+takes it like the map of an image. It reads the last map, which the model's own pooling follows; or
+the map before the last stage, which each region then passes by itself, so that the surroundings
+stay out of that stage. The region that is the whole image reads the map itself.
 
 References
 ----------
 Varma et al., RaVL, NeurIPS 2024, section 3.1 (RoIAlign, then the encoder's own pooling).
+Zhong et al., RegionCLIP, CVPR 2022 (RoIAlign before the last stage of a CLIP ResNet).
 He et al., Mask R-CNN, ICCV 2017 (RoIAlign).
 """
 
@@ -52,29 +33,20 @@ from torchvision.ops import roi_align
 from ravl_med.encoders.gradient_checkpointing import call_block
 
 _LAST_STAGE_REGIONS_AT_ONCE = 32
+_MAP_REGIONS_AT_ONCE = 256
+_ATTENTION_REGIONS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StagedTower:
-    """An image tower in two parts.
+    """An image tower in two parts."""
 
-    Attributes
-    ----------
-    before : callable - images (B, 3, S, S) to maps (B, W, s, s)
-    last : callable - maps (n, W, s, s) to embeddings (n, D), not normalised
-    """
-
-    before: Callable[[Tensor], Tensor]
-    last: Callable[[Tensor], Tensor]
+    before: Callable[[Tensor], Tensor]  # images (B, 3, S, S) to maps (B, W, s, s)
+    last: Callable[[Tensor], Tensor]  # maps (n, W, s, s) to embeddings (n, D), not normalised
 
 
 def split_tower(visual: nn.Module) -> StagedTower | None:
-    """Split a tower before its last stage; None where it has no stages that are known here.
-
-    Parameters
-    ----------
-    visual : nn.Module - any image tower
-    """
+    """Split an image tower before its last stage; None where it has no known stages."""
     if isinstance(visual, ModifiedResNet):
         first = (visual.stem, visual.layer1, visual.layer2, visual.layer3)
         return StagedTower(_chain(*first), _chain(visual.layer4, visual.attnpool))
@@ -104,22 +76,11 @@ def split_tower(visual: nn.Module) -> StagedTower | None:
 def pool_last_stage_regions(
     visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Embed images, and their regions by a pass of the last stage each.
+    """Embed images, and their regions by a pass of the last stage each; see `Pooling`.
 
-    The regions of one film at a time, and not too many of them, so that memory is bounded and no
+    A pass takes regions of one film, and a limited number, so that memory is bounded and no
     embedding depends on the other films of a batch. A box of less than a pixel reads one pixel, as
     a crop does.
-
-    Parameters
-    ----------
-    visual : nn.Module - that `split_tower` splits
-    images : Tensor of shape (B, 3, S, S)
-    boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
-
-    Returns
-    -------
-    images : Tensor of shape (B, D), not normalised
-    regions : Tensor of shape (sum of r_i, D), not normalised
     """
     tower = split_tower(visual)
     assert tower is not None
@@ -157,9 +118,6 @@ def _channels_last(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1)
 
 
-_MAP_REGIONS_AT_ONCE = 256
-
-
 class _Features(nn.Module):
     """A trunk up to the map that its head pools."""
 
@@ -172,9 +130,9 @@ class _Features(nn.Module):
 
 
 def has_feature_map(trunk: Any, size: int) -> bool:
-    """Whether a trunk of timm makes of an input of `size` pixels a map that its own head pools.
+    """Return whether a timm trunk turns inputs of `size` pixels into a map that its head pools.
 
-    Only shapes are computed: the trunk is run without numbers.
+    Only shapes are computed: the trunk runs without numbers.
     """
     if not all(hasattr(trunk, name) for name in ("forward_features", "forward_head")):
         return False
@@ -195,18 +153,7 @@ def has_feature_map(trunk: Any, size: int) -> bool:
 def pool_map_regions(
     visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Embed images and regions with a timm tower that ends in a map.
-
-    Parameters
-    ----------
-    images : Tensor of shape (B, 3, S, S)
-    boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
-
-    Returns
-    -------
-    images : Tensor of shape (B, D), not normalised
-    regions : Tensor of shape (sum of r_i, D), not normalised
-    """
+    """Embed images and regions with a timm tower that ends in a map; see `Pooling`."""
     tower: Any = visual
     features = tower.trunk.forward_features(images)
     last = getattr(tower.trunk, "output_fmt", "NCHW") == "NHWC"  # Swin: channels come last
@@ -233,24 +180,10 @@ def pool_map_regions(
     return whole, torch.cat(regions)
 
 
-_ATTENTION_REGIONS_AT_ONCE = 1024
-
-
 def pool_resnet_regions(
     visual: nn.Module, images: Tensor, boxes: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Embed images and regions with a CLIP ResNet.
-
-    Parameters
-    ----------
-    images : Tensor of shape (B, 3, S, S)
-    boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
-
-    Returns
-    -------
-    images : Tensor of shape (B, D), not normalised
-    regions : Tensor of shape (sum of r_i, D), not normalised
-    """
+    """Embed images and regions with a CLIP ResNet, by its attention pool; see `Pooling`."""
     assert isinstance(visual, ModifiedResNet)
     features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
     pool = visual.attnpool
@@ -278,20 +211,12 @@ def _sampling_weights(boxes: Tensor, side: int, size: int) -> Tensor:
 
 
 def _attend(pool: AttentionPool2d, features: Tensor, weights: Tensor) -> Tensor:
-    """Pool regions by attention, one query a region.
+    """Pool features (B, W, S, S) by attention, one query a region, to (B, r, D).
 
-    A region attends to what RoIAlign reads of keys and values that keep their place on the film,
-    and to the mean of what it reads. All of it is linear up to the softmax, so queries, keys and
-    values are projected once, on the map; no region has a map of its own.
-
-    Parameters
-    ----------
-    features : Tensor of shape (B, W, S, S)
-    weights : Tensor of shape (B, r, s, S * S) - what each of s samples of a region reads
-
-    Returns
-    -------
-    Tensor of shape (B, r, D)
+    `weights` (B, r, s, S * S) are what each of s samples of a region reads. A region attends to
+    what RoIAlign reads of keys and values that keep their place on the film, and to the mean of
+    that. All of it is linear up to the softmax, so queries, keys and values are projected once, on
+    the map, and no region has a map of its own.
     """
     cells = features.flatten(2).transpose(1, 2)  # (B, S S, W)
     place = pool.positional_embedding.to(features.dtype)

@@ -1,8 +1,8 @@
 """Gradient checkpointing: less memory in training, for a second forward pass on the way back.
 
-The parts of a tower keep their inputs alone, and what lies between is computed again when gradients
-are wanted. Towers that have a switch of their own are switched; the ResNets of open_clip, whose
-switch does nothing, get it stage by stage. What embeds regions goes through the same parts.
+The parts of a tower keep only their inputs, and the rest is computed again for the gradients.
+Towers with a switch of their own are switched; the ResNets of open_clip, whose switch does nothing,
+are wrapped block by block. The pooling of regions uses the same parts.
 
 References
 ----------
@@ -30,19 +30,15 @@ _KINDS = ("activation", "gradient")
 
 
 def checkpoint_gradients(visual: nn.Module) -> None:
-    """Let an image tower keep only the inputs of its parts in training.
+    """Let an image tower, in place, keep only the inputs of its parts in training.
 
-    Statistics of BatchNorm that is not frozen are updated by each forward pass, and so by the
-    second one too: whoever calls ``backward`` has to keep them.
-
-    Parameters
-    ----------
-    visual : nn.Module - any image tower; it is changed in place, its weights keep their names
+    BatchNorm that is not frozen updates its statistics in each forward pass, and so in the second
+    one too: a caller of ``backward`` has to restore them.
 
     Raises
     ------
     ModelError
-        It has no switch for it.
+        The tower has no switch for it.
     """
     if isinstance(visual, ModifiedResNet):
         _checkpoint_resnet(visual)
@@ -53,12 +49,7 @@ def checkpoint_gradients(visual: nn.Module) -> None:
 
 
 def require_checkpointing(visual: nn.Module) -> None:
-    """Refuse an image tower that `checkpoint_gradients` cannot switch; it stays as it is.
-
-    Raises
-    ------
-    ModelError
-    """
+    """Refuse an image tower that `checkpoint_gradients` cannot switch (ModelError)."""
     if isinstance(visual, (ModifiedResNet, VisionTransformer)):
         return
     if not _switch(visual, on=True):
@@ -69,7 +60,7 @@ def require_checkpointing(visual: nn.Module) -> None:
 def call_block(
     checkpointed: bool, block: Callable[..., Tensor], *given: Any, **more: Any
 ) -> Tensor:
-    """Call a part of a tower, with its gradients checkpointed where the tower is switched so."""
+    """Call a part of a tower, with checkpointed gradients where the tower is switched to that."""
     if not (checkpointed and torch.is_grad_enabled()):
         return block(*given, **more)
     made: Tensor = checkpoint(block, *given, use_reentrant=False, **more)
@@ -77,7 +68,7 @@ def call_block(
 
 
 def _checkpoint_resnet(visual: ModifiedResNet) -> None:
-    """Wrap stem and blocks where they are called; as attributes of their own they add no weight."""
+    """Wrap stem and blocks where they are called, as attributes that add no weight."""
     parts: list[Any] = [part for part in visual.modules() if isinstance(part, Bottleneck)]
     for part in parts:
         part.forward = partial(call_block, True, part.forward)
@@ -86,7 +77,7 @@ def _checkpoint_resnet(visual: ModifiedResNet) -> None:
 
 
 def _switch(visual: nn.Module, *, on: bool) -> bool:
-    """Whether the switch of a library's own tower was there, and has done something."""
+    """Turn the switch of a library's own tower; return whether it exists and had an effect."""
     tower: Any = visual
     if isinstance(visual, TimmModel):
         with suppress(Exception):  # many say no by an assertion, others have no such function

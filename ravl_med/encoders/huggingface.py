@@ -1,7 +1,4 @@
-"""Hugging Face folders: CLIP, SigLIP and SigLIP 2 through transformers, offline.
-
-What the image processor of a Hugging Face folder does with a film, and with boxes on it.
-"""
+"""Hugging Face folders: CLIP, SigLIP and SigLIP 2 through transformers, offline."""
 
 from __future__ import annotations
 
@@ -26,15 +23,19 @@ from ravl_med.encoders.local_files import (
     digest_files,
     join_digests,
     no_network,
+    open_tokenizer,
     read_json,
     require_finite,
+    tokenizer_files,
 )
 from ravl_med.encoders.region_pooling import region_pooling_of
-from ravl_med.encoders.text_files import open_tokenizer, tokenizer_files
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry, ResizeMode
 
-_NAMES = ("preprocessor_config.json", "processor_config.json")
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
+_TITLES = {"clip": "CLIP", "siglip": "SigLIP", "siglip2": "SigLIP 2 (NaFlex)"}
+_KEY = "model.path"
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _EXPECTED = (
     "expected a resize to height and width, or of the shortest edge with a crop of the centre"
 )
@@ -42,21 +43,13 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class FilmProcessor:
-    """A film's way to the input of a model.
+    """The way of a film, and of boxes on it, to the input of a model."""
 
-    Attributes
-    ----------
-    processor : callable - image processor of transformers
-    resized : int - side in pixels to which `mode` resizes
-    size : int - side of the square that is cut out of it
-    whole : bool - whether this class resizes, since the processor would keep the film's proportions
-    """
-
-    processor: Any
-    resized: int
-    size: int
+    processor: Any  # of transformers
+    resized: int  # side in pixels to which `mode` resizes
+    size: int  # side of the square that is cut out of it
     mode: ResizeMode
-    whole: bool = False
+    whole: bool = False  # this class resizes, since the processor would keep the proportions
 
     def __call__(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
@@ -80,7 +73,7 @@ class FilmProcessor:
         return tuple(float(v) for v in self.processor.image_std)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the path of boxes from a stored film of that size to the input."""
+        """Return the mapping of boxes from a stored film of that size to the input."""
         side_y = side_x = self.resized
         if self.mode == "shortest":  # transformers truncates the longer side
             if height <= width:
@@ -99,21 +92,16 @@ class FilmProcessor:
 
 
 def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProcessor:
-    """Read the image processor of a folder.
-
-    Parameters
-    ----------
-    tower : HuggingFaceTower - that reads what the processor makes
-    key : str - of the config that led here, for the messages
+    """Read the image processor of a folder for a tower; `key` is the config key, for messages.
 
     Raises
     ------
     ModelError
-        There is none, it asks for code of its own, or it does something that boxes cannot follow.
+        There is none, it asks for code of its own, or boxes cannot follow what it does.
     """
     import transformers
 
-    if not any((folder / name).is_file() for name in _NAMES):
+    if not any((folder / name).is_file() for name in _PROCESSORS):
         raise ModelError(
             f"{key}: the folder has no preprocessor_config.json, which says how the model wants "
             "its images. Lay the one that was published with the model beside config.json."
@@ -140,7 +128,7 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
 
 
 def _measure(processor: Any, key: str) -> FilmProcessor:
-    """Read off a processor how it resizes and cuts."""
+    """Return how a processor resizes and crops."""
     size, crop = processor.size or {}, getattr(processor, "crop_size", None) or {}
     cuts, pads = (bool(getattr(processor, name, False)) for name in ("do_center_crop", "do_pad"))
     height, width, shortest = (_entry(size, name) for name in ("height", "width", "shortest_edge"))
@@ -151,7 +139,7 @@ def _measure(processor: Any, key: str) -> FilmProcessor:
     if not plain or not resized or not final[0] or final[0] != final[1]:
         raise ModelError(
             f"{key}: preprocessor_config.json does with images what boxes of regions cannot follow "
-            f"(size {_told(size)}, crop {_told(crop) if cuts else 'none'}); {_EXPECTED}, rescale "
+            f"(size {_sides(size)}, crop {_sides(crop) if cuts else 'none'}); {_EXPECTED}, rescale "
             "and normalisation, no padding."
         )
     if final[0] > resized:
@@ -166,25 +154,14 @@ def _entry(size: Any, name: str) -> int:
     return int(value) if value else 0
 
 
-def _told(size: Any) -> str:
+def _sides(size: Any) -> str:
     names = ("shortest_edge", "longest_edge", "height", "width")
     known = {name: _entry(size, name) for name in names if _entry(size, name)}
     return ", ".join(f"{name} {value}" for name, value in known.items()) or "none"
 
 
-_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
-_TITLES = {"clip": "CLIP", "siglip": "SigLIP", "siglip2": "SigLIP 2 (NaFlex)"}
-_KEY = "model.path"
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-
-
 class HuggingFaceModel(nn.Module):
-    """A model of transformers with the names that mitigation knows: `visual`, `logit_scale`.
-
-    Parameters
-    ----------
-    inner : nn.Module - a CLIPModel, SiglipModel or Siglip2Model
-    """
+    """A CLIP, SigLIP or SigLIP 2 of transformers with the names that mitigation uses."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -200,13 +177,7 @@ class HuggingFaceModel(nn.Module):
 
 
 class HuggingFaceEncoder:
-    """A model of transformers as an `Encoder`.
-
-    Parameters
-    ----------
-    tokenizer : callable - of transformers
-    folder : Path - where they came from
-    """
+    """A model of transformers as an `Encoder`; `folder` is where it came from."""
 
     def __init__(
         self,
@@ -255,7 +226,7 @@ class HuggingFaceEncoder:
         return self._processor(pixels)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the path of boxes from a stored film of that size to the input."""
+        """Return the mapping of boxes from a stored film of that size to the input."""
         return self._processor.geometry(height, width)
 
     @torch.inference_mode()
@@ -305,8 +276,8 @@ def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
     Raises
     ------
     ModelError
-        The folder is of another kind, asks for code of its own, or one of its files is missing or
-        is not what it should be.
+        The folder is of another kind, asks for code of its own, or lacks a file or holds a wrong
+        one.
     """
     import transformers
 
@@ -340,7 +311,7 @@ def _load(folder: Path, kind: Any) -> Any:
     safe = any(path.suffix == ".safetensors" for path in _weights(folder))
     try:
         with _quiet(), no_network():
-            model, told = kind.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -356,7 +327,7 @@ def _load(folder: Path, kind: Any) -> Any:
             f"({type(error).__name__}); expected model.safetensors, or a pytorch_model.bin that "
             "loads with weights_only, as it was published."
         ) from None
-    missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     unexpected = [name for name in unexpected if not name.endswith("position_ids")]
     if missing or unexpected:
         raise ModelError(
@@ -369,7 +340,7 @@ def _load(folder: Path, kind: Any) -> Any:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Weights that are loaded, safetensors first, in one file or several."""
+    """Return the weights to load, safetensors first, in one file or several."""
     for pattern in ("model*.safetensors", "pytorch_model*.bin"):
         found = sorted(folder.glob(pattern))
         if found:
@@ -405,7 +376,7 @@ def _embedding_size(config: Any) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from writing to the terminal for a while."""
+    """Keep transformers from writing to the terminal in the context."""
     from transformers import utils
 
     logging: Any = utils.logging

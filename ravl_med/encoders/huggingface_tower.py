@@ -1,12 +1,10 @@
-"""The image tower of a Hugging Face CLIP, SigLIP or SigLIP 2, with its regions.
-
-Regions of a film as shares of the patches of a ViT, and what its pooling does with them.
+"""The image tower of a Hugging Face CLIP, SigLIP or SigLIP 2, and regions of ViTs as patch shares.
 
 A tower that pools by its class token gets one more such token a region: it attends to itself, to
 register tokens and to the patches of its region, and nothing attends to it. A tower that averages
 its patches averages those of the region. A tower that pools by attention asks the patches of the
 region alone. Each patch counts by the share of it that lies in the region; with all patches whole,
-each of the three is what the model does with the image.
+each of the three does what the model does with the image.
 
 References
 ----------
@@ -27,17 +25,10 @@ from torch.nn import functional
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchRegions:
-    """The regions of B images over the P patches of each.
+    """The regions of B images over the P patches of each."""
 
-    Attributes
-    ----------
-    shares : Tensor of shape (B, r, P) - share of each patch that lies in each region; images with
-        fewer regions than r are filled up with the whole image
-    counts : tuple of int, length B - regions of each image
-    """
-
-    shares: Tensor
-    counts: tuple[int, ...]
+    shares: Tensor  # (B, r, P), of each patch in each region; missing regions are whole images
+    counts: tuple[int, ...]  # regions of each image
 
     @classmethod
     def of(
@@ -47,14 +38,10 @@ class PatchRegions:
         grid: tuple[int, int],
         like: Tensor,
     ) -> PatchRegions:
-        """Measure boxes on the patches of an input.
+        """Measure B sets of boxes (r_i, 4), xyxy in input pixels, on the patches of an input.
 
-        Parameters
-        ----------
-        boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
-        patch : tuple of int - height and width of a patch in pixels
-        grid : tuple of int - rows and columns of patches
-        like : Tensor - of the type and on the device of the tokens
+        `patch` is height and width of a patch in pixels, `grid` rows and columns of patches; `like`
+        has the type and device of the tokens.
         """
         counts = tuple(len(part) for part in boxes)
         shares = like.new_ones((len(boxes), max(counts, default=0), grid[0] * grid[1]))
@@ -64,16 +51,10 @@ class PatchRegions:
         return cls(shares, counts)
 
     def token_mask(self, prefix: int) -> Tensor:
-        """Return the mask under which each region has a class token of its own.
+        """Return the additive mask (B, L + r, L + r) that gives each region its own class token.
 
-        Parameters
-        ----------
-        prefix : int - tokens before the patches: the class token, then register tokens
-
-        Returns
-        -------
-        Tensor of shape (B, L + r, L + r) - added to the attention; L is `prefix` + P, and the last
-            r tokens are those of the regions
+        L is P plus `prefix`, the tokens before the patches (the class token, then register tokens);
+        the last r tokens are those of the regions.
         """
         batch, regions, patches = self.shares.shape
         length = prefix + patches
@@ -97,17 +78,9 @@ class PatchRegions:
 def attend_to_regions(
     attention: nn.MultiheadAttention, query: Tensor, patches: Tensor, regions: PatchRegions
 ) -> Tensor:
-    """Pool patches by attention, once for each region.
+    """Pool patches (B, P, W) by batch-first attention to (B, r, W), once for each region.
 
-    Parameters
-    ----------
-    attention : nn.MultiheadAttention - batch first
-    query : Tensor of shape (1, 1, W) - what the model asks the whole image
-    patches : Tensor of shape (B, P, W)
-
-    Returns
-    -------
-    Tensor of shape (B, r, W)
+    `query` (1, 1, W) is what the model asks the whole image.
     """
     batch, count, _ = regions.shares.shape
     asked = query.expand(batch, count, -1)
@@ -117,7 +90,7 @@ def attend_to_regions(
 
 
 def _patch_shares(boxes: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Share of each patch that lies inside each box, shape (r, grid rows * grid columns)."""
+    """Return the share of each patch that lies in each box, shape (r, grid rows * grid columns)."""
     # Patches keep their size where they do not fill the image; the rest of it is not seen.
     edges_y, edges_x = (
         torch.arange(n + 1, device=boxes.device) * side for n, side in zip(grid, patch, strict=True)
@@ -137,12 +110,7 @@ def _patch_shares(boxes: Tensor, patch: tuple[int, int], grid: tuple[int, int]) 
 
 
 class HuggingFaceTower(nn.Module):
-    """Image tower and projection, (B, 3, S, S) to (B, D).
-
-    Parameters
-    ----------
-    model : nn.Module - a CLIPModel, SiglipModel or Siglip2Model of transformers
-    """
+    """Image tower and projection of a model of transformers, (B, 3, S, S) to (B, D)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -167,18 +135,7 @@ class HuggingFaceTower(nn.Module):
         return self._project(self._pool(self.vision.encoder(inputs_embeds=self._embed(images))[0]))
 
     def embed_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Embed images (B, 3, S, S) and regions in one pass.
-
-        Parameters
-        ----------
-        images : Tensor of shape (B, 3, S, S)
-        boxes : sequence of B tensors of shape (r_i, 4) - xyxy in input pixels
-
-        Returns
-        -------
-        images : Tensor of shape (B, D), not normalised
-        regions : Tensor of shape (sum of r_i, D), not normalised
-        """
+        """Embed images and regions in one pass; see `Pooling`."""
         tokens = self._embed(images)
         regions = PatchRegions.of(boxes, self.patch, self.grid, tokens)
         length, most = tokens.shape[1], max(regions.counts)

@@ -1,6 +1,9 @@
-"""Files of a model, from this machine alone: JSON, weights without code, digests.
+"""Files of a model, from this machine alone: JSON, weights without code, text towers, digests.
 
-Models that lie in a storage: fetched once into the cache, for their owner alone.
+A model in a storage is fetched once into the cache. open_clip's config names a Hugging Face text
+tower as the hub does (``microsoft/BiomedNLP-...``); its config and tokenizer are looked for in the
+model's folder: in a subfolder with the last part of that name, in ``text_tower``, and in the folder
+itself. Nothing is fetched from the hub.
 """
 
 from __future__ import annotations
@@ -8,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +26,39 @@ from ravl_med.storage.remote import RemotePath
 
 _CONFIGS = ("open_clip_config.json", "config.json")
 _MOST_FILES = 200
-_DEEPEST = 2  # a folder may have its text tower in one of its own
+_DEEPEST = 2  # the text tower may lie in a subfolder
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("tokenizer.model",),
+)
+_TOKENIZER_PARTS = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+_SUBFOLDER = "text_tower"
 
 
 def fetch_model(place: RemotePath, cache: Cache) -> Path:
-    """Return a model that lies in a storage, on this machine.
+    """Return the local copy of a model in a storage, a folder or a checkpoint.
 
-    It is fetched when the cache does not hold it as it is there now, by the sizes and entity tags
-    of its files.
-
-    Parameters
-    ----------
-    place : RemotePath - of a folder, or of a checkpoint
-
-    Returns
-    -------
-    Path - of the folder, or of the checkpoint
+    It is fetched when the cache does not hold it with the present sizes and entity tags.
 
     Raises
     ------
     ModelError
-        There is no such object, or the folder is none of a model.
+        There is no such object, or the folder holds no model.
     ConfigError, StorageError
         The storage denies access, or does not answer.
     """
@@ -70,13 +86,13 @@ def fetch_model(place: RemotePath, cache: Cache) -> Path:
 
     try:
         folder, _ = cache.folder("models", {"url": place.url, "files": sorted(files.items())}, make)
-    except FileNotFoundError:  # taken away while it was fetched
+    except FileNotFoundError:  # removed while it was fetched
         raise _nothing(place.role) from None
     return folder / place.name if checkpoint else folder
 
 
 def _files(place: RemotePath, below: str, deepest: int) -> dict[str, str]:
-    """Stamps of the files of a folder, by name, with those of its folders."""
+    """Return the stamps of the files of a folder and its subfolders, by name."""
     found = {f"{below}{name}": stamp for name, stamp in place.stamps().items()}
     if deepest > 1:
         for name, size in place.entries().items():
@@ -92,13 +108,9 @@ def _nothing(role: str) -> ModelError:
     )
 
 
-_NESTED = ("state_dict", "model_state_dict", "model", "net")
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-
-
 @contextmanager
 def no_network() -> Iterator[None]:
-    """Forbid the Hugging Face libraries every call to their hub for a while.
+    """Forbid the Hugging Face libraries every call to their hub in the context.
 
     ``HF_HUB_OFFLINE`` is read when they are imported, which may have been long before.
     """
@@ -113,11 +125,7 @@ def no_network() -> Iterator[None]:
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:
-    """Read a JSON object of a model.
-
-    Parameters
-    ----------
-    key : str - of the config that led here, for the message
+    """Read a JSON object of a model; `key` is the config key that led here, for messages.
 
     Raises
     ------
@@ -140,12 +148,8 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
 def read_weights(path: Path, key: str) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or a PyTorch file that holds nothing but values.
 
-    A state dict that lies under ``state_dict`` or ``model`` is taken from there; ``module.`` before
-    every name, which distributed training leaves, is cut off.
-
-    Parameters
-    ----------
-    key : str - of the config that led here, for the messages
+    A state dict under ``state_dict`` or ``model`` is taken from there; ``module.`` before every
+    name, which distributed training leaves, is cut off.
 
     Raises
     ------
@@ -206,12 +210,7 @@ def _explain(error: Exception) -> str:
 
 
 def require_finite(model: nn.Module, key: str) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises
-    ------
-    ModelError
-    """
+    """Refuse weights that hold NaN or infinity (ModelError)."""
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         raise ModelError(
             f"{key}: the weights hold NaN or infinity; expected finite numbers. Fetch the file "
@@ -220,7 +219,7 @@ def require_finite(model: nn.Module, key: str) -> None:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over the contents of files, in their order."""
+    """Return the SHA-256 of the contents of files, in their order."""
     hasher = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
@@ -229,5 +228,114 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 
 def join_digests(digests: Iterable[str]) -> str:
-    """Return the SHA-256 over other digests, in their order."""
+    """Return the SHA-256 of other digests, in their order."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TextFiles:
+    """Folders of the parts of a text tower; None where the model needs none."""
+
+    config: Path | None = None
+    tokenizer: Path | None = None
+
+
+def find_text_files(text: Mapping[str, Any], folder: Path, key: str) -> TextFiles:
+    """Find the files that ``text_cfg`` of an open_clip config names, in the model's folder.
+
+    Raises
+    ------
+    ModelError
+        A part is missing, or its config wants code of its own.
+    """
+    tower, tokenizer = text.get("hf_model_name"), text.get("hf_tokenizer_name")
+    config_folder = tokenizer_folder = None
+    if tower:
+        config_folder = _find(folder, str(tower), _is_tower)
+        if config_folder is None:
+            raise ModelError(
+                f"{key}: the text tower {str(tower)[:80]!r} is described by a config.json of its "
+                f"own, which is not in the folder. Lay the config.json of that model into "
+                f"{_SUBFOLDER}/ there; nothing is fetched from the network."
+            )
+        _refuse_code(config_folder, key)
+    if tokenizer:
+        tokenizer_folder = _find(folder, str(tokenizer), _has_tokenizer)
+        if tokenizer_folder is None:
+            raise ModelError(
+                f"{key}: the tokenizer {str(tokenizer)[:80]!r} is not in the folder. Lay its "
+                f"tokenizer.json (or vocab.txt) and tokenizer_config.json beside the config, or "
+                f"into {_SUBFOLDER}/; nothing is fetched from the network."
+            )
+    return TextFiles(config_folder, tokenizer_folder)
+
+
+def open_tokenizer(folder: Path, key: str, open_it: Callable[[], Any]) -> Any:
+    """Open a tokenizer offline by `open_it`, and make sure that it can pad.
+
+    Raises
+    ------
+    ModelError
+        The files are no tokenizer, or it has no token to pad with.
+    """
+    if not _has_tokenizer(folder):
+        raise ModelError(
+            f"{key}: no tokenizer in the folder; expected tokenizer.json, vocab.txt, vocab.json "
+            "with merges.txt, or spiece.model, beside tokenizer_config.json."
+        )
+    try:
+        with no_network():
+            tokenizer = open_it()
+    except ImportError:
+        raise ModelError(
+            f"{key}: the tokenizer is a SentencePiece model, for which the packages sentencepiece "
+            "and protobuf are needed. Install them, or lay a tokenizer.json beside it."
+        ) from None
+    except Exception as error:  # tokenizers and transformers raise many types here
+        raise ModelError(
+            f"{key}: the tokenizer in the folder does not open ({type(error).__name__}); expected "
+            "the files as they were published."
+        ) from None
+    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    if getattr(inner, "pad_token", None) is None:
+        raise ModelError(
+            f"{key}: the tokenizer has no padding token, so that texts of several lengths cannot "
+            "stand in one batch. Name pad_token in tokenizer_config.json as the model was trained."
+        )
+    return tokenizer
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of the tokenizer in a folder, in a fixed order."""
+    return tuple(folder / name for name in _TOKENIZER_PARTS if (folder / name).is_file())
+
+
+def _places(folder: Path, name: str) -> Iterator[Path]:
+    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    if last not in ("", ".", ".."):
+        yield folder / last
+    yield folder / _SUBFOLDER
+    yield folder
+
+
+def _find(folder: Path, name: str, holds: Callable[[Path], bool]) -> Path | None:
+    return next((place for place in _places(folder, name) if holds(place)), None)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS)
+
+
+def _is_tower(folder: Path) -> bool:
+    from open_clip.hf_configs import arch_dict
+
+    path = folder / "config.json"
+    return path.is_file() and read_json(path, "text tower").get("model_type") in arch_dict
+
+
+def _refuse_code(folder: Path, key: str) -> None:
+    if "auto_map" in read_json(folder / "config.json", key):
+        raise ModelError(
+            f"{key}: the config.json of the text tower asks for code of its own (auto_map); "
+            "refused. Expected a tower that transformers knows."
+        )

@@ -1,14 +1,9 @@
-"""open_clip models: a local folder, ``open_clip_config.json`` beside safetensors weights.
-
-What text towers of published checkpoints need and open_clip lacks.
-
-An ``open_clip_config.json`` may name them in ``text_cfg``: ``hf_pooler_type: eos_pooler`` and, with
-``hf_proj_type: linear``, ``hf_proj_bias: true`` (CXR-CLIP has both).
-
-open_clip models from a layout and a state dict, without open_clip's own reading of either.
+"""open_clip models from a layout and a state dict, without open_clip's own reading of either.
 
 open_clip would fetch the config and the tokenizer of a Hugging Face text tower, interpolate
-position embeddings of another size without a word, and name a path in its messages.
+position embeddings of another size silently, and name a path in its messages. Added here is what
+text towers of published checkpoints need: ``hf_pooler_type: eos_pooler`` and, with ``hf_proj_type:
+linear``, ``hf_proj_bias: true`` in ``text_cfg`` (CXR-CLIP has both).
 """
 
 from __future__ import annotations
@@ -33,15 +28,18 @@ from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.architectures import describe_state, explain_difference
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.local_files import (
+    TextFiles,
     digest_files,
+    find_text_files,
     join_digests,
     no_network,
+    open_tokenizer,
     read_json,
     read_weights,
     require_finite,
+    tokenizer_files,
 )
 from ravl_med.encoders.region_pooling import region_pooling_of
-from ravl_med.encoders.text_files import TextFiles, find_text_files, open_tokenizer, tokenizer_files
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
 
@@ -57,12 +55,6 @@ class EosPooler(nn.Module):
         return pooled
 
 
-def add_projection_bias(model: Any) -> None:
-    """Give the linear projection of a Hugging Face text tower a bias, in place."""
-    plain = model.text.proj
-    model.text.proj = nn.Linear(plain.in_features, plain.out_features)
-
-
 Layout = Mapping[str, Any]
 """Content of an ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg``."""
 
@@ -70,16 +62,9 @@ _DEFAULT_CONTEXT = 77
 
 
 def check_layout(layout: Layout, key: str, name: str) -> None:
-    """Refuse a layout that is none, or that open_clip would go elsewhere for.
+    """Refuse a layout that is invalid, or that would make open_clip fetch something (ModelError).
 
-    Parameters
-    ----------
-    key : str - of the config that led here
-    name : str - of the file
-
-    Raises
-    ------
-    ModelError
+    `key` is the config key that led here, `name` that of the file.
     """
     try:
         embedding = layout["model_cfg"]["embed_dim"]
@@ -105,17 +90,9 @@ def check_layout(layout: Layout, key: str, name: str) -> None:
 
 
 def build_model(layout: Layout, text: TextFiles, key: str) -> Any:
-    """Build the model of a layout with random weights, and the preprocessing it was trained with.
+    """Build the model of a checked layout, with random weights and its preprocessing.
 
-    Parameters
-    ----------
-    layout : mapping - as `check_layout` lets it pass
-    text : TextFiles - of its text tower
-    key : str - of the config that led here
-
-    Returns
-    -------
-    nn.Module - a CLIP, CustomTextCLIP or CoCa of open_clip
+    It is a CLIP, CustomTextCLIP or CoCa of open_clip.
 
     Raises
     ------
@@ -141,7 +118,8 @@ def build_model(layout: Layout, text: TextFiles, key: str) -> Any:
         with no_network():
             model = kind(**config)
         if biased:
-            add_projection_bias(model)
+            plain = model.text.proj
+            model.text.proj = nn.Linear(plain.in_features, plain.out_features)
     except Exception as error:  # open_clip, timm and transformers raise many types here
         raise ModelError(
             f"{key}: open_clip cannot build the model that its config describes "
@@ -183,11 +161,7 @@ def _require_size(visual: Any, key: str) -> None:
 def load_state(model: Any, state: Mapping[str, Tensor], key: str, described: str) -> None:
     """Put weights into a model, all of them and nothing else.
 
-    Parameters
-    ----------
-    model : nn.Module - of open_clip
-    key : str - of the config that led here
-    described : str - what the weights should be, such as "the architecture 'ViT-B-32'"
+    `described` is what the weights should be, such as "the architecture 'ViT-B-32'".
 
     Raises
     ------
@@ -252,16 +226,7 @@ _SUBFOLDER = "text_tower"
 
 
 class OpenClipEncoder:
-    """An open_clip model as an `Encoder`.
-
-    Parameters
-    ----------
-    model : nn.Module - of open_clip, with its weights
-    tokenizer : callable - list of str to (T, L)
-    layout : mapping - content of ``open_clip_config.json``
-    text : TextFiles - of its text tower
-    digests : mapping of str to str - of weights and config
-    """
+    """An open_clip model as an `Encoder`; `layout` is its ``open_clip_config.json``."""
 
     def __init__(
         self,
@@ -311,7 +276,7 @@ class OpenClipEncoder:
         return image
 
     def geometry(self, height: int, width: int) -> InputGeometry:
-        """Return the path of boxes from a stored film of that size to the input."""
+        """Return the mapping of boxes from a stored film of that size to the input."""
         return InputGeometry.of(height, width, self.info.image_size, self.info.resize_mode)
 
     @torch.inference_mode()
@@ -353,8 +318,7 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     Raises
     ------
     ModelError
-        The folder, its config, its weights or a part of its text tower are missing or are not what
-        they should be.
+        The folder, its config, its weights or a part of its text tower is missing or wrong.
     """
     key = "model.path"
     layout = _read_layout(folder)
@@ -376,14 +340,7 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
 
 
 def save_model(model: nn.Module, config: dict[str, Any], folder: Path) -> None:
-    """Write a model as a folder that `open_model` and ``open_clip`` (``local-dir:``) open.
-
-    Parameters
-    ----------
-    model : nn.Module - a CLIP of open_clip
-    config : dict - ``{"model_cfg": ..., "preprocess_cfg": ...}``
-    folder : Path - is made; must be empty or absent
-    """
+    """Write a model as a new folder that `open_model` and ``open_clip`` (``local-dir:``) open."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -412,7 +369,7 @@ def _read_layout(folder: Path) -> dict[str, Any]:
 
 
 def _find_weights(folder: Path) -> Path:
-    """Weights that open_clip would take, by its own order."""
+    """Return the weights that open_clip would take."""
     from open_clip.factory import _find_checkpoint_in_dir
 
     found = _find_checkpoint_in_dir(folder)
@@ -427,12 +384,12 @@ def _find_weights(folder: Path) -> Path:
 def _architecture(model: Any, layout: Mapping[str, Any]) -> str:
     visual, text = layout["model_cfg"]["vision_cfg"], layout["model_cfg"]["text_cfg"]
     tower = str(visual.get("timm_model_name") or type(model.visual).__name__)
-    told = f"open_clip {type(model).__name__}, image tower {tower}"
+    described = f"open_clip {type(model).__name__}, image tower {tower}"
     if visual.get("layers") is not None:
-        told += f", layers {visual['layers']}"
+        described += f", layers {visual['layers']}"
     if text.get("hf_model_name"):
-        told += f", text tower {str(text['hf_model_name'])[:80]}"
-    return told
+        described += f", text tower {str(text['hf_model_name'])[:80]}"
+    return described
 
 
 def _tokenizer_digest(text: TextFiles) -> str:

@@ -23,30 +23,15 @@ from ravl_med.storage.mapped_arrays import map_parts, multiply
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Zero-shot scores of a cohort.
+    """Zero-shot scores of a cohort."""
 
-    Attributes
-    ----------
-    image : ndarray of shape (N, C), float32 - softmax over classes, or sigmoid of each
-    region : ndarray of shape (R, C), float32 - the same
-    predictions : ndarray of shape (N,), int64 - class whose texts are nearest
-    """
-
-    image: NDArray[np.float32]
-    region: NDArray[np.float32]
-    predictions: NDArray[np.int64]
+    image: NDArray[np.float32]  # (N, C), softmax over classes, or sigmoid of each
+    region: NDArray[np.float32]  # (R, C), the same
+    predictions: NDArray[np.int64]  # (N,), class whose texts are nearest
 
 
 def embed_classes(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> NDArray[np.float32]:
-    """Embed each class as the normalised mean of its texts.
-
-    Parameters
-    ----------
-    texts : mapping of class to texts - verbatim, templates already filled
-
-    Returns
-    -------
-    ndarray of shape (C, D), float32, unit norm
+    """Embed each class as the normalised mean (C, D) of its texts, templates already filled.
 
     Raises
     ------
@@ -74,16 +59,10 @@ def score_embeddings(
     *,
     sigmoid: tuple[float, float] | None = None,
 ) -> Scores:
-    """Score images and regions against the classes.
+    """Score images (N, D) and regions (R, D) against classes (C, D), all of unit norm.
 
-    Parameters
-    ----------
-    image : ndarray of shape (N, D), float32 - unit norm
-    region : ndarray of shape (R, D), float32 - unit norm
-    classes : ndarray of shape (C, D), float32 - unit norm
-    temperature : float - tau
-    sigmoid : tuple of float or None - scale and bias of a sigmoid of each class by itself, in place
-        of the softmax over the classes
+    `sigmoid` is scale and bias of a sigmoid of each class, in place of the softmax over the classes
+    with `temperature`, tau.
     """
 
     def score(embedded: NDArray[np.float32]) -> NDArray[np.float32]:

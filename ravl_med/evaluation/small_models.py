@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med import __version__
+from ravl_med.encoders.local_files import TextFiles
 from ravl_med.encoders.open_clip import OpenClipEncoder, build_model, open_model
-from ravl_med.encoders.text_files import TextFiles
 from ravl_med.evaluation.film_pool import FilmPool
 from ravl_med.evaluation.pool_films import PRETRAIN, SIDE
 from ravl_med.evaluation.settings import Architecture

@@ -18,9 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from ravl_med.config.model import ModelConfig
-from ravl_med.encoders.checkpoint import open_checkpoint, rename_weights
 from ravl_med.encoders.local_files import read_weights
-from ravl_med.encoders.opening import open_encoder, open_folder
+from ravl_med.encoders.opening import open_checkpoint, open_encoder, open_folder, rename_weights
 from ravl_med.errors import ModelError
 
 CPU = torch.device("cpu")

@@ -10,8 +10,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from ravl_med.encoders.conv_pooling import pool_resnet_regions
-from ravl_med.encoders.region_pooling import pool_crops, region_pooling_of
-from ravl_med.encoders.vit_pooling import pool_vit_regions
+from ravl_med.encoders.region_pooling import pool_crops, pool_vit_regions, region_pooling_of
 
 SIZE = 64
 POOLINGS = {"resnet": pool_resnet_regions, "vit": pool_vit_regions, "vit_avg": pool_vit_regions}
