@@ -334,4 +334,5 @@ def _returned(function: Any) -> Any:
 @functools.cache
 def declared_types(kind: type) -> dict[str, Any]:
     """Return the types of the fields of a dataclass, with what they are annotated with."""
-    return typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
