@@ -78,16 +78,9 @@ class ModelChecks:
 def class_scores(
     similarity: NDArray[np.floating], temperature: float | None
 ) -> NDArray[np.float64]:
-    """Return how far each class is above the others, where no softmax saturates.
+    """Return how far each class is above the others, (N, C), where no softmax saturates.
 
-    Parameters
-    ----------
-    similarity : ndarray of shape (N, C) - cosines with the classes
-    temperature : float or None - of the softmax; None: each class by itself
-
-    Returns
-    -------
-    ndarray of shape (N, C), float64
+    `similarity` (N, C) are cosines; without a temperature of a softmax each class stands by itself.
     """
     exact = similarity.astype(np.float64)
     if temperature is None:
@@ -103,19 +96,7 @@ def prompt_scores(
     own: int,
     temperature: float | None,
 ) -> NDArray[np.float64]:
-    """Return the same with single prompts in place of a class.
-
-    Parameters
-    ----------
-    by_prompt : ndarray of shape (N, T) - cosines with the prompts of the class
-    similarity : ndarray of shape (N, C) - cosines with the classes
-    own : int - the class
-    temperature : float or None
-
-    Returns
-    -------
-    ndarray of shape (N, T), float64
-    """
+    """Return the same, (N, T), with each of the T prompts of class `own` in its place."""
     prompts, exact = by_prompt.astype(np.float64), similarity.astype(np.float64)
     if temperature is None:
         return prompts
@@ -143,27 +124,23 @@ def measure_findings(
     ----------
     scores : ndarray of shape (N, C)
     labels, patients : ndarray of shape (N,), int64
-    classes : sequence of str, length C
-    confidence : float - of the intervals
     by_prompt : sequence of ndarray of shape (N, T_c) - scores of single prompts, class by class
     """
+    strict = 1 - (1 - confidence) / max(len(classes), 1)
     found = []
     for c, name in enumerate(classes):
         member = labels == c
         single = [auroc(one, member) for one in by_prompt[c].T] if by_prompt else []
         several = len(single) > 1
-        strict = auroc_interval(
-            scores[:, c], member, patients, 1 - (1 - confidence) / max(len(classes), 1)
-        )
         found.append(
             FindingAuroc(
                 finding=name,
                 films=int(member.sum()),
                 auroc=auroc(scores[:, c], member),
                 interval=auroc_interval(scores[:, c], member, patients, confidence),
-                lowest=min(single) if several else float("nan"),
-                highest=max(single) if several else float("nan"),
-                flipped=bool(strict.high < _CHANCE),
+                lowest=min(single) if several else math.nan,
+                highest=max(single) if several else math.nan,
+                flipped=bool(auroc_interval(scores[:, c], member, patients, strict).high < _CHANCE),
             )
         )
     return tuple(found)
@@ -174,32 +151,25 @@ def assess_findings(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return why an audit cannot go on, and why it can end in nothing better than a fail.
 
-    Parameters
-    ----------
-    findings : sequence of FindingAuroc
-    min_auroc : float - 0: nothing is judged
-    hidden : collection of int - classes of so few patients that no number of them is told
+    A `min_auroc` of 0 judges nothing; numbers of `hidden` classes, of few patients, are left out.
     """
     if not min_auroc:
         return (), ()
     stops, doubts = [], []
     for c, one in enumerate(findings):
-        told = "" if c in hidden else f" (AUROC {_told(one)})"
+        low, high = one.interval.low, one.interval.high
+        value = "" if c in hidden else f" (AUROC {one.auroc:.2f}, {low:.2f} to {high:.2f})"
         if one.flipped:
             stops.append(
-                f"Class {one.finding} is flipped: the model gives it to films without it{told}. "
+                f"Class {one.finding} is flipped: the model gives it to films without it{value}. "
                 f"{_CURE_FLIPPED}"
             )
-        elif one.interval.low <= min_auroc:
+        elif low <= min_auroc:
             doubts.append(
-                f"Class {one.finding} is not told from the others{told}; the interval has to lie "
+                f"Class {one.finding} is not told from the others{value}; the interval has to lie "
                 f"above {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
             )
     return tuple(stops), tuple(doubts)
-
-
-def _told(one: FindingAuroc) -> str:
-    return f"{one.auroc:.2f}, {one.interval.low:.2f} to {one.interval.high:.2f}"
 
 
 VerdictName = Literal["fail", "review", "pass", "not_auditable"]

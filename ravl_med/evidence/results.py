@@ -591,12 +591,12 @@ Decision = Literal["disease", "accepted", "shortcut"]
 """It is the disease; it is tolerated for a time; it is a shortcut."""
 
 
-@result_type("RulingDocument")
+@result_type("RulingDocument", "rank word=decision until reason name date in_force")
 class ReviewDecision:
     """A decision of a reviewer."""
 
     rank: int = Field(description="of the correlation")
-    word: Decision = Field(description="disease, accepted for a time, or shortcut")
+    decision: Decision = Field(description="disease, accepted for a time, or shortcut")
     until: str = Field(description="last day of an acceptance; blank without")
     reason: str = Field(description="as the reviewer gave it")
     name: str = Field(description="of the reviewer")

@@ -1,8 +1,8 @@
-"""What a reviewer decides, and what it makes of the verdict.
+"""Decisions of a reviewer: how they are read, and what they make of the verdict.
 
-Statistics name what has to be looked at; whether it is the disease is a radiologist's word. The
-word is given in a CSV, correlation by correlation, with a reason, a name and a date, and is bound
-to the very regions that were looked at: another model, or other films, are not covered by it.
+Statistics name what has to be looked at; a radiologist decides whether it is the disease. Decisions
+stand in a CSV, a row for each correlation, with a reason, a name and a date. Each is bound to the
+very regions that were looked at: it does not hold for another model, or for other films.
 """
 
 from __future__ import annotations
@@ -28,17 +28,10 @@ _WHERE = "review.csv"
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
-    """One row of ``review.csv``.
+    """One row of ``review.csv``; an acceptance holds up to and including its last day."""
 
-    Attributes
-    ----------
-    correlation : str - `SpuriousCorrelation.correlation_id`
-    until : date or None - last day on which an acceptance holds
-    date : date - of the decision
-    """
-
-    correlation: str
-    word: Decision
+    correlation: str  # SpuriousCorrelation.correlation_id
+    decision: Decision
     until: date | None
     reason: str
     name: str
@@ -51,8 +44,8 @@ def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
     Raises
     ------
     DataError
-        It cannot be read, a column is missing, a decision is not one of the three words, a reason,
-        name or date is missing, an acceptance has no end, or a correlation is decided twice.
+        It cannot be read, a column is missing, a decision is none of the three, a reason, name or
+        date is missing, an acceptance has no end, or a correlation is decided twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -76,22 +69,22 @@ def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
 
 
 def _read_row(cells: Mapping[str, str], where: str) -> RecordedDecision:
-    words = get_args(Decision)
-    word = cells["decision"].lower()
-    if word not in words:
+    known = get_args(Decision)
+    decision = cells["decision"].lower()
+    if decision not in known:
         raise DataError(
-            f"{where}: decision is {cells['decision'][:40]!r}; expected {', '.join(words)}, or "
+            f"{where}: decision is {cells['decision'][:40]!r}; expected {', '.join(known)}, or "
             "nothing."
         )
     for name in ("correlation", "reason", "name", "date"):
         if not cells[name]:
             raise DataError(f"{where}: {name} is blank; a decision needs one.")
     until = _read_date(cells["until"], where, "until") if cells["until"] else None
-    if word == "accepted" and until is None:
+    if decision == "accepted" and until is None:
         raise DataError(f"{where}: until is blank; an acceptance holds until a date.")
     made = _read_date(cells["date"], where, "date")
     return RecordedDecision(
-        cells["correlation"], cast(Decision, word), until, cells["reason"], cells["name"], made
+        cells["correlation"], cast(Decision, decision), until, cells["reason"], cells["name"], made
     )
 
 
@@ -115,17 +108,10 @@ def decisions_on(
 def adjudicate(
     result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig, today: date
 ) -> AuditResult:
-    """Judge once more with what a reviewer decided.
+    """Return the result with its rulings and the verdict that follows from them.
 
-    Parameters
-    ----------
-    result : AuditResult - as the audit left it
-    today : date - on which an acceptance holds, or not any more
-
-    Returns
-    -------
-    AuditResult - with its rulings and the verdict that follows from them; as it was where the audit
-        stopped before it could judge
+    An acceptance holds or has expired `today`. Where the audit stopped before it could judge,
+    nothing changes.
 
     Raises
     ------
@@ -143,7 +129,7 @@ def adjudicate(
             "on. Take the review.csv of this run; decisions on another model do not carry over."
         )
     rulings = tuple(_rule(one, asked[one.correlation].rank, today) for one in decisions)
-    in_force = {ruling.rank: ruling.word for ruling in rulings if ruling.in_force}
+    in_force = {ruling.rank: ruling.decision for ruling in rulings if ruling.in_force}
     verdict = decide_verdict(
         result.correlations,
         result.task.classes,
@@ -151,21 +137,21 @@ def adjudicate(
         result.sensitivity,
         sanity=result.sanity,
         black_box=result.task.scores == "table",
-        settled=[rank for rank, word in in_force.items() if word != "shortcut"],
-        condemned=[rank for rank, word in in_force.items() if word == "shortcut"],
+        settled=[rank for rank, decision in in_force.items() if decision != "shortcut"],
+        condemned=[rank for rank, decision in in_force.items() if decision == "shortcut"],
     )
     still_open = len(asked) - len(in_force)
     return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
 
 
-def _rule(decision: RecordedDecision, rank: int, today: date) -> ReviewDecision:
-    expired = decision.word == "accepted" and (decision.until is None or today > decision.until)
+def _rule(row: RecordedDecision, rank: int, today: date) -> ReviewDecision:
+    expired = row.decision == "accepted" and (row.until is None or today > row.until)
     return ReviewDecision(
         rank=rank,
-        word=decision.word,
-        until=decision.until.isoformat() if decision.until else "",
-        reason=decision.reason,
-        name=decision.name,
-        date=decision.date.isoformat(),
+        decision=row.decision,
+        until=row.until.isoformat() if row.until else "",
+        reason=row.reason,
+        name=row.name,
+        date=row.date.isoformat(),
         in_force=not expired,
     )

@@ -217,7 +217,7 @@ def _member(kind: type, path: str) -> _Member:
     name, _, rest = path.partition(".")
     if not rest:
         return _own_member(kind, name)
-    hint = _hints(kind)[name]
+    hint = declared_types(kind)[name]
     (inner,) = (one for one in (get_args(hint) or (hint,)) if one is not types.NoneType)
     end = _member(inner, rest)
 
@@ -235,7 +235,7 @@ def _own_member(kind: type, name: str) -> _Member:
     for field in dataclasses.fields(kind):
         if field.name == name:
             info = field.metadata.get("info")
-            return _Member(_hints(kind)[name], info, lambda value, _: getattr(value, name))
+            return _Member(declared_types(kind)[name], info, lambda value, _: getattr(value, name))
     own = inspect.getattr_static(kind, name)
     if isinstance(own, property):
         return _Member(_returned(own.fget), _said(own), lambda value, _: getattr(value, name))
@@ -332,5 +332,7 @@ def _returned(function: Any) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+def declared_types(kind: type) -> dict[str, Any]:
+    """Return the types of the fields of a dataclass, with what they are annotated with."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

@@ -76,7 +76,7 @@ def test_a_sign_that_is_the_disease_passes() -> None:
     assert found.verdict.name == "pass"
     assert found.undecided == 0
     (ruling,) = found.rulings
-    assert (ruling.rank, ruling.word, ruling.in_force, ruling.date) == (
+    assert (ruling.rank, ruling.decision, ruling.in_force, ruling.date) == (
         1, "disease", True, "2026-11-25",
     )  # fmt: skip
 
@@ -159,7 +159,7 @@ def test_rows_are_read_and_open_ones_passed_over(tmp_path: Path) -> None:
         'ghi,3,accepted,2027-01-01,"Few films, watched",Dr. B,2026-11-25',
     )
 
-    assert [(d.correlation, d.word, d.until) for d in found] == [
+    assert [(d.correlation, d.decision, d.until) for d in found] == [
         ("abc", "disease", None), ("ghi", "accepted", date(2027, 1, 1)),
     ]  # fmt: skip
     assert found[1].reason == "Few films, watched"

@@ -140,7 +140,7 @@ def _rulings(result: AuditResult) -> list[Block]:
     rows = [
         (
             str(ruling.rank),
-            RULING_WORDS[ruling.word] if ruling.in_force else "acceptance expired",
+            RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired",
             ruling.until or DASH,
             printable(ruling.reason, 160),
             printable(ruling.name, 50),

@@ -168,7 +168,7 @@ def decisions_told(result: AuditResult) -> str:
 
 
 def _decision(ruling: ReviewDecision) -> str:
-    word = RULING_WORDS[ruling.word] if ruling.in_force else "acceptance expired"
+    word = RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired"
     until = f", until {ruling.until}" if ruling.until else ""
     return f"Correlation {ruling.rank}: {word}{until} (decided on {ruling.date})"
 

@@ -27,11 +27,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from scipy import stats
+from typing_extensions import TypedDict
 
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, hide_small_cells
-from ravl_med.evidence.results import Interval, ReviewDecision
+from ravl_med.evidence.results import Decision, Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.saved_run import read_patients, read_run
@@ -42,13 +43,21 @@ FilmKey = tuple[str, int]
 """Pseudonym of a film, and which of several films of the same pixels it is."""
 
 
+class _Ruling(TypedDict):
+    """A decision of a reviewer as ``result.json`` names its parts."""
+
+    rank: int
+    word: Decision
+    in_force: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewedOutcome:
     """What the report of a run says after any review."""
 
     verdict: VerdictName
     undecided: int | None
-    rulings: tuple[ReviewDecision, ...]
+    rulings: tuple[_Ruling, ...]
 
 
 _REVIEWED = TypeAdapter(ReviewedOutcome)
@@ -85,7 +94,7 @@ class ComparedRun:
     @property
     def rulings(self) -> dict[int, str]:
         """Decision of a reviewer on a correlation, by rank, where it is in force."""
-        return {ruling.rank: ruling.word for ruling in self.reviewed.rulings if ruling.in_force}
+        return {one["rank"]: one["word"] for one in self.reviewed.rulings if one["in_force"]}
 
 
 @result_type()

@@ -53,35 +53,21 @@ from ravl_med.storage.remote import FilePath
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """A finished audit: the result, and what is needed to show it.
+    """A finished audit: the result, and what is needed to show it."""
 
-    Attributes
-    ----------
-    config : Config - effective
-    cohort : Cohort - the audited films; holds paths and is never printed
-    manifest : Path or RemotePath - the manifest that was read
-    cohort_digest : str - SHA-256 over the digests of the audited films and their labels
-    segmenter_digest : str - SHA-256 of the weights that name anatomy and artifacts
-    model_cached : bool - the quickstart model was found in the cache
-    features : tuple of ConfirmedFeature - the confirmed correlations that were tested by
-        counterfactuals, in their order
-    applied : tuple of str, length N - how the stored values of each film became pixels
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    """
-
-    config: Config
+    config: Config  # effective
     result: AuditResult
-    cohort: Cohort
+    cohort: Cohort  # the audited films; holds paths and is never printed
     scores: Scores
     reader: FilmReader
-    manifest: FilePath
-    cohort_digest: str
-    segmenter_digest: str
+    manifest: FilePath  # that was read
+    cohort_digest: str  # SHA-256 over the digests of the audited films and their labels
+    segmenter_digest: str  # SHA-256 of the weights that name anatomy and artifacts
     timings: dict[str, float]
-    model_cached: bool
-    features: tuple[ConfirmedFeature, ...]
-    applied: tuple[str, ...] = ()
-    halved_to: int = 0
+    model_cached: bool  # the quickstart model was found in the cache
+    features: tuple[ConfirmedFeature, ...]  # confirmed and tested by counterfactuals, in order
+    applied: tuple[str, ...] = ()  # how the stored values of each film became pixels
+    halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
     throughput: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def film(self, index: int) -> NDArray[np.uint8]:
@@ -89,7 +75,7 @@ class Audit:
         return self.reader.film(self.cohort, index).gray()
 
     def declares_text(self, index: int) -> bool:
-        """Tell whether the header of a film says that text is burned in."""
+        """Return whether the header of a film says that text is burned in."""
         return declares_burned_in(self.cohort.paths[index])
 
 

@@ -119,12 +119,7 @@ def write_predictions(
     classes: Sequence[str],
     scores: NDArray[np.float32],
 ) -> None:
-    """Write ``predictions.parquet``: image_id, label, one column ``score:CLASS`` a class.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (N, C), float32
-    """
+    """Write ``predictions.parquet``: image_id, label, and scores (N, C) as ``score:CLASS``."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -147,11 +142,11 @@ def write_private(
     write_owner_only(folder / "config.yaml", config_text(config, show_paths=True))
 
 
-def write_owner_only(path: Path, text: str) -> None:
-    """Write a text file that only its owner can read."""
+def write_owner_only(path: Path, content: str | bytes) -> None:
+    """Write a file that only its owner can read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

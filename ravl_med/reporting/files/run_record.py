@@ -101,7 +101,7 @@ def digest_settings(config: Config) -> str:
 
 
 def _describe_history(history: AuditHistory | None) -> dict[str, Any]:
-    """Tell the number of the audit and what came before it; null where no history is kept."""
+    """Return the number of the audit and what came before it; null where no history is kept."""
     if history is None:
         return dict.fromkeys(
             ("audit_number", "changed_keys", "ever_changed_keys", "earlier_verdicts")
@@ -122,16 +122,16 @@ def describe_thresholds(config: Config) -> dict[str, str]:
     First what decides the verdict, then what makes a claim, then what finds candidates.
     """
     sections = {
-        "gate": _gate_words(config.gate),
-        "evidence": _evidence_words(config.evidence),
-        "discovery": _discovery_words(config.discovery),
+        "gate": _describe_gate(config.gate),
+        "evidence": _describe_evidence(config.evidence),
+        "discovery": _describe_discovery(config.discovery),
     }
     return {
-        f"{name}.{key}": text for name, words in sections.items() for key, text in words.items()
+        f"{name}.{key}": text for name, texts in sections.items() for key, text in texts.items()
     }
 
 
-def _gate_words(gate: GateConfig) -> dict[str, str]:
+def _describe_gate(gate: GateConfig) -> dict[str, str]:
     return {
         "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more, of the "
         "raised and of the lowered side",
@@ -152,7 +152,7 @@ def _gate_words(gate: GateConfig) -> dict[str, str]:
     }
 
 
-def _evidence_words(evidence: EvidenceConfig) -> dict[str, str]:
+def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
     directions = "both ways, p doubled" if evidence.cross_fit else "one way, no swap of the halves"
     return {
         "discovery_share": f"{_percent(evidence.discovery_share)} of the patients to choose "
@@ -185,7 +185,7 @@ def _evidence_words(evidence: EvidenceConfig) -> dict[str, str]:
     }
 
 
-def _discovery_words(discovery: DiscoveryConfig) -> dict[str, str]:
+def _describe_discovery(discovery: DiscoveryConfig) -> dict[str, str]:
     pooled = discovery.protocol == "pooled"
     unused = "not used by the protocol of the paper"
     values = ", ".join(str(number) for number in discovery.clusters)

@@ -1,22 +1,14 @@
 """What a run folder keeps, so that its report can be drawn again without model or cohort.
 
-The archive and the films that the report shows lie in ``private/``; what leaves the folder is drawn
-from them, and so is the same, byte for byte, each time.
-
-A result as files, so that its report can be drawn again without model or cohort.
-
-Frozen dataclasses become JSON, their arrays an ``.npz`` beside it; both are read back by the types
-that the dataclasses declare. Nothing is pickled.
-
-The films that a report shows, kept in ``private/films`` as they are shown: text already hidden.
-
-The report is drawn from them, and so is the same each time; text is looked for once.
+The archive of the result and the films that the report shows lie in ``private/``; what leaves the
+folder is drawn from them, and so is the same, byte for byte, each time. In the archive, dataclasses
+are JSON and their arrays an ``.npz`` beside it; both are read back by the types that the
+dataclasses declare, and nothing is pickled. Text on the films is hidden before they are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import shutil
@@ -46,6 +38,7 @@ from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.pictures import Film, crop_view, shown_boxes, shown_correlations
 from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.storage.documents import declared_types
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -55,14 +48,7 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def write_archive(value: Any, folder: Path) -> None:
-    """Write a dataclass and all that it holds.
-
-    Parameters
-    ----------
-    value : dataclass instance - of dataclasses, tuples, mappings, arrays, numbers, texts and None
-    folder : Path - where ``archive.json`` and ``archive.npz`` are written; the same value gives the
-        same JSON
-    """
+    """Write a dataclass of dataclasses, tuples, mappings, arrays, numbers, texts and None."""
     arrays: Arrays = {}
     text = json.dumps(_encode(value, arrays), allow_nan=False, sort_keys=True)
     (folder / _JSON).write_text(text + "\n", encoding="utf-8")
@@ -74,21 +60,17 @@ _LATER: Mapping[str, frozenset[str]] = {
     "CohortSummary": frozenset({"classes_by_attribute"}),
     "SpuriousCorrelation": frozenset({"labels"}),
 }
-"""Fields that came after the first archives were written, by class; these take their defaults."""
+"""Fields by class that the first archives lack, and that take their defaults. A default alone does
+not excuse a field: without its patients, an arm would be hidden by its films."""
 
 
 def read_archive(kind: type[T], folder: Path) -> T:
-    """Read what `write_archive` wrote.
-
-    Parameters
-    ----------
-    kind : type - of the dataclass
+    """Read a dataclass that `write_archive` wrote.
 
     Raises
     ------
     DataError
-        A file is missing, damaged, or of another kind of dataclass. A field that the archive lacks,
-        since it came later, takes its default.
+        A file is missing, damaged, or of another kind of dataclass.
     """
     try:
         data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
@@ -123,11 +105,9 @@ def _encode(value: Any, arrays: Arrays) -> Any:
             return [[_encode(k, arrays), _encode(v, arrays)] for k, v in value.items()]
         case tuple() | list():
             return [_encode(entry, arrays) for entry in value]
-        case bool() | str() | None:
-            return value
         case np.generic():
             return _encode(value.item(), arrays)
-        case int():
+        case bool() | int() | str() | None:
             return value
         case float():
             return value if math.isfinite(value) else str(value)
@@ -136,38 +116,27 @@ def _encode(value: Any, arrays: Arrays) -> Any:
 
 def _decode(kind: Any, data: Any, arrays: Arrays) -> Any:
     """Turn JSON back into a value of a declared type."""
-    if kind is Any:  # a setting of the config, which came from JSON
-        return data
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is typing.Annotated:
+        return _decode(inner[0], data, arrays)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, arrays)
-    if kind is np.ndarray or origin is np.ndarray:
+    if np.ndarray in (kind, origin):
         array = arrays[data["array"]]
         array.flags.writeable = False
         return array
     if origin in (typing.Union, types.UnionType):
-        if data is None and type(None) in inner:
-            return None
-        (meant,) = [one for one in inner if one is not type(None)]
-        return _decode(meant, data, arrays)
+        return None if data is None else _decode(*(set(inner) - {types.NoneType}), data, arrays)
     if origin is tuple:
         return _decode_tuple(inner, data, arrays)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {_decode(inner[0], k, arrays): _decode(inner[1], v, arrays) for k, v in data}
-    if origin is typing.Literal:
-        if data not in inner:
-            raise ValueError(data)
-        return data
-    if kind is float:
-        return _NOT_FINITE[data] if isinstance(data, str) else float(data)
-    if kind in (int, str, bool) and type(data) is kind:
-        return data
-    raise TypeError(str(kind))
+    return _decode_plain(kind, data)
 
 
 def _decode_dataclass(kind: Any, data: Any, arrays: Arrays) -> Any:
-    hints = _hints(kind)
-    if not _required(kind) <= set(data) <= set(hints):
+    hints = declared_types(kind)
+    if not hints.keys() - _LATER.get(kind.__name__, frozenset()) <= data.keys() <= hints.keys():
         raise ValueError("fields of another version")
     return kind(**{name: _decode(hints[name], entry, arrays) for name, entry in data.items()})
 
@@ -178,21 +147,13 @@ def _decode_tuple(inner: tuple[Any, ...], data: Any, arrays: Arrays) -> tuple[An
     return tuple(_decode(one, entry, arrays) for one, entry in zip(inner, data, strict=True))
 
 
-@functools.cache
-def _required(kind: Any) -> frozenset[str]:
-    """Names of the fields of a dataclass that every archive has.
-
-    A default alone excuses nothing: without its patients, an arm would be hidden by its films.
-    """
-    names = {field.name for field in dataclasses.fields(kind)}
-    return frozenset(names - _LATER.get(kind.__name__, frozenset()))
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Types of the fields of a dataclass, its forward references resolved."""
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+def _decode_plain(kind: Any, data: Any) -> Any:
+    if kind is float:
+        return _NOT_FINITE[data] if isinstance(data, str) else float(data)
+    known = data in get_args(kind) if get_origin(kind) is typing.Literal else type(data) is kind
+    if kind is Any or known:  # anything: a setting of the config, which came from JSON
+        return data
+    raise ValueError(data)
 
 
 def keep_films(
@@ -203,19 +164,14 @@ def keep_films(
     masking: TextMasking | None,
     declared: Callable[[int], bool] = lambda index: False,
 ) -> BurnedInText | None:
-    """Write each film that a report shows, its text hidden.
+    """Write each film that a report shows into a folder, its text hidden.
 
     Parameters
     ----------
     regions_shown : int - of each correlation
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8
-    folder : Path - that is there
-    masking : TextMasking or None - None: films are shown as they are
-    declared : callable - tells whether the header of a film says that text is burned in
-
-    Returns
-    -------
-    BurnedInText or None - None where nothing was looked for
+    masking : TextMasking or None - None: films are shown as they are, and nothing is returned
+    declared : callable - whether the header of a film says that text is burned in
     """
     shown = shown_boxes(result, regions_shown)
     masked = areas = allowed = stated = 0
@@ -236,13 +192,7 @@ def keep_films(
 
 
 def read_kept(folder: Path) -> Film:
-    """Return what reads the films that `keep_films` wrote.
-
-    Raises
-    ------
-    DataError
-        When it is asked for a film that is missing, or cannot be read.
-    """
+    """Return what reads the films that `keep_films` wrote; a DataError where one is missing."""
 
     def film(index: int) -> NDArray[np.uint8]:
         try:
@@ -269,23 +219,14 @@ _FULL = "result.full.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedRun:
-    """A finished audit, with all that its report says.
+    """A finished audit, with all that its report says."""
 
-    Attributes
-    ----------
-    result : AuditResult - before any review of this run
-    gate : str - the config's gate as JSON
-    regions_listed : int - regions of each correlation in ``result.json``
-    document : DocumentDetails or None - of ``report.dcm``, where it is asked for
-    min_cell : int - counts of fewer patients are hidden in what is shared
-    """
-
-    result: AuditResult
+    result: AuditResult  # before any review of this run
     details: ReportDetails
-    gate: str
-    regions_listed: int
-    document: DocumentDetails | None
-    min_cell: int
+    gate: str  # of the config, as JSON
+    regions_listed: int  # of each correlation in result.json
+    document: DocumentDetails | None  # of report.dcm, where it is asked for
+    min_cell: int  # counts of fewer patients are hidden in what is shared
 
     def save(
         self,
@@ -296,11 +237,7 @@ class SavedRun:
     ) -> None:
         """Write the archive, and whatever is shared, into a run folder with ``private/``.
 
-        Parameters
-        ----------
-        film : callable - index of an image to its film, ndarray of shape (H, W), uint8
-        masking : TextMasking or None - hides text on films; None: they are shown as they are
-        declared : callable - tells whether the header of a film says that text is burned in
+        The parameters are those of `keep_films`.
         """
         films = folder / _PRIVATE / _FILMS
         films.mkdir()
@@ -331,24 +268,12 @@ def _write_result(result: AuditResult, regions_listed: int, path: Path) -> None:
 
 
 def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:
-    """Write the patient number of each film into ``private/``: whoever resamples patients needs it.
-
-    Parameters
-    ----------
-    folder : Path - of a run
-    patients : ndarray of shape (N,), int64
-    """
+    """Write the patient number of each film (N,) into ``private/``, for whoever resamples."""
     np.save(folder / _PRIVATE / _PATIENTS, np.asarray(patients, dtype=np.int64))
 
 
 def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
-    """Read what `write_patients` wrote: the patient number of each of so many films.
-
-    Raises
-    ------
-    DataError
-        It is missing or damaged, or of another number of films.
-    """
+    """Read the patient number of each of so many films; a DataError where the file does not fit."""
     try:
         patients = np.load(folder / _PRIVATE / _PATIENTS, allow_pickle=False)
     except FileNotFoundError:
@@ -366,11 +291,7 @@ def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
 
 
 def read_run(folder: Path, argument: str) -> SavedRun:
-    """Read what a finished audit left in its run folder.
-
-    Parameters
-    ----------
-    argument : str - what the folder is called on the command line
+    """Read what a finished audit left in its run folder, which the user named as `argument`.
 
     Raises
     ------
@@ -398,14 +319,8 @@ def _require_searched(before: AuditResult, now: AuditResult) -> None:
 def redraw_run(folder: Path, today: date) -> AuditResult:
     """Draw the report of a run folder again, with what reviewers have decided since.
 
-    Parameters
-    ----------
-    folder : Path - of an audit; it is replaced whole, or not at all
-    today : date - on which acceptances hold, or not any more
-
-    Returns
-    -------
-    AuditResult - with the verdict that follows from the decisions
+    The folder is replaced whole, or not at all. The result has the verdict that follows from the
+    decisions; acceptances hold or have expired `today`.
 
     Raises
     ------

@@ -1,19 +1,16 @@
-"""``private/features.npz``: the confirmed features of an audit, for a mitigation that follows.
+"""Tables of a run folder: ``intake.csv``, ``review.csv``, and the features for a mitigation.
 
-Medoids are embeddings of regions of the audited films, so the file lies with what only its owner
-may read. Arrays alone; nothing in it is ever unpickled.
-
-``intake.csv``: what became of every film, a line each; paths stay in the private folder.
-
-``review.csv``: what a reviewer is asked to decide, row by row, ready to be filled in.
+``intake.csv`` says what became of every film, a line each; paths stay in the private folder.
+``review.csv`` asks a reviewer to decide, row by row. ``private/features.npz`` holds the confirmed
+features: medoids are embeddings of regions of the audited films, so it lies with what only its
+owner may read. It holds arrays alone; nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,9 +58,7 @@ def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
         threshold=np.array([f.detector.threshold for f in features], dtype=np.float64),
         **arrays,
     )
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content.getvalue())
+    write_owner_only(path, content.getvalue())
 
 
 def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
@@ -106,13 +101,6 @@ def write_intake(
     Columns: ``row`` of the manifest, ``image_id`` (blank where there are no pixels to make a
     pseudonym of), ``reason`` (``read``, or the code of the refusal) and ``message`` (the steps that
     made the pixels, or why there are none).
-
-    Parameters
-    ----------
-    path : Path - of the file to write
-    cohort : Cohort - the audited films, and those that were set aside
-    image_ids : sequence of str, length N - pseudonyms
-    applied : sequence of str, length N - how stored values became pixels
     """
     lines = [
         (int(row), name, READ, steps)
@@ -122,9 +110,8 @@ def write_intake(
         (film.row, "", film.reason, film.message.removeprefix(f"{cohort.name} row {film.row}: "))
         for film in cohort.rejected
     ]
-    path.write_text(
-        _table(("row", "image_id", "reason", "message"), sorted(lines)), encoding="utf-8"
-    )
+    text = _table(("row", "image_id", "reason", "message"), sorted(lines))
+    path.write_text(text, encoding="utf-8")
 
 
 def write_rejected_paths(path: Path, cohort: Cohort) -> None:
@@ -174,25 +161,23 @@ def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: lis
         row = {
             "correlation": name,
             "rank": str(one.rank),
-            "raised_class": _cell(result.task.classes[one.cluster.raised_class]),
+            "raised_class": _cell(one.raised_class(result)),
             "kind": KIND_WORDS[one.kind],
-            "description": _cell(result.descriptions.get(one.cluster.cluster, "")),
+            "description": _cell(one.description(result)),
         }
         before = filled.pop(name, {})
         rows.append(row | {key: before.get(key, "") for key in _DECIDED})
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_rows(path, rows)
     if filled:
-        kept = path.with_name("review.earlier.csv")
-        with kept.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(filled.values())
+        _write_rows(path.with_name("review.earlier.csv"), filled.values())
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    text = _table(_COLUMNS, [[row[key] for key in _COLUMNS] for row in rows])
+    path.write_text(text, encoding="utf-8", newline="")
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Return text that a spreadsheet does not take for a formula."""
     plain = printable(text, 200)
     return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain

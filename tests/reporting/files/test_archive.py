@@ -144,3 +144,32 @@ def test_arrays_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_value_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Path cannot be archived"):
         write_archive(Small(1.0, 1, (tmp_path,), {}), tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_archive_of_the_first_version_is_read(full_result: AuditResult, tmp_path: Path) -> None:
+    """It lacks what was noted later, and nothing else may be missing."""
+    write_archive(full_result, tmp_path)
+    path = tmp_path / "archive.json"
+    data = json.loads(path.read_text())
+    for name in ("left_edges", "burned_in"):
+        del data[name]
+    del data["cohort"]["classes_by_attribute"]
+    for correlation in data["correlations"]:
+        del correlation["labels"]
+    path.write_text(json.dumps(data))
+    older = dataclasses.replace(
+        full_result,
+        left_edges=(),
+        burned_in=None,
+        cohort=dataclasses.replace(full_result.cohort, classes_by_attribute={}),
+        correlations=tuple(
+            dataclasses.replace(one, labels=None) for one in full_result.correlations
+        ),
+    )
+
+    assert_same(plain(older), plain(read_archive(AuditResult, tmp_path)))
+
+    del data["correlations"][0]["found_patients"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match="of another version"):
+        read_archive(AuditResult, tmp_path)
