@@ -149,7 +149,7 @@ def adjudicate(
         result.task.classes,
         gate,
         result.sensitivity,
-        sanity=result.sanity,
+        checks=result.sanity,
         black_box=result.task.scores == "table",
         settled=[rank for rank, word in in_force.items() if word != "shortcut"],
         condemned=[rank for rank, word in in_force.items() if word == "shortcut"],

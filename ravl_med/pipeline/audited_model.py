@@ -101,7 +101,7 @@ _TRIED = 256  # films that another activation is tried on
 _BETTER = 0.05  # mean AUROC that another activation has to bring
 
 
-def check_model(
+def check_audited_model(
     config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
 ) -> ModelChecks:
     """Look at how a model is wired, before anything is searched for.
