@@ -93,6 +93,11 @@ class EvidenceConfig(Section):
     shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
     seed: int = Field(0, ge=0)
 
+    @property
+    def min_n_on_half(self) -> int:
+        """Films in the smaller arm of a class on each half of the patients."""
+        return math.ceil(self.min_n / 2)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.shortcut_share > self.sign_share:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import (
-    AuditedTask,
+    AuditData,
     GapTable,
     influence_scores,
     opposed_gap,
@@ -26,29 +26,6 @@ from ravl_med.discovery.ravl import (
 )
 from ravl_med.errors import DataError
 from ravl_med.storage.documents import Table, result_type
-
-
-@dataclass(frozen=True, slots=True)
-class DiscoveryRules:
-    """Which clusters become candidates.
-
-    Attributes
-    ----------
-    min_influence : float - H_c below which a cluster is dropped (0.25 in the paper)
-    min_films : int - films in the smaller arm of a class before it may be chosen as raised or
-        lowered
-    large_gap : float - unweighted gap of both sides from which a cluster is a candidate whatever
-        its H and G; the weight of G hides a device in 3 % of the films
-    choice : {"evidence", "gap"} - the raised class is the one whose gap is largest against its
-        standard error, or the largest as such (the paper's textual attribute)
-    top : int or None - only so many candidates, by G; the paper reports one
-    """
-
-    min_influence: float
-    min_films: int
-    large_gap: float
-    choice: Literal["evidence", "gap"] = "evidence"
-    top: int | None = None
 
 
 @result_type(
@@ -109,7 +86,7 @@ class FeatureCluster:
 
     @property
     def lowered_class(self) -> int | None:
-        """The class that the raised class is weighed against; None with the raised side alone."""
+        """The class that the raised class is compared with; None with the raised side alone."""
         return self.lowered_classes[0] if self.lowered_classes else None
 
 
@@ -133,54 +110,53 @@ class Discovery:
 
 
 def discover_correlations(
+    data: AuditData,
     clusters: FeatureClusters,
-    present: NDArray[np.bool_],
-    region_image: NDArray[np.int64],
-    task: AuditedTask,
-    films: NDArray[np.bool_],
-    rules: DiscoveryRules,
+    present: NDArray[np.bool_],  # (N, K) clusters.presence(data.region_image, N)
+    films: NDArray[np.bool_],  # (N,) to look at
+    config: DiscoveryConfig,
+    *,
+    min_films: int,
+    large_gap: float,
 ) -> Discovery:
     """Run RaVL's filters and ranking over the proposed clusters, on some of the films.
 
     A cluster survives with influence of at least `min_influence` and with one raised and one
-    lowered class. Survivors with enough films become candidates, and so do clusters whose
-    unweighted gaps are large on both sides. They are ranked by performance gap. An empty list is
-    a result.
+    lowered class. Survivors become candidates, and so do clusters whose unweighted gaps are
+    `large_gap` or more on both sides, whatever H and G are: the weight of G hides a device in 3 %
+    of the films. A class may be raised or lowered with `min_films` in its smaller arm. Candidates
+    are ranked by performance gap. An empty list is a result.
 
-    Parameters
-    ----------
-    clusters : FeatureClusters - of the R regions
-    present : ndarray of shape (N, K), bool - ``clusters.presence(region_image, N)``
-    region_image : ndarray of shape (R,), int64
-    films : ndarray of shape (N,), bool - the images to look at
+    The raised class is the one whose gap is largest against its standard error. The paper's
+    protocol takes the largest as such (its textual attribute), and reports the first survivor.
 
     Raises
     ------
     DataError
-        When no image has two regions or more: influence is then undefined everywhere.
+        When no film has two regions or more: influence is then undefined everywhere.
     """
-    strongest = strongest_regions(region_image, task.region_scores, task.predictions)
+    paper = config.protocol == "paper"
+    strongest = strongest_regions(data.region_image, data.region_scores, data.predictions)
     if not (strongest >= 0).any():
         raise DataError(
             "regions: every film has fewer than 2 regions, so no region can be compared with "
             "another; expected at least 2. Set regions.tiles to 2 x 2 or more."
         )
-    rows = np.flatnonzero(films & (task.labels >= 0))
-    labels, predictions = task.labels[rows], task.predictions[rows]
+    rows = np.flatnonzero(films & (data.labels >= 0))
+    labels, predictions = data.labels[rows], data.predictions[rows]
     here = present[rows]
-    table = performance_gaps(here, labels, predictions == labels, len(task.classes))
+    table = performance_gaps(here, labels, predictions == labels, len(data.classes))
     leads = _leads(clusters, strongest[rows])
     influence = influence_scores(here, table, labels, predictions, leads, strongest[rows] >= 0)
     gap = np.nan_to_num(table.gap, nan=0.0)
-    survives = (influence >= rules.min_influence) & (gap > 0).any(axis=1) & (gap < 0).any(axis=1)
-    enough = table.smaller_arm >= rules.min_films
+    survives = (influence >= config.min_influence) & (gap > 0).any(axis=1) & (gap < 0).any(axis=1)
+    enough = table.smaller_arm >= min_films
     usable = np.where(enough, gap, 0.0)
-    large = (usable >= rules.large_gap).any(axis=1) & (usable <= -rules.large_gap).any(axis=1)
-    strength = table.standardised_gap if rules.choice == "evidence" else gap
-    strength = np.where(enough, strength, 0.0)
-    wanted = (survives | (large & (rules.top is None))) & (strength > 0).any(axis=1)
+    large = (usable >= large_gap).any(axis=1) & (usable <= -large_gap).any(axis=1)
+    strength = np.where(enough, gap if paper else table.standardised_gap, 0.0)
+    wanted = (survives if paper else survives | large) & (strength > 0).any(axis=1)
     ranked = np.flatnonzero(wanted)
-    ranked = ranked[np.argsort(-table.performance_gap[ranked], kind="stable")][: rules.top]
+    ranked = ranked[np.argsort(-table.performance_gap[ranked], kind="stable")]
     candidates = tuple(
         measure_candidate(
             int(k),
@@ -192,20 +168,15 @@ def discover_correlations(
             influence=float(influence[k]),
             rare=bool(not survives[k]),
         )
-        for k in ranked
+        for k in ranked[: 1 if paper else None]
     )
     return Discovery(table, influence, int(survives.sum()), candidates)
 
 
 def choose_classes(
-    strength: NDArray[np.float64],
+    strength: NDArray[np.float64],  # (C,) gaps; 0 where a class must not be chosen
 ) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     """Choose the raised class and the lowered ones.
-
-    Parameters
-    ----------
-    strength : ndarray of shape (C,), float64 - gap of each class, against its standard error or as
-        such; 0 where it must not be chosen
 
     Returns
     -------
@@ -228,7 +199,7 @@ def joined_strength(
 
 
 def _leads(clusters: FeatureClusters, strongest: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the strongest region of each image belongs to each cluster: (n, K)."""
+    """Whether the strongest region of each film belongs to each cluster: (n, K)."""
     known = strongest >= 0
     leads = np.zeros((len(strongest), len(clusters)), dtype=np.bool_)
     for number, partition in enumerate(clusters.partitions):
@@ -239,27 +210,17 @@ def _leads(clusters: FeatureClusters, strongest: NDArray[np.int64]) -> NDArray[n
 
 
 def measure_candidate(
-    k: int,
-    present: NDArray[np.bool_],
-    table: GapTable,
-    strength: NDArray[np.float64],
+    k: int,  # cluster, a row of the table
+    present: NDArray[np.bool_],  # (N,)
+    table: GapTable,  # on the films that the classes are chosen on
+    strength: NDArray[np.float64],  # (C,) as `choose_classes` takes it
     *,
-    regions: NDArray[np.int64],
-    similarity: NDArray[np.float64],
+    regions: NDArray[np.int64],  # (n,)
+    similarity: NDArray[np.float64],  # (n,)
     influence: float,
     rare: bool = False,
 ) -> FeatureCluster:
-    """Choose the classes that a cluster moves, and collect its measures.
-
-    Parameters
-    ----------
-    k : int - cluster, a row of the table
-    present : ndarray of shape (N,), bool
-    table : GapTable - on the films that the classes are chosen on
-    strength : ndarray of shape (C,), float64 - as `choose_classes` takes it
-    regions : ndarray of shape (n,), int64
-    similarity : ndarray of shape (n,), float64
-    """
+    """Choose the classes that a cluster moves, and collect its measures."""
     raised, lowered, opposed = choose_classes(strength)
     return FeatureCluster(
         cluster=k,

@@ -11,11 +11,6 @@ References
 ----------
 Kaufman, Rousseeuw, "Finding Groups in Data" (1990): CLARA, the silhouette.
 Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1: K over 2|Y| .. 5|Y|.
-
-Feature clusters of all regions, pooled from several partitions, each set of regions once.
-
-References
-----------
 Hennig, "Cluster-wise assessment of cluster stability", Computational Statistics & Data Analysis 52
 (2007): clusters of two clusterings are matched by the Jaccard index; a cluster whose best match is
 at most 0.5 counts as dissolved.
@@ -30,6 +25,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery.k_medoids import (
     KMedoids,
     cosine_distances,
@@ -41,6 +37,16 @@ from ravl_med.errors import DataError
 from ravl_med.storage.mapped_arrays import empty_rows, let_go, take_rows
 
 _COUNTED = 2**18  # regions at once
+_CHUNK = 4096  # regions at once in a pass over the embeddings
+_HELD = 4  # chunks after which a pass over a mapped file lets go of them
+_WRITTEN = 64  # chunks after which what was found of them is let go of
+_WIDER = 4  # medoids are refined on this many times the sample
+
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,16 +225,26 @@ def _shared(a: Partition, b: Partition) -> NDArray[np.int64]:
     return shared.reshape(shape)
 
 
-_CHUNK = 4096  # regions at once in a pass over the embeddings
-_HELD = 4  # chunks after which a pass over a mapped file lets go of them
-_WRITTEN = 64  # chunks after which what was found of them is let go of
-_WIDER = 4  # medoids are refined on this many times the sample
-
-Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    """Tell nobody."""
+def cluster_regions(
+    embeddings: NDArray[np.float32],
+    classes: int,
+    config: DiscoveryConfig,
+    progress: Progress = _silent,
+) -> FeatureClusters:
+    """Propose feature clusters by the protocol of a config, see `propose_clusters`."""
+    if config.protocol == "paper":
+        return paper_clusters(
+            embeddings, classes, sample=config.sample, seed=config.seed, progress=progress
+        )
+    return propose_clusters(
+        embeddings,
+        config.clusters,
+        draws=config.draws,
+        sample=config.sample,
+        seed=config.seed,
+        overlap=config.merge_overlap,
+        progress=progress,
+    )
 
 
 def propose_clusters(

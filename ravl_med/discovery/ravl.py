@@ -1,4 +1,4 @@
-"""RaVL's measures: cluster performance gap, cluster influence score, ranking.
+"""RaVL's measures, cluster performance gap and cluster influence score, and what they take.
 
 References
 ----------
@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS, _REGIONS = 2**14, 2**18  # at once
 
-def _none() -> NDArray[np.float32]:
+
+def _no_scores() -> NDArray[np.float32]:
     return np.empty((0, 0), dtype=np.float32)
 
 
-def _unknown() -> NDArray[np.str_]:
+def _not_known() -> NDArray[np.str_]:
     return np.empty(0, dtype=np.str_)
 
 
@@ -51,38 +53,11 @@ class AuditData:
     sizes: NDArray[np.int64]
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
-    image_scores: NDArray[np.floating] = field(default_factory=_none)
-    region_scores: NDArray[np.floating] = field(default_factory=_none)
+    image_scores: NDArray[np.floating] = field(default_factory=_no_scores)
+    region_scores: NDArray[np.floating] = field(default_factory=_no_scores)
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
-    label_sources: NDArray[np.str_] = field(default_factory=_unknown)
-    label_certainty: NDArray[np.str_] = field(default_factory=_unknown)
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether the prediction equals the label, shape (N,)."""
-        right: NDArray[np.bool_] = self.predictions == self.labels
-        return right
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AuditedTask:
-    """One zero-shot task over the films of a cohort: a choice of classes, or one finding.
-
-    Attributes
-    ----------
-    classes : tuple of str, length C - for a finding of a multi-label set, absent and present
-    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part in the task
-    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
-    image_scores : ndarray of shape (N, C) - zero-shot softmax of each image
-    region_scores : ndarray of shape (R, C) - zero-shot softmax of each region
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-    image_scores: NDArray[np.floating]
-    region_scores: NDArray[np.floating]
+    label_sources: NDArray[np.str_] = field(default_factory=_not_known)
+    label_certainty: NDArray[np.str_] = field(default_factory=_not_known)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -142,16 +117,12 @@ class GapTable:
 
 
 def performance_gaps(
-    present: NDArray[np.bool_], labels: NDArray[np.int64], correct: NDArray[np.bool_], classes: int
+    present: NDArray[np.bool_],  # (N, K) film i holds a region of cluster k
+    labels: NDArray[np.int64],  # (N,) class of each film; -1 takes no part
+    correct: NDArray[np.bool_],  # (N,)
+    classes: int,
 ) -> GapTable:
     """Compute the cluster performance gap of every cluster and class.
-
-    Parameters
-    ----------
-    present : ndarray of shape (N, K), bool - image i holds a region of cluster k
-    labels : ndarray of shape (N,), int64 - class of each image; -1 takes no part
-    correct : ndarray of shape (N,), bool - the zero-shot prediction equals the label
-    classes : int - C
 
     References
     ----------
@@ -179,18 +150,15 @@ def performance_gaps(
     )
 
 
-_ROWS, _REGIONS = 2**14, 2**18  # at once
-
-
 def _count_in_clusters(
     present: NDArray[np.bool_], labels: NDArray[np.int64], correct: NDArray[np.bool_], classes: int
 ) -> NDArray[np.float64]:
-    """Images of each class, then those that are right, in each cluster: (K, 2 C)."""
+    """Films of each class, then those that are right, in each cluster: (K, 2 C)."""
     counts = np.zeros((present.shape[1], 2 * classes))
     for start in range(0, len(present), _ROWS):
         part = slice(start, start + _ROWS)
         member = labels[part, None] == np.arange(classes)
-        # Counts of 0 and 1 are exact in float32 up to 16.7 million images, and BLAS is fast.
+        # Counts of 0 and 1 are exact in float32 up to 16.7 million films, and BLAS is fast.
         columns = np.hstack([member, member & correct[part, None]]).astype(np.float32)
         counts += present[part].T.astype(np.float32) @ columns
     return counts
@@ -199,20 +167,14 @@ def _count_in_clusters(
 def _count_classes(
     labels: NDArray[np.int64], taken: NDArray[np.bool_], correct: NDArray[np.bool_], classes: int
 ) -> NDArray[np.float64]:
-    """Images of each class, then those that are right, among the ones that are taken: (1, 2 C)."""
+    """Films of each class, then those that are right, among the ones that are taken: (1, 2 C)."""
     right = taken & correct
     counts = [np.bincount(labels[rows], minlength=classes)[:classes] for rows in (taken, right)]
     return np.concatenate(counts)[None].astype(np.float64)
 
 
 def opposed_gap(table: GapTable, row: int, opposed: Sequence[int]) -> float:
-    """Return the gap of the lowered classes together: weights n_in n_out / n, NaN without any.
-
-    Parameters
-    ----------
-    row : int - cluster
-    opposed : sequence of int - classes
-    """
+    """Return the gap of the opposed classes of a row together, with weights n_in n_out / n."""
     columns = list(opposed)
     n_in, n_out = table.n_present[row, columns], table.n_absent[row, columns]
     weight = n_in * n_out / np.maximum(n_in + n_out, 1)
@@ -223,22 +185,13 @@ def opposed_gap(table: GapTable, row: int, opposed: Sequence[int]) -> float:
 
 
 def strongest_regions(
-    region_image: NDArray[np.int64],
-    region_scores: NDArray[np.floating],
-    predictions: NDArray[np.int64],
+    region_image: NDArray[np.int64],  # (R,)
+    region_scores: NDArray[np.floating],  # (R, C)
+    predictions: NDArray[np.int64],  # (N,)
 ) -> NDArray[np.int64]:
-    """Return, for each image, the region that speaks loudest for the image's prediction.
+    """Return the first region (N,) of each film with the highest score for its prediction.
 
-    Parameters
-    ----------
-    region_image : ndarray of shape (R,), int64
-    region_scores : ndarray of shape (R, C)
-    predictions : ndarray of shape (N,), int64
-
-    Returns
-    -------
-    ndarray of shape (N,), int64 - the first region with the highest score; -1 for images with
-        fewer than two regions, which say nothing
+    It is -1 for films with fewer than two regions, which say nothing.
     """
     images = len(predictions)
     strongest = np.full(images, -1, dtype=np.int64)
@@ -257,30 +210,18 @@ def strongest_regions(
 
 
 def influence_scores(
-    present: NDArray[np.bool_],
-    table: GapTable,
-    labels: NDArray[np.int64],
-    predictions: NDArray[np.int64],
-    leads: NDArray[np.bool_],
-    judged: NDArray[np.bool_],
+    present: NDArray[np.bool_],  # (N, K)
+    table: GapTable,  # of the same clusters
+    labels: NDArray[np.int64],  # (N,)
+    predictions: NDArray[np.int64],  # (N,)
+    leads: NDArray[np.bool_],  # (N, K) the strongest region of the film is in the cluster
+    judged: NDArray[np.bool_],  # (N,) the film has two regions or more
 ) -> NDArray[np.float64]:
-    """Compute the cluster influence score H_c of every cluster.
+    """Compute the cluster influence score H_c (K,) of every cluster; -inf where no film qualifies.
 
-    Over the mispredicted images of I_c whose label is lowered by the cluster (p_in < p_out), the
+    Over the mispredicted films of I_c whose label is lowered by the cluster (p_in < p_out), the
     share whose strongest region for the predicted class belongs to the cluster; per label, then
     the maximum.
-
-    Parameters
-    ----------
-    present : ndarray of shape (N, K), bool
-    table : GapTable - of the same clusters
-    labels, predictions : ndarray of shape (N,), int64
-    leads : ndarray of shape (N, K), bool - the strongest region of the image is in the cluster
-    judged : ndarray of shape (N,), bool - the image has two regions or more
-
-    Returns
-    -------
-    ndarray of shape (K,), float64 - -inf where no image qualifies
     """
     gap = np.nan_to_num(table.gap, nan=0.0)
     clusters, classes = gap.shape

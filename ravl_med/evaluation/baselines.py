@@ -44,7 +44,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from ravl_med.discovery.clusters import FeatureClusters
-from ravl_med.discovery.ravl import AuditData, AuditedTask, performance_gaps
+from ravl_med.discovery.ravl import AuditData, performance_gaps
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evaluation.setting_films import SplitFilms
@@ -103,20 +103,8 @@ class RegionEvidence:
         return right
 
     @cached_property
-    def task(self) -> AuditedTask:
-        """The films as discovery takes them."""
-        return AuditedTask(
-            "benchmark",
-            self.classes,
-            self.films.labels,
-            self.scores.predictions,
-            self.scores.image,
-            self.scores.region,
-        )
-
-    @cached_property
-    def images(self) -> AuditData:
-        """The films as evidence takes them; patients are numbered from 0."""
+    def data(self) -> AuditData:
+        """The films as discovery and evidence take them; patients are numbered from 0."""
         side = self.films.pixels.shape[-1]
         return AuditData(
             classes=self.classes,
@@ -126,6 +114,8 @@ class RegionEvidence:
             sizes=np.full((len(self.films), 2), side, dtype=np.int64),
             region_image=self.region_image,
             region_boxes=self.region_boxes,
+            image_scores=self.scores.image,
+            region_scores=self.scores.region,
         )
 
     def probe(self, encoder: Encoder, structures: StructureReader | None) -> CounterfactualModel:

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import DiscoveryRules, FeatureCluster, discover_correlations
+from ravl_med.discovery.candidates import FeatureCluster, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
@@ -34,7 +35,6 @@ from ravl_med.evaluation.small_models import normalise_films
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, StructureReader
 from ravl_med.evidence.examination import (
     Examination,
-    Subject,
     assess_correlations,
     confirm_correlations,
 )
@@ -129,7 +129,7 @@ def answer_all(
         evidence.region, len(evidence.classes), sample=config.discovery.sample, seed=seed
     )
     ranked["spurious_aware"] = spurious_aware(evidence, paper)
-    ranked |= _rank_paper(evidence, paper, config.discovery.min_influence)
+    ranked |= _rank_paper(evidence, paper, config.discovery)
     pooled = propose_clusters(
         evidence.region,
         config.discovery.clusters,
@@ -138,12 +138,10 @@ def answer_all(
         seed=seed,
         overlap=config.discovery.merge_overlap,
     )
-    present = pooled.presence(evidence.region_image, len(evidence.films))
-    subject = Subject(evidence.task, evidence.images, pooled, present, {})
-    examination = confirm_correlations(subject, config, _silent)
-    correlations = assess_correlations(
-        subject, examination, evidence.probe(encoder, structures), relevance, config, _silent
-    )
+    data, own, gate = evidence.data, config.evidence, config.gate
+    examination = confirm_correlations(data, pooled, config.discovery, own, gate, _silent)
+    model = evidence.probe(encoder, structures)
+    correlations = assess_correlations(data, examination, model, relevance, own, gate, _silent)
     ranked["pooled"] = _first_candidate(examination.discovery.candidates)
     ranked["confirmed"] = _first_confirmed(examination)
     ranked[OURS] = rank_correlation(correlations[0], evidence) if correlations else _NOTHING
@@ -176,17 +174,17 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _rank_paper(
-    evidence: RegionEvidence, clusters: FeatureClusters, min_influence: float
+    evidence: RegionEvidence, clusters: FeatureClusters, config: DiscoveryConfig
 ) -> dict[str, RankedRegions]:
     """RaVL's protocol and its two ablations, on all films."""
     present = clusters.presence(evidence.region_image, len(evidence.films))
-    task = evidence.task
-    table = performance_gaps(present, task.labels, task.correct, len(task.classes))
+    data = evidence.data
+    table = performance_gaps(present, data.labels, data.correct, len(data.classes))
     unweighted = np.nan_to_num(np.abs(table.gap)).sum(axis=1)
-    rules = DiscoveryRules(min_influence, 1, float("inf"), choice="gap", top=1)
-    films = np.ones(len(task.labels), dtype=np.bool_)
+    films = np.ones(len(data.labels), dtype=np.bool_)
+    paper = config.model_copy(update={"protocol": "paper"})
     found = discover_correlations(
-        clusters, present, evidence.region_image, task, films, rules
+        data, clusters, present, films, paper, min_films=1, large_gap=np.inf
     ).candidates
     return {
         "gap_unweighted": _by_gap(clusters, table, unweighted),

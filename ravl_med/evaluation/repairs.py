@@ -190,7 +190,7 @@ def _prepare(
     probe = taught.probe(encoder, None)
     located = [
         locate_carriers(
-            prepare_inputs(probe, one.raised_class, one.lowered_class, taught.images), one, own
+            prepare_inputs(probe, one.raised_class, one.lowered_class, taught.data), one, own
         )
         for one, own in zip(detectors, found.T, strict=True)
     ]
@@ -198,7 +198,7 @@ def _prepare(
     order = np.argsort(film, kind="stable")
     carriers = RegionTable.of(boxes[order], film[order], len(split))
     half = split_patients(
-        validation.images.patients,
+        validation.data.patients,
         validation.films.labels,
         config.evidence.discovery_share,
         config.evidence.seed,

@@ -10,19 +10,17 @@ balanced: a confirmed shortcut fails it, anything else is not auditable.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
-from scipy.special import logsumexp
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.discovery.cluster_map import ClusterMap
 from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, SpuriousCorrelation
-from ravl_med.evidence.statistics import auroc, auroc_interval
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
@@ -30,16 +28,6 @@ SCHEMA_VERSION = "3.1"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
-
-_CHANCE = 0.5
-_CURE_FLIPPED = (
-    "The usual cure: prompts or label columns of two classes stand in each other's place, or those "
-    "of presence and absence."
-)
-_CURE_LOW = (
-    "The usual cure: prompts in the style that the model was trained with, its own preprocessing "
-    "(size, mean, std, resize) and activation, or more films."
-)
 
 
 @result_type(key="finding")
@@ -73,103 +61,6 @@ class ModelChecks:
     checks: tuple[ModelCheck, ...] = Field(description="in the order they were made")
     stops: tuple[str, ...] = Field(description="why the audit could not go on, in sentences")
     doubts: tuple[str, ...] = Field(description="why it could end in nothing better than a fail")
-
-
-def class_scores(
-    similarity: NDArray[np.floating], temperature: float | None
-) -> NDArray[np.float64]:
-    """Return how far each class is above the others, (N, C), where no softmax saturates.
-
-    `similarity` (N, C) are cosines; without a temperature of a softmax each class stands by itself.
-    """
-    exact = similarity.astype(np.float64)
-    if temperature is None:
-        return exact
-    return np.column_stack(
-        [_against(exact[:, c], exact, c, temperature) for c in range(exact.shape[1])]
-    )
-
-
-def prompt_scores(
-    by_prompt: NDArray[np.floating],
-    similarity: NDArray[np.floating],
-    own: int,
-    temperature: float | None,
-) -> NDArray[np.float64]:
-    """Return the same, (N, T), with each of the T prompts of class `own` in its place."""
-    prompts, exact = by_prompt.astype(np.float64), similarity.astype(np.float64)
-    if temperature is None:
-        return prompts
-    return np.column_stack([_against(one, exact, own, temperature) for one in prompts.T])
-
-
-def _against(
-    one: NDArray[np.float64], others: NDArray[np.float64], own: int, temperature: float
-) -> NDArray[np.float64]:
-    rest: NDArray[np.float64] = logsumexp(np.delete(others, own, axis=1) / temperature, axis=1)
-    return one / temperature - rest
-
-
-def measure_findings(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    patients: NDArray[np.int64],
-    classes: Sequence[str],
-    confidence: float,
-    by_prompt: Sequence[NDArray[np.floating]] = (),
-) -> tuple[FindingAuroc, ...]:
-    """Measure the AUROC of each class against the others.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (N, C)
-    labels, patients : ndarray of shape (N,), int64
-    by_prompt : sequence of ndarray of shape (N, T_c) - scores of single prompts, class by class
-    """
-    strict = 1 - (1 - confidence) / max(len(classes), 1)
-    found = []
-    for c, name in enumerate(classes):
-        member = labels == c
-        single = [auroc(one, member) for one in by_prompt[c].T] if by_prompt else []
-        several = len(single) > 1
-        found.append(
-            FindingAuroc(
-                finding=name,
-                films=int(member.sum()),
-                auroc=auroc(scores[:, c], member),
-                interval=auroc_interval(scores[:, c], member, patients, confidence),
-                lowest=min(single) if several else math.nan,
-                highest=max(single) if several else math.nan,
-                flipped=bool(auroc_interval(scores[:, c], member, patients, strict).high < _CHANCE),
-            )
-        )
-    return tuple(found)
-
-
-def assess_findings(
-    findings: Sequence[FindingAuroc], min_auroc: float, hidden: Collection[int] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return why an audit cannot go on, and why it can end in nothing better than a fail.
-
-    A `min_auroc` of 0 judges nothing; numbers of `hidden` classes, of few patients, are left out.
-    """
-    if not min_auroc:
-        return (), ()
-    stops, doubts = [], []
-    for c, one in enumerate(findings):
-        low, high = one.interval.low, one.interval.high
-        value = "" if c in hidden else f" (AUROC {one.auroc:.2f}, {low:.2f} to {high:.2f})"
-        if one.flipped:
-            stops.append(
-                f"Class {one.finding} is flipped: the model gives it to films without it{value}. "
-                f"{_CURE_FLIPPED}"
-            )
-        elif low <= min_auroc:
-            doubts.append(
-                f"Class {one.finding} is not told from the others{value}; the interval has to lie "
-                f"above {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
-            )
-    return tuple(stops), tuple(doubts)
 
 
 VerdictName = Literal["fail", "review", "pass", "not_auditable"]

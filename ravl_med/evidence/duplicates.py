@@ -2,18 +2,14 @@
 
 Several clusterings hold the same feature many times over. Tested each by itself, its copies would
 stand at the top of the list of Benjamini and Hochberg and lift the limit for everything below them,
-so that what is shown in the end, each thing once, held more false discoveries than was asked for.
-So copies are folded before the test, by what is known where they were found.
+so that what is shown in the end, each feature once, held more false discoveries than was asked for.
+So copies are folded before the test, by what is known where they were found. After it correlations
+that are one feature, its complement, or confounded with it are shown beside it.
 
 References
 ----------
 Benjamini, Heller, "False discovery rates for spatial signals", Journal of the American Statistical
 Association 102 (2007): the rate over regions that belong together, not over their parts.
-
-Associations that travel along with a feature that the model uses.
-
-A bystander that is often on the same films as a used feature shows the same gap. With the used
-feature held fixed its gap goes away.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.ravl import AuditedTask
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.results import Confirmation, SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
@@ -37,107 +33,10 @@ _SAME = 0.5  # mean intersection over union of two places that are one
 _ARTIFACT = 0.5  # share of an effect in artifacts from which it is theirs
 _APART = -0.3  # phi of two features from which one is there where the other is not
 _FILMS = 5  # shared films below which nothing is said
-
-
-def name_confounded(
-    ranked: Sequence[SpuriousCorrelation], task: AuditedTask, max_gap: float
-) -> tuple[SpuriousCorrelation, ...]:
-    """Name, for each confirmed correlation that does not count, the one that it travels with.
-
-    It travels with a counting correlation when, among films alike in class and in presence of
-    that feature, the gap of its raised class or of its opposed classes is below `max_gap`, or when
-    no two such films differ in its own presence. Several clusters can share a used device between
-    them; so it is also asked of all that count together.
-
-    Parameters
-    ----------
-    ranked : sequence of SpuriousCorrelation - ranks set
-    max_gap : float - the gap that is tolerated
-
-    Returns
-    -------
-    tuple of SpuriousCorrelation - in the same order, ``companion_of`` and its reason set
-    """
-    counting = [c for c in ranked if c.counts]
-    groups = [[other] for other in counting] + ([counting] if len(counting) > 1 else [])
-    named = []
-    for entry in ranked:
-        alone = entry.companion_of is None and not entry.counts
-        if entry.confirmation.status == "confirmed" and alone:
-            for others in groups:
-                gaps = _gaps_held_fixed(entry, _any_present(others), task)
-                if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
-                    entry = replace(
-                        entry,
-                        companion_of=others[0].rank,
-                        reasons=(*entry.reasons, _sentence([o.rank for o in others], gaps)),
-                    )
-                    break
-        named.append(entry)
-    return tuple(named)
-
-
-def fold_counting(
-    correlations: Sequence[SpuriousCorrelation],
-    region_image: NDArray[np.int64],
-    task: AuditedTask,
-    max_gap: float,
-) -> tuple[SpuriousCorrelation, ...]:
-    """Rank correlations; of those that count and are one feature, one stays.
-
-    Clusters around a device hold different regions, yet removal finds the device from each of them:
-    of those that have their effect in the same place, the one that moves the margin most stays, one
-    whose effect lies in artifacts before the others. And where a device is missing, its place looks
-    alike on all films: that raises what the device lowers. Such a mirror image of shortcuts is
-    known by its gap, which goes away on films alike in whether they hold any of them; only one that
-    is not placed as sign or shortcut by itself is folded so. A cluster rarely holds all films with
-    a device, and then some of the gap stays: where the effect of a shortcut lies in artifacts, what
-    has its own in none and is on the other films is a mirror image too, placed or not. The others
-    no longer count by themselves and are named as companions.
-
-    Parameters
-    ----------
-    region_image : ndarray of shape (R,), int64 - image of each region
-    max_gap : float - the gap that is tolerated
-
-    Returns
-    -------
-    tuple of SpuriousCorrelation - ranked
-    """
-    kept: list[SpuriousCorrelation] = []
-    hosts: dict[int, tuple[list[int], str]] = {}
-    in_order = sorted(rank_correlations(correlations), key=lambda c: not _is_artifact(c))
-    for entry in in_order:
-        if not entry.counts:
-            continue
-        same = [other for other in kept if _in_one_place(entry, other, region_image)]
-        opposite = [other for other in kept if _is_opposite(entry, other)]
-        if same:
-            hosts[entry.cluster.cluster] = [same[0].cluster.cluster], _PLACE
-        elif apart := [other for other in opposite if _is_artifact_apart(entry, other)]:
-            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in apart], _APART_FROM
-        elif opposite and _is_mirror(entry, opposite, task, max_gap):
-            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in opposite], _MIRROR
-        else:
-            kept.append(entry)
-    ranked = rank_correlations(
-        [replace(c, counts=False) if c.cluster.cluster in hosts else c for c in correlations]
-    )
-    rank = {c.cluster.cluster: c.rank for c in ranked}
-
-    def name(entry: SpuriousCorrelation) -> SpuriousCorrelation:
-        if entry.cluster.cluster not in hosts:
-            return entry
-        clusters, reason = hosts[entry.cluster.cluster]
-        ranks = sorted(rank[cluster] for cluster in clusters)
-        reasons = (*entry.reasons, reason.format(_listed(ranks)))
-        return replace(entry, companion_of=ranks[0], reasons=reasons)
-
-    return tuple(map(name, ranked))
-
+_OVERLAP = 0.5  # of the regions of the smaller cluster
 
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
-_MIRROR = (
+_COMPLEMENT = (
     "It is the mirror image of {}: it is there where that feature is not, raises what "
     "that lowers, and has no gap of its own with that held fixed."
 )
@@ -146,129 +45,12 @@ _APART_FROM = (
     "lowers, and its own effect lies in no artifact."
 )
 
-
-def _is_opposite(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
-    """Whether it raises what a shortcut lowers, on films that rather lack that.
-
-    What is placed by itself is asked beside artifacts alone.
-    """
-    if entry.kind == "plausible_sign" or other.kind != "shortcut" or _is_artifact(entry):
-        return False
-    if entry.kind == "shortcut" and not _is_artifact(other):
-        return False
-    ours, theirs = entry.cluster, other.cluster
-    swapped = (
-        ours.raised_class in theirs.opposed_classes and theirs.raised_class in ours.opposed_classes
-    )
-    by_chance = ours.present.mean() * theirs.present.mean()
-    return swapped and bool(np.mean(ours.present & theirs.present) < by_chance)
-
-
-def _is_mirror(
-    entry: SpuriousCorrelation,
-    opposite: Sequence[SpuriousCorrelation],
-    task: AuditedTask,
-    max_gap: float,
-) -> bool:
-    """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
-    gaps = _gaps_held_fixed(entry, _any_present(opposite), task)
-    return entry.kind == "undecided" and any(not gap >= max_gap for gap in gaps)
-
-
-def _is_artifact_apart(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
-    """Whether the other lies in artifacts, and this is there where that is not."""
-    return _is_artifact(other) and _phi(entry, other) <= _APART
-
-
-def _is_artifact(entry: SpuriousCorrelation) -> bool:
-    """Whether most of the effect lies in artifacts."""
-    shares = entry.counterfactual.removal.shares if entry.counterfactual is not None else None
-    return shares is not None and shares.artifact >= _ARTIFACT  # NaN is not
-
-
-def _phi(a: SpuriousCorrelation, b: SpuriousCorrelation) -> float:
-    """Phi of the presence of two features; 0 where one of them is on all films or on none."""
-    first, second = a.cluster.present, b.cluster.present
-    spread = float(first.std() * second.std())
-    together = float(np.mean(first & second)) - float(first.mean() * second.mean())
-    return together / spread if spread else 0.0
-
-
-def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
-    """Return which films hold any of the features, shape (N,)."""
-    held: NDArray[np.bool_] = np.any([c.cluster.present for c in correlations], axis=0)
-    return held
-
-
-def _in_one_place(
-    a: SpuriousCorrelation, b: SpuriousCorrelation, region_image: NDArray[np.int64]
-) -> bool:
-    """Whether the largest effects of two correlations of a class lie together on shared films."""
-    if a.cluster.raised_class != b.cluster.raised_class:
-        return False
-    first, second = (_places(entry, region_image) for entry in (a, b))
-    shared = sorted(first.keys() & second.keys())
-    if len(shared) < _FILMS:
-        return False
-    overlap = [box_overlap(first[film], second[film]) for film in shared]
-    return float(np.mean(overlap)) >= _SAME
-
-
-def _places(
-    entry: SpuriousCorrelation, region_image: NDArray[np.int64]
-) -> dict[int, NDArray[np.float32]]:
-    """Place of the largest effect on each film that has a region carrying the feature."""
-    tested = entry.counterfactual
-    if tested is None or tested.removal.located is None:
-        return {}
-    carries, located = tested.removal.carries, tested.removal.located
-    found: dict[int, NDArray[np.float32]] = {}
-    for position in entry.order[carries[entry.order]][::-1]:  # the largest comes last and stays
-        found[int(region_image[entry.cluster.regions[position]])] = located[position]
-    return found
-
-
-def _gaps_held_fixed(
-    entry: SpuriousCorrelation, other: NDArray[np.bool_], task: AuditedTask
-) -> tuple[float, float]:
-    """Gap of the raised class and of the opposed classes, with the other feature held fixed."""
-    cluster = entry.cluster
-    strata = task.labels * 2 + other
-
-    def gap(classes: Sequence[int]) -> float:
-        films = np.isin(task.labels, list(classes))
-        return mantel_haenszel(cluster.present[films], task.correct[films], strata[films])
-
-    return gap((cluster.raised_class,)), -gap(cluster.opposed_classes)
-
-
-def _sentence(ranks: Sequence[int], gaps: Sequence[float]) -> str:
-    whose = f"the feature of {_listed(ranks)}"
-    if any(math.isnan(value) for value in gaps):
-        return (
-            f"It cannot be told apart from {whose}: of one side, no films have the one without the "
-            "other."
-        )
-    raised, lowered = (f"{round(100 * value):+d}" for value in (gaps[0], -gaps[1]))
-    return (
-        f"It travels with {whose}: with that held fixed, its gaps are {raised} points on the "
-        f"raised side and {lowered} on the lowered side."
-    )
-
-
-def _listed(ranks: Sequence[int]) -> str:
-    *most, last = map(str, ranks)
-    return f"correlations {', '.join(most)} and {last}" if most else f"correlation {last}"
-
-
-_OVERLAP = 0.5  # of the regions of the smaller cluster
-
-Tested = tuple[Candidate, Confirmation, tuple[int, ...]]
+Tested = tuple[Candidate, Confirmation, tuple[int, ...]]  # and clusters that are shown as this one
 Entry = TypeVar("Entry")
 
 
 def fold_candidates(candidates: Sequence[Candidate]) -> list[tuple[Candidate, tuple[int, ...]]]:
-    """Fold candidates into stronger ones of the same task, half, raised class and regions.
+    """Fold candidates into stronger ones of the same half, raised class and regions.
 
     Nothing of the films that they are tested on is looked at. The strongest candidate is kept; one
     is folded into the first kept one with which it shares half of the regions of the smaller.
@@ -276,7 +58,7 @@ def fold_candidates(candidates: Sequence[Candidate]) -> list[tuple[Candidate, tu
     folded = _fold(
         sorted(candidates, key=lambda c: (-c.cluster.strength, -c.cluster.performance_gap)),
         lambda c: c,
-        lambda c: (c.task, c.swapped, c.cluster.raised_class),
+        lambda c: (c.swapped, c.cluster.raised_class),
     )
     return [
         (candidate, tuple(other.cluster.cluster for other in others))
@@ -292,7 +74,7 @@ def fold_tested(tested: Sequence[Tested]) -> list[Tested]:
     folded = _fold(
         sorted(tested, key=_by_p),
         lambda entry: entry[0],
-        lambda entry: (entry[0].task, entry[1].status, entry[0].cluster.raised_class),
+        lambda entry: (entry[1].status, entry[0].cluster.raised_class),
     )
     return [
         (candidate, outcome, _joined(candidate, also, others))
@@ -339,3 +121,194 @@ def _joined(
     own = candidate.cluster.cluster
     more = [number for other, _, held in others for number in (other.cluster.cluster, *held)]
     return tuple(number for number in dict.fromkeys((*also, *more)) if number != own)
+
+
+def fold_counting(
+    correlations: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
+) -> tuple[SpuriousCorrelation, ...]:
+    """Rank correlations; of those that count and are one feature, one stays.
+
+    Clusters around a device hold different regions, yet removal finds the device from each of them:
+    of those that have their effect in the same place, the one that moves the margin most stays, one
+    whose effect lies in artifacts before the others. And where a device is missing, its place looks
+    alike on all films: that raises what the device lowers. Such a complement of shortcuts is known
+    by its gap, which falls below `max_gap` on films alike in whether they hold any of them; only
+    one that is not placed as sign or shortcut by itself is folded so. A cluster rarely holds all
+    films with a device, and then some of the gap stays: where the effect of a shortcut lies in
+    artifacts, what has its own in none and is on the other films is a complement too, placed or
+    not. The others no longer count by themselves, and name the one that they belong to.
+    """
+    kept: list[SpuriousCorrelation] = []
+    hosts: dict[int, tuple[list[int], str]] = {}
+    in_order = sorted(rank_correlations(correlations), key=lambda c: not _is_artifact(c))
+    for entry in in_order:
+        if not entry.counts:
+            continue
+        same = [other for other in kept if _in_one_place(entry, other, data.region_image)]
+        opposite = [other for other in kept if _is_opposite(entry, other)]
+        if same:
+            hosts[entry.cluster.cluster] = [same[0].cluster.cluster], _PLACE
+        elif apart := [other for other in opposite if _is_artifact_apart(entry, other)]:
+            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in apart], _APART_FROM
+        elif opposite and _is_complement(entry, opposite, data, max_gap):
+            hosts[entry.cluster.cluster] = [o.cluster.cluster for o in opposite], _COMPLEMENT
+        else:
+            kept.append(entry)
+    ranked = rank_correlations(
+        [replace(c, counts=False) if c.cluster.cluster in hosts else c for c in correlations]
+    )
+    rank = {c.cluster.cluster: c.rank for c in ranked}
+
+    def name(entry: SpuriousCorrelation) -> SpuriousCorrelation:
+        if entry.cluster.cluster not in hosts:
+            return entry
+        clusters, reason = hosts[entry.cluster.cluster]
+        ranks = sorted(rank[cluster] for cluster in clusters)
+        reasons = (*entry.reasons, reason.format(_listed(ranks)))
+        return replace(entry, companion_of=ranks[0], reasons=reasons)
+
+    return tuple(map(name, ranked))
+
+
+def name_confounded(
+    ranked: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
+) -> tuple[SpuriousCorrelation, ...]:
+    """Name, for each confirmed correlation that does not count, the one it is confounded with.
+
+    A bystander that is often on the same films as a used feature shows the same gap. It is
+    confounded with a counting correlation when, among films alike in class and in presence of that
+    feature, the gap of its raised class or of its opposed classes is below `max_gap`, or when no
+    two such films differ in its own presence. Several clusters can share a used device between
+    them, so it is also compared with all that count together.
+    """
+    counting = [c for c in ranked if c.counts]
+    groups = [[other] for other in counting] + ([counting] if len(counting) > 1 else [])
+    named = []
+    for entry in ranked:
+        alone = entry.companion_of is None and not entry.counts
+        if entry.confirmation.status == "confirmed" and alone:
+            for others in groups:
+                gaps = _gaps_held_fixed(entry, _any_present(others), data)
+                if any(not gap >= max_gap for gap in gaps):  # NaN: they cannot be told apart
+                    entry = replace(
+                        entry,
+                        companion_of=others[0].rank,
+                        reasons=(*entry.reasons, _sentence([o.rank for o in others], gaps)),
+                    )
+                    break
+        named.append(entry)
+    return tuple(named)
+
+
+def _is_opposite(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+    """Whether it raises what a shortcut lowers, on films that rather lack that.
+
+    What is placed as a shortcut by itself is compared with artifacts alone.
+    """
+    if entry.kind == "plausible_sign" or other.kind != "shortcut" or _is_artifact(entry):
+        return False
+    if entry.kind == "shortcut" and not _is_artifact(other):
+        return False
+    ours, theirs = entry.cluster, other.cluster
+    swapped = (
+        ours.raised_class in theirs.opposed_classes and theirs.raised_class in ours.opposed_classes
+    )
+    by_chance = ours.present.mean() * theirs.present.mean()
+    return swapped and bool(np.mean(ours.present & theirs.present) < by_chance)
+
+
+def _is_complement(
+    entry: SpuriousCorrelation,
+    opposite: Sequence[SpuriousCorrelation],
+    data: AuditData,
+    max_gap: float,
+) -> bool:
+    """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
+    gaps = _gaps_held_fixed(entry, _any_present(opposite), data)
+    return entry.kind == "undecided" and any(not gap >= max_gap for gap in gaps)
+
+
+def _is_artifact_apart(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+    """Whether the other lies in artifacts, and this is there where that is not."""
+    return _is_artifact(other) and _phi(entry, other) <= _APART
+
+
+def _is_artifact(entry: SpuriousCorrelation) -> bool:
+    """Whether most of the effect lies in artifacts."""
+    shares = entry.counterfactual.removal.shares if entry.counterfactual is not None else None
+    return shares is not None and shares.artifact >= _ARTIFACT  # NaN is not
+
+
+def _phi(a: SpuriousCorrelation, b: SpuriousCorrelation) -> float:
+    """Phi of the presence of two features; 0 where one of them is on all films or on none."""
+    first, second = a.cluster.present, b.cluster.present
+    spread = float(first.std() * second.std())
+    together = float(np.mean(first & second)) - float(first.mean() * second.mean())
+    return together / spread if spread else 0.0
+
+
+def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:
+    """Return which films hold any of the features, shape (N,)."""
+    held: NDArray[np.bool_] = np.any([c.cluster.present for c in correlations], axis=0)
+    return held
+
+
+def _in_one_place(
+    a: SpuriousCorrelation, b: SpuriousCorrelation, region_image: NDArray[np.int64]
+) -> bool:
+    """Whether the largest effects of two correlations of a class lie together on shared films."""
+    if a.cluster.raised_class != b.cluster.raised_class:
+        return False
+    first, second = (_effect_places(entry, region_image) for entry in (a, b))
+    shared = sorted(first.keys() & second.keys())
+    if len(shared) < _FILMS:
+        return False
+    overlap = [box_overlap(first[film], second[film]) for film in shared]
+    return float(np.mean(overlap)) >= _SAME
+
+
+def _effect_places(
+    entry: SpuriousCorrelation, region_image: NDArray[np.int64]
+) -> dict[int, NDArray[np.float32]]:
+    """Box of the largest effect on each film that has a region carrying the feature."""
+    tested = entry.counterfactual
+    if tested is None or tested.removal.located is None:
+        return {}
+    carries, boxes = tested.removal.carries, tested.removal.located
+    found: dict[int, NDArray[np.float32]] = {}
+    for position in entry.order[carries[entry.order]][::-1]:  # the largest comes last and stays
+        found[int(region_image[entry.cluster.regions[position]])] = boxes[position]
+    return found
+
+
+def _gaps_held_fixed(
+    entry: SpuriousCorrelation, other: NDArray[np.bool_], data: AuditData
+) -> tuple[float, float]:
+    """Gap of the raised class and of the opposed classes, with the other feature held fixed."""
+    cluster = entry.cluster
+    strata = data.labels * 2 + other
+
+    def gap(classes: Sequence[int]) -> float:
+        films = np.isin(data.labels, list(classes))
+        return mantel_haenszel(cluster.present[films], data.correct[films], strata[films])
+
+    return gap((cluster.raised_class,)), -gap(cluster.opposed_classes)
+
+
+def _sentence(ranks: Sequence[int], gaps: Sequence[float]) -> str:
+    whose = f"the feature of {_listed(ranks)}"
+    if any(math.isnan(value) for value in gaps):
+        return (
+            f"It cannot be told apart from {whose}: of one side, no films have the one without the "
+            "other."
+        )
+    raised, lowered = (f"{round(100 * value):+d}" for value in (gaps[0], -gaps[1]))
+    return (
+        f"It travels with {whose}: with that held fixed, its gaps are {raised} points on the "
+        f"raised side and {lowered} on the lowered side."
+    )
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    *most, last = map(str, ranks)
+    return f"correlations {', '.join(most)} and {last}" if most else f"correlation {last}"

@@ -1,9 +1,4 @@
-"""Zero-shot accuracy, and whether it leaves anything to audit.
-
-The two arms of a feature: accuracy and margins with it and without it, with intervals.
-
-The audited cohort in counts.
-"""
+"""Counts and accuracies of the audited films: overall, by class, with a feature and without."""
 
 from __future__ import annotations
 
@@ -18,36 +13,32 @@ from numpy.typing import NDArray
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.discovery.ravl import AuditedTask, GapTable, opposed_gap
+from ravl_med.discovery.ravl import AuditData, GapTable, opposed_gap
 from ravl_med.evidence.audit_result import Accuracy, CohortSummary
 from ravl_med.evidence.results import AccuracyByPresence, ArmPatients, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
+_UNKNOWN = Interval(math.nan, math.nan)
+
+NOT_STATED = "not stated"
+_BAND_STARTS = (0, 18, 40, 60, 80)
+_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+
 
 def measure_accuracy(
-    labels: NDArray[np.int64],
-    predictions: NDArray[np.int64],
+    labels: NDArray[np.int64],  # (N,)
+    predictions: NDArray[np.int64],  # (N,)
     classes: int,
-    bootstrap: PatientBootstrap,
+    bootstrap: PatientBootstrap,  # of the same N films
     confidence: float,
 ) -> Accuracy:
-    """Measure zero-shot accuracy overall and class by class.
-
-    Parameters
-    ----------
-    labels, predictions : ndarray of shape (N,), int64
-    classes : int - C
-    bootstrap : PatientBootstrap - over the same N images
-    """
+    """Measure zero-shot accuracy overall and class by class."""
     correct = predictions == labels
     member = np.column_stack([np.ones(len(labels), bool), np.eye(classes, dtype=bool)[labels]])
     draws = bootstrap.proportions(member, correct)
     counts = member.sum(axis=0)
-    unknown = Interval(float("nan"), float("nan"))
-    intervals = [
-        percentile_interval(draws[:, arm], confidence) if counts[arm] else unknown
-        for arm in range(classes + 1)
-    ]
+    intervals = _intervals(draws, counts > 0, confidence)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = (member & correct[:, None]).sum(axis=0) / counts
     predicted = np.bincount(predictions, minlength=classes) / max(len(predictions), 1)
@@ -56,7 +47,7 @@ def measure_accuracy(
         overall_interval=intervals[0],
         images=len(labels),
         by_class=tuple(float(v) for v in shares[1:]),
-        by_class_interval=tuple(intervals[1:]),
+        by_class_interval=intervals[1:],
         images_by_class=tuple(int(n) for n in counts[1:]),
         predicted_share=tuple(float(v) for v in predicted),
     )
@@ -89,46 +80,38 @@ def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -
     return tuple(reasons)
 
 
-def measure_arms(
+def measure_by_presence(
+    data: AuditData,
     cluster: FeatureCluster,
-    task: AuditedTask,
-    rows: NDArray[np.int64],
-    table: GapTable,
-    bootstrap: PatientBootstrap,
+    rows: NDArray[np.int64],  # (n,) films
+    table: GapTable,  # of this cluster alone, on these films
+    bootstrap: PatientBootstrap,  # over these films
     confidence: float,
 ) -> AccuracyByPresence:
-    """Measure accuracy with and without a feature, class by class.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n,), int64 - the films
-    table : GapTable - of this cluster alone, on these films
-    bootstrap : PatientBootstrap - over these films
-    """
-    classes, opposed = len(task.classes), list(cluster.opposed_classes)
-    member = task.labels[rows, None] == np.arange(classes)
+    """Measure accuracy with and without a feature, class by class."""
+    classes, opposed = len(data.classes), list(cluster.opposed_classes)
+    member = data.labels[rows, None] == np.arange(classes)
     with_it = cluster.present[rows, None]
     draws = np.full((1, 2 * classes), math.nan)
     if len(rows):
         draws = bootstrap.proportions(
-            np.hstack([member & with_it, member & ~with_it]), task.correct[rows]
+            np.hstack([member & with_it, member & ~with_it]), data.correct[rows]
         )
     present, absent = draws[:, :classes], draws[:, classes:]
-    has_present, has_absent = table.n_present[0] > 0, table.n_absent[0] > 0
-    both = has_present & has_absent
     n_in, n_out = table.n_present[0], table.n_absent[0]
+    both = (n_in > 0) & (n_out > 0)
     weight = np.where(both, n_in * n_out / np.maximum(n_in + n_out, 1), 0.0)[opposed]
-    together = Interval(math.nan, math.nan)
+    together = _UNKNOWN
     if weight.sum() > 0:
         pooled = (present - absent)[:, opposed] @ (weight / weight.sum())
         together = percentile_interval(pooled, confidence)
     return AccuracyByPresence(
-        n_present=table.n_present[0],
-        n_absent=table.n_absent[0],
+        n_present=n_in,
+        n_absent=n_out,
         accuracy_present=table.accuracy_present[0],
         accuracy_absent=table.accuracy_absent[0],
-        present_interval=_intervals(present, has_present, confidence),
-        absent_interval=_intervals(absent, has_absent, confidence),
+        present_interval=_intervals(present, n_in > 0, confidence),
+        absent_interval=_intervals(absent, n_out > 0, confidence),
         gap_interval=_intervals(present - absent, both, confidence),
         opposed_gap=opposed_gap(table, 0, opposed),
         opposed_interval=together,
@@ -143,40 +126,32 @@ def _intervals(
     draws: NDArray[np.float64], known: NDArray[np.bool_], confidence: float
 ) -> tuple[Interval, ...]:
     """Interval of each column of (B, C) draws; without bounds where nothing is known."""
-    unknown = Interval(math.nan, math.nan)
     return tuple(
-        percentile_interval(draws[:, c], confidence) if known[c] else unknown
+        percentile_interval(draws[:, c], confidence) if known[c] else _UNKNOWN
         for c in range(draws.shape[1])
     )
 
 
 def measure_shift(
+    data: AuditData,
     cluster: FeatureCluster,
-    task: AuditedTask,
-    rows: NDArray[np.int64],
-    bootstrap: PatientBootstrap,
+    rows: NDArray[np.int64],  # (n,) films
+    bootstrap: PatientBootstrap,  # over these films
     confidence: float,
 ) -> ScoreShift:
-    """Measure how far the margin moves with a feature, in the raised and in the lowered class.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n,), int64 - the films
-    bootstrap : PatientBootstrap - over these films
-    """
+    """Measure how far the margin moves with a feature, in the raised and in the lowered class."""
     lowered = cluster.lowered_class
-    unknown = Interval(math.nan, math.nan)
     if lowered is None:
-        return ScoreShift(math.nan, unknown, math.nan, unknown)
-    scores = np.log(np.maximum(task.image_scores[rows].astype(np.float64), 1e-30))
+        return ScoreShift(math.nan, _UNKNOWN, math.nan, _UNKNOWN)
+    scores = np.log(np.maximum(data.image_scores[rows].astype(np.float64), 1e-30))
     margin = scores[:, cluster.raised_class] - scores[:, lowered]
     shifts, intervals = [], []
     for index in (cluster.raised_class, lowered):
-        inside = task.labels[rows] == index
+        inside = data.labels[rows] == index
         arms = [inside & cluster.present[rows], inside & ~cluster.present[rows]]
         if not all(arm.any() for arm in arms):
             shifts.append(math.nan)
-            intervals.append(unknown)
+            intervals.append(_UNKNOWN)
             continue
         draws = [bootstrap.mean(np.where(arm, margin, np.nan)) for arm in arms]
         shifts.append(float(margin[arms[0]].mean() - margin[arms[1]].mean()))
@@ -184,31 +159,24 @@ def measure_shift(
     return ScoreShift(shifts[0], intervals[0], shifts[1], intervals[1])
 
 
-NOT_STATED = "not stated"
-_BAND_STARTS = (0, 18, 40, 60, 80)
-_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
-_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
-
-
 def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool) -> CohortSummary:
     """Count the audited films by class and attribute, and the others by reason.
 
     Parameters
     ----------
-    cohort : Cohort - the audited films
     applied : sequence of str, length N - how stored values became pixels
-    synthetic : bool - phantoms only
     """
     values = {
-        name: [age_band(v) if name == "age" else v or NOT_STATED for v in told]
-        for name, told in cohort.attributes.items()
+        name: [age_band(v) if name == "age" else v or NOT_STATED for v in column]
+        for name, column in cohort.attributes.items()
     }
-    by_class = {name: _count_classes(told, cohort) for name, told in values.items()}
+    by_class = {name: _count_classes(column, cohort) for name, column in values.items()}
     values["pixels"] = list(applied)
     if cohort.label_sources:
         values["label source"] = list(cohort.label_sources)
         values["label certainty"] = list(cohort.label_certainty)
     patients = cohort.patients.tolist()
+    members = {name: cohort.labels == c for c, name in enumerate(cohort.classes)}
     return CohortSummary(
         listed=cohort.listed,
         left_out=dict(cohort.left_out),
@@ -216,19 +184,16 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
         rejected_rows=tuple((f.row, f.reason, f.message) for f in cohort.rejected),
         images=len(cohort),
         patients=len(np.unique(cohort.patients)),
-        images_by_class={
-            name: int((cohort.labels == c).sum()) for c, name in enumerate(cohort.classes)
-        },
-        attributes={name: dict(Counter(told).most_common()) for name, told in values.items()},
+        images_by_class={name: int(own.sum()) for name, own in members.items()},
+        attributes={name: dict(Counter(column).most_common()) for name, column in values.items()},
         radiology_reports=sum(bool(text) for text in cohort.radiology_reports),
         synthetic=synthetic,
         patients_by_class={
-            name: len(np.unique(cohort.patients[cohort.labels == c]))
-            for c, name in enumerate(cohort.classes)
+            name: len(np.unique(cohort.patients[own])) for name, own in members.items()
         },
         attribute_patients={
-            name: dict(Counter(value for value, _ in set(zip(told, patients, strict=True))))
-            for name, told in values.items()
+            name: dict(Counter(value for value, _ in set(zip(column, patients, strict=True))))
+            for name, column in values.items()
         },
         classes_by_attribute={name: films for name, (films, _) in by_class.items()},
         class_patients={name: patients for name, (_, patients) in by_class.items()},
@@ -236,32 +201,24 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
 
 
 def _count_classes(
-    told: Sequence[str], cohort: Cohort
+    column: Sequence[str], cohort: Cohort
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Count films, and patients, of each class by value, the most frequent value first."""
     member = cohort.labels[:, None] == np.arange(len(cohort.classes))
     films, patients = {}, {}
-    for value, _ in Counter(told).most_common():
-        inside = member & (np.array(told) == value)[:, None]
+    for value, _ in Counter(column).most_common():
+        inside = member & (np.array(column) == value)[:, None]
         films[value] = tuple(inside.sum(axis=0).tolist())
         patients[value] = tuple(count_patients(inside, cohort.patients).tolist())
     return films, patients
 
 
 def age_band(value: str) -> str:
-    """Name the band of an age such as ``63``, ``063Y`` or ``018M``.
+    """Name the band of an age: years, or a DICOM age string such as ``063Y`` or ``018M``.
 
     Children stand apart, since a film of a child is another examination; adults stand in bands of
-    twenty years: decades would leave too few films of a decade to compare in most audits, and ages
-    above 89 may not be told in any case.
-
-    Parameters
-    ----------
-    value : str - years, or a DICOM age string (``Y``, ``M``, ``W`` or ``D`` at the end)
-
-    Returns
-    -------
-    str - ``"0-17"``, ``"18-39"``, ``"40-59"``, ``"60-79"``, ``"80+"`` or ``"not stated"``
+    twenty years: decades would leave too few films to compare in most audits, and ages above 89
+    must not be shown in any case.
     """
     text = value.strip().upper()
     per_year = _PER_YEAR.get(text[-1:], 0.0)

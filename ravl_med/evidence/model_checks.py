@@ -1,4 +1,11 @@
-"""The parts of the sanity gate that look at inputs, embeddings and texts."""
+"""Whether a model is set up right, before its shortcuts are searched for.
+
+Most faults of published models are of their set-up: prompts, padding, resize, an inverted class.
+Such a model gives noise, and so would its audit. Faults that leave no doubt stop the audit. A
+finding that the model does not tell from the others does not stop it, since a model that follows a
+shortcut alone is at chance too where the shortcut is balanced: a confirmed shortcut fails it,
+anything else is not auditable.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +13,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.evidence.audit_result import FindingAuroc, ModelCheck, ModelCheckStatus
+from ravl_med.evidence.statistics import auroc, auroc_interval
 from ravl_med.storage.mapped_arrays import map_parts, parts_of
 
+_CHANCE = 0.5
 _UNIT = 1e-3  # a norm may be off by so much
-_SAME, _ALIKE = 1e-6, 1e-3  # 1 - cosine below which embeddings are one, and are hard to tell apart
+_SAME, _ALIKE = 1e-6, 1e-3  # 1 - cosine below which embeddings are one, and hard to separate
 _PADDED = 1e-3  # 1 - cosine of a text alone and among others
 _SPREAD = 0.15  # AUROC of the best prompt minus that of the worst
 _LARGEST = 4.0  # normalised input; those of known models end below 2.7
@@ -25,24 +35,106 @@ _NORMS = {
     "0 and 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "the quickstart model": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
 }
+_CURE_FLIPPED = (
+    "The usual cure: prompts or label columns of two classes stand in each other's place, or those "
+    "of presence and absence."
+)
+_CURE_LOW = (
+    "The usual cure: prompts in the style that the model was trained with, its own preprocessing "
+    "(size, mean, std, resize) and activation, or more films."
+)
+
+
+def class_scores(
+    similarity: NDArray[np.floating], temperature: float | None
+) -> NDArray[np.float64]:
+    """Return how far each class is above the others, where no softmax saturates.
+
+    Similarities are cosines (N, C); without a temperature each class stands by itself.
+    """
+    classes = range(similarity.shape[1])
+    return np.hstack(
+        [prompt_scores(similarity[:, [c]], similarity, c, temperature) for c in classes]
+    )
+
+
+def prompt_scores(
+    by_prompt: NDArray[np.floating],  # (N, T) cosines with the prompts of a class
+    similarity: NDArray[np.floating],  # (N, C) cosines with the classes
+    own: int,
+    temperature: float | None,
+) -> NDArray[np.float64]:
+    """Return how far single prompts of the class `own` are above the other classes, (N, T)."""
+    prompts, exact = by_prompt.astype(np.float64), similarity.astype(np.float64)
+    if temperature is None:
+        return prompts
+    rest = logsumexp(np.delete(exact, own, axis=1) / temperature, axis=1)
+    above: NDArray[np.float64] = prompts / temperature - rest[:, None]
+    return above
+
+
+def measure_findings(
+    scores: NDArray[np.floating],  # (N, C)
+    labels: NDArray[np.int64],  # (N,)
+    patients: NDArray[np.int64],  # (N,)
+    classes: Sequence[str],
+    confidence: float,
+    by_prompt: Sequence[NDArray[np.floating]] = (),  # (N, T) of each class
+) -> tuple[FindingAuroc, ...]:
+    """Measure the AUROC of each class against the others, and of single prompts."""
+    found = []
+    for c, name in enumerate(classes):
+        member = labels == c
+        single = [auroc(one, member) for one in by_prompt[c].T] if by_prompt else []
+        several = len(single) > 1
+        strict = auroc_interval(
+            scores[:, c], member, patients, 1 - (1 - confidence) / max(len(classes), 1)
+        )
+        found.append(
+            FindingAuroc(
+                finding=name,
+                films=int(member.sum()),
+                auroc=auroc(scores[:, c], member),
+                interval=auroc_interval(scores[:, c], member, patients, confidence),
+                lowest=min(single) if several else float("nan"),
+                highest=max(single) if several else float("nan"),
+                flipped=bool(strict.high < _CHANCE),
+            )
+        )
+    return tuple(found)
+
+
+def assess_findings(
+    findings: Sequence[FindingAuroc], min_auroc: float, hidden: Collection[int] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return why an audit cannot go on, and why it can end in nothing better than a fail.
+
+    Where `min_auroc` is 0 nothing is judged. The numbers of `hidden` classes are left out, since
+    they are of few patients.
+    """
+    if not min_auroc:
+        return (), ()
+    stops, doubts = [], []
+    for c, one in enumerate(findings):
+        area = f"{one.auroc:.2f}, {one.interval.low:.2f} to {one.interval.high:.2f}"
+        shown = "" if c in hidden else f" (AUROC {area})"
+        if one.flipped:
+            stops.append(
+                f"Class {one.finding} is flipped: the model gives it to films without it{shown}. "
+                f"{_CURE_FLIPPED}"
+            )
+        elif one.interval.low <= min_auroc:
+            doubts.append(
+                f"Class {one.finding} is not told from the others{shown}; the interval has to lie "
+                f"above {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
+            )
+    return tuple(stops), tuple(doubts)
 
 
 def check_embeddings(
     image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
-) -> tuple[ModelCheck, ...]:
-    """Look at norms, and at whether all images or two classes have one embedding.
-
-    Parameters
-    ----------
-    image : ndarray of shape (N, D), float32
-    classes : ndarray of shape (C, D), float32, or None - of the texts
-    """
-    return tuple(_embedding_checks(image, classes, names))
-
-
-def _embedding_checks(
-    image: NDArray[np.float32], classes: NDArray[np.float32] | None, names: Sequence[str]
 ) -> Iterator[ModelCheck]:
+    """Check norms, and whether all films (N, D) or two classes (C, D) have one embedding."""
     if not len(image):
         return
     norms = map_parts(image, lambda part: np.linalg.norm(part, axis=1))
@@ -60,92 +152,80 @@ def _embedding_checks(
     mean = np.sum(sums, axis=0) / n
     alike = float(mean @ mean) if n == 1 else (n * float(mean @ mean) - 1) / (n - 1)
     apart = 1 - alike
-    told = f"mean cosine of two films {alike:.4f}"
+    text = f"mean cosine of two films {alike:.4f}"
     if n > 1 and apart < _SAME:
-        told = (
+        text = (
             "All films have the same embedding: the model does not see them. The usual cure: the "
             "range of its input (0 to 1 or 0 to 255), mean and std, or "
             "weights that were not loaded."
         )
     elif n > 1 and apart < _ALIKE:
-        told += ": hard to tell apart. Look at mean and std of the input."
-    yield ModelCheck("films alike", _status(apart) if n > 1 else "held", told)
+        text += ": hard to tell apart. Look at mean and std of the input."
+    yield ModelCheck("films alike", _status(apart) if n > 1 else "held", text)
     if classes is None:
         return
     cosines = classes.astype(np.float64) @ classes.T.astype(np.float64)
     np.fill_diagonal(cosines, -1.0)
     a, b = divmod(int(cosines.argmax()), len(cosines))
     apart = 1 - float(cosines[a, b])
-    told = f"nearest two: {names[a]} and {names[b]}, cosine {cosines[a, b]:.4f}"
+    text = f"nearest two: {names[a]} and {names[b]}, cosine {cosines[a, b]:.4f}"
     if apart < _SAME:
-        told = (
+        text = (
             f"The texts of {names[a]} and {names[b]} have the same embedding: the text tower does "
             "not tell them apart. The usual cure: its tokenizer, padding, or prompts that differ."
         )
-    yield ModelCheck("texts alike", _status(apart), told)
+    yield ModelCheck("texts alike", _status(apart), text)
 
 
 def _status(apart: float) -> ModelCheckStatus:
-    """Return how embeddings are that lie so far apart (1 - cosine)."""
+    """Return the status of embeddings that lie so far apart (1 - cosine)."""
     return "failed" if apart < _SAME else "odd" if apart < _ALIKE else "held"
 
 
 def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()) -> ModelCheck:
-    """Look at how much the AUROC of a finding hangs on single prompts.
-
-    Parameters
-    ----------
-    hidden : collection of int - those of so few patients that no number of them is told
-    """
+    """Check how much the AUROC of a finding hangs on single prompts; `hidden` classes are not."""
     name = "prompt sensitivity"
     several = [one for c, one in enumerate(findings) if np.isfinite(one.lowest) and c not in hidden]
     if not several:
         return ModelCheck(name, "held", "not known: one prompt a class")
     worst = max(several, key=lambda one: one.highest - one.lowest)
     spread = worst.highest - worst.lowest
-    told = f"largest spread of AUROC over the prompts of a class {spread:.2f} ({worst.finding})"
+    text = f"largest spread of AUROC over the prompts of a class {spread:.2f} ({worst.finding})"
     if spread > _SPREAD:
-        return ModelCheck(name, "odd", f"{told}: much hangs on how a finding is put into words")
-    return ModelCheck(name, "held", told)
+        return ModelCheck(name, "odd", f"{text}: much hangs on how a finding is put into words")
+    return ModelCheck(name, "held", text)
 
 
 def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[ModelCheck, ...]:
-    """Look at how films become inputs: normalisation, range, contrast.
-
-    Parameters
-    ----------
-    inputs : ndarray of shape (k, 3, S, S), float32 - some films as the model reads them
-    """
+    """Check how films become inputs (k, 3, S, S): normalisation, range, contrast."""
     known = next((name for name, pair in _NORMS.items() if _near((info.mean, info.std), pair)), "")
-    told = f"mean {_numbers(info.mean)}, std {_numbers(info.std)}"
+    text = f"mean {_numbers(info.mean)}, std {_numbers(info.std)}"
     sigmoid = info.logit_bias is not None
     if not known:
-        told += ": not those of CLIP, ImageNet or SigLIP; compare with the model's own"
+        text += ": not those of CLIP, ImageNet or SigLIP; compare with the model's own"
     elif sigmoid and known != "0.5 and 0.5":
-        told += f" ({known}): models with a logit bias (SigLIP) read 0.5 and 0.5"
+        text += f" ({known}): models with a logit bias (SigLIP) read 0.5 and 0.5"
     odd = not known or (sigmoid and known != "0.5 and 0.5")
-    checks = [ModelCheck("normalisation", "odd" if odd else "held", told)]
+    checks = [ModelCheck("normalisation", "odd" if odd else "held", text)]
     if len(inputs):
         low, high = float(inputs.min()), float(inputs.max())
         spread = float(np.median(inputs.std(axis=(1, 2, 3))))
-        told = f"{len(inputs)} films: values {low:.2f} to {high:.2f}, contrast {spread:.2f}"
+        text = f"{len(inputs)} films: values {low:.2f} to {high:.2f}, contrast {spread:.2f}"
         wide = max(abs(low), abs(high)) > _LARGEST
         if wide:
-            told += f"; known models read at most {_LARGEST:g}: 0 to 255 in place of 0 to 1?"
-        checks.append(ModelCheck("range of the input", "odd" if wide else "held", told))
+            text += f"; known models read at most {_LARGEST:g}: 0 to 255 in place of 0 to 1?"
+        checks.append(ModelCheck("range of the input", "odd" if wide else "held", text))
     return tuple(checks)
 
 
 def check_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
-    """Look at the scale that the model was trained with, beside the temperature of the audit.
+    """Check the scale that the model was trained with, against the temperature of the audit.
 
-    Parameters
-    ----------
-    temperature : float or None - None where the model's own scale is used
+    The temperature is None where the model's own scale is used.
     """
     name, scale = "logit scale", info.logit_scale
     if scale is None:
-        return ModelCheck(name, "held", "the model tells none")
+        return ModelCheck(name, "held", "the model states none")
     low, high = _SCALES
     if not low <= scale <= high:
         return ModelCheck(
@@ -153,20 +233,15 @@ def check_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
         )
     if temperature is not None:
         ratio = scale * temperature
-        told = f"{scale:.4g}; the audit takes {1 / temperature:.4g} (1 / task.temperature)"
+        text = f"{scale:.4g}; the audit takes {1 / temperature:.4g} (1 / task.temperature)"
         if not 1 / _APART <= ratio <= _APART:
-            return ModelCheck(name, "odd", f"{told}: shares are not those of the model")
-        return ModelCheck(name, "held", told)
+            return ModelCheck(name, "odd", f"{text}: shares are not those of the model")
+        return ModelCheck(name, "held", text)
     return ModelCheck(name, "held", f"{scale:.4g}")
 
 
 def check_texts(encoder: Encoder, texts: Mapping[str, Sequence[str]]) -> tuple[ModelCheck, ...]:
-    """Look at padding, at prompts whose end is not read, and at upper and lower case.
-
-    Parameters
-    ----------
-    texts : mapping of class to texts - verbatim
-    """
+    """Check padding, prompts whose end is not read, and upper and lower case."""
     all_texts = list(dict.fromkeys(text for prompts in texts.values() for text in prompts))
     together = _embed(encoder, all_texts)
     return (
@@ -226,12 +301,12 @@ def _check_case(
     cosine = float((lower * together).sum(axis=1).min())
     if 1 - cosine < _ALIKE:
         return ModelCheck("case of texts", "held", "upper and lower case are one")
-    told = f"upper case is another text (least cosine {cosine:.3f})"
+    text = f"upper case is another text (least cosine {cosine:.3f})"
     if encoder.info.logit_bias is not None:
         return ModelCheck(
-            "case of texts", "odd", f"{told}; SigLIP was trained on lower case: write prompts so"
+            "case of texts", "odd", f"{text}; SigLIP was trained on lower case: write prompts so"
         )
-    return ModelCheck("case of texts", "held", f"{told}: write prompts as the model was trained")
+    return ModelCheck("case of texts", "held", f"{text}: write prompts as the model was trained")
 
 
 def _embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:

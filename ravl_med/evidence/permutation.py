@@ -52,38 +52,6 @@ class ExchangeTest:
     exact: bool
 
 
-def one_film_a_patient(patients: NDArray[np.int64]) -> bool:
-    """Tell whether no patient has two films here."""
-    return len(np.unique(patients)) == len(patients)
-
-
-def exchange_patients(
-    present: NDArray[np.bool_],
-    correct: NDArray[np.bool_],
-    patients: NDArray[np.int64],
-    *,
-    alternative: Alternative,
-    draws: int,
-    seed: int | tuple[int, ...],
-    strata: NDArray[np.int64] | None = None,
-) -> ExchangeTest:
-    """Test whether films with a feature are right more (or less) often than films without.
-
-    Parameters
-    ----------
-    present : ndarray of shape (n,), bool - film holds the feature
-    correct : ndarray of shape (n,), bool - the prediction is right
-    patients : ndarray of shape (n,), int64
-    alternative : {"greater", "less", "two-sided"} - hits among films with the feature
-    draws : int - random tables where the test is not exact
-    strata : ndarray of shape (n,), int64, optional - class of each film; patients are exchanged
-        within a class only. Default: one class.
-    """
-    return AlikePatients.of(patients, strata).test(
-        present, correct, alternative=alternative, draws=draws, seed=seed
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class AlikePatients:
     """Films with those of alike patients side by side: what all tests on the same films share.
@@ -104,13 +72,7 @@ class AlikePatients:
     def of(
         cls, patients: NDArray[np.int64], strata: NDArray[np.int64] | None = None
     ) -> AlikePatients:
-        """Put films together.
-
-        Parameters
-        ----------
-        patients : ndarray of shape (n,), int64
-        strata : ndarray of shape (n,), int64, or None - class of each film; None: one class
-        """
+        """Put films of patients (n,) together; `strata` (n,) are their classes, None: all one."""
         group = np.zeros(len(patients), np.int64) if strata is None else strata
         order = np.lexsort((patients, group))
         ours, theirs = group[order], patients[order]
@@ -132,14 +94,17 @@ class AlikePatients:
 
     def test(
         self,
-        present: NDArray[np.bool_],
-        correct: NDArray[np.bool_],
+        present: NDArray[np.bool_],  # (n,) film holds the feature
+        correct: NDArray[np.bool_],  # (n,) the prediction is right
         *,
         alternative: Alternative,
         draws: int,
         seed: int | tuple[int, ...],
     ) -> ExchangeTest:
-        """Test as `exchange_patients` does, on the films that were put together."""
+        """Test whether films with a feature are right more (or less) often than films without.
+
+        `draws` random tables are made where the test is not exact.
+        """
         some = present.any() and correct.any()
         if not some or present.all() or correct.all():
             return ExchangeTest(1.0, True)
@@ -194,7 +159,7 @@ class AlikePatients:
 def _spread(present: NDArray[np.bool_], correct: NDArray[np.bool_]) -> tuple[float, ...]:
     """Mean and variance of the hits of alike patients under exchange.
 
-    And the most that the hits of a patient can lie above, and below, what their swap would explain.
+    Then the most that the hits of a patient can lie above, and below, what their swap explains.
     """
     patients = len(present)
     shown, made = present.mean(axis=0), correct.mean(axis=0)
@@ -300,7 +265,7 @@ def _from_shuffles(
 ) -> NDArray[np.int64]:
     """Draw what Boyett's tables hold, by the same numbers, without making them.
 
-    `at_once` is how many tables would be made together: each time he begins with an order anew.
+    `at_once` is how many tables would be made together: each time he starts from the order again.
     """
     given, in_order = np.repeat(shown.flags, shown.counts), np.repeat(made.flags, made.counts)
     silent = int(np.searchsorted(given, 0, side="right"))  # patients who show nothing, the first

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,18 +59,17 @@ class BurnedInText:
     declared: int = Field(description="films whose header says so, (0028,0301) YES")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelOrigin:
-    """Where the labels of N films come from, and how certain they are.
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule: whether it is met, and what is said where it is not."""
 
-    Attributes
-    ----------
-    sources : ndarray of shape (N,), str - as ``Cohort.label_sources``
-    certainty : ndarray of shape (N,), str - ``"stated"``, ``"uncertain"`` or ``"blank"``
-    """
+    passed: bool
+    reason: str
 
-    sources: NDArray[np.str_]
-    certainty: NDArray[np.str_]
+
+def objections(checks: Iterable[Check]) -> tuple[str, ...]:
+    """Return the reasons of the checks that did not pass."""
+    return tuple(check.reason for check in checks if not check.passed)
 
 
 StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]

@@ -135,7 +135,7 @@ def adjudicate(
         result.task.classes,
         gate,
         result.sensitivity,
-        sanity=result.sanity,
+        checks=result.sanity,
         black_box=result.task.scores == "table",
         settled=[rank for rank, decision in in_force.items() if decision != "shortcut"],
         condemned=[rank for rank, decision in in_force.items() if decision == "shortcut"],

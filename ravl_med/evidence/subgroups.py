@@ -1,8 +1,8 @@
 """Accuracy by acquisition and patient attribute, and a correlation inside their strata.
 
-A feature can travel with the view, the scanner or the site, and what looks like its gap may be
-theirs. So every attribute is measured by itself, classes held apart; and every correlation is
-looked at inside each stratum and pooled over them with the weights of Mantel and Haenszel.
+A feature can be confounded with the view, the scanner or the site. So every attribute is measured
+by itself, classes held apart; and every correlation is measured inside each stratum and pooled over
+them with the weights of Mantel and Haenszel.
 
 References
 ----------
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.stats.contingency import association
 
+from ravl_med.config.audit import EvidenceConfig
+from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.audit_result import Stratum
 from ravl_med.evidence.effects import NOT_STATED, age_band
 from ravl_med.evidence.permutation import AlikePatients
@@ -40,21 +43,12 @@ _NOTHING = Interval(_NAN, _NAN)
 
 
 def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.str_]]:
-    """Prepare the axes along which an audit is looked at.
+    """Return the strata (N,) of view, portable, manufacturer, model, site, sex, age and study year.
 
-    Ages become bands, blanks become a stratum of their own, and of an attribute with very many
-    values the 12 largest stay and the others are pooled as ``other (n values)``: a table of 300
-    sites is not read, and costs every other stratum its power. Attributes that are not of the
-    known ones are left aside, since free columns may hold identities.
-
-    Parameters
-    ----------
-    attributes : mapping of attribute to sequence of str, length N - blank where not stated
-
-    Returns
-    -------
-    dict of attribute to ndarray of shape (N,), str - those of view, portable, manufacturer, model,
-        site, sex, age and study year that are there, in this order
+    Ages become bands, blanks become a stratum of their own. Where an attribute has very many
+    values, the 12 largest stay and the others are pooled as ``other (n values)``: nobody reads a
+    table of 300 sites, and it costs every other stratum its power. Unknown attributes are left
+    aside, since free columns may hold identities.
     """
     axes = {}
     for name in _AXES:
@@ -66,66 +60,43 @@ def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArr
 
 
 def measure_subgroups(
-    axes: Mapping[str, NDArray[np.str_]],
-    labels: NDArray[np.int64],
-    correct: NDArray[np.bool_],
-    *,
-    min_films: int,
-    draws: int,
-    bootstrap: PatientBootstrap,
-    confidence: float,
-    seed: int,
+    data: AuditData, evidence: EvidenceConfig, bootstrap: PatientBootstrap
 ) -> tuple[Stratum, ...]:
     """Measure the accuracy of every stratum against the other films of its attribute.
 
     The difference is standardised over the classes, so that a stratum with more of the harder
     class does not pose as one in which the model is worse. The films of a comparison are those of
-    classes that both sides have. With fewer than `min_films` of them or fewer than 5 patients on
+    classes that both sides have. With fewer than `min_n` of them or fewer than 5 patients on
     either side the row stays, marked insufficient and without difference, p and q.
 
     The q-values are Benjamini-Hochberg over the comparisons and not over the rows: two strata that
     part the films in the same way, such as the two values of an attribute, are one test that both
-    rows carry.
-
-    Parameters
-    ----------
-    axes : mapping of attribute to ndarray of shape (N,), str - from `attribute_strata`
-    labels : ndarray of shape (N,), int64 - class of each film; films with -1 are left out
-    correct : ndarray of shape (N,), bool
-    min_films : int - on each side of a comparison
-    draws : int - permutations
-    bootstrap : PatientBootstrap - of the same N films; its patients are the ones exchanged
-    confidence : float - of the intervals of the accuracies, for example 0.95
-    seed : int - of the permutations
-
-    Returns
-    -------
-    tuple of Stratum - by attribute and value
+    rows carry. The bootstrap is of all N films.
     """
-    used = labels >= 0
-    truth, hit, whose = labels[used], correct[used], bootstrap.patients[used]
+    used = data.labels >= 0
+    truth, hit, whose = data.labels[used], data.correct[used], data.patients[used]
     rows: list[tuple[Stratum, bytes]] = []
     tests: dict[bytes, NDArray[np.bool_]] = {}
-    for attribute, axis in axes.items():
+    for attribute, axis in data.attributes.items():
         values, codes = _coded(axis)
         member = (codes[:, None] == np.arange(len(values))) & used[:, None]
         rng = np.random.default_rng([bootstrap.seed, 3])
-        shares = _hedge(*_draw_counts(member, correct, bootstrap), rng)
+        shares = _hedge(*_draw_counts(member, data.correct, bootstrap), rng)
         for v, value in enumerate(values):
             inside = member[used, v]
-            interval = percentile_interval(shares[:, v], confidence)
+            interval = percentile_interval(shares[:, v], evidence.confidence)
             row = _describe(attribute, value, hit[inside], whose[inside], interval)
             key = np.packbits(inside ^ inside[:1]).tobytes()  # the other side has the same
-            if _comparable(inside, truth, whose, min_films):
+            if _comparable(inside, truth, whose, evidence.min_n):
                 difference = mantel_haenszel(inside, hit, truth)
                 row = replace(row, difference=difference, insufficient=False)
                 tests.setdefault(key, inside)
             rows.append((row, key))
     if not tests:
         return tuple(row for row, _ in rows)
-    alike = AlikePatients.of(whose, truth)
+    alike, draws = AlikePatients.of(whose, truth), evidence.permutations
     p_values = [
-        alike.test(side, hit, alternative="two-sided", draws=draws, seed=(seed, i)).p_value
+        alike.test(side, hit, alternative="two-sided", draws=draws, seed=(evidence.seed, i)).p_value
         for i, side in enumerate(tests.values())
     ]
     p_of = dict(zip(tests, p_values, strict=True))
@@ -137,33 +108,16 @@ def measure_subgroups(
 
 
 def cross_with_attributes(
-    present: NDArray[np.bool_],
-    axes: Mapping[str, NDArray[np.str_]],
-    labels: NDArray[np.int64],
-    correct: NDArray[np.bool_],
-    raised: int,
-    lowered: int | None,
-    *,
-    bootstrap: PatientBootstrap,
-    confidence: float,
+    data: AuditData, cluster: FeatureCluster, bootstrap: PatientBootstrap, confidence: float
 ) -> Strata:
-    """Look at the gap of a correlation inside the strata of every attribute.
+    """Measure the gap of a correlation inside the strata of every attribute of the N films.
 
-    Parameters
-    ----------
-    present : ndarray of shape (N,), bool - film holds the feature
-    axes : mapping of attribute to ndarray of shape (N,), str - from `attribute_strata`
-    labels : ndarray of shape (N,), int64 - class of each film; films with -1 are left out
-    correct : ndarray of shape (N,), bool
-    raised : int - class that the feature raises
-    lowered : int or None - class that it lowers; None: no gaps of it
-    bootstrap : PatientBootstrap - of the same N films
-    confidence : float - for example 0.95
+    Films without a label are left out, and so is the gap of a lowered class where there is none.
     """
-    used = labels >= 0
+    used, present = data.labels >= 0, cluster.present
     arms = np.column_stack([present, ~present])
     crossed = []
-    for attribute, axis in axes.items():
+    for attribute, axis in data.attributes.items():
         values, codes = _coded(axis)
         member = codes[:, None] == np.arange(len(values))
         by_name = np.argsort(np.argsort(values))  # so that the axis is not sorted once more
@@ -172,9 +126,13 @@ def cross_with_attributes(
             ((), _NAN, _NOTHING)
             if c is None
             else _class_gaps(
-                values, cells & (labels == c)[:, None, None], correct, bootstrap, confidence
+                values,
+                cells & (data.labels == c)[:, None, None],
+                data.correct,
+                bootstrap,
+                confidence,
             )
-            for c in (raised, lowered)
+            for c in (cluster.raised_class, cluster.lowered_class)
         )
         crossed.append(
             CrossedAttribute(
@@ -189,26 +147,17 @@ def cross_with_attributes(
                 empty=_empty_arms(up, down),
             )
         )
-    return Strata(cramers_v(present[used], labels[used]), tuple(crossed))
+    return Strata(cramers_v(present[used], data.labels[used]), tuple(crossed))
 
 
 def mantel_haenszel(
     present: NDArray[np.bool_], correct: NDArray[np.bool_], strata: NDArray[np.generic]
 ) -> float:
-    """Accuracy with minus without a feature, strata held apart.
+    """Return the accuracy with minus without a feature, strata held apart; all arrays are (n,).
 
     The mean of the differences inside the strata, each weighted by ``n1 n0 / (n1 + n0)`` with n1
-    films that hold the feature and n0 that do not. A stratum without one of them has no weight.
-
-    Parameters
-    ----------
-    present : ndarray of shape (n,), bool
-    correct : ndarray of shape (n,), bool
-    strata : ndarray of shape (n,), int64 or str
-
-    Returns
-    -------
-    float - NaN where no stratum has both arms
+    films that hold the feature and n0 that do not. A stratum without one of them has no weight;
+    NaN where no stratum has both.
     """
     values, codes = np.unique(strata, return_inverse=True)
     films, hits = np.zeros((2, len(values), 2))
@@ -219,17 +168,10 @@ def mantel_haenszel(
 
 
 def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    """Association of two categorical variables: 0 none, 1 one tells the other.
+    """Return the association of two categorical variables (n,): 0 none, 1 one tells the other.
 
     Small tables with many cells look associated by chance: it ranks attributes, it tests nothing.
-
-    Parameters
-    ----------
-    a, b : ndarray of shape (n,) of any type with an order
-
-    Returns
-    -------
-    float - 0 where one of them is constant or there are no films
+    0 where one of them is constant or there are no films.
     """
     values, rows = np.unique(a, return_inverse=True)
     others, columns = np.unique(b, return_inverse=True)
@@ -339,7 +281,7 @@ def _empty_arms(raised: Sequence[StratumGap], lowered: Sequence[StratumGap]) -> 
             if without_films:
                 which = without_films[0] if len(without_films) == 1 else ""
                 lacks.setdefault(gap.value, []).append(f"of the {side} class{which}")
-    return tuple(f"{value}: no film {', nor '.join(words)}" for value, words in lacks.items())
+    return tuple(f"{value}: no film {', nor '.join(parts)}" for value, parts in lacks.items())
 
 
 def _draw_counts(

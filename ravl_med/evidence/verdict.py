@@ -19,11 +19,13 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import Gate, ModelChecks, Sensitivity, Verdict
 from ravl_med.evidence.counterfactual.effect_places import kind_of_share
 from ravl_med.evidence.results import (
+    Check,
     Confirmation,
     Counterfactual,
     Kind,
     SpuriousCorrelation,
     Strata,
+    objections,
 )
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
@@ -48,10 +50,7 @@ def assess_correlation(
 ) -> SpuriousCorrelation:
     """Put the evidence on one candidate together; its rank is not set yet.
 
-    Parameters
-    ----------
-    also : tuple of int - clusters that are shown as this one
-    black_box : bool - nobody can ask the model
+    `also` are the clusters that are shown as this one; a `black_box` is known by its scores alone.
     """
     reasons = list(confirmation.reasons)
     if confirmation.status == "confirmed":
@@ -84,15 +83,19 @@ def assess_correlation(
     )
 
 
-def _below_gate(cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig) -> list[str]:
+def _below_gate(
+    cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig
+) -> tuple[str, ...]:
     arms = confirmation.arms
     sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
-    return [
-        f"The gap of the {side} side on held-out patients is below {100 * gate.max_gap:g} points "
-        "(gate.max_gap)."
+    return objections(
+        Check(
+            not value < gate.max_gap - _ROUNDING,
+            f"The gap of the {side} side on held-out patients is below {100 * gate.max_gap:g} "
+            "points (gate.max_gap).",
+        )
         for side, value in sides
-        if value < gate.max_gap - _ROUNDING
-    ]
+    )
 
 
 def _order_regions(
@@ -141,7 +144,7 @@ def decide_verdict(
     gate: GateConfig,
     sensitivity: Sensitivity,
     *,
-    sanity: ModelChecks | None = None,
+    checks: ModelChecks | None = None,
     black_box: bool = False,
     settled: Collection[int] = (),
     condemned: Collection[int] = (),
@@ -150,8 +153,7 @@ def decide_verdict(
 
     Parameters
     ----------
-    sanity : ModelChecks or None - what was seen of the wiring
-    black_box : bool - nobody can ask the model; the reasons say so
+    black_box : bool - the model is known by its scores alone; the reasons say so
     settled : collection of int - ranks that a reviewer took for the disease, or accepted
     condemned : collection of int - ranks that a reviewer called a shortcut
     """
@@ -159,23 +161,20 @@ def decide_verdict(
     shortcuts = [
         c for c in correlations if (c.counts and c.kind == "shortcut") or c.rank in condemned
     ]
-    told = [c for c in correlations if c.rank not in condemned]
+    others = [c for c in correlations if c.rank not in condemned]
     open_points = tuple(
-        f"{_count(group, word)} {text.format(_name_classes(group, classes))}"
-        for group, word, text in _open_groups(told, gate)
+        f"{_count(group, noun)} {text.format(_name_classes(group, classes))}"
+        for group, noun, text in _open_groups(others, gate)
     )
     power, blind = _power_gates(sensitivity, gate)
-    gates = (
-        Gate(
-            "gate.max_gap",
-            not shortcuts,
-            f"{_count(shortcuts, 'confirmed shortcut')} that the model uses with gaps of "
-            f"{gate.max_gap:.0%} or more",
-        ),
-        *_sanity_gates(sanity),
-        *power,
+    worst = Gate(
+        "gate.max_gap",
+        not shortcuts,
+        f"{_count(shortcuts, 'confirmed shortcut')} that the model uses with gaps of "
+        f"{gate.max_gap:.0%} or more",
     )
-    doubts = sanity.doubts if sanity is not None else ()
+    gates = (worst, *_model_gates(checks), *power)
+    doubts = checks.doubts if checks is not None else ()
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     if shortcuts:
         reason = (
@@ -196,15 +195,15 @@ def decide_verdict(
     return Verdict("pass", (reason, *closed), gates)
 
 
-def _sanity_gates(sanity: ModelChecks | None) -> tuple[Gate, ...]:
-    if sanity is None or not sanity.min_auroc:
+def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
+    if checks is None or not checks.min_auroc:
         return ()
-    told = sum(one.interval.low > sanity.min_auroc for one in sanity.findings)
+    clear = sum(one.interval.low > checks.min_auroc for one in checks.findings)
     text = (
-        f"{told} of {len(sanity.findings)} findings are told from the others, with an interval of "
-        f"the AUROC above {sanity.min_auroc:g}"
+        f"{clear} of {len(checks.findings)} findings are told from the others, with an interval of "
+        f"the AUROC above {checks.min_auroc:g}"
     )
-    return (Gate("gate.min_auroc", not sanity.doubts, text),)
+    return (Gate("gate.min_auroc", not checks.doubts, text),)
 
 
 def points_to_decide(
@@ -219,7 +218,7 @@ def points_to_decide(
 def _open_groups(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> list[tuple[list[SpuriousCorrelation], str, str]]:
-    """Return what a radiologist has to decide, by what it is called and what is said of it."""
+    """Return the correlations that a radiologist has to decide on, with a noun and a sentence."""
     counting = [c for c in correlations if c.counts]
     confirmed = [
         c
@@ -238,7 +237,7 @@ def _open_groups(
         and c.kind != "plausible_sign"
         and c.confirmation.arms.gap[c.cluster.raised_class] >= gate.max_gap - _ROUNDING
     ]
-    told = (
+    groups = (
         (
             [c for c in counting if c.kind == "plausible_sign"],
             "correlation",
@@ -263,7 +262,7 @@ def _open_groups(
             "be confirmed.",
         ),
     )
-    return [entry for entry in told if entry[0]]
+    return [group for group in groups if group[0]]
 
 
 def _power_gates(
@@ -274,17 +273,14 @@ def _power_gates(
     seen = common.gap <= gate.max_detectable_gap + _ROUNDING  # NaN does not hold
     share = sensitivity.tested / max(sensitivity.clusters, 1)
     tested = sensitivity.clusters > 0 and share >= gate.min_tested - _ROUNDING
-    told = (
-        f"{100 * common.gap:.0f} points"
-        if np.isfinite(common.gap)
-        else "not even a gap of 100 points"
-    )
+    finite = bool(np.isfinite(common.gap))
+    smallest = f"{100 * common.gap:.0f} points" if finite else "not even a gap of 100 points"
     gates = (
         Gate(
             "gate.max_detectable_gap",
             bool(seen),
             f"gap found with {sensitivity.power:.0%} power, feature in {common.prevalence:.0%} of "
-            f"the films: {told}; asked: at most {100 * gate.max_detectable_gap:.0f} points",
+            f"the films: {smallest}; asked: at most {100 * gate.max_detectable_gap:.0f} points",
         ),
         Gate(
             "gate.min_tested",
@@ -297,10 +293,10 @@ def _power_gates(
     if not seen:
         reasons.append(
             f"Underpowered: a feature in {common.prevalence:.0%} of the films is found with "
-            f"{sensitivity.power:.0%} power only from {told} on; a pass needs "
+            f"{sensitivity.power:.0%} power only from {smallest} on; a pass needs "
             f"{100 * gate.max_detectable_gap:.0f} points (gate.max_detectable_gap). Audit more "
             "films."
-            if np.isfinite(common.gap)
+            if finite
             else f"Underpowered: a feature in {common.prevalence:.0%} of the films would not be "
             f"found with {sensitivity.power:.0%} power, however large its gap "
             "(gate.max_detectable_gap). Audit more films."
@@ -314,13 +310,8 @@ def _power_gates(
     return gates, tuple(reasons)
 
 
-def stop_audit(reasons: Sequence[str]) -> Verdict:
-    """Return the verdict of an audit that cannot go on."""
-    return Verdict("not_auditable", tuple(reasons))
-
-
-def _count(correlations: Sequence[SpuriousCorrelation], word: str) -> str:
-    return f"{len(correlations)} {word}{'' if len(correlations) == 1 else 's'}"
+def _count(correlations: Sequence[SpuriousCorrelation], noun: str) -> str:
+    return f"{len(correlations)} {noun}{'' if len(correlations) == 1 else 's'}"
 
 
 def _name_classes(correlations: Sequence[SpuriousCorrelation], classes: Sequence[str]) -> str:

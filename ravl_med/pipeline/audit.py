@@ -1,27 +1,24 @@
-"""Every stage of an audit, in order.
-
-The search of an audit: clusters, candidates, confirmation, counterfactuals, strata, verdict.
-
-Everything that comes after the model: where nobody can ask it, nothing here needs one.
-"""
+"""An audit in its six stages: read the films, embed, score, check the model, search, collect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ravl_med.cohort.film import FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, add_header_attributes, read_manifest
-from ravl_med.cohort.score_table import read_scores
+from ravl_med.cohort.manifest import Cohort, add_header_attributes
+from ravl_med.cohort.score_table import ScoreTable, read_scores
 from ravl_med.config.loading import Config
 from ravl_med.discovery.cluster_map import map_clusters
-from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
+from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
 from ravl_med.discovery.detector import FeatureDetector, describe_regions
-from ravl_med.discovery.ravl import AuditData, AuditedTask
-from ravl_med.encoders.base import using_threads
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings, sigmoid_of
 from ravl_med.engine import Engine, opened_engine
@@ -48,50 +45,124 @@ from ravl_med.evidence.counterfactual.effect_places import (
 from ravl_med.evidence.effects import auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
-    Subject,
     assess_correlations,
     confirm_correlations,
     measure_detectable_gap,
 )
-from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import decide_verdict, stop_audit
+from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.pipeline.audited_model import (
+    AuditedModel,
+    check_audited_model,
+    scores_of_table,
+    summarise_model,
+)
 from ravl_med.pipeline.counterfactual_units import (
     AuditedFilms,
     counterfactual_model,
     spread_hypotheses,
 )
 from ravl_med.pipeline.embedding import embed_with
-from ravl_med.pipeline.model_checks import (
-    AuditedModel,
-    check_model,
-    scores_of_table,
-    summarise_model,
-)
 from ravl_med.pipeline.stages import (
-    Clock,
     Progress,
     Run,
     digest_cohort,
     films_not_finite,
     headers_asked,
+    list_films,
     open_model_of,
     prepare_manifest,
     prepare_model,
     require_films,
 )
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
+from ravl_med.regions.segmenter import Segmenter
 from ravl_med.reporting.files.audit_run import Audit
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.mapped_arrays import take_rows, trim_memory
+from ravl_med.storage.remote import FilePath
+
+
+def audit(
+    config: Config,
+    *,
+    key: bytes,
+    cache: Cache,
+    progress: Progress = lambda stage, done, total: None,
+    today: date | None = None,
+) -> Audit:
+    """Run an audit.
+
+    Parameters
+    ----------
+    key : bytes - secret of the pseudonyms
+    cache : Cache - of synthetic cohorts and quickstart models
+    today : date or None - on which acceptances of ``gate.accepted`` hold; None: all do
+
+    Raises
+    ------
+    ConfigError, ModelError, DataError
+        With one clear line; nothing has been written to a run folder by then.
+    """
+    run = Run(cache, progress, key=key)
+    relevance = read_relevance(config.evidence.relevance)  # bad files are refused before all work
+    decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
+    segmenter = choose_segmenter(config.regions)
+    with using_threads(config.threads), opened_engine(config) as engine:
+        listed = read_films(config, run)
+        films = embed(config, listed, engine, run)
+        scored = score(config, films, run)
+        checks = check_model(config, scored, run)
+        model = _counterfactual_model(config, scored, segmenter, engine)
+        black_box = scored.table is not None
+        tools = SearchTools(None if black_box else model, model.structures, relevance, checks)
+        found = search(config, scored, tools, run)
+        made = collect(config, scored, found, segmenter.digest, run)
+    if not decided:
+        return made
+    on_this = decisions_on(made.result, decided, config.gate)
+    return replace(made, result=adjudicate(made.result, on_this, config.gate, today or date.min))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredFilms:
-    """The films of an audit, their regions, and what the model says of both.
+class ListedFilms:
+    """The films that a manifest lists, and the model; no film has been read yet.
+
+    Attributes
+    ----------
+    folder : Path or None - of the model, as workers open it
+    model_cached : bool - the quickstart model was found in the cache
+    """
+
+    manifest: FilePath
+    cohort: Cohort
+    reader: FilmReader
+    encoder: Encoder
+    folder: Path | None
+    model_cached: bool
+
+
+def read_films(config: Config, run: Run) -> ListedFilms:
+    """List the films of the manifest, and open the model that they are read for."""
+    reader = FilmReader.of(config.cohort)
+    with run.stage("cohort"):
+        manifest = prepare_manifest(config, run)
+        cohort = list_films(config, manifest)
+        trim_memory()
+    if config.model.scores is not None:  # a bad table is refused before hours of embedding
+        read_scores(config.model.scores, cohort, complete=False)
+    with run.stage("model"):
+        folder, cached = prepare_model(config, manifest, reader, run)
+        encoder = open_model_of(config, folder)
+    return ListedFilms(manifest, cohort, reader, encoder, folder, cached)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedFilms:
+    """The films that could be read and embedded.
 
     Attributes
     ----------
@@ -99,25 +170,90 @@ class ScoredFilms:
     embeddings : Embeddings - of these, with R regions
     """
 
+    listed: ListedFilms
     cohort: Cohort
     embeddings: Embeddings
-    scores: Scores
+
+
+def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> EmbeddedFilms:
+    """Read and embed films and their regions; set aside what cannot be used."""
+    with run.stage("embeddings"):
+        model = listed.encoder, listed.folder
+        embeddings = embed_with(engine, config, listed.cohort, model, run.cache, run.progress)
+        run.clock.note(
+            "embeddings",
+            films=len(embeddings.digests) + len(embeddings.not_finite),
+            regions=len(embeddings.region),
+            megabytes=embeddings.file_bytes / 1e6,
+        )
+        broken = films_not_finite(listed.cohort, embeddings)
+        cohort = listed.cohort.keep(embeddings.films, (*embeddings.rejected, *broken))
+        require_films(cohort, config.gate.max_rejected_fraction)
+        cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
+        trim_memory()
+    return EmbeddedFilms(listed, cohort, embeddings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Search:
+class ScoredFilms:
+    """What the model says of the films.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (C, D), float32 - class texts
+    table : ScoreTable or None - that the scores of the films come from, in place of the model
+    """
+
+    films: EmbeddedFilms
+    classes: NDArray[np.float32]
+    scores: Scores
+    table: ScoreTable | None
+    accuracy: Accuracy
+
+
+def score(config: Config, films: EmbeddedFilms, run: Run) -> ScoredFilms:
+    """Score films and regions against the class texts, or take scores from a table."""
+    cohort, embeddings, encoder = films.cohort, films.embeddings, films.listed.encoder
+    own = config.model.scores is None
+    with run.stage("zero-shot"):
+        classes = embed_classes(encoder, config.task.texts())
+        sigmoid = sigmoid_of(encoder.info) if config.task.scores == "sigmoid" and own else None
+        scores = score_embeddings(
+            embeddings.image, embeddings.region, classes, config.task.temperature, sigmoid=sigmoid
+        )
+        table = None if config.model.scores is None else read_scores(config.model.scores, cohort)
+        if table is not None:
+            scores = scores_of_table(table, scores.region, config.task.scores)
+    bootstrap = PatientBootstrap(cohort.patients, config.evidence.draws, config.evidence.seed)
+    accuracy = measure_accuracy(
+        cohort.labels, scores.predictions, len(classes), bootstrap, config.evidence.confidence
+    )
+    return ScoredFilms(films, classes, scores, table, accuracy)
+
+
+def check_model(config: Config, scored: ScoredFilms, run: Run) -> ModelChecks:
+    """Check how the model is set up: prompts, padding, resize, an inverted class."""
+    films = scored.films
+    with run.stage("sanity"):
+        table = None if scored.table is None else scored.scores.image
+        model = AuditedModel(films.listed.encoder, films.embeddings, scored.classes, table)
+        return check_audited_model(config, films.cohort, model, films.listed.reader)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchTools:
     """What a search needs beside films and scores.
 
     Attributes
     ----------
-    probe : CounterfactualModel or None - None where nobody can ask the model
+    model : CounterfactualModel or None - None where a table of scores was audited
     structures : callable or None - film to its anatomy and artifacts
     """
 
-    probe: CounterfactualModel | None
+    model: CounterfactualModel | None
     structures: StructureReader | None
     relevance: RelevanceTable
-    sanity: ModelChecks
+    checks: ModelChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +261,7 @@ class Findings:
     """What the search found; the verdict alone where it could not be made."""
 
     verdict: Verdict
+    checks: ModelChecks | None = None
     discovery: DiscoverySummary | None = None
     correlations: tuple[SpuriousCorrelation, ...] = ()
     subgroups: tuple[Stratum, ...] = ()
@@ -133,64 +270,106 @@ class Findings:
     descriptions: Mapping[int, str] = field(default_factory=dict)
 
 
-def search_films(
-    config: Config, films: ScoredFilms, search: Search, clock: Clock, progress: Progress
-) -> Findings:
-    """Propose clusters, confirm, test by counterfactuals, cross, and judge.
+def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: Run) -> Findings:
+    """Search for shortcuts, unless model or films leave nothing to search in."""
+    films = scored.films
+    reasons = [
+        *tools.checks.stops,
+        *auditability(scored.accuracy, films.cohort.classes, config.gate),
+    ]
+    if broken := len(films.embeddings.not_finite):
+        reasons.insert(
+            0,
+            f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
+            "expected finite numbers. Check the weights, and the precision on this device.",
+        )
+    if not reasons:
+        data = audit_data(films.cohort, films.embeddings, scored.scores)
+        try:
+            return search_films(config, data, films.embeddings, tools, run)
+        except DataError as error:  # nothing to search in is an outcome that the report shows
+            reasons = [str(error)]
+    return Findings(Verdict("not_auditable", tuple(reasons)), tools.checks)
 
-    Parameters
-    ----------
-    clock : Clock - that times the stages
+
+def audit_data(cohort: Cohort, embeddings: Embeddings, scores: Scores) -> AuditData:
+    """Return films, regions and scores as discovery and evidence take them."""
+    return AuditData(
+        classes=cohort.classes,
+        labels=cohort.labels,
+        predictions=scores.predictions,
+        patients=cohort.patients,
+        sizes=embeddings.sizes,
+        region_image=embeddings.region_image,
+        region_boxes=embeddings.region_boxes,
+        image_scores=scores.image,
+        region_scores=scores.region,
+        attributes=attribute_strata(cohort.attributes),
+        label_sources=np.array(cohort.label_sources, dtype=np.str_),
+        label_certainty=np.array(cohort.label_certainty, dtype=np.str_),
+    )
+
+
+def search_films(
+    config: Config, data: AuditData, embeddings: Embeddings, tools: SearchTools, run: Run
+) -> Findings:
+    """Propose clusters, confirm, test by counterfactuals, cross with attributes, and decide.
 
     Raises
     ------
     DataError
         There is nothing to search in.
     """
-    evidence, cohort, embeddings = config.evidence, films.cohort, films.embeddings
-    with clock.stage("clustering"):
-        clock.note("clustering", regions=len(embeddings.region))
-        clusters = _propose(config, embeddings, len(cohort.classes), progress)
-        subject = _subject(films, clusters, config.task.name)
-    with clock.stage("confirmation"):
-        examination = confirm_correlations(subject, config, progress)
+    discovery, evidence, gate = config.discovery, config.evidence, config.gate
+    with run.stage("clustering"):
+        run.clock.note("clustering", regions=len(embeddings.region))
+        clusters = cluster_regions(
+            embeddings.region, len(data.classes), discovery, run.staged("cluster regions")
+        )
+    with run.stage("confirmation"):
+        examination = confirm_correlations(data, clusters, discovery, evidence, gate, run.progress)
         embeddings.let_go()
-    with clock.stage("counterfactuals"):
+    with run.stage("counterfactuals"):
         correlations = assess_correlations(
-            subject, examination, search.probe, search.relevance, config, progress
+            data, examination, tools.model, tools.relevance, evidence, gate, run.progress
         )
         tested = sum(one.counterfactual is not None for one in correlations)
-        clock.note("counterfactuals", correlations=tested)
+        run.clock.note("counterfactuals", correlations=tested)
         embeddings.let_go()
-    with clock.stage("subgroups"):
-        subgroups = measure_subgroups(
-            subject.axes,
-            cohort.labels,
-            subject.task.correct,
-            min_films=evidence.min_n,
-            draws=evidence.permutations,
-            bootstrap=PatientBootstrap(cohort.patients, evidence.draws, evidence.seed),
-            confidence=evidence.confidence,
-            seed=evidence.seed,
-        )
-    with clock.stage("sensitivity"):
-        sensitivity = measure_detectable_gap(subject, examination, config, progress)
+    with run.stage("subgroups"):
+        bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
+        subgroups = measure_subgroups(data, evidence, bootstrap)
+    with run.stage("sensitivity"):
+        sensitivity = measure_detectable_gap(data, examination, discovery, evidence, run.progress)
+    verdict = decide_verdict(
+        correlations,
+        data.classes,
+        gate,
+        sensitivity,
+        checks=tools.checks,
+        black_box=tools.model is None,
+    )
     return Findings(
-        decide_verdict(
-            correlations,
-            cohort.classes,
-            config.gate,
-            sensitivity,
-            sanity=search.sanity,
-            black_box=search.probe is None,
-        ),
-        _summarise_search(config, embeddings, subject, examination, correlations),
+        verdict,
+        tools.checks,
+        _summarise_search(config, data, embeddings, clusters, examination, correlations),
         correlations,
         subgroups,
         sensitivity,
         _features(correlations, clusters, embeddings),
-        {c.cluster.cluster: _describe(c, embeddings, search.structures) for c in correlations},
+        {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
     )
+
+
+def _counterfactual_model(
+    config: Config, scored: ScoredFilms, segmenter: Segmenter, engine: Engine
+) -> CounterfactualModel:
+    """Return the model as counterfactuals run it, with the workers of the engine."""
+    films, listed = scored.films, scored.films.listed
+    mirrored = frozenset(at for at, edge in enumerate(films.embeddings.left_edges) if edge == "L")
+    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored)
+    model = counterfactual_model(audited, listed.encoder, segmenter)
+    return spread_hypotheses(model, audited, engine, listed.folder)
 
 
 def _features(
@@ -198,7 +377,7 @@ def _features(
     clusters: FeatureClusters,
     embeddings: Embeddings,
 ) -> tuple[ConfirmedFeature, ...]:
-    """Make features that can be looked for of what was confirmed and tested."""
+    """Return what was confirmed and tested as features that can be looked for in other films."""
     features = []
     for correlation in correlations:
         if correlation.confirmation.status != "confirmed" or correlation.counterfactual is None:
@@ -218,64 +397,15 @@ def _features(
     return tuple(features)
 
 
-def _propose(
-    config: Config, embeddings: Embeddings, classes: int, progress: Progress
-) -> FeatureClusters:
-    settings = config.discovery
-
-    def told(done: int, total: int) -> None:
-        progress("cluster regions", done, total)
-
-    if settings.protocol == "paper":
-        return paper_clusters(
-            embeddings.region, classes, sample=settings.sample, seed=settings.seed, progress=told
-        )
-    return propose_clusters(
-        embeddings.region,
-        settings.clusters,
-        draws=settings.draws,
-        sample=settings.sample,
-        seed=settings.seed,
-        overlap=settings.merge_overlap,
-        progress=told,
-    )
-
-
-def _subject(films: ScoredFilms, clusters: FeatureClusters, task: str) -> Subject:
-    cohort, embeddings, scores = films.cohort, films.embeddings, films.scores
-    return Subject(
-        task=AuditedTask(
-            name=task,
-            classes=cohort.classes,
-            labels=cohort.labels,
-            predictions=scores.predictions,
-            image_scores=scores.image,
-            region_scores=scores.region,
-        ),
-        images=AuditData(
-            classes=cohort.classes,
-            labels=cohort.labels,
-            predictions=scores.predictions,
-            patients=cohort.patients,
-            sizes=embeddings.sizes,
-            region_image=embeddings.region_image,
-            region_boxes=embeddings.region_boxes,
-        ),
-        clusters=clusters,
-        present=clusters.presence(embeddings.region_image, len(cohort)),
-        axes=attribute_strata(cohort.attributes),
-        origin=origin_of(cohort.label_sources, cohort.label_certainty),
-    )
-
-
 def _summarise_search(
     config: Config,
+    data: AuditData,
     embeddings: Embeddings,
-    subject: Subject,
+    clusters: FeatureClusters,
     examination: Examination,
     correlations: tuple[SpuriousCorrelation, ...],
 ) -> DiscoverySummary:
-    half, patients, clusters = examination.half, subject.images.patients, subject.clusters
+    half, patients = examination.half, data.patients
     return DiscoverySummary(
         protocol=config.discovery.protocol,
         regions=len(embeddings.region),
@@ -301,21 +431,69 @@ def _summarise_search(
     )
 
 
+def _describe(
+    correlation: SpuriousCorrelation, embeddings: Embeddings, structures: StructureReader | None
+) -> str:
+    """Describe the regions of a correlation; where it was tested, those that carry the feature.
+
+    Where the feature is used, what a segmenter finds under the regions is named as well.
+    """
+    regions = correlation.cluster.regions
+    tested = correlation.counterfactual
+    if tested is not None and tested.removal.carries.any():
+        carriers = [row for row in correlation.order if tested.removal.carries[row]]
+        regions = regions[carriers]
+    films = embeddings.region_image[regions]
+    shares = embeddings.region_boxes[regions] / np.tile(embeddings.sizes[films][:, ::-1], 2)
+    if tested is not None and tested.used and structures is not None:
+        seen = [structures(int(film)) for film in films[:MOST_REGIONS]]
+        held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=False)]
+        places = [film.place(box) for film, box in zip(seen, shares, strict=False)]
+        return describe_regions(held, shares[: len(seen)], places)
+    kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions]]
+    names = [() if kind.source in ("tiles", "windows") else (kind.name,) for kind in kinds]
+    return describe_regions(names, shares, [kind.place for kind in kinds])
+
+
+def collect(
+    config: Config, scored: ScoredFilms, found: Findings, segmenter_digest: str, run: Run
+) -> Audit:
+    """Put together what is shown of an audit, and let go of what is held of the films."""
+    films, listed = scored.films, scored.films.listed
+    model = summarise_model(config, listed.encoder.info, scored.table)
+    result = collect_result(
+        config, films.cohort, films.embeddings, model, scored.accuracy, found, run.key
+    )
+    films.embeddings.let_go()
+    trim_memory()
+    return Audit(
+        config=config,
+        result=result,
+        cohort=films.cohort,
+        scores=scored.scores,
+        reader=listed.reader,
+        manifest=listed.manifest,
+        cohort_digest=digest_cohort(films.embeddings.digests, films.cohort.labels),
+        segmenter_digest=segmenter_digest,
+        timings=run.clock.seconds,
+        model_cached=listed.model_cached,
+        features=found.features,
+        applied=films.embeddings.applied,
+        halved_to=films.embeddings.halved_to,
+        throughput=run.clock.throughput(),
+    )
+
+
 def collect_result(
     config: Config,
-    films: ScoredFilms,
+    cohort: Cohort,
+    embeddings: Embeddings,
     model: ModelSummary,
     accuracy: Accuracy,
     found: Findings,
     key: bytes,
 ) -> AuditResult:
-    """Put together what an audit found.
-
-    Parameters
-    ----------
-    key : bytes - secret of the pseudonyms
-    """
-    cohort, embeddings = films.cohort, films.embeddings
+    """Put together what an audit found; `key` is the secret of the pseudonyms."""
     return AuditResult(
         name=config.name,
         title=config.report.title,
@@ -337,170 +515,11 @@ def collect_result(
         descriptions=found.descriptions,
         subgroups=found.subgroups,
         sensitivity=found.sensitivity,
+        sanity=found.checks,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
         region_kind=embeddings.region_kind,
         region_kinds=embeddings.kinds,
         left_edges=embeddings.left_edges,
-    )
-
-
-def _describe(
-    correlation: SpuriousCorrelation, embeddings: Embeddings, structures: StructureReader | None
-) -> str:
-    """Describe the regions of a correlation; where it was tested, those that carry the feature.
-
-    Of a used one, what a segmenter finds under the regions is told as well.
-    """
-    regions = correlation.cluster.regions
-    tested = correlation.counterfactual
-    if tested is not None and tested.removal.carries.any():
-        carriers = [row for row in correlation.order if tested.removal.carries[row]]
-        regions = regions[carriers]
-    films = embeddings.region_image[regions]
-    shares = embeddings.region_boxes[regions] / np.tile(embeddings.sizes[films][:, ::-1], 2)
-    if tested is not None and tested.used and structures is not None:
-        seen = [structures(int(film)) for film in films[:MOST_REGIONS]]
-        held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=False)]
-        places = [film.place(box) for film, box in zip(seen, shares, strict=False)]
-        return describe_regions(held, shares[: len(seen)], places)
-    kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions]]
-    names = [() if kind.source in ("tiles", "windows") else (kind.name,) for kind in kinds]
-    return describe_regions(names, shares, [kind.place for kind in kinds])
-
-
-def audit(
-    config: Config,
-    *,
-    key: bytes,
-    cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
-    today: date | None = None,
-) -> Audit:
-    """Run an audit.
-
-    Parameters
-    ----------
-    key : bytes - secret of the pseudonyms
-    cache : Cache - of synthetic cohorts and quickstart models
-    today : date or None - on which acceptances of ``gate.accepted`` hold; None: all do
-
-    Raises
-    ------
-    ConfigError, ModelError, DataError
-        With one clear line; nothing has been written to a run folder by then.
-    """
-    with using_threads(config.threads), opened_engine(config) as engine:
-        return _audit(config, engine, key, cache, progress, today)
-
-
-def _audit(
-    config: Config,
-    engine: Engine,
-    key: bytes,
-    cache: Cache,
-    progress: Progress,
-    today: date | None,
-) -> Audit:
-    clock = Clock()
-    relevance = read_relevance(config.evidence.relevance)
-    decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
-    segmenter = choose_segmenter(config.regions)
-    reader = FilmReader.of(config.cohort)
-    with clock.stage("cohort"):
-        manifest = prepare_manifest(config, Run(cache, progress))
-        listed = read_manifest(
-            manifest,
-            split=config.cohort.split,
-            columns=config.task.columns(),
-            labels=config.labels,
-            unit=config.cohort.unit,
-            roots=config.cohort.roots,
-        )
-        trim_memory()
-    vendor = config.model.scores
-    if vendor is not None:  # a bad table is told of before hours of embedding
-        read_scores(vendor, listed, complete=False)
-    with clock.stage("model"):
-        folder, model_cached = prepare_model(config, manifest, reader, Run(cache, progress))
-        encoder = open_model_of(config, folder)
-    with clock.stage("embeddings"):
-        embeddings = embed_with(engine, config, listed, (encoder, folder), cache, progress)
-        clock.note(
-            "embeddings",
-            films=len(embeddings.digests) + len(embeddings.not_finite),
-            regions=len(embeddings.region),
-            megabytes=embeddings.file_bytes / 1e6,
-        )
-        broken = films_not_finite(listed, embeddings)
-        cohort = listed.keep(embeddings.films, (*embeddings.rejected, *broken))
-        require_films(cohort, config.gate.max_rejected_fraction)
-        cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
-        trim_memory()
-    with clock.stage("zero-shot"):
-        texts = config.task.texts()
-        classes = embed_classes(encoder, texts)
-        scores = score_embeddings(
-            embeddings.image,
-            embeddings.region,
-            classes,
-            config.task.temperature,
-            sigmoid=sigmoid_of(encoder.info)
-            if config.task.scores == "sigmoid" and vendor is None
-            else None,
-        )
-        table = None if vendor is None else read_scores(vendor, cohort)
-        if table is not None:
-            scores = scores_of_table(table, scores.region, config.task.scores)
-    bootstrap = PatientBootstrap(cohort.patients, config.evidence.draws, config.evidence.seed)
-    accuracy = measure_accuracy(
-        cohort.labels, scores.predictions, len(classes), bootstrap, config.evidence.confidence
-    )
-    with clock.stage("sanity"):
-        model = AuditedModel(encoder, embeddings, classes, None if table is None else scores.image)
-        sanity = check_model(config, cohort, model, reader)
-    reasons = (*sanity.stops, *auditability(accuracy, cohort.classes, config.gate))
-    if broken:
-        reasons = (
-            f"The model gives NaN or infinity for {len(broken)} of {len(listed)} films; expected "
-            "finite numbers. Check the weights, and the precision on this device.",
-            *reasons,
-        )
-    scored = ScoredFilms(cohort, embeddings, scores)
-    found = Findings(stop_audit(reasons))
-    if not found.verdict.reasons:
-        mirrored = frozenset(at for at, edge in enumerate(embeddings.left_edges) if edge == "L")
-        films = AuditedFilms(config, cohort, classes, mirrored)
-        probe = spread_hypotheses(
-            counterfactual_model(films, encoder, segmenter), films, engine, folder
-        )
-        search = Search(None if table is not None else probe, probe.structures, relevance, sanity)
-        try:
-            found = search_films(config, scored, search, clock, progress)
-        except DataError as error:  # nothing to search in is an outcome, told in the report
-            found = Findings(stop_audit((str(error),)))
-    summary = summarise_model(config, encoder.info, table)
-    result = collect_result(config, scored, summary, accuracy, found, key)
-    result = replace(result, sanity=sanity)
-    embeddings.let_go()
-    trim_memory()
-    if decided:
-        on_this = decisions_on(result, decided, config.gate)
-        result = adjudicate(result, on_this, config.gate, today or date.min)
-    return Audit(
-        config=config,
-        result=result,
-        cohort=cohort,
-        scores=scores,
-        reader=reader,
-        manifest=manifest,
-        cohort_digest=digest_cohort(embeddings.digests, cohort.labels),
-        segmenter_digest=segmenter.digest,
-        timings=clock.seconds,
-        model_cached=model_cached,
-        features=found.features,
-        applied=embeddings.applied,
-        halved_to=embeddings.halved_to,
-        throughput=clock.throughput(),
     )

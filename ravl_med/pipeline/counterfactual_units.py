@@ -1,6 +1,6 @@
-"""Counterfactuals as units of work: one suspect each, by workers that hold the model and films.
+"""Counterfactuals as units of work: one hypothesis each, by workers that hold model and films.
 
-Of millions of regions a worker is sent those of its suspect alone.
+Of millions of regions a worker is sent those of its hypothesis alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.counterfactual.model_inputs import CounterfactualRules
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.proposal import choose_segmenter
@@ -30,7 +30,7 @@ from ravl_med.regions.segmenter import Segmenter
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditedFilms:
-    """What a probe reads and asks for; it can be sent to a worker.
+    """The films that counterfactuals change, and the classes; it can be sent to a worker.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class AuditedFilms:
 def counterfactual_model(
     films: AuditedFilms, encoder: Encoder, segmenter: Segmenter
 ) -> CounterfactualModel:
-    """Return what asks a model about films, in this process."""
+    """Return the model as counterfactuals run it in this process."""
     reader = FilmReader.of(films.config.cohort)
 
     def read(index: int) -> NDArray[np.float32]:
@@ -65,70 +65,68 @@ def counterfactual_model(
 
 
 def spread_hypotheses(
-    probe: CounterfactualModel, films: AuditedFilms, engine: Engine, folder: Path | None
+    model: CounterfactualModel, films: AuditedFilms, engine: Engine, folder: Path | None
 ) -> CounterfactualModel:
-    """Return a probe whose suspects are spread over the workers of an engine.
-
-    Parameters
-    ----------
-    probe : CounterfactualModel - of this process
-    folder : Path or None - of the model, as workers open it
-    """
+    """Return a model whose hypotheses are spread over workers, which open it from `folder`."""
     if not engine.workers:
-        return probe
-    told = replace(
+        return model
+    nameless = replace(
         films,
         cohort=replace(films.cohort, radiology_reports=("",) * len(films.cohort), rejected=()),
     )
 
     def spread(
-        hypotheses: Sequence[Hypothesis], images: AuditData, rules: CounterfactualRules
+        hypotheses: Sequence[Hypothesis], data: AuditData, evidence: EvidenceConfig
     ) -> Iterator[Counterfactual]:
-        none = np.empty(0, dtype=np.int64)
-        work: Work[_SuspectUnit, Counterfactual] = Work(
-            open=partial(_open_probe, told, folder, _with_regions(images, none), rules),
+        bare = _with_regions(data, np.empty(0, dtype=np.int64))
+        work: Work[_HypothesisUnit, Counterfactual] = Work(
+            open=partial(_open_model, nameless, folder, bare, evidence),
             threads=films.config.threads or 1,
             name="counterfactuals",
         )
-        return engine.map(work, [_SuspectUnit.of(hypothesis, images) for hypothesis in hypotheses])
+        return engine.map(work, [_HypothesisUnit.of(one, data) for one in hypotheses])
 
-    return replace(probe, spread=spread)
+    return replace(model, spread=spread)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _SuspectUnit:
-    """A suspect whose regions are numbered 0 .. n - 1, with their films (n,) and boxes (n, 4)."""
+class _HypothesisUnit:
+    """A hypothesis whose regions are numbered 0 .. n - 1, with films (n,) and boxes (n, 4)."""
 
     hypothesis: Hypothesis
     region_image: NDArray[np.int64]
     region_boxes: NDArray[np.float32]
 
     @classmethod
-    def of(cls, hypothesis: Hypothesis, images: AuditData) -> _SuspectUnit:
+    def of(cls, hypothesis: Hypothesis, data: AuditData) -> _HypothesisUnit:
         regions = hypothesis.cluster.regions
-        own = _with_regions(images, regions)
+        own = _with_regions(data, regions)
         cluster = replace(hypothesis.cluster, regions=np.arange(len(regions), dtype=np.int64))
         return cls(replace(hypothesis, cluster=cluster), own.region_image, own.region_boxes)
 
 
-def _with_regions(images: AuditData, regions: NDArray[np.int64]) -> AuditData:
-    """Return the same films with some of their regions alone."""
-    return replace(
-        images,
-        region_image=images.region_image[regions],
-        region_boxes=images.region_boxes[regions],
+def _with_regions(data: AuditData, regions: NDArray[np.int64]) -> AuditData:
+    """Return the same films with some of their regions alone, without scores and attributes."""
+    return AuditData(
+        classes=data.classes,
+        labels=data.labels,
+        predictions=data.predictions,
+        patients=data.patients,
+        sizes=data.sizes,
+        region_image=data.region_image[regions],
+        region_boxes=data.region_boxes[regions],
     )
 
 
-def _open_probe(
-    films: AuditedFilms, folder: Path | None, images: AuditData, rules: CounterfactualRules
-) -> Callable[[_SuspectUnit], Counterfactual]:
-    """Open in a worker what asks the model."""
+def _open_model(
+    films: AuditedFilms, folder: Path | None, data: AuditData, evidence: EvidenceConfig
+) -> Callable[[_HypothesisUnit], Counterfactual]:
+    """Open the model in a worker."""
     encoder = open_model_of(films.config, folder)
-    probe = counterfactual_model(films, encoder, choose_segmenter(films.config.regions))
+    model = counterfactual_model(films, encoder, choose_segmenter(films.config.regions))
 
-    def measure(unit: _SuspectUnit) -> Counterfactual:
-        own = replace(images, region_image=unit.region_image, region_boxes=unit.region_boxes)
-        return measure_counterfactual(probe, unit.hypothesis, own, rules)
+    def measure(unit: _HypothesisUnit) -> Counterfactual:
+        own = replace(data, region_image=unit.region_image, region_boxes=unit.region_boxes)
+        return measure_counterfactual(model, unit.hypothesis, own, evidence)
 
     return measure

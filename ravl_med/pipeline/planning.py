@@ -1,4 +1,4 @@
-"""What an audit of a cohort will cost on this machine, told before it is begun.
+"""What an audit of a cohort will cost on this machine, before it is begun.
 
 A few films go through the real reading, the real regions and the real model; everything else is
 arithmetic that `CostPlan` shows.
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from ravl_med.cohort.film import Film, FilmReader
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
-from ravl_med.discovery.clusters import paper_clusters, propose_clusters
+from ravl_med.discovery.clusters import cluster_regions
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.batches import BatchEncoder, EmbeddedRow, PreparedFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
@@ -33,6 +33,7 @@ from ravl_med.evidence.counterfactual.removal import CANDIDATES
 from ravl_med.pipeline.stages import (
     Progress,
     Run,
+    list_films,
     most_regions,
     open_model_of,
     prepare_manifest,
@@ -118,7 +119,7 @@ def plan_cost(
     cache: Cache,
     progress: Progress = lambda stage, done, total: None,
 ) -> CostPlan:
-    """Measure a sample of a cohort, and tell what all of it costs.
+    """Measure a sample of a cohort, and project what all of it costs.
 
     Parameters
     ----------
@@ -137,19 +138,13 @@ def plan_cost(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be an int in the range [1, inf). Got {value} instead.")
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, Run(cache, progress))
-    cohort = read_manifest(
-        manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
+    run = Run(cache, progress)
+    manifest = prepare_manifest(config, run)
+    cohort = list_films(config, manifest)
     if not len(cohort):
         raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
     with using_threads(config.threads or (1 if workers else None)):  # as a worker computes
-        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
+        folder, _ = prepare_model(config, manifest, reader, run)
         encoder = open_model_of(config, folder)
         measured = _measure(config, cohort, reader, encoder, sample, progress)
     cores = os.cpu_count() or 1
@@ -191,10 +186,10 @@ def _measure(
     good = [(chosen[i], one) for i, one in enumerate(outcomes) if isinstance(one, Film)]
     if not good:
         reasons = Counter(one.reason for one in outcomes if isinstance(one, RejectedFilm))
-        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
         raise DataError(
-            f"{cohort.name}: none of a sample of {len(chosen)} films can be read ({told}); "
-            "expected some that can. ravl-med inspect tells more."
+            f"{cohort.name}: none of a sample of {len(chosen)} films can be read ({counts}); "
+            "expected some that can. ravl-med inspect says more."
         )
     progress("measure a sample of films", len(chosen), len(chosen))
     with tempfile.TemporaryDirectory() as place:
@@ -250,28 +245,13 @@ def _measure_clustering(
         regions = known[rng.integers(len(known), size=count)]
         regions = regions + rng.normal(0.0, 0.05, regions.shape).astype(np.float32)
         regions /= np.linalg.norm(regions, axis=1, keepdims=True)
-        took.append(_timed(partial(_cluster, config, regions, classes))[0])
+        took.append(_timed(partial(cluster_regions, regions, classes, config.discovery))[0])
     slope = max(took[1] - took[0], 0.0) / (_CLUSTERED[1] - _CLUSTERED[0])
     return max(took[0] - slope * _CLUSTERED[0], 0.0), slope
 
 
-def _cluster(config: Config, regions: np.ndarray[Any, np.dtype[np.float32]], classes: int) -> None:
-    found = config.discovery
-    if found.protocol == "paper":
-        paper_clusters(regions, classes, sample=found.sample, seed=found.seed)
-    else:
-        propose_clusters(
-            regions,
-            found.clusters,
-            draws=found.draws,
-            sample=found.sample,
-            seed=found.seed,
-            overlap=found.merge_overlap,
-        )
-
-
 def _project(config: Config, measured: _Measured, films: int, workers: int) -> CostPlan:
-    """Tell what all films cost, of what some did."""
+    """Project what all films cost from what some did."""
     cores = os.cpu_count() or 1
     reading = measured.read / max(config.cohort.workers, 1)
     at_once = cores >= workers * (1 + config.cohort.workers) and config.cohort.workers > 0
@@ -306,7 +286,7 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
 
 
 def _most_pictures(config: Config) -> int:
-    """Pictures that counterfactuals ask the model for, at most, with a region a film."""
+    """Pictures that counterfactuals have the model encode, at most, with a region a film."""
     evidence = config.evidence
     each = (
         EXPLORED_FILMS * (1 + 2 * len(SHIFTS))

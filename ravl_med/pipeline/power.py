@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.examination import confirmation_rules
+from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import measure_sensitivity, plan_design
+from ravl_med.pipeline.stages import Progress
 
 _COMMON = 0.20  # prevalence at which a pass asks for power
 _ROUNDING = 1e-9
@@ -68,7 +69,7 @@ class PlannedPower:
         return lines
 
     def sentence(self) -> str:
-        """Return the outcome in words."""
+        """Return the outcome as a sentence."""
         cohort, power = self.cohort, self.sensitivity.power
         seen = (
             f"is found with {power:.0%} power from a gap of {100 * self.common.gap:.0f} points on"
@@ -87,7 +88,7 @@ def plan_power(
     config: Config,
     cohort: PlannedCohort,
     *,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> PlannedPower:
     """Simulate what a planned cohort could show, with the classes and thresholds of a config.
 
@@ -109,11 +110,10 @@ def plan_power(
     )
     sensitivity = measure_sensitivity(
         design,
-        confirmation_rules(config),
+        evidence.model_copy(update={"simulations": cohort.simulations}),
+        min_strength=min_strength_of(config.discovery),
         candidates=cohort.candidates,
-        power=evidence.power,
-        simulations=cohort.simulations,
-        progress=lambda done, total: progress("simulate what could be seen", done, total),
+        progress=partial(progress, "simulate what could be seen"),
     )
     return PlannedPower(cohort, classes, sensitivity, config.gate.max_detectable_gap)
 

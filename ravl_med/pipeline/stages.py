@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ravl_med import __version__
 from ravl_med.cohort.film import Film, FilmReader
-from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.cohort import RegionsConfig
 from ravl_med.config.loading import Config
@@ -179,6 +179,18 @@ def prepare_manifest(config: Config, run: Run) -> FilePath:
 
     folder, _ = run.cache.folder("cohorts", recipe, make)
     return folder / "manifest.csv"
+
+
+def list_films(config: Config, manifest: FilePath) -> Cohort:
+    """List the films of a manifest that a config audits, with their labels."""
+    return read_manifest(
+        manifest,
+        split=config.cohort.split,
+        columns=config.task.columns(),
+        labels=config.labels,
+        unit=config.cohort.unit,
+        roots=config.cohort.roots,
+    )
 
 
 def prepare_model(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +76,7 @@ def compare_with_truth(run: Audit) -> TruthCheck:
     """Compare a finished audit of a synthetic cohort with its ``truth.csv``."""
     planted = run.config.cohort.synthetic
     assert planted is not None
-    root = _folder(run)
-    boxes = _read_boxes(root / "truth.csv", planted.feature)
-    names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
+    boxes, names = truth_boxes(run, planted.feature), film_names(run)
     present = np.array([name in boxes for name in names])
     raised, lowered = _validity_gaps(run, present, planted.finding)
     found = run.result.correlations
@@ -107,45 +104,6 @@ def compare_with_truth(run: Audit) -> TruthCheck:
         and run.result.task.classes[first.cluster.raised_class] == planted.finding,
         kind=first.kind if first is not None else "none",
         shortcuts=sum(c.kind == "shortcut" for c in found),
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShownThing:
-    """Where a thing lies on the audited films.
-
-    Attributes
-    ----------
-    films : ndarray of shape (N,), bool - film holds it
-    regions : ndarray of shape (R,), bool - region hits it
-    touched : ndarray of shape (R,), bool - region holds any part of it
-    """
-
-    films: NDArray[np.bool_]
-    regions: NDArray[np.bool_]
-    touched: NDArray[np.bool_]
-
-
-def hit_regions(run: Audit, thing: str) -> ShownThing:
-    """Find the films and the regions of an audit that hold a thing, by the boxes of its truth."""
-    root = _folder(run)
-    boxes = _read_boxes(root / "truth.csv", thing)
-    names = [path.relative_to(root).as_posix() for path in run.cohort.paths]
-    image, own = run.result.region_image, run.result.region_boxes
-
-    def flags(holds: Callable[[NDArray[np.floating], NDArray[np.floating]], bool]) -> Any:
-        return np.array(
-            [
-                any(holds(box, truth) for truth in boxes.get(names[film], ()))
-                for film, box in zip(image.tolist(), own, strict=True)
-            ],
-            dtype=np.bool_,
-        )
-
-    return ShownThing(
-        films=np.array([name in boxes for name in names], dtype=np.bool_),
-        regions=flags(is_hit),
-        touched=flags(lambda box, truth: box_overlap(box, truth) > 0),
     )
 
 
@@ -222,6 +180,12 @@ def _folder(run: Audit) -> Path:
     return run.manifest.parent
 
 
+def film_names(run: Audit) -> list[str]:
+    """Return the audited films as the truth names them."""
+    root = _folder(run)
+    return [path.relative_to(root).as_posix() for path in run.cohort.paths]
+
+
 def _line_hit(root: Path, name: str, kind: str, region: NDArray[np.floating]) -> bool:
     """Tell whether a region holds pixels of a line, at least half its shorter side of them."""
     with (root / "truth" / "labels.csv").open(encoding="utf-8") as stream:
@@ -248,9 +212,10 @@ def _validity_gaps(run: Audit, present: NDArray[np.bool_], finding: str) -> tupl
     return gap(target), float(np.nanmax(others))
 
 
-def _read_boxes(path: Path, kind: str) -> dict[str, list[NDArray[np.float64]]]:
+def truth_boxes(run: Audit, kind: str) -> dict[str, list[NDArray[np.float64]]]:
+    """Return the boxes (4,), xyxy in stored pixels, of a kind of object on each film."""
     boxes: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as stream:
+    with (_folder(run) / "truth.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["kind"] == kind:
                 boxes[row["image"]].append(

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from ravl_med.config.loading import Config, load_config
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.examination import confirmation_rules
-from ravl_med.evidence.power import plan_design, simulated_power
+from ravl_med.evidence.examination import min_strength_of
+from ravl_med.evidence.power import plan_design
 from ravl_med.pipeline.power import PlannedCohort, plan_power
 from tests.benchmarks.benchmark_file import choose_parts
 from tests.benchmarks.cli import benchmark as app
@@ -32,6 +32,7 @@ from tests.benchmarks.discovery.parts import (
     accusations_allowed,
     measure_calibration,
     measure_power,
+    simulated_power,
     tabulate_power,
 )
 from tests.benchmarks.discovery.simulation import CohortPlan, Feature
@@ -148,7 +149,8 @@ def test_the_table_is_that_of_the_evidence(
     design = plan_design(200, 2, 0.8, 1.0, config.evidence.discovery_share, config.evidence.seed)
     power = simulated_power(
         design,
-        confirmation_rules(config),
+        config.evidence,
+        min_strength=min_strength_of(config.discovery),
         prevalence=0.5,
         gap=0.6,
         candidates=10,

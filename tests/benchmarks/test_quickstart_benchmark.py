@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from ravl_med.config.loading import Config, load_config
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.truth import hit_regions
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.cli import benchmark as app
 from tests.benchmarks.quickstart import benchmark as quickstart_benchmark
@@ -27,7 +26,7 @@ from tests.benchmarks.quickstart.benchmark import (
     plan_trials,
     run_quickstart_benchmark,
 )
-from tests.benchmarks.quickstart.phantom_things import ThingRow, weigh_things
+from tests.benchmarks.quickstart.phantom_things import ThingRow, hit_regions, weigh_things
 from tests.benchmarks.quickstart.trials import AuditRow, Trial, phantom_settings
 
 REPOSITORY = Path(__file__).parents[2]

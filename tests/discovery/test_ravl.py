@@ -2,25 +2,37 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery.candidates import (
     Discovery,
-    DiscoveryRules,
     choose_classes,
     discover_correlations,
     joined_strength,
 )
 from ravl_med.discovery.clusters import FeatureClusters, Partition
-from ravl_med.discovery.ravl import AuditedTask, opposed_gap, performance_gaps, strongest_regions
+from ravl_med.discovery.ravl import AuditData, opposed_gap, performance_gaps, strongest_regions
 from ravl_med.errors import DataError
 
-PAPER = DiscoveryRules(min_influence=0.25, min_films=1, large_gap=2.0, choice="gap")
-OURS = DiscoveryRules(min_influence=0.25, min_films=5, large_gap=0.1)
+
+@dataclass(frozen=True)
+class Rules:
+    """What `discover_correlations` is asked."""
+
+    min_influence: float
+    min_films: int
+    large_gap: float
+    paper: bool = False
+
+
+PAPER = Rules(min_influence=0.25, min_films=1, large_gap=2.0, paper=True)
+OURS = Rules(min_influence=0.25, min_films=5, large_gap=0.1)
 
 
 def proposals(
@@ -57,14 +69,17 @@ def task_of(
     labels: Sequence[int] | np.ndarray,
     predictions: Sequence[int] | np.ndarray,
     region_scores: np.ndarray,
-) -> AuditedTask:
-    classes = region_scores.shape[1]
-    return AuditedTask(
-        name="finding",
+) -> AuditData:
+    """Films that nobody has put regions on yet."""
+    classes, regions = region_scores.shape[1], len(region_scores)
+    return AuditData(
         classes=tuple("abcdefgh"[:classes]),
         labels=np.asarray(labels, np.int64),
         predictions=np.asarray(predictions, np.int64),
-        image_scores=np.full((len(labels), classes), 1 / classes),
+        patients=np.arange(len(labels)),
+        sizes=np.full((len(labels), 2), 100),
+        region_image=np.full(regions, -1),
+        region_boxes=np.zeros((regions, 4), np.float32),
         region_scores=region_scores,
     )
 
@@ -72,13 +87,19 @@ def task_of(
 def discover(
     clusters: FeatureClusters,
     region_image: np.ndarray,
-    task: AuditedTask,
-    rules: DiscoveryRules,
+    task: AuditData,
+    rules: Rules,
     films: np.ndarray | None = None,
 ) -> Discovery:
     looked_at = np.ones(len(task.labels), bool) if films is None else films
     present = clusters.presence(region_image, len(task.labels))
-    return discover_correlations(clusters, present, region_image, task, looked_at, rules)
+    config = DiscoveryConfig(
+        protocol="paper" if rules.paper else "pooled", min_influence=rules.min_influence
+    )
+    return discover_correlations(
+        replace(task, region_image=region_image), clusters, present, looked_at, config,
+        min_films=rules.min_films, large_gap=rules.large_gap,
+    )  # fmt: skip
 
 
 class Naive:
@@ -88,7 +109,7 @@ class Naive:
         self,
         clusters: FeatureClusters,
         region_image: np.ndarray,
-        task: AuditedTask,
+        task: AuditData,
         films: np.ndarray,
     ) -> None:
         labels, predictions, scores = task.labels, task.predictions, task.region_scores
@@ -152,19 +173,24 @@ class Naive:
         gaps = [self.gap(c, y) for y in self.classes]
         return self.influence[c] >= least and any(g > 0 for g in gaps) and any(g < 0 for g in gaps)
 
-    def strength(self, c: int, rules: DiscoveryRules) -> list[float]:
-        told = self.evidence if rules.choice == "evidence" else self.gap
-        return [told(c, y) if min(self.n[c, y]) >= rules.min_films else 0.0 for y in self.classes]
+    def strength(self, c: int, rules: Rules) -> list[float]:
+        measure = self.gap if rules.paper else self.evidence
+        return [
+            measure(c, y) if min(self.n[c, y]) >= rules.min_films else 0.0 for y in self.classes
+        ]
 
-    def is_large(self, c: int, rules: DiscoveryRules) -> bool:
+    def is_large(self, c: int, rules: Rules) -> bool:
         gaps = [self.gap(c, y) for y in self.classes if min(self.n[c, y]) >= rules.min_films]
         return any(g >= rules.large_gap for g in gaps) and any(g <= -rules.large_gap for g in gaps)
 
-    def candidates(self, rules: DiscoveryRules) -> set[int]:
+    def candidates(self, rules: Rules) -> set[int]:
         return {
             c
             for c in self.clusters
-            if (self.survives(c, rules.min_influence) or self.is_large(c, rules))
+            if (
+                self.survives(c, rules.min_influence)
+                or (self.is_large(c, rules) and not rules.paper)
+            )
             and max(self.strength(c, rules)) > 0
         }
 
@@ -200,16 +226,16 @@ def cohorts(draw, multi_label):
         scores = rng.integers(levels, size=(regions, classes)) / levels
         tasks.append(task_of(labels, predictions, scores))
     films = rng.random(images) < draw(st.sampled_from([0.6, 1.0]))
-    rules = DiscoveryRules(
+    rules = Rules(
         min_influence=draw(st.sampled_from([0.0, 0.25, 0.5])),
         min_films=draw(st.integers(1, 2)),
         large_gap=draw(st.sampled_from([0.1, 0.5, 2.0])),
-        choice=draw(st.sampled_from(["evidence", "gap"])),
+        paper=draw(st.booleans()),
     )
     return clusters, region_image, tasks, films, rules
 
 
-def assert_same(found: Discovery, naive: Naive, rules: DiscoveryRules) -> None:
+def assert_same(found: Discovery, naive: Naive, rules: Rules) -> None:
     """Everything that is measured and chosen, by the paper's formulas."""
     for c in naive.clusters:
         for y in naive.classes:
@@ -224,7 +250,14 @@ def assert_same(found: Discovery, naive: Naive, rules: DiscoveryRules) -> None:
         assert found.influence[c] == pytest.approx(naive.influence[c], abs=1e-6)
     survivors = {c for c in naive.clusters if naive.survives(c, rules.min_influence)}
     assert found.survivors == len(survivors)
-    assert {cluster.cluster for cluster in found.candidates} == naive.candidates(rules)
+    candidates, own = naive.candidates(rules), {c.cluster for c in found.candidates}
+    if rules.paper:  # the top cluster alone
+        assert own <= candidates
+        assert len(own) == min(1, len(candidates))
+        top = max(map(naive.performance_gap, candidates), default=0.0)
+        assert all(naive.performance_gap(c) == pytest.approx(top, abs=1e-6) for c in own)
+    else:
+        assert own == candidates
     ranked = [cluster.performance_gap for cluster in found.candidates]
     assert ranked == sorted(ranked, reverse=True)
     for cluster in found.candidates:
@@ -236,9 +269,9 @@ def assert_same(found: Discovery, naive: Naive, rules: DiscoveryRules) -> None:
         assert lowered == pytest.approx(sorted(lowered), abs=1e-9)
         together = [-sum(lowered[:j]) / math.sqrt(j) for j in range(1, len(lowered) + 1)]
         j = len(cluster.opposed_classes)
-        told = naive.evidence(c, cluster.raised_class)
-        told -= sum(naive.evidence(c, y) for y in cluster.opposed_classes) / math.sqrt(j or 1)
-        assert cluster.strength == pytest.approx(told / math.sqrt(2), abs=1e-6)
+        expected = naive.evidence(c, cluster.raised_class)
+        expected -= sum(naive.evidence(c, y) for y in cluster.opposed_classes) / math.sqrt(j or 1)
+        assert cluster.strength == pytest.approx(expected / math.sqrt(2), abs=1e-6)
         assert cluster.opposed_classes == cluster.lowered_classes[:j]
         assert bool(j) == bool(lowered)
         if j:
@@ -312,7 +345,7 @@ def test_a_cluster_at_the_threshold_is_kept_and_below_it_dropped():
     task = task_of([0, 0, 0, 0, 1, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 1, 0, 1], scores)
 
     at, above = (
-        discover(clusters, region_image, task, DiscoveryRules(least, 1, 2.0, "gap"))
+        discover(clusters, region_image, task, Rules(least, 1, 2.0, paper=True))
         for least in (0.25, 0.26)
     )
 
@@ -448,7 +481,7 @@ def test_the_gap_of_lowered_classes_together_by_hand():
 
 def two_regions_a_film(
     *groups: tuple[int, bool, int, int], leads: bool = True
-) -> tuple[FeatureClusters, np.ndarray, AuditedTask]:
+) -> tuple[FeatureClusters, np.ndarray, AuditData]:
     """Films from (class, feature, films, hits); cluster 1 is the feature, cluster 0 all else."""
     labels = np.repeat([g[0] for g in groups], [g[2] for g in groups])
     feature = np.repeat([g[1] for g in groups], [g[2] for g in groups])
@@ -487,12 +520,12 @@ def test_a_rare_device_needs_both_gaps_and_its_films():
     cohort = two_regions_a_film(*RARE, leads=False)
 
     for rules in (
-        DiscoveryRules(0.25, 5, 0.21),  # one side has a gap of 20 points
-        DiscoveryRules(0.25, 61, 0.1),
-        DiscoveryRules(0.25, 5, 0.1, top=1),  # the paper has no such rule
+        Rules(0.25, 5, 0.21),  # one side has a gap of 20 points
+        Rules(0.25, 61, 0.1),
+        Rules(0.25, 5, 0.1, paper=True),  # the paper has no such rule
     ):
         assert discover(*cohort, rules).candidates == ()
-    assert len(discover(*cohort, DiscoveryRules(0.25, 60, 0.2 - 1e-9)).candidates) == 1
+    assert len(discover(*cohort, Rules(0.25, 60, 0.2 - 1e-9)).candidates) == 1
 
 
 def test_the_raised_class_needs_films_in_either_choice():
@@ -502,14 +535,14 @@ def test_the_raised_class_needs_films_in_either_choice():
         (2, True, 40, 4), (2, False, 40, 36),
     )  # fmt: skip
 
-    def raised(choice, min_films):
-        (cluster,) = discover(*cohort, DiscoveryRules(0.25, min_films, 2.0, choice)).candidates
+    def raised(min_films, *, paper=False):
+        (cluster,) = discover(*cohort, Rules(0.25, min_films, 2.0, paper)).candidates
         return cluster.raised_class
 
-    assert raised("gap", 1) == 0  # the paper's textual attribute
-    assert raised("evidence", 1) == 1
-    assert raised("gap", 2) == raised("evidence", 2) == 1
-    assert discover(*cohort, DiscoveryRules(0.25, 41, 2.0)).candidates == ()
+    assert raised(1, paper=True) == 0  # the paper's textual attribute
+    assert raised(1) == 1
+    assert raised(2, paper=True) == raised(2) == 1
+    assert discover(*cohort, Rules(0.25, 41, 2.0)).candidates == ()
 
 
 def test_the_paper_reports_the_top_cluster_alone():
@@ -523,7 +556,7 @@ def test_the_paper_reports_the_top_cluster_alone():
     both = proposals(blurred, feature)
 
     every = discover(both, region_image, task, OURS)
-    top = discover(both, region_image, task, DiscoveryRules(0.25, 1, 0.1, "gap", top=1))
+    top = discover(both, region_image, task, Rules(0.25, 1, 0.1, paper=True))
 
     assert [c.cluster for c in every.candidates] == [3, 1]
     assert [c.cluster for c in top.candidates] == [3]

@@ -9,7 +9,7 @@ import pytest
 
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
 from ravl_med.discovery.clusters import FeatureClusters, Partition
-from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.discovery.ravl import AuditData, performance_gaps
 
 
 @pytest.fixture(scope="session")
@@ -57,26 +57,33 @@ def cluster_of() -> Callable[..., FeatureCluster]:
 
 
 @pytest.fixture(scope="session")
-def task_of() -> Callable[..., AuditedTask]:
+def data_of() -> Callable[..., AuditData]:
     def make(
         labels: Sequence[int],
         correct: Sequence[bool],
         classes: Sequence[str] = ("clear", "heart"),
         image_scores: np.ndarray | None = None,
         region_scores: np.ndarray | None = None,
-    ) -> AuditedTask:
-        """A wrong prediction is the class after the right one."""
+        patients: np.ndarray | None = None,
+        **changes: Any,
+    ) -> AuditData:
+        """Film i is of patient i, and region i of film i; a wrong prediction is the next class."""
         truth = np.asarray(labels, np.int64)
         wrong = (np.maximum(truth, 0) + 1) % len(classes)
         flat = np.full((len(truth), len(classes)), 1 / len(classes))
-        return AuditedTask(
-            name="finding",
-            classes=tuple(classes),
-            labels=truth,
-            predictions=np.where(np.asarray(correct, bool), np.maximum(truth, 0), wrong),
-            image_scores=flat if image_scores is None else image_scores,
-            region_scores=flat if region_scores is None else region_scores,
-        )
+        films = np.arange(len(truth))
+        values = {
+            "classes": tuple(classes),
+            "labels": truth,
+            "predictions": np.where(np.asarray(correct, bool), np.maximum(truth, 0), wrong),
+            "patients": films if patients is None else patients,
+            "sizes": np.full((len(truth), 2), 100),
+            "region_image": films,
+            "region_boxes": np.tile(np.array([[0, 0, 20, 20]], np.float32), (len(truth), 1)),
+            "image_scores": flat if image_scores is None else image_scores,
+            "region_scores": flat if region_scores is None else region_scores,
+        }
+        return AuditData(**values | changes)
 
     return make
 

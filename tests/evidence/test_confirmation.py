@@ -7,42 +7,32 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
-from ravl_med.discovery.ravl import AuditedTask
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig
+from ravl_med.discovery.candidates import discover_correlations
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence.confirmation import (
     Candidate,
-    ConfirmationRules,
     confirm_candidates,
     raised_and_lowered_test,
     split_patients,
 )
 
-RULES = ConfirmationRules(
-    fdr=0.05,
-    side_level=0.10,
-    min_gap=0.05,
-    min_films=5,
-    permutations=999,
-    confidence=0.95,
-    draws=300,
-    seed=0,
-)
+RULES = EvidenceConfig.model_construct(min_n=10, permutations=999, draws=300)
 # (class, feature, films, hits): gaps of +40 and -40 points.
 PLANTED = ((0, True, 50, 45), (0, False, 50, 25), (1, True, 50, 20), (1, False, 50, 40))
 
 
 @pytest.fixture
-def confirm(films_of, cluster_of, task_of):
-    def one(found, tested, rules=RULES, classes=("clear", "heart"), **changes):
+def confirm(films_of, cluster_of, data_of):
+    def one(found, tested, rules=RULES, classes=("clear", "heart"), least=-math.inf, **changes):
         """A cluster that is found on the first films and tested on the others."""
         films = films_of(*found, *tested)
         half = np.arange(len(films[0])) < sum(group[2] for group in found)
         cluster = cluster_of(*films, classes=len(classes), films=half, **changes)
-        task = task_of(*films[1:], classes)
-        candidate = Candidate(0, cluster, ~half)
-        patients = np.arange(len(half))
-        ((same, confirmation),) = confirm_candidates([task], [candidate], patients, rules)
+        candidate = Candidate(cluster, ~half)
+        data = data_of(*films[1:], classes)
+        ((same, confirmation),) = confirm_candidates(data, [candidate], rules, least)
         assert same is candidate
         return confirmation
 
@@ -84,24 +74,21 @@ def test_a_planted_candidate_is_confirmed_and_its_p_is_by_hand(confirm):
     assert found.arms.n_present.tolist() == [25, 30]
 
 
-def test_q_is_benjamini_hochberg_over_the_candidates_of_all_tasks(cluster_of, task_of):
-    """Five candidates of two tasks, and one that cannot be tested and costs the others nothing."""
+def test_q_is_benjamini_hochberg_over_all_candidates(cluster_of, data_of):
+    """Five candidates, and one that cannot be tested and costs the others nothing."""
     rng = np.random.default_rng(0)
-    films, patients = np.ones(240, bool), np.arange(240)
-    tasks, candidates = [], []
-    for number, strengths in enumerate([(0.5, 0.1, 0.0), (0.3, 0.2)]):
-        labels = rng.integers(2, size=240)
-        correct = rng.random(240) < 0.6
-        tasks.append(task_of(labels, correct))
-        for strength in strengths:
-            agrees = correct == (labels == 0)
-            present = np.where(rng.random(240) < strength, agrees, rng.random(240) < 0.5)
-            cluster = cluster_of(present, labels, correct, raised_class=0, opposed_classes=(1,))
-            candidates.append(Candidate(number, cluster, films))
+    films, labels = np.ones(240, bool), rng.integers(2, size=240)
+    correct = rng.random(240) < 0.6
+    data, candidates = data_of(labels, correct), []
+    for strength in (0.5, 0.1, 0.0, 0.3, 0.2):
+        agrees = correct == (labels == 0)
+        present = np.where(rng.random(240) < strength, agrees, rng.random(240) < 0.5)
+        cluster = cluster_of(present, labels, correct, raised_class=0, opposed_classes=(1,))
+        candidates.append(Candidate(cluster, films))
     nowhere = replace(candidates[0].cluster, present=np.zeros(240, bool))
-    candidates.insert(2, Candidate(0, nowhere, films))
+    candidates.insert(2, Candidate(nowhere, films))
 
-    found = [c for _, c in confirm_candidates(tasks, candidates, patients, RULES)]
+    found = [c for _, c in confirm_candidates(data, candidates, RULES)]
 
     untested = found.pop(2)
     assert math.isnan(untested.p_value)
@@ -113,7 +100,7 @@ def test_q_is_benjamini_hochberg_over_the_candidates_of_all_tasks(cluster_of, ta
         rank = {value: place for place, value in enumerate(sorted(p), 1)}
         q = min(1.0, *(value * 5 / rank[value] for value in p if value >= c.p_value))
         assert c.q_value == pytest.approx(q)
-    alone = [c for _, c in confirm_candidates(tasks, candidates[4:], patients, RULES)]
+    alone = [c for _, c in confirm_candidates(data, candidates[4:], RULES)]
     assert [c.p_value for c in alone] == p[3:]
     assert all(c.q_value < q for c, q in zip(alone, (c.q_value for c in found[3:]), strict=True))
 
@@ -221,7 +208,10 @@ def test_a_side_that_shows_nothing_is_not_carried_by_the_other(confirm):
     assert outcome.reasons == (
         "The lowered side (heart) by itself has p = 0.211, above 0.1 (evidence.side_level).",
     )
-    assert confirm(PLANTED, tested, replace(RULES, side_level=0.22)).status == "confirmed"
+    assert (
+        confirm(PLANTED, tested, RULES.model_copy(update={"side_level": 0.22})).status
+        == "confirmed"
+    )
     mirrored = [(1 - c, not here, n, hits) for c, here, n, hits in tested]
     other = confirm(PLANTED, mirrored)
     assert other.status == "not_confirmed"
@@ -232,7 +222,7 @@ def test_a_q_above_the_rate(confirm):
     """The strict reader: a rate of one in 10,000."""
     tested = ((0, True, 25, 23), (0, False, 20, 14), (1, True, 30, 12), (1, False, 20, 13))
 
-    outcome = confirm(PLANTED, tested, replace(RULES, fdr=0.0005))
+    outcome = confirm(PLANTED, tested, RULES.model_copy(update={"fdr": 0.0005}))
 
     assert outcome.status == "not_confirmed"
     assert outcome.reasons == (f"q is {outcome.q_value:.3f}, above 0.0005 (evidence.fdr).",)
@@ -272,54 +262,55 @@ def test_a_gap_of_exactly_the_least_one_is_enough(confirm):
     """0.9 - 0.8 is below 0.1 in floating point."""
     exact = ((0, True, 2000, 1800), (0, False, 2000, 1600), (1, True, 2000, 1600),
              (1, False, 2000, 1800))  # fmt: skip
-    rules = replace(RULES, min_gap=0.1)
+    rules = RULES.model_copy(update={"min_gap": 0.1})
 
     assert confirm(exact, exact, rules).status == "confirmed"
     below = (*exact[:1], (0, False, 2000, 1601), *exact[2:])
     assert confirm(exact, below, rules).status == "not_confirmed"
 
 
-def test_a_patient_on_both_halves_is_refused(cluster_of, task_of):
+def test_a_patient_on_both_halves_is_refused(cluster_of, data_of):
     labels = np.arange(80) % 2
     present, correct = labels == 0, np.arange(80) % 3 > 0
     films = np.arange(80) >= 40
-    candidate = Candidate(0, cluster_of(present, labels, correct), films)
+    candidate = Candidate(cluster_of(present, labels, correct), films)
     patients = np.arange(80)
     patients[[60, 61]] = [7, 8]
 
     with pytest.raises(DataError, match="2 patients have films on both halves; expected none"):
-        confirm_candidates([task_of(labels, correct)], [candidate], patients, RULES)
+        confirm_candidates(data_of(labels, correct, patients=patients), [candidate], RULES)
 
     labels[[7, 8]] = -1  # those films take no part in the task
-    ((_, outcome),) = confirm_candidates([task_of(labels, correct)], [candidate], patients, RULES)
+    data = data_of(labels, correct, patients=patients)
+    ((_, outcome),) = confirm_candidates(data, [candidate], RULES)
     assert outcome.films == 40
 
 
-def test_without_candidates_there_is_nothing_to_confirm(task_of):
+def test_without_candidates_there_is_nothing_to_confirm(data_of):
     told = []
 
     found = confirm_candidates(
-        [task_of([0, 1], [True, True])], [], np.arange(2), RULES, lambda *done: told.append(done)
+        data_of([0, 1], [True, True]), [], RULES, progress=lambda *done: told.append(done)
     )
 
     assert found == ()
     assert told == [(0, 0)]
 
 
-def test_many_candidates_are_given_the_draws_that_they_need(cluster_of, task_of):
+def test_many_candidates_are_given_the_draws_that_they_need(cluster_of, data_of):
     """The least p of a drawn test is what the strictest step of Benjamini-Hochberg asks for."""
     patients = np.repeat(np.arange(80), 2)
     labels = patients % 2
     present = patients < 40
     correct = present == (labels == 0)
-    task, films = task_of(labels, correct), np.ones(160, bool)
+    data, films = data_of(labels, correct, patients=patients), np.ones(160, bool)
     cluster = cluster_of(present, labels, correct)
-    faint = Candidate(0, replace(cluster, strength=1.0, cluster=99), films)  # needs no draws
-    few = replace(RULES, permutations=99, min_strength=1.5)
+    faint = Candidate(replace(cluster, strength=1.0, cluster=99), films)  # needs no draws
+    few = RULES.model_copy(update={"permutations": 99})
 
     for count, draws in ((1, 99), (4, 99), (8, 160)):
-        candidates = [Candidate(0, replace(cluster, cluster=k), films) for k in range(count)]
-        found = confirm_candidates([task], [*candidates, faint], patients, few)
+        candidates = [Candidate(replace(cluster, cluster=k), films) for k in range(count)]
+        found = confirm_candidates(data, [*candidates, faint], few, 1.5)
         for _, outcome in found[:-1]:
             assert not outcome.exact
             assert outcome.p_raised == outcome.p_lowered == 1 / (draws + 1)
@@ -327,12 +318,10 @@ def test_many_candidates_are_given_the_draws_that_they_need(cluster_of, task_of)
 
 
 def test_what_lies_within_noise_where_it_was_found_is_not_tested(
-    confirm, films_of, cluster_of, task_of
+    confirm, films_of, cluster_of, data_of
 ):
     """Left untested, in words, and at no cost to the others."""
-    rules = replace(RULES, min_strength=1.64)
-
-    outcome = confirm(PLANTED, PLANTED, rules, strength=1.639)
+    outcome = confirm(PLANTED, PLANTED, least=1.64, strength=1.639)
 
     assert outcome.status == "not_tested"
     assert np.isnan([outcome.p_raised, outcome.p_lowered, outcome.p_value, outcome.q_value]).all()
@@ -341,16 +330,16 @@ def test_what_lies_within_noise_where_it_was_found_is_not_tested(
         "1.64, discovery.min_strength).",
     )
     assert outcome.arms.gap.tolist() == pytest.approx([0.4, -0.4])  # measured all the same
-    assert confirm(PLANTED, PLANTED, rules, strength=1.64).status == "confirmed"
-    assert confirm(PLANTED, PLANTED, RULES, strength=-5.0).status == "confirmed"
+    assert confirm(PLANTED, PLANTED, least=1.64, strength=1.64).status == "confirmed"
+    assert confirm(PLANTED, PLANTED, strength=-5.0).status == "confirmed"
 
     films = films_of(*PLANTED)
     cluster = cluster_of(*films)
     both = [
-        Candidate(0, replace(cluster, cluster=k, strength=strength), np.ones(200, bool))
+        Candidate(replace(cluster, cluster=k, strength=strength), np.ones(200, bool))
         for k, strength in enumerate((5.0, 0.1))
     ]
-    found = confirm_candidates([task_of(*films[1:])], both, np.arange(200), rules)
+    found = confirm_candidates(data_of(*films[1:]), both, RULES, 1.64)
     assert found[0][1].q_value == found[0][1].p_value
     assert math.isnan(found[1][1].q_value)
 
@@ -359,24 +348,24 @@ class TestCrossFitting:
     """A strong half and a weak one; found on either, tested on the other."""
 
     WEAK = ((0, True, 50, 30), (0, False, 50, 27), (1, True, 50, 25), (1, False, 50, 28))
-    CROSS = replace(RULES, cross_fit=True)
+    CROSS = RULES.model_copy(update={"cross_fit": True})
 
     @pytest.fixture
-    def both(self, films_of, cluster_of, task_of):
+    def both(self, films_of, cluster_of, data_of):
         films = films_of(*PLANTED, *self.WEAK)
         first = np.arange(400) < 200
         clusters = [cluster_of(*films, films=half, cluster=7) for half in (first, ~first)]
         candidates = [
-            Candidate(0, clusters[0], ~first),
-            Candidate(0, clusters[1], first, swapped=True),
+            Candidate(clusters[0], ~first),
+            Candidate(clusters[1], first, swapped=True),
         ]
-        return task_of(*films[1:]), candidates
+        return data_of(*films[1:]), candidates
 
     def test_the_smaller_p_is_doubled_and_its_direction_kept(self, both):
-        task, candidates = both
-        plain = confirm_candidates([task], candidates, np.arange(400), RULES)
+        data, candidates = both
+        plain = confirm_candidates(data, candidates, RULES)
 
-        ((winner, outcome),) = confirm_candidates([task], candidates, np.arange(400), self.CROSS)
+        ((winner, outcome),) = confirm_candidates(data, candidates, self.CROSS)
 
         (_, weak), (_, strong) = plain
         assert strong.p_value < 1e-5 < 0.1 < weak.p_value
@@ -386,60 +375,57 @@ class TestCrossFitting:
         assert outcome.q_value == outcome.p_value
         assert (outcome.p_raised, outcome.films) == (strong.p_raised, 200)
         np.testing.assert_array_equal(outcome.arms.gap, strong.arms.gap)
-        ((other, _),) = confirm_candidates([task], candidates[::-1], np.arange(400), self.CROSS)
+        ((other, _),) = confirm_candidates(data, candidates[::-1], self.CROSS)
         assert other is winner
 
-    def test_a_doubled_p_is_at_most_1(self, films_of, cluster_of, task_of):
+    def test_a_doubled_p_is_at_most_1(self, films_of, cluster_of, data_of):
         films = films_of((0, True, 40, 20), (0, False, 40, 22), (1, True, 40, 22),
                          (1, False, 40, 20))  # fmt: skip
         cluster = cluster_of(*films, raised_class=0, opposed_classes=(1,))
-        candidate = Candidate(0, cluster, np.ones(160, bool))
+        candidate = Candidate(cluster, np.ones(160, bool))
 
-        ((_, outcome),) = confirm_candidates(
-            [task_of(*films[1:])], [candidate], np.arange(160), self.CROSS
-        )
+        ((_, outcome),) = confirm_candidates(data_of(*films[1:]), [candidate], self.CROSS)
 
         assert outcome.p_value == outcome.q_value == 1
         assert not outcome.swapped
 
     @pytest.mark.parametrize("order", [1, -1])
     def test_what_was_tested_wins_over_what_was_not(self, both, order):
-        task, (weak, strong) = both
+        data, (weak, strong) = both
         nowhere = replace(strong.cluster, present=np.zeros(400, bool))
 
         ((winner, outcome),) = confirm_candidates(
-            [task], [weak, replace(strong, cluster=nowhere)][::order], np.arange(400), self.CROSS
+            data, [weak, replace(strong, cluster=nowhere)][::order], self.CROSS
         )
 
         assert winner is weak
         assert 0.1 < outcome.p_value < 1
 
-    def test_each_cluster_of_each_task_stays_by_itself(self, both):
-        task, (weak, strong) = both
-        other = replace(weak, cluster=replace(weak.cluster, cluster=8))
-        second = replace(weak, task=1)
-
-        found = confirm_candidates(
-            [task, task], [weak, other, second, strong], np.arange(400), self.CROSS
+    def test_each_cluster_stays_by_itself(self, both):
+        data, (weak, strong) = both
+        other, third = (
+            replace(weak, cluster=replace(weak.cluster, cluster=number)) for number in (8, 9)
         )
 
-        assert [entry[0] for entry in found] == [strong, other, second]
+        found = confirm_candidates(data, [weak, other, third, strong], self.CROSS)
+
+        assert [entry[0] for entry in found] == [strong, other, third]
         assert [entry[1].swapped for entry in found] == [True, False, False]
         assert found[0][1].q_value == pytest.approx(3 * found[0][1].p_value)  # three, not four
 
 
-def test_progress_and_the_same_seed(confirm, cluster_of, task_of):
+def test_progress_and_the_same_seed(confirm, cluster_of, data_of):
     patients = np.repeat(np.arange(60), 2)
     rng = np.random.default_rng(0)
     present, correct = rng.random((2, 120)) < 0.5
-    task = task_of(patients % 2, correct)
+    data = data_of(patients % 2, correct, patients=patients)
     cluster = cluster_of(present, patients % 2, correct, raised_class=0, opposed_classes=(1,))
-    candidates = [Candidate(0, replace(cluster, cluster=k), np.ones(120, bool)) for k in range(2)]
+    candidates = [Candidate(replace(cluster, cluster=k), np.ones(120, bool)) for k in range(2)]
     told = []
 
     runs = [
-        confirm_candidates([task], candidates, patients, rules, lambda *done: told.append(done))
-        for rules in (RULES, RULES, replace(RULES, seed=1))
+        confirm_candidates(data, candidates, rules, progress=lambda *done: told.append(done))
+        for rules in (RULES, RULES, RULES.model_copy(update={"seed": 1}))
     ]
 
     first, again, other = ([c.p_value for _, c in run] for run in runs)
@@ -472,17 +458,18 @@ def null_cohort(rng: np.random.Generator, clusters_of) -> tuple:
         own[anew] = rng.integers(kinds, size=anew.sum())
         assignments.append(own.ravel())
     labels = label[who]
-    task = AuditedTask(
-        name="finding",
+    data = AuditData(
         classes=("clear", "heart"),
         labels=labels,
         predictions=np.where(correct, labels, 1 - labels),
+        patients=who,
+        sizes=np.full((len(who), 2), 100),
+        region_image=np.repeat(np.arange(len(who)), tiles),
+        region_boxes=np.zeros((len(who) * tiles, 4), np.float32),
         image_scores=np.full((len(who), 2), 0.5),
         region_scores=rng.random((len(who) * tiles, 2)),
     )
-    clusters = clusters_of(*assignments)
-    region_image = np.repeat(np.arange(len(who)), tiles)
-    return task, clusters, region_image, who
+    return data, clusters_of(*assignments)
 
 
 def test_null_cohorts_are_seldom_accused(clusters_of):
@@ -490,21 +477,22 @@ def test_null_cohorts_are_seldom_accused(clusters_of):
     runs, rng = 60, np.random.default_rng(11)
     accused = found_by_q = by_film = proposed = 0
     for seed in range(runs):
-        task, clusters, region_image, patients = null_cohort(rng, clusters_of)
-        present = clusters.presence(region_image, len(patients))
-        half = split_patients(patients, task.labels, 0.5, seed)
-        rules = DiscoveryRules(min_influence=0.0, min_films=5, large_gap=0.1)
-        discovery = discover_correlations(clusters, present, region_image, task, half, rules)
-        candidates = [Candidate(0, cluster, ~half) for cluster in discovery.candidates]
+        data, clusters = null_cohort(rng, clusters_of)
+        present = clusters.presence(data.region_image, len(data.labels))
+        half = split_patients(data.patients, data.labels, 0.5, seed)
+        discovery = discover_correlations(
+            data, clusters, present, half, DiscoveryConfig(min_influence=0.0),
+            min_films=5, large_gap=0.1,
+        )  # fmt: skip
+        candidates = [Candidate(cluster, ~half) for cluster in discovery.candidates]
         proposed += len(candidates)
-        strict = replace(RULES, permutations=99, draws=50, seed=seed)
-        outcomes = [c for _, c in confirm_candidates([task], candidates, patients, strict)]
+        strict = RULES.model_copy(update={"permutations": 99, "draws": 50, "seed": seed})
+        outcomes = [c for _, c in confirm_candidates(data, candidates, strict)]
         accused += any(outcome.status == "confirmed" for outcome in outcomes)
         found_by_q += any(outcome.q_value <= RULES.fdr for outcome in outcomes)
+        alone = replace(data, patients=np.arange(len(data.labels)))
         p = [
-            raised_and_lowered_test(
-                c.cluster, task, np.arange(len(patients)), ~half, 5, 99, (seed,)
-            ).p_value
+            raised_and_lowered_test(alone, c.cluster, ~half, 5, 99, (seed,)).p_value
             for c in candidates
         ]
         by_film += (stats.false_discovery_control([v for v in p if v == v]) <= RULES.fdr).any()

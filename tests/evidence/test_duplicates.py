@@ -18,25 +18,25 @@ FILMS = np.ones(20, bool)
 
 @pytest.fixture
 def tested(cluster_of):
-    def make(number, regions, p=0.01, *, status="confirmed", raised=0, task=0, gap=1.0):
+    def make(number, regions, p=0.01, *, status="confirmed", raised=0, gap=1.0):
         cluster = cluster_of(
             FILMS, np.zeros(20, int), FILMS, regions=regions,
             cluster=number, raised_class=raised, performance_gap=gap,
         )  # fmt: skip
         outcome = Confirmation(status, (), 20, 20, p, p, p, p, True, NO_ARMS, NO_SHIFT)
-        return Candidate(task, cluster, FILMS), outcome, ()
+        return Candidate(cluster, FILMS), outcome, ()
 
     return make
 
 
 @pytest.fixture
 def found(cluster_of):
-    def make(number, regions, strength=3.0, *, raised=0, task=0, swapped=False, gap=1.0):
+    def make(number, regions, strength=3.0, *, raised=0, swapped=False, gap=1.0):
         cluster = cluster_of(
             FILMS, np.zeros(20, int), FILMS, regions=regions,
             cluster=number, raised_class=raised, performance_gap=gap, strength=strength,
         )  # fmt: skip
-        return Candidate(task, cluster, FILMS, swapped)
+        return Candidate(cluster, FILMS, swapped)
 
     return make
 
@@ -69,10 +69,10 @@ def test_the_smaller_p_is_shown_whichever_comes_first(tested):
 
 @pytest.mark.parametrize(
     "other",
-    [{"status": "raised_only"}, {"raised": 1}, {"task": 1}],
+    [{"status": "raised_only"}, {"raised": 1}],
     ids=lambda change: next(iter(change)),
 )
-def test_another_outcome_class_or_task_is_another_correlation(tested, other):
+def test_another_outcome_or_class_is_another_correlation(tested, other):
     entries = [tested(0, range(10), 0.001), tested(1, range(10), 0.002, **other)]
 
     assert shown(entries) == [(0, ()), (1, ())]
@@ -128,9 +128,9 @@ def test_equals_go_by_their_gap(found):
 
 
 @pytest.mark.parametrize(
-    "other", [{"raised": 1}, {"task": 1}, {"swapped": True}], ids=lambda change: next(iter(change))
+    "other", [{"raised": 1}, {"swapped": True}], ids=lambda change: next(iter(change))
 )
-def test_another_class_task_or_half_is_another_candidate(found, other):
+def test_another_class_or_half_is_another_candidate(found, other):
     assert kept([found(0, range(5), 5.0), found(1, range(5), 4.0, **other)]) == [(0, ()), (1, ())]
 
 

@@ -1,7 +1,7 @@
 """From proposed clusters to ranked correlations, on hand-made films."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,21 +17,21 @@ from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
-from ravl_med.evidence.confirmation import ConfirmationRules
+from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.examination import (
-    Subject,
+    Examination,
     assess_correlations,
     choose_for_intervention,
     confirm_correlations,
-    confirmation_rules,
     measure_detectable_gap,
+    min_strength_of,
 )
-from ravl_med.evidence.label_quality import origin_of
 from ravl_med.evidence.results import Counterfactual, EffectShares, Removal
 
 CLASSES = ("clear", "heart")
 TILES = 4
+MODEL = CounterfactualModel(*([None] * 5))
 HEART = RelevanceTable({"heart": RelevantPlaces(boxes=((0.2, 0.4, 0.8, 0.9),))})
 
 
@@ -48,34 +48,48 @@ def config_of(protocol="pooled", min_strength=1.64, gate=None, **evidence) -> Co
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Films and their proposed clusters."""
+
+    data: AuditData
+    clusters: FeatureClusters
+
+    def confirm(self, config: Config | None = None, progress=lambda *step: None) -> Examination:
+        config = config or config_of()
+        return confirm_correlations(
+            self.data, self.clusters, config.discovery, config.evidence, config.gate, progress
+        )
+
+    def assess(self, found: Examination, config: Config, progress=lambda *step: None):
+        return assess_correlations(
+            self.data, found, MODEL, HEART, config.evidence, config.gate, progress
+        )
+
+    def sensitivity(self, found: Examination, config: Config, progress=lambda *step: None):
+        return measure_detectable_gap(self.data, found, config.discovery, config.evidence, progress)
+
+
 @pytest.fixture
-def subject_of(task_of, clusters_of):
+def subject_of(data_of, clusters_of):
     def make(
         labels: np.ndarray,
         correct: np.ndarray,
         assignments: list[np.ndarray],
-        patients: np.ndarray | None = None,
         tiles: int = TILES,
     ) -> Subject:
         """Every film has so many tiles; the last one speaks loudest for everything."""
         films = len(labels)
-        scores = np.tile(np.arange(tiles)[:, None] / tiles, (films, len(CLASSES)))
-        task = task_of(labels, correct, CLASSES, region_scores=scores)
-        region_image = np.repeat(np.arange(films), tiles)
-        clusters: FeatureClusters = clusters_of(*(a.ravel() for a in assignments))
-        images = AuditData(
-            classes=CLASSES,
-            labels=task.labels,
-            predictions=task.predictions,
-            patients=np.arange(films) if patients is None else patients,
-            sizes=np.full((films, 2), 100),
-            region_image=region_image,
+        data = data_of(
+            labels,
+            correct,
+            CLASSES,
+            region_scores=np.tile(np.arange(tiles)[:, None] / tiles, (films, len(CLASSES))),
+            region_image=np.repeat(np.arange(films), tiles),
             region_boxes=np.tile(np.array([[0, 0, 20, 20]], np.float32), (films * tiles, 1)),
+            attributes={"view": np.tile(["AP", "PA"], films)[:films]},
         )
-        present = clusters.presence(region_image, films)
-        return Subject(
-            task, images, clusters, present, {"view": np.tile(["AP", "PA"], films)[:films]}
-        )
+        return Subject(data, clusters_of(*(a.ravel() for a in assignments)))
 
     return make
 
@@ -101,14 +115,10 @@ def planted(subject_of):
     return make
 
 
-def confirm(subject: Subject, config: Config | None = None):
-    return confirm_correlations(subject, config or config_of(), lambda *told: None)
-
-
 def test_a_planted_cluster_is_confirmed_and_its_duplicate_folded(planted):
     subject, told = planted(), []
 
-    found = confirm_correlations(subject, config_of(), lambda *args: told.append(args))
+    found = subject.confirm(progress=lambda *args: told.append(args))
 
     candidate, outcome, also = found.tested[0]
     assert outcome.status == "confirmed"
@@ -131,7 +141,7 @@ def test_a_planted_cluster_is_confirmed_and_its_duplicate_folded(planted):
 
 
 def test_the_paper_carries_one_cluster_by_its_largest_gap(planted):
-    found = confirm(planted(), config_of("paper"))
+    found = planted().confirm(config_of("paper"))
 
     ((candidate, outcome, also),) = found.tested
     assert found.candidates == 1
@@ -143,9 +153,9 @@ def test_the_paper_carries_one_cluster_by_its_largest_gap(planted):
 
 def test_cross_fitting_looks_from_both_halves(planted):
     subject = planted()
-    labels = subject.task.labels
+    labels = subject.data.labels
 
-    plain, crossed = (confirm(subject, config_of(cross_fit=on)) for on in (False, True))
+    plain, crossed = (subject.confirm(config_of(cross_fit=on)) for on in (False, True))
 
     assert crossed.candidates > plain.candidates
     np.testing.assert_array_equal(crossed.half, plain.half)
@@ -165,12 +175,12 @@ def test_cross_fitting_looks_from_both_halves(planted):
 def test_the_gate_proposes_rare_devices(planted):
     """A large gap is a candidate whatever its influence; the gate says what is large."""
     subject = planted()
-    deaf = subject.task.region_scores.copy()
+    deaf = subject.data.region_scores.copy()
     deaf[TILES - 1 :: TILES] = -1  # the device never leads
-    subject = replace(subject, task=replace(subject.task, region_scores=deaf))
+    subject = replace(subject, data=replace(subject.data, region_scores=deaf))
 
-    (candidate, outcome, _), *_ = confirm(subject).tested
-    none = confirm(subject, config_of(gate=GateConfig(max_gap=0.95)))
+    (candidate, outcome, _), *_ = subject.confirm().tested
+    none = subject.confirm(config_of(gate=GateConfig(max_gap=0.95)))
 
     assert candidate.cluster.rare
     assert outcome.status == "confirmed"
@@ -184,7 +194,7 @@ def test_a_null_cohort_confirms_nothing(subject_of):
 
     subject = subject_of(labels, rng.random(300) < 0.7, assignments)
 
-    found, carried = confirm(subject, config_of(min_strength=0.0)), confirm(subject)
+    found, carried = subject.confirm(config_of(min_strength=0.0)), subject.confirm()
 
     assert found.candidates == len(found.discovery.candidates) > 2
     assert all(outcome.status == "not_confirmed" for _, outcome, _ in found.tested)
@@ -202,11 +212,11 @@ def test_a_null_cohort_confirms_nothing(subject_of):
 def test_one_patient_is_never_confirmed(planted, seed):
     """All films fall on one half: nothing to choose on, or nothing to test on."""
     subject = planted()
-    subject = replace(subject, images=replace(subject.images, patients=np.zeros(200, np.int64)))
+    subject = replace(subject, data=replace(subject.data, patients=np.zeros(200, np.int64)))
     config = config_of(seed=seed)
 
-    found = confirm(subject, config)
-    sensitivity = measure_detectable_gap(subject, found, config, lambda *told: None)
+    found = subject.confirm(config)
+    sensitivity = subject.sensitivity(found, config)
 
     assert found.half.all() or not found.half.any()
     assert (found.candidates > 0) == found.half.all()
@@ -223,7 +233,7 @@ def test_films_of_one_region_cannot_be_searched(subject_of):
     subject = subject_of(labels, labels == 0, [labels[:, None]], tiles=1)
 
     with pytest.raises(DataError, match="every film has fewer than 2 regions"):
-        confirm(subject)
+        subject.confirm()
 
 
 def test_a_feature_in_all_films_has_no_candidate_and_is_told(subject_of):
@@ -233,8 +243,8 @@ def test_a_feature_in_all_films_has_no_candidate_and_is_told(subject_of):
     subject = subject_of(labels, rng.random(120) < 0.7, [everywhere])
     config = config_of()
 
-    found = confirm(subject, config)
-    sensitivity = measure_detectable_gap(subject, found, config, lambda *told: None)
+    found = subject.confirm(config)
+    sensitivity = subject.sensitivity(found, config)
 
     assert (found.candidates, found.tested, found.discovery.survivors) == (0, (), 0)
     assert (sensitivity.clusters, sensitivity.tested) == (4, 0)
@@ -244,9 +254,9 @@ def test_a_feature_in_all_films_has_no_candidate_and_is_told(subject_of):
 
 def test_what_could_have_been_seen(planted):
     subject, config, told = planted(), config_of(), []
-    found = confirm(subject, config)
+    found = subject.confirm(config)
 
-    sensitivity = measure_detectable_gap(subject, found, config, lambda *args: told.append(args))
+    sensitivity = subject.sensitivity(found, config, lambda *args: told.append(args))
 
     assert sensitivity.clusters == len(subject.clusters) == 5
     assert sensitivity.untested == {"in every film": 2}  # cluster 0 of either partition
@@ -256,17 +266,10 @@ def test_what_could_have_been_seen(planted):
     assert told[-1] == ("simulate what could be seen", 80, 80)
 
 
-def test_the_rules_of_confirmation_come_from_the_config():
-    asked = {"min_n": 11, "fdr": 0.1, "side_level": 0.2, "min_gap": 0.07, "seed": 3}
-
-    rules = confirmation_rules(config_of(min_strength=1.2, cross_fit=True, **asked))
-    paper = confirmation_rules(config_of("paper", min_strength=1.2, cross_fit=True, **asked))
-
-    assert rules == ConfirmationRules(
-        fdr=0.1, side_level=0.2, min_gap=0.07, min_films=6, permutations=9_999, confidence=0.95,
-        draws=2_000, seed=3, cross_fit=True, min_strength=1.2,
-    )  # fmt: skip
-    assert paper == replace(rules, min_strength=-math.inf)  # the paper reports what it finds
+def test_the_paper_tests_what_it_finds():
+    assert min_strength_of(DiscoveryConfig(min_strength=1.2)) == 1.2
+    assert min_strength_of(DiscoveryConfig(min_strength=1.2, protocol="paper")) == -math.inf
+    assert [EvidenceConfig(relevance=Path("x"), min_n=n).min_n_on_half for n in (10, 11)] == [5, 6]
 
 
 @pytest.fixture
@@ -274,8 +277,8 @@ def asked(monkeypatch):
     """The model says yes to everything; what it was asked is kept."""
     calls = []
 
-    def answer(probe, hypothesis, images, rules, progress):
-        calls.append((probe, hypothesis, images, rules))
+    def answer(model, hypothesis, data, evidence, progress):
+        calls.append((model, hypothesis, data, evidence))
         progress(1, 2)
         effect = np.linspace(1, 2, len(hypothesis.cluster.regions))
         removal = Removal(effect, effect > 0, 0.5, None, None, 1.0, EffectShares(0.0, 1.0, 3, 0))
@@ -288,22 +291,22 @@ def asked(monkeypatch):
 @pytest.mark.parametrize("cross_fit", [False, True])
 def test_what_stands_is_asked_of_the_model_and_ranked(planted, asked, cross_fit):
     subject, config, told = planted(), config_of(cross_fit=cross_fit), []
-    found = confirm(subject, config)
+    found = subject.confirm(config)
     standing = [e for e in found.tested if e[1].status in ("confirmed", "raised_only")]
 
-    correlations = assess_correlations(
-        subject, found, "probe", HEART, config, lambda *args: told.append(args)
-    )
+    correlations = subject.assess(found, config, lambda *args: told.append(args))
 
     assert len(asked) == len(standing) >= 1
-    for (probe, hypothesis, images, rules), (candidate, _, _) in zip(asked, standing, strict=True):
-        assert probe == "probe"
-        assert images is subject.images
+    for (*given, evidence), (candidate, _, _) in zip(asked, standing, strict=True):
+        model, hypothesis, data = given
+        assert model is MODEL
+        assert data is subject.data
+        assert evidence is config.evidence
         assert hypothesis.cluster is candidate.cluster
         np.testing.assert_array_equal(hypothesis.discovery, ~candidate.films)
         raised = CLASSES[candidate.cluster.raised_class]
         assert hypothesis.relevant == HEART.find(raised)
-        assert rules.comparisons == len(standing)
+        assert hypothesis.comparisons == len(standing)
     assert told[0] == (f"remove and transplant, correlation 1 of {len(standing)}", 1, 2)
     first = correlations[0]
     assert (first.rank, first.counts, first.kind) == (1, True, "shortcut")
@@ -335,12 +338,13 @@ def test_a_gap_that_only_doubtful_labels_make_is_told_as_one(subject_of, asked):
     tiles[device, -1] = 1
     plain = subject_of(labels, called == labels, [tiles])
     sources = np.where(blank, "report: impression", "report: findings and impression")
-    subject = replace(plain, origin=origin_of(sources.tolist(), certainty.tolist()))
+    data = replace(plain.data, label_sources=sources, label_certainty=certainty)
+    subject = replace(plain, data=data)
     config = config_of()
-    found = confirm(subject, config)
+    found = subject.confirm(config)
 
-    first, *_ = assess_correlations(subject, found, object(), HEART, config, lambda *told: None)
-    (same, *_) = assess_correlations(plain, found, object(), HEART, config, lambda *told: None)
+    first, *_ = subject.assess(found, config)
+    (same, *_) = plain.assess(found, config)
 
     arms = first.confirmation.arms
     assert first.confirmation.status == "confirmed"
@@ -359,11 +363,11 @@ def test_only_so_many_are_asked_of_the_model(planted, asked):
     """One device, told twice, and one question; the second is on the same films."""
     subject = planted()
     config = config_of(max_correlations=1)
-    found = confirm(subject, config)
+    found = subject.confirm(config)
     candidate, *rest = found.tested[0]
     twice = replace(found, tested=((candidate, *rest), (replace(candidate), *rest)))
 
-    first, second = assess_correlations(subject, twice, object(), HEART, config, lambda *told: None)
+    first, second = subject.assess(twice, config)
 
     assert len(asked) == 1
     assert first.counts
@@ -382,11 +386,7 @@ def test_without_a_candidate_there_is_no_correlation(subject_of, asked):
     subject = subject_of(labels, np.ones(80, bool), [np.arange(80 * TILES).reshape(80, -1) % 3])
     config = config_of()
 
-    correlations = assess_correlations(
-        subject, confirm(subject, config), object(), HEART, config, lambda *told: None
-    )
-
-    assert correlations == ()
+    assert subject.assess(subject.confirm(config), config) == ()
     assert asked == []
 
 

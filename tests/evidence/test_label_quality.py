@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from ravl_med.discovery.ravl import performance_gaps
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.effects import measure_arms
-from ravl_med.evidence.label_quality import measure_label_quality, origin_of
+from ravl_med.evidence.effects import measure_by_presence
+from ravl_med.evidence.label_quality import measure_label_quality
 from ravl_med.evidence.results import LabelQuality
 from ravl_med.evidence.statistics import PatientBootstrap
 
@@ -23,7 +23,7 @@ MANIFEST, IMPRESSION = "manifest", "report: impression"
 
 
 @pytest.fixture
-def measure(cluster_of, task_of) -> Callable[..., LabelQuality]:
+def measure(cluster_of, data_of) -> Callable[..., LabelQuality]:
     def make(
         *groups: Group,
         sources: Sequence[str] | None = None,
@@ -41,7 +41,10 @@ def measure(cluster_of, task_of) -> Callable[..., LabelQuality]:
         present = present.astype(bool)
         who = np.arange(len(labels)) if patients is None else patients
         tested = np.ones(len(labels), bool) if held_out is None else held_out
-        task = task_of(labels, correct)
+        data = data_of(
+            labels, correct, patients=who,
+            label_sources=np.array(sources or [MANIFEST] * len(labels)), label_certainty=certainty,
+        )  # fmt: skip
         cluster = replace(
             cluster_of(present, labels, correct),
             raised_class=HEART, lowered_classes=opposed, opposed_classes=opposed,
@@ -49,13 +52,10 @@ def measure(cluster_of, task_of) -> Callable[..., LabelQuality]:
         rows = np.flatnonzero(tested & (labels >= 0))
         table = performance_gaps(present[rows, None], labels[rows], correct[rows], 2)
         bootstrap = PatientBootstrap(np.unique(who[rows], return_inverse=True)[1], 500, 0)
-        origin = origin_of(sources or [MANIFEST] * len(labels), certainty.tolist())
-        assert origin is not None
         return measure_label_quality(
-            Candidate(0, cluster, tested),
-            measure_arms(cluster, task, rows, table, bootstrap, 0.95),
-            task,
-            origin,
+            data,
+            Candidate(cluster, tested),
+            measure_by_presence(data, cluster, rows, table, bootstrap, 0.95),
             bootstrap=PatientBootstrap(who, 500, 0),
             min_films=min_films,
             confidence=0.95,
@@ -211,9 +211,14 @@ def test_films_of_one_patient_widen_the_interval(measure):
     assert few.high - few.low > 2 * (many.high - many.low)
 
 
-def test_without_a_task_there_is_no_origin():
-    assert origin_of((), ()) is None
-    assert origin_of(("manifest",), ()) is None
+@pytest.mark.parametrize("sources", [(), (MANIFEST,) * 4])
+def test_labels_of_unknown_origin_are_not_measured(cluster_of, data_of, sources):
+    labels, flags = [0, 1, 0, 1], [True, False, True, False]
+    data = data_of(labels, flags, label_sources=np.array(sources, np.str_))
+    candidate = Candidate(cluster_of(flags, labels, flags), np.ones(4, bool))
+    bootstrap = PatientBootstrap(data.patients, 50, 0)
+    asked = {"bootstrap": bootstrap, "min_films": 1, "confidence": 0.95}
+    assert measure_label_quality(data, candidate, None, **asked) is None
 
 
 CERTAINTY = ("stated", "uncertain", "blank")
@@ -252,7 +257,7 @@ def _measured(
     labels: np.ndarray, present: np.ndarray, kinds: np.ndarray, hits: np.ndarray
 ) -> LabelQuality:
     from ravl_med.discovery.candidates import measure_candidate
-    from ravl_med.discovery.ravl import AuditedTask
+    from ravl_med.discovery.ravl import AuditData
 
     films, rows = len(labels), np.arange(len(labels))
     table = performance_gaps(present[:, None], labels, hits, 2)
@@ -264,15 +269,17 @@ def _measured(
         raised_class=HEART, lowered_classes=(CLEAR,), opposed_classes=(CLEAR,),
     )  # fmt: skip
     flat = np.full((films, 2), 0.5)
-    task = AuditedTask("t", ("a", "b"), labels, np.where(hits, labels, 1 - labels), flat, flat)
+    data = AuditData(
+        ("a", "b"), labels, np.where(hits, labels, 1 - labels), rows, np.ones((films, 2), np.int64),
+        rows, np.zeros((films, 4), np.float32), flat, flat,
+        label_sources=np.array([MANIFEST] * films),
+        label_certainty=np.array([CERTAINTY[kind] for kind in kinds]),
+    )  # fmt: skip
     bootstrap = PatientBootstrap(rows, 50, 0)
-    origin = origin_of([MANIFEST] * films, [CERTAINTY[kind] for kind in kinds])
-    assert origin is not None
     return measure_label_quality(
-        Candidate(0, cluster, np.ones(films, bool)),
-        measure_arms(cluster, task, rows, table, bootstrap, 0.95),
-        task,
-        origin,
+        data,
+        Candidate(cluster, np.ones(films, bool)),
+        measure_by_presence(data, cluster, rows, table, bootstrap, 0.95),
         bootstrap=bootstrap,
         min_films=1,
         confidence=0.95,

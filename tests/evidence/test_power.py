@@ -1,43 +1,41 @@
 """What a cohort could have shown: targets, and the procedure itself on simulated cohorts."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
-from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.confirmation import Candidate, ConfirmationRules, confirm_candidates
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig
+from ravl_med.discovery.candidates import discover_correlations
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.confirmation import Candidate, confirm_candidates
 from ravl_med.evidence.power import (
     PREVALENCES,
     CohortDesign,
     design_of,
     measure_sensitivity,
     plan_design,
-    simulated_power,
 )
+from tests.benchmarks.discovery.parts import simulated_power
 
-RULES = ConfirmationRules(
-    fdr=0.05,
-    side_level=0.10,
-    min_gap=0.05,
-    min_films=5,
-    permutations=999,
-    confidence=0.95,
-    draws=50,
-    seed=0,
-    min_strength=1.64,
-)
+RULES = EvidenceConfig.model_construct(min_n=10, permutations=999, draws=50)
+STRENGTH = 1.64
+
+
+def sensitivity_of(design, rules=RULES, simulations=5, power=0.8, **asked):
+    evidence = rules.model_copy(update={"simulations": simulations, "power": power})
+    return measure_sensitivity(design, evidence, min_strength=STRENGTH, **asked)
 
 
 def plan(films=600, classes=2, accuracy=0.8, films_a_patient=1.0) -> CohortDesign:
     return plan_design(films, classes, accuracy, films_a_patient, 0.5, 0)
 
 
-def power(design, gap, prevalence=0.5, candidates=10, simulations=40, rules=RULES) -> float:
+def power(
+    design, gap, prevalence=0.5, candidates=10, simulations=40, rules=RULES, least=STRENGTH
+) -> float:
     return simulated_power(
-        design, rules,
+        design, rules, min_strength=least,
         prevalence=prevalence, gap=gap, candidates=candidates, simulations=simulations,
     )  # fmt: skip
 
@@ -75,10 +73,10 @@ def test_the_rules_are_those_of_the_audit():
     design = plan(600)
 
     assert power(design, 0.25) >= 0.9
-    assert power(design, 0.25, rules=replace(RULES, min_gap=0.4)) <= 0.1
-    assert power(design, 0.25, rules=replace(RULES, min_films=80)) <= 0.1
-    assert power(design, 0.25, rules=replace(RULES, fdr=1e-9)) <= 0.1
-    assert power(design, 0.25, rules=replace(RULES, min_strength=8.0)) <= 0.1
+    assert power(design, 0.25, rules=RULES.model_copy(update={"min_gap": 0.4})) <= 0.1
+    assert power(design, 0.25, rules=RULES.model_copy(update={"min_n": 160})) <= 0.1
+    assert power(design, 0.25, rules=RULES.model_copy(update={"fdr": 1e-9})) <= 0.1
+    assert power(design, 0.25, least=8.0) <= 0.1
 
 
 def procedure(design: CohortDesign, prevalence: float, gap: float, seed: int, clusters_of) -> bool:
@@ -94,24 +92,26 @@ def procedure(design: CohortDesign, prevalence: float, gap: float, seed: int, cl
     predictions = np.where(correct, design.labels, (design.labels + off) % classes)
     scores = rng.random((films, 2, classes))
     scores[feature, 1] = 2.0  # the device speaks loudest, and RaVL's influence is 1
-    task = AuditedTask(
-        name="finding",
+    data = AuditData(
         classes=tuple("abcdef"[:classes]),
         labels=design.labels,
         predictions=predictions,
+        patients=design.patients,
+        sizes=np.full((films, 2), 100),
+        region_image=np.repeat(np.arange(films), 2),
+        region_boxes=np.zeros((2 * films, 4), np.float32),
         image_scores=np.full((films, classes), 1 / classes),
         region_scores=scores.reshape(-1, classes),
     )
     clusters = clusters_of(np.column_stack([np.zeros(films, int), feature]).ravel(), counts=[2])
-    region_image = np.repeat(np.arange(films), 2)
     found = discover_correlations(
-        clusters, clusters.presence(region_image, films), region_image, task, design.discovery,
-        DiscoveryRules(min_influence=0.25, min_films=RULES.min_films, large_gap=0.1),
+        data, clusters, clusters.presence(data.region_image, films), design.discovery,
+        DiscoveryConfig(), min_films=RULES.min_n_on_half, large_gap=0.1,
     )  # fmt: skip
-    candidates = [Candidate(0, cluster, ~design.discovery) for cluster in found.candidates]
+    candidates = [Candidate(cluster, ~design.discovery) for cluster in found.candidates]
     return any(
         outcome.status == "confirmed" and candidate.cluster.raised_class == raised
-        for candidate, outcome in confirm_candidates([task], candidates, design.patients, RULES)
+        for candidate, outcome in confirm_candidates(data, candidates, RULES, STRENGTH)
     )
 
 
@@ -134,9 +134,7 @@ def test_the_quick_simulation_agrees_with_the_procedure(
 def test_the_detectable_gap_is_found_with_the_asked_power():
     design = plan(300)
 
-    found = measure_sensitivity(
-        design, RULES, candidates=10, power=0.8, simulations=40, prevalences=(0.3,)
-    )
+    found = sensitivity_of(design, candidates=10, power=0.8, simulations=40, prevalences=(0.3,))
 
     (detectable,) = found.detectable
     assert detectable.prevalence == 0.3
@@ -150,8 +148,8 @@ def test_the_detectable_gap_is_found_with_the_asked_power():
 def test_a_larger_share_needs_a_smaller_gap_and_everything_is_told():
     told = []
 
-    found = measure_sensitivity(
-        plan(900), RULES,
+    found = sensitivity_of(
+        plan(900),
         candidates=0, power=0.8, simulations=12, clusters=40, untested={"a": 3, "b": 5},
         progress=lambda *done: told.append(done),
     )  # fmt: skip
@@ -167,8 +165,8 @@ def test_a_larger_share_needs_a_smaller_gap_and_everything_is_told():
 
 
 def test_without_reasons_every_cluster_was_tested():
-    found = measure_sensitivity(
-        plan(40), RULES, candidates=3, power=0.8, simulations=1, clusters=7, prevalences=(0.5,)
+    found = sensitivity_of(
+        plan(40), candidates=3, power=0.8, simulations=1, clusters=7, prevalences=(0.5,)
     )
 
     assert (found.candidates, found.tested, found.untested) == (3, 7, {})
@@ -188,7 +186,7 @@ def test_without_reasons_every_cluster_was_tested():
     ids=["no film", "8 films", "two patients", "no discovery half", "one class"],
 )
 def test_where_nothing_can_be_found_the_gap_is_not_a_number(design):
-    found = measure_sensitivity(design, RULES, candidates=1, power=0.8, simulations=5)
+    found = sensitivity_of(design, candidates=1)
 
     assert [math.isnan(d.gap) for d in found.detectable] == [True] * 4
     assert [d.power_at_largest for d in found.detectable] == [0] * 4
@@ -221,8 +219,8 @@ def test_the_same_seed_simulates_the_same_cohorts():
     design = plan(120, films_a_patient=1.5)
 
     def gaps(seed):
-        found = measure_sensitivity(
-            design, replace(RULES, seed=seed),
+        found = sensitivity_of(
+            design, RULES.model_copy(update={"seed": seed}),
             candidates=1, power=0.5, simulations=5, prevalences=(0.5, 0.5),
         )  # fmt: skip
         return [d.gap for d in found.detectable]
@@ -252,13 +250,13 @@ def test_a_planned_cohort(films, classes, mean):
         assert patients == films
 
 
-def test_the_design_of_an_audited_cohort(task_of):
+def test_the_design_of_an_audited_cohort(data_of):
     labels = np.array([0, 0, 0, -1, 1, 1, 2, -1])
     correct = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
     patients = np.array([5, 5, 2, 7, 9, 9, 2, 5])
     half = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
 
-    design = design_of(task_of(labels, correct, tuple("abcd")), patients, half)
+    design = design_of(data_of(labels, correct, tuple("abcd"), patients=patients), half)
 
     assert design.labels.tolist() == [0, 0, 0, 1, 1, 2]
     assert design.patients.tolist() == [1, 1, 0, 2, 2, 0]  # renumbered

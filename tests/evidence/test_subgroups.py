@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from ravl_med.config.audit import EvidenceConfig
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.audit_result import Stratum
 from ravl_med.evidence.results import CrossedAttribute, Strata
 from ravl_med.evidence.statistics import PatientBootstrap
@@ -28,6 +31,20 @@ def block(films: int, hits: int) -> list[bool]:
     return [i < hits for i in range(films)]
 
 
+def films_of_axes(axes: Axes, labels, correct, patients: np.ndarray | None) -> AuditData:
+    truth, films = np.asarray(labels, np.int64), np.arange(len(labels))
+    return AuditData(
+        classes=("a", "b", "c"),
+        labels=truth,
+        predictions=np.where(np.asarray(correct, bool), truth, truth + 1),
+        patients=films if patients is None else patients,
+        sizes=np.full((len(truth), 2), 100),
+        region_image=films,
+        region_boxes=np.zeros((len(truth), 4), np.float32),
+        attributes=axes,
+    )
+
+
 def measure(
     axes: Axes,
     labels: Sequence[int] | np.ndarray,
@@ -38,17 +55,9 @@ def measure(
     draws: int = 400,
     seed: int = 0,
 ) -> tuple[Stratum, ...]:
-    who = np.arange(len(labels)) if patients is None else patients
-    return measure_subgroups(
-        axes,
-        np.asarray(labels, np.int64),
-        np.asarray(correct, bool),
-        min_films=min_films,
-        draws=draws,
-        bootstrap=PatientBootstrap(who, 200, 0),
-        confidence=0.95,
-        seed=seed,
-    )
+    data = films_of_axes(axes, labels, correct, patients)
+    evidence = EvidenceConfig.model_construct(min_n=min_films, permutations=draws, seed=seed)
+    return measure_subgroups(data, evidence, PatientBootstrap(data.patients, 200, 0))
 
 
 def cross(
@@ -59,17 +68,9 @@ def cross(
     lowered: int | None = 1,
     patients: np.ndarray | None = None,
 ) -> Strata:
-    who = np.arange(len(labels)) if patients is None else patients
-    return cross_with_attributes(
-        present,
-        axes,
-        labels,
-        correct,
-        0,
-        lowered,
-        bootstrap=PatientBootstrap(who, 500, 0),
-        confidence=0.95,
-    )
+    data = films_of_axes(axes, labels, correct, patients)
+    cluster = SimpleNamespace(present=present, raised_class=0, lowered_class=lowered)
+    return cross_with_attributes(data, cluster, PatientBootstrap(data.patients, 500, 0), 0.95)
 
 
 def cells(*table: tuple[str, int, bool, int, int]) -> tuple[Axes, np.ndarray, ...]:

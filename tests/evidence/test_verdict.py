@@ -31,7 +31,6 @@ from ravl_med.evidence.verdict import (
     assess_correlation,
     decide_verdict,
     rank_correlations,
-    stop_audit,
 )
 
 CLASSES = ("no finding", "cardiomegaly")
@@ -449,10 +448,6 @@ def test_both_reasons_of_an_underpowered_audit_are_told():
     assert gates_of(verdict) == {"gate.max_gap": True} | dict.fromkeys(list(ALL_PASS)[1:], False)
 
 
-def test_an_audit_that_stops_is_not_auditable():
-    assert stop_audit(["one", "two"]) == Verdict("not_auditable", ("one", "two"), ())
-
-
 def sanity_of(*doubts: str) -> ModelChecks:
     interval = Interval(0.5, 0.6) if doubts else Interval(0.8, 0.9)
     one = FindingAuroc("heart", 50, 0.55, interval, math.nan, math.nan, flipped=False)
@@ -462,19 +457,19 @@ def sanity_of(*doubts: str) -> ModelChecks:
 def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
     doubt = "Class heart is not told from the others."
     shortcut = weigh(counterfactual=used(0.0))
-    failed = decide_verdict([shortcut], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    failed = decide_verdict([shortcut], CLASSES, GATE, SEEN, checks=sanity_of(doubt))
     assert failed.name == "fail"
     asked = decide_verdict(
-        [weigh(counterfactual=None)], CLASSES, GATE, SEEN, sanity=sanity_of(doubt)
+        [weigh(counterfactual=None)], CLASSES, GATE, SEEN, checks=sanity_of(doubt)
     )
     assert (asked.name, asked.reasons[0], len(asked.reasons)) == ("not_auditable", doubt, 2)
-    nothing = decide_verdict([], CLASSES, GATE, SEEN, sanity=sanity_of(doubt))
+    nothing = decide_verdict([], CLASSES, GATE, SEEN, checks=sanity_of(doubt))
     assert (nothing.name, nothing.reasons) == ("not_auditable", (doubt,))
     for verdict in (failed, asked, nothing):
         gate = next(gate for gate in verdict.gates if gate.name == "gate.min_auroc")
         assert not gate.passed
         assert gate.text.startswith("0 of 1 findings are told from the others")
-    passed = decide_verdict([], CLASSES, GATE, SEEN, sanity=sanity_of())
+    passed = decide_verdict([], CLASSES, GATE, SEEN, checks=sanity_of())
     assert passed.name == "pass"
     assert passed.gates[1].passed
 

@@ -18,7 +18,7 @@ from ravl_med.config.loading import Config
 def crosses(tmp_path_factory) -> Path:
     """Films of which a half are bright on the left; a cross in a corner leads a model to the right.
 
-    As in `test_sanity_gate`, but fewer.
+    As in `test_audited_model`, but fewer.
     """
     folder = tmp_path_factory.mktemp("crosses")
     rng, rows = np.random.default_rng(0), []

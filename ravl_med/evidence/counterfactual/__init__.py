@@ -1,4 +1,4 @@
-"""Counterfactuals: whether the model uses a feature, or the feature only travels along.
+"""Counterfactuals: whether the model uses a feature, or the feature is only confounded with one.
 
 A feature that the model uses lowers the margin of the raised class when it is removed and raises it
 when it is put into other films, each time against a control that is treated the same way. Regions
@@ -13,7 +13,7 @@ effusion, and neither says anything about a feature that moves films from "no fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import islice
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
@@ -39,15 +40,10 @@ from ravl_med.evidence.counterfactual.localisation import (
     most_fit_pictures,
     move_shares,
 )
-from ravl_med.evidence.counterfactual.model_inputs import (
-    CounterfactualRules,
-    Margins,
-    ModelInputs,
-)
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.evidence.counterfactual.removal import (
     CANDIDATES,
     FilledFilm,
-    FilmPair,
     carrying_threshold,
     compare_removals,
     fill_films,
@@ -55,30 +51,35 @@ from ravl_med.evidence.counterfactual.removal import (
     sample_films,
 )
 from ravl_med.evidence.counterfactual.transplant import compare_transplants, plan_transplants
-from ravl_med.evidence.results import Counterfactual, EffectShares, PairedChange, Removal
+from ravl_med.evidence.results import (
+    Check,
+    Counterfactual,
+    EffectShares,
+    PairedChange,
+    Removal,
+    objections,
+)
 
 _HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
 
-
 SpreadHypotheses = Callable[
-    [Sequence["Hypothesis"], AuditData, CounterfactualRules], Iterable[Counterfactual]
+    [Sequence["Hypothesis"], AuditData, EvidenceConfig], Iterable[Counterfactual]
 ]
 
 
 @dataclass(frozen=True, eq=False)  # no slots: it holds its films
 class CounterfactualModel:
-    """What is needed to ask the model.
+    """The audited model, as counterfactuals run it on changed films.
 
     Attributes
     ----------
-    read_pixels : callable - image index to pixels (H, W), float32 of 0 .. 1
+    read_pixels : callable - film to pixels (H, W), float32 of 0 .. 1
     classes : ndarray of shape (C, D), float32 - class embeddings
     temperature : float - tau of the logits
-    batch_size : int - inputs encoded at once
-    structures : callable or None - image index to its anatomy and artifacts
-    spread : callable or None - suspects, images and rules to counterfactuals, one by one and in
-        order, by workers; None: this process asks
+    structures : callable or None - film to its anatomy and artifacts
+    spread : callable or None - hypotheses to counterfactuals, one by one and in order, by workers;
+        None: this process makes them
     """
 
     encoder: Encoder
@@ -105,23 +106,25 @@ class CounterfactualModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hypothesis:
-    """A feature cluster and what is settled about it before the test.
+    """That the model uses the feature of a cluster, and what is settled before the test.
 
     Attributes
     ----------
     discovery : ndarray of shape (N,), bool - films of the half that it was chosen on; the others
         are the confirmation half
     relevant : RelevantPlaces or None - where the raised class shows; None when it is not known
+    comparisons : int - hypotheses that are tested together, for Bonferroni
     """
 
     cluster: FeatureCluster
     discovery: NDArray[np.bool_]
     relevant: RelevantPlaces | None = None
+    comparisons: int = 1
 
 
 def class_margin(
-    logits: NDArray[np.floating],
-    raised: int | NDArray[np.int64],
+    logits: NDArray[np.floating],  # (n, C)
+    raised: int | NDArray[np.int64],  # one class, or one for each row
     opposed: int | NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
     """Return the logit of one class minus that of another, row by row.
@@ -130,16 +133,6 @@ def class_margin(
     positive where the raised class wins. The largest is sought again after each intervention. To
     keep the class that was largest before would favour it: it was chosen for a high value, which
     falls back by itself.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, C)
-    raised : int, or ndarray of shape (n,), int64
-    opposed : int, or ndarray of shape (n,), int64, or None
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
     """
     rows = np.arange(len(logits))
     exact = logits.astype(np.float64)
@@ -153,65 +146,85 @@ def class_margin(
 
 
 def measure_counterfactual(
-    probe: CounterfactualModel,
+    model: CounterfactualModel,
     hypothesis: Hypothesis,
-    images: AuditData,
-    rules: CounterfactualRules,
+    data: AuditData,
+    evidence: EvidenceConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counterfactual:
     """Test whether the model uses the feature of a cluster, and find the regions that carry it."""
     steps = _Steps(progress)
-    raised, lowered = hypothesis.cluster.raised_class, hypothesis.cluster.lowered_class
-    inputs = prepare_inputs(probe, raised, lowered, images, steps.tick)
-    plan = partial(plan_transplants, inputs, hypothesis.cluster, hypothesis.discovery, rules)
-    planned = plan(np.random.default_rng([rules.seed, 0]))
-    later = 3 * len(planned) + most_fit_pictures(rules.max_fitted)
-    later += most_share_pictures(len(hypothesis.cluster.regions))
+    cluster = hypothesis.cluster
+    inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data, steps.tick)
+    plan = partial(plan_transplants, inputs, cluster, hypothesis.discovery, evidence.max_pairs)
+    planned = plan(np.random.default_rng([evidence.seed, 0]))
+    later = 3 * len(planned) + most_fit_pictures(evidence.max_fitted)
+    later += most_share_pictures(len(cluster.regions))
     # Without a transplant nothing says that what is half a step aside belongs to the feature.
-    movable = len(planned) >= rules.min_pairs
-    removal, shifts = _measure_removal(inputs, hypothesis, rules, steps, later, movable=movable)
-    planned = plan(np.random.default_rng([rules.seed, 0]), shifts)
+    movable = len(planned) >= evidence.min_pairs
+    removal, shifts = _measure_removal(inputs, hypothesis, evidence, steps, later, movable=movable)
+    planned = plan(np.random.default_rng([evidence.seed, 0]), shifts)
     transplant = None
-    if len(planned) >= rules.min_pairs:
-        transplant = compare_transplants(inputs, planned, rules)
-    reasons = (
-        *_removal_objections(removal, rules),
-        *_transplant_objections(transplant, rules),
-    )
-    used = (
-        removal.median is not None
-        and removal.median.interval.low > 0
-        and removal.inpainted is not None
-        and removal.inpainted.contrast > 0
-        and min(removal.median.change, removal.inpainted.change) > 0
-        and removal.size >= rules.min_effect
-        and (transplant is None or transplant.interval.low > 0)
-    )
-    if used:
-        located = _fit_carriers(inputs, hypothesis.cluster, removal, probe, rules.max_fitted)
-        removal = replace(removal, located=located)
+    if len(planned) >= evidence.min_pairs:
+        transplant = compare_transplants(inputs, planned, evidence, hypothesis.comparisons)
+    checks = [*_removal_checks(removal, evidence), *_transplant_checks(transplant)]
+    if used := all(check.passed for check in checks):
+        boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
+        removal = replace(removal, located=boxes)
         removal = replace(
-            removal, shares=_share_effect(inputs, hypothesis, removal, probe.structures)
+            removal, shares=_share_effect(inputs, hypothesis, removal, model.structures)
         )
     steps.finish()
+    reasons = objections(checks)
+    if transplant is None:  # it decides nothing, and is worth knowing where removal fails
+        reasons += (
+            f"Transplant could not be tried: fewer than {evidence.min_pairs} films of other "
+            "classes could be given the feature and an ordinary region (evidence.min_pairs).",
+        )
     return Counterfactual(removal, transplant, used, () if used else reasons)
 
 
-def _fit_carriers(
-    inputs: ModelInputs,
-    cluster: FeatureCluster,
-    removal: Removal,
-    probe: CounterfactualModel,
-    count: int,
-) -> NDArray[np.float32]:
-    """Fit the places of the carrying regions with the largest effects; return all places (n, 4)."""
-    assert removal.located is not None  # it was measured
-    located = removal.located.copy()
-    ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
-    chosen = ranked[: min(count, int(removal.carries.sum()))]
-    films = inputs.data.region_image[cluster.regions[chosen]]
-    located[chosen] = fit_boxes(inputs, films, located[chosen], probe.encoder.info.image_size)
-    return located
+def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
+    """Check that removal lowers the margin, by either fill, enough and beyond its controls."""
+    median, inpainted = removal.median, removal.inpainted
+    if median is None or inpainted is None:
+        reason = (
+            f"Removal could not be tried: fewer than {evidence.min_pairs} films of the "
+            "confirmation half could be paired with a film of their class without the feature "
+            "(evidence.min_pairs)."
+        )
+        return [Check(False, reason)]
+    return [
+        Check(
+            median.interval.low > 0,
+            "Filling the regions in does not lower the margin beyond what it does to control "
+            "films.",
+        ),
+        Check(
+            min(median.change, inpainted.change) > 0,
+            "The margin of films with the feature does not fall when it is removed.",
+        ),
+        Check(
+            removal.size >= evidence.min_effect,
+            f"Removal moves the margin by less than {100 * evidence.min_effect:g} % of its "
+            "standard deviation, too little to matter (evidence.min_effect).",
+        ),
+        Check(
+            inpainted.contrast > 0,
+            "Inpainting the regions does not lower the margin more than in control films.",
+        ),
+    ]
+
+
+def _transplant_checks(transplant: PairedChange | None) -> list[Check]:
+    """Check that transplant raises the margin beyond its controls, where it could be tried."""
+    if transplant is None:
+        return []
+    reason = (
+        "Blending the feature into films of other classes does not raise the margin beyond "
+        "what ordinary regions do."
+    )
+    return [Check(transplant.interval.low > 0, reason)]
 
 
 class _Steps:
@@ -231,38 +244,35 @@ class _Steps:
 
 
 def prepare_inputs(
-    probe: CounterfactualModel,
+    model: CounterfactualModel,
     raised_class: int,
-    lowered_class: int | None,
-    images: AuditData,
+    lowered_class: int | None,  # see `class_margin`
+    data: AuditData,
     tick: Callable[[int], None] = lambda count: None,
 ) -> ModelInputs:
-    """Put films and model on the bench, asking for the margin of a class against another.
+    """Return films as the model sees them, with the margin of a class against another.
 
-    Parameters
-    ----------
-    lowered_class : int or None - see `class_margin`
-    tick : callable - called with the number of pictures that were asked
+    `tick` is called with the number of pictures that were encoded.
     """
 
-    def margins_of(pictures: Iterable[NDArray[np.float32]]) -> Margins:
-        margins, decisions = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
+    def margins(pictures: Iterable[NDArray[np.float32]]) -> Margins:
+        margin, decided = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
         stream = iter(pictures)
-        while batch := list(islice(stream, probe.batch_size)):
-            embedded = probe.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-            logits = embedded.float().cpu().numpy() @ probe.classes.T / probe.temperature
-            margins.append(class_margin(logits, raised_class, lowered_class))
-            decisions.append(logits.argmax(axis=1) == raised_class)
+        while batch := list(islice(stream, model.batch_size)):
+            embedded = model.encoder.encode_image(torch.from_numpy(np.stack(batch)))
+            logits = embedded.float().cpu().numpy() @ model.classes.T / model.temperature
+            margin.append(class_margin(logits, raised_class, lowered_class))
+            decided.append(logits.argmax(axis=1) == raised_class)
             tick(len(batch))
-        return Margins(np.concatenate(margins), np.concatenate(decisions))
+        return Margins(np.concatenate(margin), np.concatenate(decided))
 
-    return ModelInputs(images, probe.read, probe.encoder.geometry, margins_of, tick)
+    return ModelInputs(data, model.read, model.encoder.geometry, margins, tick)
 
 
 def _measure_removal(
     inputs: ModelInputs,
     hypothesis: Hypothesis,
-    rules: CounterfactualRules,
+    evidence: EvidenceConfig,
     steps: _Steps,
     later: int,
     *,
@@ -273,51 +283,50 @@ def _measure_removal(
     `later` is the number of steps that follow after removal; `movable` regions may be filled half a
     step aside.
     """
-    cluster, images = hypothesis.cluster, inputs.data
-    rng = np.random.default_rng([rules.seed, 1])
-    films, testable = sample_films(inputs, cluster, hypothesis.discovery, rules, rng)
-    film_of_region = images.region_image[cluster.regions]
+    cluster, discovery = hypothesis.cluster, hypothesis.discovery
+    rng = np.random.default_rng([evidence.seed, 1])
+    films, testable = sample_films(
+        inputs.data, cluster, discovery, evidence.max_removals, evidence.max_pairs, rng
+    )
+    film_of_region = inputs.data.region_image[cluster.regions]
     rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
     regions = {film: cluster.regions[own] for film, own in rows.items()}
-    found = [film for film in rows if hypothesis.discovery[film]]
-    explored = found[:EXPLORED_FILMS] if movable else []
-    tested = len(testable) >= rules.min_pairs
+    explored = [film for film in rows if discovery[film]][:EXPLORED_FILMS] if movable else []
+    if len(testable) < evidence.min_pairs:
+        testable = testable[:0]
     # At most: a second place is filled only where the first films show that it is worth it.
     steps.total = later + sum(1 + 2 * len(SHIFTS) * len(rows[film]) for film in explored)
     steps.total += sum(1 + 4 * len(own) for own in rows.values())
-    if tested:
-        steps.total += sum(CANDIDATES + 1 + 4 * len(rows[int(film)]) for film in testable)
+    steps.total += sum(CANDIDATES + 1 + 4 * len(rows[int(film)]) for film in testable)
     shifts = choose_shifts(inputs, explored, regions)
     places = {f: move_shares(inputs.shares(own), shifts) for f, own in regions.items()}
     filled = fill_films(inputs, [(f, inputs.place(f, own)) for f, own in places.items()])
-    effect, located = _locate(inputs, filled, rows, len(shifts), len(cluster.regions))
-    threshold = carrying_threshold([f for f in filled if hypothesis.discovery[f.film]])
-    carries = np.isfinite(effect) & (effect > 0) & (effect >= threshold)
-    pairs: list[FilmPair] = []
-    if tested:
-        asked = {int(film): places[int(film)] for film in testable}
-        pairs = match_controls(inputs, cluster, hypothesis.discovery, asked, rng)
+    effect, boxes = _largest_effects(inputs, filled, rows, len(shifts), len(cluster.regions))
+    threshold = carrying_threshold([f for f in filled if discovery[f.film]])
+    wanted = {int(film): places[int(film)] for film in testable}
+    pairs = match_controls(inputs, cluster, discovery, wanted, rng)
     median = inpainted = None
-    spread = float("nan")
-    if tested and len(pairs) >= rules.min_pairs:
+    spread = ratio = float("nan")
+    if len(pairs) >= evidence.min_pairs:
         by_film = {film.film: film for film in filled}
-        mine = [by_film[pair.film] for pair in pairs]
-        median, inpainted, spread = compare_removals(inputs, pairs, mine, rules)
-    ratios = [pair.contrast_ratio for pair in pairs]
+        median, inpainted, spread = compare_removals(
+            inputs, pairs, [by_film[pair.film] for pair in pairs], evidence, hypothesis.comparisons
+        )
+        ratio = float(np.median([pair.contrast_ratio for pair in pairs]))
     removal = Removal(
         effect=effect,
-        carries=carries,
+        carries=np.isfinite(effect) & (effect > 0) & (effect >= threshold),
         threshold=threshold,
         median=median,
         inpainted=inpainted,
-        contrast_ratio=float(np.median(ratios)) if median is not None else float("nan"),
+        contrast_ratio=ratio,
         spread=spread,
-        located=located,
+        located=boxes,
     )
     return removal, shifts
 
 
-def _locate(
+def _largest_effects(
     inputs: ModelInputs,
     filled: Sequence[FilledFilm],
     rows: Mapping[int, NDArray[np.int64]],
@@ -326,15 +335,32 @@ def _locate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Largest effect (n,) of each region over its places, and that place (n, 4), stored pixels."""
     effect = np.full(regions, np.nan)
-    located = np.full((regions, 4), np.nan, dtype=np.float32)
+    effect_boxes = np.full((regions, 4), np.nan, dtype=np.float32)
     for film in filled:
         own = rows[film.film]
         of_each = film.effect.reshape(shifts, len(own))
         boxes = film.boxes.reshape(shifts, len(own), 4)
         best = of_each.argmax(axis=0), np.arange(len(own))
         effect[own] = of_each[best]
-        located[own] = inputs.carry_back(film.film, boxes[best])
-    return effect, located
+        effect_boxes[own] = inputs.carry_back(film.film, boxes[best])
+    return effect, effect_boxes
+
+
+def _fit_carriers(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    removal: Removal,
+    model: CounterfactualModel,
+    count: int,
+) -> NDArray[np.float32]:
+    """Fit the boxes of the carrying regions with the largest effects; return all boxes (n, 4)."""
+    assert removal.located is not None  # it was measured
+    boxes = removal.located.copy()
+    ranked = np.argsort(-np.where(removal.carries, removal.effect, -np.inf), kind="stable")
+    chosen = ranked[: min(count, int(removal.carries.sum()))]
+    films = inputs.data.region_image[cluster.regions[chosen]]
+    boxes[chosen] = fit_boxes(inputs, films, boxes[chosen], model.encoder.info.image_size)
+    return boxes
 
 
 def _share_effect(
@@ -354,41 +380,3 @@ def _share_effect(
         removal.located[removal.carries],
         removal.effect[removal.carries],
     )
-
-
-def _removal_objections(removal: Removal, rules: CounterfactualRules) -> Iterator[str]:
-    if removal.median is None or removal.inpainted is None:
-        yield (
-            f"Removal could not be tried: fewer than {rules.min_pairs} films of the confirmation "
-            "half could be paired with a film of their class without the feature "
-            "(evidence.min_pairs)."
-        )
-        return
-    if not removal.median.interval.low > 0:
-        yield (
-            "Filling the regions in does not lower the margin beyond what it does to control films."
-        )
-    if not min(removal.median.change, removal.inpainted.change) > 0:
-        yield "The margin of films with the feature does not fall when it is removed."
-    if not removal.size >= rules.min_effect:
-        yield (
-            f"Removal moves the margin by less than {100 * rules.min_effect:g} % of its standard "
-            "deviation, too little to matter (evidence.min_effect)."
-        )
-    if not removal.inpainted.contrast > 0:
-        yield "Inpainting the regions does not lower the margin more than in control films."
-
-
-def _transplant_objections(
-    transplant: PairedChange | None, rules: CounterfactualRules
-) -> Iterator[str]:
-    if transplant is None:
-        yield (
-            f"Transplant could not be tried: fewer than {rules.min_pairs} films of other classes "
-            "could be given the feature and an ordinary region (evidence.min_pairs)."
-        )
-    elif not transplant.interval.low > 0:
-        yield (
-            "Blending the feature into films of other classes does not raise the margin beyond "
-            "what ordinary regions do."
-        )

@@ -1,15 +1,13 @@
 """Where the removal effect of a feature lies: in an artifact, in relevant anatomy, or elsewhere.
 
-A region is taken apart into what of it is artifact, what is anatomy in which the raised class
-shows, and the rest. Each part is removed by itself, and the effect of the region is shared out by
-what the parts cost the model. By area alone a lead, which covers a twentieth of a box over the
-heart, would pass for the heart.
-
-Where a finding shows: the table that tells a sign from a shortcut.
-
 A clean model uses the enlarged heart for cardiomegaly, and RaVL reports that cluster too; no
-statistic clears it. What can is the place of the effect. The table names, finding by finding, the
+statistic clears it. What can is the place of the effect. A table names, finding by finding, the
 anatomy in which the disease shows; where no segmenter knows the anatomy, film-relative boxes.
+
+A region is taken apart into artifact, anatomy in which the raised class shows, and the rest. Each
+part is removed by itself, and the effect of the region is shared out by what the parts cost the
+model. By area alone a lead, which covers a twentieth of a box over the heart, would pass for the
+heart.
 """
 
 from __future__ import annotations
@@ -149,40 +147,30 @@ _PARTS = 3
 _MARGIN = 0.03  # of a film's side: an enlarged heart shows at its border
 _HALO = 0.015  # of a film's side: a blurred rim of a device is the device
 _WHOLE = 0.97  # share of a box from which one part is all of it
-_TELLING = 0.1  # of a region's effect that its parts have to hold together
+_LEAST = 0.1  # of a region's effect that its parts have to hold together
 
 
 def most_share_pictures(regions: int) -> int:
-    """Return how many pictures `share_effect` asks the model about, at most."""
+    """Return how many pictures `share_effect` has the model encode, at most."""
     return min(regions, MOST_REGIONS) * (1 + 2 * _PARTS)
 
 
 def share_effect(
     inputs: ModelInputs,
     places: RelevantPlaces,
-    structures: StructureReader | None,
-    films: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    effect: NDArray[np.float64],
+    structures: StructureReader | None,  # None: nothing is known of what lies on a film
+    films: NDArray[np.int64],  # (k,) of each region
+    boxes: NDArray[np.float32],  # (k, 4) xyxy in stored pixels
+    effect: NDArray[np.float64],  # (k,)
 ) -> EffectShares:
-    """Share out the removal effect of regions.
+    """Share out the removal effect of regions over the places where the raised class shows.
 
-    Parameters
-    ----------
-    places : RelevantPlaces - where the raised class shows
-    structures : callable or None - film to what lies on it; None: nothing is known
-    films : ndarray of shape (k,), int64 - of each region
-    boxes : ndarray of shape (k, 4), float32 - xyxy in stored pixels
-    effect : ndarray of shape (k,), float64
-
-    Returns
-    -------
-    EffectShares - NaN where no region has an effect, and where the anatomy was found on fewer than
-        half of the films
+    NaN where no region has an effect, and where the anatomy was found on fewer than half of the
+    films.
     """
     order = np.argsort(-np.where(np.isfinite(effect), effect, -np.inf), kind="stable")
     chosen = [int(row) for row in order[:MOST_REGIONS] if effect[row] > 0]
-    told: list[tuple[int, int, list[Mask]]] = []
+    apart: list[tuple[int, int, list[Mask]]] = []
     unknown = 0
     for row in chosen:
         film = int(films[row])
@@ -192,13 +180,13 @@ def share_effect(
         if parts is None:
             unknown += 1
         else:
-            told.append((row, film, parts))
-    if not told or unknown > len(chosen) / 2:
-        return EffectShares(float("nan"), float("nan"), len(told), unknown)
-    shares = _weigh(inputs, told, effect)
-    weights = np.array([effect[row] for row, _, _ in told])
+            apart.append((row, film, parts))
+    if not apart or unknown > len(chosen) / 2:
+        return EffectShares(float("nan"), float("nan"), len(apart), unknown)
+    shares = _shares_by_removal(inputs, apart, effect)
+    weights = np.array([effect[row] for row, _, _ in apart])
     inside, artifact, _ = (weights[:, None] * shares).sum(axis=0) / weights.sum()
-    return EffectShares(float(inside), float(artifact), len(told), unknown)
+    return EffectShares(float(inside), float(artifact), len(apart), unknown)
 
 
 def _take_apart(
@@ -229,17 +217,17 @@ def _take_apart(
     return [region & inner & ~device, region & device, region & ~inner & ~device]
 
 
-def _weigh(
-    inputs: ModelInputs, told: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
+def _shares_by_removal(
+    inputs: ModelInputs, apart: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Shares (k, 3) of each region's effect, from what each part costs the model."""
-    areas = np.array([[part.sum() for part in parts] for _, _, parts in told], dtype=np.float64)
+    areas = np.array([[part.sum() for part in parts] for _, _, parts in apart], dtype=np.float64)
     by_area: NDArray[np.float64] = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1.0)
-    asked = [number for number, shares in enumerate(by_area) if shares.max() < _WHOLE]
+    mixed = [number for number, shares in enumerate(by_area) if shares.max() < _WHOLE]
 
     def pictures() -> Iterator[NDArray[np.float32]]:
-        for number in asked:
-            _, film, parts = told[number]
+        for number in mixed:
+            _, film, parts = apart[number]
             picture = inputs.read(film)
             yield picture
             for part in parts:
@@ -250,12 +238,12 @@ def _weigh(
                     yield picture
                     yield picture
 
-    answers = inputs.margins(pictures()).margin.reshape(len(asked), 1 + 2 * _PARTS)
-    after = answers[:, 1:].reshape(len(asked), _PARTS, 2).mean(axis=2)
+    answers = inputs.margins(pictures()).margin.reshape(len(mixed), 1 + 2 * _PARTS)
+    after = answers[:, 1:].reshape(len(mixed), _PARTS, 2).mean(axis=2)
     shares = by_area
-    for number, own in zip(asked, np.maximum(answers[:, :1] - after, 0.0), strict=True):
+    for number, own in zip(mixed, np.maximum(answers[:, :1] - after, 0.0), strict=True):
         # Parts that do nothing one by one say nothing; the area is all that is left to go by.
-        if own.sum() > _TELLING * effect[told[number][0]]:
+        if own.sum() > _LEAST * effect[apart[number][0]]:
             shares[number] = own / own.sum()
     return shares
 

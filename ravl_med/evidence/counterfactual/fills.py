@@ -19,27 +19,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+Image = NDArray[np.float32]  # (3, S, S) input of the model; what is returned is a copy
+Mask = NDArray[np.bool_]  # (S, S)
 
 _RADIUS = 3
 _DEPTH = 65535.0
 
 
 def fill_median(image: Image, box: NDArray[np.float32]) -> Image:
-    """Fill a box with the median of its surroundings, channel by channel.
+    """Fill every pixel that a box (4,), xyxy, touches with the median of its surroundings.
 
     The surroundings are a ring around the box, a quarter of its sides wide, at least 2 pixels. A
-    box that is the whole image takes the median of the image.
-
-    Parameters
-    ----------
-    image : ndarray of shape (3, S, S), float32
-    box : ndarray of shape (4,), float32 - xyxy in input pixels; each pixel it touches is filled
-
-    Returns
-    -------
-    ndarray of shape (3, S, S), float32 - a copy
+    box that is the whole image takes the median of the image, channel by channel.
     """
     inside = _cover(box[None], image.shape[1:])
     filled = image.copy()
@@ -48,23 +39,14 @@ def fill_median(image: Image, box: NDArray[np.float32]) -> Image:
 
 
 def fill_inpaint(image: Image, box: NDArray[np.float32]) -> Image:
-    """Fill a box by continuing its surroundings into it (Navier-Stokes).
+    """Fill every pixel that a box (4,), xyxy, touches by continuing its surroundings into it.
 
     On real films both methods of OpenCV let the fronts meet on the diagonals of the box;
     Navier-Stokes carries ribs and the border of the heart farther and stays within the values of
     the film, Telea ends in brighter rays, and on 32-bit floats it leaves the range of the image
-    (-1.0 to 2.0 from values of 0 to 1, OpenCV 5.0). Each channel is stretched to
-    16 bits, so no band shows; channels that differ by scale and offset alone, as those of a film
-    do, are computed once. A box that is the whole image has no surroundings and takes the median.
-
-    Parameters
-    ----------
-    image : ndarray of shape (3, S, S), float32
-    box : ndarray of shape (4,), float32 - xyxy in input pixels; each pixel it touches is filled
-
-    Returns
-    -------
-    ndarray of shape (3, S, S), float32 - a copy
+    (-1.0 to 2.0 from values of 0 to 1, OpenCV 5.0). Each channel is stretched to 16 bits, so no
+    band shows; channels that differ by scale and offset alone, as those of a film do, are computed
+    once. A box that is the whole image has no surroundings and takes the median.
     """
     return fill_mask_inpaint(image, _cover(box[None], image.shape[1:]))
 
@@ -108,22 +90,12 @@ def blend_patches(
     target_boxes: NDArray[np.float32],
     source_boxes: NDArray[np.float32],
 ) -> Image:
-    """Transplant regions of one image into another.
+    """Transplant boxes (k, 4), xyxy, of one image into another, each to its new place.
 
     Boxes that touch are transplanted as one patch, so there is no seam between them. A patch is
     resized to its place, shifted so that the median of its surroundings is that of the new
     surroundings, and faded in over a sixth of the side of a box (cosine ramp); no hard edge is
     left. At the border of the image nothing is faded.
-
-    Parameters
-    ----------
-    target, source : ndarray of shape (3, S, S), float32
-    target_boxes, source_boxes : ndarray of shape (k, 4), float32 - xyxy in input pixels; box by
-        box where a region comes from and where it goes, normally the same place
-
-    Returns
-    -------
-    ndarray of shape (3, S, S), float32 - a copy of `target` with the regions of `source`
     """
     shape = target.shape[1:]
     blended = target.copy()

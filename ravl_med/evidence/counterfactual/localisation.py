@@ -1,16 +1,14 @@
-"""Where in or around a region its effect lies: boxes grown or shrunk by removal.
-
-A tile cuts a device in two, and most of a tile is not the device. So the sides of a box are moved,
-and a strip is worth its area when removing it too costs the model enough of its margin. Boxes are
-fitted on the films that they are shown on: they say where to look and what to cut out, they test
-nothing.
-
-Where around its regions a feature is filled in: a grid cuts a device in two.
+"""Where in or around a region its effect lies: a grid of tiles cuts a device in two.
 
 With half of a device covered the other half is still there, and inpainting even continues it into
 the hole: the model goes on seeing it, and a used feature passes for unused. So the regions of a
 cluster may be moved by half of their sides. Whether and where to is settled on films of the
 discovery half, and the controls of the test obey the same rule.
+
+Most of a tile is not the device. So boxes of a used feature are fitted as well: their sides are
+moved, and a strip is worth its area when removing it too costs the model enough of its margin.
+Boxes are fitted on the films that they are shown on: they say where to look and what to cut out,
+they test nothing.
 """
 
 from __future__ import annotations
@@ -52,31 +50,21 @@ class _Fit:
 
 
 def most_fit_pictures(regions: int) -> int:
-    """Return how many pictures `fit_boxes` asks the model about, at most."""
+    """Return how many pictures `fit_boxes` has the model encode, at most."""
     return regions * (1 + 2 * (1 + len(_ASIDE)) + _ROUNDS * (1 + 2 * 8 + 3))
 
 
 def fit_boxes(
     inputs: ModelInputs, films: NDArray[np.int64], boxes: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
-    """Grow or shrink boxes to where their removal effect lies.
+    """Grow or shrink boxes (k, 4), xyxy in stored pixels of films (k,), to where the effect lies.
 
     A box starts where it is or half of its sides aside, wherever removal takes most: on the way
     there, half of a feature is filled and the cut can look like the feature itself, so that no edge
     that is moved alone gets there. The score of a box is its removal effect, the mean
     of both fills, less half of the effect at the start for each area of the start. The edge or the
     edges are moved that raise it most, by a quarter of the sides at the start, then by an eighth,
-    until nothing raises it.
-
-    Parameters
-    ----------
-    films : ndarray of shape (k,), int64 - film of each box
-    boxes : ndarray of shape (k, 4), float32 - xyxy in stored pixels, with a positive effect
-    size : int - side of the model's input in pixels
-
-    Returns
-    -------
-    ndarray of shape (k, 4), float32 - xyxy in stored pixels
+    until nothing raises it. `size` is the side of the model's input in pixels.
     """
     whose = films.tolist()
     places = [inputs.carry_in(film, box[None])[0] for film, box in zip(whose, boxes, strict=True)]
@@ -160,16 +148,9 @@ _MATTERS = 0.2  # by what share of the standard deviation of the margin over the
 
 
 def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move film-relative boxes, without leaving the film.
+    """Move film-relative boxes (k, 4) by shifts (s, 2) of their sides, without leaving the film.
 
-    Parameters
-    ----------
-    shares : ndarray of shape (k, 4), float64 - xyxy as shares of width and height
-    shifts : ndarray of shape (s, 2), float64 - in x and y, as shares of the sides of a box
-
-    Returns
-    -------
-    ndarray of shape (s k, 4), float64 - all boxes by the first shift, then by the second, ...
+    Returns (s k, 4): all boxes by the first shift, then by the second, ...
     """
     sides = shares[:, 2:] - shares[:, :2]
     low = shares[None, :, :2] + shifts[:, None, :] * sides
@@ -181,20 +162,12 @@ def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDA
 def choose_shifts(
     inputs: ModelInputs, films: Sequence[int], regions: Mapping[int, NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    """Choose the shifts that the regions of a cluster are filled with.
+    """Choose the shifts that the regions of a cluster are filled with, (1, 2) or (2, 2).
 
-    The regions stay where they are; and the one shift is added that raises the largest effect in a
-    film most, on average over the films, if it raises it by a quarter and by enough to matter. A
-    thing that only touches a device half a step aside would else be given a part of its effect.
-
-    Parameters
-    ----------
-    films : sequence of int - of the discovery half; the first `EXPLORED_FILMS` are looked at
-    regions : mapping of film to ndarray of shape (k,), int64
-
-    Returns
-    -------
-    ndarray of shape (1, 2) or (2, 2), float64 - the first is (0, 0)
+    The regions stay where they are, (0, 0); and the one shift is added that raises the largest
+    effect in a film most, on average over the first `EXPLORED_FILMS` of the discovery half, if it
+    raises it by a quarter and by enough to matter. What only touches a device half a step aside
+    would else be given a part of its effect.
     """
     jobs = [
         (film, inputs.place(film, move_shares(inputs.shares(regions[film]), SHIFTS)))

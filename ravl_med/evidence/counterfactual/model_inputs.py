@@ -1,9 +1,6 @@
-"""The films of one task and their regions, as every test of evidence takes them.
+"""Films as the model sees them, and how changes of its margins are compared in pairs.
 
-What a counterfactual test stands on: films as the model sees them, and a model that answers.
-
-Films are matched with controls, spread over patients, and compared in pairs. Nothing here knows how
-the model works: `ModelInputs.margins` takes pictures and returns margins.
+Nothing here knows how the model works: `ModelInputs.margins` takes pictures and returns margins.
 """
 
 from __future__ import annotations
@@ -14,39 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.results import PairedChange
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.regions.geometry import InputGeometry
-
-
-@dataclass(frozen=True, slots=True)
-class CounterfactualRules:
-    """How much is measured, and how an interval is drawn; fixed before the run.
-
-    Attributes
-    ----------
-    max_removals : int - regions of a cluster whose removal effect is measured
-    max_pairs : int - films, each with its control, in a test
-    min_pairs : int - films below which no test is made
-    min_effect : float - least contrast of removal, as a share of the standard deviation of the
-        margin over films, from which a feature is called used
-    max_fitted : int - regions whose box is fitted to where the effect lies, of a used feature
-    confidence : float - of the intervals, for example 0.95
-    comparisons : int - correlations that are tested together, for Bonferroni
-    draws : int - of the bootstrap
-    seed : int - of films, controls and bootstrap
-    """
-
-    max_removals: int
-    max_pairs: int
-    min_pairs: int
-    min_effect: float
-    max_fitted: int
-    confidence: float
-    comparisons: int
-    draws: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,16 +99,9 @@ class ModelInputs:
 def spread_over_patients(
     films: NDArray[np.int64], patients: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Put films in random order, one of each patient before the second of any.
+    """Put films (n,) in random order, one of each of the patients (N,) before the second of any.
 
-    Parameters
-    ----------
-    films : ndarray of shape (n,), int64
-    patients : ndarray of shape (N,), int64 - patient of each image
-
-    Returns
-    -------
-    ndarray of shape (n,), int64 - any beginning of it holds as many patients as it can
+    Any beginning of it holds as many patients as it can.
     """
     shuffled = rng.permutation(films)
     by_patient = np.argsort(patients[shuffled], kind="stable")
@@ -152,23 +114,21 @@ def spread_over_patients(
 def compare_pairs(
     change: tuple[NDArray[np.float64], NDArray[np.bool_]],
     control: tuple[NDArray[np.float64], NDArray[np.bool_]],
-    patients: NDArray[np.int64],
-    rules: CounterfactualRules,
+    patients: NDArray[np.int64],  # (n,) of the film of each pair
+    evidence: EvidenceConfig,
+    comparisons: int,
 ) -> PairedChange:
-    """Compare changes with those of their controls.
+    """Compare changes with those of their controls, pair by pair.
 
-    Parameters
-    ----------
-    change, control : tuple of ndarrays of shape (n,), float64 and bool - change of the margin in
-        logits, and whether the decision changed, pair by pair
-    patients : ndarray of shape (n,), int64 - of the film of each pair
+    Either are the changes of the margin (n,) in logits, and whether the decision changed (n,).
+    Intervals are corrected for `comparisons` by Bonferroni.
     """
     known, patient = np.unique(patients, return_inverse=True)
-    bootstrap = PatientBootstrap(patient.astype(np.int64), rules.draws, rules.seed)
+    bootstrap = PatientBootstrap(patient.astype(np.int64), evidence.draws, evidence.seed)
     contrast = change[0] - control[0]
     decisions = change[1].astype(np.float64) - control[1]
     intervals = [
-        percentile_interval(bootstrap.mean(values), rules.confidence, rules.comparisons)
+        percentile_interval(bootstrap.mean(values), evidence.confidence, comparisons)
         for values in (contrast, decisions)
     ]
     return PairedChange(

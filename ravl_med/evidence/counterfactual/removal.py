@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import fill_contrast, fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import (
-    CounterfactualRules,
     ModelInputs,
     compare_pairs,
     spread_over_patients,
@@ -86,12 +87,7 @@ class FilmPair:
 def fill_films(
     inputs: ModelInputs, jobs: Sequence[tuple[int, NDArray[np.float32]]]
 ) -> list[FilledFilm]:
-    """Fill regions one at a time and ask the model.
-
-    Parameters
-    ----------
-    jobs : sequence of (film, boxes of shape (k, 4), float32 in input pixels)
-    """
+    """Fill boxes (k, 4), in input pixels, one at a time and measure the margin after each."""
 
     def pictures() -> Iterator[NDArray[np.float32]]:
         for film, boxes in jobs:
@@ -102,8 +98,7 @@ def fill_films(
                 yield fill_inpaint(picture, box)
 
     answers = inputs.margins(pictures())
-    filled = []
-    start = 0
+    filled, start = [], 0
     for film, boxes in jobs:
         end = start + 1 + 2 * len(boxes)
         filled.append(
@@ -121,10 +116,11 @@ def fill_films(
 
 
 def sample_films(
-    inputs: ModelInputs,
+    data: AuditData,
     cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],
-    rules: CounterfactualRules,
+    discovery: NDArray[np.bool_],  # (N,)
+    max_removals: int,
+    max_pairs: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sample the films whose regions are filled, with all their regions of the cluster.
@@ -137,29 +133,27 @@ def sample_films(
     -------
     films : ndarray of shape (n,), int64 - of both halves, all that are measured
     testable : ndarray of shape (m,), int64 - those of the confirmation half to find controls for;
-        of each class no more than there are controls, at most ``rules.max_pairs`` in all
+        of each class no more than there are controls, at most `max_pairs` in all
     """
-    images = inputs.data
-    size = np.bincount(images.region_image[cluster.regions], minlength=len(images.labels))
-    with_feature = (size > 0) & (images.labels >= 0)
-    found = spread_over_patients(np.flatnonzero(with_feature & discovery), images.patients, rng)
-    other = spread_over_patients(np.flatnonzero(with_feature & ~discovery), images.patients, rng)
+    labels, patients = data.labels, data.patients
+    size = np.bincount(data.region_image[cluster.regions], minlength=len(labels))
+    with_feature = (size > 0) & (labels >= 0)
+    found = spread_over_patients(np.flatnonzero(with_feature & discovery), patients, rng)
+    other = spread_over_patients(np.flatnonzero(with_feature & ~discovery), patients, rng)
     free = np.bincount(
-        images.labels[(images.labels >= 0) & ~cluster.present & ~discovery],
-        minlength=len(images.classes),
+        labels[(labels >= 0) & ~cluster.present & ~discovery], minlength=len(data.classes)
     )
-    controlled = _rank_in_class(images.labels[other]) < free[images.labels[other]]
-    testable = other[controlled][: rules.max_pairs]
+    controlled = _rank_in_class(labels[other]) < free[labels[other]]
+    testable = other[controlled][:max_pairs]
     other = np.concatenate([testable, other[~np.isin(other, testable)]])
 
     def take(films: NDArray[np.int64], regions: int) -> NDArray[np.int64]:
         count = int(np.searchsorted(np.cumsum(size[films]), regions, side="right"))
         return films[: max(count, 1)]
 
-    budget = rules.max_removals
-    first = take(found, int(budget * _DISCOVERY_PART))
-    second = take(other, budget - int(size[first].sum()))
-    first = take(found, max(budget - int(size[second].sum()), int(size[first].sum())))
+    first = take(found, int(max_removals * _DISCOVERY_PART))
+    second = take(other, max_removals - int(size[first].sum()))
+    first = take(found, max(max_removals - int(size[second].sum()), int(size[first].sum())))
     return np.concatenate([first, second]), testable[np.isin(testable, second)]
 
 
@@ -173,8 +167,8 @@ def _rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 def match_controls(
     inputs: ModelInputs,
     cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],
-    places: Mapping[int, NDArray[np.float64]],
+    discovery: NDArray[np.bool_],  # (N,)
+    places: Mapping[int, NDArray[np.float64]],  # film to boxes (k, 4) as shares of its sides
     rng: np.random.Generator,
 ) -> list[FilmPair]:
     """Find a control for each film: same class, same half, without the feature.
@@ -184,26 +178,20 @@ def match_controls(
     is taken that the fill of the same places changes about as strongly. Films of which the model
     sees less than half as much of some place are passed over; a film without any control is left
     out.
-
-    Parameters
-    ----------
-    discovery : ndarray of shape (N,), bool
-    places : mapping of film, as `sample_films` returns them, to ndarray of shape (k, 4), float64 -
-        where it is filled, xyxy as shares of width and height
     """
-    images = inputs.data
+    data = inputs.data
     films = np.array(list(places), dtype=np.int64)
     pairs = []
-    for label in np.unique(images.labels[films]):
-        mine = films[images.labels[films] == label]
-        free = np.flatnonzero((images.labels == label) & ~cluster.present & ~discovery)
+    for label in np.unique(data.labels[films]):
+        own = films[data.labels[films] == label]
+        free = np.flatnonzero((data.labels == label) & ~cluster.present & ~discovery)
         # Twice as many as are needed: choice enough, and few films to read.
-        pool = spread_over_patients(free, images.patients, rng)
-        pool = pool[: max(CANDIDATES, 2 * len(mine))]
-        for film in mine:
+        pool = spread_over_patients(free, data.patients, rng)
+        pool = pool[: max(CANDIDATES, 2 * len(own))]
+        for film in own:
             shares = places[int(film)]
             order = rng.permutation(pool)
-            foreign = images.patients[order] != images.patients[film]
+            foreign = data.patients[order] != data.patients[film]
             handful = order[np.argsort(~foreign, kind="stable")][:CANDIDATES]
             pair = _nearest_control(inputs, int(film), shares, handful)
             if pair is not None:
@@ -250,14 +238,11 @@ def carrying_threshold(filled: Sequence[FilledFilm]) -> float:
 def compare_removals(
     inputs: ModelInputs,
     pairs: Sequence[FilmPair],
-    filled: Sequence[FilledFilm],
-    rules: CounterfactualRules,
+    filled: Sequence[FilledFilm],  # the films of the pairs
+    evidence: EvidenceConfig,
+    comparisons: int,
 ) -> tuple[PairedChange, PairedChange, float]:
     """Test whether removal lowers the margin, against the controls.
-
-    Parameters
-    ----------
-    filled : sequence of FilledFilm, length n - the films of the pairs
 
     Returns
     -------
@@ -276,6 +261,8 @@ def compare_removals(
 
     def compare(fill: int) -> PairedChange:
         drop, lost = before - after[:, fill], decided & ~held[:, fill]
-        return compare_pairs((drop[:n], lost[:n]), (drop[n:], lost[n:]), patients, rules)
+        return compare_pairs(
+            (drop[:n], lost[:n]), (drop[n:], lost[n:]), patients, evidence, comparisons
+        )
 
     return compare(0), compare(1), float(before.std())

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.counterfactual.fills import blend_patches
 from ravl_med.evidence.counterfactual.localisation import SHIFTS, move_shares
 from ravl_med.evidence.counterfactual.model_inputs import (
-    CounterfactualRules,
     ModelInputs,
     compare_pairs,
     spread_over_patients,
@@ -49,39 +49,36 @@ class Transplantation:
 def plan_transplants(
     inputs: ModelInputs,
     cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],
-    rules: CounterfactualRules,
+    discovery: NDArray[np.bool_],  # (N,)
+    max_pairs: int,
     rng: np.random.Generator,
-    shifts: NDArray[np.float64] = SHIFTS[:1],
+    shifts: NDArray[np.float64] = SHIFTS[:1],  # (s, 2)
 ) -> list[Transplantation]:
     """Choose targets, donors and ordinary films, each of them once and spread over patients.
 
     The regions of a donor go along, and with them their places half a step aside where `shifts`
-    (s, 2) has them: half of a device would not do.
+    has them: half of a device would not do.
 
     Targets are of the confirmation half, donors and ordinary films of the discovery half, so no
     patient gives and takes. No film is used twice: the interval then covers how donors differ as
     well as how targets do.
     """
-    images = inputs.data
-    task = images.labels >= 0
-    aims = task & (images.labels != cluster.raised_class) & ~cluster.present & ~discovery
-    targets = spread_over_patients(np.flatnonzero(aims), images.patients, rng)
-    donors = spread_over_patients(
-        np.flatnonzero(task & cluster.present & discovery), images.patients, rng
-    )
-    plain = np.flatnonzero(task & ~cluster.present & discovery)
-    free = spread_over_patients(plain, images.patients, rng)
-    region_film = images.region_image[cluster.regions]
+    labels, patients = inputs.data.labels, inputs.data.patients
+    task, present = labels >= 0, cluster.present
+    aims = np.flatnonzero(task & (labels != cluster.raised_class) & ~present & ~discovery)
+    targets = spread_over_patients(aims, patients, rng)
+    donors = spread_over_patients(np.flatnonzero(task & present & discovery), patients, rng)
+    free = spread_over_patients(np.flatnonzero(task & ~present & discovery), patients, rng)
+    region_film = inputs.data.region_image[cluster.regions]
     planned: list[Transplantation] = []
     for donor in donors:
-        if len(planned) == min(rules.max_pairs, len(targets)):
+        if len(planned) == min(max_pairs, len(targets)):
             break
-        same = free[images.labels[free] == images.labels[donor]]
+        same = free[labels[free] == labels[donor]]
         if len(same) == 0:
             continue
         # A stable sort: another patient where there is one, else as they were spread.
-        own = images.patients[same] == images.patients[donor]
+        own = patients[same] == patients[donor]
         ordinary = same[np.argsort(own, kind="stable")][0]
         target = targets[len(planned)]
         shares = move_shares(inputs.shares(cluster.regions[region_film == donor]), shifts)
@@ -106,7 +103,10 @@ def _shared_part(
 
 
 def compare_transplants(
-    inputs: ModelInputs, planned: Sequence[Transplantation], rules: CounterfactualRules
+    inputs: ModelInputs,
+    planned: Sequence[Transplantation],
+    evidence: EvidenceConfig,
+    comparisons: int,
 ) -> PairedChange:
     """Test whether the feature raises the margin of films that it is put into.
 
@@ -132,5 +132,6 @@ def compare_transplants(
         (margin[1] - margin[0], decided[1] & ~decided[0]),
         (margin[2] - margin[0], decided[2] & ~decided[0]),
         inputs.data.patients[[plan.target for plan in planned]],
-        rules,
+        evidence,
+        comparisons,
     )

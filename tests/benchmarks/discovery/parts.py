@@ -13,9 +13,10 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.config.loading import Config
-from ravl_med.evidence.examination import confirmation_rules
-from ravl_med.evidence.power import PREVALENCES, plan_design, simulated_power
+from ravl_med.evidence.examination import min_strength_of
+from ravl_med.evidence.power import PREVALENCES, CohortDesign, SimulatedCohort, plan_design
 from tests.benchmarks.discovery.simulation import CohortPlan, Feature, Lowered
 from tests.benchmarks.discovery.trials import Trial, examine_cohort, map_in_children
 
@@ -273,7 +274,8 @@ def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int)
             gap,
             simulated_power(
                 design,
-                confirmation_rules(config),
+                evidence,
+                min_strength=min_strength_of(config.discovery),
                 prevalence=prevalence,
                 gap=gap,
                 candidates=_CANDIDATES,
@@ -282,6 +284,25 @@ def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int)
         )
         for gap in _GAPS
     ]
+
+
+def simulated_power(
+    design: CohortDesign,
+    evidence: EvidenceConfig,
+    *,
+    min_strength: float,
+    prevalence: float,
+    gap: float,
+    candidates: int,
+    simulations: int,
+) -> float:
+    """Return the share of simulated cohorts in which a feature with this gap is confirmed."""
+    films = design.films_of_classes()
+    cohorts = (
+        SimulatedCohort(design, films, prevalence, evidence, min_strength, (0, run))
+        for run in range(simulations)
+    )
+    return sum(cohort.finds(gap, max(candidates, 1)) for cohort in cohorts) / simulations
 
 
 def _examine(

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
-from ravl_med.discovery.clusters import FeatureClusters
+from ravl_med.discovery.candidates import discover_correlations
+from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
 from ravl_med.discovery.k_medoids import silhouette
-from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.examination import confirmation_rules
+from ravl_med.discovery.ravl import AuditData
 from tests.benchmarks.discovery.simulation import draw_embeddings, draw_prototypes
-from tests.benchmarks.discovery.trials import map_in_children, propose_as_configured
+from tests.benchmarks.discovery.trials import map_in_children
 from tests.benchmarks.peak_memory import forget_peak, peak_mb
 
 _PROTOTYPES = 25
@@ -105,29 +104,32 @@ def _time_search(job: tuple[SpeedCase, Config]) -> SpeedRow:
     draw_embeddings(anchors, rng.integers(_PROTOTYPES, size=regions), embeddings, rng)
     labels = rng.integers(_CLASSES, size=case.films)
     wrong = (labels + rng.integers(1, _CLASSES, size=case.films)) % _CLASSES
-    task = AuditedTask(
-        name="simulated",
+    data = AuditData(
         classes=tuple(f"class {c + 1}" for c in range(_CLASSES)),
         labels=labels,
         predictions=np.where(rng.random(case.films) < _ACCURACY, labels, wrong),
-        image_scores=np.empty((0, _CLASSES), dtype=np.float32),
+        patients=np.arange(case.films, dtype=np.int64),
+        sizes=np.zeros((case.films, 2), dtype=np.int64),
+        region_image=np.repeat(np.arange(case.films, dtype=np.int64), case.regions),
+        region_boxes=np.empty((0, 4), dtype=np.float32),
         region_scores=rng.random((regions, _CLASSES), dtype=np.float32),
     )
-    region_image = np.repeat(np.arange(case.films, dtype=np.int64), case.regions)
     films = np.ones(case.films, dtype=np.bool_)
-    rules = DiscoveryRules(
-        config.discovery.min_influence,
-        confirmation_rules(config).min_films,
-        config.gate.max_gap,
-    )
     before = forget_peak()
     whole, proposing = [], []
     for _ in range(case.runs):
         start = time.perf_counter()
-        clusters = propose_as_configured(embeddings, config)
+        clusters = cluster_regions(embeddings, _CLASSES, config.discovery)
         proposing.append(time.perf_counter() - start)
-        present = clusters.presence(region_image, case.films)
-        discover_correlations(clusters, present, region_image, task, films, rules)
+        discover_correlations(
+            data,
+            clusters,
+            clusters.presence(data.region_image, case.films),
+            films,
+            config.discovery,
+            min_films=config.evidence.min_n_on_half,
+            large_gap=config.gate.max_gap,
+        )
         whole.append(time.perf_counter() - start)
     peak = peak_mb() - before
     return SpeedRow(

@@ -17,9 +17,16 @@ from ravl_med.evidence.counterfactual.effect_places import read_relevance
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.effects import measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.pipeline.audit import Findings, ScoredFilms, Search, collect_result, search_films
-from ravl_med.pipeline.stages import Clock
+from ravl_med.pipeline.audit import (
+    Findings,
+    SearchTools,
+    audit_data,
+    collect_result,
+    search_films,
+)
+from ravl_med.pipeline.stages import Run
 from ravl_med.reporting.files.run_folder import write_json
+from ravl_med.storage.cache import Cache
 from tests.benchmarks.discovery.trials import map_in_children
 from tests.benchmarks.peak_memory import forget_peak, peak_mb
 from tests.benchmarks.scale.simulated_films import (
@@ -99,12 +106,12 @@ def _draw(place: Path, plan: FilmsPlan) -> None:
 def _search(place: Path, config: Config, plan: FilmsPlan) -> DiscoveryRow:
     simulated = open_films(plan, place)
     cohort, scores = simulated.cohort, simulated.scores
-    films = ScoredFilms(cohort, simulated.embeddings, scores)
-    evidence, clock = config.evidence, Clock()
-    told = Search(None, None, read_relevance(evidence.relevance), ModelChecks(0.0, (), (), (), ()))
+    embeddings, evidence = simulated.embeddings, config.evidence
+    run, checks = Run(Cache(place)), ModelChecks(0.0, (), (), (), ())
+    tools = SearchTools(None, None, read_relevance(evidence.relevance), checks)
     before = forget_peak()
     start = time.perf_counter()
-    with clock.stage("accuracy"):
+    with run.stage("accuracy"):
         bootstrap = PatientBootstrap(cohort.patients, evidence.draws, evidence.seed)
         accuracy = measure_accuracy(
             cohort.labels,
@@ -113,9 +120,10 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> DiscoveryRow:
             bootstrap,
             evidence.confidence,
         )
-    found = search_films(config, films, told, clock, lambda stage, done, total: None)
-    with clock.stage("result.json"):
-        result = collect_result(config, films, _MODEL, accuracy, found, b"scale" * 8)
+    data = audit_data(cohort, embeddings, scores)
+    found = search_films(config, data, embeddings, tools, run)
+    with run.stage("result.json"):
+        result = collect_result(config, cohort, embeddings, _MODEL, accuracy, found, b"scale" * 8)
         document = result_document(
             hide_small_cells(result, config.privacy.min_cell), config.report.regions_listed
         )
@@ -131,7 +139,7 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> DiscoveryRow:
         size=plan.size,
         classes=len(cohort.classes),
         seconds=round(seconds, 1),
-        stages={stage: round(took, 1) for stage, took in clock.seconds.items()},
+        stages={stage: round(took, 1) for stage, took in run.clock.seconds.items()},
         before_mb=round(before, 1),
         peak_mb=round(peak, 1),
         clusters=discovery.clusters,

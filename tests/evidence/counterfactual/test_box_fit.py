@@ -26,7 +26,7 @@ def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
     return float(both / (sum(areas) - both))
 
 
-def bench_of(
+def inputs_of(
     boxes: list[tuple[float, ...]], margin: Callable[[float], float] = lambda light: light
 ) -> tuple[ModelInputs, list[int]]:
     """One film for each box, a bright device on all of them; the model adds up its light."""
@@ -74,7 +74,7 @@ def fit(
     ],
 )
 def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
-    inputs, _ = bench_of([region])
+    inputs, _ = inputs_of([region])
 
     (fitted,) = fit(inputs, [region])
 
@@ -89,7 +89,7 @@ def test_a_box_crosses_what_looks_like_the_feature_when_it_is_half_filled() -> N
         return float(np.interp(light, [0, 6, 8, 12], [0, 8.4, 4.8, 12]))
 
     region = (24, 20, 36, 30)
-    inputs, _ = bench_of([region], margin)
+    inputs, _ = inputs_of([region], margin)
 
     (fitted,) = fit(inputs, [region])
 
@@ -98,7 +98,7 @@ def test_a_box_crosses_what_looks_like_the_feature_when_it_is_half_filled() -> N
 
 
 def test_a_box_that_fits_stays_as_it_is() -> None:
-    inputs, asked = bench_of([DEVICE])
+    inputs, asked = inputs_of([DEVICE])
 
     (fitted,) = fit(inputs, [DEVICE])
 
@@ -108,26 +108,26 @@ def test_a_box_that_fits_stays_as_it_is() -> None:
 
 def test_boxes_are_fitted_each_by_itself_and_within_the_budget() -> None:
     regions: list[tuple[float, ...]] = [(8, 12, 40, 40), DEVICE, (20, 18, 36, 34)]
-    inputs, asked = bench_of(regions)
+    inputs, asked = inputs_of(regions)
 
     together = fit(inputs, [regions[f] for f in (2, 0, 1)], (2, 0, 1))
 
     assert sum(asked) <= most_fit_pictures(3)
     for place, region in enumerate((2, 0, 1)):
-        alone, _ = bench_of(regions)
+        alone, _ = inputs_of(regions)
         own = fit(alone, [regions[region]], (region,))
         assert own.tolist() == [together[place].tolist()]
 
 
 def test_no_region_is_no_box() -> None:
-    inputs, asked = bench_of([DEVICE])
+    inputs, asked = inputs_of([DEVICE])
 
     assert fit(inputs, [], ()).shape == (0, 4)
     assert sum(asked) == most_fit_pictures(0) == 0
 
 
 def test_a_box_stays_on_the_film() -> None:
-    inputs, _ = bench_of([(0, 0, 47, 48)])
+    inputs, _ = inputs_of([(0, 0, 47, 48)])
 
     (fitted,) = fit(inputs, [(0, 0, 47, 48)])
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual import (
     CounterfactualModel,
@@ -16,23 +17,14 @@ from ravl_med.evidence.counterfactual import (
 )
 from ravl_med.evidence.counterfactual.effect_places import RelevantPlaces
 from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median
-from ravl_med.evidence.counterfactual.model_inputs import CounterfactualRules
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24
 ROWS = 4
 DEVICE, BYSTANDER = 5, 3  # tiles of a 4 x 4 grid, not side by side
 NO_FALL = "The margin of films with the feature does not fall when it is removed."
-RULES = CounterfactualRules(
-    max_removals=200,
-    max_pairs=40,
-    min_pairs=10,
-    min_effect=0.0,
-    max_fitted=10,
-    confidence=0.95,
-    comparisons=1,
-    draws=1000,
-    seed=0,
+EVIDENCE = EvidenceConfig.model_construct(
+    max_removals=200, max_pairs=40, min_pairs=10, min_effect=0.0, max_fitted=10, draws=1000
 )
 
 
@@ -163,15 +155,22 @@ class Cohort:
             encoder or Encoder(), self.read, np.eye(3, dtype=np.float32), 0.5, batch_size
         )
 
-    def measure(self, cluster, encoder=None, batch_size=16, relevant=None, probe=None, **changes):
+    def measure(
+        self,
+        cluster,
+        encoder=None,
+        batch_size=16,
+        relevant=None,
+        probe=None,
+        comparisons=1,
+        **changes,
+    ):
         probe = probe or self.probe(encoder, batch_size)
-        values = {name: getattr(RULES, name) for name in CounterfactualRules.__slots__}
-        rules = CounterfactualRules(**{**values, **changes})
-        told = []
+        evidence, told = EVIDENCE.model_copy(update=changes), []
+        hypothesis = Hypothesis(cluster, self.discovery, relevant, comparisons)
         found = measure_counterfactual(
-            probe, Hypothesis(cluster, self.discovery, relevant), self.images, rules,
-            lambda *step: told.append(step),
-        )  # fmt: skip
+            probe, hypothesis, self.images, evidence, lambda *step: told.append(step)
+        )
         totals = {total for _, total in told}
         assert len(totals) == 1
         assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -220,7 +219,7 @@ def test_a_feature_that_the_model_reads_is_used(cluster_of, ragged, lowered):
     # The device fills most of its tile: nothing is moved, and what is fitted stays near.
     own = cohort.images.region_boxes[cluster.regions]
     moved = np.abs(removal.located - own).max(axis=1) > 1e-3
-    assert moved[measured].sum() <= RULES.max_fitted
+    assert moved[measured].sum() <= EVIDENCE.max_fitted
     assert removal.carries[moved & measured].all()
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import blend_patches, fill_inpaint, fill_median
 from ravl_med.evidence.counterfactual.model_inputs import (
-    CounterfactualRules,
     Margins,
     ModelInputs,
     compare_pairs,
@@ -34,22 +34,7 @@ from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24
 BOTH = (fill_median, fill_inpaint)
-RULES = CounterfactualRules(
-    max_removals=40,
-    max_pairs=10,
-    min_pairs=3,
-    min_effect=0.0,
-    max_fitted=0,
-    confidence=0.95,
-    comparisons=1,
-    draws=500,
-    seed=0,
-)
-
-
-def rules(**changes):
-    values = {name: getattr(RULES, name) for name in CounterfactualRules.__slots__}
-    return CounterfactualRules(**{**values, **changes})
+EVIDENCE = EvidenceConfig.model_construct(draws=500)
 
 
 def tiles(sizes, rows=3):
@@ -78,11 +63,11 @@ def make_images(labels, patients=None, sizes=None, classes=3):
     )
 
 
-def make_bench(images, pictures, mode="squash"):
+def make_inputs(images, pictures, mode="squash"):
     """The margin is the weighted mean of a picture; decided where it is above 0."""
     weight = np.random.default_rng(9).normal(size=(3, SIZE, SIZE))
 
-    def ask(stream):
+    def margins(stream):
         margin = np.array([float((weight * picture).mean()) for picture in stream])
         return Margins(margin, margin > 0)
 
@@ -90,7 +75,7 @@ def make_bench(images, pictures, mode="squash"):
         images,
         lambda film: pictures[film],
         lambda height, width: InputGeometry.of(height, width, SIZE, mode),
-        ask,
+        margins,
         lambda count: None,
     )
 
@@ -131,7 +116,7 @@ def test_pairs_are_compared_by_hand():
     change = np.array([3.0, 1.0, 2.0]), np.array([True, True, False])
     control = np.array([0.0, 1.0, 0.5]), np.array([False, True, False])
 
-    told = compare_pairs(change, control, np.array([7, 7, 3]), RULES)
+    told = compare_pairs(change, control, np.array([7, 7, 3]), EVIDENCE, 1)
 
     assert (told.pairs, told.patients) == (3, 2)
     assert (told.change, told.control, told.contrast) == (2.0, 0.5, 1.5)
@@ -145,14 +130,14 @@ class TestBench:
     IMAGES = make_images([0, 0], sizes=[(24, 24), (48, 24)])
 
     def test_a_place_is_relative_to_the_film(self):
-        inputs = make_bench(self.IMAGES, None)
+        inputs = make_inputs(self.IMAGES, None)
         shares = inputs.shares(np.array([5]))  # second row, third column of the first film
 
         np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 1, 2 / 3]])
         np.testing.assert_allclose(inputs.place(1, shares), [[16, 8, 24, 16]])
 
     def test_what_the_model_does_not_see_is_cut(self):
-        inputs = make_bench(self.IMAGES, None, "shortest")  # the middle of the tall film
+        inputs = make_inputs(self.IMAGES, None, "shortest")  # the middle of the tall film
         shares = inputs.shares(np.array([1, 4]))
 
         np.testing.assert_allclose(inputs.window(0), [0, 0, 1, 1])
@@ -163,7 +148,7 @@ class TestBench:
 
 def test_filled_films_equal_a_naive_loop():
     images = make_images([0] * 4)
-    inputs = make_bench(images, random_pictures(4))
+    inputs = make_inputs(images, random_pictures(4))
     jobs = [(f, inputs.place(f, inputs.shares(np.array(r)))) for f, r in ((2, [18, 22]), (0, [5]))]
 
     filled = fill_films(inputs, jobs)
@@ -233,21 +218,19 @@ class TestSample:
             lowered_classes=(1,),
         )  # fmt: skip
 
-    def sample(self, cluster_of, **changes):
-        return sample_films(
-            make_bench(self.IMAGES, None), self.cluster(cluster_of), self.DISCOVERY,
-            rules(**changes), np.random.default_rng(0),
-        )  # fmt: skip
+    def sample(self, cluster, discovery=DISCOVERY, max_removals=40, max_pairs=10):
+        rng = np.random.default_rng(0)
+        return sample_films(self.IMAGES, cluster, discovery, max_removals, max_pairs, rng)
 
     def test_all_films_of_the_task_are_taken_where_the_budget_lasts(self, cluster_of):
-        films, testable = self.sample(cluster_of)
+        films, testable = self.sample(self.cluster(cluster_of))
 
         expected = np.flatnonzero(self.PRESENT & (self.LABELS >= 0))
         assert sorted(films) == expected.tolist()
         assert sorted(testable) == expected[expected >= 16].tolist()
 
     def test_a_third_of_the_budget_is_for_discovery(self, cluster_of):
-        films, testable = self.sample(cluster_of, max_removals=12)
+        films, testable = self.sample(self.cluster(cluster_of), max_removals=12)
 
         assert (films < 16).sum() == 2  # 4 regions
         assert (films >= 16).sum() == 4  # 8 regions
@@ -255,16 +238,13 @@ class TestSample:
 
     def test_what_one_half_leaves_goes_to_the_other(self, cluster_of):
         cluster = self.cluster(cluster_of)
-        inputs = make_bench(self.IMAGES, None)
 
-        films, _ = sample_films(
-            inputs, cluster, np.arange(40) < 36, rules(max_removals=12), np.random.default_rng(0)
-        )
+        films, _ = self.sample(cluster, np.arange(40) < 36, max_removals=12)
         assert (films >= 36).sum() == 1  # film 36; film 38 takes no part in the task
         assert (films < 36).sum() == 5
 
     def test_pairs_are_limited(self, cluster_of):
-        films, testable = self.sample(cluster_of, max_pairs=4)
+        films, testable = self.sample(self.cluster(cluster_of), max_pairs=4)
 
         assert len(testable) == 4
         assert (films >= 16).sum() == 9
@@ -274,9 +254,7 @@ class TestSample:
         present[17] = False  # but this one
         cluster = self.cluster(cluster_of, present)
 
-        _, testable = sample_films(
-            make_bench(self.IMAGES, None), cluster, self.DISCOVERY, RULES, np.random.default_rng(0)
-        )
+        _, testable = self.sample(cluster)
 
         assert Counter(self.LABELS[testable]) == {0: 1, 1: 3, 2: 3}
 
@@ -285,9 +263,7 @@ class TestSample:
             cluster_of, np.arange(40) == 6, np.array([54])
         )  # a film that takes no part
 
-        films, testable = sample_films(
-            make_bench(self.IMAGES, None), cluster, self.DISCOVERY, RULES, np.random.default_rng(0)
-        )
+        films, testable = self.sample(cluster)
 
         assert len(films) == len(testable) == 0
 
@@ -301,7 +277,7 @@ class TestControls:
         images = make_images(self.LABELS, patients)
         regions = np.flatnonzero(self.PRESENT[images.region_image] & (np.arange(360) % 9 == 4))
         cluster = cluster_of(self.PRESENT, self.LABELS, self.PRESENT, 2, regions)
-        inputs = make_bench(images, random_pictures(40) if pictures is None else pictures)
+        inputs = make_inputs(images, random_pictures(40) if pictures is None else pictures)
         films = np.flatnonzero(self.PRESENT) if films is None else films
         return match_controls(
             inputs,
@@ -357,7 +333,7 @@ class TestControls:
         images = make_images(self.LABELS, sizes=sizes)
         regions = np.array([0])  # the upper left tile of film 0
         cluster = cluster_of(self.PRESENT, self.LABELS, self.PRESENT, 2, regions)
-        inputs = make_bench(images, random_pictures(40), "shortest")
+        inputs = make_inputs(images, random_pictures(40), "shortest")
         self.DISCOVERY = np.isin(np.arange(40), [15, 16, 17, 18])
 
         [pair] = match_controls(
@@ -372,12 +348,12 @@ class TestControls:
 
 def test_removals_are_compared_by_a_naive_loop():
     images = make_images([0] * 6, patients=[0, 0, 1, 2, 3, 4])
-    inputs = make_bench(images, random_pictures(6))
+    inputs = make_inputs(images, random_pictures(6))
     place = inputs.place(0, inputs.shares(np.array([0, 4, 8])))
     pairs = [FilmPair(0, 3, place, 1.0), FilmPair(1, 4, place, 1.0), FilmPair(2, 5, place, 1.0)]
     filled = fill_films(inputs, [(pair.film, place) for pair in pairs])
 
-    median, inpainted, spread = compare_removals(inputs, pairs, filled, RULES)
+    median, inpainted, spread = compare_removals(inputs, pairs, filled, EVIDENCE, 1)
 
     def margin(picture):
         return float(inputs.margins([picture]).margin[0])
@@ -409,7 +385,7 @@ class TestTransplants:
     PRESENT = np.arange(48) % 2 == 0
     DISCOVERY = np.arange(48) < 24
 
-    def plan(self, cluster_of, images, mode="squash", tile=(4, 5), **changes):
+    def plan(self, cluster_of, images, mode="squash", tile=(4, 5), max_pairs=10):
         regions = np.flatnonzero(
             self.PRESENT[images.region_image]
             & np.isin(np.arange(len(images.region_image)) % 9, tile)
@@ -418,9 +394,9 @@ class TestTransplants:
             self.PRESENT, np.maximum(self.LABELS, 0), self.PRESENT, 3, regions, raised_class=0,
             lowered_classes=(1,),
         )  # fmt: skip
-        inputs = make_bench(images, random_pictures(48), mode)
+        inputs = make_inputs(images, random_pictures(48), mode)
         return inputs, plan_transplants(
-            inputs, cluster, self.DISCOVERY, rules(**changes), np.random.default_rng(0)
+            inputs, cluster, self.DISCOVERY, max_pairs, np.random.default_rng(0)
         )
 
     def test_who_gives_and_who_takes(self, cluster_of):
@@ -475,11 +451,11 @@ class TestTransplants:
 
     def test_they_are_compared_by_a_naive_loop(self):
         images = make_images([0] * 6, sizes=[(24, 24)] * 3 + [(48, 30)] * 3)
-        inputs = make_bench(images, random_pictures(6))
+        inputs = make_inputs(images, random_pictures(6))
         shares = inputs.shares(np.array([4, 5]))
         planned = [Transplantation(0, 2, 4, shares), Transplantation(3, 1, 5, shares)]
 
-        told = compare_transplants(inputs, planned, RULES)
+        told = compare_transplants(inputs, planned, EVIDENCE, 1)
 
         def margin(picture):
             return float(inputs.margins([picture]).margin[0])

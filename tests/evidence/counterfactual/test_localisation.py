@@ -44,7 +44,7 @@ def test_a_box_as_large_as_the_film_cannot_move() -> None:
     assert (move_shares(whole, SHIFTS) == whole).all()
 
 
-def bench_of(
+def inputs_of(
     films: int, device: tuple[int, int, int, int], signal: float = 1.0
 ) -> tuple[ModelInputs, dict[int, NDArray[np.int64]], list[int]]:
     """Films with a bright device; one region each, the tile from 8 to 16; the model sees light.
@@ -88,7 +88,7 @@ def bench_of(
 def test_a_device_that_is_cut_is_reached_by_a_shift(
     device: tuple[int, int, int, int], shift: tuple[float, float]
 ) -> None:
-    inputs, regions, _ = bench_of(5, device)
+    inputs, regions, _ = inputs_of(5, device)
 
     shifts = choose_shifts(inputs, list(regions), regions)
 
@@ -96,28 +96,28 @@ def test_a_device_that_is_cut_is_reached_by_a_shift(
 
 
 def test_a_device_inside_its_tile_needs_no_shift() -> None:
-    inputs, regions, asked = bench_of(20, (9, 9, 15, 15))
+    inputs, regions, asked = inputs_of(20, (9, 9, 15, 15))
 
     assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
     assert sum(asked) == EXPLORED_FILMS * (1 + 2 * len(SHIFTS))  # and no more films
 
 
 def test_what_has_no_effect_anywhere_is_not_moved() -> None:
-    inputs, regions, _ = bench_of(5, (24, 24, 30, 30))
+    inputs, regions, _ = inputs_of(5, (24, 24, 30, 30))
     assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
-    against, regions, _ = bench_of(5, (13, 9, 19, 15), signal=-1.0)
+    against, regions, _ = inputs_of(5, (13, 9, 19, 15), signal=-1.0)
     assert choose_shifts(against, list(regions), regions).tolist() == [[0, 0]]
 
 
 def test_without_a_film_nothing_is_moved() -> None:
-    inputs, regions, asked = bench_of(1, (13, 9, 19, 15))
+    inputs, regions, asked = inputs_of(1, (13, 9, 19, 15))
     assert choose_shifts(inputs, [], regions).tolist() == [[0, 0]]
     assert asked == []
 
 
 def test_what_does_not_matter_moves_nothing() -> None:
     """A device that is cut, on films whose margins differ far more than it could move them."""
-    inputs, regions, _ = bench_of(5, (13, 9, 19, 15))
+    inputs, regions, _ = inputs_of(5, (13, 9, 19, 15))
     quiet = inputs.margins
 
     def loud(stream: Iterable[NDArray[np.float32]]) -> Margins:

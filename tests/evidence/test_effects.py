@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.ravl import performance_gaps
-from ravl_med.evidence.effects import measure_arms, measure_shift
+from ravl_med.evidence.effects import measure_by_presence, measure_shift
 from ravl_med.evidence.statistics import PatientBootstrap
 
 # (class, feature, films, hits)
@@ -18,18 +18,18 @@ CLASSES = ("a", "b", "c", "d")
 
 
 @pytest.fixture
-def arms_of(films_of, cluster_of, task_of):
+def arms_of(films_of, cluster_of, data_of):
     def measure(groups, classes=CLASSES, rows=None, patients=None, draws=2_000, **changes):
         films = films_of(*groups)
         cluster = cluster_of(*films, classes=len(classes), **changes)
-        task = task_of(*films[1:], classes)
+        task = data_of(*films[1:], classes)
         rows = np.arange(len(films[0])) if rows is None else rows
         table = performance_gaps(
             cluster.present[rows, None], task.labels[rows], task.correct[rows], len(classes)
         )
         who = np.arange(len(rows)) if patients is None else patients
         bootstrap = PatientBootstrap(who, draws, 0)
-        return measure_arms(cluster, task, rows, table, bootstrap, 0.95)
+        return measure_by_presence(task, cluster, rows, table, bootstrap, 0.95)
 
     return measure
 
@@ -134,17 +134,17 @@ class TestShift:
     MARGIN = np.array([3, 4, 5, 1, 2, 0, -1, -2, -3, -2, -5, 99, 99, 99])
 
     @pytest.fixture
-    def shift_of(self, cluster_of, task_of):
+    def shift_of(self, cluster_of, data_of):
         def measure(labels=self.LABELS, margin=self.MARGIN, rows=None, **changes):
             logits = np.column_stack([margin, np.zeros(14), 2 * margin])
             scores = np.exp(logits - logits.max(axis=1, keepdims=True))
             scores /= scores.sum(axis=1, keepdims=True)
-            task = task_of(labels, labels >= 0, ("a", "b", "c"), image_scores=scores)
+            task = data_of(labels, labels >= 0, ("a", "b", "c"), image_scores=scores)
             chosen = {"raised_class": 0, "lowered_classes": (1, 2), **changes}
             cluster = cluster_of(self.PRESENT, labels, task.correct, classes=3, **chosen)
             rows = np.flatnonzero(labels >= 0) if rows is None else rows
             bootstrap = PatientBootstrap(np.arange(len(rows)), 1_000, 0)
-            return measure_shift(cluster, task, rows, bootstrap, 0.95)
+            return measure_shift(task, cluster, rows, bootstrap, 0.95)
 
         return measure
 
@@ -183,14 +183,14 @@ class TestShift:
 
         assert np.isnan([shift.raised, shift.lowered]).all()
 
-    def test_a_score_of_zero_stays_finite(self, cluster_of, task_of):
+    def test_a_score_of_zero_stays_finite(self, cluster_of, data_of):
         scores = np.tile([1.0, 0.0], (8, 1)).astype(np.float32)
         labels, present = np.repeat([0, 1], 4), np.arange(8) % 2 == 0
-        task = task_of(labels, labels == 0, image_scores=scores)
+        task = data_of(labels, labels == 0, image_scores=scores)
         cluster = cluster_of(present, labels, task.correct, raised_class=0, lowered_classes=(1,))
 
         shift = measure_shift(
-            cluster, task, np.arange(8), PatientBootstrap(np.arange(8), 200, 0), 0.95
+            task, cluster, np.arange(8), PatientBootstrap(np.arange(8), 200, 0), 0.95
         )
 
         assert (shift.raised, shift.lowered) == (0, 0)
@@ -211,12 +211,12 @@ def test_a_feature_in_every_film_has_no_gap(arms_of):
     assert arms.present_interval[0].low < 2 / 3 < arms.present_interval[0].high
 
 
-def test_a_cluster_can_be_measured_on_any_half(films_of, cluster_of, task_of):
+def test_a_cluster_can_be_measured_on_any_half(films_of, cluster_of, data_of):
     """The same cluster, once on the films it was found on and once on the others."""
     films = films_of(*FILMS, *((c, not here, n, hits) for c, here, n, hits in FILMS))
     first = np.arange(len(films[0])) < 270
     cluster = cluster_of(*films, classes=4, films=first)
-    task = task_of(*films[1:], CLASSES)
+    task = data_of(*films[1:], CLASSES)
 
     gaps = []
     for half in (first, ~first):
@@ -225,7 +225,7 @@ def test_a_cluster_can_be_measured_on_any_half(films_of, cluster_of, task_of):
             cluster.present[rows, None], task.labels[rows], task.correct[rows], 4
         )
         bootstrap = PatientBootstrap(np.arange(len(rows)), 200, 0)
-        gaps.append(measure_arms(cluster, task, rows, table, bootstrap, 0.95).gap)
+        gaps.append(measure_by_presence(task, cluster, rows, table, bootstrap, 0.95).gap)
 
     np.testing.assert_allclose(gaps[0], cluster.gap)
     np.testing.assert_allclose(gaps[1], -gaps[0])

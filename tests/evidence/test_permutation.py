@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ravl_med.evidence import permutation as exchange
-from ravl_med.evidence.permutation import (
-    AlikePatients,
-    ExchangeTest,
-    exchange_patients,
-    one_film_a_patient,
-)
+from ravl_med.evidence.permutation import AlikePatients, ExchangeTest
 
 ALTERNATIVES = ("greater", "less", "two-sided")
 DRAWS = 4_000
+
+
+def exchange_patients(present, correct, patients, *, strata=None, **asked) -> ExchangeTest:
+    return AlikePatients.of(patients, strata).test(present, correct, **asked)
 
 
 def every_exchange(
@@ -247,13 +246,6 @@ def test_the_same_seed_gives_the_same_p(monkeypatch):
     assert p((3, 2)) != one
     monkeypatch.setattr("ravl_med.evidence.permutation._CELLS_AT_ONCE", 1)  # a table at a time
     assert p((3, 1)) == pytest.approx(one, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("patients", "expected"), [([], True), ([4, 1, 7], True), ([4, 1, 4], False)]
-)
-def test_one_film_a_patient(patients, expected):
-    assert one_film_a_patient(np.array(patients, np.int64)) is expected
 
 
 def test_patient_traits_do_not_make_a_finding():

@@ -1,4 +1,4 @@
-"""Companions: what loses its gap when a feature that the model uses is held fixed."""
+"""Confounded: what loses its gap when a feature that the model uses is held fixed."""
 
 import math
 from dataclasses import replace
@@ -97,7 +97,7 @@ APART = [
 """The second feature is independent of the used one and moves 20 points of each class itself."""
 
 
-def test_a_bystander_is_the_companion_of_what_is_used(films, entry, task_of):
+def test_a_bystander_is_the_companion_of_what_is_used(films, entry, data_of):
     used, bystander, labels, hits = films(*TOGETHER, (-1, False, True, 40))
     part = labels >= 0
     assert np.corrcoef(used[part], bystander[part])[0, 1] == pytest.approx(0.8)
@@ -107,7 +107,7 @@ def test_a_bystander_is_the_companion_of_what_is_used(films, entry, task_of):
     assert gap[1] == pytest.approx(0.32)  # 0.8 of the 40 points of the feature that is used
     assert gap[0] == pytest.approx(-0.32)
 
-    named = name_confounded([first, second], task_of(labels, hits), MAX_GAP)
+    named = name_confounded([first, second], data_of(labels, hits), MAX_GAP)
 
     assert named[0] is first
     assert named[1].companion_of == 1
@@ -120,20 +120,20 @@ def test_a_bystander_is_the_companion_of_what_is_used(films, entry, task_of):
     assert not named[1].counts
 
 
-def test_a_correlation_with_a_gap_of_its_own_is_no_companion(films, entry, task_of):
+def test_a_correlation_with_a_gap_of_its_own_is_no_companion(films, entry, data_of):
     used, marker, labels, hits = films(*APART)
     first = entry(1, used, labels, hits, counts=True)
     second = entry(2, marker, labels, hits)
 
-    assert name_confounded([first, second], task_of(labels, hits), MAX_GAP)[1] is second
+    assert name_confounded([first, second], data_of(labels, hits), MAX_GAP)[1] is second
 
 
 @pytest.mark.parametrize(("max_gap", "named"), [(0.19, False), (0.21, True)])
-def test_the_gap_that_is_tolerated_decides(films, entry, task_of, max_gap, named):
+def test_the_gap_that_is_tolerated_decides(films, entry, data_of, max_gap, named):
     used, marker, labels, hits = films(*APART)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, marker, labels, hits)]
 
-    second = name_confounded(pair, task_of(labels, hits), max_gap)[1]
+    second = name_confounded(pair, data_of(labels, hits), max_gap)[1]
 
     assert (second.companion_of == 1) is named
     if named:
@@ -149,26 +149,26 @@ def test_the_gap_that_is_tolerated_decides(films, entry, task_of, max_gap, named
         (0, "+20 points on the raised side and +0 on"),
     ],
 )
-def test_one_side_without_a_gap_is_enough(films, entry, task_of, lost, told):
+def test_one_side_without_a_gap_is_enough(films, entry, data_of, lost, told):
     cells = [cell for cell in TOGETHER if cell[0] == lost]
     cells += [cell for cell in APART if cell[0] != lost]
     used, second, labels, hits = films(*cells)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, second, labels, hits)]
 
-    named = name_confounded(pair, task_of(labels, hits), MAX_GAP)[1]
+    named = name_confounded(pair, data_of(labels, hits), MAX_GAP)[1]
 
     assert named.companion_of == 1
     assert told in named.reasons[-1]
 
 
 @pytest.mark.parametrize("same", [{0, 1}, {0}, {1}])
-def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, task_of, same):
+def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, data_of, same):
     """In one class alone it is enough: the NaN may be of either side."""
     used, marker, labels, hits = films(*APART)
     present = np.where(np.isin(labels, list(same)), used, marker)
     pair = [entry(1, used, labels, hits, counts=True), entry(2, present, labels, hits)]
 
-    named = name_confounded(pair, task_of(labels, hits), MAX_GAP)[1]
+    named = name_confounded(pair, data_of(labels, hits), MAX_GAP)[1]
 
     assert named.companion_of == 1
     assert named.reasons == (
@@ -179,7 +179,7 @@ def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, task_of, s
 
 
 @pytest.mark.parametrize("status", ["raised_only", "not_confirmed", "not_tested"])
-def test_what_counts_or_is_not_confirmed_stays_as_it_is(films, entry, task_of, status):
+def test_what_counts_or_is_not_confirmed_stays_as_it_is(films, entry, data_of, status):
     used, bystander, labels, hits = films(*TOGETHER)
     given = [
         entry(1, used, labels, hits, counts=True),
@@ -187,15 +187,15 @@ def test_what_counts_or_is_not_confirmed_stays_as_it_is(films, entry, task_of, s
         entry(3, bystander, labels, hits, status=status),
     ]
 
-    named = name_confounded(given, task_of(labels, hits), MAX_GAP)
+    named = name_confounded(given, data_of(labels, hits), MAX_GAP)
 
     assert all(a is b for a, b in zip(named, given, strict=True))
 
 
-def test_without_one_that_counts_there_is_no_companion(films, entry, task_of):
+def test_without_one_that_counts_there_is_no_companion(films, entry, data_of):
     used, bystander, labels, hits = films(*TOGETHER)
     given = [entry(1, used, labels, hits), entry(2, bystander, labels, hits)]
-    task = task_of(labels, hits)
+    task = data_of(labels, hits)
 
     named = name_confounded(given, task, MAX_GAP)
 
@@ -204,7 +204,7 @@ def test_without_one_that_counts_there_is_no_companion(films, entry, task_of):
 
 
 def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
-    films, entry, task_of
+    films, entry, data_of
 ):
     used, marker, labels, hits = films(*APART)
     flipped = np.arange(len(labels)) % 10 == 0  # one film of ten, in every cell
@@ -216,7 +216,7 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
         entry(5, used ^ flipped, labels, hits),
     ]
 
-    named = name_confounded(given, task_of(labels, hits), MAX_GAP)
+    named = name_confounded(given, data_of(labels, hits), MAX_GAP)
 
     assert [c.rank for c in named] == [1, 2, 3, 4, 5]
     assert [c.companion_of for c in named] == [None, None, 2, None, 1]
@@ -224,14 +224,14 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
     assert "the feature of correlation 1:" in named[4].reasons[-1]
 
 
-def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, task_of):
+def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, data_of):
     used, second, labels, hits = films(*TOGETHER)
     half = np.arange(len(labels)) % 2 == 0
     parts = [
         entry(n, used & side, labels, hits, counts=True) for n, side in ((1, half), (2, ~half))
     ]
     traveller = entry(3, second, labels, hits)
-    task = task_of(labels, hits)
+    task = data_of(labels, hits)
 
     assert name_confounded([parts[0], traveller], task, MAX_GAP)[1].companion_of is None
     (*_, named) = name_confounded([*parts, traveller], task, MAX_GAP)
@@ -275,11 +275,11 @@ class TestPlaces:
         )
 
     @pytest.fixture(autouse=True)
-    def films(self, task_of):
-        self.task = task_of(self.LABELS, self.LABELS == 1)
+    def films(self, data_of):
+        self.data = data_of(self.LABELS, self.LABELS == 1, region_image=self.IMAGE)
 
     def folded(self, *entries):
-        found = fold_counting(entries, self.IMAGE, self.task, MAX_GAP)
+        found = fold_counting(entries, self.data, MAX_GAP)
         assert [c.rank for c in found] == list(range(1, len(entries) + 1))
         return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
 
@@ -289,7 +289,7 @@ class TestPlaces:
         )  # fmt: skip
 
         assert self.folded(weak, strong) == [(8, True, None), (7, False, 1)]
-        found = fold_counting([weak, strong], self.IMAGE, self.task, MAX_GAP)
+        found = fold_counting([weak, strong], self.data, MAX_GAP)
         assert found[1].reasons == (
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
@@ -312,9 +312,9 @@ class TestPlaces:
 
     def test_a_companion_by_place_is_named_once(self, cluster_of):
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
-        ranked = fold_counting(pair, self.IMAGE, self.task, MAX_GAP)
+        ranked = fold_counting(pair, self.data, MAX_GAP)
 
-        assert name_confounded(ranked, self.task, MAX_GAP)[1].reasons == ranked[1].reasons
+        assert name_confounded(ranked, self.data, MAX_GAP)[1].reasons == ranked[1].reasons
 
 
 class TestMirrors:
@@ -322,26 +322,26 @@ class TestMirrors:
 
     CELLS = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
 
-    def fold(self, counting, task_of, films, cells, kind="undecided"):
+    def fold(self, counting, data_of, films, cells, kind="undecided"):
         used, second, labels, hits = films(*cells)
         pair = [
             counting(1, used, labels, hits, "shortcut"),
             counting(2, second, labels, hits, kind),
         ]
         assert pair[0].cluster.raised_class == 1
-        return fold_counting(pair, np.arange(len(labels)), task_of(labels, hits), MAX_GAP)
+        return fold_counting(pair, data_of(labels, hits), MAX_GAP)
 
     def test_what_is_there_where_the_shortcut_is_not_is_its_mirror_image(
-        self, counting, task_of, films
+        self, counting, data_of, films
     ):
-        first, second = self.fold(counting, task_of, films, self.CELLS)
+        first, second = self.fold(counting, data_of, films, self.CELLS)
 
         assert (first.counts, first.companion_of) == (True, None)
         assert (second.counts, second.companion_of) == (False, 1)
         assert second.cluster.raised_class == 0
         assert second.reasons[-1].startswith("It is the mirror image of correlation 1: ")
 
-    def test_shortcuts_that_share_a_device_are_held_fixed_together(self, counting, task_of, films):
+    def test_shortcuts_that_share_a_device_are_held_fixed_together(self, counting, data_of, films):
         """Each of two clusters holds the device on half of its films; the mirror lacks both."""
         used, second, labels, hits = films(*self.CELLS)
         half = np.arange(len(labels)) % 2 == 0
@@ -350,22 +350,22 @@ class TestMirrors:
             for n, side in ((1, half), (2, ~half))
         ]
         mirror = counting(3, second, labels, hits, "undecided")
-        task, nowhere = task_of(labels, hits), np.arange(len(labels))
+        data = data_of(labels, hits)
 
-        alone = fold_counting([parts[0], mirror], nowhere, task, MAX_GAP)
+        alone = fold_counting([parts[0], mirror], data, MAX_GAP)
         assert [c.counts for c in alone] == [True, True]
 
-        found = fold_counting([*parts, mirror], nowhere, task, MAX_GAP)
+        found = fold_counting([*parts, mirror], data, MAX_GAP)
         assert [c.counts for c in found] == [True, True, False]
         assert found[2].companion_of == 1
         assert found[2].reasons[-1].startswith("It is the mirror image of correlations 1 and 2: ")
 
-    def test_one_that_was_placed_stands_by_itself(self, counting, task_of, films):
-        found = self.fold(counting, task_of, films, self.CELLS, kind="shortcut")
+    def test_one_that_was_placed_stands_by_itself(self, counting, data_of, films):
+        found = self.fold(counting, data_of, films, self.CELLS, kind="shortcut")
 
         assert [c.counts for c in found] == [True, True]
 
-    def test_one_with_a_gap_of_its_own_stands_by_itself(self, counting, task_of, films):
+    def test_one_with_a_gap_of_its_own_stands_by_itself(self, counting, data_of, films):
         """It moves 40 points itself, whether the used feature is there or not."""
         cells = [
             (1, True, True, 10, 5), (1, True, False, 90, 81),
@@ -373,12 +373,12 @@ class TestMirrors:
             (0, True, True, 10, 5), (0, True, False, 90, 9),
             (0, False, True, 90, 72), (0, False, False, 10, 4),
         ]  # fmt: skip
-        found = self.fold(counting, task_of, films, cells)
+        found = self.fold(counting, data_of, films, cells)
 
         assert [c.counts for c in found] == [True, True]
 
-    def test_what_raises_the_same_class_is_no_mirror_image(self, counting, task_of, films):
-        found = self.fold(counting, task_of, films, TOGETHER)
+    def test_what_raises_the_same_class_is_no_mirror_image(self, counting, data_of, films):
+        found = self.fold(counting, data_of, films, TOGETHER)
 
         assert [c.cluster.raised_class for c in found] == [1, 1]
         assert [c.counts for c in found] == [True, True]
@@ -406,33 +406,33 @@ class TestArtifactsAndTheirPlaces:
         device = self.lying_in(counting(1, used, labels, hits, "shortcut"), artifacts[0], 0.4)
         place = self.lying_in(counting(2, second, labels, hits, kind), artifacts[1], 0.9)
         assert [c.cluster.raised_class for c in (device, place)] == [1, 0]
-        self.where = np.arange(len(labels)), labels, hits
+        self.where = labels, hits
         return device, place
 
-    def found(self, task_of, pair):
-        nowhere, labels, hits = self.where
-        found = fold_counting(pair, nowhere, task_of(labels, hits), MAX_GAP)
+    def found(self, data_of, pair):
+        labels, hits = self.where
+        found = fold_counting(pair, data_of(labels, hits), MAX_GAP)
         return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
 
     @pytest.mark.parametrize("kind", ["shortcut", "undecided"])
-    def test_the_place_of_an_artifact_is_its_mirror_image(self, counting, task_of, films, kind):
+    def test_the_place_of_an_artifact_is_its_mirror_image(self, counting, data_of, films, kind):
         pair = self.pair(counting, films, self.KEPT, (0.8, 0.1), kind)
 
-        assert self.found(task_of, pair) == [(10, True, None), (20, False, 1)]
-        nowhere, labels, hits = self.where
-        folded = fold_counting(pair, nowhere, task_of(labels, hits), MAX_GAP)[1]
+        assert self.found(data_of, pair) == [(10, True, None), (20, False, 1)]
+        labels, hits = self.where
+        folded = fold_counting(pair, data_of(labels, hits), MAX_GAP)[1]
         assert folded.reasons[-1].endswith("and its own effect lies in no artifact.")
 
     @pytest.mark.parametrize("artifacts", [(0.8, 0.6), (0.4, 0.1), (math.nan, 0.1)], ids=str)
-    def test_two_artifacts_or_none_stand_by_themselves(self, counting, task_of, films, artifacts):
+    def test_two_artifacts_or_none_stand_by_themselves(self, counting, data_of, films, artifacts):
         pair = self.pair(counting, films, self.KEPT, artifacts)
 
-        assert self.found(task_of, pair) == [(20, True, None), (10, True, None)]
+        assert self.found(data_of, pair) == [(20, True, None), (10, True, None)]
 
-    def test_what_is_on_many_of_the_same_films_stands_by_itself(self, counting, task_of, films):
+    def test_what_is_on_many_of_the_same_films_stands_by_itself(self, counting, data_of, films):
         cells = both_classes(
             (True, True, 40), (True, False, 60), (False, True, 60), (False, False, 40)
         )
         pair = self.pair(counting, films, cells, (0.8, 0.1))
 
-        assert self.found(task_of, pair) == [(20, True, None), (10, True, None)]
+        assert self.found(data_of, pair) == [(20, True, None), (10, True, None)]

@@ -79,7 +79,7 @@ def test_no_film_is_on_no_half():
     assert split_patients(np.empty(0, np.int64), np.empty(0, np.int64), 0.5, 0).shape == (0,)
 
 
-def test_clusters_that_no_test_can_reach_are_counted_by_reason(task_of):
+def test_clusters_that_no_test_can_reach_are_counted_by_reason(data_of):
     """12 films of either class, six on each half; two films are asked for in the smaller arm."""
     labels = np.repeat([0, 1], 12)
     half = np.tile([True, False], 12)
@@ -103,7 +103,7 @@ def test_clusters_that_no_test_can_reach_are_counted_by_reason(task_of):
         ]
     )
 
-    untested = count_untested(present, task_of(labels, labels == 0), half, 2)
+    untested = count_untested(data_of(labels, labels == 0), present, half, 2)
 
     few = "films {} it, in all classes but one, on a half"
     assert untested == {
@@ -112,28 +112,28 @@ def test_clusters_that_no_test_can_reach_are_counted_by_reason(task_of):
         f"fewer than 2 {few.format('with')}": 3,
         f"fewer than 2 {few.format('without')}": 1,
     }
-    assert count_untested(present[:, :4], task_of(labels, labels == 0), half, 2) == {}
+    assert count_untested(data_of(labels, labels == 0), present[:, :4], half, 2) == {}
 
 
-def test_two_classes_of_three_are_enough(task_of):
+def test_two_classes_of_three_are_enough(data_of):
     labels = np.repeat([0, 1, 2], 8)
     half = np.tile([True, False], 12)
     present = np.column_stack([np.arange(24) % 8 < 4] * 2)
     present[labels == 2, 0] = False
     present[labels > 0, 1] = False
 
-    untested = count_untested(present, task_of(labels, labels == 0, ("a", "b", "c")), half, 2)
+    untested = count_untested(data_of(labels, labels == 0, ("a", "b", "c")), present, half, 2)
 
     assert untested == {"fewer than 2 films with it, in all classes but one, on a half": 1}
 
 
-def test_films_without_a_label_do_not_reach_a_cluster(task_of):
+def test_films_without_a_label_do_not_reach_a_cluster(data_of):
     labels = np.repeat([0, 1], 8)
     half = np.tile([True, False], 8)
     present = (np.arange(16) % 8 < 4)[:, None]
     hidden = np.where(present[:, 0] & (labels == 1), -1, labels)
 
-    assert count_untested(present, task_of(labels, labels == 0), half, 2) == {}
-    assert sum(count_untested(present, task_of(hidden, labels == 0), half, 2).values()) == 1
-    nobody = count_untested(present, task_of(labels - 5, labels == 0), half, 2)
+    assert count_untested(data_of(labels, labels == 0), present, half, 2) == {}
+    assert sum(count_untested(data_of(hidden, labels == 0), present, half, 2).values()) == 1
+    nobody = count_untested(data_of(labels - 5, labels == 0), present, half, 2)
     assert nobody == {"in no film": 1}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import (
+from ravl_med.evidence.model_checks import (
     assess_findings,
     class_scores,
     measure_findings,

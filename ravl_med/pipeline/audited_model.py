@@ -1,7 +1,4 @@
-"""The audited model: one that can be asked, or a table of what another one said.
-
-The sanity gate of an audit: what was measured of the wiring, put together.
-"""
+"""The audited model: one that is run, or a table of scores that another one gave."""
 
 from __future__ import annotations
 
@@ -22,25 +19,25 @@ from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import Scores, digest_texts, embed_classes, softmax
 from ravl_med.errors import ModelError
-from ravl_med.evidence.audit_result import (
-    ModelCheck,
-    ModelChecks,
-    ModelSummary,
-    assess_findings,
-    class_scores,
-    measure_findings,
-    prompt_scores,
-)
+from ravl_med.evidence.audit_result import ModelCheck, ModelChecks, ModelSummary
 from ravl_med.evidence.disclosure_control import hidden_classes
 from ravl_med.evidence.model_checks import (
+    assess_findings,
     check_embeddings,
     check_inputs,
     check_prompts,
     check_scale,
     check_texts,
+    class_scores,
+    measure_findings,
+    prompt_scores,
 )
 from ravl_med.evidence.statistics import auroc
 from ravl_med.storage.mapped_arrays import multiply
+
+_SAMPLE = 8  # films whose input is checked
+_TRIED = 256  # films that another activation is tried on
+_BETTER = 0.05  # mean AUROC that another activation has to bring
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +58,9 @@ class AuditedModel:
 
 
 def scores_of_table(table: ScoreTable, region: NDArray[np.float32], kind: str) -> Scores:
-    """Return the scores of a table, beside those of regions.
+    """Return the scores of a table, beside those (R, C) of the model that embeds regions.
 
-    Parameters
-    ----------
-    table : ScoreTable - of N films and C classes
-    region : ndarray of shape (R, C), float32 - of the model that embeds regions
-    kind : {"softmax", "sigmoid"} - how logits become scores
+    The kind, softmax or sigmoid, says how logits become scores.
     """
     image = table.values
     if table.logits:
@@ -76,7 +69,7 @@ def scores_of_table(table: ScoreTable, region: NDArray[np.float32], kind: str) -
 
 
 def summarise_model(config: Config, info: EncoderInfo, table: ScoreTable | None) -> ModelSummary:
-    """Tell what was audited; of a table, the model that only embeds regions."""
+    """Summarise what was audited; beside a table, the model that only embeds regions."""
     architecture, digest, digests = info.architecture, info.digest, dict(info.digests)
     if table is not None:
         architecture = f"not known: scores from a table; regions by {architecture}"
@@ -96,20 +89,10 @@ def summarise_model(config: Config, info: EncoderInfo, table: ScoreTable | None)
     )
 
 
-_SAMPLE = 8  # films whose input is looked at
-_TRIED = 256  # films that another activation is tried on
-_BETTER = 0.05  # mean AUROC that another activation has to bring
-
-
-def check_model(
+def check_audited_model(
     config: Config, cohort: Cohort, model: AuditedModel, reader: FilmReader
 ) -> ModelChecks:
-    """Look at how a model is wired, before anything is searched for.
-
-    Parameters
-    ----------
-    cohort : Cohort - the N audited films
-    """
+    """Check how a model is set up, before anything is searched for."""
     texts, image = config.task.texts(), model.embeddings.image
     temperature = config.task.temperature if config.task.scores == "softmax" else None
     by_prompt: list[NDArray[np.float64]] = []
@@ -151,7 +134,7 @@ def check_model(
 
 
 def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
-    """Return some films as the model reads them, spread over the cohort."""
+    """Return some films (k, 3, S, S) as the model reads them, spread over the cohort."""
     chosen = np.unique(np.linspace(0, len(cohort) - 1, min(_SAMPLE, len(cohort))).astype(int))
     films = [encoder.preprocess(reader.film(cohort, int(i)).pixels).numpy() for i in chosen]
     empty: NDArray[np.float32] = np.empty((0, 3, 0, 0), np.float32)
@@ -181,11 +164,11 @@ def _try_activation(
         labels = cohort.labels[films]
         now = _mean_auroc(model.embeddings.image[films], model.classes, labels)
         then = _mean_auroc(image, embed_classes(other, config.task.texts()), labels)
-        told = (
+        text = (
             f"on {len(films)} films the mean AUROC is {now:.2f}; with model.quick_gelu: "
             f"{str(quick).lower()} it would be {then:.2f}"
         )
-        return [ModelCheck("activation", "odd" if then > now + _BETTER else "held", told)]
+        return [ModelCheck("activation", "odd" if then > now + _BETTER else "held", text)]
     return []
 
 

@@ -98,7 +98,7 @@ def unit(rng, count, spread):
 @pytest.mark.parametrize(("spread", "wanted"), [(0.0, "failed"), (0.01, "odd"), (0.5, "held")])
 def test_films_and_texts_that_are_all_alike(spread, wanted):
     rng = np.random.default_rng(0)
-    checks = check_embeddings(unit(rng, 50, spread), unit(rng, 2, spread), ("a", "b"))
+    checks = tuple(check_embeddings(unit(rng, 50, spread), unit(rng, 2, spread), ("a", "b")))
     assert status(checks) == {
         "norms of the images": "held", "films alike": wanted, "texts alike": wanted,
     }  # fmt: skip
