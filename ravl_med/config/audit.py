@@ -152,8 +152,8 @@ class PrivacyConfig(Section):
     min_cell: int = Field(
         11,
         ge=0,
-        description="counts of fewer patients, and what would reveal them, are hidden in the report "
-        "and in result.json; phantoms have no patients, and nothing of them is hidden",
+        description="counts of fewer patients, and what would reveal them, are hidden in the "
+        "report and in result.json; phantoms have no patients, and nothing of them is hidden",
     )
     burned_in_text: Literal["mask", "show"] = Field(
         "mask",

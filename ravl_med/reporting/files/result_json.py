@@ -907,7 +907,7 @@ def _region(correlation: SpuriousCorrelation, position: int, result: AuditResult
         located_box=_box(located) if np.isfinite(located).all() else None,
         left_edge=result.left_edge(image) or None,
         source=kind.source,
-        name=kind.words(),
+        name=kind.text(),
         similarity=correlation.cluster.similarity[position],
         removal_effect=tested.removal.effect[position] if tested else None,
         carries=bool(tested.removal.carries[position]) if tested else None,
