@@ -152,13 +152,13 @@ class GateConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """What the shared part of a run may tell of patients."""
+    """What the shared part of a run may reveal about patients."""
 
     min_cell: int = Field(
         11,
         ge=0,
-        description="counts of fewer patients, and what would tell them, are hidden in the report "
-        "and in result.json; phantoms have no patients, and nothing of them is hidden",
+        description="counts of fewer patients, and what would reveal them, are hidden in the "
+        "report and in result.json; phantoms have no patients, and nothing of them is hidden",
     )
     burned_in_text: Literal["mask", "show"] = Field(
         "mask",

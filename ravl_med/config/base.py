@@ -1,7 +1,4 @@
-"""What every section of the config is made of.
-
-What pydantic says of a wrong value, as one clear line: where, what, got, cure.
-"""
+"""The base of every section of the config, and wrong values explained in one line each."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ _ACCESS: ContextVar[StorageAccess] = ContextVar("access")
 
 @contextmanager
 def reached_by(access: StorageAccess) -> Iterator[None]:
-    """Let every URL that is read in this context be reached so."""
+    """Give every URL that is read in this context its access."""
     token = _ACCESS.set(access)
     try:
         yield
@@ -90,12 +87,9 @@ _LONGEST = 80  # characters of a value that are repeated
 def explain_problems(
     error: ValidationError, model: type[BaseModel], names: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return one line a problem.
+    """Return one line a problem of `model`: where, what, got, cure.
 
-    Parameters
-    ----------
-    error : ValidationError - of `model`
-    names : mapping of str to str or None - what the file calls keys of the outermost section
+    `names` are the file's own names of keys in the outermost section.
     """
     return [_explain(issue, model, names or {}) for issue in error.errors()]
 
@@ -120,7 +114,7 @@ def _explain(issue: Any, model: type[BaseModel], names: Mapping[str, str]) -> st
 
 
 def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields at a place of a model, walking through mappings of sections."""
+    """Return the names of the fields at a place of a model, through mappings of sections."""
     for part in location:
         if get_origin(model) is dict:  # a mapping of sections, left by a key of the user's
             model = get_args(model)[1]

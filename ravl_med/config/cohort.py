@@ -15,13 +15,13 @@ class SyntheticConfig(Section):
     """A phantom cohort made by ``ravl-med synthesize`` and kept in the user's cache folder."""
 
     images: int = Field(3300, ge=40, description="films over all splits")
-    feature: str = Field("generator", description="the planted thing")
+    feature: str = Field("generator", description="the planted device or lettering")
     finding: str = Field("cardiomegaly", description="the finding that it is planted on")
     strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0 = null")
     seed: int = Field(0, ge=0)
     size: int = Field(256, ge=64, description="shorter side of a film in pixels")
     bystander: str | None = Field(
-        None, description="a thing that goes with the feature but was never tied to the finding"
+        None, description="a device that goes with the feature but was never tied to the finding"
     )
 
 

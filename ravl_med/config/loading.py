@@ -48,26 +48,26 @@ class Config(Section):
     @classmethod
     def _reach(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Let every URL of the config carry how its storage is reached."""
-        told = data.get("storage") if isinstance(data, dict) else None
+        given = data.get("storage") if isinstance(data, dict) else None
         try:
-            storage = StorageConfig.model_validate(told if told is not None else {})
-        except ValidationError:  # told of below, with all others
+            storage = StorageConfig.model_validate(given if given is not None else {})
+        except ValidationError:  # reported below, with all others
             storage = StorageConfig()
         with reached_by(storage.access()):
             return handler(data)
 
     @property
     def threads(self) -> int | None:
-        """Threads of every process that encodes; None: as many as PyTorch takes.
+        """Return the threads of every process that encodes; None: as many as PyTorch takes.
 
-        Workers have one each unless `model.threads` says otherwise, and so has the run that they
-        work for: then their number changes no bit.
+        With workers it is one, unless `model.threads` says otherwise, in the run's own process
+        too, so that the number of workers changes no bit.
         """
         return self.model.threads or (1 if self.engine.workers else None)
 
     @property
     def hidden_below(self) -> int:
-        """Counts of fewer patients are not told; 0 for phantoms, which are none."""
+        """Return the number of patients below which counts are hidden; 0 for phantoms."""
         return 0 if self.cohort.synthetic is not None else self.privacy.min_cell
 
 
@@ -95,19 +95,14 @@ def parse_yaml(path: Path) -> Any:
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "syntax error"
         raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
-    except ValueError as error:  # a date or a tagged number that is none
+    except ValueError as error:  # an invalid date or tagged number
         raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read a config file and apply ``section.key=value`` overrides.
 
-    Parameters
-    ----------
-    path : Path
-        YAML file; relative paths inside it are resolved against its folder.
-    overrides : tuple of str
-        Each ``section.key=value``; the value is read as YAML.
+    Relative paths in the file are resolved against its folder.
 
     Raises
     ------

@@ -1,9 +1,4 @@
-"""The section of the cache: where it lies, and whether embeddings are kept in it.
-
-The section of the engine: who does the work, in how many processes, on which machines.
-
-The section of the storage: how objects are reached; credentials have no place here.
-"""
+"""Sections of the cache, the engine and object storage; credentials have no place in them."""
 
 from __future__ import annotations
 
@@ -100,5 +95,5 @@ class StorageConfig(Section):
     retries: int = Field(3, ge=0, le=20, description="times that a request is tried again")
 
     def access(self) -> StorageAccess:
-        """Return the section as storages are asked by it."""
+        """Return the section as `RemotePath` takes it."""
         return StorageAccess(self.endpoint, self.timeout, self.retries)

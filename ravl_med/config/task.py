@@ -1,10 +1,8 @@
-"""The section of the zero-shot task: classes, prompts, templates.
+"""The section of the zero-shot task, with ready prompts of public label sets.
 
-Ready prompts of public label sets, in the styles of published models.
-
-A set names findings with the terms that readers use for them; a style says how a model wants to
-read a term, present and absent. Both are YAML in the package; a set of the user's own is a file of
-the same form, with styles of its own where it wants them.
+A prompt set names findings with the terms that readers use for them; a style holds the sentences,
+of presence and absence, that a published model was trained on. Both are YAML in the package; a
+user's own set is a file of the same form, which may add styles.
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ _DEFAULT_STYLE = "plain"
 
 
 class PromptStyle(Section):
-    """How a model wants to read a finding."""
+    """Sentences for the presence and absence of a finding."""
 
     positive: tuple[str, ...] = Field(min_length=1, description="texts of presence, {} for a term")
     negative: tuple[str, ...] = Field(min_length=1, description="texts of absence")
 
 
 class PromptFinding(Section):
-    """A finding: its words, or its texts themselves."""
+    """A finding: its terms, or its texts themselves."""
 
     terms: tuple[str, ...] = Field(min_length=1, description="what readers call it")
     positive: tuple[str, ...] = Field((), description="texts of presence, whatever the style")
@@ -48,17 +46,9 @@ class PromptSet(Section):
 
 
 def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Write out the classes of a task that names a prompt set.
+    """Add ``classes`` to a section ``task`` that names a prompt set of the package, or a file.
 
-    Parameters
-    ----------
-    data : mapping - section ``task`` of a config
-    source : str or Path - name of a set in the package, or a file
-
-    Returns
-    -------
-    dict - the same section with ``classes``: finding and absence for ``finding``, one class each
-        for ``findings``
+    They are finding and absence for ``finding``, one class each for ``findings``.
 
     Raises
     ------
@@ -95,8 +85,8 @@ def _choose_style(known: PromptSet, name: str) -> PromptStyle:
 def _choose_findings(known: PromptSet, one: Any, several: Any) -> list[str]:
     if (one is None) == (several is None):
         raise ValueError(
-            "prompts need exactly one of 'finding', told from its absence, and 'findings', told "
-            f"from each other; known are {_list(known.findings)}"
+            "prompts need exactly one of 'finding', against its absence, and 'findings', against "
+            f"each other; known are {_list(known.findings)}"
         )
     if several is not None and not isinstance(several, (list, tuple)):
         raise ValueError("findings must be a list of names; for one finding name it in 'finding'")
@@ -117,7 +107,7 @@ def read_set(source: str | Path) -> PromptSet:
     Raises
     ------
     ValueError
-        There is no such set, or the file is none.
+        There is no such set, or the file holds none.
     """
     if isinstance(source, str):
         if source not in PROMPT_SETS:
@@ -156,7 +146,7 @@ def _parse(text: str) -> Any:
 def _texts(
     finding: PromptFinding, own: tuple[str, ...], templates: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Put each term into each template; texts of the finding's own go first."""
+    """Put each term into each template, unless the finding has texts of its own."""
     filled = own or [t.replace("{}", term) for term in finding.terms for t in templates]
     return tuple(dict.fromkeys(filled))
 
@@ -188,12 +178,12 @@ class TaskConfig(Section):
     prompt_file: ConfigPath | None = Field(None, description="or a set of the user's own")
     style: str | None = Field(
         None,
-        description="how a ready set puts a finding into words: plain (default), evidence, "
+        description="how a ready set phrases a finding: plain (default), evidence, "
         "caption, report, or a style of the set",
     )
-    finding: str | None = Field(None, description="of a ready set, told from its absence")
+    finding: str | None = Field(None, description="of a ready set, against its absence")
     findings: tuple[str, ...] | None = Field(
-        None, min_length=2, description="of a ready set, told from each other"
+        None, min_length=2, description="of a ready set, against each other"
     )
     label_columns: dict[str, str] = Field(
         default_factory=dict, description="findings of a ready set whose column is called otherwise"

@@ -1,7 +1,4 @@
-"""The class of each film, from cells of findings; where labels come from, how certain they are.
-
-Cells of findings read off the radiology reports of a cohort.
-"""
+"""The class of each film, from a manifest's cells or its reports, and how certain the label is."""
 
 from __future__ import annotations
 
@@ -16,60 +13,39 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.labelling.findings import ReportLabeller, ReportReading
 
 STATED, UNCERTAIN, BLANK = "stated", "uncertain", "blank"
-"""How certain a label is: every cell of it is 1 or 0; a cell was -1; a cell was blank."""
+"""How certain a label is: all of its cells are 1 or 0; a cell was -1; a cell was blank."""
 
 _OF_UNCERTAIN = {"positive": 1, "negative": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class FindingCells:
-    """Cells of N films, before a policy reads them.
+    """Cells of N films, before the config's rules for blank and uncertain cells."""
 
-    Attributes
-    ----------
-    values : mapping of finding to sequence of int or None, length N - 1, 0, -1 for uncertain, None
-        for blank
-    sources : sequence of str, length N - where the cells of a film come from
-    unusable : mapping of int to str - films without a label whatever the policy, and the reason
-    """
-
-    values: Mapping[str, Sequence[int | None]]
-    sources: Sequence[str]
-    unusable: Mapping[int, str]
+    values: Mapping[str, Sequence[int | None]]  # by finding: 1, 0, -1 uncertain, None blank
+    sources: Sequence[str]  # where the cells of a film come from
+    unusable: Mapping[int, str]  # films that never get a label, and the reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmLabels:
-    """Labels of N films under a policy.
+    """Labels of N films under the config's rules."""
 
-    Attributes
-    ----------
-    classes : ndarray of shape (N,), int64 - class of each film; -1 for none
-    reasons : tuple of str, length N - why a film has no class; blank where it has one
-    certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``
-    """
-
-    classes: NDArray[np.int64]
-    reasons: tuple[str, ...]
-    certainty: tuple[str, ...]
+    classes: NDArray[np.int64]  # (N,), -1 for none
+    reasons: tuple[str, ...]  # why a film has no class; blank where it has one
+    certainty: tuple[str, ...]  # STATED, UNCERTAIN or BLANK
     sources: tuple[str, ...]
 
 
 def label_films(
-    cells: FindingCells, columns: Mapping[str, Mapping[str, int]], policy: LabelsConfig
+    cells: FindingCells, columns: Mapping[str, Mapping[str, int]], labels: LabelsConfig
 ) -> FilmLabels:
-    """Give each film the class whose cells it holds.
-
-    Parameters
-    ----------
-    cells : FindingCells - of every finding that the classes name
-    policy : LabelsConfig - what a blank and an uncertain cell count as
-    """
+    """Give each film the class whose cells it holds."""
     used = sorted({finding for wanted in columns.values() for finding in wanted})
     classes, reasons, certainty = [], [], []
     for film in range(len(cells.sources)):
         row = {finding: cells.values[finding][film] for finding in used}
-        label, reason = _class_of(_read(row, policy), columns)
+        label, reason = _class_of(_read(row, labels), columns)
         if film in cells.unusable:
             label, reason = -1, cells.unusable[film]
         classes.append(label)
@@ -80,10 +56,10 @@ def label_films(
     )
 
 
-def _read(row: Mapping[str, int | None], policy: LabelsConfig) -> dict[str, int | None]:
-    """Cells as the policy counts them; what it leaves out stays -1 or None."""
-    blank = 0 if policy.blank == "negative" else None
-    uncertain = _OF_UNCERTAIN.get(policy.uncertain, -1)
+def _read(row: Mapping[str, int | None], labels: LabelsConfig) -> dict[str, int | None]:
+    """Return cells as the config counts them; excluded ones stay -1 or None."""
+    blank = 0 if labels.blank == "negative" else None
+    uncertain = _OF_UNCERTAIN.get(labels.uncertain, -1)
     return {
         finding: blank if value is None else uncertain if value == -1 else value
         for finding, value in row.items()
@@ -125,15 +101,14 @@ def cells_from_reports(
     max_unrecognised: float,
     name: str,
 ) -> FindingCells:
-    """Read the findings that a task names off the reports of N films.
+    """Read the findings that a task names off the reports of N films, blank where there is none.
 
     Parameters
     ----------
-    texts : sequence of str, length N - blank where a film has no report
-    taken : ndarray of shape (N,), bool - films that are read; the others get no label
+    taken : ndarray of shape (N,), bool - films to read; the others get no label
     columns : mapping of class to (finding to value) - names of `labeller`, or aliases of them
     max_unrecognised : float - share of the reports in which nothing may be recognised
-    name : str - how messages call the cohort
+    name : str - of the cohort, for messages
 
     Raises
     ------

@@ -1,9 +1,7 @@
-"""Radiology reports: the text that goes with a film.
+"""A radiology report as text, its sections, and a section as sentences of tokens.
 
-A radiology report as its sections, and a section as sentences of words.
-
-Every step passes over the text once: the patterns have no nested repetition, so that a long or
-hostile report costs time in proportion to its length.
+Every step passes over the text once: the patterns have no nested repetition, so a long or hostile
+report costs time in proportion to its length.
 """
 
 from __future__ import annotations
@@ -21,12 +19,7 @@ _IMPRESSION = re.compile(r"\bimpression\s*:", re.IGNORECASE)
 
 
 def read_radiology_report(path: FilePath) -> str:
-    """Read a report kept as a text file.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        UTF-8 text, at most 1 MB.
+    """Read a report kept as a text file: UTF-8, at most 1 MB.
 
     Raises
     ------
@@ -53,12 +46,7 @@ def read_radiology_report(path: FilePath) -> str:
 
 
 def impression_of(text: str) -> str:
-    """Return the section after IMPRESSION, or the whole text where there is none.
-
-    Parameters
-    ----------
-    text : str - a radiology report, in any line layout
-    """
+    """Return the section after IMPRESSION, or the whole text where there is none."""
     tail = _IMPRESSION.split(text)[-1]
     return " ".join((tail if tail.strip() else text).split())
 
@@ -87,38 +75,30 @@ _HEADING = re.compile(
     rf"|^[ \t]{{0,8}}(?P<line>{_NAMES})[ \t]{{0,3}}$",
     re.IGNORECASE | re.MULTILINE,
 )
-_MOST_WORDS = 100  # of a sentence; a longer one is cut, so that its triggers stay few
+_MOST_TOKENS = 100  # of a sentence; a longer one is cut, so that its triggers stay few
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
 _TAG = re.compile(r"</?[A-Za-z!][^<>]{0,300}>")
 _PARAGRAPH = re.compile(r"\n[ \t]{0,40}\n")
 _LINE = r"\n[ \t]{0,40}(?:\n|[-*•]|(?=\d{1,2}[.)]\s))"  # an empty one, or one of a list
-_WORD_OR_STOP = re.compile(rf"\d+[.,]\d+|[^\W_]+(?:'[^\W_]+)?|[.;:?!,]|{_LINE}")
+_TOKEN_OR_STOP = re.compile(rf"\d+[.,]\d+|[^\W_]+(?:'[^\W_]+)?|[.;:?!,]|{_LINE}")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A part of a report that is read for findings."""
+    """A section of a report that is read for findings."""
 
     kind: str
     text: str
 
 
 def split_sections(text: str) -> tuple[ReportSection, ...]:
-    """Split a report and keep the parts that say what the film shows.
+    """Split a report, without HTML marks and NUL bytes, into the sections that describe the film.
 
     Headings are those of the field's reports, in any case, before a colon or alone on their line;
     an organ before a colon ("HEART:") is part of the text. What the referrer says (indication,
     history) and how the film was taken (technique, comparison) is left out. Text without a heading
     is free text; so are further paragraphs below a heading that is left out, since many reports
     write no FINDINGS heading.
-
-    Parameters
-    ----------
-    text : str - a radiology report; HTML marks and NUL bytes are dropped
-
-    Returns
-    -------
-    tuple of ReportSection - none for a report without text
     """
     plain = _plain(text)
     parts: list[tuple[str, str]] = []
@@ -143,15 +123,15 @@ def split_sections(text: str) -> tuple[ReportSection, ...]:
 
 
 def sentences_of(text: str) -> list[list[str]]:
-    """Split text into sentences of lower-case words; commas stay, as words of their own.
+    """Split text into sentences of lower-case tokens; commas stay, as tokens of their own.
 
     A sentence ends at a full stop that is not within a number, at ``;``, ``:``, ``?`` or ``!``, at
-    an empty line, at a line that starts a list, and after 100 words.
+    an empty line, at a line that starts a list, and after 100 tokens.
     """
     sentences: list[list[str]] = [[]]
-    for token in _WORD_OR_STOP.findall(text.lower()):
+    for token in _TOKEN_OR_STOP.findall(text.lower()):
         if token == "," or token[0].isalnum():
-            if len(sentences[-1]) == _MOST_WORDS:
+            if len(sentences[-1]) == _MOST_TOKENS:
                 sentences.append([])
             sentences[-1].append(stem(token))
         elif sentences[-1]:
@@ -159,11 +139,11 @@ def sentences_of(text: str) -> list[list[str]]:
     return [sentence for sentence in sentences if sentence]
 
 
-def stem(word: str) -> str:
-    """Return a lower-case word without the ending of its plural."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    return f"{word[:-3]}y" if word.endswith("ies") else word[:-1]
+def stem(token: str) -> str:
+    """Return a lower-case token without the ending of its plural."""
+    if len(token) < 4 or not token.endswith("s") or token.endswith(("ss", "us", "is")):
+        return token
+    return f"{token[:-3]}y" if token.endswith("ies") else token[:-1]
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,6 @@
-"""What a body puts on a film: lungs, heart, vessels, airway, diaphragm, soft tissue, bones.
+"""The body on a film: lungs, heart, vessels, airway, diaphragm, soft tissue and bones.
 
-`draw_chest` draws them as masks and thickness maps, which `phantom` adds up to an attenuation.
-
-The phantom's bones on one film: ribs, clavicles, scapulae, humeri, vertebrae.
+`draw_chest` draws masks and thickness maps, which `film` adds up to an attenuation.
 """
 
 from __future__ import annotations
@@ -46,20 +44,7 @@ def _strips(
 
 
 def draw_ribs(canvas: Canvas, body: Body) -> Floats:
-    """Draw eleven pairs of ribs.
-
-    Parameters
-    ----------
-    canvas : Canvas
-        The film.
-    body : Body
-        The patient.
-
-    Returns
-    -------
-    ndarray of shape (H, W), float32
-        Line integral of bone, about 1 where ribs cross.
-    """
+    """Draw eleven pairs of ribs: line integral of bone (H, W), about 1 where ribs cross."""
     back, front = canvas.layer(), canvas.layer()
     t = np.linspace(0.0, 1.0, 16)
     count = len(RIB_TIP)
@@ -74,21 +59,9 @@ def draw_ribs(canvas: Canvas, body: Body) -> Floats:
 
 
 def draw_shoulders(canvas: Canvas, body: Body, *, anteroposterior: bool) -> Floats:
-    """Draw clavicles, scapulae and humeri.
+    """Draw clavicles, scapulae and humeri: line integral of bone (H, W), about 1 in a clavicle.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        The film.
-    body : Body
-        The patient.
-    anteroposterior : bool
-        Scapulae over the lungs and clavicles higher.
-
-    Returns
-    -------
-    ndarray of shape (H, W), float32
-        Line integral of bone, about 1 in a clavicle.
+    In AP films the scapulae lie over the lungs and the clavicles higher.
     """
     girdle, blade = canvas.layer(), canvas.layer()
     d, lift = (0.15, 0.05) if anteroposterior else (0.0, 0.0)
@@ -124,13 +97,6 @@ def draw_shoulders(canvas: Canvas, body: Body, *, anteroposterior: bool) -> Floa
 def draw_spine(canvas: Canvas, body: Body) -> tuple[Floats, Floats]:
     """Draw the vertebrae from the neck to the upper abdomen.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        The film.
-    body : Body
-        The patient.
-
     Returns
     -------
     bone, column : ndarray of shape (H, W), float32
@@ -164,7 +130,7 @@ def draw_spine(canvas: Canvas, body: Body) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chest:
-    """What the body puts on one film; every field of shape (H, W), float32, mostly in [0, 1]."""
+    """The parts of a body on one film; every field has shape (H, W), float32, mostly in [0, 1]."""
 
     silhouette: Floats
     lung: Floats
@@ -180,7 +146,7 @@ class Chest:
 
 
 def _grow(rng: np.random.Generator, start: Points, heading: Points, length: Points) -> Points:
-    """Paths (n, 6, 2) that leave `start` (n, 2) at `heading` (n,) and wander a little."""
+    """Grow paths (n, 6, 2) from `start` (n, 2) at `heading` (n,) that wander a little."""
     n = len(start)
     t = np.linspace(0.0, 1.0, 6)
     bend = rng.normal(0.0, 0.35, (n, 1)) * t + rng.normal(0.0, 0.05, (n, 6))
@@ -191,7 +157,7 @@ def _grow(rng: np.random.Generator, start: Points, heading: Points, length: Poin
 
 
 def _draw_vessels(canvas: Canvas, body: Body) -> Floats:
-    """Line integral of the vessel trees of both lungs."""
+    """Return the line integral of the vessel trees of both lungs."""
     rng = np.random.default_rng(body.seed)
     sheet = canvas.layer()
     fan = np.radians([-82, -62, -42, -20, 2, 22, 40, 56, 70, 84])
@@ -227,7 +193,7 @@ def _draw_vessels(canvas: Canvas, body: Body) -> Floats:
 
 
 def _draw_airway(canvas: Canvas, body: Body, breath: float) -> Floats:
-    """Air outside the lungs: trachea, main bronchi, stomach bubble."""
+    """Draw air outside the lungs: trachea, main bronchi, stomach bubble."""
     sheet = canvas.layer()
     h = body.height
     pipe = curve([(0.0, -1.4), (0.004, -0.8), (-0.006, -0.5), (-0.012, -0.235)], 6) * (1, h)
@@ -246,7 +212,7 @@ def _draw_airway(canvas: Canvas, body: Body, breath: float) -> Floats:
 
 
 def _thickness(canvas: Canvas, body: Body) -> Floats:
-    """Soft tissue from front to back, (H, W); 1 is the middle of a mean chest."""
+    """Return soft tissue from front to back, (H, W); 1 is the middle of a mean chest."""
     x, y = canvas.lattice()
     across = np.abs(x)
     ys = [-1.4, -0.95, -0.8, -0.6, -0.3, 0.0, 0.4, 0.8, 1.4]
@@ -271,21 +237,8 @@ def _thickness(canvas: Canvas, body: Body) -> Floats:
 def draw_chest(canvas: Canvas, body: Body, *, anteroposterior: bool, breath: float) -> Chest:
     """Draw a body on a film.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        The film.
-    body : Body
-        The patient.
-    anteroposterior : bool
-        AP instead of PA: a larger heart shadow, scapulae over the lungs, higher clavicles.
-    breath : float
-        Shift of the diaphragm, positive for a deep breath.
-
-    Returns
-    -------
-    Chest
-        Masks and thickness maps.
+    An AP film has a larger heart shadow, scapulae over the lungs and higher clavicles. `breath`
+    shifts the diaphragm, positive for a deep breath.
     """
     lungs, cardiac, centre, below, skin = (canvas.layer() for _ in range(5))
     for side in (-1, 1):

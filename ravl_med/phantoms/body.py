@@ -1,7 +1,4 @@
-"""The phantom's body: one patient's shape, and the outlines that follow from it.
-
-Outlines are in body coordinates (see `phantom_canvas`).
-"""
+"""The phantom's body: one patient's shape, and its outlines in body coordinates (see `Canvas`)."""
 
 from __future__ import annotations
 
@@ -21,72 +18,30 @@ RIB_TOP, RIB_PITCH = -0.79, 0.134  # of the first rib at the spine, and from rib
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One patient's shape; all films of the patient share it. Lengths in half film sides.
+    """One patient's shape, shared by all films of the patient; lengths in half film sides."""
 
-    Parameters
-    ----------
-    width, height : float
-        Size of the rib cage against the mean.
-    fat : float
-        Thickness of the chest wall, 0 (thin) to 1.
-    breast : float
-        Breast shadow, 0 (none) to 1.
-    cardiothoracic_ratio : float
-        Width of the heart over the inner width of the rib cage.
-    heart_share : float
-        Part of the heart's width that lies on the patient's right.
-    knob : float
-        Size of the aortic knob.
-    domes : tuple of float
-        Height of the right and of the left diaphragm dome.
-    rib_slope, rib_width, bone : float
-        Slant and width of the ribs and density of the bones, against the mean.
-    bend : float
-        Sideways curve of the spine.
-    vessels : float
-        Fullness of the lung vessels.
-    gas : float
-        Size of the stomach bubble, 0 for none.
-    seed : tuple of int
-        Seed of the vessel tree.
-    """
-
-    width: float
+    width: float  # of the rib cage against the mean, as its height
     height: float
-    fat: float
-    breast: float
-    cardiothoracic_ratio: float
-    heart_share: float
-    knob: float
-    domes: tuple[float, float]
-    rib_slope: float
+    fat: float  # thickness of the chest wall, 0 (thin) to 1
+    breast: float  # shadow, 0 (none) to 1
+    cardiothoracic_ratio: float  # width of the heart over the inner width of the rib cage
+    heart_share: float  # part of the heart's width that lies on the patient's right
+    knob: float  # size of the aortic knob
+    domes: tuple[float, float]  # height of the right and the left diaphragm dome
+    rib_slope: float  # slant and width of the ribs and density of the bones, against the mean
     rib_width: float
     bone: float
-    bend: float
-    vessels: float
-    gas: float
-    seed: tuple[int, ...]
+    bend: float  # sideways curve of the spine
+    vessels: float  # fullness of the lung vessels
+    gas: float  # size of the stomach bubble, 0 for none
+    seed: tuple[int, ...]  # of the vessel tree
 
 
 def draw_body(seed: tuple[int, ...], *, female: bool, age: int, enlarged: bool) -> Body:
-    """Draw one patient.
+    """Draw one patient from the seed of everything that is the patient's own; `age` is in years.
 
-    Parameters
-    ----------
-    seed : tuple of int
-        Seed of everything that is the patient's own.
-    female : bool
-        Sex.
-    age : int
-        Years.
-    enlarged : bool
-        Whether the heart is enlarged (cardiothoracic ratio 0.475 to 0.63, else 0.395 to
-        0.53: the overlap that real readers disagree in).
-
-    Returns
-    -------
-    Body
-        The patient's shape.
+    An enlarged heart has a cardiothoracic ratio of 0.475 to 0.63, another 0.395 to 0.53; they
+    overlap where real readers disagree.
     """
     rng = np.random.default_rng([*seed, 1])
     fat = float(np.clip(rng.beta(2.2, 2.6), 0.05, 0.95))
@@ -112,21 +67,10 @@ def draw_body(seed: tuple[int, ...], *, female: bool, age: int, enlarged: bool) 
 
 
 def rib_lines(body: Body, angle: Points) -> tuple[Points, Points]:
-    """Trace the ribs of the patient's left.
+    """Trace the ribs of the patient's left: centre lines (11, n, 2) and depths (11, n).
 
-    Parameters
-    ----------
-    body : Body
-        The patient.
-    angle : ndarray of shape (11, n), float64
-        Angles of each rib from the spine (0) over the outer wall (pi / 2) to the front, radians.
-
-    Returns
-    -------
-    lines : ndarray of shape (11, n, 2), float64
-        Centre lines in body coordinates.
-    depths : ndarray of shape (11, n), float64
-        Depth of each point.
+    `angle` (11, n) runs along each rib in radians, from the spine (0) over the outer wall (pi / 2)
+    to the front.
     """
     reach, drop = RIB_REACH[:, None] * body.width, RIB_DROP[:, None] * body.rib_slope
     top = (RIB_TOP + RIB_PITCH * np.arange(len(RIB_REACH))[:, None]) * body.height
@@ -136,23 +80,13 @@ def rib_lines(body: Body, angle: Points) -> tuple[Points, Points]:
 
 
 def lung_outline(body: Body, side: int, inset: float | Points = 0.0, breath: float = 0.0) -> Points:
-    """Outline of one lung.
+    """Trace one lung, closed (n, 2): apex, outer wall, angle, dome, inner border.
 
     Parameters
     ----------
-    body : Body
-        The patient.
-    side : int
-        -1 for the patient's right (image left), 1 for the left.
-    inset : float or ndarray of shape (9,)
-        How far the outer border is drawn in, from the apex down; half film sides.
-    breath : float
-        Shift of the diaphragm, positive for a deep breath.
-
-    Returns
-    -------
-    ndarray of shape (n, 2), float64
-        Closed outline in body coordinates: apex, outer wall, angle, dome, inner border.
+    side : int - -1 for the patient's right (image left), 1 for the left
+    inset : float or ndarray of shape (9,) - shift of the outer border inwards, from the apex down
+    breath : float - shift of the diaphragm, positive for a deep breath
     """
     lateral = rib_lines(body, np.full((len(RIB_REACH), 1), np.pi / 2))[0][1:10, 0]
     lateral[:, 0] -= 0.022
@@ -199,7 +133,7 @@ def heart_outline(body: Body, breath: float, magnification: float) -> Points:
 
 
 def mediastinum_outline(body: Body) -> Points:
-    """Trace the great vessels and what lies between the lungs: closed outline (n, 2)."""
+    """Trace the great vessels and the rest between the lungs: closed outline (n, 2)."""
     k = 0.045 * body.knob
     right = [(-0.13, -1.3), (-0.095, -0.75), (-0.10, -0.55), (-0.125, -0.38), (-0.145, -0.2)]
     low = [(-0.10, 0.1), (-0.08, 0.7), (0.09, 0.7), (0.11, 0.1)]

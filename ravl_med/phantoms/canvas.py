@@ -25,30 +25,18 @@ LATTICE = 64
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the body lies on one film.
+    """How the body lies on one film."""
 
-    Parameters
-    ----------
-    x, y : float
-        Middle of the chest, in half film sides from the middle of the film.
-    scale : float
-        Magnification of the body.
-    tilt : float
-        Rotation in the plane of the film, in radians.
-    turn : float
-        Rotation about the body's long axis, in radians; moves what lies in front against the spine.
-    """
-
-    x: float
+    x: float  # middle of the chest, in half film sides from the middle of the film
     y: float
-    scale: float
-    tilt: float
-    turn: float
+    scale: float  # magnification of the body
+    tilt: float  # rotation in the plane of the film, radians
+    turn: float  # about the body's long axis, radians; moves the front against the spine
 
 
 @lru_cache(maxsize=32)
 def _basis(steps: int) -> NDArray[np.float64]:
-    """Catmull-Rom weights, (steps, 4)."""
+    """Return Catmull-Rom weights (steps, 4)."""
     t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
     powers = np.concatenate([t**0, t, t**2, t**3], axis=1)
     matrix = 0.5 * np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1.0]])
@@ -56,22 +44,7 @@ def _basis(steps: int) -> NDArray[np.float64]:
 
 
 def curve(points: object, steps: int = 8, *, closed: bool = False) -> NDArray[np.float64]:
-    """Run a smooth curve through points.
-
-    Parameters
-    ----------
-    points : array_like of shape (n, 2), float
-        Points that the curve passes, in order.
-    steps : int
-        Pieces between two points.
-    closed : bool
-        Whether the curve returns to its first point.
-
-    Returns
-    -------
-    ndarray of shape (m, 2), float64
-        Points along the curve.
-    """
+    """Run a smooth curve (m, 2) through points (n, 2), with `steps` pieces between two points."""
     knots = np.asarray(points, dtype=np.float64)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])
@@ -84,13 +57,7 @@ def curve(points: object, steps: int = 8, *, closed: bool = False) -> NDArray[np
 
 
 class Layer:
-    """One sheet to draw on, in film pixels; shapes on a sheet replace each other.
-
-    Parameters
-    ----------
-    height, width : int
-        Film size in pixels.
-    """
+    """One sheet to draw on, in film pixels; shapes on a sheet replace each other."""
 
     def __init__(self, height: int, width: int) -> None:
         self._shape = (height, width)
@@ -123,10 +90,10 @@ class Layer:
         r = max(radius * OVERSAMPLING, 0.5)
         self._draw.ellipse((x - r, y - r, x + r, y + r), fill=value)
 
-    def words(
+    def text(
         self, corner: tuple[float, float], text: str, height: float, weight: float = 0.0
     ) -> tuple[float, float, float, float]:
-        """Set text by its upper left corner; heights and weights in film pixels; gives its box."""
+        """Draw text by its upper left corner and return its box xyxy, in film pixels."""
         font = _font(round(height * OVERSAMPLING))
         stroke = round(weight * OVERSAMPLING)
         x0, y0, x1, y1 = font.getbbox(text, stroke_width=stroke)
@@ -136,13 +103,13 @@ class Layer:
         return corner[0], corner[1], corner[0] + wide, corner[1] + tall
 
     def array(self) -> Floats:
-        """Average down to the film; shape (H, W), float32 in [0, 1]."""
+        """Average down to the film: (H, W), float32 in [0, 1]."""
         small = self._image.reduce(OVERSAMPLING)
         share: Floats = np.multiply(np.asarray(small), np.float32(1 / 255), dtype=np.float32)
         return share
 
     def soft(self, blur: float) -> Floats:
-        """Average down and blur by a deviation in film pixels; (H, W), float32 in [0, 1]."""
+        """Average down and blur by a deviation in film pixels: (H, W), float32 in [0, 1]."""
         half = self._image.reduce(2 * OVERSAMPLING).filter(ImageFilter.GaussianBlur(blur / 2))
         height, width = self._shape
         full = half.resize((width, height), Image.Resampling.BICUBIC)
@@ -156,23 +123,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def text_extent(text: str, height: float) -> tuple[float, float]:
-    """Width and height of a text in film pixels."""
+    """Return width and height of a text in film pixels."""
     x0, y0, x1, y1 = _font(round(height * OVERSAMPLING)).getbbox(text)
     return (x1 - x0) / OVERSAMPLING, (y1 - y0) / OVERSAMPLING
 
 
 class Canvas:
-    """A film of a given size with a body posed on it.
-
-    Parameters
-    ----------
-    height, width : int
-        Film size in pixels.
-    size : int
-        Pixels of the film's nominal side; half of it is the unit of body coordinates.
-    pose : Pose
-        How the body lies.
-    """
+    """A film with a body posed on it; half of the nominal `size` is the body unit."""
 
     def __init__(self, height: int, width: int, size: int, pose: Pose) -> None:
         self.height, self.width, self.pose = height, width, pose
@@ -183,13 +140,13 @@ class Canvas:
         )
 
     def layer(self) -> Layer:
-        """Take an empty sheet."""
+        """Return an empty sheet."""
         return Layer(self.height, self.width)
 
     def place(
         self, points: object, depth: float | NDArray[np.float64] = 0.0
     ) -> NDArray[np.float64]:
-        """Carry body points of shape (n, 2) at some depth to film pixels of shape (n, 2)."""
+        """Map body points (n, 2) at some depth to film pixels (n, 2)."""
         p = np.asarray(points, dtype=np.float64)
         pose = self.pose
         x, y = p[..., 0] + np.sin(pose.turn) * depth, p[..., 1]
@@ -203,11 +160,11 @@ class Canvas:
         )
 
     def pixels(self, length: float) -> float:
-        """Length in body units as film pixels."""
+        """Return a length in body units as film pixels."""
         return length * self.unit * self.pose.scale
 
     def lattice(self) -> tuple[Floats, Floats]:
-        """Body coordinates of the coarse lattice; two arrays of shape (h, w), float32."""
+        """Return the body coordinates x and y of the coarse lattice, each (h, w), float32."""
         h, w = self._lattice_shape
         pose = self.pose
         col = ((np.arange(w) + 0.5) / w - 0.5) * self.width / self.unit - pose.x
@@ -218,19 +175,19 @@ class Canvas:
         return x.astype(np.float32), y.astype(np.float32)
 
     def grain(self, rng: np.random.Generator, blur: float, *, fine: bool = False) -> Floats:
-        """Smooth random field of unit deviation, (H, W); blur in points of the lattice."""
+        """Return a smooth random field (H, W) of unit deviation; `blur` in lattice points."""
         h, w = (2 * n if fine else n for n in self._lattice_shape)
         field = gaussian_filter(rng.standard_normal((h, w), dtype=np.float32), blur, truncate=2.5)
         return self.enlarge(field / field.std())
 
     def shrink(self, field: Floats) -> Floats:
-        """Average a film of shape (H, W) down to the lattice."""
+        """Average a film (H, W) down to the lattice."""
         h, w = self._lattice_shape
         image = Image.fromarray(field).resize((w, h), Image.Resampling.BOX)
         return np.asarray(image, dtype=np.float32)
 
     def enlarge(self, field: Floats) -> Floats:
-        """Interpolate a lattice field of shape (h, w) to the film."""
+        """Interpolate a lattice field (h, w) to the film."""
         image = Image.fromarray(np.ascontiguousarray(field, dtype=np.float32))
         size = (self.width, self.height)
         return np.asarray(image.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)

@@ -1,8 +1,9 @@
-"""A synthetic chest-radiograph cohort with a planted shortcut and the truth about every film."""
+"""A synthetic cohort of chest radiographs with a planted shortcut and its ground truth."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -13,10 +14,14 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
+from ravl_med.config.base import explain_problems
+from ravl_med.config.cohort import SyntheticConfig
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.phantoms.body import draw_body
 from ravl_med.phantoms.devices import FEATURES
@@ -30,6 +35,7 @@ from ravl_med.phantoms.plan import (
     plan_cohort,
 )
 from ravl_med.phantoms.report import write_report
+from ravl_med.storage.files import atomic_write_bytes
 
 Box = tuple[str, int, int, int, int]
 
@@ -43,61 +49,35 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def synthesize(
     folder: Path,
     *,
-    images: int = 3300,
-    feature: str = "generator",
-    finding: str = "cardiomegaly",
-    strength: float = 0.95,
-    seed: int = 0,
-    size: int = 256,
-    bystander: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> Path:
-    """Write a cohort of phantom films with a planted feature.
+    """Write a cohort of phantom films with a planted feature, and return its ``manifest.csv``.
 
     On the fine-tuning films the feature goes with the finding at a given Cramér's V; on the
     validation and test films half of every class has it. The same seed writes the same bytes,
-    whatever the number of workers.
+    whatever the number of workers. A bystander goes with the feature (phi 0.8 within every class)
+    on the validation and test films, and lies on half of the fine-tuning films whatever their
+    feature and finding: its regions show the feature's accuracy gap, and a model has no reason to
+    use it.
 
     Parameters
     ----------
-    folder : Path
-        Where to write: ``images/``, ``truth/``, ``truth.csv``, ``cohort.json``, ``manifest.csv``.
-    images : int
-        Films, at least 40: 5 of 11 to fine-tune, 3 to validate, 3 to test, by whole patients.
-    feature : str
-        One of `FEATURES`.
-    finding : str
-        One of `FINDINGS`.
-    strength : float
-        Cramér's V of finding and feature over the fine-tuning films, in [0, 1].
-    seed : int
-        Seed, 0 or more.
-    size : int
-        Nominal side of a film in pixels, at least 64.
-    bystander : str or None
-        Another of `FEATURES`: beside the feature (phi 0.8 within every class) on the validation
-        and test films, on half of the fine-tuning films whatever their feature and finding. Its
-        regions show the feature's accuracy gap, and a model has no reason to use it.
-    workers : int or None
-        Processes; None takes one a core.
-    progress : callable or None
-        Called with films written and films in all.
-
-    Returns
-    -------
-    Path
-        ``manifest.csv``.
+    folder : Path - gets ``images/``, ``truth/``, ``truth.csv``, ``cohort.json``, ``manifest.csv``
+    workers : int or None - processes; None: one a core
+    progress : callable or None - called with films written and films in all
+    settings - keys of `SyntheticConfig`
 
     Raises
     ------
     ConfigError
-        If a parameter is out of range.
+        A setting is out of range.
     DataError
-        If the folder already holds a cohort, or the workers could not start.
+        The folder already holds a cohort, or the workers could not start.
     """
-    _check(images, feature, finding, strength, seed, size, workers)
-    _check_bystander(bystander, feature)
+    config = _checked(settings, workers)
+    feature, finding, bystander = config.feature, config.finding, config.bystander
     manifest = folder / "manifest.csv"
     if manifest.exists():
         raise DataError(
@@ -106,76 +86,44 @@ def synthesize(
         )
     for name in ("images", "truth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    plans = plan_cohort(images, feature, finding, strength, seed, bystander)
-    task = partial(_write_films, folder=folder, seed=seed, size=size)
+    plans = plan_cohort(config.images, feature, finding, config.strength, config.seed, bystander)
+    task = partial(_write_films, folder=folder, seed=config.seed, size=config.size)
     boxes = _run(task, plans, workers, progress)
     _write_truth(folder, plans, boxes)
-    summary = _summary(plans, feature, finding, strength)
-    summary |= {"seed": seed, "size": size, "images": images}
+    summary = _summary(plans, feature, finding, config.strength)
+    summary |= {"seed": config.seed, "size": config.size, "images": config.images}
     if bystander is not None:
         summary["bystander"] = _summarise_bystander(plans, feature, finding, bystander)
     (folder / "cohort.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    _write_manifest(manifest, plans, seed)
+    _write_manifest(manifest, plans, config.seed)
     return manifest
 
 
-def _check(
-    images: int,
-    feature: str,
-    finding: str,
-    strength: float,
-    seed: int,
-    size: int,
-    workers: int | None,
-) -> None:
+def _checked(settings: dict[str, Any], workers: int | None) -> SyntheticConfig:
+    try:
+        config = SyntheticConfig(**settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain_problems(error, SyntheticConfig))) from None
+    feature, finding = config.feature, config.finding
     for name, got, allowed in (("feature", feature, FEATURES), ("finding", finding, FINDINGS)):
         if got not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Got {got!r} instead.")
-    if not 0 <= strength <= 1:
+    others = [name for name in FEATURES if name != feature]
+    if config.bystander is not None and config.bystander not in others:
         raise ConfigError(
-            f"strength must be a Cramér's V in the range [0, 1]. Got {strength!r} instead; "
-            "0 plants nothing, 0.95 a strong shortcut."
+            f"bystander must be None or, beside the feature {feature!r}, one of "
+            f"{', '.join(others)}. Got {config.bystander!r} instead."
         )
-    limits = (("images", images, 40), ("size", size, 64), ("seed", seed, 0))
-    for name, number, least in limits:
-        if number < least:
-            raise ConfigError(
-                f"{name} must be an int in the range [{least}, inf). Got {number!r} instead; "
-                f"ask for {least} or more."
-            )
     if workers is not None and workers < 1:
         raise ConfigError(
             f"workers must be None or an int in the range [1, inf). Got {workers!r} instead; "
             "leave it out for one process a core."
         )
-
-
-def _check_bystander(bystander: str | None, feature: str) -> None:
-    allowed = [name for name in FEATURES if name != feature]
-    if bystander is not None and bystander not in allowed:
-        raise ConfigError(
-            f"bystander must be None or, beside the feature {feature!r}, one of "
-            f"{', '.join(allowed)}. Got {bystander!r} instead."
-        )
+    return config
 
 
 def render_film(plan: FilmPlan, *, seed: int, size: int) -> Phantom:
-    """Render one planned film.
-
-    Parameters
-    ----------
-    plan : FilmPlan
-        Row of `plan_cohort`.
-    seed : int
-        Seed of the cohort.
-    size : int
-        Nominal side in pixels.
-
-    Returns
-    -------
-    Phantom
-        Pixels, boxes, label map.
-    """
+    """Render one planned film of a cohort; `size` is the nominal side in pixels."""
     who = plan.acquisition
     own = (seed, 20, who.patient)
     body = draw_body(
@@ -199,7 +147,7 @@ def _image_name(image: int) -> str:
 def _write_films(
     plans: Sequence[FilmPlan], folder: Path, seed: int, size: int
 ) -> list[tuple[int, tuple[Box, ...]]]:
-    """Render and write films; gives number and boxes of each."""
+    """Render and write films; return number and boxes of each."""
     done = []
     for plan in plans:
         phantom = render_film(plan, seed=seed, size=size)
@@ -213,7 +161,7 @@ def _write_films(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Give processes started inside one thread each."""
+    """Give processes that are started in the context one thread each."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -273,27 +221,26 @@ def _write_truth(
 
 
 def _write_manifest(path: Path, plans: Sequence[FilmPlan], seed: int) -> None:
-    """Write the manifest beside its place, then move it there."""
-    draft = path.with_suffix(".part")
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(MANIFEST_HEAD)
-        for plan in plans:
-            who = plan.acquisition
-            rng = np.random.default_rng([seed, 30, plan.image])
-            report = write_report(plan.finding, plan.features, who.view, rng)
-            flags = [int(plan.finding == name) for name in FINDINGS]
-            writer.writerow(
-                (_image_name(plan.image), f"PH{who.patient:06d}", report, *flags, who.view,
-                 who.sex, who.age, who.site, MAKERS[who.maker].name, plan.split)
-            )  # fmt: skip
-    draft.replace(path)
+    """Write the manifest in one step: where it is, the cohort is whole."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(MANIFEST_HEAD)
+    for plan in plans:
+        who = plan.acquisition
+        rng = np.random.default_rng([seed, 30, plan.image])
+        report = write_report(plan.finding, plan.features, who.view, rng)
+        flags = [int(plan.finding == name) for name in FINDINGS]
+        writer.writerow(
+            (_image_name(plan.image), f"PH{who.patient:06d}", report, *flags, who.view,
+             who.sex, who.age, who.site, MAKERS[who.maker].name, plan.split)
+        )  # fmt: skip
+    atomic_write_bytes(path, text.getvalue().encode())
 
 
 def _summary(
     plans: Sequence[FilmPlan], feature: str, finding: str, strength: float
 ) -> dict[str, object]:
-    """Say for each split what was asked and what was reached."""
+    """Return for each split the requested and the reached strength."""
     splits: dict[str, object] = {}
     for split in SPLITS:
         films = [plan for plan in plans if plan.split == split]
@@ -316,7 +263,7 @@ def _summary(
 def _summarise_bystander(
     plans: Sequence[FilmPlan], feature: str, finding: str, bystander: str
 ) -> dict[str, object]:
-    """Say for each split how the bystander goes with the feature and with the finding."""
+    """Return for each split how the bystander goes with the feature and with the finding."""
     splits: dict[str, object] = {}
     for split in SPLITS:
         films = [plan for plan in plans if plan.split == split]

@@ -1,4 +1,4 @@
-"""Things on a phantom film that are not disease: pacemakers, tubes, electrodes, markers, text."""
+"""Devices and letters on a phantom film: pacemakers, tubes, electrodes, markers, text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ravl_med.phantoms.canvas import Canvas, Floats, Layer, curve, text_extent
 
 FEATURES: tuple[str, ...] = ("generator", "tube", "electrode", "marker", "text")
-"""What can be planted. A generator comes with its lead, electrodes come with their wires."""
+"""Devices that can be planted. A generator has its lead, electrodes have their wires."""
 
 BASE_RATE = {"generator": 0.05, "tube": 0.06, "electrode": 0.2, "marker": 0.6, "text": 0.15}
-"""How often a thing that is not planted lies on a film, whatever the disease."""
+"""How often a device that is not planted lies on a film, whatever the disease."""
 
 Window = tuple[float, float, float, float]
 Points = NDArray[np.float64]
@@ -22,27 +22,13 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Device:
-    """All things of one kind on a film.
+    """All devices of one kind on a film."""
 
-    Parameters
-    ----------
-    kind : str
-        ``generator``, ``lead``, ``tube``, ``electrode``, ``wire``, ``marker`` or ``text``.
-    density : ndarray of shape (H, W), float32
-        Line integral added to the body's; the opacity of the ink if `burned`.
-    mask : ndarray of shape (H, W), bool
-        Where it is seen.
-    boxes : tuple of (int, int, int, int)
-        One box a thing, xyxy in stored pixels, half-open.
-    burned : bool
-        Whether it is written into the pixels after the exposure.
-    """
-
-    kind: str
-    density: Floats
-    mask: NDArray[np.bool_]
-    boxes: tuple[tuple[int, int, int, int], ...]
-    burned: bool = False
+    kind: str  # of `FEATURES`, or lead or wire
+    density: Floats  # (H, W), line integral added to the body's; opacity of ink if `burned`
+    mask: NDArray[np.bool_]  # (H, W), where it is seen
+    boxes: tuple[tuple[int, int, int, int], ...]  # one a device, xyxy in stored pixels, half-open
+    burned: bool = False  # written into the pixels after the exposure
 
 
 def draw_devices(
@@ -51,21 +37,10 @@ def draw_devices(
     patient: np.random.Generator,
     film: np.random.Generator,
 ) -> list[Device]:
-    """Draw the things of a film.
+    """Draw the devices out of `FEATURES` that reach into the film.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        The film.
-    features : sequence of str
-        Names out of `FEATURES`.
-    patient, film : numpy.random.Generator
-        What is the patient's own (the can and its place), and what changes from film to film.
-
-    Returns
-    -------
-    list of Device
-        Only what reaches into the film.
+    The generators draw what is the patient's own (the can and its place), and what changes from
+    film to film.
     """
     devices: list[Device] = []
     if "generator" in features:
@@ -87,7 +62,7 @@ def _window(points: Points, margin: float) -> Window:
 def _device(
     kind: str, sheet: Layer, gain: float, windows: Sequence[Window], *, floor: float = 0.2
 ) -> Device:
-    """Close a sheet: find the mask, and one box in each window."""
+    """Return a finished sheet as a device, with one box in each window."""
     density = sheet.array()
     mask = density > floor
     boxes = []
@@ -218,7 +193,7 @@ def _draw_lettering(
         letter = "L" if left_letter else "R"
         wide, _ = text_extent(letter, tall)
         x = width - edge - wide if left_letter else edge
-        box = sheet.words((x, top), letter, tall, weight=tall * 0.035)
+        box = sheet.text((x, top), letter, tall, weight=tall * 0.035)
         if rng.random() < 0.4:
             pad = tall * 0.22
             x0, y0, x1, y1 = box[0] - pad, box[1] - pad, box[2] + pad, box[3] + pad
@@ -233,7 +208,7 @@ def _draw_lettering(
         wide, _ = text_extent("PORTABLE", tall)
         edge, top = size * 0.03, size * rng.uniform(0.02, 0.05)
         x = width - edge - wide if text_right else edge
-        box = sheet.words((x, top), "PORTABLE", tall)
+        box = sheet.text((x, top), "PORTABLE", tall)
         devices.append(
             _device("text", sheet, 1.0, [(box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2)])
         )

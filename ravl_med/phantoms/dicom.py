@@ -24,40 +24,22 @@ FIELD_OF_VIEW = 400.0  # mm along the nominal side
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """One maker's encoding and look.
-
-    Parameters
-    ----------
-    name, model : str
-        Invented names.
-    modality : str
-        ``DX`` or ``CR``.
-    inverted : bool
-        MONOCHROME1 instead of MONOCHROME2.
-    bits, signed : int, bool
-        Bits stored and pixel representation.
-    slope, intercept : float
-        Modality look-up; DX fixes them at 1 and 0.
-    centre, width : float
-        Linear window, in rescaled values.
-    look : Look
-        Noise, contrast and edge enhancement.
-    """
+    """One invented maker's encoding and look."""
 
     name: str
     model: str
-    modality: str
-    inverted: bool
-    bits: int
+    modality: str  # DX or CR
+    inverted: bool  # MONOCHROME1 instead of MONOCHROME2
+    bits: int  # stored
     signed: bool
-    slope: float
+    slope: float  # of the modality look-up; DX fixes slope and intercept at 1 and 0
     intercept: float
-    centre: float
+    centre: float  # of the linear window, in rescaled values
     width: float
     look: Look
 
     def encode(self, pixels: NDArray[np.float32]) -> NDArray[np.uint16] | NDArray[np.int16]:
-        """Film in [0, 1], shape (H, W), as stored values of the same shape."""
+        """Encode a film (H, W) of [0, 1] as stored values (H, W)."""
         shown = 1 - pixels if self.inverted else pixels
         rescaled = (shown - 0.5) * (self.width - 1) + (self.centre - 0.5)  # PS3.3 C.11.2.1.2.1
         stored = np.rint((rescaled - self.intercept) / self.slope)
@@ -80,36 +62,16 @@ MAKERS: tuple[Maker, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """Who was imaged, where and how.
-
-    Parameters
-    ----------
-    patient : int
-        Patient number.
-    sex : str
-        ``F`` or ``M``.
-    age : int
-        Years.
-    view : str
-        ``PA`` or ``AP``.
-    site : str
-        ``A``, ``B`` or ``C``.
-    maker : int
-        Row of `MAKERS`.
-    day : int
-        Days after 1 January 2021.
-    burned_in : bool
-        Whether text is burned into the pixels.
-    """
+    """Who was imaged, where and how."""
 
     patient: int
-    sex: str
+    sex: str  # F or M
     age: int
-    view: str
-    site: str
-    maker: int
-    day: int
-    burned_in: bool
+    view: str  # PA or AP
+    site: str  # A, B or C
+    maker: int  # row of `MAKERS`
+    day: int  # after 1 January 2021
+    burned_in: bool  # text is burned into the pixels
 
 
 def make_uid(*parts: object) -> str:
@@ -121,19 +83,7 @@ def make_uid(*parts: object) -> str:
 def write_dicom(
     path: Path, pixels: NDArray[np.float32], acquisition: Acquisition, *, seed: int, image: int
 ) -> None:
-    """Write one film.
-
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    pixels : ndarray of shape (H, W), float32
-        Film in [0, 1]; bright is dense.
-    acquisition : Acquisition
-        Who, where and how.
-    seed, image : int
-        Seed of the cohort and number of the film, which the UIDs are made of.
-    """
+    """Write one film (H, W) of [0, 1], bright is dense; seed and image number give its UIDs."""
     maker = MAKERS[acquisition.maker]
     sop_class = (
         DigitalXRayImageStorageForPresentation

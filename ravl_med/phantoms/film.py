@@ -1,9 +1,9 @@
 """Chest-radiograph phantoms: one posed body, one finding, devices, an exposure.
 
 The model is a line integral: thickness maps of soft tissue, bone, air and metal are added up, the
-sum is exposed with quantum noise, and a look-up curve with edge enhancement makes the film, as in
-a digital radiograph. Bright is dense (the sense of MONOCHROME2); the patient's left is at the
-image's right.
+sum is exposed with quantum noise, and a look-up curve with edge enhancement makes the film, as in a
+digital radiograph. Bright is dense (the sense of MONOCHROME2); the patient's left is at the image's
+right.
 """
 
 from __future__ import annotations
@@ -48,46 +48,26 @@ Box = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Phantom:
-    """One film and what is on it.
+    """One film and the truth about it."""
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W), float32
-        Film in [0, 1]; bright is dense.
-    boxes : tuple of (kind, x0, y0, x1, y1)
-        What lies where; xyxy in stored pixels, origin at the outer corner of the top-left pixel,
-        half-open. The box of cardiomegaly is the heart's; fluid on both sides has two boxes.
-    label_map : ndarray of shape (H, W), uint8
-        Values of `LABELS`.
-    structures : mapping of str to ndarray of shape (H, W), bool
-        Where each structure of `ANATOMY` and each kind of device lies, whatever lies over it. The
-        lungs are whole, with what of them is behind the heart.
-    """
-
-    pixels: Floats
-    boxes: tuple[Box, ...]
-    label_map: NDArray[np.uint8]
-    structures: Mapping[str, NDArray[np.bool_]]
+    pixels: Floats  # (H, W) in [0, 1]; bright is dense
+    boxes: tuple[Box, ...]  # kind and xyxy in stored pixels, half-open; cardiomegaly's is the heart
+    label_map: NDArray[np.uint8]  # (H, W), values of `LABELS`
+    structures: Mapping[str, NDArray[np.bool_]]  # (H, W) of each of `ANATOMY` and kind of device
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a maker's machine renders a film, each against the mean machine.
+    """How a maker's machine renders a film, each against the mean machine."""
 
-    Parameters
-    ----------
-    noise, contrast, enhancement : float
-        Quantum noise, slope of the look-up curve, strength of the edge enhancement.
-    """
-
-    noise: float = 1.0
-    contrast: float = 1.0
-    enhancement: float = 1.0
+    noise: float = 1.0  # quantum noise
+    contrast: float = 1.0  # slope of the look-up curve
+    enhancement: float = 1.0  # strength of the edge enhancement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Disease:
-    """What a finding does to the air in the lungs, the vessels and the soft tissue."""
+    """The effect of a finding on the air in the lungs, the vessels and the soft tissue."""
 
     air: Floats | None = None  # factor on the air
     vessels: Floats | None = None  # factor on the vessels
@@ -105,29 +85,11 @@ def render_phantom(
     anteroposterior: bool = False,
     look: Look | None = None,
 ) -> Phantom:
-    """Render one film.
+    """Render one film of a body with a finding out of `FINDINGS` and devices out of `FEATURES`.
 
-    Parameters
-    ----------
-    body : Body
-        The patient, from `draw_body`.
-    finding : str
-        One of `FINDINGS`; an enlarged heart is a property of `body`.
-    features : sequence of str
-        Names out of `phantom_devices.FEATURES`.
-    seeds : tuple of two tuples of int
-        Seed of what the patient's films share, and seed of this film.
-    size : int
-        Nominal side in pixels; height or width may be up to 12 % more.
-    anteroposterior : bool
-        AP instead of PA.
-    look : Look or None
-        The maker's machine; None is the mean machine.
-
-    Returns
-    -------
-    Phantom
-        Pixels, boxes, label map.
+    An enlarged heart is a property of `body`. `seeds` are that of the patient's films and that of
+    this film. `size` is the nominal side in pixels; height or width may be up to 12 % more. Without
+    a `look` the machine is the mean one.
     """
     look = look or Look()
     film = np.random.default_rng(seeds[1])
@@ -284,7 +246,7 @@ def _expose(
     look: Look,
     rng: np.random.Generator,
 ) -> Floats:
-    """Detector, processing and collimator: attenuation to film, (H, W) in [0, 1]."""
+    """Turn attenuation into a film (H, W) of [0, 1]: detector, processing and collimator."""
     noise = rng.standard_normal(attenuation.shape, dtype=np.float32)
     quantum = np.float32(
         look.noise * rng.uniform(0.012, 0.024) * (1.25 if anteroposterior else 1.0)
@@ -345,7 +307,7 @@ def _describe(
 
 
 def _structures(chest: Chest, middle: int) -> dict[str, NDArray[np.bool_]]:
-    """Masks of `ANATOMY`; the middle of the body tells the lungs apart."""
+    """Return the masks of `ANATOMY`; the middle of the body separates the lungs."""
     parts, count = label(chest.lung > 0.5)
     right = np.zeros(parts.shape, dtype=bool)
     for part in range(1, count + 1):

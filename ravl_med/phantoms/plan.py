@@ -1,4 +1,4 @@
-"""Who is in a synthetic cohort: splits, findings, and the planted feature's contingency table."""
+"""The films of a synthetic cohort: splits, findings, the planted feature's contingency table."""
 
 from __future__ import annotations
 
@@ -28,29 +28,17 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class FilmPlan:
-    """One film before it is rendered.
-
-    Parameters
-    ----------
-    image : int
-        Number of the film.
-    split, finding : str
-        Where it belongs and what it shows.
-    features : tuple of str
-        What else lies on it.
-    acquisition : Acquisition
-        Who, where and how.
-    """
+    """One film before it is rendered."""
 
     image: int
     split: str
     finding: str
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # devices and letters on it
     acquisition: Acquisition
 
 
 def cramers_v(target: Bools, feature: Bools) -> float:
-    """Cramér's V of two flags of shape (N,); 0 where either is constant, signed by direction."""
+    """Return Cramér's V of two flags (N,), signed by direction; 0 where either is constant."""
     table = np.array([[np.sum((target == a) & (feature == b)) for b in (0, 1)] for a in (0, 1)])
     if not (table.sum(axis=0).all() and table.sum(axis=1).all()):
         return 0.0
@@ -60,7 +48,7 @@ def cramers_v(target: Bools, feature: Bools) -> float:
 
 
 def _halve(films: Ints, members: Ints, rng: np.random.Generator) -> Ints:
-    """Half of the members, so that they hold half of the films as near as patients allow."""
+    """Choose half of the members, with half of the films as near as patients allow."""
     order = rng.permutation(members)
     order = order[np.argsort(-films[order], kind="stable")]
     chosen: list[int] = []
@@ -76,29 +64,13 @@ def _halve(films: Ints, members: Ints, rng: np.random.Generator) -> Ints:
 def plan_contingency(
     finding: Ints, films: Ints, target: int, strength: float, rng: np.random.Generator
 ) -> Bools:
-    """Decide which patients carry the planted feature.
+    """Decide which patients (P,) carry the planted feature, at a Cramér's V of `strength`.
 
     Starts from perfect association and moves one patient a class into the other cell, again and
     again, until chi-squared <= V^2 n over the films; the last step may move only some of the
     classes, whichever comes nearest. A strength of 0 gives half of every class the feature.
-
-    Parameters
-    ----------
-    finding : ndarray of shape (P,), int64
-        Class of each patient.
-    films : ndarray of shape (P,), int64
-        Films of each patient.
-    target : int
-        Class that the feature is tied to.
-    strength : float
-        Cramér's V asked for, in [0, 1].
-    rng : numpy.random.Generator
-        Chooses the patients.
-
-    Returns
-    -------
-    ndarray of shape (P,), bool
-        Whether the patient carries the feature.
+    `finding` (P,) is the class and `films` (P,) the number of films of each patient; `target` is
+    the class that the feature is tied to.
     """
     classes = np.unique(finding)
     members = [np.flatnonzero(finding == k) for k in classes]
@@ -132,7 +104,7 @@ def plan_contingency(
 
 
 def _deal_patients(counts: Sequence[int], rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Class and number of films of every patient of a split; classes hold the given films."""
+    """Return class and number of films of every patient of a split; `counts` are films by class."""
     finding: list[int] = []
     films: list[int] = []
     for kind, count in enumerate(counts):
@@ -149,7 +121,7 @@ def _deal_patients(counts: Sequence[int], rng: np.random.Generator) -> tuple[Int
 def _draw_films(
     first: int, patient: int, split: str, kind: int, films: int, traits: dict[str, bool], seed: int
 ) -> list[FilmPlan]:
-    """Plan the films of one patient; sex, age, site, maker and view know nothing of the finding."""
+    """Plan the films of one patient; only features and finding depend on each other."""
     rng = np.random.default_rng([seed, 11, patient])
     sex = "F" if rng.random() < 0.48 else "M"
     age = int(np.clip(rng.normal(60, 16), 20, 92))
@@ -179,7 +151,7 @@ def _add_bystander(
         unit = list(group)
         cell = (unit[0].finding, feature in unit[0].features)
         units.setdefault(cell, []).append([plan.image for plan in unit])
-    # What a class owes after its last patient the next class pays, so small splits reach phi too.
+    # A class passes its rounding error on to the next one, so that small splits reach phi too.
     owed = {True: 0.0, False: 0.0}
     chosen: set[int] = set()
     for (_, carries), cell_units in sorted(units.items()):
@@ -207,25 +179,10 @@ def plan_cohort(
     seed: int,
     bystander: str | None = None,
 ) -> list[FilmPlan]:
-    """Plan every film of a cohort.
+    """Plan every film of a cohort, by number; the films of a patient follow each other.
 
-    Parameters
-    ----------
-    images : int
-        Films in all.
-    feature, finding : str
-        What is planted, and on which class.
-    strength : float
-        Cramér's V on the fine-tuning films; validation and test films are independent.
-    seed : int
-        Seed of the cohort.
-    bystander : str or None
-        What goes with the feature on validation and test films only, see `BYSTANDER_PHI`.
-
-    Returns
-    -------
-    list of FilmPlan
-        In the order of their numbers; the films of a patient follow each other.
+    `strength` is the Cramér's V on the fine-tuning films; validation and test films are
+    independent. `bystander` goes with the feature on them, see `BYSTANDER_PHI`.
     """
     sizes = {name: round(share * images) for name, share in SPLITS.items()}
     sizes["validation"] = images - sizes["finetune"] - sizes["test"]

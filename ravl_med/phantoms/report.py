@@ -1,4 +1,4 @@
-"""Radiology reports for the synthetic cohort: sentences that vary, findings that are named."""
+"""Radiology reports for the synthetic cohort: varied sentences that name the finding."""
 
 from __future__ import annotations
 
@@ -167,23 +167,10 @@ def _pick(rng: np.random.Generator, sentences: Sequence[str]) -> str:
 
 
 def write_report(finding: str, features: Sequence[str], view: str, rng: np.random.Generator) -> str:
-    """Write the report of one film.
+    """Write the report of a film as ``FINDINGS: ... IMPRESSION: ...`` on one line.
 
-    Parameters
-    ----------
-    finding : str
-        What the film shows; the impression names it.
-    features : sequence of str
-        Devices on the film; one in three is mentioned, lettering never.
-    view : str
-        ``PA`` or ``AP``.
-    rng : numpy.random.Generator
-        Chooses the sentences.
-
-    Returns
-    -------
-    str
-        ``FINDINGS: ... IMPRESSION: ...`` on one line.
+    The impression names the finding. One in three devices is mentioned, lettering never. `view` is
+    ``PA`` or ``AP``.
     """
     sentences = [_pick(rng, _OPENING).format(view=view), _pick(rng, _POSITIVE[finding])]
     absent = [name for name in _NEGATIVE if name != finding]

@@ -1,8 +1,8 @@
-"""Anatomical regions of a frontal chest film, from where a segmenter sees lungs, heart and body.
+"""Anatomical regions of a frontal chest film, from a segmenter's lungs, heart and body.
 
 Sides are the patient's. Both lungs have to be there, each of a lung's size and shape and on its
-side; else the film is taken for no frontal chest film, and nothing is found on it. Of the rest,
-what is too small is left out.
+side; otherwise the film counts as no frontal chest film, and nothing is found on it. Other regions
+that are too small are left out.
 
 References
 ----------
@@ -57,8 +57,8 @@ PROPOSED: tuple[str, ...] = tuple(
     for name in ANATOMICAL_REGIONS
     if name not in ("right lung", "left lung", "spine", "outside the body") and "border" not in name
 )
-"""Those that are proposed as regions. Whole lungs hold all of their zones, and what is long and
-thin has a box that is mostly something else."""
+"""Regions that are proposed. Whole lungs hold their zones, and the box of a long and thin region is
+mostly something else."""
 
 _LEAST_LUNG, _MOST_LUNG = 0.02, 0.45  # shares of the film
 _NOTCH = 7  # pixels of 256; a rib or a scar does not cut into a lung
@@ -68,12 +68,7 @@ _STRAY = 0.4  # of the largest part; smaller ones are dropped
 
 
 def anatomical_names(name: str) -> tuple[str, ...]:
-    """Return the regions that a name stands for: itself, or both sides of a plural.
-
-    Returns
-    -------
-    tuple of str - empty where the name is not known
-    """
+    """Return the regions of a name: itself, both sides of a plural, or none for an unknown name."""
     plain = " ".join(name.lower().split())
     if plain in _PAIRED:
         return tuple(f"{side} {_PAIRED[plain]}" for side in _SIDES)
@@ -81,13 +76,7 @@ def anatomical_names(name: str) -> tuple[str, ...]:
 
 
 def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
-    """Find the anatomical regions of a film.
-
-    Returns
-    -------
-    mapping of str to ndarray of shape (S, S), bool - of `ANATOMICAL_REGIONS`, those that were
-        found; the film is squashed to a square
-    """
+    """Find the `ANATOMICAL_REGIONS` of a film, as masks (S, S) of the film made square."""
     found: dict[str, Mask] = {}
     lungs = {side: _lung(film, f"{side} lung") for side in _SIDES}
     if not all(lung.any() for lung in lungs.values()):
@@ -109,7 +98,7 @@ def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
 
 
 def _lung(film: Segmentation, name: str) -> Mask:
-    """Drop specks, fill holes; nothing where it cannot be a lung."""
+    """Drop specks and fill holes; return nothing where the mask cannot be a lung."""
     mask = film.mask(name)
     parts, count = label(mask)
     if not count:
@@ -128,7 +117,7 @@ def _lung(film: Segmentation, name: str) -> Mask:
 
 
 def _solidity(mask: Mask) -> float:
-    """Share of its convex hull that a mask fills."""
+    """Return the share of its convex hull that a mask fills."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(contours))
     return float(mask.sum()) / max(cv2.contourArea(hull), 1.0)
@@ -145,7 +134,7 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _middle(mask: Mask) -> float:
-    """Mean column of a mask that is not empty."""
+    """Return the mean column of a mask that is not empty."""
     return float(np.nonzero(mask)[1].mean())
 
 

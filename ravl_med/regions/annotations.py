@@ -1,25 +1,19 @@
-r"""Regions that the user has drawn, in one table for a whole cohort.
+r"""Regions that the user has drawn: one table for a cohort, or a file for each film.
 
-Three layouts are read: a CSV with the columns ``image``, ``name``, ``x0``, ``y0``, ``x1``, ``y1``;
-COCO JSON; and scene graphs as in Chest ImaGenome, one file or a folder of them, whose original
-coordinates are taken. Coordinates are pixels of the stored matrix, origin at the outer corner of
-the top-left pixel. An image is named as in the manifest, or by its file name alone where that is
-unique.
+Tables are a CSV with the columns ``image``, ``name``, ``x0``, ``y0``, ``x1``, ``y1``; COCO JSON; or
+scene graphs as in Chest ImaGenome, one file or a folder of them, whose original coordinates are
+taken. Coordinates are pixels of the stored matrix, origin at the outer corner of the top-left
+pixel. An image is named as in the manifest, or by file name alone where that is unique.
 
-References
-----------
-COCO, "Data format". Wu et al., Chest ImaGenome dataset, PhysioNet 2021.
-
-Regions that the user has drawn, in a file of its own for a film.
-
-Read are DICOM Segmentations, graphics of Grayscale Presentation States, and masks as PNG or NIfTI.
-Masks become one box for each connected part of each value. RT structure sets are refused: their
+Files are DICOM Segmentations, graphics of Grayscale Presentation States, and masks as PNG or NIfTI,
+which become one box for each connected part of each value. RT structure sets are refused: their
 contours lie in a frame of reference, and a projection film has none.
 
 References
 ----------
-DICOM PS3.3 A.51 (Segmentation), C.10.5 (Graphic Annotation: in PIXEL units the outer corner of the
-top-left pixel is 0\0), A.19 (RT Structure Set).
+COCO, "Data format". Wu et al., Chest ImaGenome dataset, PhysioNet 2021. DICOM PS3.3 A.51
+(Segmentation), C.10.5 (Graphic Annotation: in PIXEL units the outer corner of the top-left pixel is
+0\0), A.19 (RT Structure Set).
 """
 
 from __future__ import annotations
@@ -57,48 +51,30 @@ _KEY = "regions.annotations"
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedBox:
-    """A box that somebody drew.
-
-    Attributes
-    ----------
-    box : tuple of float - xyxy in stored pixels, half-open
-    size : tuple of int or None - height and width of the film that it was drawn on, where stated
-    """
+    """A box that a person drew."""
 
     name: str
-    box: tuple[float, float, float, float]
-    size: tuple[int, int] | None = None
+    box: tuple[float, float, float, float]  # xyxy in stored pixels, half-open
+    size: tuple[int, int] | None = None  # height and width of the film it was drawn on, if stated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnnotationTable:
-    """The boxes of each film of a cohort.
+    """The boxes of each film of a cohort."""
 
-    Attributes
-    ----------
-    of_film : mapping of int to tuple of AnnotatedBox - position in the cohort
-    unmatched : int - images of the table that are none of the cohort
-    """
-
-    of_film: Mapping[int, tuple[AnnotatedBox, ...]]
-    unmatched: int
+    of_film: Mapping[int, tuple[AnnotatedBox, ...]]  # by position in the cohort
+    unmatched: int  # images of the table that are not in the cohort
 
     @classmethod
     def read(cls, path: Path, films: Sequence[FilePath]) -> AnnotationTable:
-        """Read a table.
-
-        Parameters
-        ----------
-        path : Path - CSV, JSON, or a folder of scene graphs
-        films : sequence of Path or RemotePath - those of the cohort, in order
+        """Read a CSV, JSON, or folder of scene graphs for the films of a cohort.
 
         Raises
         ------
         ConfigError
             There is no such file.
         DataError
-            It is none of the three layouts, a cell does not hold what it should, or none of its
-            images is in the cohort.
+            It has none of the layouts, holds a wrong cell, or no image of it is in the cohort.
         """
         if not path.exists():
             raise ConfigError(
@@ -127,14 +103,8 @@ class AnnotationTable:
 def boxes_within(boxes: Iterable[AnnotatedBox], height: int, width: int) -> RegionSet:
     """Return boxes as regions of a film, cut off at its border.
 
-    Parameters
-    ----------
-    height, width : int - of the film
-
-    Returns
-    -------
-    RegionSet - its problems: ``size_differs``, drawn on a film of another size; ``box_outside``,
-        less than half of it lies on the film; ``box_empty``, it has no extent
+    Problems are ``size_differs``, drawn on a film of another size; ``box_outside``, less than half
+    of it lies on the film; and ``box_empty``, it has no extent.
     """
     kept: list[AnnotatedBox] = []
     reasons: list[str] = []
@@ -164,7 +134,7 @@ def _fault(box: AnnotatedBox, height: int, width: int) -> str:
 
 
 class _Finder:
-    """Finds the film that a table calls by the end of its path, or by its name alone."""
+    """Finds the film that a table names by the end of its path, or by its name alone."""
 
     def __init__(self, films: Sequence[FilePath]) -> None:
         self._films = [PurePosixPath(path.as_posix()).parts for path in films]
@@ -184,7 +154,7 @@ class _Finder:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
-    """Images and boxes of a table, whatever its layout."""
+    """Yield images and boxes of a table, whatever its layout."""
     if path.is_dir():
         files = sorted(path.glob("*.json"))
         if not files:
@@ -264,7 +234,7 @@ def _coco_rows(content: Any) -> Iterator[tuple[str, AnnotatedBox]]:
 
 
 def _polygon_box(polygons: Any) -> list[float] | None:
-    """Corner and sides of the box around COCO polygons; None without any."""
+    """Return corner and sides of the box around COCO polygons; None without any."""
     if not isinstance(polygons, list) or not polygons:
         return None
     points = np.concatenate(
@@ -275,7 +245,7 @@ def _polygon_box(polygons: Any) -> list[float] | None:
 
 
 def _scene_rows(content: Any) -> Iterator[tuple[str, AnnotatedBox]]:
-    """Objects of a scene graph, in the coordinates of the original film."""
+    """Yield objects of a scene graph, in the coordinates of the original film."""
     for entry in content["objects"]:
         name = str(entry["bbox_name"])
         where = f"{_KEY}: object {name!r}"
@@ -318,18 +288,16 @@ def read_annotation_file(
 
     Parameters
     ----------
-    path : Path or RemotePath - of the annotation
-    film : Path or RemotePath - of the film; its header says whether a DICOM annotation is of it
+    film : Path or RemotePath - its header says whether a DICOM annotation belongs to it
     shape : tuple of int - height and width of the film
-    names : mapping of int to str - what the values of a mask mean; empty: all but 0 is ``mask``
-    reading : ReadingConfig - how the film was read, which a NIfTI mask is read by as well
+    names : mapping of int to str - meaning of the values of a mask; empty: all but 0 is ``mask``
+    reading : ReadingConfig - how the film was read, and so its NIfTI mask
 
     Raises
     ------
     ImageError
-        With a reason code: ``missing``, ``unreadable``, ``unknown_format``, ``size_differs``,
-        ``blank_mask``, ``unknown_value``, ``other_study``, ``no_frame_of_reference``,
-        ``no_graphics``.
+        ``missing``, ``unreadable``, ``unknown_format``, ``size_differs``, ``blank_mask``,
+        ``unknown_value``, ``other_study``, ``no_frame_of_reference``, ``no_graphics``.
     ConfigError, StorageError
         It lies in a storage that denies access, or does not answer.
     """
@@ -396,7 +364,7 @@ def _mask_boxes(
 
 
 def _parts(mask: NDArray[np.bool_], name: str) -> list[AnnotatedBox]:
-    """Boxes of the connected parts of a mask (H, W); specks only where there is nothing else."""
+    """Return boxes of the connected parts of a mask (H, W); specks only where all are specks."""
     labelled, count = label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
     least = min(_LEAST_PART * mask.size, float(sizes.max()))
@@ -425,7 +393,7 @@ def _dicom_boxes(path: Path, film: Path, shape: tuple[int, int]) -> list[Annotat
 
 
 def _instance_of(film: Path) -> str:
-    """SOP Instance UID of a film; blank where it is no DICOM file."""
+    """Return the SOP Instance UID of a film; blank where it is no DICOM file."""
     with film.open("rb") as stream:
         if stream.read(132)[128:] != _DICM:
             return ""
@@ -459,7 +427,7 @@ def _segment_boxes(path: Path, instance: str, shape: tuple[int, int]) -> list[An
 
 
 def _graphic_boxes(state: pydicom.Dataset, instance: str) -> list[AnnotatedBox]:
-    """Boxes of the graphics that are drawn on a film; named by their layer, not by free text."""
+    """Return boxes of the graphics on a film, named by their layer, not by free text."""
     refers = {
         str(image.ReferencedSOPInstanceUID)
         for series in state.get("ReferencedSeriesSequence", [])
@@ -483,7 +451,7 @@ def _graphic_boxes(state: pydicom.Dataset, instance: str) -> list[AnnotatedBox]:
 
 
 def _extent(graphic: pydicom.Dataset) -> tuple[float, float, float, float] | None:
-    """Box around a graphic; None for points, and where units are not those of the film."""
+    """Return the box around a graphic; None for points, and for units that are not the film's."""
     if graphic.get("GraphicAnnotationUnits") != "PIXEL" or graphic.GraphicType == "POINT":
         return None
     points: Any = np.array(graphic.GraphicData, dtype=np.float64).reshape(-1, 2)

@@ -1,18 +1,10 @@
-"""Text on films without OCR: rows of small things that stand out alike, and what a segmenter finds.
+"""Text burned into a film: where it is, and whether it may be shown; its content leaves no search.
 
-It cannot read, so that every row of letters is text that nobody has allowed.
-
-Text burned into a film: where it is, and whether it may be shown. What it says is told nobody.
-
-Whoever reads a film drops the words at once: an area says where text stands and whether all of its
-words are allowed ones, such as the letter of a side. Nothing else leaves the search.
-
-Text on films by OCR: RapidOCR with the PP-OCR networks that its package ships.
-
-Its networks are named by path, so that nothing is ever fetched, and run on one thread. What is
-looked for is what somebody could read in a report: the whole film is read at twice the size at
-which it is shown there, each part that is shown by itself at twice the size of that, from the
-stored pixels with their contrast made even.
+Text is found by OCR: RapidOCR with the PP-OCR networks that its package ships. They are named by
+path, so that nothing is ever fetched, and run on one thread. The whole film is read at twice the
+size at which a report shows it, and each part that is shown by itself at twice the size of that,
+from the stored pixels with their contrast equalised. Without OCR, rows of small objects that stand
+out alike, and the text that a segmenter finds, all count as text that is not allowed.
 
 References
 ----------
@@ -41,84 +33,57 @@ from ravl_med.config.cohort import RegionsConfig
 from ravl_med.regions.film_structures import read_structures
 from ravl_med.regions.segmenter import Segmenter
 
-_WORD = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextArea:
-    """Where a line of text stands.
+    """The place of a line of text."""
 
-    Attributes
-    ----------
-    corners : ndarray of shape (4, 2), float64 - x and y in pixels of the film, around the line
-    allowed : bool - each of its words may be shown
-    """
-
-    corners: NDArray[np.float64]
-    allowed: bool
+    corners: NDArray[np.float64]  # (4, 2), x and y in pixels of the film
+    allowed: bool  # each of its words may be shown
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A part of a film that is shown by itself.
+    """A part of a film that is shown by itself."""
 
-    Attributes
-    ----------
-    box : (x0, y0, x1, y1) - in pixels of the film
-    scale : float - pixels of the picture for a pixel of the film
-    """
-
-    box: tuple[int, int, int, int]
-    scale: float
+    box: tuple[int, int, int, int]  # xyxy in pixels of the film
+    scale: float  # pixels of the picture for a pixel of the film
 
 
 class TextSearch(Protocol):
-    """Finds text on films.
-
-    Attributes
-    ----------
-    method : str - what it is, with its version; for a report
-    reads : bool - it tells allowed words from others; else nothing is allowed
-    """
+    """Finds text on films; `method` names it with its version, for the report."""
 
     method: str
-    reads: bool
+    reads: bool  # it can read allowed words; else nothing is allowed
 
     def find(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> tuple[TextArea, ...]:
-        """Find the text on a film.
-
-        Parameters
-        ----------
-        film : ndarray of shape (H, W), uint8 - at its stored resolution
-        views : sequence of View - parts of it that are shown enlarged
-        """
+        """Find the text on a film (H, W), uint8, at its stored size; `views` are shown enlarged."""
         ...
 
 
-def open_text_search(words: Collection[str], regions: RegionsConfig) -> TextSearch:
-    """Return the best search that this installation has.
+def open_text_search(allowed: Collection[str], regions: RegionsConfig) -> TextSearch:
+    """Return the best search that this installation has, for a list of allowed words.
 
-    Parameters
-    ----------
-    words : collection of str - that may be shown
-    regions : RegionsConfig - its segmenter finds letters as well where no OCR is installed
+    Without OCR the segmenter of `regions` finds letters as well.
     """
     from ravl_med.regions.proposal import choose_segmenter
 
     if reader_version():
-        return TextReader(fold_words(words))
+        return TextReader(fold_words(allowed))
     return LetterRows(choose_segmenter(regions))
 
 
-def fold_words(words: Collection[str]) -> frozenset[str]:
+def fold_words(allowed: Collection[str]) -> frozenset[str]:
     """Return words as they are compared: compatibility forms (NFKC) in capitals."""
-    return frozenset(_fold(word) for word in words)
+    return frozenset(map(_fold, allowed))
 
 
 def only_allowed(text: str, allowed: frozenset[str]) -> bool:
-    """Tell whether a line has words, and each is one of `allowed`, from `fold_words`."""
-    words = _WORD.findall(_fold(text))
-    return bool(words) and all(word in allowed for word in words)
+    """Return whether a line has words, and each is one of `allowed`, from `fold_words`."""
+    tokens = _TOKEN.findall(_fold(text))
+    return bool(tokens) and all(token in allowed for token in tokens)
 
 
 def _fold(text: str) -> str:
@@ -129,20 +94,15 @@ _REACH = (9, 25, 61)  # pixels: widest stroke that stands out from what is aroun
 _CONTRAST, _NOISE = 24.0, 8.0  # gray levels, and deviations of the film's noise, at least
 _LOW, _HIGH = 5, 0.08  # height of a letter: pixels, and share of the film's longer side
 _FILLED = (0.12, 0.95)  # share of its box that a letter covers
-_WIDE, _NARROW = 4.0, 0.08  # of its height; letters that touch are one thing
-_ENDS = 0.6  # of its height that is added at both ends of a row, where a letter was lost
+_WIDE, _NARROW = 4.0, 0.08  # of its height; letters that touch are one object
+_ENDS = 0.6  # of its height, added at both ends of a row, where a letter may be lost
 _ALIKE, _LEVEL, _GAP = 1.6, 0.6, 1.2  # ratio of heights, overlap in height, gap in heights
-_LETTERS = 4  # in a row, at least; fewer things side by side are often ribs
-_MOST = 4000  # things of a film that are looked at
+_LETTERS = 4  # in a row, at least; fewer objects side by side are often ribs
+_MOST = 4000  # objects of a film that are searched
 
 
 class LetterRows:
-    """Finds rows of letters by their shape.
-
-    Parameters
-    ----------
-    segmenter : Segmenter or None - whose burned-in text is taken as well
-    """
+    """Finds rows of letters by their shape, and the text that a segmenter finds."""
 
     reads = False
     method = "rows of letters by their shape, no OCR"
@@ -151,7 +111,7 @@ class LetterRows:
         self._segmenter = segmenter
 
     def find(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> tuple[TextArea, ...]:
-        """Find the text on a film (H, W), uint8; its parts are not looked at by themselves."""
+        """Find the text on a film (H, W), uint8; views are not searched by themselves."""
         boxes = [*_rows(film), *(box[[1, 0, 3, 2]] for box in _rows(film.T))]
         if self._segmenter is not None:
             height, width = film.shape
@@ -182,7 +142,7 @@ def _rows(film: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
 
 
 def _letters(ink: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the boxes (n, 4), xyxy, of connected things of the shape of a letter."""
+    """Return the boxes (n, 4), xyxy, of connected objects of the shape of a letter."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
     left, top, wide, high, area = stats[1:].T.astype(np.float64)
     filled = area / (wide * high)
@@ -229,7 +189,7 @@ _CLIP, _TILES = 2.0, 8  # of the contrast that is made even: faint text is read 
 _FINER, _FINEST = 2.0, 3.0  # of the scale at which a part is shown; of the film's pixels
 # Lower than the package's own: a false area costs a grey box, a missed one a name.
 _PIXEL, _LINE = 0.2, 0.3
-_ENOUGH = 1.1  # times the scale of the whole film, from which reading a part again can tell more
+_ENOUGH = 1.1  # times the scale of the whole film, from which reading a part again can find more
 _SURE = 0.8  # of a reading, before a word counts as allowed
 _LONG, _LIKELY = 1.8, 0.5  # a single sign is more of them, if it is long and the line is likely
 _LARGE, _CLEAR = 0.04, 0.7  # share of the film; few signs that are higher have to be read so well
@@ -239,7 +199,7 @@ _WITHIN = 0.8  # share of an area that lies in another one
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
-    """A line that was found, while it is still known what it says."""
+    """A line that was found, with its text."""
 
     corners: NDArray[np.float64]
     likely: float
@@ -261,7 +221,7 @@ def reader_version() -> str:
 
 
 def _networks() -> dict[str, Path]:
-    """Return the networks that the package ships, by what they do."""
+    """Return the networks that the package ships, by task."""
     spec = find_spec(_PACKAGES[0])
     places = [] if spec is None else (spec.submodule_search_locations or [])
     found = {}
@@ -273,12 +233,7 @@ def _networks() -> dict[str, Path]:
 
 
 class TextReader:
-    """Finds text by OCR.
-
-    Parameters
-    ----------
-    allowed : frozenset of str - words that may be shown, from `fold_words`
-    """
+    """Finds text by OCR; `allowed` comes from `fold_words`."""
 
     reads = True
 
@@ -302,13 +257,7 @@ class TextReader:
         )
 
     def find(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> tuple[TextArea, ...]:
-        """Find the text on a film.
-
-        Parameters
-        ----------
-        film : ndarray of shape (H, W), uint8 - at its stored resolution
-        views : sequence of View - parts of it that are shown enlarged
-        """
+        """Find the text on a film (H, W), uint8, at its stored size; `views` are shown enlarged."""
         readings = _readings(film.shape, views)
         even = cv2.createCLAHE(_CLIP, (_TILES, _TILES)).apply(np.ascontiguousarray(film))
         lines = [line for view in readings for line in self._read(np.asarray(even), view)]
@@ -334,7 +283,7 @@ class TextReader:
     def _read(
         self, film: NDArray[np.uint8], view: View, *, turned: bool = False
     ) -> Iterator[_Line]:
-        """Read a part of a film at a scale, as it stands or from its left side."""
+        """Read a part of a film at a scale, upright or from its left side."""
         from rapidocr.main import RapidOCRError
 
         left, top, right, bottom = view.box
@@ -347,7 +296,7 @@ class TextReader:
         found: Any
         try:
             cut, found = self._engine.detect_and_crop(colour, {})
-        except RapidOCRError:  # its way to say that there is no text
+        except RapidOCRError:  # raised where there is no text
             return
         upright, _ = self._engine.cls_and_rotate(cut)
         read: Any = self._engine.recognize_txt(upright)
@@ -362,7 +311,7 @@ class TextReader:
 
 
 def _readings(shape: tuple[int, ...], views: Sequence[View]) -> list[View]:
-    """Return what is read of a film, and at which scale; the whole film first."""
+    """Return the parts of a film to read, with their scales; the whole film first."""
     height, width = shape
     long, short = max(height, width), min(height, width)
     scale = min(_FILM / long, max(1.0, _LEAST / short), _FINEST)
@@ -376,7 +325,7 @@ def _readings(shape: tuple[int, ...], views: Sequence[View]) -> list[View]:
 
 
 def _is_text(line: _Line, large: float) -> bool:
-    """Tell text that could name somebody from single signs and from what only looks like text."""
+    """Return whether a line could name somebody, and is no single sign or mere resemblance."""
     short, long = line.sides()
     signs = sum(sign.isalnum() for sign in line.text)
     few = signs <= _FEW
@@ -388,7 +337,7 @@ def _is_text(line: _Line, large: float) -> bool:
 
 
 def _explains(shown: _Line, other: _Line) -> bool:
-    """Tell whether a line is one that was read better elsewhere, as allowed words."""
+    """Return whether a line was read better elsewhere, as allowed words."""
     if other is shown:
         return True
     low, high = other.corners.min(axis=0), other.corners.max(axis=0)

@@ -1,25 +1,13 @@
-"""What a segmenter of the user's own takes and gives: ``segmenter.yaml``, or a MONAI bundle.
+"""A segmentation model of the user's own: TorchScript weights, and a description or a MONAI bundle.
 
-Both are read as plain values: no config is instantiated.
-
-References
-----------
-MONAI bundle specification, https://docs.monai.io/en/stable/mb_specification.html.
-
-What other models and people call the structures that the segmenter knows.
+``segmenter.yaml`` or, where that is missing, the metadata of a MONAI bundle says what the network
+takes and gives. Both are read as plain values: no config is instantiated, nothing is unpickled by
+Python, nothing is fetched. The names of structures in other models are known here.
 
 References
 ----------
-Lian et al., ChestX-Det, 2021 (the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
-
-A segmentation model of the user's own: a folder with TorchScript weights and a description.
-
-Nothing is unpickled by Python, nothing is fetched. Where a folder has both ``segmenter.yaml`` and
-the metadata of a MONAI bundle, the former counts.
-
-References
-----------
-Lian et al., ChestX-Det, 2021 (the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
+MONAI bundle specification, https://docs.monai.io/en/stable/mb_specification.html. Lian et al.,
+ChestX-Det, 2021 (the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
 """
 
 from __future__ import annotations
@@ -42,7 +30,7 @@ from torch import Tensor
 from ravl_med.config.base import Section, explain_problems
 from ravl_med.config.loading import parse_yaml
 from ravl_med.errors import ConfigError, ModelError
-from ravl_med.regions.artifacts import ARTIFACT_NAMES
+from ravl_med.regions.film_structures import ARTIFACT_NAMES
 from ravl_med.regions.segmenter import SIDE, STRUCTURES, Segmentation
 
 _LUNG = (
@@ -103,7 +91,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 
 
 def plain_name(name: str) -> str:
-    """Return the words of a name in lower case: 'Left_Lung', 'left-lung' and 'LeftLung' are one."""
+    """Return a name in lower case: 'Left_Lung', 'left-lung' and 'LeftLung' are the same."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return " ".join(re.findall(r"\w+", spaced.replace("_", " ").casefold()))
 
@@ -116,15 +104,15 @@ _STRUCTURE_OF: Mapping[str, str] = {
 
 
 def structure_of(name: str | None) -> str | None:
-    """Return the one of `STRUCTURES` that a channel's name means; None where it is none of them."""
+    """Return the one of `STRUCTURES` that a channel's name means; None for any other."""
     return _STRUCTURE_OF.get(plain_name(name)) if name else None
 
 
 OWN, METADATA, BUNDLE_WEIGHTS = "segmenter.yaml", "configs/metadata.json", "models/model.ts"
-"""Files of a folder: the description of one's own, and those of a MONAI bundle."""
+"""Files of a folder: our own description, and those of a MONAI bundle."""
 
 BACKGROUND = "background"
-"""Name of a channel that is none of the structures."""
+"""Name of a channel for everything else."""
 
 Side = Annotated[int, Field(ge=32, le=4096)]
 Deviation = Annotated[float, Field(gt=0.0)]
@@ -132,7 +120,7 @@ Activation = Literal["none", "sigmoid", "softmax"]
 
 
 class SegmenterDescription(Section):
-    """What the network of a folder takes and gives; the content of ``segmenter.yaml``."""
+    """The input and output of a folder's network; the content of ``segmenter.yaml``."""
 
     weights: str = Field(min_length=1, description="TorchScript file inside of the folder")
     size: tuple[Side, Side] = Field(
@@ -195,7 +183,7 @@ def read_description(path: Path) -> SegmenterDescription:
     Raises
     ------
     ConfigError
-        It is not one, with one line a problem.
+        It is invalid, with one line a problem.
     """
     data = parse_yaml(path)
     if not isinstance(data, dict):
@@ -210,12 +198,12 @@ def read_description(path: Path) -> SegmenterDescription:
 
 
 def read_bundle(folder: Path) -> SegmenterDescription:
-    """Read what the metadata of a MONAI bundle says of a 2-D network.
+    """Read the description of a 2-D network from the metadata of a MONAI bundle.
 
     Raises
     ------
     ModelError
-        It says too little, or what no 2-D segmenter has.
+        It says too little, or something that fits no 2-D segmenter.
     """
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
@@ -261,7 +249,7 @@ def read_bundle(folder: Path) -> SegmenterDescription:
 
 
 def _loads_columns_first(folder: Path) -> bool:
-    """Whether films of a bundle come from MONAI's LoadImage, whose first axis is x, unturned."""
+    """Return whether a bundle loads films by MONAI's LoadImage, whose first axis is x, unturned."""
     for suffix in ("json", "yaml", "yml"):
         path = folder / "configs" / f"inference.{suffix}"
         if path.is_file():
@@ -288,18 +276,8 @@ _EXPORT = (
 class FolderSegmenter:
     """A segmentation model of the user's own, as a `Segmenter`.
 
-    Parameters
-    ----------
-    network : torch.jit.ScriptModule - in evaluation mode, on the device; it takes
-        (1, channels, h, w), float32, and gives (1, K, any, any)
-    description : SegmenterDescription - of K output channels
-    digest : str - of weights and description
-
-    Attributes
-    ----------
-    structures : tuple of str - of `STRUCTURES`, those that the network finds
-    ignored : tuple of str - names of channels that mean none of them, but for the background
-    digest : str - SHA-256, hexadecimal
+    The network takes (1, channels, h, w), float32, and gives (1, K, any, any). `ignored` are names
+    of channels that mean no known structure, apart from the background.
     """
 
     def __init__(
@@ -329,8 +307,8 @@ class FolderSegmenter:
     def segment(self, pixels: Floats) -> Segmentation:
         """Segment a film (H, W), float32 in [0, 1]; bright is dense.
 
-        Of channels that mean one structure the maximum counts. What is not a number, as a network
-        may give on a film of one grey, counts as not found.
+        The maximum of the channels of one structure counts. NaN, which a network may give on a film
+        of one grey, counts as not found.
 
         Raises
         ------
@@ -355,22 +333,16 @@ class FolderSegmenter:
 def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
     """Open a segmentation model of the user's own.
 
-    Parameters
-    ----------
-    folder : Path - with ``segmenter.yaml`` and a TorchScript file, or a MONAI bundle with
-        ``configs/metadata.json`` and ``models/model.ts``
-
-    Returns
-    -------
-    FolderSegmenter - a `Segmenter` that also knows its digest
+    The folder has ``segmenter.yaml`` and a TorchScript file, or is a MONAI bundle with
+    ``configs/metadata.json`` and ``models/model.ts``.
 
     Raises
     ------
     ConfigError
-        ``segmenter.yaml`` is not one.
+        ``segmenter.yaml`` is invalid.
     ModelError
-        The folder, its metadata or its weights are missing or are not what they should be, no
-        channel is a lung, or the network's output does not fit its description.
+        The folder, its metadata or its weights are missing or wrong, no channel is a lung, or the
+        network's output does not fit its description.
     """
     if not folder.is_dir():
         raise ModelError(
@@ -470,7 +442,7 @@ def _forward(
 
 
 def _check_shape(output: Any, description: SegmenterDescription, source: str) -> None:
-    """Refuse an output that has not one plane a name."""
+    """Refuse an output that does not have one plane for each name."""
     names = len(description.structures)
     if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != 1:
         got = (
@@ -497,7 +469,7 @@ def _check_shape(output: Any, description: SegmenterDescription, source: str) ->
 def _settle_activation(
     output: Tensor, description: SegmenterDescription, own: bool
 ) -> SegmenterDescription:
-    """Refuse an activation that cannot be; metadata do not tell it, so there it is found out."""
+    """Refuse an impossible activation; find out that of a bundle, whose metadata lack it."""
     low, high = float(output.min()), float(output.max())
     likely = low >= -_CLOSE and high <= 1.0 + _CLOSE
     activation = description.activation
@@ -522,7 +494,7 @@ def _settle_activation(
 
 
 def _squash(image: Floats, height: int, width: int) -> Floats:
-    """Resize an image (H, W): shrunk by area, enlarged linearly, each axis as it needs."""
+    """Resize an image (H, W): shrink by area, enlarge linearly, each axis as it needs."""
     low = (min(width, image.shape[1]), min(height, image.shape[0]))
     shrunk = cv2.resize(image, low, interpolation=cv2.INTER_AREA)
     return np.asarray(
@@ -531,7 +503,7 @@ def _squash(image: Floats, height: int, width: int) -> Floats:
 
 
 def _digest(path: Path, description: SegmenterDescription) -> str:
-    """SHA-256 of the weights and of all that the description says of them."""
+    """Return the SHA-256 of the weights and of everything that the description says."""
     with path.open("rb") as stream:
         hasher = hashlib.sha256(hashlib.file_digest(stream, "sha256").digest())
     hasher.update(description.model_dump_json(exclude={"weights"}).encode())

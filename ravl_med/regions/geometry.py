@@ -1,4 +1,4 @@
-"""From stored pixels to the model's input: the path of boxes and masks, there and back."""
+"""From stored pixels to the model's input: the mapping of boxes and masks, there and back."""
 
 from __future__ import annotations
 
@@ -14,26 +14,16 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 
 @dataclass(frozen=True, slots=True)
 class InputGeometry:
-    """Maps the stored matrix of one film onto the square input of a model, and back.
+    """Maps the stored matrix of one film onto the square input of a model, and back."""
 
-    Attributes
-    ----------
-    height, width : int - stored matrix in pixels
-    size : int - side of the model's input in pixels
-    scale_x, scale_y : float - input pixels for each stored pixel
-    offset_x, offset_y : float - input coordinate of the stored origin; negative where the film is
-        cropped, positive where it is padded
-    mirrored : bool - whether the input is flipped left to right, after scale and offset
-    """
-
-    height: int
+    height: int  # of the stored matrix, in pixels
     width: int
-    size: int
-    scale_x: float
+    size: int  # side of the model's input in pixels
+    scale_x: float  # input pixels for each stored pixel
     scale_y: float
-    offset_x: float
+    offset_x: float  # input coordinate of the stored origin: negative if cropped, else padded
     offset_y: float
-    mirrored: bool = False
+    mirrored: bool = False  # the input is flipped left to right, after scale and offset
 
     @classmethod
     def of(
@@ -41,9 +31,9 @@ class InputGeometry:
     ) -> InputGeometry:
         """Return the geometry of open_clip's preprocessing.
 
-        ``shortest`` resizes the shorter side to `size` and cuts out the centre; ``longest``
-        resizes the longer side and pads around; ``squash`` stretches both sides to `size`.
-        `mirrored` flips the input left to right at the end.
+        ``shortest`` resizes the shorter side to `size` and cuts out the centre; ``longest`` resizes
+        the longer side and pads around; ``squash`` stretches both sides to `size`. `mirrored` flips
+        the input left to right at the end.
         """
         if mode == "squash":
             return cls(height, width, size, size / width, size / height, 0.0, 0.0, mirrored)
@@ -55,29 +45,17 @@ class InputGeometry:
         return cls(height, width, size, scale_x, scale_y, float(left), float(top), mirrored)
 
     def to_input(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Carry boxes from stored pixels to the model's input, clipped to what the model sees.
+        """Map boxes (n, 4), xyxy in stored pixels, to the model's input, clipped to its view.
 
-        Parameters
-        ----------
-        boxes : ndarray of shape (n, 4), float32 - xyxy in stored pixels, half-open
-
-        Returns
-        -------
-        ndarray of shape (n, 4), float32 - xyxy in input pixels; empty boxes have no extent
+        A box outside of the view has no extent.
         """
         moved = self._flip(boxes * self._scale() + self._offset())
         return np.clip(moved, 0.0, float(self.size)).astype(np.float32)
 
     def to_stored(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Carry boxes from the model's input back to stored pixels, clipped to the film.
+        """Map boxes (n, 4), xyxy in input pixels, back to stored pixels, clipped to the film.
 
-        Parameters
-        ----------
-        boxes : ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
-
-        Returns
-        -------
-        ndarray of shape (n, 4), float32 - xyxy in stored pixels; empty boxes have no extent
+        A box outside of the film has no extent.
         """
         moved = (self._flip(boxes.astype(np.float64)) - self._offset()) / self._scale()
         limit = np.array([self.width, self.height] * 2, dtype=np.float64)
@@ -96,66 +74,20 @@ class InputGeometry:
         return share
 
     def mask_to_input(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Carry a mask of the film to the model's input.
+        """Map a mask (h, w) of the whole film, at any sampling, to the model's input (size, size).
 
-        Parameters
-        ----------
-        mask : ndarray of shape (h, w), bool - the whole film at any sampling: the stored matrix
-            itself, or squashed to the square of a segmenter
-
-        Returns
-        -------
-        ndarray of shape (size, size), bool - the input pixels that lie half or more in the mask;
-            the padding is False
+        Input pixels count that lie half or more in the mask; the padding is False.
         """
         film = np.array([0, 0, self.width, self.height]) * self._scale() + self._offset()
         return self._flip_mask(_stretch(mask, film, (self.size, self.size)))
 
     def mask_to_stored(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Carry a mask of the model's input back to stored pixels.
+        """Map a mask (size, size) of the model's input back to stored pixels (height, width).
 
-        Parameters
-        ----------
-        mask : ndarray of shape (size, size), bool - the input
-
-        Returns
-        -------
-        ndarray of shape (height, width), bool - the stored matrix; what the model never sees is
-            False
+        Pixels that the model never sees are False.
         """
         seen = (np.array([0, 0, self.size, self.size]) - self._offset()) / self._scale()
         return _stretch(self._flip_mask(mask), seen, (self.height, self.width))
-
-    def to_map(self, boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-        """Carry boxes from the model's input to its feature map.
-
-        Cell i covers [i, i + 1), as in torchvision's ``roi_align`` with ``aligned=True`` and
-        ``spatial_scale=side / size``.
-
-        Parameters
-        ----------
-        boxes : ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
-        side : int - side of the square feature map in cells
-
-        Returns
-        -------
-        ndarray of shape (n, 4), float32 - xyxy in cells, fractions kept
-        """
-        return (boxes * (side / self.size)).astype(np.float32)
-
-    def from_map(self, boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-        """Carry boxes from the feature map to the model's input: `to_map` undone.
-
-        Parameters
-        ----------
-        boxes : ndarray of shape (n, 4), float32 - xyxy in cells, fractions allowed
-        side : int - side of the square feature map in cells
-
-        Returns
-        -------
-        ndarray of shape (n, 4), float32 - xyxy in input pixels, half-open
-        """
-        return (boxes * (self.size / side)).astype(np.float32)
 
     def _flip(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         if not self.mirrored:
@@ -174,7 +106,7 @@ class InputGeometry:
 
 
 def _resized(height: int, width: int, size: int, mode: ResizeMode) -> tuple[int, int]:
-    """Height and width after the resize, as open_clip and torchvision round them."""
+    """Return height and width after the resize, rounded as open_clip and torchvision do."""
     if mode == "shortest":  # torchvision truncates the longer side
         if height <= width:
             return size, int(size * width / height)

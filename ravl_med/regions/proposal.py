@@ -1,4 +1,4 @@
-"""What proposes the regions of a film: the sources that the config names, joined."""
+"""The regions of a film, proposed by the sources that the config names."""
 
 from __future__ import annotations
 
@@ -32,30 +32,22 @@ from ravl_med.storage.remote import FilePath
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionProposer:
-    """Proposes the regions of the films of a cohort.
-
-    Attributes
-    ----------
-    films : sequence of Path or RemotePath - of the cohort
-    files : tuple of tuple of Path or RemotePath - annotation files of each film; empty where there
-        are none
-    segmenter : Segmenter or None - where anatomy or artifacts are asked for
-    """
+    """Proposes the regions of the films of a cohort."""
 
     config: RegionsConfig
-    films: Sequence[FilePath] = ()
-    files: tuple[tuple[FilePath, ...], ...] = ()
+    films: Sequence[FilePath] = ()  # of the cohort
+    files: tuple[tuple[FilePath, ...], ...] = ()  # annotation files of each film, if any
     table: AnnotationTable | None = None
-    segmenter: Segmenter | None = None
+    segmenter: Segmenter | None = None  # if the sources need one
 
     @classmethod
     def of(cls, config: RegionsConfig, cohort: Cohort) -> RegionProposer:
-        """Prepare to propose regions of a cohort.
+        """Return the proposer of a cohort.
 
         Raises
         ------
         ConfigError
-            Annotations are asked for and there are none.
+            Annotations are wanted and there are none.
         DataError
             The table of annotations cannot be read, or none of its images is in the cohort.
         """
@@ -75,9 +67,9 @@ class RegionProposer:
         return cls(config, cohort.paths, cohort.annotations, table, segmenter)
 
     def of_films(self, films: Sequence[int]) -> RegionProposer:
-        """Return the proposer of some of the films, called 0, 1, ...; without a segmenter.
+        """Return the proposer of some films, renumbered from 0, without a segmenter.
 
-        It can be sent to another process, which `with_segmenter` makes it whole in.
+        It can be sent to another process, where `with_segmenter` completes it.
         """
         table = None
         if self.table is not None:
@@ -92,7 +84,7 @@ class RegionProposer:
         )
 
     def with_segmenter(self, segmenter: Segmenter | None) -> RegionProposer:
-        """Return the proposer with a segmenter, where anatomy or artifacts are asked for."""
+        """Return the proposer with a segmenter, if its sources need one."""
         wanted = {"anatomy", "artifacts"} & set(self.config.sources)
         return replace(self, segmenter=segmenter if wanted else None)
 
@@ -116,7 +108,7 @@ class RegionProposer:
         return replace(self._tiles(height, width), problems=problems)
 
     def unmatched(self) -> dict[str, int]:
-        """Count the images of the table that are none of the films, as a problem."""
+        """Count the images of the table that are not in the cohort, as a problem."""
         if self.table is None or not self.table.unmatched:
             return {}
         return {"other_image": self.table.unmatched}
@@ -158,7 +150,7 @@ class RegionProposer:
         return sets
 
     def _most_artifacts(self, anatomy: int) -> int:
-        """How many artifacts leave room for the anatomy; a third of all regions at least."""
+        """Return how many artifacts leave room for the anatomy; a third of all regions at least."""
         most = self.config.max_per_image
         if "anatomy" not in self.config.sources:
             return most
@@ -177,16 +169,12 @@ class RegionProposer:
 
 @lru_cache(maxsize=64)
 def _named(source: RegionSource, names: tuple[str, ...]) -> tuple[RegionKind, ...]:
-    """Kinds of regions that every film has: one of each for all films, of which there are many."""
+    """Return the kinds of regions that every film has, shared by all films."""
     return tuple(RegionKind(source, name) for name in names)
 
 
 def choose_segmenter(config: RegionsConfig) -> Segmenter:
-    """Return the segmenter that a config asks for.
-
-    What a model of the user's own finds counts; what it does not know, such as artifacts, the
-    built-in one finds.
-    """
+    """Return the segmenter of a config: the built-in one, which completes the user's own."""
     if config.segmenter is None:
         return built_in_segmenter()
     own = open_segmenter(config.segmenter, torch.device("cpu"))
@@ -194,14 +182,14 @@ def choose_segmenter(config: RegionsConfig) -> Segmenter:
 
 
 def describe_sources(config: RegionsConfig) -> str:
-    """Return what a region is, in words."""
+    """Return a sentence part that says what a region is."""
     rows, columns = config.tiles
     sides: Sequence[str] = [f"{100 * side:g} %" for side in config.windows.sides]
-    words = {
+    names = {
         "annotations": "annotations",
         "artifacts": "artifacts that a segmenter finds",
         "anatomy": "anatomical regions that a segmenter finds",
         "windows": f"windows of {', '.join(sides)} of the film",
         "tiles": f"tiles, {rows} rows x {columns} columns",
     }
-    return "; ".join(words[source] for source in words if source in config.sources)
+    return "; ".join(names[source] for source in names if source in config.sources)

@@ -1,7 +1,4 @@
-"""The regions of one film, from all sources together.
-
-Equal tiles and sliding windows: regions when nothing is known of what a film shows.
-"""
+"""The regions of one film from all sources, and the equal tiles and sliding windows among them."""
 
 from __future__ import annotations
 
@@ -22,37 +19,24 @@ _SPECIFIC = {source: rank for rank, source in enumerate(get_args(RegionSource))}
 
 @dataclass(frozen=True, slots=True)
 class RegionKind:
-    """What a region is.
-
-    Attributes
-    ----------
-    name : str - what the report calls it
-    place : str - the anatomy that it lies over; blank where that is not known or is the region
-    """
+    """The kind of a region."""
 
     source: RegionSource
-    name: str
-    place: str = ""
+    name: str  # in the report
+    place: str = ""  # the anatomy that it lies over; blank where unknown, or the region itself
 
-    def words(self) -> str:
+    def text(self) -> str:
         """Return name and place as a report prints them."""
         return f"{self.name}, {self.place}" if self.place else self.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionSet:
-    """r regions of one film.
+    """The r regions of one film."""
 
-    Attributes
-    ----------
-    boxes : ndarray of shape (r, 4), float32 - xyxy in pixels of the stored matrix, origin at the
-        outer corner of the top-left pixel, half-open
-    problems : tuple of str - reasons why something that was to be a region is none
-    """
-
-    boxes: NDArray[np.float32]
+    boxes: NDArray[np.float32]  # (r, 4), xyxy in stored pixels, half-open, origin the outer corner
     kinds: tuple[RegionKind, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # why something that should be a region is none
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -66,22 +50,12 @@ class RegionSet:
 def combine_regions(
     sets: Sequence[RegionSet], merge_overlap: float, most: int | None = None
 ) -> RegionSet:
-    """Join sets and merge near-duplicates.
+    """Join sets of one film and merge near-duplicates, the most specific regions first.
 
-    Of regions that overlap by `merge_overlap` or more the most specific stays, of one source the
-    first. Tiles and windows cover the film: they are not merged with their like and not capped,
-    since a grid with holes is none.
-
-    Parameters
-    ----------
-    sets : sequence of RegionSet - of one film
-    merge_overlap : float in (0, 1] - intersection over union from which two regions are one
-    most : int or None - regions that are kept, tiles and windows not counted; what is dropped is a
-        problem, ``over_limit``
-
-    Returns
-    -------
-    RegionSet - most specific first, else in the order given
+    Of regions that overlap by `merge_overlap` (intersection over union) or more the most specific
+    stays, of one source the first. At most `most` are kept, and each dropped one is a problem,
+    ``over_limit``. Tiles and windows cover the film together, so they are neither merged with their
+    like nor counted.
     """
     if len(sets) == 1 and all(kind.source in _COVERING for kind in sets[0].kinds):
         return sets[0]
@@ -107,18 +81,7 @@ def combine_regions(
 
 
 def cut_tiles(height: int, width: int, rows: int, columns: int) -> NDArray[np.float32]:
-    """Cut a film into equal tiles that cover it without gaps, row by row.
-
-    Parameters
-    ----------
-    height, width : int - stored matrix in pixels
-
-    Returns
-    -------
-    ndarray of shape (rows * columns, 4), float32
-        xyxy in pixels of the stored matrix, origin at the outer corner of the top-left pixel,
-        half-open.
-    """
+    """Cut a film into equal tiles, row by row: (n, 4), xyxy in stored pixels, half-open."""
     y = np.linspace(0.0, height, rows + 1, dtype=np.float32)
     x = np.linspace(0.0, width, columns + 1, dtype=np.float32)
     top, left = (grid.ravel() for grid in np.meshgrid(y[:-1], x[:-1], indexing="ij"))
@@ -136,18 +99,10 @@ def tile_names(rows: int, columns: int) -> tuple[str, ...]:
 
 
 def slide_windows(height: int, width: int, side: float, step: float) -> NDArray[np.float32]:
-    """Cover a film with windows of one size that overlap, row by row.
+    """Cover a film with overlapping windows, row by row: (n, 4), xyxy in stored pixels, half-open.
 
-    Parameters
-    ----------
-    height, width : int - stored matrix in pixels
-    side : float in (0, 1] - sides of a window, as a share of the film's sides
-    step : float in (0, 1] - largest distance of neighbours, as a share of a window's sides; it is
-        shortened so that the last window ends at the film's border
-
-    Returns
-    -------
-    ndarray of shape (n, 4), float32 - xyxy in stored pixels, half-open
+    `side` is a share of the film's sides, `step` the largest distance of neighbours as a share of a
+    window's sides; it is shortened so that the last window ends at the film's border.
     """
     count = 1 + math.ceil(round((1.0 - side) / (side * step), 9))
     start = np.linspace(0.0, 1.0 - side, count)

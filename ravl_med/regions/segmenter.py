@@ -1,14 +1,10 @@
-"""The built-in segmenter: a small U-Net that was trained on phantoms alone.
+"""Segmenters: the structures that they find, and the built-in U-Net that was trained on phantoms.
 
-Its weights lie beside this module and are made by ``ravl-med train-segmenter``.
+Its weights lie beside this module; ``tests/benchmarks`` holds its training.
 
 References
 ----------
 Ronneberger et al., U-Net, MICCAI 2015; MONAI's ``UNet`` with residual units.
-
-Where the structures of a film lie, and what finds them: the values that segmenters give.
-
-The structures that the segmenter knows: anatomy of a chest, and what is not of the body.
 """
 
 from __future__ import annotations
@@ -36,17 +32,12 @@ SIDE = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """Where the structures of a film lie.
+    """The structures of a film, as likelihoods."""
 
-    Attributes
-    ----------
-    likelihoods : mapping of str to ndarray of shape (SIDE, SIDE), float32 - by structure, 0 to 1
-    """
-
-    likelihoods: Mapping[str, NDArray[np.float32]]
+    likelihoods: Mapping[str, NDArray[np.float32]]  # (SIDE, SIDE) by structure, 0 to 1
 
     def mask(self, *names: str, certain: float = 0.5) -> NDArray[np.bool_]:
-        """Return where any of some structures lies; nothing of one that is not known."""
+        """Return where any of some structures lies; unknown ones lie nowhere."""
         found: NDArray[np.bool_] = np.zeros((SIDE, SIDE), dtype=np.bool_)
         for name in names:
             if name in self.likelihoods:
@@ -55,13 +46,7 @@ class Segmentation:
 
 
 class Segmenter(Protocol):
-    """Finds structures on films.
-
-    Attributes
-    ----------
-    structures : tuple of str - that it knows
-    digest : str - SHA-256 of its weights
-    """
+    """Finds structures on films; `digest` is the SHA-256 of its weights."""
 
     structures: tuple[str, ...]
     digest: str
@@ -74,8 +59,8 @@ class Segmenter(Protocol):
 ARTIFACTS: tuple[str, ...] = (
     "generator", "lead", "tube", "electrode", "wire", "marker", "text", "metal", "border",
 )  # fmt: skip
-"""Things that are not of the body. A wire leaves an electrode and a lead a generator; metal is any
-other dense thing, such as clips, buttons and jewellery; the border is what was not exposed."""
+"""Objects that are no part of the body. A wire leaves an electrode and a lead a generator; metal is
+any other dense object, such as clips, buttons and jewellery; the border was not exposed."""
 
 LETTERS = ("marker", "text")
 """Artifacts that are written."""
@@ -90,8 +75,8 @@ STRUCTURES: tuple[str, ...] = (*ANATOMY, *ARTIFACTS)
 WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
 
 _CHANNELS = (16, 32, 48, 64, 96, 128)
-# On films to develop on, a mirror image steadies what is large and halves false tubes; small things
-# are seen better without it.
+# On the development films a mirror image steadies large structures and halves false tubes; small
+# ones are found better without it.
 _STEADY = (*ANATOMY, "generator", "tube", "metal")
 _SIDES = {"right lung": "left lung", "left lung": "right lung"}
 _MIRRORED = tuple(STRUCTURES.index(_SIDES.get(name, name)) for name in STRUCTURES)
@@ -99,10 +84,7 @@ _TAILS = (0.01, 0.99)  # quantiles of a film that become -1 and 1
 
 
 def make_network() -> nn.Module:
-    """Return the network, with random weights.
-
-    It takes films (B, 1, S, S) and gives logits (B, len(STRUCTURES), S, S).
-    """
+    """Return the network with random weights: films (B, 1, S, S) to logits (B, K, S, S)."""
     network: nn.Module = UNet(
         spatial_dims=2,
         in_channels=1,
@@ -125,12 +107,7 @@ def normalise_films(films: Tensor) -> Tensor:
 
 
 class PhantomSegmenter:
-    """The built-in segmenter; it looks at each film and at its mirror image.
-
-    Parameters
-    ----------
-    weights : Path - safetensors
-    """
+    """The built-in segmenter; it looks at each film and at its mirror image."""
 
     structures = STRUCTURES
 
@@ -156,7 +133,7 @@ class PhantomSegmenter:
 
 
 class JointSegmenter:
-    """Two segmenters: what the first does not know, the second finds."""
+    """Two segmenters: the second finds the structures that the first does not know."""
 
     def __init__(self, first: Segmenter, second: Segmenter) -> None:
         self._both = (second, first)

@@ -114,7 +114,7 @@ def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
 
 def _name(result: AuditResult, region: int) -> str:
     kind = result.region_kinds[int(result.region_kind[region])]
-    return "" if kind.source in ("tiles", "windows") else kind.words()
+    return "" if kind.source in ("tiles", "windows") else kind.text()
 
 
 def film_picture(

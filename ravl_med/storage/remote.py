@@ -59,7 +59,7 @@ def _named(error: Exception, protocol: str, access: StorageAccess, role: str) ->
             f"{role}: no room for a copy of an object; expected some in the temporary folder. Make "
             "room, or name another one in TMPDIR."
         )
-    if any(word in kind for kind in kinds for word in _LACKS):
+    if any(part in kind for kind in kinds for part in _LACKS):
         return ConfigError(
             f"{role}: no credentials for the storage ({protocol}://, {name}); expected some where "
             "its library looks for them: for S3 AWS_PROFILE, AWS_ACCESS_KEY_ID and "
@@ -69,7 +69,7 @@ def _named(error: Exception, protocol: str, access: StorageAccess, role: str) ->
         return ConfigError(f"{role}: no bucket can be called so; expected a name that S3 allows.")
     if any("Timeout" in kind for kind in kinds):
         what = f"gives no answer within {access.timeout:g} s (storage.timeout)"
-    elif any(word in kind for kind in kinds for word in _BROKEN):
+    elif any(part in kind for kind in kinds for part in _BROKEN):
         what = "cannot be reached, or is gone"
     else:
         what = "answers with an error"

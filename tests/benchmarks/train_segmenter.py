@@ -250,7 +250,7 @@ def _letters(film: Floats, masks: Masks, rng: np.random.Generator) -> None:
         if rng.random() < 0.6:
             word = "".join(rng.choice(list(_LETTERS), rng.integers(3, 12)))
         sheet = Layer(height, width)
-        box = sheet.words((corner[0], corner[1] + 1.5 * line * tall), word, tall)
+        box = sheet.text((corner[0], corner[1] + 1.5 * line * tall), word, tall)
         if len(word) == 1:  # a single letter is a marker
             continue
         _burn(film, masks, "text", sheet, box, value, plate=rng.random() < 0.25)
@@ -264,7 +264,7 @@ def draw_marker(film: Floats, masks: Masks, rng: np.random.Generator) -> None:
     x, y = _edge_place(film, rng)
     sheet = Layer(height, width)
     letter = str(rng.choice(["L", "R", "L", "R", "D", "G", "S", "P", "RT", "LT"]))
-    box = sheet.words((x, y), letter, tall, weight=tall * rng.uniform(0.0, 0.06))
+    box = sheet.text((x, y), letter, tall, weight=tall * rng.uniform(0.0, 0.06))
     pad = tall * rng.uniform(0.1, 0.3)
     low, high = np.array(box[:2]) - pad, np.array(box[2:]) + pad
     frame = rng.random()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ravl_med.labelling.phrases import ContextRules, Match, PhraseTree, best_matches
+from ravl_med.labelling.findings import ContextRules, Match, PhraseTree, best_matches
 
 RULES = ContextRules(
     {

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.labelling.phrases import Match, PhraseTree, expand_phrase
+from ravl_med.labelling.findings import Match, PhraseTree, expand_phrase
 
 LISTS = {"heart": ["heart", "cardiac silhouette"], "large": ["enlarged", "large"]}
 
 
 def found(phrases: list[tuple[str, str]], sentence: str) -> list[tuple[int, int, int, str]]:
     tree = PhraseTree(phrases, LISTS)
-    return [(m.start, m.end, m.words, m.tag) for m in tree.matches(sentence.split())]
+    return [(m.start, m.end, m.tokens, m.tag) for m in tree.matches(sentence.split())]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_gap_skips_words_of_one_clause() -> None:
 
 
 def test_words_of_the_tree_are_known() -> None:
-    assert PhraseTree([("{heart} ~ large", 1)], LISTS).words == {
+    assert PhraseTree([("{heart} ~ large", 1)], LISTS).tokens == {
         "heart", "cardiac", "silhouette", "large",
     }  # fmt: skip
 
@@ -73,4 +73,4 @@ def test_matches_hold_what_the_phrase_says(sentence: list[str]) -> None:
         assert words[0] in ("heart", "cardiac")
         assert words[-1] == "large"
         assert "," not in words
-        assert match.words <= len(words) <= match.words + 5
+        assert match.tokens <= len(words) <= match.tokens + 5

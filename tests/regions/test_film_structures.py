@@ -12,8 +12,14 @@ from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.plan import plan_cohort
 from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, PROPOSED, anatomical_names, find_anatomy
-from ravl_med.regions.artifacts import ARTIFACT_NAMES, find_artifacts
-from ravl_med.regions.film_structures import NOTHING, FilmStructures, box_of, read_structures
+from ravl_med.regions.film_structures import (
+    ARTIFACT_NAMES,
+    NOTHING,
+    FilmStructures,
+    box_of,
+    find_artifacts,
+    read_structures,
+)
 from ravl_med.regions.geometry import InputGeometry
 from ravl_med.regions.segmenter import (
     ARTIFACTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ravl_med.regions.artifacts import refine_box
+from ravl_med.regions.film_structures import refine_box
 
 SIDE = 200
 

@@ -92,5 +92,5 @@ def test_no_more_than_the_limit_but_the_grid_stays_whole() -> None:
 
 
 def test_a_name_with_its_place() -> None:
-    assert RegionKind("artifacts", "metal", "left shoulder").words() == "metal, left shoulder"
-    assert TILE.words() == "a tile"
+    assert RegionKind("artifacts", "metal", "left shoulder").text() == "metal, left shoulder"
+    assert TILE.text() == "a tile"

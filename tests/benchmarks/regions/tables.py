@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ravl_med.regions.artifacts import ARTIFACT_NAMES
+from ravl_med.regions.film_structures import ARTIFACT_NAMES
 from tests.benchmarks.benchmark_file import tell_met, tell_parts
 
 Row = Mapping[str, Any]
