@@ -559,7 +559,7 @@ class SpuriousCorrelation:
             located_box=_rounded(located) if np.isfinite(located).all() else None,
             left_edge=result.left_edge(image) or None,
             source=kind.source,
-            name=kind.words(),
+            name=kind.text(),
             similarity=float(self.cluster.similarity[position]),
             removal_effect=float(removal.effect[position]) if removal else None,
             carries=bool(removal.carries[position]) if removal else None,

@@ -126,7 +126,8 @@ def _decode(kind: Any, data: Any, arrays: Arrays) -> Any:
         array.flags.writeable = False
         return array
     if origin in (typing.Union, types.UnionType):
-        return None if data is None else _decode(*(set(inner) - {types.NoneType}), data, arrays)
+        (meant,) = set(inner) - {types.NoneType}
+        return None if data is None else _decode(meant, data, arrays)
     if origin is tuple:
         return _decode_tuple(inner, data, arrays)
     if isinstance(origin, type) and issubclass(origin, Mapping):
