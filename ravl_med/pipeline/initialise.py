@@ -1,7 +1,4 @@
-"""The commented config that ``ravl-med init`` writes.
-
-A manifest and a config made of a folder of DICOM files and reports.
-"""
+"""``ravl-med init``: a manifest and a commented config from a folder of DICOM files and reports."""
 
 from __future__ import annotations
 
@@ -68,7 +65,7 @@ def write_config(
 
     Parameters
     ----------
-    finding : str - that the task is about; blank where no labels were found
+    finding : str - of the task; blank where no labels were found
     source : {"manifest", "reports"} - of the labels
     model : str or None - path of the model; None: a small one is trained on a split of the manifest
     roots : sequence of str - folders besides the config's own that films lie in
@@ -110,7 +107,7 @@ def _task(finding: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Write a text so that YAML reads it back, as a key in braces too; in quotes where it must."""
+    """Write a text so that YAML reads it back, as a key in braces too, quoted where needed."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = True
@@ -130,54 +127,39 @@ def _quoted(texts: list[str], comment: str) -> str:
 MANIFEST, CONFIG, RELEVANCE = "manifest.csv", "audit.yaml", "relevance.yaml"
 _AUDITED = "validation"
 _NOTHING = ("normal", "no finding")
-_LEAST_FILMS = 20  # of either side of a finding, as ``gate.min_films`` asks for
+_LEAST_FILMS = 20  # with and without a finding, as ``gate.min_films`` demands
 _MANY = 1280  # films, of which half train a small model in batches of 64
-_UNKNOWN = 0.2  # share of reports, as ``labels.max_unrecognised`` asks for
+_UNKNOWN = 0.2  # share of reports, as ``labels.max_unrecognised`` allows
 _TABLE = "relevance/chest.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """What is asked for.
+    """The request of a user."""
 
-    Attributes
-    ----------
-    folder : Path - of the archive
-    out : Path or None - where manifest and config are written; None: into the archive's folder
-    tables : tuple of Path - of reports or findings
-    finding : str or None - that is audited; None: the one with most films on its rarer side
-    model : Path or None - folder of the model; None: a small one is trained on half of the patients
-    """
-
-    folder: Path
-    out: Path | None = None
-    tables: tuple[Path, ...] = ()
-    finding: str | None = None
-    model: Path | None = None
+    folder: Path  # of the archive
+    out: Path | None = None  # of manifest and config; None: the archive's folder
+    tables: tuple[Path, ...] = ()  # of reports or findings
+    finding: str | None = None  # to audit; None: the one with most films on its rarer side
+    model: Path | None = None  # its folder; None: a small one is trained on half of the patients
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What was written.
-
-    Attributes
-    ----------
-    finding : str - that the config's task is about; blank where no labels were found
-    lacking : tuple of str - what an audit still needs; empty: it can be run as it stands
-    """
+    """The files that were written."""
 
     report: IntakeReport
     manifest: Path
     config: Path
-    finding: str
-    lacking: tuple[str, ...]
+    finding: str  # of the config's task; blank where no labels were found
+    lacking: tuple[str, ...]  # what an audit still needs; empty: it can be run
 
 
 def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, total: None) -> Start:
-    """Look through a folder, and write a manifest, a config and the table of relevance.
+    """Survey a folder, and write a manifest, a config and the table of relevance.
 
-    Patients, studies and institutions stand as numbers in the manifest; its paths are relative to
-    it. Files that exist are never written over.
+    Patients, studies and institutions are numbers in the manifest; its paths are relative to it.
+    Existing files are never overwritten.
 
     Raises
     ------
@@ -191,16 +173,16 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
     for target in targets:
         if target.exists() or target.is_symlink():
             raise ConfigError(
-                f"{target.name} exists in the folder; it is not written over. Move it away, or "
+                f"{target.name} exists in the folder; it is not overwritten. Move it away, or "
                 "name another folder with --out."
             )
     survey = inspect_archive(plan.folder, tables=plan.tables, progress=progress)
     report = report_archive(survey)
     if not survey.films:
-        told = ", ".join(f"{reason} {count}" for reason, count in survey.rejected.most_common())
+        counts = ", ".join(f"{reason} {count}" for reason, count in survey.rejected.most_common())
         raise DataError(
             f"none of {survey.files} files is a frontal chest film that can be read "
-            f"({told or 'the folder is empty'})."
+            f"({counts or 'the folder is empty'})."
         )
     findings = read_findings(survey)
     halves = _halves(survey) if plan.model is None else None
@@ -226,7 +208,7 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
 def _lacking(
     plan: StartPlan, report: IntakeReport, finding: str, audited: Sequence[Mapping[str, str]]
 ) -> tuple[str, ...]:
-    """Say what an audit would end with; `audited` are the findings of its films."""
+    """Return what an audit still lacks; `audited` are the findings of its films."""
     lacking = []
     if plan.model is None and not report.reports:
         lacking.append("a model: name its folder in the config; there is no report to train one on")
@@ -234,11 +216,11 @@ def _lacking(
         lacking.append("labels: write a column into the manifest, and name it in the config")
         return tuple(lacking)
     where = " in the half that is audited" if plan.model is None else ""
-    for cell, words in (("1", "with"), ("0", "without")):
+    for cell, side in (("1", "with"), ("0", "without")):
         count = _count(audited, finding, cell)
         if count < _LEAST_FILMS:
             lacking.append(
-                f"films {words} {finding}: {count}{where} are labelled so; expected at least "
+                f"films {side} {finding}: {count}{where} are labelled so; expected at least "
                 f"{_LEAST_FILMS} (gate.min_films). Another finding: --finding"
             )
     with_report = sum(report.reports.values())
@@ -255,9 +237,9 @@ def _count(films: Sequence[Mapping[str, str]], finding: str, cell: str) -> int:
 
 
 def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[str, str]]) -> str:
-    """Return the finding to audit: the one asked for, or the one with most films on either side.
+    """Return the finding to audit: the requested one, or the one with most films on its rarer side.
 
-    That nothing is found is a task too, but only where no finding has films enough.
+    "No finding" is a task too, but only where no finding has enough films.
     """
     if wanted is not None:
         for name in report.findings:
@@ -280,7 +262,7 @@ def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[
 def _manifest(
     survey: ArchiveSurvey, out: Path, findings: FilmFindings, halves: Sequence[str] | None
 ) -> str:
-    """Return the manifest as text; with a column for the split where there are halves."""
+    """Return the manifest as text, with a column for the split where there is one."""
     films = range(len(survey.films))
     patients = _numbered([patient_of(survey, at) for at in films], "p")
     studies = _numbered(
@@ -337,7 +319,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a file that does not exist yet, for its owner alone: reports may stand in it."""
+    """Write a new file for its owner alone, since it may hold reports."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:

@@ -1,12 +1,9 @@
-"""A look at a folder, a manifest or a config before an audit; no model is opened.
+"""A look at a folder, a manifest or a config before an audit, in counts; no model is opened.
 
-How frequent each finding is among the films with each value of an acquisition attribute.
-
-A finding that is told more often on portable films, or at one site, is what a model can learn the
-attribute for. Few patients are hidden: unlike the other counts of an intake, these tie a finding to
-a kind of patient.
-
-What a folder or a manifest holds, in counts: nothing of it names a patient.
+Besides films, reports and findings it counts how frequent each finding is among the films with each
+value of an acquisition attribute: a finding that is stated more often on portable films, or at one
+site, is a reason for a model to learn the attribute. Counts of few patients are hidden there, since
+they tie a finding to a kind of patient. Nothing names a patient.
 """
 
 from __future__ import annotations
@@ -48,7 +45,7 @@ Prevalence = Mapping[str, Mapping[str, Mapping[str, tuple[int, int]]]]
 """By attribute, finding and value: films with the finding, and films. Hidden ones are -1."""
 
 _WIDTH = 100
-_VALUES_SHOWN = 12
+_VALUES_SHOWN = 12  # of an attribute, on one line
 _PRESENT = "1"
 _NO_BREAK = "\u00a0"
 
@@ -61,27 +58,19 @@ def count_prevalence(
 ) -> dict[str, dict[str, dict[str, tuple[int, int]]]]:
     """Count the films with each finding by value of each attribute.
 
-    Parameters
-    ----------
-    values : mapping of attribute to sequence of str, length N - as they may be told
-    findings : mapping of finding to sequence of str, length N - cells 1, 0, -1 or blank
-    patients : sequence, length N - whatever tells them apart
-    least : int - smallest number of patients that may be told; 0 tells all
-
-    Returns
-    -------
-    dict of attribute, finding and value to (films with it, films) - attributes of which two values
-        or more are stated, the most frequent value first; films with the finding are -1 where few
-        patients have it, or have it not, or where it would tell of another value
+    `values` and `findings` (cells 1, 0, -1 or blank) have one entry a film, as `patients` has. Only
+    attributes with two stated values or more are counted, the most frequent value first. A number
+    of films with the finding is -1 where fewer than `least` patients have it, or do not have it, or
+    where it would reveal that of another value.
     """
     counted: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
-    for attribute, told in values.items():
-        films = Counter(told)
+    for attribute, stated in values.items():
+        films = Counter(stated)
         if len(set(films) - {NOT_STATED}) < 2:
             continue
         names = [name for name, _ in films.most_common()]
         counted[attribute] = {
-            finding: _by_value(names, told, cells, patients, least)
+            finding: _by_value(names, stated, cells, patients, least)
             for finding, cells in findings.items()
         }
     return counted
@@ -89,17 +78,17 @@ def count_prevalence(
 
 def _by_value(
     names: Sequence[str],
-    told: Sequence[str],
+    stated: Sequence[str],
     cells: Sequence[str],
     patients: Sequence[Hashable],
     least: int,
 ) -> dict[str, tuple[int, int]]:
     """Count one finding by value of one attribute."""
-    films = Counter(zip(told, (cell == _PRESENT for cell in cells), strict=True))
-    kinds = set(zip(told, (cell == _PRESENT for cell in cells), patients, strict=True))
+    films = Counter(zip(stated, (cell == _PRESENT for cell in cells), strict=True))
+    kinds = set(zip(stated, (cell == _PRESENT for cell in cells), patients, strict=True))
     who = Counter((value, present) for value, present, _ in kinds)
     hidden: frozenset[int] = frozenset()
-    for _, present in product(range(2), (True, False)):  # what one row hides, the other hides
+    for _, present in product(range(2), (True, False)):  # the two rows hide the same values
         hidden |= hidden_cells([who[name, present] for name in names], least, hidden)
     return {
         name: (
@@ -111,39 +100,31 @@ def _by_value(
 
 
 def prevalence_lines(prevalence: Prevalence, least: int) -> list[str]:
-    """Return the counts, a finding a line, in lines of at most 100 characters.
-
-    Parameters
-    ----------
-    prevalence : mapping - from `count_prevalence`
-    least : int - with which it was counted
-    """
-    told = []
+    """Return the counts of `count_prevalence` in lines of at most 100 characters."""
+    lines = []
     for attribute, findings in prevalence.items():
-        told += ["", f"Findings by {attribute.replace('_', ' ')}: present, of the films with it"]
-        silent = [name for name, counts in findings.items() if not _tells(counts)]
+        lines += ["", f"Findings by {attribute.replace('_', ' ')}: present, of the films with it"]
+        hidden = []
         for name, counts in findings.items():
-            if name not in silent:
-                told += _wrapped(f"  {name}:", _listed_shares(counts))
-        if silent:
-            told += _wrapped(f"  hidden, of fewer than {least} patients:", silent)
-    return told
-
-
-def _tells(counts: Mapping[str, tuple[int, int]]) -> bool:
-    return any(present != HIDDEN for present, _ in counts.values())
+            if all(present == HIDDEN for present, _ in counts.values()):
+                hidden.append(name)
+            else:
+                lines += _wrapped(f"  {name}:", _listed_shares(counts))
+        if hidden:
+            lines += _wrapped(f"  hidden, of fewer than {least} patients:", hidden)
+    return lines
 
 
 def _listed_shares(counts: Mapping[str, tuple[int, int]]) -> list[str]:
-    words = [
+    shares = [
         f"{value} hidden"
         if present == HIDDEN
         else f"{value} {present} of {films} ({present / films:.0%})"
         for value, (present, films) in list(counts.items())[:_VALUES_SHOWN]
     ]
     if len(counts) > _VALUES_SHOWN:
-        words.append(f"and {len(counts) - _VALUES_SHOWN} more")
-    return words
+        shares.append(f"and {len(counts) - _VALUES_SHOWN} more")
+    return shares
 
 
 def _wrapped(head: str, items: Sequence[str]) -> list[str]:
@@ -153,7 +134,6 @@ def _wrapped(head: str, items: Sequence[str]) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
-_SHOWN = 12  # values of an attribute on one line
 _REASONS = {
     "report": "radiology reports",
     "not_dicom": "no DICOM file",
@@ -161,7 +141,7 @@ _REASONS = {
     "other_body_part": "another part of the body",
     "not_frontal": "a lateral or another view",
     "for_processing": "raw films, not for presentation",
-    "no_frontal_chest": "header silent, and the pixels show no frontal chest",
+    "no_frontal_chest": "not by the header, and the pixels show no frontal chest",
     "duplicate_pixels": "the same pixels as an earlier file",
     "no_pixel_data": "no image",
 }
@@ -169,83 +149,62 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class IntakeReport:
-    """What was looked at.
+    """The result of an inspection."""
 
-    Attributes
-    ----------
-    files : int - files, or rows of a manifest
-    films : int - that can be audited
-    patients, studies : int - of them
-    by_pixels : int - films that were kept by their pixels, the header being silent
-    applied : mapping of str to int - how stored values became pixels
-    reports : mapping of source to count - films with a report
-    findings : mapping of finding to (cell to count) - cells 1, 0, -1 and blank
-    findings_from : str - ``"table"``, ``"manifest"``, ``"reports"``, blank, or, where no film was
-        kept, ``"reports without a film"``
-    unrecognised : int - reports in which nothing was recognised
-    prevalence : mapping - findings by value of each attribute, as `count_prevalence` gives them
-    hidden_below : int - counts of fewer patients are hidden in the prevalence
-    """
-
-    files: int
-    films: int
+    files: int  # or rows of a manifest
+    films: int  # that can be audited, with their patients and studies
     patients: int
     studies: int
     rejected: Mapping[str, int]
-    by_pixels: int = 0
+    by_pixels: int = 0  # films kept by their pixels, where the header did not say
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    applied: Mapping[str, int] = field(default_factory=dict)
-    reports: Mapping[str, int] = field(default_factory=dict)
-    findings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    findings_from: str = ""
-    unrecognised: int = 0
+    applied: Mapping[str, int] = field(default_factory=dict)  # how stored values became pixels
+    reports: Mapping[str, int] = field(default_factory=dict)  # films with a report, by source
+    findings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # cells counted
+    findings_from: str = ""  # table, manifest, reports, blank, or "reports without a film"
+    unrecognised: int = 0  # reports in which nothing was recognised
     prevalence: Prevalence = field(default_factory=dict)
-    hidden_below: int = 0
+    hidden_below: int = 0  # counts of fewer patients are hidden in the prevalence
 
     def lines(self) -> list[str]:
-        """Return the report, a few words a line."""
-        told = [
+        """Return the report as lines of text."""
+        lines = [
             f"{self.files} files looked at, {self.films} films kept: {self.patients} patients, "
             f"{self.studies} studies.",
         ]
         if self.by_pixels:
-            told.append(f"{self.by_pixels} of them by their pixels, the header being silent.")
+            lines.append(f"{self.by_pixels} of them by their pixels; their headers do not say.")
         if self.rejected:
-            told += ["", "Not kept"]
+            lines += ["", "Not kept"]
         for reason, count in sorted(self.rejected.items(), key=lambda entry: -entry[1]):
-            words = _REASONS.get(reason)
-            told.append(f"  {count:6d}  {reason}{f': {words}' if words else ''}")
+            meaning = _REASONS.get(reason)
+            lines.append(f"  {count:6d}  {reason}{f': {meaning}' if meaning else ''}")
         if self.films:
-            told += ["", "Films kept"]
+            lines += ["", "Films kept"]
             for name, counts in self.attributes.items():
-                told.append(f"  {name.replace('_', ' ')}: {_listed(counts)}")
-            told.append(f"  pixels: {_listed(self.applied)}")
-            told.append(f"  reports: {_listed(self.reports) or 'none'}")
+                lines.append(f"  {name.replace('_', ' ')}: {_listed(counts)}")
+            lines.append(f"  pixels: {_listed(self.applied)}")
+            lines.append(f"  reports: {_listed(self.reports) or 'none'}")
         by_attribute = prevalence_lines(self.prevalence, self.hidden_below)
-        return [*told, *self._overall(), *by_attribute]
+        return [*lines, *self._overall(), *by_attribute]
 
     def _overall(self) -> list[str]:
         if not self.findings:
             return []
-        told = ["", f"Findings, from {self.findings_from}: present, absent, uncertain, not stated"]
+        lines = ["", f"Findings, from {self.findings_from}: present, absent, uncertain, not stated"]
         width = max(len(name) for name in self.findings)
         for name, cells in self.findings.items():
             numbers = "".join(f"{cells.get(cell, 0):8d}" for cell in ("1", "0", "-1", ""))
-            told.append(f"  {name:<{width}}{numbers}")
+            lines.append(f"  {name:<{width}}{numbers}")
         if self.unrecognised:
-            told.append(f"  reports in which nothing is recognised: {self.unrecognised}")
-        return told
+            lines.append(f"  reports in which nothing is recognised: {self.unrecognised}")
+        return lines
 
 
 def count_attributes(
     films: Sequence[Mapping[str, str]], names: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Count the values of attributes; ages in bands, institutions by number, blanks as such.
-
-    Parameters
-    ----------
-    names : sequence of str - attributes, in the order of the report
-    """
+    """Count the values of the attributes that any film states, see `attribute_values`."""
     counted = {name: Counter(values) for name, values in attribute_values(films, names).items()}
     return {
         name: dict(counts.most_common())
@@ -257,41 +216,31 @@ def count_attributes(
 def attribute_values(
     films: Sequence[Mapping[str, str]], names: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the values of attributes as they may be told, film by film.
-
-    Parameters
-    ----------
-    names : sequence of str - attributes, in the order of the report
-    """
-    told = {}
+    """Return printable values of attributes film by film: ages in bands, sites by number."""
+    printable = {}
     for name in names:
         values = [film.get(name, "") for film in films]
         if name == "site":
             values = number_sites(values)
         if name == "age":
             values = [age_band(value) for value in values]
-        told[name] = [value or NOT_STATED for value in values]
-    return told
+        printable[name] = [value or NOT_STATED for value in values]
+    return printable
 
 
 def count_findings(
     films: Sequence[Mapping[str, str]], names: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Count the cells of findings, the most frequent finding first.
-
-    Parameters
-    ----------
-    films : sequence of mapping of finding to cell - 1, 0, -1 or blank
-    """
+    """Count the cells 1, 0, -1 and blank of findings, the most frequent finding first."""
     counted = {name: dict(Counter(film.get(name, "") for film in films)) for name in names}
     stated = {name: cells for name, cells in counted.items() if set(cells) - {""}}
     return dict(sorted(stated.items(), key=lambda entry: -entry[1].get("1", 0)))
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    named = [f"{value} {count}" for value, count in list(counts.items())[:_SHOWN]]
-    if len(counts) > _SHOWN:
-        named.append(f"and {len(counts) - _SHOWN} more")
+    named = [f"{value} {count}" for value, count in list(counts.items())[:_VALUES_SHOWN]]
+    if len(counts) > _VALUES_SHOWN:
+        named.append(f"and {len(counts) - _VALUES_SHOWN} more")
     return ", ".join(named)
 
 
@@ -301,19 +250,12 @@ _MIN_CELL = PrivacyConfig().min_cell
 
 @dataclass(frozen=True, slots=True)
 class FilmFindings:
-    """Findings of N films.
+    """Findings of N films."""
 
-    Attributes
-    ----------
-    cells : tuple of mapping, length N - finding to 1, 0, -1 or blank
-    source : str - ``"table"``, ``"manifest"``, ``"reports"`` or blank
-    unrecognised : int - reports in which nothing was recognised
-    """
-
-    cells: tuple[Mapping[str, str], ...]
+    cells: tuple[Mapping[str, str], ...]  # finding to 1, 0, -1 or blank, film by film
     names: tuple[str, ...]
-    source: str
-    unrecognised: int = 0
+    source: str  # table, manifest, reports or blank
+    unrecognised: int = 0  # reports in which nothing was recognised
 
 
 def inspect(
@@ -322,17 +264,12 @@ def inspect(
     tables: Sequence[Path] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> IntakeReport:
-    """Say what a folder, a manifest or the cohort of a config holds.
-
-    Parameters
-    ----------
-    path : Path - a folder, a CSV, or a YAML config
-    tables : sequence of Path - of reports, for a folder
+    """Inspect a folder, with tables of reports, a manifest (CSV), or the cohort of a config (YAML).
 
     Raises
     ------
     ConfigError, DataError
-        The path is none of the three, or what it names cannot be read.
+        The path is none of the three, or something that it names cannot be read.
     """
     if path.is_dir():
         return report_archive(inspect_archive(path, tables=tables, progress=progress))
@@ -372,10 +309,10 @@ def inspect_archive(
 
 
 def report_archive(survey: ArchiveSurvey) -> IntakeReport:
-    """Count what a survey of a folder found."""
+    """Count the content of a surveyed folder."""
     films = survey.films
     findings = read_findings(survey)
-    if not films:  # an archive of reports alone still tells what they say
+    if not films:  # an archive of reports alone still has findings
         findings = replace(
             _findings_of_texts([text_of(report) for report in survey.sources.reports()]),
             source="reports without a film",
@@ -410,13 +347,13 @@ def _prevalence(
     least: int,
 ) -> Prevalence:
     """Count the films with each finding by value of each attribute."""
-    told = count_findings(findings.cells, findings.names)
-    cells = {name: [film.get(name, "") for film in findings.cells] for name in told}
+    stated = count_findings(findings.cells, findings.names)
+    cells = {name: [film.get(name, "") for film in findings.cells] for name in stated}
     return count_prevalence(attribute_values(films, attributes), cells, patients, least)
 
 
 def read_findings(survey: ArchiveSurvey) -> FilmFindings:
-    """Return the findings of a survey's films: those of its tables, else of their reports."""
+    """Return the findings of a survey's films, from its tables, else from their reports."""
     names = survey.sources.columns
     if names:
         return FilmFindings(tuple(film.report.findings for film in survey.films), names, "table")
@@ -424,17 +361,17 @@ def read_findings(survey: ArchiveSurvey) -> FilmFindings:
 
 
 def text_of(report: FilmReport) -> str:
-    """Return the text of a report, read from its file where it lies in one; blank for none."""
+    """Return the text of a report, read from its file if it has one; blank for none."""
     if report.path is None:
         return report.text
     try:
         return read_radiology_report(report.path)
-    except DataError:  # the manifest names it, and the audit sets its row aside by name
+    except DataError:  # the manifest names it, and the audit rejects its row
         return ""
 
 
 def patient_of(survey: ArchiveSurvey, at: int) -> str:
-    """Return the identifier that stands for a film's patient: its study or file where none does."""
+    """Return the identifier of a film's patient, or in its place that of its study or file."""
     film = survey.films[at]
     return film.found.patient or film.found.study or str(film.path)
 
