@@ -20,8 +20,10 @@ Correlations in Fine-Tuned Vision-Language Models", NeurIPS 2024 (arXiv 2411.040
 
 import os
 
-# Films are patient data: the engine of the OCR must tell its maker nothing, from its first import
+# Films are patient data: the engine of the OCR must not report to its maker, from its first import
 # on. Its releases know one name or the other.
 os.environ["ORT_DISABLE_TELEMETRY"] = os.environ["ORT_TELEMETRY_DISABLED"] = "1"
+
+__all__ = ["__version__"]
 
 __version__ = "0.1.0"

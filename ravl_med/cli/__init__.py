@@ -220,12 +220,7 @@ def embed(
     settings, cached = _open(config, *overrides(set_values, device))
     part = Shard.parse(shard)
     with show_progress() as progress:
-        report = run_embedding(
-            settings,
-            shard=part,
-            cache=cached,
-            progress=progress,
-        )
+        report = run_embedding(settings, shard=part, cache=cached, progress=progress)
     for line in report.lines():
         say(escape(line))
 
@@ -256,13 +251,7 @@ def merge(
 
     settings, cached = _open(config, *overrides(set_values, device))
     with show_progress() as progress:
-        report = run_merging(
-            settings,
-            folders,
-            shards=shards,
-            cache=cached,
-            progress=progress,
-        )
+        report = run_merging(settings, folders, shards=shards, cache=cached, progress=progress)
     for line in report.lines():
         say(escape(line))
     return 0 if report.complete else DataError.exit_code
@@ -292,12 +281,7 @@ def plan(
     settings, cached = _open(config, *overrides(set_values, device))
     with show_progress() as progress:
         cost = plan_cost(
-            settings,
-            workers=workers,
-            films=films,
-            sample=sample,
-            cache=cached,
-            progress=progress,
+            settings, workers=workers, films=films, sample=sample, cache=cached, progress=progress
         )
     if as_json:
         _print_json(cost.document())
@@ -334,11 +318,7 @@ def audit(
     refuse_foreign_folder(folder)
     with show_progress() as progress:
         run = run_audit(
-            settings,
-            key=user_key(),
-            cache=cached,
-            progress=progress,
-            today=date.today(),
+            settings, key=user_key(), cache=cached, progress=progress, today=date.today()
         )
         progress("write the report", 0, 1)
         write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
@@ -419,42 +399,38 @@ def mitigate(
     from ravl_med.pipeline.mitigation_folder import write_mitigation
     from ravl_med.pipeline.mitigation_setup import open_work_folder, starts_again
     from ravl_med.reporting.audit.history import user_history_root
-    from ravl_med.reporting.files.audit_run import Audit, write_run
+    from ravl_med.reporting.files.audit_run import write_run
     from ravl_med.reporting.files.run_folder import refuse_foreign_folder
     from ravl_med.storage.cache import user_key
 
     settings, cached = _open(config, *overrides(set_values, device))
-    folder = out if out is not None else Path("reports") / f"{settings.name}-mitigation"
-    audited = audit_run if audit_run is not None else Path("reports") / settings.name
-    for target in (folder, audited):
-        refuse_foreign_folder(target)
+    folder = out or Path("reports") / f"{settings.name}-mitigation"
+    audited = audit_run or Path("reports") / settings.name
+    refuse_foreign_folder(folder)
+    refuse_foreign_folder(audited)
     processes = Processes(make_fabric(settings.model.device, settings.mitigation.precision))
     if not processes.first:
         processes.serve()
         raise typer.Exit
     today, history = date.today().isoformat(), user_history_root()
 
-    def keep_audit(run: Audit) -> None:
-        write_run(run, audited, date=today, history_root=history)
-
     with processes, show_progress() as progress:
-        work = open_work_folder(settings, cached, processes, resume=resume)
         run = run_mitigation(
             settings,
             key=user_key(),
             cache=cached,
-            work=work,
+            work=open_work_folder(settings, cached, processes, resume=resume),
             processes=processes,
             earlier_run=audited,
-            keep_audit=keep_audit,
+            keep_audit=lambda run: write_run(run, audited, date=today, history_root=history),
             progress=progress,
         )
         progress("write the report", 0, 1)
         write_mitigation(run, folder, date=today, history_root=history)
         progress("write the report", 1, 1)
     print_mitigation(run, folder)
-    good = run.result.verdict.name in ("improved", "nothing_to_do")
-    return 0 if good or exit_zero or starts_again() else 1
+    good = exit_zero or run.result.verdict.name in ("improved", "nothing_to_do")
+    return 0 if good or starts_again() else 1
 
 
 @verb(name="regions")
@@ -486,12 +462,7 @@ def preview(
     refuse_foreign_file(path)
     with show_progress() as progress:
         sheet = preview_regions(
-            settings,
-            shown=show,
-            seed=seed,
-            key=user_key(),
-            cache=cached,
-            progress=progress,
+            settings, shown=show, seed=seed, key=user_key(), cache=cached, progress=progress
         )
         write_sheet(sheet, path)
     say(escape(sheet.sentence()))

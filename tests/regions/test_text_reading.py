@@ -52,7 +52,7 @@ def test_the_engine_keeps_no_record_of_its_use(tmp_path):
     told.pop("PYTEST_CURRENT_TEST", None)
     homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
     code = (
-        "from ravl_med.regions.text_reading import TextReader as T; import numpy as np;"
+        "from ravl_med.regions.burned_in_text import TextReader as T; import numpy as np;"
         "T(frozenset()).find(np.eye(64, dtype=np.uint8) * 255)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**told, **homes}, timeout=300)
