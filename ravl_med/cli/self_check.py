@@ -1,4 +1,4 @@
-"""What an installation can do, and a cure for each fault."""
+"""Check of an installation, with a cure for each fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a DICOM header states: acquisition attributes, and which side lies at the left edge.
+"""Facts from a DICOM header: acquisition attributes, and the patient's side at the left edge.
 
 What the header does not state stays blank; neither pixels nor the view are used to guess it.
 

@@ -1,4 +1,4 @@
-"""What a file of an archive is: a chest film that may be frontal, a report, or something else.
+"""Identifies a file of an archive: a chest film that may be frontal, a report, or neither.
 
 References
 ----------

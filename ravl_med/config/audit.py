@@ -14,7 +14,7 @@ SHOWN_WORDS = (
     "MOBILE", "SUPINE", "ERECT", "UPRIGHT", "SITTING", "STANDING", "SEMI", "SEMIERECT",
     "DECUBITUS", "CHEST", "INSP", "EXP",
 )  # fmt: skip
-"""Words on films that a reviewer needs and that name nobody: side, view, position."""
+"""Words on films that a reviewer needs and that identify no patient: side, view, position."""
 
 
 class DiscoveryConfig(Section):
@@ -152,7 +152,7 @@ class GateConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """What the shared part of a run may reveal about patients."""
+    """Limits on what the shared part of a run reveals about patients."""
 
     min_cell: int = Field(
         11,
@@ -171,7 +171,7 @@ class PrivacyConfig(Section):
 
 
 class ReportConfig(Section):
-    """What the pages show."""
+    """The content of the report's pages."""
 
     title: str = "Audit of a vision-language model"
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")

@@ -67,7 +67,9 @@ class ReadingConfig(Section):
         1024, ge=1, description="deflated and gzipped files that unpack to more are set aside"
     )
     max_memory_mb: int = Field(
-        4096, ge=512, description="data that a reading process may hold, where the system can tell"
+        4096,
+        ge=512,
+        description="data that a reading process may hold, if the system can limit it",
     )
     max_seconds: float = Field(60.0, gt=0, description="time that a film may take to be read")
 
@@ -81,7 +83,7 @@ DEFAULT_READING = ReadingConfig()
 
 
 class CohortConfig(ReadingConfig):
-    """Where films, radiology reports and labels come from, and how films are read."""
+    """The source of films, radiology reports and labels, and how films are read."""
 
     manifest: ConfigLocation | None = Field(
         None, description="manifest.csv of the user's own cohort; a path, or a URL such as s3://"
@@ -113,7 +115,7 @@ class CohortConfig(ReadingConfig):
 
 
 class LabelsConfig(Section):
-    """Where labels come from, and what a blank and an uncertain one mean."""
+    """The source of labels, and the meaning of blank and uncertain ones."""
 
     source: Literal["manifest", "reports"] = Field(
         "manifest", description="columns of the manifest, or what is read off its reports"

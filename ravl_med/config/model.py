@@ -23,7 +23,7 @@ class QuickstartModelConfig(Section):
 
 
 class PreprocessConfig(Section):
-    """What a raw checkpoint cannot say itself: how its images were made."""
+    """How the images of a raw checkpoint were made, which its file does not state."""
 
     size: int | None = Field(
         None, ge=16, description="input side in pixels; null: that of the architecture"
@@ -101,7 +101,7 @@ class ModelConfig(Section):
     )
     scores: ConfigPath | None = Field(
         None,
-        description="CSV of what a model that nobody can open says of each film: a column 'image', "
+        description="CSV with the scores of a model that cannot be opened: a column 'image', "
         "and one of probabilities or logits for each class. The model that is named beside it only "
         "embeds the regions",
     )

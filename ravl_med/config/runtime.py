@@ -12,7 +12,7 @@ from ravl_med.storage.remote import StorageAccess
 
 
 class CacheConfig(Section):
-    """What is kept between runs; all of it is readable by its owner alone."""
+    """The store of results between runs, readable by its owner alone."""
 
     folder: ConfigPath | None = Field(
         None, description="null: ravl-med in the user's own cache folder"
@@ -34,7 +34,7 @@ class CacheConfig(Section):
 
 
 class EngineConfig(Section):
-    """What films, regions and counterfactuals are spread over; it changes no number."""
+    """The workers that films, regions and counterfactuals are given to; no number changes."""
 
     kind: Literal["local", "ray"] = Field(
         "local", description="processes of this machine; or Ray (pip install 'ravl-med[ray]')"

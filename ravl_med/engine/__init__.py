@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from ravl_med.config.loading import Config
 from ravl_med.engine.local import LocalEngine
 from ravl_med.engine.ray import RayEngine
 from ravl_med.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ravl_med.config.loading import Config
+
 Engine = LocalEngine | RayEngine
-"""What maps units of work over workers; who uses it does not ask which of the two it is."""
+"""Maps units of work over workers."""
 
 
 @contextmanager

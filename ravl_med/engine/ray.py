@@ -83,7 +83,7 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
             "engine.kind is 'ray', which is not installed. Install it (pip install "
             "'ravl-med[ray]'), or set engine.kind to local."
         ) from None
-    if ray.is_initialized():  # of whoever calls us, in a job of Ray
+    if ray.is_initialized():  # by the caller, in a job of Ray
         yield _fitting(config, threads, ray.nodes())
         return
     with tempfile.TemporaryDirectory(prefix="ravl-", ignore_cleanup_errors=True) as folder:

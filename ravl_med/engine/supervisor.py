@@ -154,7 +154,7 @@ class Crew(Generic[C]):
 
     @contextmanager
     def borrowed(self) -> Iterator[C]:
-        """Yield a child that nobody else uses meanwhile."""
+        """Yield an idle child, for exclusive use."""
         child = self._idle.get()
         try:
             yield child
