@@ -200,7 +200,7 @@ def test_batches_do_not_change_a_region(name, tower_of, monkeypatch):
         for film, own in enumerate(BOXES)
         for box in own
     ]
-    monkeypatch.setattr(last_stage_regions, "_REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr(last_stage_regions, "_LAST_STAGE_REGIONS_AT_ONCE", 2)
 
     in_parts = pool_last_stage_regions(tower, films, BOXES)[1]
 

@@ -397,7 +397,7 @@ def test_a_map_is_pooled_in_parts_when_there_are_many_regions(family_encoder, mo
     boxes = [torch.tensor([[float(i), 0.0, i + 30.0, 40.0] for i in range(5)])]
     _, expected = encoder.encode_regions(images, boxes)
 
-    monkeypatch.setattr("ravl_med.encoders.conv_pooling._REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr("ravl_med.encoders.conv_pooling._MAP_REGIONS_AT_ONCE", 2)
 
     torch.testing.assert_close(encoder.encode_regions(images, boxes)[1], expected)
 

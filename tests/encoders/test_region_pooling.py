@@ -98,7 +98,7 @@ def test_the_resnet_pools_more_regions_than_fit_into_one_pass(visual_of, images,
     boxes = [torch.tensor([[float(i), 0.0, i + 30.0, 40.0] for i in range(5)])]
     _, expected = pool_resnet_regions(visual, images[:1], boxes)
 
-    monkeypatch.setattr("ravl_med.encoders.conv_pooling._REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr("ravl_med.encoders.conv_pooling._ATTENTION_REGIONS_AT_ONCE", 2)
 
     _, regions = pool_resnet_regions(visual, images[:1], boxes)
     torch.testing.assert_close(regions, expected, rtol=1e-4, atol=1e-4)
