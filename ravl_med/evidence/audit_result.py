@@ -1,11 +1,4 @@
-"""What an audit found, as one value: the single source of the report and of ``result.json``.
-
-Whether the model is wired right is a part of it. Most faults of published models are wiring:
-prompts, padding, resize, an inverted class. What such a model says is noise, and so would its audit
-be: faults that leave no doubt stop the audit. A finding that the model cannot tell from the others
-does not stop it, since a model that follows a shortcut alone is at chance too where the shortcut is
-balanced: a confirmed shortcut fails it, anything else is not auditable.
-"""
+"""What an audit found, as one value: the single source of the report and of ``result.json``."""
 
 from __future__ import annotations
 
@@ -32,7 +25,7 @@ ModelCheckStatus = Literal["held", "odd", "failed"]
 
 @result_type(key="finding")
 class FindingAuroc:
-    """How well a finding is told from the other classes."""
+    """How well the model separates a finding from the other classes."""
 
     finding: str
     films: Count = Field(description="films of the class")
@@ -370,7 +363,7 @@ class AuditResult:
     )
     hidden_below: int = Field(
         default=0,
-        description="counts of fewer patients, and what would tell them, are null; 0: none is",
+        description="counts of fewer patients, and what they follow from, are null; 0: none is",
     )
     sanity: ModelChecks | None = Field(default=None, description="null: it was not looked at")
     left_edges: tuple[Edge, ...] = Field(

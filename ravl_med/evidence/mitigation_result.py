@@ -165,7 +165,7 @@ class MitigatedCorrelation:
     """A correlation that was repaired."""
 
     rank: int = Field(description="in the audit")
-    kind: Kind = Field(description="as the audit told it")
+    kind: Kind = Field(description="as the audit found it")
     forced: bool = Field(description="mitigated although it is no confirmed shortcut")
     raised_class: str = Field(description="class that the feature speaks for")
     lowered_class: str | None = Field(description="class that it speaks most against")

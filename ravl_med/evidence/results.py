@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     written=Annotated[
         tuple[Number, Number],
         BeforeValidator(lambda interval: (interval.low, interval.high)),
-        Field(
-            description="[low, high] of a confidence interval, by patient; null: nothing to tell"
-        ),
+        Field(description="[low, high] of a confidence interval, by patient; null: not known"),
     ]
 )
 class Interval:
@@ -51,7 +49,7 @@ class BurnedInText:
     """Text burned into the films that the report shows; never what it says."""
 
     method: str = Field(description="what it was looked for with")
-    reads: bool = Field(description="allowed words were told from others and left")
+    reads: bool = Field(description="allowed words were recognised and left")
     films: int = Field(description="films that are shown")
     masked: int = Field(description="of them with text hidden")
     areas: int = Field(description="lines of text that were hidden")
@@ -470,7 +468,7 @@ class SpuriousCorrelation:
         default=None, description="where it was chosen; None where a film is a patient"
     )
     films_hidden: bool = Field(
-        default=False, description="how many films hold the feature may not be told"
+        default=False, description="the number of films with the feature is hidden"
     )
     labels: LabelQuality | None = Field(
         default=None,
@@ -545,13 +543,15 @@ class SpuriousCorrelation:
 
     def regions(self, result: AuditResult) -> tuple[ListedRegion, ...]:
         """Return regions of the cluster, the first of them."""
-        return tuple(self._region(int(position), result) for position in self.order)
+        located = self.located_boxes
+        return tuple(self._region(at, located[at], result) for at in self.order.tolist())
 
-    def _region(self, position: int, result: AuditResult) -> ListedRegion:
+    def _region(
+        self, position: int, located: NDArray[np.float32], result: AuditResult
+    ) -> ListedRegion:
         region = int(self.cluster.regions[position])
         image = int(result.region_image[region])
         kind = result.region_kinds[int(result.region_kind[region])]
-        located = self.located_boxes[position]
         removal = self.counterfactual.removal if self.counterfactual else None
         return ListedRegion(
             image_id=result.image_ids[image],

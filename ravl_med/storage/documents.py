@@ -40,7 +40,7 @@ class _Mark(Enum):
 
 
 Count = Annotated[int, _Mark.HIDEABLE]
-"""A number of films or patients; one below 0 is hidden, since so few patients may not be told."""
+"""A number of films or patients; one below 0 is hidden, since it is of too few patients."""
 
 BY_CLASS = _Mark.BY_CLASS
 """Marks a tuple with a value for each class, which is written as an object by class."""

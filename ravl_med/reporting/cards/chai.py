@@ -1,22 +1,20 @@
 """The Applied Model Card of the Coalition for Health AI, as far as an audit can fill it.
 
-The card describes a product; an audit sees a model, a list of films and what came of them. What
-that tells is filled; of everything else the card says that an audit cannot fill it, so that a
-developer or an institution can go on from it. Of the optional elements one is left out: EHR
-compatibility, which versions of the schema spell in two ways and an audit knows nothing of.
+The card describes a product; an audit sees a model, a list of films and what came of them. The card
+says of everything else that an audit cannot fill it, so that a developer or an institution can go
+on from it. One optional element is left out: EHR compatibility, which versions of the schema spell
+in two ways and an audit knows nothing of.
 
-Texts are Markdown, as the card allows; numbers of the key metrics are JSON, in the two forms that
-the examples of the schema use: a single value, and an estimate with its interval.
+Texts are Markdown, as the card allows. Key metrics are the numbers of ``result.json`` as JSON, in
+the two forms that the examples of the schema use: a single value, and an estimate with its
+interval. A metric that was not measured, or that is hidden since it is of few patients, is left
+out.
 
 References
 ----------
 CHAI Applied Model Card v0.2, schema https://mc.chai.org/v0.2/schema.xsd, and what it says on PDFs:
 the document as text under ``chaiMcXml``, the program that made it under ``chaiMcSoftwareId``, both
 in the metadata. Its own program writes both into the information dictionary.
-
-The key metrics of a card: a label, a number, its interval; the numbers of ``result.json``.
-
-A metric that was not measured, or that is hidden since it is of few patients, is left out.
 """
 
 from __future__ import annotations
@@ -42,12 +40,12 @@ from ravl_med.reporting.cards.words import (
     audited_model,
     audited_use,
     card_summary,
-    decisions_told,
-    films_told,
+    decisions_text,
+    films_text,
     found_biases,
     known_limits,
     out_of_scope,
-    verdict_told,
+    verdict_text,
 )
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 from ravl_med.reporting.wording import (
@@ -61,22 +59,16 @@ from ravl_med.reporting.wording import (
 )
 
 _CLASSES_WITH_METRICS = 60
-STRATA_TOLD = 40
-"""Subgroups that a card tells; the report tells all."""
+STRATA_SHOWN = 40
+"""Subgroups on a card; the report has them all."""
 
-_CORRELATIONS_TOLD = 10
+_CORRELATIONS_SHOWN = 10
 _NOTHING = Interval(math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number with what it is of.
-
-    Attributes
-    ----------
-    value : float - as it is printed: rounded, shares as percent
-    interval : Interval - of the value; NaN bounds where there is none
-    """
+    """A number with what it is of, as it is printed: rounded, shares as percent."""
 
     label: str
     value: float
@@ -104,8 +96,8 @@ def accuracy_metrics(result: AuditResult) -> tuple[Metric, ...]:
     made = [_share("Accuracy, all classes", accuracy.overall, accuracy.overall_interval)]
     made += [
         _share(f"Accuracy on films of {class_name(classes, c)}", value, interval)
-        for c, (value, interval) in enumerate(
-            zip(accuracy.by_class, accuracy.by_class_interval, strict=True)
+        for c, value, interval in zip(
+            range(len(classes)), accuracy.by_class, accuracy.by_class_interval, strict=True
         )
     ]
     return _known(made[: 1 + _CLASSES_WITH_METRICS])
@@ -113,20 +105,15 @@ def accuracy_metrics(result: AuditResult) -> tuple[Metric, ...]:
 
 def compared_strata(result: AuditResult) -> tuple[Stratum, ...]:
     """Return the subgroups that were compared with the other films, and are not hidden."""
-    return tuple(
-        stratum
-        for stratum in result.subgroups
-        if not stratum.insufficient and math.isfinite(stratum.accuracy)
-    )
+    compared = (one for one in result.subgroups if not one.insufficient)
+    return tuple(one for one in compared if math.isfinite(one.accuracy))
 
 
 def subgroup_metrics(result: AuditResult) -> tuple[Metric, ...]:
     """Return accuracy by subgroup, for those that were compared."""
+    shown = compared_strata(result)[:STRATA_SHOWN]
     return _known(
-        [
-            _share(f"Accuracy, {stratum_name(stratum)}", stratum.accuracy, stratum.interval)
-            for stratum in compared_strata(result)[:STRATA_TOLD]
-        ]
+        [_share(f"Accuracy, {stratum_name(one)}", one.accuracy, one.interval) for one in shown]
     )
 
 
@@ -136,12 +123,7 @@ def stratum_name(stratum: Stratum) -> str:
 
 
 def shortcut_metrics(result: AuditResult) -> tuple[Metric, ...]:
-    """Return how many correlations count, their gaps, and which gaps could have been found.
-
-    Parameters
-    ----------
-    result : AuditResult - without any search, there is none
-    """
+    """Return how many correlations count, their gaps, and which gaps could have been found."""
     if result.discovery is None:
         return ()
     counting = [entry for entry in result.correlations if entry.counts]
@@ -150,7 +132,7 @@ def shortcut_metrics(result: AuditResult) -> tuple[Metric, ...]:
         Metric("Confirmed shortcuts that the model uses", shortcuts, "count"),
         Metric("Other correlations that count", len(counting) - shortcuts, "count"),
     ]
-    for entry in counting[:_CORRELATIONS_TOLD]:
+    for entry in counting[:_CORRELATIONS_SHOWN]:
         made += _gap_metrics(entry, result.task.classes)
     if result.sensitivity is not None:
         power = percent(result.sensitivity.power)
@@ -169,21 +151,12 @@ def shortcut_metrics(result: AuditResult) -> tuple[Metric, ...]:
 def _gap_metrics(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> list[Metric]:
     """Return the gaps of both sides on held-out patients."""
     arms, raised = entry.confirmation.arms, entry.cluster.raised_class
-    name = correlation_name(entry)
-    what = "accuracy with minus without the feature, on films of"
-    gap = float(arms.gap[raised])
-    made = [
-        _share(
-            f"{name}, {what} {class_name(classes, raised)}",
-            gap,
-            arms.gap_interval[raised],
-            "points",
-        )
-    ]
+    label = f"{correlation_name(entry)}, accuracy with minus without the feature, on films of "
+    gap, interval = float(arms.gap[raised]), arms.gap_interval[raised]
+    made = [_share(f"{label}{class_name(classes, raised)}", gap, interval, "points")]
     if entry.cluster.opposed_classes:
         side = lowered_side(entry.cluster, classes)
-        label = f"{name}, {what} {side}"
-        made.append(_share(label, arms.opposed_gap, arms.opposed_interval, "points"))
+        made.append(_share(f"{label}{side}", arms.opposed_gap, arms.opposed_interval, "points"))
     return made
 
 
@@ -208,6 +181,7 @@ _Fields: TypeAlias = Sequence[tuple[str, "str | _Fields"]]
 
 def chai_card(result: AuditResult, details: ReportDetails) -> str:
     """Return the card of an audited model as an XML document."""
+    level = confidence_level(details)
     card = ElementTree.Element("AppliedModelCard", {"xmlns": NAMESPACE})
     _fill(
         card,
@@ -218,7 +192,14 @@ def chai_card(result: AuditResult, details: ReportDetails) -> str:
             ("UsesAndDirections", _uses(result)),
             ("Warnings", _warnings(result)),
             ("TrustIngredients", _trust_ingredients(result)),
-            ("KeyMetrics", _key_metrics(result, details)),
+            (
+                "KeyMetrics",
+                (
+                    ("UsefulnessUsabilityEfficacy", _usefulness(result, level)),
+                    ("FairnessEquity", _fairness(result, level)),
+                    ("SafetyReliability", _safety(result, level)),
+                ),
+            ),
             ("Resources", _resources(result, details)),
             ("Bibliography", METHOD_CITATION),
         ),
@@ -229,12 +210,7 @@ def chai_card(result: AuditResult, details: ReportDetails) -> str:
 
 
 def chai_properties(card: str) -> dict[str, str]:
-    """Return what CHAI asks for in the metadata of a PDF.
-
-    Parameters
-    ----------
-    card : str - of `chai_card`
-    """
+    """Return what CHAI asks for in the metadata of a PDF, with the text of a card."""
     return {"chaiMcXml": card, "chaiMcSoftwareId": f"ravl-med {__version__}"}
 
 
@@ -247,41 +223,41 @@ def _fill(parent: ElementTree.Element, fields: _Fields) -> None:
             _fill(element, content)
 
 
+def _unfilled(*names: str) -> _Fields:
+    return tuple((name, NOT_FILLED) for name in names)
+
+
 def _basic_info(result: AuditResult) -> _Fields:
     return (
         ("ModelName", escaped(result.model.name, 120) or DASH),
-        ("ModelDeveloper", NOT_FILLED),
-        ("DeveloperContact", NOT_FILLED),
+        *_unfilled("ModelDeveloper", "DeveloperContact"),
     )
 
 
 def _release_info(result: AuditResult) -> _Fields:
+    version = (
+        f"SHA-256 {code(result.model.digest)} over all that was loaded. Name of the version: "
+        f"{NOT_FILLED}"
+    )
     return (
-        ("ReleaseStage", NOT_FILLED),
-        ("ReleaseDate", NOT_FILLED),
-        (
-            "ReleaseVersion",
-            f"SHA-256 {code(result.model.digest)} over all that was loaded. Name of the version: "
-            f"{NOT_FILLED}",
-        ),
-        ("GlobalAvailability", NOT_FILLED),
-        ("RegulatoryApproval", NOT_FILLED),
+        *_unfilled("ReleaseStage", "ReleaseDate"),
+        ("ReleaseVersion", version),
+        *_unfilled("GlobalAvailability", "RegulatoryApproval"),
     )
 
 
 def _model_summary(result: AuditResult, details: ReportDetails) -> _Fields:
     named = [printable(name, 60) for name in result.task.classes[:_CLASSES_IN_TASK]]
-    words = (*_KEYWORDS, *(name for name in named if name))
+    keywords = (*_KEYWORDS, *(name for name in named if name))
     return (
         ("Summary", card_summary(result, details)),
-        ("Keywords", tuple(("Keyword", escaped(word, 60)) for word in words)),
+        ("Keywords", tuple(("Keyword", escaped(keyword, 60)) for keyword in keywords)),
     )
 
 
 def _uses(result: AuditResult) -> _Fields:
     return (
-        ("IntendedUseAndWorkflow", NOT_FILLED),
-        ("PrimaryIntendedUsers", NOT_FILLED),
+        *_unfilled("IntendedUseAndWorkflow", "PrimaryIntendedUsers"),
         ("HowToUse", f"{audited_use(result)} Directions for the clinic: {NOT_FILLED}"),
         ("TargetedPatientPopulation", NOT_FILLED),
         ("CautionedOutOfScopeSettings", out_of_scope(result)),
@@ -289,10 +265,8 @@ def _uses(result: AuditResult) -> _Fields:
 
 
 def _warnings(result: AuditResult) -> _Fields:
-    biases = (
-        f"{found_biases(result)}\n\n{decisions_told(result)}\n\nEthical considerations: "
-        f"{NOT_FILLED}"
-    )
+    ethics = f"Ethical considerations: {NOT_FILLED}"
+    biases = f"{found_biases(result)}\n\n{decisions_text(result)}\n\n{ethics}"
     return (
         ("KnownRisksAndLimitations", known_limits(result)),
         ("KnownBiasesOrEthicalConsiderations", biases),
@@ -311,7 +285,7 @@ def _trust_ingredients(result: AuditResult) -> _Fields:
         ),
         ("ModelType", audited_model(result)),
         ("FoundationModels", NOT_FILLED),
-        ("InputDataSource", f"{NOT_FILLED} The films of the audit are told with the key metrics."),
+        ("InputDataSource", f"{NOT_FILLED} The key metrics describe the films of the audit."),
         (
             "OutputAndInputDataTypes",
             f"Input: a radiograph, {model.image_size} x {model.image_size} pixels, and the texts "
@@ -319,8 +293,7 @@ def _trust_ingredients(result: AuditResult) -> _Fields:
         ),
         ("DevelopmentDataCharacterization", NOT_FILLED),
         ("BiasMitigationApproaches", f"{NOT_FILLED} An audit changes nothing in a model."),
-        ("OngoingMaintenance", NOT_FILLED),
-        ("Security", NOT_FILLED),
+        *_unfilled("OngoingMaintenance", "Security"),
         (
             "Transparency",
             "Of the audit alone: report.pdf and report.html show films, numbers, method, "
@@ -328,21 +301,8 @@ def _trust_ingredients(result: AuditResult) -> _Fields:
             f"page to sign. Mechanisms of the product: {NOT_FILLED}",
         ),
     )
-    openness = (
-        ("FundingSource", NOT_FILLED),
-        ("ThirdPartyInformation", NOT_FILLED),
-        ("StakeholdersConsulted", NOT_FILLED),
-    )
+    openness = _unfilled("FundingSource", "ThirdPartyInformation", "StakeholdersConsulted")
     return (("AISystemFacts", facts), ("TransparencyInformation", openness))
-
-
-def _key_metrics(result: AuditResult, details: ReportDetails) -> _Fields:
-    level = confidence_level(details)
-    return (
-        ("UsefulnessUsabilityEfficacy", _usefulness(result, level)),
-        ("FairnessEquity", _fairness(result, level)),
-        ("SafetyReliability", _safety(result, level)),
-    )
 
 
 def _usefulness(result: AuditResult, level: float | None) -> _Fields:
@@ -351,8 +311,8 @@ def _usefulness(result: AuditResult, level: float | None) -> _Fields:
         "How often the model names the class of a film that its label names.",
         _results(accuracy_metrics(result), level, "Accuracy was not measured"),
         "Accuracy of the answers, no proof of use: usability and effect on care were not looked "
-        f"at.{_left_out(missing, 'class', 'es')} Outcome of the audit: {verdict_told(result)}",
-        films_told(result),
+        f"at.{_left_out(missing, 'class', 'es')} Outcome of the audit: {verdict_text(result)}",
+        films_text(result),
         "The answer is the class with the highest zero-shot score. Intervals come from a bootstrap "
         "that draws patients, not films.",
     )
@@ -360,23 +320,23 @@ def _usefulness(result: AuditResult, level: float | None) -> _Fields:
 
 def _fairness(result: AuditResult, level: float | None) -> _Fields:
     compared = compared_strata(result)
-    told = [
+    shown = [
         f"{stratum_name(stratum)}: {plural(stratum.films, 'film')} of "
         f"{plural(stratum.patients, 'patient')}, difference from the other films "
         f"{signed(100 * stratum.difference)} points, q {probability(stratum.q_value)}"
-        for stratum in compared[:STRATA_TOLD]
+        for stratum in compared[:STRATA_SHOWN]
     ]
-    rest = len(compared) - len(told)
+    rest = len(compared) - len(shown)
     more = f" {plural(rest, 'more group')} in report.pdf." if rest > 0 else ""
     interpretation = (
-        "No judgement of what is fair; groups that the files do not tell were not compared."
+        "No judgement of what is fair; groups that the files do not name were not compared."
         f"{_left_out(len(result.subgroups) - len(compared), 'group')}{more}"
     )
     return _key_metric(
         "Whether the model is right less often in one group of patients or films than in others.",
         _results(subgroup_metrics(result), level, "No group was compared"),
-        "\n\n".join(part for part in (interpretation, bullets(told)) if part),
-        films_told(result),
+        "\n\n".join(part for part in (interpretation, bullets(shown)) if part),
+        films_text(result),
         "Accuracy by attribute, and its difference from the other films with classes held apart; "
         "whole patients are exchanged within class, and the false discovery rate is held over all "
         "comparisons (q).",
@@ -387,16 +347,16 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
     could = result.sensitivity
     seen = detectable_sentences(could) if could is not None else []
     parts = [
-        f"Outcome of the audit: {verdict_told(result)}",
+        f"Outcome of the audit: {verdict_text(result)}",
         bullets([*result.verdict.reasons[:8], *seen]),
-        decisions_told(result),
+        decisions_text(result),
     ]
     return _key_metric(
         "Whether answers follow features other than the finding (shortcuts), by how much, and how "
         "large one would have had to be to be seen.",
         _results(shortcut_metrics(result), level, "No search for shortcuts was made"),
         "\n\n".join(part for part in parts if part),
-        films_told(result),
+        films_text(result),
         "Groups of regions that are alike to the model are found on one half of the patients "
         "(RaVL) and tested on the other; the model uses a feature when removing it lowers the "
         "score beyond that of a control, and transplanting it, where it can be tried, raises it. "
@@ -405,11 +365,11 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
     )
 
 
-def _left_out(count: int, word: str, ending: str = "s") -> str:
+def _left_out(count: int, noun: str, ending: str = "s") -> str:
     if not count:
         return ""
     are = "has" if count == 1 else "have"
-    return f" {plural(count, word, ending)} {are} no number here: too few films or patients."
+    return f" {plural(count, noun, ending)} {are} no number here: too few films or patients."
 
 
 def _key_metric(
@@ -421,8 +381,8 @@ def _key_metric(
         ("Interpretation", interpretation),
         (
             "TestType",
-            "Retrospective, by software, on a fixed list of films; whether they are internal or "
-            "external to the development of the model is not told to an audit.",
+            "Retrospective, by software, on a fixed list of films; an audit cannot know whether "
+            "they are internal or external to the development of the model.",
         ),
         ("TestingDataDescription", data),
         ("ValidationProcessAndJustification", process),
@@ -430,7 +390,7 @@ def _key_metric(
 
 
 def _results(metrics: Sequence[Metric], level: float | None, without: str) -> _Fields:
-    """Return a result for each metric; the schema asks for one, so none is told as null."""
+    """Return a result for each metric; the schema asks for one, so none is null."""
     if not metrics:
         return (("MetricResult", _result(without, {"kind": "single", "value": None})),)
     return tuple(
@@ -471,6 +431,5 @@ def _resources(result: AuditResult, details: ReportDetails) -> _Fields:
             "PeerReviewedPublications",
             f"On the model: {NOT_FILLED} On the method of the audit: see the bibliography.",
         ),
-        ("ReimbursementStatus", NOT_FILLED),
-        ("PatientConsentOrDisclosure", NOT_FILLED),
+        *_unfilled("ReimbursementStatus", "PatientConsentOrDisclosure"),
     )

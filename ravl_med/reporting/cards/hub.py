@@ -1,7 +1,7 @@
 """The model card of an audited model in the layout of the Hugging Face Hub.
 
 The head holds what the Hub reads, the body the sections of its template in their order, filled with
-the words and tables of the report. There is no ``model-index``: it asks for the id of a data set on
+the texts and tables of the report. There is no ``model-index``: it asks for the id of a data set on
 the Hub, which the films of a hospital do not have. The numbers stand in tables instead.
 
 References
@@ -26,7 +26,7 @@ from ravl_med.reporting.cards.words import (
     audited_model,
     audited_use,
     card_summary,
-    decisions_told,
+    decisions_text,
     films_origin,
     found_biases,
     known_limits,
@@ -51,20 +51,9 @@ tags:
 ---"""
 _LIBRARIES = {"open_clip": "open_clip", "Hugging Face": "transformers"}
 _DESCRIPTION = (
-    "Developed by",
-    "Funded by",
-    "Shared by",
-    "Language(s) (NLP)",
-    "License",
+    "Developed by", "Funded by", "Shared by", "Language(s) (NLP)", "License",
     "Finetuned from model",
-)
-_TRAINING = (
-    "## Training Details",
-    "### Training Data",
-    NOT_FILLED,
-    "### Training Procedure",
-    NOT_FILLED,
-)
+)  # fmt: skip
 _METRICS = (
     "Zero-shot accuracy with intervals by patient; its difference between subgroups, classes held "
     "apart (q: false discovery rate over all comparisons); gaps of accuracy with minus without a "
@@ -80,17 +69,29 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
         _HEAD.format(library=_library(result.model.architecture)),
         f"# Model Card for {escaped(result.model.name, 120)}",
         card_summary(result, details),
-        *_model_details(model),
-        *_uses(result),
-        *_risks(result),
+        "## Model Details",
+        "### Model Description",
+        markdown_table(model),
+        _not_filled(_DESCRIPTION),
+        "### Model Sources",
+        _not_filled(("Repository", "Paper", "Demo")),
+        "## Uses",
+        *_unfilled("### Direct Use", "### Downstream Use"),
+        "### Out-of-Scope Use",
+        out_of_scope(result),
+        "## Bias, Risks, and Limitations",
+        known_limits(result),
+        "### Recommendations",
+        NEXT_STEPS[result.verdict.name],
         "## How to Get Started with the Model",
         audited_use(result),
         markdown_table(prompts),
-        *_TRAINING,
+        "## Training Details",
+        *_unfilled("### Training Data", "### Training Procedure"),
         *_evaluation(result, films),
         "## Model Examination",
         found_biases(result),
-        decisions_told(result),
+        decisions_text(result),
         *as_markdown(search_chapter(result)),
         *_rest(result, details),
     ]
@@ -105,40 +106,12 @@ def _library(architecture: str) -> str:
     return ""
 
 
+def _unfilled(*titles: str) -> list[str]:
+    return [text for title in titles for text in (title, NOT_FILLED)]
+
+
 def _not_filled(names: Sequence[str]) -> str:
     return "\n".join(f"- **{name}:** {NOT_FILLED}" for name in names)
-
-
-def _model_details(model: Table) -> list[str]:
-    return [
-        "## Model Details",
-        "### Model Description",
-        markdown_table(model),
-        _not_filled(_DESCRIPTION),
-        "### Model Sources",
-        _not_filled(("Repository", "Paper", "Demo")),
-    ]
-
-
-def _uses(result: AuditResult) -> list[str]:
-    return [
-        "## Uses",
-        "### Direct Use",
-        NOT_FILLED,
-        "### Downstream Use",
-        NOT_FILLED,
-        "### Out-of-Scope Use",
-        out_of_scope(result),
-    ]
-
-
-def _risks(result: AuditResult) -> list[str]:
-    return [
-        "## Bias, Risks, and Limitations",
-        known_limits(result),
-        "### Recommendations",
-        NEXT_STEPS[result.verdict.name],
-    ]
 
 
 def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
@@ -154,7 +127,7 @@ def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
         films_origin(result),
         *map(markdown_table, films),
         "#### Factors",
-        "Attributes of films and patients that the files tell; a row each in the results below.",
+        "Attributes of films and patients that the files name; a row each in the results below.",
         "#### Metrics",
         _METRICS,
         "### Results",
@@ -167,8 +140,7 @@ def _rest(result: AuditResult, details: ReportDetails) -> list[str]:
         f"- {escaped(name, 60)}: SHA-256 {code(digest)}" for name, digest in details.digests.items()
     )
     return [
-        "## Environmental Impact",
-        NOT_FILLED,
+        *_unfilled("## Environmental Impact"),
         "## Technical Specifications",
         "### Model Architecture and Objective",
         f"{audited_model(result)} Objective of the training: {NOT_FILLED}",
@@ -184,6 +156,5 @@ def _rest(result: AuditResult, details: ReportDetails) -> list[str]:
         digests,
         "## Model Card Authors",
         f"Made by RaVL-Med {escaped(__version__, 20)} from run {escaped(result.name, 80)}.",
-        "## Model Card Contact",
-        NOT_FILLED,
+        *_unfilled("## Model Card Contact"),
     ]

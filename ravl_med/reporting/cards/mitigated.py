@@ -1,7 +1,7 @@
 """The model card: ``README.md`` beside the weights of a delivered model.
 
-Who finds the folder alone has to see what the model is, what was measured, what got worse and what
-nobody knows.
+Someone who finds the folder alone has to see what the model is, what was measured, what got worse
+and what is not known.
 """
 
 from __future__ import annotations
@@ -68,17 +68,13 @@ def model_card_text(
     details: MitigationDetails,
     library: Literal["open_clip", "transformers"] = "open_clip",
 ) -> str:
-    """Return the model card of the delivered model as Markdown.
-
-    Parameters
-    ----------
-    library : {"open_clip", "transformers"} - that opens the folder
-    """
+    """Return the model card of the delivered model as Markdown; `library` opens the folder."""
     verdict, delivered = result.verdict, result.delivered
+    outcome = OUTCOME_LINES[verdict.name].replace(" below,", " of its report,")
     parts = [
         _HEAD.format(library=library),
         f"# {escaped(result.title, 120)}",
-        f"**{OUTCOME_WORDS[verdict.name]}** – {_outcome_line(result)}",
+        f"**{OUTCOME_WORDS[verdict.name]}** – {outcome}",
         bullets(verdict.reasons),
     ]
     if delivered is None:
@@ -95,13 +91,13 @@ def model_card_text(
     notes = ["## Notes", bullets(result.notes)] if result.notes else []
     parts += [*notes, "## Limits", bullets(_LIMITS)]
     if delivered is not None:
-        parts += _opening(library)
+        parts += [
+            "## How to open it",
+            f"With {library}, offline, from within this folder:",
+            _OPEN[library],
+            "With RaVL-Med, name this folder as `model.path` in the config of an audit.",
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _outcome_line(result: MitigationResult) -> str:
-    """Return the line of the report's band."""
-    return OUTCOME_LINES[result.verdict.name].replace(" below,", " of its report,")
 
 
 def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetails) -> list[str]:
@@ -113,7 +109,7 @@ def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetail
         f"- Made with RaVL-Med {escaped(__version__, 20)}, run {escaped(result.name, 80)}, "
         f"{escaped(details.date or 'no date given', 40)}",
     ]
-    told = [mitigated_sentence(entry) for entry in result.mitigated]
+    repaired = [mitigated_sentence(entry) for entry in result.mitigated]
     gates = [
         f"{'✓ held' if gate.passed else '✗ not held'}: {gate.name} – {gate.text}"
         for gate in result.verdict.gates
@@ -125,7 +121,7 @@ def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetail
         "\n".join(facts),
         *(["### Gates, fixed before the run", bullets(gates)] if gates else []),
         "## What it was taught to ignore",
-        bullets(told) or DASH,
+        bullets(repaired) or DASH,
         "## Recipe",
         pair_table("Setting", "Value", details.recipe),
         pair_table("Seed of", "Value", {name: str(seed) for name, seed in details.seeds.items()}),
@@ -162,13 +158,4 @@ def _audited_again(result: MitigationResult) -> list[str]:
         "Appeared:",
         bullets(reaudit.appeared) or "- nothing: no other correlation counts",
         f"What these films could have shown: {escaped(reaudit.detectable) or 'not known'}",
-    ]
-
-
-def _opening(library: str) -> list[str]:
-    return [
-        "## How to open it",
-        f"With {library}, offline, from within this folder:",
-        _OPEN[library],
-        "With RaVL-Med, name this folder as `model.path` in the config of an audit.",
     ]

@@ -1,4 +1,4 @@
-"""What the cards of an audited model say: the same words for CHAI's card and Hugging Face's.
+"""Texts of the cards of an audited model, the same for CHAI's card and Hugging Face's.
 
 A card is read without the report. It says what was audited and what came of it, which limits that
 has, and, of all that only a developer or an institution can know, that an audit cannot fill it.
@@ -7,7 +7,7 @@ Texts are Markdown; whatever comes from outside is escaped in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
@@ -43,12 +43,12 @@ METHOD_CITATION = """@inproceedings{varma2024ravl,
   note = {arXiv:2411.04097}
 }"""  # noqa: E501
 
-_CORRELATIONS_TOLD = 10
-_REASONS_TOLD = 8
-_RULINGS_TOLD = 20
-_CLASSES_TOLD = 60
-_VALUES_TOLD = 12
-_ATTRIBUTES_TOLD = 20
+_CORRELATIONS_SHOWN = 10
+_REASONS_SHOWN = 8
+_RULINGS_SHOWN = 20
+_CLASSES_SHOWN = 60
+_VALUES_SHOWN = 12
+_ATTRIBUTES_SHOWN = 20
 
 
 def card_summary(result: AuditResult, details: ReportDetails) -> str:
@@ -57,7 +57,7 @@ def card_summary(result: AuditResult, details: ReportDetails) -> str:
         f"{audited_model(result)} It was audited for shortcuts (features of an image, other than "
         f"the finding, that its answers follow) on {escaped(_films(result))}, run "
         f"{escaped(result.name, 80)}, {escaped(details.date or 'no date given', 40)}, with "
-        f"RaVL-Med {escaped(__version__, 20)}. Outcome: {verdict_told(result)} Status: "
+        f"RaVL-Med {escaped(__version__, 20)}. Outcome: {verdict_text(result)} Status: "
         f"{report_status(result)}, not signed. {status_sentence(result)} This card is made by the "
         "audit: what only a developer can know is not filled, and it is no diagnosis and no "
         "clinical validation."
@@ -65,18 +65,15 @@ def card_summary(result: AuditResult, details: ReportDetails) -> str:
 
 
 def audited_model(result: AuditResult) -> str:
-    """Say what the model is, as far as its files tell."""
-    model, classes = result.model, result.task.classes
+    """Say what the model is, as far as its files do."""
+    model, classes = result.model, result.classes
+    names = listing([printable(name, 40) or DASH for name in classes], _CLASSES_SHOWN)
     return (
         f"{escaped(model.name, 80)} is a vision-language model ({escaped(model.architecture, 80)}, "
         f"{model.parameters:,} parameters, SHA-256 {code(model.digest)}), audited zero-shot on the "
         f"task {escaped(result.task.name, 60)} with {plural(len(classes), 'class', 'es')}: "
-        f"{_listed(list(classes), _CLASSES_TOLD)}."
+        f"{escaped(names, 4000)}."
     )
-
-
-def _listed(names: list[str], shown: int) -> str:
-    return escaped(listing([printable(name, 40) or DASH for name in names], shown), 4000)
 
 
 def _films(result: AuditResult) -> str:
@@ -86,17 +83,15 @@ def _films(result: AuditResult) -> str:
     return f"{plural(cohort.images, 'film')} of {plural(cohort.patients, 'patient')}"
 
 
-def verdict_told(result: AuditResult) -> str:
-    """Return the word of the verdict and what it means."""
+def verdict_text(result: AuditResult) -> str:
+    """Return the verdict and what it means."""
     name = result.verdict.name
     return f"**{VERDICT_WORDS[name]}**. {VERDICT_LINES[name]}"
 
 
 def audited_use(result: AuditResult) -> str:
     """Say how the model was used, so that the numbers hold for that use alone."""
-    model = result.model
-    first = result.task.classes[0]
-    texts = result.task.texts.get(first, ())
+    model, texts = result.model, result.task.texts.get(result.classes[0], ())
     example = f" (such as “{escaped(texts[0], 200)}”)" if texts else ""
     return (
         f"As it was audited: a film is brought to {model.image_size} x {model.image_size} pixels "
@@ -109,7 +104,7 @@ def audited_use(result: AuditResult) -> str:
 def out_of_scope(result: AuditResult) -> str:
     """Say where the audit speaks against use, and what it did not look at."""
     return (
-        f"Outcome of the audit: {verdict_told(result)} Not looked at, so not shown to be safe: "
+        f"Outcome of the audit: {verdict_text(result)} Not looked at, so not shown to be safe: "
         "other classes, other texts, another preprocessing, films of another site, view, device "
         "or patient group than the tested ones; noise, attacks, drift; use by people. Uses that "
         f"the developer excludes: {NOT_FILLED}"
@@ -118,16 +113,20 @@ def out_of_scope(result: AuditResult) -> str:
 
 def known_limits(result: AuditResult) -> str:
     """Return why the verdict is what it is, and the limits of any such audit."""
-    reasons = result.verdict.reasons
-    rest = len(reasons) - _REASONS_TOLD
-    told = [*reasons[:_REASONS_TOLD], *([f"and {plural(rest, 'more reason')}"] if rest > 0 else [])]
     parts = [
-        f"Outcome of the audit: {verdict_told(result)}",
-        bullets(told),
+        f"Outcome of the audit: {verdict_text(result)}",
+        bullets(_first(result.verdict.reasons, _REASONS_SHOWN, "reason")),
         "Limits of the audit itself:",
         bullets(LIMITATIONS),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _first(texts: Sequence[str], shown: int, noun: str, where: str = "") -> list[str]:
+    """Return the first of some texts, and how many more there are."""
+    rest = len(texts) - shown
+    more = [f"and {plural(rest, f'more {noun}')}{where}"] if rest > 0 else []
+    return [*texts[:shown], *more]
 
 
 def found_biases(result: AuditResult) -> str:
@@ -136,66 +135,58 @@ def found_biases(result: AuditResult) -> str:
     if not counting:
         return " ".join(escaped(sentence) for sentence in nothing_learned(result))
     classes = result.task.classes
-    told = [
+    found = [
         f"{correlation_name(entry)}. {correlation_sentence(entry, classes)} "
         f"{use_sentence(entry.counterfactual)} {kind_sentence(entry, classes)}"
-        f"{_regions(result.descriptions.get(entry.cluster.cluster, ''))}"
-        for entry in counting[:_CORRELATIONS_TOLD]
+        + (f" Its regions: {printable(regions, 200)}." if regions else "")
+        for entry in counting
+        for regions in (entry.description(result),)
     ]
-    rest = len(counting) - _CORRELATIONS_TOLD
-    if rest > 0:
-        told.append(f"and {plural(rest, 'more correlation')}, in report.pdf")
-    return f"Features that decide answers on the tested films:\n\n{bullets(told, 1500)}"
+    shown = _first(found, _CORRELATIONS_SHOWN, "correlation", ", in report.pdf")
+    return f"Features that decide answers on the tested films:\n\n{bullets(shown, 1500)}"
 
 
-def _regions(description: str) -> str:
-    return f" Its regions: {printable(description, 200)}." if description else ""
-
-
-def decisions_told(result: AuditResult) -> str:
+def decisions_text(result: AuditResult) -> str:
     """Say what reviewers decided, and what is open; who and why stands in the report."""
     if result.undecided is None:
         return "No reviewer has decided on any correlation yet."
-    told = [_decision(ruling) for ruling in result.rulings[:_RULINGS_TOLD]]
-    rest = len(result.rulings) - _RULINGS_TOLD
-    if rest > 0:
-        told.append(f"and {plural(rest, 'more decision')}")
     still = f"{plural(result.undecided, 'correlation')} still to be decided on."
     left = still if result.undecided else "Nothing is left to decide."
-    if not told:
+    if not result.rulings:
         return left
-    return f"Reviewers decided, and the outcome follows them. {left}\n\n{bullets(told)}"
+    shown = _first([_decision(ruling) for ruling in result.rulings], _RULINGS_SHOWN, "decision")
+    return f"Reviewers decided, and the outcome follows them. {left}\n\n{bullets(shown)}"
 
 
 def _decision(ruling: ReviewDecision) -> str:
-    word = RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired"
+    decided = RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired"
     until = f", until {ruling.until}" if ruling.until else ""
-    return f"Correlation {ruling.rank}: {word}{until} (decided on {ruling.date})"
+    return f"Correlation {ruling.rank}: {decided}{until} (decided on {ruling.date})"
 
 
 def films_origin(result: AuditResult) -> str:
-    """Say how many films were tested, and what is not known or not told of them."""
+    """Say how many films were tested, and what is not known of them or hidden."""
     least = result.hidden_below
-    hidden = f" Counts of fewer than {least} patients, and what would tell them, are hidden."
+    hidden = f" Counts of fewer than {least} patients, and what they follow from, are hidden."
     return (
         f"{escaped(_films(result))}, all those of {plural(result.cohort.listed, 'row')} of a list "
-        "that the task took and that could be read. Where they come from is not told to an audit; "
+        "that the task took and that could be read. An audit cannot know where they come from; "
         "that the model was not fitted on them is taken as given, and so are the labels."
         f"{hidden if least else ''}"
     )
 
 
-def films_told(result: AuditResult) -> str:
+def films_text(result: AuditResult) -> str:
     """Say which films were tested: how many, of which classes, views, groups of patients."""
     cohort = result.cohort
-    told = [f"class: {_counts(cohort.images_by_class, _CLASSES_TOLD)}"]
-    told += [
-        f"{printable(name, 40) or DASH}: {_counts(counts, _VALUES_TOLD)}"
-        for name, counts in list(cohort.attributes.items())[:_ATTRIBUTES_TOLD]
+    counts = [f"class: {_counts(cohort.images_by_class, _CLASSES_SHOWN)}"]
+    counts += [
+        f"{printable(name, 40) or DASH}: {_counts(values, _VALUES_SHOWN)}"
+        for name, values in list(cohort.attributes.items())[:_ATTRIBUTES_SHOWN]
     ]
-    return f"{films_origin(result)}\n\n{bullets(told, 4000)}"
+    return f"{films_origin(result)}\n\n{bullets(counts, 4000)}"
 
 
 def _counts(counts: Mapping[str, int], shown: int) -> str:
-    told = [f"{printable(value, 40) or DASH} {counted(count)}" for value, count in counts.items()]
-    return listing(told, shown) or DASH
+    texts = [f"{printable(value, 40) or DASH} {counted(count)}" for value, count in counts.items()]
+    return listing(texts, shown) or DASH

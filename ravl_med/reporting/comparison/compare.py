@@ -322,7 +322,7 @@ class Comparison:
     seed: int = Field(description="of the draws")
     hidden_below: int = Field(
         default=0,
-        description="counts of fewer patients, and what would tell them, are null; 0: none is",
+        description="counts of fewer patients, and what they follow from, are null; 0: none is",
     )
 
     @property

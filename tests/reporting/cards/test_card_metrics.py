@@ -7,7 +7,7 @@ import pytest
 
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.cards.chai import (
-    STRATA_TOLD,
+    STRATA_SHOWN,
     Metric,
     accuracy_metrics,
     compared_strata,
@@ -56,8 +56,8 @@ def test_subgroups_that_were_compared(result_of):
     told = by_label(subgroup_metrics(result))
     assert told["Accuracy, view AP"].value == 61.0
     assert told["Accuracy, view AP"].interval == Interval(47.0, 74.0)
-    many = tuple(replace(result.subgroups[0], value=f"v{n}") for n in range(STRATA_TOLD + 5))
-    assert len(subgroup_metrics(replace(result, subgroups=many))) == STRATA_TOLD
+    many = tuple(replace(result.subgroups[0], value=f"v{n}") for n in range(STRATA_SHOWN + 5))
+    assert len(subgroup_metrics(replace(result, subgroups=many))) == STRATA_SHOWN
 
 
 def test_gaps_of_what_counts_and_what_could_have_been_found(result_of):
