@@ -168,7 +168,7 @@ def mantel_haenszel(
 
 
 def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    """Return the association of two categorical variables (n,): 0 none, 1 one follows from the other.
+    """Return the association of two categories (n,): 0 none, 1 one follows from the other.
 
     Small tables with many cells look associated by chance: it ranks attributes, it tests nothing.
     0 where one of them is constant or there are no films.

@@ -31,8 +31,8 @@ from ravl_med.evidence.results import (
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
 _OUTSIDE = "outside the place where it shows."
 _NO_COUNTERFACTUAL = (
-    "No counterfactual is possible: the model's scores came as a table (model.scores), so the model "
-    "cannot be run on a changed film. So it cannot be shown to use a feature."
+    "No counterfactual is possible: the model's scores came as a table (model.scores), and the "
+    "model cannot be run on a changed film. So it cannot be shown to use a feature."
 )
 _COMMON = 0.20  # prevalence at which a pass needs power
 

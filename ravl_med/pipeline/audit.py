@@ -248,17 +248,13 @@ class Findings:
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: Run) -> Findings:
     """Search for shortcuts, unless model or films leave nothing to search in."""
-    films = scored.films
-    reasons = [
-        *tools.checks.stops,
-        *auditability(scored.accuracy, films.cohort.classes, config.gate),
-    ]
-    if broken := len(films.embeddings.not_finite):
-        reasons.insert(
-            0,
-            f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
-            "expected finite numbers. Check the weights, and the precision on this device.",
-        )
+    films, broken = scored.films, len(scored.films.embeddings.not_finite)
+    lost = (
+        f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; expected "
+        "finite numbers. Check the weights, and the precision on this device."
+    )
+    stops = auditability(scored.accuracy, films.cohort.classes, config.gate)
+    reasons = [*([lost] if broken else ()), *tools.checks.stops, *stops]
     if not reasons:
         data = audit_data(films.cohort, films.embeddings, scored.scores)
         try:
