@@ -250,8 +250,8 @@ def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: Run) ->
     """Search for shortcuts, unless model or films leave nothing to search in."""
     films, broken = scored.films, len(scored.films.embeddings.not_finite)
     lost = (
-        f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; expected "
-        "finite numbers. Check the weights, and the precision on this device."
+        f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
+        "expected finite numbers. Check the weights, and the precision on this device."
     )
     stops = auditability(scored.accuracy, films.cohort.classes, config.gate)
     reasons = [*([lost] if broken else ()), *tools.checks.stops, *stops]
