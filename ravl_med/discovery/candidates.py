@@ -92,20 +92,12 @@ class FeatureCluster:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Discovery:
-    """What Stage 1 found for one task.
+    """What Stage 1 found for one task."""
 
-    Attributes
-    ----------
-    table : GapTable - of every cluster, candidate or not
-    influence : ndarray of shape (K,), float64 - H_c; -inf where no image qualifies
-    survivors : int - clusters that pass RaVL's filters
-    candidates : tuple of FeatureCluster - those carried into evidence, by performance gap,
-        descending
-    """
-
-    table: GapTable
-    influence: NDArray[np.float64]
-    survivors: int
+    table: GapTable  # of every cluster, candidate or not
+    influence: NDArray[np.float64]  # (K,) H_c; -inf where no image qualifies
+    survivors: int  # clusters that pass RaVL's filters
+    # those carried into evidence, by performance gap, descending
     candidates: tuple[FeatureCluster, ...]
 
 
@@ -122,13 +114,11 @@ def discover_correlations(
     """Run RaVL's filters and ranking over the proposed clusters, on some of the films.
 
     A cluster survives with influence of at least `min_influence` and with one raised and one
-    lowered class. Survivors become candidates, and so do clusters whose unweighted gaps are
-    `large_gap` or more on both sides, whatever H and G are: the weight of G hides a device in 3 %
-    of the films. A class may be raised or lowered with `min_films` in its smaller arm. Candidates
-    are ranked by performance gap. An empty list is a result.
-
-    The raised class is the one whose gap is largest against its standard error. The paper's
-    protocol takes the largest as such (its textual attribute), and reports the first survivor.
+    lowered class, each with `min_films` in its smaller arm. Survivors become candidates, and so do
+    clusters whose unweighted gaps are `large_gap` or more on both sides: the weight of G hides a
+    device in 3 % of the films. The raised class is the one whose gap is largest against its
+    standard error. The paper takes the largest as such (its textual attribute), and reports the
+    first survivor alone.
 
     Raises
     ------

@@ -50,17 +50,10 @@ class ClusterMap:
 def map_clusters(
     medoids: NDArray[np.floating], regions: NDArray[np.integer], ranks: Mapping[int, int]
 ) -> ClusterMap:
-    """Project the medoids onto the two directions in which they differ most.
+    """Project medoids (K, D) of unit norm onto the two directions in which they differ most.
 
-    Parameters
-    ----------
-    medoids : ndarray of shape (K, D) - unit norm
-    regions : ndarray of shape (K,) - number of regions of each cluster
-    ranks : mapping of cluster to the rank of its correlation - of those that are one
-
-    Returns
-    -------
-    ClusterMap - each axis points to where its farthest cluster lies
+    Each axis points to where its farthest cluster lies. `regions` (K,) counts those of each
+    cluster; `ranks` are of the clusters that are a correlation.
     """
     points = np.asarray(medoids, dtype=np.float64)
     centred = points - points.mean(axis=0) if len(points) else points

@@ -51,24 +51,14 @@ def _silent(done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition:
-    """One k-medoids clustering of all regions; of many, in mapped files.
+    """One k-medoids clustering of all regions; of many, in mapped files."""
 
-    Attributes
-    ----------
-    medoids : ndarray of shape (k,), int64 - region index of each medoid
-    assignment : ndarray of shape (R,), int32 - nearest medoid of each region, 0 .. k - 1
-    similarity : ndarray of shape (R,), float32 - cosine similarity to that medoid
-    draw : int - which draw of the sample the medoids were fitted on
-    loss : float - mean cosine distance of all regions to their medoid
-    silhouette : float - mean silhouette on the sample; NaN where it was not asked for
-    """
-
-    medoids: NDArray[np.int64]
-    assignment: NDArray[np.int32]
-    similarity: NDArray[np.float32]
-    draw: int
-    loss: float
-    silhouette: float
+    medoids: NDArray[np.int64]  # (k,) region index of each medoid
+    assignment: NDArray[np.int32]  # (R,) nearest medoid of each region, 0 .. k - 1
+    similarity: NDArray[np.float32]  # (R,) cosine similarity to that medoid
+    draw: int  # which draw of the sample the medoids were fitted on
+    loss: float  # mean cosine distance of all regions to their medoid
+    silhouette: float  # mean silhouette on the sample; NaN where it was not asked for
 
     def let_go(self) -> None:
         """Let go of what is held of the regions."""
@@ -78,31 +68,18 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureClusters:
-    """Candidates: the clusters of one or more partitions, each set of regions once.
-
-    Attributes
-    ----------
-    origin : ndarray of shape (K,), int64 - partition of each cluster, ascending
-    label : ndarray of shape (K,), int64 - its label in that partition
-    folded : tuple of length K of tuples of (partition, label) - clusters folded into each
-    left_out : mapping of int to str - values of K that could not be used, and why
-    silhouettes : mapping of int to float - K to its silhouette, where K was chosen by it
-    """
+    """Candidates: the clusters of one or more partitions, each set of regions once."""
 
     partitions: tuple[Partition, ...]
-    origin: NDArray[np.int64]
-    label: NDArray[np.int64]
-    folded: tuple[tuple[tuple[int, int], ...], ...]
-    left_out: Mapping[int, str]
+    origin: NDArray[np.int64]  # (K,) partition of each cluster, ascending
+    label: NDArray[np.int64]  # (K,) its label in that partition
+    folded: tuple[tuple[tuple[int, int], ...], ...]  # of length K; those folded into each
+    left_out: Mapping[int, str]  # values of K that could not be used, and why
+    # K to its silhouette, where K was chosen by it
     silhouettes: Mapping[int, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.origin)
-
-    @property
-    def regions(self) -> int:
-        """R, the number of regions that were clustered."""
-        return len(self.partitions[0].assignment)
 
     @property
     def medoids(self) -> NDArray[np.int64]:
@@ -135,17 +112,7 @@ class FeatureClusters:
         return ranked
 
     def presence(self, region_image: NDArray[np.int64], images: int) -> NDArray[np.bool_]:
-        """Return which images hold a region of which cluster.
-
-        Parameters
-        ----------
-        region_image : ndarray of shape (R,), int64 - image of each region
-        images : int - N
-
-        Returns
-        -------
-        ndarray of shape (N, K), bool
-        """
+        """Return which of N films hold a region of which cluster, (N, K)."""
         present = np.zeros((images, len(self)), dtype=np.bool_)
         for number, partition in enumerate(self.partitions):
             columns = np.flatnonzero(self.origin == number)
@@ -165,12 +132,7 @@ def fold_clusters(
     most partitions agree on stands for the rest, and the odd cut of one chance draw does not.
     Equals go by size, then by place. What resembles a kept cluster enough is not kept, and joins
     the one that it resembles most. A cluster without regions, as copies of one medoid leave it, is
-    neither kept nor folded.
-
-    Parameters
-    ----------
-    partitions : sequence of Partition - of the same regions
-    overlap : float in (0, 1] - Jaccard index from which two clusters are one
+    neither kept nor folded. `overlap` is the Jaccard index from which two clusters are one.
     """
     jaccard, sizes = _jaccard(partitions)
     names = [(p, k) for p, part in enumerate(partitions) for k in range(len(part.medoids))]
@@ -259,13 +221,9 @@ def propose_clusters(
 ) -> FeatureClusters:
     """Propose feature clusters from several K and several samples, near-duplicates folded.
 
-    Parameters
-    ----------
-    embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
-    counts : sequence of int - the values of K
-    draws : int - samples, each clustered with every K; with R <= sample they differ by their start
-    sample : int - regions that the medoids are fitted on; they are refined on four times as many
-    overlap : float in (0, 1] - Jaccard index from which two clusters of regions are one
+    Embeddings (R, D) are of unit norm; a memory map is read in chunks. Each of the draws is
+    clustered with every K of `counts`; with R <= sample they differ by their start. Medoids are
+    fitted on the sample and refined on four times as many regions.
 
     Raises
     ------
@@ -307,21 +265,8 @@ def paper_clusters(
 ) -> FeatureClusters:
     """Cluster as RaVL does: every K from 2|Y| to 5|Y|, the best ordinary silhouette wins.
 
-    Parameters
-    ----------
-    embeddings : ndarray of shape (R, D), float32 - unit norm; a memory map is read in chunks
-    classes : int - |Y|
-    sample : int - regions that the medoids are fitted on, and the silhouette is computed on
-
-    Returns
-    -------
-    FeatureClusters
-        Of one partition, the smallest of equally good K; `silhouettes` holds every K tried.
-
-    Raises
-    ------
-    DataError
-        As `propose_clusters`.
+    Medoids and silhouettes are of a sample; the smallest of equally good K is taken. Errors are
+    those of `propose_clusters`.
     """
     counts = range(max(2, 2 * classes), 5 * classes + 1)
     usable, left_out = _usable_counts(counts, len(embeddings), sample, "the number of classes")

@@ -1,11 +1,9 @@
-"""Detectors: the frozen medoids of an audit, by which a feature is found in other films.
+"""A feature as what finds it in other films, and as what a reader is shown of it.
 
 References
 ----------
 Varma et al., RaVL, NeurIPS 2024, section 3.2: regions of the fine-tuning images go to the nearest
 medoid of Stage 1, in the embedding space of the audited model.
-
-A feature cluster in plain words, from what its regions are called and where they lie.
 """
 
 from __future__ import annotations
@@ -20,25 +18,18 @@ from numpy.typing import NDArray
 _ROWS = ("upper", "middle", "lower")
 _COLUMNS = ("left", "middle", "right")
 _LEAST = 0.25  # share of the regions below which a name or a place says nothing
-_MOST = 2  # names that are told
+_MOST = 2  # names that are shown
+_REGIONS_AT_ONCE = 65_536
 
 
 def describe_regions(
     names: Sequence[Sequence[str]], shares: NDArray[np.floating], places: Sequence[str] = ()
 ) -> str:
-    """Describe regions by their names, the most common first, and by where they lie.
+    """Describe n regions by their names, the most common first, and by where they lie.
 
-    Parameters
-    ----------
-    names : sequence of n sequences of str - what each region is called or holds; none for one whose
-        name is but its place in a grid
-    shares : ndarray of shape (n, 4) - xyxy as shares of the film's width and height
-    places : sequence of n str, or empty - the anatomy that each region lies over; blank where that
-        is not known
-
-    Returns
-    -------
-    str - such as ``92 % pulse generator; 85 % left upper lung zone``, or where they have no anatomy
+    Names are what each region is called or holds, none for a place in a grid; shares (n, 4) are
+    boxes, xyxy, of the film's width and height; places are the anatomy that each lies over, blank
+    where it is not known. The text is such as ``92 % pulse generator; 85 % left upper lung zone``.
     """
     if len(names) == 0:
         return ""
@@ -70,55 +61,25 @@ def _percent(count: int, of: int) -> str:
     return f"{100 * count / of:.0f} %"
 
 
-_REGIONS_AT_ONCE = 65_536
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureDetector:
-    """A feature cluster as something that can be looked for.
+    """A feature cluster as something that can be looked for."""
 
-    Attributes
-    ----------
-    medoids : ndarray of shape (K, D), float32 - of the partition that holds the cluster, unit norm
-    label : int - the cluster, 0 .. K - 1
-    lowered_class : int or None - the most lowered one
-    threshold : float - least removal effect of a region that carries the feature, in logits
-    """
-
-    medoids: NDArray[np.float32]
-    label: int
+    medoids: NDArray[np.float32]  # (K, D) of the partition that holds the cluster, unit norm
+    label: int  # the cluster, 0 .. K - 1
     raised_class: int
-    lowered_class: int | None
-    threshold: float
+    lowered_class: int | None  # the most lowered one
+    threshold: float  # least removal effect of a region that carries the feature, in logits
 
     def find(self, regions: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which regions belong to the feature.
-
-        Parameters
-        ----------
-        regions : ndarray of shape (R, D), float32 - embedded by the audited model, unit norm
-
-        Returns
-        -------
-        ndarray of shape (R,), bool - their nearest medoid is that of the feature
-        """
+        """Return which regions (R, D), embedded by the audited model, belong to the feature."""
         return np.asarray(nearest_medoids(self.medoids, regions) == self.label)
 
 
 def nearest_medoids(
     medoids: NDArray[np.float32], regions: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Return the nearest medoid of each region.
-
-    Parameters
-    ----------
-    medoids : ndarray of shape (K, D), float32 - unit norm
-    regions : ndarray of shape (R, D), float32 - unit norm
-
-    Returns
-    -------
-    ndarray of shape (R,), int64 - 0 .. K - 1
-    """
+    """Return the nearest of medoids (K, D) for each of regions (R, D), all of unit norm: (R,)."""
     nearest = np.empty(len(regions), dtype=np.int64)
     for start in range(0, len(regions), _REGIONS_AT_ONCE):
         part = slice(start, start + _REGIONS_AT_ONCE)

@@ -40,18 +40,11 @@ _LEAST, _LEAST_ROUGH = 1e-6, 2e-5  # share of the loss that a swap must save to 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KMedoids:
-    """Medoids of a distance matrix.
+    """Medoids of a distance matrix."""
 
-    Attributes
-    ----------
-    medoids : ndarray of shape (K,), int64 - indices of points
-    assignment : ndarray of shape (n,), int64 - nearest medoid of each point, 0 .. K - 1
-    loss : float - sum of the distances to the nearest medoid
-    """
-
-    medoids: NDArray[np.int64]
-    assignment: NDArray[np.int64]
-    loss: float
+    medoids: NDArray[np.int64]  # (K,) indices of points
+    assignment: NDArray[np.int64]  # (n,) nearest medoid of each point, 0 .. K - 1
+    loss: float  # sum of the distances to the nearest medoid
 
 
 def fit_k_medoids(
@@ -64,14 +57,9 @@ def fit_k_medoids(
 ) -> KMedoids:
     """Fit k-medoids: no single swap lowers the loss of what is returned.
 
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
-    clusters : int - K, in the range [1, n]
-    seed : int - of the starts
-    starts : int - independent starts; the one with the lowest loss is kept, the first of equals
-    thorough : bool - False stops after a few random candidates, where a swap of any point may
-        still lower the loss: enough for medoids that are refined on more points
+    Distances (n, n) are symmetric with a zero diagonal. Of several starts the one with the lowest
+    loss is kept, the first of equals. What is not thorough stops after a few random candidates,
+    where a swap may still lower the loss: enough for medoids that are refined on more points.
 
     Raises
     ------
@@ -316,16 +304,8 @@ def refine_medoids(points: NDArray[np.float32], medoids: NDArray[np.int64]) -> N
     Each medoid moves to the member nearest to the mean of its cluster, which is the medoid of the
     cluster, as cosine distance is linear in it. Then the best swap is taken until none lowers the
     loss over all points by much. The candidates are the members of each cluster nearest to its
-    mean, and those farthest from it: a group too small for the sample shows there.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, D), float32 - unit norm
-    medoids : ndarray of shape (K,), int64 - indices of points
-
-    Returns
-    -------
-    ndarray of shape (K,), int64
+    mean, and those farthest from it: a group too small for the sample shows there. Points (n, D)
+    are of unit norm, medoids (K,) indices of them.
     """
     ranked = _ranked_members(points, medoids)
     pool = np.unique(np.concatenate([medoids, *ranked]))
@@ -355,16 +335,9 @@ def _ranked_members(
 def cosine_distances(
     points: NDArray[np.float32], chosen: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
-    """Return the cosine distances of all points to all, or to the chosen ones.
+    """Return the cosine distances of points (n, D) of unit norm to all of them, or to the chosen.
 
-    Parameters
-    ----------
-    points : ndarray of shape (n, D), float32 - unit norm
-    chosen : ndarray of shape (m,), int64, or None - indices of points
-
-    Returns
-    -------
-    ndarray of shape (n, n) or (n, m), float32 - not negative, 0 from a point to itself
+    They are (n, n) or (n, m), not negative, and 0 from a point to itself.
     """
     distances: NDArray[np.float32] = points @ (points if chosen is None else points[chosen]).T
     np.subtract(1.0, distances, out=distances)
@@ -375,16 +348,9 @@ def cosine_distances(
 
 
 def silhouette(distances: NDArray[np.float32], assignment: NDArray[np.int64]) -> float:
-    """Return the mean silhouette of a clustering; 0 where it is not defined.
+    """Return the mean silhouette of a clustering of points with distances (n, n).
 
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n), float32 - symmetric, zero diagonal
-    assignment : ndarray of shape (n,), int64
-
-    Notes
-    -----
-    It is not defined for a single cluster, nor where every point is a cluster of its own.
+    It is 0 where it is not defined: for a single cluster, and where every point is one.
     """
     labels, cluster, sizes = np.unique(assignment, return_inverse=True, return_counts=True)
     points = np.arange(len(cluster))

@@ -27,35 +27,22 @@ def _not_known() -> NDArray[np.str_]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditData:
-    """The films of one zero-shot task, their regions, and what the model says of both.
+    """The films of one zero-shot task, their regions, and what the model says of both."""
 
-    Attributes
-    ----------
-    classes : tuple of str, length C - for a finding of a multi-label set, absent and present
-    labels : ndarray of shape (N,), int64 - class of each film; -1 takes no part in the task
-    predictions : ndarray of shape (N,), int64 - class with the highest zero-shot score
-    patients : ndarray of shape (N,), int64 - patient of each film, 0 .. P - 1
-    sizes : ndarray of shape (N, 2), int64 - height and width of each stored film in pixels
-    region_image : ndarray of shape (R,), int64 - film of each region
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, origin at the outer
-        corner of the top-left pixel, half-open
-    image_scores : ndarray of shape (N, C) - zero-shot scores; counterfactuals do without them
-    region_scores : ndarray of shape (R, C) - the same of each region
-    attributes : mapping of attribute to ndarray of shape (N,), str - strata of the films
-    label_sources, label_certainty : ndarray of shape (N,), str - where each label comes from, and
-        ``"stated"``, ``"uncertain"`` or ``"blank"``; empty where that is not known
-    """
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-    patients: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    region_image: NDArray[np.int64]
+    classes: tuple[str, ...]  # of length C; for a finding of a multi-label set absent, present
+    labels: NDArray[np.int64]  # (N,) class of each film; -1 takes no part in the task
+    predictions: NDArray[np.int64]  # (N,) class with the highest zero-shot score
+    patients: NDArray[np.int64]  # (N,) patient of each film, 0 .. P - 1
+    sizes: NDArray[np.int64]  # (N, 2) height and width of each stored film in pixels
+    region_image: NDArray[np.int64]  # (R,) film of each region
+    # (R, 4) xyxy in stored pixels, origin at the outer corner of the top-left pixel, half-open
     region_boxes: NDArray[np.float32]
+    # Zero-shot scores of films (N, C) and regions (R, C); counterfactuals do without them.
     image_scores: NDArray[np.floating] = field(default_factory=_no_scores)
     region_scores: NDArray[np.floating] = field(default_factory=_no_scores)
+    # Strata of the films (N,) by attribute.
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    # Where each label comes from, and "stated", "uncertain" or "blank"; (N,), empty if not known.
     label_sources: NDArray[np.str_] = field(default_factory=_not_known)
     label_certainty: NDArray[np.str_] = field(default_factory=_not_known)
 
@@ -68,20 +55,13 @@ class AuditData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GapTable:
-    """Accuracy with and without each feature cluster, class by class.
+    """Accuracy with and without each feature cluster, class by class."""
 
-    Attributes
-    ----------
-    n_present, n_absent : ndarray of shape (K, C), int64 - images of the class in and outside I_c
-    accuracy_present, accuracy_absent : ndarray of shape (K, C), float64 - NaN where n is 0
-    weighted_gap : ndarray of shape (K, C), float64 - G_c^y; 0 where a side is empty
-    """
-
-    n_present: NDArray[np.int64]
-    n_absent: NDArray[np.int64]
-    accuracy_present: NDArray[np.float64]
-    accuracy_absent: NDArray[np.float64]
-    weighted_gap: NDArray[np.float64]
+    n_present: NDArray[np.int64]  # (K, C) films of the class in I_c
+    n_absent: NDArray[np.int64]  # (K, C) films of the class outside I_c
+    accuracy_present: NDArray[np.float64]  # (K, C) NaN where n is 0
+    accuracy_absent: NDArray[np.float64]  # (K, C)
+    weighted_gap: NDArray[np.float64]  # (K, C) G_c^y; 0 where a side is empty
 
     @property
     def gap(self) -> NDArray[np.float64]:

@@ -100,18 +100,13 @@ def count_untested(
 
 @dataclass(frozen=True, slots=True)
 class RaisedLoweredTest:
-    """Test of the raised and of the lowered classes; NaN where one of them was not tested.
-
-    Attributes
-    ----------
-    untested : tuple of str - why one was not tested, in words
-    """
+    """Test of the raised and of the lowered classes; NaN where one of them was not tested."""
 
     p_raised: float
     p_lowered: float
     p_value: float
     exact: bool
-    untested: tuple[str, ...] = field(default=())
+    untested: tuple[str, ...] = field(default=())  # why one was not tested, in words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,17 +116,12 @@ class RaisedLoweredFilms:
     Which films these are depends on classes and patients alone, so they are put together once for
     all simulated cohorts. A patient with films of several of these classes is taken into the one
     with most of them, the raised one in a tie, so that the two tests are independent.
-
-    Attributes
-    ----------
-    two : bool - there are opposed classes
-    rows : tuple of two ndarray of int64 - films of the raised class, and of the opposed ones
-    alike : tuple of two AlikePatients - the same films, put together
     """
 
-    two: bool
+    two: bool  # there are opposed classes
+    # films of the raised class, and of the opposed ones
     rows: tuple[NDArray[np.int64], NDArray[np.int64]]
-    alike: tuple[AlikePatients, AlikePatients]
+    alike: tuple[AlikePatients, AlikePatients]  # the same films, put together
 
     @classmethod
     def of(
@@ -210,17 +200,11 @@ def _own_class(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A candidate and the films that it is tested on.
-
-    Attributes
-    ----------
-    films : ndarray of shape (N,), bool - films of patients that had no part in finding it
-    swapped : bool - found on the confirmation half (cross-fitting)
-    """
+    """A candidate and the films that it is tested on."""
 
     cluster: FeatureCluster
-    films: NDArray[np.bool_]
-    swapped: bool = False
+    films: NDArray[np.bool_]  # (N,) films of patients that had no part in finding it
+    swapped: bool = False  # found on the confirmation half (cross-fitting)
 
 
 def confirm_candidates(

@@ -48,23 +48,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examination:
-    """Candidates and what became of them on patients that did not choose them.
+    """Candidates and what became of them on patients that did not choose them."""
 
-    Attributes
-    ----------
-    half : ndarray of shape (N,), bool - the discovery half
-    discovery : Discovery - on the discovery half
-    candidates : int - carried into confirmation, of both directions with cross-fitting, each set of
-        regions once; what lies within noise where it was chosen is listed and not carried
-    untested : mapping of reason to count - of proposed clusters that no test could reach
-    """
-
-    half: NDArray[np.bool_]
-    discovery: Discovery
+    half: NDArray[np.bool_]  # (N,) the discovery half
+    discovery: Discovery  # on the discovery half
+    # carried into confirmation, of both directions with cross-fitting, each set of regions once;
+    # what lies within noise where it was chosen is listed and not carried
     candidates: int
     tested: tuple[Tested, ...]
     clusters: int
-    untested: Mapping[str, int]
+    untested: Mapping[str, int]  # of proposed clusters that no test could reach
 
 
 def min_strength_of(discovery: DiscoveryConfig) -> float:

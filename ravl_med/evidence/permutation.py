@@ -34,39 +34,26 @@ _CELLS_AT_ONCE = 4_000_000
 _SHUFFLED_AT_ONCE = 250_000  # patients whose hits are counted together: they stay in the cache
 _BITS = 62  # films of a patient that fit into one number
 _TABLE_CELLS, _TABLE_PATIENTS = 240, 0.6  # up to so many cells a table is made, not a shuffle
-_FILMS = 2_000  # from which on a test is first asked whether any draw can matter
+_FILMS = 2_000  # from which on it is first checked whether any draw can matter
 _CERTAIN = 40.0  # natural logarithms of the chance that one does
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeTest:
-    """Outcome of a test.
+    """Outcome of a test."""
 
-    Attributes
-    ----------
-    p_value : float - 1 where nothing can be exchanged
-    exact : bool - from the hypergeometric distribution and not from draws
-    """
-
-    p_value: float
-    exact: bool
+    p_value: float  # 1 where nothing can be exchanged
+    exact: bool  # from the hypergeometric distribution and not from draws
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlikePatients:
-    """Films with those of alike patients side by side: what all tests on the same films share.
+    """Films with those of alike patients side by side: what all tests on the same films share."""
 
-    Attributes
-    ----------
-    order : ndarray of shape (n,), int64 - the films by class, number of films of their patient in
-        the class, and patient
-    groups : tuple of (int, int) - patients that are alike, and films of each, in this order
-    alone : bool - one class, in which no patient has two films
-    """
-
+    # (n,) the films by class, number of films of their patient in the class, and patient
     order: NDArray[np.int64]
-    groups: tuple[tuple[int, int], ...]
-    alone: bool
+    groups: tuple[tuple[int, int], ...]  # patients that are alike, and films of each, in this order
+    alone: bool  # one class, in which no patient has two films
 
     @classmethod
     def of(

@@ -36,20 +36,12 @@ FilmsOfClasses = Callable[[int, tuple[int, ...]], RaisedLoweredFilms]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CohortDesign:
-    """Films, patients and accuracy of a cohort; nothing of what its films show.
+    """Films, patients and accuracy of a cohort; nothing of what its films show."""
 
-    Attributes
-    ----------
-    labels : ndarray of shape (N,), int64 - class of each film, none negative
-    patients : ndarray of shape (N,), int64 - 0 .. P - 1
-    accuracy : ndarray of shape (C,), float64 - zero-shot accuracy on each class
-    discovery : ndarray of shape (N,), bool - the discovery half
-    """
-
-    labels: NDArray[np.int64]
-    patients: NDArray[np.int64]
-    accuracy: NDArray[np.float64]
-    discovery: NDArray[np.bool_]
+    labels: NDArray[np.int64]  # (N,) class of each film, none negative
+    patients: NDArray[np.int64]  # (N,) 0 .. P - 1
+    accuracy: NDArray[np.float64]  # (C,) zero-shot accuracy on each class
+    discovery: NDArray[np.bool_]  # (N,) the discovery half
 
     def films_of_classes(self) -> FilmsOfClasses:
         """Return what chooses the films of a test by raised and opposed classes, each but once."""
@@ -105,7 +97,7 @@ def measure_sensitivity(
     prevalences: Sequence[float] = PREVALENCES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:
-    """Find the smallest gap that is found with the asked power, prevalence by prevalence.
+    """Find the smallest gap that is found with the wanted power, prevalence by prevalence.
 
     Parameters
     ----------

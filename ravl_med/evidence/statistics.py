@@ -1,20 +1,14 @@
-"""Intervals by resampling patients.
+"""Intervals by resampling patients, and the area under the ROC curve with its interval.
 
 The patient is the exchangeable unit: all films of a drawn patient come along. Proportions carry
 one pseudo-success and one pseudo-failure an arm, drawn like everything else, so that an arm in
-which every film is right still has width (the thought of Agresti and Caffo, carried into the
-bootstrap).
+which every film is right still has width (Agresti and Caffo's thought in the bootstrap).
 
 References
 ----------
 Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13 (percentile interval).
 Agresti, Caffo, "Simple and effective confidence intervals for proportions and differences of
 proportions result from adding two successes and two failures", The American Statistician 54 (2000).
-
-Area under the ROC curve with an interval by patient.
-
-References
-----------
 DeLong, DeLong, Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves",
 Biometrics 44 (1988). Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics
 53 (1997): the same with several films a patient. Hanley, McNeil, "The meaning and use of the area
@@ -36,24 +30,16 @@ from scipy.stats import norm, rankdata
 
 from ravl_med.evidence.results import Interval
 
-_INFLATION = (
-    0.2,
-    5.0,
-)  # of the variance, by films that share patients and by how scores are spread
+_INFLATION = 0.2, 5.0  # of the variance, by films that share patients and how scores are spread
 _INSIDE = 1e-9  # at 0 and 1 the variance vanishes
+_UNITS = 2048  # more patients than these are drawn by groups of patients, put together at random
+_AT_ONCE = 1000  # draws
 
 
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Return the share of pairs in which the positive film has the higher score; ties are halves.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (N,)
-    positive : ndarray of shape (N,), bool
-
-    Returns
-    -------
-    float - NaN where one of the two kinds is missing
+    NaN where one of the two kinds is missing.
     """
     n = int(positive.sum())
     m = len(positive) - n
@@ -72,18 +58,8 @@ def auroc_interval(
     """Return the confidence interval of the AUROC, with patients as clusters.
 
     It holds the truths from which the area lies no further than chance allows (a score interval),
-    so that it has width where no film is on the wrong side, and ends at 0 and 1.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (N,)
-    positive : ndarray of shape (N,), bool
-    patients : ndarray of shape (N,), int64 - 0 .. P - 1
-    confidence : float - for example 0.95
-
-    Returns
-    -------
-    Interval - NaN where one of the two kinds has fewer than two patients
+    so that it has width where no film is on the wrong side, and ends at 0 and 1. NaN where one of
+    the two kinds has fewer than two patients.
     """
     groups = [len(np.unique(patients[kind])) for kind in (positive, ~positive)]
     if min(groups) < 2:
@@ -129,41 +105,22 @@ def _clustered_variance(
 
 
 def _plain_variance(area: float, n: int, m: int) -> float:
-    """Return the variance that the area alone tells, of `n` positive and `m` negative patients."""
+    """Return the variance that follows from the area alone, with n and m patients of each kind."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     spread = area * (1 - area) + (n - 1) * (q1 - area**2) + (m - 1) * (q2 - area**2)
     return max(spread, 0.0) / (n * m)
 
 
-_UNITS = 2048  # more patients than these are drawn by groups of patients, put together at random
-_AT_ONCE = 1000  # draws
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PatientBootstrap:
-    """Seeded draws of patients, the same for every statistic that is asked of them.
+    """Seeded draws of patients, the same for every statistic."""
 
-    Attributes
-    ----------
-    patients : ndarray of shape (N,), int64 - patient of each image, 0 .. P - 1
-    """
-
-    patients: NDArray[np.int64]
+    patients: NDArray[np.int64]  # (N,) patient of each image, 0 .. P - 1
     draws: int
     seed: int
 
     def proportions(self, member: NDArray[np.bool_], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Draw the share of hits in each of M arms.
-
-        Parameters
-        ----------
-        member : ndarray of shape (N, M), bool - image belongs to the arm
-        hit : ndarray of shape (N,), bool
-
-        Returns
-        -------
-        ndarray of shape (draws, M), float64
-        """
+        """Draw the share of hits (N,) in each of M arms (N, M): (draws, M)."""
         arms = member.shape[1]
         drawn = self._draw([*member.T, *(arm & hit for arm in member.T)])
         n, x = drawn[:, :arms], drawn[:, arms:]
@@ -175,20 +132,11 @@ class PatientBootstrap:
         return share
 
     def totals(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Draw the sums over images of M columns.
-
-        Parameters
-        ----------
-        values : ndarray of shape (N, M), float64 or bool
-
-        Returns
-        -------
-        ndarray of shape (draws, M), float64
-        """
+        """Draw the sums over films of columns (N, M): (draws, M)."""
         return self._draw(list(values.T))
 
     def _draw(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-        """Draw the sums over images of each column (N,): from sums by patient, not from images."""
+        """Draw the sums over films of each column (N,): from sums by patient, not from films."""
         patients = int(self.patients.max(initial=-1)) + 1
         units = min(patients, _UNITS)
         unit = self.patients
@@ -206,16 +154,7 @@ class PatientBootstrap:
         return drawn
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Draw the mean over images of values; NaN values are left out.
-
-        Parameters
-        ----------
-        values : ndarray of shape (N,), float64
-
-        Returns
-        -------
-        ndarray of shape (draws,), float64 - NaN where a draw holds no value
-        """
+        """Draw the mean over films of values (N,), (draws,); NaN values are left out."""
         known = np.isfinite(values)
         drawn = self.totals(np.column_stack([np.where(known, values, 0.0), known]))
         total, n = drawn[:, 0], drawn[:, 1]
@@ -240,13 +179,9 @@ def _draw_units(units: int, draws: int, seed: int) -> NDArray[np.uint16]:
 def percentile_interval(
     draws: NDArray[np.float64], confidence: float, comparisons: int = 1
 ) -> Interval:
-    """Return the two-sided percentile interval, Bonferroni-corrected.
+    """Return the two-sided percentile interval of draws (B,), Bonferroni-corrected.
 
-    Parameters
-    ----------
-    draws : ndarray of shape (B,), float64 - NaN draws are left out
-    confidence : float - for example 0.95
-    comparisons : int - how many intervals are looked at together
+    NaN draws are left out.
     """
     known = draws[np.isfinite(draws)]
     if len(known) == 0:
@@ -257,17 +192,7 @@ def percentile_interval(
 
 
 def count_patients(member: NDArray[np.bool_], patients: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count the patients of the films in each of M groups.
-
-    Parameters
-    ----------
-    member : ndarray of shape (n, M), bool - the film is in the group
-    patients : ndarray of shape (n,), int64
-
-    Returns
-    -------
-    ndarray of shape (M,), int64
-    """
+    """Count the patients (n,) of the films in each of M groups (n, M): (M,)."""
     known, unit = np.unique(patients, return_inverse=True)
     counts = np.zeros(member.shape[1], dtype=np.int64)
     for group, column in enumerate(member.T):

@@ -46,8 +46,8 @@ def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArr
     """Return the strata (N,) of view, portable, manufacturer, model, site, sex, age and study year.
 
     Ages become bands, blanks become a stratum of their own. Where an attribute has very many
-    values, the 12 largest stay and the others are pooled as ``other (n values)``: nobody reads a
-    table of 300 sites, and it costs every other stratum its power. Unknown attributes are left
+    values, the 12 largest stay and the others are pooled as ``other (n values)``: a table of 300
+    sites is not read, and costs every other stratum its power. Unknown attributes are left
     aside, since free columns may hold identities.
     """
     axes = {}
@@ -168,7 +168,7 @@ def mantel_haenszel(
 
 
 def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    """Return the association of two categorical variables (n,): 0 none, 1 one tells the other.
+    """Return the association of two categories (n,): 0 none, 1 one follows from the other.
 
     Small tables with many cells look associated by chance: it ranks attributes, it tests nothing.
     0 where one of them is constant or there are no films.
@@ -311,7 +311,7 @@ def _adjusted_gap(films: NDArray[np.float64], hits: NDArray[np.float64]) -> floa
 def _standardise(
     films: NDArray[np.float64], hits: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Films and hits that both arms are worth when every stratum weighs alike in them.
+    """Films and hits that both arms are worth when every stratum has the same weight in them.
 
     Counts are (..., V, 2), the result (..., 2): their quotient is the weighted share of hits, the
     films are the effective ones of Kish. Both are 0 where no stratum has both arms.

@@ -1,8 +1,8 @@
 """From evidence to claims, from claims to a verdict.
 
 A correlation *counts* when it is confirmed on held-out patients, when the model is shown to use it,
-and when the gaps of both sides on held-out patients are at least ``gate.max_gap``. Only then has it
-a kind, told from where its removal effect lies.
+and when the gaps of both sides on held-out patients are at least ``gate.max_gap``. Only then does
+it have a kind, by where its removal effect lies.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ravl_med.evidence.results import (
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
 _OUTSIDE = "outside the place where it shows."
 _NO_COUNTERFACTUAL = (
-    "No counterfactual is possible: the model's scores came as a table (model.scores), and nobody "
-    "can ask it about a changed film. So it cannot be shown to use a feature."
+    "No counterfactual is possible: the model's scores came as a table (model.scores), and the "
+    "model cannot be run on a changed film. So it cannot be shown to use a feature."
 )
-_COMMON = 0.20  # prevalence at which a pass asks for power
+_COMMON = 0.20  # prevalence at which a pass needs power
 
 
 def assess_correlation(
@@ -209,10 +209,10 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
 def points_to_decide(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Return what a reviewer may decide on: shortcuts, and what asks for a radiologist."""
+    """Return what a reviewer may decide on: shortcuts, and what a radiologist has to look at."""
     shortcuts = [c for c in correlations if c.counts and c.kind == "shortcut"]
-    asked = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
-    return tuple(sorted([*shortcuts, *asked], key=lambda c: c.rank))
+    others = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
+    return tuple(sorted([*shortcuts, *others], key=lambda c: c.rank))
 
 
 def _open_groups(

@@ -129,20 +129,14 @@ def audit(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListedFilms:
-    """The films that a manifest lists, and the model; no film has been read yet.
-
-    Attributes
-    ----------
-    folder : Path or None - of the model, as workers open it
-    model_cached : bool - the quickstart model was found in the cache
-    """
+    """The films that a manifest lists, and the model; no film has been read yet."""
 
     manifest: FilePath
     cohort: Cohort
     reader: FilmReader
     encoder: Encoder
-    folder: Path | None
-    model_cached: bool
+    folder: Path | None  # of the model, as workers open it
+    model_cached: bool  # the quickstart model was found in the cache
 
 
 def read_films(config: Config, run: Run) -> ListedFilms:
@@ -162,17 +156,11 @@ def read_films(config: Config, run: Run) -> ListedFilms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFilms:
-    """The films that could be read and embedded.
-
-    Attributes
-    ----------
-    cohort : Cohort - N films
-    embeddings : Embeddings - of these, with R regions
-    """
+    """The films that could be read and embedded."""
 
     listed: ListedFilms
-    cohort: Cohort
-    embeddings: Embeddings
+    cohort: Cohort  # N films
+    embeddings: Embeddings  # of these, with R regions
 
 
 def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> EmbeddedFilms:
@@ -196,18 +184,12 @@ def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> Embe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredFilms:
-    """What the model says of the films.
-
-    Attributes
-    ----------
-    classes : ndarray of shape (C, D), float32 - class texts
-    table : ScoreTable or None - that the scores of the films come from, in place of the model
-    """
+    """What the model says of the films."""
 
     films: EmbeddedFilms
-    classes: NDArray[np.float32]
+    classes: NDArray[np.float32]  # (C, D) class texts
     scores: Scores
-    table: ScoreTable | None
+    table: ScoreTable | None  # that the scores of the films come from, in place of the model
     accuracy: Accuracy
 
 
@@ -242,16 +224,10 @@ def check_model(config: Config, scored: ScoredFilms, run: Run) -> ModelChecks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchTools:
-    """What a search needs beside films and scores.
+    """What a search needs beside films and scores."""
 
-    Attributes
-    ----------
-    model : CounterfactualModel or None - None where a table of scores was audited
-    structures : callable or None - film to its anatomy and artifacts
-    """
-
-    model: CounterfactualModel | None
-    structures: StructureReader | None
+    model: CounterfactualModel | None  # None where a table of scores was audited
+    structures: StructureReader | None  # film to its anatomy and artifacts
     relevance: RelevanceTable
     checks: ModelChecks
 
@@ -272,17 +248,13 @@ class Findings:
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: Run) -> Findings:
     """Search for shortcuts, unless model or films leave nothing to search in."""
-    films = scored.films
-    reasons = [
-        *tools.checks.stops,
-        *auditability(scored.accuracy, films.cohort.classes, config.gate),
-    ]
-    if broken := len(films.embeddings.not_finite):
-        reasons.insert(
-            0,
-            f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
-            "expected finite numbers. Check the weights, and the precision on this device.",
-        )
+    films, broken = scored.films, len(scored.films.embeddings.not_finite)
+    lost = (
+        f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
+        "expected finite numbers. Check the weights, and the precision on this device."
+    )
+    stops = auditability(scored.accuracy, films.cohort.classes, config.gate)
+    reasons = [*([lost] if broken else ()), *tools.checks.stops, *stops]
     if not reasons:
         data = audit_data(films.cohort, films.embeddings, scored.scores)
         try:

@@ -42,19 +42,12 @@ _BETTER = 0.05  # mean AUROC that another activation has to bring
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditedModel:
-    """A model, and what it says of a cohort.
-
-    Attributes
-    ----------
-    embeddings : Embeddings - of N films
-    classes : ndarray of shape (C, D), float32 - class texts
-    scores : ndarray of shape (N, C), float32, or None - of a table, in place of the model's own
-    """
+    """A model, and what it says of a cohort."""
 
     encoder: Encoder
-    embeddings: Embeddings
-    classes: NDArray[np.float32]
-    scores: NDArray[np.float32] | None = None
+    embeddings: Embeddings  # of N films
+    classes: NDArray[np.float32]  # (C, D) class texts
+    scores: NDArray[np.float32] | None = None  # (N, C) of a table, in place of the model's own
 
 
 def scores_of_table(table: ScoreTable, region: NDArray[np.float32], kind: str) -> Scores:

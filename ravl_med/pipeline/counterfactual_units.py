@@ -30,19 +30,12 @@ from ravl_med.regions.segmenter import Segmenter
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditedFilms:
-    """The films that counterfactuals change, and the classes; it can be sent to a worker.
-
-    Attributes
-    ----------
-    cohort : Cohort - the N audited films
-    classes : ndarray of shape (C, D), float32 - class texts
-    mirrored : frozenset of int - films that have the patient's left at the left edge
-    """
+    """The films that counterfactuals change, and the classes; it can be sent to a worker."""
 
     config: Config
-    cohort: Cohort
-    classes: NDArray[np.float32]
-    mirrored: frozenset[int]
+    cohort: Cohort  # the N audited films
+    classes: NDArray[np.float32]  # (C, D) class texts
+    mirrored: frozenset[int]  # films that have the patient's left at the left edge
 
 
 def counterfactual_model(

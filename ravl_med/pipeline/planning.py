@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
@@ -50,39 +51,24 @@ _CLUSTERED = (10_000, 60_000)  # regions whose clustering is timed: what is fixe
 
 @dataclass(frozen=True, slots=True)
 class CostPlan:
-    """What an audit costs.
-
-    Attributes
-    ----------
-    films, regions : int - of the cohort; regions from their mean on the sample
-    sample, rejected : int - films that were measured, and those of the sample that were set aside
-    workers, cores : int - that the hours are for, and processors of this machine
-    device : str - that films were encoded on
-    embedding_size : int - D
-    read_seconds, region_seconds, encode_seconds : float - of a film: its file; its regions and the
-        model's input; the model
-    picture_seconds : float - of a changed film in a counterfactual
-    pictures : int - of all counterfactuals, at most
-    store_bytes, worker_bytes, run_bytes : int - embeddings on disk; memory of a worker, as measured
-        here; memory of the run beside it, embeddings above 1 GiB lie in a mapped file
-    """
+    """What an audit costs."""
 
     films: int
-    regions: int
-    sample: int
-    rejected: int
-    workers: int
-    cores: int
-    device: str
-    embedding_size: int
-    read_seconds: float
-    region_seconds: float
-    encode_seconds: float
-    picture_seconds: float
-    pictures: int
-    store_bytes: int
-    worker_bytes: int
-    run_bytes: int
+    regions: int  # from their mean on the sample
+    sample: int  # films that were measured
+    rejected: int  # films of the sample that were set aside
+    workers: int  # that the hours are for
+    cores: int  # of this machine
+    device: str  # that films were encoded on
+    embedding_size: int  # D
+    read_seconds: float  # of a film
+    region_seconds: float  # of a film: its regions, and the model's input
+    encode_seconds: float  # of a film
+    picture_seconds: float  # of a changed film in a counterfactual
+    pictures: int  # of all counterfactuals, at most
+    store_bytes: int  # of embeddings on disk
+    worker_bytes: int  # of memory, as measured here
+    run_bytes: int  # of memory beside it; embeddings above 1 GiB lie in a mapped file
     embed_hours: float
     cluster_hours: float
     counterfactual_hours: float
@@ -183,14 +169,7 @@ def _measure(
     proposer = RegionProposer.of(config.regions, cohort)
     here = replace(reader, workers=0)  # in this process: what is timed is reading alone
     read, outcomes = _timed(lambda: list(here.films(some)))
-    good = [(chosen[i], one) for i, one in enumerate(outcomes) if isinstance(one, Film)]
-    if not good:
-        reasons = Counter(one.reason for one in outcomes if isinstance(one, RejectedFilm))
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        raise DataError(
-            f"{cohort.name}: none of a sample of {len(chosen)} films can be read ({counts}); "
-            "expected some that can. ravl-med inspect says more."
-        )
+    good = [replace(one, index=int(at)) for at, one in _readable(cohort.name, chosen, outcomes)]
     progress("measure a sample of films", len(chosen), len(chosen))
     with tempfile.TemporaryDirectory() as place:
         batches = BatchEncoder(
@@ -200,13 +179,9 @@ def _measure(
         def prepare() -> list[EmbeddedRow]:
             return [
                 prepare_film(
-                    encoder,
-                    replace(film, index=int(position)),
-                    proposer.propose,
-                    config.regions.min_visible,
-                    batches.store,
+                    encoder, film, proposer.propose, config.regions.min_visible, batches.store
                 )
-                for position, film in good
+                for film in good
             ]
 
         preparing, rows = _timed(prepare)
@@ -233,6 +208,22 @@ def _measure(
         picture=picture / len(pictures),
         clustering=_measure_clustering(config, known, len(cohort.classes)),
     )
+
+
+def _readable(
+    name: str, chosen: NDArray[np.int64], outcomes: Sequence[Film | RejectedFilm]
+) -> list[tuple[int, Film]]:
+    """Return the films of a sample that could be read, with their positions in the cohort."""
+    pairs = zip(chosen.tolist(), outcomes, strict=True)
+    good = [(at, film) for at, film in pairs if isinstance(film, Film)]
+    if not good:
+        reasons = Counter(one.reason for one in outcomes if isinstance(one, RejectedFilm))
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise DataError(
+            f"{name}: none of a sample of {len(chosen)} films can be read ({counts}); "
+            "expected some that can. ravl-med inspect says more."
+        )
+    return good
 
 
 def _measure_clustering(

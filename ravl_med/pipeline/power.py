@@ -12,43 +12,30 @@ from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import measure_sensitivity, plan_design
 from ravl_med.pipeline.stages import Progress
 
-_COMMON = 0.20  # prevalence at which a pass asks for power
+_COMMON = 0.20  # prevalence at which a pass needs power
 _ROUNDING = 1e-9
 _MOST_FILMS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCohort:
-    """A cohort that is yet to be collected.
-
-    Attributes
-    ----------
-    accuracy : float - expected zero-shot accuracy on each class
-    films_a_patient : float - mean
-    candidates : int - clusters that the feature has to stand out among
-    simulations : int - cohorts for each prevalence
-    """
+    """A cohort that is yet to be collected."""
 
     films: int
-    accuracy: float = 0.8
-    films_a_patient: float = 1.0
-    candidates: int = 20
-    simulations: int = 200
+    accuracy: float = 0.8  # expected zero-shot accuracy on each class
+    films_a_patient: float = 1.0  # mean
+    candidates: int = 20  # clusters that the feature has to stand out among
+    simulations: int = 200  # cohorts for each prevalence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedPower:
-    """What such a cohort could show.
-
-    Attributes
-    ----------
-    asked : float - gap that a pass needs to be detectable (gate.max_detectable_gap)
-    """
+    """What such a cohort could show."""
 
     cohort: PlannedCohort
     classes: int
     sensitivity: Sensitivity
-    asked: float
+    asked: float  # gap that a pass needs to be detectable (gate.max_detectable_gap)
 
     @property
     def common(self) -> DetectableGap:

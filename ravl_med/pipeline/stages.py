@@ -1,6 +1,6 @@
-"""Stages that audit and mitigation share: films, model, embeddings.
+"""Stages that audit and mitigation share, and the run that they are part of.
 
-The parts of a cohort that embeddings are made and kept by.
+The embeddings of a cohort are made and kept in parts, which are named by their films.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KIND = "embeddings"
 def embeddings_root(config: Config, cache: Cache) -> Path | None:
     """Return where embeddings are kept; None where they are not.
 
-    Of a model that code makes only that code knows whether it is still the same.
+    Those of a model that code makes are not: only that code knows whether it is still the same.
     """
     kept = config.cache.embeddings and config.model.factory is None
     return cache.root / _KIND if kept else None
@@ -95,8 +95,8 @@ def name_parts(config: Config, cohort: Cohort) -> tuple[str, ...]:
         hasher = settings.copy()
         for film in range(start, min(start + part, len(cohort))):
             frame = cohort.frames[film] if cohort.frames else None
-            told = [next(stamps) for _ in range(1 + len(own[film]))]
-            hasher.update(f"{frame} {told}\n".encode())
+            files_of_film = [next(stamps) for _ in range(1 + len(own[film]))]
+            hasher.update(f"{frame} {files_of_film}\n".encode())
         names.append(hasher.hexdigest()[:32])
     return tuple(names)
 
@@ -138,18 +138,12 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What every stage of a run is given: who hears of progress, the clock, the cache, the key.
+    """What every stage of a run is given: who hears of progress, the clock, the cache, the key."""
 
-    Attributes
-    ----------
-    cache : Cache - of synthetic cohorts, models and embeddings
-    key : bytes - secret of the pseudonyms
-    """
-
-    cache: Cache
+    cache: Cache  # of synthetic cohorts, models and embeddings
     progress: Progress = lambda stage, done, total: None
     clock: Clock = field(default_factory=Clock)
-    key: bytes = b""
+    key: bytes = b""  # secret of the pseudonyms
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a stage."""
@@ -171,11 +165,7 @@ def prepare_manifest(config: Config, run: Run) -> FilePath:
     recipe = {"version": __version__, **synthetic.model_dump()}
 
     def make(folder: Path) -> None:
-        synthesize(
-            folder,
-            **synthetic.model_dump(),
-            progress=run.staged("synthesize films"),
-        )
+        synthesize(folder, **synthetic.model_dump(), progress=run.staged("synthesize films"))
 
     folder, _ = run.cache.folder("cohorts", recipe, make)
     return folder / "manifest.csv"
@@ -294,33 +284,27 @@ def headers_asked(config: Config) -> bool | None:
 
 
 def require_films(cohort: Cohort, max_rejected: float) -> None:
-    """Refuse a cohort of which no film can be used, or too many could not be read.
-
-    Parameters
-    ----------
-    cohort : Cohort - the films that were read
-    max_rejected : float - largest share of the films that may have been set aside
+    """Refuse a cohort without a usable film, or with more than `max_rejected` of them set aside.
 
     Raises
     ------
     DataError
     """
     rejected = Counter(film.reason for film in cohort.rejected)
+    tried = len(cohort) + rejected.total()
+    if len(cohort) and rejected.total() <= max_rejected * tried:
+        return
+    reasons = rejected if len(cohort) else rejected + Counter(cohort.left_out)
+    counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if len(cohort):
-        tried = len(cohort) + rejected.total()
-        if rejected.total() <= max_rejected * tried:
-            return
-        told = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
         raise DataError(
-            f"{cohort.name}: {rejected.total()} of {tried} films cannot be used ({told}); expected "
-            f"at most {max_rejected:.0%} (gate.max_rejected_fraction). First: "
+            f"{cohort.name}: {rejected.total()} of {tried} films cannot be used ({counts}); "
+            f"expected at most {max_rejected:.0%} (gate.max_rejected_fraction). First: "
             f"{cohort.rejected[0].message}"
         )
-    reasons = rejected + Counter(cohort.left_out)
-    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     first = f" First: {cohort.rejected[0].message}" if cohort.rejected else ""
     raise DataError(
-        f"{cohort.name}: none of its {cohort.listed} rows can be audited ({told}); expected "
+        f"{cohort.name}: none of its {cohort.listed} rows can be audited ({counts}); expected "
         f"readable films with a label.{first}"
     )
 
@@ -340,10 +324,8 @@ def structure_reader(
 ) -> Callable[[int], FilmStructures]:
     """Return what finds anatomy and artifacts of a film; those of the last films are held.
 
-    Parameters
-    ----------
-    read_pixels : callable - film to its pixels (H, W), float32 in [0, 1]
-    mirrored : collection of int - films that have the patient's left at the left edge
+    `read_pixels` returns (H, W), float32 in [0, 1]; `mirrored` films have the patient's left at the
+    left edge.
     """
 
     @lru_cache(maxsize=_HELD_FILMS)

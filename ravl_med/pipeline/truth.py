@@ -22,40 +22,24 @@ _LINES = ("lead", "tube", "wire")
 
 @dataclass(frozen=True, slots=True)
 class TruthCheck:
-    """What an audit said, beside what was planted.
+    """What an audit said, beside what was planted."""
 
-    Attributes
-    ----------
-    feature, finding : str - the planted pair
-    strength : float - Cramer's V in the fine-tuning split
-    raised_gap, lowered_gap : float - the two gaps of RaVL's validity test by true presence of the
-        feature: accuracy on the finding with minus without it; the largest, over other classes, of
-        accuracy without minus with it
-    precision : float - share of the top ten regions of the first correlation, as they were
-        located, that hit the feature; NaN without a correlation
-    tile_precision : float - the same for the regions as they were cut
-    paper_precision : float - the same for the paper's order, by similarity to the medoid
-    overlap, located_overlap : float - mean intersection over union of the feature's box with those
-        of the top ten regions, as they were cut and as they were located; NaN where none of their
-        films holds it
-    names_finding : bool - the first correlation raises the planted finding
-    kind : str - of the first correlation, or "none"
-    shortcuts : int - correlations of kind shortcut
-    """
-
-    feature: str
+    feature: str  # planted on the finding
     finding: str
-    strength: float
-    raised_gap: float
-    lowered_gap: float
-    precision: float
-    tile_precision: float
-    paper_precision: float
-    overlap: float
-    located_overlap: float
-    names_finding: bool
-    kind: str
-    shortcuts: int
+    strength: float  # Cramer's V in the fine-tuning split
+    # RaVL's validity test by true presence of the feature: accuracy with minus without it.
+    raised_gap: float  # on the finding
+    lowered_gap: float  # on other classes, the largest, without minus with it
+    # Share of the top ten regions of the first correlation that hit the feature; NaN without one.
+    precision: float  # where their effect lies
+    tile_precision: float  # as they were cut
+    paper_precision: float  # in the paper's order, by similarity to the medoid
+    # Mean intersection over union of the feature's box with those of the top ten regions.
+    overlap: float  # as they were cut; NaN where none of their films holds it
+    located_overlap: float  # where their effect lies
+    names_finding: bool  # the first correlation raises the planted finding
+    kind: str  # of the first correlation, or "none"
+    shortcuts: int  # correlations of kind shortcut
 
     def lines(self) -> list[str]:
         """Return the check in a few lines for the terminal."""
@@ -85,7 +69,7 @@ def compare_with_truth(run: Audit) -> TruthCheck:
     overlaps = (math.nan, math.nan)
     if first is not None:
         cut = run.result.region_boxes[first.cluster.regions]
-        by_effect = _precision(run, first, names, boxes, first.order, _located(run, first))
+        by_effect = _precision(run, first, names, boxes, first.order, _effect_boxes(run, first))
         as_cut = _precision(run, first, names, boxes, first.order, cut)
         by_similarity = _precision(run, first, names, boxes, np.arange(len(cut)), cut)
         overlaps = _overlaps(run, first, names, boxes)
@@ -150,8 +134,8 @@ def _overlaps(
     names: list[str],
     boxes: Mapping[str, list[NDArray[np.float64]]],
 ) -> tuple[float, float]:
-    """Mean overlap of the top ten regions with the thing on their film: as cut, and as located."""
-    located = _located(run, correlation)
+    """Mean overlap of the top ten regions with the feature on their film: as cut, as located."""
+    located = _effect_boxes(run, correlation)
     found = []
     for position in correlation.order[:10]:
         region = int(correlation.cluster.regions[position])
@@ -164,7 +148,7 @@ def _overlaps(
     return float(cut), float(own)
 
 
-def _located(run: Audit, correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+def _effect_boxes(run: Audit, correlation: SpuriousCorrelation) -> NDArray[np.float32]:
     """Where the effect of each region lies (n, 4); the region itself where it was not measured."""
     regions = run.result.region_boxes[correlation.cluster.regions]
     tested = correlation.counterfactual

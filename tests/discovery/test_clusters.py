@@ -59,7 +59,7 @@ def test_each_k_and_each_draw_is_a_partition_of_all_regions():
         assert (part.assignment.dtype, part.similarity.dtype) == (np.int32, np.float32)
     assert found.origin.tolist() == sorted(found.origin.tolist())
     assert (found.left_out, found.silhouettes) == ({}, {})
-    assert found.regions == 900
+    assert len(found.partitions[0].assignment) == 900
 
 
 def test_distinct_groups_are_proposed_once_each():

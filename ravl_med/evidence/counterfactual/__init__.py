@@ -70,24 +70,16 @@ SpreadHypotheses = Callable[
 
 @dataclass(frozen=True, eq=False)  # no slots: it holds its films
 class CounterfactualModel:
-    """The audited model, as counterfactuals run it on changed films.
-
-    Attributes
-    ----------
-    read_pixels : callable - film to pixels (H, W), float32 of 0 .. 1
-    classes : ndarray of shape (C, D), float32 - class embeddings
-    temperature : float - tau of the logits
-    structures : callable or None - film to its anatomy and artifacts
-    spread : callable or None - hypotheses to counterfactuals, one by one and in order, by workers;
-        None: this process makes them
-    """
+    """The audited model, as counterfactuals run it on changed films."""
 
     encoder: Encoder
-    read_pixels: Callable[[int], NDArray[np.float32]]
-    classes: NDArray[np.float32]
-    temperature: float
+    read_pixels: Callable[[int], NDArray[np.float32]]  # film to pixels (H, W), float32 of 0 .. 1
+    classes: NDArray[np.float32]  # (C, D) class embeddings
+    temperature: float  # tau of the logits
     batch_size: int
-    structures: StructureReader | None = None
+    structures: StructureReader | None = None  # film to its anatomy and artifacts
+    # hypotheses to counterfactuals, one by one and in order, by workers; None: this process makes
+    # them
     spread: SpreadHypotheses | None = None
 
     @cached_property
@@ -106,20 +98,14 @@ class CounterfactualModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hypothesis:
-    """That the model uses the feature of a cluster, and what is settled before the test.
-
-    Attributes
-    ----------
-    discovery : ndarray of shape (N,), bool - films of the half that it was chosen on; the others
-        are the confirmation half
-    relevant : RelevantPlaces or None - where the raised class shows; None when it is not known
-    comparisons : int - hypotheses that are tested together, for Bonferroni
-    """
+    """That the model uses the feature of a cluster, and what is settled before the test."""
 
     cluster: FeatureCluster
+    # (N,) films of the half that it was chosen on; the others are the confirmation half
     discovery: NDArray[np.bool_]
+    # where the raised class shows; None when it is not known
     relevant: RelevantPlaces | None = None
-    comparisons: int = 1
+    comparisons: int = 1  # hypotheses that are tested together, for Bonferroni
 
 
 def class_margin(

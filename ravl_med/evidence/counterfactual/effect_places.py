@@ -36,18 +36,11 @@ _KEYS = ("anatomy", "boxes", "artifacts", "also", "source")
 
 @dataclass(frozen=True, slots=True)
 class RelevantPlaces:
-    """Where one finding shows.
+    """Where one finding shows."""
 
-    Attributes
-    ----------
-    anatomy : tuple of str - out of `ANATOMICAL_REGIONS`
-    boxes : tuple of boxes (x0, y0, x1, y1) - shares of width and height of the film as it is shown
-    artifacts : bool - the finding is itself a device
-    """
-
-    anatomy: tuple[str, ...] = ()
-    boxes: tuple[Box, ...] = ()
-    artifacts: bool = False
+    anatomy: tuple[str, ...] = ()  # out of `ANATOMICAL_REGIONS`
+    boxes: tuple[Box, ...] = ()  # shares of width and height of the film as it is shown
+    artifacts: bool = False  # the finding is itself a device
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,36 +20,25 @@ from ravl_med.regions.geometry import InputGeometry
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Margins:
-    """What the model says of n pictures.
+    """What the model says of n pictures."""
 
-    Attributes
-    ----------
-    margin : ndarray of shape (n,), float64 - of the raised class, in logits
-    decided : ndarray of shape (n,), bool - the raised class has the highest logit of all
-    """
-
-    margin: NDArray[np.float64]
-    decided: NDArray[np.bool_]
+    margin: NDArray[np.float64]  # (n,) of the raised class, in logits
+    decided: NDArray[np.bool_]  # (n,) the raised class has the highest logit of all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelInputs:
-    """The films of a task at the resolution of the model.
-
-    Attributes
-    ----------
-    read : callable - image index to the preprocessed input (3, S, S), float32, read-only
-    geometry : callable - height and width of a film to its `InputGeometry`
-    margins : callable - pictures (3, S, S) to `Margins`; they are taken one by one, so that a
-        generator of any length needs little memory
-    tick : callable - called with the number of steps that were done
-    """
+    """The films of a task at the resolution of the model."""
 
     data: AuditData
+    # image index to the preprocessed input (3, S, S), float32, read-only
     read: Callable[[int], NDArray[np.float32]]
+    # height and width of a film to its `InputGeometry`
     geometry: Callable[[int, int], InputGeometry]
+    # pictures (3, S, S) to `Margins`; they are taken one by one, so that a generator of any
+    # length needs little memory
     margins: Callable[[Iterable[NDArray[np.float32]]], Margins]
-    tick: Callable[[int], None]
+    tick: Callable[[int], None]  # called with the number of steps that were done
 
     def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return boxes of regions as shares of width and height of their film, (k, 4) xyxy."""

@@ -38,22 +38,14 @@ class FilledFilm:
 
     The median of the surroundings can itself look like a device to a model, and inpainting can
     leave a trace of what it covers; a region is judged by the mean of both.
-
-    Attributes
-    ----------
-    boxes : ndarray of shape (k, 4), float32 - xyxy in input pixels
-    before : float - margin
-    decided : bool - for the raised class
-    after : ndarray of shape (k, 2), float64 - margin with the surrounding median, inpainted
-    decided_after : ndarray of shape (k, 2), bool
     """
 
     film: int
-    boxes: NDArray[np.float32]
-    before: float
-    decided: bool
-    after: NDArray[np.float64]
-    decided_after: NDArray[np.bool_]
+    boxes: NDArray[np.float32]  # (k, 4) xyxy in input pixels
+    before: float  # margin
+    decided: bool  # for the raised class
+    after: NDArray[np.float64]  # (k, 2) margin with the surrounding median, inpainted
+    decided_after: NDArray[np.bool_]  # (k, 2)
 
     @property
     def effect(self) -> NDArray[np.float64]:
@@ -69,19 +61,14 @@ class FilledFilm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmPair:
-    """A film with the feature, its control, and how strongly the fill changes each.
-
-    Attributes
-    ----------
-    control_boxes : ndarray of shape (k, 4), float32 - the regions of the film, carried to the same
-        place of the control; xyxy in input pixels
-    contrast_ratio : float - of the film over that of the control
-    """
+    """A film with the feature, its control, and how strongly the fill changes each."""
 
     film: int
     control: int
+    # (k, 4) the regions of the film, carried to the same place of the control; xyxy in input
+    # pixels
     control_boxes: NDArray[np.float32]
-    contrast_ratio: float
+    contrast_ratio: float  # of the film over that of the control
 
 
 def fill_films(

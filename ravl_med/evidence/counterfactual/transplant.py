@@ -30,20 +30,12 @@ _LEAST_SEEN = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transplantation:
-    """Regions of two films that go into the same place of a third.
+    """Regions of two films that go into the same place of a third."""
 
-    Attributes
-    ----------
-    target : int - film of another class than the raised one, without the feature
-    donor : int - film with the feature
-    ordinary : int - film of the donor's class without the feature
-    shares : ndarray of shape (k, 4), float64 - the place, xyxy as shares of width and height
-    """
-
-    target: int
-    donor: int
-    ordinary: int
-    shares: NDArray[np.float64]
+    target: int  # film of another class than the raised one, without the feature
+    donor: int  # film with the feature
+    ordinary: int  # film of the donor's class without the feature
+    shares: NDArray[np.float64]  # (k, 4) the place, xyxy as shares of width and height
 
 
 def plan_transplants(
