@@ -5,7 +5,7 @@ import pytest
 
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.reporting.audit.correlation import _crop
+from ravl_med.reporting.audit.report import _crop
 from ravl_med.reporting.pictures import (
     correlation_pictures,
     crop_picture,
