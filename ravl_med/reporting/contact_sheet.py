@@ -284,7 +284,7 @@ class ContactSheet:
     cohort_films: int  # films that the sample was drawn from
     films: tuple[SheetFilm, ...]
     skipped: Mapping[str, int]  # films that were drawn and cannot be read, by reason
-    problems: Mapping[str, int]  # what was to be a region and is none, by reason
+    problems: Mapping[str, int]  # why something did not become a region: counts
     text_note: str = "Burned-in text is shown."  # what was done about burned-in text
 
     def regions_a_film(self) -> dict[RegionSource, float]:

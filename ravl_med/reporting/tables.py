@@ -70,20 +70,21 @@ def reproduction_tables(tables: Mapping[str, Mapping[str, str]]) -> list[Table]:
 
 def paired_columns(
     head: str,
-    names: tuple[str, str],
-    heads: tuple[str, str, str],
+    names: Mapping[str, str],
+    unit: str = "",
     *,
-    signed: bool,
     films: bool = True,
+    signed: bool = False,
 ) -> list[Column]:
     """Return the columns of `paired_row`.
 
-    The names are those of the two models at the scale, the heads those of their columns and of the
-    difference.
+    The names map two models, and their difference, to the heads of their columns, which the unit
+    of the two models follows.
     """
-    scale = Scale((*zip(names, _LOOKS, strict=True),), signed)
-    measures = [Column(one, "interval") for one in heads]
+    (first, one), (second, two), (_, difference) = names.items()
+    scale = Scale(((first, _LOOKS[0]), (second, _LOOKS[1])), signed)
     counts = [Column("Films", "number")] if films else []
+    measures = [Column(one_head, "interval") for one_head in (one + unit, two + unit, difference)]
     return [Column(head, "wide"), *counts, *measures, Column(scale, "plot")]
 
 

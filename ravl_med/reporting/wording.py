@@ -23,7 +23,7 @@ from ravl_med.evidence.results import Decision, Interval
 
 DASH = "–"
 HIDDEN_TEXT = "hidden"
-"""Stands for a count of few patients, or one from which such a count could be told."""
+"""Stands for a count of few patients, or one that would reveal such a count."""
 NBSP = "\u00a0"
 
 VERDICT_NAMES: dict[VerdictName, str] = {
@@ -76,7 +76,7 @@ REGION_PROBLEMS = {
     "unreadable": "annotation files that cannot be read",
     "unknown_format": "annotation files of another kind",
 }
-"""What was to be a region and is none, by reason."""
+"""Why something did not become a region."""
 
 
 def font_file(name: str) -> Path:

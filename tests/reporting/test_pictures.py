@@ -128,7 +128,7 @@ def test_a_region_that_has_a_name_tells_it_under_its_crop(result_of, film):
 
     def told(of):
         pictures = correlation_pictures(of, of.correlations[0], film, 3)
-        shots = [_crop(crop, 11, told=True) for crop in pictures.crops]
+        shots = [_crop(crop, 11, measured=True) for crop in pictures.crops]
         return [shot.lines[1:-1] for shot in shots]
 
     assert told(result) == [()] * 3  # a tile is where it is

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from ravl_med import __version__
@@ -66,7 +65,7 @@ _TITLE = "Two audits side by side"
 _SETTINGS_SHOWN = 12
 _CORRELATIONS_SHOWN = 12
 _CLASSES_NAMED = 3
-_NAMES = ("A", "B")
+_NAMES = {"A": "A", "B": "B", "difference": "B minus A, points"}
 _OUTCOMES: dict[Outcome, str] = {
     "same_decisions": "Same decisions",
     "no_difference_shown": "No difference shown",
@@ -259,7 +258,7 @@ def _run_table(comparison: Comparison) -> Table:
     return Table(
         caption="The two runs",
         columns=(Column("", "status"), Column("A", "wide"), Column("B", "wide")),
-        rows=tuple(zip(heads, _facts(a), _facts(b), strict=True)),
+        rows=list(zip(heads, _facts(a), _facts(b), strict=True)),
         note=f"Verdict and status are those of each run's own report.{same}",
         limit=120,
     )
@@ -294,7 +293,7 @@ def _settings_table(settings: Sequence[Setting]) -> Table:
     return Table(
         caption="Set otherwise",
         columns=(Column("Key", "code"), Column("A", "wide"), Column("B", "wide")),
-        rows=tuple(rows) or (("none", "the effective config is the same", ""),),
+        rows=rows or [("none", "the effective config is the same", "")],
         note="Keys of the effective config without paths, and versions.",
         headed=bool(rows),
         limit=90,
@@ -313,7 +312,7 @@ def _class_table(comparison: Comparison) -> Table:
     rows.append(_row("All classes", comparison.overall, counted(comparison.overall.films)))
     return Table(
         caption="Accuracy by class, side by side",
-        columns=paired_columns("Class", _NAMES, ("A", "B", "B minus A, points"), signed=False),
+        columns=paired_columns("Class", _NAMES),
         rows=rows,
         note="In brackets: intervals by patient. B minus A in points.",
         limit=120,
@@ -322,16 +321,10 @@ def _class_table(comparison: Comparison) -> Table:
     )
 
 
-def _row(
-    name: Cell, paired: Paired, films: str | None, *, signed: bool = False
-) -> tuple[Cell, ...]:
-    return paired_row(
-        name,
-        films,
-        (("A", paired.a, paired.a_interval), ("B", paired.b, paired.b_interval)),
-        estimate(paired.difference, paired.interval),
-        signed=signed,
-    )
+def _row(name: Cell, paired: Paired, films: str | None, signed: bool = False) -> tuple[Cell, ...]:
+    values = (("A", paired.a, paired.a_interval), ("B", paired.b, paired.b_interval))
+    difference = estimate(paired.difference, paired.interval)
+    return paired_row(name, films, values, difference, signed=signed)
 
 
 def _agreement_table(comparison: Comparison) -> Table:
@@ -342,7 +335,7 @@ def _agreement_table(comparison: Comparison) -> Table:
     return Table(
         caption="Agreement by class",
         columns=(Column("Class", "wide"), *(Column(head, "number") for head in heads)),
-        rows=tuple(_agreement_row(*row) for row in zip(names, agreed, strict=True)),
+        rows=[_agreement_row(*row) for row in zip(names, agreed, strict=True)],
         note="Counts of films. Both may be wrong with the same decision or with two.",
         limit=120,
         titled=False,
@@ -376,15 +369,15 @@ def _correlation_table(comparison: Comparison) -> list[Block]:
                 Column("q", "number"),
                 Column("Removal", "interval"),
             ),
-            rows=tuple(chain.from_iterable(_two_rows(at, c) for at, c in enumerate(shown, 1))),
+            rows=[row for at, one in enumerate(shown, 1) for row in _two_rows(at, one)],
             note="Raised, lowered: gaps in points on the held-out patients of each run, accuracy "
             "with minus without the feature, of the raised class and, in the second line, of the "
-            "lowered ones together. Removal: fall of the "
-            "margin beyond that of a control, in logits, and below it as a share of the standard "
-            f"deviation of the margin (s.d.), which can be compared between models.{more}",
+            "lowered ones together. Removal: fall of the margin beyond that of a control, in "
+            "logits, and below it as a share of the standard deviation of the margin (s.d.), which "
+            f"can be compared between models.{more}",
             limit=160,
             titled=False,
-            joined=tuple(range(0, 2 * len(shown), 2)),
+            joined=range(0, 2 * len(shown), 2),
         ),
     ]
 
@@ -416,12 +409,7 @@ def _found_cells(found: FoundCorrelation | None) -> tuple[Cell, ...]:
         estimate(found.raised_gap, found.raised_interval),
         estimate(found.lowered_gap, found.lowered_interval),
     )
-    return (
-        Lines(tuple(outcome)),
-        Lines(gaps),
-        probability(found.q_value),
-        Lines(tuple(removal)),
-    )
+    return (Lines(tuple(outcome)), Lines(gaps), probability(found.q_value), Lines(tuple(removal)))
 
 
 def _decision(name: str) -> str:
@@ -432,7 +420,6 @@ def _decision(name: str) -> str:
 def _gap_table(comparison: Comparison) -> list[Block]:
     """Return the gaps of both models with one and the same feature, on the same films."""
     shown = comparison.correlations[:_CORRELATIONS_SHOWN]
-    rows = chain.from_iterable(_gap_rows(at, entry) for at, entry in enumerate(shown, 1))
     return [
         Section("The same feature, the same films"),
         Text(
@@ -445,16 +432,12 @@ def _gap_table(comparison: Comparison) -> list[Block]:
         Table(
             caption="Gaps of both models with the same feature",
             columns=paired_columns(
-                "Feature and side",
-                _NAMES,
-                ("A, points", "B, points", "B minus A, points"),
-                signed=True,
-                films=False,
+                "Feature and side", _NAMES, ", points", films=False, signed=True
             ),
-            rows=tuple(rows),
+            rows=[row for at, one in enumerate(shown, 1) for row in _gap_rows(at, one)],
             limit=160,
             titled=False,
-            joined=tuple(range(0, 2 * len(shown), 2)),
+            joined=range(0, 2 * len(shown), 2),
         ),
     ]
 
@@ -465,20 +448,13 @@ def _gap_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[Cell, ...], ..
     raised = printable(entry.raised_class, 40) or DASH
     of = f"feature of {entry.feature_of}, {plural(entry.films_with_feature, 'film')}"
     return (
-        _row(Lines((f"{at}. raised: {raised}", of), strong=True), entry.raised, None, signed=True),
-        _row(
-            f"lowered: {listing(lowered, _CLASSES_NAMED) or DASH}", entry.lowered, None, signed=True
-        ),
+        _row(Lines((f"{at}. raised: {raised}", of), strong=True), entry.raised, None, True),
+        _row(f"lowered: {listing(lowered, _CLASSES_NAMED) or DASH}", entry.lowered, None, True),
     )
 
 
 def refuse_other_folder(target: Path) -> None:
-    """Refuse a folder that holds something else than an earlier comparison, such as an audit.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Raise a ConfigError for a folder that holds something else, such as an audit."""
     refuse_foreign_folder(target)
     if (target / "run.json").exists() and not (target / _CONTENT).is_file():
         raise ConfigError(
@@ -504,18 +480,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         (draft / "report.pdf").write_bytes(draw_pdf(blocks, name, _TITLE, f"Comparison {name}"))
         page = draw_html(blocks, name, _TITLE)
         (draft / "report.html").write_text(page, encoding="utf-8")
-        write_json(draft / "run.json", _record(comparison))
+        record = {
+            "tool": {"name": "ravl-med", "version": __version__},
+            "kind": "comparison",
+            "digests": {"a": _digests(comparison.a), "b": _digests(comparison.b)},
+            "seeds": {"draws of patients": comparison.seed},
+        }
+        write_json(draft / "run.json", record)
 
 
-def _record(comparison: Comparison) -> dict[str, object]:
-    """Say what kind of folder it is, and of which runs."""
-    return {
-        "tool": {"name": "ravl-med", "version": __version__},
-        "kind": "comparison",
-        "digests": {
-            side: {"model": run.model_digest, "cohort": run.cohort_digest,
-                   "config": run.config_digest}
-            for side, run in (("a", comparison.a), ("b", comparison.b))
-        },
-        "seeds": {"draws of patients": comparison.seed},
-    }  # fmt: skip
+def _digests(run: RunFacts) -> dict[str, str]:
+    return {"model": run.model_digest, "cohort": run.cohort_digest, "config": run.config_digest}

@@ -207,6 +207,10 @@ class Table:
     dense: bool = True  # little air between the rows
     joined: Sequence[int] = ()  # rows that stay on the page of the row below them
 
+    def __post_init__(self) -> None:
+        for name in ("columns", "rows", "joined"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

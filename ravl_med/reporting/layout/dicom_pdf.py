@@ -112,7 +112,7 @@ def _describe_document(document: FileDataset, details: DocumentDetails, day: str
     document.ContentDate = day
     document.ContentTime = ""
     document.AcquisitionDateTime = ""
-    # Text that is burned into a film cannot be told from its header, and pictures show it.
+    # Text that is burned into a film cannot be known from its header, and pictures show it.
     document.BurnedInAnnotation = "YES" if details.shows_patients else "NO"
     document.DocumentTitle = _text(details.title, _SHORT_TEXT)
     document.ConceptNameCodeSequence = Sequence()
@@ -121,7 +121,7 @@ def _describe_document(document: FileDataset, details: DocumentDetails, day: str
 
 
 def _embed(document: FileDataset, content: bytes) -> None:
-    """Embed the PDF, padded to an even length (PS3.5 6.2, OB); the length told is the PDF's."""
+    """Embed the PDF, padded to an even length (PS3.5 6.2, OB), and write its own length."""
     document.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     document.EncapsulatedDocumentLength = len(content)
 

@@ -27,14 +27,14 @@ COLOURS = {
     "ink": _hex(INK),
     "muted": _hex(MUTED),
     "rule": _hex(RULE),
-    "main": "#0b5fa5",  # dark and filled: tells itself from "other" in grey and by shape
+    "main": "#0b5fa5",  # dark and filled: differs from "other" in grey and by shape
     "other": "#d98200",
     "white": "#ffffff",
 }
 """Colours of figures by what they are for."""
 
 BANNER_LOOK: dict[Tone, tuple[str, str, str]] = {
-    # fill, text, edge: pale, middle, dark and white, so that grey paper tells them apart too
+    # fill, text, edge: pale, middle, dark and white, so that they differ on grey paper too
     "good": ("#dcefe9", COLOURS["ink"], "#00795f"),
     "caution": ("#f0b440", COLOURS["ink"], "#b97e08"),
     "bad": ("#8f260b", COLOURS["white"], "#8f260b"),

@@ -35,8 +35,7 @@ _SIDES = {"raised": "raised by it", "lowered": "lowered by it"}
 _NOTHING = Interval(float("nan"), float("nan"))
 _SURE = f"{NBSP}*"
 _SURE_NOTE = "* the interval of the difference excludes zero."
-_BEFORE, _AFTER = "Before (interval)", "After (interval)"
-_DIFFERENCE = "Difference, points (interval)"
+_NAMES = {"before": "Before", "after": "After", "difference": "Difference, points (interval)"}
 
 
 def difference_text(change: Change, *, score: bool = False) -> str:
@@ -86,8 +85,7 @@ def _changes_table(
 ) -> Table:
     """Return measures before and after: what it is called, its name at `worsened`, the change."""
     audited = _audited_intervals(result)
-    unit = ", points (" if signed else " ("
-    heads = (_BEFORE.replace(" (", unit), _AFTER.replace(" (", unit), _DIFFERENCE)
+    unit = ", points (interval)" if signed else " (interval)"
     rows = [
         paired_row(
             printable(name, 90) or DASH,
@@ -101,7 +99,7 @@ def _changes_table(
         )
         for name, key, change in changes
     ]
-    columns = paired_columns(head, ("before", "after"), heads, signed=signed, films=films)
+    columns = paired_columns(head, _NAMES, unit, films=films, signed=signed)
     return Table(caption, columns, rows, note)
 
 
