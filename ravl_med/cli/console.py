@@ -295,7 +295,7 @@ def print_audit(run: Audit, folder: Path) -> None:
 
 def print_comparison(comparison: Comparison, folder: Path) -> None:
     """Print the differences between two audits in a few lines, and the place of the report."""
-    from ravl_med.reporting.comparison.pages import difference_sentences, headline
+    from ravl_med.reporting.comparison.report import difference_sentences, headline
 
     terminal = console()
     names = escape(f"{comparison.a.name} (A) and {comparison.b.name} (B)")

@@ -24,7 +24,7 @@ from ravl_med.reporting.files.run_folder import (
 )
 from ravl_med.reporting.files.run_record import package_versions, peak_memory_mb
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.mitigation.report import write_mitigation_html, write_mitigation_pdf
+from ravl_med.reporting.mitigation.report import write_mitigation_report
 from ravl_med.storage.documents import document_of
 
 
@@ -74,10 +74,9 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
     document = document_of(result).model_dump(mode="json")
     write_json(draft / "mitigation.json", document)
-    write_mitigation_pdf(result, details, draft / "report.pdf")
+    write_mitigation_report(result, details, draft)
     if config.report.dicom:
         write_dicom_pdf(draft / "report.pdf", draft / "report.dcm", _document_details(run, details))
-    write_mitigation_html(result, details, draft / "report.html")
     private = draft / "private"
     private.mkdir(mode=0o700)
     write_owner_only(private / "config.yaml", config_text(config, show_paths=True))

@@ -22,7 +22,7 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.regions.proposal import RegionProposer, describe_sources
 from ravl_med.reporting.contact_sheet import ContactSheet, SheetFilm
-from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.reporting.pictures import TextMasking
 from ravl_med.reporting.wording import plural
 from ravl_med.storage.cache import Cache
 

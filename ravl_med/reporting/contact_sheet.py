@@ -2,9 +2,6 @@
 
 One PNG, whatever the number of films: four in a row, as many rows as it takes. Films are shown
 whole, and no search finds all text that is burned in, so that the file is for its owner alone.
-
-The regions of a film drawn on it: a box each, by source, and names where there is room.
-
 Colours are told apart with any colour vision, on grey: yellow, as boxes are in the report, and
 vermilion and sky blue after Okabe and Ito, made lighter; what covers the whole film is grey.
 
@@ -33,7 +30,7 @@ from ravl_med.cohort.dicom_header import Edge
 from ravl_med.config.cohort import RegionSource
 from ravl_med.errors import ConfigError
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.reporting.wording import EDGE_WORDS, REGION_PROBLEMS, font_file, plural, printable
+from ravl_med.reporting.wording import EDGE_TEXT, REGION_PROBLEMS, font_file, plural, printable
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -48,20 +45,13 @@ _HIDDEN = 0.1  # share of a label that others may hide; more, and it is not writ
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the boxes of a source are drawn.
+    """How the boxes of a source are drawn."""
 
-    Attributes
-    ----------
-    colour : tuple of int - red, green, blue
-    width : int - of the line in pixels
-    text : int - size of the label in pixels; 0 for none
-    """
-
-    colour: Colour
-    width: int = 1
+    colour: Colour  # red, green, blue
+    width: int = 1  # of the line in pixels
     opacity: float = 1.0
     dashed: bool = False
-    text: int = 0
+    text: int = 0  # size of the label in pixels; 0 for none
 
 
 LOOKS: dict[RegionSource, Look] = {
@@ -109,12 +99,7 @@ def short_name(kind: RegionKind) -> str:
 
 
 def draw_edge(pen: ImageDraw.ImageDraw, edge: Edge, film: tuple[int, int]) -> None:
-    """Write the side of the patient beside the left edge of a film; nothing where it is unknown.
-
-    Parameters
-    ----------
-    film : (x, y) - the middle of its left edge, in pixels
-    """
+    """Write the side of the patient beside the left edge of a film, whose middle is (x, y)."""
     if not edge:
         return
     right, top = film[0] - 2, film[1] - PLATE // 2
@@ -124,17 +109,7 @@ def draw_edge(pen: ImageDraw.ImageDraw, edge: Edge, film: tuple[int, int]) -> No
 
 
 def draw_regions(pixels: NDArray[np.uint8], regions: RegionSet) -> Image.Image:
-    """Draw the regions of a film on it, the most specific on top.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (h, w), uint8
-    regions : RegionSet - boxes in pixels of the picture
-
-    Returns
-    -------
-    Image - RGB, of the same size
-    """
+    """Draw the regions of a film (h, w), in its pixels, on it, the most specific on top; as RGB."""
     picture = Image.fromarray(pixels).convert("RGB")
     for source in reversed(LOOKS):
         rows = [row for row, kind in enumerate(regions.kinds) if kind.source == source]
@@ -212,8 +187,8 @@ def place_labels(
 
     Returns
     -------
-    list of (x, y) or None, length r - top left corner of each label, inside the picture; None where
-        others would hide it or the picture is smaller
+    list of (x, y) or None, length r - top left corner of each label; None where others would hide
+        it or the picture is smaller
     """
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes]
     order = sorted(range(len(boxes)), key=lambda row: (not beside[row], areas[row]))
@@ -276,20 +251,12 @@ _MARK = "ravl-med regions"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SheetFilm:
-    """A film made to the size of the sheet.
+    """A film made to the size of the sheet."""
 
-    Attributes
-    ----------
-    image_id : str - pseudonym
-    pixels : ndarray of shape (h, w), uint8
-    regions : RegionSet - boxes in pixels of this picture
-    edge : Edge - side of the patient at the left edge; blank where it is not stated
-    """
-
-    image_id: str
-    pixels: NDArray[np.uint8]
-    regions: RegionSet
-    edge: Edge = ""
+    image_id: str  # pseudonym
+    pixels: NDArray[np.uint8]  # (h, w)
+    regions: RegionSet  # boxes in pixels of this picture
+    edge: Edge = ""  # side of the patient at the left edge; blank where it is not stated
 
     @classmethod
     def of(
@@ -309,27 +276,16 @@ class SheetFilm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContactSheet:
-    """Films with their regions, and what is said of them.
+    """Films with their regions, and what is said of them."""
 
-    Attributes
-    ----------
-    name : str - of the config
-    sources : tuple of RegionSource - asked for
-    description : str - of the sources, in words
-    cohort_films : int - films that the sample was drawn from
-    skipped : mapping of str to int - films that were drawn and cannot be read, by reason
-    problems : mapping of str to int - what was to be a region and is none, by reason
-    text_note : str - what was done about burned-in text
-    """
-
-    name: str
-    sources: tuple[RegionSource, ...]
-    description: str
-    cohort_films: int
+    name: str  # of the config
+    sources: tuple[RegionSource, ...]  # asked for
+    description: str  # of the sources, in words
+    cohort_films: int  # films that the sample was drawn from
     films: tuple[SheetFilm, ...]
-    skipped: Mapping[str, int]
-    problems: Mapping[str, int]
-    text_note: str = "Burned-in text is shown."
+    skipped: Mapping[str, int]  # films that were drawn and cannot be read, by reason
+    problems: Mapping[str, int]  # why something did not become a region: counts
+    text_note: str = "Burned-in text is shown."  # what was done about burned-in text
 
     def regions_a_film(self) -> dict[RegionSource, float]:
         """Return the mean number of regions of a film, by source, the most specific first."""
@@ -368,11 +324,11 @@ class ContactSheet:
         return ", ".join(f"{source} {mean:.1f}" for source, mean in means.items())
 
     def _problems(self) -> str:
-        told = "; ".join(
+        text = "; ".join(
             f"{REGION_PROBLEMS.get(reason, printable(reason.replace('_', ' '), 40))}: {count:,}"
             for reason, count in sorted(self.problems.items())
         )
-        return f"Problems: {told}." if told else "No problems."
+        return f"Problems: {text}." if text else "No problems."
 
 
 def draw_sheet(sheet: ContactSheet) -> Image.Image:
@@ -405,13 +361,13 @@ def _write_caption(
 ) -> None:
     """Write number, pseudonym, count of regions and an unusual side under a film, then problems."""
     text = f"{number} · {film.image_id} · {plural(len(film.regions), 'region')}"
-    text += "" if film.edge == "R" else f" · {EDGE_WORDS[film.edge]}"
+    text += "" if film.edge == "R" else f" · {EDGE_TEXT[film.edge]}"
     pen.text(place, text, fill=DARK, font=font(12), anchor="ma")
     counts = Counter(reason.replace("_", " ") for reason in film.regions.problems)
     if counts:
-        told = ", ".join(f"{r} ({n})" if n > 1 else r for r, n in sorted(counts.items()))
+        problems = ", ".join(f"{r} ({n})" if n > 1 else r for r, n in sorted(counts.items()))
         below = (place[0], place[1] + 16)
-        pen.text(below, printable(told, 54), fill=_ALERT, font=font(11), anchor="ma")
+        pen.text(below, printable(problems, 54), fill=_ALERT, font=font(11), anchor="ma")
 
 
 def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
@@ -441,13 +397,13 @@ def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
 def _sides(sheet: ContactSheet) -> str:
     """Say what the letters beside the films mean, and how many films state their side."""
     stated = sum(film.edge != "" for film in sheet.films)
-    told = (
+    text = (
         "The letter beside a film is the side of the patient at its left edge; "
         f"{stated:,} of {plural(len(sheet.films), 'film')} state it."
     )
     if stated < len(sheet.films) and "anatomy" in sheet.sources:
-        told += " Where it is not stated, names take the left edge for the patient's right."
-    return told
+        text += " Where it is not stated, names take the left edge for the patient's right."
+    return text
 
 
 def _draw_legend(head: Image.Image, sheet: ContactSheet, top: int) -> None:
@@ -471,17 +427,17 @@ def _shortened(sheet: ContactSheet) -> str:
             if kind.source == "anatomy" and short != kind.name:
                 plain = kind.name.removeprefix("right ").removeprefix("left ")
                 names[short.removeprefix("R ").removeprefix("L ")] = plain
-    told = ", ".join(f"{short} = {name}" for short, name in sorted(names.items()) if short != name)
-    return f"{told}." if told else ""
+    pairs = ", ".join(f"{short} = {name}" for short, name in sorted(names.items()) if short != name)
+    return f"{pairs}." if pairs else ""
 
 
 def _wrapped(text: str, size: int, width: int) -> list[str]:
     """Break a text into lines that are at most `width` pixels wide."""
     lines: list[str] = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
+    for part in text.split(" "):
+        longer = f"{lines[-1]} {part}".strip()
         if lines[-1] and font(size).getlength(longer) > width:
-            lines.append(word)
+            lines.append(part)
         else:
             lines[-1] = longer
     return lines
@@ -515,9 +471,7 @@ def _is_sheet(path: Path) -> bool:
 def write_sheet(sheet: ContactSheet, path: Path) -> None:
     """Write a contact sheet as PNG, whole or not at all, for the eyes of its owner alone.
 
-    Parameters
-    ----------
-    path : Path - its folder is made if it is missing; an earlier contact sheet is replaced
+    An earlier contact sheet is replaced.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Pictures of an audit: films with boxes and crops of regions, made small."""
+"""Pictures of an audit: films with boxes and crops of regions, made small, burned-in text hidden.
+
+Text is hidden before a film is shown; the model sees the films as they are.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ravl_med.cohort.dicom_header import Edge
+from ravl_med.config.loading import Config
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.regions.burned_in_text import View
+from ravl_med.evidence.results import BurnedInText, SpuriousCorrelation
+from ravl_med.regions.burned_in_text import TextArea, TextSearch, View, open_text_search
+from ravl_med.reporting.wording import plural
 
 Film = Callable[[int], NDArray[np.uint8]]
 """Index of an image to its film, ndarray of shape (H, W), uint8, windowed, MONOCHROME2."""
@@ -29,49 +35,36 @@ CARRIES = " ●"
 FILM_SIDE, CROP_SIDE = 300, 180
 """Pixels of the long side."""
 
+HIDDEN_LOOK = "Gray in a light outline: text hidden."
+"""Stands under films of which some have hidden text."""
+
+_GRAY, _LINE = 112, 224  # of the filling and its outline
+_ENDS, _MARGIN, _LEAST = 1.25, 0.25, 2.0  # at its ends, beside it: shares of its height; pixels
+_THIN = 500  # pixels of a film for one of the outline
 _LARGE_FILM, _LARGE_CROP = 768, 400  # to be looked at on a screen
 _CONTEXT = 0.25  # of the region's side, shown around a crop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A small grey picture with boxes.
+    """A small grey picture with boxes."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (h, w), uint8
-    boxes : tuple of (x0, y0, x1, y1) - as shares of width and height, origin top left
-    located : tuple of (x0, y0, x1, y1) - where their effect lies, as far as it lies elsewhere
-    large : ndarray of shape (h, w), uint8, or None - with more to look at on a screen
-    edge : Edge - side of the patient at the left edge, drawn beside it; blank for a crop, or where
-        it is not stated
-    """
-
-    pixels: NDArray[np.uint8]
-    boxes: tuple[Box, ...]
-    located: tuple[Box, ...] = ()
-    large: NDArray[np.uint8] | None = None
-    edge: Edge = ""
+    pixels: NDArray[np.uint8]  # (h, w)
+    boxes: tuple[Box, ...]  # as shares of width and height, origin top left
+    located: tuple[Box, ...] = ()  # where their effect lies, as far as it lies elsewhere
+    large: NDArray[np.uint8] | None = None  # (h, w): with more to look at on a screen
+    edge: Edge = ""  # side of the patient at the left edge; blank for a crop, or not stated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionPicture:
-    """The crop of one region.
+    """The crop of one region."""
 
-    Attributes
-    ----------
-    number : int - its place in the order, from 1
-    image_id : str - pseudonym of the film
-    name : str - what it is, and where; blank for a place in a grid
-    effect : float - removal effect in logits; NaN where it was not measured
-    carries : bool - the effect passes the trimming rule: the region carries the feature
-    """
-
-    number: int
-    image_id: str
-    name: str
-    effect: float
-    carries: bool
+    number: int  # its place in the order, from 1
+    image_id: str  # pseudonym of the film
+    name: str  # what it is, and where; blank for a place in a grid
+    effect: float  # removal effect in logits; NaN where it was not measured
+    carries: bool  # the effect passes the trimming rule: the region carries the feature
     picture: Picture
 
 
@@ -125,16 +118,10 @@ def film_picture(
     large: int = 0,
     edge: Edge = "",
 ) -> Picture:
-    """Return a film made small, with its boxes.
+    """Return a film (H, W), uint8, made small, with its boxes (x0, y0, x1, y1) in its pixels.
 
-    Parameters
-    ----------
-    film : ndarray of shape (H, W), uint8
-    boxes : sequence of (x0, y0, x1, y1) - in pixels of the film
-    side : int - length of the longer side of the picture, at most
-    located : sequence of (x0, y0, x1, y1) - boxes where the effect lies
-    large : int - the same for a second, larger picture, if the film has more to show; 0: none
-    edge : Edge - side of the patient at the left edge
+    `side` and `large` are the longest sides of the picture and of a second one for screens, made
+    where the film has more to show; 0: none.
     """
     rows, columns = film.shape
     shares, drawn = (
@@ -166,14 +153,10 @@ def _clipped(box: Sequence[float], columns: float, rows: float) -> Box:
 def crop_picture(
     film: NDArray[np.uint8], box: Sequence[float], side: int = CROP_SIDE, large: int = 0
 ) -> Picture:
-    """Return a region with a quarter of its side around it and the region's own box.
+    """Return a region of a film (H, W), uint8, with a quarter of its side around it and its box.
 
-    Parameters
-    ----------
-    film : ndarray of shape (H, W), uint8
-    box : (x0, y0, x1, y1) - in pixels of the film
-    side : int - length of the longer side of the picture
-    large : int - the same for a second picture, if the region has more to show; 0: none
+    `side` and `large` are the longest sides of the picture and of a second one for screens, made
+    where the region has more to show; 0: none.
     """
     x0, y0, x1, y1 = (float(edge) for edge in box)
     left, top, right, bottom = crop_view(film.shape, box).box
@@ -188,13 +171,7 @@ def crop_picture(
 
 
 def crop_view(shape: tuple[int, ...], box: Sequence[float]) -> View:
-    """Return which part of a film is shown for a region, and how large at most.
-
-    Parameters
-    ----------
-    shape : (H, W) - of the film
-    box : (x0, y0, x1, y1) - in pixels of the film
-    """
+    """Return which part of a film (H, W) is shown for a box (x0, y0, x1, y1), and how large."""
     rows, columns = shape
     x0, y0, x1, y1 = (float(edge) for edge in box)
     across, down = _CONTEXT * (x1 - x0), _CONTEXT * (y1 - y0)
@@ -209,9 +186,7 @@ def crop_view(shape: tuple[int, ...], box: Sequence[float]) -> View:
 def shown_boxes(result: AuditResult, count: int) -> dict[int, list[tuple[float, ...]]]:
     """Return the films that are shown, each with the boxes of the regions that are shown of it.
 
-    Parameters
-    ----------
-    count : int - regions shown of each correlation
+    `count` regions of each correlation are shown.
     """
     shown: dict[int, list[tuple[float, ...]]] = {}
     for correlation in shown_correlations(result):
@@ -265,3 +240,100 @@ def correlation_pictures(
         picture = film_picture(pixels, boxes, located=moved, large=large[0], edge=edge)
         films.append(FilmPicture(numbers, result.image_ids[image], picture))
     return CorrelationPictures(tuple(crops[place] for place in sorted(crops)), tuple(films))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedFilm:
+    """A film that may be shown."""
+
+    pixels: NDArray[np.uint8]  # (H, W)
+    hidden: int  # lines of text that are filled
+    allowed: bool  # it has words that may be shown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextMasking:
+    """Hides text on films."""
+
+    search: TextSearch
+
+    @classmethod
+    def of(cls, config: Config) -> TextMasking | None:
+        """Return what a config asks for; None where films are shown as they are.
+
+        Phantoms are no patients: nothing is looked for on them.
+        """
+        if config.cohort.synthetic is not None or config.privacy.burned_in_text == "show":
+            return None
+        return cls(open_text_search(config.privacy.shown_words, config.regions))
+
+    def mask(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> MaskedFilm:
+        """Hide the text on a film (H, W), uint8, and on the parts of it that are shown enlarged.
+
+        Where the search fails, all of the film is hidden.
+        """
+        try:
+            areas = self.search.find(film, views)
+        except Exception:  # a network can fail on any film, and its message may repeat the text
+            return MaskedFilm(np.full_like(film, _GRAY), 1, allowed=False)
+        hidden = [area for area in areas if not area.allowed]
+        return MaskedFilm(
+            hide_areas(film, hidden), len(hidden), allowed=any(area.allowed for area in areas)
+        )
+
+
+def hide_areas(film: NDArray[np.uint8], areas: Sequence[TextArea]) -> NDArray[np.uint8]:
+    """Fill areas of a film (H, W), uint8, with a flat gray in a thin outline, as nothing else is.
+
+    Returns
+    -------
+    ndarray of shape (H, W), uint8 - `film` itself where there is nothing to hide
+    """
+    if not areas:
+        return film
+    covered = np.zeros_like(film)
+    for area in areas:
+        cv2.fillConvexPoly(covered, np.rint(_widened(area.corners)).astype(np.int32), 1)
+    thin = 2 * max(1, round(max(film.shape) / _THIN)) + 1
+    inner = cv2.erode(covered, np.ones((thin, thin), np.uint8))
+    return np.where(inner > 0, _GRAY, np.where(covered > 0, _LINE, film)).astype(np.uint8)
+
+
+def _widened(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move the corners (4, 2) of a line outwards, along its sides."""
+    middle = corners.mean(axis=0)
+    across, down = corners[1] - corners[0], corners[3] - corners[0]
+    lengths = [float(np.linalg.norm(side)) or 1.0 for side in (across, down)]
+    high = min(lengths)
+    reach = [
+        side * (0.5 + (_LEAST + (_ENDS if length > high else _MARGIN) * high) / length)
+        for side, length in zip((across, down), lengths, strict=True)
+    ]
+    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return np.array([middle + a * reach[0] + d * reach[1] for a, d in signs])
+
+
+def burned_in_sentence(found: BurnedInText | None, *, synthetic: bool) -> str:
+    """Say what was done about text on the films that are shown; blank where none could name anyone.
+
+    Without a search (None) films are shown as they are; no patient is on synthetic phantoms.
+    """
+    if synthetic or (found is not None and not found.films):
+        return ""
+    if found is None:
+        return (
+            "Text burned into the films is shown as it is (privacy.burned_in_text): look before "
+            "you send."
+        )
+    left = (
+        f"Sides, views and positions are left (privacy.shown_words), on {found.allowed} of them."
+        if found.reads
+        else "Nothing is left: without OCR (pip install rapidocr onnxruntime) no word can be read."
+    )
+    return (
+        f"Text burned into films: looked for with {found.method} on the "
+        f"{plural(found.films, 'film')} shown; {plural(found.areas, 'line')} hidden, on "
+        f"{found.masked} of them, under gray in a light outline. {left} The header says that text "
+        f"is burned in, (0028,0301), of {found.declared}. No search finds all: look before you "
+        "send. The model saw the films as they are."
+    )

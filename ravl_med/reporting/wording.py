@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from ravl_med.evidence.audit_result import VerdictName
 from ravl_med.evidence.results import Decision, Interval
 
 DASH = "–"
-HIDDEN_WORD = "hidden"
-"""Stands for a count of few patients, or one from which such a count could be told."""
+HIDDEN_TEXT = "hidden"
+"""Stands for a count of few patients, or one that would reveal such a count."""
 NBSP = "\u00a0"
 
-VERDICT_WORDS: dict[VerdictName, str] = {
+VERDICT_NAMES: dict[VerdictName, str] = {
     "fail": "Fail",
     "review": "Review",
     "pass": "Pass",
@@ -37,12 +38,12 @@ VERDICT_LINES: dict[VerdictName, str] = {
     "pass": "No shortcut above the thresholds, within what these films can show.",
     "not_auditable": "The films or the model do not allow an answer.",
 }
-RULING_WORDS: dict[Decision, str] = {
+DECISION_TEXT: dict[Decision, str] = {
     "disease": "is the disease",
     "accepted": "accepted for a time",
     "shortcut": "is a shortcut",
 }
-EDGE_WORDS: dict[Edge, str] = {
+EDGE_TEXT: dict[Edge, str] = {
     "R": "patient's right at the left edge",
     "L": "patient's left at the left edge",
     "A": "patient's front at the left edge",
@@ -51,8 +52,8 @@ EDGE_WORDS: dict[Edge, str] = {
     "F": "patient's feet at the left edge",
     "": "side not stated",
 }
-"""What lies at the left edge of a film, see `cohort.laterality`."""
-KIND_WORDS = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
+"""What lies at the left edge of a film."""
+KIND_NAMES = {"shortcut": "shortcut", "plausible_sign": "plausible sign", "undecided": "undecided"}
 
 _CLASS_LIMIT = 40
 _CLASSES_NAMED = 3
@@ -75,7 +76,7 @@ REGION_PROBLEMS = {
     "unreadable": "annotation files that cannot be read",
     "unknown_format": "annotation files of another kind",
 }
-"""What was to be a region and is none, by reason."""
+"""Why something did not become a region."""
 
 
 def font_file(name: str) -> Path:
@@ -125,12 +126,7 @@ def _draw(text: str, limit: int) -> str:
 def printable(text: str, limit: int = 80) -> str:
     """Return text that the fonts of the report can draw, on one line, at most `limit` long.
 
-    Parameters
-    ----------
-    text : str
-        Anything; control and direction characters are dropped.
-    limit : int
-        Length of the result; longer text ends in an ellipsis.
+    Control and direction characters are dropped; longer text ends in an ellipsis.
     """
     seen = "".join(c for c in text[: 8 * limit] if c.isspace() or _drawable(c))
     flat = re.sub(r"\s+", _one_space, unicodedata.normalize("NFC", seen)).strip(f" {NBSP}")
@@ -188,10 +184,22 @@ def spread(
 
 def estimate(value: float, interval: Interval, decimals: int = 1, *, scale: float = 100.0) -> str:
     """Return a value with its interval, ``+56.0 (+48.1 to +63.2)``, both in points by default."""
-    text, bounds = signed(scale * value, decimals), spread(interval, decimals, scale=scale)
-    if DASH in (text, bounds):
-        return text
-    return f"{text} ({bounds.replace(' ', NBSP)})"  # a line ends before an interval, not inside
+    return bracketed(signed(scale * value, decimals), spread(interval, decimals, scale=scale))
+
+
+def bracketed(value: str, bounds: str) -> str:
+    """Return a value with its interval; a line ends before the interval, not inside."""
+    return value if DASH in (value, bounds) else f"{value} ({bounds.replace(' ', NBSP)})"
+
+
+def accuracy_text(value: float, interval: Interval) -> str:
+    """Return an accuracy as ``71.1 % (67.9 to 74.2)``; a dash where there is none."""
+    return bracketed(percent(value, 1), spread(interval, 1, sign=False))
+
+
+def score_text(value: float, interval: Interval) -> str:
+    """Return a score between 0 and 1 with its interval, ``0.912 (0.880 to 0.941)``."""
+    return bracketed(number(value, 3), spread(interval, 3, scale=1.0, sign=False))
 
 
 def probability(value: float) -> str:
@@ -208,35 +216,52 @@ def ordinal(count: int) -> str:
 
 
 def counted(count: int) -> str:
-    """Return a count such as ``1,200``; a word where it is hidden, see `evidence.small_cells`."""
-    return f"{count:,}" if count >= 0 else HIDDEN_WORD
+    """Return a count such as ``1,200``; a word where it is hidden."""
+    return f"{count:,}" if count >= 0 else HIDDEN_TEXT
 
 
 def with_without(present: int, absent: int) -> str:
     """Return ``30 / 41``, films with and without a feature; one word where they are hidden."""
     if present < 0 and absent < 0:
-        return HIDDEN_WORD
+        return HIDDEN_TEXT
     return f"{counted(present)} / {counted(absent)}"
 
 
 def of_patients(films: int, patients: int) -> str:
     """Return ``120 (80)``, films and in brackets their patients; one word where they are hidden."""
     if films < 0 and patients < 0:
-        return HIDDEN_WORD
+        return HIDDEN_TEXT
     return f"{counted(films)} ({counted(patients)})"
 
 
-def plural(count: int, word: str, ending: str = "s") -> str:
+def plural(count: int, noun: str, ending: str = "s") -> str:
     """Return ``1 film``, ``2 films``, ``1,200 films``; ``a hidden number of films``."""
     if count < 0:
-        return f"a {HIDDEN_WORD} number of {word}{ending}"
-    return f"{count:,} {word}{'' if count == 1 else ending}"
+        return f"a {HIDDEN_TEXT} number of {noun}{ending}"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def listing(items: list[str], shown: int) -> str:
     """Return ``a, b, and 4 more``."""
     rest = len(items) - shown
     return ", ".join(items[:shown]) + (f", and {rest} more" if rest > 0 else "")
+
+
+def hidden_sentence(least: int, where: str = "") -> str:
+    """Say what stands for counts of fewer than `least` patients; blank where none is hidden."""
+    if not least:
+        return ""
+    return (
+        f"“{HIDDEN_TEXT.capitalize()}” stands{f', {where},' if where else ''} for what is told of "
+        f"fewer than {least} patients, and for what it could be told from (privacy.min_cell)."
+    )
+
+
+def first_of(texts: Sequence[str], shown: int, noun: str = "") -> list[str]:
+    """Return the first texts of many, and a last one that says how many more there are."""
+    rest = len(texts) - shown
+    more = f"and {plural(rest, f'more {noun}') if noun else f'{rest} more'}"
+    return [*texts[:shown], *([more] if rest > 0 else [])]
 
 
 def class_name(classes: tuple[str, ...], index: int, limit: int = _CLASS_LIMIT) -> str:

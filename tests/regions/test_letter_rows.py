@@ -4,7 +4,7 @@ from burned_in_films import burn, phantom_film
 
 from ravl_med.regions.burned_in_text import LetterRows
 from ravl_med.regions.segmenter import built_in_segmenter
-from ravl_med.reporting.text_masking import hide_areas
+from ravl_med.reporting.pictures import hide_areas
 
 
 def hidden(areas, shape):

@@ -13,7 +13,7 @@ from burned_in_films import Burned, burn, burn_anywhere, phantom_film
 
 from ravl_med.config.audit import SHOWN_WORDS
 from ravl_med.regions.burned_in_text import TextReader, View, fold_words, reader_version
-from ravl_med.reporting.text_masking import hide_areas
+from ravl_med.reporting.pictures import hide_areas
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.regions.region_set import RegionKind
-from ravl_med.reporting.audit.correlation import _crop
+from ravl_med.reporting.audit.report import _crop
 from ravl_med.reporting.pictures import (
     correlation_pictures,
     crop_picture,
@@ -128,7 +128,7 @@ def test_a_region_that_has_a_name_tells_it_under_its_crop(result_of, film):
 
     def told(of):
         pictures = correlation_pictures(of, of.correlations[0], film, 3)
-        shots = [_crop(crop, 11, told=True) for crop in pictures.crops]
+        shots = [_crop(crop, 11, measured=True) for crop in pictures.crops]
         return [shot.lines[1:-1] for shot in shots]
 
     assert told(result) == [()] * 3  # a tile is where it is

@@ -18,12 +18,12 @@ from ravl_med.cohort.dicom_header import EDGES
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.audit.slides import write_figures
 from ravl_med.reporting.contact_sheet import DARK
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.pdf_shapes import FilmFlowable
 from ravl_med.reporting.pictures import Film, Picture, correlation_pictures, film_picture
-from ravl_med.reporting.wording import EDGE_WORDS
+from ravl_med.reporting.slides import write_figures
+from ravl_med.reporting.wording import EDGE_TEXT
 
 Write = Callable[[AuditResult], tuple[str, str]]
 NOISE = np.random.default_rng(0).integers(60, 200, (90, 120), dtype=np.uint8)
@@ -47,8 +47,8 @@ def write(film: Film, details: ReportDetails, tmp_path: Path) -> Write:
 
 
 def test_every_side_has_words() -> None:
-    assert set(EDGE_WORDS) == set(EDGES)
-    assert len(set(EDGE_WORDS.values())) == len(EDGES)
+    assert set(EDGE_TEXT) == set(EDGES)
+    assert len(set(EDGE_TEXT.values())) == len(EDGES)
 
 
 def test_films_have_their_side_and_crops_none(full_result: AuditResult, film: Film) -> None:
@@ -65,7 +65,7 @@ def test_paper_and_screen_show_the_letter_and_say_what_it_means(
     edge: str, result_of: Callable[..., AuditResult], write: Write
 ) -> None:
     paper, html = write(sided(result_of(correlations=1), edge))
-    words = EDGE_WORDS[edge]  # type: ignore[index]
+    words = EDGE_TEXT[edge]  # type: ignore[index]
     assert "10 films; letter: the patient's side at the left edge" in paper
     places = paper[paper.index("Where they lie") : paper.index("Method and limitations")]
     assert places.count(f" {edge} region ") == 10  # the letter is drawn before its caption

@@ -5,7 +5,7 @@ import pytest
 
 from ravl_med.evidence.results import BurnedInText
 from ravl_med.regions.burned_in_text import TextArea, View
-from ravl_med.reporting.text_masking import TextMasking, burned_in_sentence, hide_areas
+from ravl_med.reporting.pictures import TextMasking, burned_in_sentence, hide_areas
 
 FOUND = BurnedInText("an OCR", True, 12, 3, 5, 2, 1)
 

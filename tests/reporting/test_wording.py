@@ -128,8 +128,8 @@ def test_class_names():
 )
 def test_outcome(full_result, rank, outcome, used):
     entry, classes = full_result.correlations[rank - 1], full_result.task.classes
-    assert audit_sentences.outcome_words(entry) == outcome
-    assert audit_sentences.used_words(entry) == used
+    assert audit_sentences.outcome_text(entry) == outcome
+    assert audit_sentences.used_text(entry) == used
     assert audit_sentences.correlation_heading(entry, classes) == (
         f"Correlation {rank}: {outcome} · raises cardiomegaly · lowers no finding, pleural effusion"
     )
@@ -138,7 +138,7 @@ def test_outcome(full_result, rank, outcome, used):
 def test_only_what_is_used_is_more_than_an_association(full_result):
     for entry in full_result.correlations:
         sentence = audit_sentences.correlation_sentence(entry, full_result.task.classes)
-        used = audit_sentences.used_words(entry) == "yes"
+        used = audit_sentences.used_text(entry) == "yes"
         assert ("the model tends to call films cardiomegaly" in sentence) == used
         assert ("an association" in sentence) == (not used)
 

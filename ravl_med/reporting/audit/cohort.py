@@ -1,7 +1,4 @@
-"""Who was audited, how, and how well: model, prompts, cohort, performance, subgroups.
-
-Whether the model is wired right: AUROC by finding, and what was looked at beside it.
-"""
+"""Who was audited, how, and how well: model, prompts, cohort, performance, subgroups."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ from ravl_med.evidence.audit_result import (
 )
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
-    NEW_PAGE,
     Block,
     Cell,
     Chapter,
+    Column,
     Dot,
     DotLook,
     Dots,
@@ -31,15 +28,16 @@ from ravl_med.reporting.layout.blocks import (
     Section,
     Table,
     Text,
-    sized,
 )
-from ravl_med.reporting.text_masking import burned_in_sentence
+from ravl_med.reporting.pictures import burned_in_sentence
+from ravl_med.reporting.tables import fact_table, shortened
 from ravl_med.reporting.wording import (
     DASH,
-    HIDDEN_WORD,
     NBSP,
     class_name,
     counted,
+    first_of,
+    hidden_sentence,
     listing,
     number,
     percent,
@@ -51,15 +49,15 @@ from ravl_med.reporting.wording import (
 )
 
 _FINDINGS_SHOWN = 60
-_WORDS: dict[ModelCheckStatus, str] = {"held": "✓ held", "odd": "! odd", "failed": "✗ failed"}
+_CHECKED: dict[ModelCheckStatus, str] = {"held": "✓ held", "odd": "! odd", "failed": "✗ failed"}
 
 
-def sanity_part(result: AuditResult) -> list[Block]:
+def model_checks_part(result: AuditResult) -> list[Block]:
     """Return the section on the sanity of the model; nothing where it was not looked at."""
     sanity = result.sanity
     if sanity is None:
         return []
-    asked = (
+    gate = (
         f"The interval of each finding has to lie above {sanity.min_auroc:g} (gate.min_auroc) for "
         "anything but a fail; one that lies below 0.5 stops the audit."
         if sanity.min_auroc
@@ -67,32 +65,35 @@ def sanity_part(result: AuditResult) -> list[Block]:
     )
     rows = [
         (class_name(result.task.classes, c), counted(one.films), *_numbers(one))
-        for c, one in enumerate(sanity.findings[:_FINDINGS_SHOWN])
+        for c, one in enumerate(sanity.findings)
     ]
-    rest = len(sanity.findings) - _FINDINGS_SHOWN
-    if rest > 0:
-        rows.append((f"and {rest} more", "", "", "", "", ""))
-    heads = ("Finding", "Films", "AUROC", "Interval", "Single prompts", "")
     checks = tuple(
-        (_WORDS[check.status], check.name, printable(check.text, 400)) for check in sanity.checks
+        (_CHECKED[check.status], check.name, printable(check.text, 400)) for check in sanity.checks
     )
     return [
-        Section("Sanity of the model", room=120),
+        Section("Sanity of the model"),
         Text(
             "How well each finding is told from the other classes (area under the ROC curve, "
-            f"interval by patient), and what was looked at of the wiring. {asked}",
+            f"interval by patient), and what was looked at of the wiring. {gate}",
             "muted",
         ),
         Table(
             caption="AUROC by finding",
-            columns=sized(heads, (0, 44, 52, 92, 92, 60), right=(1, 2)),
-            rows=tuple(rows),
+            columns=(
+                Column("Finding", "wide"),
+                Column("Films", "number"),
+                Column("AUROC", "number"),
+                Column("Interval", "interval"),
+                Column("Single prompts", "interval"),
+                Column("", "status"),
+            ),
+            rows=shortened(rows, _FINDINGS_SHOWN, 6, mark=""),
             limit=120,
             titled=False,
         ),
         Table(
             caption="What was looked at",
-            columns=sized(("Outcome", "What", "Found"), (52, 110, 0)),
+            columns=(Column("Outcome", "status"), Column("What"), Column("Found", "wide")),
             rows=checks,
             limit=400,
         ),
@@ -122,34 +123,26 @@ _FLOW_REASONS = 5
 def cohort_chapter(result: AuditResult) -> list[Block]:
     """Return what the model is, what it reads, and which films were audited."""
     return [
-        Chapter("Model and cohort", "cohort", room=200),
+        Chapter("Model and cohort", "cohort"),
         _model_table(result),
         _prompt_table(result),
         cohort_flow(result),
         _flow_table(result),
         _composition_table(result),
-        *_hidden_note(result),
-        *_burned_in_note(result),
+        *(Text(text, "muted") for text in _notes(result) if text),
     ]
 
 
-def _hidden_note(result: AuditResult) -> list[Block]:
-    """Say what is not told of few patients."""
-    if not result.hidden_below:
-        return []
-    text = (
-        f"“{HIDDEN_WORD.capitalize()}” stands, here and on every page, for what is told of fewer "
-        f"than {result.hidden_below} patients, and for what it could be told from "
-        "(privacy.min_cell). Rates and intervals that belong to it are dashes. Counts of rows and "
-        "files that were not taken are counts of files."
-    )
-    return [Text(text, "muted")]
-
-
-def _burned_in_note(result: AuditResult) -> list[Block]:
-    """Say what was done about text on the films that are shown."""
-    text = burned_in_sentence(result.burned_in, synthetic=result.cohort.synthetic)
-    return [Text(text, "muted")] if text else []
+def _notes(result: AuditResult) -> tuple[str, str]:
+    """Say what is hidden of few patients, and what was done about text on films; blank for none."""
+    hidden = hidden_sentence(result.hidden_below, "here and on every page")
+    if hidden:
+        hidden += (
+            " Rates and intervals that belong to it are dashes. Counts of rows and files that were "
+            "not taken are counts of files."
+        )
+    burned_in = burned_in_sentence(result.burned_in, synthetic=result.cohort.synthetic)
+    return hidden, burned_in
 
 
 def _model_table(result: AuditResult) -> Table:
@@ -165,8 +158,7 @@ def _model_table(result: AuditResult) -> Table:
         ("Zero-shot temperature", f"{result.task.temperature:g}"),
         ("Scores", _scores_text(result)),
     )
-    columns = sized(("", ""), (110, 0))
-    return Table("Model", columns, facts, headed=False, limit=120)
+    return fact_table("Model", facts)
 
 
 def _scores_text(result: AuditResult) -> str:
@@ -199,8 +191,8 @@ def _prompt_table(result: AuditResult) -> Table:
             rows.append(("", f"and {rest}, in the effective config"))
     return Table(
         caption="Prompts, verbatim as the text tower reads them",
-        columns=sized(("Class", "Texts"), (110, 0)),
-        rows=tuple(rows),
+        columns=(Column("Class", "label"), Column("Texts", "wide")),
+        rows=rows,
         limit=2600,
     )
 
@@ -242,9 +234,8 @@ def _counted(cohort: CohortSummary, images: int, patients: int) -> tuple[str, st
 def _reasons(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the most frequent reasons, and how many more there are."""
     ranked = sorted(counts.items(), key=lambda entry: -entry[1])
-    told = [f"{count:,} {printable(reason, 120) or DASH}" for reason, count in ranked]
-    rest = len(told) - _FLOW_REASONS
-    return (*told[:_FLOW_REASONS], *([f"and {plural(rest, 'more reason')}"] if rest > 0 else []))
+    reasons = [f"{count:,} {printable(reason, 120) or DASH}" for reason, count in ranked]
+    return tuple(first_of(reasons, _FLOW_REASONS, "reason"))
 
 
 def _flow_table(result: AuditResult) -> Table:
@@ -262,8 +253,8 @@ def _flow_table(result: AuditResult) -> Table:
     rows.append(("Audited", patients, counted(cohort.images)))
     return Table(
         caption="From the list to the audit",
-        columns=sized(("Step", "Reason", "Rows"), (140, 0, 70), right=(2,)),
-        rows=tuple(rows),
+        columns=(Column("Step", "label"), Column("Reason", "wide"), Column("Rows", "number")),
+        rows=rows,
         note=_rejected_rows(result),
         limit=120,
     )
@@ -295,8 +286,8 @@ def _composition_table(result: AuditResult) -> Table:
     rows.append(("radiology report", f"{plural(cohort.radiology_reports, 'film')} with a text"))
     return Table(
         caption="Audited films",
-        columns=sized(("Attribute", "Films"), (110, 0)),
-        rows=tuple(rows),
+        columns=(Column("Attribute", "label"), Column("Films", "wide")),
+        rows=rows,
         note="In brackets: percent of each class, in the order of the first row."
         if any("%" in row[1] for row in rows[1:])
         else "",
@@ -312,28 +303,23 @@ def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
     cohort, classes = result.cohort, len(result.task.classes)
     if classes > _CLASSES_CROSSED or value not in cohort.classes_by_attribute.get(attribute, {}):
         return ""
-    told = [cohort.prevalence(attribute, value, c) for c in range(classes)]
-    if not any(math.isfinite(share) for share in told):
+    shares = [cohort.prevalence(attribute, value, c) for c in range(classes)]
+    if not any(math.isfinite(share) for share in shares):
         return ""
-    shares = [number(100 * share, 0) for share in told]
-    return f" ({'/'.join(shares)}{NBSP}%)"
+    return f" ({'/'.join(number(100 * share, 0) for share in shares)}{NBSP}%)"
 
 
 def _dot(
-    value: float,
-    interval: Interval,
-    look: DotLook,
-    height: float = 13.0,
-    reference: float = math.nan,
+    value: float, interval: Interval, look: DotLook = "main", reference: float = math.nan
 ) -> Dots:
-    return Dots((Dot("accuracy", value, interval, look),), height=height, reference=reference)
+    return Dots((Dot("accuracy", value, interval, look),), reference=reference)
 
 
 def performance_chapter(result: AuditResult) -> list[Block]:
     """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
     accuracy = result.accuracy
     return [
-        Chapter("Performance", "performance", NEW_PAGE),
+        Chapter("Performance", "performance", "page"),
         Text(
             f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
             f"{percent(accuracy.overall, 1)} (interval "
@@ -342,40 +328,43 @@ def performance_chapter(result: AuditResult) -> list[Block]:
             "lead",
         ),
         _class_table(result),
-        *sanity_part(result),
+        *model_checks_part(result),
         *_subgroup_part(result),
     ]
 
 
 def _class_table(result: AuditResult) -> Table:
-    accuracy, rows = result.accuracy, []
-    for c, value in enumerate(accuracy.by_class):
-        interval = accuracy.by_class_interval[c]
-        rows.append(
-            (
-                class_name(result.task.classes, c),
-                counted(accuracy.images_by_class[c]),
-                percent(value, 1),
-                spread(interval, 1, sign=False),
-                percent(accuracy.predicted_share[c], 1),
-                _dot(value, interval, "main"),
-            )
-        )
-    rows.append(
+    accuracy = result.accuracy
+    rows = [
         (
-            "All classes",
-            counted(accuracy.images),
-            percent(accuracy.overall, 1),
-            spread(accuracy.overall_interval, 1, sign=False),
-            DASH,
-            _dot(accuracy.overall, accuracy.overall_interval, "total"),
+            class_name(result.task.classes, c),
+            counted(accuracy.images_by_class[c]),
+            percent(value, 1),
+            spread(accuracy.by_class_interval[c], 1, sign=False),
+            percent(accuracy.predicted_share[c], 1),
+            _dot(value, accuracy.by_class_interval[c]),
         )
+        for c, value in enumerate(accuracy.by_class)
+    ]
+    whole = (
+        "All classes",
+        counted(accuracy.images),
+        percent(accuracy.overall, 1),
+        spread(accuracy.overall_interval, 1, sign=False),
+        DASH,
+        _dot(accuracy.overall, accuracy.overall_interval, "total"),
     )
-    heads = ("Class", "Films", "Accuracy", "Interval, %", "Predicted", Scale())
     return Table(
         caption="Accuracy by class",
-        columns=sized(heads, (0, 44, 52, 82, 56, 138), right=(1, 2, 4)),
-        rows=tuple(rows),
+        columns=(
+            Column("Class", "wide"),
+            Column("Films", "number"),
+            Column("Accuracy", "number"),
+            Column("Interval, %", "interval"),
+            Column("Predicted", "number"),
+            Column(Scale(), "plot"),
+        ),
+        rows=[*rows, whole],
         limit=120,
         titled=False,
         dense=False,
@@ -389,19 +378,14 @@ def _subgroup_part(result: AuditResult) -> list[Block]:
         return []
     rows: list[tuple[Cell, ...]] = []
     before = ""
-    for stratum in subgroups[:_SUBGROUPS_SHOWN]:
+    for stratum in subgroups:
         name = printable(stratum.attribute, 30) if stratum.attribute != before else ""
         rows.append((name, *_subgroup_row(stratum, accuracy.overall)))
         before = stratum.attribute
-    rest = len(subgroups) - _SUBGROUPS_SHOWN
-    if rest > 0:
-        rows.append((f"and {rest} more", *[""] * 8))
+    rows = shortened(rows, _SUBGROUPS_SHOWN, 9, mark="")
     rows.append(_all_films_row(accuracy, result.cohort.patients))
-    heads = ("Attribute", "Value", "Films", "Patients", "Accuracy", "Interval, %",
-             "Difference, points", "q", Scale(reference="all films"))  # fmt: skip
-    widths = (60, 0, 34, 42, 44, 62, 56, 40, 88)
     return [
-        Section("By subgroup", room=150),
+        Section("By subgroup"),
         Text(
             "Difference: accuracy minus that of the other films of the attribute, classes held "
             "apart. q: exchange of whole patients within class, false discovery rate over all "
@@ -412,8 +396,18 @@ def _subgroup_part(result: AuditResult) -> list[Block]:
         ),
         Table(
             caption="Accuracy by subgroup",
-            columns=sized(heads, widths, right=(2, 3, 4, 6, 7)),
-            rows=tuple(rows),
+            columns=(
+                Column("Attribute"),
+                Column("Value", "wide"),
+                Column("Films", "number"),
+                Column("Patients", "number"),
+                Column("Accuracy", "number"),
+                Column("Interval, %", "interval"),
+                Column("Difference, points", "number"),
+                Column("q", "number"),
+                Column(Scale(reference="all films"), "plot"),
+            ),
+            rows=rows,
             limit=120,
             titled=False,
             joined=(len(rows) - 2,),
@@ -432,13 +426,9 @@ def _subgroup_row(stratum: Stratum, overall: float) -> tuple[Cell, ...]:
         spread(stratum.interval, 1, sign=False),
         "insufficient" if few else signed(100 * stratum.difference),
         DASH if few else probability(stratum.q_value),
-        _dot(
-            math.nan if few else stratum.accuracy,
-            none if few else stratum.interval,
-            "main",
-            10.0,
-            overall,
-        ),
+        _dot(math.nan, none, reference=overall)
+        if few
+        else _dot(stratum.accuracy, stratum.interval, reference=overall),
     )
 
 
@@ -454,5 +444,5 @@ def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[Cell, ...]:
         spread(interval, 1, sign=False),
         DASH,
         DASH,
-        _dot(overall, interval, "total", 10.0, overall),
+        _dot(overall, interval, "total", overall),
     )

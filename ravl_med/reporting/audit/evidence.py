@@ -1,7 +1,4 @@
-"""The evidence of one correlation in tables: found and tested, intervention, strata.
-
-The labels behind a correlation: their source, how certain they are, the gaps on certain ones.
-"""
+"""The evidence of one correlation in tables: found and tested, interventions, strata, labels."""
 
 from __future__ import annotations
 
@@ -31,16 +28,17 @@ from ravl_med.reporting.audit.sentences import (
 from ravl_med.reporting.layout.blocks import (
     Block,
     Cell,
-    KeptTogether,
+    Column,
+    KeepTogether,
     Lines,
     Section,
     Table,
     Text,
-    sized,
 )
+from ravl_med.reporting.tables import shortened
 from ravl_med.reporting.wording import (
     DASH,
-    HIDDEN_WORD,
+    HIDDEN_TEXT,
     class_name,
     counted,
     estimate,
@@ -66,7 +64,7 @@ _NOTE = (
 )
 
 
-def labels_line(labels: LabelQuality | None) -> str:
+def labels_text(labels: LabelQuality | None) -> str:
     """Say in a few words that all labels are alike; blank where they are not, or not known."""
     if labels is None or not labels.one_source or not labels.all_stated:
         return ""
@@ -78,7 +76,7 @@ def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> l
     labels = correlation.labels
     if labels is None:
         return []
-    line = labels_line(labels)
+    line = labels_text(labels)
     if line:
         # Without an intervention one page is enough, and the line stands with what was not tested.
         return [Text(line, "muted")] if correlation.counterfactual is not None else []
@@ -93,8 +91,9 @@ def _conclusion(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> l
     """Say what it means, where no list of counter-evidence does."""
     if correlation.counterfactual is not None:
         return []
-    told = label_objections(correlation, classes)
-    return [Text(" ".join(f"{text[:1].upper()}{text[1:]}." for text in told))] if told else []
+    against = label_objections(correlation, classes)
+    sentences = [f"{text[:1].upper()}{text[1:]}." for text in against]
+    return [Text(" ".join(sentences))] if sentences else []
 
 
 def _sides(
@@ -111,9 +110,9 @@ def _sides(
     return sides
 
 
-def _gap_words(gap: StatedGap) -> str:
+def _gap_text(gap: StatedGap) -> str:
     if gap.outcome == "hidden":
-        return HIDDEN_WORD
+        return HIDDEN_TEXT
     if gap.outcome == "insufficient":
         return "insufficient"
     return f"{estimate(gap.gap, gap.interval)}{_OUTCOMES.get(gap.outcome, '')}"
@@ -133,7 +132,7 @@ def _one_source(
         )
     ]
     gaps = [
-        f"{name} {_gap_words(gap)}, {with_without(gap.n_present, gap.n_absent)} films"
+        f"{name} {_gap_text(gap)}, {with_without(gap.n_present, gap.n_absent)} films"
         for name, _, gap in _sides(correlation, labels, classes)
     ]
     return (
@@ -147,12 +146,9 @@ def _labels_table(
     correlation: SpuriousCorrelation, labels: LabelQuality, classes: tuple[str, ...]
 ) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (f"from the {printable(row.value, 60)}", *_share(row), "")
-        for row in labels.sources[:_SOURCES_SHOWN]
+        (f"from the {printable(row.value, 60)}", *_share(row), "") for row in labels.sources
     ]
-    rest = len(labels.sources) - _SOURCES_SHOWN
-    if rest > 0:
-        rows.append((f"and {rest} more", "", "", "", ""))
+    rows = shortened(rows, _SOURCES_SHOWN, 5, mark="")
     rows += [
         (row.value, *_share(row), "") for row in labels.certainty if row.n_present or row.n_absent
     ]
@@ -160,14 +156,19 @@ def _labels_table(
         difference = estimate(labels.difference, labels.interval)
         rows.append((labels.not_stated.value, *_share(labels.not_stated), difference))
         for name, whole, gap in _sides(correlation, labels, classes):
-            n, again = with_without(gap.n_present, gap.n_absent), _gap_words(gap)
+            n, again = with_without(gap.n_present, gap.n_absent), _gap_text(gap)
             rows.append((f"gap on {name}, all labels", "", "", "", whole))
-            rows.append((Lines((f"on {name}, stated labels",), inner=True), n, "", "", again))
-    heads = ("Labels", "With / without", "With", "Without", "With minus without, points")
+            rows.append((Lines((f"on {name}, stated labels",), indented=True), n, "", "", again))
     return Table(
         caption="Labels with and without the feature",
-        columns=sized(heads, (0, 62, 42, 44, 158), right=(2, 3)),
-        rows=tuple(rows),
+        columns=(
+            Column("Labels", "wide"),
+            Column("With / without", "status"),
+            Column("With", "number"),
+            Column("Without", "number"),
+            Column("With minus without, points", "interval"),
+        ),
+        rows=rows,
         note=_NOTE,
         limit=120,
         titled=False,
@@ -189,12 +190,7 @@ _CLUSTERS_SHOWN = 12
 
 
 def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
-    """Return what was found on one half beside what was tested on the other.
-
-    Parameters
-    ----------
-    correlation : SpuriousCorrelation - one of `result`
-    """
+    """Return what was found on one half beside what was tested on the other."""
     return [
         Section("Evidence"),
         _halves_table(result, correlation),
@@ -217,15 +213,6 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
     names = ["discovery half", "confirmation half"]
     if confirmation.swapped:
         names.reverse()
-    heads = (
-        "",
-        "Films (patients)",
-        "With / without it",
-        "G",
-        "H",
-        f"{class_name(classes, raised)}, gap in points",
-        f"{lowered_side(cluster, classes)}, gap in points",
-    )
     rows = (
         (
             f"Found, {names[0]}",
@@ -246,31 +233,37 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
             estimate(arms.opposed_gap, arms.opposed_interval),
         ),
     )
-    columns = sized(heads, (84, 56, 62, 30, 30, 0, 0))
+    columns = (
+        Column("", "status"),
+        Column("Films (patients)", "status"),
+        Column("With / without it", "status"),
+        Column("G", "number"),
+        Column("H", "number"),
+        Column(f"{class_name(classes, raised)}, gap in points", "wide"),
+        Column(f"{lowered_side(cluster, classes)}, gap in points", "wide"),
+    )
     return Table("Found and tested", columns, rows, limit=200, titled=False)
 
 
 def _test_table(correlation: SpuriousCorrelation) -> Table:
     test = correlation.confirmation
-    row = (
-        probability(test.p_raised),
-        probability(test.p_lowered),
-        probability(test.p_value),
-        probability(test.q_value),
-        _test_words(correlation),
-    )
-    heads = ("p, raised side", "p, lowered side", "p, both", "q, all candidates", "Test")
+    values = {
+        "p, raised side": test.p_raised,
+        "p, lowered side": test.p_lowered,
+        "p, both": test.p_value,
+        "q, all candidates": test.q_value,
+    }
     return Table(
         caption="Test on held-out patients",
-        columns=sized(heads, (84, 84, 84, 84, 0)),
-        rows=(row,),
+        columns=(*(Column(name) for name in values), Column("Test")),
+        rows=((*map(probability, values.values()), _test_name(correlation)),),
         note=_extent(correlation),
         limit=120,
         titled=False,
     )
 
 
-def _test_words(correlation: SpuriousCorrelation) -> str:
+def _test_name(correlation: SpuriousCorrelation) -> str:
     if correlation.confirmation.status == "not_tested":
         return "none: too few films"
     if correlation.confirmation.exact:
@@ -287,8 +280,8 @@ def _extent(correlation: SpuriousCorrelation) -> str:
     ]
     if correlation.also:
         also = listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
-        word = "Cluster" if len(correlation.also) == 1 else "Clusters"
-        parts.append(f"{word} {also} with the same regions shown as this one.")
+        noun = "Cluster" if len(correlation.also) == 1 else "Clusters"
+        parts.append(f"{noun} {also} with the same regions shown as this one.")
     if cluster.rare:
         parts.append("Candidate for its unweighted gaps alone; RaVL's filters drop it.")
     return " ".join(parts)
@@ -298,19 +291,18 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
     """Return what removing and transplanting the feature does, and whether the model uses it."""
     tested = correlation.counterfactual
     if tested is None:
-        return [Text(f"{use_sentence(None)} {labels_line(correlation.labels)}".rstrip())]
+        return [Text(f"{use_sentence(None)} {labels_text(correlation.labels)}".rstrip())]
     used = Text(use_sentence(tested), limit=1300)
-    heads = (
-        "Intervention",
-        "Films (patients)",
-        "Change",
-        "Control",
-        "Contrast (interval)",
-        "Decisions, points (interval)",
-    )
     made = Table(
         caption="What the interventions do",
-        columns=sized(heads, (104, 62, 50, 50, 104, 0), right=(2, 3)),
+        columns=(
+            Column("Intervention"),
+            Column("Films (patients)", "status"),
+            Column("Change", "number"),
+            Column("Control", "number"),
+            Column("Contrast (interval)", "interval"),
+            Column("Decisions, points (interval)", "interval"),
+        ),
         rows=(
             ("Removal, median fill", *_changes(tested.removal.median)),
             ("Removal, inpainting", *_changes(tested.removal.inpainted)),
@@ -320,7 +312,7 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
         limit=120,
         titled=False,
     )
-    return [KeptTogether((Section("Does the model use it?"), used, made))]
+    return [KeepTogether((Section("Does the model use it?"), used, made))]
 
 
 def _changes(change: PairedChange | None) -> tuple[str, ...]:
@@ -368,12 +360,7 @@ def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
 
 
 def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
-    """Return the gaps inside the strata of each attribute; nothing where it was not crossed.
-
-    Parameters
-    ----------
-    correlation : SpuriousCorrelation - one of `result`
-    """
+    """Return the gaps inside the strata of each attribute; nothing where it was not crossed."""
     strata = correlation.strata
     if strata is None:
         return []
@@ -389,10 +376,10 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[B
     ]
     notes = [Text(note, "muted")]
     if empty:
-        told = listing(empty, _EMPTY_SHOWN)
-        notes.append(Text(f"Not compared, an arm is empty: {told}.", "muted"))
+        arms = listing(empty, _EMPTY_SHOWN)
+        notes.append(Text(f"Not compared, an arm is empty: {arms}.", "muted"))
     return [
-        Section("Inside strata of acquisition and patient", room=140),
+        Section("Inside strata of acquisition and patient"),
         *notes,
         _strata_table(correlation, strata, result.task.classes),
     ]
@@ -420,16 +407,20 @@ def _strata_table(
     left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
     if left_out > 0:
         rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
-    heads = (
-        "Attribute, value", "V", "With / without", f"{up}: gap", "With / without", f"{down}: gap",
-    )  # fmt: skip
     return Table(
         caption="Gaps inside strata, in points",
-        columns=sized(heads, (112, 34, 58, 0, 58, 0), right=(1,)),
-        rows=tuple(rows),
+        columns=(
+            Column("Attribute, value", "label"),
+            Column("V", "number"),
+            Column("With / without", "status"),
+            Column(f"{up}: gap", "wide"),
+            Column("With / without", "status"),
+            Column(f"{down}: gap", "wide"),
+        ),
+        rows=rows,
         limit=120,
         titled=False,
-        joined=tuple(joined),
+        joined=joined,
     )
 
 
@@ -465,16 +456,16 @@ def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[Cell, ...]]:
     rows = [adjusted]
     for value in values:
         if value in kept:
-            name = Lines((printable(value, 30) or DASH,), inner=True)
+            name = Lines((printable(value, 30) or DASH,), indented=True)
             rows.append((name, "", *_inside(raised.get(value)), *_inside(lowered.get(value))))
     if len(values) > len(kept):
-        rest = Lines((f"and {len(values) - len(kept)} more",), inner=True)
+        rest = Lines((f"and {len(values) - len(kept)} more",), indented=True)
         rows.append((rest, *[""] * 5))
     return rows
 
 
 def _known(stratum: StratumGap | None) -> bool:
-    """Tell whether there is a gap; strata without any are listed below the table."""
+    """Return whether there is a gap; strata without any are listed below the table."""
     return stratum is not None and math.isfinite(stratum.gap)
 
 

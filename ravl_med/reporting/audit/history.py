@@ -1,10 +1,8 @@
-"""Earlier audits of the same model on the same films, so that a report can say how many there were.
+"""Earlier audits of a model on the same films, and what a report prints beside its result.
 
 Who audits again and again under changed settings until the verdict is a pass has no pass. Each
 finished audit leaves one line in a file of the user's config folder: its verdict and its settings,
 without dates, names and paths.
-
-What a report prints beside its result, for the sake of doing it again.
 """
 
 from __future__ import annotations
@@ -58,22 +56,15 @@ class PastAudit:
 
 @dataclass(frozen=True, slots=True)
 class AuditHistory:
-    """Where an audit stands among those of the same model on the same films.
+    """Where an audit stands among those of the same model on the same films."""
 
-    Attributes
-    ----------
-    number : int - of this audit, 1 for the first
-    changed : tuple of (key, before, now) - settings that differ from the latest earlier audit, by
-        key; None for a key that one of the two does not have
-    ever_changed : tuple of str - keys that differ from the first audit in any later one, this one
-        among them
-    verdicts : mapping of verdict to count - of the earlier audits
-    """
-
-    number: int
+    number: int  # of this audit, 1 for the first
+    # settings that differ from the latest earlier audit, by key; None for a key that one of the
+    # two does not have
     changed: tuple[tuple[str, Any, Any], ...]
+    # keys that differ from the first audit in any later one, this one among them
     ever_changed: tuple[str, ...]
-    verdicts: Mapping[str, int]
+    verdicts: Mapping[str, int]  # of the earlier audits
 
 
 def user_history_root() -> Path:
@@ -121,15 +112,7 @@ def _file_digest(path: FilePath) -> str | None:
 
 
 def earlier_audits(root: Path, model_digest: str, cohort_digest: str) -> tuple[PastAudit, ...]:
-    """Read the earlier audits of a model on a cohort, oldest first.
-
-    Parameters
-    ----------
-    root : Path - as `user_history_root` gives it
-
-    Returns
-    -------
-    tuple of PastAudit - empty without a history; a damaged line is skipped
+    """Read the earlier audits of a model on a cohort, oldest first; a damaged line is skipped.
 
     Raises
     ------
@@ -151,10 +134,6 @@ def earlier_audits(root: Path, model_digest: str, cohort_digest: str) -> tuple[P
 
 def record_audit(root: Path, model_digest: str, cohort_digest: str, audit: PastAudit) -> None:
     """Append a finished audit to the history, in one write, readable by the owner alone.
-
-    Parameters
-    ----------
-    root : Path - as `user_history_root` gives it
 
     Raises
     ------
@@ -183,13 +162,7 @@ def record_audit(root: Path, model_digest: str, cohort_digest: str, audit: PastA
 
 
 def describe_history(past: Sequence[PastAudit], settings: Mapping[str, Any]) -> AuditHistory:
-    """Tell where an audit under these settings stands among the earlier ones.
-
-    Parameters
-    ----------
-    past : sequence of PastAudit - oldest first
-    settings : mapping of dotted config key to JSON value - of this audit
-    """
+    """Return where an audit under these settings stands among the earlier ones, oldest first."""
     changed = _changed(past[-1].settings, settings) if past else ()
     made = [*(audit.settings for audit in past), settings]
     ever = {key for later in made[1:] for key, _, _ in _changed(made[0], later)}
@@ -231,40 +204,26 @@ def _parsed(line: bytes) -> PastAudit | None:
 
 @dataclass(frozen=True, slots=True)
 class ReportDetails:
-    """What the report of an audit prints beside the result.
+    """What the report of an audit prints beside the result."""
 
-    Attributes
-    ----------
-    date : str or None - of the run
-    config_yaml : str - the effective config, paths already replaced
-    regions_shown : int - regions of each correlation that are shown
-    history : AuditHistory or None - earlier audits of the model on these films; None says nothing
-    """
-
-    date: str | None
-    config_yaml: str
+    date: str | None  # of the run
+    config_yaml: str  # the effective config, paths already replaced
     versions: Mapping[str, str]
     digests: Mapping[str, str]
     seeds: Mapping[str, int]
     thresholds: Mapping[str, str]
-    regions_shown: int = 10
+    regions_shown: int = 10  # regions of each correlation that are shown
+    # earlier audits of the model on these films; None says nothing
     history: AuditHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MitigationDetails:
-    """What the report of a mitigation prints beside the result.
+    """What the report of a mitigation prints beside the result."""
 
-    Attributes
-    ----------
-    date : str or None - of the run
-    config_yaml : str - the effective config, paths already replaced
-    recipe : mapping of setting to its value, in words - how the arms were trained
-    """
-
-    date: str | None
-    config_yaml: str
+    date: str | None  # of the run
+    config_yaml: str  # the effective config, paths already replaced
     versions: Mapping[str, str]
     digests: Mapping[str, str]
     seeds: Mapping[str, int]
-    recipe: Mapping[str, str]
+    recipe: Mapping[str, str]  # how the arms were trained

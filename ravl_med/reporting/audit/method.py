@@ -1,9 +1,8 @@
-"""How it was found: the steps that this audit took, its thresholds and limitations.
+"""How it was found, where a reviewer finds what guidelines ask for, and where the report is signed.
 
-Where a reviewer finds what guidelines and the law ask for, item by item, and what is not here.
-
-Items are told in own words, under the numbers of the published lists. Each of them is in the map
-but for those of a manuscript alone, which the text above it names.
+``checklist.csv`` holds what guidelines and the law ask for, in our own words, under the numbers of
+the published lists: all of it but what is asked of a manuscript alone, which the text above the map
+names.
 
 References
 ----------
@@ -11,218 +10,39 @@ CLAIM 2024: Tejani et al., Checklist for Artificial Intelligence in Medical Imag
 Update, Radiology: Artificial Intelligence 6(4):e240300 (2024), 44 items.
 TRIPOD+AI: Collins et al., BMJ 385:e078378 (2024), 27 items in 52 parts.
 EU AI Act: Regulation (EU) 2024/1689, Annex IV, point 2 (g).
-
-The last page of an audit's report: what is signed, what a signature says, who signs.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from importlib.resources import files
 
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.verdict import report_status
 from ravl_med.reporting.layout.blocks import (
-    NEW_PAGE,
     Block,
     Chapter,
+    Column,
     Items,
     Reference,
     Section,
     SignOff,
     Table,
     Text,
-    sized,
 )
-from ravl_med.reporting.layout.pdf_signing import can_sign
-from ravl_med.reporting.wording import DASH, VERDICT_LINES, VERDICT_WORDS, plural, printable
+from ravl_med.reporting.layout.pdf_style import can_sign
+from ravl_med.reporting.tables import fact_table
+from ravl_med.reporting.wording import DASH, VERDICT_LINES, VERDICT_NAMES, plural, printable
 
-_COHORT = Reference("cohort", "Model and cohort")
-_PERFORMANCE = Reference("performance", "Performance")
-_SEARCH = Reference("search", "Search for shortcuts")
-_METHOD = Reference("method", "Method and limitations")
-_AGAIN = Reference("reproducibility", "Reproducibility")
-_SIGNED = Reference("sign-off", "Sign-off")
-_NOT = "Not filled by an audit"
-_ACT = "2 (g)"
-_ROOM = 650.0  # of the whole map, which is read at a glance
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Something that is asked for.
-
-    Attributes
-    ----------
-    what : str - in own words
-    claim, tripod : str - numbers of the items; blank: not asked there
-    act : str - of Annex IV; blank: not asked there
-    here : str - what the report says to it
-    where : Reference or None - None: nothing
-    """
-
-    what: str
-    claim: str
-    tripod: str
-    act: str
-    here: str
-    where: Reference | None = None
-
-
-_FOUND = (
-    _Asked(
-        "Films and patients taken, left out or missing, with reasons and flow",
-        "8, 10, 12, 35",
-        "6b, 11, 20a",
-        _ACT,
-        "flow, reasons, films of each class",
-        _COHORT,
-    ),
-    _Asked(
-        "Characteristics of participants; how images were acquired",
-        "13, 36",
-        "9b, 20b",
-        _ACT,
-        "view, device, sex, age, site, as far as files tell",
-        _COHORT,
-    ),
-    _Asked(
-        "Preprocessing and checks of quality",
-        "9",
-        "7",
-        "",
-        "input, resizing, pixel values; films that cannot be read",
-        _COHORT,
-    ),
-    _Asked(
-        "The model: version, input, output, how it predicts",
-        "22",
-        "12g, 15",
-        "",
-        "digest, architecture, prompts; no layers, no weights",
-        _COHORT,
-    ),
-    _Asked(
-        "Performance with its uncertainty",
-        "37, 38",
-        "23a",
-        _ACT,
-        "accuracy with intervals, overall and by class",
-        _PERFORMANCE,
-    ),
-    _Asked(
-        "Performance in subgroups and between sites; impacts that may discriminate",
-        "",
-        "12d, 23a, 23b",
-        _ACT,
-        "accuracy by subgroup; no judgement of what is fair",
-        _PERFORMANCE,
-    ),
-    _Asked(
-        "How data were partitioned, and that the parts are disjoint",
-        "19, 20",
-        "21",
-        "",
-        "halves of the audit, by patient; not the developer's",
-        _SEARCH,
-    ),
-    _Asked(
-        "Robustness, sensitivity analysis",
-        "30",
-        "",
-        _ACT,
-        "against shortcuts alone; not noise, attacks, drift",
-        _SEARCH,
-    ),
-    _Asked(
-        "Explainability; analysis of failures",
-        "31, 39",
-        "",
-        "",
-        "features that go with mistakes; what removing them does",
-        _SEARCH,
-    ),
-    _Asked(
-        "Sample size",
-        "21",
-        "10",
-        "",
-        "not planned ahead; how small an effect was to be seen",
-        _SEARCH,
-    ),
-    _Asked(
-        "Measures and statistical methods, procedures of testing",
-        "28, 29",
-        "12e",
-        _ACT,
-        "method, thresholds; no calibration, no clinical utility",
-        _METHOD,
-    ),
-    _Asked(
-        "Interpretation and limitations",
-        "40",
-        "25, 26",
-        "",
-        "limitations; the verdict is on page one",
-        _METHOD,
-    ),
-    _Asked(
-        "Software and code; logs of the tests",
-        "23",
-        "18f",
-        _ACT,
-        "versions, seeds, config of the audit; run.json",
-        _AGAIN,
-    ),
-    _Asked(
-        "Test reports, dated and signed by those responsible",
-        "",
-        "",
-        _ACT,
-        "page to sign; the date of the run is on page one",
-        _SIGNED,
-    ),
-)
-
-_MISSING = (
-    _Asked(
-        "Intended use, users, place in care, what follows for practice",
-        "3, 41",
-        "3a, 3b, 27a–27c",
-        "",
-        _NOT,
-    ),
-    _Asked("Source, setting and dates of the data; treatments", "7", "5a, 5b, 6a, 6c", "", _NOT),
-    _Asked(
-        "How the reference standard was made, by whom",
-        "14–18",
-        "8a–8c",
-        "",
-        f"{_NOT}: taken as given",
-    ),
-    _Asked(
-        "Data, procedure and choices of training; full model",
-        "24–27",
-        "9a, 12a–12c, 13, 22",
-        "",
-        _NOT,
-    ),
-    _Asked(
-        "Whether data are internal or external to the development",
-        "32, 33",
-        "16, 20c",
-        "",
-        f"{_NOT}: not told to it",
-    ),
-    _Asked("Known inequalities; approaches to fairness", "", "3c, 14", "", _NOT),
-    _Asked("Updating; changes determined in advance", "", "12f, 24", _ACT, _NOT),
-    _Asked("De-identification of the data; ethical approval", "11", "17", "", _NOT),
-    _Asked("Protocol and registration", "34, 42", "18c, 18d", "", _NOT),
-    _Asked("Availability of data and model", "43", "18e", "", _NOT),
-    _Asked("Funding, conflicts of interest", "44", "18a, 18b", "", _NOT),
-    _Asked("Involvement of patients and public", "", "19", "", _NOT),
-)
-
+_CHAPTERS = {
+    "cohort": "Model and cohort",
+    "performance": "Performance",
+    "search": "Search for shortcuts",
+    "method": "Method and limitations",
+    "reproducibility": "Reproducibility",
+    "sign-off": "Sign-off",
+}
 _ABOUT = (
     "A map for reviewers, no claim of conformity. Items are told in short and in own words; the "
     "guidelines themselves count, and each asks for more than an audit can tell. Numbers are those "
@@ -235,24 +55,25 @@ _ABOUT = (
 
 def checklist_chapter() -> list[Block]:
     """Return the map: what is asked for, by which items, what the report says to it, and where."""
-    rows = tuple(
-        (
-            asked.what,
-            asked.claim or DASH,
-            asked.tripod or DASH,
-            asked.act or DASH,
-            asked.here,
-            asked.where or DASH,
-        )
-        for asked in (*_FOUND, *_MISSING)
-    )
-    heads = ("Asked for", "CLAIM 2024", "TRIPOD+AI", "AI Act", "In this report", "Page")
+    table = files(__package__).joinpath("checklist.csv").read_text(encoding="utf-8")
+    _, *items = csv.reader(table.splitlines())
+    rows = [
+        (*(cell or DASH for cell in cells), Reference(key, _CHAPTERS[key]) if key else DASH)
+        for *cells, key in items
+    ]
     return [
-        Chapter("Where a reviewer finds what guidelines ask for", "checklist", _ROOM),
+        Chapter("Where a reviewer finds what guidelines ask for", "checklist", "whole"),
         Text(_ABOUT, "muted"),
         Table(
             caption="Checklist map",
-            columns=sized(heads, (150, 58, 72, 36, 0, 30)),
+            columns=(
+                Column("Asked for", "wide"),
+                Column("CLAIM 2024"),
+                Column("TRIPOD+AI"),
+                Column("AI Act"),
+                Column("In this report", "wide"),
+                Column("Page", "number"),
+            ),
             rows=rows,
             limit=200,
             titled=False,
@@ -362,7 +183,7 @@ _STOPPED_LIMITATIONS = (
 def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[Block]:
     """Return the steps that were taken in own words, their thresholds and the limitations."""
     searched = result.discovery is not None
-    blocks: list[Block] = [Chapter("Method and limitations", "method", NEW_PAGE)]
+    blocks: list[Block] = [Chapter("Method and limitations", "method", "page")]
     if result.sanity is not None:
         blocks.append(Text(_SANITY))
     blocks += [Text(text) for text in (_search(result) if searched else _STOPPED)]
@@ -373,8 +194,7 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[B
         if searched or not rule.startswith(_SEARCHING)
     )
     if rows:
-        columns = sized(("", ""), (160, 0))
-        blocks.append(Table("Thresholds", columns, rows, headed=False, limit=120))
+        blocks.append(fact_table("Thresholds", rows))
     limits = LIMITATIONS if searched else _STOPPED_LIMITATIONS
     return [*blocks, Section("Limitations"), Items(limits, 1500)]
 
@@ -382,18 +202,18 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[B
 def _search(result: AuditResult) -> list[str]:
     """Return what a search did, from its proposals on."""
     protocol = result.discovery.protocol if result.discovery is not None else "pooled"
-    told = [_REGIONS + _GROUPING[protocol], _CHOOSING]
+    steps = [_REGIONS + _GROUPING[protocol], _CHOOSING]
     if not result.correlations:
-        told.append(_NOTHING_CONFIRMED)
+        steps.append(_NOTHING_CONFIRMED)
     else:
-        told += [_CONFIRMING, *_interventions(result)]
+        steps += [_CONFIRMING, *_interventions(result)]
     parts = [
         _SUBGROUPS if result.subgroups else "",
         _STRATA if any(entry.strata is not None for entry in result.correlations) else "",
     ]
-    told += [" ".join(filter(None, parts))] if any(parts) else []
+    steps += [" ".join(filter(None, parts))] if any(parts) else []
     last = [_SENSITIVITY] if result.sensitivity is not None else []
-    return [*told, " ".join([*last, _THRESHOLDS])]
+    return [*steps, " ".join([*last, _THRESHOLDS])]
 
 
 def _interventions(result: AuditResult) -> list[str]:
@@ -411,17 +231,17 @@ def _sides(result: AuditResult) -> str:
     films = result.cohort.images
     stated = sum(edge != "" for edge in result.left_edges)
     mirrored = result.left_edges.count("L")
-    told = (
+    text = (
         "Sides. The letter beside a film is the side of the patient at its left edge (Right, Left, "
         "Anterior, Posterior, Head, Foot), as its header states it: on "
         f"{stated:,} of {plural(films, 'film')}"
     )
-    told += f", {mirrored:,} of them mirrored (L)." if mirrored else "."
+    text += f", {mirrored:,} of them mirrored (L)." if mirrored else "."
     if stated < films:
-        told += (
+        text += (
             " Where it is not stated, names of anatomy take the left edge for the patient's right."
         )
-    return told
+    return text
 
 
 SIGNERS = ("Validation engineer", "Radiologist", "Person responsible for deployment")
@@ -454,9 +274,7 @@ _FROM_OUTSIDE = "sign the whole file with a tool of your institution, after it w
 def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Block]:
     """Return the last page: what is signed, what a signature says, and where to sign.
 
-    Parameters
-    ----------
-    digests : mapping of name to digest - that of the films is "cohort"
+    The digest of the films is called "cohort".
     """
     name = result.verdict.name
     facts = (
@@ -464,18 +282,18 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Blo
         ("Model", printable(result.model.name, 80)),
         ("Model digest", printable(result.model.digest, 80)),
         ("Cohort digest", printable(digests.get("cohort", ""), 80) or DASH),
-        ("Verdict", f"{VERDICT_WORDS[name]}. {VERDICT_LINES[name]}"),
+        ("Verdict", f"{VERDICT_NAMES[name]}. {VERDICT_LINES[name]}"),
         ("Status", f"{report_status(result)}. {status_sentence(result)}"),
         ("Decisions on correlations", _decisions(result)),
     )
     return [
-        Chapter("Sign-off", "sign-off", NEW_PAGE),
-        Table("What is signed", sized(("", ""), (120, 0)), facts, headed=False, dense=False),
+        Chapter("Sign-off", "sign-off", "page"),
+        fact_table("What is signed", facts, dense=False),
         Section("What a signature says"),
         Text(_STATEMENT),
         Items(_ROLES),
         Text(_HOW.format(electronically=_IN_A_FIELD if can_sign() else _FROM_OUTSIDE), "muted"),
-        SignOff(SIGNERS, can_sign()),
+        SignOff(SIGNERS, signable=can_sign()),
     ]
 
 
@@ -496,5 +314,5 @@ def _decisions(result: AuditResult) -> str:
         return "none yet; what is open is counted with the first review"
     decided = sum(ruling.in_force for ruling in result.rulings)
     expired = len(result.rulings) - decided
-    told = f"{plural(decided, 'correlation')} decided, {result.undecided:,} open"
-    return f"{told}; {plural(expired, 'acceptance')} expired" if expired else told
+    text = f"{plural(decided, 'correlation')} decided, {result.undecided:,} open"
+    return f"{text}; {plural(expired, 'acceptance')} expired" if expired else text

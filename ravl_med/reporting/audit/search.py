@@ -1,7 +1,4 @@
-"""What was searched, what came of it, and what these films could have shown at all.
-
-The map of the clusters in an audit's report: all that were proposed, the found ones marked.
-"""
+"""What was searched, the map of its clusters, what was found, what films could have shown."""
 
 from __future__ import annotations
 
@@ -16,25 +13,26 @@ from ravl_med.reporting.audit.sentences import (
     correlation_name,
     detectable_sentences,
     lowered_class_name,
-    outcome_words,
-    used_words,
+    outcome_text,
+    used_text,
 )
 from ravl_med.reporting.layout.blocks import (
     Block,
     Cell,
     Chapter,
     ClusterPlot,
+    Column,
     Items,
-    KeptTogether,
+    KeepTogether,
     Reference,
     Section,
     Spot,
     SpotLook,
     Table,
     Text,
-    sized,
 )
 from ravl_med.reporting.pictures import CORRELATIONS_SHOWN, shown_correlations
+from ravl_med.reporting.tables import shortened
 from ravl_med.reporting.wording import (
     DASH,
     REGION_PROBLEMS,
@@ -62,12 +60,7 @@ _NAMES: dict[SpotLook, str] = {
 
 
 def map_part(result: AuditResult) -> list[Block]:
-    """Return the map with its legend, and in words how to read it.
-
-    Parameters
-    ----------
-    result : AuditResult - one that has searched
-    """
+    """Return the map with its legend, and in words how to read it."""
     if result.discovery is None:
         return []
     found = result.discovery.cluster_map
@@ -92,10 +85,12 @@ def _spots(result: AuditResult, found: ClusterMap) -> tuple[Spot, ...]:
             if len(spots) < _DRAWN:
                 spots.append(Spot(one.x, one.y, one.regions, look))
             continue
-        words = f"{correlation_name(entry)}, {outcome_words(entry)}: cluster {one.cluster}"
-        told = f"{words} with {plural(one.regions, 'region')}"
-        key = correlation_key(entry)
-        spots.append(Spot(one.x, one.y, one.regions, look, told, str(entry.rank), key))
+        alt = (
+            f"{correlation_name(entry)}, {outcome_text(entry)}: cluster {one.cluster} with "
+            f"{plural(one.regions, 'region')}"
+        )
+        number, key = str(entry.rank), correlation_key(entry)
+        spots.append(Spot(one.x, one.y, one.regions, look, alt, number, key))
     return tuple(spots)
 
 
@@ -111,22 +106,22 @@ def _note(result: AuditResult, found: ClusterMap, spots: tuple[Spot, ...]) -> st
     counts = [one.regions for one in found.clusters]
     least, most = min(counts), max(counts)
     size = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    told = [
+    note = [
         f"{plural(len(counts), 'feature cluster')}, drawn at the medoid; the area of a mark "
         f"is its number of regions ({size}), the smallest are drawn larger."
     ]
     if any(spot.number for spot in spots):
-        told.append(
+        note.append(
             "Numbers: correlations that have a page. Found clusters that lie close together are "
             "often one feature, seen in parts; one that lies alone is unlike the rest to the model."
         )
     elif not result.correlations:
-        told.append("No correlation was found, so none is marked.")
+        note.append("No correlation was found, so none is marked.")
     if any(entry.also for entry in result.correlations):
-        told.append("Clusters that are shown as one with a correlation have its mark.")
+        note.append("Clusters that are shown as one with a correlation have its mark.")
     if len(spots) < len(found.clusters):
-        told.append(f"The smallest {len(found.clusters) - len(spots):,} are not drawn.")
-    return " ".join([*told, _trust(found)])
+        note.append(f"The smallest {len(found.clusters) - len(spots):,} are not drawn.")
+    return " ".join([*note, _trust(found)])
 
 
 def _trust(found: ClusterMap) -> str:
@@ -148,13 +143,12 @@ _ROWS_SHOWN = 40
 _FURTHER_ROWS = 15
 _PARTITIONS_SHOWN = 12
 _REASONS_SHOWN = 8
-_PAGE, _MAP = 738.0, 350.0  # height of a page, of the map with its words at most
 
 
 def search_chapter(result: AuditResult) -> list[Block]:
     """Say what was looked for and what came of it, also where that is nothing."""
     search = result.discovery
-    blocks: list[Block] = [Chapter("Search for shortcuts", "search", _room(result))]
+    blocks: list[Block] = [Chapter("Search for shortcuts", "search", "whole")]
     if search is None:
         text = "No search was made: the audit stopped before discovery. Nothing is known about "
         return [
@@ -165,21 +159,6 @@ def search_chapter(result: AuditResult) -> list[Block]:
     blocks += [Text(text, limit=900) for text in _procedure(search)]
     blocks += [_partition_table(search), _funnel(result, search), *map_part(result)]
     return [*blocks, *_found(result), *_sensitivity_part(result.sensitivity)]
-
-
-def _room(result: AuditResult) -> float:
-    """Return the height to begin with: all of a search that fits on a page, else its start."""
-    search = result.discovery
-    if search is None:
-        return 120
-    ways = len({partition.clusters for partition in search.partitions}) + len(search.left_out)
-    found = result.correlations
-    words = 0 if any(entry.counts for entry in found) else 3  # lines of text, as high as rows
-    rows = ways + words + (len(found) or 3)
-    if search.cluster_map.clusters:
-        return min(210.0 + _MAP + 14 * ways, _PAGE)  # as far as the map: the whole is too long
-    needed = 390.0 + 14 * rows + 62 * len(_further_lists(result))
-    return needed if needed < _PAGE else 300
 
 
 def _procedure(search: DiscoverySummary) -> list[str]:
@@ -212,11 +191,11 @@ def _problems(search: DiscoverySummary) -> str:
     """Say what was to be a region and is none."""
     if not search.region_problems:
         return ""
-    told = "; ".join(
+    problems = "; ".join(
         f"{REGION_PROBLEMS.get(reason, printable(reason, 40))}: {count:,}"
         for reason, count in sorted(search.region_problems.items())
     )
-    return f" Regions that could not be used: {told}."
+    return f" Regions that could not be used: {problems}."
 
 
 def _partition_table(search: DiscoverySummary) -> Table:
@@ -224,7 +203,7 @@ def _partition_table(search: DiscoverySummary) -> Table:
     losses: dict[int, list[float]] = {}
     for partition in search.partitions:
         losses.setdefault(partition.clusters, []).append(partition.loss)
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (f"{k:,}", str(len(losses[k])), listing([number(loss, 3) for loss in losses[k]], 10))
         for k in sorted(losses)[:_PARTITIONS_SHOWN]
     ]
@@ -234,11 +213,14 @@ def _partition_table(search: DiscoverySummary) -> Table:
     rows += [(f"{k:,}", "left out", reason) for k, reason in left_out[:_PARTITIONS_SHOWN]]
     if len(left_out) > _PARTITIONS_SHOWN:
         rows.append(("…", "left out", f"and {len(left_out) - _PARTITIONS_SHOWN} more"))
-    heads = ("K", "Draws", "Mean cosine distance of a region to its medoid")
     return Table(
         caption="Clusterings by K, the number of clusters",
-        columns=sized(heads, (44, 54, 0), right=(0,)),
-        rows=tuple(rows),
+        columns=(
+            Column("K", "number"),
+            Column("Draws", "status"),
+            Column("Mean cosine distance of a region to its medoid", "wide"),
+        ),
+        rows=rows,
         limit=200,
         titled=False,
     )
@@ -259,7 +241,7 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> Table:
     }
     return Table(
         caption="How many clusters came how far",
-        columns=sized(tuple(steps), (0,) * len(steps)),
+        columns=[Column(step) for step in steps],
         rows=(tuple(f"{count:,}" for count in steps.values()),),
         titled=False,
         dense=False,
@@ -340,22 +322,28 @@ def _listed(
     if not entries:
         return []
     paged = {entry.rank for entry in shown_correlations(result)}
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (*_row(entry, result.task.classes), _place(entry) if entry.rank in paged else DASH)
-        for entry in entries[:shown]
+        for entry in entries
     ]
-    if len(entries) > shown:
-        rows.append(("…", f"and {len(entries) - shown} more", *[""] * 8))
-    heads = ("No.", "Raises", "Lowers most", "G", "H", "Gaps, held out", "q", "Used", "Outcome",
-             "Page")  # fmt: skip
-    widths = (22, 0, 0, 26, 26, 56, 42, 48, 75, 29)  # names of findings are long words
     return [
-        Section(title, room=130),
+        Section(title),
         Text(text, "muted"),
         Table(
             caption=f"{title}, a row each",
-            columns=sized(heads, widths, right=(0, 3, 4, 5, 6, 9)),
-            rows=tuple(rows),
+            columns=(
+                Column("No.", "number"),
+                Column("Raises", "wide"),
+                Column("Lowers most", "wide"),
+                Column("G", "number"),
+                Column("H", "number"),
+                Column("Gaps, held out", "number"),
+                Column("q", "number"),
+                Column("Used", "status"),
+                Column("Outcome"),
+                Column("Page", "number"),
+            ),
+            rows=shortened(rows, shown, 10),
             limit=120,
             titled=False,
         ),
@@ -377,8 +365,8 @@ def _row(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> tuple[Cell, ..
         f"{signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
         f"{signed(100 * arms.opposed_gap, 0)}",
         probability(entry.confirmation.q_value),
-        used_words(entry),
-        outcome_words(entry),
+        used_text(entry),
+        outcome_text(entry),
     )
 
 
@@ -387,11 +375,7 @@ def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
     heading = Section("What these films could have shown")
     if sensitivity is None:
         return [heading, Text("Not measured: the audit stopped before it.")]
-    heads = (
-        "Films with the feature",
-        f"Smallest gap found with {percent(sensitivity.power)} power, points",
-        "Power at the largest gap",
-    )
+    smallest = f"Smallest gap found with {percent(sensitivity.power)} power, points"
     rows = tuple(
         (
             percent(entry.prevalence),
@@ -400,12 +384,15 @@ def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
         )
         for entry in sensitivity.detectable
     )
-    told: list[Block] = [
+    blocks: list[Block] = [
         heading,
         Text(" ".join(detectable_sentences(sensitivity))),
         Table(
             caption="Smallest gap found, by films with the feature",
-            columns=sized(heads, (120, 230, 0)),
+            columns=[
+                Column(head)
+                for head in ("Films with the feature", smallest, "Power at the largest gap")
+            ],
             rows=rows,
             note=f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under "
             "the rules of this audit; multiplicity charged for "
@@ -415,8 +402,8 @@ def _sensitivity_part(sensitivity: Sensitivity | None) -> list[Block]:
         ),
     ]
     if sensitivity.clusters:
-        told.append(Text(_tested_sentence(sensitivity)))
-    return [KeptTogether(tuple(told))]
+        blocks.append(Text(_tested_sentence(sensitivity)))
+    return [KeepTogether(tuple(blocks))]
 
 
 def _tested_sentence(sensitivity: Sensitivity) -> str:

@@ -1,4 +1,4 @@
-"""What the report says in sentences: of a correlation, of what could have been seen, of the past.
+"""What the report says in sentences about a correlation, about power, and about earlier audits.
 
 "Association" is the word until an intervention has shown that the model uses a feature.
 """
@@ -20,11 +20,12 @@ from ravl_med.evidence.results import (
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.wording import (
     DASH,
-    KIND_WORDS,
-    VERDICT_WORDS,
+    KIND_NAMES,
+    VERDICT_NAMES,
     class_name,
     class_names,
     estimate,
+    first_of,
     listing,
     number,
     ordinal,
@@ -34,7 +35,7 @@ from ravl_med.reporting.wording import (
     signed,
 )
 
-_STATUS_WORDS: dict[ConfirmationStatus, str] = {
+_STATUS_NAMES: dict[ConfirmationStatus, str] = {
     "confirmed": "confirmed, not shown to be used",
     "raised_only": "raised side alone",
     "not_confirmed": "not confirmed",
@@ -47,9 +48,9 @@ _STATUS_ENDS: dict[ConfirmationStatus, str] = {
     "not_tested": "that could not be tested on held-out patients",
 }
 _USUAL_SHARE = 0.2  # the prevalence that the sentence on what could be seen begins with
-_OBJECTIONS_TOLD = 6
-_CHANGES_TOLD = 6
-_KEYS_TOLD = 8
+_OBJECTIONS_SHOWN = 6
+_CHANGES_SHOWN = 6
+_KEYS_SHOWN = 8
 _VALUE_LIMIT = 40
 
 
@@ -57,20 +58,20 @@ def _is_used(correlation: SpuriousCorrelation) -> bool:
     return correlation.counterfactual is not None and correlation.counterfactual.used
 
 
-def used_words(correlation: SpuriousCorrelation) -> str:
+def used_text(correlation: SpuriousCorrelation) -> str:
     """Say whether the model uses the feature: yes, no, or not tested."""
     if correlation.counterfactual is None:
         return "not tested"
     return "yes" if correlation.counterfactual.used else "no"
 
 
-def outcome_words(correlation: SpuriousCorrelation) -> str:
+def outcome_text(correlation: SpuriousCorrelation) -> str:
     """Say what became of a candidate; only what counts has a kind."""
     if correlation.counts:
-        return KIND_WORDS[correlation.kind]
+        return KIND_NAMES[correlation.kind]
     if correlation.confirmation.status == "confirmed" and _is_used(correlation):
         return "confirmed and used, not counted"
-    return _STATUS_WORDS[correlation.confirmation.status]
+    return _STATUS_NAMES[correlation.confirmation.status]
 
 
 def lowered_side(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
@@ -90,15 +91,15 @@ def correlation_name(correlation: SpuriousCorrelation) -> str:
 
 
 def correlation_marks(correlation: SpuriousCorrelation) -> tuple[str, ...]:
-    """Return the words that a reader may choose correlations by; only what counts has a kind."""
-    return ("counted", KIND_WORDS[correlation.kind]) if correlation.counts else ("not counted",)
+    """Return what a reader may choose correlations by; only what counts has a kind."""
+    return ("counted", KIND_NAMES[correlation.kind]) if correlation.counts else ("not counted",)
 
 
 def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
     """Return rank, outcome, raised class and lowered classes in one line."""
     cluster = correlation.cluster
     parts = [
-        f"{correlation_name(correlation)}: {outcome_words(correlation)}",
+        f"{correlation_name(correlation)}: {outcome_text(correlation)}",
         f"raises {class_name(classes, cluster.raised_class)}",
     ]
     if cluster.opposed_classes:
@@ -111,7 +112,7 @@ def correlation_sentence(
 ) -> str:
     """Say what goes with the feature on held-out patients; that the model follows it only if so.
 
-    Of a description of its regions, the commonest name is told.
+    The feature is called by the commonest name in the description of its regions.
     """
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = class_name(classes, cluster.raised_class)
@@ -184,9 +185,7 @@ def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...])
         against += _against_strata(correlation.strata, correlation.cluster, classes)
     if not against:
         return "Counter-evidence: none in the measurements below."
-    rest = len(against) - _OBJECTIONS_TOLD
-    told = [*against[:_OBJECTIONS_TOLD], *([f"and {rest} more"] if rest > 0 else [])]
-    return f"Counter-evidence: {'; '.join(told)}."
+    return f"Counter-evidence: {'; '.join(first_of(against, _OBJECTIONS_SHOWN))}."
 
 
 def _against_intervention(tested: Counterfactual) -> list[str]:
@@ -240,11 +239,11 @@ def _against_strata(strata: Strata, cluster: FeatureCluster, classes: tuple[str,
     for side, intervals in sides:
         held = [n for n, i in zip(names, intervals, strict=True) if not i.excludes_zero()]
         if held:
-            apart = listing(held, _KEYS_TOLD)
+            apart = listing(held, _KEYS_SHOWN)
             against.append(f"the gap on {side} is not told from 0 with {apart} held apart")
     empty = [f"{n} {len(c.empty)}" for n, c in zip(names, crossed, strict=True) if c.empty]
     if empty:
-        against.append(f"comparisons with an empty arm: {listing(empty, _KEYS_TOLD)}")
+        against.append(f"comparisons with an empty arm: {listing(empty, _KEYS_SHOWN)}")
     return against
 
 
@@ -310,21 +309,24 @@ def history_sentence(history: AuditHistory) -> str:
         f"{printable(key, 60)} {_setting(before)} -> {_setting(now)}"
         for key, before, now in history.changed
     ]
-    verdicts = [f"{count:,} {_verdict_word(name)}" for name, count in history.verdicts.items()]
+    verdicts = [
+        f"{count:,} {verdict_name(name, 20).lower()}" for name, count in history.verdicts.items()
+    ]
     parts = [
         f"This is the {ordinal(history.number)} audit of this model on these films",
-        f"changed since the last: {listing(changes, _CHANGES_TOLD) or 'nothing'}",
+        f"changed since the last: {listing(changes, _CHANGES_SHOWN) or 'nothing'}",
     ]
     before = [key for key in history.ever_changed if key not in {c[0] for c in history.changed}]
     if before:
-        keys = listing([printable(key, 60) for key in before], _KEYS_TOLD)
+        keys = listing([printable(key, 60) for key in before], _KEYS_SHOWN)
         parts.append(f"changed at some time before: {keys}")
     return f"{'; '.join(parts)}; earlier verdicts: {listing(verdicts, 8) or 'none'}."
 
 
-def _verdict_word(name: str) -> str:
-    words: dict[str, str] = {str(key): word for key, word in VERDICT_WORDS.items()}
-    return words.get(name, printable(name, 20)).lower()
+def verdict_name(name: str, limit: int = 30) -> str:
+    """Return the name of a verdict as it is printed, whatever was read from a file."""
+    names: dict[str, str] = dict(VERDICT_NAMES.items())
+    return names.get(name, printable(name, limit))
 
 
 def _setting(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ravl_med.evidence.audit_result import AuditResult, Gate, VerdictName
+from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.results import PairedChange, SpuriousCorrelation
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.sentences import (
@@ -18,7 +18,9 @@ from ravl_med.reporting.audit.sentences import (
 from ravl_med.reporting.layout.blocks import (
     Banner,
     Block,
-    FilmFigure,
+    Cell,
+    Column,
+    Figure,
     Items,
     Reference,
     Section,
@@ -29,17 +31,18 @@ from ravl_med.reporting.layout.blocks import (
     Text,
     Title,
     Tone,
-    sized,
 )
 from ravl_med.reporting.pictures import CorrelationPictures
+from ravl_med.reporting.tables import fact_table, gate_table, shortened
 from ravl_med.reporting.wording import (
     DASH,
-    EDGE_WORDS,
-    RULING_WORDS,
+    DECISION_TEXT,
+    EDGE_TEXT,
     VERDICT_LINES,
-    VERDICT_WORDS,
+    VERDICT_NAMES,
     class_name,
     estimate,
+    first_of,
     percent,
     plural,
     printable,
@@ -53,15 +56,17 @@ Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 _REASONS_SHOWN = 8
 _LEARNED_SHOWN = 2
 _CERTAIN_SHOWN = 3
-_GATES_SHOWN = 20
 _RULINGS_SHOWN = 8
-_PICTURE = 0.3  # of the width of the page
 _LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
     "fail": ("bad", "cross"),
     "review": ("caution", "warning"),
     "pass": ("good", "tick"),
     "not_auditable": ("open", "question"),
 }
+DISCLAIMER = (
+    "This report is about a model, not about a patient. It is no diagnosis and no clinical "
+    "validation."
+)
 NEXT_STEPS: dict[VerdictName, str] = {
     "fail": "Look at the films that the report shows together with a radiologist. If the "
     "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
@@ -79,23 +84,16 @@ NEXT_STEPS: dict[VerdictName, str] = {
 def verdict_chapter(
     result: AuditResult, shown: Shown, date: str | None, history: AuditHistory | None
 ) -> list[Block]:
-    """Return page one.
-
-    Parameters
-    ----------
-    date : str or None - of the run
-    history : AuditHistory or None - of earlier audits of the model on these films
-    """
+    """Return page one; the date is that of the run."""
     verdict = result.verdict
     name = verdict.name
-    reasons = list(verdict.reasons[:_REASONS_SHOWN])
-    rest = len(verdict.reasons) - _REASONS_SHOWN
-    if rest > 0:
-        reasons.append(f"and {plural(rest, 'more reason')}.")
+    reasons = first_of(verdict.reasons, _REASONS_SHOWN, "reason")
+    if len(verdict.reasons) > _REASONS_SHOWN:
+        reasons[-1] += "."
     counting = [entry for entry, _ in shown if entry.counts]
     blocks: list[Block] = [
         Title(result.title, _subtitle(result, date)),
-        Banner(VERDICT_WORDS[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
+        Banner(VERDICT_NAMES[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
         Section("Why"),
         Items(tuple(reasons), 400),
         *_learned(result, shown, counting),
@@ -103,18 +101,14 @@ def verdict_chapter(
         *_rulings(result),
         Section("What next"),
         Text(NEXT_STEPS[name]),
-        *_gates(verdict.gates),
+        *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
         blocks.append(Text(history_sentence(history), limit=1200))
     return [
         *blocks,
         _key_facts(result),
-        Text(
-            "This report is about a model, not about a patient. It is no diagnosis and no clinical "
-            "validation.",
-            "muted",
-        ),
+        Text(DISCLAIMER, "muted"),
     ]
 
 
@@ -135,33 +129,36 @@ def _rulings(result: AuditResult) -> list[Block]:
         return []
     if not result.rulings:
         left = plural(result.undecided, "open correlation")
-        told = f"No reviewer has decided on the {left} yet."
-        return [Text(told)] if result.undecided else []
-    rows = [
+        open_ones = f"No reviewer has decided on the {left} yet."
+        return [Text(open_ones)] if result.undecided else []
+    rows: list[tuple[Cell, ...]] = [
         (
             str(ruling.rank),
-            RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired",
+            DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired",
             ruling.until or DASH,
             printable(ruling.reason, 160),
             printable(ruling.name, 50),
             ruling.date,
         )
-        for ruling in result.rulings[:_RULINGS_SHOWN]
+        for ruling in result.rulings
     ]
-    rest = len(result.rulings) - _RULINGS_SHOWN
-    if rest > 0:
-        rows.append(("…", f"and {rest} more", "", "", "", ""))
     left = (
         f"{plural(result.undecided, 'correlation')} still to be decided on."
         if result.undecided
         else "Nothing is left to decide."
     )
-    heads = ("No.", "Decision", "Until", "Reason", "By", "On")
     return [
         Table(
             caption="Decisions of reviewers",
-            columns=sized(heads, (24, 96, 54, 0, 84, 54)),
-            rows=tuple(rows),
+            columns=(
+                Column("No.", "number"),
+                Column("Decision"),
+                Column("Until", "status"),
+                Column("Reason", "wide"),
+                Column("By"),
+                Column("On", "status"),
+            ),
+            rows=shortened(rows, _RULINGS_SHOWN, 6),
             note=f"The verdict above follows them. {left}",
             limit=200,
         )
@@ -172,11 +169,11 @@ def _learned(
     result: AuditResult, shown: Shown, counting: Sequence[SpuriousCorrelation]
 ) -> list[Block]:
     """Say what the model learned, beside a film of what counts, else of the closest candidate."""
-    told: list[Block] = [Section("What the model learned"), *_lessons(result, counting)]
+    blocks: list[Block] = [Section("What the model learned"), *_lessons(result, counting)]
     pictured = next(((e, p) for e, p in shown if p.films), None)
     if pictured is None:
-        return told
-    return [SideBySide(tuple(told), _first_film(result, *pictured), _PICTURE)]
+        return blocks
+    return [SideBySide(tuple(blocks), _first_film(result, *pictured))]
 
 
 def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
@@ -184,7 +181,7 @@ def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> li
     total = sum(entry.counts for entry in result.correlations)
     if not total:
         return [Text(text) for text in nothing_learned(result)]
-    told: list[Block] = [
+    blocks: list[Block] = [
         Text(
             correlation_sentence(
                 entry,
@@ -196,8 +193,8 @@ def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> li
         for entry in counting[:_LEARNED_SHOWN]
     ]
     if total > _LEARNED_SHOWN:
-        told.append(Text(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
-    return told
+        blocks.append(Text(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
+    return blocks
 
 
 def nothing_learned(result: AuditResult) -> list[str]:
@@ -218,7 +215,7 @@ def nothing_learned(result: AuditResult) -> list[str]:
 
 def _first_film(
     result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
-) -> FilmFigure:
+) -> Figure:
     first = pictures.films[0]
     raised = class_name(result.task.classes, entry.cluster.raised_class, 30)
     role = "counted" if entry.counts else "candidate, not counted"
@@ -227,11 +224,11 @@ def _first_film(
         f"{correlation_name(entry)} ({role}): film {film}, feature of cluster "
         f"{entry.cluster.cluster}, raises {raised}"
     )
-    side = EDGE_WORDS[first.picture.edge]
+    side = EDGE_TEXT[first.picture.edge]
     if first.picture.edge != "R":  # what is usual, the letter beside the film says
         caption += f"; {side}"
     alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined; {side}"
-    return FilmFigure(first.picture, alt, (caption,))
+    return Figure(first.picture, alt, (caption,))
 
 
 def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
@@ -258,12 +255,18 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
                 _contrast(tested.transplant if tested else None),
             )
         )
-    heads = ("No.", "Raised, points", "Lowered, points", "q", "Removal, logits", "Transplant")
     return [
         Table(
             caption="How sure",
-            columns=sized(heads, (24, 103, 136, 46, 92, 92)),
-            rows=tuple(rows),
+            columns=(
+                Column("No.", "number"),
+                Column("Raised, points", "wide"),
+                Column("Lowered, points", "wide"),
+                Column("q", "number"),
+                Column("Removal, logits", "interval"),
+                Column("Transplant", "interval"),
+            ),
+            rows=rows,
             note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
             "and transplant: change of the margin beyond that of a control. In brackets: intervals "
             "by patient; those of removal and transplant are corrected for the number of tests.",
@@ -276,28 +279,6 @@ def _contrast(change: PairedChange | None) -> str:
     if change is None:
         return "not tried"
     return estimate(change.contrast, change.interval, 2, scale=1.0)
-
-
-def _gates(gates: tuple[Gate, ...]) -> list[Block]:
-    """Every gate by name: a symbol and a word, the key, and what was found beside what is asked."""
-    if not gates:
-        return []
-    rows = [
-        ("✓ held" if gate.passed else "✗ not held", printable(gate.name, 60), gate.text)
-        for gate in gates[:_GATES_SHOWN]
-    ]
-    rest = len(gates) - _GATES_SHOWN
-    if rest > 0:
-        rows.append(("…", f"and {rest} more", ""))
-    return [
-        Table(
-            caption="Gates, fixed before the run",
-            columns=sized(("Outcome", "Gate", "Found and asked"), (52, 126, 0), mono=(1,)),
-            rows=tuple(rows),
-            headed=False,
-            limit=200,
-        )
-    ]
 
 
 def _key_facts(result: AuditResult) -> Table:
@@ -321,5 +302,4 @@ def _key_facts(result: AuditResult) -> Table:
             f"{sum(entry.counts for entry in result.correlations)} counted",
         ),
     )
-    columns = sized(("", "", "", ""), (70, 176.5, 70, 176.5))
-    return Table("Key facts", columns, facts, headed=False, limit=120)
+    return fact_table("Key facts", facts)

@@ -11,19 +11,21 @@ from typing import Literal
 from ravl_med import __version__
 from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult
 from ravl_med.reporting.audit.history import MitigationDetails
+from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.layout.markdown import bullets, code, escaped, markdown_table, pair_table
-from ravl_med.reporting.mitigation.pages import (
+from ravl_med.reporting.mitigation.report import (
     OUTCOME_LINES,
-    OUTCOME_WORDS,
+    OUTCOME_NAMES,
+    gone_sentence,
+    mitigated_sentence,
+    worsened_sentence,
+)
+from ravl_med.reporting.mitigation.tables import (
     accuracy_table,
     arm_kind,
     before_after_table,
     gap_table,
-    gone_sentence,
-    mitigated_sentence,
-    reaudit_word,
     score_table,
-    worsened_sentence,
     worsened_table,
 )
 from ravl_med.reporting.wording import DASH
@@ -74,7 +76,7 @@ def model_card_text(
     parts = [
         _HEAD.format(library=library),
         f"# {escaped(result.title, 120)}",
-        f"**{OUTCOME_WORDS[verdict.name]}** – {outcome}",
+        f"**{OUTCOME_NAMES[verdict.name]}** – {outcome}",
         bullets(verdict.reasons),
     ]
     if delivered is None:
@@ -152,7 +154,7 @@ def _audited_again(result: MitigationResult) -> list[str]:
     return [
         "## Re-audit",
         "The whole audit again, of this model on the final test: "
-        f"**{escaped(reaudit_word(reaudit))}**. {escaped(gone_sentence(reaudit))}",
+        f"**{escaped(verdict_name(reaudit.verdict))}**. {escaped(gone_sentence(reaudit))}",
         bullets(reaudit.reasons),
         *remaining,
         "Appeared:",

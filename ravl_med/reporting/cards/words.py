@@ -24,9 +24,9 @@ from ravl_med.reporting.audit.verdict import nothing_learned, report_status
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 from ravl_med.reporting.wording import (
     DASH,
-    RULING_WORDS,
+    DECISION_TEXT,
     VERDICT_LINES,
-    VERDICT_WORDS,
+    VERDICT_NAMES,
     counted,
     listing,
     plural,
@@ -86,7 +86,7 @@ def _films(result: AuditResult) -> str:
 def verdict_text(result: AuditResult) -> str:
     """Return the verdict and what it means."""
     name = result.verdict.name
-    return f"**{VERDICT_WORDS[name]}**. {VERDICT_LINES[name]}"
+    return f"**{VERDICT_NAMES[name]}**. {VERDICT_LINES[name]}"
 
 
 def audited_use(result: AuditResult) -> str:
@@ -159,7 +159,7 @@ def decisions_text(result: AuditResult) -> str:
 
 
 def _decision(ruling: ReviewDecision) -> str:
-    decided = RULING_WORDS[ruling.decision] if ruling.in_force else "acceptance expired"
+    decided = DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired"
     until = f", until {ruling.until}" if ruling.until else ""
     return f"Correlation {ruling.rank}: {decided}{until} (decided on {ruling.date})"
 

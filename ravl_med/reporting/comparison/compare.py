@@ -1,6 +1,6 @@
-"""The correlations of two runs, matched by what they raise and by the films that they are on.
+"""Two audits side by side: what differs between two models on the same films, and how surely.
 
-Two audits side by side: what differs between two models on the same films, and how surely.
+Correlations are matched by what they raise and by the films that they are on.
 
 Films are the same where their pseudonyms are. Both models are measured on the same films and
 resampled with the same draws of patients, so that the interval of a difference knows that they are
@@ -25,7 +25,7 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.disclosure_control import HIDDEN
 from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
-from ravl_med.reporting.audit.sentences import outcome_words
+from ravl_med.reporting.audit.sentences import outcome_text
 from ravl_med.reporting.comparison.runs import (
     HIDDEN_AGREEMENT,
     HIDDEN_PAIR,
@@ -124,10 +124,8 @@ def compare_correlations(
 ) -> tuple[ComparedCorrelation, ...]:
     """Match what counts, or is confirmed, in one of two runs with what the other has.
 
-    Returns
-    -------
-    tuple of ComparedCorrelation - those of A that count, those of B alone that count, then the
-        confirmed ones likewise
+    Those of A that count come first, then those of B alone that count, then the confirmed ones
+    likewise.
     """
     of_a, of_b = (
         [_Candidate(run, one, one.cluster.present[rows]) for one in run.result.correlations]
@@ -235,7 +233,7 @@ def _found(one: _Candidate) -> FoundCorrelation:
     return FoundCorrelation(
         rank=found.rank,
         correlation_id=found.correlation_id(result),
-        outcome=outcome_words(found),
+        outcome=outcome_text(found),
         description=result.descriptions.get(cluster.cluster, ""),
         kind=found.kind,
         counts=found.counts,
@@ -351,11 +349,7 @@ class Comparison:
 
 
 def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
-    """Compare two run folders of audits.
-
-    Parameters
-    ----------
-    folder_a, folder_b : Path - of two models on the same films, or of one before and after
+    """Compare two audits: of two models on the same films, or of one before and after.
 
     Raises
     ------

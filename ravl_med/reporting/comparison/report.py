@@ -1,29 +1,460 @@
-"""A comparison as a folder: PDF, HTML and JSON, the same numbers in each."""
+"""The report of a comparison of two audits, and its folder: PDF, HTML and JSON, the same numbers.
+
+What differs comes first, then which runs and films these are, accuracy and agreement, and the
+correlations of both runs beside each other. A comparison describes; it passes no verdict of its
+own.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
-from ravl_med.reporting.comparison.compare import Comparison
-from ravl_med.reporting.comparison.pages import comparison_story
+from ravl_med.reporting.comparison.compare import (
+    MIN_OVERLAP,
+    ComparedCorrelation,
+    Comparison,
+    FilmCounts,
+    FoundCorrelation,
+    Matching,
+    Outcome,
+)
+from ravl_med.reporting.comparison.runs import Agreement, Paired, RunFacts, Setting
 from ravl_med.reporting.files.run_folder import draft_folder, refuse_foreign_folder, write_json
-from ravl_med.reporting.layout.html import draw_reading_html
+from ravl_med.reporting.layout.blocks import (
+    Banner,
+    Block,
+    Cell,
+    Chapter,
+    Column,
+    Items,
+    Lines,
+    Section,
+    Table,
+    Text,
+    Title,
+)
+from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.pdf import draw_pdf
+from ravl_med.reporting.tables import paired_columns, paired_row
+from ravl_med.reporting.wording import (
+    DASH,
+    DECISION_TEXT,
+    HIDDEN_TEXT,
+    VERDICT_NAMES,
+    accuracy_text,
+    counted,
+    estimate,
+    hidden_sentence,
+    listing,
+    number,
+    percent,
+    plural,
+    printable,
+    probability,
+    signed,
+    spread,
+)
 from ravl_med.storage.documents import document_of
 
 _CONTENT = "comparison.json"
 _TITLE = "Two audits side by side"
+_SETTINGS_SHOWN = 12
+_CORRELATIONS_SHOWN = 12
+_CLASSES_NAMED = 3
+_NAMES = {"A": "A", "B": "B", "difference": "B minus A, points"}
+_OUTCOMES: dict[Outcome, str] = {
+    "same_decisions": "Same decisions",
+    "no_difference_shown": "No difference shown",
+    "a_more_accurate": "A is more accurate",
+    "b_more_accurate": "B is more accurate",
+}
+_MATCHING: dict[Matching, str] = {
+    "in_both": "in both",
+    "not_confirmed_in_b": "not confirmed in B",
+    "not_found_in_b": "not found in B",
+    "not_confirmed_in_a": "not confirmed in A",
+    "new_in_b": "new in B",
+}
+
+
+def comparison_blocks(comparison: Comparison) -> list[Block]:
+    """Return the whole report as blocks."""
+    return [
+        *_first_page(comparison),
+        *_accuracy_chapter(comparison),
+        *_correlation_chapter(comparison),
+        *_method_chapter(comparison),
+    ]
+
+
+def _first_page(comparison: Comparison) -> list[Block]:
+    a, b = comparison.a, comparison.b
+    phantoms = " · synthetic phantoms only, no patient" if a.synthetic and b.synthetic else ""
+    below = (
+        f"A: {printable(a.name, 64)}, {a.date or 'no date given'} · B: {printable(b.name, 64)}, "
+        f"{b.date or 'no date given'} · {comparison.status}, not signed{phantoms}"
+    )
+    overall = comparison.overall
+    points, bounds = signed(100 * overall.difference), spread(overall.interval, 1)
+    line = f"Accuracy, B minus A: {points} points, interval {bounds}."
+    return [
+        Title(_TITLE, below),
+        Banner(headline(comparison), line, "open", "level", comparison.status),
+        Section("What differs"),
+        Items(tuple(difference_sentences(comparison)), 500),
+        Section("Which films"),
+        Text(_films_sentence(comparison.films)),
+        _run_table(comparison),
+        _settings_table(comparison.settings),
+        Text(
+            "A comparison describes two models on the same films. It passes no verdict: each run "
+            "has its own, and neither is a clinical validation.",
+            "muted",
+        ),
+    ]
+
+
+def headline(comparison: Comparison) -> str:
+    """Say what the difference of accuracy shows, in a few words."""
+    return _OUTCOMES[comparison.outcome]
+
+
+def difference_sentences(comparison: Comparison) -> list[str]:
+    """Say what differs: accuracy, worst class, decisions, correlations."""
+    overall, worst, agreed = comparison.overall, comparison.worst, comparison.agreement
+    sentences = [
+        f"Accuracy on {plural(overall.films, 'film')}: A {percent(overall.a, 1)}, B "
+        f"{percent(overall.b, 1)}; B minus A "
+        f"{estimate(overall.difference, overall.interval)} points, p "
+        f"{probability(comparison.p_value)}.",
+        f"Worst class: A {percent(worst.change.a, 1)} ({printable(worst.class_a, 40)}), B "
+        f"{percent(worst.change.b, 1)} ({printable(worst.class_b, 40)}); B minus A "
+        f"{estimate(worst.change.difference, worst.change.interval)} points.",
+        f"Decisions: the same on {percent(agreed.same_share, 1)} of the films "
+        f"({spread(comparison.agreement_interval, 1, sign=False)} %). Both right on "
+        f"{agreed.both_right:,}, A alone on {agreed.only_a:,}, B alone on {agreed.only_b:,}, "
+        f"neither on {agreed.both_wrong:,}.",
+        _correlations_sentence(comparison),
+    ]
+    if comparison.outcome == "same_decisions":
+        sentences.insert(0, "Both models decide alike on every film: in this, nothing differs.")
+    return sentences
+
+
+def _correlations_sentence(comparison: Comparison) -> str:
+    a, b, found = comparison.a, comparison.b, comparison.correlations
+    if not (a.searched and b.searched):
+        which = "A and B" if not (a.searched or b.searched) else "B" if a.searched else "A"
+        return f"Correlations: not to be compared, since the audit of {which} stopped before them."
+    if not found:
+        return "Correlations: none is confirmed in either run."
+    both = [entry for entry in found if entry.matching == "in_both"]
+    of_a = len({entry.a.rank for entry in both if entry.a})
+    of_b = len({entry.b.rank for entry in both if entry.b})
+    return (
+        f"Correlations that count: {a.counting:,} in A, {b.counting:,} in B. Confirmed: "
+        f"{a.confirmed:,} in A, of which {of_a:,} are confirmed in B too; {b.confirmed:,} in B, of "
+        f"which {of_b:,} are confirmed in A too."
+    )
+
+
+def _films_sentence(films: FilmCounts) -> str:
+    of = f"{plural(films.compared, 'film')} of {plural(films.patients, 'patient')}"
+    if not (films.only_a or films.only_b or films.other_label):
+        sentences = [f"The films are the same: {of} are compared, none is left out."]
+    else:
+        sentences = [
+            f"{of} are in both runs and are compared. Left out: {films.only_a:,} in A alone, "
+            f"{films.only_b:,} in B alone, {films.other_label:,} in both that bear another label."
+        ]
+    if films.joined:
+        sentences.append(
+            f"The runs do not agree on who is one patient: {plural(films.joined, 'patient')} "
+            "joined to others."
+        )
+    return " ".join(sentences)
+
+
+def _accuracy_chapter(comparison: Comparison) -> list[Block]:
+    test = (
+        "McNemar's exact test, one film a patient"
+        if comparison.one_film_a_patient
+        else "exact, the answers of both models exchanged patient by patient, since films of one "
+        "patient are not independent, as McNemar's test would have them"
+    )
+    return [
+        Chapter("Accuracy and agreement", "accuracy"),
+        Text(
+            f"Zero-shot accuracy on the same {plural(comparison.films.compared, 'film')}: A "
+            f"{accuracy_text(comparison.overall.a, comparison.overall.a_interval)}, B "
+            f"{accuracy_text(comparison.overall.b, comparison.overall.b_interval)}. "
+            f"p of the difference: {probability(comparison.p_value)} ({test}).",
+            "lead",
+        ),
+        _class_table(comparison),
+        Section("Where they agree"),
+        _agreement_table(comparison),
+    ]
+
+
+def _correlation_chapter(comparison: Comparison) -> list[Block]:
+    head = Chapter("Correlations", "correlations", "page")
+    if not comparison.correlations:
+        return [head, Text(_correlations_sentence(comparison))]
+    return [
+        head,
+        Text(
+            "What counts, or is confirmed, in one run beside what the other has of it. Two "
+            "correlations are the same where they raise the same class and share films: a Jaccard "
+            f"index of the compared films that hold the feature of at least {MIN_OVERLAP:g}.",
+            "lead",
+        ),
+        *_correlation_table(comparison),
+        *_gap_table(comparison),
+    ]
+
+
+def _method_chapter(comparison: Comparison) -> list[Block]:
+    a, b = comparison.a, comparison.b
+    hidden = hidden_sentence(comparison.hidden_below)
+    return [
+        Chapter("How this was compared", "method"),
+        Items(
+            (
+                "Films are the same where their pseudonyms are; those with another label in B are "
+                "left out. Predictions are those of the runs, nothing was computed anew.",
+                f"Intervals: {percent(comparison.confidence)}, percentile bootstrap of patients, "
+                f"{comparison.draws:,} draws, seed {comparison.seed}; the same draws for A and B. "
+                "They are not corrected for the number of classes or correlations looked at. An "
+                f"interval of {signed(0)} to {signed(0)}: both are right on the very same films.",
+                "Worst class: of each model its own, the lowest accuracy among the classes.",
+                "A match prefers a correlation that is confirmed, then the largest overlap; "
+                "several of one run may match one of the other.",
+                "That a correlation is confirmed in one run and not in the other does not show "
+                "that the models differ in it; the interval of the difference of gaps says that.",
+                *([hidden] if hidden else []),
+            ),
+            600,
+        ),
+        Text(
+            f"Config digests: A {printable(a.config_digest, 20) or DASH}, B "
+            f"{printable(b.config_digest, 20) or DASH}. All numbers are in comparison.json.",
+            "muted",
+        ),
+    ]
+
+
+def _run_table(comparison: Comparison) -> Table:
+    """Return which runs these are, and how each ended."""
+    heads = ("Report", "Model", "Model digest", "Cohort digest", "Audited", "Verdict",
+             "Correlations")  # fmt: skip
+    a, b = comparison.a, comparison.b
+    same = " The model is the same." if a.model_digest == b.model_digest else ""
+    same += " So is the cohort." if same and a.cohort_digest == b.cohort_digest else ""
+    return Table(
+        caption="The two runs",
+        columns=(Column("", "status"), Column("A", "wide"), Column("B", "wide")),
+        rows=list(zip(heads, _facts(a), _facts(b), strict=True)),
+        note=f"Verdict and status are those of each run's own report.{same}",
+        limit=120,
+    )
+
+
+def _facts(run: RunFacts) -> tuple[str, ...]:
+    return (
+        printable(run.title, 80) or DASH,
+        printable(run.model, 60) or DASH,
+        printable(run.model_digest, 17) or DASH,
+        printable(run.cohort_digest, 17) or DASH,
+        f"{plural(run.films, 'phantom')}, synthetic, no patient"
+        if run.synthetic
+        else f"{plural(run.films, 'film')} of {plural(run.patients, 'patient')}",
+        f"{VERDICT_NAMES[run.verdict]}, {run.status}",
+        f"{run.counting:,} counted, {run.confirmed:,} confirmed of "
+        f"{plural(run.candidates, 'candidate')}"
+        if run.searched
+        else "not searched",
+    )
+
+
+def _settings_table(settings: Sequence[Setting]) -> Table:
+    """Return the settings and versions that are not the same."""
+    rows = [
+        (printable(s.key, 80) or DASH, printable(s.a, 90) or DASH, printable(s.b, 90) or DASH)
+        for s in settings[:_SETTINGS_SHOWN]
+    ]
+    rest = len(settings) - _SETTINGS_SHOWN
+    if rest > 0:
+        rows.append((f"and {rest} more", "in comparison.json", ""))
+    return Table(
+        caption="Set otherwise",
+        columns=(Column("Key", "code"), Column("A", "wide"), Column("B", "wide")),
+        rows=rows or [("none", "the effective config is the same", "")],
+        note="Keys of the effective config without paths, and versions.",
+        headed=bool(rows),
+        limit=90,
+    )
+
+
+def _class_table(comparison: Comparison) -> Table:
+    """Return accuracy by class, of the worst class and overall."""
+    worst = comparison.worst
+    names = " / ".join(dict.fromkeys(printable(n, 30) for n in (worst.class_a, worst.class_b)))
+    rows = [
+        _row(printable(name, 40) or DASH, paired, counted(paired.films))
+        for name, paired in zip(comparison.classes, comparison.by_class, strict=True)
+    ]
+    rows.append(_row(Lines(("Worst class", names)), worst.change, DASH))
+    rows.append(_row("All classes", comparison.overall, counted(comparison.overall.films)))
+    return Table(
+        caption="Accuracy by class, side by side",
+        columns=paired_columns("Class", _NAMES),
+        rows=rows,
+        note="In brackets: intervals by patient. B minus A in points.",
+        limit=120,
+        titled=False,
+        dense=False,
+    )
+
+
+def _row(name: Cell, paired: Paired, films: str | None, signed: bool = False) -> tuple[Cell, ...]:
+    values = (("A", paired.a, paired.a_interval), ("B", paired.b, paired.b_interval))
+    difference = estimate(paired.difference, paired.interval)
+    return paired_row(name, films, values, difference, signed=signed)
+
+
+def _agreement_table(comparison: Comparison) -> Table:
+    """Return on how many films the models are right together, by class."""
+    agreed = (*comparison.agreement_by_class, comparison.agreement)
+    names = (*(printable(name, 40) or DASH for name in comparison.classes), "All classes")
+    heads = ("Films", "Same decision", "Both right", "A alone right", "B alone right", "Both wrong")
+    return Table(
+        caption="Agreement by class",
+        columns=(Column("Class", "wide"), *(Column(head, "number") for head in heads)),
+        rows=[_agreement_row(*row) for row in zip(names, agreed, strict=True)],
+        note="Counts of films. Both may be wrong with the same decision or with two.",
+        limit=120,
+        titled=False,
+        dense=False,
+    )
+
+
+def _agreement_row(name: str, agreed: Agreement) -> tuple[str, ...]:
+    if agreed.films < 0:
+        return (name, HIDDEN_TEXT, *(DASH,) * 5)
+    same = f"{agreed.same:,} ({percent(agreed.same_share, 1)})" if agreed.films else DASH
+    counts = (agreed.both_right, agreed.only_a, agreed.only_b, agreed.both_wrong)
+    return (name, f"{agreed.films:,}", same, *(f"{count:,}" for count in counts))
+
+
+def _correlation_table(comparison: Comparison) -> list[Block]:
+    """Return every correlation as both runs report it, one row a run."""
+    shown = comparison.correlations[:_CORRELATIONS_SHOWN]
+    rest = len(comparison.correlations) - len(shown)
+    more = f" {rest:,} more, all of them in comparison.json." if rest else ""
+    return [
+        Section("As each run reports them"),
+        Table(
+            caption="Correlations as each run reports them",
+            columns=(
+                Column("No.", "number"),
+                Column("Correlation", "wide"),
+                Column("Run"),
+                Column("Outcome"),
+                Column("Raised, lowered", "interval"),
+                Column("q", "number"),
+                Column("Removal", "interval"),
+            ),
+            rows=[row for at, one in enumerate(shown, 1) for row in _two_rows(at, one)],
+            note="Raised, lowered: gaps in points on the held-out patients of each run, accuracy "
+            "with minus without the feature, of the raised class and, in the second line, of the "
+            "lowered ones together. Removal: fall of the margin beyond that of a control, in "
+            "logits, and below it as a share of the standard deviation of the margin (s.d.), which "
+            f"can be compared between models.{more}",
+            limit=160,
+            titled=False,
+            joined=range(0, 2 * len(shown), 2),
+        ),
+    ]
+
+
+def _two_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[Cell, ...], ...]:
+    raises = f"raises {printable(entry.raised_class, 40) or DASH}"
+    matched = _MATCHING[entry.matching]
+    if math.isfinite(entry.overlap):
+        matched += f", films shared {number(entry.overlap)}"
+    side = entry.a or entry.b
+    what = printable("; ".join(side.description.split("; ")[:2]), 56) if side else ""
+    lines = tuple(filter(None, (raises, what)))
+    return (
+        (str(at), Lines(lines, strong=True), "A", *_found_cells(entry.a)),
+        ("", matched, "B", *_found_cells(entry.b)),
+    )
+
+
+def _found_cells(found: FoundCorrelation | None) -> tuple[Cell, ...]:
+    if found is None:
+        return ("no candidate", DASH, DASH, DASH)
+    outcome = [f"{found.rank}. {found.outcome}"]
+    if found.ruling is not None:
+        outcome.append(f"reviewer: {_decision(found.ruling)}")
+    removal = [estimate(found.removal, found.removal_interval, 2, scale=1.0)]
+    if math.isfinite(found.removal_size):
+        removal.append(f"{number(found.removal_size)} s.d.")
+    gaps = (
+        estimate(found.raised_gap, found.raised_interval),
+        estimate(found.lowered_gap, found.lowered_interval),
+    )
+    return (Lines(tuple(outcome)), Lines(gaps), probability(found.q_value), Lines(tuple(removal)))
+
+
+def _decision(name: str) -> str:
+    texts: dict[str, str] = dict(DECISION_TEXT.items())
+    return texts.get(name, printable(name, 30))
+
+
+def _gap_table(comparison: Comparison) -> list[Block]:
+    """Return the gaps of both models with one and the same feature, on the same films."""
+    shown = comparison.correlations[:_CORRELATIONS_SHOWN]
+    return [
+        Section("The same feature, the same films"),
+        Text(
+            "Here both models are measured with one feature, that of the run that is named: gap, "
+            "accuracy with minus without it, on all compared films. Films on which a run chose the "
+            "feature are among them, which makes its own gap look larger than it is, most of all "
+            "where only one run found it.",
+            "muted",
+        ),
+        Table(
+            caption="Gaps of both models with the same feature",
+            columns=paired_columns(
+                "Feature and side", _NAMES, ", points", films=False, signed=True
+            ),
+            rows=[row for at, one in enumerate(shown, 1) for row in _gap_rows(at, one)],
+            limit=160,
+            titled=False,
+            joined=range(0, 2 * len(shown), 2),
+        ),
+    ]
+
+
+def _gap_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[Cell, ...], ...]:
+    feature = entry.a if entry.feature_of == "A" else entry.b
+    lowered = [printable(name, 40) for name in feature.lowered_classes] if feature else []
+    raised = printable(entry.raised_class, 40) or DASH
+    of = f"feature of {entry.feature_of}, {plural(entry.films_with_feature, 'film')}"
+    return (
+        _row(Lines((f"{at}. raised: {raised}", of), strong=True), entry.raised, None, True),
+        _row(f"lowered: {listing(lowered, _CLASSES_NAMED) or DASH}", entry.lowered, None, True),
+    )
 
 
 def refuse_other_folder(target: Path) -> None:
-    """Refuse a folder that holds something else than an earlier comparison, such as an audit.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Raise a ConfigError for a folder that holds something else, such as an audit."""
     refuse_foreign_folder(target)
     if (target / "run.json").exists() and not (target / _CONTENT).is_file():
         raise ConfigError(
@@ -33,11 +464,7 @@ def refuse_other_folder(target: Path) -> None:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write a comparison, whole or not at all; the same runs give the same bytes.
-
-    Parameters
-    ----------
-    folder : Path - an earlier comparison there is replaced
+    """Write a comparison, whole or not at all; an earlier one in the folder is replaced.
 
     Raises
     ------
@@ -45,26 +472,22 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         The folder holds something else, or cannot be written.
     """
     refuse_other_folder(folder)
-    blocks = comparison_story(comparison, _TITLE)
+    blocks = comparison_blocks(comparison)
     name = f"{comparison.a.name} vs {comparison.b.name}"
     document = document_of(comparison).model_dump(mode="json")
     with draft_folder(folder) as draft:
         write_json(draft / _CONTENT, document)
         (draft / "report.pdf").write_bytes(draw_pdf(blocks, name, _TITLE, f"Comparison {name}"))
-        page = draw_reading_html(blocks, name, _TITLE)
+        page = draw_html(blocks, name, _TITLE)
         (draft / "report.html").write_text(page, encoding="utf-8")
-        write_json(draft / "run.json", _record(comparison))
+        record = {
+            "tool": {"name": "ravl-med", "version": __version__},
+            "kind": "comparison",
+            "digests": {"a": _digests(comparison.a), "b": _digests(comparison.b)},
+            "seeds": {"draws of patients": comparison.seed},
+        }
+        write_json(draft / "run.json", record)
 
 
-def _record(comparison: Comparison) -> dict[str, object]:
-    """Say what kind of folder it is, and of which runs."""
-    return {
-        "tool": {"name": "ravl-med", "version": __version__},
-        "kind": "comparison",
-        "digests": {
-            side: {"model": run.model_digest, "cohort": run.cohort_digest,
-                   "config": run.config_digest}
-            for side, run in (("a", comparison.a), ("b", comparison.b))
-        },
-        "seeds": {"draws of patients": comparison.seed},
-    }  # fmt: skip
+def _digests(run: RunFacts) -> dict[str, str]:
+    return {"model": run.model_digest, "cohort": run.cohort_digest, "config": run.config_digest}

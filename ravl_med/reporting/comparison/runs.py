@@ -1,9 +1,8 @@
 """A run folder as a comparison reads it: what the audit found, what the model said of each film.
 
 The verdict and the reviewers' decisions are those of the report in the folder, so that a comparison
-never says something else of a run than its own report.
-
-The films that two runs share, and what both models do on them, measured alike.
+never says something else of a run than its own report. Both models are measured alike, on the films
+that the runs share.
 
 References
 ----------
@@ -129,12 +128,7 @@ class Setting:
 
 
 def open_run(folder: Path, argument: str) -> ComparedRun:
-    """Read a run folder.
-
-    Parameters
-    ----------
-    folder : Path - of an audit, with ``private/``
-    argument : str - what the folder is called on the command line, such as RUN_A
+    """Read the run folder of an audit; the argument is its name on the command line, as RUN_A.
 
     Raises
     ------
@@ -344,12 +338,7 @@ class SharedFilms:
         return in_a, in_b
 
     def shares(self, member: NDArray[np.bool_]) -> tuple[Paired, ...]:
-        """Measure the accuracy in each of M arms.
-
-        Parameters
-        ----------
-        member : ndarray of shape (n, M), bool
-        """
+        """Measure the accuracy in each of M arms, (n, M)."""
         draws_a, draws_b = self.drawn(member)
         in_a, in_b = self.accuracies(member)
         return tuple(
@@ -410,16 +399,9 @@ def swap_test(
     """Test whether one of two models is right more often, by exchange of their answers.
 
     Under the null hypothesis the two models' answers on a patient may be exchanged, all films of
-    the patient together; the distribution over all exchanges is computed whole, not drawn.
-
-    Parameters
-    ----------
-    right_a, right_b : ndarray of shape (N,), bool
-    patients : ndarray of shape (N,), int64
-
-    Returns
-    -------
-    float - exact two-sided p; 1 where both are right on equally many films
+    the patient together; the distribution over all exchanges is computed whole, not drawn. Whether
+    each is right is (N,), the patients are (N,). Returns the exact two-sided p; 1 where both are
+    right on equally many films.
     """
     gain = np.bincount(patients, weights=right_b.astype(np.float64) - right_a)
     sums = np.rint(gain).astype(np.int64)

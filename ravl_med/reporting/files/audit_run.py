@@ -46,8 +46,7 @@ from ravl_med.reporting.files.tables import (
     write_review,
 )
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
-from ravl_med.reporting.pictures import shown_correlations
-from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.reporting.pictures import TextMasking, shown_correlations
 from ravl_med.storage.remote import FilePath
 
 

@@ -32,12 +32,17 @@ from ravl_med.evidence.results import BurnedInText
 from ravl_med.evidence.review import adjudicate, read_decisions
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.audit.slides import REGIONS_ON_SLIDES, write_figures
 from ravl_med.reporting.files.run_folder import draft_folder, write_json
 from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.pictures import Film, crop_view, shown_boxes, shown_correlations
-from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.reporting.pictures import (
+    Film,
+    TextMasking,
+    crop_view,
+    shown_boxes,
+    shown_correlations,
+)
+from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
 from ravl_med.storage.documents import declared_types
 
 T = TypeVar("T")

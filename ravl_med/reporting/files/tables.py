@@ -24,7 +24,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
 from ravl_med.evidence.verdict import points_to_decide
 from ravl_med.reporting.files.run_folder import write_owner_only
-from ravl_med.reporting.wording import KIND_WORDS, printable
+from ravl_med.reporting.wording import KIND_NAMES, printable
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -162,7 +162,7 @@ def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: lis
             "correlation": name,
             "rank": str(one.rank),
             "raised_class": _cell(one.raised_class(result)),
-            "kind": KIND_WORDS[one.kind],
+            "kind": KIND_NAMES[one.kind],
             "description": _cell(one.description(result)),
         }
         before = filled.pop(name, {})

@@ -1,10 +1,8 @@
 """What a report is made of, whatever it is written to.
 
 The content of a report is put together once, as a sequence of these blocks, and then drawn as a PDF
-and as HTML: the same words and the same numbers in both. Text is raw; who draws it makes it
-printable and escapes it. Lengths are points on paper; a screen takes what it needs of them.
-
-What a report plots beside its words: dots with intervals, a flow of films, a map of clusters.
+and as HTML: the same words and the same numbers in both. Text is raw; the layout makes it printable
+and escapes it. A block says what something is, never how large it is or where it stands.
 """
 
 from __future__ import annotations
@@ -24,6 +22,21 @@ DotLook = Literal["main", "other", "before", "weak", "total"]
 SpotLook = Literal["shortcut", "sign", "undecided", "confirmed", "candidate", "other"]
 """Dark red diamond, green triangle, amber square, blue ring, open circle, pale circle."""
 
+Tone = Literal["good", "caution", "bad", "open"]
+"""Colours of a banner; "open" has a dashed edge."""
+
+Status = Literal["DRAFT", "FINAL"]
+"""FINAL: whatever asked for a reviewer was decided."""
+
+Symbol = Literal["tick", "warning", "level", "cross", "question", "dash"]
+
+ColumnKind = Literal["text", "wide", "label", "number", "interval", "status", "code", "plot"]
+"""What a column holds; the layout decides how wide that is and how it is set.
+
+``text`` takes what it needs up to a third of the table, ``wide`` what is left, ``label`` names a
+fact. ``number``, ``interval`` and ``status`` stay on one line, ``code`` is read letter by letter.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Dot:
@@ -37,29 +50,16 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """A cell with a row of a dot-and-interval plot, one line a dot.
-
-    Attributes
-    ----------
-    dots : tuple of Dot - shares, from the top
-    signed : bool - the scale goes from -1 to 1 and not from 0 to 1
-    reference : float - share that the dots are held against, as a line; NaN draws none
-    """
+    """A cell with a row of a dot-and-interval plot, one line a dot, from the top."""
 
     dots: tuple[Dot, ...]
-    signed: bool = False
-    height: float = 13.0
-    reference: float = math.nan
+    signed: bool = False  # the scale goes from -1 to 1 and not from 0 to 1
+    reference: float = math.nan  # share that the dots are held against, as a line; NaN: none
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The head of a column of `Dots`: the scale and what the marks and the line mean.
-
-    Attributes
-    ----------
-    reference : str - what the line of reference is; blank where the dots have none
-    """
+    """The head of a column of `Dots`: the scale, and what marks and line of reference mean."""
 
     marks: tuple[tuple[str, DotLook], ...] = ()
     signed: bool = False
@@ -76,73 +76,36 @@ class FlowBox:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """From a list to what is used of it: down the middle, what drops out to the right.
-
-    Attributes
-    ----------
-    left_out : tuple of FlowBox - in the order in which they drop out
-    parts : tuple of FlowBox - what the end is divided into, side by side; two, or empty for none
-    """
+    """From a list to what is used of it: down the middle, what drops out to the right."""
 
     caption: str
     start: FlowBox
-    left_out: tuple[FlowBox, ...]
+    left_out: tuple[FlowBox, ...]  # in the order in which they drop out
     end: FlowBox
-    parts: tuple[FlowBox, ...]
+    parts: tuple[FlowBox, ...]  # what the end is divided into, side by side; two or none
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A feature cluster on a map.
+    """A feature cluster on a map; one with a number leads to the `Entry` of its key."""
 
-    Attributes
-    ----------
-    x, y : float - of any scale, the same for both
-    size : int - that its area stands for
-    words : str - what it is; told of those that have a number
-    number : str - printed beside it; blank for none
-    key : str - of the `Entry` that it leads to; blank for none
-    """
-
-    x: float
+    x: float  # of any scale, the same for x and y
     y: float
-    size: int
+    size: int  # that its area stands for
     look: SpotLook
-    words: str = ""
-    number: str = ""
+    alt: str = ""
+    number: str = ""  # printed beside it
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlot:
-    """Feature clusters on a map.
-
-    Attributes
-    ----------
-    spots : tuple of Spot - those in front last
-    legend : tuple of (name, look) - of the looks that there are
-    note : str - what to see, and how the map was made
-    """
+    """Feature clusters on a map; the note says what to see and how the map was made."""
 
     caption: str
-    spots: tuple[Spot, ...]
-    legend: tuple[tuple[str, SpotLook], ...]
+    spots: tuple[Spot, ...]  # those in front last
+    legend: tuple[tuple[str, SpotLook], ...]  # of the looks that there are
     note: str
-
-
-NEW_PAGE = float("inf")
-"""Room that no page has left: what asks for it begins a page."""
-
-SIGN_OFF_HEADS = ("To be signed by", "Name", "Role, institution", "Date", "Signature")
-REMARKS = "Remarks"
-
-_WIDTH = 493.0  # points of a line of text on paper
-
-Tone = Literal["good", "caution", "bad", "open"]
-Status = Literal["DRAFT", "FINAL"]
-"""FINAL: whatever asked for a reviewer was decided."""
-
-Symbol = Literal["tick", "warning", "level", "cross", "question", "dash"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +118,9 @@ class Title:
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """The verdict as a band: a symbol, the word, what it means, and the draft mark.
+    """The outcome as a band: a symbol, a word, what it means, and the draft mark."""
 
-    Attributes
-    ----------
-    tone : {"good", "caution", "bad", "open"} - of its colours; "open" has a dashed edge
-    """
-
-    word: str
+    title: str
     line: str
     tone: Tone
     symbol: Symbol
@@ -173,42 +131,28 @@ class Banner:
 class Chapter:
     """A heading that enters the outline; it never stands on page one.
 
-    Attributes
-    ----------
-    room : float - it begins a page where less than that is left
+    ``page`` begins a page; ``whole`` does so where all of the chapter fits on a page and not on the
+    rest of this one; ``flow`` where no room is left for its start.
     """
 
     title: str
     key: str
-    room: float = 330.0
+    start: Literal["flow", "whole", "page"] = "flow"
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading inside a chapter.
-
-    Attributes
-    ----------
-    room : float - what follows may split over pages, and begins one where less than that is left;
-        0 holds the heading on the page of what follows, whole
-    """
+    """A heading inside a chapter."""
 
     title: str
-    room: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where something stands: the number of its page on paper, a link on a screen.
-
-    Attributes
-    ----------
-    key : str - of a `Chapter` or an `Entry`
-    name : str - what the link is called
-    """
+    """Where a `Chapter` or an `Entry` stands: its page on paper, a link on a screen."""
 
     key: str
-    name: str
+    name: str  # of the link
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,82 +175,46 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A cell of several lines; the first is bold where `strong` is set, all are moved in if so."""
+    """A cell of several lines; the first is bold where `strong` is set, all are indented if so."""
 
     lines: tuple[str, ...]
     strong: bool = False
-    inner: bool = False
+    indented: bool = False
 
 
 Cell = str | Lines | Dots | Scale | Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
-    """A column of a table.
-
-    Attributes
-    ----------
-    share : float - of the width of the page; the shares of a table sum to 1
-    right : bool - set to the right
-    mono : bool - in the monospaced font
-    """
+class Column:
+    """A column of a table."""
 
     head: str | Scale
-    share: float
-    right: bool = False
-    mono: bool = False
-
-
-def sized(
-    heads: Sequence[str | Scale],
-    widths: Sequence[float],
-    *,
-    right: Sequence[int] = (),
-    mono: Sequence[int] = (),
-) -> tuple[Sized, ...]:
-    """Return columns by their widths in points; those of width 0 share what is left of a line."""
-    rest = (_WIDTH - sum(widths)) / max(sum(width == 0 for width in widths), 1)
-    return tuple(
-        Sized(head, (width or rest) / _WIDTH, at in right, at in mono)
-        for at, (head, width) in enumerate(zip(heads, widths, strict=True))
-    )
+    kind: ColumnKind = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A ruled table.
-
-    Attributes
-    ----------
-    note : str - under the table; blank for none
-    headed : bool - the heads of the columns are printed
-    limit : int - length at which the text of a cell is cut
-    titled : bool - the caption is printed; else it only names the table to who cannot see it
-    dense : bool - little air between the rows
-    joined : tuple of int - rows that stay on the page of the row below them
-    """
+    """A ruled table."""
 
     caption: str
-    columns: tuple[Sized, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
-    headed: bool = True
-    limit: int = 300
-    titled: bool = True
-    dense: bool = True
-    joined: tuple[int, ...] = ()
+    columns: Sequence[Column]
+    rows: Sequence[tuple[Cell, ...]]
+    note: str = ""  # under the table
+    headed: bool = True  # the heads of the columns are printed
+    limit: int = 300  # length at which the text of a cell is cut
+    titled: bool = True  # the caption is printed; else it names the table to who cannot see it
+    dense: bool = True  # little air between the rows
+    joined: Sequence[int] = ()  # rows that stay on the page of the row below them
+
+    def __post_init__(self) -> None:
+        for name in ("columns", "rows", "joined"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
-class FilmFigure:
-    """A picture with its caption.
-
-    Attributes
-    ----------
-    alt : str - what is seen, in words
-    lines : tuple of str - the caption
-    """
+class Figure:
+    """A picture with its caption; `alt` says what is seen."""
 
     picture: Picture
     alt: str
@@ -314,35 +222,25 @@ class FilmFigure:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures in rows.
+class FigureGrid:
+    """Figures in rows, with a note under them."""
 
-    Attributes
-    ----------
-    height : float - of a picture, at most
-    columns : int - pictures in a row
-    note : str - under them; blank for none
-    line : float - weight of the boxes
-    """
-
-    shots: tuple[FilmFigure, ...]
-    height: float
-    columns: int = 5
+    figures: tuple[Figure, ...]
+    kind: Literal["film", "region"]
+    compact: bool = False
     note: str = ""
-    line: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """Blocks with a picture on their right that takes `share` of the width."""
+    """Blocks with a figure on their right."""
 
     blocks: tuple[Block, ...]
-    shot: FilmFigure
-    share: float
+    figure: Figure
 
 
 @dataclass(frozen=True, slots=True)
-class KeptTogether:
+class KeepTogether:
     """Blocks that stay on one page."""
 
     blocks: tuple[Block, ...]
@@ -350,18 +248,12 @@ class KeptTogether:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One of several like parts, on pages of its own, such as a correlation.
-
-    Attributes
-    ----------
-    word : str - what it is, such as "correlation"
-    marks : tuple of str - words that a reader may choose entries by
-    """
+    """One of several like parts, on pages of its own, such as a correlation."""
 
     title: str
     key: str
-    word: str
-    marks: tuple[str, ...]
+    noun: str  # what it is, such as "correlation"
+    marks: tuple[str, ...]  # that a reader may choose entries by
     blocks: tuple[Block, ...]
 
 
@@ -375,25 +267,27 @@ class CurvePanels:
 
 
 @dataclass(frozen=True, slots=True)
-class Signatures:
-    """Lines to sign on, one for each role."""
-
-    roles: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class SignOff:
-    """Where a report is signed: who, in which role, when; and room for remarks. One a report.
+    """Where a report is signed: a row for each role. One a report.
 
-    On paper what is written can be filled in on a screen too.
-
-    Attributes
-    ----------
-    signable : bool - each role has a field for an electronic signature; else it comes from outside
+    The short form has lines to write on. Else there is room for remarks, and on paper what is
+    written can be filled in on a screen too; `signable` gives each role a field for an electronic
+    signature, which otherwise comes from outside.
     """
 
     roles: tuple[str, ...]
+    short: bool = False
     signable: bool = False
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What is written for each role."""
+        place = () if self.short else ("Role, institution",)
+        return ("To be signed by", "Name", *place, "Date", "Signature")
+
+
+REMARKS = "Remarks"
+"""Heading over the room for remarks of a `SignOff`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,19 +306,18 @@ Block = (
     | Text
     | Items
     | Table
-    | Pictures
+    | FigureGrid
     | SideBySide
-    | KeptTogether
+    | KeepTogether
     | Entry
     | Flow
     | ClusterPlot
     | CurvePanels
-    | Signatures
     | SignOff
     | Reproduction
 )
 
 
 def status_of(blocks: Sequence[Block]) -> Status | None:
-    """Return the status that the banner of a report tells; None where nothing is to be signed."""
+    """Return the status that the banner of a report says; None where nothing is to be signed."""
     return next((block.status for block in blocks if isinstance(block, Banner)), None)

@@ -33,34 +33,19 @@ _STUDIES = {"audit": "Model audit, no patient", "mitigation": "Model mitigation,
 
 @dataclass(frozen=True, slots=True)
 class DocumentDetails:
-    """What the header says of the report.
+    """What the header says of the report."""
 
-    Attributes
-    ----------
-    kind : str - ``audit`` or ``mitigation``
-    name, title : str - of the run and of its report; any text
-    date : str or None - of the run, ISO 8601; None leaves the dates of the document empty
-    model_digest : str - SHA-256 of the audited model: the "patient"
-    digests : tuple of str - of what else the run came from; with the model they are the study
-    shows_patients : bool - films of patients are among the pictures
-    """
-
-    kind: Literal["audit", "mitigation"]
-    name: str
+    kind: Literal["audit", "mitigation"]  # ``audit`` or ``mitigation``
+    name: str  # of the run and of its report; any text
     title: str
-    date: str | None
-    model_digest: str
-    digests: tuple[str, ...]
-    shows_patients: bool
+    date: str | None  # of the run, ISO 8601; None leaves the dates of the document empty
+    model_digest: str  # SHA-256 of the audited model: the "patient"
+    digests: tuple[str, ...]  # of what else the run came from; with the model they are the study
+    shows_patients: bool  # films of patients are among the pictures
 
 
 def write_dicom_pdf(pdf: Path, path: Path, details: DocumentDetails) -> None:
-    """Write a report as a DICOM Encapsulated PDF, Explicit VR Little Endian.
-
-    Parameters
-    ----------
-    pdf : Path - the report; its bytes are embedded as they are
-    path : Path - of the DICOM file; the same input gives the same bytes
+    """Write a report as a DICOM Encapsulated PDF, Explicit VR Little Endian; always the same bytes.
 
     Raises
     ------
@@ -70,7 +55,7 @@ def write_dicom_pdf(pdf: Path, path: Path, details: DocumentDetails) -> None:
     Notes
     -----
     Source Instance Sequence (0042,0013) is left out: it would name the films of patients, and the
-    report tells what a model does, not what they show. Concept Name Code Sequence (0040,A043),
+    report says what a model does, not what they show. Concept Name Code Sequence (0040,A043),
     type 2, is empty: the codes of CID 7020 are titles of reports on a patient, and one of them
     would file an audit among those.
 
@@ -127,7 +112,7 @@ def _describe_document(document: FileDataset, details: DocumentDetails, day: str
     document.ContentDate = day
     document.ContentTime = ""
     document.AcquisitionDateTime = ""
-    # Text that is burned into a film cannot be told from its header, and pictures show it.
+    # Text that is burned into a film cannot be known from its header, and pictures show it.
     document.BurnedInAnnotation = "YES" if details.shows_patients else "NO"
     document.DocumentTitle = _text(details.title, _SHORT_TEXT)
     document.ConceptNameCodeSequence = Sequence()
@@ -136,7 +121,7 @@ def _describe_document(document: FileDataset, details: DocumentDetails, day: str
 
 
 def _embed(document: FileDataset, content: bytes) -> None:
-    """Embed the PDF, padded to an even length (PS3.5 6.2, OB); the length told is the PDF's."""
+    """Embed the PDF, padded to an even length (PS3.5 6.2, OB), and write its own length."""
     document.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     document.EncapsulatedDocumentLength = len(content)
 

@@ -17,7 +17,7 @@ from ravl_med.reporting.layout.blocks import (
     Cell,
     Dots,
     Items,
-    KeptTogether,
+    KeepTogether,
     Lines,
     Reference,
     Scale,
@@ -59,9 +59,9 @@ def pair_table(name: str, value: str, entries: Mapping[str, str]) -> str:
 
 def markdown_table(table: Table, *, captioned: bool = True) -> str:
     """Return a table without dots and pages, the caption above and the note below."""
-    shown = [at for at in range(len(table.columns)) if _told(table, at)]
+    shown = [at for at in range(len(table.columns)) if _is_text(table, at)]
     heads = [_cell(table.columns[at].head, 120) for at in shown]
-    sides = ["---:" if table.columns[at].right else "---" for at in shown]
+    sides = ["---:" if table.columns[at].kind == "number" else "---" for at in shown]
     rows = [[_cell(row[at], table.limit) for at in shown] for row in table.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, sides, *rows)]
     caption = [f"**{escaped(table.caption)}**"] if captioned else []
@@ -70,32 +70,27 @@ def markdown_table(table: Table, *, captioned: bool = True) -> str:
 
 
 def as_markdown(blocks: Sequence[Block]) -> list[str]:
-    """Return the texts, lists and tables among blocks, one string each; what is drawn is left out.
-
-    Parameters
-    ----------
-    blocks : sequence of Block - of a report
-    """
-    told: list[str] = []
+    """Return texts, lists and tables of blocks, one string each; what is drawn is left out."""
+    texts: list[str] = []
     for block in blocks:
         match block:
             case Section(title):
-                told.append(f"**{escaped(title)}**")
+                texts.append(f"**{escaped(title)}**")
             case Text(text, _, limit):
-                told.append(escaped(text, limit))
+                texts.append(escaped(text, limit))
             case Items(items, limit):
-                told.append(bullets(items, limit))
+                texts.append(bullets(items, limit))
             case Table():
-                told.append(markdown_table(block, captioned=block.titled))
-            case KeptTogether(inner):
-                told += as_markdown(inner)
+                texts.append(markdown_table(block, captioned=block.titled))
+            case KeepTogether(inner):
+                texts += as_markdown(inner)
             case _:
                 continue
-    return told
+    return texts
 
 
-def _told(table: Table, at: int) -> bool:
-    """Whether a column holds words or numbers, no dots and no pages of the report on paper."""
+def _is_text(table: Table, at: int) -> bool:
+    """Whether a column holds text or numbers, no dots and no page numbers."""
     drawn = isinstance(table.columns[at].head, Scale)
     return not drawn and not any(isinstance(row[at], Reference) for row in table.rows)
 

@@ -1,88 +1,133 @@
-"""A report on paper: what a radiologist and a regulator read.
-
-Blocks on paper: what the PDF library sets for each of them.
-"""
+"""A report on paper: what a radiologist and a regulator read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, PageBreak, TableStyle
-from reportlab.platypus import Table as Ruled
+from reportlab import platypus
+from reportlab.platypus import CondPageBreak, Flowable, PageBreak, TableStyle
 
 from ravl_med import __version__
 from ravl_med.reporting.layout import pdf_style as style
 from ravl_med.reporting.layout.blocks import (
-    NEW_PAGE,
     REMARKS,
-    SIGN_OFF_HEADS,
     Banner,
     Block,
     Cell,
     Chapter,
     ClusterPlot,
+    Column,
     CurvePanels,
     Dots,
     Entry,
-    FilmFigure,
+    Figure,
+    FigureGrid,
     Flow,
     Items,
-    KeptTogether,
+    KeepTogether,
     Lines,
-    Pictures,
     Reference,
     Reproduction,
     Scale,
     Section,
     SideBySide,
-    Signatures,
     SignOff,
-    Sized,
     Table,
     Text,
     Title,
     status_of,
 )
-from ravl_med.reporting.layout.figures import curve_figure, dot_figure, flow_figure, scale_figure
-from ravl_med.reporting.layout.map_figures import cluster_figure
+from ravl_med.reporting.layout.columns import PADDING, column_widths
+from ravl_med.reporting.layout.drawings import draw_curve, draw_dots, draw_flow, draw_scale
+from ravl_med.reporting.layout.map_drawing import draw_clusters
 from ravl_med.reporting.layout.pdf_shapes import (
     BannerFlowable,
+    DrawingFlowable,
     FieldFlowable,
-    FigureFlowable,
     FilmFlowable,
     SignatureFlowable,
 )
 from ravl_med.reporting.layout.pdf_style import WIDTH, Document, Heading, Imprint, gap, paragraph
+from ravl_med.reporting.tables import reproduction_tables
 from ravl_med.reporting.wording import DASH, printable, printable_block
 
-_KEPT_TOGETHER = 14  # rows; a longer table splits over pages
+_ONE_PAGE = 14  # rows; a longer table splits over pages
 _FEW = 3  # rows
-_PADDING = 8.0  # of a cell, left and right together
-_PANELS_A_ROW = 3
-_BESIDE = 140.0  # points; height of a picture beside text
+_TABLE_START, _ENOUGH = 110.0, 330.0  # that a heading wants below it: of a table, of anything
+_PAGE = style.HEIGHT - 1.0
+_FIGURES_A_ROW, _PANELS_A_ROW = 5, 3
+_HEIGHTS = {"film": (68.0, 42.0), "region": (52.0, 34.0)}  # of a figure, and of a compact one
+_LINES = {"film": 1.0, "region": 0.8}  # weight of the boxes
+_BESIDE, _BESIDE_SHARE = 140.0, 0.3  # of a figure beside text: height, share of the width
+_DOT_HEIGHTS = {1: (10.0, 13.0), 2: (13.5, 15.0)}  # by number of dots: dense, with more air
 _LINES_A_PIECE = 10
 _SIGNED = (0.23, 0.21, 0.21, 0.13, 0.22)  # of the width: who, name, role, date, signature
+_SIGNED_SHORT = (0.28, 0.28, 0.14, 0.3)
 _FIELDS = (("name", "Name"), ("role", "Role and institution"), ("date", "Date, as YYYY-MM-DD"))
 _FIELD, _REMARKS = 30.0, 110.0
 
 Pages = Mapping[str, int]
+"""Page of each heading by its key; empty on the first pass."""
 
 
-def flowables(blocks: Iterable[Block], pages: Pages) -> list[Flowable]:
-    """Return blocks as what the PDF library sets.
-
-    Parameters
-    ----------
-    pages : mapping of the key of a heading to its page - empty on the first pass
-    """
+def flowables(blocks: Iterable[Block], pages: Pages, *, breaks: bool = True) -> list[Flowable]:
+    """Return blocks as what the PDF library sets; without breaks all of them stay together."""
+    parts = [(block, _set(block, pages)) for block in blocks]
     placed: list[Flowable] = []
     before: Block | None = None
-    for block in blocks:
+    for at, (block, made) in enumerate(parts):
         if isinstance(block, Section) and isinstance(before, Table) and not before.titled:
             placed = placed if before.note else placed[:-1]  # a heading has space of its own
-        placed += _set(block, pages)
+        if breaks and isinstance(block, (Chapter, Section)):
+            placed += _break(block, made, parts[at + 1 :])
+        placed += made
         before = block
     return placed
+
+
+def _break(
+    block: Chapter | Section, made: list[Flowable], after: Sequence[tuple[Block, list[Flowable]]]
+) -> list[Flowable]:
+    """Return what begins a page before a heading where its start would not fit on this one."""
+    leave = [style.LeavePageOne()] if isinstance(block, Chapter) else []
+    start = block.start if isinstance(block, Chapter) else "flow"
+    if start == "page":
+        return [*leave, PageBreak()]
+    room = _height(made) + _start_height([one for _, placed in after for one in placed])
+    if start == "whole":
+        whole = list(made)
+        for following, placed in after:
+            if isinstance(following, (Chapter, Entry, Reproduction)):
+                break
+            whole += placed
+        height = _height(whole)
+        room = height if height <= _PAGE else room
+    return [*leave, CondPageBreak(room)]
+
+
+def _height(placed: Iterable[Flowable]) -> float:
+    """Return how high flowables are, one below the other, in points."""
+    height = 0.0
+    for one in placed:
+        if isinstance(one, platypus.KeepTogether):
+            height += _height(one._content)  # type: ignore[attr-defined]  # no public way to it
+        else:
+            height += one.wrap(WIDTH, 10 * _PAGE)[1] + one.getSpaceBefore() + one.getSpaceAfter()
+    return height
+
+
+def _start_height(placed: Iterable[Flowable]) -> float:
+    """Return how high the start of flowables is: their words, as far as the rows of a table."""
+    height = 0.0
+    for one in placed:
+        if isinstance(one, PageBreak) or height > _ENOUGH:
+            break
+        if isinstance(one, platypus.Table):
+            return height + min(_height([one]), _TABLE_START)
+        height += _height([one])
+        if isinstance(one, platypus.KeepTogether):
+            break
+    return height
 
 
 def _set(block: Block, pages: Pages) -> list[Flowable]:
@@ -92,43 +137,35 @@ def _set(block: Block, pages: Pages) -> list[Flowable]:
             return [heading, paragraph(below, "muted", 300), gap(4)]
         case Banner():
             return [BannerFlowable(block), gap(2)]
-        case Chapter(title, key, room):
-            return [style.LeavePageOne(), *_room(room), Heading(title, key)]
-        case Section(title, room):
-            look = "h2_loose" if room else "h2"
-            return [*_room(room), paragraph(title, look, 200)]
+        case Chapter(title, key):
+            return [Heading(title, key)]
+        case Section(title):
+            return [paragraph(title, "h2", 200)]
         case Text():
             return [_paragraph(block, pages)]
         case Items(items, limit):
             return [paragraph(text, "item", limit) for text in items]
         case Table():
             return _table(block, pages)
-        case Pictures():
-            return _pictures(block)
+        case FigureGrid():
+            return _figures(block)
         case SideBySide():
             return [_beside(block, pages)]
-        case KeptTogether(blocks):
-            return [KeepTogether(flowables(blocks, pages))]
+        case KeepTogether(blocks):
+            return [platypus.KeepTogether(flowables(blocks, pages, breaks=False))]
         case Entry(title, key, _, _, blocks):
             return [PageBreak(), Heading(title, key, 1), *flowables(blocks, pages)]
         case CurvePanels(caption):
-            return [CondPageBreak(180), paragraph(caption, "h2_loose"), *_panels(block)]
-        case Flow():
-            return [_flow(block)]
-        case ClusterPlot():
-            return [_plot(block)]
-        case Signatures(roles):
-            return [_signatures(roles)]
+            return [CondPageBreak(180), paragraph(caption, "h2"), *_panels(block)]
+        case Flow(caption):
+            return [_drawn(caption, DrawingFlowable(draw_flow(block)))]
+        case ClusterPlot(caption):
+            note = [gap(3), paragraph(block.note, "muted"), gap(3)]
+            return [_drawn(caption, DrawingFlowable(draw_clusters(block, WIDTH)), *note)]
         case SignOff():
             return [_sign_off(block)]
         case Reproduction(tables, config):
-            return _reproduction(tables, config)
-
-
-def _room(room: float) -> list[Flowable]:
-    if not room:
-        return []
-    return [PageBreak() if room == NEW_PAGE else CondPageBreak(room)]
+            return _reproduction(tables, config, pages)
 
 
 def _paragraph(block: Text, pages: Pages) -> Flowable:
@@ -138,20 +175,25 @@ def _paragraph(block: Text, pages: Pages) -> Flowable:
     return paragraph(text, block.role, block.limit)
 
 
+def _drawn(caption: str, *drawn: Flowable) -> Flowable:
+    return platypus.KeepTogether([paragraph(caption, "h2"), gap(2), *drawn])
+
+
 def _table(block: Table, pages: Pages) -> list[Flowable]:
     made = _ruled(block, pages)
     note = [gap(2.5), paragraph(block.note, "muted")] if block.note else [gap(4)]
     if not block.titled:
         return [made, *note]
-    if len(block.rows) <= _KEPT_TOGETHER:
-        return [KeepTogether([paragraph(block.caption, "h2"), made, *note])]
-    return [CondPageBreak(150), paragraph(block.caption, "h2_loose"), made, *note]
+    caption = paragraph(block.caption, "h2")
+    if len(block.rows) <= _ONE_PAGE:
+        return [platypus.KeepTogether([caption, made, *note])]
+    return [CondPageBreak(150), caption, made, *note]
 
 
-def _ruled(block: Table, pages: Pages) -> Ruled:
-    widths = [column.share * WIDTH for column in block.columns]
+def _ruled(block: Table, pages: Pages) -> platypus.Table:
+    widths = column_widths(block)
     rows: list[Sequence[style.Cell]] = [
-        [_cell(value, width, block.limit, pages) for value, width in zip(row, widths, strict=True)]
+        [_cell(value, width, block, pages) for value, width in zip(row, widths, strict=True)]
         for row in block.rows
     ]
     if block.headed:
@@ -159,8 +201,8 @@ def _ruled(block: Table, pages: Pages) -> Ruled:
     made = style.table(
         rows or [[DASH, *[""] * (len(widths) - 1)]],
         widths,
-        right=_where(block, "right"),
-        mono=_where(block, "mono"),
+        right=[at for at, column in enumerate(block.columns) if column.kind == "number"],
+        mono=[at for at, column in enumerate(block.columns) if column.kind == "code"],
         header=block.headed,
         limit=block.limit,
         dense=block.dense,
@@ -172,123 +214,101 @@ def _ruled(block: Table, pages: Pages) -> Ruled:
     return made
 
 
-def _where(block: Table, name: str) -> list[int]:
-    return [at for at, column in enumerate(block.columns) if getattr(column, name)]
-
-
-def _head(column: Sized, width: float) -> style.Cell:
+def _head(column: Column, width: float) -> style.Cell:
     if isinstance(column.head, Scale):
-        return FigureFlowable(scale_figure(column.head, width - _PADDING))
+        return DrawingFlowable(draw_scale(column.head, width - PADDING))
     return column.head
 
 
-def _cell(value: Cell, width: float, limit: int, pages: Pages) -> style.Cell:
+def _cell(value: Cell, width: float, table: Table, pages: Pages) -> style.Cell:
     match value:
-        case Dots():
-            return FigureFlowable(dot_figure(value, width - _PADDING))
-        case Lines(lines, strong, inner):
-            plain = "cell_inner" if inner else "cell"
+        case Dots(dots):
+            height = _DOT_HEIGHTS[min(len(dots), 2)][not table.dense]
+            return DrawingFlowable(draw_dots(value, width - PADDING, height))
+        case Lines(lines, strong, indented):
+            plain = "cell_indented" if indented else "cell"
             return [
-                paragraph(text, "cell_bold" if strong and at == 0 else plain, limit)
+                paragraph(text, "cell_bold" if strong and at == 0 else plain, table.limit)
                 for at, text in enumerate(lines)
             ]
         case Scale():
-            return FigureFlowable(scale_figure(value, width - _PADDING))
+            return DrawingFlowable(draw_scale(value, width - PADDING))
         case Reference(key):
             return str(pages[key]) if key in pages else DASH
         case str():
             return value
 
 
-def _pictures(block: Pictures) -> list[Flowable]:
-    if not block.shots:
+def _figures(block: FigureGrid) -> list[Flowable]:
+    if not block.figures:
         return []
-    width = WIDTH / block.columns - 6
-    cells = [_shot(shot, width, block.height, block.line) for shot in block.shots]
+    width, height = WIDTH / _FIGURES_A_ROW - 6, _HEIGHTS[block.kind][block.compact]
+    cells = [_figure(one, width, height, _LINES[block.kind]) for one in block.figures]
     note = paragraph(block.note, "caption") if block.note else None
-    return [style.grid(cells, block.columns, note)]
+    return [style.grid(cells, _FIGURES_A_ROW, note)]
 
 
-def _shot(shot: FilmFigure, width: float, height: float, line: float) -> list[Flowable]:
-    lines = [paragraph(text, "caption", 160) for text in shot.lines]
-    return [FilmFlowable(shot.picture, width, height, line), gap(1.5), *lines]
+def _figure(figure: Figure, width: float, height: float, line: float) -> list[Flowable]:
+    lines = [paragraph(text, "caption", 160) for text in figure.lines]
+    return [FilmFlowable(figure.picture, width, height, line), gap(1.5), *lines]
 
 
 def _beside(block: SideBySide, pages: Pages) -> Flowable:
     # A heading at the top of a column has no space above it.
-    left = [gap(9), *flowables(block.blocks, pages)]
-    right = [gap(12), *_shot(block.shot, block.share * WIDTH, _BESIDE, 1.4)]
-    return style.columns(left, right, 1 - block.share)
+    left = [gap(9), *flowables(block.blocks, pages, breaks=False)]
+    right = [gap(12), *_figure(block.figure, _BESIDE_SHARE * WIDTH, _BESIDE, 1.4)]
+    return style.columns(left, right, 1 - _BESIDE_SHARE)
 
 
 def _panels(block: CurvePanels) -> list[Flowable]:
     columns = min(_PANELS_A_ROW, max(len(block.panels), 2))
     width = WIDTH / columns - 6
     cells: list[list[Flowable]] = [
-        [paragraph(title, "cell_bold", 60), FigureFlowable(curve_figure(curve, width))]
+        [paragraph(title, "cell_bold", 60), DrawingFlowable(draw_curve(curve, width))]
         for title, curve in block.panels
     ]
     return [style.grid(cells, columns), paragraph(block.note, "muted")]
 
 
-def _signatures(roles: tuple[str, ...]) -> KeepTogether:
-    rows: list[list[style.Cell]] = [["To be signed by", "Name", "Date", "Signature"]]
-    rows += [[role, gap(17), "", ""] for role in roles]
-    widths = [0.28 * WIDTH, 0.28 * WIDTH, 0.14 * WIDTH, 0.3 * WIDTH]
-    made: Ruled = style.table(rows, widths, dense=True)
-    return KeepTogether([gap(6), made, gap(5)])
-
-
-def _flow(block: Flow) -> KeepTogether:
-    drawn = FigureFlowable(flow_figure(block))
-    return KeepTogether([paragraph(block.caption, "h2"), gap(2), drawn])
-
-
-def _plot(block: ClusterPlot) -> KeepTogether:
-    drawn = FigureFlowable(cluster_figure(block))
-    heading, note = paragraph(block.caption, "h2"), paragraph(block.note, "muted")
-    return KeepTogether([heading, gap(2), drawn, gap(3), note, gap(3)])
-
-
-def _sign_off(block: SignOff) -> KeepTogether:
-    """Return a row a role, with a field for all that can be filled in, and one for remarks."""
-    widths = [share * WIDTH for share in _SIGNED]
-    rows: list[list[style.Cell]] = [list(SIGN_OFF_HEADS)]
+def _sign_off(block: SignOff) -> Flowable:
+    """Return a row a role: blank in the short form, else with a field for all to be filled in."""
+    widths = [share * WIDTH for share in (_SIGNED_SHORT if block.short else _SIGNED)]
+    rows: list[list[style.Cell]] = [list(block.heads)]
+    if block.short:
+        rows += [[role, gap(17), "", ""] for role in block.roles]
+        return platypus.KeepTogether([gap(6), style.table(rows, widths, dense=True), gap(5)])
     for role in block.roles:
-        slug = "_".join(printable(role, 40).lower().split())
+        slug, name = "_".join(printable(role, 40).lower().split()), printable(role, 60)
         fields = [
-            FieldFlowable(f"{slug}_{name}", f"{told}: {printable(role, 60)}", width - 6, _FIELD)
-            for (name, told), width in zip(_FIELDS, widths[1:], strict=False)
+            FieldFlowable(f"{slug}_{key}", f"{label}: {name}", width - 6, _FIELD)
+            for (key, label), width in zip(_FIELDS, widths[1:], strict=False)
         ]
         signature: style.Cell = [gap(_FIELD - 8), paragraph("external signature", "note")]
         if block.signable:
-            told = f"Signature: {printable(role, 60)}"
-            signature = SignatureFlowable(f"{slug}_signature", told, widths[-1] - 8, _FIELD)
+            signature = SignatureFlowable(
+                f"{slug}_signature", f"Signature: {name}", widths[-1] - 8, _FIELD
+            )
         rows.append([role, *fields, signature])
     remarks = FieldFlowable(
         "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True
     )
-    made: Ruled = style.table(rows, widths)
     heads = [paragraph(title, "h2") for title in ("Signatures", REMARKS)]
-    return KeepTogether([heads[0], made, heads[1], remarks])
+    return platypus.KeepTogether([heads[0], style.table(rows, widths), heads[1], remarks])
 
 
-def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> list[Flowable]:
-    blocks: list[Flowable] = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
-    for title, entries in tables.items():
-        rows = [(printable(name, 60), printable(value, 140)) for name, value in entries.items()]
-        blocks.append(paragraph(title, "h2"))
-        blocks.append(
-            style.table(rows, [130, WIDTH - 130], mono=(1,), header=False, limit=140)
-            if rows
-            else paragraph(DASH)
-        )
+def _reproduction(
+    tables: Mapping[str, Mapping[str, str]], config: str, pages: Pages
+) -> list[Flowable]:
+    heading = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
+    shown = [one for table in reproduction_tables(tables) for one in _table(table, pages)]
     lines = (printable_block(config, 105, 600) or DASH).split("\n")
     # In pieces, so that the heading stays with the first one and not with the whole file.
     pieces = [
-        "\n".join(lines[at : at + _LINES_A_PIECE]) for at in range(0, len(lines), _LINES_A_PIECE)
+        style.block("\n".join(lines[at : at + _LINES_A_PIECE]))
+        for at in range(0, len(lines), _LINES_A_PIECE)
     ]
-    return [*blocks, paragraph("Effective config", "h2"), *map(style.block, pieces)]
+    first = platypus.KeepTogether([paragraph("Effective config", "h2"), pieces[0]])
+    return [*heading, *shown, first, *pieces[1:]]
 
 
 def draw_pdf(
@@ -300,11 +320,7 @@ def draw_pdf(
 ) -> bytes:
     """Return blocks as a PDF; the same blocks give the same bytes.
 
-    Parameters
-    ----------
-    run, title : str - of the footer and of the metadata
-    subject : str - of the metadata
-    properties : mapping of name to text, or None - further entries of the metadata
+    The footer names the run; title, subject and properties are entries of the metadata.
     """
 
     def place(pages: dict[str, int]) -> list[Flowable]:

@@ -1,4 +1,4 @@
-"""What the PDF draws itself: figures, films with boxes, the verdict band."""
+"""What the PDF draws itself: drawings, films with boxes, the verdict band, fields to fill in."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
 from ravl_med.reporting.layout.blocks import Banner
-from ravl_med.reporting.layout.figures import (
+from ravl_med.reporting.layout.drawings import (
     BANNER_LOOK,
-    Figure,
+    Drawing,
     Label,
     Linked,
     Mark,
     Path,
-    banner_figure,
+    Shape,
+    draw_symbol,
 )
-from ravl_med.reporting.layout.pdf_signing import SignatureField
-from ravl_med.reporting.layout.pdf_style import INK, MUTED, SANS, SANS_BOLD, WIDTH, register_fonts
+from ravl_med.reporting.layout.pdf_style import (
+    INK,
+    MUTED,
+    SANS,
+    SANS_BOLD,
+    WIDTH,
+    SignatureField,
+    register_fonts,
+)
 from ravl_med.reporting.pictures import Picture
 
 BOX = HexColor("#ffd84d")
@@ -33,7 +41,15 @@ _HINT = 5.4
 _PLATE = 7.4  # side of what a letter beside a film lies on
 
 
-class FilmFlowable(Flowable):
+class _Fixed(Flowable):
+    """What has a size of its own, wherever it is set."""
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return the size, which is fixed."""
+        return self.width, self.height
+
+
+class FilmFlowable(_Fixed):
     """A picture with its boxes as vector lines: light line on a dark halo, seen on any film.
 
     The side of the patient at its left edge is written beside it, so that no pixel is hidden.
@@ -48,10 +64,6 @@ class FilmFlowable(Flowable):
         self.width = self.beside + self.across
         self.picture, self.line = picture, line
         self.hAlign = "CENTER"
-
-    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
-        """Return the size, which is fixed."""
-        return self.width, self.height
 
     def draw(self) -> None:
         """Draw the letter, the film in grey JPEG, then its boxes."""
@@ -96,28 +108,24 @@ class FilmFlowable(Flowable):
         return min(max(share * length, edge), length - edge)
 
 
-class FigureFlowable(Flowable):
-    """A figure on the page."""
+class DrawingFlowable(_Fixed):
+    """A drawing on the page."""
 
-    def __init__(self, figure: Figure) -> None:
+    def __init__(self, drawing: Drawing) -> None:
         super().__init__()
         register_fonts()
-        self.figure, self.width, self.height = figure, figure.width, figure.height
+        self.drawing, self.width, self.height = drawing, drawing.width, drawing.height
         self.hAlign = "LEFT"
-
-    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
-        """Return the size, which is fixed."""
-        return self.width, self.height
 
     def draw(self) -> None:
         """Draw every shape."""
-        _draw(self.canv, self.figure)
+        _draw(self.canv, self.drawing)
 
 
-def _draw(canvas: Canvas, figure: Figure) -> None:
+def _draw(canvas: Canvas, drawing: Drawing) -> None:
     canvas.setLineCap(1)
     canvas.setLineJoin(1)
-    for shape in figure.shapes:
+    for shape in drawing.shapes:
         if isinstance(shape, Linked):
             _draw_all(canvas, shape.shapes)
             canvas.linkRect("", shape.key, shape.box, relative=1, thickness=0)
@@ -125,7 +133,7 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
             _draw_all(canvas, (shape,))
 
 
-def _draw_all(canvas: Canvas, shapes: Iterable[Path | Mark | Label]) -> None:
+def _draw_all(canvas: Canvas, shapes: Iterable[Shape]) -> None:
     for shape in shapes:
         canvas.setStrokeColor(HexColor(shape.colour))
         match shape:
@@ -160,16 +168,10 @@ def _draw_all(canvas: Canvas, shapes: Iterable[Path | Mark | Label]) -> None:
                 draw(x, y, text)
 
 
-class FieldFlowable(Flowable):
+class FieldFlowable(_Fixed):
     """A text field that can be filled in on a screen, and written on where it is printed.
 
-    Parameters
-    ----------
-    name : str - unique in the document
-    tooltip : str - what goes there; read out by screen readers
-    width, height : float - points
-    limit : int - characters
-    lines : bool - it takes more than one line
+    The name is unique in the document; screen readers read out the tooltip.
     """
 
     def __init__(
@@ -185,10 +187,6 @@ class FieldFlowable(Flowable):
         super().__init__()
         self.name, self.tooltip, self.width, self.height = name, tooltip, width, height
         self.limit, self.lines = limit, lines
-
-    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
-        """Return the size, which is fixed."""
-        return self.width, self.height
 
     def draw(self) -> None:
         """Lay the field over the page, empty."""
@@ -209,23 +207,12 @@ class FieldFlowable(Flowable):
         )
 
 
-class SignatureFlowable(Flowable):
-    """Where a field for an electronic signature will lie: the document is told, and adds it.
-
-    Parameters
-    ----------
-    name : str - unique in the document
-    tooltip : str - who signs there; read out by screen readers
-    width, height : float - points
-    """
+class SignatureFlowable(_Fixed):
+    """Where a field for an electronic signature will lie, which the document adds at its end."""
 
     def __init__(self, name: str, tooltip: str, width: float, height: float) -> None:
         super().__init__()
         self.name, self.tooltip, self.width, self.height = name, tooltip, width, height
-
-    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
-        """Return the size, which is fixed."""
-        return self.width, self.height
 
     def draw(self) -> None:
         """Draw the place, to be signed on paper too."""
@@ -242,17 +229,13 @@ class SignatureFlowable(Flowable):
         document.signature_fields.append(field)
 
 
-class BannerFlowable(Flowable):
+class BannerFlowable(_Fixed):
     """The verdict as a band: a symbol, the word, what it means, and the draft mark."""
 
     def __init__(self, banner: Banner) -> None:
         super().__init__()
         register_fonts()
         self.banner, self.width, self.height = banner, WIDTH, 58.0
-
-    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
-        """Return the size, which is fixed."""
-        return self.width, self.height
 
     def draw(self) -> None:
         """Draw the band; the dashed edge says that there is no answer."""
@@ -267,11 +250,11 @@ class BannerFlowable(Flowable):
         canvas.setDash()
         canvas.saveState()
         canvas.translate(17, 12)
-        _draw(canvas, banner_figure(self.banner))
+        _draw(canvas, draw_symbol(self.banner))
         canvas.restoreState()
         canvas.setFillColor(text)
         canvas.setFont(SANS_BOLD, 20)
-        canvas.drawString(62, 30, self.banner.word)
+        canvas.drawString(62, 30, self.banner.title)
         canvas.setFont(SANS, 9.6)
         canvas.drawString(62, 13, self.banner.line)
         canvas.setStrokeColor(text)

@@ -1,13 +1,9 @@
-"""How the PDF looks: palette, fonts, grid, and the few building blocks that every page uses.
-
-Entries of one's own in the information dictionary of a PDF.
-
-reportlab writes the entries that the standard names and no others; a reader that looks for its own,
-such as the model card of the Coalition for Health AI, finds them there.
+"""How the PDF looks: palette, fonts, grid, the building blocks of every page, and the document.
 
 References
 ----------
-ISO 32000-1, 14.3.3 (document information dictionary).
+ISO 32000-2:2020, 12.7.5.5 (signature fields), 14.3.3 (document information dictionary) and 14.4
+(file identifiers).
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -43,17 +40,61 @@ from reportlab.platypus import (
 )
 
 from ravl_med.reporting.layout.blocks import Status
-from ravl_med.reporting.layout.pdf_signing import SignatureField, add_signature_fields
 from ravl_med.reporting.wording import DASH, font_file, printable
 
 
-class PropertiesInfo(PDFInfo):
-    """An information dictionary with further entries beside the standard ones.
+@dataclass(frozen=True, slots=True)
+class SignatureField:
+    """Where somebody may sign; box (x0, y0, x1, y1) in points from the lower left corner."""
 
-    Parameters
-    ----------
-    info : PDFInfo - title, author and the like
-    properties : mapping of name to text - names of ASCII letters and digits
+    name: str  # unique in the document
+    tooltip: str  # who signs there
+    page: int  # from 1
+    box: tuple[float, float, float, float]
+
+
+@cache
+def can_sign() -> bool:
+    """Return whether pyHanko is installed."""
+    return find_spec("pyhanko") is not None and find_spec("pyhanko.sign") is not None
+
+
+def add_signature_fields(document: bytes, fields: Sequence[SignatureField]) -> bytes:
+    """Return a PDF with empty signature fields, for those who sign it later with their own tool.
+
+    pyHanko adds them as an incremental update; it signs nothing here. The same input gives the same
+    bytes.
+    """
+    if not fields:
+        return document
+    from pyhanko.pdf_utils.generic import ArrayObject, ByteStringObject
+    from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+    from pyhanko.sign.fields import SigFieldSpec, append_signature_field
+
+    writer = IncrementalPdfFileWriter(io.BytesIO(document))
+    for place in fields:
+        spec = SigFieldSpec(
+            place.name,
+            place.page - 1,
+            tuple(map(round, place.box)),
+            readable_field_name=place.tooltip,
+        )
+        append_signature_field(writer, spec)
+    # Left to itself it writes a random identifier and the time of day. The standard proposes a
+    # digest of the content for the one, and the other is the business of who signs.
+    changed = ByteStringObject(hashlib.sha256(document).digest()[:16])
+    writer._document_id = ArrayObject([writer._document_id[0], changed])
+    writer._update_meta = lambda: None
+    stream = io.BytesIO()
+    writer.write(stream)
+    return stream.getvalue()
+
+
+class PropertiesInfo(PDFInfo):
+    """An information dictionary with entries of our own, named in ASCII, beside the standard.
+
+    reportlab writes the standard ones alone; a reader that looks for its own, such as the model
+    card of the Coalition for Health AI, finds them there.
     """
 
     def __init__(self, info: PDFInfo, properties: Mapping[str, str]) -> None:
@@ -77,7 +118,7 @@ class PropertiesInfo(PDFInfo):
 
 
 MARGIN = 18 * mm
-WIDTH = A4[0] - 2 * MARGIN
+WIDTH, HEIGHT = A4[0] - 2 * MARGIN, A4[1] - 36 * mm  # of what stands on a page
 INK = HexColor("#1b2733")
 MUTED = HexColor("#5a6772")
 RULE = HexColor("#ccd4da")
@@ -114,18 +155,16 @@ def _styles() -> dict[str, ParagraphStyle]:
     made = [
         style("title", 19, 24, fontName=SANS_BOLD, spaceAfter=3),
         # Space before: of a chapter that begins in the middle of a page.
-        style("h1", 13.5, 18, fontName=SANS_BOLD, spaceBefore=22, spaceAfter=5, keepWithNext=1),
-        style("h2", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5, keepWithNext=1),
-        # Over what may split: keepWithNext would move all of it to the next page. Wants a
-        # CondPageBreak before it.
-        style("h2_loose", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5),
+        style("h1", 13.5, 18, fontName=SANS_BOLD, spaceBefore=22, spaceAfter=5),
+        # Not kept with what follows, which would move all of it to the next page.
+        style("h2", 9, 13, fontName=SANS_BOLD, spaceBefore=9, spaceAfter=2.5),
         style("body", 8.8, 13, spaceAfter=4),
         style("lead", 9.6, 14.4, spaceAfter=5),
         style("muted", 7.6, 10.8, textColor=MUTED, spaceAfter=3),
         style("item", 8.8, 13, spaceAfter=3, leftIndent=10, bulletIndent=0),
         style("cell", 7.5, 10),
         style("cell_bold", 7.5, 10, fontName=SANS_BOLD),
-        style("cell_inner", 7.5, 10, leftIndent=9),
+        style("cell_indented", 7.5, 10, leftIndent=9),
         style("cell_right", 7.5, 10, alignment=TA_RIGHT),
         style("cell_mono", 6.8, 9.4, fontName=MONO),
         style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
@@ -184,12 +223,7 @@ def table(
     limit: int = 120,
     dense: bool = False,
 ) -> Table:
-    """Return a ruled table; strings become escaped paragraphs, the header repeats on each page.
-
-    Parameters
-    ----------
-    rows : sequence of rows - the first is the header where `header` is set
-    """
+    """Return a ruled table; strings become escaped paragraphs, the header repeats on each page."""
     air = 1.2 if dense else 2.6
 
     def cell(value: Cell, row: int, column: int) -> Cell:
@@ -275,30 +309,20 @@ class LeavePageOne(ActionFlowable):
 
 @dataclass(frozen=True, slots=True)
 class Imprint:
-    """What the pages and the metadata of a PDF say of it.
-
-    Attributes
-    ----------
-    run, title, version : str - of the footer and of the metadata
-    subject : str - of the metadata, such as "Audit quickstart"
-    status : {"DRAFT", "FINAL"} or None - of what is to be signed
-    properties : mapping of name to text - further entries of the metadata
-    """
+    """What the pages and the metadata of a PDF say of it."""
 
     run: str
     title: str
     version: str
-    subject: str
-    status: Status | None
-    properties: Mapping[str, str] = field(default_factory=dict)
+    subject: str  # of the metadata, such as "Audit quickstart"
+    status: Status | None  # of what is to be signed
+    properties: Mapping[str, str] = field(default_factory=dict)  # further entries of the metadata
 
 
 class Document(BaseDocTemplate):
     """A4 pages with one frame, a footer, an outline and metadata; the same input, the same bytes.
 
-    Parameters
-    ----------
-    total : int - number of pages, known from a first pass; 0 on that pass
+    `total`, the number of pages, is known from a first pass, on which it is 0.
     """
 
     def __init__(self, stream: io.BytesIO, imprint: Imprint, total: int = 0) -> None:
@@ -319,7 +343,7 @@ class Document(BaseDocTemplate):
         self.run, self.version, self.total = printable(imprint.run, 36), version, total
         self.pages = _Pages()
         self.signature_fields: list[SignatureField] = []
-        frame = Frame(MARGIN, 20 * mm, WIDTH, A4[1] - 36 * mm, 0, 0, 0, 0, id="page")
+        frame = Frame(MARGIN, 20 * mm, WIDTH, HEIGHT, 0, 0, 0, 0, id="page")
         self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
 
     def beforeDocument(self) -> None:  # noqa: N802

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ravl_med.evaluation.repairs import ABLATIONS, BASE, BEFORE, REPAIRS
 from ravl_med.mitigation.arms import ARMS
-from ravl_med.reporting.layout.blocks import Block, Cell, Section, Table, Text, sized
+from ravl_med.reporting.layout.blocks import Block, Cell, Column, Section, Table, Text
 from tests.benchmarks.evaluation.sweep_measures import Mean, group_mean
 
 _RIGHT = (0.6, 0.8)
@@ -26,7 +26,7 @@ def arm_blocks(rows: Sequence[Mapping[str, object]], valid: Collection[object]) 
     table = _table_of(rows, valid)
     if not len(table):
         return
-    yield Section("Mitigation", 160.0)
+    yield Section("Mitigation")
     yield Text(
         "Arms start from the audited model and share recipe and budget; groups are class by true "
         "presence, on films that nobody has touched. As in the paper, models are counted where our "
@@ -93,10 +93,12 @@ def _arm_table(rows: pd.DataFrame, arms: Sequence[str], caption: str) -> Table:
     models, groups = rows["digest"].nunique(), rows["group"].nunique()
     return Table(
         f"{caption}: {models} models of {groups} groups, %",
-        sized(
-            ("Arm", "overall", "worst group", "regions, overall", "regions, worst"),
-            (150.0, 0.0, 0.0, 0.0, 0.0),
-            right=(1, 2, 3, 4),
+        (
+            Column("Arm", "wide"),
+            *(
+                Column(head, "number")
+                for head in ("overall", "worst group", "regions, overall", "regions, worst")
+            ),
         ),
         tuple(lines),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ravl_med.evaluation.discovery_methods import OURS, PUBLISHED
-from ravl_med.reporting.layout.blocks import Sized, Table, sized
+from ravl_med.reporting.layout.blocks import Column, Table
 from tests.benchmarks.evaluation.sweep_measures import Mean, Share, score_methods
 
 DASH = "–"
@@ -45,13 +45,12 @@ def tell_share(share: Share) -> str:
 def precision_table(caption: str, parts: Sequence[tuple[str, pd.DataFrame]]) -> Table:
     """precision@10 of what is compared, a row a part of the models."""
     heads = ("", "models", *(_SHORT[name] for name in COMPARED))
-    widths = (112.0, 38.0, *(0.0 for _ in COMPARED))
     rows = []
     for name, own in parts:
         scores = {score.method: score.precision_10 for score in score_methods(own)}
         numbers = (tell_number(scores[method]) for method in COMPARED)
         rows.append((str(name), str(own["digest"].nunique()), *numbers))
-    columns: tuple[Sized, ...] = sized(heads, widths, right=range(1, len(heads)))
+    columns = [Column(head, "number" if at else "wide") for at, head in enumerate(heads)]
     return Table(caption, columns, tuple(rows))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ravl_med.evaluation.discovery_methods import OURS
-from ravl_med.reporting.layout.blocks import Block, Cell, Section, Table, Text, sized
+from ravl_med.reporting.layout.blocks import Block, Cell, Column, Section, Table, Text
 from tests.benchmarks.evaluation.sweep_cells import DASH, tell_share
 from tests.benchmarks.evaluation.sweep_measures import exact_share, false_alarms
 
@@ -18,13 +18,13 @@ PAPER_MODELS = 654
 def null_blocks(table: pd.DataFrame) -> Iterator[Block]:
     """Tell how often RaVL-Med accuses a model without a shortcut."""
     rows = tuple((domain, tell_share(share)) for domain, share in false_alarms(table).items())
-    yield Section("Models without a shortcut", 150.0)
+    yield Section("Models without a shortcut")
     yield Text(
         "The thing lies on half of the films of each class, in training too. RaVL-Med accuses "
         "where a correlation counts: the rule by which it is credited with a find. The published "
         "methods have no way to say that there is nothing, so they are not counted here."
     )
-    yield Table("Accused", sized(("Films", "Accused"), (220.0, 0.0)), rows, titled=False)
+    yield Table("Accused", (Column("Films"), Column("Accused", "wide")), rows, titled=False)
 
 
 def confirmation_blocks(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
@@ -37,10 +37,10 @@ def confirmation_blocks(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[
             exact_share(int(rows[f"confirmed_{kind}"].sum()), int(rows[f"tested_{kind}"].sum()))
         )
 
-    yield Section("Confirmation on held-out patients", 90.0)
+    yield Section("Confirmation on held-out patients")
     yield Table(
         "Confirmed",
-        sized(("Candidates", "Confirmed"), (330.0, 0.0)),
+        (Column("Candidates", "wide"), Column("Confirmed", "interval")),
         (
             ("that travel with the planted thing and name its class", rate(ours, "true")),
             ("that have nothing to do with it, in the same models", rate(ours, "other")),
@@ -58,7 +58,7 @@ def other_blocks(valid: pd.DataFrame) -> Iterator[Block]:
     whole = valid[(valid["kind"] == "global") & (valid["method"] == OURS)]
     if not len(two) and not len(whole):
         return
-    yield Section("Two shortcuts, and one without a place", 90.0)
+    yield Section("Two shortcuts, and one without a place")
     rows: list[tuple[Cell, ...]] = []
     if len(two):
         for count, words in ((1, "at least one found"), (2, "both found")):
@@ -71,7 +71,7 @@ def other_blocks(valid: pd.DataFrame) -> Iterator[Block]:
         rows.append(("brightness of the whole film: accused with its class", tell_share(right)))
     yield Table(
         "What RaVL-Med finds",
-        sized(("", "Models"), (270.0, 0.0)),
+        (Column("", "wide"), Column("Models", "interval")),
         tuple(rows),
         "RaVL's authors say that a feature without a place cannot be found by regions.",
         titled=False,
@@ -94,13 +94,15 @@ def cost_blocks(table: pd.DataFrame, valid: pd.DataFrame) -> Iterator[Block]:
                 f"{asked['cpu_seconds'].median():.0f}" if len(asked) else DASH,
             )
         )
-    yield Section("Cost", 90.0)
+    yield Section("Cost")
     yield Table(
         "Medians",
-        sized(
-            ("Settings", "run", "learned", "training, s", "whole, s", "processor, s"),
-            (150.0, 50.0, 60.0, 75.0, 75.0, 0.0),
-            right=(1, 2, 3, 4, 5),
+        (
+            Column("Settings", "wide"),
+            *(
+                Column(head, "number")
+                for head in ("run", "learned", "training, s", "whole, s", "processor, s")
+            ),
         ),
         tuple(rows),
         "The whole setting is that of models that every method was asked about.",

@@ -14,6 +14,7 @@ from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
     Block,
     Cell,
+    Column,
     Dot,
     Dots,
     Scale,
@@ -21,7 +22,6 @@ from ravl_med.reporting.layout.blocks import (
     Table,
     Text,
     Title,
-    sized,
 )
 from tests.benchmarks.evaluation.sweep_arms import arm_blocks
 from tests.benchmarks.evaluation.sweep_cells import (
@@ -132,7 +132,7 @@ _WITHDRAWN = (
 
 def _withdrawn() -> Iterator[Block]:
     """Say what the numbers below do not show."""
-    yield Section("What these numbers do not show", 120.0)
+    yield Section("What these numbers do not show")
     for text in _WITHDRAWN:
         yield Text(text)
 
@@ -163,10 +163,10 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
                 tell_met(float(asked.median()) <= _SECONDS),
             )
         )
-    yield Section("Targets", 120.0)
+    yield Section("Targets")
     yield Table(
         "What was asked, and what was reached",
-        sized(("", "Target", "Reached", "Met"), (170.0, 110.0, 0.0, 40.0)),
+        (Column("", "label"), Column("Target"), Column("Reached", "wide"), Column("Met")),
         tuple(rows),
         titled=False,
     )
@@ -174,7 +174,7 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
 
 def _discovery(planted: pd.DataFrame) -> Iterator[Block]:
     """Every method on every domain."""
-    yield Section("Discovery", 200.0)
+    yield Section("Discovery")
     yield Text(
         "precision@10 and @25: share of the first regions that lie on the planted thing (half of "
         "the smaller box is shared). Touching: any common area counts. Class: the planted class is "
@@ -195,11 +195,9 @@ def _score_table(
     names: Mapping[str, str],
 ) -> Table:
     scores = {score.method: score for score in score_methods(rows)}
-    columns = sized(
-        ("Method", "precision@10", "@25", "touching", "class", "found", "first", Scale()),
-        (118.0, 92.0, 32.0, 46.0, 34.0, 36.0, 32.0, 0.0),
-        right=(2, 3, 4, 5, 6),
-    )
+    counts = [Column(h, "number") for h in ("@25", "touching", "class", "found", "first")]
+    method, mean = Column("Method", "wide"), Column("precision@10", "interval")
+    columns = [method, mean, *counts, Column(Scale(), "plot")]
     return Table(caption, columns, tuple(_score_row(scores[name], names[name]) for name in methods))
 
 
@@ -219,20 +217,20 @@ def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
         for least in BINS
     ]
     tied = [(f"Cramer's V {strength}", own) for strength, own in _parts(planted, "strength")]
-    yield Section("By strength", 150.0)
+    yield Section("By strength")
     yield precision_table("precision@10 by what both gaps of the model exceed", learned)
     yield precision_table("precision@10 by how tightly the pair was planted", tied)
 
 
 def _towers(planted: pd.DataFrame) -> Iterator[Block]:
-    yield Section("By architecture and by thing", 120.0)
+    yield Section("By architecture and by thing")
     yield precision_table("precision@10 by architecture", list(_parts(planted, "architecture")))
     yield precision_table("precision@10 by thing", list(_parts(planted, "thing")))
 
 
 def _ablation(valid: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
     """Show what each step adds; tiles against anatomy and artifacts on the same pairs."""
-    yield Section("Ablations", 160.0)
+    yield Section("Ablations")
     yield _score_table("Step by step, all domains", planted, _ABLATED, _ABLATION_NAMES)
     cut = valid[(valid["kind"] == "planted") & (valid["domain"] == "phantoms")]
     named = cut[cut["regions"] == "structures"]

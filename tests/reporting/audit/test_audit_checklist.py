@@ -6,7 +6,7 @@ import pytest
 from pypdf import PdfReader
 
 from ravl_med.reporting.audit.method import checklist_chapter
-from ravl_med.reporting.audit.report import audit_story, write_report
+from ravl_med.reporting.audit.report import audit_blocks, write_report
 from ravl_med.reporting.layout.blocks import Chapter, Reference, Table, Text
 
 CLAIM = {str(number) for number in range(1, 45)}
@@ -75,7 +75,7 @@ def test_what_is_filled_stands_before_what_is_not():
 
 
 def test_references_lead_to_chapters_that_are_there(result_of, film, details):
-    blocks = audit_story(result_of(correlations=0), film, details)
+    blocks = audit_blocks(result_of(correlations=0), film, details)
     titles = {block.key: block.title for block in blocks if isinstance(block, Chapter)}
     told = [row[-1] for row in rows() if isinstance(row[-1], Reference)]
     assert {where.key for where in told} <= set(titles) | {"reproducibility"}

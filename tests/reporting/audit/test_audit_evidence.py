@@ -11,14 +11,14 @@ import pytest
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting.audit.evidence import counterfactual_part
-from ravl_med.reporting.layout.blocks import KeptTogether, Table
+from ravl_med.reporting.layout.blocks import KeepTogether, Table
 
 HIDDEN = -1
 
 
 def note(correlation: SpuriousCorrelation) -> str:
     (kept,) = counterfactual_part(correlation)
-    assert isinstance(kept, KeptTogether)
+    assert isinstance(kept, KeepTogether)
     (table,) = (block for block in kept.blocks if isinstance(block, Table))
     return table.note
 

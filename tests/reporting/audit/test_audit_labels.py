@@ -16,7 +16,7 @@ from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval, LabelShare, StatedGap
-from ravl_med.reporting.audit.evidence import labels_line, labels_part
+from ravl_med.reporting.audit.evidence import labels_part, labels_text
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
 from ravl_med.reporting.files.saved_run import SavedRun, read_archive, redraw_run, write_archive
@@ -156,9 +156,9 @@ def test_without_an_intervention_the_meaning_stands_below(full_result):
     assert last.text.startswith(f"O{VANISHED[1:]}")
     first = replace(full_result.correlations[0], counterfactual=None)
     assert labels_part(first, CLASSES) == []
-    assert labels_line(first.labels) == "Labels: report: impression, all stated."
+    assert labels_text(first.labels) == "Labels: report: impression, all stated."
     assert labels_part(replace(first, labels=None), CLASSES) == []
-    assert labels_line(None) == ""
+    assert labels_text(None) == ""
 
 
 def test_many_sources_are_cut_and_stated_ones_need_no_gaps(full_result):

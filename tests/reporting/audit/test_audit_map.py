@@ -14,7 +14,7 @@ from ravl_med.discovery.cluster_map import ClusterMap, MappedCluster
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.search import map_part
 from ravl_med.reporting.layout.blocks import Chapter, ClusterPlot, Entry, Text
-from ravl_med.reporting.layout.html import plot
+from ravl_med.reporting.layout.html import body_of
 from ravl_med.reporting.layout.pdf import draw_pdf
 
 
@@ -94,7 +94,7 @@ def test_of_very_many_the_smallest_are_left_out_in_words(null_result: AuditResul
 
 def test_in_a_browser_numbers_are_links_and_the_map_is_told(full_result: AuditResult) -> None:
     block = part_of(full_result)
-    reader = read_html(plot(block))
+    reader = read_html(body_of([block]))
     (drawn,) = reader.of("svg")
     assert drawn["role"] == "group"  # links inside of an image would be unheard
     told = drawn["aria-label"] or ""

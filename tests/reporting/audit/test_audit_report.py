@@ -11,7 +11,7 @@ import pytest
 from pypdf import PdfReader
 from run_folders import GATE, WORD, fill, run_folder
 
-from ravl_med.evidence.verdict import judge
+from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.files.saved_run import redraw_run
 
@@ -22,7 +22,7 @@ CARDS = ("model_card.xml", "model_card.md")
 def judged(result_of):
     """A result whose verdict follows from its correlations."""
     result = result_of()
-    verdict = judge(result.correlations, result.task.classes, GATE, result.sensitivity)
+    verdict = decide_verdict(result.correlations, result.task.classes, GATE, result.sensitivity)
     return replace(result, verdict=verdict)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.audit.slides import write_figures
+from ravl_med.reporting.slides import write_figures
 
 
 def test_the_accuracy_plot_is_of_held_out_patients(result_of, film, tmp_path):

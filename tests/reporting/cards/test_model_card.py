@@ -7,7 +7,8 @@ import mitigation_results as made
 
 from ravl_med.evidence.mitigation_result import MitigationVerdict
 from ravl_med.reporting.cards.mitigated import model_card_text
-from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
+from ravl_med.reporting.mitigation.tables import difference_text
+from ravl_med.reporting.wording import accuracy_text, score_text
 
 
 def plain(text: str) -> str:
@@ -46,12 +47,12 @@ def test_the_numbers_of_the_final_test():
     text = plain(model_card_text(result, made.details()))
     for arm in result.arms:
         for change in (arm.image_overall, arm.image_worst, arm.region_overall, arm.region_worst):
-            assert flat(accuracy_words(change.after, change.interval)) in text
-        assert flat(score_words(arm.auroc.after, arm.auroc.interval)) in text
+            assert flat(accuracy_text(change.after, change.interval)) in text
+        assert flat(score_text(arm.auroc.after, arm.auroc.interval)) in text
     for entry in result.delivered.gaps:
-        assert flat(difference_words(entry.gap)) in text
+        assert flat(difference_text(entry.gap)) in text
     worst = result.delivered.image_worst
-    assert f"| {flat(difference_words(worst))} |" in text
+    assert f"| {flat(difference_text(worst))} |" in text
 
 
 def test_everything_that_got_worse_and_the_re_audit():
@@ -61,7 +62,7 @@ def test_everything_that_got_worse_and_the_re_audit():
         surely = "✗ yes" if change.fell_surely() else "no"
         row = re.search(rf"\| {re.escape(name)} \|[^|]*\|[^|]*\|[^|]*\|([^|]*)\|([^|]*)\|", text)
         assert row is not None
-        assert row.group(1).strip() == flat(difference_words(change))
+        assert row.group(1).strip() == flat(difference_text(change))
         assert row.group(2).strip() == surely
     assert "**Review**. Gone:" in text
     assert result.reaudit.appeared[0] in text

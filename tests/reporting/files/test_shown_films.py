@@ -16,8 +16,7 @@ from ravl_med.reporting.files.saved_run import (
     read_kept,
     read_run,
 )
-from ravl_med.reporting.pictures import crop_view, shown_boxes
-from ravl_med.reporting.text_masking import TextMasking
+from ravl_med.reporting.pictures import TextMasking, crop_view, shown_boxes
 
 
 class Corner:

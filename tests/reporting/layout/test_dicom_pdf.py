@@ -205,11 +205,10 @@ def test_dciodvfy_finds_no_error(write: Write, date: str | None, text: str) -> N
 def test_a_mitigation_has_one_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
-    def write_pages(_result: object, _details: object, path: Path) -> None:
-        path.write_bytes(PDF)
+    def write_pages(_result: object, _details: object, folder: Path) -> None:
+        (folder / "report.pdf").write_bytes(PDF)
 
-    monkeypatch.setattr(mitigation_folder, "write_mitigation_pdf", write_pages)
-    monkeypatch.setattr(mitigation_folder, "write_mitigation_html", write_pages)
+    monkeypatch.setattr(mitigation_folder, "write_mitigation_report", write_pages)
     config = Config.model_validate(
         {
             "name": "run",

@@ -9,7 +9,8 @@ from html_reading import read_html
 from PIL import Image
 
 from ravl_med.reporting.layout.blocks import Flow, FlowBox
-from ravl_med.reporting.layout.html import films_of, flow, overlay
+from ravl_med.reporting.layout.html import body_of
+from ravl_med.reporting.layout.html_figures import films_of, overlay
 from ravl_med.reporting.pictures import Picture, film_picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (1000, 800), dtype=np.uint8)
@@ -60,7 +61,7 @@ def test_boxes_are_shares_of_the_picture_and_what_is_located_is_dashed():
 
 def test_a_flow_is_a_figure_that_is_told_in_words() -> None:
     box = FlowBox('<img src="x">: 3 rows', ("2 & more",))
-    source = flow(Flow("Cohort flow", box, (box,), box, ()))
+    source = body_of([Flow("Cohort flow", box, (box,), box, ())])
     reader = read_html(source)
     assert not reader.of("img")
     (drawn,) = reader.of("svg")

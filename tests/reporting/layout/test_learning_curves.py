@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import mitigation_results as made
 import pytest
-from test_report_figures import assert_inside, places
+from test_drawings import assert_inside, places
 
-from ravl_med.reporting.layout.figures import Label, curve_figure
+from ravl_med.reporting.layout.drawings import Label, draw_curve
 
 
 @pytest.mark.parametrize("curve", [arm.curve for arm in made.arms() if arm.curve is not None])
 def test_learning_curves_mark_the_epoch_that_was_kept(curve):
-    figure = curve_figure(curve, 150.0)
+    figure = draw_curve(curve, 150.0)
     assert_inside(figure)
     labels = [shape.text for shape in figure.shapes if isinstance(shape, Label)]
     assert f"kept: epoch {curve.best + 1}" in labels
@@ -26,7 +26,7 @@ def test_odd_learning_curves_are_drawn():
         replace(curve, losses=(2.0, math.inf, 2.0)),
         replace(curve, best=17),
     ):
-        figure = curve_figure(odd, 150.0)
+        figure = draw_curve(odd, 150.0)
         assert_inside(figure)
     labels = [shape.text for shape in figure.shapes if isinstance(shape, Label)]
     assert not any(text.startswith("kept") for text in labels)

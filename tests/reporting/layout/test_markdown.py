@@ -6,19 +6,18 @@ import pytest
 
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
-    NEW_PAGE,
     Chapter,
+    Column,
     Dot,
     Dots,
     Items,
-    KeptTogether,
+    KeepTogether,
     Lines,
     Reference,
     Scale,
     Section,
     Table,
     Text,
-    sized,
 )
 from ravl_med.reporting.layout.markdown import (
     as_markdown,
@@ -29,13 +28,18 @@ from ravl_med.reporting.layout.markdown import (
     pair_table,
 )
 
-DOTS = Dots((Dot("accuracy", 0.5, Interval(0.4, 0.6), "main"),), height=10.0, reference=math.nan)
+DOTS = Dots((Dot("accuracy", 0.5, Interval(0.4, 0.6), "main"),), reference=math.nan)
 
 
 def table(**changes) -> Table:
     entries = {
         "caption": "A|B",
-        "columns": sized(("Name", "Films", Scale(), "Page"), (0, 40, 40, 30), right=(1,)),
+        "columns": (
+            Column("Name", "wide"),
+            Column("Films", "number"),
+            Column(Scale(), "plot"),
+            Column("Page", "number"),
+        ),
         "rows": (
             ("a*b", "1,200", DOTS, Reference("cohort", "Model and cohort")),
             (Lines(("c", "d"), strong=True), "7", DOTS, "–"),
@@ -95,11 +99,11 @@ def test_a_table_tells_words_and_numbers_and_neither_dots_nor_pages():
 
 def test_of_blocks_texts_lists_and_tables_are_told():
     blocks = [
-        Chapter("Chapter", "key", NEW_PAGE),
+        Chapter("Chapter", "key", "page"),
         Section("Section"),
         Text("Text.", "muted"),
         Items(("one", "two")),
-        KeptTogether((Text("kept"), table(titled=False, note=""))),
+        KeepTogether((Text("kept"), table(titled=False, note=""))),
     ]
     told = as_markdown(blocks)
     assert told[:4] == ["**Section**", "Text.", "- one\n- two", "kept"]

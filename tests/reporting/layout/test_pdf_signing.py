@@ -16,7 +16,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import SignOff, Text, Title
 from ravl_med.reporting.layout.pdf import draw_pdf
-from ravl_med.reporting.layout.pdf_signing import SignatureField, add_signature_fields, can_sign
+from ravl_med.reporting.layout.pdf_style import SignatureField, add_signature_fields, can_sign
 
 pytestmark = pytest.mark.skipif(
     find_spec("pyhanko") is None, reason="pyHanko is not installed: `pip install 'ravl-med[sign]'`"
@@ -27,7 +27,7 @@ SLUGS = ("validation_engineer", "radiologist", "person_responsible_for_deploymen
 
 
 def document(*, signable: bool = True) -> bytes:
-    blocks = [Title("Report", "below"), Text("What is signed."), SignOff(ROLES, signable)]
+    blocks = [Title("Report", "below"), Text("What is signed."), SignOff(ROLES, signable=signable)]
     return draw_pdf(blocks, "run", "title", "subject")
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from ravl_med.evidence.mitigation_result import Change, MitigationResult, MitigationVerdict
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
-from ravl_med.reporting.mitigation.report import write_mitigation_html
+from ravl_med.reporting.mitigation.report import write_mitigation_report
+from ravl_med.reporting.mitigation.tables import difference_text
+from ravl_med.reporting.wording import accuracy_text, score_text
 from ravl_med.storage.documents import document_of
 
 RESULTS = pytest.mark.parametrize("result", [made.improved(), made.failed(), made.idle()])
@@ -52,9 +53,8 @@ class Reader(HTMLParser):
 
 
 def read(result: MitigationResult, folder: Path) -> tuple[str, Reader]:
-    path = folder / "mitigation.html"
-    write_mitigation_html(result, made.details(), path)
-    source = path.read_text(encoding="utf-8")
+    write_mitigation_report(result, made.details(), folder)
+    source = (folder / "report.html").read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(source)
     reader.close()
@@ -107,9 +107,9 @@ def test_the_numbers_are_those_of_the_json(tmp_path):
         measures = (arm.image_overall, arm.image_worst, arm.region_overall, arm.region_worst)
         for measure in measures:
             assert value_of(measure) in text
-            assert arm.role == "before" or flat(difference_words(change_of(measure))) in text
+            assert arm.role == "before" or flat(difference_text(change_of(measure))) in text
         for measure in (arm.auroc, arm.calibration):
-            assert value_of(measure, score_words) in text
+            assert value_of(measure, score_text) in text
     delivered = document.arms[-1]
     changes = [
         *delivered.classes.values(),
@@ -117,7 +117,7 @@ def test_the_numbers_are_those_of_the_json(tmp_path):
         *(entry.accuracy for entry in delivered.subgroups),
     ]
     for change in changes:
-        assert f"{value_of(change)} {flat(difference_words(change_of(change)))}" in text
+        assert f"{value_of(change)} {flat(difference_text(change_of(change)))}" in text
     for entry in delivered.worsened:
         assert entry.name in text
     for reason in document.verdict_reasons:
@@ -135,7 +135,7 @@ def change_of(document) -> Change:
     return Change(made.NAN, made.NAN, made.NOTHING, difference, Interval(low, high), 0)
 
 
-def value_of(document, words=accuracy_words) -> str:
+def value_of(document, words=accuracy_text) -> str:
     if document.after is None:
         return "–"
     return flat(words(document.after, Interval(*document.interval)))
@@ -183,6 +183,8 @@ def test_nothing_to_do_says_so(tmp_path):
 
 
 def test_same_input_same_bytes(tmp_path):
-    for name in ("a.html", "b.html"):
-        write_mitigation_html(made.improved(), made.details(), tmp_path / name)
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    pages = []
+    for _ in range(2):
+        write_mitigation_report(made.improved(), made.details(), tmp_path)
+        pages.append((tmp_path / "report.html").read_bytes())
+    assert pages[0] == pages[1]

@@ -10,8 +10,9 @@ from pypdf import PdfReader
 
 from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, MitigationVerdict
-from ravl_med.reporting.mitigation.pages import accuracy_words, difference_words, score_words
-from ravl_med.reporting.mitigation.report import write_mitigation_pdf
+from ravl_med.reporting.mitigation.report import write_mitigation_report
+from ravl_med.reporting.mitigation.tables import difference_text
+from ravl_med.reporting.wording import accuracy_text, score_text
 
 HOSTILE = (
     '<img src="http://x.invalid/a.png"/>',
@@ -30,9 +31,8 @@ def flat(text: str) -> str:
 @pytest.fixture
 def text_of(tmp_path: Path):
     def read(result, details=None):
-        path = tmp_path / "mitigation.pdf"
-        write_mitigation_pdf(result, details or made.details(), path)
-        reader = PdfReader(io.BytesIO(path.read_bytes()))
+        write_mitigation_report(result, details or made.details(), tmp_path)
+        reader = PdfReader(io.BytesIO((tmp_path / "report.pdf").read_bytes()))
         return [flat(page.extract_text()) for page in reader.pages]
 
     return read
@@ -51,8 +51,8 @@ def test_page_one_has_the_verdict_and_can_be_signed(text_of):
     worst = result.delivered.image_worst
     audited = result.arms[0].image_worst
     assert (
-        f"Worst group {flat(accuracy_words(worst.before, audited.interval))} "
-        f"{flat(accuracy_words(worst.after, worst.interval))} {flat(difference_words(worst))}"
+        f"Worst group {flat(accuracy_text(worst.before, audited.interval))} "
+        f"{flat(accuracy_text(worst.after, worst.interval))} {flat(difference_text(worst))}"
     ) in first
     assert "1 shortcut cardiomegaly no finding 311 402 188" in first
     assert "4 plausible sign, forced pneumonia – 96 131 40" in first
@@ -79,11 +79,11 @@ def test_every_arm_is_told_with_intervals(text_of):
     whole = " ".join(text_of(result))
     for arm in result.arms:
         for change in (arm.image_overall, arm.image_worst, arm.region_overall, arm.region_worst):
-            assert flat(accuracy_words(change.after, change.interval)) in whole
-            assert arm.role == "before" or flat(difference_words(change)) in whole
+            assert flat(accuracy_text(change.after, change.interval)) in whole
+            assert arm.role == "before" or flat(difference_text(change)) in whole
         for change in (arm.auroc, arm.calibration):
-            assert flat(score_words(change.after, change.interval)) in whole
-            assert arm.role == "before" or flat(difference_words(change, score=True)) in whole
+            assert flat(score_text(change.after, change.interval)) in whole
+            assert arm.role == "before" or flat(difference_text(change, score=True)) in whole
     assert whole.count("published; head, trains no tower") == 4  # 2 heads, in 2 tables
     assert "audited model not changed" in whole
     assert "ours; tower trained DELIVERED" in whole
@@ -100,7 +100,7 @@ def test_everything_that_got_worse_is_listed_and_marked(text_of):
     for name, change in worsened:
         assert name in listed
         surely = "✗ yes" if change.fell_surely() else "no"
-        assert f"{flat(difference_words(change))} {surely}" in listed
+        assert f"{flat(difference_text(change))} {surely}" in listed
     assert listed.count("✗ yes") == 5
 
 
@@ -119,8 +119,8 @@ def test_classes_groups_subgroups_and_gaps_before_and_after(text_of):
     whole, arm = " ".join(text_of(result)), result.delivered
     changes = [*arm.classes.values(), *arm.groups.values(), *arm.subgroups.values()]
     for change in changes:
-        after = flat(accuracy_words(change.after, change.interval))
-        assert f"{after} {flat(difference_words(change))}" in whole
+        after = flat(accuracy_text(change.after, change.interval))
+        assert f"{after} {flat(difference_text(change))}" in whole
     assert "1: cardiomegaly, raised by it 70 +86.0 (+77.0 to +95.0) +7.0" in whole
     assert "4: pneumonia, raised by it" in whole
 
@@ -211,15 +211,16 @@ def test_hostile_text_is_drawn_and_cut(text_of):
 
 
 def test_same_input_same_bytes(tmp_path):
-    for name in ("a.pdf", "b.pdf"):
-        write_mitigation_pdf(made.improved(), made.details(), tmp_path / name)
-    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+    papers = []
+    for _ in range(2):
+        write_mitigation_report(made.improved(), made.details(), tmp_path)
+        papers.append((tmp_path / "report.pdf").read_bytes())
+    assert papers[0] == papers[1]
 
 
 def test_metadata_outline_fonts(tmp_path):
-    path = tmp_path / "mitigation.pdf"
-    write_mitigation_pdf(made.improved(), made.details(), path)
-    reader = PdfReader(io.BytesIO(path.read_bytes()))
+    write_mitigation_report(made.improved(), made.details(), tmp_path)
+    reader = PdfReader(io.BytesIO((tmp_path / "report.pdf").read_bytes()))
     assert reader.metadata.subject == "Mitigation sample-mitigation (draft)"
     assert reader.trailer["/Root"]["/Lang"] == "en"
     titles = [entry.title for entry in reader.outline if not isinstance(entry, list)]

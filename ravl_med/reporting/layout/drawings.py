@@ -1,11 +1,7 @@
-"""What reports draw, as shapes: dots with intervals, their scale, the verdict's symbol.
+"""What reports draw, as shapes: dots with intervals, symbols, flows of films, learning curves.
 
-A figure is drawn once here and then set into a PDF or into HTML, so that both show the same.
+A drawing is made once here and then set into a PDF or into HTML, so that both show the same.
 Lengths are in points, the origin is the lower left corner.
-
-A flow of films as boxes and arrows, as shapes; see `figure_shapes`.
-
-The learning curves of a mitigation report, as shapes; see `figure_shapes`.
 """
 
 from __future__ import annotations
@@ -31,14 +27,14 @@ COLOURS = {
     "ink": _hex(INK),
     "muted": _hex(MUTED),
     "rule": _hex(RULE),
-    "main": "#0b5fa5",  # dark and filled: tells itself from "other" in grey and by shape
+    "main": "#0b5fa5",  # dark and filled: differs from "other" in grey and by shape
     "other": "#d98200",
     "white": "#ffffff",
 }
 """Colours of figures by what they are for."""
 
 BANNER_LOOK: dict[Tone, tuple[str, str, str]] = {
-    # fill, text, edge: pale, middle, dark and white, so that grey paper tells them apart too
+    # fill, text, edge: pale, middle, dark and white, so that they differ on grey paper too
     "good": ("#dcefe9", COLOURS["ink"], "#00795f"),
     "caution": ("#f0b440", COLOURS["ink"], "#b97e08"),
     "bad": ("#8f260b", COLOURS["white"], "#8f260b"),
@@ -59,6 +55,9 @@ _SMALL = 6.4
 _LETTER = 3.9  # width of a small letter, about
 _THREE_LABELS = 80.0  # a narrower scale names its ends alone
 _OVER = 2.6  # that a line of reference goes over a row, so that it meets that of the next
+
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,42 +98,31 @@ class Label:
     bold: bool = False
 
 
+Shape = Path | Mark | Label
+
+
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Shapes that lead to where an entry stands.
-
-    Attributes
-    ----------
-    key : str - of the `Entry`
-    words : str - what the link is called
-    box : (x0, y0, x1, y1) - where it can be taken
-    shapes : tuple of shapes
-    """
+    """Shapes that lead to the `Entry` of a key."""
 
     key: str
-    words: str
-    box: tuple[float, float, float, float]
-    shapes: tuple[Path | Mark | Label, ...]
+    alt: str  # what the link is called
+    box: Box  # where it can be taken: x0, y0, x1, y1
+    shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Drawing:
     """Shapes in the order in which they are drawn, and the same in words."""
 
     width: float
     height: float
-    shapes: tuple[Path | Mark | Label | Linked, ...]
-    words: str
+    shapes: tuple[Shape | Linked, ...]
+    alt: str
 
 
-def dot_figure(dots: Dots, width: float) -> Figure:
-    """Draw one row of a dot-and-interval plot, the first dot on top.
-
-    Parameters
-    ----------
-    width : float - points
-    """
-    height = dots.height
+def draw_dots(dots: Dots, width: float, height: float) -> Drawing:
+    """Draw one row of a dot-and-interval plot, the first dot on top."""
     ticks = [
         Path(
             ((_along(tick, width), 0.0), (_along(tick, width), height)),
@@ -143,7 +131,7 @@ def dot_figure(dots: Dots, width: float) -> Figure:
         )
         for tick in (0.0, 0.5, 1.0)
     ]
-    shapes: list[Path | Mark | Label] = [*ticks]
+    shapes: list[Shape] = [*ticks]
     if math.isfinite(dots.reference):
         x = _along((dots.reference + 1.0) / 2.0 if dots.signed else dots.reference, width)
         shapes.append(Path(((x, -_OVER), (x, height + _OVER)), COLOURS["ink"], 0.7))
@@ -151,8 +139,8 @@ def dot_figure(dots: Dots, width: float) -> Figure:
         y = height * (1 - (at + 0.5) / len(dots.dots))
         shapes += _dot(dot, width, y, signed=dots.signed)
     write = number if dots.signed else percent
-    words = ", ".join(f"{dot.name} {write(dot.value)}" for dot in dots.dots)
-    return Figure(width, height, tuple(shapes), words)
+    alt = ", ".join(f"{dot.name} {write(dot.value)}" for dot in dots.dots)
+    return Drawing(width, height, tuple(shapes), alt)
 
 
 def _along(share: float, width: float) -> float:
@@ -177,15 +165,10 @@ def _mark(x: float, y: float, look: DotLook) -> Mark:
     return Mark(x, y, 2.2, colour, colour if filled else COLOURS["white"], square=not filled)
 
 
-def scale_figure(scale: Scale, width: float) -> Figure:
-    """Draw the head of a column of dots: what the marks mean, and the ends of the scale.
-
-    Parameters
-    ----------
-    width : float - points
-    """
+def draw_scale(scale: Scale, width: float) -> Drawing:
+    """Draw the head of a column of dots: what the marks mean, and the ends of the scale."""
     names = ("−100", "0", "+100") if scale.signed else ("0 %", "50 %", "100 %")
-    shapes: list[Path | Mark | Label] = []
+    shapes: list[Shape] = []
     at = _INSET
     for name, look in scale.marks:
         shapes += [_mark(at, 14.4, look), Label(at + 5.5, 12.1, name)]
@@ -196,20 +179,15 @@ def scale_figure(scale: Scale, width: float) -> Figure:
     shapes += [Label(1.5, 2.0, names[0]), Label(width - 1.5, 2.0, names[2], "end")]
     if width >= _THREE_LABELS or scale.signed:
         shapes.append(Label(width / 2, 2.0, names[1], "middle"))
-    told = [f"{name}: {_SHAPES[_DOT_LOOK[look][1]]}" for name, look in scale.marks]
-    told += [f"{scale.reference}: line"] if scale.reference else []
-    words = "; ".join([f"scale from {names[0]} to {names[2]}", *told])
+    parts = [f"{name}: {_SHAPES[_DOT_LOOK[look][1]]}" for name, look in scale.marks]
+    parts += [f"{scale.reference}: line"] if scale.reference else []
+    alt = "; ".join([f"scale from {names[0]} to {names[2]}", *parts])
     height = 20.0 if scale.marks or scale.reference else 10.0
-    return Figure(width, height, tuple(shapes), words)
+    return Drawing(width, height, tuple(shapes), alt)
 
 
-def banner_figure(banner: Banner, side: float = 34.0) -> Figure:
-    """Draw the symbol of a verdict, each a shape of its own.
-
-    Parameters
-    ----------
-    side : float - points
-    """
+def draw_symbol(banner: Banner, side: float = 34.0) -> Drawing:
+    """Draw the symbol of a verdict, each a shape of its own."""
     x = y = side / 2
     r = 0.41 * side
     fill, text, edge = BANNER_LOOK[banner.tone]
@@ -221,7 +199,7 @@ def banner_figure(banner: Banner, side: float = 34.0) -> Figure:
     def line(*points: tuple[float, float], weight: float = 2.6) -> Path:
         return Path(tuple((x + across * r, y + up * r) for across, up in points), colour, weight)
 
-    shapes: dict[str, tuple[Path | Mark | Label, ...]] = {
+    shapes: dict[str, tuple[Shape, ...]] = {
         "tick": (circle, line((-0.45, 0.0), (-0.1, -0.4), (0.5, 0.4))),
         "cross": (circle, line((-0.4, -0.4), (0.4, 0.4)), line((-0.4, 0.4), (0.4, -0.4))),
         "dash": (circle, line((-0.45, 0.0), (0.45, 0.0))),
@@ -240,7 +218,7 @@ def banner_figure(banner: Banner, side: float = 34.0) -> Figure:
             Label(x, y - 6.0, "?", "middle", text, 17.0, bold=True),
         ),
     }
-    return Figure(side, side, shapes[banner.symbol], "")
+    return Drawing(side, side, shapes[banner.symbol], "")
 
 
 _STEM, _BOX, _PART = 150.5, 200.0, 142.0  # the middle, and how wide boxes are
@@ -250,7 +228,7 @@ _DROP = 8.0  # between boxes one below the other
 _HEAD = 3.2  # half the width of the head of an arrow
 
 
-def flow_figure(flow: Flow) -> Figure:
+def draw_flow(flow: Flow) -> Drawing:
     """Draw a flow as boxes and arrows; a line that a box is too narrow for ends in an ellipsis."""
     boxes = (flow.start, *flow.left_out, flow.end)
     height = sum(_height(box) + _DROP for box in boxes) - _DROP
@@ -268,11 +246,11 @@ def flow_figure(flow: Flow) -> Figure:
     end = top + _height(flow.end)
     shapes += [*_arrow((_STEM, stem), (_STEM, end)), *_box(flow.end, _STEM - _BOX / 2, top, _BOX)]
     shapes += _parts(flow.parts, top)
-    told = [
+    texts = [
         f"{box.title} ({'; '.join(box.lines)})" if box.lines else box.title
         for box in (*boxes, *flow.parts)
     ]
-    return Figure(_ASIDE + _SIDE, height, tuple(shapes), ". ".join([flow.caption, *told]) + ".")
+    return Drawing(_ASIDE + _SIDE, height, tuple(shapes), ". ".join([flow.caption, *texts]) + ".")
 
 
 def _height(box: FlowBox) -> float:
@@ -297,18 +275,18 @@ def _box(
     yield Path(corners, COLOURS[edge], 0.9, dash, closed=True, fill=COLOURS["white"])
     for at, line in enumerate((box.title, *box.lines)):
         strong, y = at == 0, high - _AIR - _LEAD * (at + 1) + 3.2
-        told = _fitted(line, width - 2 * _AIR - 2, bold=strong)
+        text = _fitted(line, width - 2 * _AIR - 2, bold=strong)
         colour = COLOURS["ink" if strong else "muted"]
-        yield Label(left + _AIR + 1, y, told, colour=colour, size=_TEXT, bold=strong)
+        yield Label(left + _AIR + 1, y, text, colour=colour, size=_TEXT, bold=strong)
 
 
 def _fitted(text: str, width: float, *, bold: bool) -> str:
     """Return text that is no wider than that."""
-    told = whole = printable(text, 200)
-    while told and text_width(told, _TEXT, bold=bold) > width:
+    fitted = whole = printable(text, 200)
+    while fitted and text_width(fitted, _TEXT, bold=bold) > width:
         whole = whole[:-1].rstrip()
-        told = f"{whole}…"
-    return told
+        fitted = f"{whole}…"
+    return fitted
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> Iterator[Path]:
@@ -342,20 +320,14 @@ def _parts(parts: tuple[FlowBox, ...], low: float) -> Iterator[Path | Label]:
 _INK, _MUTED, _RULE, _AFTER = (COLOURS[name] for name in ("ink", "muted", "rule", "main"))
 
 
-def curve_figure(curve: LearningCurve, width: float, height: float = 112.0) -> Figure:
-    """Draw the loss above and the accuracies on the selection films below, over the epochs.
-
-    Parameters
-    ----------
-    curve : LearningCurve - what is not a number is left out
-    width, height : float - points
-    """
+def draw_curve(curve: LearningCurve, width: float, height: float = 112.0) -> Drawing:
+    """Draw the loss above and the accuracies on the selection films below, over the epochs."""
     left, right, low, middle = 36.0, width - 6.0, 18.0, 0.56 * height
     epochs = max(len(curve.losses), len(curve.worst_group), 1)
     loss_box = (left, middle + 6.0, right, height - 11.0)
     accuracy_box = (left, low, right, middle - 6.0)
     finite = [loss for loss in curve.losses if math.isfinite(loss)]
-    shapes: list[Path | Mark | Label] = [*_frame(loss_box), *_frame(accuracy_box)]
+    shapes: list[Shape] = [*_frame(loss_box), *_frame(accuracy_box)]
     shapes += [
         Label(left - 3, loss_box[1] + 1, number(min(finite), 2) if finite else "", "end"),
         Label(left - 3, loss_box[3] - 5, number(max(finite), 2) if finite else "no loss", "end"),
@@ -370,11 +342,8 @@ def curve_figure(curve: LearningCurve, width: float, height: float = 112.0) -> F
     shapes += _curve(curve.overall, (0.0, 1.0), accuracy_box, epochs, _MUTED, 0.9, (3.0, 2.0))
     shapes += _curve(curve.worst_group, (0.0, 1.0), accuracy_box, epochs, _AFTER, 1.5)
     shapes += _kept(curve, accuracy_box, height, epochs)
-    words = f"Learning curve, epoch {epochs_words(curve)} kept; the numbers are in the table below"
-    return Figure(width, height, tuple(shapes), words)
-
-
-Box = tuple[float, float, float, float]
+    alt = f"Learning curve, epoch {epochs_text(curve)} kept; the numbers are in the table below"
+    return Drawing(width, height, tuple(shapes), alt)
 
 
 def _frame(box: Box) -> list[Path]:
@@ -414,9 +383,7 @@ def _curve(
     return made
 
 
-def _kept(
-    curve: LearningCurve, box: Box, height: float, epochs: int
-) -> Iterator[Path | Mark | Label]:
+def _kept(curve: LearningCurve, box: Box, height: float, epochs: int) -> Iterator[Shape]:
     """Mark the epoch that was kept, in words too."""
     if not 0 <= curve.best < epochs:
         return
@@ -430,7 +397,7 @@ def _kept(
         yield Mark(x, y, 2.2, _AFTER, _AFTER)
 
 
-def epochs_words(curve: LearningCurve) -> str:
+def epochs_text(curve: LearningCurve) -> str:
     """Return the epoch that was kept, counted from 1, of how many."""
     kept = str(curve.best + 1) if 0 <= curve.best < len(curve.losses) else "none"
     return f"{kept} of {len(curve.losses)}"

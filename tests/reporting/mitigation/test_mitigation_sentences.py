@@ -4,18 +4,15 @@ import mitigation_results as made
 import pytest
 
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation
-from ravl_med.reporting.layout.figures import epochs_words
-from ravl_med.reporting.mitigation.pages import (
-    accuracy_words,
-    arm_kind,
-    difference_words,
+from ravl_med.reporting.audit.sentences import verdict_name
+from ravl_med.reporting.layout.drawings import epochs_text
+from ravl_med.reporting.mitigation.report import (
     gone_sentence,
     mitigated_sentence,
-    reaudit_word,
-    score_words,
     worsened_sentence,
 )
-from ravl_med.reporting.wording import NBSP
+from ravl_med.reporting.mitigation.tables import arm_kind, difference_text
+from ravl_med.reporting.wording import NBSP, accuracy_text, score_text
 
 
 def plain(text: str) -> str:
@@ -23,19 +20,19 @@ def plain(text: str) -> str:
 
 
 def test_measures_come_with_their_interval():
-    assert plain(accuracy_words(0.812, made.Interval(0.76, 0.861))) == "81.2 % (76.0 to 86.1)"
-    assert plain(score_words(0.912, made.Interval(0.88, 0.941))) == "0.912 (0.880 to 0.941)"
-    assert accuracy_words(made.NAN, made.NOTHING) == "–"
-    assert plain(accuracy_words(0.5, made.NOTHING)) == "50.0 %"
+    assert plain(accuracy_text(0.812, made.Interval(0.76, 0.861))) == "81.2 % (76.0 to 86.1)"
+    assert plain(score_text(0.912, made.Interval(0.88, 0.941))) == "0.912 (0.880 to 0.941)"
+    assert accuracy_text(made.NAN, made.NOTHING) == "–"
+    assert plain(accuracy_text(0.5, made.NOTHING)) == "50.0 %"
 
 
 def test_a_difference_is_marked_where_its_interval_excludes_zero():
-    assert plain(difference_words(made.change(0.5, 0.6, 0.05))) == "+10.0 (+6.0 to +14.0) *"
-    assert plain(difference_words(made.change(0.5, 0.52, 0.05))) == "+2.0 (−2.0 to +6.0)"
-    assert plain(difference_words(made.change(0.5, 0.4, 0.05), score=True)) == (
+    assert plain(difference_text(made.change(0.5, 0.6, 0.05))) == "+10.0 (+6.0 to +14.0) *"
+    assert plain(difference_text(made.change(0.5, 0.52, 0.05))) == "+2.0 (−2.0 to +6.0)"
+    assert plain(difference_text(made.change(0.5, 0.4, 0.05), score=True)) == (
         "−0.100 (−0.140 to −0.060) *"
     )
-    assert difference_words(made.change(0.5, made.NAN)) == "–"
+    assert difference_text(made.change(0.5, made.NAN)) == "–"
 
 
 def test_arms_are_told_apart():
@@ -86,8 +83,8 @@ def test_how_many_got_worse(fallen, sentence):
 
 def test_the_epoch_that_was_kept_is_counted_from_one():
     curve = made.curve(6, 2, 0.5)
-    assert epochs_words(curve) == "3 of 6"
-    assert epochs_words(replace(curve, best=-1)) == "none of 6"
+    assert epochs_text(curve) == "3 of 6"
+    assert epochs_text(replace(curve, best=-1)) == "none of 6"
 
 
 def test_whether_the_shortcut_is_gone():
@@ -97,5 +94,5 @@ def test_whether_the_shortcut_is_gone():
         "Not gone: 2 mitigated shortcuts found again"
     )
     assert gone_sentence(replace(reaudit, verdict="not_auditable")).startswith("Not known: ")
-    assert reaudit_word(replace(reaudit, verdict="not_auditable")) == "Not auditable"
-    assert reaudit_word(replace(reaudit, verdict="other")) == "other"
+    assert verdict_name("not_auditable") == "Not auditable"
+    assert verdict_name("other") == "other"

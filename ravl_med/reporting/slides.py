@@ -30,7 +30,7 @@ from ravl_med.reporting.pictures import (
     correlation_pictures,
     shown_correlations,
 )
-from ravl_med.reporting.wording import EDGE_WORDS, class_name, font_file, percent, printable, signed
+from ravl_med.reporting.wording import EDGE_TEXT, class_name, font_file, percent, printable, signed
 
 REGIONS_ON_SLIDES = 10
 """Regions of each correlation."""
@@ -45,11 +45,6 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
 
     Writes ``accuracy.png`` and, for each correlation that has a page, ``correlation_01_films.png``,
     ``..._crops.png`` and ``..._accuracy.png`` (on held-out patients), numbered by rank.
-
-    Parameters
-    ----------
-    film : callable - index of an image to its film, ndarray of shape (H, W), uint8, MONOCHROME2
-    folder : Path - made if it is missing
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save(_accuracy_figure(result), folder / "accuracy.png")
@@ -78,7 +73,7 @@ def _numbers(numbers: tuple[int, ...]) -> str:
 
 def _remark(film: Picture) -> tuple[str, ...]:
     """Say which side is at the left edge, where it is not the one that a reader expects."""
-    return () if film.edge == "R" else (EDGE_WORDS[film.edge],)
+    return () if film.edge == "R" else (EDGE_TEXT[film.edge],)
 
 
 def _contact_sheet(

@@ -1,10 +1,10 @@
 """A flow as shapes: its boxes fit whatever their texts, and its arrows meet them."""
 
 import pytest
-from test_report_figures import assert_inside
+from test_drawings import assert_inside
 
 from ravl_med.reporting.layout.blocks import Flow, FlowBox
-from ravl_med.reporting.layout.figures import Figure, Label, Path, flow_figure
+from ravl_med.reporting.layout.drawings import Drawing, Label, Path, draw_flow
 from ravl_med.reporting.layout.pdf_style import text_width
 
 
@@ -18,7 +18,7 @@ def flow(left_out: int = 2, lines: int = 3, parts: int = 2, text: str = "another
     )
 
 
-def boxes_of(figure: Figure) -> list[tuple[float, float, float, float]]:
+def boxes_of(figure: Drawing) -> list[tuple[float, float, float, float]]:
     """Left, lower, right and upper edge of each box, as drawn."""
     closed = [s.points for s in figure.shapes if isinstance(s, Path) and len(s.points) == 4]
     return [(p[0][0], p[0][1], p[2][0], p[2][1]) for p in closed]
@@ -30,7 +30,7 @@ def boxes_of(figure: Figure) -> list[tuple[float, float, float, float]]:
 )
 def test_a_flow_fits_whatever_its_texts(left_out, lines, parts, text):
     drawn = flow(left_out, lines, parts, text)
-    figure = flow_figure(drawn)
+    figure = draw_flow(drawn)
     assert_inside(figure)
     assert figure.width <= 493.3  # of a line on paper
     boxes = boxes_of(figure)
@@ -45,7 +45,7 @@ def test_a_flow_fits_whatever_its_texts(left_out, lines, parts, text):
 
 
 def test_a_flow_goes_down_and_what_drops_out_goes_right():
-    figure = flow_figure(flow())
+    figure = draw_flow(flow())
     start, first, second, end, left, right = boxes_of(figure)
     assert start[1] > first[3] > second[3] > end[3] > left[3] == right[3]
     assert first[0] == second[0] > start[2]
@@ -62,7 +62,7 @@ def test_a_flow_goes_down_and_what_drops_out_goes_right():
     ]
     dashed = [s for s in figure.shapes if isinstance(s, Path) and s.dash]
     assert len(dashed) == 2  # what drops out is told by its edge, not by a colour
-    assert figure.words == (
+    assert figure.alt == (
         "Cohort flow. Listed: 9 rows. Left out 0 (another split; another split; another split). "
         "Left out 1 (another split; another split; another split). "
         "Audited: 7 films (of 5 patients). Half 0 (4 films; 3 patients). "
@@ -71,7 +71,7 @@ def test_a_flow_goes_down_and_what_drops_out_goes_right():
 
 
 def test_a_long_line_ends_in_an_ellipsis_and_a_short_one_stays():
-    labels = [s.text for s in flow_figure(flow(1, 1, 0, "w" * 199)).shapes if isinstance(s, Label)]
+    labels = [s.text for s in draw_flow(flow(1, 1, 0, "w" * 199)).shapes if isinstance(s, Label)]
     assert labels[2].endswith("w…")
     assert set(labels[2][:-1]) == {"w"}
     assert labels[:2] == ["Listed: 9 rows", "Left out 0"]

@@ -1,4 +1,4 @@
-"""A map of feature clusters, as shapes; see `figure_shapes`.
+"""A map of feature clusters, as shapes.
 
 Looks differ by shape, by fill and by how dark they are, so that grey paper and colour-blind eyes
 tell them apart. Numbers stand beside their marks, on white, and cover nothing that has a number.
@@ -10,12 +10,18 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
-from ravl_med.reporting.layout.figures import COLOURS, Figure, Label, Linked, Mark, Path
+from ravl_med.reporting.layout.drawings import (
+    COLOURS,
+    Box,
+    Drawing,
+    Label,
+    Linked,
+    Mark,
+    Path,
+    Shape,
+)
 from ravl_med.reporting.layout.pdf_style import WIDTH, text_width
 from ravl_med.reporting.wording import plural
-
-Box = tuple[float, float, float, float]
-Shape = Path | Mark | Label
 
 _LOOKS: dict[SpotLook, tuple[str, str, str, float]] = {
     # form, fill, edge, weight of the edge
@@ -42,13 +48,8 @@ _LEGEND, _NAME = 132.0, 7.0  # width of the legend, size of its names
 _PLACES = (("lower", "middle", "upper"), ("left", "centre", "right"))
 
 
-def cluster_figure(plot: ClusterPlot, width: float = WIDTH) -> Figure:
-    """Draw the map with its legend on the right; no two numbers overlap.
-
-    Parameters
-    ----------
-    width : float - points
-    """
+def draw_clusters(plot: ClusterPlot, width: float = WIDTH) -> Drawing:
+    """Draw the map with its legend on the right; no two numbers overlap."""
     across = width - _LEGEND
     frame = (0.5, 0.5, across, 0.5 + _height(plot.spots, across))
     marks = _marks(plot.spots, frame)
@@ -56,12 +57,12 @@ def cluster_figure(plot: ClusterPlot, width: float = WIDTH) -> Figure:
     shapes += [_form(spot.look, x, y, radius) for spot, x, y, radius in marks if not spot.number]
     shapes += _numbered([mark for mark in marks if mark[0].number], frame)
     shapes += _legend(plot, marks, frame, across + 12.0)
-    told = [f"{spot.words}, {_place(x, y, frame)}" for spot, x, y, _ in marks if spot.number]
+    texts = [f"{spot.alt}, {_place(x, y, frame)}" for spot, x, y, _ in marks if spot.number]
     drawn = f"{plural(len(marks), 'cluster')} drawn"
     if marks:
         drawn += f", the largest of {plural(max(mark[0].size for mark in marks), 'region')}"
-    words = ". ".join([plot.caption, drawn, *told[::-1]]) + "."
-    return Figure(width, frame[3] + 0.5, tuple(shapes), words)
+    alt = ". ".join([plot.caption, drawn, *texts[::-1]]) + "."
+    return Drawing(width, frame[3] + 0.5, tuple(shapes), alt)
 
 
 Placed = tuple[Spot, float, float, float]
@@ -194,7 +195,7 @@ def _linked(mark: Placed, label: Box) -> Linked:
         max(extent[2], label[2]),
         max(extent[3], label[3]),
     )
-    return Linked(spot.key, spot.words, box, shapes)
+    return Linked(spot.key, spot.alt, box, shapes)
 
 
 def _legend(plot: ClusterPlot, marks: Sequence[Placed], frame: Box, left: float) -> Iterator[Shape]:

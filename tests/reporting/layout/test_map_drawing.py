@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
-from ravl_med.reporting.layout.figures import Figure, Label, Linked, Mark, Path
-from ravl_med.reporting.layout.map_figures import cluster_figure
+from ravl_med.reporting.layout.drawings import Drawing, Label, Linked, Mark, Path
+from ravl_med.reporting.layout.map_drawing import draw_clusters
 
 LOOKS = get_args(SpotLook)
 LEGEND = (("shortcut", "shortcut"), ("no candidate", "other"))
@@ -36,7 +36,7 @@ def cloud(count: int) -> list[Spot]:
     ]
 
 
-def chips(figure: Figure) -> list[tuple[float, float, float, float]]:
+def chips(figure: Drawing) -> list[tuple[float, float, float, float]]:
     """The white boxes that numbers stand on."""
     boxes = []
     for link in figure.shapes:
@@ -53,7 +53,7 @@ def apart(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
-def assert_readable(figure: Figure) -> None:
+def assert_readable(figure: Drawing) -> None:
     """No number lies on another, or over the edge."""
     boxes = chips(figure)
     for at, box in enumerate(boxes):
@@ -62,14 +62,14 @@ def assert_readable(figure: Figure) -> None:
         assert all(apart(box, other) for other in boxes[:at])
 
 
-def marks(figure: Figure) -> list[Mark]:
+def marks(figure: Drawing) -> list[Mark]:
     return [shape for shape in figure.shapes if isinstance(shape, Mark)]
 
 
 def test_places_share_one_scale_and_areas_tell_regions() -> None:
     spots = [Spot(0, 0, 100, "other"), Spot(3, 0, 400, "other"), Spot(0, 1, 25, "other")]
     spots += [Spot(3, 1, 90, "other")] * 200
-    figure = cluster_figure(plot(*spots))
+    figure = draw_clusters(plot(*spots))
     drawn = {mark.radius: mark for mark in marks(figure)[: len(spots)]}
     large, middle, _, small = (drawn[radius] for radius in sorted(drawn, reverse=True))
     assert large.radius == pytest.approx(2 * middle.radius)
@@ -80,7 +80,7 @@ def test_places_share_one_scale_and_areas_tell_regions() -> None:
 
 def test_forms_are_all_different_and_of_one_area() -> None:
     spots = [Spot(float(at), 0.0, 50, look) for at, look in enumerate(LOOKS)]
-    figure = cluster_figure(ClusterPlot("Map", tuple(spots), (), ""))
+    figure = draw_clusters(ClusterPlot("Map", tuple(spots), (), ""))
     frame, *shapes = figure.shapes
     assert isinstance(frame, Path)
     looks, areas = set(), []
@@ -99,22 +99,22 @@ def test_forms_are_all_different_and_of_one_area() -> None:
 
 
 def test_a_numbered_mark_is_a_link_that_is_told_in_words() -> None:
-    figure = cluster_figure(plot(numbered(1, 2.0, 2.0), numbered(2, 0.0, 0.0), *cloud(30)))
+    figure = draw_clusters(plot(numbered(1, 2.0, 2.0), numbered(2, 0.0, 0.0), *cloud(30)))
     links = [shape for shape in figure.shapes if isinstance(shape, Linked)]
     assert {link.key for link in links} == {"correlation-1", "correlation-2"}
     for link in links:
         for shape in link.shapes:
             if isinstance(shape, Path):
                 assert all(link.box[0] - 1 <= x <= link.box[2] + 1 for x, _ in shape.points)
-    assert figure.words.startswith("Map. 32 clusters drawn, the largest of ")
-    assert "Correlation 1, upper right" in figure.words
-    assert "Correlation 2, " in figure.words
+    assert figure.alt.startswith("Map. 32 clusters drawn, the largest of ")
+    assert "Correlation 1, upper right" in figure.alt
+    assert "Correlation 2, " in figure.alt
     assert_readable(figure)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 500])
 def test_any_number_of_clusters(count: int) -> None:
-    figure = cluster_figure(plot(*cloud(count)))
+    figure = draw_clusters(plot(*cloud(count)))
     assert len(marks(figure)) == count + (2 if count else 1)  # the legend has one, and a size
     for mark in marks(figure):
         assert 0 < mark.x < figure.width
@@ -124,7 +124,7 @@ def test_any_number_of_clusters(count: int) -> None:
 @pytest.mark.parametrize("others", [0, 1, 400])
 def test_ten_numbers_on_one_point_can_be_read(others: int) -> None:
     spots = [numbered(at, size=at * at * 30) for at in range(1, 11)]
-    assert_readable(cluster_figure(plot(*cloud(others), *spots)))
+    assert_readable(draw_clusters(plot(*cloud(others), *spots)))
 
 
 @given(
@@ -133,4 +133,4 @@ def test_ten_numbers_on_one_point_can_be_read(others: int) -> None:
 )  # fmt: skip
 def test_numbers_never_overlap(places: list[tuple[float, float, int]]) -> None:
     spots = [numbered(9990 + at, x, y, size) for at, (x, y, size) in enumerate(places)]
-    assert_readable(cluster_figure(plot(*spots)))
+    assert_readable(draw_clusters(plot(*spots)))
