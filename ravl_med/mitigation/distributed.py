@@ -89,7 +89,7 @@ def _agree_on_start(store: Store, rank: int, world: int, patience: timedelta) ->
         if awaited and time.monotonic() >= until:
             raise EngineError(
                 f"mitigation: {len(awaited)} of {world} processes have not come within "
-                f"{patience.total_seconds():.0f} s; expected all that torchrun was told of. Did "
+                f"{patience.total_seconds():.0f} s; expected all that torchrun is to start. Did "
                 "they end with an error on their nodes?"
             )
         time.sleep(_PAUSE if awaited else 0.0)
@@ -180,7 +180,7 @@ class Processes:
             Another process has ended.
         """
         with self._working():
-            self._tell((job, False))
+            self._send((job, False))
             return (here or job)(self.fabric)
 
     def ask(self, job: Callable[[Fabric], T]) -> list[T]:
@@ -192,7 +192,7 @@ class Processes:
             Another process has ended.
         """
         with self._working():
-            self._tell((job, True))
+            self._send((job, True))
             return self._gather(job(self.fabric))
 
     def serve(self) -> None:
@@ -205,11 +205,11 @@ class Processes:
         """
         with self._working():
             while True:
-                told: list[Any] = [None]
-                distributed.broadcast_object_list(told, src=0, group=self._group)
-                if told[0] is None:
+                message: list[Any] = [None]
+                distributed.broadcast_object_list(message, src=0, group=self._group)
+                if message[0] is None:
                     return
-                job, wanted = told[0]
+                job, wanted = message[0]
                 made = job(self.fabric)
                 if wanted:
                     self._gather(made)
@@ -226,9 +226,9 @@ class Processes:
     ) -> None:
         if self.first and not self._busy:  # else the others are in the middle of a job
             with suppress(RuntimeError):  # one of them is gone already
-                self._tell(None)
+                self._send(None)
 
-    def _tell(self, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         if self._group is not None:
             distributed.broadcast_object_list([message], src=0, group=self._group)
 
@@ -259,8 +259,8 @@ class Processes:
     def _is_loss(self, error: RuntimeError) -> bool:
         if self._group is None:
             return False
-        told = str(error).lower()
-        return isinstance(error, distributed.DistError) or any(word in told for word in _LOST)
+        message = str(error).lower()
+        return isinstance(error, distributed.DistError) or any(sign in message for sign in _LOST)
 
 
 def _leave() -> None:

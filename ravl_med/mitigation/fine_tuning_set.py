@@ -1,22 +1,14 @@
 """What a model is fine-tuned on: films at its resolution, report embeddings, classes, regions.
 
-Films are read as they are needed, and the large tables may be mapped files, so that the number of
-films is bounded by the disk.
+A set is a folder, written once and opened by every process of a training. Films stay in the store
+that they were read into; the set holds where each of them lies there. They are read as they are
+needed, small tables are read and large ones mapped, so that the number of films is bounded by the
+disk.
 
-Films at the model's resolution in files of some hundred each, which every process reads from.
-
-They are read, not mapped: the films of an epoch come in random order, and a mapped file would count
-more and more of itself as memory of the process.
-
-A set to fine-tune on as a folder: written once, and opened by every process of a training.
-
-Small tables are read, large ones mapped, so that the processes of a machine share them; films stay
-in the files that they lie in.
-
-    set/labels.npy  present.npy  film-rows.npy
+    set/labels.npy  present.npy  places.npy
     set/regions.npy  carriers.npy  companions.npy    boxes (M, 4), and beside each *-starts.npy
     set/spurious.npy
-    set/texts.npy  text-of-film.npy                  embeddings of the distinct reports
+    set/texts.f32  text-of-film.npy                  embeddings of the distinct reports
     set/set.json                                     written last: without it there is no set
 """
 
@@ -25,8 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,109 +27,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.errors import ConfigError
 from ravl_med.storage.files import atomic_write
-
-_OPEN_FILES = 256
-
-
-class FilmShards:
-    """Films of several files as one array, of which a few are read at a time.
-
-    It can be sent to another process, which opens the files by itself.
-
-    Parameters
-    ----------
-    paths : sequence of Path - files of films, one gray byte a pixel
-    counts : sequence of int - films of each file
-    side : int - S, in pixels
-    """
-
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], side: int) -> None:
-        self.paths, self.counts, self._side = tuple(paths), tuple(counts), side
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._open: OrderedDict[int, int] = OrderedDict()
-
-    def __getstate__(self) -> tuple[tuple[Path, ...], tuple[int, ...], int]:
-        return self.paths, self.counts, self._side
-
-    def __setstate__(self, state: tuple[tuple[Path, ...], tuple[int, ...], int]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
-
-    def __del__(self) -> None:
-        for handle in getattr(self, "_open", {}).values():
-            os.close(handle)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of films, and their sides."""
-        return int(self._starts[-1]), self._side, self._side
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read films (n, S, S), uint8.
-
-        Raises
-        ------
-        ConfigError
-            A file is gone, or is shorter than it was.
-        """
-        films = np.empty((len(rows), self._side, self._side), dtype=np.uint8)
-        files = np.searchsorted(self._starts, rows, side="right") - 1
-        for into, file, place in zip(
-            films, files.tolist(), rows - self._starts[files], strict=True
-        ):
-            self._read(file, int(place), into)
-        return films
-
-    def _read(self, file: int, place: int, into: NDArray[np.uint8]) -> None:
-        view, done = into.reshape(-1), 0  # of the same memory
-        try:
-            handle = self._handle(file)
-            while done < len(view):
-                piece = os.pread(handle, len(view) - done, place * len(view) + done)
-                if not piece:
-                    raise OSError("the file ends")
-                view[done : done + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-                done += len(piece)
-        except OSError as error:
-            raise ConfigError(
-                "cache: a file of films at the model's resolution cannot be read "
-                f"({error.strerror or 'it is too short'}); expected it as this run wrote it. Was "
-                "cache.folder cleared meanwhile? Start anew."
-            ) from None
-
-    def _handle(self, file: int) -> int:
-        if file not in self._open:
-            self._open[file] = os.open(self.paths[file], os.O_RDONLY)
-            if len(self._open) > _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(file)
-        return self._open[file]
-
-
-def gray_levels(image: Tensor, info: EncoderInfo) -> NDArray[np.uint8]:
-    """Return a model's input (3, S, S) as gray levels (S, S), which its channels are made of."""
-    level = (image[0].numpy() * info.std[0] + info.mean[0]) * 255.0
-    levels: NDArray[np.uint8] = np.rint(level).clip(0, 255).astype(np.uint8)
-    return levels
-
 
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FilmStore:
+class GrayFilms:
     """Films as the model sees them, in one gray channel.
 
     Attributes
     ----------
-    gray : ndarray of shape (n, S, S), uint8, or FilmShards - which are read as they are needed
+    gray : ndarray of shape (n, S, S), uint8, or KeptFilms, which are read as they are needed
     rows : ndarray of shape (N,), int64 - those of them that are the films
     mean, std : tuple of float, length 3 - normalisation of the model's input
     """
 
-    gray: NDArray[np.uint8] | FilmShards
+    gray: NDArray[np.uint8] | KeptFilms
     rows: NDArray[np.int64]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -241,7 +149,7 @@ class FineTuningSet:
         have them
     """
 
-    films: FilmStore
+    films: GrayFilms
     reports: ReportTable | Tensor
     labels: NDArray[np.int64]
     present: NDArray[np.bool_]
@@ -299,7 +207,7 @@ _MARK = "set.json"
 _SMALL_BYTES = 2**20
 
 
-def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportTable:
+def write_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportTable:
     """Embed reports into a folder, equal texts once; neither texts nor embeddings are kept.
 
     Parameters
@@ -319,14 +227,14 @@ def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportT
     return _open_reports(folder, encoder.info.embedding_size)
 
 
-def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None:
+def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> None:
     """Write a set into a folder.
 
     Parameters
     ----------
-    folder : Path - `lay_reports` has been here
-    films : FineTuningSet - its films are a `FilmShards`
-    told : mapping - JSON; what belongs to the set, such as what it was made for
+    folder : Path - `write_reports` has been here
+    films : FineTuningSet - its films are `KeptFilms`
+    notes : mapping - JSON; what belongs to the set, such as what it was made for
 
     Raises
     ------
@@ -334,13 +242,13 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         The folder cannot be written to.
     """
     gray, reports = films.films.gray, films.reports
-    assert isinstance(gray, FilmShards)  # other processes could not reach an array
+    assert isinstance(gray, KeptFilms)  # other processes could not reach an array
     assert isinstance(reports, ReportTable)
     for name, values in (
         ("labels", films.labels),
         ("present", films.present),
         ("spurious", films.spurious),
-        ("film-rows", films.films.rows),
+        ("places", gray.places[films.films.rows]),
     ):
         _save(folder / f"{name}.npy", values)
     for name in _TABLES:
@@ -348,10 +256,8 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         _save(folder / f"{name}.npy", table.boxes)
         _save(folder / f"{name}-starts.npy", table.starts)
     described = {
-        "told": dict(told),
-        "files": [path.name for path in gray.paths],
-        "folder": gray.paths[0].parent.name if gray.paths else "",
-        "counts": list(gray.counts),
+        "notes": dict(notes),
+        "files": [os.path.relpath(path, folder) for path in gray.paths],
         "side": films.films.side,
         "mean": list(films.films.mean),
         "std": list(films.films.std),
@@ -361,17 +267,17 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         stream.write(json.dumps(described).encode())
 
 
-def told_with_set(folder: Path) -> Mapping[str, Any] | None:
-    """Return what `lay_set` was told of a set; None where there is none, or half of one."""
+def notes_of_set(folder: Path) -> Mapping[str, Any] | None:
+    """Return the notes of a set; None where there is none, or half of one."""
     try:
-        told = json.loads((folder / _MARK).read_text(encoding="utf-8"))["told"]
+        notes = json.loads((folder / _MARK).read_text(encoding="utf-8"))["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return told if isinstance(told, dict) else None
+    return notes if isinstance(notes, dict) else None
 
 
 def open_set(folder: Path) -> FineTuningSet:
-    """Open a set that `lay_set` has written.
+    """Open a set that `write_set` has written.
 
     Raises
     ------
@@ -380,16 +286,13 @@ def open_set(folder: Path) -> FineTuningSet:
     """
     try:
         described = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        gray = FilmShards(
-            [folder.parent / described["folder"] / name for name in described["files"]],
-            described["counts"],
-            described["side"],
-        )
+        paths = tuple(folder / name for name in described["files"])
+        gray = KeptFilms(paths, np.load(folder / "places.npy"), described["side"])
         tables = {name: _open_table(folder, name) for name in _TABLES}
         return FineTuningSet(
-            films=FilmStore(
+            films=GrayFilms(
                 gray,
-                np.load(folder / "film-rows.npy"),
+                np.arange(len(gray), dtype=np.int64),
                 tuple(described["mean"]),
                 tuple(described["std"]),
             ),

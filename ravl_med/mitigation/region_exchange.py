@@ -45,12 +45,12 @@ class Dealing:
     give_place: Tensor
     present: Tensor
 
-    def part(self, mine: slice) -> tuple[Tensor, Tensor, Dealing]:
+    def part(self, part: slice) -> tuple[Tensor, Tensor, Dealing]:
         """Return the dealing of some of the films, and the films of the batch that it needs.
 
         Parameters
         ----------
-        mine : slice - of the batch
+        part : slice - of the batch
 
         Returns
         -------
@@ -62,10 +62,10 @@ class Dealing:
         asked = (torch.arange(len(self.clear)), self.clear, self.clear_place, self.give,
                  self.give_place)  # fmt: skip
         needed, place = torch.unique(
-            torch.cat([films[mine] for films in asked]), return_inverse=True
+            torch.cat([films[part] for films in asked]), return_inverse=True
         )
         own, clear, clear_place, give, give_place = place.chunk(len(asked))
-        present = self.present[mine]
+        present = self.present[part]
         return needed, own, Dealing(clear, clear_place, give, give_place, present)
 
 

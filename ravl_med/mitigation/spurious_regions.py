@@ -12,11 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts, move_shares
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.counterfactual.removal import fill_films
+from ravl_med.evidence.results import ConfirmedFeature
 
 _FILMS_AT_ONCE = 64
+
+
+def choose_features(
+    features: Sequence[ConfirmedFeature], force: Sequence[int]
+) -> tuple[ConfirmedFeature, ...]:
+    """Choose the confirmed shortcuts that count, and those whose ranks are forced.
+
+    Raises
+    ------
+    ConfigError
+        A forced rank is of no confirmed feature.
+    """
+    known = {feature.rank for feature in features}
+    unknown = sorted(set(force) - known)
+    if unknown:
+        raise ConfigError(
+            f"mitigation.force names rank {unknown[0]}; expected confirmed correlations that were "
+            f"tested by counterfactuals: {', '.join(map(str, sorted(known))) or 'there is none'}."
+        )
+    return tuple(f for f in features if f.rank in force or (f.kind == "shortcut" and f.counts))
 
 
 def find_features(

@@ -74,7 +74,7 @@ class CounterfactualModel:
 
     Attributes
     ----------
-    read_pixels : callable - film to pixels (H, W), float32 of 0 .. 1
+    read_input : callable - film to the model's input (3, S, S), float32
     classes : ndarray of shape (C, D), float32 - class embeddings
     temperature : float - tau of the logits
     structures : callable or None - film to its anatomy and artifacts
@@ -83,7 +83,7 @@ class CounterfactualModel:
     """
 
     encoder: Encoder
-    read_pixels: Callable[[int], NDArray[np.float32]]
+    read_input: Callable[[int], NDArray[np.float32]]
     classes: NDArray[np.float32]
     temperature: float
     batch_size: int
@@ -97,7 +97,7 @@ class CounterfactualModel:
 
         @lru_cache(maxsize=max(1, min(_HELD_FILMS, _HELD_BYTES // bytes_each)))
         def read(film: int) -> NDArray[np.float32]:
-            picture: NDArray[np.float32] = self.encoder.preprocess(self.read_pixels(film)).numpy()
+            picture = self.read_input(film)
             picture.flags.writeable = False
             return picture
 
