@@ -54,38 +54,19 @@ _SHORT = ("out of memory", "not enough memory", "can't allocate memory")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedFilm:
-    """A film as the model reads it.
+    """A film as the model reads it."""
 
-    Attributes
-    ----------
-    key : bytes - see `film_key`
-    image : Tensor of shape (3, S, S) - float32
-    boxes : Tensor of shape (r, 4) - xyxy in input pixels, float32
-    """
-
-    key: bytes
-    image: torch.Tensor
-    boxes: torch.Tensor
+    key: bytes  # see `film_key`
+    image: torch.Tensor  # (3, S, S) float32
+    boxes: torch.Tensor  # (r, 4) xyxy in input pixels, float32
 
 
 class BatchEncoder:
     """Encodes films in batches of one shape; where memory does not suffice, of half the size.
 
-    Parameters
-    ----------
-    root : Path - of the stores
-    batch_size : int - films at once, at most
-    regions : int or None - to which the regions of each film are filled up; None: they are not, and
-        neither are those that cost a pass each
-    shared : Path, RemotePath or None - of the stores that other machines reach
-
-    Attributes
-    ----------
-    encoder, root : see above
-    part : int - films of a cohort that make one file of a store
-    size : int - films at once
-    inputs : InputStore - what the model reads
-    stores : list of FilmStore - of this size, and of those that were too large
+    The regions of each film are filled up to `regions`, unless that is None or each costs a pass.
+    The stores lie below `root`, and those that other machines reach below `shared`; the last of
+    them is of the present size, the others are of those that were too large.
     """
 
     def __init__(
@@ -132,12 +113,7 @@ class BatchEncoder:
         return next(store for store in reversed(self.stores) if key in store).read(key)
 
     def encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
-        """Encode films, each in its place of a batch.
-
-        Parameters
-        ----------
-        films : mapping of int to PreparedFilm - by place, 0 or more; those beyond the size make
-            further batches
+        """Encode films, each in its place of a batch; those beyond the size make further batches.
 
         Raises
         ------
@@ -256,22 +232,15 @@ def _device_name(device: torch.device) -> str:
 def _is_short(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        word in text for word in _SHORT
+        sign in text for sign in _SHORT
     )
 
 
 def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
-    """Yield items in order, made in a thread of their own.
+    """Yield items in order, made in a thread of their own; at most `most` wait.
 
-    Parameters
-    ----------
-    items : iterable - is closed when nobody wants more, where it can be
-    most : int - items that may wait
-
-    Raises
-    ------
-    Exception
-        Whatever making an item raises, in its place.
+    What making an item raises is raised in its place. Items that can be closed are closed when no
+    more are wanted.
     """
     waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(most)
     unwanted = threading.Event()
@@ -326,11 +295,11 @@ class ReadFilm:
 
 def encode_films(
     batches: BatchEncoder,
-    films: Iterable[tuple[int, Film | RejectedFilm]],
-    propose: ProposeRegions,
+    films: Iterable[tuple[int, Film | RejectedFilm]],  # positions ascend
+    propose: ProposeRegions,  # film to its regions; called in another thread
     *,
-    min_visible: float,
-    pieces: Mapping[int, str] | None = None,
+    min_visible: float,  # regions of which the model sees a smaller share are left out
+    pieces: Mapping[int, str] | None = None,  # parts of the cohort, to note when they are done
     progress: Callable[[int], None] = lambda done: None,
 ) -> FilmTable:
     """Read films once: cut them into regions, and put inputs and embeddings into the store.
@@ -338,13 +307,6 @@ def encode_films(
     A film's place in its batch is that of its position in the cohort, so that runs that were ended,
     and runs that share a cohort, make the same batches. Where most films of a batch are stored
     already, the others wait until they fill one.
-
-    Parameters
-    ----------
-    films : iterable of (position in the cohort, Film or RejectedFilm) - positions ascend
-    propose : callable - film to its regions; called in another thread
-    min_visible : float - regions of which the model sees a smaller share are left out
-    pieces : mapping of part number to name - parts of the cohort, to note when they are done
     """
 
     def read(film: Film | RejectedFilm) -> ReadFilm | RejectedFilm:

@@ -29,51 +29,29 @@ _GATHERED = 512  # films after which what was written to it is let go
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """Image and region embeddings with the regions they belong to.
+    """Image and region embeddings with the regions they belong to."""
 
-    Attributes
-    ----------
-    films : ndarray of shape (N,), int64 - position in the cohort of each film that was read
-    digests : tuple of str, length N - SHA-256 of the pixels
-    applied : tuple of str, length N - how stored values became pixels
-    sizes : ndarray of shape (N, 2), int64 - height and width of the stored matrix
-    image : ndarray of shape (N, D), float32 - unit norm
-    region : ndarray of shape (R, D), float32 - unit norm
-    region_image : ndarray of shape (R,), int64 - 0 .. N - 1, ascending
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, half-open
-    region_kind : ndarray of shape (R,), int64 - position in `kinds`
-    kinds : tuple of RegionKind - all that there are
-    unseen : int - regions left out because the model does not see them
-    problems : mapping of str to int - what was to be a region and is none, by reason
-    not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
-    attributes : tuple of mapping, length N - acquisition attributes that DICOM headers state
-    left_edges : tuple of Edge, length N - side of the patient at the left edge of each film
-    found : int - films whose embeddings were there before
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    file_bytes : int - of the files that were read
-    inputs : KeptFilms or None - the N films as the model reads them; None: they are not kept
-    """
-
-    films: NDArray[np.int64]
-    digests: tuple[str, ...]
-    applied: tuple[str, ...]
-    sizes: NDArray[np.int64]
-    image: NDArray[np.float32]
-    region: NDArray[np.float32]
-    region_image: NDArray[np.int64]
-    region_boxes: NDArray[np.float32]
-    region_kind: NDArray[np.int64]
-    kinds: tuple[RegionKind, ...]
-    unseen: int
-    problems: Mapping[str, int]
+    films: NDArray[np.int64]  # (N,) position in the cohort of each film that was read
+    digests: tuple[str, ...]  # (N,) SHA-256 of the pixels
+    applied: tuple[str, ...]  # (N,) how stored values became pixels
+    sizes: NDArray[np.int64]  # (N, 2) height and width of the stored matrix
+    image: NDArray[np.float32]  # (N, D) unit norm
+    region: NDArray[np.float32]  # (R, D) unit norm
+    region_image: NDArray[np.int64]  # (R,) 0 .. N - 1, ascending
+    region_boxes: NDArray[np.float32]  # (R, 4) xyxy in stored pixels, half-open
+    region_kind: NDArray[np.int64]  # (R,) position in `kinds`
+    kinds: tuple[RegionKind, ...]  # all that there are
+    unseen: int  # regions left out because the model does not see them
+    problems: Mapping[str, int]  # what was to be a region and is none, by reason
     rejected: tuple[RejectedFilm, ...]
-    not_finite: tuple[int, ...]
+    not_finite: tuple[int, ...]  # cohort indices of films for which the model gives NaN or infinity
+    # (N,) acquisition attributes that DICOM headers state
     attributes: tuple[Mapping[str, str], ...] = ()
-    left_edges: tuple[Edge, ...] = ()
-    found: int = 0
-    halved_to: int = 0
-    file_bytes: int = 0
-    inputs: KeptFilms | None = None
+    left_edges: tuple[Edge, ...] = ()  # (N,) side of the patient at the left edge of each film
+    found: int = 0  # films whose embeddings were there before
+    halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
+    file_bytes: int = 0  # of the files that were read
+    inputs: KeptFilms | None = None  # the N films as the model reads them; None: they are not kept
 
     def let_go(self) -> None:
         """Let go of what is held of arrays that lie in mapped files."""
@@ -114,24 +92,14 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmRow:
-    """A film that was read and cut into regions.
+    """A film that was read and cut into regions."""
 
-    Attributes
-    ----------
-    film : Film - without its pixels
-    size : tuple of int - height and width of the stored matrix
-    regions : RegionSet - those that the model sees
-    unseen : int - those that it does not
-    problems : tuple of str - what was to be a region and is none
-    key : bytes - under which the embeddings are stored
-    """
-
-    film: Film
-    size: tuple[int, int]
-    regions: RegionSet
-    unseen: int
-    problems: tuple[str, ...]
-    key: bytes
+    film: Film  # without its pixels
+    size: tuple[int, int]  # height and width of the stored matrix
+    regions: RegionSet  # those that the model sees
+    unseen: int  # those that it does not
+    problems: tuple[str, ...]  # what was to be a region and is none
+    key: bytes  # under which the embeddings are stored
 
 
 class FilmTable:
@@ -139,11 +107,6 @@ class FilmTable:
 
     As objects, 200,000 films with 16 regions each would take half a gigabyte, and leave a heap that
     nobody gets back.
-
-    Attributes
-    ----------
-    rejected : list of (position in the cohort, RejectedFilm)
-    found : int - films whose embeddings were there before
     """
 
     def __init__(self) -> None:
@@ -158,8 +121,8 @@ class FilmTable:
         self._problems: list[tuple[str, ...]] = []
         self._kinds: dict[RegionKind, int] = {}
         self._alike: dict[Any, Any] = {}
-        self.rejected: list[tuple[int, RejectedFilm]] = []
-        self.found = 0
+        self.rejected: list[tuple[int, RejectedFilm]] = []  # with their positions in the cohort
+        self.found = 0  # films whose embeddings were there before
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -210,12 +173,8 @@ class FilmTable:
     def gather(self, find: FindEmbeddings, size: int, inputs: KeptFilms | None) -> Embeddings:
         """Read the embeddings, of D = `size` numbers, from where they are kept.
 
-        Films for which the model gives NaN or infinity are left out, and named.
-
-        Parameters
-        ----------
-        find : callable - key of a film to its embedding (D,) and those of its regions (r, D)
-        inputs : KeptFilms or None - the films of this table
+        `find` takes the key of a film; `inputs` are the films of this table. Films for which the
+        model gives NaN or infinity are left out, and named.
         """
         numbers = self.numbers
         counts = numbers[:, 3]

@@ -71,15 +71,12 @@ def input_key(digest: str) -> bytes:
 class _PartFiles:
     """Files of one folder with an entry for each film, found by a key.
 
-    Attributes
-    ----------
-    folder : Path - made, for its owner alone, when something is written
-    damaged : set of int - parts of a cohort with a file that was damaged and is taken away
+    The folder is made, for its owner alone, when something is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.damaged: set[int | None] = set()
+        self.damaged: set[int | None] = set()  # parts with a file that was taken away
         self._place: dict[bytes, tuple[Path, int]] = {}
         self._files: OrderedDict[Path, Any] = OrderedDict()
         self._lock = threading.RLock()  # films are looked for while others are written
@@ -163,12 +160,9 @@ class _PartFiles:
 
 
 class FilmStore(_PartFiles):
-    """The embeddings of films and regions by one recipe: model, batch shape, threads, device.
+    """The embeddings (D,) of films and regions by one recipe: model, batch shape, threads, device.
 
-    Parameters
-    ----------
-    size : int - D
-    shared : Path, RemotePath or None - folder of the same recipe that other machines reach
+    `shared` is the folder of the same recipe that other machines reach.
     """
 
     def __init__(self, folder: Path, size: int, shared: FilePath | None = None) -> None:
@@ -293,17 +287,8 @@ class SharedFilms:
     """Embeddings of one recipe in a folder or a storage that other machines reach.
 
     It is laid out as the store is, and holds the same files under the same names, so that two who
-    write one of them write the same. Only the keys of a file that is not here are read until one of
-    its films is wanted.
-
-    Parameters
-    ----------
-    own : collection of str - names of files that are here already
-
-    Attributes
-    ----------
-    files : dict of str to int - files that are there, and their sizes in bytes
-    damaged : set of int - numbers of parts with a file that is none, or is cut short
+    write one of them write the same. Of a file that is not among `own` names, only its keys are
+    read until one of its films is wanted.
 
     Raises
     ------
@@ -318,7 +303,7 @@ class SharedFilms:
         self.files = {
             name: size or 0 for name, size in there.items() if part_number(name) is not None
         }
-        self.damaged: set[int | None] = set()
+        self.damaged: set[int | None] = set()  # parts with a file that is none, or cut short
         self._file_of: dict[bytes, str] = {}
         self._done_with: set[str] = set()
         far = [name for name in self.files if name not in own]

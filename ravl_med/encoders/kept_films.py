@@ -38,21 +38,14 @@ class KeptFilms:
 
     They are read, not mapped: films of an epoch come in random order, and a mapped file would count
     more and more of itself as memory of the process. Another process opens the files by itself.
-
-    Parameters
-    ----------
-    paths : tuple of Path - files of an `InputStore`
-    places : ndarray of shape (N, 2), int32 - file of each film and row in it; -1: it is not kept
-    side : int - S, in pixels
-    scratch : ScratchFolder or None - that the files go with
     """
 
     def __init__(
         self,
-        paths: tuple[Path, ...],
-        places: NDArray[np.int32],
-        side: int,
-        scratch: ScratchFolder | None = None,
+        paths: tuple[Path, ...],  # of an `InputStore`
+        places: NDArray[np.int32],  # (N, 2) file of each film and row in it; -1: it is not kept
+        side: int,  # S, in pixels
+        scratch: ScratchFolder | None = None,  # that the files go with
     ) -> None:
         self.paths, self.places, self.side, self.scratch = paths, places, side, scratch
         self._open: OrderedDict[int, tuple[int, int]] = OrderedDict()  # handle, start of gray

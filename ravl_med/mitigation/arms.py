@@ -40,19 +40,12 @@ from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """How each of B films is looked at.
+    """How each of B films is looked at."""
 
-    Attributes
-    ----------
-    side : Tensor of shape (B,) - of the part that is seen, as a share of the film
-    centre : Tensor of shape (B, 2) - x and y of its centre, from -1 to 1
-    gain, offset : Tensor of shape (B,) - of the brightness, in units of the input
-    """
-
-    side: Tensor
-    centre: Tensor
-    gain: Tensor
-    offset: Tensor
+    side: Tensor  # (B,) of the part that is seen, as a share of the film
+    centre: Tensor  # (B, 2) x and y of its centre, from -1 to 1
+    gain: Tensor  # (B,) of the brightness
+    offset: Tensor  # (B,) of the brightness, in units of the input
 
     def part(self, rows: slice) -> Views:
         """Return the views of some of the films."""
@@ -60,12 +53,9 @@ class Views:
 
 
 def draw_views(count: int, cropped: float, generator: torch.Generator) -> Views:
-    """Draw views: shifts and zooms of up to 5 %, and for a share of the films a part of them.
+    """Draw views of films: shifts and zooms of up to 5 %.
 
-    Parameters
-    ----------
-    count : int - B
-    cropped : float in [0, 1] - chance of a film to be cut to a part of 0.2 to 0.8 of its side
+    With the chance `cropped` a film is cut to a part of 0.2 to 0.8 of its side instead.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -95,18 +85,9 @@ def view_films(films: Tensor, views: Views) -> Tensor:
 
 
 def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Tensor, Tensor]:
-    """Carry boxes into the views of their films.
+    """Carry boxes (R, 4), xyxy in input pixels of side `size`, into the views of their films (R,).
 
-    Parameters
-    ----------
-    boxes : Tensor of shape (R, 4), float32 - xyxy in input pixels
-    film : Tensor of shape (R,), int64 - position of its film among the views
-    size : int - side of the input in pixels
-
-    Returns
-    -------
-    boxes : Tensor of shape (R, 4), float32 - clipped to the view
-    visible : Tensor of shape (R,), float32 - share of each box that is in the view
+    Return them clipped to the view, and the share of each that is in it, (R,).
     """
     centre = views.centre[film].repeat(1, 2)
     moved = ((2.0 * boxes / size - 1.0 - centre) / views.side[film, None] + 1.0) * (size / 2.0)
@@ -123,25 +104,17 @@ _LEAST_VISIBLE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to fine-tune.
+    """One way to fine-tune."""
 
-    Attributes
-    ----------
-    title : str - how reports call it
-    published : bool - by others than this project
-    terms : tuple of str - what stands beside L_CLIP; several are added; regions: L_R and L_A,
-        relevance and alignment: one of both
-    weighted : bool - films are drawn so that pseudo-groups are seen alike
-    exchanged : bool - the located feature is dealt out anew in each batch
-    averaged : bool - the region losses are averaged over the batch, whatever the config says: as a
-        sum they drown L_CLIP, and with it what the exchange teaches
-    """
-
-    title: str
-    published: bool
+    title: str  # how reports call it
+    published: bool  # by others than this project
+    # what stands beside L_CLIP; several are added; regions: L_R and L_A, relevance and alignment:
+    # one of both
     terms: tuple[Term, ...] = ()
-    weighted: bool = False
-    exchanged: bool = False
+    weighted: bool = False  # films are drawn so that pseudo-groups are seen alike
+    exchanged: bool = False  # the located feature is dealt out anew in each batch
+    # the region losses are averaged over the batch, whatever the config says: as a sum they drown
+    # L_CLIP, and with it what the exchange teaches
     averaged: bool = False
 
     @property
@@ -165,13 +138,7 @@ ARMS: Mapping[str, Arm] = {
 
 
 class ImageTower(nn.Module):
-    """The image side of a model, with its logit scale; the text side is frozen.
-
-    Parameters
-    ----------
-    model : nn.Module - of an `Encoder`; its text tower is frozen in place
-    region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
-    """
+    """The image side of a model, with its logit scale; the text side is frozen in place."""
 
     def __init__(self, model: Any, region_pooling: RegionPooling = "one_pass") -> None:
         super().__init__()
@@ -199,12 +166,7 @@ class ImageTower(nn.Module):
 
 
 class Objective:
-    """What an arm does with a batch.
-
-    Parameters
-    ----------
-    classes : Tensor of shape (C, D), float32 - class texts by the frozen text tower, unit norm
-    """
+    """What an arm does with a batch; class texts (C, D) are those of the frozen text tower."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 `torchrun` keeps one store for all starts of a run. After a restart the addresses of processes that
 were killed still lie in it, and who reads one of them waits at a port that nobody listens at
 (pytorch/pytorch#135712). So each start has a part of the store of its own, which the first process
-names. It answers every process that says a word of its own; the dead one before it cannot.
+names. It answers every process by a token of that process; the dead one before it cannot.
 
 The processes of a training: one, or those that `torchrun` has started.
 
@@ -41,11 +41,6 @@ _PAUSE = 0.1  # seconds
 def join_processes(device: torch.device, patience: timedelta = _JOINING_TIMEOUT) -> None:
     """Join the process group of all that `torchrun` has started, as the default one.
 
-    Parameters
-    ----------
-    device : torch.device - of this process
-    patience : timedelta - for the others
-
     Raises
     ------
     EngineError
@@ -69,23 +64,23 @@ def join_processes(device: torch.device, patience: timedelta = _JOINING_TIMEOUT)
 
 def _agree_on_start(store: Store, rank: int, world: int, patience: timedelta) -> str:
     """Return what this start is called, the same to all of its processes and to no other's."""
-    word = secrets.token_hex(8)
+    token = secrets.token_hex(8)
     if rank:
-        store.set(f"ravl-med/word/{rank}", word)
-        start = bytes(store.get(f"ravl-med/start/{word}")).decode()
+        store.set(f"ravl-med/token/{rank}", token)
+        start = bytes(store.get(f"ravl-med/start/{token}")).decode()
         store.set(f"ravl-med/here/{start}/{rank}", "")
         return start
     answered: set[str] = set()
     awaited, until = set(range(1, world)), time.monotonic() + patience.total_seconds()
     while awaited:
         for other in sorted(awaited):
-            if store.check([f"ravl-med/here/{word}/{other}"]):
+            if store.check([f"ravl-med/here/{token}/{other}"]):
                 awaited.discard(other)
-            elif store.check([f"ravl-med/word/{other}"]):
-                said = bytes(store.get(f"ravl-med/word/{other}")).decode()
-                if said not in answered:  # of a process that is dead it does no harm
-                    store.set(f"ravl-med/start/{said}", word)
-                    answered.add(said)
+            elif store.check([f"ravl-med/token/{other}"]):
+                named = bytes(store.get(f"ravl-med/token/{other}")).decode()
+                if named not in answered:  # of a process that is dead it does no harm
+                    store.set(f"ravl-med/start/{named}", token)
+                    answered.add(named)
         if awaited and time.monotonic() >= until:
             raise EngineError(
                 f"mitigation: {len(awaited)} of {world} processes have not come within "
@@ -93,7 +88,7 @@ def _agree_on_start(store: Store, rank: int, world: int, patience: timedelta) ->
                 "they end with an error on their nodes?"
             )
         time.sleep(_PAUSE if awaited else 0.0)
-    return word
+    return token
 
 
 T = TypeVar("T")
@@ -105,13 +100,10 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket")
 
 
 def make_fabric(device: str = "cpu", precision: str = "32-true", *, alone: bool = False) -> Fabric:
-    """Return the Fabric of this process; under `torchrun` it joins the others.
+    """Return the Fabric of this process; under `torchrun` it joins the others, or works `alone`.
 
-    Parameters
-    ----------
-    device : str - ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``
-    precision : {"32-true", "bf16-mixed"} - neither needs its gradients scaled
-    alone : bool - this process works by itself, whoever has started it
+    `device` is ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``. Neither precision needs its gradients
+    scaled.
     """
     kind, _, number = device.partition(":")
     chosen: Any = precision
@@ -139,11 +131,8 @@ def make_fabric(device: str = "cpu", precision: str = "32-true", *, alone: bool 
 class Processes:
     """Those that work together: the first one asks, the others do what it asks for.
 
-    As a context of the first one it lets the others go at its end.
-
-    Parameters
-    ----------
-    fabric : Fabric - of this process; all of them make this object at the same point
+    All of them make this object at the same point. As a context of the first one it lets the others
+    go at its end.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -167,12 +156,9 @@ class Processes:
         return self.fabric.world_size
 
     def together(self, job: Callable[[Fabric], T], here: Callable[[Fabric], T] | None = None) -> T:
-        """Do a job in all processes at once; the first one asks, and returns what it has made.
+        """Do a job in all processes at once, and return what the first one has made.
 
-        Parameters
-        ----------
-        job : callable - can be pickled; given the Fabric of each process
-        here : callable or None - the same, as the first one does it; None: `job`
+        The job can be pickled; the first process does `here` instead, where it is given.
 
         Raises
         ------
@@ -241,7 +227,7 @@ class Processes:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Say in words that another process is gone."""
+        """Say in one line that another process is gone."""
         self._busy = True
         try:
             yield

@@ -37,43 +37,27 @@ _NOTHING = Interval(float("nan"), float("nan"))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """The predictions of a model for the N films of the final test.
+    """The predictions of a model for the N films of the final test."""
 
-    Attributes
-    ----------
-    logits : ndarray of shape (N, C), float32 - of the films
-    region_class : ndarray of shape (N,), int64, or None - class of the best-matching region of each
-        film; None where regions are not defined
-    """
-
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32]  # (N, C) of the films
+    # (N,) class of the best-matching region of each film; None where regions are not defined
     region_class: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinalTest:
-    """The films that nobody touched, and how they are divided.
+    """The films that nobody touched, and how they are divided."""
 
-    Attributes
-    ----------
-    labels : ndarray of shape (N,), int64
-    present : ndarray of shape (N, F), bool - mitigated features, found by the audited model
-    axes : mapping of attribute to ndarray of shape (N,), str
-    min_group : int - groups with fewer films are joined before the worst is taken
-    min_films : int - classes, groups and subgroups below are not reported one by one
-    hidden_below : int - nor is a gap with fewer patients on a side; 0: all are
-    """
-
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64]  # (N,)
     classes: tuple[str, ...]
-    present: NDArray[np.bool_]
+    present: NDArray[np.bool_]  # (N, F) mitigated features, found by the audited model
     sides: tuple[tuple[int, int | None], ...]
     axes: Mapping[str, NDArray[np.str_]]
     bootstrap: PatientBootstrap
     confidence: float
-    min_group: int
-    min_films: int
-    hidden_below: int = 0
+    min_group: int  # groups with fewer films are joined before the worst is taken
+    min_films: int  # classes, groups and subgroups below are not reported one by one
+    hidden_below: int = 0  # nor is a gap with fewer patients on a side; 0: all are
 
     def hidden(self) -> frozenset[MeasureName]:
         """Name the classes, groups and subgroups of few patients, or that would give them away.
@@ -109,12 +93,7 @@ class FinalTest:
         return PseudoGroups.cross(self.labels, any_of_them, self.classes)
 
     def measure(self, before: Predictions, after: Predictions) -> dict[str, Any]:
-        """Measure a model beside the audited one.
-
-        Returns
-        -------
-        dict - the fields of `ArmOutcome` that hold a `Change`
-        """
+        """Measure a model beside the audited one: the `Change` fields of `ArmOutcome`."""
         right = [model.logits.argmax(axis=1) == self.labels for model in (before, after)]
         everyone = np.ones((len(self.labels), 1), dtype=np.bool_)
         groups, pooled = self.groups(), self.groups().pooled(self.min_group)
@@ -263,17 +242,10 @@ def _members(groups: PseudoGroups) -> NDArray[np.bool_]:
 def area_under_curve(
     scores: NDArray[np.float32], positive: NDArray[np.bool_], bootstrap: PatientBootstrap
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the area under the ROC curve, and its draws over patients.
+    """Return the area under the ROC curve of scores (N,), and its draws over patients.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (N,)
-    positive : ndarray of shape (N,), bool - some are and some are not
-
-    Returns
-    -------
-    area : float - chance that a positive film scores above a negative one, ties count half
-    draws : ndarray of shape (draws,), float64 - NaN where a draw lacks one kind
+    It is the chance that a positive film scores above a negative one, ties count half; some films
+    are positive and some are not. A draw that lacks one kind is NaN.
     """
     values, rank = np.unique(scores, return_inverse=True)
     patients = int(bootstrap.patients.max()) + 1
@@ -304,13 +276,7 @@ def area_under_curve(
 def calibration_error(
     logits: NDArray[np.float32], labels: NDArray[np.int64], bootstrap: PatientBootstrap
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the expected calibration error of the predicted class, and its draws over patients.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (N, C)
-    labels : ndarray of shape (N,), int64
-    """
+    """Return the expected calibration error of logits (N, C), and its draws over patients."""
     scores = softmax(logits)
     confidence = scores.max(axis=1).astype(np.float64)
     right = scores.argmax(axis=1) == labels

@@ -37,19 +37,12 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GrayFilms:
-    """Films as the model sees them, in one gray channel.
-
-    Attributes
-    ----------
-    gray : ndarray of shape (n, S, S), uint8, or KeptFilms, which are read as they are needed
-    rows : ndarray of shape (N,), int64 - those of them that are the films
-    mean, std : tuple of float, length 3 - normalisation of the model's input
-    """
+    """Films as the model sees them, in one gray channel."""
 
     gray: NDArray[np.uint8] | KeptFilms
-    rows: NDArray[np.int64]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    rows: NDArray[np.int64]  # (N,) those of them that are the films
+    mean: tuple[float, ...]  # (3,) of the normalisation of the model's input
+    std: tuple[float, ...]  # (3,)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,16 +69,10 @@ class GrayFilms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionTable:
-    """Boxes on films, ragged, ordered by film.
+    """Boxes on films, ragged, ordered by film."""
 
-    Attributes
-    ----------
-    boxes : ndarray of shape (R, 4), float32 - xyxy in input pixels
-    starts : ndarray of shape (N + 1,), int64 - boxes of film i are starts[i] to starts[i + 1]
-    """
-
-    boxes: NDArray[np.float32]
-    starts: NDArray[np.int64]
+    boxes: NDArray[np.float32]  # (R, 4) xyxy in input pixels
+    starts: NDArray[np.int64]  # (N + 1,) boxes of film i are starts[i] to starts[i + 1]
 
     @classmethod
     def of(cls, boxes: NDArray[np.float32], film: NDArray[np.int64], films: int) -> RegionTable:
@@ -117,16 +104,10 @@ class RegionTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportTable:
-    """Reports of N films as embeddings, equal texts once.
+    """Reports of N films as embeddings, equal texts once."""
 
-    Attributes
-    ----------
-    texts : ndarray of shape (T, D), float32 - of the distinct texts, unit norm
-    of_film : ndarray of shape (N,), int64 - 0 .. T - 1
-    """
-
-    texts: NDArray[np.float32]
-    of_film: NDArray[np.int64]
+    texts: NDArray[np.float32]  # (T, D) of the distinct texts, unit norm
+    of_film: NDArray[np.int64]  # (N,) 0 .. T - 1
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the embeddings of films (n,) as (n, D), float32."""
@@ -135,27 +116,17 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineTuningSet:
-    """N films to fine-tune on.
-
-    Attributes
-    ----------
-    reports : ReportTable, or Tensor of shape (N, D), float32 - embeddings of the impressions by
-        the frozen text tower, unit norm
-    labels : ndarray of shape (N,), int64 - class that each film is taught as; -1 for none
-    present : ndarray of shape (N,), bool - a region of the mitigated features is on the film
-    spurious : ndarray of shape (R,), bool - region belongs to a mitigated feature
-    carriers : RegionTable - where the features were located by removal
-    companions : RegionTable - regions of the clusters that travel with the features, on films that
-        have them
-    """
+    """N films to fine-tune on."""
 
     films: GrayFilms
+    # (N, D) embeddings of the impressions by the frozen text tower, unit norm
     reports: ReportTable | Tensor
-    labels: NDArray[np.int64]
-    present: NDArray[np.bool_]
+    labels: NDArray[np.int64]  # (N,) class that each film is taught as; -1 for none
+    present: NDArray[np.bool_]  # (N,) a region of the mitigated features is on the film
     regions: RegionTable
-    spurious: NDArray[np.bool_]
-    carriers: RegionTable
+    spurious: NDArray[np.bool_]  # (R,) region belongs to a mitigated feature
+    carriers: RegionTable  # where the features were located by removal
+    # regions of the clusters that travel with the features, on films that have them
     companions: RegionTable
 
     def __len__(self) -> int:
@@ -172,15 +143,9 @@ def embed_reports(encoder: Encoder, texts: Iterable[str]) -> ReportTable:
 def embed_distinct(
     encoder: Encoder, texts: Iterable[str], of_film: list[int]
 ) -> Iterator[NDArray[np.float32]]:
-    """Embed each text at its first appearance; the texts are not kept.
+    """Yield embeddings (t, D), unit norm, of the texts that differ; the texts are not kept.
 
-    Parameters
-    ----------
-    of_film : list of int - filled with the number of each text among the distinct ones
-
-    Yields
-    ------
-    ndarray of shape (t, D), float32 - of the next distinct texts, unit norm
+    `of_film` is filled with the number of each text among them.
     """
     known: dict[bytes, int] = {}
     waiting: list[str] = []
@@ -210,10 +175,6 @@ _SMALL_BYTES = 2**20
 def write_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportTable:
     """Embed reports into a folder, equal texts once; neither texts nor embeddings are kept.
 
-    Parameters
-    ----------
-    encoder : Encoder - its text tower is frozen
-
     Raises
     ------
     ConfigError
@@ -228,13 +189,7 @@ def write_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> Repor
 
 
 def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> None:
-    """Write a set into a folder.
-
-    Parameters
-    ----------
-    folder : Path - `write_reports` has been here
-    films : FineTuningSet - its films are `KeptFilms`
-    notes : mapping - JSON; what belongs to the set, such as what it was made for
+    """Write a set whose films are `KeptFilms`, and JSON notes, where `write_reports` has been.
 
     Raises
     ------

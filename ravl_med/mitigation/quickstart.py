@@ -81,13 +81,8 @@ def train_quickstart_model(
 ) -> None:
     """Train the quickstart model and save it as a folder that open_clip opens.
 
-    Parameters
-    ----------
-    films : ndarray of shape (N, S, S), float32 - one channel of the preprocessed input
-    texts : sequence of str, length N - what each film is described by
-    folder : Path - made when it does not exist
-    start : Path or None - folder of a quickstart model of the same tower to go on from; None starts
-        from the seed
+    Films (N, S, S) are one channel of the preprocessed input, each with a text; `start` is the
+    folder of a model of the same tower to go on from, without it weights come from the seed.
 
     Raises
     ------

@@ -57,10 +57,8 @@ _TRIES = 90  # a second each: network file systems show a file that was replaced
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint in place of the last one.
 
-    Parameters
-    ----------
-    state : mapping - tensors, numbers, texts, lists and mappings of them; `epoch` and
-        `done_in_epoch` tell where it was
+    It holds tensors, numbers and texts, lists and mappings of them; `epoch` and `done_in_epoch` say
+    where it was.
 
     Raises
     ------
@@ -72,15 +70,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, fabric: Fabric) -> dict[str, Any] | None:
-    """Read a checkpoint, the same one in all processes.
+    """Read a checkpoint, onto the CPU and the same one in all processes; None where there is none.
 
-    Parameters
-    ----------
-    fabric : Fabric - all processes call at the same point
-
-    Returns
-    -------
-    dict or None - on the CPU; None where there is none
+    All processes call at the same point.
 
     Raises
     ------
@@ -124,13 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters by their decay: matrices, and biases, norms and scales.
-
-    Parameters
-    ----------
-    model : nn.Module - what has no gradient is left out
-    weight_decay : float - of the matrices
-    """
+    """Return the trained parameters by their decay: matrices, and biases, norms and scales."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
@@ -155,12 +141,7 @@ Stopped = Literal["budget", "early", "diverged"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How a model is fine-tuned; `MitigationConfig` has the same fields, and says what they are.
-
-    Attributes
-    ----------
-    patience : int or None - None: it stops at the end of its budget alone
-    """
+    """How a model is fine-tuned; `MitigationConfig` has the same fields, and says what they are."""
 
     epochs: int
     batch_size: int
@@ -168,7 +149,7 @@ class TrainingConfig:
     seed: int
     weight_decay: float = 0.05
     accumulate: int = 1
-    patience: int | None = None
+    patience: int | None = None  # None: it stops at the end of its budget alone
     judged: int = 1
     freeze_norms: bool = False
     checkpoint_steps: int = 500
@@ -187,19 +168,13 @@ class Selection:
 
 @dataclass(slots=True)
 class TrainingHistory:
-    """What happened: the loss of each step, the selection of each epoch, and how it ended.
+    """What happened: the loss of each step, the selection of each epoch, and how it ended."""
 
-    Attributes
-    ----------
-    losses : list of float - one a step
-    steps : int - of an epoch
-    selections : list of Selection - one an epoch, where there is a selection
-    best : int or None - epoch whose weights the model has now, from 0; None without a selection
-    """
-
-    losses: list[float] = field(default_factory=list)
-    steps: int = 0
+    losses: list[float] = field(default_factory=list)  # one a step
+    steps: int = 0  # of an epoch
+    # one an epoch, where there is a selection
     selections: list[Selection] = field(default_factory=list)
+    # epoch whose weights the model has now, from 0; None without a selection
     best: int | None = None
     stopped: Stopped = "budget"
 
@@ -211,19 +186,13 @@ def permute(count: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is trained.
+    """What is trained."""
 
-    Attributes
-    ----------
-    step : callable - see `Step`
-    order : callable - number of films wanted and generator to the rows of an epoch (n,)
-    select : callable or None - the selection of the present weights; the best epoch's are kept
-    state : dict of str to Tensor - what `step` keeps from batch to batch, and a checkpoint with it
-    """
-
-    step: Step
-    order: Order = permute
+    step: Step  # see `Step`
+    order: Order = permute  # number of films wanted and generator to the rows of an epoch (n,)
+    # the selection of the present weights; the best epoch's are kept
     select: Callable[[], Selection] | None = None
+    # what `step` keeps from batch to batch, and a checkpoint with it
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -239,10 +208,7 @@ def fit(
 ) -> TrainingHistory:
     """Train a module on `count` films in place; it is in evaluation mode afterwards.
 
-    Parameters
-    ----------
-    module : nn.Module - what has no gradient is not trained
-    checkpoint : Path or None - file to write checkpoints to; where one is, training goes on from it
+    What has no gradient is not trained. Where there is a checkpoint, training goes on from it.
 
     Raises
     ------

@@ -39,16 +39,10 @@ def predict_films(
     temperature: float,
     share: tuple[int, int] = (0, 1),
 ) -> NDArray[np.float32]:
-    """Return the zero-shot logits (n, C) of films.
+    """Return the zero-shot logits (n, C) of films (n,) by a tower, which is set to evaluation mode.
 
-    Parameters
-    ----------
-    tower : nn.Module - an `ImageTower`; set to evaluation mode
-    rows : ndarray of shape (n,), int64
-    classes : Tensor of shape (C, D), float32 - unit norm
-    temperature : float - tau
-    share : tuple of int - number of this process, from 0, and of all; it asks every so many batches
-        of films, and the others' logits are 0
+    `share` is the number of this process, from 0, and of all: it does every so many batches of
+    films, and the logits of the others are 0.
     """
     tower.eval()
     device = next(tower.parameters()).device
@@ -63,23 +57,14 @@ def predict_films(
 
 
 def predict_films_and_regions(
-    tower: nn.Module,
-    films: GrayFilms,
-    regions: RegionTable,
-    classes: Tensor,
-    temperature: float,
+    tower: nn.Module,  # an `ImageTower`; set to evaluation mode
+    films: GrayFilms,  # N films
+    regions: RegionTable,  # of these films
+    classes: Tensor,  # (C, D) unit norm
+    temperature: float,  # tau
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
-    """Return logits and the best-matching region's class of all films.
-
-    Parameters
-    ----------
-    tower : nn.Module - an `ImageTower`; set to evaluation mode
-    films : GrayFilms - N films
-    regions : RegionTable - of these films
-    classes : Tensor of shape (C, D), float32 - unit norm
-    temperature : float - tau
-    """
+    """Return logits and the best-matching region's class of all films."""
     tower.eval()
     device = next(tower.parameters()).device
     logits, best = [np.empty((0, len(classes)), np.float32)], [np.empty(0, np.int64)]
@@ -102,11 +87,8 @@ def best_region_class(
 ) -> NDArray[np.int64]:
     """Return the class of the best-matching region of each film, (n,).
 
-    Parameters
-    ----------
-    similarity : ndarray of shape (R, C)
-    film : ndarray of shape (R,), int64 - 0 .. n - 1
-    fallback : ndarray of shape (n, C) - decides for films without a region
+    Similarities are (R, C), their films (R,) 0 .. n - 1; `fallback` (n, C) decides for films
+    without a region.
     """
     best = np.full(fallback.shape, -np.inf, dtype=np.float32)
     np.maximum.at(best, film, similarity)
@@ -118,46 +100,31 @@ def best_region_class(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionFilms:
-    """Films that the best epoch is chosen by: the discovery half of the validation patients.
+    """Films that the best epoch is chosen by: the discovery half of the validation patients."""
 
-    Attributes
-    ----------
-    films : GrayFilms - of the whole validation split
-    rows : ndarray of shape (n,), int64 - those of the discovery half
-    labels : ndarray of shape (n,), int64
-    groups : PseudoGroups - of these n films, small ones joined
-    """
-
-    films: GrayFilms
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    groups: PseudoGroups
+    films: GrayFilms  # of the whole validation split
+    rows: NDArray[np.int64]  # (n,) those of the discovery half
+    labels: NDArray[np.int64]  # (n,)
+    groups: PseudoGroups  # of these n films, small ones joined
 
     @classmethod
     def of(
         cls,
         films: GrayFilms,
-        half: NDArray[np.bool_],
+        half: NDArray[np.bool_],  # (N,)
         groups: PseudoGroups,
         labels: NDArray[np.int64],
         least: int,
     ) -> SelectionFilms:
-        """Take some of N films; groups of fewer than `least` of these are joined.
-
-        Parameters
-        ----------
-        half : ndarray of shape (N,), bool
-        """
+        """Take some of N films; groups of fewer than `least` of these are joined."""
         rows = np.flatnonzero(half)
         own = PseudoGroups(groups.names, groups.of_film[rows])
         return cls(films, rows, labels[rows], own.pooled(least).used())
 
     def count_groups(self, patients: NDArray[np.int64], least: int) -> dict[str, int]:
-        """Count the films of each group; counts of fewer than `least` patients are hidden.
+        """Count the films of each group, by the patients (N,) of the whole split.
 
-        Parameters
-        ----------
-        patients : ndarray of shape (N,), int64 - of the whole validation split
+        Counts of fewer than `least` patients are hidden.
         """
         own = {name: self.groups.of_film == g for g, name in enumerate(self.groups.names)}
         return hide_counts(
@@ -181,23 +148,16 @@ class ArmTraining:
     """The training of an arm as a job of all processes.
 
     It is sent to each of them; large things are files that each of them opens.
-
-    Attributes
-    ----------
-    start : Path - folder of the audited model
-    films : Path or FineTuningSet - to fine-tune on; the folder of a set where there are others
-    classes : ndarray of shape (C, D), float32 - class texts, unit norm
-    checkpoint : Path or None - training goes on from it where it is
     """
 
     arm: Arm
-    start: Path
-    films: Path | FineTuningSet
+    start: Path  # folder of the audited model
+    films: Path | FineTuningSet  # to fine-tune on; the folder of a set where there are others
     selection: SelectionFilms
-    classes: NDArray[np.float32]
+    classes: NDArray[np.float32]  # (C, D) class texts, unit norm
     config: MitigationConfig
     region_pooling: RegionPooling = "one_pass"
-    checkpoint: Path | None = None
+    checkpoint: Path | None = None  # training goes on from it where it is
 
     def __call__(
         self,

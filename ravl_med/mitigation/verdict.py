@@ -40,12 +40,8 @@ def decide_mitigation_verdict(
     """Decide by the delivered arm.
 
     ``improved`` needs every gate; ``worse`` is a worst group or an overall accuracy that fell by
-    more than chance and tolerance allow, or a new shortcut; anything else is ``no_change``.
-
-    Parameters
-    ----------
-    max_fall : float - tolerated fall of the overall accuracy (mitigation.max_fall)
-    max_gap : float - gap that is tolerated (gate.max_gap)
+    more than chance and tolerance (mitigation.max_fall) allow, or a new shortcut; anything else is
+    ``no_change``. A gap up to `max_gap` (gate.max_gap) is tolerated.
     """
     worst, overall = arm.image_worst, arm.image_overall
     known = [gap for gap in arm.gaps if not math.isnan(gap.gap.difference)]
@@ -142,22 +138,15 @@ def _points(value: float) -> str:
 
 
 def compare_reaudit(
-    again: AuditResult,
-    known: Sequence[ConfirmedFeature],
-    mitigated: Sequence[ConfirmedFeature],
-    present: NDArray[np.bool_],
+    again: AuditResult,  # of the new model on the final test
+    known: Sequence[ConfirmedFeature],  # (F,) of the audit of the old model
+    mitigated: Sequence[ConfirmedFeature],  # those of them that were mitigated
+    present: NDArray[np.bool_],  # (N, F) the known features on the films of `again`
 ) -> Reaudit:
     """Say what of the old correlations is left, and what is new.
 
     A correlation of the new model is an old one when it raises the same class and its films are
     those of the old feature (phi of at least 0.3).
-
-    Parameters
-    ----------
-    again : AuditResult - of the new model on the final test
-    known : sequence of ConfirmedFeature, length F - of the audit of the old model
-    mitigated : sequence of ConfirmedFeature - those of them that were mitigated
-    present : ndarray of shape (N, F), bool - the known features on the films of `again`
     """
     classes = again.task.classes
     repaired = {feature.rank for feature in mitigated}

@@ -51,37 +51,22 @@ Model = tuple[Encoder, Path | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmUnit:
-    """Some films that a worker embeds at a time.
+    """Some films that a worker embeds at a time."""
 
-    Attributes
-    ----------
-    positions : ndarray of shape (n,), int64 - in the cohort, ascending
-    films : Cohort - of these n films, without their reports
-    proposer : RegionProposer - of these films, without a segmenter
-    names : mapping of int to str - the parts of the cohort that these films are
-    """
-
-    positions: NDArray[np.int64]
-    films: Cohort
-    proposer: RegionProposer
-    names: Mapping[int, str]
+    positions: NDArray[np.int64]  # (n,) in the cohort, ascending
+    films: Cohort  # of these n films, without their reports
+    proposer: RegionProposer  # of these films, without a segmenter
+    names: Mapping[int, str]  # the parts of the cohort that these films are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedUnit:
-    """What has become of a unit.
-
-    Attributes
-    ----------
-    stores : tuple of str - folders that the embeddings lie in
-    recipe : str - digest of all that they depend on, but for the films encoded at once
-    size : int - films encoded at once
-    """
+    """What has become of a unit."""
 
     table: FilmTable
-    stores: tuple[str, ...]
-    recipe: str
-    size: int
+    stores: tuple[str, ...]  # folders that the embeddings lie in
+    recipe: str  # digest of all that they depend on, but for the films encoded at once
+    size: int  # films encoded at once
 
 
 @dataclass(slots=True)
@@ -99,18 +84,13 @@ class UnitTotals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmEmbedder:
-    """What a worker holds: the model, its store, and what reads films and finds regions.
-
-    Attributes
-    ----------
-    segmenter : Segmenter or None - where anatomy or artifacts are asked for
-    progress : callable - called with the number of films of the unit that have passed
-    """
+    """What a worker holds: the model, its store, and what reads films and finds regions."""
 
     batches: BatchEncoder
     reader: FilmReader
-    segmenter: Segmenter | None
+    segmenter: Segmenter | None  # where anatomy or artifacts are asked for
     min_visible: float
+    # called with the number of films of the unit that have passed
     progress: Callable[[int], None] = lambda done: None
 
     @classmethod
@@ -177,18 +157,12 @@ def parts_of_a_unit(engine: Engine, parts: int) -> int:
 def embed_units(
     engine: Engine,
     config: Config,
-    folder: Path | None,
-    batches: BatchEncoder,
+    folder: Path | None,  # of the model, as workers open it
+    batches: BatchEncoder,  # of this process; its root is reached by every worker under this name
     units: Sequence[FilmUnit],
-    progress: Callable[[int], None],
+    progress: Callable[[int], None],  # called with the number of films that have passed
 ) -> Iterator[EmbeddedUnit]:
     """Let the workers of an engine embed units, and yield what has become of them, in order.
-
-    Parameters
-    ----------
-    folder : Path or None - of the model, as workers open it
-    batches : BatchEncoder - of this process; its root is reached by every worker under this name
-    progress : callable - called with the number of films that have passed
 
     Raises
     ------
@@ -227,10 +201,7 @@ def embed_units(
 def first_of_each(table: FilmTable, cohort: Cohort, seen: set[str]) -> NDArray[np.bool_]:
     """Return which films (n,) no earlier table had, and set the others aside as duplicates.
 
-    Parameters
-    ----------
-    cohort : Cohort - the whole of it
-    seen : set of str - digests of the films before, which those of this table are added to
+    `seen` holds the digests of the films before; those of this table are added.
     """
     keep = np.ones(len(table), dtype=np.bool_)
     positions = table.numbers[:, 0].tolist()
@@ -252,12 +223,8 @@ def embed_with(
 ) -> Embeddings:
     """Read films once, and embed them and their regions by the workers of an engine.
 
-    What the cache holds is taken from there, and it keeps the rest.
-
-    Parameters
-    ----------
-    kept : KeptTables or None - where tables of films are kept too, so that films of which there is
-        one are not read again
+    What the cache holds is taken from there, and it keeps the rest. Where tables are kept too,
+    films of which there is one are not read again.
 
     Raises
     ------
@@ -305,14 +272,9 @@ def embed_with(
 
 @dataclass(frozen=True, slots=True)
 class KeptTables:
-    """Where tables of the films of a split are kept beside the stores.
+    """Where tables of the films of a split are kept beside the stores."""
 
-    Attributes
-    ----------
-    folder : Path - of this run alone
-    """
-
-    folder: Path
+    folder: Path  # of this run alone
     split: str
 
     def path(self, encoder: Encoder, unit: FilmUnit) -> Path:

@@ -23,20 +23,12 @@ from ravl_med.pipeline.split_films import SplitFilms
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinalTestOutcome:
-    """What the final test says of the arms.
+    """What the final test says of the arms."""
 
-    Attributes
-    ----------
-    films : SplitFilms - of the test, as the audited model sees them
-    outcomes : tuple of ArmOutcome - the audited model first, the delivered one last
-    predictions : mapping of arm to Predictions
-    hidden : frozenset - classes, groups and subgroups that a report does not show
-    """
-
-    films: SplitFilms
-    outcomes: tuple[ArmOutcome, ...]
+    films: SplitFilms  # of the test, as the audited model sees them
+    outcomes: tuple[ArmOutcome, ...]  # the audited model first, the delivered one last
     predictions: Mapping[str, Predictions]
-    hidden: frozenset[MeasureName]
+    hidden: frozenset[MeasureName]  # classes, groups and subgroups that a report does not show
 
 
 def run_final_test(
@@ -44,14 +36,9 @@ def run_final_test(
     test: SplitFilms,
     explored: ExploredFilms,
     trained: Mapping[str, TrainedArm],
-    device: torch.device,
+    device: torch.device,  # that the towers work on; they are on the CPU before and after
 ) -> FinalTestOutcome:
-    """Measure every arm on the films that nobody touched.
-
-    Parameters
-    ----------
-    device : torch.device - that the towers work on; they are on the CPU before and after
-    """
+    """Measure every arm on the films that nobody touched."""
     config, final_test = setting.config, _final_test(setting, test)
 
     def predict(tower: ImageTower, title: str) -> Predictions:

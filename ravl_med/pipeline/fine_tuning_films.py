@@ -53,16 +53,9 @@ Located = tuple[NDArray[np.int64], NDArray[np.float32]]
 def locate_features(
     setting: Setting, split: SplitFilms, found: NDArray[np.bool_]
 ) -> tuple[RegionTable, list[int]]:
-    """Find the regions that carry the features, by removal.
+    """Find the regions that carry the features, by removal, among those that hold them (R, F).
 
-    Parameters
-    ----------
-    found : ndarray of shape (R, F), bool - regions of each feature
-
-    Returns
-    -------
-    carriers : RegionTable - of all features together, in input pixels
-    located : list of int, length F - films located by each feature
+    Return those of all features together, and how many films were located by each.
 
     Raises
     ------
@@ -85,21 +78,13 @@ def locate_features(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Unit:
-    """Some films of a split, called 0, 1, ..., and the regions of a feature on them.
+    """Some films of a split, called 0, 1, ..., and the regions of a feature on them."""
 
-    Attributes
-    ----------
-    films : ndarray of shape (n,), int64 - what they are called in the split
-    data : AuditData - with the regions of the feature alone
-    pictures : GrayFilms - of the n films
-    shifts : ndarray of shape (s, 2), float64, or None - None before they are chosen
-    """
-
-    films: NDArray[np.int64]
-    data: AuditData
-    pictures: GrayFilms
+    films: NDArray[np.int64]  # (n,) what they are called in the split
+    data: AuditData  # with the regions of the feature alone
+    pictures: GrayFilms  # of the n films
     detector: FeatureDetector
-    shifts: NDArray[np.float64] | None = None
+    shifts: NDArray[np.float64] | None = None  # (s, 2) None before they are chosen
 
     @classmethod
     def of(
@@ -206,19 +191,12 @@ def _open_locator(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedFilms:
-    """Films to fine-tune on, and what a report says of them.
+    """Films to fine-tune on, and what a report says of them."""
 
-    Attributes
-    ----------
-    folder : Path - that every process of the training opens, see `open_set`
-    films : FineTuningSet - as it is opened from there
-    notes : tuple of str - what a reader of the report has to know
-    """
-
-    folder: Path
-    films: FineTuningSet
+    folder: Path  # that every process of the training opens, see `open_set`
+    films: FineTuningSet  # as it is opened from there
     mitigated: tuple[MitigatedCorrelation, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader of the report has to know
     summary: SplitSummary
 
 

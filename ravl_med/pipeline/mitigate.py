@@ -55,28 +55,19 @@ _FINETUNE, _VALIDATION, _TEST = "finetune", "validation", "test"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mitigation:
-    """A finished mitigation: the result, and what is needed to write it.
+    """A finished mitigation: the result, and what is needed to write it."""
 
-    Attributes
-    ----------
-    config : Config - effective
-    work : WorkFolder - can be thrown away once the run is written
-    audit : Audit or None - that was run because no earlier one had the same digests
-    model : Path or None - folder of the new model, in the work folder; None where nothing was done
-    reaudit : Audit or None - of the new model on the final test
-    test : SplitFilms or None - the final test, as the audited model sees it
-    predictions : mapping of arm to Predictions - of each model for the final test
-    """
-
-    config: Config
+    config: Config  # effective
     result: MitigationResult
-    work: WorkFolder
-    audit: Audit | None
+    work: WorkFolder  # can be thrown away once the run is written
+    audit: Audit | None  # that was run because no earlier one had the same digests
     timings: dict[str, float]
     throughput: Mapping[str, Mapping[str, float]]
+    # folder of the new model, in the work folder; None where nothing was done
     model: Path | None = None
-    reaudit: Audit | None = None
-    test: SplitFilms | None = None
+    reaudit: Audit | None = None  # of the new model on the final test
+    test: SplitFilms | None = None  # the final test, as the audited model sees it
+    # of each model for the final test
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
 
 
@@ -389,15 +380,8 @@ def find_past_audit(
 ) -> PastAudit | None:
     """Return an earlier audit when model, films, labels, regions and settings are the same.
 
-    Parameters
-    ----------
-    folder : Path or None - run folder
-    films : SplitFilms - of the audited split
-
-    Returns
-    -------
-    PastAudit or None - None where there is no such run, or it was of something else; what a
-        reviewer called the disease or a shortcut since is one
+    What a reviewer called the disease or a shortcut since is one. None where the run folder holds
+    no such audit.
     """
     if folder is None:
         return None

@@ -42,17 +42,12 @@ _UNNAMED = "none"  # what torchrun calls a run that nobody has named
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkFolder:
-    """Folder of a mitigation, which all of its processes reach.
+    """Folder of a mitigation, which all of its processes reach."""
 
-    Attributes
-    ----------
-    folder : Path - films at the model's resolution, checkpoints and the new model; the first
-        process writes there, or workers that it has sent
-    lock : file or None - held while this run is at work
-    """
-
+    # films at the model's resolution, checkpoints and the new model; the first process writes
+    # there, or workers that it has sent
     folder: Path
-    lock: BinaryIO | None = None
+    lock: BinaryIO | None = None  # held while this run is at work
 
     def remove(self) -> None:
         """Take the folder away, once the run is written."""
@@ -66,14 +61,9 @@ def open_work_folder(
 ) -> WorkFolder:
     """Return the folder of a mitigation, in the cache and readable by the owner alone.
 
-    Called by the first process. What an interrupted run left is kept where that is asked for, and
-    where `torchrun` has started the same run again after a process or a node was lost.
-
-    Parameters
-    ----------
-    config : Config - what an interrupted run is told by, but for who does the work
-    processes : Processes - they have to see the folder
-    resume : bool - keep what an interrupted run left; else it is thrown away
+    Called by the first process. What an interrupted run of the same config left is kept where
+    `resume` asks for it, and where `torchrun` has started the run again after a process or a node
+    was lost.
 
     Raises
     ------
@@ -182,25 +172,17 @@ def _read(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """What every stage of a mitigation needs.
-
-    Attributes
-    ----------
-    model : tuple of Encoder and Path or None - the audited one, and its folder; None where the
-        config alone says how it is opened
-    start : Path - folder of the audited model
-    classes : ndarray of shape (C, D), float32 - class texts, unit norm
-    features : tuple of ConfirmedFeature - what is mitigated, once it is chosen
-    """
+    """What every stage of a mitigation needs."""
 
     config: Config
     run: Run
     work: WorkFolder
     manifest: FilePath
+    # the audited one, and its folder; None where the config alone says how it is opened
     model: Model
-    start: Path
-    classes: NDArray[np.float32]
-    features: tuple[ConfirmedFeature, ...] = ()
+    start: Path  # folder of the audited model
+    classes: NDArray[np.float32]  # (C, D) class texts, unit norm
+    features: tuple[ConfirmedFeature, ...] = ()  # what is mitigated, once it is chosen
 
     @property
     def encoder(self) -> Encoder:
@@ -223,15 +205,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExploredFilms:
-    """The films of the audit, and which of them are of its discovery half.
-
-    Attributes
-    ----------
-    half : ndarray of shape (N,), bool
-    """
+    """The films of the audit, and which of them are of its discovery half."""
 
     films: SplitFilms
-    half: NDArray[np.bool_]
+    half: NDArray[np.bool_]  # (N,)
 
     def groups(self, features: Sequence[ConfirmedFeature]) -> PseudoGroups:
         """Return classes crossed with the presence of any of the features."""

@@ -45,14 +45,9 @@ from ravl_med.storage.remote import FilePath, RemotePath, is_url
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of a cohort a process takes: every `count`-th one.
+    """Which part of a cohort a process takes: every `count`-th one."""
 
-    Attributes
-    ----------
-    number : int - 1 to `count`
-    """
-
-    number: int = 1
+    number: int = 1  # 1 to `count`
     count: int = 1
 
     @classmethod
@@ -74,31 +69,19 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingReport:
-    """What a process has done, and what others still have to do.
-
-    Attributes
-    ----------
-    parts, parts_before : int - of this shard, and those of them that were done before
-    parts_left : int - of the other shards, not done yet
-    films, found, regions : int - films that were read now; those of them that were embedded before;
-        their regions
-    megabytes : float - of their files
-    seconds : float - that they took
-    rejected : mapping of reason to count - films that could not be read now
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    """
+    """What a process has done, and what others still have to do."""
 
     shard: Shard
-    parts: int
-    parts_before: int
-    parts_left: int
-    films: int
-    found: int
-    regions: int
-    megabytes: float
-    seconds: float
-    rejected: Mapping[str, int]
-    halved_to: int
+    parts: int  # of this shard
+    parts_before: int  # those of them that were done before
+    parts_left: int  # of the other shards, not done yet
+    films: int  # that were read now
+    found: int  # those of them that were embedded before
+    regions: int  # of all that were read
+    megabytes: float  # of their files
+    seconds: float  # that they took
+    rejected: Mapping[str, int]  # films that could not be read now
+    halved_to: int  # films encoded at once, where memory did not suffice for more; 0: it did
 
     def lines(self) -> list[str]:
         """Return the report in lines."""
@@ -260,27 +243,17 @@ _KIND, _LISTED = "embeddings", "listed"
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What has come, and what is still missing.
+    """What has come, and what is still missing."""
 
-    Attributes
-    ----------
-    folders : int - that were merged
-    parts, before, came : int - of the cohort; those that were here; those that came
-    missing : tuple of int - numbers of the parts that are not here, from 0
-    shards : int - that the cohort was cut into
-    damaged : tuple of (folder, file, files) - a file that was left out: number of its folder, its
-        own in there, and how many there are
-    other_size : tuple of int - numbers of folders whose films were encoded so many at once as did
-        not fit everywhere; they are not used
-    """
-
-    folders: int
-    parts: int
-    before: int
-    came: int
-    missing: tuple[int, ...]
-    shards: int
+    folders: int  # that were merged
+    parts: int  # of the cohort
+    before: int  # those of them that were here
+    came: int  # those that came now
+    missing: tuple[int, ...]  # numbers of the parts that are not here, from 0
+    shards: int  # that the cohort was cut into
+    # files that were left out: number of the folder, of the file in it, and how many it has
     damaged: tuple[tuple[int, int, int], ...]
+    # folders that are not used: so many films at once as theirs did not fit everywhere
     other_size: tuple[int, ...]
 
     @property
@@ -324,9 +297,9 @@ class _Source:
 
 def merge(
     config: Config,
-    folders: Sequence[str],
+    folders: Sequence[str],  # paths or URLs of caches, or of what `cache.shared` named
     *,
-    shards: int | None = None,
+    shards: int | None = None,  # that the cohort was cut into; None: one for each folder
     cache: Cache,
     progress: Progress = lambda stage, done, total: None,
 ) -> MergeReport:
@@ -334,11 +307,6 @@ def merge(
 
     Nothing is taken where one of the folders is of another model or other settings. Doing it again
     changes nothing.
-
-    Parameters
-    ----------
-    folders : sequence of str - paths or URLs of caches, or of what `cache.shared` named
-    shards : int or None - that the cohort was cut into; None: one for each folder
 
     Raises
     ------

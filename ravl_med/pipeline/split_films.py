@@ -32,21 +32,13 @@ _FILMS = 512  # positions of a cohort whose regions are taken at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitFilms:
-    """N films of a split, with R regions.
-
-    Attributes
-    ----------
-    cohort : Cohort - those that could be read; labels -1 where no task was given
-    embeddings : Embeddings - of these, by the audited model
-    films : GrayFilms - the same at the model's resolution
-    regions : RegionTable - in input pixels
-    """
+    """N films of a split, with R regions."""
 
     split: str
-    cohort: Cohort
-    embeddings: Embeddings
-    films: GrayFilms
-    regions: RegionTable
+    cohort: Cohort  # those that could be read; labels -1 where no task was given
+    embeddings: Embeddings  # of these, by the audited model
+    films: GrayFilms  # the same at the model's resolution
+    regions: RegionTable  # in input pixels
 
     def __len__(self) -> int:
         return len(self.cohort)
@@ -140,15 +132,9 @@ def read_split(
 ) -> SplitFilms:
     """Read a split once: keep its films at the model's resolution and embed them.
 
-    What an earlier call has kept of the same films in the same folder is found there.
-
-    Parameters
-    ----------
-    model : tuple of Encoder and Path or None - the audited one, and the folder that workers open
-    folder : Path - of the mitigation
-    labelled : bool - films need a class by their label columns
-    reports : bool - keep the radiology reports; else they are blank, since they take more memory
-        than all else that is known of films
+    What an earlier call has kept of the same films in the folder of the mitigation is found there.
+    Unless the films are `labelled` they need no class. Radiology reports are blank unless they are
+    asked for, since they take more memory than all else that is known of films.
 
     Raises
     ------
