@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.film import Film, FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.stages import (
     Progress,
     Run,
+    list_films,
     prepare_manifest,
     require_films,
 )
@@ -55,14 +56,7 @@ def preview_regions(
     _require_in_range("--show", shown, 1, MOST_SHOWN)
     _require_in_range("--seed", seed, 0, None)
     reader = FilmReader.of(config.cohort)
-    cohort = read_manifest(
-        prepare_manifest(config, Run(cache, progress)),
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
+    cohort = list_films(config, prepare_manifest(config, Run(cache, progress)))
     sheet = _Sheet(RegionProposer.of(config.regions, cohort), TextMasking.of(config), key)
     wanted = min(shown, len(cohort))
     for film in _sampled_films(cohort, reader, seed):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
 from ravl_med.encoders.base import using_threads
 from ravl_med.encoders.batches import BatchEncoder, read_size
@@ -31,6 +31,7 @@ from ravl_med.pipeline.stages import (
     Progress,
     Run,
     embeddings_root,
+    list_films,
     name_parts,
     open_model_of,
     prepare_manifest,
@@ -133,7 +134,7 @@ def embed(
     reader = FilmReader.of(config.cohort)
     run = Run(cache, progress)
     manifest = prepare_manifest(config, run)
-    cohort = listed_cohort(config, manifest)
+    cohort = list_films(config, manifest)
     with using_threads(config.threads), opened_engine(config) as engine:
         folder, _ = prepare_model(config, manifest, reader, run)
         model = (open_model_of(config, folder), folder)
@@ -155,24 +156,6 @@ def require_root(config: Config, cache: Cache, verb: str) -> Path:
             "makes the model); expected one that does."
         )
     return root
-
-
-def listed_cohort(config: Config, manifest: FilePath) -> Cohort:
-    """Return the cohort of a config as its manifest lists it.
-
-    Raises
-    ------
-    ConfigError, DataError, StorageError
-        See `read_manifest`.
-    """
-    return read_manifest(
-        manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
 
 
 def _embed_parts(
@@ -318,7 +301,7 @@ def merge(
         raise ConfigError(f"--shards must be an int in the range [1, inf). Got {shards} instead.")
     root, run = require_root(config, cache, "merge"), Run(cache, progress)
     manifest = prepare_manifest(config, run)
-    cohort = listed_cohort(config, manifest)
+    cohort = list_films(config, manifest)
     with using_threads(config.threads):  # which embeddings depend on
         reader = FilmReader.of(config.cohort)
         folder, _ = prepare_model(config, manifest, reader, run)

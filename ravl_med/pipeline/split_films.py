@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
 from ravl_med.discovery.detector import nearest_medoids
 from ravl_med.discovery.ravl import AuditData
@@ -23,7 +23,7 @@ from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.fine_tuning_set import GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.embedding import KeptTables, Model, embed_with
-from ravl_med.pipeline.stages import Run, films_not_finite, require_films
+from ravl_med.pipeline.stages import Run, films_not_finite, list_films, require_films
 from ravl_med.storage.mapped_arrays import let_go, map_parts
 from ravl_med.storage.remote import FilePath
 
@@ -140,14 +140,7 @@ def read_split(
     ------
     ConfigError, DataError, EngineError
     """
-    listed = read_manifest(
-        manifest,
-        split=split,
-        columns=config.task.columns() if labelled else None,
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
+    listed = list_films(config, manifest, split, labelled=labelled)
     if not reports:
         listed = replace(listed, radiology_reports=("",) * len(listed))
     with using_threads(config.threads), opened_engine(config) as engine:

@@ -181,12 +181,14 @@ def prepare_manifest(config: Config, run: Run) -> FilePath:
     return folder / "manifest.csv"
 
 
-def list_films(config: Config, manifest: FilePath) -> Cohort:
-    """List the films of a manifest that a config audits, with their labels."""
+def list_films(
+    config: Config, manifest: FilePath, split: str | None = None, *, labelled: bool = True
+) -> Cohort:
+    """List the films of a manifest with their labels: those of a split, or that a config audits."""
     return read_manifest(
         manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
+        split=split or config.cohort.split,
+        columns=config.task.columns() if labelled else None,
         labels=config.labels,
         unit=config.cohort.unit,
         roots=config.cohort.roots,
