@@ -48,7 +48,7 @@ _NOTE = 32  # bytes
 _LAYOUT = 1  # of the files of inputs
 _PATIENCE = 0.2  # seconds between looks at whether anybody still wants more
 _PART = 256  # films of a file, about; what a run that is ended has to do again
-_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model
+_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model, or to be written
 _SHORT = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -382,6 +382,8 @@ class _Filling:
             return
         if film.kept is not None:
             self._inputs.append(film.kept)
+            if len(self._inputs) * film.kept[1].size > _HELD_BYTES:
+                self._write_inputs()
         if film.prepared is None:
             self._stored_here += 1
             self.found += 1
@@ -407,13 +409,17 @@ class _Filling:
             now, self._late = self._late[: self._span], self._late[self._span :]
             self._done += self._batches.encode(dict(enumerate(now)))
 
+    def _write_inputs(self) -> None:
+        self._batches.inputs.write(self._number, self._inputs)
+        self._inputs = []
+
     def _end_part(self) -> None:
         """Write what is embedded; a part whose films are all written is noted as done."""
         if self._number < 0:
             return
-        self._batches.inputs.write(self._number, self._inputs)
+        self._write_inputs()
         self._batches.store.write(self._number, self._done)
-        self._done, self._inputs = [], []
+        self._done = []
         self._ended.append(self._number)
         if not self._late:
             for number in self._ended:

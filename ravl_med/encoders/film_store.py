@@ -407,12 +407,13 @@ class InputStore(_PartFiles):
     def pack(self, digest: str, image: Tensor) -> KeptInput:
         """Return what is kept of the input (3, S, S) of a film."""
         gray, values = gray_levels(image, self._info), image.numpy()
-        levels = np.full_like(self._levels, np.nan)
-        levels[:, gray] = values
-        levels = np.where(np.isnan(self._levels), levels, self._levels)
-        exact = np.array_equal(levels[:, gray], values)
-        if exact:
-            self._levels = levels
+        exact = np.array_equal(np.take(self._levels, gray, axis=1), values)
+        if not exact:  # a level that was not seen before
+            levels = self._levels.copy()
+            levels[:, gray] = values
+            levels = np.where(np.isnan(self._levels), levels, self._levels)
+            exact = np.array_equal(np.take(levels, gray, axis=1), values)
+            self._levels = levels if exact else self._levels
         return input_key(digest), gray, exact
 
     def write(self, part: int, films: Sequence[KeptInput]) -> None:

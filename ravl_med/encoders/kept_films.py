@@ -109,7 +109,7 @@ class KeptFilms:
         exact, levels = self._exact[file]
         if not exact[row]:
             return None
-        made: NDArray[np.float32] = levels[:, self[np.array([film])][0]]
+        made: NDArray[np.float32] = np.take(levels, self[np.array([film])][0], axis=1)
         return made
 
     def _read(self, file: int, row: int, into: NDArray[np.uint8]) -> None:

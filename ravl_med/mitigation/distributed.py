@@ -1,15 +1,12 @@
-"""How the processes that `torchrun` has started find each other, at every start of a run.
+"""The processes of a training: one, or those that `torchrun` has started.
+
+The first one leads. What takes hours and no gradient it does alone, with the workers of an engine
+where the config names some. The others wait for what it asks them to do, above all to train an arm.
 
 `torchrun` keeps one store for all starts of a run. After a restart the addresses of processes that
 were killed still lie in it, and who reads one of them waits at a port that nobody listens at
 (pytorch/pytorch#135712). So each start has a part of the store of its own, which the first process
 names. It answers every process by a token of that process; the dead one before it cannot.
-
-The processes of a training: one, or those that `torchrun` has started.
-
-The first one leads. What takes hours and no gradient, it does alone, with the workers of an engine
-where the config names some: reading films, the audit, the final test, the report. The others wait
-for what it asks them to do with it, above all to train an arm.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +211,7 @@ def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> N
         _save(folder / f"{name}-starts.npy", table.starts)
     described = {
         "notes": dict(notes),
-        "files": [os.path.relpath(path, folder) for path in gray.paths],
+        "files": [str(path.absolute()) for path in gray.paths],
         "side": films.films.side,
         "mean": list(films.films.mean),
         "std": list(films.films.std),
@@ -241,7 +240,7 @@ def open_set(folder: Path) -> FineTuningSet:
     """
     try:
         described = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        paths = tuple(folder / name for name in described["files"])
+        paths = tuple(map(Path, described["files"]))
         gray = KeptFilms(paths, np.load(folder / "places.npy"), described["side"])
         tables = {name: _open_table(folder, name) for name in _TABLES}
         return FineTuningSet(

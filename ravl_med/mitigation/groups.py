@@ -1,16 +1,14 @@
-"""What travels with a feature: the lead of a generator, the wires of electrodes.
+"""Groups of films: classes crossed with the presence of the feature, and what travels with it.
 
-Removal locates what the model uses. What lies on the same films and was not needed so far would
-take the place of the feature as soon as that is dealt out anew; so it has to be dealt out with it.
-It is looked for among the clusters of the audit, class by class, in films that the audit explored:
-what shows the finding itself goes with the class, not, within a class, with the feature.
+Removal locates what the model uses. What lies on the same films and was not needed so far, the lead
+of a generator, the wires of electrodes, would take the place of the feature as soon as that is
+dealt out anew; so it has to be dealt out with it. It is looked for among the clusters of the audit,
+class by class, in films that the audit explored: what shows the finding itself goes with the class.
 
 References
 ----------
 Mantel and Haenszel, J Natl Cancer Inst 22 (1959), 719-748: test of association over strata; the
 difference of shares has its weights.
-
-Pseudo-groups: the class of a film crossed with the presence of what is mitigated.
 """
 
 from __future__ import annotations

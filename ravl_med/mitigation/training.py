@@ -1,4 +1,4 @@
-"""One arm from the audited model to its own: train, choose the epoch, and say what it thinks."""
+"""One arm from the audited model to its own: train, choose the epoch, predict."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ comes a table of films and regions without pixels; the run takes the embeddings 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -348,7 +349,11 @@ def _take_from_store(
     def find(key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return next(store for store in reversed(stores) if key in store).read(key)
 
-    return table.gather(find, size, films)
+    embeddings = table.gather(find, size, films)
+    if scratch is not None:  # they are not needed any more; the films are
+        for store in stores:
+            shutil.rmtree(store.folder, ignore_errors=True)
+    return embeddings
 
 
 def _open_embedder(
