@@ -140,9 +140,11 @@ def _own_files() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        why = "No such file or directory" if gone else error.strerror or "it is too short"
         raise ConfigError(
             "cache: a file of films at the model's resolution cannot be read "
-            f"({error.strerror or 'it is too short'}); expected it as this run wrote it. Was "
+            f"({why}); expected it as this run wrote it. Was "
             "cache.folder cleared meanwhile? Start anew."
         ) from None
 
