@@ -18,7 +18,9 @@ class CacheConfig(Section):
         None, description="null: ravl-med in the user's own cache folder"
     )
     embeddings: bool = Field(
-        True, description="keep embeddings, so that the same films are not embedded twice"
+        True,
+        description="keep films at the model's resolution, for their owner alone, and their "
+        "embeddings, so that the same films are not embedded twice",
     )
     shared: ConfigLocation | None = Field(
         None,

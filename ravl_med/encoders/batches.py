@@ -1,12 +1,9 @@
-"""Films through a model in batches of one shape.
+"""Films through a model, in batches of one shape, into a store.
 
 What a kernel adds up, and in which order, can depend on the shape of its input. So a batch always
 has the same number of films, each with the same number of regions, and what is not there is filled
-up: then a film's embedding is the same, bit for bit, whatever it was encoded beside.
-
-Films are decoded and prepared while the model is busy with those before them.
-
-Films on their way into a store of embeddings: cut into regions, put into batches, written.
+up: then a film's embedding is the same, bit for bit, whatever it was encoded beside. Films are
+decoded and prepared while the model is busy with those before them.
 """
 
 from __future__ import annotations
@@ -28,50 +25,48 @@ from numpy.typing import NDArray
 from ravl_med import __version__
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.embedding_store import EmbeddedFilm, EmbeddingStore, film_key
+from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.embeddings import FilmRow, FilmTable
+from ravl_med.encoders.film_store import (
+    EmbeddedFilm,
+    FilmStore,
+    InputStore,
+    KeptInput,
+    film_key,
+    input_key,
+)
 from ravl_med.encoders.region_pooling import ONE_BY_ONE
 from ravl_med.errors import ModelError
 from ravl_med.regions.region_set import RegionSet
 from ravl_med.storage.files import atomic_write_bytes, local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
+T = TypeVar("T")
+ProposeRegions = Callable[[Film], RegionSet]
+
 _NOTE = 32  # bytes
+_LAYOUT = 1  # of the files of inputs
+_PATIENCE = 0.2  # seconds between looks at whether anybody still wants more
+_PART = 256  # films of a file, about; what a run that is ended has to do again
+_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model, or to be written
 _SHORT = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedFilm:
-    """A film as the model reads it.
+    """A film as the model reads it."""
 
-    Attributes
-    ----------
-    key : bytes - see `film_key`
-    image : Tensor of shape (3, S, S) - float32
-    boxes : Tensor of shape (r, 4) - xyxy in input pixels, float32
-    """
-
-    key: bytes
-    image: torch.Tensor
-    boxes: torch.Tensor
+    key: bytes  # see `film_key`
+    image: torch.Tensor  # (3, S, S) float32
+    boxes: torch.Tensor  # (r, 4) xyxy in input pixels, float32
 
 
 class BatchEncoder:
     """Encodes films in batches of one shape; where memory does not suffice, of half the size.
 
-    Parameters
-    ----------
-    root : Path - of the stores
-    batch_size : int - films at once, at most
-    regions : int or None - to which the regions of each film are filled up; None: they are not, and
-        neither are those that cost a pass each
-    shared : Path, RemotePath or None - of the stores that other machines reach
-
-    Attributes
-    ----------
-    size : int - films at once
-    store : EmbeddingStore - of this size
-    stores : list of EmbeddingStore - of this size, and of those that were too large
+    The regions of each film are filled up to `regions`, unless that is None or each costs a pass.
+    The stores lie below `root`, and those that other machines reach below `shared`; the last of
+    them is of the present size, the others are of those that were too large.
     """
 
     def __init__(
@@ -82,20 +77,17 @@ class BatchEncoder:
         regions: int | None = None,
         shared: FilePath | None = None,
     ) -> None:
-        self._encoder, self._root, self._shared = encoder, root, shared
+        self.encoder, self.root, self._shared = encoder, root, shared
+        self.part = films_a_part(batch_size)
         self._regions = None if encoder.info.region_pooling in ONE_BY_ONE else regions
         self.size = min(batch_size, self._known_size(batch_size))
         self.stores = [self._open_store()]
+        self.inputs = open_inputs(encoder, root)
 
     @property
-    def store(self) -> EmbeddingStore:
+    def store(self) -> FilmStore:
         """The store of the present size."""
         return self.stores[-1]
-
-    @property
-    def image_size(self) -> int:
-        """Side of the model's input in pixels."""
-        return self._encoder.info.image_size
 
     @property
     def recipe(self) -> str:
@@ -121,12 +113,7 @@ class BatchEncoder:
         return next(store for store in reversed(self.stores) if key in store).read(key)
 
     def encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
-        """Encode films, each in its place of a batch.
-
-        Parameters
-        ----------
-        films : mapping of int to PreparedFilm - by place, 0 or more; those beyond the size make
-            further batches
+        """Encode films, each in its place of a batch; those beyond the size make further batches.
 
         Raises
         ------
@@ -154,7 +141,7 @@ class BatchEncoder:
         for place, film in films.items():
             images[place] = film.image
             boxes[place] = self._fill_up(film.boxes, side)
-        whole, regions = self._encoder.encode_regions(images, boxes)
+        whole, regions = self.encoder.encode_regions(images, boxes)
         image, region = (_array(part) for part in (whole, regions))
         starts = np.concatenate([[0], np.cumsum([len(part) for part in boxes])])
         return [
@@ -169,7 +156,7 @@ class BatchEncoder:
 
     def _halve(self) -> None:
         if self.size == 1:
-            side = self._encoder.info.image_size
+            side = self.encoder.info.image_size
             raise ModelError(
                 f"model: memory does not suffice to encode one film of {side} x {side} pixels; "
                 "choose another device (model.device) or fewer regions."
@@ -179,10 +166,10 @@ class BatchEncoder:
             atomic_write_bytes(place / self.size_note, f"{self.size}\n".encode(), above=2)
         self.stores.append(self._open_store())
 
-    def _open_store(self) -> EmbeddingStore:
+    def _open_store(self) -> FilmStore:
         name = self.folder_of(self.size)
         shared = None if self._shared is None else self._shared / name
-        return EmbeddingStore(self._root / name, self._encoder.info.embedding_size, shared)
+        return FilmStore(self.root / name, self.encoder.info.embedding_size, shared)
 
     def _known_size(self, wanted: int) -> int:
         """Size that an earlier run found to fit, here or on another machine."""
@@ -190,23 +177,37 @@ class BatchEncoder:
         return min(wanted, *(read_size(note, wanted) for note in notes))
 
     def _places(self) -> list[FilePath]:
-        return [self._root, *([] if self._shared is None else [self._shared])]
+        return [self.root, *([] if self._shared is None else [self._shared])]
 
     def _digest(self, **more: int) -> str:
         """Return the digest of all that a bit of an embedding can depend on."""
-        info, device = self._encoder.info, self._encoder.device
+        info, device = self.encoder.info, self.encoder.device
         cpu = device.type == "cpu"
         recipe: dict[str, Any] = {
-            "model": info.digest,
-            "input": (info.image_size, info.resize_mode, info.mean, info.std),
+            **_input_recipe(info),
             "pooling": (info.region_pooling, self._regions),
-            "precision": type(self._encoder).__name__,
+            "precision": type(self.encoder).__name__,
             "device": "cpu" if cpu else (device.type, _device_name(device)),
             "threads": torch.get_num_threads() if cpu else 0,
             "versions": (__version__, torch.__version__),
             **more,
         }
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
+        return _digest_of(recipe)
+
+
+def open_inputs(encoder: Encoder, root: Path) -> InputStore:
+    """Open the store of what a model reads, below the folder of all stores."""
+    recipe = {**_input_recipe(encoder.info), "version": __version__, "layout": _LAYOUT}
+    return InputStore(root / f"{_digest_of(recipe)}.inputs", encoder.info)
+
+
+def _input_recipe(info: EncoderInfo) -> dict[str, Any]:
+    shape = (info.image_size, info.resize_mode, info.mean, info.std)
+    return {"model": info.digest, "input": shape}
+
+
+def _digest_of(recipe: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def read_size(note: FilePath, wanted: int) -> int:
@@ -231,27 +232,15 @@ def _device_name(device: torch.device) -> str:
 def _is_short(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        word in text for word in _SHORT
+        sign in text for sign in _SHORT
     )
 
 
-T = TypeVar("T")
-
-_PATIENCE = 0.2  # seconds between looks at whether anybody still wants more
-
-
 def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
-    """Yield items in order, made in a thread of their own.
+    """Yield items in order, made in a thread of their own; at most `most` wait.
 
-    Parameters
-    ----------
-    items : iterable - is closed when nobody wants more, where it can be
-    most : int - items that may wait
-
-    Raises
-    ------
-    Exception
-        Whatever making an item raises, in its place.
+    What making an item raises is raised in its place. Items that can be closed are closed when no
+    more are wanted.
     """
     waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(most)
     unwanted = threading.Event()
@@ -290,107 +279,116 @@ def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
         thread.join()
 
 
-ProposeRegions = Callable[[Film], RegionSet]
-
-_PART = 256  # films of a file, about; what a run that is ended has to do again
-_HELD_BYTES = 128 * 2**20  # of inputs that wait for the model
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EmbeddedRow:
-    """A film on its way through the model.
-
-    Attributes
-    ----------
-    film : Film - without its pixels
-    size : tuple of int - height and width of the stored matrix
-    regions : RegionSet - those that the model sees
-    unseen : int - those that it does not
-    problems : tuple of str - what was to be a region and is none
-    key : bytes - under which the embeddings are stored
-    prepared : PreparedFilm or None - None where they are stored already
-    """
-
-    film: Film
-    size: tuple[int, int]
-    regions: RegionSet
-    unseen: int
-    problems: tuple[str, ...]
-    key: bytes
-    prepared: PreparedFilm | None
-
-
 def films_a_part(batch_size: int) -> int:
     """Return how many films of a cohort make one file of a store: whole batches."""
     return batch_size * max(1, _PART // batch_size)
 
 
-def store_films(
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadFilm:
+    """A film on its way: its row of the table, and what the store lacks of it."""
+
+    row: FilmRow
+    prepared: PreparedFilm | None
+    kept: KeptInput | None
+
+
+def encode_films(
     batches: BatchEncoder,
-    stream: Iterable[tuple[int, Film | RejectedFilm]],
-    prepare: Callable[[Film], EmbeddedRow],
+    films: Iterable[tuple[int, Film | RejectedFilm]],  # positions ascend
+    propose: ProposeRegions,  # film to its regions; called in another thread
     *,
-    part: int,
-    pieces: Mapping[int, str],
-    note: Callable[[int, EmbeddedRow | RejectedFilm], None],
-) -> int:
-    """Put the embeddings of films into a store.
+    min_visible: float,  # regions of which the model sees a smaller share are left out
+    pieces: Mapping[int, str] | None = None,  # parts of the cohort, to note when they are done
+    progress: Callable[[int], None] = lambda done: None,
+) -> FilmTable:
+    """Read films once: cut them into regions, and put inputs and embeddings into the store.
 
     A film's place in its batch is that of its position in the cohort, so that runs that were ended,
     and runs that share a cohort, make the same batches. Where most films of a batch are stored
     already, the others wait until they fill one.
-
-    Parameters
-    ----------
-    stream : iterable of (position in the cohort, Film or RejectedFilm) - positions ascend
-    prepare : callable - film to its row; called in another thread
-    part : int - films of one file
-    note : callable - called with the number of films so far and each of them, in order
-
-    Returns
-    -------
-    int - films that were stored before
     """
-    made = ((at, f if isinstance(f, RejectedFilm) else prepare(f)) for at, f in stream)
-    filling = _Filling(batches, part, pieces)
-    side = batches.image_size
+
+    def read(film: Film | RejectedFilm) -> ReadFilm | RejectedFilm:
+        if isinstance(film, RejectedFilm):
+            return film
+        return prepare_film(batches, film, propose(film), min_visible)
+
+    table, filling = FilmTable(), _Filling(batches, pieces or {})
+    side = batches.encoder.info.image_size
     most = min(2 * batches.size, max(4, _HELD_BYTES // (12 * side * side)))
-    for done, (position, row) in enumerate(prefetch(made, most), start=1):
-        note(done, row)
-        filling.add(position, row if isinstance(row, EmbeddedRow) else None)
+    made = ((at, read(film)) for at, film in films)
+    for done, (position, film) in enumerate(prefetch(made, most), start=1):
+        progress(done)
+        table.add(position, film if isinstance(film, RejectedFilm) else film.row)
+        filling.add(position, None if isinstance(film, RejectedFilm) else film)
     filling.finish()
-    return filling.found
+    table.found = filling.found
+    return table
+
+
+def prepare_film(
+    batches: BatchEncoder, film: Film, proposed: RegionSet, min_visible: float
+) -> ReadFilm:
+    """Make of a film and its proposed regions what the stores lack; its pixels are not kept."""
+    height, width = film.pixels.shape
+    geometry = batches.encoder.geometry(height, width)
+    share = geometry.visible_share(proposed.boxes)
+    visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
+    key = film_key(film.digest, visible.boxes)
+    encoded, kept = key in batches.store, input_key(film.digest) in batches.inputs
+    image = None if encoded and kept else batches.encoder.preprocess(film.pixels)
+    prepared = packed = None
+    if image is not None and not encoded:
+        boxes = torch.from_numpy(geometry.to_input(visible.boxes))
+        prepared = PreparedFilm(key, image, boxes)
+    if image is not None and not kept:
+        packed = batches.inputs.pack(film.digest, image)
+    row = FilmRow(
+        film=replace(film, pixels=np.empty((0, 0), np.float32)),
+        size=(height, width),
+        regions=replace(visible, problems=()),
+        unseen=len(proposed) - len(visible),
+        problems=proposed.problems,
+        key=key,
+    )
+    return ReadFilm(row, prepared, packed)
 
 
 class _Filling:
     """Batches and files as films come by."""
 
-    def __init__(self, batches: BatchEncoder, part: int, pieces: Mapping[int, str]) -> None:
-        self._batches, self._part, self._pieces = batches, part, pieces
+    def __init__(self, batches: BatchEncoder, pieces: Mapping[int, str]) -> None:
+        self._batches, self._pieces = batches, pieces
         self._window = self._number = -1
         self._waiting: dict[int, PreparedFilm] = {}  # of the present batch, by place
         self._stored_here = 0
         self._late: list[PreparedFilm] = []  # of batches that were mostly stored
         self._done: list[EmbeddedFilm] = []  # of the present part
+        self._inputs: list[KeptInput] = []
         self._ended: list[int] = []  # parts that wait for their late films
         self._span = batches.size
         self.found = 0
 
-    def add(self, position: int, row: EmbeddedRow | None) -> None:
-        window, number = position // self._span, position // self._part
+    def add(self, position: int, film: ReadFilm | None) -> None:
+        window, number = position // self._span, position // self._batches.part
         if window != self._window:
             self._end_window()
             self._window = window
         if number != self._number:
             self._end_part()
             self._number = number
-        if row is None:
+        if film is None:
             return
-        if row.prepared is None:
+        if film.kept is not None:
+            self._inputs.append(film.kept)
+            if len(self._inputs) * film.kept[1].size > _HELD_BYTES:
+                self._write_inputs()
+        if film.prepared is None:
             self._stored_here += 1
             self.found += 1
         else:
-            self._waiting[position % self._span] = row.prepared
+            self._waiting[position % self._span] = film.prepared
 
     def finish(self) -> None:
         self._end_window()
@@ -411,10 +409,15 @@ class _Filling:
             now, self._late = self._late[: self._span], self._late[self._span :]
             self._done += self._batches.encode(dict(enumerate(now)))
 
+    def _write_inputs(self) -> None:
+        self._batches.inputs.write(self._number, self._inputs)
+        self._inputs = []
+
     def _end_part(self) -> None:
         """Write what is embedded; a part whose films are all written is noted as done."""
         if self._number < 0:
             return
+        self._write_inputs()
         self._batches.store.write(self._number, self._done)
         self._done = []
         self._ended.append(self._number)
@@ -423,38 +426,3 @@ class _Filling:
                 if number in self._pieces:
                     self._batches.store.list_done(self._pieces[number])
             self._ended = []
-
-
-def prepare_film(
-    encoder: Encoder,
-    film: Film,
-    propose: ProposeRegions,
-    min_visible: float,
-    store: EmbeddingStore,
-) -> EmbeddedRow:
-    """Cut a film into regions, and make the model's input of it where it is not stored.
-
-    Parameters
-    ----------
-    propose : callable - film to its regions
-    min_visible : float - regions of which the model sees a smaller share are left out
-    """
-    height, width = film.pixels.shape
-    geometry = encoder.geometry(height, width)
-    proposed = propose(film)
-    share = geometry.visible_share(proposed.boxes)
-    visible = proposed.take(np.flatnonzero((share >= min_visible) & (share > 0)).tolist())
-    key = film_key(film.digest, visible.boxes)
-    prepared = None
-    if key not in store:
-        boxes = torch.from_numpy(geometry.to_input(visible.boxes))
-        prepared = PreparedFilm(key, encoder.preprocess(film.pixels), boxes)
-    return EmbeddedRow(
-        film=replace(film, pixels=np.empty((0, 0), np.float32)),
-        size=(height, width),
-        regions=replace(visible, problems=()),
-        unseen=len(proposed) - len(visible),
-        problems=proposed.problems,
-        key=key,
-        prepared=prepared,
-    )

@@ -1,17 +1,13 @@
-"""Embeddings of a cohort: films are read, cut into regions, preprocessed and encoded in batches.
-
-One pass over the films; no film stays in memory longer than its batch. What was embedded lies in a
-store on disk, where the same films, regions and model find it again.
-"""
+"""What is known of films that went through a model: a table as they come by, then arrays."""
 
 from __future__ import annotations
 
-import tempfile
+import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,69 +17,41 @@ from numpy.typing import NDArray
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.batches import (
-    BatchEncoder,
-    EmbeddedRow,
-    ProposeRegions,
-    films_a_part,
-    prepare_film,
-    store_films,
-)
-from ravl_med.regions.region_set import RegionKind
+from ravl_med.encoders.kept_films import KeptFilms
+from ravl_med.regions.region_set import RegionKind, RegionSet
 from ravl_med.storage.mapped_arrays import copy_of, empty_rows, let_go, map_parts
-from ravl_med.storage.remote import FilePath
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
+_TEXTS = ("digests", "_applied", "_left_edges")
 _GATHERED = 512  # films after which what was written to it is let go
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """Image and region embeddings with the regions they belong to.
+    """Image and region embeddings with the regions they belong to."""
 
-    Attributes
-    ----------
-    films : ndarray of shape (N,), int64 - position in the cohort of each film that was read
-    digests : tuple of str, length N - SHA-256 of the pixels
-    applied : tuple of str, length N - how stored values became pixels
-    sizes : ndarray of shape (N, 2), int64 - height and width of the stored matrix
-    image : ndarray of shape (N, D), float32 - unit norm
-    region : ndarray of shape (R, D), float32 - unit norm
-    region_image : ndarray of shape (R,), int64 - 0 .. N - 1, ascending
-    region_boxes : ndarray of shape (R, 4), float32 - xyxy in stored pixels, half-open
-    region_kind : ndarray of shape (R,), int64 - position in `kinds`
-    kinds : tuple of RegionKind - all that there are
-    unseen : int - regions left out because the model does not see them
-    problems : mapping of str to int - what was to be a region and is none, by reason
-    not_finite : tuple of int - cohort indices of films for which the model gives NaN or infinity
-    attributes : tuple of mapping, length N - acquisition attributes that DICOM headers state
-    left_edges : tuple of Edge, length N - side of the patient at the left edge of each film
-    found : int - films whose embeddings were there before
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    file_bytes : int - of the files that were read
-    """
-
-    films: NDArray[np.int64]
-    digests: tuple[str, ...]
-    applied: tuple[str, ...]
-    sizes: NDArray[np.int64]
-    image: NDArray[np.float32]
-    region: NDArray[np.float32]
-    region_image: NDArray[np.int64]
-    region_boxes: NDArray[np.float32]
-    region_kind: NDArray[np.int64]
-    kinds: tuple[RegionKind, ...]
-    unseen: int
-    problems: Mapping[str, int]
+    films: NDArray[np.int64]  # (N,) position in the cohort of each film that was read
+    digests: tuple[str, ...]  # (N,) SHA-256 of the pixels
+    applied: tuple[str, ...]  # (N,) how stored values became pixels
+    sizes: NDArray[np.int64]  # (N, 2) height and width of the stored matrix
+    image: NDArray[np.float32]  # (N, D) unit norm
+    region: NDArray[np.float32]  # (R, D) unit norm
+    region_image: NDArray[np.int64]  # (R,) 0 .. N - 1, ascending
+    region_boxes: NDArray[np.float32]  # (R, 4) xyxy in stored pixels, half-open
+    region_kind: NDArray[np.int64]  # (R,) position in `kinds`
+    kinds: tuple[RegionKind, ...]  # all that there are
+    unseen: int  # regions left out because the model does not see them
+    problems: Mapping[str, int]  # what was to be a region and is none, by reason
     rejected: tuple[RejectedFilm, ...]
-    not_finite: tuple[int, ...]
+    not_finite: tuple[int, ...]  # cohort indices of films for which the model gives NaN or infinity
+    # (N,) acquisition attributes that DICOM headers state
     attributes: tuple[Mapping[str, str], ...] = ()
-    left_edges: tuple[Edge, ...] = ()
-    found: int = 0
-    halved_to: int = 0
-    file_bytes: int = 0
+    left_edges: tuple[Edge, ...] = ()  # (N,) side of the patient at the left edge of each film
+    found: int = 0  # films whose embeddings were there before
+    halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
+    file_bytes: int = 0  # of the files that were read
+    inputs: KeptFilms | None = None  # the N films as the model reads them; None: they are not kept
 
     def let_go(self) -> None:
         """Let go of what is held of arrays that lie in mapped files."""
@@ -96,180 +64,201 @@ class Embeddings:
         ):
             let_go(mapped)
 
-
-def embed_films(
-    encoder: Encoder,
-    films: Iterable[Film | RejectedFilm],
-    propose: ProposeRegions,
-    *,
-    min_visible: float,
-    batch_size: int,
-    most_regions: int | None = None,
-    root: Path | None = None,
-    shared: FilePath | None = None,
-    pieces: Sequence[str] = (),
-    progress: Callable[[int], None] = lambda done: None,
-) -> Embeddings:
-    """Embed films and their regions.
-
-    Parameters
-    ----------
-    films : iterable of Film or RejectedFilm - in cohort order
-    propose : callable - film to its regions
-    min_visible : float - regions of which the model sees a smaller share are left out
-    batch_size : int - films encoded at once, at most
-    most_regions : int or None - that a film can have; each is filled up to them, see
-        `fixed_batches`
-    root : Path or None - where embeddings are kept and looked for; None keeps none
-    shared : Path, RemotePath or None - where other machines keep theirs
-    pieces : sequence of str - names of the parts of the cohort, `films_a_part` films each, to note
-        when they are done
-    progress : callable - called with the number of films passed so far
-
-    Returns
-    -------
-    Embeddings - without the films for which the model gives NaN or infinity; they are named
-    """
-    with _kept_in(root) as place:
-        batches = BatchEncoder(encoder, place, batch_size, most_regions, shared)
-        columns = EmbeddedColumns()
-
-        def note(done: int, row: EmbeddedRow | RejectedFilm) -> None:
-            progress(done)
-            columns.add(row)
-
-        found = store_films(
-            batches,
-            enumerate(films),
-            lambda film: prepare_film(encoder, film, propose, min_visible, batches.store),
-            part=films_a_part(batch_size),
-            pieces=dict(enumerate(pieces)),
-            note=note,
+    def only_finite(self) -> Embeddings:
+        """Leave out the films with an embedding that holds NaN or infinity."""
+        finite = map_parts(self.image, _finite_rows)
+        finite[self.region_image[~map_parts(self.region, _finite_rows)]] = False
+        if finite.all():
+            return self
+        kept, regions = np.flatnonzero(finite), np.flatnonzero(finite[self.region_image])
+        position = np.cumsum(finite) - 1
+        return replace(
+            self,
+            films=self.films[kept],
+            digests=tuple(compress(self.digests, finite)),
+            applied=tuple(compress(self.applied, finite)),
+            sizes=self.sizes[kept],
+            image=_taken(self.image, kept),
+            region=_taken(self.region, regions),
+            region_image=position[self.region_image[regions]].astype(np.int64),
+            region_boxes=self.region_boxes[regions],
+            region_kind=self.region_kind[regions],
+            not_finite=tuple(int(i) for i in self.films[~finite]),
+            attributes=tuple(compress(self.attributes, finite)),
+            left_edges=tuple(compress(self.left_edges, finite)),
+            inputs=None if self.inputs is None else self.inputs.take(kept),
         )
-        gathered = columns.gather(batches.find, encoder.info.embedding_size)
-    halved = batches.size if batches.size < batch_size else 0
-    return replace(gathered, found=found, halved_to=halved)
 
 
-@contextmanager
-def _kept_in(root: Path | None) -> Iterator[Path]:
-    """Yield the folder of the stores; without one, a folder that goes again."""
-    with nullcontext(root) if root is not None else tempfile.TemporaryDirectory() as place:
-        yield Path(place)
+@dataclass(frozen=True, slots=True, eq=False)
+class FilmRow:
+    """A film that was read and cut into regions."""
+
+    film: Film  # without its pixels
+    size: tuple[int, int]  # height and width of the stored matrix
+    regions: RegionSet  # those that the model sees
+    unseen: int  # those that it does not
+    problems: tuple[str, ...]  # what was to be a region and is none
+    key: bytes  # under which the embeddings are stored
 
 
-class EmbeddedColumns:
-    """What is told of films on their way, column by column.
+class FilmTable:
+    """Films as they come by, a column for each thing that is known of them.
 
     As objects, 200,000 films with 16 regions each would take half a gigabyte, and leave a heap that
     nobody gets back.
     """
 
     def __init__(self) -> None:
-        self._films, self._sizes = array("q"), array("q")
-        self._counts, self._region_kind = array("q"), array("q")
-        self._boxes = bytearray()
-        self._keys: list[bytes] = []
-        self._digests: list[str] = []
+        # position in the cohort, height, width, regions, unseen regions, bytes of the file
+        self._numbers = array("q")
+        self._boxes, self._region_kind = bytearray(), array("q")
+        self.digests: list[str] = []
+        self.keys: list[bytes] = []
         self._applied: list[str] = []
         self._left_edges: list[Edge] = []
         self._attributes: list[Mapping[str, str]] = []
-        self._rejected: list[RejectedFilm] = []
+        self._problems: list[tuple[str, ...]] = []
         self._kinds: dict[RegionKind, int] = {}
-        self._problems: Counter[str] = Counter()
         self._alike: dict[Any, Any] = {}
-        self._unseen = self._file_bytes = 0
+        self.rejected: list[tuple[int, RejectedFilm]] = []  # with their positions in the cohort
+        self.found = 0  # films whose embeddings were there before
 
-    def add(self, row: EmbeddedRow | RejectedFilm) -> None:
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Position, height, width, regions, unseen regions and bytes of the file, (N, 6)."""
+        return np.frombuffer(self._numbers, np.int64).reshape(-1, 6)
+
+    def add(self, position: int, row: FilmRow | RejectedFilm) -> None:
         """Take the next film of the cohort."""
         if isinstance(row, RejectedFilm):
-            self._rejected.append(row)
+            self.rejected.append((position, row))
             return
         film, regions = row.film, row.regions
-        self._films.append(film.index)
-        self._sizes.extend(row.size)
-        self._counts.append(len(regions))
+        self._numbers.extend((position, *row.size, len(regions), row.unseen, film.file_bytes))
+        self._boxes += regions.boxes.astype(np.float32, copy=False).tobytes()
         self._region_kind.extend(
             self._kinds.setdefault(kind, len(self._kinds)) for kind in regions.kinds
         )
-        self._boxes += regions.boxes.astype(np.float32, copy=False).tobytes()
-        self._keys.append(row.key)
-        self._digests.append(film.digest)
-        self._applied.append(self._alike.setdefault(film.applied, film.applied))
-        self._left_edges.append(self._alike.setdefault(film.left_edge, film.left_edge))
+        self.digests.append(film.digest)
+        self.keys.append(row.key)
         stated = tuple(sorted(film.attributes.items()))
-        self._attributes.append(self._alike.setdefault(stated, film.attributes))
-        self._problems.update(row.problems)
-        self._unseen += row.unseen
-        self._file_bytes += film.file_bytes
+        self._applied.append(self._once(film.applied, film.applied))
+        self._left_edges.append(self._once(film.left_edge, film.left_edge))
+        self._attributes.append(self._once(stated, film.attributes))
+        self._problems.append(self._once(row.problems, row.problems))
 
-    def gather(self, find: FindEmbeddings, size: int) -> Embeddings:
-        """Read the embeddings from where they are kept.
+    def extend(self, other: FilmTable, keep: NDArray[np.bool_]) -> None:
+        """Take the films of another table that `keep` (n,) says, and all that it has rejected."""
+        numbers = other.numbers
+        of_region = np.repeat(keep, numbers[:, 3])
+        boxes = np.frombuffer(other._boxes, np.float32).reshape(-1, 4)[of_region]
+        codes = np.frombuffer(other._region_kind, np.int64)[of_region]
+        used, first = np.unique(codes, return_index=True)
+        code = np.zeros(len(other._kinds), dtype=np.int64)
+        for old in used[np.argsort(first)].tolist():
+            kind = list(other._kinds)[old]
+            code[old] = self._kinds.setdefault(kind, len(self._kinds))
+        self._numbers.frombytes(numbers[keep].tobytes())
+        self._boxes += boxes.tobytes()
+        self._region_kind.frombytes(code[codes].tobytes())
+        for name in ("digests", "keys", "_applied", "_left_edges", "_attributes", "_problems"):
+            getattr(self, name).extend(compress(getattr(other, name), keep))
+        self.rejected += other.rejected
+        self.found += other.found
 
-        Parameters
-        ----------
-        find : callable - key of a film to its embedding (D,) and those of its regions (r, D)
-        size : int - D
+    def gather(self, find: FindEmbeddings, size: int, inputs: KeptFilms | None) -> Embeddings:
+        """Read the embeddings, of D = `size` numbers, from where they are kept.
 
-        Returns
-        -------
-        Embeddings - without the films for which the model gives NaN or infinity; they are named
+        `find` takes the key of a film; `inputs` are the films of this table. Films for which the
+        model gives NaN or infinity are left out, and named.
         """
-        counts = np.frombuffer(self._counts, np.int64)
+        numbers = self.numbers
+        counts = numbers[:, 3]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         image = empty_rows((len(counts), size), np.float32)
         region = empty_rows((int(starts[-1]), size), np.float32)
-        for at, key in enumerate(self._keys):
+        for at, key in enumerate(self.keys):
             image[at], region[starts[at] : starts[at + 1]] = find(key)
             if at % _GATHERED == 0:
                 let_go(image)
                 let_go(region)
-        gathered = Embeddings(
-            films=np.frombuffer(self._films, np.int64),
-            digests=tuple(self._digests),
+        return Embeddings(
+            films=numbers[:, 0].copy(),
+            digests=tuple(self.digests),
             applied=tuple(self._applied),
-            sizes=np.frombuffer(self._sizes, np.int64).reshape(-1, 2),
+            sizes=numbers[:, 1:3].copy(),
             image=image,
             region=region,
             region_image=copy_of(np.repeat(np.arange(len(counts), dtype=np.int64), counts)),
             region_boxes=copy_of(np.frombuffer(self._boxes, np.float32).reshape(-1, 4)),
             region_kind=copy_of(np.frombuffer(self._region_kind, np.int64)),
             kinds=tuple(self._kinds),
-            unseen=self._unseen,
-            problems=dict(self._problems),
-            rejected=tuple(self._rejected),
+            unseen=int(numbers[:, 4].sum()),
+            problems=dict(Counter(problem for of_film in self._problems for problem in of_film)),
+            rejected=tuple(film for _, film in sorted(self.rejected, key=lambda r: r[0])),
             not_finite=(),
             attributes=tuple(self._attributes),
             left_edges=tuple(self._left_edges),
-            file_bytes=self._file_bytes,
+            found=self.found,
+            file_bytes=int(numbers[:, 5].sum()),
+            inputs=inputs,
+        ).only_finite()
+
+    def dump(self) -> bytes:
+        """Return the table as the content of a file, without the paths of what was rejected."""
+        from safetensors.numpy import save
+
+        rejected = [[at, film.row, film.reason, film.message] for at, film in self.rejected]
+        texts = {
+            "kinds": [[kind.source, kind.name, kind.place] for kind in self._kinds],
+            "rejected": rejected,
+            "found": self.found,
+            **{name: list(getattr(self, name)) for name in (*_TEXTS, "_attributes", "_problems")},
+        }
+        return bytes(
+            save(
+                {
+                    "numbers": self.numbers,
+                    "keys": np.frombuffer(b"".join(self.keys), np.uint8),
+                    "boxes": np.frombuffer(self._boxes, np.float32),
+                    "region_kind": np.frombuffer(self._region_kind, np.int64),
+                },
+                metadata={"texts": json.dumps(texts, default=dict)},
+            )
         )
-        return _only_finite(gathered)
 
+    @classmethod
+    def load(cls, path: Path) -> FilmTable | None:
+        """Open a table that `dump` has made; None where there is none, or a damaged one."""
+        from safetensors import safe_open
 
-def _only_finite(embeddings: Embeddings) -> Embeddings:
-    """Leave out the films with an embedding that holds NaN or infinity."""
-    finite = map_parts(embeddings.image, _finite_rows)
-    broken = ~map_parts(embeddings.region, _finite_rows)
-    finite[embeddings.region_image[broken]] = False
-    if finite.all():
-        return embeddings
-    kept, regions = np.flatnonzero(finite), np.flatnonzero(finite[embeddings.region_image])
-    position = np.cumsum(finite) - 1
-    return replace(
-        embeddings,
-        films=embeddings.films[kept],
-        digests=tuple(embeddings.digests[i] for i in kept),
-        applied=tuple(embeddings.applied[i] for i in kept),
-        sizes=embeddings.sizes[kept],
-        image=_taken(embeddings.image, kept),
-        region=_taken(embeddings.region, regions),
-        region_image=position[embeddings.region_image[regions]].astype(np.int64),
-        region_boxes=embeddings.region_boxes[regions],
-        region_kind=embeddings.region_kind[regions],
-        not_finite=tuple(int(i) for i in embeddings.films[~finite]),
-        attributes=tuple(embeddings.attributes[i] for i in kept if embeddings.attributes),
-        left_edges=tuple(embeddings.left_edges[i] for i in kept if embeddings.left_edges),
-    )
+        table = cls()
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+                texts = json.loads(stored.metadata()["texts"])
+            table._numbers.frombytes(arrays["numbers"].tobytes())
+            table._boxes += arrays["boxes"].tobytes()
+            table._region_kind.frombytes(arrays["region_kind"].tobytes())
+            keys = arrays["keys"].tobytes()
+            table.keys = [keys[at : at + 32] for at in range(0, len(keys), 32)]
+            table._kinds = {RegionKind(*kind): n for n, kind in enumerate(texts["kinds"])}
+            table._problems = [tuple(found) for found in texts["_problems"]]
+            for name in (*_TEXTS, "_attributes"):
+                setattr(table, name, texts[name])
+            table.rejected = [(at, RejectedFilm(*film)) for at, *film in texts["rejected"]]
+            table.found = texts["found"]
+        except Exception:  # not there; safetensors raises a type of its own for what is damaged
+            return None
+        return table
+
+    def _once(self, known_by: Any, value: Any) -> Any:
+        """Return what was held first of equal values."""
+        return self._alike.setdefault(known_by, value)
 
 
 def _taken(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -120,9 +120,14 @@ class RegionEvidence:
 
     def probe(self, encoder: Encoder, structures: StructureReader | None) -> CounterfactualModel:
         """Return what the model can be asked by."""
+
+        def read_input(film: int) -> NDArray[np.float32]:
+            pixels = self.films.pixels[film].astype(np.float32) / np.float32(255.0)
+            return encoder.preprocess(pixels).numpy()
+
         return CounterfactualModel(
             encoder,
-            lambda film: self.films.pixels[film].astype(np.float32) / np.float32(255.0),
+            read_input,
             self.class_embeddings,
             TAU,
             _BATCH,

@@ -28,7 +28,7 @@ from ravl_med.evaluation.pool_films import PRETRAIN, SIDE
 from ravl_med.evaluation.settings import Architecture
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import TrainingConfig, fit
+from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 
 MEAN, STD = 0.5, 0.25
@@ -137,7 +137,7 @@ def train_small_model(
     inputs = torch.from_numpy(films).to(fabric.device)
 
     def step(
-        module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
+        module: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
         cropped = _CROPPED if 2 * epoch >= recipe.epochs else 0.0
         views = draw_views(len(rows), cropped, generator)
@@ -147,7 +147,7 @@ def train_small_model(
         embedded, spoken, scale = module(images, tokens)
         return _contrast(embedded, spoken, said[rows.to(said.device)], scale)
 
-    curve = fit(fabric, model, len(films), step, recipe)
+    history = fit(fabric, model, len(films), Task(step), recipe)
     encoder = OpenClipEncoder(
         model.cpu(),
         _tokenize,
@@ -156,7 +156,7 @@ def train_small_model(
         {"weights": f"seed {recipe.seed}"},
         fabric.device,
     )
-    return SmallModel(encoder, float(np.mean(curve.losses[-10:])))
+    return SmallModel(encoder, float(np.mean(history.losses[-10:])))
 
 
 def pretrained_folder(

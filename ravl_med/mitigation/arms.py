@@ -1,13 +1,12 @@
-"""The arms: ways to fine-tune a model away from a feature, under one recipe and one budget.
+"""The arms: ways to fine-tune a model away from a feature, under one config and one budget.
+
+Films are seen in views: small shifts, other exposures, parts of a film, with the boxes that lie on
+it. The parts are those of contrastive pre-training (open_clip's RandomResizedCrop): they teach the
+tower to say of a part what the part shows, which region embeddings live on.
 
 References
 ----------
 Varma et al., RaVL, NeurIPS 2024, section 3.2 and appendix (the arms that it compares with).
-
-Views of films: small shifts, other exposures, parts of a film, with the boxes that lie on it.
-
-The parts are those of contrastive pre-training (open_clip's RandomResizedCrop): they teach the
-tower to say of a part what the part shows, which region embeddings live on.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.region_pooling import embed_images, region_pooling_of
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
@@ -40,19 +40,12 @@ from ravl_med.mitigation.region_exchange import deal_feature, exchange_regions, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """How each of B films is looked at.
+    """How each of B films is looked at."""
 
-    Attributes
-    ----------
-    side : Tensor of shape (B,) - of the part that is seen, as a share of the film
-    centre : Tensor of shape (B, 2) - x and y of its centre, from -1 to 1
-    gain, offset : Tensor of shape (B,) - of the brightness, in units of the input
-    """
-
-    side: Tensor
-    centre: Tensor
-    gain: Tensor
-    offset: Tensor
+    side: Tensor  # (B,) of the part that is seen, as a share of the film
+    centre: Tensor  # (B, 2) x and y of its centre, from -1 to 1
+    gain: Tensor  # (B,) of the brightness
+    offset: Tensor  # (B,) of the brightness, in units of the input
 
     def part(self, rows: slice) -> Views:
         """Return the views of some of the films."""
@@ -60,12 +53,9 @@ class Views:
 
 
 def draw_views(count: int, cropped: float, generator: torch.Generator) -> Views:
-    """Draw views: shifts and zooms of up to 5 %, and for a share of the films a part of them.
+    """Draw views of films: shifts and zooms of up to 5 %.
 
-    Parameters
-    ----------
-    count : int - B
-    cropped : float in [0, 1] - chance of a film to be cut to a part of 0.2 to 0.8 of its side
+    With the chance `cropped` a film is cut to a part of 0.2 to 0.8 of its side instead.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -95,18 +85,9 @@ def view_films(films: Tensor, views: Views) -> Tensor:
 
 
 def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Tensor, Tensor]:
-    """Carry boxes into the views of their films.
+    """Carry boxes (R, 4), xyxy in input pixels of side `size`, into the views of their films (R,).
 
-    Parameters
-    ----------
-    boxes : Tensor of shape (R, 4), float32 - xyxy in input pixels
-    film : Tensor of shape (R,), int64 - position of its film among the views
-    size : int - side of the input in pixels
-
-    Returns
-    -------
-    boxes : Tensor of shape (R, 4), float32 - clipped to the view
-    visible : Tensor of shape (R,), float32 - share of each box that is in the view
+    Return them clipped to the view, and the share of each that is in it, (R,).
     """
     centre = views.centre[film].repeat(1, 2)
     moved = ((2.0 * boxes / size - 1.0 - centre) / views.side[film, None] + 1.0) * (size / 2.0)
@@ -123,25 +104,17 @@ _LEAST_VISIBLE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to fine-tune.
+    """One way to fine-tune."""
 
-    Attributes
-    ----------
-    title : str - how reports call it
-    published : bool - by others than this project
-    terms : tuple of str - what stands beside L_CLIP; several are added; regions: L_R and L_A,
-        relevance and alignment: one of both
-    weighted : bool - films are drawn so that pseudo-groups are seen alike
-    exchanged : bool - the located feature is dealt out anew in each batch
-    averaged : bool - the region losses are averaged over the batch, whatever the config says: as a
-        sum they drown L_CLIP, and with it what the exchange teaches
-    """
-
-    title: str
-    published: bool
+    title: str  # how reports call it
+    published: bool  # by others than this project
+    # what stands beside L_CLIP; several are added; regions: L_R and L_A, relevance and alignment:
+    # one of both
     terms: tuple[Term, ...] = ()
-    weighted: bool = False
-    exchanged: bool = False
+    weighted: bool = False  # films are drawn so that pseudo-groups are seen alike
+    exchanged: bool = False  # the located feature is dealt out anew in each batch
+    # the region losses are averaged over the batch, whatever the config says: as a sum they drown
+    # L_CLIP, and with it what the exchange teaches
     averaged: bool = False
 
     @property
@@ -164,38 +137,8 @@ ARMS: Mapping[str, Arm] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Constants of the objectives.
-
-    Attributes
-    ----------
-    clip : float - lambda, of L_CLIP; the other term gets 1 - lambda
-    temperature : float - tau of regions and zero-shot logits
-    denominator : {"multiset", "distinct"} - see `region_losses`
-    reduction : {"sum", "mean"} - of the region losses over the films of a batch
-    eta : float - step size of group DRO
-    exchange_share : float - chance of each film to have the feature after the exchange
-    cropped : float - share of films that are cut to a part
-    """
-
-    clip: float = 0.8
-    temperature: float = 0.07
-    denominator: Literal["multiset", "distinct"] = "multiset"
-    reduction: Literal["sum", "mean"] = "sum"
-    eta: float = 0.01
-    exchange_share: float = 0.5
-    cropped: float = 0.0
-
-
 class ImageTower(nn.Module):
-    """The image side of a model, with its logit scale; the text side is frozen.
-
-    Parameters
-    ----------
-    model : nn.Module - of an `Encoder`; its text tower is frozen in place
-    region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
-    """
+    """The image side of a model, with its logit scale; the text side is frozen in place."""
 
     def __init__(self, model: Any, region_pooling: RegionPooling = "one_pass") -> None:
         super().__init__()
@@ -223,24 +166,20 @@ class ImageTower(nn.Module):
 
 
 class Objective:
-    """What an arm does with a batch.
-
-    Parameters
-    ----------
-    groups : PseudoGroups - of these films
-    classes : Tensor of shape (C, D), float32 - class texts by the frozen text tower, unit norm
-    """
+    """What an arm does with a batch; class texts (C, D) are those of the frozen text tower."""
 
     def __init__(
         self,
         arm: Arm,
         films: FineTuningSet,
-        groups: PseudoGroups,
         classes: Tensor,
-        weights: Weights,
+        config: MitigationConfig,
         fabric: Fabric,
     ) -> None:
-        self.arm, self.films, self.weights, self.fabric = arm, films, weights, fabric
+        self.arm, self.films, self.config, self.fabric = arm, films, config, fabric
+        groups = PseudoGroups.cross(
+            films.labels, films.present, tuple(map(str, range(len(classes))))
+        )
         self._groups = torch.from_numpy(groups.of_film)
         self._labels = torch.from_numpy(films.labels)
         self._present = torch.from_numpy(films.present)
@@ -256,10 +195,10 @@ class Objective:
         return torch.multinomial(self._chance, count, replacement=True, generator=generator)
 
     def step(
-        self, module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
+        self, module: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
         """Return the loss of a batch; all processes return that of the whole batch."""
-        images, boxes, spurious = self._view(rows, mine, generator)
+        images, boxes, spurious = self._view(rows, part, generator)
         seen, regions, scale = module(images, boxes)
         reports = self.films.reports[rows].to(seen.device)
         labels, groups, present = (
@@ -278,18 +217,18 @@ class Objective:
             (self._term(t, whole, labels, groups, present, evidence) for t in self.arm.terms),
             start=torch.zeros((), device=clip.device),
         )
-        return self.weights.clip * clip + (1.0 - self.weights.clip) * other
+        return self.config.clip_weight * clip + (1.0 - self.config.clip_weight) * other
 
     def _view(
-        self, rows: Tensor, mine: slice, generator: torch.Generator
+        self, rows: Tensor, part: slice, generator: torch.Generator
     ) -> tuple[Tensor, list[Tensor] | None, Tensor | None]:
         """Read and view this process's part, with the boxes of its regions where needed."""
-        films, own = self.films, rows[mine].numpy()
+        films, own = self.films, rows[part].numpy()
         if self.arm.exchanged:
-            pictures, given = self._exchange(rows, mine, generator)
+            pictures, given = self._exchange(rows, part, generator)
         else:
             pictures, given = films.films.read(own), None
-        views = draw_views(len(rows), self.weights.cropped, generator).part(mine)
+        views = draw_views(len(rows), self.config.cropped, generator).part(part)
         device = self.fabric.device
         images = films.films.inputs(view_films(pictures, views)).to(device)
         if not self.arm.sees_regions:
@@ -307,14 +246,14 @@ class Objective:
         return images, parts, flags[kept].to(device)
 
     def _exchange(
-        self, rows: Tensor, mine: slice, generator: torch.Generator
+        self, rows: Tensor, part: slice, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Films of this process's part after the exchange, and, for regions, where it lies now."""
         films = self.films
         has = torch.from_numpy(films.carriers.counts_of(rows.numpy()) > 0)
-        dealing = deal_feature(has, self.weights.exchange_share, generator)
+        dealing = deal_feature(has, self.config.exchange_share, generator)
         # The other films of the batch are other processes' to read.
-        needed, own, dealing = dealing.part(mine)
+        needed, own, dealing = dealing.part(part)
         asked = rows[needed]
         carriers, companions = (
             _boxes_of(table, asked) for table in (films.carriers, films.companions)
@@ -338,21 +277,21 @@ class Objective:
         """Return a term beside L_CLIP."""
         if term in _OF_REGIONS:
             assert evidence is not None  # the view has made boxes for it
-            relevance, alignment, _ = region_losses(evidence, labels, self.weights.denominator)
+            relevance, alignment, _ = region_losses(evidence, labels, self.config.denominator)
             parts = {"relevance": relevance, "alignment": alignment}
             total = parts.get(term, relevance + alignment).sum()
-            if self.arm.averaged or self.weights.reduction == "mean":
+            if self.arm.averaged or self.config.reduction == "mean":
                 total = total / max(len(relevance), 1)
             return total
         if term == "contrast":
             feature = present.long().where(labels >= 0, -1)  # films without a class are in no group
             return contrast_images(whole, labels) + contrast_images(whole, feature)
-        losses = cross_entropy(whole @ self._classes.T / self.weights.temperature, labels)
+        losses = cross_entropy(whole @ self._classes.T / self.config.temperature, labels)
         known = labels >= 0
         if term == "cross_entropy":
             return losses.sum() / known.sum().clamp(min=1)
         raised = update_group_weights(
-            self.state["group_weights"], losses[known], groups[known], self.weights.eta
+            self.state["group_weights"], losses[known], groups[known], self.config.eta
         )
         self.state["group_weights"] = raised
         return group_robust_loss(losses[known], groups[known], raised)
@@ -366,7 +305,7 @@ class Objective:
             torch.tensor([len(part) for part in boxes], device=regions.device),
         )
         named = torch.bincount(labels[labels >= 0], minlength=len(self._classes)) > 0
-        similarities = regions @ self._classes.T / self.weights.temperature
+        similarities = regions @ self._classes.T / self.config.temperature
         return gather_evidence(similarities, film, spurious, len(boxes), named)
 
     def _gather(

@@ -25,16 +25,10 @@ _SAME = 1e-6  # share of the largest singular value below which a direction adds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassHead:
-    """What image embeddings are compared with.
+    """What image embeddings are compared with."""
 
-    Attributes
-    ----------
-    weights : ndarray of shape (C, D), float32
-    bias : ndarray of shape (C,), float32
-    """
-
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    weights: NDArray[np.float32]  # (C, D)
+    bias: NDArray[np.float32]  # (C,)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits (N, C) of image embeddings (N, D)."""
@@ -43,27 +37,16 @@ class ClassHead:
 
 
 def retrain_last_layer(
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    classes: int,
+    images: NDArray[np.float32],  # (N, D) unit norm
+    labels: NDArray[np.int64],  # (N,) 0 .. C - 1
+    groups: NDArray[np.int64],  # (N,)
+    classes: int,  # C
     seed: int,
 ) -> ClassHead | None:
     """Fit a logistic regression on equally large groups, the mean over several draws of them.
 
     The regularisation is the one whose fit to half of the films has the best worst-group accuracy
-    on the other half.
-
-    Parameters
-    ----------
-    images : ndarray of shape (N, D), float32 - unit norm
-    labels : ndarray of shape (N,), int64 - 0 .. C - 1
-    groups : ndarray of shape (N,), int64
-    classes : int - C
-
-    Returns
-    -------
-    ClassHead or None - None where some class, or some group of more than one film, is missing
+    on the other half. None where some class, or some group of more than one film, is missing.
     """
     present = np.unique(groups)
     sizes = np.array([(groups == g).sum() for g in present])
@@ -114,17 +97,10 @@ def _fit(
 def feature_directions(
     parts: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]],
 ) -> NDArray[np.float32]:
-    """Return the direction from ordinary regions to those of each feature.
+    """Return the unit directions (f, D) from ordinary regions to those of each feature.
 
-    Parameters
-    ----------
-    parts : iterable of (ndarray of shape (r, D), float32; ndarray of shape (r, F), bool) - regions,
-        and which of them hold which feature
-
-    Returns
-    -------
-    ndarray of shape (f, D), float32, unit norm - of the features that some regions hold and some do
-        not
+    Parts of the regions come as embeddings (r, D) and which features they hold (r, F). A feature
+    that all regions hold, or none, has no direction.
     """
     held: Any = 0.0
     every: Any = 0.0
@@ -149,17 +125,7 @@ def feature_directions(
 def project_texts(
     classes: NDArray[np.float32], directions: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Project class texts onto what is orthogonal to the directions of the features.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (C, D), float32
-    directions : ndarray of shape (F, D), float32
-
-    Returns
-    -------
-    ndarray of shape (C, D), float32, unit norm
-    """
+    """Project class texts (C, D) onto what is orthogonal to the features' directions (F, D)."""
     axes, sizes, _ = np.linalg.svd(directions.T.astype(np.float64), full_matrices=False)
     basis = axes[:, sizes > _SAME * sizes.max()]  # two features may have one direction
     projected = classes - (classes @ basis) @ basis.T

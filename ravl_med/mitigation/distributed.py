@@ -1,15 +1,12 @@
-"""How the processes that `torchrun` has started find each other, at every start of a run.
+"""The processes of a training: one, or those that `torchrun` has started.
+
+The first one leads. What takes hours and no gradient it does alone, with the workers of an engine
+where the config names some. The others wait for what it asks them to do, above all to train an arm.
 
 `torchrun` keeps one store for all starts of a run. After a restart the addresses of processes that
 were killed still lie in it, and who reads one of them waits at a port that nobody listens at
 (pytorch/pytorch#135712). So each start has a part of the store of its own, which the first process
-names. It answers every process that says a word of its own; the dead one before it cannot.
-
-The processes of a training: one, or those that `torchrun` has started.
-
-The first one leads. What takes hours and no gradient, it does alone, with the workers of an engine
-where the config names some: reading films, the audit, the final test, the report. The others wait
-for what it asks them to do with it, above all to train an arm.
+names. It answers every process by a token of that process; the dead one before it cannot.
 """
 
 from __future__ import annotations
@@ -41,11 +38,6 @@ _PAUSE = 0.1  # seconds
 def join_processes(device: torch.device, patience: timedelta = _JOINING_TIMEOUT) -> None:
     """Join the process group of all that `torchrun` has started, as the default one.
 
-    Parameters
-    ----------
-    device : torch.device - of this process
-    patience : timedelta - for the others
-
     Raises
     ------
     EngineError
@@ -69,31 +61,31 @@ def join_processes(device: torch.device, patience: timedelta = _JOINING_TIMEOUT)
 
 def _agree_on_start(store: Store, rank: int, world: int, patience: timedelta) -> str:
     """Return what this start is called, the same to all of its processes and to no other's."""
-    word = secrets.token_hex(8)
+    token = secrets.token_hex(8)
     if rank:
-        store.set(f"ravl-med/word/{rank}", word)
-        start = bytes(store.get(f"ravl-med/start/{word}")).decode()
+        store.set(f"ravl-med/token/{rank}", token)
+        start = bytes(store.get(f"ravl-med/start/{token}")).decode()
         store.set(f"ravl-med/here/{start}/{rank}", "")
         return start
     answered: set[str] = set()
     awaited, until = set(range(1, world)), time.monotonic() + patience.total_seconds()
     while awaited:
         for other in sorted(awaited):
-            if store.check([f"ravl-med/here/{word}/{other}"]):
+            if store.check([f"ravl-med/here/{token}/{other}"]):
                 awaited.discard(other)
-            elif store.check([f"ravl-med/word/{other}"]):
-                said = bytes(store.get(f"ravl-med/word/{other}")).decode()
-                if said not in answered:  # of a process that is dead it does no harm
-                    store.set(f"ravl-med/start/{said}", word)
-                    answered.add(said)
+            elif store.check([f"ravl-med/token/{other}"]):
+                named = bytes(store.get(f"ravl-med/token/{other}")).decode()
+                if named not in answered:  # of a process that is dead it does no harm
+                    store.set(f"ravl-med/start/{named}", token)
+                    answered.add(named)
         if awaited and time.monotonic() >= until:
             raise EngineError(
                 f"mitigation: {len(awaited)} of {world} processes have not come within "
-                f"{patience.total_seconds():.0f} s; expected all that torchrun was told of. Did "
+                f"{patience.total_seconds():.0f} s; expected all that torchrun is to start. Did "
                 "they end with an error on their nodes?"
             )
         time.sleep(_PAUSE if awaited else 0.0)
-    return word
+    return token
 
 
 T = TypeVar("T")
@@ -105,13 +97,10 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket")
 
 
 def make_fabric(device: str = "cpu", precision: str = "32-true", *, alone: bool = False) -> Fabric:
-    """Return the Fabric of this process; under `torchrun` it joins the others.
+    """Return the Fabric of this process; under `torchrun` it joins the others, or works `alone`.
 
-    Parameters
-    ----------
-    device : str - ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``
-    precision : {"32-true", "bf16-mixed"} - neither needs its gradients scaled
-    alone : bool - this process works by itself, whoever has started it
+    `device` is ``auto``, ``cpu``, ``mps`` or ``cuda[:i]``. Neither precision needs its gradients
+    scaled.
     """
     kind, _, number = device.partition(":")
     chosen: Any = precision
@@ -139,11 +128,8 @@ def make_fabric(device: str = "cpu", precision: str = "32-true", *, alone: bool 
 class Processes:
     """Those that work together: the first one asks, the others do what it asks for.
 
-    As a context of the first one it lets the others go at its end.
-
-    Parameters
-    ----------
-    fabric : Fabric - of this process; all of them make this object at the same point
+    All of them make this object at the same point. As a context of the first one it lets the others
+    go at its end.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -167,12 +153,9 @@ class Processes:
         return self.fabric.world_size
 
     def together(self, job: Callable[[Fabric], T], here: Callable[[Fabric], T] | None = None) -> T:
-        """Do a job in all processes at once; the first one asks, and returns what it has made.
+        """Do a job in all processes at once, and return what the first one has made.
 
-        Parameters
-        ----------
-        job : callable - can be pickled; given the Fabric of each process
-        here : callable or None - the same, as the first one does it; None: `job`
+        The job can be pickled; the first process does `here` instead, where it is given.
 
         Raises
         ------
@@ -180,7 +163,7 @@ class Processes:
             Another process has ended.
         """
         with self._working():
-            self._tell((job, False))
+            self._send((job, False))
             return (here or job)(self.fabric)
 
     def ask(self, job: Callable[[Fabric], T]) -> list[T]:
@@ -192,7 +175,7 @@ class Processes:
             Another process has ended.
         """
         with self._working():
-            self._tell((job, True))
+            self._send((job, True))
             return self._gather(job(self.fabric))
 
     def serve(self) -> None:
@@ -205,11 +188,11 @@ class Processes:
         """
         with self._working():
             while True:
-                told: list[Any] = [None]
-                distributed.broadcast_object_list(told, src=0, group=self._group)
-                if told[0] is None:
+                message: list[Any] = [None]
+                distributed.broadcast_object_list(message, src=0, group=self._group)
+                if message[0] is None:
                     return
-                job, wanted = told[0]
+                job, wanted = message[0]
                 made = job(self.fabric)
                 if wanted:
                     self._gather(made)
@@ -226,9 +209,9 @@ class Processes:
     ) -> None:
         if self.first and not self._busy:  # else the others are in the middle of a job
             with suppress(RuntimeError):  # one of them is gone already
-                self._tell(None)
+                self._send(None)
 
-    def _tell(self, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         if self._group is not None:
             distributed.broadcast_object_list([message], src=0, group=self._group)
 
@@ -241,7 +224,7 @@ class Processes:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Say in words that another process is gone."""
+        """Say in one line that another process is gone."""
         self._busy = True
         try:
             yield
@@ -259,8 +242,8 @@ class Processes:
     def _is_loss(self, error: RuntimeError) -> bool:
         if self._group is None:
             return False
-        told = str(error).lower()
-        return isinstance(error, distributed.DistError) or any(word in told for word in _LOST)
+        message = str(error).lower()
+        return isinstance(error, distributed.DistError) or any(sign in message for sign in _LOST)
 
 
 def _leave() -> None:

@@ -1,4 +1,4 @@
-"""Proof: every arm on the final test beside the audited model, with paired intervals.
+"""The final test: every arm beside the audited model, with paired intervals.
 
 Both models are measured on the same films and resampled with the same draws of patients, so that an
 interval of a difference knows that they are alike.
@@ -7,13 +7,10 @@ References
 ----------
 Guo et al., "On calibration of modern neural networks", ICML 2017 (expected calibration error).
 DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), for AUROC as a rank statistic.
-
-Whether a mitigation has made the model better, by gates that were fixed before the run.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.zero_shot import softmax
-from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.disclosure_control import hidden_cells
 from ravl_med.evidence.mitigation_result import (
-    ArmOutcome,
     Change,
     FeatureGap,
     MeasureName,
-    MitigationVerdict,
-    Reaudit,
-    VerdictWord,
 )
 from ravl_med.evidence.results import Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
@@ -44,49 +36,33 @@ _NOTHING = Interval(float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """What a model says of the N films of the final test.
+class Predictions:
+    """The predictions of a model for the N films of the final test."""
 
-    Attributes
-    ----------
-    logits : ndarray of shape (N, C), float32 - of the films
-    region_class : ndarray of shape (N,), int64, or None - class of the best-matching region of each
-        film; None where regions are not defined
-    """
-
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32]  # (N, C) of the films
+    # (N,) class of the best-matching region of each film; None where regions are not defined
     region_class: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinalTest:
-    """The films that nobody touched, and how they are divided.
+    """The films that nobody touched, and how they are divided."""
 
-    Attributes
-    ----------
-    labels : ndarray of shape (N,), int64
-    present : ndarray of shape (N, F), bool - mitigated features, found by the audited model
-    axes : mapping of attribute to ndarray of shape (N,), str
-    min_group : int - groups with fewer films are joined before the worst is taken
-    min_films : int - classes, groups and subgroups below are not reported one by one
-    hidden_below : int - nor is a gap with fewer patients on a side; 0: all are
-    """
-
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64]  # (N,)
     classes: tuple[str, ...]
-    present: NDArray[np.bool_]
+    present: NDArray[np.bool_]  # (N, F) mitigated features, found by the audited model
     sides: tuple[tuple[int, int | None], ...]
     axes: Mapping[str, NDArray[np.str_]]
     bootstrap: PatientBootstrap
     confidence: float
-    min_group: int
-    min_films: int
-    hidden_below: int = 0
+    min_group: int  # groups with fewer films are joined before the worst is taken
+    min_films: int  # classes, groups and subgroups below are not reported one by one
+    hidden_below: int = 0  # nor is a gap with fewer patients on a side; 0: all are
 
-    def untold(self) -> frozenset[MeasureName]:
-        """Name the classes, groups and subgroups of few patients, and those that would tell them.
+    def hidden(self) -> frozenset[MeasureName]:
+        """Name the classes, groups and subgroups of few patients, or that would give them away.
 
-        They are measured, and judged by; a report does not tell them, see `small_cells`.
+        They are measured, and judged by; a report does not show them, see `disclosure_control`.
         """
         groups = self.groups()
         by_class = np.eye(len(self.classes), dtype=np.bool_)[self.labels]
@@ -105,7 +81,7 @@ class FinalTest:
         )
 
     def _hidden(self, member: NDArray[np.bool_]) -> frozenset[int]:
-        """Arms (N, M) of few patients, and those that would tell them."""
+        """Arms (N, M) of few patients, and those that would give them away."""
         if not self.hidden_below:
             return frozenset()
         counts = count_patients(member, self.bootstrap.patients)
@@ -116,21 +92,16 @@ class FinalTest:
         any_of_them: NDArray[np.bool_] = np.asarray(self.present.any(axis=1))
         return PseudoGroups.cross(self.labels, any_of_them, self.classes)
 
-    def measure(self, before: Answered, after: Answered) -> dict[str, Any]:
-        """Measure a model beside the audited one.
-
-        Returns
-        -------
-        dict - the fields of `ArmOutcome` that hold a `Change`
-        """
-        right = [answer.logits.argmax(axis=1) == self.labels for answer in (before, after)]
+    def measure(self, before: Predictions, after: Predictions) -> dict[str, Any]:
+        """Measure a model beside the audited one: the `Change` fields of `ArmOutcome`."""
+        right = [model.logits.argmax(axis=1) == self.labels for model in (before, after)]
         everyone = np.ones((len(self.labels), 1), dtype=np.bool_)
         groups, pooled = self.groups(), self.groups().pooled(self.min_group)
         of_group = _members(groups)
         worst = _members(pooled)[:, pooled.sizes() > 0]
         region = [
-            None if answer.region_class is None else answer.region_class == self.labels
-            for answer in (before, after)
+            None if model.region_class is None else model.region_class == self.labels
+            for model in (before, after)
         ]
         by_class = np.eye(len(self.classes), dtype=np.bool_)[self.labels]
         strata = [
@@ -208,13 +179,13 @@ class FinalTest:
             films,
         )
 
-    def _auroc(self, before: Answered, after: Answered) -> Change:
+    def _auroc(self, before: Predictions, after: Predictions) -> Change:
         bootstrap = PatientBootstrap(
             self.bootstrap.patients, min(_AUROC_DRAWS, self.bootstrap.draws), self.bootstrap.seed
         )
         values, draws = [], []
-        for answer in (before, after):
-            scores = softmax(answer.logits)
+        for model in (before, after):
+            scores = softmax(model.logits)
             areas = [
                 area_under_curve(scores[:, c], self.labels == c, bootstrap)
                 for c in range(len(self.classes))
@@ -224,10 +195,10 @@ class FinalTest:
             draws.append(np.mean([drawn for _, drawn in areas], axis=0))
         return self._change(values[0], values[1], draws[0], draws[1], len(self.labels))
 
-    def _calibration(self, before: Answered, after: Answered) -> Change:
+    def _calibration(self, before: Predictions, after: Predictions) -> Change:
         pairs = [
-            calibration_error(answer.logits, self.labels, self.bootstrap)
-            for answer in (before, after)
+            calibration_error(model.logits, self.labels, self.bootstrap)
+            for model in (before, after)
         ]
         (value_before, drawn_before), (value_after, drawn_after) = pairs
         return self._change(value_before, value_after, drawn_before, drawn_after, len(self.labels))
@@ -271,17 +242,10 @@ def _members(groups: PseudoGroups) -> NDArray[np.bool_]:
 def area_under_curve(
     scores: NDArray[np.float32], positive: NDArray[np.bool_], bootstrap: PatientBootstrap
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the area under the ROC curve, and its draws over patients.
+    """Return the area under the ROC curve of scores (N,), and its draws over patients.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (N,)
-    positive : ndarray of shape (N,), bool - some are and some are not
-
-    Returns
-    -------
-    area : float - chance that a positive film scores above a negative one, ties count half
-    draws : ndarray of shape (draws,), float64 - NaN where a draw lacks one kind
+    It is the chance that a positive film scores above a negative one, ties count half; some films
+    are positive and some are not. A draw that lacks one kind is NaN.
     """
     values, rank = np.unique(scores, return_inverse=True)
     patients = int(bootstrap.patients.max()) + 1
@@ -312,13 +276,7 @@ def area_under_curve(
 def calibration_error(
     logits: NDArray[np.float32], labels: NDArray[np.int64], bootstrap: PatientBootstrap
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the expected calibration error of the predicted class, and its draws over patients.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (N, C)
-    labels : ndarray of shape (N,), int64
-    """
+    """Return the expected calibration error of logits (N, C), and its draws over patients."""
     scores = softmax(logits)
     confidence = scores.max(axis=1).astype(np.float64)
     right = scores.argmax(axis=1) == labels
@@ -327,121 +285,3 @@ def calibration_error(
     drawn = bootstrap.totals(np.column_stack([excess, np.ones(len(labels))]))
     draws = np.abs(drawn[:, :-1]).sum(axis=1) / np.maximum(drawn[:, -1], 1.0)
     return float(np.abs(excess.sum(axis=0)).sum() / max(len(labels), 1)), draws
-
-
-def nothing_to_mitigate(audit_verdict: str, confirmed: int) -> MitigationVerdict:
-    """Return the outcome where no confirmed shortcut is there to be mitigated."""
-    told = f"The audit ({audit_verdict.replace('_', ' ')}) has no confirmed shortcut"
-    if confirmed:
-        told += (
-            f"; {confirmed} other confirmed correlations are left alone unless mitigation.force "
-            "names their ranks"
-        )
-    return MitigationVerdict("nothing_to_do", (f"{told}. The model was not changed.",))
-
-
-def decide_mitigation_verdict(
-    arm: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
-) -> MitigationVerdict:
-    """Judge the delivered arm.
-
-    ``improved`` needs every gate; ``worse`` is a worst group or an overall accuracy that fell by
-    more than chance and tolerance allow, or a new shortcut; anything else is ``no_change``.
-
-    Parameters
-    ----------
-    max_fall : float - tolerated fall of the overall accuracy (mitigation.max_fall)
-    max_gap : float - gap that is tolerated (gate.max_gap)
-    """
-    worst, overall = arm.image_worst, arm.image_overall
-    known = [gap for gap in arm.gaps if not math.isnan(gap.gap.difference)]
-    left = [gap for gap in known if _remains(gap.gap, max_gap)]
-    gates = (
-        Gate(
-            "worst group",
-            worst.difference_interval.low > 0,
-            f"{_difference(worst)}; asked: an interval above 0",
-        ),
-        Gate(
-            "overall accuracy (mitigation.max_fall)",
-            overall.difference >= -max_fall,
-            f"{_difference(overall)}; asked: not below −{100 * max_fall:g} points",
-        ),
-        Gate(
-            "gap with the feature (gate.max_gap)",
-            bool(known) and not left,
-            f"{_gaps_told(known, left)}; asked: at most half of it, and an interval that reaches "
-            f"{100 * max_gap:g} points",
-        ),
-        Gate(
-            "shortcut gone in the re-audit",
-            not reaudit.remaining,
-            "; ".join(reaudit.remaining) or "the audit of the new model does not find it",
-        ),
-        Gate(
-            "nothing new in the re-audit",
-            not reaudit.appeared,
-            "; ".join(reaudit.appeared) or "no other shortcut was confirmed",
-        ),
-    )
-    name = _word(gates, worst, overall, reaudit, max_fall)
-    return MitigationVerdict(name, _reasons(name, worst, overall, gates), gates)
-
-
-def _gaps_told(known: Sequence[FeatureGap], left: Sequence[FeatureGap]) -> str:
-    """Tell of the gaps that are left; where none is, of the largest."""
-    shown = left or sorted(known, key=lambda gap: -abs(gap.gap.after))[:1]
-    told = "; ".join(
-        f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} after "
-        f"({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
-        for gap in shown
-    )
-    counted = f"{len(left)} of {len(known)} left" if left else f"the largest of {len(known)}"
-    return f"{counted}: {told}" if known else "none could be measured"
-
-
-def _remains(gap: Change, max_gap: float) -> bool:
-    """Whether more than half of the gap is left, or it surely lies beyond the gate."""
-    beyond = gap.interval.low > max_gap or gap.interval.high < -max_gap  # turned round counts too
-    return beyond or abs(gap.after) > max(abs(gap.before) / 2, max_gap)
-
-
-def _word(
-    gates: tuple[Gate, ...], worst: Change, overall: Change, reaudit: Reaudit, max_fall: float
-) -> VerdictWord:
-    if all(gate.passed for gate in gates):
-        return "improved"
-    fell = worst.fell_surely() or overall.difference_interval.high < -max_fall
-    return "worse" if fell or reaudit.appeared else "no_change"
-
-
-def _reasons(
-    name: VerdictWord, worst: Change, overall: Change, gates: tuple[Gate, ...]
-) -> tuple[str, ...]:
-    opening = {
-        "improved": "On patients that nobody touched, the new model does better where the audited "
-        "one failed, and its audit does not find the shortcut.",
-        "no_change": "The new model is not shown to be better in everything that was asked.",
-        "worse": "The new model must not replace the audited one.",
-        "nothing_to_do": "",
-    }[name]
-    return (
-        opening,
-        f"Worst group {_told(worst)}.",
-        f"Overall accuracy {_told(overall)}.",
-        *(f"Not met: {gate.name} – {gate.text}." for gate in gates if not gate.passed),
-    )
-
-
-def _told(change: Change) -> str:
-    before, after = 100 * change.before, 100 * change.after
-    return f"{before:.1f} % before, {after:.1f} % after, {_difference(change)}"
-
-
-def _difference(change: Change) -> str:
-    low, high = change.difference_interval.low, change.difference_interval.high
-    return f"difference {_points(change.difference)} points ({_points(low)} to {_points(high)})"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")

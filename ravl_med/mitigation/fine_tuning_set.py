@@ -1,22 +1,14 @@
 """What a model is fine-tuned on: films at its resolution, report embeddings, classes, regions.
 
-Films are read as they are needed, and the large tables may be mapped files, so that the number of
-films is bounded by the disk.
+A set is a folder, written once and opened by every process of a training. Films stay in the store
+that they were read into; the set holds where each of them lies there. They are read as they are
+needed, small tables are read and large ones mapped, so that the number of films is bounded by the
+disk.
 
-Films at the model's resolution in files of some hundred each, which every process reads from.
-
-They are read, not mapped: the films of an epoch come in random order, and a mapped file would count
-more and more of itself as memory of the process.
-
-A set to fine-tune on as a folder: written once, and opened by every process of a training.
-
-Small tables are read, large ones mapped, so that the processes of a machine share them; films stay
-in the files that they lie in.
-
-    set/labels.npy  present.npy  film-rows.npy
+    set/labels.npy  present.npy  places.npy
     set/regions.npy  carriers.npy  companions.npy    boxes (M, 4), and beside each *-starts.npy
     set/spurious.npy
-    set/texts.npy  text-of-film.npy                  embeddings of the distinct reports
+    set/texts.f32  text-of-film.npy                  embeddings of the distinct reports
     set/set.json                                     written last: without it there is no set
 """
 
@@ -24,9 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,112 +26,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.errors import ConfigError
 from ravl_med.storage.files import atomic_write
-
-_OPEN_FILES = 256
-
-
-class FilmShards:
-    """Films of several files as one array, of which a few are read at a time.
-
-    It can be sent to another process, which opens the files by itself.
-
-    Parameters
-    ----------
-    paths : sequence of Path - files of films, one gray byte a pixel
-    counts : sequence of int - films of each file
-    side : int - S, in pixels
-    """
-
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], side: int) -> None:
-        self.paths, self.counts, self._side = tuple(paths), tuple(counts), side
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._open: OrderedDict[int, int] = OrderedDict()
-
-    def __getstate__(self) -> tuple[tuple[Path, ...], tuple[int, ...], int]:
-        return self.paths, self.counts, self._side
-
-    def __setstate__(self, state: tuple[tuple[Path, ...], tuple[int, ...], int]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
-
-    def __del__(self) -> None:
-        for handle in getattr(self, "_open", {}).values():
-            os.close(handle)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of films, and their sides."""
-        return int(self._starts[-1]), self._side, self._side
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read films (n, S, S), uint8.
-
-        Raises
-        ------
-        ConfigError
-            A file is gone, or is shorter than it was.
-        """
-        films = np.empty((len(rows), self._side, self._side), dtype=np.uint8)
-        files = np.searchsorted(self._starts, rows, side="right") - 1
-        for into, file, place in zip(
-            films, files.tolist(), rows - self._starts[files], strict=True
-        ):
-            self._read(file, int(place), into)
-        return films
-
-    def _read(self, file: int, place: int, into: NDArray[np.uint8]) -> None:
-        view, done = into.reshape(-1), 0  # of the same memory
-        try:
-            handle = self._handle(file)
-            while done < len(view):
-                piece = os.pread(handle, len(view) - done, place * len(view) + done)
-                if not piece:
-                    raise OSError("the file ends")
-                view[done : done + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-                done += len(piece)
-        except OSError as error:
-            raise ConfigError(
-                "cache: a file of films at the model's resolution cannot be read "
-                f"({error.strerror or 'it is too short'}); expected it as this run wrote it. Was "
-                "cache.folder cleared meanwhile? Start anew."
-            ) from None
-
-    def _handle(self, file: int) -> int:
-        if file not in self._open:
-            self._open[file] = os.open(self.paths[file], os.O_RDONLY)
-            if len(self._open) > _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(file)
-        return self._open[file]
-
-
-def gray_levels(image: Tensor, info: EncoderInfo) -> NDArray[np.uint8]:
-    """Return a model's input (3, S, S) as gray levels (S, S), which its channels are made of."""
-    level = (image[0].numpy() * info.std[0] + info.mean[0]) * 255.0
-    levels: NDArray[np.uint8] = np.rint(level).clip(0, 255).astype(np.uint8)
-    return levels
-
 
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FilmStore:
-    """Films as the model sees them, in one gray channel.
+class GrayFilms:
+    """Films as the model sees them, in one gray channel."""
 
-    Attributes
-    ----------
-    gray : ndarray of shape (n, S, S), uint8, or FilmShards - which are read as they are needed
-    rows : ndarray of shape (N,), int64 - those of them that are the films
-    mean, std : tuple of float, length 3 - normalisation of the model's input
-    """
-
-    gray: NDArray[np.uint8] | FilmShards
-    rows: NDArray[np.int64]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    gray: NDArray[np.uint8] | KeptFilms
+    rows: NDArray[np.int64]  # (N,) those of them that are the films
+    mean: tuple[float, ...]  # (3,) of the normalisation of the model's input
+    std: tuple[float, ...]  # (3,)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -168,16 +68,10 @@ class FilmStore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionTable:
-    """Boxes on films, ragged, ordered by film.
+    """Boxes on films, ragged, ordered by film."""
 
-    Attributes
-    ----------
-    boxes : ndarray of shape (R, 4), float32 - xyxy in input pixels
-    starts : ndarray of shape (N + 1,), int64 - boxes of film i are starts[i] to starts[i + 1]
-    """
-
-    boxes: NDArray[np.float32]
-    starts: NDArray[np.int64]
+    boxes: NDArray[np.float32]  # (R, 4) xyxy in input pixels
+    starts: NDArray[np.int64]  # (N + 1,) boxes of film i are starts[i] to starts[i + 1]
 
     @classmethod
     def of(cls, boxes: NDArray[np.float32], film: NDArray[np.int64], films: int) -> RegionTable:
@@ -209,16 +103,10 @@ class RegionTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportTable:
-    """Reports of N films as embeddings, equal texts once.
+    """Reports of N films as embeddings, equal texts once."""
 
-    Attributes
-    ----------
-    texts : ndarray of shape (T, D), float32 - of the distinct texts, unit norm
-    of_film : ndarray of shape (N,), int64 - 0 .. T - 1
-    """
-
-    texts: NDArray[np.float32]
-    of_film: NDArray[np.int64]
+    texts: NDArray[np.float32]  # (T, D) of the distinct texts, unit norm
+    of_film: NDArray[np.int64]  # (N,) 0 .. T - 1
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the embeddings of films (n,) as (n, D), float32."""
@@ -227,27 +115,17 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineTuningSet:
-    """N films to fine-tune on.
+    """N films to fine-tune on."""
 
-    Attributes
-    ----------
-    reports : ReportTable, or Tensor of shape (N, D), float32 - embeddings of the impressions by
-        the frozen text tower, unit norm
-    labels : ndarray of shape (N,), int64 - class that each film is taught as; -1 for none
-    present : ndarray of shape (N,), bool - a region of the mitigated features is on the film
-    spurious : ndarray of shape (R,), bool - region belongs to a mitigated feature
-    carriers : RegionTable - where the features were located by removal
-    companions : RegionTable - regions of the clusters that travel with the features, on films that
-        have them
-    """
-
-    films: FilmStore
+    films: GrayFilms
+    # (N, D) embeddings of the impressions by the frozen text tower, unit norm
     reports: ReportTable | Tensor
-    labels: NDArray[np.int64]
-    present: NDArray[np.bool_]
+    labels: NDArray[np.int64]  # (N,) class that each film is taught as; -1 for none
+    present: NDArray[np.bool_]  # (N,) a region of the mitigated features is on the film
     regions: RegionTable
-    spurious: NDArray[np.bool_]
-    carriers: RegionTable
+    spurious: NDArray[np.bool_]  # (R,) region belongs to a mitigated feature
+    carriers: RegionTable  # where the features were located by removal
+    # regions of the clusters that travel with the features, on films that have them
     companions: RegionTable
 
     def __len__(self) -> int:
@@ -264,15 +142,9 @@ def embed_reports(encoder: Encoder, texts: Iterable[str]) -> ReportTable:
 def embed_distinct(
     encoder: Encoder, texts: Iterable[str], of_film: list[int]
 ) -> Iterator[NDArray[np.float32]]:
-    """Embed each text at its first appearance; the texts are not kept.
+    """Yield embeddings (t, D), unit norm, of the texts that differ; the texts are not kept.
 
-    Parameters
-    ----------
-    of_film : list of int - filled with the number of each text among the distinct ones
-
-    Yields
-    ------
-    ndarray of shape (t, D), float32 - of the next distinct texts, unit norm
+    `of_film` is filled with the number of each text among them.
     """
     known: dict[bytes, int] = {}
     waiting: list[str] = []
@@ -299,12 +171,8 @@ _MARK = "set.json"
 _SMALL_BYTES = 2**20
 
 
-def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportTable:
+def write_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportTable:
     """Embed reports into a folder, equal texts once; neither texts nor embeddings are kept.
-
-    Parameters
-    ----------
-    encoder : Encoder - its text tower is frozen
 
     Raises
     ------
@@ -319,14 +187,8 @@ def lay_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> ReportT
     return _open_reports(folder, encoder.info.embedding_size)
 
 
-def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None:
-    """Write a set into a folder.
-
-    Parameters
-    ----------
-    folder : Path - `lay_reports` has been here
-    films : FineTuningSet - its films are a `FilmShards`
-    told : mapping - JSON; what belongs to the set, such as what it was made for
+def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> None:
+    """Write a set whose films are `KeptFilms`, and JSON notes, where `write_reports` has been.
 
     Raises
     ------
@@ -334,13 +196,13 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         The folder cannot be written to.
     """
     gray, reports = films.films.gray, films.reports
-    assert isinstance(gray, FilmShards)  # other processes could not reach an array
+    assert isinstance(gray, KeptFilms)  # other processes could not reach an array
     assert isinstance(reports, ReportTable)
     for name, values in (
         ("labels", films.labels),
         ("present", films.present),
         ("spurious", films.spurious),
-        ("film-rows", films.films.rows),
+        ("places", gray.places[films.films.rows]),
     ):
         _save(folder / f"{name}.npy", values)
     for name in _TABLES:
@@ -348,10 +210,8 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         _save(folder / f"{name}.npy", table.boxes)
         _save(folder / f"{name}-starts.npy", table.starts)
     described = {
-        "told": dict(told),
-        "files": [path.name for path in gray.paths],
-        "folder": gray.paths[0].parent.name if gray.paths else "",
-        "counts": list(gray.counts),
+        "notes": dict(notes),
+        "files": [str(path.absolute()) for path in gray.paths],
         "side": films.films.side,
         "mean": list(films.films.mean),
         "std": list(films.films.std),
@@ -361,17 +221,17 @@ def lay_set(folder: Path, films: FineTuningSet, told: Mapping[str, Any]) -> None
         stream.write(json.dumps(described).encode())
 
 
-def told_with_set(folder: Path) -> Mapping[str, Any] | None:
-    """Return what `lay_set` was told of a set; None where there is none, or half of one."""
+def notes_of_set(folder: Path) -> Mapping[str, Any] | None:
+    """Return the notes of a set; None where there is none, or half of one."""
     try:
-        told = json.loads((folder / _MARK).read_text(encoding="utf-8"))["told"]
+        notes = json.loads((folder / _MARK).read_text(encoding="utf-8"))["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return told if isinstance(told, dict) else None
+    return notes if isinstance(notes, dict) else None
 
 
 def open_set(folder: Path) -> FineTuningSet:
-    """Open a set that `lay_set` has written.
+    """Open a set that `write_set` has written.
 
     Raises
     ------
@@ -380,16 +240,13 @@ def open_set(folder: Path) -> FineTuningSet:
     """
     try:
         described = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        gray = FilmShards(
-            [folder.parent / described["folder"] / name for name in described["files"]],
-            described["counts"],
-            described["side"],
-        )
+        paths = tuple(map(Path, described["files"]))
+        gray = KeptFilms(paths, np.load(folder / "places.npy"), described["side"])
         tables = {name: _open_table(folder, name) for name in _TABLES}
         return FineTuningSet(
-            films=FilmStore(
+            films=GrayFilms(
                 gray,
-                np.load(folder / "film-rows.npy"),
+                np.arange(len(gray), dtype=np.int64),
                 tuple(described["mean"]),
                 tuple(described["std"]),
             ),

@@ -1,16 +1,14 @@
-"""What travels with a feature: the lead of a generator, the wires of electrodes.
+"""Groups of films: classes crossed with the presence of the feature, and what travels with it.
 
-Removal locates what the model uses. What lies on the same films and was not needed so far would
-take the place of the feature as soon as that is dealt out anew; so it has to be dealt out with it.
-It is looked for among the clusters of the audit, class by class, in films that the audit explored:
-what shows the finding itself goes with the class, not, within a class, with the feature.
+Removal locates what the model uses. What lies on the same films and was not needed so far, the lead
+of a generator, the wires of electrodes, would take the place of the feature as soon as that is
+dealt out anew; so it has to be dealt out with it. It is looked for among the clusters of the audit,
+class by class, in films that the audit explored: what shows the finding itself goes with the class.
 
 References
 ----------
 Mantel and Haenszel, J Natl Cancer Inst 22 (1959), 719-748: test of association over strata; the
 difference of shares has its weights.
-
-Pseudo-groups: the class of a film crossed with the presence of what is mitigated.
 """
 
 from __future__ import annotations
@@ -32,20 +30,11 @@ def find_co_occurring(
     labels: NDArray[np.int64],
     least: float,
 ) -> NDArray[np.int64]:
-    """Find the clusters that films with the feature hold more often, class by class.
+    """Find the clusters (k,) that films with the feature hold more often, class by class.
 
-    Parameters
-    ----------
-    holds : ndarray of shape (N, K), bool - film has a region of the cluster
-    present : ndarray of shape (N,), bool - film has the feature
-    labels : ndarray of shape (N,), int64 - class of the film; -1 for none
-    least : float in [0, 1] - rise of the share of films that hold the cluster, with the feature
-        against without it, from which a cluster is taken if the rise is also beyond chance; 1 for
-        never
-
-    Returns
-    -------
-    ndarray of shape (k,), int64 - clusters, ascending; the feature's own is among them. None where
+    `holds` (N, K) says which film has a region of which cluster, `present` (N,) which has the
+    feature. A cluster is taken where the share of films that hold it rises by `least` with the
+    feature, and beyond chance; 1 takes none. The feature's own cluster is among them.
     """
     excess = np.zeros(holds.shape[1])
     variance = np.zeros(holds.shape[1])
@@ -68,30 +57,19 @@ def find_co_occurring(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PseudoGroups:
-    """Groups of N films.
-
-    Attributes
-    ----------
-    of_film : ndarray of shape (N,), int64 - 0 .. G - 1; -1 for films without a class
-    """
+    """Groups of N films."""
 
     names: tuple[str, ...]
-    of_film: NDArray[np.int64]
+    of_film: NDArray[np.int64]  # (N,) 0 .. G - 1; -1 for films without a class
 
     @classmethod
     def cross(
         cls,
-        labels: NDArray[np.int64],
-        present: NDArray[np.bool_],
+        labels: NDArray[np.int64],  # (N,) -1 without a class
+        present: NDArray[np.bool_],  # (N,)
         classes: tuple[str, ...],
     ) -> PseudoGroups:
-        """Cross classes with the presence of any mitigated feature.
-
-        Parameters
-        ----------
-        labels : ndarray of shape (N,), int64 - -1 without a class
-        present : ndarray of shape (N,), bool
-        """
+        """Cross classes with the presence of any mitigated feature."""
         names = tuple(
             f"{name}, {side} the feature" for name in classes for side in ("without", "with")
         )

@@ -26,35 +26,25 @@ Multiset = Literal["multiset", "distinct"]
 
 @dataclass(frozen=True, slots=True)
 class RegionEvidence:
-    """What a batch of B films says of the C classes, region by region.
+    """What a batch of B films says of the C classes, region by region."""
 
-    Attributes
-    ----------
-    relevant : Tensor of shape (B, C) - best <f(r), g(y)> / tau over the relevant regions R_i^r of
-        each film; -inf where a film has none
-    spurious_class : Tensor of shape (C,) - log-sum-exp over the spurious regions R_B^s of their
-        similarity to each class; -inf where there is none
-    spurious_best : Tensor of shape () - log P: log-sum-exp over R_B^s of the best similarity to any
-        class that the batch names
-    """
-
+    # (B, C) best <f(r), g(y)> / tau over the relevant regions R_i^r of each film; -inf where a film
+    # has none
     relevant: Tensor
+    # (C,) log-sum-exp over the spurious regions R_B^s of their similarity to each class; -inf where
+    # there is none
     spurious_class: Tensor
+    # () log P: log-sum-exp over R_B^s of the best similarity to any class that the batch names
     spurious_best: Tensor
 
 
 def gather_evidence(
     similarities: Tensor, film: Tensor, spurious: Tensor, films: int, named: Tensor
 ) -> RegionEvidence:
-    """Condense the similarities of all regions of a batch.
+    """Condense the similarities (R, C), <f(r), g(y)> / tau, of all regions of a batch of B films.
 
-    Parameters
-    ----------
-    similarities : Tensor of shape (R, C) - <f(r), g(y)> / tau
-    film : Tensor of shape (R,), int64 - position in the batch, 0 .. B - 1
-    spurious : Tensor of shape (R,), bool
-    films : int - B
-    named : Tensor of shape (C,), bool - classes that some film of the whole batch names
+    `film` (R,) is the position in the batch; `named` (C,) are the classes that the whole batch
+    names.
     """
     classes = similarities.shape[1]
     relevant = similarities.new_full((films, classes), -torch.inf)
@@ -73,19 +63,11 @@ def gather_evidence(
 def region_losses(
     evidence: RegionEvidence, labels: Tensor, denominator: Multiset = "multiset"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return L_R and L_A of each film that has both a class and a relevant region.
+    """Return L_R and L_A (n,) of each film that has both a class and a relevant region.
 
-    Parameters
-    ----------
-    labels : Tensor of shape (B,), int64 - class that the text names; -1 where it names none or
-        several, and the film then has no loss of its own
-    denominator : {"multiset", "distinct"} - whether the sum over the batch in L_R counts a class as
-        often as it is named (the equation as it is written), or once
-
-    Returns
-    -------
-    relevance, alignment : Tensor of shape (n,) - L_R and L_A
-    counted : Tensor of shape (B,), bool - the n films they belong to
+    A film whose text names no class or several has label -1, and no loss of its own; which films
+    (B,) counted is returned too. By ``multiset`` the sum over the batch in L_R counts a class as
+    often as it is named, as the equation is written, by ``distinct`` once.
     """
     relevant, classes = evidence.relevant, evidence.relevant.shape[1]
     seen = torch.isfinite(relevant[:, 0])
@@ -129,30 +111,17 @@ def log_sum_exp(values: Tensor) -> Tensor:
 
 
 def group_robust_loss(losses: Tensor, groups: Tensor, weights: Tensor) -> Tensor:
-    """Return the group-weighted loss of group DRO.
+    """Return the sum over groups of q_g times the mean loss of the group in the batch.
 
-    Parameters
-    ----------
-    losses : Tensor of shape (B,)
-    groups : Tensor of shape (B,), int64 - 0 .. G - 1
-    weights : Tensor of shape (G,) - q, already updated for this batch; they sum to one
-
-    Returns
-    -------
-    Tensor of shape () - sum over groups of q_g times the mean loss of the group in the batch
+    Losses and groups are (B,); q (G,) was updated for this batch already and sums to one.
     """
     return (weights * _group_means(losses, groups, len(weights))).sum()
 
 
 def update_group_weights(weights: Tensor, losses: Tensor, groups: Tensor, eta: float) -> Tensor:
-    """Return q after q_g <- q_g exp(eta loss_g), normalised; groups outside the batch keep theirs.
+    """Return q (G,) after q_g <- q_g exp(eta loss_g), normalised.
 
-    Parameters
-    ----------
-    weights : Tensor of shape (G,)
-    losses : Tensor of shape (B,)
-    groups : Tensor of shape (B,), int64
-    eta : float - step size
+    Groups outside the batch keep theirs.
     """
     raised = weights * (eta * _group_means(losses.detach(), groups, len(weights))).exp()
     return raised / raised.sum()
@@ -165,17 +134,10 @@ def _group_means(losses: Tensor, groups: Tensor, count: int) -> Tensor:
 
 
 def contrast_images(images: Tensor, labels: Tensor) -> Tensor:
-    """Return the contrast of images by a label: alike pairs together, unlike pairs apart.
+    """Return the mean cosine of pairs with different labels minus that of pairs with equal ones.
 
-    Parameters
-    ----------
-    images : Tensor of shape (B, D) - unit norm
-    labels : Tensor of shape (B,), int64 - -1 takes no part
-
-    Returns
-    -------
-    Tensor of shape () - mean cosine of pairs with different labels minus that of pairs with equal
-        ones, an image with itself left out; 0 where there is no pair of either kind
+    Images (B, D) have unit norm; one with label -1 takes no part, none is paired with itself. It is
+    0 where there is no pair of either kind.
     """
     known = labels >= 0
     cosine = images[known] @ images[known].T
@@ -189,16 +151,6 @@ def contrast_images(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def cross_entropy(similarities: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of zero-shot logits, film by film.
-
-    Parameters
-    ----------
-    similarities : Tensor of shape (B, C) - logits
-    labels : Tensor of shape (B,), int64 - -1 gives 0
-
-    Returns
-    -------
-    Tensor of shape (B,)
-    """
+    """Return the cross-entropy (B,) of zero-shot logits (B, C); label -1 gives 0."""
     loss: Tensor = functional.cross_entropy(similarities, labels, reduction="none", ignore_index=-1)
     return loss

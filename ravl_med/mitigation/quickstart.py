@@ -23,7 +23,7 @@ from ravl_med.errors import DataError
 from ravl_med.labelling.sections import impression_of
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import TrainingConfig, fit
+from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import FilePath
 
@@ -81,13 +81,8 @@ def train_quickstart_model(
 ) -> None:
     """Train the quickstart model and save it as a folder that open_clip opens.
 
-    Parameters
-    ----------
-    films : ndarray of shape (N, S, S), float32 - one channel of the preprocessed input
-    texts : sequence of str, length N - what each film is described by
-    folder : Path - made when it does not exist
-    start : Path or None - folder of a quickstart model of the same tower to go on from; None starts
-        from the seed
+    Films (N, S, S) are one channel of the preprocessed input, each with a text; `start` is the
+    folder of a model of the same tower to go on from, without it weights come from the seed.
 
     Raises
     ------
@@ -106,11 +101,11 @@ def train_quickstart_model(
     else:
         model = open_model(start, torch.device("cpu")).model
     tokens = open_clip.SimpleTokenizer(context_length=_CONTEXT)(list(texts))
-    recipe = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
+    training = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
     inputs, objective = torch.from_numpy(films), ClipLoss()
 
     def step(
-        module: nn.Module, rows: Tensor, mine: slice, epoch: int, generator: torch.Generator
+        module: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
         # Whole films first: what shows only on a whole film is not learned from parts.
         cropped = _CROPPED if 2 * epoch >= config.epochs else 0.0
@@ -124,9 +119,9 @@ def train_quickstart_model(
         make_fabric(alone=True),
         model,
         len(films),
-        step,
-        recipe,
-        progress=lambda done, total, told: progress(done, total),
+        Task(step),
+        training,
+        progress=lambda done, total, note: progress(done, total),
     )
     save_model(model, layout, folder)
 
@@ -171,15 +166,15 @@ def _fine_tuning_set(
     transform = input_transform(quickstart_layout(config))
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []
-    told = [impression_of(text) for text in cohort.radiology_reports]
-    cohort = cohort.keep(np.array([i for i, text in enumerate(told) if text], dtype=np.int64))
-    told = [text for text in told if text]
+    impressions = [impression_of(text) for text in cohort.radiology_reports]
+    reported = np.flatnonzero([bool(text) for text in impressions])
+    cohort = cohort.keep(reported)
     for done, film in enumerate(reader.films(cohort), start=1):
         progress("read films to fine-tune on", done, len(cohort))
         if isinstance(film, RejectedFilm):
             continue
         films.append(transform(Image.fromarray(film.gray()))[0].numpy())
-        texts.append(told[film.index])
+        texts.append(impressions[reported[film.index]])
     if not films:
         raise DataError(
             f"{cohort.name}: no film of split 'finetune' can be read and has a report; the "

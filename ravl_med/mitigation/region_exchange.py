@@ -29,74 +29,45 @@ _FINE = 0.02  # half the width, of the side of a film, below which a structure i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dealing:
-    """Who gives what to whom, in a batch of B films; every film is patched twice.
+    """Who gives what to whom, in a batch of B films; every film is patched twice."""
 
-    Attributes
-    ----------
-    clear, give : Tensor of shape (B,), int64 - films whose content is put in, first and second
-    clear_place, give_place : Tensor of shape (B,), int64 - films where whose feature lies they are
-        put in
-    present : Tensor of shape (B,), bool - the film has the feature afterwards, at `give_place`
-    """
+    clear: Tensor  # (B,) films whose content is put in first
+    clear_place: Tensor  # (B,) films at whose feature it is put in
+    give: Tensor  # (B,) films whose content is put in then
+    give_place: Tensor  # (B,) films at whose feature it is put in
+    present: Tensor  # (B,) the film has the feature afterwards, at `give_place`
 
-    clear: Tensor
-    clear_place: Tensor
-    give: Tensor
-    give_place: Tensor
-    present: Tensor
-
-    def part(self, mine: slice) -> tuple[Tensor, Tensor, Dealing]:
+    def part(self, part: slice) -> tuple[Tensor, Tensor, Dealing]:
         """Return the dealing of some of the films, and the films of the batch that it needs.
 
-        Parameters
-        ----------
-        mine : slice - of the batch
-
-        Returns
-        -------
-        needed : Tensor of shape (n,), int64 - positions in the batch, ascending; what these b films
-            are, are given, and where it is put
-        own : Tensor of shape (b,), int64 - which of the needed ones these films are
-        dealing : Dealing - of these b films, by their positions among the needed ones
+        The needed ones (n,) are positions in the batch, ascending; then come the b films, and their
+        dealing, by their positions among the needed ones.
         """
         asked = (torch.arange(len(self.clear)), self.clear, self.clear_place, self.give,
                  self.give_place)  # fmt: skip
         needed, place = torch.unique(
-            torch.cat([films[mine] for films in asked]), return_inverse=True
+            torch.cat([films[part] for films in asked]), return_inverse=True
         )
         own, clear, clear_place, give, give_place = place.chunk(len(asked))
-        present = self.present[mine]
+        present = self.present[part]
         return needed, own, Dealing(clear, clear_place, give, give_place, present)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturePlaces:
-    """Where the feature lies in a batch of B films; zero for films without it.
+    """Where the feature lies in a batch of B films; zero for films without it."""
 
-    Attributes
-    ----------
-    masks : Tensor of shape (B, S, S), float32 - 1 inside, a cosine ramp to 0 over a sixth of the
-        side of a box, outwards; boxes of a film join
-    rings : Tensor of shape (B, S, S), float32 - 1 around the boxes, outside of the ramp
-    companions : Tensor of shape (B, S, S), float32 - like the masks, where something travels along
-    """
-
+    # (B, S, S) 1 inside, a cosine ramp to 0 over a sixth of the side of a box, outwards; boxes of a
+    # film join
     masks: Tensor
-    rings: Tensor
-    companions: Tensor
+    rings: Tensor  # (B, S, S) 1 around the boxes, outside of the ramp
+    companions: Tensor  # (B, S, S) like the masks, where something travels along
 
 
 def deal_feature(has: Tensor, share: float, generator: torch.Generator) -> Dealing:
-    """Deal the feature out anew.
+    """Deal the feature out anew: each of B films has it with a chance, whatever it `has` now (B,).
 
-    Parameters
-    ----------
-    has : Tensor of shape (B,), bool - film has the feature
-    share : float in [0, 1] - chance of each film to have it afterwards
-
-    Returns
-    -------
-    Dealing - each film keeps its own content where all films have the feature, or none
+    Where all films have it, or none, each keeps its own content.
     """
     own = torch.arange(len(has))
     carriers, plain = has.nonzero()[:, 0], (~has).nonzero()[:, 0]
@@ -119,19 +90,9 @@ def _draw(pool: Tensor, but: Tensor, generator: torch.Generator) -> Tensor:
 def exchange_regions(
     films: Tensor, places: FeaturePlaces, dealing: Dealing, own: Tensor | None = None
 ) -> Tensor:
-    """Carry out a dealing.
+    """Carry out a dealing of b films in films (n, S, S); return these b films, as a copy.
 
-    Parameters
-    ----------
-    films : Tensor of shape (n, S, S), float32
-    places : FeaturePlaces - of these films
-    dealing : Dealing - of b films
-    own : Tensor of shape (b,), int64, or None - which of the films the dealing is of; the others
-        only give. None: all
-
-    Returns
-    -------
-    Tensor of shape (b, S, S), float32 - films after it, a copy
+    `own` (b,) says which of the films the dealing is of; the others only give. None: all.
     """
     own = torch.arange(len(films)) if own is None else own
     patched, details = films[own], _detail(films)
@@ -168,13 +129,9 @@ def _detail(films: Tensor) -> Tensor:
 def find_places(
     carriers: tuple[Tensor, Tensor], companions: tuple[Tensor, Tensor], films: int, side: int
 ) -> FeaturePlaces:
-    """Draw where the feature of each film lies, and what travels with it.
+    """Return where the feature of each film lies, and what travels with it.
 
-    Parameters
-    ----------
-    carriers, companions : boxes and film - Tensor of shape (M, 4), float32, xyxy in input pixels;
-        Tensor of shape (M,), int64, position in the batch
-    films, side : int - B and S
+    Boxes (M, 4), xyxy in input pixels, come with the position of their film in the batch, (M,).
     """
     masks = _join(*carriers, films, side, soft=True)
     rings = _join(*carriers, films, side, soft=False).masked_fill_(masks > 0, 0.0)

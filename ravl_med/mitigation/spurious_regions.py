@@ -12,51 +12,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts, move_shares
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.counterfactual.removal import fill_films
+from ravl_med.evidence.results import ConfirmedFeature
 
 _FILMS_AT_ONCE = 64
+
+
+def choose_features(
+    features: Sequence[ConfirmedFeature], force: Sequence[int]
+) -> tuple[ConfirmedFeature, ...]:
+    """Choose the confirmed shortcuts that count, and those whose ranks are forced.
+
+    Raises
+    ------
+    ConfigError
+        A forced rank is of no confirmed feature.
+    """
+    known = {feature.rank for feature in features}
+    unknown = sorted(set(force) - known)
+    if unknown:
+        raise ConfigError(
+            f"mitigation.force names rank {unknown[0]}; expected confirmed correlations that were "
+            f"tested by counterfactuals: {', '.join(map(str, sorted(known))) or 'there is none'}."
+        )
+    return tuple(f for f in features if f.rank in force or (f.kind == "shortcut" and f.counts))
 
 
 def find_features(
     detectors: Sequence[FeatureDetector], regions: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Return which regions belong to which feature.
-
-    Parameters
-    ----------
-    regions : ndarray of shape (R, D), float32 - by the audited model, unit norm
-
-    Returns
-    -------
-    ndarray of shape (R, F), bool
-    """
+    """Return which regions (R, D), unit norm, belong to which feature, (R, F)."""
     if not detectors:
         return np.zeros((len(regions), 0), dtype=np.bool_)
     return np.stack([detector.find(regions) for detector in detectors], axis=1)
 
 
 def locate_carriers(
-    inputs: ModelInputs,
+    inputs: ModelInputs,  # of these films, asking for the margin of the detector's classes
     detector: FeatureDetector,
-    found: NDArray[np.bool_],
+    found: NDArray[np.bool_],  # (R,) regions of the feature
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the regions that carry a feature: those whose removal lowers the margin enough.
 
-    In a film without such a region it is the one whose removal lowers the margin most.
-
-    Parameters
-    ----------
-    inputs : ModelInputs - of these films, asking for the margin of the detector's classes
-    found : ndarray of shape (R,), bool - regions of the feature
-
-    Returns
-    -------
-    film : ndarray of shape (M,), int64 - ascending
-    boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels; the region, or its place half a
-        step aside where more of the effect lies there
+    In a film without such a region it is the one whose removal lowers the margin most. Return films
+    (M,), ascending, and boxes (M, 4), xyxy in input pixels: the region, or its place half a step
+    aside where more of the effect lies there.
     """
     regions = regions_by_film(found, inputs.data.region_image)
     shifts = choose_shifts(inputs, films_to_explore(list(regions)), regions)
@@ -68,10 +72,7 @@ def regions_by_film(
 ) -> dict[int, NDArray[np.int64]]:
     """Return the regions of a feature film by film, of the films that have some, ascending.
 
-    Parameters
-    ----------
-    found : ndarray of shape (R,), bool
-    region_image : ndarray of shape (R,), int64 - ascending
+    Both arrays are (R,); `region_image` ascends.
     """
     rows = np.flatnonzero(found)
     films, starts = np.unique(region_image[rows], return_index=True)
@@ -86,22 +87,11 @@ def films_to_explore(films: Sequence[int]) -> list[int]:
 def carriers_in(
     inputs: ModelInputs,
     detector: FeatureDetector,
-    regions: Mapping[int, NDArray[np.int64]],
-    shifts: NDArray[np.float64],
+    regions: Mapping[int, NDArray[np.int64]],  # (k,) regions of the feature
+    shifts: NDArray[np.float64],  # (s, 2) see `choose_shifts`
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the regions of some films that carry a feature, see `locate_carriers`.
-
-    Parameters
-    ----------
-    regions : mapping of film to ndarray of shape (k,), int64 - regions of the feature
-    shifts : ndarray of shape (s, 2), float64 - see `choose_shifts`
-
-    Returns
-    -------
-    film : ndarray of shape (M,), int64 - in the order of the films
-    boxes : ndarray of shape (M, 4), float32 - xyxy in input pixels
-    """
+    """Find the regions of some films that carry a feature, see `locate_carriers`."""
     films = list(regions)
     where, boxes = [], []
     for start in range(0, len(films), _FILMS_AT_ONCE):

@@ -1,21 +1,10 @@
 """The training loop: what every fine-tuning of the tool goes through, whatever it learns.
 
 Lightning Fabric places model and batches, sets the precision, and joins processes that `torchrun`
-started; the loop adds warm-up and cosine, selection of the best epoch, early stopping, a stop at
-the last good weights where the loss is no longer finite, and checkpoints that resume to the same
-weights.
-
-All processes draw the same random numbers for the whole batch and each works on its part, so that
-two of them learn what one would.
-
-BatchNorm: which parts of a module keep statistics of batches, and how they are kept still.
-
-Checkpoints of a training: written by the first process, read by all of them.
-
-A checkpoint is there whole or not at all, and the one before it until then. Nothing in it has to be
-unpickled.
-
-What the optimiser is given: which parameters decay, and the learning rate of each step.
+started. The loop adds warm-up and cosine, selection of the best epoch, early stopping, a stop at
+the last good weights where the loss is no longer finite, and checkpoints, whole or not at all, that
+resume to the same weights. All processes draw the same random numbers for the whole batch and each
+works on its part, so that two of them learn what one would.
 """
 
 from __future__ import annotations
@@ -25,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -35,6 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.errors import DataError, EngineError
 from ravl_med.storage.files import atomic_write
 
@@ -67,10 +57,8 @@ _TRIES = 90  # a second each: network file systems show a file that was replaced
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint in place of the last one.
 
-    Parameters
-    ----------
-    state : mapping - tensors, numbers, texts, lists and mappings of them; `epoch` and
-        `done_in_epoch` tell where it was
+    It holds tensors, numbers and texts, lists and mappings of them; `epoch` and `done_in_epoch` say
+    where it was.
 
     Raises
     ------
@@ -82,15 +70,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, fabric: Fabric) -> dict[str, Any] | None:
-    """Read a checkpoint, the same one in all processes.
+    """Read a checkpoint, onto the CPU and the same one in all processes; None where there is none.
 
-    Parameters
-    ----------
-    fabric : Fabric - all processes call at the same point
-
-    Returns
-    -------
-    dict or None - on the CPU; None where there is none
+    All processes call at the same point.
 
     Raises
     ------
@@ -134,13 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters by their decay: matrices, and biases, norms and scales.
-
-    Parameters
-    ----------
-    model : nn.Module - what has no gradient is left out
-    weight_decay : float - of the matrices
-    """
+    """Return the trained parameters by their decay: matrices, and biases, norms and scales."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
@@ -165,19 +141,7 @@ Stopped = Literal["budget", "early", "diverged"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How a model is fine-tuned.
-
-    Attributes
-    ----------
-    epochs, batch_size, seed : int - the batch is that of all processes together
-    learning_rate : float - peak; warm-up over a tenth of the steps, then half a cosine to zero
-    weight_decay : float - on matrices, not on biases, norms and the logit scale
-    accumulate : int - batches a step; the gradient is their mean
-    patience : int or None - epochs without a better selection after which it stops
-    judged : int - epochs in a row whose mean selection is compared; the last of them is kept
-    freeze_norms : bool - statistics of BatchNorm stay as they are
-    checkpoint_steps : int - steps between checkpoints; one is written after each epoch as well
-    """
+    """How a model is fine-tuned; `MitigationConfig` has the same fields, and says what they are."""
 
     epochs: int
     batch_size: int
@@ -185,7 +149,7 @@ class TrainingConfig:
     seed: int
     weight_decay: float = 0.05
     accumulate: int = 1
-    patience: int | None = None
+    patience: int | None = None  # None: it stops at the end of its budget alone
     judged: int = 1
     freeze_norms: bool = False
     checkpoint_steps: int = 500
@@ -204,47 +168,47 @@ class Selection:
 
 @dataclass(slots=True)
 class TrainingHistory:
-    """What happened: the loss of each step, the selection of each epoch, and how it ended.
+    """What happened: the loss of each step, the selection of each epoch, and how it ended."""
 
-    Attributes
-    ----------
-    losses : list of float - one a step
-    steps : int - of an epoch
-    selections : list of Selection - one an epoch, where there is a selection
-    best : int or None - epoch whose weights the model has now, from 0; None without a selection
-    """
-
-    losses: list[float] = field(default_factory=list)
-    steps: int = 0
+    losses: list[float] = field(default_factory=list)  # one a step
+    steps: int = 0  # of an epoch
+    # one an epoch, where there is a selection
     selections: list[Selection] = field(default_factory=list)
+    # epoch whose weights the model has now, from 0; None without a selection
     best: int | None = None
     stopped: Stopped = "budget"
+
+
+def permute(count: int, generator: torch.Generator) -> Tensor:
+    """Return all films in random order (count,)."""
+    return torch.randperm(count, generator=generator)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is trained."""
+
+    step: Step  # see `Step`
+    order: Order = permute  # number of films wanted and generator to the rows of an epoch (n,)
+    # the selection of the present weights; the best epoch's are kept
+    select: Callable[[], Selection] | None = None
+    # what `step` keeps from batch to batch, and a checkpoint with it
+    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
     fabric: Fabric,
     module: nn.Module,
     count: int,
-    step: Step,
-    recipe: TrainingConfig,
+    task: Task,
+    config: TrainingConfig | MitigationConfig,
     *,
-    order: Order | None = None,
-    select: Callable[[], Selection] | None = None,
     checkpoint: Path | None = None,
-    state: dict[str, Tensor] | None = None,
-    progress: Progress = lambda done, total, told: None,
+    progress: Progress = lambda done, total, note: None,
 ) -> TrainingHistory:
-    """Train a module in place; it is in evaluation mode afterwards.
+    """Train a module on `count` films in place; it is in evaluation mode afterwards.
 
-    Parameters
-    ----------
-    module : nn.Module - what has no gradient is not trained
-    count : int - films
-    order : callable - number of films wanted and generator to rows (n,); a permutation of all when
-        None
-    select : callable - the selection of the present weights; the best epoch's weights are kept
-    checkpoint : Path or None - file to write checkpoints to; where one is, training goes on from it
-    state : dict of str to Tensor - what `step` keeps from batch to batch, and a checkpoint with it
+    What has no gradient is not trained. Where there is a checkpoint, training goes on from it.
 
     Raises
     ------
@@ -254,36 +218,38 @@ def fit(
     ConfigError
         The disk is too full for a checkpoint.
     """
-    size, world = recipe.batch_size * recipe.accumulate, fabric.world_size
+    _require_batches(fabric.world_size, module, count, config)
+    optimiser = torch.optim.AdamW(decay_groups(module, config.weight_decay), lr=1.0)
+    lay_out: Any = module.to  # its stubs do not know memory formats
+    lay_out(memory_format=torch.channels_last)  # a third faster on CPU
+    wrapped, wrapped_optimiser = fabric.setup(module, optimiser)
+    loop = _Loop(fabric, wrapped, wrapped_optimiser, count, task, config)
+    loop.run(checkpoint, progress)
+    module.eval()
+    return loop.history
+
+
+def _require_batches(
+    world: int, module: nn.Module, count: int, config: TrainingConfig | MitigationConfig
+) -> None:
+    """Refuse films or settings that the processes cannot make a step of."""
+    size = config.batch_size * config.accumulate
     if count < size:
         raise DataError(
             f"fine-tuning: {count} films; expected at least {size}, one step. Add films to the "
             "fine-tuning split or lower the batch size."
         )
-    if recipe.batch_size % world:
+    if config.batch_size % world:
         raise DataError(
-            f"fine-tuning: a batch of {recipe.batch_size} films for {world} processes; expected a "
+            f"fine-tuning: a batch of {config.batch_size} films for {world} processes; expected a "
             "multiple of their number. Change mitigation.batch_size."
         )
-    if world > 1 and not recipe.freeze_norms and norms_of(module):
+    if world > 1 and not config.freeze_norms and norms_of(module):
         raise DataError(
             f"fine-tuning: {world} processes with mitigation.freeze_norms false; expected true, "
             "since each process would take statistics of its own part of a batch. Freeze them, or "
             "run one process."
         )
-    optimiser = torch.optim.AdamW(decay_groups(module, recipe.weight_decay), lr=1.0)
-    lay_out: Any = module.to  # its stubs do not know memory formats
-    lay_out(memory_format=torch.channels_last)  # a third faster on CPU
-    wrapped, wrapped_optimiser = fabric.setup(module, optimiser)
-    loop = _Loop(fabric, wrapped, wrapped_optimiser, count, step, order or _permute, recipe)
-    loop.kept = {} if state is None else state
-    loop.run(select, checkpoint, progress)
-    module.eval()
-    return loop.curve
-
-
-def _permute(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=generator)
 
 
 class _Loop:
@@ -295,78 +261,75 @@ class _Loop:
         module: Any,
         optimiser: Any,
         count: int,
-        step: Step,
-        order: Order,
-        recipe: TrainingConfig,
+        task: Task,
+        config: TrainingConfig | MitigationConfig,
     ) -> None:
         self.fabric, self.module, self.optimiser = fabric, module, optimiser
-        self.count, self.step, self.order, self.recipe = count, step, order, recipe
-        self.kept: dict[str, Tensor] = {}
-        self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.curve = TrainingHistory()
+        self.count, self.task, self.config = count, task, config
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.history = TrainingHistory()
         self.epoch, self.done_in_epoch, self.waited = 0, 0, 0
         self.rows = torch.empty(0, dtype=torch.int64)
         self.best: dict[str, Tensor] | None = None  # without a selection: the last epoch's
-        size = recipe.batch_size * recipe.accumulate
+        size = config.batch_size * config.accumulate
         self.per_epoch = count // size
-        self.curve.steps = self.per_epoch
-        self.total = self.per_epoch * recipe.epochs
+        self.history.steps = self.per_epoch
+        self.total = self.per_epoch * config.epochs
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             getattr(optimiser, "optimizer", optimiser),
-            lambda step: recipe.learning_rate * warm_cosine(step, self.total),
+            lambda step: config.learning_rate * warm_cosine(step, self.total),
         )
 
-    def run(
-        self, select: Callable[[], Selection] | None, checkpoint: Path | None, progress: Progress
-    ) -> None:
+    def run(self, checkpoint: Path | None, progress: Progress) -> None:
         start = self._weights()  # before a checkpoint is read: what an interrupted run had too
         state = None if checkpoint is None else read_checkpoint(checkpoint, self.fabric)
         if state is not None:
             if self.fabric.world_size > 1:
                 self._settle_exchange()
             self._restore(state)
-        told = self._told()
-        while self.epoch < self.recipe.epochs and self.curve.stopped == "budget":
-            if self.done_in_epoch == 0:
-                self.rows = self.order(self.count, self.generator)
-            self._train_mode()
-            while self.done_in_epoch < self.per_epoch:
-                if not self._advance():
-                    self.curve.stopped = "diverged"
-                    break
-                done = len(self.curve.losses)
-                progress(done, self.total, told)
-                if checkpoint is not None and done % self.recipe.checkpoint_steps == 0:
-                    self._save(checkpoint)
-            if self.curve.stopped == "diverged":
+        while self.epoch < self.config.epochs and self.history.stopped == "budget":
+            if not self._train_epoch(checkpoint, progress):
+                self.history.stopped = "diverged"
                 break
-            self.epoch, self.done_in_epoch = self.epoch + 1, 0
-            if select is None:
-                self.best = self._weights()
-            elif not self._select(select):
-                self.curve.stopped = "diverged"
-                break
-            told = self._told()
             if checkpoint is not None:
                 self._save(checkpoint)
-        if self.best is not None or self.curve.stopped == "diverged":
+        if self.best is not None or self.history.stopped == "diverged":
             _load_weights(self.module, self.best or start)
 
-    def _told(self) -> str:
-        if not self.curve.selections:
+    def _train_epoch(self, checkpoint: Path | None, progress: Progress) -> bool:
+        """Train and select, from where the epoch is; False where numbers are no longer finite."""
+        if self.done_in_epoch == 0:
+            self.rows = self.task.order(self.count, self.generator)
+        self._train_mode()
+        note = self._describe_last()
+        while self.done_in_epoch < self.per_epoch:
+            if not self._advance():
+                return False
+            done = len(self.history.losses)
+            progress(done, self.total, note)
+            if checkpoint is not None and done % self.config.checkpoint_steps == 0:
+                self._save(checkpoint)
+        self.epoch, self.done_in_epoch = self.epoch + 1, 0
+        if self.task.select is None:
+            self.best = self._weights()
+            return True
+        return self._select(self.task.select)
+
+    def _describe_last(self) -> str:
+        if not self.history.selections:
             return ""
-        last = self.curve.selections[-1]
+        last = self.history.selections[-1]
         return f"worst group {100 * last.worst_group:.0f} %, overall {100 * last.overall:.0f} %"
 
     def _train_mode(self) -> None:
         self.module.train()
-        if self.recipe.freeze_norms:
+        if self.config.freeze_norms:
             for part in norms_of(self.module):
                 part.eval()
 
-    def _mine(self) -> slice:
+    def _own_part(self) -> slice:
         """Part of a batch that is this process's."""
-        part = self.recipe.batch_size // self.fabric.world_size
+        part = self.config.batch_size // self.fabric.world_size
         return slice(self.fabric.global_rank * part, (self.fabric.global_rank + 1) * part)
 
     def _settle_exchange(self) -> None:
@@ -375,27 +338,27 @@ class _Loop:
         The order decides how sums over more than two processes are rounded.
         """
         self._train_mode()
-        rows = torch.arange(self.recipe.batch_size)
-        loss = self.step(self.module, rows, self._mine(), 0, torch.Generator())
+        rows = torch.arange(self.config.batch_size)
+        loss = self.task.step(self.module, rows, self._own_part(), 0, torch.Generator())
         self.fabric.backward(loss)
         self.optimiser.zero_grad(set_to_none=True)
 
     def _advance(self) -> bool:
         """Make one step; False, and no step, where loss or gradient are not finite."""
-        size, mine = self.recipe.batch_size, self._mine()
-        first = self.done_in_epoch * size * self.recipe.accumulate
+        size, own = self.config.batch_size, self._own_part()
+        first = self.done_in_epoch * size * self.config.accumulate
         self.optimiser.zero_grad(set_to_none=True)
         # For towers with dropout, which draws from here: the same at this step in every run.
-        torch.manual_seed(self.recipe.seed + len(self.curve.losses))
+        torch.manual_seed(self.config.seed + len(self.history.losses))
         total = 0.0
-        for turn in range(self.recipe.accumulate):
+        for turn in range(self.config.accumulate):
             batch = self.rows[first + turn * size : first + (turn + 1) * size]
-            last = turn + 1 == self.recipe.accumulate
+            last = turn + 1 == self.config.accumulate
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                loss = self.step(self.module, batch, mine, self.epoch, self.generator)
+                loss = self.task.step(self.module, batch, own, self.epoch, self.generator)
                 with kept_statistics(self.module):
-                    self.fabric.backward(loss / self.recipe.accumulate)
-            total += float(loss.detach()) / self.recipe.accumulate
+                    self.fabric.backward(loss / self.config.accumulate)
+            total += float(loss.detach()) / self.config.accumulate
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         if not (math.isfinite(total) and bool(torch.isfinite(norm))):
             self.optimiser.zero_grad(set_to_none=True)
@@ -406,7 +369,7 @@ class _Loop:
             for name, parameter in self.module.named_parameters():
                 if name.endswith("logit_scale") and parameter.requires_grad:
                     parameter.clamp_(0.0, math.log(100.0))
-        self.curve.losses.append(total)
+        self.history.losses.append(total)
         self.done_in_epoch += 1
         return True
 
@@ -416,24 +379,24 @@ class _Loop:
         found = self.fabric.broadcast(select())  # processes that disagree would wait for ever
         if not math.isfinite(found.worst_group):
             return False
-        self.curve.selections.append(found)
-        now, best = len(self.curve.selections) - 1, self.curve.best
+        self.history.selections.append(found)
+        now, best = len(self.history.selections) - 1, self.history.best
         # Until there are enough epochs to judge by, the latest is the best.
         if best is None or now < self._judged() or self._score(now) > self._score(best):
-            self.curve.best, self.waited = now, 0
+            self.history.best, self.waited = now, 0
             self.best = self._weights()
         else:
             self.waited += 1
-            if self.recipe.patience is not None and self.waited >= self.recipe.patience:
-                self.curve.stopped = "early"
+            if self.config.patience is not None and self.waited >= self.config.patience:
+                self.history.stopped = "early"
         return True
 
     def _judged(self) -> int:
-        return min(self.recipe.judged, self.recipe.epochs)
+        return min(self.config.judged, self.config.epochs)
 
     def _score(self, epoch: int) -> tuple[float, float]:
         """Mean selection of an epoch and those before it: one worst group is a few dozen films."""
-        seen = self.curve.selections[max(epoch + 1 - self._judged(), 0) : epoch + 1]
+        seen = self.history.selections[max(epoch + 1 - self._judged(), 0) : epoch + 1]
         return fmean(s.worst_group for s in seen), fmean(s.overall for s in seen)
 
     def _weights(self) -> dict[str, Tensor]:
@@ -454,20 +417,24 @@ class _Loop:
             "epoch": self.epoch,
             "done_in_epoch": self.done_in_epoch,
             "waited": self.waited,
-            "losses": self.curve.losses,
-            "selections": [[s.worst_group, s.overall] for s in self.curve.selections],
-            "best_epoch": -1 if self.curve.best is None else self.curve.best,
-            "stopped": self.curve.stopped,
-            "kept": dict(self.kept),
-            "recipe": repr(self.recipe),
+            "losses": self.history.losses,
+            "selections": [[s.worst_group, s.overall] for s in self.history.selections],
+            "best_epoch": -1 if self.history.best is None else self.history.best,
+            "stopped": self.history.stopped,
+            "kept": dict(self.task.state),
+            "config": self._settings(),
             "count": self.count,
         }
         write_checkpoint(path, state)
 
+    def _settings(self) -> str:
+        """Return all settings that the weights depend on."""
+        return repr({f.name: getattr(self.config, f.name) for f in fields(TrainingConfig)})
+
     def _restore(self, state: Mapping[str, Any]) -> None:
-        if state["recipe"] != repr(self.recipe) or state["count"] != self.count:
+        if state["config"] != self._settings() or state["count"] != self.count:
             raise DataError(
-                "--resume: the checkpoint was written under another recipe or for other films. "
+                "--resume: the checkpoint was written under another config or for other films. "
                 "Resume with the config that it was started with, or start anew."
             )
         _load_weights(self.module, state["model"])
@@ -476,12 +443,12 @@ class _Loop:
         self.generator.set_state(state["generator"])
         self.rows, self.best = state["rows"], state["best"] or None
         for name, value in state["kept"].items():
-            self.kept[name] = value.to(self.fabric.device)
+            self.task.state[name] = value.to(self.fabric.device)
         self.epoch, self.done_in_epoch = state["epoch"], state["done_in_epoch"]
-        self.waited, self.curve.losses = state["waited"], state["losses"]
-        self.curve.selections = [Selection(*pair) for pair in state["selections"]]
-        self.curve.best = None if state["best_epoch"] < 0 else state["best_epoch"]
-        self.curve.stopped = state["stopped"]
+        self.waited, self.history.losses = state["waited"], state["losses"]
+        self.history.selections = [Selection(*pair) for pair in state["selections"]]
+        self.history.best = None if state["best_epoch"] < 0 else state["best_epoch"]
+        self.history.stopped = state["stopped"]
 
 
 def _load_weights(module: Any, state: Mapping[str, Tensor]) -> None:

@@ -1,15 +1,11 @@
-"""One arm from the audited model to its own: train, choose the epoch, and answer.
-
-What a tower says of many films: logits, and the class of the best-matching region.
-
-The training of an arm as a job: what each process needs to do its part of it.
-"""
+"""One arm from the audited model to its own: train, choose the epoch, predict."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +15,34 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ravl_med.config.mitigation import ArmName, MitigationConfig
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_folder
+from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import LearningCurve
-from ravl_med.mitigation.arms import ARMS, Arm, ImageTower, Objective, Weights
-from ravl_med.mitigation.final_test import Answered
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable, open_set
+from ravl_med.mitigation.arms import Arm, ImageTower, Objective
+from ravl_med.mitigation.final_test import Predictions
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, open_set
 from ravl_med.mitigation.groups import PseudoGroups, select_by_groups
-from ravl_med.mitigation.trainer import Selection, TrainingConfig, TrainingHistory, fit
+from ravl_med.mitigation.trainer import Selection, Task, TrainingHistory, fit
 
 _FILMS_AT_ONCE = 64
 
 
-def ask_films(
+def predict_films(
     tower: nn.Module,
-    films: FilmStore,
+    films: GrayFilms,
     rows: NDArray[np.int64],
     classes: Tensor,
     temperature: float,
     share: tuple[int, int] = (0, 1),
 ) -> NDArray[np.float32]:
-    """Return the zero-shot logits (n, C) of films.
+    """Return the zero-shot logits (n, C) of films (n,) by a tower, which is set to evaluation mode.
 
-    Parameters
-    ----------
-    tower : nn.Module - an `ImageTower`; it is asked in evaluation mode
-    rows : ndarray of shape (n,), int64
-    classes : Tensor of shape (C, D), float32 - unit norm
-    temperature : float - tau
-    share : tuple of int - number of this process, from 0, and of all; it asks every so many batches
-        of films, and the others' logits are 0
+    `share` is the number of this process, from 0, and of all: it does every so many batches of
+    films, and the logits of the others are 0.
     """
     tower.eval()
     device = next(tower.parameters()).device
@@ -65,24 +56,15 @@ def ask_films(
     return logits
 
 
-def ask_films_and_regions(
-    tower: nn.Module,
-    films: FilmStore,
-    regions: RegionTable,
-    classes: Tensor,
-    temperature: float,
+def predict_films_and_regions(
+    tower: nn.Module,  # an `ImageTower`; set to evaluation mode
+    films: GrayFilms,  # N films
+    regions: RegionTable,  # of these films
+    classes: Tensor,  # (C, D) unit norm
+    temperature: float,  # tau
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Answered:
-    """Return logits and the best-matching region's class of all films.
-
-    Parameters
-    ----------
-    tower : nn.Module - an `ImageTower`; it is asked in evaluation mode
-    films : FilmStore - N films
-    regions : RegionTable - of these films
-    classes : Tensor of shape (C, D), float32 - unit norm
-    temperature : float - tau
-    """
+) -> Predictions:
+    """Return logits and the best-matching region's class of all films."""
     tower.eval()
     device = next(tower.parameters()).device
     logits, best = [np.empty((0, len(classes)), np.float32)], [np.empty(0, np.int64)]
@@ -97,7 +79,7 @@ def ask_films_and_regions(
             similarity = (parts.float().cpu() @ classes.T).numpy()
             best.append(best_region_class(similarity, film, logits[-1]))
             progress(int(rows[-1]) + 1, len(films))
-    return Answered(np.concatenate(logits), np.concatenate(best))
+    return Predictions(np.concatenate(logits), np.concatenate(best))
 
 
 def best_region_class(
@@ -105,11 +87,8 @@ def best_region_class(
 ) -> NDArray[np.int64]:
     """Return the class of the best-matching region of each film, (n,).
 
-    Parameters
-    ----------
-    similarity : ndarray of shape (R, C)
-    film : ndarray of shape (R,), int64 - 0 .. n - 1
-    fallback : ndarray of shape (n, C) - decides for films without a region
+    Similarities are (R, C), their films (R,) 0 .. n - 1; `fallback` (n, C) decides for films
+    without a region.
     """
     best = np.full(fallback.shape, -np.inf, dtype=np.float32)
     np.maximum.at(best, film, similarity)
@@ -121,20 +100,38 @@ def best_region_class(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionFilms:
-    """Films that the best epoch is chosen by: the discovery half of the validation patients.
+    """Films that the best epoch is chosen by: the discovery half of the validation patients."""
 
-    Attributes
-    ----------
-    films : FilmStore - of the whole validation split
-    rows : ndarray of shape (n,), int64 - those of the discovery half
-    labels : ndarray of shape (n,), int64
-    groups : PseudoGroups - of these n films, small ones joined
-    """
+    films: GrayFilms  # of the whole validation split
+    rows: NDArray[np.int64]  # (n,) those of the discovery half
+    labels: NDArray[np.int64]  # (n,)
+    groups: PseudoGroups  # of these n films, small ones joined
 
-    films: FilmStore
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    groups: PseudoGroups
+    @classmethod
+    def of(
+        cls,
+        films: GrayFilms,
+        half: NDArray[np.bool_],  # (N,)
+        groups: PseudoGroups,
+        labels: NDArray[np.int64],
+        least: int,
+    ) -> SelectionFilms:
+        """Take some of N films; groups of fewer than `least` of these are joined."""
+        rows = np.flatnonzero(half)
+        own = PseudoGroups(groups.names, groups.of_film[rows])
+        return cls(films, rows, labels[rows], own.pooled(least).used())
+
+    def count_groups(self, patients: NDArray[np.int64], least: int) -> dict[str, int]:
+        """Count the films of each group, by the patients (N,) of the whole split.
+
+        Counts of fewer than `least` patients are hidden.
+        """
+        own = {name: self.groups.of_film == g for g, name in enumerate(self.groups.names)}
+        return hide_counts(
+            {name: int(member.sum()) for name, member in own.items()},
+            {name: len(np.unique(patients[self.rows[member]])) for name, member in own.items()},
+            least,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,163 +143,86 @@ class TrainedArm:
     curve: LearningCurve
 
 
-def recipe_of(config: MitigationConfig) -> TrainingConfig:
-    """Return the recipe that every arm shares."""
-    return TrainingConfig(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        weight_decay=config.weight_decay,
-        accumulate=config.accumulate,
-        patience=config.patience,
-        judged=config.judged,
-        freeze_norms=config.freeze_norms,
-        checkpoint_steps=config.checkpoint_steps,
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class ArmTraining:
+    """The training of an arm as a job of all processes.
 
-
-def weights_of(config: MitigationConfig) -> Weights:
-    """Return the constants of the objectives."""
-    return Weights(
-        clip=config.clip_weight,
-        temperature=config.temperature,
-        denominator=config.denominator,
-        reduction=config.reduction,
-        eta=config.eta,
-        exchange_share=config.exchange_share,
-        cropped=config.cropped,
-    )
-
-
-def train_arm(
-    arm: Arm,
-    start: Path,
-    films: FineTuningSet,
-    groups: PseudoGroups,
-    selection: SelectionFilms,
-    classes: Tensor,
-    config: MitigationConfig,
-    fabric: Fabric,
-    *,
-    region_pooling: RegionPooling = "one_pass",
-    checkpoint: Path | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, told: None,
-) -> TrainedArm:
-    """Fine-tune the audited model by an arm.
-
-    Parameters
-    ----------
-    start : Path - folder of the audited model
-    groups : PseudoGroups - of the fine-tuning films
-    classes : Tensor of shape (C, D), float32 - class texts, unit norm
-    region_pooling : {"one_pass", "last_stage", "crops"} - how regions are embedded
-    checkpoint : Path or None - training goes on from it where it is
-
-    Raises
-    ------
-    DataError, ConfigError
-        A recipe that these films or processes cannot follow, or no room for checkpoints, see `fit`.
-    ModelError
-        Gradients are to be checkpointed, and the tower has no switch for it.
+    It is sent to each of them; large things are files that each of them opens.
     """
-    encoder = open_folder(start, torch.device("cpu"), region_pooling)
-    tower = ImageTower(encoder.model, region_pooling)
-    if config.gradient_checkpointing:
-        checkpoint_gradients(tower.visual)
-    lesson = Objective(arm, films, groups, classes, weights_of(config), fabric)
 
-    def select() -> Selection:
-        share = (fabric.global_rank, fabric.world_size)
-        logits = ask_films(
-            tower, selection.films, selection.rows, classes, config.temperature, share
+    arm: Arm
+    start: Path  # folder of the audited model
+    films: Path | FineTuningSet  # to fine-tune on; the folder of a set where there are others
+    selection: SelectionFilms
+    classes: NDArray[np.float32]  # (C, D) class texts, unit norm
+    config: MitigationConfig
+    region_pooling: RegionPooling = "one_pass"
+    checkpoint: Path | None = None  # training goes on from it where it is
+
+    def __call__(
+        self,
+        fabric: Fabric,
+        progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    ) -> TrainedArm:
+        """Fine-tune the audited model in this process, together with the others.
+
+        Raises
+        ------
+        DataError, ConfigError
+            A config that these films or processes cannot follow, or no room for checkpoints, see
+            `fit`; films that are gone, see `open_set`.
+        ModelError
+            Gradients are to be checkpointed, and the tower has no switch for it.
+        """
+        films = open_set(self.films) if isinstance(self.films, Path) else self.films
+        encoder = open_folder(self.start, torch.device("cpu"), self.region_pooling)
+        tower = ImageTower(encoder.model, self.region_pooling)
+        if self.config.gradient_checkpointing:
+            checkpoint_gradients(tower.visual)
+        objective = Objective(self.arm, films, torch.from_numpy(self.classes), self.config, fabric)
+        task = Task(
+            objective.step, objective.order, partial(self._select, tower, fabric), objective.state
         )
-        if fabric.world_size > 1:  # each film was asked by one process, and is 0 to the others
-            asked = torch.from_numpy(logits).to(fabric.device)
-            joined: Any = fabric.all_reduce(asked, reduce_op="sum")
+        begun = time.perf_counter()
+        history = fit(
+            fabric,
+            tower,
+            len(films),
+            task,
+            self.config,
+            checkpoint=self.checkpoint,
+            progress=progress,
+        )
+        encoder.model.to("cpu").eval()
+        tower.eval()
+        return TrainedArm(encoder, tower, _curve(history, time.perf_counter() - begun))
+
+    def _select(self, tower: ImageTower, fabric: Fabric) -> Selection:
+        """Judge the present weights by the films that the epoch is chosen by."""
+        selection, share = self.selection, (fabric.global_rank, fabric.world_size)
+        classes = torch.from_numpy(self.classes)
+        logits = predict_films(
+            tower, selection.films, selection.rows, classes, self.config.temperature, share
+        )
+        if fabric.world_size > 1:  # one process has the logits of a film, the others 0
+            own = torch.from_numpy(logits).to(fabric.device)
+            joined: Any = fabric.all_reduce(own, reduce_op="sum")
             logits = joined.cpu().numpy()
         if not np.isfinite(logits).all():
             return Selection(float("nan"), float("nan"))
         return select_by_groups(selection.groups, logits.argmax(axis=1) == selection.labels)
 
-    begun = time.perf_counter()
-    curve = fit(
-        fabric,
-        tower,
-        len(films),
-        lesson.step,
-        recipe_of(config),
-        order=lesson.order,
-        select=select,
-        checkpoint=checkpoint,
-        state=lesson.state,
-        progress=progress,
-    )
-    encoder.model.to("cpu").eval()
-    tower.eval()
-    return TrainedArm(encoder, tower, _describe(curve, time.perf_counter() - begun))
 
-
-def _describe(curve: TrainingHistory, seconds: float) -> LearningCurve:
-    whole = range(len(curve.selections))  # an epoch that broke off has no mean
-    means = [np.mean(curve.losses[i * curve.steps : (i + 1) * curve.steps]) for i in whole]
+def _curve(history: TrainingHistory, seconds: float) -> LearningCurve:
+    whole = range(len(history.selections))  # an epoch that broke off has no mean
+    steps = history.steps
+    means = [np.mean(history.losses[i * steps : (i + 1) * steps]) for i in whole]
     return LearningCurve(
         losses=tuple(float(mean) for mean in means),
-        worst_group=tuple(s.worst_group for s in curve.selections),
-        overall=tuple(s.overall for s in curve.selections),
-        best=-1 if curve.best is None else curve.best,
-        stopped=curve.stopped,
-        steps=len(curve.losses),
+        worst_group=tuple(s.worst_group for s in history.selections),
+        overall=tuple(s.overall for s in history.selections),
+        best=-1 if history.best is None else history.best,
+        stopped=history.stopped,
+        steps=len(history.losses),
         seconds=round(seconds, 1),
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArmTraining:
-    """What is sent to the processes of a training; large things are files that each of them opens.
-
-    Attributes
-    ----------
-    name : str - of `ARMS`
-    start : Path - folder of the audited model
-    films : Path - folder of the set to fine-tune on
-    groups : tuple of str, length C - classes, which pseudo-groups are made of
-    classes : ndarray of shape (C, D), float32 - class texts, unit norm
-    """
-
-    name: ArmName
-    start: Path
-    films: Path
-    groups: tuple[str, ...]
-    selection: SelectionFilms
-    classes: NDArray[np.float32]
-    config: MitigationConfig
-    region_pooling: RegionPooling
-    checkpoint: Path
-
-    def __call__(
-        self,
-        fabric: Fabric,
-        progress: Callable[[int, int, str], None] = lambda done, total, told: None,
-    ) -> TrainedArm:
-        """Train the arm in this process, together with the others.
-
-        Raises
-        ------
-        ConfigError, DataError, EngineError, ModelError
-            See `open_set` and `train_arm`.
-        """
-        films = open_set(self.films)
-        return train_arm(
-            ARMS[self.name],
-            self.start,
-            films,
-            PseudoGroups.cross(films.labels, films.present, self.groups),
-            self.selection,
-            torch.from_numpy(self.classes),
-            self.config,
-            fabric,
-            region_pooling=self.region_pooling,
-            checkpoint=self.checkpoint,
-            progress=progress,
-        )

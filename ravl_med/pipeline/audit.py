@@ -167,7 +167,7 @@ def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> Embe
     """Read and embed films and their regions; set aside what cannot be used."""
     with run.stage("embeddings"):
         model = listed.encoder, listed.folder
-        embeddings = embed_with(engine, config, listed.cohort, model, run.cache, run.progress)
+        embeddings = embed_with(engine, config, listed.cohort, model, run)
         run.clock.note(
             "embeddings",
             films=len(embeddings.digests) + len(embeddings.not_finite),
@@ -339,7 +339,8 @@ def _counterfactual_model(
     """Return the model as counterfactuals run it, with the workers of the engine."""
     films, listed = scored.films, scored.films.listed
     mirrored = frozenset(at for at, edge in enumerate(films.embeddings.left_edges) if edge == "L")
-    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored)
+    inputs = films.embeddings.inputs
+    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored, inputs)
     model = counterfactual_model(audited, listed.encoder, segmenter)
     return spread_hypotheses(model, audited, engine, listed.folder)
 

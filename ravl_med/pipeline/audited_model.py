@@ -112,7 +112,7 @@ def check_audited_model(
     own = model.scores is None
     checks = [
         *check_embeddings(image, model.classes if own else None, cohort.classes),
-        *check_inputs(model.encoder.info, _inputs(model.encoder, reader, cohort)),
+        *check_inputs(model.encoder.info, _inputs(model, reader, cohort)),
     ]
     if own:
         checks += [
@@ -126,10 +126,15 @@ def check_audited_model(
     return ModelChecks(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
 
 
-def _inputs(encoder: Encoder, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
+def _inputs(model: AuditedModel, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
     """Return some films (k, 3, S, S) as the model reads them, spread over the cohort."""
     chosen = np.unique(np.linspace(0, len(cohort) - 1, min(_SAMPLE, len(cohort))).astype(int))
-    films = [encoder.preprocess(reader.film(cohort, int(i)).pixels).numpy() for i in chosen]
+    films = []
+    for film in chosen.tolist():
+        kept = None if model.embeddings.inputs is None else model.embeddings.inputs.input(film)
+        if kept is None:
+            kept = model.encoder.preprocess(reader.film(cohort, film).pixels).numpy()
+        films.append(kept)
     empty: NDArray[np.float32] = np.empty((0, 3, 0, 0), np.float32)
     return np.stack(films) if films else empty
 

@@ -19,6 +19,7 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
@@ -36,6 +37,7 @@ class AuditedFilms:
     cohort: Cohort  # the N audited films
     classes: NDArray[np.float32]  # (C, D) class texts
     mirrored: frozenset[int]  # films that have the patient's left at the left edge
+    inputs: KeptFilms | None = None  # the same films as the model reads them
 
 
 def counterfactual_model(
@@ -47,9 +49,15 @@ def counterfactual_model(
     def read(index: int) -> NDArray[np.float32]:
         return reader.film(films.cohort, index).pixels
 
+    def read_input(index: int) -> NDArray[np.float32]:
+        kept = None if films.inputs is None else films.inputs.input(index)
+        if kept is None:
+            kept = encoder.preprocess(read(index)).numpy()
+        return kept
+
     return CounterfactualModel(
         encoder,
-        read,
+        read_input,
         films.classes,
         films.config.task.temperature,
         films.config.model.batch_size,

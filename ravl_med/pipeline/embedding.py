@@ -1,14 +1,16 @@
-"""Films as units of work: what a worker holds, what it is sent, and what comes back of it.
+"""Films of a cohort through its model, by the workers of an engine.
 
-A worker reads films, cuts them into regions and puts their embeddings into the store. Back come the
-films and regions without pixels; the run takes the embeddings from the store.
+A worker reads films, cuts them into regions and puts inputs and embeddings into the store. Back
+comes a table of films and regions without pixels; the run takes the embeddings from the store.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,25 +18,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.cohort.film import Film, FilmReader, reject_duplicate
+from ravl_med.cohort.film import FilmReader, reject_duplicate
 from ravl_med.cohort.manifest import Cohort
-from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder
-from ravl_med.encoders.batches import (
-    BatchEncoder,
-    EmbeddedRow,
-    films_a_part,
-    prepare_film,
-    store_films,
-)
-from ravl_med.encoders.embedding_store import EmbeddingStore
-from ravl_med.encoders.embeddings import EmbeddedColumns, Embeddings
+from ravl_med.encoders.batches import BatchEncoder, encode_films, films_a_part, open_inputs
+from ravl_med.encoders.embeddings import Embeddings, FilmTable
+from ravl_med.encoders.film_store import FilmStore, input_key
+from ravl_med.encoders.kept_films import ScratchFolder
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import ConfigError, EngineError
 from ravl_med.pipeline.stages import (
-    Progress,
+    Run,
     embeddings_root,
     most_regions,
     name_parts,
@@ -43,169 +39,131 @@ from ravl_med.pipeline.stages import (
 )
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 from ravl_med.regions.segmenter import Segmenter
-from ravl_med.storage.cache import Cache
+from ravl_med.storage.files import atomic_write
 
 _MOST_PARTS = 4  # of a unit; a worker reads ahead within a unit
 _UNITS_EACH = 4  # units of a worker at least, so that none waits long for the last
+_PARTS_OF_TABLE = 2  # of the cohort in a table that is kept; each is about 256 films
+_PATIENCE = 75.0  # seconds that network file systems take to show a file
+
+Model = tuple[Encoder, Path | None]
+"""An opened model, and the folder that workers open."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmUnit:
-    """Some films that a worker embeds at a time.
+    """Some films that a worker embeds at a time."""
 
-    Attributes
-    ----------
-    positions : ndarray of shape (n,), int64 - in the cohort, ascending
-    films : Cohort - of these n films, without their reports
-    proposer : RegionProposer - of these films, without a segmenter
-    part : int - films of a part of the cohort, which makes one file
-    """
-
-    positions: NDArray[np.int64]
-    films: Cohort
-    proposer: RegionProposer
-    part: int
-    names: Mapping[int, str]
+    positions: NDArray[np.int64]  # (n,) in the cohort, ascending
+    films: Cohort  # of these n films, without their reports
+    proposer: RegionProposer  # of these films, without a segmenter
+    names: Mapping[int, str]  # the parts of the cohort that these films are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedUnit:
-    """What has become of a unit.
+    """What has become of a unit."""
 
-    Attributes
-    ----------
-    stores : tuple of str - folders that the embeddings lie in
-    recipe : str - digest of all that they depend on, but for the films encoded at once
-    found : int - films that were embedded before
-    size : int - films encoded at once
-    """
+    table: FilmTable
+    stores: tuple[str, ...]  # folders that the embeddings lie in
+    recipe: str  # digest of all that they depend on, but for the films encoded at once
+    size: int  # films encoded at once
 
-    rows: tuple[EmbeddedRow | RejectedFilm, ...]
-    stores: tuple[str, ...]
-    recipe: str
-    found: int
+
+@dataclass(slots=True)
+class UnitTotals:
+    """Where the embeddings of units lie, and the fewest films that were encoded at once."""
+
     size: int
+    stores: dict[str, None] = field(default_factory=dict)
+
+    def add(self, made: EmbeddedUnit) -> None:
+        """Note a unit."""
+        self.stores.update(dict.fromkeys(made.stores))
+        self.size = min(self.size, made.size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmEmbedder:
-    """What a worker holds: the model, its store, and what reads films and finds regions.
+    """What a worker holds: the model, its store, and what reads films and finds regions."""
 
-    Attributes
-    ----------
-    segmenter : Segmenter or None - where anatomy or artifacts are asked for
-    note : callable - called with the number of films of the unit that have passed
-    """
-
-    config: Config
-    encoder: Encoder
     batches: BatchEncoder
     reader: FilmReader
-    segmenter: Segmenter | None
-    note: Callable[[int], None] = lambda done: None
+    segmenter: Segmenter | None  # where anatomy or artifacts are asked for
+    min_visible: float
+    # called with the number of films of the unit that have passed
+    progress: Callable[[int], None] = lambda done: None
 
     @classmethod
-    def of(
-        cls,
-        config: Config,
-        encoder: Encoder,
-        root: Path,
-        note: Callable[[int], None] = lambda done: None,
-    ) -> FilmEmbedder:
-        """Return an embedder with a model that is open; embeddings are kept below `root`."""
-        regions, size = config.regions, config.model.batch_size
+    def of(cls, config: Config, batches: BatchEncoder) -> FilmEmbedder:
+        """Return the embedder of a config, whose model is open."""
+        regions = config.regions
         wanted = {"anatomy", "artifacts"} & set(regions.sources)
-        return cls(
-            config,
-            encoder,
-            BatchEncoder(encoder, root, size, most_regions(regions), shared_root(config)),
-            FilmReader.of(config.cohort),
-            choose_segmenter(regions) if wanted else None,
-            note,
-        )
+        segmenter = choose_segmenter(regions) if wanted else None
+        return cls(batches, FilmReader.of(config.cohort), segmenter, regions.min_visible)
 
     def embed(self, unit: FilmUnit) -> EmbeddedUnit:
         """Put the films of a unit into the store."""
-        proposer = unit.proposer.with_segmenter(self.segmenter)
-        rows: list[EmbeddedRow | RejectedFilm] = []
-
-        def keep(done: int, row: EmbeddedRow | RejectedFilm) -> None:
-            rows.append(replace(row, prepared=None) if isinstance(row, EmbeddedRow) else row)
-            self.note(done)
-
-        def prepare(film: Film) -> EmbeddedRow:
-            return prepare_film(
-                self.encoder,
-                film,
-                proposer.propose,
-                self.config.regions.min_visible,
-                self.batches.store,
-            )
-
-        found = store_films(
+        table = encode_films(
             self.batches,
             zip(unit.positions.tolist(), self.reader.films(unit.films), strict=True),
-            prepare,
-            part=unit.part,
+            unit.proposer.with_segmenter(self.segmenter).propose,
+            min_visible=self.min_visible,
             pieces=unit.names,
-            note=keep,
+            progress=self.progress,
         )
         stores = tuple(store.folder.name for store in self.batches.stores)
-        return EmbeddedUnit(tuple(rows), stores, self.batches.recipe, found, self.batches.size)
+        return EmbeddedUnit(table, stores, self.batches.recipe, self.batches.size)
+
+
+def open_batches(config: Config, encoder: Encoder, root: Path) -> BatchEncoder:
+    """Open the stores of a config and its model, below a folder that all workers reach."""
+    most = most_regions(config.regions)
+    return BatchEncoder(encoder, root, config.model.batch_size, most, shared_root(config))
 
 
 def make_units(
-    engine: Engine,
     config: Config,
     cohort: Cohort,
     proposer: RegionProposer,
     names: Mapping[int, str],
+    parts: int,
 ) -> list[FilmUnit]:
-    """Cut parts of a cohort into units; one for a run that has no workers.
-
-    Parameters
-    ----------
-    proposer : RegionProposer - of the whole cohort
-    names : mapping of part number to name - the parts that are wanted
-    """
-    numbers = sorted(names)
-    each = len(numbers)
-    if engine.workers:
-        each = min(max(len(numbers) // (_UNITS_EACH * engine.workers), 1), _MOST_PARTS)
-    size = films_a_part(config.model.batch_size)
-    told = replace(cohort, radiology_reports=("",) * len(cohort), rejected=())
+    """Cut the named parts of a cohort into units of so many parts; `proposer` is of all films."""
+    numbers, size = sorted(names), films_a_part(config.model.batch_size)
+    blank = replace(cohort, radiology_reports=("",) * len(cohort), rejected=())
     units = []
-    for first in range(0, len(numbers), max(each, 1)):
-        mine = numbers[first : first + each]
-        spans = [np.arange(n * size, min((n + 1) * size, len(cohort))) for n in mine]
+    for first in range(0, len(numbers), parts):
+        own = numbers[first : first + parts]
+        spans = [np.arange(n * size, min((n + 1) * size, len(cohort))) for n in own]
         positions = np.concatenate(spans).astype(np.int64)
         units.append(
             FilmUnit(
                 positions,
-                told.keep(positions),
+                blank.keep(positions),
                 proposer.of_films(positions.tolist()),
-                size,
-                {number: names[number] for number in mine},
+                {number: names[number] for number in own},
             )
         )
     return units
 
 
+def parts_of_a_unit(engine: Engine, parts: int) -> int:
+    """Return how many of the parts of a cohort a unit has; all for a run that has no workers."""
+    if not engine.workers:
+        return max(parts, 1)
+    return min(max(parts // (_UNITS_EACH * engine.workers), 1), _MOST_PARTS)
+
+
 def embed_units(
     engine: Engine,
     config: Config,
-    model: tuple[Encoder, Path | None],
-    root: Path,
+    folder: Path | None,  # of the model, as workers open it
+    batches: BatchEncoder,  # of this process; its root is reached by every worker under this name
     units: Sequence[FilmUnit],
-    progress: Callable[[int], None],
+    progress: Callable[[int], None],  # called with the number of films that have passed
 ) -> Iterator[EmbeddedUnit]:
     """Let the workers of an engine embed units, and yield what has become of them, in order.
-
-    Parameters
-    ----------
-    model : tuple of Encoder and Path or None - opened, and the folder that workers open
-    root : Path - of the stores; every worker reaches it under this name
-    progress : callable - called with the number of films that have passed
 
     Raises
     ------
@@ -213,20 +171,26 @@ def embed_units(
         Workers died, or, once all is done, are not of one kind, so that bits would depend on who
         did what.
     """
-    encoder, folder = model
-    work: Work[FilmUnit, EmbeddedUnit] = Work(
-        open=partial(_open_embedder, config, folder, root),
-        here=lambda: FilmEmbedder.of(config, encoder, root, progress).embed,
-        threads=config.threads or 1,
-        name="embedding of films and regions",
-    )
     recipes: set[str] = set()
     passed = 0
-    for made in engine.map(work, units):
-        recipes.add(made.recipe)
-        passed += len(made.rows)
-        progress(passed)
-        yield made
+    with ExitStack() as stack:
+
+        def here() -> Callable[[FilmUnit], EmbeddedUnit]:
+            own = FilmEmbedder.of(config, batches)
+            reader = stack.enter_context(own.reader.kept_open())
+            return replace(own, reader=reader, progress=lambda n: progress(passed + n)).embed
+
+        work: Work[FilmUnit, EmbeddedUnit] = Work(
+            open=partial(_open_embedder, config, folder, batches.root),
+            here=here,
+            threads=config.threads or 1,
+            name="embedding of films and regions",
+        )
+        for unit, made in zip(units, engine.map(work, units), strict=True):
+            recipes.add(made.recipe)
+            passed += len(unit.positions)
+            progress(passed)
+            yield made
     if len(recipes) > 1:
         raise EngineError(
             f"engine: the workers are of {len(recipes)} kinds (device, threads or version of "
@@ -235,120 +199,168 @@ def embed_units(
         )
 
 
-@dataclass(slots=True)
-class UnitTotals:
-    """What is told of units as they pass, each of which is forgotten then.
+def first_of_each(table: FilmTable, cohort: Cohort, seen: set[str]) -> NDArray[np.bool_]:
+    """Return which films (n,) no earlier table had, and set the others aside as duplicates.
 
-    Attributes
-    ----------
-    stores : dict - folders that the embeddings lie in, in the order in which they were named
-    found : int - films that were embedded before
-    size : int - films encoded at once: the fewest that a unit was left with
+    `seen` holds the digests of the films before; those of this table are added.
     """
-
-    size: int
-    stores: dict[str, None] = field(default_factory=dict)
-    found: int = 0
-
-    def of(self, made: Iterable[EmbeddedUnit]) -> Iterator[EmbeddedUnit]:
-        """Note each unit, and hand it on."""
-        for unit in made:
-            self.stores.update(dict.fromkeys(unit.stores))
-            self.found += unit.found
-            self.size = min(self.size, unit.size)
-            yield unit
+    keep = np.ones(len(table), dtype=np.bool_)
+    positions = table.numbers[:, 0].tolist()
+    for at, digest in enumerate(table.digests):
+        if digest in seen:
+            keep[at] = False
+            table.rejected.append((positions[at], reject_duplicate(cohort, positions[at])))
+        seen.add(digest)
+    return keep
 
 
 def embed_with(
     engine: Engine,
     config: Config,
     cohort: Cohort,
-    model: tuple[Encoder, Path | None],
-    cache: Cache,
-    progress: Progress,
+    model: Model,
+    run: Run,
+    kept: KeptTables | None = None,
 ) -> Embeddings:
-    """Embed the films of a cohort and their regions with the workers of an engine.
+    """Read films once, and embed them and their regions by the workers of an engine.
 
-    Parameters
-    ----------
-    model : tuple of Encoder and Path or None - opened, and the folder that workers open
-    cache : Cache - what it holds is taken from there, and it keeps the rest
+    What the cache holds is taken from there, and it keeps the rest. Where tables are kept too,
+    films of which there is one are not read again.
 
     Raises
     ------
     ConfigError
-        Workers of other machines are to share a store, and this config keeps none.
+        Workers of other machines are to share a store, and this config keeps none, or they write to
+        another one than this process reads.
     EngineError
         See `embed_units`.
     """
-    kept = embeddings_root(config, cache)
-    if kept is None and config.engine.address is not None:
+    encoder, folder = model
+    scratch, root = _root_of(config, run, kept)
+    names = dict(enumerate(name_parts(config, cohort)))
+    proposer = RegionProposer.of(config.regions, cohort)
+    batches = open_batches(config, encoder, root)
+    batches.store.publish()  # before hours of work, and for what a run that ended has left
+    parts = _PARTS_OF_TABLE if kept else parts_of_a_unit(engine, len(names))
+    units = make_units(config, cohort, proposer, names, parts)
+    paths = [kept.path(encoder, unit) for unit in units] if kept else []
+    tables = [_read_table(path, batches) for path in paths] or [None] * len(units)
+    wanted = [unit for unit, table in zip(units, tables, strict=True) if table is None]
+    before = len(cohort) - sum(len(unit.positions) for unit in wanted)
+    stage = "embed films and regions" + (f", {kept.split}" if kept else "")
+    made = embed_units(engine, config, folder, batches, wanted,
+                       lambda done: run.progress(stage, before + done, len(cohort)))  # fmt: skip
+    totals, joined = UnitTotals(config.model.batch_size), FilmTable()
+    seen: set[str] = set()
+    for at, table in enumerate(tables):
+        if table is None:
+            unit = next(made)
+            totals.add(unit)
+            table = unit.table
+            if paths:
+                paths[at].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with atomic_write(paths[at]) as stream:
+                    stream.write(table.dump())
+        joined.extend(table, first_of_each(table, cohort, seen))
+    next(made, None)  # it says now whether the workers were of one kind
+    embeddings = _take_from_store(engine, config, batches, totals, joined, scratch, kept)
+    return replace(
+        embeddings,
+        problems={**proposer.unmatched(), **embeddings.problems},
+        halved_to=totals.size if totals.size < config.model.batch_size else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTables:
+    """Where tables of the films of a split are kept beside the stores."""
+
+    folder: Path  # of this run alone
+    split: str
+
+    def path(self, encoder: Encoder, unit: FilmUnit) -> Path:
+        """Return the file of a unit: the same while its files, regions and model are."""
+        recipe = (encoder.info.digest, encoder.info.region_pooling, *unit.names.values())
+        name = hashlib.sha256(repr(recipe).encode()).hexdigest()[:24]
+        return self.folder / self.split / f"{name}.safetensors"
+
+
+def _root_of(
+    config: Config, run: Run, kept: KeptTables | None
+) -> tuple[ScratchFolder | None, Path]:
+    """Return the folder of the stores; where nothing is kept it goes with the embeddings."""
+    root = embeddings_root(config, run.cache)
+    if root is None and kept is not None:
+        root = kept.folder / "embeddings"
+    if root is not None:
+        return None, root
+    if config.engine.address is not None:
         raise ConfigError(
             "engine.address: the workers of a cluster need a store that all of them reach; this "
             "config keeps no embeddings (cache.embeddings is false, or model.factory makes the "
             "model). Name a folder that they share in cache.folder, or a storage in cache.shared."
         )
-    proposer = RegionProposer.of(config.regions, cohort)
-    names = dict(enumerate(name_parts(config, cohort)))
-    units = make_units(engine, config, cohort, proposer, names)
-    size, shared = model[0].info.embedding_size, shared_root(config)
-    with nullcontext(kept) if kept is not None else tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        if shared is not None:  # before hours of work, and for what a run that ended has left
-            most = most_regions(config.regions)
-            BatchEncoder(model[0], root, config.model.batch_size, most, shared).store.publish()
-        made = embed_units(
-            engine,
-            config,
-            model,
-            root,
-            units,
-            lambda done: progress("embed films and regions", done, len(cohort)),
-        )
-        totals, columns = UnitTotals(config.model.batch_size), EmbeddedColumns()
-        for row in join_rows(cohort, units, totals.of(made)):
-            columns.add(row)
+    scratch = ScratchFolder()
+    return scratch, scratch.path
+
+
+def _read_table(path: Path, batches: BatchEncoder) -> FilmTable | None:
+    """Read a table that is kept; None where there is none, or the stores lack one of its films."""
+    table = FilmTable.load(path)
+    if table is None or not all(key in batches.store for key in table.keys):
+        return None
+    return table if all(input_key(d) in batches.inputs for d in table.digests) else None
+
+
+def _take_from_store(
+    engine: Engine,
+    config: Config,
+    batches: BatchEncoder,
+    totals: UnitTotals,
+    table: FilmTable,
+    scratch: ScratchFolder | None,
+    kept: KeptTables | None,
+) -> Embeddings:
+    """Read the embeddings of a table, and find its inputs, which a mitigation needs."""
+    size, stores, inputs = batches.encoder.info.embedding_size, batches.stores, batches.inputs
+    if engine.workers:  # who have written there
+        shared = shared_root(config)
         stores = [
-            EmbeddingStore(root / name, size, shared and shared / name) for name in totals.stores
+            *stores,
+            *(
+                FilmStore(batches.root / name, size, shared and shared / name)
+                for name in totals.stores
+            ),
         ]
-        embeddings = columns.gather(
-            lambda key: next(store for store in reversed(stores) if key in store).read(key), size
-        )
-    return replace(
-        embeddings,
-        problems={**proposer.unmatched(), **embeddings.problems},
-        found=totals.found,
-        halved_to=totals.size if totals.size < config.model.batch_size else 0,
-    )
+        inputs = open_inputs(batches.encoder, batches.root)
+    films = inputs.keep(table.digests)
+    until = time.monotonic() + (_PATIENCE if engine.workers else 0.0)
+    while kept is not None and films.missing():
+        if time.monotonic() >= until:
+            raise ConfigError(
+                f"cache.folder: {films.missing()} of {len(films)} films that workers of the engine "
+                "kept are not seen by the run; expected one folder that all machines share. Name "
+                "it in cache.folder, or set engine.kind to local."
+            )
+        time.sleep(0.5)
+        films = open_inputs(batches.encoder, batches.root).keep(table.digests)
+    films.scratch = scratch
 
+    def find(key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return next(store for store in reversed(stores) if key in store).read(key)
 
-def join_rows(
-    cohort: Cohort, units: Sequence[FilmUnit], made: Iterable[EmbeddedUnit]
-) -> Iterator[EmbeddedRow | RejectedFilm]:
-    """Yield the films of units as one run would have read them: each digest is let through once.
-
-    Parameters
-    ----------
-    cohort : Cohort - the whole of it
-    made : iterable of EmbeddedUnit - of the same
-    """
-    seen: set[str] = set()
-    for unit, done in zip(units, made, strict=True):
-        for position, row in zip(unit.positions.tolist(), done.rows, strict=True):
-            if isinstance(row, RejectedFilm):
-                yield row
-            elif row.film.digest in seen:
-                yield reject_duplicate(cohort, position)
-            else:
-                seen.add(row.film.digest)
-                yield replace(row, film=replace(row.film, index=position))
+    embeddings = table.gather(find, size, films)
+    if scratch is not None:  # they are not needed any more; the films are
+        for store in stores:
+            shutil.rmtree(store.folder, ignore_errors=True)
+    return embeddings
 
 
 def _open_embedder(
     config: Config, folder: Path | None, root: Path
 ) -> Callable[[FilmUnit], EmbeddedUnit]:
     """Open in a worker what it holds until its end; its reading processes end with it."""
-    embedder = FilmEmbedder.of(config, open_model_of(config, folder), root)
+    embedder = FilmEmbedder.of(config, open_batches(config, open_model_of(config, folder), root))
     opened = _HELD.enter_context(embedder.reader.kept_open())
     return replace(embedder, reader=opened).embed
 

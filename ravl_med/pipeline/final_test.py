@@ -1,220 +1,126 @@
-"""The final test of a mitigation: every arm beside the audited model.
-
-The audit of the new model, read against what the audit of the old one had confirmed.
-"""
+"""The final test of a mitigation, read once: every arm beside the audited model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ravl_med.encoders.opening import open_folder
-from ravl_med.evidence.mitigation_result import ArmOutcome, LearningCurve, MeasureName, Reaudit
-from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
+from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve, MeasureName
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.evidence.subgroups import attribute_strata, cramers_v
+from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.arms import ARMS, ImageTower
 from ravl_med.mitigation.class_heads import feature_directions, project_texts, retrain_last_layer
-from ravl_med.mitigation.final_test import Answered, FinalTest
-from ravl_med.mitigation.groups import PseudoGroups
-from ravl_med.mitigation.training import TrainedArm, ask_films_and_regions
-from ravl_med.pipeline.mitigation_setup import Setting, staged
+from ravl_med.mitigation.final_test import FinalTest, Predictions
+from ravl_med.mitigation.training import TrainedArm, predict_films_and_regions
+from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
 from ravl_med.pipeline.split_films import SplitFilms
-from ravl_med.reporting.files.audit_run import Audit
 
 
-def prove_arms(
+@dataclass(frozen=True, slots=True, eq=False)
+class FinalTestOutcome:
+    """What the final test says of the arms."""
+
+    films: SplitFilms  # of the test, as the audited model sees them
+    outcomes: tuple[ArmOutcome, ...]  # the audited model first, the delivered one last
+    predictions: Mapping[str, Predictions]
+    hidden: frozenset[MeasureName]  # classes, groups and subgroups that a report does not show
+
+
+def run_final_test(
     setting: Setting,
     test: SplitFilms,
-    validation: SplitFilms,
-    half: NDArray[np.bool_],
+    explored: ExploredFilms,
     trained: Mapping[str, TrainedArm],
-    device: torch.device,
-) -> tuple[tuple[ArmOutcome, ...], dict[str, Answered], frozenset[MeasureName]]:
-    """Read the final test once, for every arm.
+    device: torch.device,  # that the towers work on; they are on the CPU before and after
+) -> FinalTestOutcome:
+    """Measure every arm on the films that nobody touched."""
+    config, final_test = setting.config, _final_test(setting, test)
 
-    Parameters
-    ----------
-    half : ndarray of shape (N,), bool - validation films of the discovery half
-    device : torch.device - that the towers are asked on; they are on the CPU before and after
+    def predict(tower: ImageTower, title: str) -> Predictions:
+        made = predict_films_and_regions(
+            tower.to(device),
+            test.films,
+            test.regions,
+            torch.from_numpy(setting.classes),
+            config.task.temperature,
+            setting.run.staged(f"final test: {title}"),
+        )
+        tower.to("cpu")
+        return made
 
-    Returns
-    -------
-    outcomes : tuple of ArmOutcome - the audited model first, the delivered one last
-    untold : frozenset - classes, groups and subgroups that a report does not tell
-    """
-    config, texts = setting.config, setting.texts()
-    tau = config.task.temperature
-    proof = FinalTest(
-        labels=test.cohort.labels,
-        classes=test.cohort.classes,
+    audited = open_folder(setting.start, torch.device("cpu")).model
+    tower = ImageTower(audited, config.model.region_pooling)
+    before = predict(tower, "the audited model")
+    predictions = {"before": before}
+    outcomes: list[ArmOutcome] = []
+
+    def add(name: str, title: str, role: ArmRole, curve: LearningCurve | None = None) -> None:
+        outcomes.append(
+            ArmOutcome(
+                name=name,
+                title=title,
+                role=role,
+                published=ARMS[name].published if name in ARMS else True,
+                delivered=name == config.mitigation.arm,
+                curve=curve,
+                **final_test.measure(before, predictions[name]),
+            )
+        )
+
+    add("before", "audited model", "before")
+    for name, (title, logits) in _heads(setting, test, explored).items():
+        predictions[name] = Predictions(logits, None)
+        add(name, title, "head")
+    for name, arm in trained.items():
+        predictions[name] = predict(arm.tower, ARMS[name].title)
+        add(name, ARMS[name].title, "tower", arm.curve)
+    return FinalTestOutcome(test, tuple(outcomes), predictions, final_test.hidden())
+
+
+def _final_test(setting: Setting, test: SplitFilms) -> FinalTest:
+    config, cohort = setting.config, test.cohort
+    bootstrap = PatientBootstrap(cohort.patients, config.evidence.draws, config.evidence.seed)
+    return FinalTest(
+        labels=cohort.labels,
+        classes=cohort.classes,
         present=test.present(test.find(setting.features)),
         sides=tuple((f.detector.raised_class, f.detector.lowered_class) for f in setting.features),
-        axes=attribute_strata(test.cohort.attributes),
-        bootstrap=PatientBootstrap(
-            test.cohort.patients, config.evidence.draws, config.evidence.seed
-        ),
+        axes=attribute_strata(cohort.attributes),
+        bootstrap=bootstrap,
         confidence=config.evidence.confidence,
         min_group=config.mitigation.min_group,
         min_films=config.evidence.min_n,
         hidden_below=config.hidden_below,
     )
 
-    def ask(tower: ImageTower, title: str) -> Answered:
-        stage = f"final test: {title}"
-        answered = ask_films_and_regions(
-            tower.to(device), test.films, test.regions, texts, tau, staged(setting.progress, stage)
-        )
-        tower.to("cpu")
-        return answered
-
-    original = ImageTower(
-        open_folder(setting.start, torch.device("cpu")).model, config.model.region_pooling
-    )
-    before = ask(original, "the audited model")
-
-    def outcome(
-        name: str,
-        title: str,
-        after: Answered,
-        curve: LearningCurve | None = None,
-        role: str = "tower",
-    ) -> ArmOutcome:
-        return ArmOutcome(
-            name=name,
-            title=title,
-            role="before" if role == "before" else "head" if role == "head" else "tower",
-            published=ARMS[name].published if name in ARMS else True,
-            delivered=name == config.mitigation.arm,
-            curve=curve,
-            **proof.measure(before, after),
-        )
-
-    answers = {"before": before}
-    outcomes = [outcome("before", "audited model", before, role="before")]
-    if config.mitigation.heads:
-        for name, title, logits in _heads(setting, test, validation, half):
-            answers[name] = Answered(logits, None)
-            outcomes.append(outcome(name, title, answers[name], role="head"))
-    for name, arm in trained.items():
-        title = ARMS[name].title
-        answers[name] = ask(arm.tower, title)
-        outcomes.append(outcome(name, title, answers[name], arm.curve))
-    return tuple(outcomes), answers, proof.untold()
-
 
 def _heads(
-    setting: Setting, test: SplitFilms, validation: SplitFilms, half: NDArray[np.bool_]
-) -> list[tuple[str, str, NDArray[np.float32]]]:
-    """Logits of the arms that train no tower."""
-    config = setting.config
-    found = validation.find(setting.features)
-    present = validation.present(found).any(axis=1)
-    groups = PseudoGroups.cross(
-        validation.cohort.labels, np.asarray(present), validation.cohort.classes
-    )
-    heads = []
-    tested = test.kept.images()
+    setting: Setting, test: SplitFilms, explored: ExploredFilms
+) -> dict[str, tuple[str, NDArray[np.float32]]]:
+    """Titles and logits of the arms that train no tower."""
+    config, films, half = setting.config, explored.films, explored.half
+    heads: dict[str, tuple[str, NDArray[np.float32]]] = {}
+    if not config.mitigation.heads:
+        return heads
+    tested = np.asarray(test.embeddings.image)
     head = retrain_last_layer(
-        validation.kept.images()[half],
-        validation.cohort.labels[half],
-        groups.of_film[half],
-        len(validation.cohort.classes),
+        np.asarray(films.embeddings.image)[half],
+        films.cohort.labels[half],
+        explored.groups(setting.features).of_film[half],
+        len(films.cohort.classes),
         config.mitigation.seed,
     )
     if head is not None:
         title = "last-layer retraining (DFR), on the discovery half"
-        heads.append(("dfr", title, head.logits(tested)))
-    directions = feature_directions(
-        (regions, found[part]) for part, regions in validation.kept.region_parts()
-    )
+        heads["dfr"] = title, head.logits(tested)
+    directions = feature_directions(films.region_parts(films.find(setting.features)))
     if len(directions):
         texts = project_texts(setting.classes, directions)
         logits = tested @ texts.T / config.task.temperature
-        heads.append(("projection", "class texts without the feature's direction", logits))
+        heads["projection"] = "class texts without the feature's direction", logits
     return heads
-
-
-_SAME = 0.3  # phi of two features' presence from which they are one
-
-
-def compare_reaudit(
-    again: Audit,
-    known: Sequence[ConfirmedFeature],
-    mitigated: Sequence[ConfirmedFeature],
-    present: NDArray[np.bool_],
-) -> Reaudit:
-    """Tell what of the old correlations is left, and what is new.
-
-    A correlation of the new model is an old one when it raises the same class and its films are
-    those of the old feature (phi of at least 0.3).
-
-    Parameters
-    ----------
-    again : Audit - of the new model on the final test
-    known : sequence of ConfirmedFeature, length F - of the audit of the old model
-    mitigated : sequence of ConfirmedFeature - those of them that were mitigated
-    present : ndarray of shape (N, F), bool - the known features on the films of `again`
-    """
-    classes = again.result.task.classes
-    repaired = {feature.rank for feature in mitigated}
-    remaining, appeared = [], []
-    for correlation in again.result.correlations:
-        if not correlation.counts:
-            continue
-        same = _same_feature(correlation, known, present)
-        told = _told(correlation, classes)
-        if same is not None and same.rank in repaired:
-            remaining.append(told)
-        elif correlation.kind == "shortcut" and same is None:
-            appeared.append(told)
-    return Reaudit(
-        verdict=again.result.verdict.name,
-        reasons=again.result.verdict.reasons,
-        remaining=tuple(remaining),
-        appeared=tuple(appeared),
-        detectable=_detectable(again),
-    )
-
-
-def _same_feature(
-    correlation: SpuriousCorrelation,
-    known: Sequence[ConfirmedFeature],
-    present: NDArray[np.bool_],
-) -> ConfirmedFeature | None:
-    there = correlation.cluster.present
-    if len(there) != len(present):  # the new model could not read a film that the old one read
-        return None
-    for number, feature in enumerate(known):
-        if feature.detector.raised_class != correlation.cluster.raised_class:
-            continue
-        if cramers_v(there, present[:, number]) >= _SAME:
-            return feature
-    return None
-
-
-def _told(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    cluster, arms = correlation.cluster, correlation.confirmation.arms
-    raised = cluster.raised_class
-    low, high = arms.gap_interval[raised].low, arms.gap_interval[raised].high
-    return (
-        f"{correlation.kind.replace('_', ' ')} {correlation.rank}: raises {classes[raised]} by "
-        f"{100 * arms.gap[raised]:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
-    )
-
-
-def _detectable(again: Audit) -> str:
-    sensitivity = again.result.sensitivity
-    if sensitivity is None:
-        return "what these films could have shown was not measured, since the audit stopped before"
-    told = [
-        f"{100 * d.gap:.0f} points for a feature in {d.prevalence:.0%} of the films"
-        for d in sensitivity.detectable
-        if np.isfinite(d.gap)
-    ]
-    if not told:
-        return "these films could not have shown any gap with the asked power"
-    return f"smallest gap found with {sensitivity.power:.0%} power: {', '.join(told)}"

@@ -1,8 +1,7 @@
 """The fine-tuning films of a mitigation, with their classes, reports, and located features.
 
-Where the mitigated features lie in the films to fine-tune on, asked by the workers of an engine.
-
-The films are those that the model will be trained on, at its resolution; none is decoded again.
+Removal asks the audited model where the features lie, by the workers of an engine and in the films
+that the model will be trained on, at its resolution; none is decoded again.
 """
 
 from __future__ import annotations
@@ -31,21 +30,20 @@ from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSumma
 from ravl_med.labelling.findings import class_of_report
 from ravl_med.labelling.sections import impression_of
 from ravl_med.mitigation.fine_tuning_set import (
-    FilmStore,
     FineTuningSet,
+    GrayFilms,
     RegionTable,
     ReportTable,
-    lay_reports,
-    lay_set,
+    notes_of_set,
     open_set,
-    told_with_set,
+    write_reports,
+    write_set,
 )
 from ravl_med.mitigation.groups import find_co_occurring
 from ravl_med.mitigation.spurious_regions import carriers_in, films_to_explore, regions_by_film
-from ravl_med.pipeline.mitigation_setup import Setting, staged
-from ravl_med.pipeline.split_films import SplitFilms, read_split, summarise_split
+from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
+from ravl_med.pipeline.split_films import SplitFilms, summarise_split
 from ravl_med.pipeline.stages import open_model_of
-from ravl_med.storage.remote import FilePath
 
 _FILMS = 256  # of a unit
 
@@ -55,17 +53,9 @@ Located = tuple[NDArray[np.int64], NDArray[np.float32]]
 def locate_features(
     setting: Setting, split: SplitFilms, found: NDArray[np.bool_]
 ) -> tuple[RegionTable, list[int]]:
-    """Find the regions that carry the features, by removal.
+    """Find the regions that carry the features, by removal, among those that hold them (R, F).
 
-    Parameters
-    ----------
-    split : SplitFilms - N films
-    found : ndarray of shape (R, F), bool - regions of each feature
-
-    Returns
-    -------
-    carriers : RegionTable - of all features together, in input pixels
-    located : list of int, length F - films located by each feature
+    Return those of all features together, and how many films were located by each.
 
     Raises
     ------
@@ -75,9 +65,8 @@ def locate_features(
     where, boxes, located = [], [], []
     for number, feature in enumerate(setting.features):
         stage = f"locate feature {number + 1} of {len(setting.features)} by removal"
-        progress = staged(setting.progress, stage)
         films, places = _locate_feature(
-            setting, split, found[:, number], feature.detector, progress
+            setting, split, found[:, number], feature.detector, setting.run.staged(stage)
         )
         where.append(films)
         boxes.append(places)
@@ -89,20 +78,13 @@ def locate_features(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Unit:
-    """Some films of a split, called 0, 1, ..., and the regions of a feature on them.
+    """Some films of a split, called 0, 1, ..., and the regions of a feature on them."""
 
-    Attributes
-    ----------
-    films : ndarray of shape (n,), int64 - what they are called in the split
-    images : AuditData - with the regions of the feature alone
-    shifts : ndarray of shape (s, 2), float64, or None - None before they are chosen
-    """
-
-    films: NDArray[np.int64]
-    images: AuditData
-    store: FilmStore
+    films: NDArray[np.int64]  # (n,) what they are called in the split
+    data: AuditData  # with the regions of the feature alone
+    pictures: GrayFilms  # of the n films
     detector: FeatureDetector
-    shifts: NDArray[np.float64] | None = None
+    shifts: NDArray[np.float64] | None = None  # (s, 2) None before they are chosen
 
     @classmethod
     def of(
@@ -116,21 +98,22 @@ class _Unit:
         own = np.array(films, dtype=np.int64)
         rows = np.concatenate([regions[film] for film in films])
         none = np.zeros(len(own), dtype=np.int64)
-        images = AuditData(
+        data = AuditData(
             classes=split.cohort.classes,
             labels=none,
             predictions=none,
             patients=none,
-            sizes=split.kept.sizes[own],
+            sizes=split.embeddings.sizes[own],
             region_image=np.repeat(np.arange(len(own)), [len(regions[film]) for film in films]),
-            region_boxes=split.kept.boxes[rows],
+            region_boxes=split.embeddings.region_boxes[rows],
         )
-        return cls(own, images, replace(split.films, rows=split.films.rows[own]), detector)
+        pictures = replace(split.films, rows=split.films.rows[own])
+        return cls(own, data, pictures, detector)
 
     def regions(self) -> dict[int, NDArray[np.int64]]:
         """Return the regions of each film."""
-        image = self.images.region_image
-        return regions_by_film(np.ones(len(image), dtype=np.bool_), image)
+        film = self.data.region_image
+        return regions_by_film(np.ones(len(film), dtype=np.bool_), film)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,19 +125,19 @@ class _Locator:
     classes: NDArray[np.float32]
 
     def inputs(self, unit: _Unit) -> ModelInputs:
-        """Put the films of a unit on a bench, as they will be trained on."""
+        """Return the films of a unit as they will be trained on, and what asks the model."""
 
         def read(film: int) -> NDArray[np.float32]:
-            store = unit.store
-            picture: NDArray[np.float32] = store.inputs(store.read(np.array([film])))[0].numpy()
+            films = unit.pictures
+            picture: NDArray[np.float32] = films.inputs(films.read(np.array([film])))[0].numpy()
             return picture
 
-        probe = CounterfactualModel(
+        model = CounterfactualModel(
             self.encoder, read, self.classes, self.config.task.temperature,
             self.config.model.batch_size,
         )  # fmt: skip
         sides = unit.detector.raised_class, unit.detector.lowered_class
-        return replace(prepare_inputs(probe, *sides, unit.images), read=read)
+        return prepare_inputs(model, *sides, unit.data)
 
     def choose(self, unit: _Unit) -> NDArray[np.float64]:
         """Choose how regions are moved, on all films of a unit."""
@@ -175,12 +158,12 @@ def _locate_feature(
     detector: FeatureDetector,
     progress: Callable[[int, int], None],
 ) -> Located:
-    config = setting.config
-    regions = regions_by_film(found, split.region_image)
+    config, start, classes = setting.config, setting.start, setting.classes
+    regions = regions_by_film(found, split.embeddings.region_image)
     films = list(regions)
     if not films:
         return np.empty(0, np.int64), np.empty((0, 4), np.float32)
-    own = _Locator(config, setting.encoder, setting.classes)
+    own = _Locator(config, setting.encoder, classes)
     with using_threads(config.threads), opened_engine(config) as engine:
         shifts = own.choose(_Unit.of(split, regions, films_to_explore(films), detector))
         units = [
@@ -188,7 +171,7 @@ def _locate_feature(
             for i in range(0, len(films), _FILMS)
         ]
         work: Work[_Unit, Located] = Work(
-            open=partial(_open_locator, config, setting.start, setting.classes),
+            open=partial(_open_locator, config, start, classes),
             here=lambda: own.locate,
             threads=config.threads or 1,
             name="location of features",
@@ -208,33 +191,19 @@ def _open_locator(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedFilms:
-    """Films to fine-tune on, and what a report says of them.
+    """Films to fine-tune on, and what a report says of them."""
 
-    Attributes
-    ----------
-    folder : Path - that every process of the training opens, see `open_set`
-    films : FineTuningSet - as it is opened from there
-    notes : tuple of str - what a reader of the report has to know
-    """
-
-    folder: Path
-    films: FineTuningSet
+    folder: Path  # that every process of the training opens, see `open_set`
+    films: FineTuningSet  # as it is opened from there
     mitigated: tuple[MitigatedCorrelation, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader of the report has to know
     summary: SplitSummary
 
 
-def prepare_fine_tuning(
-    setting: Setting, manifest: FilePath, explored: SplitFilms, half: NDArray[np.bool_]
-) -> PreparedFilms:
+def prepare_fine_tuning(setting: Setting, explored: ExploredFilms) -> PreparedFilms:
     """Read the fine-tuning films: classes, reports, and where the features lie.
 
     What an interrupted run had finished is opened again.
-
-    Parameters
-    ----------
-    explored : SplitFilms - the films of the audit
-    half : ndarray of shape (N,), bool - those of the discovery half
 
     Raises
     ------
@@ -243,63 +212,41 @@ def prepare_fine_tuning(
     ConfigError, EngineError
         Files cannot be written; workers died.
     """
-    folder = setting.work.folder / f"set-{_digest(setting, explored, half)}"
-    told = told_with_set(folder)
-    if told is None:
-        told = _prepare(setting, manifest, explored, half, folder)
+    folder = setting.work.folder / f"set-{_digest(setting, explored)}"
+    about = notes_of_set(folder)
+    if about is None:
+        about = _prepare(setting, explored, folder)
     return PreparedFilms(
         folder,
         open_set(folder),
-        tuple(MitigatedCorrelation(**one) for one in told["mitigated"]),
-        tuple(told["notes"]),
-        SplitSummary(**told["summary"]),
+        tuple(MitigatedCorrelation(**one) for one in about["mitigated"]),
+        tuple(about["notes"]),
+        SplitSummary(**about["summary"]),
     )
 
 
-def _prepare(
-    setting: Setting,
-    manifest: FilePath,
-    explored: SplitFilms,
-    half: NDArray[np.bool_],
-    folder: Path,
-) -> dict[str, Any]:
-    """Write the set into a folder; return what is told of it."""
+def _prepare(setting: Setting, explored: ExploredFilms, folder: Path) -> dict[str, Any]:
+    """Write the set into a folder; return the notes that lie in it."""
     config = setting.config
     parsed = config.mitigation.classes_from == "reports"
-    split = read_split(
-        config,
-        manifest,
-        "finetune",
-        setting.encoder,
-        setting.reader,
-        setting.work.folder,
-        setting.progress,
-        labelled=not parsed,
-        cache=setting.cache,
-        model=setting.model,
-        reports=True,
-    )
+    split = setting.read("finetune", labelled=not parsed, reports=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     notes: list[str] = []
     labels = _labels(setting, split, notes) if parsed else split.cohort.labels
-    _require_classes(labels, tuple(config.task.classes))
+    classes = tuple(config.task.classes)
+    _require_classes(labels, classes)
     reports = _reports(setting, split, labels, folder, notes)
     split = replace(split, cohort=replace(split.cohort, radiology_reports=()))
-    films, mitigated = _locate(setting, split, explored, half, notes)
-    summary = summarise_split(
-        "fine-tuning",
-        labels,
-        split.cohort.patients,
-        tuple(config.task.classes),
-        config.hidden_below,
-    )
-    told = {
+    films, mitigated = _locate(setting, split, explored, notes)
+    patients = split.cohort.patients
+    summary = summarise_split("fine-tuning", labels, patients, classes, config.hidden_below)
+    about = {
         "mitigated": [asdict(one) for one in mitigated],
         "notes": notes,
         "summary": asdict(summary),
     }
-    lay_set(folder, replace(films, reports=reports, labels=labels), told)
-    return told
+    write_set(folder, replace(films, reports=reports, labels=labels), about)
+    return about
 
 
 def _labels(setting: Setting, split: SplitFilms, notes: list[str]) -> NDArray[np.int64]:
@@ -338,11 +285,11 @@ def _reports(
 
     def impressions() -> Iterator[str]:
         for text, label in zip(split.cohort.radiology_reports, labels.tolist(), strict=True):
-            told = impression_of(text)
-            blank[0] += not told
-            yield told or prompts[label]
+            impression = impression_of(text)
+            blank[0] += not impression
+            yield impression or prompts[label]
 
-    reports = lay_reports(folder, setting.encoder, impressions())
+    reports = write_reports(folder, setting.encoder, impressions())
     if blank[0]:
         notes.append(
             f"{blank[0]} fine-tuning films have no report; the first prompt of their class stands "
@@ -354,12 +301,11 @@ def _reports(
 def _locate(
     setting: Setting,
     split: SplitFilms,
-    explored: SplitFilms,
-    half: NDArray[np.bool_],
+    explored: ExploredFilms,
     notes: list[str],
 ) -> tuple[FineTuningSet, tuple[MitigatedCorrelation, ...]]:
     """Films with the regions of the features, where these were located, and what travels along."""
-    found = split.find(setting.features)
+    found, film = split.find(setting.features), split.embeddings.region_image
     present = split.present(found)
     if not present.any():
         raise DataError(
@@ -373,11 +319,11 @@ def _locate(
             "were assigned are exchanged instead."
         )
         rows = np.flatnonzero(found.any(axis=1))
-        carriers = RegionTable.of(split.regions.boxes[rows], split.region_image[rows], len(split))
-    along = _find_companions(setting, split, explored, half)
-    along &= carriers.counts()[split.region_image] > 0
+        carriers = RegionTable.of(split.regions.boxes[rows], film[rows], len(split))
+    along = _find_companions(setting, split, explored)
+    along &= carriers.counts()[split.embeddings.region_image] > 0
     spurious = np.asarray(found.any(axis=1))
-    bare = int((np.bincount(split.region_image[~spurious], minlength=len(split)) == 0).sum())
+    bare = int((np.bincount(film[~spurious], minlength=len(split)) == 0).sum())
     if bare:
         notes.append(
             f"In {bare} fine-tuning films every region belongs to a mitigated feature; they have "
@@ -391,9 +337,7 @@ def _locate(
         regions=split.regions,
         spurious=spurious,
         carriers=carriers,
-        companions=RegionTable.of(
-            split.regions.boxes[along], split.region_image[along], len(split)
-        ),
+        companions=RegionTable.of(split.regions.boxes[along], film[along], len(split)),
     )
     return films, _mitigated(setting, present, found, located)
 
@@ -423,29 +367,30 @@ def _mitigated(
 
 
 def _find_companions(
-    setting: Setting, split: SplitFilms, explored: SplitFilms, half: NDArray[np.bool_]
+    setting: Setting, split: SplitFilms, explored: ExploredFilms
 ) -> NDArray[np.bool_]:
-    """Regions (R,) of a split that travel with the features.
+    """Find the regions (R,) of a split that travel with the features.
 
-    All clusters of the partitions that the features come from are asked.
+    They are looked for among all clusters of the partitions that the features come from.
     """
-    present = np.asarray(explored.present(explored.find(setting.features)).any(axis=1))[half]
-    along = np.zeros(len(split.region_image), dtype=np.bool_)
+    films, half = explored.films, explored.half
+    present = np.asarray(films.present(films.find(setting.features)).any(axis=1))[half]
+    along = np.zeros(len(split.embeddings.region_image), dtype=np.bool_)
     partitions = {f.detector.medoids.tobytes(): f.detector.medoids for f in setting.features}
     for medoids in partitions.values():
-        holds = np.zeros((len(explored), len(medoids)), dtype=np.bool_)
-        holds[explored.region_image, explored.nearest(medoids)] = True
+        holds = np.zeros((len(films), len(medoids)), dtype=np.bool_)
+        holds[films.embeddings.region_image, films.nearest(medoids)] = True
         companions = find_co_occurring(
             holds[half],
             present,
-            explored.cohort.labels[half],
+            films.cohort.labels[half],
             setting.config.mitigation.companion_lift,
         )
         along |= np.isin(split.nearest(medoids), companions)
     return along
 
 
-def _digest(setting: Setting, explored: SplitFilms, half: NDArray[np.bool_]) -> str:
+def _digest(setting: Setting, explored: ExploredFilms) -> str:
     """Digest of what a set depends on beside the config, the manifest and its films."""
     digest = hashlib.sha256(setting.encoder.info.digest.encode())
     for feature in setting.features:
@@ -454,7 +399,7 @@ def _digest(setting: Setting, explored: SplitFilms, half: NDArray[np.bool_]) -> 
         settled = (feature.rank, feature.kind, detector.label, detector.raised_class,
                    detector.lowered_class, detector.threshold)  # fmt: skip
         digest.update(repr(settled).encode())
-    digest.update("".join(explored.kept.digests).encode())
-    for values in (explored.cohort.labels, half):
+    digest.update("".join(explored.films.embeddings.digests).encode())
+    for values in (explored.films.cohort.labels, explored.half):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:24]

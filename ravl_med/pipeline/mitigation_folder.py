@@ -69,7 +69,7 @@ def _fill(draft: Path, run: Mitigation, date: str | None, history_root: Path | N
         },
         digests=digests,
         seeds={"mitigation": config.mitigation.seed, "evidence": config.evidence.seed},
-        recipe=describe_recipe(config),
+        recipe=describe_training(config),
     )
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
     document = document_of(result).model_dump(mode="json")
@@ -116,8 +116,8 @@ def _document_details(run: Mitigation, details: MitigationDetails) -> DocumentDe
     )
 
 
-def describe_recipe(config: Config) -> dict[str, str]:
-    """Return the recipe that every arm shared, in words."""
+def describe_training(config: Config) -> dict[str, str]:
+    """Describe how every arm was trained, in sentences."""
     settings = config.mitigation
     return {
         "start": "the audited model; image tower trained, text tower frozen",

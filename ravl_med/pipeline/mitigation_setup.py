@@ -1,7 +1,4 @@
-"""What every stage of a mitigation needs once it is settled what is mitigated.
-
-Where a mitigation works until its run folder is written.
-"""
+"""Where a mitigation works until its run folder is written, and what every stage of it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,22 +16,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from ravl_med import __version__
-from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.config.runtime import EngineConfig
 from ravl_med.encoders.base import Encoder
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.distributed import Processes
-from ravl_med.pipeline.stages import Progress
+from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.pipeline.embedding import Model
+from ravl_med.pipeline.split_films import SplitFilms, read_split
+from ravl_med.pipeline.stages import Run
 from ravl_med.reporting.files.run_folder import config_text
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.files import atomic_write, sweep_drafts
+from ravl_med.storage.remote import FilePath
 
 _LOCK, _RUN = "lock", "run-id"
 _PATIENCE = 75.0  # seconds that network file systems take to show a file, or to let go of a lock
@@ -43,17 +42,12 @@ _UNNAMED = "none"  # what torchrun calls a run that nobody has named
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkFolder:
-    """Folder of a mitigation, which all of its processes reach.
+    """Folder of a mitigation, which all of its processes reach."""
 
-    Attributes
-    ----------
-    folder : Path - films at the model's resolution, checkpoints and the new model; the first
-        process writes there, or workers that it has sent
-    lock : file or None - held while this run is at work
-    """
-
+    # films at the model's resolution, checkpoints and the new model; the first process writes
+    # there, or workers that it has sent
     folder: Path
-    lock: BinaryIO | None = None
+    lock: BinaryIO | None = None  # held while this run is at work
 
     def remove(self) -> None:
         """Take the folder away, once the run is written."""
@@ -67,14 +61,9 @@ def open_work_folder(
 ) -> WorkFolder:
     """Return the folder of a mitigation, in the cache and readable by the owner alone.
 
-    Called by the first process. What an interrupted run left is kept where that is asked for, and
-    where `torchrun` has started the same run again after a process or a node was lost.
-
-    Parameters
-    ----------
-    config : Config - what an interrupted run is told by, but for who does the work
-    processes : Processes - they have to see the folder
-    resume : bool - keep what an interrupted run left; else it is thrown away
+    Called by the first process. What an interrupted run of the same config left is kept where
+    `resume` asks for it, and where `torchrun` has started the run again after a process or a node
+    was lost.
 
     Raises
     ------
@@ -108,13 +97,13 @@ def starts_again() -> bool:
 
 def _digest(config: Config) -> str:
     """Digest of what the outcome depends on."""
-    told = config.model_copy(
+    settings = config.model_copy(
         update={
             "engine": EngineConfig(),
             "mitigation": config.mitigation.model_copy(update={"gradient_checkpointing": False}),
         }
     )
-    text = f"{__version__} {config_text(told, show_paths=True)}"
+    text = f"{__version__} {config_text(settings, show_paths=True)}"
     manifest = config.cohort.manifest
     if manifest is not None and manifest.is_file():  # other rows are another run
         text += hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -123,8 +112,8 @@ def _digest(config: Config) -> str:
 
 def _restarts(fabric: Fabric) -> int:
     """How often `torchrun` has started the processes of this machine again."""
-    told = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return int(told) if told.isdecimal() else 0
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return int(count) if count.isdecimal() else 0
 
 
 def _take(path: Path, patience: float) -> BinaryIO:
@@ -151,11 +140,11 @@ def _take(path: Path, patience: float) -> BinaryIO:
 def _require_shared(folder: Path, processes: Processes) -> None:
     """Refuse a folder that only some of the processes see."""
     token = secrets.token_hex(16)
-    proof = folder / f"seen-{token}"
-    with atomic_write(proof) as stream:
+    mark = folder / f"seen-{token}"
+    with atomic_write(mark) as stream:
         stream.write(token.encode())
-    seen = processes.ask(partial(_sees, proof, token))
-    proof.unlink(missing_ok=True)
+    seen = processes.ask(partial(_sees, mark, token))
+    mark.unlink(missing_ok=True)
     if not all(seen):
         raise ConfigError(
             f"cache.folder: {seen.count(False)} of {len(seen)} processes do not see the folder in "
@@ -183,34 +172,46 @@ def _read(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """What every stage after the audit needs.
-
-    Attributes
-    ----------
-    start : Path - folder of the audited model
-    model : Path or None - the same, or None where the config alone says how it is opened
-    encoder : Encoder - the audited model
-    classes : ndarray of shape (C, D), float32 - class texts, unit norm
-    features : tuple of ConfirmedFeature - what is mitigated
-    cache : Cache - of embeddings
-    """
+    """What every stage of a mitigation needs."""
 
     config: Config
-    start: Path
-    model: Path | None
-    encoder: Encoder
-    reader: FilmReader
-    classes: NDArray[np.float32]
-    features: tuple[ConfirmedFeature, ...]
+    run: Run
     work: WorkFolder
-    cache: Cache
-    progress: Progress
+    manifest: FilePath
+    # the audited one, and its folder; None where the config alone says how it is opened
+    model: Model
+    start: Path  # folder of the audited model
+    classes: NDArray[np.float32]  # (C, D) class texts, unit norm
+    features: tuple[ConfirmedFeature, ...] = ()  # what is mitigated, once it is chosen
 
-    def texts(self) -> torch.Tensor:
-        """Return the class texts as a tensor."""
-        return torch.from_numpy(self.classes)
+    @property
+    def encoder(self) -> Encoder:
+        """The audited model, opened."""
+        return self.model[0]
+
+    def read(self, split: str, *, labelled: bool = True, reports: bool = False) -> SplitFilms:
+        """Read a split, see `read_split`."""
+        return read_split(
+            self.config,
+            self.manifest,
+            split,
+            self.model,
+            self.run,
+            self.work.folder,
+            labelled=labelled,
+            reports=reports,
+        )
 
 
-def staged(progress: Progress, stage: str) -> Callable[[int, int], None]:
-    """Return a progress within a stage: called with (done, total)."""
-    return lambda done, total: progress(stage, done, total)
+@dataclass(frozen=True, slots=True, eq=False)
+class ExploredFilms:
+    """The films of the audit, and which of them are of its discovery half."""
+
+    films: SplitFilms
+    half: NDArray[np.bool_]  # (N,)
+
+    def groups(self, features: Sequence[ConfirmedFeature]) -> PseudoGroups:
+        """Return classes crossed with the presence of any of the features."""
+        cohort, films = self.films.cohort, self.films
+        present = np.asarray(films.present(films.find(features)).any(axis=1))
+        return PseudoGroups.cross(cohort.labels, present, cohort.classes)

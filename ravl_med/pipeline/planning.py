@@ -26,7 +26,7 @@ from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
 from ravl_med.encoders.base import Encoder, using_threads
-from ravl_med.encoders.batches import BatchEncoder, EmbeddedRow, PreparedFilm, prepare_film
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.counterfactual.effect_places import most_share_pictures
 from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, SHIFTS, most_fit_pictures
@@ -84,7 +84,11 @@ class CostPlan:
         rows = [
             ("films", f"{self.films:,}"),
             ("regions", f"{self.regions:,}, {self.regions / self.films:.1f} a film"),
-            ("on disk", f"{_bytes(self.store_bytes)} of embeddings, {self.embedding_size} numbers"),
+            (
+                "on disk",
+                f"{_bytes(self.store_bytes)} of films at the model's resolution and of embeddings, "
+                f"{self.embedding_size} numbers",
+            ),
             ("memory", f"{_bytes(self.worker_bytes)} a worker, {_bytes(self.run_bytes)} the run"),
             ("embedding", f"{_hours(self.embed_hours)} with {_workers(self.workers)}"),
             ("clusters", f"{_hours(self.cluster_hours)}; the statistics come on top"),
@@ -148,6 +152,7 @@ class _Measured:
     rejected: int
     device: str
     size: int
+    side: int
     regions: float
     read: float
     prepare: float
@@ -176,19 +181,16 @@ def _measure(
             encoder, Path(place), config.model.batch_size, most_regions(config.regions)
         )
 
-        def prepare() -> list[EmbeddedRow]:
-            return [
-                prepare_film(
-                    encoder, film, proposer.propose, config.regions.min_visible, batches.store
-                )
-                for film in good
-            ]
+        def prepare() -> list[ReadFilm]:
+            placed = [replace(film, index=int(position)) for position, film in good]
+            least = config.regions.min_visible
+            return [prepare_film(batches, one, proposer.propose(one), least) for one in placed]
 
         preparing, rows = _timed(prepare)
         inputs: dict[int, PreparedFilm] = {
-            at: row.prepared
-            for at, row in enumerate(rows[: batches.size])
-            if row.prepared is not None
+            at: read.prepared
+            for at, read in enumerate(rows[: batches.size])
+            if read.prepared is not None
         }
         batches.encode(inputs)  # the first batch pays for what is made once
         encoding, embedded = _timed(lambda: batches.encode(inputs))
@@ -201,7 +203,8 @@ def _measure(
         rejected=len(outcomes) - len(good),
         device=str(encoder.device),
         size=encoder.info.embedding_size,
-        regions=sum(len(row.regions) for row in rows) / len(rows),
+        side=encoder.info.image_size,
+        regions=sum(len(read.row.regions) for read in rows) / len(rows),
         read=read / len(chosen),
         prepare=preparing / len(good),
         encode=encoding / filled,  # a batch is always full
@@ -267,7 +270,7 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
         encode_seconds=measured.encode,
         picture_seconds=measured.picture,
         pictures=pictures,
-        store_bytes=films * (32 + 8 + row) + regions * row,
+        store_bytes=films * (32 + 8 + row + 32 + 1 + measured.side**2) + regions * row,
         worker_bytes=peak,
         run_bytes=peak + min((films + regions) * row, 2**30),
         embed_hours=films * film / workers / 3600.0,

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.film import Film, FilmReader, pseudonym
-from ravl_med.cohort.manifest import Cohort, read_manifest
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.pipeline.stages import (
     Progress,
     Run,
+    list_films,
     prepare_manifest,
     require_films,
 )
@@ -33,10 +34,10 @@ MOST_SHOWN = 100
 def preview_regions(
     config: Config,
     *,
-    shown: int,
-    seed: int,
-    key: bytes,
-    cache: Cache,
+    shown: int,  # films, 1 to `MOST_SHOWN`; fewer where the cohort has fewer that can be read
+    seed: int,  # of the sample
+    key: bytes,  # secret of the pseudonyms
+    cache: Cache,  # of synthetic cohorts
     progress: Progress = lambda stage, done, total: None,
 ) -> ContactSheet:
     """Propose the regions of some films of a cohort.
@@ -44,13 +45,6 @@ def preview_regions(
     The cohort is that of the audit, its task and split included. Patients come in random order, one
     film of each, then a second one, until enough films were read. What the audit leaves out since
     its model does not see it is shown.
-
-    Parameters
-    ----------
-    shown : int - films, 1 to `MOST_SHOWN`; fewer where the cohort has fewer that can be read
-    seed : int, 0 or more - of the sample
-    key : bytes - secret of the pseudonyms
-    cache : Cache - of synthetic cohorts
 
     Raises
     ------
@@ -62,47 +56,49 @@ def preview_regions(
     _require_in_range("--show", shown, 1, MOST_SHOWN)
     _require_in_range("--seed", seed, 0, None)
     reader = FilmReader.of(config.cohort)
-    cohort = read_manifest(
-        prepare_manifest(config, Run(cache, progress)),
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
-    proposer = RegionProposer.of(config.regions, cohort)
-    films: list[SheetFilm] = []
-    skipped: list[RejectedFilm] = []
-    problems = Counter(proposer.unmatched())
+    cohort = list_films(config, prepare_manifest(config, Run(cache, progress)))
+    sheet = _Sheet(RegionProposer.of(config.regions, cohort), TextMasking.of(config), key)
     wanted = min(shown, len(cohort))
-    masking, masked = TextMasking.of(config), 0
     for film in _sampled_films(cohort, reader, seed):
-        if isinstance(film, RejectedFilm):
-            skipped.append(film)
-            continue
-        proposed = proposer.propose(film)
-        problems.update(proposed.problems)
-        image_id = pseudonym(film.digest, key)
-        pixels = film.gray()
-        if masking is not None:
-            done = masking.mask(pixels)
-            pixels, masked = done.pixels, masked + (done.hidden > 0)
-        films.append(SheetFilm.of(image_id, pixels, proposed, film.left_edge))
-        progress("propose regions", len(films), wanted)
-        if len(films) == wanted:
+        sheet.add(film)
+        progress("propose regions", len(sheet.films), wanted)
+        if len(sheet.films) == wanted:
             break
-    if not films:
-        require_films(cohort.keep(np.array([], dtype=np.int64), skipped), 1.0)
+    if not sheet.films:
+        require_films(cohort.keep(np.array([], dtype=np.int64), sheet.skipped), 1.0)
     return ContactSheet(
         name=config.name,
         sources=config.regions.sources,
         description=describe_sources(config.regions),
         cohort_films=len(cohort),
-        films=tuple(films),
-        skipped=Counter(film.reason for film in skipped),
-        problems=problems,
-        text_note=_text_note(masking, masked),
+        films=tuple(sheet.films),
+        skipped=Counter(film.reason for film in sheet.skipped),
+        problems=sheet.problems,
+        text_note=_text_note(sheet.masking, sheet.masked),
     )
+
+
+class _Sheet:
+    """Films with their regions, and text that was hidden on them."""
+
+    def __init__(self, proposer: RegionProposer, masking: TextMasking | None, key: bytes) -> None:
+        self._proposer, self.masking, self._key = proposer, masking, key
+        self.films: list[SheetFilm] = []
+        self.skipped: list[RejectedFilm] = []
+        self.problems = Counter(proposer.unmatched())
+        self.masked = 0
+
+    def add(self, film: Film | RejectedFilm) -> None:
+        if isinstance(film, RejectedFilm):
+            self.skipped.append(film)
+            return
+        proposed, pixels = self._proposer.propose(film), film.gray()
+        self.problems.update(proposed.problems)
+        if self.masking is not None:
+            done = self.masking.mask(pixels)
+            pixels, self.masked = done.pixels, self.masked + (done.hidden > 0)
+        name = pseudonym(film.digest, self._key)
+        self.films.append(SheetFilm.of(name, pixels, proposed, film.left_edge))
 
 
 def _text_note(masking: TextMasking | None, masked: int) -> str:

@@ -1,7 +1,4 @@
-"""Embeddings made ahead of an audit, by one process or by several that share a cohort.
-
-Embeddings that shards have put into folders of their own, joined into the cache of a config.
-"""
+"""Embeddings made ahead of an audit by processes that share a cohort, and joined into one cache."""
 
 from __future__ import annotations
 
@@ -14,20 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import Cohort, read_manifest
-from ravl_med.cohort.table import RejectedFilm
+from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
-from ravl_med.encoders.base import Encoder, using_threads
+from ravl_med.encoders.base import using_threads
 from ravl_med.encoders.batches import BatchEncoder, read_size
-from ravl_med.encoders.embedding_store import EmbeddingStore, part_number
+from ravl_med.encoders.film_store import FilmStore, part_number
 from ravl_med.engine import Engine, opened_engine
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.embedding import UnitTotals, embed_units, join_rows, make_units
+from ravl_med.pipeline.embedding import (
+    Model,
+    UnitTotals,
+    embed_units,
+    first_of_each,
+    make_units,
+    open_batches,
+    parts_of_a_unit,
+)
 from ravl_med.pipeline.stages import (
     Progress,
     Run,
     embeddings_root,
-    most_regions,
+    list_films,
     name_parts,
     open_model_of,
     prepare_manifest,
@@ -42,14 +46,9 @@ from ravl_med.storage.remote import FilePath, RemotePath, is_url
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of a cohort a process takes: every `count`-th one.
+    """Which part of a cohort a process takes: every `count`-th one."""
 
-    Attributes
-    ----------
-    number : int - 1 to `count`
-    """
-
-    number: int = 1
+    number: int = 1  # 1 to `count`
     count: int = 1
 
     @classmethod
@@ -71,59 +70,47 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingReport:
-    """What a process has done, and what others still have to do.
-
-    Attributes
-    ----------
-    parts, parts_before : int - of this shard, and those of them that were done before
-    parts_left : int - of the other shards, not done yet
-    films, found, regions : int - films that were read now; those of them that were embedded before;
-        their regions
-    megabytes : float - of their files
-    seconds : float - that they took
-    rejected : mapping of reason to count - films that could not be read now
-    halved_to : int - films encoded at once, where memory did not suffice for more; 0: it did
-    """
+    """What a process has done, and what others still have to do."""
 
     shard: Shard
-    parts: int
-    parts_before: int
-    parts_left: int
-    films: int
-    found: int
-    regions: int
-    megabytes: float
-    seconds: float
-    rejected: Mapping[str, int]
-    halved_to: int
+    parts: int  # of this shard
+    parts_before: int  # those of them that were done before
+    parts_left: int  # of the other shards, not done yet
+    films: int  # that were read now
+    found: int  # those of them that were embedded before
+    regions: int  # of all that were read
+    megabytes: float  # of their files
+    seconds: float  # that they took
+    rejected: Mapping[str, int]  # films that could not be read now
+    halved_to: int  # films encoded at once, where memory did not suffice for more; 0: it did
 
     def lines(self) -> list[str]:
         """Return the report in lines."""
-        told = [
+        lines = [
             f"Shard {self.shard.number}/{self.shard.count}: {self.parts} parts of the cohort, "
             f"{self.parts_before} of them done before.",
             f"{self.films} films with {self.regions} regions read now, {self.found} of them "
             "embedded before.",
         ]
         if self.films and self.seconds > 0:
-            told.append(
+            lines.append(
                 f"{self.seconds:.0f} s: {self.films / self.seconds:.3g} films and "
                 f"{self.megabytes / self.seconds:.3g} MB a second."
             )
         if self.rejected:
             reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.rejected.items()))
-            told.append(f"Set aside: {reasons}.")
+            lines.append(f"Set aside: {reasons}.")
         if self.halved_to:
-            told.append(
+            lines.append(
                 f"Memory did not suffice: {self.halved_to} films are encoded at once "
                 "(model.batch_size)."
             )
-        told.append(
+        lines.append(
             f"{self.parts_left} parts are left to the other shards."
             if self.parts_left
             else "The cohort is complete: an audit finds all of it."
         )
-        return told
+        return lines
 
 
 def embed(
@@ -145,12 +132,13 @@ def embed(
     """
     root = require_root(config, cache, "embed")
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, Run(cache, progress))
-    cohort = listed_cohort(config, manifest)
+    run = Run(cache, progress)
+    manifest = prepare_manifest(config, run)
+    cohort = list_films(config, manifest)
     with using_threads(config.threads), opened_engine(config) as engine:
-        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
+        folder, _ = prepare_model(config, manifest, reader, run)
         model = (open_model_of(config, folder), folder)
-        return _embed_parts(engine, config, cohort, model, root, shard, progress)
+        return _embed_parts(engine, config, cohort, model, root, shard, run)
 
 
 def require_root(config: Config, cache: Cache, verb: str) -> Path:
@@ -170,74 +158,52 @@ def require_root(config: Config, cache: Cache, verb: str) -> Path:
     return root
 
 
-def listed_cohort(config: Config, manifest: FilePath) -> Cohort:
-    """Return the cohort of a config as its manifest lists it.
-
-    Raises
-    ------
-    ConfigError, DataError, StorageError
-        See `read_manifest`.
-    """
-    return read_manifest(
-        manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
-        labels=config.labels,
-        unit=config.cohort.unit,
-        roots=config.cohort.roots,
-    )
-
-
 def _embed_parts(
     engine: Engine,
     config: Config,
     cohort: Cohort,
-    model: tuple[Encoder, Path | None],
+    model: Model,
     root: Path,
     shard: Shard,
-    progress: Progress,
+    run: Run,
 ) -> EmbeddingReport:
-    shared = shared_root(config)
-    batches = BatchEncoder(
-        model[0], root, config.model.batch_size, most_regions(config.regions), shared
-    )
+    batches = open_batches(config, model[0], root)
     batches.store.publish()
     names = name_parts(config, cohort)
     done = batches.store.done(names)
-    mine = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
-    wanted = {number: names[number] for number in mine if number not in done}
+    own = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
+    wanted = {number: names[number] for number in own if number not in done}
     proposer = RegionProposer.of(config.regions, cohort)
-    units = make_units(engine, config, cohort, proposer, wanted)
+    parts = parts_of_a_unit(engine, len(wanted))
+    units = make_units(config, cohort, proposer, wanted, parts)
     films = sum(len(unit.films) for unit in units)
     start = time.perf_counter()
-    made = embed_units(
+    totals, seen = UnitTotals(batches.size), set[str]()
+    rejected: Counter[str] = Counter()
+    found = regions = file_bytes = 0
+    for made in embed_units(
         engine,
         config,
-        model,
-        root,
+        model[1],
+        batches,
         units,
-        lambda passed: progress("embed films and regions", passed, films),
-    )
-    totals = UnitTotals(batches.size)
-    rejected: Counter[str] = Counter()
-    regions = file_bytes = 0
-    for row in join_rows(cohort, units, totals.of(made)):
-        if isinstance(row, RejectedFilm):
-            rejected[row.reason] += 1
-        else:
-            regions += len(row.regions)
-            file_bytes += row.film.file_bytes
+        lambda passed: run.progress("embed films and regions", passed, films),
+    ):
+        totals.add(made)
+        numbers = made.table.numbers[first_of_each(made.table, cohort, seen)]
+        found += made.table.found
+        regions += int(numbers[:, 3].sum())
+        file_bytes += int(numbers[:, 5].sum())
+        rejected.update(film.reason for _, film in made.table.rejected)
     seconds = time.perf_counter() - start
-    others = set(range(len(names))) - set(mine)
+    others = {names[number] for number in set(range(len(names))) - set(own)}
     return EmbeddingReport(
         shard=shard,
-        parts=len(mine),
-        parts_before=len(mine) - len(wanted),
-        parts_left=len(
-            {names[number] for number in others} - _listed(root, shared, totals, batches)
-        ),
+        parts=len(own),
+        parts_before=len(own) - len(wanted),
+        parts_left=len(others - _listed(root, shared_root(config), totals, batches)),
         films=films - rejected.total(),
-        found=totals.found,
+        found=found,
         regions=regions,
         megabytes=file_bytes / 1e6,
         seconds=seconds,
@@ -260,27 +226,17 @@ _KIND, _LISTED = "embeddings", "listed"
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What has come, and what is still missing.
+    """What has come, and what is still missing."""
 
-    Attributes
-    ----------
-    folders : int - that were merged
-    parts, before, came : int - of the cohort; those that were here; those that came
-    missing : tuple of int - numbers of the parts that are not here, from 0
-    shards : int - that the cohort was cut into
-    damaged : tuple of (folder, file, files) - a file that was left out: number of its folder, its
-        own in there, and how many there are
-    other_size : tuple of int - numbers of folders whose films were encoded so many at once as did
-        not fit everywhere; they are not used
-    """
-
-    folders: int
-    parts: int
-    before: int
-    came: int
-    missing: tuple[int, ...]
-    shards: int
+    folders: int  # that were merged
+    parts: int  # of the cohort
+    before: int  # those of them that were here
+    came: int  # those that came now
+    missing: tuple[int, ...]  # numbers of the parts that are not here, from 0
+    shards: int  # that the cohort was cut into
+    # files that were left out: number of the folder, of the file in it, and how many it has
     damaged: tuple[tuple[int, int, int], ...]
+    # folders that are not used: so many films at once as theirs did not fit everywhere
     other_size: tuple[int, ...]
 
     @property
@@ -290,26 +246,26 @@ class MergeReport:
 
     def lines(self) -> list[str]:
         """Return the report in lines."""
-        told = [
+        lines = [
             f"{self.folders} folders merged: {self.came} parts of the cohort came, {self.before} "
             f"were here; {self.parts - len(self.missing)} of {self.parts} are here now."
         ]
         for folder, file, files in self.damaged:
-            told.append(f"FOLDER {folder}: file {file} of {files} is damaged; it was left out.")
+            lines.append(f"FOLDER {folder}: file {file} of {files} is damaged; it was left out.")
         for folder in self.other_size:
-            told.append(
+            lines.append(
                 f"FOLDER {folder}: encoded more films at once than fitted into memory elsewhere "
                 "(model.batch_size); not used."
             )
         if not self.missing:
-            return [*told, "The cohort is complete: an audit finds all of it."]
+            return [*lines, "The cohort is complete: an audit finds all of it."]
         again = sorted({number % self.shards + 1 for number in self.missing})
         shards = ", ".join(f"{number}/{self.shards}" for number in again)
-        told.append(
+        lines.append(
             f"{len(self.missing)} parts are missing. Run these shards again (ravl-med embed "
             f"--shard) and merge them, or let an audit do it: {shards}."
         )
-        return told
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,9 +280,9 @@ class _Source:
 
 def merge(
     config: Config,
-    folders: Sequence[str],
+    folders: Sequence[str],  # paths or URLs of caches, or of what `cache.shared` named
     *,
-    shards: int | None = None,
+    shards: int | None = None,  # that the cohort was cut into; None: one for each folder
     cache: Cache,
     progress: Progress = lambda stage, done, total: None,
 ) -> MergeReport:
@@ -334,11 +290,6 @@ def merge(
 
     Nothing is taken where one of the folders is of another model or other settings. Doing it again
     changes nothing.
-
-    Parameters
-    ----------
-    folders : sequence of str - paths or URLs of caches, or of what `cache.shared` named
-    shards : int or None - that the cohort was cut into; None: one for each folder
 
     Raises
     ------
@@ -348,16 +299,25 @@ def merge(
     """
     if shards is not None and shards < 1:
         raise ConfigError(f"--shards must be an int in the range [1, inf). Got {shards} instead.")
-    root = require_root(config, cache, "merge")
-    manifest = prepare_manifest(config, Run(cache, progress))
-    cohort = listed_cohort(config, manifest)
-    with using_threads(config.threads):
+    root, run = require_root(config, cache, "merge"), Run(cache, progress)
+    manifest = prepare_manifest(config, run)
+    cohort = list_films(config, manifest)
+    with using_threads(config.threads):  # which embeddings depend on
         reader = FilmReader.of(config.cohort)
-        folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
-        encoder = open_model_of(config, folder)
-        size, most = config.model.batch_size, most_regions(config.regions)
-        batches = BatchEncoder(encoder, root, size, most, shared_root(config))
-    names = name_parts(config, cohort)
+        folder, _ = prepare_model(config, manifest, reader, run)
+        batches = open_batches(config, open_model_of(config, folder), root)
+        return _merge(config, folders, shards or len(folders), cohort, batches, run)
+
+
+def _merge(
+    config: Config,
+    folders: Sequence[str],
+    shards: int,
+    cohort: Cohort,
+    batches: BatchEncoder,
+    run: Run,
+) -> MergeReport:
+    names, size = name_parts(config, cohort), config.model.batch_size
     sources = [
         _look(_place_of(config, text, number), number, batches, size, set(names))
         for number, text in enumerate(folders, start=1)
@@ -365,7 +325,7 @@ def merge(
     batches.shrink_to(min(source.fitting for source in sources))
     stores = {store.folder.name: store for store in batches.stores}
     before = batches.store.done(names)
-    damaged = list(_take(sources, stores, names, progress))
+    damaged = list(_take(sources, stores, names, run.progress))
     for store in stores.values():
         store.publish()
     missing = tuple(sorted(set(range(len(names))) - batches.store.done(names)))
@@ -375,7 +335,7 @@ def merge(
         before=len(before),
         came=len(names) - len(missing) - len(before),
         missing=missing,
-        shards=shards or len(sources),
+        shards=shards,
         damaged=tuple(damaged),
         other_size=tuple(
             source.number for source in sources if batches.store.folder.name not in source.recipes
@@ -424,7 +384,7 @@ def _look(
 
 def _take(
     sources: Sequence[_Source],
-    stores: dict[str, EmbeddingStore],
+    stores: dict[str, FilmStore],
     names: Sequence[str],
     progress: Progress,
 ) -> Iterator[tuple[int, int, int]]:

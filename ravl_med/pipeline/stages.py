@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -19,20 +19,20 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med import __version__
-from ravl_med.cohort.film import Film, FilmReader
+from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.cohort import RegionsConfig
 from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder, in_precision, pick_device
 from ravl_med.encoders.batches import films_a_part
-from ravl_med.encoders.embeddings import Embeddings, embed_films
+from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.regions.film_structures import FilmStructures, read_structures
-from ravl_med.regions.proposal import RegionProposer, choose_segmenter
+from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.region_set import window_names
 from ravl_med.regions.segmenter import Segmenter
 from ravl_med.storage.cache import Cache, open_cache
@@ -171,12 +171,14 @@ def prepare_manifest(config: Config, run: Run) -> FilePath:
     return folder / "manifest.csv"
 
 
-def list_films(config: Config, manifest: FilePath) -> Cohort:
-    """List the films of a manifest that a config audits, with their labels."""
+def list_films(
+    config: Config, manifest: FilePath, split: str | None = None, *, labelled: bool = True
+) -> Cohort:
+    """List the films of a manifest with their labels: those of a split, or that a config audits."""
     return read_manifest(
         manifest,
-        split=config.cohort.split,
-        columns=config.task.columns(),
+        split=split or config.cohort.split,
+        columns=config.task.columns() if labelled else None,
         labels=config.labels,
         unit=config.cohort.unit,
         roots=config.cohort.roots,
@@ -235,35 +237,6 @@ def _model_here(config: Config, folder: Path | None, cache: Cache) -> Path | Non
         if isinstance(place, RemotePath):
             return fetch_model(place, cache)
     return folder or (config.model.path if isinstance(config.model.path, Path) else None)
-
-
-def embed_cohort(
-    config: Config,
-    cohort: Cohort,
-    encoder: Encoder,
-    films: Iterable[Film | RejectedFilm],
-    progress: Progress,
-    cache: Cache | None = None,
-) -> Embeddings:
-    """Embed films and their regions; `films` are those of the cohort as they are read.
-
-    What the cache holds of them is taken from there, and it keeps the rest.
-    """
-    proposer = RegionProposer.of(config.regions, cohort)
-    root = None if cache is None else embeddings_root(config, cache)
-    embeddings = embed_films(
-        encoder,
-        films,
-        proposer.propose,
-        min_visible=config.regions.min_visible,
-        batch_size=config.model.batch_size,
-        most_regions=most_regions(config.regions),
-        root=root,
-        shared=None if root is None else shared_root(config),
-        pieces=() if root is None else name_parts(config, cohort),
-        progress=lambda done: progress("embed films and regions", done, len(cohort)),
-    )
-    return replace(embeddings, problems={**proposer.unmatched(), **embeddings.problems})
 
 
 def films_not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFilm, ...]:

@@ -20,8 +20,8 @@ from ravl_med.errors import ConfigError, needing_room
 
 KINDS = {
     "cohorts": "phantoms, no patient",
-    "embeddings": "films and regions of one model, as numbers",
-    "mitigations": "films and weights of a mitigation that was ended",
+    "embeddings": "films as one model reads them, and their embeddings",
+    "mitigations": "weights and lists of films of a mitigation that was ended",
     "models": "a quickstart model, or one that was fetched",
 }
 """The content of each subfolder of a cache."""

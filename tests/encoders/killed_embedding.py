@@ -15,7 +15,6 @@ import torch
 
 from ravl_med.cohort.film import Film
 from ravl_med.encoders import batches as stored_films
-from ravl_med.encoders.embeddings import embed_films
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
 
@@ -35,15 +34,15 @@ def propose(film: Film) -> RegionSet:
 
 
 def fill(model: str, store: str, count: int) -> None:
-    embed_films(
-        open_model(Path(model), torch.device("cpu")),
-        films(count),
+    batches = stored_films.BatchEncoder(
+        open_model(Path(model), torch.device("cpu")), Path(store), 4, 4
+    )
+    stored_films.encode_films(
+        batches,
+        enumerate(films(count)),
         propose,
         min_visible=0.5,
-        batch_size=4,
-        most_regions=4,
-        root=Path(store),
-        pieces=[f"{number:032x}" for number in range(-(-count // 8))],
+        pieces={number: f"{number:032x}" for number in range(-(-count // 8))},
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.encoders.embeddings import embed_films
+from ravl_med.encoders.batches import BatchEncoder, encode_films
 from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
 
@@ -33,10 +33,23 @@ def numbers(result, rows, columns):
 QUADRANTS = tiles(2, 2)
 
 
-def embed(encoder, films, *, propose=QUADRANTS, min_visible=0.5, batch_size=3, **options):
-    return embed_films(
-        encoder, films, propose, min_visible=min_visible, batch_size=batch_size, **options
-    )
+@pytest.fixture
+def embed(tmp_path_factory):
+    """What embeds films as a worker does, and gathers them as a run does."""
+
+    def embedded(
+        encoder, films, *, propose=QUADRANTS, min_visible=0.5, batch_size=3, most_regions=None,
+        root=None, progress=lambda done: None,
+    ):  # fmt: skip
+        root = root or tmp_path_factory.mktemp("kept")
+        batches = BatchEncoder(encoder, root, batch_size, most_regions)
+        table = encode_films(
+            batches, enumerate(films), propose, min_visible=min_visible, progress=progress
+        )
+        inputs = batches.inputs.keep(table.digests)
+        return table.gather(batches.find, encoder.info.embedding_size, inputs)
+
+    return embedded
 
 
 @pytest.fixture
@@ -55,7 +68,7 @@ def cropping(layout_of, model_of, tmp_path_factory):
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit", "vit_avg"])
-def test_batches_do_not_change_the_result(tower, encoder_of, films):
+def test_batches_do_not_change_the_result(embed, tower, encoder_of, films):
     encoder = encoder_of(tower)
 
     one, two, all_ = (embed(encoder, films, batch_size=size) for size in (1, 2, 64))
@@ -70,7 +83,7 @@ def test_batches_do_not_change_the_result(tower, encoder_of, films):
     np.testing.assert_allclose(np.linalg.norm(one.region, axis=1), 1, atol=1e-5)
 
 
-def test_rejected_films_are_set_aside_in_order(encoder_of, films):
+def test_rejected_films_are_set_aside_in_order(embed, encoder_of, films):
     first, second = (RejectedFilm(row, "truncated", f"row {row}") for row in (3, 9))
     told: list[int] = []
     films = [first, films[1], replace(films[2], left_edge="L"), second, films[4]]
@@ -88,7 +101,7 @@ def test_rejected_films_are_set_aside_in_order(encoder_of, films):
     assert told == [1, 2, 3, 4, 5]
 
 
-def test_regions_outside_the_centre_crop_are_counted(cropping, film_of):
+def test_regions_outside_the_centre_crop_are_counted(embed, cropping, film_of):
     # 64 x 128: the model sees x from 32 to 96, so of four columns the middle two.
     films = [film_of(0, 64, 128), film_of(1, 64, 64)]
 
@@ -100,7 +113,9 @@ def test_regions_outside_the_centre_crop_are_counted(cropping, film_of):
     assert result.region_boxes[:2].tolist() == [[32, 0, 64, 64], [64, 0, 96, 64]]
 
 
-def test_a_region_of_which_nothing_is_seen_is_left_out_even_without_a_threshold(cropping, film_of):
+def test_a_region_of_which_nothing_is_seen_is_left_out_without_a_threshold_too(
+    embed, cropping, film_of
+):
     result = embed(cropping, [film_of(0, 64, 128)], propose=tiles(1, 4), min_visible=0.0)
 
     assert result.unseen == 2
@@ -108,7 +123,7 @@ def test_a_region_of_which_nothing_is_seen_is_left_out_even_without_a_threshold(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_film_may_have_no_region_that_is_seen(cropping, film_of, batch_size):
+def test_a_film_may_have_no_region_that_is_seen(embed, cropping, film_of, batch_size):
     # 64 x 256 in two halves: the model sees a quarter of each.
     films = [film_of(0, 64, 256), film_of(1, 64, 64)]
 
@@ -119,7 +134,7 @@ def test_a_film_may_have_no_region_that_is_seen(cropping, film_of, batch_size):
     assert result.unseen == 2
 
 
-def test_no_film_at_all_is_empty_and_has_its_shapes(encoder_of):
+def test_no_film_at_all_is_empty_and_has_its_shapes(embed, encoder_of):
     result = embed(encoder_of("vit_1_layer"), [RejectedFilm(1, "missing", "row 1")])
 
     assert (result.image.shape, result.region.shape) == ((0, 128), (0, 128))
@@ -127,7 +142,7 @@ def test_no_film_at_all_is_empty_and_has_its_shapes(encoder_of):
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])
-def test_weights_that_hold_nan_leave_no_film(tower, folder_of, films, tmp_path):
+def test_weights_that_hold_nan_leave_no_film(embed, tower, folder_of, films, tmp_path):
     encoder = open_model(shutil.copytree(folder_of(tower), tmp_path / "model"), CPU)
     with torch.no_grad():
         encoder.model.visual.conv1.weight[0, 0, 0, 0] = float("nan")
@@ -138,7 +153,7 @@ def test_weights_that_hold_nan_leave_no_film(tower, folder_of, films, tmp_path):
     assert len(result.films) == len(result.image) == len(result.region) == 0
 
 
-def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(encoder_of, films):
+def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(embed, encoder_of, films):
     encoder = encoder_of("vit_1_layer")
     whole = embed(encoder, films)
     broken = whole.region_image[-1]
@@ -165,7 +180,7 @@ def test_a_film_whose_region_is_not_finite_is_named_and_the_others_stay(encoder_
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])
-def test_batch_sizes_agree_to_a_millionth(tower, encoder_of, films):
+def test_batch_sizes_agree_to_a_millionth(embed, tower, encoder_of, films):
     encoder = encoder_of(tower)
     one, *others = (embed(encoder, films, batch_size=size, most_regions=4) for size in (1, 3, 8))
     for other in others:
@@ -194,7 +209,7 @@ def same(a, b):
     assert (a.digests, a.applied, a.kinds) == (b.digests, b.applied, b.kinds)
 
 
-def test_the_second_time_nothing_is_encoded(encoder_of, films, tmp_path):
+def test_the_second_time_nothing_is_encoded(embed, encoder_of, films, tmp_path):
     encoder = Counting(encoder_of("vit_1_layer"))
     kept = {"root": tmp_path, "most_regions": 4, "batch_size": 2}
 
@@ -207,7 +222,7 @@ def test_the_second_time_nothing_is_encoded(encoder_of, films, tmp_path):
     same(first, second)
 
 
-def test_other_regions_or_another_model_are_encoded(encoder_of, films, tmp_path):
+def test_other_regions_or_another_model_are_encoded(embed, encoder_of, films, tmp_path):
     encoder = Counting(encoder_of("vit_1_layer"))
     embed(encoder, films, root=tmp_path)
     assert embed(encoder, films, root=tmp_path, propose=tiles(1, 2)).found == 0
@@ -215,7 +230,7 @@ def test_other_regions_or_another_model_are_encoded(encoder_of, films, tmp_path)
     assert embed(encoder, films, root=tmp_path).found == 5
 
 
-def test_a_few_new_films_wait_until_they_fill_a_batch(encoder_of, film_of, tmp_path):
+def test_a_few_new_films_wait_until_they_fill_a_batch(embed, encoder_of, film_of, tmp_path):
     encoder = Counting(encoder_of("vit_1_layer"))
     films = [film_of(i, 64, 64) for i in range(16)]
     kept = {"root": tmp_path, "most_regions": 4, "batch_size": 4}
@@ -231,7 +246,7 @@ def test_a_few_new_films_wait_until_they_fill_a_batch(encoder_of, film_of, tmp_p
     np.testing.assert_array_equal(whole.films, alone.films)
 
 
-def test_films_that_drop_out_move_no_other_film(encoder_of, film_of):
+def test_films_that_drop_out_move_no_other_film(embed, encoder_of, film_of):
     films = [film_of(i, 64, 64) for i in range(8)]
     gone = [f if i % 3 else RejectedFilm(i, "truncated", "row") for i, f in enumerate(films)]
     encoder = encoder_of("resnet")
@@ -242,7 +257,7 @@ def test_films_that_drop_out_move_no_other_film(encoder_of, film_of):
     np.testing.assert_array_equal(left.image, whole.image[left.films])
 
 
-def test_large_embeddings_lie_in_a_mapped_file(encoder_of, films, monkeypatch):
+def test_large_embeddings_lie_in_a_mapped_file(embed, encoder_of, films, monkeypatch):
     small = embed(encoder_of("vit_1_layer"), films)
     monkeypatch.setattr("ravl_med.storage.mapped_arrays._ROOM_BYTES", 1000)
     mapped = embed(encoder_of("vit_1_layer"), films)

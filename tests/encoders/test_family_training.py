@@ -11,9 +11,9 @@ from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.encoders.opening import open_folder
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
 from ravl_med.mitigation.groups import PseudoGroups
-from ravl_med.mitigation.training import SelectionFilms, train_arm
+from ravl_med.mitigation.training import ArmTraining, SelectionFilms
 from ravl_med.regions.region_set import cut_tiles
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def toy_set(encoder, texts: torch.Tensor) -> FineTuningSet:
     spurious = np.zeros(len(film), dtype=np.bool_)
     spurious[np.flatnonzero(has) * len(boxes)] = True
     return FineTuningSet(
-        films=FilmStore(gray, np.arange(COUNT), encoder.info.mean, encoder.info.std),
+        films=GrayFilms(gray, np.arange(COUNT), encoder.info.mean, encoder.info.std),
         reports=texts[labels],
         labels=labels,
         present=has,
@@ -61,10 +61,10 @@ def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_f
     boxes = [torch.from_numpy(films.regions.boxes[:4])] * 3
     found = {}
     for how in ("one_pass", "last_stage"):
-        arm = train_arm(
-            ARMS["ravl"], folder, films, groups, selection, texts, config, make_fabric(),
-            region_pooling=how,
-        )  # fmt: skip
+        training = ArmTraining(
+            ARMS["ravl"], folder, films, selection, texts.numpy(), config, region_pooling=how
+        )
+        arm = training(make_fabric())
         arm.encoder.save(tmp_path / how)
         with torch.inference_mode():
             _, regions, _ = arm.tower(inputs, boxes)
@@ -90,9 +90,8 @@ def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder
     selection = SelectionFilms(films.films, np.arange(COUNT), films.labels, groups)
     config = MitigationConfig(epochs=1, batch_size=8, learning_rate=1e-3)
 
-    arm = train_arm(
-        ARMS["counterfactual"], folder, films, groups, selection, texts, config, make_fabric()
-    )
+    arms = ArmTraining(ARMS["counterfactual"], folder, films, selection, texts.numpy(), config)
+    arm = arms(make_fabric())
     arm.encoder.save(tmp_path / "new")
     after = open_folder(tmp_path / "new", CPU)
 

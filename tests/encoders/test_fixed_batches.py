@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
-from ravl_med.encoders.embedding_store import film_key
+from ravl_med.encoders.film_store import film_key
 from ravl_med.errors import ModelError
 
 

@@ -19,24 +19,26 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from toys import toy_groups, toy_model, toy_set, toy_texts
+from toys import toy_model, toy_set, toy_texts
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.errors import DataError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Selection, TrainingConfig, fit
+from ravl_med.mitigation.trainer import Selection, Task, TrainingConfig, fit
 
 SCORES = ([0.6, 0.3], [0.2, 0.3], [0.1, 0.2], [0.3, 0.1])
 
 
 def disagree(fabric: Fabric) -> list[object]:
     films, tower = toy_set(), ImageTower(toy_model())
-    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_texts(), MitigationConfig(), fabric)
     scores = iter(SCORES[fabric.global_rank])
     curve = fit(
-        fabric, tower, len(films), lesson.step, TrainingConfig(2, 16, 1e-3, 0, freeze_norms=True),
-        select=lambda: Selection(next(scores), 0.0),
+        fabric, tower, len(films),
+        Task(lesson.step, select=lambda: Selection(next(scores), 0.0)),
+        TrainingConfig(2, 16, 1e-3, 0, freeze_norms=True),
     )  # fmt: skip
     weights = fabric.all_gather(tower.visual.conv1.weight.detach()[None])
     weights = weights.reshape(fabric.world_size, -1)
@@ -46,13 +48,13 @@ def disagree(fabric: Fabric) -> list[object]:
 def refusal(fabric: Fabric) -> str | None:
     """What is said to processes that would each take statistics of their own films."""
     films, tower = toy_set(), ImageTower(toy_model())
-    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_texts(), MitigationConfig(), fabric)
     try:
         fit(
             fabric,
             tower,
             len(films),
-            lesson.step,
+            Task(lesson.step),
             TrainingConfig(1, 16, 1e-3, 0, freeze_norms=False),
         )
     except DataError as error:
@@ -72,11 +74,11 @@ def learn(fabric: Fabric, name: str, *, checkpointed: bool = False) -> tuple[lis
     films, tower = toy_set(), ImageTower(toy_model())
     if checkpointed:
         checkpoint_gradients(tower.visual)
-    weights = Weights(cropped=0.3)
-    lesson = Objective(ARMS[name], films, toy_groups(films), toy_texts(), weights, fabric)
+    weights = MitigationConfig(cropped=0.3)
+    lesson = Objective(ARMS[name], films, toy_texts(), weights, fabric)
     recipe = TrainingConfig(2, 16, 1e-3, 0, freeze_norms=True)
     curve = fit(
-        fabric, tower, len(films), lesson.step, recipe, order=lesson.order, state=lesson.state
+        fabric, tower, len(films), Task(lesson.step, lesson.order, state=lesson.state), recipe
     )
     return curve.losses, torch.cat([v.flatten().float() for v in tower.state_dict().values()])
 

@@ -16,20 +16,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from toys import toy_groups, toy_model, toy_set, toy_texts
+from toys import toy_model, toy_set, toy_texts
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.mitigation import trainer as checkpoints
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Selection, TrainingConfig, fit
+from ravl_med.mitigation.trainer import Selection, Task, TrainingConfig, fit
 
 
 def train(folder: Path, unit: str = "", number: int = 0) -> None:
     """Three steps an epoch; checkpoints after every second step and after each epoch."""
     fabric, films, tower = make_fabric(), toy_set(), ImageTower(toy_model())
-    lesson = Objective(
-        ARMS["vl_gdro"], films, toy_groups(films), toy_texts(), Weights(eta=0.5), fabric
-    )
+    lesson = Objective(ARMS["vl_gdro"], films, toy_texts(), MitigationConfig(eta=0.5), fabric)
     done_steps = [0]
     killed = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" and fabric.global_rank == (
         0 if unit == "write" else fabric.world_size - 1
@@ -49,8 +48,8 @@ def train(folder: Path, unit: str = "", number: int = 0) -> None:
 
     recipe = TrainingConfig(4, 16, 1e-3, 0, freeze_norms=True, checkpoint_steps=2)
     curve = fit(
-        fabric, tower, len(films), lesson.step, recipe, order=lesson.order, select=select,
-        checkpoint=folder / "arm.ckpt", state=lesson.state, progress=told,
+        fabric, tower, len(films), Task(lesson.step, lesson.order, select, lesson.state), recipe,
+        checkpoint=folder / "arm.ckpt", progress=told,
     )  # fmt: skip
     kept = {"model": tower.state_dict(), "losses": curve.losses, "best": curve.best}
     if fabric.global_rank == 0:

@@ -18,11 +18,11 @@ from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.errors import ModelError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.mitigation.trainer import TrainingConfig, fit, norms_of
-from ravl_med.mitigation.training import SelectionFilms, train_arm
+from ravl_med.mitigation.trainer import Task, TrainingConfig, fit, norms_of
+from ravl_med.mitigation.training import ArmTraining, SelectionFilms
 
 
 def timm_model() -> nn.Module:
@@ -39,10 +39,9 @@ def learned(model: nn.Module, *, frozen: bool, checkpointed: bool) -> dict[str, 
     films, tower = toy_set(32), ImageTower(model)
     if checkpointed:
         checkpoint_gradients(tower.visual)
-    lesson = Objective(
-        ARMS["ravl"], films, toy_groups(films), toy_texts(), Weights(), make_fabric()
-    )
-    fit(make_fabric(), tower, 32, lesson.step, TrainingConfig(2, 16, 1e-3, 0, freeze_norms=frozen))
+    lesson = Objective(ARMS["ravl"], films, toy_texts(), MitigationConfig(), make_fabric())
+    config = TrainingConfig(2, 16, 1e-3, 0, freeze_norms=frozen)
+    fit(make_fabric(), tower, 32, Task(lesson.step), config)
     return tower.state_dict()
 
 
@@ -74,10 +73,15 @@ def test_an_arm_learns_the_same_with_the_key(tmp_path: Path) -> None:
         config = MitigationConfig(
             epochs=1, batch_size=16, learning_rate=1e-3, gradient_checkpointing=checkpointed
         )
-        arm = train_arm(
-            ARMS["counterfactual"], tmp_path / "model", films, groups, selection, toy_texts(),
-            config, make_fabric(),
-        )  # fmt: skip
+        training = ArmTraining(
+            ARMS["counterfactual"],
+            tmp_path / "model",
+            films,
+            selection,
+            toy_texts().numpy(),
+            config,
+        )
+        arm = training(make_fabric())
         found.append((arm.curve.losses, arm.encoder.state_dict()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     for name, value in found[0][1].items():
@@ -93,7 +97,7 @@ def test_a_tower_that_cannot_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         "ravl_med.encoders.gradient_checkpointing.ModifiedResNet", TimmModel
     )  # one that is not known
     with pytest.raises(ModelError, match="the image tower ModifiedResNet has no switch for it"):
-        train_arm(
-            ARMS["standard"], tmp_path / "model", films, groups, selection, toy_texts(),
-            MitigationConfig(batch_size=16, gradient_checkpointing=True), make_fabric(),
-        )  # fmt: skip
+        ArmTraining(
+            ARMS["standard"], tmp_path / "model", films, selection, toy_texts().numpy(),
+            MitigationConfig(batch_size=16, gradient_checkpointing=True),
+        )(make_fabric())  # fmt: skip

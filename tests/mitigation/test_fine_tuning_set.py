@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.config.model import QuickstartModelConfig
+from ravl_med.encoders.kept_films import gray_levels
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.mitigation import fine_tuning_set
 from ravl_med.mitigation.fine_tuning_set import (
-    FilmStore,
+    GrayFilms,
     RegionTable,
     ReportTable,
     embed_reports,
-    gray_levels,
 )
 from ravl_med.mitigation.quickstart import quickstart_layout
 
@@ -42,7 +42,7 @@ def test_what_is_kept_is_what_the_model_is_given(encoder: OpenClipEncoder) -> No
     pixels.append(np.repeat([[0.0], [1.0]], 20, axis=0).astype(np.float32) * np.ones((1, 50)))
     seen = [encoder.preprocess(film) for film in pixels]
     gray = np.stack([gray_levels(image, encoder.info) for image in seen])
-    kept = FilmStore(gray, np.array([0, 1, 3]), encoder.info.mean, encoder.info.std)
+    kept = GrayFilms(gray, np.array([0, 1, 3]), encoder.info.mean, encoder.info.std)
     assert len(kept) == 3
     assert kept.side == 32
     inputs = kept.inputs(kept.read(np.array([2, 0, 1])))
@@ -108,7 +108,7 @@ def test_equal_reports_in_parts(encoder: OpenClipEncoder, monkeypatch: pytest.Mo
 )
 def test_each_channel_has_its_own_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     gray = np.random.default_rng(0).integers(0, 256, (3, 4, 4)).astype(np.uint8)
-    store = FilmStore(gray, np.arange(len(gray)), mean, std)
+    store = GrayFilms(gray, np.arange(len(gray)), mean, std)
     got = store.inputs(store.read(np.array([2, 0])))
     wanted = np.stack(
         [(gray[[2, 0]] / 255 - m) / s for m, s in zip(mean, std, strict=True)], axis=1

@@ -43,7 +43,7 @@ def test_each_start_has_a_name_of_its_own() -> None:
 def test_words_of_processes_that_were_killed_do_no_harm() -> None:
     store = distributed.HashStore()
     first = start(store, [0, 1], 2)
-    store.set("ravl-med/word/1", "said by a process that was killed before it was answered")
+    store.set("ravl-med/token/1", "said by a process that was killed before it was answered")
     again = start(store, [1, 0], 2)
     assert again[0] == again[1] != first[0]
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from toys import toy_groups, toy_model, toy_set, toy_texts
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights, _covered
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, _covered
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import gather_evidence, region_losses
@@ -20,16 +21,14 @@ ROWS = torch.arange(16)
 
 
 def lesson(
-    name: str, weights: Weights | None = None, films: FineTuningSet | None = None
+    name: str, weights: MitigationConfig | None = None, films: FineTuningSet | None = None
 ) -> Objective:
     films = films or toy_set()
-    return Objective(
-        ARMS[name], films, toy_groups(films), toy_texts(), weights or Weights(), make_fabric()
-    )
+    return Objective(ARMS[name], films, toy_texts(), weights or MitigationConfig(), make_fabric())
 
 
 def step(
-    name: str, weights: Weights | None = None, tower: ImageTower | None = None
+    name: str, weights: MitigationConfig | None = None, tower: ImageTower | None = None
 ) -> torch.Tensor:
     tower = tower or ImageTower(toy_model())
     generator = torch.Generator().manual_seed(0)
@@ -55,12 +54,14 @@ def test_every_arm_trains_the_image_tower_and_nothing_else(name: str) -> None:
 def test_lambda_one_is_plain_fine_tuning() -> None:
     plain = step("standard").item()
     for name in ("ravl", "spurious_aware"):
-        assert step(name, Weights(clip=1.0)).item() == pytest.approx(plain, rel=1e-5)
+        assert step(name, MitigationConfig(clip_weight=1.0)).item() == pytest.approx(
+            plain, rel=1e-5
+        )
         assert abs(step(name).item() - plain) > 1e-3
 
 
 def test_the_region_term_is_the_loss_of_its_regions() -> None:
-    tower, films, weights = ImageTower(toy_model()), toy_set(), Weights(clip=0.0)
+    tower, films, weights = ImageTower(toy_model()), toy_set(), MitigationConfig(clip_weight=0.0)
     # Views are drawn first, so the same generator gives the same inputs.
     own = lesson("ravl", weights)
     images, boxes, spurious = own._view(
@@ -76,7 +77,7 @@ def test_the_region_term_is_the_loss_of_its_regions() -> None:
     relevance, alignment, _ = region_losses(evidence, labels)
     wanted = (relevance + alignment).sum()
     assert step("ravl", weights, tower).item() == pytest.approx(wanted.item(), rel=1e-5)
-    mean = step("ravl", Weights(clip=0.0, reduction="mean"), tower)
+    mean = step("ravl", MitigationConfig(clip_weight=0.0, reduction="mean"), tower)
     assert mean.item() == pytest.approx(wanted.item() / 16, rel=1e-5)
 
 
@@ -84,7 +85,7 @@ def test_the_region_term_is_the_loss_of_its_regions() -> None:
 def test_both_parts_of_the_region_term_add_up(base: str) -> None:
     tower, told = ImageTower(toy_model()), []
     for term in ("regions", "relevance", "alignment"):
-        own = lesson(base, Weights(clip=0.0))
+        own = lesson(base, MitigationConfig(clip_weight=0.0))
         own.arm = replace(own.arm, terms=(term,))
         generator = torch.Generator().manual_seed(0)
         told.append(own.step(tower, torch.arange(16), slice(None), 0, generator).item())
@@ -106,7 +107,7 @@ def test_weighted_arms_draw_pseudo_groups_alike() -> None:
 
 
 def test_group_robust_weights_move_from_batch_to_batch() -> None:
-    own = lesson("vl_gdro", Weights(eta=1.0))
+    own = lesson("vl_gdro", MitigationConfig(eta=1.0))
     before = own.state["group_weights"].clone()
     own.step(
         ImageTower(toy_model()), torch.arange(16), slice(None), 0, torch.Generator().manual_seed(0)
@@ -154,7 +155,11 @@ def contrast(seen: torch.Tensor, labels: np.ndarray) -> float:
 
 
 def test_the_terms_by_hand() -> None:
-    tower, films, weights = ImageTower(toy_model()), toy_set(), Weights(clip=0.6, eta=0.5)
+    tower, films, weights = (
+        ImageTower(toy_model()),
+        toy_set(),
+        MitigationConfig(clip_weight=0.6, eta=0.5),
+    )
     labels, groups = films.labels[:16], toy_groups(films).of_film[:16]
     seen = seen_by(tower, "standard")
     pairs = (tower.logit_scale.exp() * seen @ films.reports[:16].T).double()
@@ -179,7 +184,7 @@ def test_the_terms_by_hand() -> None:
 @pytest.mark.parametrize("denominator", ["multiset", "distinct"])
 def test_the_counterfactual_region_term_is_a_mean(denominator: str) -> None:
     tower = ImageTower(toy_model())
-    weights = Weights(clip=0.0, denominator=denominator, temperature=0.1)  # type: ignore[arg-type]
+    weights = MitigationConfig(clip_weight=0.0, denominator=denominator, temperature=0.1)  # type: ignore[arg-type]
     own = lesson("counterfactual", weights)
     images, boxes, spurious = own._view(ROWS, slice(None), torch.Generator().manual_seed(0))
     assert boxes is not None
@@ -240,7 +245,7 @@ def test_regions_of_a_vit(name: str) -> None:
     layout = quickstart_layout(QuickstartModelConfig(image_size=32, tower="vit"))
     torch.manual_seed(0)
     tower = ImageTower(open_clip.CLIP(**layout["model_cfg"]))
-    loss = step(name, Weights(cropped=0.5), tower)
+    loss = step(name, MitigationConfig(cropped=0.5), tower)
     assert torch.isfinite(loss)
     loss.backward()
     assert tower.visual.proj.grad.any()
@@ -248,7 +253,9 @@ def test_regions_of_a_vit(name: str) -> None:
 
 def test_regions_out_of_view_are_left_out() -> None:
     generator = torch.Generator().manual_seed(0)
-    _, boxes, flags = lesson("ravl", Weights(cropped=1.0))._view(ROWS, slice(4, 12), generator)
+    _, boxes, flags = lesson("ravl", MitigationConfig(cropped=1.0))._view(
+        ROWS, slice(4, 12), generator
+    )
     assert boxes is not None
     assert flags is not None
     counts = [len(part) for part in boxes]

@@ -8,7 +8,7 @@ import pytest
 
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, FeatureGap, Reaudit
 from ravl_med.evidence.results import Interval
-from ravl_med.mitigation.final_test import decide_mitigation_verdict, nothing_to_mitigate
+from ravl_med.mitigation.verdict import decide_mitigation_verdict, nothing_to_mitigate
 
 
 def change(before: float, after: float, half: float = 0.02) -> Change:

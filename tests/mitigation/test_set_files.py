@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import toy_set, toy_texts
+from toys import keep_films, toy_set, toy_texts
 
 from ravl_med.errors import ConfigError
 from ravl_med.mitigation import fine_tuning_set as set_files
 from ravl_med.mitigation.fine_tuning_set import (
-    FilmShards,
     FineTuningSet,
-    lay_reports,
-    lay_set,
+    notes_of_set,
     open_set,
-    told_with_set,
+    write_reports,
+    write_set,
 )
 
 
@@ -38,11 +37,8 @@ class Reader:
 def laid(tmp_path: Path) -> tuple[FineTuningSet, Path]:
     """The toy set, and the folder that it was written to."""
     films, reader = toy_set(20), Reader()
-    (tmp_path / "finetune").mkdir()
-    paths = [tmp_path / "finetune" / f"{part}.gray" for part in "ab"]
-    for path, part in zip(paths, np.split(films.films.gray[:], [13]), strict=True):
-        path.write_bytes(part.tobytes())
-    store = replace(films.films, gray=FilmShards(paths, (13, 7), 32), rows=np.arange(1, 20))
+    kept = keep_films(films.films.gray[:], tmp_path / "films", (13, 7))
+    store = replace(films.films, gray=kept, rows=np.arange(1, 20))
     folder = tmp_path / "set"
     folder.mkdir()
 
@@ -50,9 +46,9 @@ def laid(tmp_path: Path) -> tuple[FineTuningSet, Path]:
         yield from (str(label) for label in films.labels)
 
     some: Any = reader
-    reports = lay_reports(folder, some, texts())
+    reports = write_reports(folder, some, texts())
     whole = replace(films, films=store, reports=reports)
-    lay_set(folder, whole, {"notes": ["Two.", "Lines."]})
+    write_set(folder, whole, {"notes": ["Two.", "Lines."]})
     return whole, folder
 
 
@@ -75,13 +71,13 @@ def test_it_comes_back_as_it_was(
         assert np.array_equal(one.boxes, other.boxes)
         assert np.array_equal(one.starts, other.starts)
     assert (again.films.mean, again.films.std) == (whole.films.mean, whole.films.std)
-    assert told_with_set(folder) == {"notes": ["Two.", "Lines."]}
+    assert notes_of_set(folder) == {"notes": ["Two.", "Lines."]}
 
 
 def test_without_its_last_file_there_is_no_set(laid: tuple[FineTuningSet, Path]) -> None:
     _, folder = laid
     (folder / "set.json").unlink()
-    assert told_with_set(folder) is None
+    assert notes_of_set(folder) is None
     with pytest.raises(
         ConfigError, match=r"cache: the set to fine-tune on cannot be opened \(FileNotFoundError\)"
     ):

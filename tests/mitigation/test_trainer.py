@@ -20,15 +20,16 @@ import pytest
 import torch
 from resumed_training import train
 from torch import Tensor, nn
-from toys import toy_groups, toy_model, toy_set, toy_texts
+from toys import toy_model, toy_set, toy_texts
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import train_quickstart_model
-from ravl_med.mitigation.trainer import Selection, Step, TrainingConfig, TrainingHistory, fit
+from ravl_med.mitigation.trainer import Selection, Step, Task, TrainingConfig, TrainingHistory, fit
 
 TINY = QuickstartModelConfig(image_size=32, epochs=3, batch_size=16, learning_rate=2e-3)
 RESUMED = Path(__file__).parent / "resumed_training.py"
@@ -47,11 +48,15 @@ def toy(count: int = 96) -> tuple[np.ndarray, list[str]]:
 def test_the_loss_falls(frozen: bool) -> None:
     films, model = toy_set(96), toy_model()
     tower, fabric = ImageTower(model), make_fabric()
-    lesson = Objective(ARMS["standard"], films, toy_groups(films), toy_texts(), Weights(), fabric)
+    lesson = Objective(ARMS["standard"], films, toy_texts(), MitigationConfig(), fabric)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     epochs = 1 if frozen else 8  # statistics of a net that has seen nothing teach little
     curve = fit(
-        fabric, tower, 96, lesson.step, TrainingConfig(epochs, 16, 2e-3, 0, freeze_norms=frozen)
+        fabric,
+        tower,
+        96,
+        Task(lesson.step),
+        TrainingConfig(epochs, 16, 2e-3, 0, freeze_norms=frozen),
     )
     if not frozen:
         # Eight films of a batch share each text, so ln 8 is the best that the objective allows.
@@ -151,7 +156,7 @@ def learn(
     """Learn y = 3 x; what the selection says is given."""
     count = iter(range(1000))
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
         loss: Tensor = ((model(X[rows]) - 3 * X[rows]) ** 2).mean()
         return loss * (float("nan") if next(count) == broken_at else 1.0)
 
@@ -161,9 +166,13 @@ def learn(
         make_fabric(),
         module,
         32,
-        chosen,
+        Task(
+            chosen,
+            select=None
+            if scores is None
+            else (lambda: Selection(next(given), module.weight.item())),
+        ),
         recipe,
-        select=None if scores is None else (lambda: Selection(next(given), module.weight.item())),
     )
 
 
@@ -179,11 +188,11 @@ def test_warm_up_and_cosine() -> None:
     module = Line()
     weights = [0.0]
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
         weights.append(module.weight.item())
         return -1000.0 * model.weight.sum()
 
-    fit(make_fabric(), module, 32, step, recipe(epochs=10))  # 40 steps, 4 of them warm-up
+    fit(make_fabric(), module, 32, Task(step), recipe(epochs=10))  # 40 steps, 4 of them warm-up
     moves = np.diff([*weights[1:], module.weight.item()])
     assert moves[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1], rel=1e-3)
     assert moves[4] == pytest.approx(0.1, rel=1e-3)
@@ -209,7 +218,7 @@ def test_weights_decay_and_biases_and_scale_do_not() -> None:
     module = Matrix(1.0)
     matrix, bias = module.linear.weight.detach().clone(), module.linear.bias.detach().clone()
     chosen = recipe(epochs=1, weight_decay=0.5, learning_rate=0.1)  # 4 steps, 1 of them warm-up
-    fit(make_fabric(), module, 32, lambda model, *rest: model(), chosen)
+    fit(make_fabric(), module, 32, Task(lambda model, *rest: model()), chosen)
     shrunk = math.prod(
         1 - 0.5 * 0.1 * rate for rate in (1.0, 1.0, 0.75, 0.25)
     )  # half a cosine over the three steps after the first
@@ -222,19 +231,20 @@ def test_weights_decay_and_biases_and_scale_do_not() -> None:
 def test_the_logit_scale_stays_between_1_and_100(sign: float, end: float) -> None:
     module = Matrix(math.log(10.0))
     chosen = recipe(epochs=2, learning_rate=10.0)
-    fit(make_fabric(), module, 32, lambda model, *rest: model() + sign * model.logit_scale, chosen)
+    task = Task(lambda model, *rest: model() + sign * model.logit_scale)
+    fit(make_fabric(), module, 32, task, chosen)
     assert module.logit_scale.item() == pytest.approx(end)
 
 
 def test_an_epoch_shows_each_film_once_in_its_own_order() -> None:
     shown: list[list[int]] = []
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
-        assert mine == slice(0, 8)
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
+        assert part == slice(0, 8)
         shown.append([epoch, *rows.tolist()])
         return model.weight.sum()
 
-    fit(make_fabric(), Line(), 35, step, recipe(epochs=2))
+    fit(make_fabric(), Line(), 35, Task(step), recipe(epochs=2))
     assert [batch[0] for batch in shown] == [0] * 4 + [1] * 4  # three films are left over
     first, second = ([row for b in shown[i : i + 4] for row in b[1:]] for i in (0, 4))
     for rows in (first, second):
@@ -243,7 +253,7 @@ def test_an_epoch_shows_each_film_once_in_its_own_order() -> None:
     assert first != second
     assert first != sorted(first)
     shown.clear()
-    fit(make_fabric(), Line(), 35, step, recipe(epochs=1), order=lambda count, g: torch.arange(35))
+    fit(make_fabric(), Line(), 35, Task(step, lambda count, g: torch.arange(35)), recipe(epochs=1))
     assert [row for batch in shown for row in batch[1:]] == list(range(32))
 
 
@@ -257,15 +267,16 @@ def test_exactly_one_step_of_films_is_enough_and_one_fewer_is_refused() -> None:
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     three: Any = SimpleNamespace(world_size=3)
     with pytest.raises(DataError, match=r"a batch of 8 films for 3 processes; expected a multiple"):
-        fit(three, Line(), 32, lambda *given: torch.zeros(()), recipe())
+        fit(three, Line(), 32, Task(lambda *given: torch.zeros(())), recipe())
 
 
 def test_what_is_told_is_the_last_selection() -> None:
     told: list[tuple[int, int, str]] = []
     scores = iter([Selection(0.25, 0.75), Selection(0.5, 0.8)])
     fit(
-        make_fabric(), Line(), 16, lambda model, *rest: model.weight.sum(), recipe(epochs=2),
-        select=lambda: next(scores), progress=lambda *more: told.append(more),
+        make_fabric(), Line(), 16,
+        Task(lambda model, *rest: model.weight.sum(), select=lambda: next(scores)),
+        recipe(epochs=2), progress=lambda *more: told.append(more),
     )  # fmt: skip
     last = "worst group 25 %, overall 75 %"
     assert told == [(1, 4, ""), (2, 4, ""), (3, 4, last), (4, 4, last)]
@@ -336,7 +347,8 @@ def test_a_gradient_that_is_not_finite_is_divergence() -> None:
     """The root of 0 is 0, and its slope has no end."""
     module = Line()
     curve = fit(
-        make_fabric(), module, 32, lambda model, *rest: model.weight.abs().sqrt().sum(), recipe()
+        make_fabric(), module, 32, Task(lambda model, *rest: model.weight.abs().sqrt().sum()),
+        recipe(),
     )  # fmt: skip
     assert curve.stopped == "diverged"
     assert curve.losses == []
@@ -347,12 +359,12 @@ def module_after(steps: int) -> float:
     module = Line()
     weights: list[float] = []
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
         weights.append(module.weight.item())
         loss: Tensor = ((model(X[rows]) - 3 * X[rows]) ** 2).mean()
         return loss
 
-    fit(make_fabric(), module, 32, step, recipe())
+    fit(make_fabric(), module, 32, Task(step), recipe())
     return weights[steps]
 
 
@@ -441,7 +453,7 @@ def go_on(
     """Train with checkpoints in a folder, and be interrupted after a step."""
     module, state = Noisy(), {"steps": torch.zeros(1)}
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
         state["steps"] = state["steps"] + 1
         noise = torch.randn(len(rows), generator=g)
         loss: Tensor = ((model(X[rows]) - 3 * X[rows] - noise) ** 2).mean()
@@ -452,10 +464,14 @@ def go_on(
             raise StoppedError("stopped here")
 
     curve = fit(
-        make_fabric(), module, 32, step, chosen, checkpoint=folder / "line.ckpt", state=state,
-        progress=told,
-        select=(lambda: Selection(-round(abs(module.weight.item() - 1), 1), 0.0))
-        if judged else None,
+        make_fabric(), module, 32,
+        Task(
+            step,
+            select=(lambda: Selection(-round(abs(module.weight.item() - 1), 1), 0.0))
+            if judged else None,
+            state=state,
+        ),
+        chosen, checkpoint=folder / "line.ckpt", progress=told,
     )  # fmt: skip
     return curve, {name: value.clone() for name, value in module.state_dict().items()}
 
@@ -537,12 +553,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "arm.ckpt"
 
-    def step(model: nn.Module, rows: Tensor, mine: slice, epoch: int, g: torch.Generator) -> Tensor:
+    def step(model: nn.Module, rows: Tensor, part: slice, epoch: int, g: torch.Generator) -> Tensor:
         loss: Tensor = ((model(X[rows]) - 3 * X[rows]) ** 2).mean()
         return loss
 
-    fit(make_fabric(), Line(), 32, step, recipe(epochs=1), checkpoint=path)
+    fit(make_fabric(), Line(), 32, Task(step), recipe(epochs=1), checkpoint=path)
     torch.load(path, weights_only=True)  # nothing in it has to be unpickled
     for other, films in ((recipe(epochs=2), 32), (recipe(epochs=1), 24)):
-        with pytest.raises(DataError, match="written under another recipe or for other films"):
-            fit(make_fabric(), Line(), films, step, other, checkpoint=path)
+        with pytest.raises(DataError, match="written under another config or for other films"):
+            fit(make_fabric(), Line(), films, Task(step), other, checkpoint=path)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import open_clip
 import torch
 from torch.nn import functional
 
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
+from ravl_med.encoders.film_store import InputStore
+from ravl_med.encoders.kept_films import KeptFilms
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
 from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.regions.region_set import cut_tiles
@@ -43,7 +48,7 @@ def toy_set(count: int = 48, seed: int = 0) -> FineTuningSet:
         torch.randn(2, 128, generator=torch.Generator().manual_seed(5)), dim=1
     )
     return FineTuningSet(
-        films=FilmStore(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
+        films=GrayFilms(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
         reports=texts[labels],
         labels=labels,
         present=has,
@@ -52,6 +57,19 @@ def toy_set(count: int = 48, seed: int = 0) -> FineTuningSet:
         carriers=RegionTable.of(table.boxes[spurious], film[spurious], count),
         companions=RegionTable.empty(count),
     )
+
+
+def keep_films(gray: np.ndarray, folder: Path, counts: tuple[int, ...]) -> KeptFilms:
+    """Put films (n, S, S), uint8, into files of so many each, as a store does; in their order."""
+    info = SimpleNamespace(image_size=gray.shape[-1], mean=(0.0,) * 3, std=(1.0,) * 3)
+    store = InputStore(folder, info)  # type: ignore[arg-type]
+    first = 0
+    for part, count in enumerate(counts):
+        films = gray[first : first + count]
+        inputs = [torch.from_numpy(film).float().expand(3, -1, -1) / 255.0 for film in films]
+        store.write(part, [store.pack(f"{first + at}", one) for at, one in enumerate(inputs)])
+        first += count
+    return store.keep([str(film) for film in range(len(gray))])
 
 
 def toy_texts() -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from engine_audits import config_of, result_of
 from PIL import Image
 
+from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
+from ravl_med.pipeline.audit import audit
+from ravl_med.storage.cache import Cache
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +58,21 @@ def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path):
     told = json.loads(expected)
     assert any(entry["removal"] for entry in told["correlations"])
     assert result_of(crossed(crosses, workers=2), tmp_path / "two") == expected
+
+
+def test_a_film_is_decoded_once_before_the_report(crosses, tmp_path, monkeypatch):
+    """Counterfactuals and model checks read it as it was kept, bit for bit the model's input."""
+    decoded: Counter[str] = Counter()
+    honest = FilmReader.film
+
+    def counted(self, cohort, index):
+        decoded[str(cohort.paths[index])] += 1
+        return honest(self, cohort, index)
+
+    monkeypatch.setattr(FilmReader, "film", counted)
+    # Anatomy and artifacts are looked for in all pixels of a few films, which are decoded again.
+    monkeypatch.setattr("ravl_med.evidence.counterfactual.share_effect", lambda *rest: None)
+    run = audit(crossed(crosses), key=bytes(32), cache=Cache(tmp_path))
+    assert any(one.counterfactual for one in run.result.correlations)
+    assert len(decoded) == 240
+    assert set(decoded.values()) == {1}

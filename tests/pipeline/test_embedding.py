@@ -12,10 +12,12 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.loading import Config
 from ravl_med.encoders import batches as stored_films
+from ravl_med.engine import opened_engine
 from ravl_med.errors import ConfigError
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.embedding import embed_with
 from ravl_med.pipeline.shards import Shard, embed
-from ravl_med.pipeline.stages import embed_cohort, most_regions, open_model_of
+from ravl_med.pipeline.stages import Run, most_regions, open_model_of
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.cache import Cache
 
@@ -94,7 +96,7 @@ def test_any_number_of_shards_makes_the_same_files(root, model, tmp_path):
         assert "The cohort is complete" in reports[-1].lines()[-1]
         made.append(files(cache.root))
     assert made[0] == made[1] == made[2]
-    assert sum(name.endswith(".safetensors") for name in made[0]) == 8
+    assert sum(name.endswith(".safetensors") for name in made[0]) == 8 + 8
 
 
 def test_an_audit_finds_what_shards_have_made_bit_for_bit(root, model, tmp_path):
@@ -106,11 +108,12 @@ def test_an_audit_finds_what_shards_have_made_bit_for_bit(root, model, tmp_path)
     cohort = read_manifest(manifest, split=None, columns=config.task.columns())
     encoder = open_model_of(config, model)
 
-    def embedded(place):
-        films = FilmReader.of(config.cohort).films(cohort)
-        return embed_cohort(config, cohort, encoder, films, lambda *told: None, place)
+    def embedded(settings, place):
+        with opened_engine(settings) as engine:
+            return embed_with(engine, settings, cohort, (encoder, model), Run(place))
 
-    found, fresh = embedded(cache), embedded(None)
+    found = embedded(config, cache)
+    fresh = embedded(config_of(root, model, cache={"embeddings": False}), Cache(tmp_path / "none"))
 
     assert (found.found, fresh.found) == (60, 0)
     np.testing.assert_array_equal(found.image, fresh.image)
@@ -145,7 +148,9 @@ def test_other_regions_models_and_precisions_are_other_embeddings(root, model, t
     half = embed(config_of(root, model, changed={"precision": "bf16"}), cache=cache)
     assert (tiles.found, half.found) == (0, 0)
     assert (tiles.films, half.films) == (60, 60)
-    assert len(list((tmp_path / "embeddings").iterdir())) == 3
+    names = [path.name for path in (tmp_path / "embeddings").iterdir()]
+    assert len(names) == 4
+    assert len([name for name in names if name.endswith(".inputs")]) == 1  # films stay the same
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", "1/99999999"])

@@ -19,22 +19,23 @@ from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.batches import BatchEncoder
+from ravl_med.encoders.kept_films import gray_levels
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
 from ravl_med.evidence.results import ConfirmedFeature
-from ravl_med.mitigation.fine_tuning_set import RegionTable, gray_levels
+from ravl_med.mitigation.fine_tuning_set import RegionTable
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.mitigation.spurious_regions import locate_carriers
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline import embedding
 from ravl_med.pipeline import fine_tuning_films as locating
-from ravl_med.pipeline import split_films as film_keeping
 from ravl_med.pipeline.fine_tuning_films import locate_features
 from ravl_med.pipeline.mitigation_setup import Setting, WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
-from ravl_med.pipeline.stages import open_model_of
+from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage import files as whole_files
 from ravl_med.storage.cache import Cache
 
@@ -86,31 +87,24 @@ def config_of(root: Path, **sections: Any) -> Config:
 def read(config: Config, folder: Path, progress: Callable[..., None] | None = None) -> SplitFilms:
     manifest, model = config.cohort.manifest, config.model.path
     assert manifest is not None
+    run = Run(Cache(folder / "cache"), progress or (lambda stage, done, total: None))
     return read_split(
-        config,
-        manifest,
-        "finetune",
-        open_model_of(config, model),
-        FilmReader.of(config.cohort),
-        folder,
-        progress or (lambda stage, done, total: None),
-        cache=Cache(folder / "cache"),
-        model=model,
+        config, manifest, "finetune", (open_model_of(config, model), model), run, folder
     )
 
 
 def everything(films: SplitFilms) -> dict[str, np.ndarray]:
     """All that a mitigation takes from a split."""
-    kept = films.kept
+    kept = films.embeddings
     return {
         "gray": films.films.gray[films.films.rows],
-        "images": kept.images(),
-        "regions": np.concatenate([part for _, part in kept.region_parts()]),
+        "images": kept.image,
+        "regions": kept.region,
         "digests": np.array(kept.digests),
         "sizes": kept.sizes,
-        "boxes": kept.boxes,
+        "boxes": kept.region_boxes,
         "input boxes": films.regions.boxes,
-        "region image": films.region_image,
+        "region image": kept.region_image,
         "labels": films.cohort.labels,
         "rows": films.cohort.rows,
     }
@@ -128,24 +122,22 @@ def require_same(one: SplitFilms, other: SplitFilms) -> None:
 def test_films_in_several_files_are_those_of_the_cohort(root: Path, tmp_path: Path) -> None:
     config, told = config_of(root), []
     films = read(config, tmp_path, lambda *more: told.append(more))
-    assert len(list((tmp_path / "finetune").glob("*.gray"))) == 3
+    assert len(list((tmp_path / "finetune").iterdir())) == 3
     assert told[-1][1:] == (len(films) + 2, len(films) + 2)
     # The file that is none, and the film that stands twice, in another file than the first time.
     assert [film.reason for film in films.cohort.rejected] == ["not_dicom", "duplicate_pixels"]
     encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
-    parts = {part.start: regions for part, regions in films.kept.region_parts()}
-    assert len(parts) == 3
-    regions = np.concatenate(list(parts.values()))
+    regions = films.embeddings.region
     for film in (0, 17, len(films) - 1):
         pixels = reader.film(films.cohort, film).pixels
         seen = encoder.preprocess(pixels)
         assert np.array_equal(films.films.gray[films.films.rows[[film]]][0],
                               gray_levels(seen, encoder.info))  # fmt: skip
-        own = np.flatnonzero(films.region_image == film)
+        own = np.flatnonzero(films.embeddings.region_image == film)
         assert len(own) == 9
         boxes = torch.from_numpy(films.regions.boxes[own])
         image, embedded = encoder.encode_regions(seen[None], [boxes])
-        assert films.kept.images()[film] == pytest.approx(image[0].numpy(), abs=1e-5)
+        assert films.embeddings.image[film] == pytest.approx(image[0].numpy(), abs=1e-5)
         assert regions[own] == pytest.approx(embedded.numpy(), abs=1e-5)
     medoids = regions[[4, 40, 200]]
     similarity = regions @ medoids.T
@@ -173,8 +165,7 @@ def test_a_run_that_was_ended_reads_what_it_lacks(
     monkeypatch.setattr(FilmReader, "film", counted)
     with pytest.raises(EndedError, match="amid the second file"):
         read(config, tmp_path / "ended")
-    names = sorted(path.suffix for path in (tmp_path / "ended" / "finetune").iterdir())
-    assert names == [".gray", ".safetensors"]
+    assert len(list((tmp_path / "ended" / "finetune").iterdir())) == 1
     require_same(straight, read(config, tmp_path / "ended"))
     films = len(straight) + 2
     assert count[0] == 20 + films - 16
@@ -183,12 +174,15 @@ def test_a_run_that_was_ended_reads_what_it_lacks(
     assert count[0] == 100
 
 
-@pytest.mark.parametrize("damage", ["gray", "safetensors"])
+@pytest.mark.parametrize(
+    "damage", ["finetune", "cache/embeddings/*.inputs", "cache/embeddings/*[!s]"]
+)
 def test_a_file_that_is_damaged_is_made_again(root: Path, tmp_path: Path, damage: str) -> None:
+    """A table of films, their inputs, or their embeddings."""
     config = config_of(root)
     whole = read(config, tmp_path)
     wanted = everything(whole)
-    path = sorted((tmp_path / "finetune").glob(f"*.{damage}"))[1]
+    path = sorted(tmp_path.glob(f"{damage}/*.safetensors"))[1]
     path.write_bytes(path.read_bytes()[:-7])
     found = everything(read(config, tmp_path))
     for name, values in wanted.items():
@@ -236,18 +230,29 @@ def test_files_that_workers_wrote_elsewhere_are_missed(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from machines that do not share the folder."""
-    monkeypatch.setattr(film_keeping, "_PATIENCE", 0.1)
-    monkeypatch.setattr(LocalEngine, "map", lambda self, work, units: iter([16] * len(units)))
+    monkeypatch.setattr(embedding, "_PATIENCE", 0.1)
+    config = config_of(root, engine={"workers": 2})
+
+    def elsewhere(self: LocalEngine, work: Any, units: Any) -> Any:
+        yield from map(work.open.func(config, config.model.path, tmp_path / "elsewhere"), units)
+
+    monkeypatch.setattr(LocalEngine, "map", elsewhere)
     with pytest.raises(
-        ConfigError, match=r"cache\.folder: 3 of 3 files of films that workers .* Name it in cache"
+        ConfigError, match=r"cache\.folder: (\d+) of \1 films that workers .* Name it in cache"
     ):
-        read(config_of(root, engine={"workers": 2}), tmp_path)
+        read(config, tmp_path)
+
+
+def root_manifest(config: Config) -> Path:
+    manifest = config.cohort.manifest
+    assert isinstance(manifest, Path)
+    return manifest
 
 
 def located(config: Config, films: SplitFilms, folder: Path) -> tuple[Setting, RegionTable]:
     """Where two made-up features lie in the films."""
-    encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
-    medoids = next(films.kept.region_parts())[1][[0, 5, 10, 40, 61, 74, 83, 92, 107, 131]]
+    encoder = open_model_of(config, config.model.path)
+    medoids = films.embeddings.region[[0, 5, 10, 40, 61, 74, 83, 92, 107, 131]]
     features = tuple(
         ConfirmedFeature(n, "shortcut", True, FeatureDetector(medoids, n, 0, 4, 0.001))
         for n in (0, 1)
@@ -255,9 +260,10 @@ def located(config: Config, films: SplitFilms, folder: Path) -> tuple[Setting, R
     classes = embed_classes(encoder, config.task.texts())
     model = config.model.path
     assert isinstance(model, Path)
+    manifest = root_manifest(config)
     setting = Setting(
-        config, model, model, encoder, reader, classes, features, WorkFolder(folder),
-        Cache(folder), lambda *told: None,
+        config, Run(Cache(folder)), WorkFolder(folder), manifest, (encoder, model), model, classes,
+        features,
     )  # fmt: skip
     return setting, locate_features(setting, films, films.find(features))[0]
 
@@ -270,13 +276,19 @@ def test_features_are_located_as_in_the_films_themselves(
     config = config_of(root)
     films = read(config, tmp_path)
     setting, carriers = located(config, films, tmp_path)
+    encoder, reader = setting.encoder, FilmReader.of(config.cohort)
+
+    def read_input(film: int) -> np.ndarray:
+        return encoder.preprocess(reader.film(films.cohort, film).pixels).numpy()
+
     naive = [np.empty((0, 5))]
     for number, feature in enumerate(setting.features):
         detector, found = feature.detector, films.find(setting.features)[:, number]
-        assert len(np.unique(films.region_image[found])) > 7  # more than one unit
-        images = films.images(np.zeros(len(films), dtype=np.int64))
+        assert len(np.unique(films.embeddings.region_image[found])) > 7  # more than one unit
+        images = films.data(np.zeros(len(films), dtype=np.int64))
         probe = CounterfactualModel(
-            setting.encoder, lambda film: setting.reader.film(films.cohort, film).pixels,
+            encoder,
+            read_input,
             setting.classes, config.task.temperature, config.model.batch_size,
         )  # fmt: skip
         sides = detector.raised_class, detector.lowered_class

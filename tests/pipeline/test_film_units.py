@@ -19,13 +19,14 @@ import torch
 from engine_audits import config_of, result_of
 
 from ravl_med.encoders import batches as stored_films
-from ravl_med.encoders.embedding_store import EmbeddingStore
+from ravl_med.encoders.film_store import FilmStore
 from ravl_med.engine import opened_engine
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError, EngineError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline import embedding as film_units
 from ravl_med.pipeline.shards import Shard, embed
+from ravl_med.pipeline.stages import Run
 from ravl_med.storage.cache import Cache
 
 FILMS = 60
@@ -103,8 +104,8 @@ def test_threads_of_workers_are_those_of_the_config_or_one(root):
 
 def kept(cache: Path, size: int = 128) -> dict[bytes, bytes]:
     """Every film that a cache holds, by its key, and the parts that are listed as done."""
-    (folder,) = (path for path in (cache / "embeddings").iterdir() if path.is_dir())
-    store = EmbeddingStore(folder, size)
+    (folder,) = (path for path in (cache / "embeddings").iterdir() if "." not in path.name)
+    store = FilmStore(folder, size)
     films = {key: b"".join(part.tobytes() for part in store.read(key)) for key in store._place}
     return films | {path.name.encode(): b"" for path in (folder / "listed").iterdir()}
 
@@ -170,9 +171,9 @@ def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
 def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
     config = config_of(root, engine={"workers": 1})
     script = (
-        "import sys; from pathlib import Path; from ravl_med.cache import Cache\n"
-        "from ravl_med.config import Config; from ravl_med.pipeline.embedding import embed\n"
-        "from ravl_med.encoders import stored_films; stored_films._PART = 4\n"
+        "import sys; from pathlib import Path; from ravl_med.storage.cache import Cache\n"
+        "from ravl_med.config.loading import Config; from ravl_med.pipeline.shards import embed\n"
+        "from ravl_med.encoders import batches; batches._PART = 4\n"
         "config = Config.model_validate_json(Path(sys.argv[1]).read_text())\n"
         # Films of parts that the first run was done with are not read: fewer, and never more.
         "films = embed(config, cache=Cache(Path(sys.argv[2]))).films\n"
@@ -209,9 +210,7 @@ def test_a_cluster_needs_a_store_that_all_reach(root, tmp_path):
     model = (film_units.open_model_of(config, root / "model"), root / "model")
     cohort = film_units.Cohort.__new__(film_units.Cohort)
     with pytest.raises(ConfigError, match="need a store that all of them reach"):
-        film_units.embed_with(
-            LocalEngine(1), config, cohort, model, Cache(tmp_path), lambda *told: None
-        )
+        film_units.embed_with(LocalEngine(1), config, cohort, model, Run(Cache(tmp_path)))
 
 
 def test_a_gpu_that_ray_hides_is_refused(root):

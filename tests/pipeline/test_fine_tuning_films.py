@@ -10,23 +10,23 @@ import open_clip
 import pytest
 import torch
 
-from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.encoders.batches import BatchEncoder
+from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.distributed import Processes, make_fabric
-from ravl_med.mitigation.fine_tuning_set import FilmShards, FineTuningSet
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.fine_tuning_films import prepare_fine_tuning
-from ravl_med.pipeline.mitigation_setup import Setting, open_work_folder
+from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting, open_work_folder
 from ravl_med.pipeline.shards import embed
-from ravl_med.pipeline.split_films import read_split
-from ravl_med.pipeline.stages import open_model_of
+from ravl_med.pipeline.split_films import SplitFilms, read_split
+from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
@@ -60,36 +60,37 @@ def config_of(root: Path, *, kept: bool = True, **model: object) -> Config:
 
 def prepare(config: Config, cache: Cache, *, resume: bool = False) -> FineTuningSet:
     """What the arms are trained on; the feature is two made-up places of the space."""
-    encoder, reader = open_model_of(config, config.model.path), FilmReader.of(config.cohort)
-    manifest = config.cohort.manifest
+    encoder, manifest = open_model_of(config, config.model.path), config.cohort.manifest
     assert manifest is not None
     work = open_work_folder(config, cache, Processes(make_fabric()), resume=resume)
-
-    def quiet(stage: str, done: int, total: int) -> None:
-        pass
-
-    explored = read_split(config, manifest, "validation", encoder, reader, work.folder, quiet)
-    medoids = next(explored.kept.region_parts())[1][[0, 5, 10]]
+    explored = read_without_a_cache(config, work.folder)
+    medoids = explored.embeddings.region[[0, 5, 10]]
     detector = FeatureDetector(medoids, 0, 0, 4, 0.0)
-    feature = ConfirmedFeature(1, "shortcut", True, detector)
     setting = Setting(
         config,
-        root_of(config),
-        root_of(config),
-        encoder,
-        reader,
-        embed_classes(encoder, config.task.texts()),
-        (feature,),
+        Run(cache),
         work,
-        cache,
-        quiet,
+        manifest,
+        (encoder, root_of(config)),
+        root_of(config),
+        embed_classes(encoder, config.task.texts()),
+        (ConfirmedFeature(1, "shortcut", True, detector),),
     )
     half = np.arange(len(explored)) % 2 == 0
     try:
-        return prepare_fine_tuning(setting, manifest, explored, half).films
+        return prepare_fine_tuning(setting, ExploredFilms(explored, half)).films
     finally:
         assert work.lock is not None
         work.lock.close()
+
+
+def read_without_a_cache(config: Config, folder: Path) -> SplitFilms:
+    """The validation films, by a store in a folder alone."""
+    manifest, root = config.cohort.manifest, root_of(config)
+    assert manifest is not None
+    off = config.model_copy(update={"cache": config.cache.model_copy(update={"embeddings": False})})
+    model = (open_model_of(config, root), root)
+    return read_split(off, manifest, "validation", model, Run(Cache(folder / "none")), folder)
 
 
 def root_of(config: Config) -> Path:
@@ -104,7 +105,7 @@ def arrays_of(value: object, name: str = "") -> dict[str, np.ndarray]:
         for part in fields(value):
             found |= arrays_of(getattr(value, part.name), f"{name}.{part.name}")
         return found
-    if isinstance(value, FilmShards):
+    if isinstance(value, KeptFilms):
         value = value[np.arange(value.shape[0])]
     return {name: np.asarray(value)}
 
@@ -164,11 +165,7 @@ def test_what_was_embedded_ahead_is_found(root, tmp_path, encoded, threads):
     films = prepare(config, cache)
 
     assert ahead == len(films)
-    encoder, reader = open_model_of(config, root_of(config)), FilmReader.of(config.cohort)
-    manifest = root / "cohort" / "manifest.csv"
-    explored = read_split(
-        config, manifest, "validation", encoder, reader, tmp_path, lambda *_: None
-    )
+    explored = read_without_a_cache(config, tmp_path / "another")
     assert sum(encoded) == 2 * len(explored)  # the validation films alone, and again just now
 
 
@@ -181,4 +178,6 @@ def test_another_way_of_embedding_regions_finds_nothing(root, tmp_path, encoded)
     prepare(config_of(root, region_pooling="last_stage"), cache)
 
     assert sum(encoded) == every
-    assert len([p for p in (tmp_path / "embeddings").iterdir() if p.is_dir()]) == 2
+    stores = [p.name for p in (tmp_path / "embeddings").iterdir() if p.is_dir()]
+    assert len(stores) == 3
+    assert len([name for name in stores if name.endswith(".inputs")]) == 1  # films are the same

@@ -76,10 +76,11 @@ def shards(root: Path, config: Config) -> tuple[Path, ...]:
 
 
 def files(cache: Path) -> dict[str, bytes]:
+    """What travels: all but the films, which stay on their machine."""
     return {
         path.relative_to(cache).as_posix(): path.read_bytes()
         for path in sorted((cache / "embeddings").rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.parent.name.endswith(".inputs")
     }
 
 

@@ -22,6 +22,7 @@ from pypdf import PdfReader
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config, load_config
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.mitigation_result import MitigationResult
@@ -29,10 +30,10 @@ from ravl_med.evidence.results import ConfirmedFeature, Kind
 from ravl_med.mitigation.distributed import Processes, make_fabric
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.audit import audit
-from ravl_med.pipeline.mitigate import Mitigation, _of_new_model, find_past_audit, mitigate
+from ravl_med.pipeline.mitigate import Mitigation, find_past_audit, mitigate, reaudit_config
 from ravl_med.pipeline.mitigation_folder import write_mitigation
 from ravl_med.pipeline.mitigation_setup import open_work_folder
-from ravl_med.pipeline.split_films import read_split
+from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import (
     Run,
     prepare_model,
@@ -98,17 +99,15 @@ class Workplace:
         reader = FilmReader()
         manifest = self.root / "cohort" / "manifest.csv"
         folder, _ = prepare_model(self.config, manifest, reader, Run(self.cache))
-        encoder = open_model(folder, torch.device("cpu"))
-        films = read_split(
-            self.config, manifest, "validation", encoder, reader, self.root, lambda *_: None
-        )
+        films = self.validation(open_model(folder, torch.device("cpu")))
         with (self.root / "cohort" / "truth.csv").open(encoding="utf-8") as stream:
             boxes = {
                 row["image"]: [float(row[k]) for k in ("x0", "y0", "x1", "y1")]
                 for row in csv.DictReader(stream)
                 if row["kind"] == "generator"
             }
-        regions, tiles = films.region_image, films.kept.boxes
+        embeddings = films.embeddings
+        regions, tiles = embeddings.region_image, embeddings.region_boxes
         held = np.zeros(len(regions), dtype=bool)
         for number, path in enumerate(films.cohort.paths):
             box = boxes.get(path.relative_to(self.root / "cohort").as_posix())
@@ -117,11 +116,16 @@ class Workplace:
                 inside = (tiles[:, 0] <= x) & (x < tiles[:, 2]) & (tiles[:, 1] <= y)
                 held |= (regions == number) & inside & (y < tiles[:, 3])
         assert held.sum() > 20
-        embedded = np.concatenate([part for _, part in films.kept.region_parts()])
+        embedded = embeddings.region
         others = embedded[~held].reshape(-1, embedded.shape[1])[:: max((~held).sum() // 15, 1)]
         medoids = np.concatenate([embedded[held].mean(axis=0, keepdims=True), others])
         medoids /= np.linalg.norm(medoids, axis=1, keepdims=True)
         return ConfirmedFeature(1, kind, True, FeatureDetector(medoids, 0, 0, 4, 0.0))
+
+    def validation(self, encoder: Encoder) -> SplitFilms:
+        """The audited films as a model sees them."""
+        manifest, run = self.root / "cohort" / "manifest.csv", Run(self.cache)
+        return read_split(self.config, manifest, "validation", (encoder, None), run, self.root)
 
     def audited_with(self, *features: ConfirmedFeature, name: str) -> Path:
         """A copy of the audit's run folder that has confirmed other features."""
@@ -170,7 +174,7 @@ def test_the_whole_of_it(finished: tuple[Mitigation, Path]) -> None:
     assert run.audit is None
     assert result.verdict.name in ("improved", "no_change", "worse")
     assert result.arms[0].name == "before"
-    assert {"standard", "ravl", "counterfactual", "dfr", "projection"} <= set(run.answers)
+    assert {"standard", "ravl", "counterfactual", "dfr", "projection"} <= set(run.predictions)
     delivered = result.delivered
     assert delivered is not None
     assert delivered.name == "counterfactual"
@@ -241,16 +245,14 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
     reader = FilmReader()
     start, _ = prepare_model(workplace.config, manifest, reader, Run(workplace.cache))
     encoder = open_model(start, torch.device("cpu"))
-    films = read_split(
-        workplace.config, manifest, "validation", encoder, reader, workplace.root, lambda *_: None
-    )
+    films = workplace.validation(encoder)
     digest, folder = encoder.info.digest, workplace.root / "audit"
     assert find_past_audit(folder, workplace.config, digest, films) is not None
     assert find_past_audit(folder, workplace.load("mitigation.epochs=9"), digest, films)
     assert find_past_audit(folder, workplace.load("evidence.seed=1"), digest, films) is None
     staged = workplace.load("model.region_pooling=last_stage")
     assert find_past_audit(folder, staged, digest, films) is None
-    assert _of_new_model(staged, folder).model.region_pooling == "last_stage"
+    assert reaudit_config(staged, folder).model.region_pooling == "last_stage"
     assert find_past_audit(folder, workplace.config, "another", films) is None
     assert find_past_audit(workplace.root, workplace.config, digest, films) is None
     assert find_past_audit(None, workplace.config, digest, films) is None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ravl_med.cli import app
 from ravl_med.config.loading import load_config
-from ravl_med.encoders.embedding_store import EmbeddingStore
+from ravl_med.encoders.film_store import FilmStore
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.planning import CostPlan, plan_cost
@@ -69,10 +69,11 @@ def test_a_plan_counts_and_keeps_nothing(root, plan):
 
 def test_what_it_says_of_the_disk_is_what_is_written(root, plan, tmp_path):
     embed(load_config(root / "audit.yaml"), cache=Cache(tmp_path))
-    files = list((tmp_path / "embeddings").glob("*/[0-9]*.safetensors"))
-    size = sum(path.stat().st_size for path in files)
+    written = list((tmp_path / "embeddings").glob("*/[0-9]*.safetensors"))
+    size = sum(path.stat().st_size for path in written)
     assert plan.store_bytes == pytest.approx(size, rel=0.02)
-    assert sum(len(EmbeddingStore(path.parent, plan.embedding_size)) for path in files) == 40
+    files = [path for path in written if not path.parent.name.endswith(".inputs")]
+    assert sum(len(FilmStore(path.parent, plan.embedding_size)) for path in files) == 40
 
 
 def test_hours_grow_with_films_and_fall_with_workers(root, plan):

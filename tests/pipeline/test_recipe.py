@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ravl_med.config.loading import load_config
-from ravl_med.pipeline.mitigation_folder import describe_recipe
+from ravl_med.pipeline.mitigation_folder import describe_training
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -21,6 +21,6 @@ def test_the_recipe_tells_every_choice_that_shapes_the_weights() -> None:
         "patience": ("9", "budget", "after 9 epochs without gain"),
     }
     settings = tuple(f"mitigation.{key}={value}" for key, (value, *_) in changed.items())
-    recipe = describe_recipe(load_config(QUICKSTART, settings))
+    recipe = describe_training(load_config(QUICKSTART, settings))
     for _, row, words in changed.values():
         assert words in recipe[row]

@@ -73,7 +73,7 @@ class CounterfactualModel:
     """The audited model, as counterfactuals run it on changed films."""
 
     encoder: Encoder
-    read_pixels: Callable[[int], NDArray[np.float32]]  # film to pixels (H, W), float32 of 0 .. 1
+    read_input: Callable[[int], NDArray[np.float32]]  # film to the model's input (3, S, S)
     classes: NDArray[np.float32]  # (C, D) class embeddings
     temperature: float  # tau of the logits
     batch_size: int
@@ -89,7 +89,7 @@ class CounterfactualModel:
 
         @lru_cache(maxsize=max(1, min(_HELD_FILMS, _HELD_BYTES // bytes_each)))
         def read(film: int) -> NDArray[np.float32]:
-            picture: NDArray[np.float32] = self.encoder.preprocess(self.read_pixels(film)).numpy()
+            picture = self.read_input(film)
             picture.flags.writeable = False
             return picture
 

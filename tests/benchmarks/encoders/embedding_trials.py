@@ -17,13 +17,7 @@ import torch
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import ManifestFiles, RejectedFilm
-from ravl_med.encoders.batches import (
-    BatchEncoder,
-    PreparedFilm,
-    films_a_part,
-    prepare_film,
-    store_films,
-)
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, encode_films
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.errors import RavlMedError
 from ravl_med.phantoms.dicom import Acquisition, write_dicom
@@ -215,14 +209,7 @@ def _embed(
     encoder: OpenClipEncoder, reader: FilmReader, cohort: Cohort, batch: int, store: Path
 ) -> None:
     batches = BatchEncoder(encoder, store, batch, _GRID * _GRID)
-    store_films(
-        batches,
-        enumerate(reader.films(cohort)),
-        lambda film: prepare_film(encoder, film, _tiles, 0.5, batches.store),
-        part=films_a_part(batch),
-        pieces={},
-        note=lambda done, row: None,
-    )
+    encode_films(batches, enumerate(reader.films(cohort)), _tiles, min_visible=0.5)
 
 
 def _prepared(encoder: OpenClipEncoder, film: Film | RejectedFilm, turn: int) -> PreparedFilm:

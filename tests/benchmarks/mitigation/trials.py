@@ -20,9 +20,9 @@ from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.mitigation.arms import ImageTower
 from ravl_med.mitigation.distributed import Processes
-from ravl_med.mitigation.final_test import Answered
+from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.groups import PseudoGroups
-from ravl_med.mitigation.training import ask_films_and_regions
+from ravl_med.mitigation.training import predict_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
@@ -129,7 +129,7 @@ def measure_arms(
                 seed,
                 arm.name,
                 arm.title,
-                run.answers[arm.name],
+                run.predictions[arm.name],
                 published=arm.published,
                 head=arm.role == "head",
                 seconds=math.nan if curve is None else curve.seconds,
@@ -150,14 +150,14 @@ def _is_gone(run: Mitigation) -> bool:
 
 def _ask_clean_model(
     config: Config, test: SplitFilms, cache: Cache, progress: Progress
-) -> Answered:
+) -> Predictions:
     """Train a model on the same plan without the correlation; what it says of the same films."""
     reader = FilmReader.of(config.cohort)
     manifest = prepare_manifest(config, Run(cache, progress))
     folder, _ = prepare_model(config, manifest, reader, Run(cache, progress))
     encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
-    return ask_films_and_regions(
+    return predict_films_and_regions(
         ImageTower(encoder.model, config.model.region_pooling),
         test.films,
         test.regions,
@@ -199,7 +199,7 @@ class _Truth:
         seed: int,
         name: str,
         title: str,
-        answered: Answered,
+        answered: Predictions,
         *,
         published: bool,
         head: bool = False,

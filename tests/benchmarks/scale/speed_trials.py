@@ -24,7 +24,7 @@ from ravl_med.engine.local import Work
 from ravl_med.errors import ConfigError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.embedding import embed_with
-from ravl_med.pipeline.stages import open_model_of
+from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.discovery.trials import map_in_children
 
@@ -229,7 +229,7 @@ class _Opener:
             begun, used = time.monotonic(), time.process_time()
             made = do(unit)
             ended, used = time.monotonic(), time.process_time() - used
-            return made, _Unit(os.getpid(), opened, begun, ended, len(made.rows), used)
+            return made, _Unit(os.getpid(), opened, begun, ended, len(unit.positions), used)
 
         return timed
 
@@ -268,8 +268,7 @@ def _embed(of: _Films, case: tuple[str, int, str]) -> _Timing:
                 config,
                 cohort.keep(np.arange(of.count)),
                 (encoder, of.model),
-                Cache(Path(cache)),
-                lambda *told: None,
+                Run(Cache(Path(cache))),
             )
             end = time.monotonic()
     return _Timing(

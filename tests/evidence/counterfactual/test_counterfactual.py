@@ -151,9 +151,11 @@ class Cohort:
         return cluster_of(present, labels, images.correct, 3, regions, **settings)
 
     def probe(self, encoder=None, batch_size=16):
+        encoder = encoder or Encoder()
         return CounterfactualModel(
-            encoder or Encoder(), self.read, np.eye(3, dtype=np.float32), 0.5, batch_size
-        )
+            encoder, lambda film: encoder.preprocess(self.read(film)).numpy(),
+            np.eye(3, dtype=np.float32), 0.5, batch_size,
+        )  # fmt: skip
 
     def measure(
         self,

@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.mitigation.final_test import Answered, FinalTest, area_under_curve, calibration_error
+from ravl_med.mitigation.final_test import (
+    FinalTest,
+    Predictions,
+    area_under_curve,
+    calibration_error,
+)
 
 CLASSES = ("a", "b")
 
@@ -35,7 +40,7 @@ def final_test(labels: NDArray[np.int64], present: NDArray[np.bool_], **more: ob
 
 
 @pytest.fixture
-def planted() -> tuple[FinalTest, Answered, Answered]:
+def planted() -> tuple[FinalTest, Predictions, Predictions]:
     """The audited model says a exactly where the feature is; the other is right but for a fifth."""
     labels = np.repeat([0, 1], 100).astype(np.int64)
     present = np.tile([True, False], 100)
@@ -44,14 +49,14 @@ def planted() -> tuple[FinalTest, Answered, Answered]:
     after = np.where(wrong, 1 - labels, labels).astype(np.int64)
     return (
         final_test(labels, present),
-        Answered(logits_of(before), before),
-        Answered(logits_of(after), after),
+        Predictions(logits_of(before), before),
+        Predictions(logits_of(after), after),
     )
 
 
-def test_measures_by_hand(planted: tuple[FinalTest, Answered, Answered]) -> None:
-    proof, before, after = planted
-    told = proof.measure(before, after)
+def test_measures_by_hand(planted: tuple[FinalTest, Predictions, Predictions]) -> None:
+    final, before, after = planted
+    told = final.measure(before, after)
     assert (told["image_overall"].before, told["image_overall"].after) == (0.5, 0.8)
     assert (told["image_worst"].before, told["image_worst"].after) == (0.0, 0.8)
     assert told["region_worst"].after == 0.8
@@ -71,31 +76,33 @@ def test_measures_by_hand(planted: tuple[FinalTest, Answered, Answered]) -> None
 
 
 def test_a_model_against_itself_has_no_difference(
-    planted: tuple[FinalTest, Answered, Answered],
+    planted: tuple[FinalTest, Predictions, Predictions],
 ) -> None:
-    proof, before, _ = planted
-    told = proof.measure(before, before)
+    final, before, _ = planted
+    told = final.measure(before, before)
     for name in ("image_overall", "image_worst", "region_worst", "auroc", "calibration"):
         change = told[name]
         assert change.difference == 0.0
         assert (change.difference_interval.low, change.difference_interval.high) == (0.0, 0.0)
 
 
-def test_pairing_makes_the_interval_narrow(planted: tuple[FinalTest, Answered, Answered]) -> None:
+def test_pairing_makes_the_interval_narrow(
+    planted: tuple[FinalTest, Predictions, Predictions],
+) -> None:
     """Two models that differ on ten films in two hundred differ by little, and surely."""
-    proof, _, after = planted
+    final, _, after = planted
     better = after.logits.argmax(axis=1).copy()
-    better[:50:5] = proof.labels[:50:5]
-    change = proof.measure(after, Answered(logits_of(better), better))["image_overall"]
+    better[:50:5] = final.labels[:50:5]
+    change = final.measure(after, Predictions(logits_of(better), better))["image_overall"]
     assert change.difference == pytest.approx(0.05)
     assert 0.0 < change.difference_interval.low < 0.05 < change.difference_interval.high
     assert change.difference_interval.high - change.difference_interval.low < 0.08
     assert change.interval.high - change.interval.low > 0.09
 
 
-def test_a_head_has_no_regions(planted: tuple[FinalTest, Answered, Answered]) -> None:
-    proof, before, after = planted
-    told = proof.measure(before, Answered(after.logits, None))
+def test_a_head_has_no_regions(planted: tuple[FinalTest, Predictions, Predictions]) -> None:
+    final, before, after = planted
+    told = final.measure(before, Predictions(after.logits, None))
     assert np.isnan(told["region_worst"].after)
     assert told["region_worst"].films == 0
 
@@ -106,7 +113,7 @@ def test_small_groups_are_joined_for_the_worst_and_not_told() -> None:
     present[:3] = True  # three films of a with the feature, all wrong
     right = labels.copy()
     right[:3] = 1
-    answered = Answered(logits_of(right), right)
+    answered = Predictions(logits_of(right), right)
     told = final_test(labels, present).measure(answered, answered)
     assert "a, with the feature" not in told["groups"]
     assert told["image_worst"].after == pytest.approx(57 / 60)  # joined with another group
@@ -149,18 +156,18 @@ def test_few_patients_are_judged_by_and_not_told() -> None:
     """Class a with the feature is of eight patients; the next smallest group would tell them."""
     labels = np.repeat([0, 1], 100).astype(np.int64)
     present = np.concatenate([np.arange(100) < 8, np.arange(100) < 30])
-    proof = final_test(labels, present, hidden_below=11)
-    groups = proof.groups().names
-    sizes = dict(zip(groups, proof.groups().sizes().tolist(), strict=True))
-    untold = proof.untold()
-    assert {name for name in groups if name in untold} == {
+    final = final_test(labels, present, hidden_below=11)
+    groups = final.groups().names
+    sizes = dict(zip(groups, final.groups().sizes().tolist(), strict=True))
+    hidden = final.hidden()
+    assert {name for name in groups if name in hidden} == {
         name for name, size in sizes.items() if size in (8, 30)
     }
-    assert not untold & {*CLASSES, ("view", "AP"), ("view", "PA")}
-    answer = Answered(logits_of(labels), labels)
-    told = proof.measure(answer, answer)
+    assert not hidden & {*CLASSES, ("view", "AP"), ("view", "PA")}
+    answer = Predictions(logits_of(labels), labels)
+    told = final.measure(answer, answer)
     assert told["classes"].keys() == set(CLASSES)
     gaps = {gap.side: gap.gap for gap in told["gaps"]}
     assert (gaps["raised"].films, gaps["lowered"].films) == (0, 100)
     assert np.isnan(gaps["raised"].difference)
-    assert not final_test(labels, present).untold()
+    assert not final_test(labels, present).hidden()

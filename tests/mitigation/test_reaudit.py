@@ -10,7 +10,7 @@ import pytest
 
 from ravl_med.discovery.detector import FeatureDetector
 from ravl_med.evidence.results import ConfirmedFeature, Interval
-from ravl_med.pipeline.final_test import compare_reaudit
+from ravl_med.mitigation.verdict import compare_reaudit
 
 PRESENT = np.tile([True, True, False, False], 25)
 ELSEWHERE = np.tile([True, False, True, False], 25)  # phi of 0 with PRESENT
@@ -33,13 +33,12 @@ def correlation(kind: str, raised: int, present: Any, *, counts: bool = True) ->
 
 
 def audit_of(*correlations: Any) -> Any:
-    result = SimpleNamespace(
+    return SimpleNamespace(
         task=SimpleNamespace(classes=("a", "b", "c")),
         correlations=correlations,
         verdict=SimpleNamespace(name="review", reasons=()),
         sensitivity=None,
     )
-    return SimpleNamespace(result=result)
 
 
 KNOWN = (feature(1, 0), feature(2, 1))

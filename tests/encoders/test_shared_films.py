@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ravl_med.encoders import embedding_store as shared_embeddings
-from ravl_med.encoders.embedding_store import (
+from ravl_med.encoders import film_store as shared_embeddings
+from ravl_med.encoders.film_store import (
     EmbeddedFilm,
-    EmbeddingStore,
-    SharedEmbeddings,
+    FilmStore,
+    SharedFilms,
     film_key,
     part_number,
 )
@@ -45,8 +45,8 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> FilePath:
 def machine(tmp_path: Path, shared: FilePath):
     """The store of a machine, as it opens it now."""
 
-    def opened(name: str) -> EmbeddingStore:
-        return EmbeddingStore(tmp_path / name / "embeddings" / "recipe", 5, shared)
+    def opened(name: str) -> FilmStore:
+        return FilmStore(tmp_path / name / "embeddings" / "recipe", 5, shared)
 
     return opened
 
@@ -66,7 +66,7 @@ def test_what_a_machine_has_finished_another_one_takes(machine, shared, tmp_path
 
     other = machine("other")
 
-    assert other.is_listed(PIECE)
+    assert PIECE in other.listed()
     assert other.done(["none", PIECE]) == {1}
     assert len(other) == 0
     for key, image, region in films:
@@ -86,9 +86,9 @@ def test_a_file_is_taken_only_when_a_film_of_it_is_wanted(machine, monkeypatch) 
         one.write(part, [film(part)])
     other = machine("other")
     asked: list[str] = []
-    honest = SharedEmbeddings.take
+    honest = SharedFilms.take
     monkeypatch.setattr(
-        SharedEmbeddings, "take", lambda self, name: asked.append(name) or honest(self, name)
+        SharedFilms, "take", lambda self, name: asked.append(name) or honest(self, name)
     )
     assert film(9)[0] not in other
     assert film(1)[0] in other
@@ -109,11 +109,11 @@ def test_two_writers_of_one_part_leave_what_one_leaves(machine, shared) -> None:
 
 def test_what_was_done_before_anything_was_shared_is_pushed(machine, shared, tmp_path) -> None:
     folder = tmp_path / "one" / "embeddings" / "recipe"
-    EmbeddingStore(folder, 5).write(0, [film(0)])
-    EmbeddingStore(folder, 5).list_done(PIECE)
+    FilmStore(folder, 5).write(0, [film(0)])
+    FilmStore(folder, 5).list_done(PIECE)
     machine("one").publish()
     assert film(0)[0] in machine("other")
-    assert machine("other").is_listed(PIECE)
+    assert PIECE in machine("other").listed()
     before = contents(shared)
     machine("one").publish()
     assert contents(shared) == before
@@ -143,7 +143,7 @@ def test_a_damaged_object_is_ignored_and_made_again(machine, shared, length: int
 def test_an_object_that_only_looks_whole_is_not_used(machine, shared) -> None:
     """Its keys can be read, and what they are of is of another size."""
     key = film(0)[0]
-    wrong = EmbeddingStore(machine("wrong").folder, 4, shared)
+    wrong = FilmStore(machine("wrong").folder, 4, shared)
     wrong.write(0, [(key, np.zeros(4, np.float32), np.zeros((2, 4), np.float32))])
     other = machine("other")
     assert key not in other
@@ -176,7 +176,7 @@ def test_headers_that_lie_are_of_damaged_objects(machine, shared) -> None:
 
 def test_a_shared_folder_of_somebody_else_is_told(tmp_path: Path, monkeypatch) -> None:
     shared = tmp_path / "shared" / "embeddings" / "recipe"
-    EmbeddingStore(tmp_path / "one" / "e" / "r", 5, shared).write(0, [film(0)])
+    FilmStore(tmp_path / "one" / "e" / "r", 5, shared).write(0, [film(0)])
     honest = Path.open
 
     def refuse(path: Path, *told, **more):
@@ -186,7 +186,7 @@ def test_a_shared_folder_of_somebody_else_is_told(tmp_path: Path, monkeypatch) -
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ConfigError, match=r"cache\.shared: cannot be read \(Permission denied\)"):
-        EmbeddingStore(tmp_path / "other" / "e" / "r", 5, shared)
+        FilmStore(tmp_path / "other" / "e" / "r", 5, shared)
 
 
 def test_an_object_that_goes_in_between_is_no_error(machine, shared) -> None:
@@ -211,7 +211,7 @@ def test_a_shared_folder_of_this_machine_is_for_its_owner_alone(tmp_path: Path) 
     shared = tmp_path / "shared" / "embeddings" / "recipe"
     old = os.umask(0)
     try:
-        store = EmbeddingStore(tmp_path / "own" / "embeddings" / "recipe", 5, shared)
+        store = FilmStore(tmp_path / "own" / "embeddings" / "recipe", 5, shared)
         store.write(0, [film(0)])
         store.list_done(PIECE)
     finally:
@@ -222,7 +222,7 @@ def test_a_shared_folder_of_this_machine_is_for_its_owner_alone(tmp_path: Path) 
 
 def test_a_place_that_takes_nothing_is_told_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "shared").touch()
-    store = EmbeddingStore(tmp_path / "own" / "e" / "r", 5, tmp_path / "shared" / "e" / "r")
+    store = FilmStore(tmp_path / "own" / "e" / "r", 5, tmp_path / "shared" / "e" / "r")
     with pytest.raises(ConfigError, match=r"cache\.shared: cannot be written to") as caught:
         store.publish()
     assert str(tmp_path) not in str(caught.value)
@@ -231,8 +231,8 @@ def test_a_place_that_takes_nothing_is_told_before_the_work(tmp_path: Path) -> N
 def test_a_storage_that_vanishes_leaves_what_is_done_here(tmp_path, monkeypatch) -> None:
     shared = RemotePath("memory://bucket/vanishing/embeddings/recipe", role="cache.shared")
 
-    def machine(name: str) -> EmbeddingStore:
-        return EmbeddingStore(tmp_path / name / "embeddings" / "recipe", 5, shared)
+    def machine(name: str) -> FilmStore:
+        return FilmStore(tmp_path / name / "embeddings" / "recipe", 5, shared)
 
     def gone(*told: object, **more: object) -> None:
         raise ConnectionResetError

@@ -1,0 +1,209 @@
+"""Whether a mitigation has made the model better, by gates that were fixed before the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.evidence.audit_result import AuditResult, Gate
+from ravl_med.evidence.mitigation_result import (
+    ArmOutcome,
+    Change,
+    FeatureGap,
+    MitigationVerdict,
+    Reaudit,
+    VerdictWord,
+)
+from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
+from ravl_med.evidence.subgroups import cramers_v
+
+_SAME = 0.3  # phi of two features' presence from which they are one
+
+
+def nothing_to_mitigate(audit_verdict: str, confirmed: int) -> MitigationVerdict:
+    """Return the outcome where no confirmed shortcut is there to be mitigated."""
+    reason = f"The audit ({audit_verdict.replace('_', ' ')}) has no confirmed shortcut"
+    if confirmed:
+        reason += (
+            f"; {confirmed} other confirmed correlations are left alone unless mitigation.force "
+            "names their ranks"
+        )
+    return MitigationVerdict("nothing_to_do", (f"{reason}. The model was not changed.",))
+
+
+def decide_mitigation_verdict(
+    arm: ArmOutcome, reaudit: Reaudit, max_fall: float, max_gap: float
+) -> MitigationVerdict:
+    """Decide by the delivered arm.
+
+    ``improved`` needs every gate; ``worse`` is a worst group or an overall accuracy that fell by
+    more than chance and tolerance (mitigation.max_fall) allow, or a new shortcut; anything else is
+    ``no_change``. A gap up to `max_gap` (gate.max_gap) is tolerated.
+    """
+    worst, overall = arm.image_worst, arm.image_overall
+    known = [gap for gap in arm.gaps if not math.isnan(gap.gap.difference)]
+    left = [gap for gap in known if _remains(gap.gap, max_gap)]
+    gates = (
+        Gate(
+            "worst group",
+            worst.difference_interval.low > 0,
+            f"{_difference(worst)}; asked: an interval above 0",
+        ),
+        Gate(
+            "overall accuracy (mitigation.max_fall)",
+            overall.difference >= -max_fall,
+            f"{_difference(overall)}; asked: not below −{100 * max_fall:g} points",
+        ),
+        Gate(
+            "gap with the feature (gate.max_gap)",
+            bool(known) and not left,
+            f"{_describe_gaps(known, left)}; asked: at most half of it, and an interval that "
+            f"reaches {100 * max_gap:g} points",
+        ),
+        Gate(
+            "shortcut gone in the re-audit",
+            not reaudit.remaining,
+            "; ".join(reaudit.remaining) or "the audit of the new model does not find it",
+        ),
+        Gate(
+            "nothing new in the re-audit",
+            not reaudit.appeared,
+            "; ".join(reaudit.appeared) or "no other shortcut was confirmed",
+        ),
+    )
+    name = _name(gates, worst, overall, reaudit, max_fall)
+    return MitigationVerdict(name, _reasons(name, worst, overall, gates), gates)
+
+
+def _describe_gaps(known: Sequence[FeatureGap], left: Sequence[FeatureGap]) -> str:
+    """Describe the gaps that are left; where none is, the largest."""
+    shown = left or sorted(known, key=lambda gap: -abs(gap.gap.after))[:1]
+    lines = "; ".join(
+        f"{gap.class_name} {_points(gap.gap.before)} before, {_points(gap.gap.after)} after "
+        f"({_points(gap.gap.interval.low)} to {_points(gap.gap.interval.high)})"
+        for gap in shown
+    )
+    counted = f"{len(left)} of {len(known)} left" if left else f"the largest of {len(known)}"
+    return f"{counted}: {lines}" if known else "none could be measured"
+
+
+def _remains(gap: Change, max_gap: float) -> bool:
+    """Whether more than half of the gap is left, or it surely lies beyond the gate."""
+    beyond = gap.interval.low > max_gap or gap.interval.high < -max_gap  # turned round counts too
+    return beyond or abs(gap.after) > max(abs(gap.before) / 2, max_gap)
+
+
+def _name(
+    gates: tuple[Gate, ...], worst: Change, overall: Change, reaudit: Reaudit, max_fall: float
+) -> VerdictWord:
+    if all(gate.passed for gate in gates):
+        return "improved"
+    fell = worst.fell_surely() or overall.difference_interval.high < -max_fall
+    return "worse" if fell or reaudit.appeared else "no_change"
+
+
+def _reasons(
+    name: VerdictWord, worst: Change, overall: Change, gates: tuple[Gate, ...]
+) -> tuple[str, ...]:
+    opening = {
+        "improved": "On patients that nobody touched, the new model does better where the audited "
+        "one failed, and its audit does not find the shortcut.",
+        "no_change": "The new model is not shown to be better in everything that was asked.",
+        "worse": "The new model must not replace the audited one.",
+        "nothing_to_do": "",
+    }[name]
+    return (
+        opening,
+        f"Worst group {_values(worst)}.",
+        f"Overall accuracy {_values(overall)}.",
+        *(f"Not met: {gate.name} – {gate.text}." for gate in gates if not gate.passed),
+    )
+
+
+def _values(change: Change) -> str:
+    before, after = 100 * change.before, 100 * change.after
+    return f"{before:.1f} % before, {after:.1f} % after, {_difference(change)}"
+
+
+def _difference(change: Change) -> str:
+    low, high = change.difference_interval.low, change.difference_interval.high
+    return f"difference {_points(change.difference)} points ({_points(low)} to {_points(high)})"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def compare_reaudit(
+    again: AuditResult,  # of the new model on the final test
+    known: Sequence[ConfirmedFeature],  # (F,) of the audit of the old model
+    mitigated: Sequence[ConfirmedFeature],  # those of them that were mitigated
+    present: NDArray[np.bool_],  # (N, F) the known features on the films of `again`
+) -> Reaudit:
+    """Say what of the old correlations is left, and what is new.
+
+    A correlation of the new model is an old one when it raises the same class and its films are
+    those of the old feature (phi of at least 0.3).
+    """
+    classes = again.task.classes
+    repaired = {feature.rank for feature in mitigated}
+    remaining, appeared = [], []
+    for correlation in again.correlations:
+        if not correlation.counts:
+            continue
+        same = _same_feature(correlation, known, present)
+        line = _describe(correlation, classes)
+        if same is not None and same.rank in repaired:
+            remaining.append(line)
+        elif correlation.kind == "shortcut" and same is None:
+            appeared.append(line)
+    return Reaudit(
+        verdict=again.verdict.name,
+        reasons=again.verdict.reasons,
+        remaining=tuple(remaining),
+        appeared=tuple(appeared),
+        detectable=_detectable(again),
+    )
+
+
+def _same_feature(
+    correlation: SpuriousCorrelation,
+    known: Sequence[ConfirmedFeature],
+    present: NDArray[np.bool_],
+) -> ConfirmedFeature | None:
+    there = correlation.cluster.present
+    if len(there) != len(present):  # the new model could not read a film that the old one read
+        return None
+    for number, feature in enumerate(known):
+        if feature.detector.raised_class != correlation.cluster.raised_class:
+            continue
+        if cramers_v(there, present[:, number]) >= _SAME:
+            return feature
+    return None
+
+
+def _describe(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    cluster, arms = correlation.cluster, correlation.confirmation.arms
+    raised = cluster.raised_class
+    low, high = arms.gap_interval[raised].low, arms.gap_interval[raised].high
+    return (
+        f"{correlation.kind.replace('_', ' ')} {correlation.rank}: raises {classes[raised]} by "
+        f"{100 * arms.gap[raised]:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
+    )
+
+
+def _detectable(again: AuditResult) -> str:
+    sensitivity = again.sensitivity
+    if sensitivity is None:
+        return "what these films could have shown was not measured, since the audit stopped before"
+    gaps = [
+        f"{100 * d.gap:.0f} points for a feature in {d.prevalence:.0%} of the films"
+        for d in sensitivity.detectable
+        if np.isfinite(d.gap)
+    ]
+    if not gaps:
+        return "these films could not have shown any gap with the asked power"
+    return f"smallest gap found with {sensitivity.power:.0%} power: {', '.join(gaps)}"
