@@ -182,9 +182,8 @@ def _measure(
         )
 
         def prepare() -> list[ReadFilm]:
-            placed = [replace(film, index=int(position)) for position, film in good]
             least = config.regions.min_visible
-            return [prepare_film(batches, one, proposer.propose(one), least) for one in placed]
+            return [prepare_film(batches, one, proposer.propose(one), least) for one in good]
 
         preparing, rows = _timed(prepare)
         inputs: dict[int, PreparedFilm] = {
