@@ -1,6 +1,127 @@
-"""Entry of ``python -m tests.benchmarks``."""
+"""The command line of the benchmarks: ``python -m tests.benchmarks NAME``.
 
-from tests.benchmarks.cli import benchmark
+Every page has the same options; its help lists its parts and sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ravl_med.cli.console import (
+    DebugOption,
+    ResultsOption,
+    print_file,
+    reporting_errors,
+    say,
+    show_progress,
+)
+from tests.benchmarks import (
+    discovery,
+    encoders,
+    evaluation,
+    intake,
+    labels,
+    mitigation,
+    quickstart,
+    regions,
+    report,
+    scale,
+)
+from tests.benchmarks.runner import NOTHING, Page, Run, choose_parts, read_sizes, run_page
+
+PAGES = {
+    module.PAGE.name: module.PAGE
+    for module in (
+        discovery, quickstart, regions, encoders, intake, labels, report, mitigation, scale,
+    )
+}  # fmt: skip
+DEFAULT_FOLDER = Path("reports/benchmark")
+
+app = typer.Typer(help="Measure the tool on cohorts whose truth is known.", no_args_is_help=True)
+
+PartsOption = Annotated[
+    str | None,
+    typer.Option(help=f"Some parts, with commas; {NOTHING} draws the page anew from its numbers."),
+]
+SizeOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=NUMBER", help="How much is measured.")
+]
+FilmsOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV of films that people have marked: image, patient, mask (255)."),
+]
+BoxesOption = Annotated[
+    Path | None, typer.Option(help="Boxes on the same films: CSV, COCO or scene graphs.")
+]
+ReportsOption = Annotated[
+    Path | None, typer.Option(help="Archive of coded reports (Open-i, .tgz), or its folder.")
+]
+
+
+def _help(page: Page) -> str:
+    lines = [page.help, "Parts that are not run keep their earlier numbers."]
+    for part in page.parts:
+        sizes = ", ".join(f"{name} {size}" for name, size in part.sizes.items())
+        files = ", ".join(f"needs --{option}" for option in part.files)
+        more = "; ".join(text for text in (sizes, files) if text)
+        lines.append(f"{part.name}: {part.title}{f' ({more})' if more else ''}")
+    return "\n\n".join(lines)
+
+
+def _command(page: Page) -> Callable[..., None]:
+    def measure(
+        parts: PartsOption = None,
+        size: SizeOption = None,
+        films: FilmsOption = None,
+        boxes: BoxesOption = None,
+        reports: ReportsOption = None,
+        out: ResultsOption = DEFAULT_FOLDER,
+        debug: DebugOption = False,
+    ) -> None:
+        with reporting_errors(debug):
+            named = {"films": films, "boxes": boxes, "reports": reports}
+            files = {option: path for option, path in named.items() if path is not None}
+            chosen = choose_parts(page, parts, files)
+            sizes = read_sizes(page, size or [])
+            with show_progress() as progress:
+                path = run_page(page, chosen, out, Run.of_user(sizes, files, progress))
+            print_file(path)
+
+    return measure
+
+
+for _page in PAGES.values():
+    app.command(_page.name, help=_help(_page))(_command(_page))
+
+
+@app.command("evaluation")
+def draw_evaluation(out: ResultsOption = DEFAULT_FOLDER, debug: DebugOption = False) -> None:
+    """Draw the controlled evaluation as Markdown, HTML and PDF from its results."""
+    with reporting_errors(debug):
+        print_file(evaluation.write_pages(out))
+
+
+@app.command()
+def train_segmenter(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
+    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=8)] = 3000,
+    steps: Annotated[int, typer.Option(help="Of 8 films.", min=1)] = 3600,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Train the built-in segmenter of anatomy and artifacts, on phantoms alone."""
+    with reporting_errors(debug):
+        from tests.benchmarks.train_segmenter import train_segmenter as train
+
+        with show_progress() as progress:
+            train(weights, films=films, steps=steps, seed=seed, progress=progress)
+        say(f"Weights: {escape(str(weights))}")
+
 
 if __name__ == "__main__":
-    benchmark()
+    app()

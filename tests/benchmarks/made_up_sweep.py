@@ -2,7 +2,7 @@
 
 import math
 
-from ravl_med.evaluation.discovery_methods import METHODS, OURS
+from ravl_med.evaluation.methods import METHODS, OURS
 from ravl_med.evaluation.repairs import BEFORE, REPAIRS
 
 Row = dict[str, object]
@@ -21,9 +21,9 @@ def made_up_rows(groups: int = 3, domain: str = "phantoms", kind: str = "planted
                         "kind": kind,
                         "architecture": "resnet" if group % 2 else "vit",
                         "regions": "tiles",
-                        "thing": "letter",
+                        "feature": "letter",
                         "finding": "cardiomegaly",
-                        "thing_2": "",
+                        "feature_2": "",
                         "finding_2": "",
                         "strength": 0.9,
                         "reached": 0.9,

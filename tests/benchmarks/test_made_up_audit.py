@@ -7,7 +7,7 @@ import pytest
 
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
-from tests.benchmarks.reports.made_up_audit import AuditSize, make_up_audit, make_up_films
+from tests.benchmarks.made_up_audit import AuditSize, make_up_audit, make_up_films
 
 SMALL = AuditSize(60, 2, classes=3, subgroups=8, clusters=30, shape=(60, 48))
 

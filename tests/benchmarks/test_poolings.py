@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -14,11 +12,15 @@ from ravl_med.config.loading import load_config
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.regions.region_set import cut_tiles
 from ravl_med.storage.cache import Cache
-from tests.benchmarks.encoders import poolings
-from tests.benchmarks.encoders.pooling_tables import choose_pooling, poolings_markdown
-from tests.benchmarks.encoders.poolings import PoolingSizes, measure_poolings
+from tests.benchmarks import poolings
+from tests.benchmarks.poolings import (
+    PoolingSizes,
+    draw_poolings,
+    judge_poolings,
+    measure_poolings,
+)
+from tests.benchmarks.runner import QUICKSTART, silent
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 TILES = torch.from_numpy(cut_tiles(8, 8, 2, 2))
 
 
@@ -108,61 +110,42 @@ def row(how: str, **changes):
 def test_the_cheapest_faithful_way_is_chosen(changes, chosen):
     rows = [row(how, **changes.get(how, {})) for how in ("one_pass", "last_stage", "crops")]
 
-    assert choose_pooling(rows) == chosen
+    assert {one["chosen"] for one in judge_poolings(rows)} == {chosen}
 
 
-def test_the_table_names_the_default_and_what_it_gives_up():
-    untrained = {"tower": "B", "windows": 0, "right": None, "leak": None}
-    rows = [row("one_pass", leak=0.5), row("last_stage", whole=0.9), row("crops", leak=0.0)]
-    rows += [
-        row(
-            "one_pass",
-            **untrained,
-        ),
-        row("crops", **untrained),
-    ]
+def test_towers_are_judged_by_themselves():
+    untrained = {"tower": "B", "right": None}
+    rows = [row("one_pass", right=0.7), row("last_stage"), row("crops")]
+    rows += [row("one_pass", **untrained), row("crops", **untrained)]
 
-    text = "\n".join(poolings_markdown(rows))
+    judged = judge_poolings(rows)
 
-    assert (
-        "| A | `one_pass`: p | 1.000000 | 80.0% of 90 | yes | 0.50 (0.900, 0.500) | 1.20 x | yes |"
-        in text
-    )
-    assert (
-        "| A | `last_stage`: p | 0.900000 | 80.0% of 90 | no | 0.20 (0.900, 0.500) | 6.00 x | no |"
-        in text
-    )
-    assert "| B | `one_pass`: p | 1.000000 | – | yes | – (0.900, 0.500) | 1.20 x | yes |" in text
-    assert (
-        "- A: the default is `one_pass`, which leaks 0.50 and costs 1.20 x; `last_stage` leaks "
-        "0.20 and costs 6.00 x; `crops` leaks 0.00 and costs 16.00 x." in text
-    )
-    behind = [row("one_pass", right=0.7), row("last_stage"), row("crops")]
-    assert "the default would be `last_stage`, not `one_pass`" in "\n".join(
-        poolings_markdown(behind)
-    )
-    assert "no way is faithful" in "\n".join(poolings_markdown([row("one_pass", whole=0.5)]))
+    assert [one["chosen"] for one in judged] == ["last_stage"] * 3 + ["one_pass"] * 2
+    assert [poolings.is_faithful(one) for one in judged] == [False, True, True, True, True]
+    text = draw_poolings(rows)
+    assert "- A: the default would be `last_stage`, not `one_pass`, which leaks 0.20" in text
+    assert "no way is faithful" in draw_poolings([row("one_pass", whole=0.5)])
 
 
 @pytest.mark.slow
 def test_every_way_of_a_trained_tower_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(poolings, "_UNTRAINED", ())
-    words = (
+    overrides = (
         "cohort.synthetic.images=160", "cohort.synthetic.size=96", "cohort.workers=0",
         "model.quickstart.epochs=1", "model.quickstart.image_size=64",
         "model.quickstart.batch_size=32",
     )  # fmt: skip
-    config = load_config(QUICKSTART, words)
+    config = load_config(QUICKSTART, overrides)
 
-    rows = measure_poolings(config, PoolingSizes(8, 4, 2, 1), 0, Cache(tmp_path), lambda *_: None)
+    rows = measure_poolings(config, PoolingSizes(8, 4, 2, 1), 0, Cache(tmp_path), silent)
 
-    assert [(r.tower.split()[1], r.how) for r in rows] == [
+    assert [(r["tower"].split()[1], r["how"]) for r in rows] == [
         ("resnet,", "one_pass"), ("resnet,", "last_stage"), ("resnet,", "crops"),
         ("vit,", "one_pass"), ("vit,", "crops"),
     ]  # fmt: skip
     for found in rows:
-        assert found.whole >= 0.999
-        assert (found.images, found.regions, found.windows) == (8, 16, 72)
-        assert 0 <= found.right <= 1
-        assert found.ratio > 0.5
-    assert all(r.leak == pytest.approx(0.0, abs=1e-3) for r in rows if r.how == "crops")
+        assert found["whole"] >= 0.999
+        assert (found["images"], found["regions"], found["windows"]) == (8, 16, 72)
+        assert 0 <= found["right"] <= 1
+        assert found["ratio"] > 0.5
+    assert all(r["leak"] == pytest.approx(0.0, abs=1e-3) for r in rows if r["how"] == "crops")

@@ -7,7 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks.scale.simulated_films import FEATURE, FilmsPlan, draw_films, open_films
+from ravl_med.config.loading import load_config
+from tests.benchmarks import simulated_films
+from tests.benchmarks.runner import QUICKSTART
+from tests.benchmarks.simulated_films import (
+    FEATURE,
+    FilmsPlan,
+    draw_films,
+    measure_discovery,
+    open_films,
+)
+
+SMALL = (
+    "discovery.clusters=[8, 16]",
+    "discovery.draws=1",
+    "discovery.sample=500",
+    "evidence.permutations=199",
+    "evidence.draws=2000",
+    "evidence.simulations=20",
+)
 
 PLAN = FilmsPlan(3_000, regions=4, size=8)
 
@@ -53,3 +71,27 @@ def test_the_feature_raises_one_class_and_lowers_the_others(simulated) -> None:
     ]
     assert gaps[0] > 0.12
     assert max(gaps[1:]) < -0.12
+
+
+def test_a_search_is_timed_stage_by_stage_and_finds_the_feature(monkeypatch) -> None:
+    monkeypatch.setattr(
+        simulated_films, "map_in_children", lambda work, plans, **_: [work(one) for one in plans]
+    )
+    steps: list[tuple[str, int, int]] = []
+    plan = FilmsPlan(4_000, regions=4, size=32)
+
+    (row,) = measure_discovery(load_config(QUICKSTART, SMALL), [plan], lambda *s: steps.append(s))
+
+    assert (row["films"], row["regions"], row["size"], row["classes"]) == (4_000, 16_000, 32, 4)
+    assert 500 < row["patients"] < 900
+    assert list(row["stages"]) == [
+        "accuracy", "clustering", "confirmation", "counterfactuals", "subgroups", "sensitivity",
+        "result.json",
+    ]  # fmt: skip
+    assert 0 < sum(row["stages"].values()) <= row["seconds"] + 0.5
+    assert 0 < row["before_mb"] <= row["peak_mb"] < 3_000
+    assert row["clusters"] >= 8
+    assert row["confirmed"] >= 1
+    assert row["found"]
+    assert row["json_bytes"] > 10_000
+    assert steps[-1] == ("search 16,000 regions", 2, 2)

@@ -10,7 +10,7 @@ from ravl_med.discovery import clusters as clustering
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.k_medoids import cosine_distances, silhouette
 from ravl_med.errors import DataError
-from tests.benchmarks.discovery.simulation import draw_embeddings, draw_prototypes
+from tests.benchmarks.simulated_cohorts import draw_embeddings, draw_prototypes
 
 
 def unit(points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""A planted feature and its bystander, each by the tiles that hit it, and which the model uses.
+
+The clusters are taken from the truth and not from a clustering, so that what is measured is the
+test: a cluster that mixes both, or misses one, would say nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.encoders.base import pick_device
+from ravl_med.encoders.open_clip import open_model
+from ravl_med.encoders.zero_shot import embed_classes
+from ravl_med.errors import ConfigError
+from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
+from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
+from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
+from ravl_med.evidence.examination import confirmation_rules, counterfactual_rules
+from ravl_med.evidence.results import PairedChange
+from ravl_med.mitigation.quickstart import cached_quickstart_model
+from ravl_med.pipeline.truth import ShownThing, hit_regions
+from ravl_med.reporting.files.audit_run import Audit
+from ravl_med.storage.cache import Cache
+from tests.benchmarks.tables import Row
+
+
+def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
+    """Confirm the planted feature and the bystander, and ask the model about both.
+
+    Tiles that hold anything of the other one are left out. Halves, thresholds and counterfactuals
+    are those of the audit; the two are tested together. Contrasts stand with their intervals, in
+    logits. Accused: the audit calls a correlation used and a shortcut whose regions hit the one
+    more often than the other.
+
+    Raises
+    ------
+    ConfigError
+        The audited cohort has no bystander.
+    """
+    planted = run.config.cohort.synthetic
+    if planted is None or planted.bystander is None:
+        raise ConfigError("benchmark: the audited cohort has no bystander.")
+    shown = {name: hit_regions(run, name) for name in (planted.feature, planted.bystander)}
+    images, model = _audited_images(run), _open_model(run, cache)
+    evidence = run.config.evidence
+    half = split_patients(images.patients, images.labels, evidence.discovery_share, evidence.seed)
+    rules = replace(confirmation_rules(run.config), min_strength=-math.inf)
+    rows: list[Row] = []
+    for name, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
+        (other,) = set(shown) - {name}
+        own = shown[name].regions & ~shown[other].touched
+        cluster = _true_cluster(images, own, half)
+        ((_, confirmation),) = confirm_candidates(
+            [_task(run)], [Candidate(0, cluster, ~half)], images.patients, rules
+        )
+        tested = measure_counterfactual(
+            model,
+            Hypothesis(cluster, half),
+            images,
+            counterfactual_rules(evidence, comparisons=2),
+        )
+        rows.append(
+            {
+                "thing": name,
+                "role": role,
+                "seed": seed,
+                "phi": _phi(shown[planted.feature].films, shown[name].films),
+                "status": confirmation.status,
+                "raised": images.classes[cluster.raised_class],
+                "raised_gap": float(confirmation.arms.gap[cluster.raised_class]),
+                "opposed_gap": confirmation.arms.opposed_gap,
+                "used": tested.used,
+                "removal": _contrast(tested.removal.median),
+                "inpainted": _contrast(tested.removal.inpainted),
+                "transplant": _contrast(tested.transplant),
+                "accused": _accused(run, name, shown),
+            }
+        )
+    return rows
+
+
+def _audited_images(run: Audit) -> AuditedImages:
+    cohort = run.cohort
+    sizes = [run.reader.film(cohort, index).pixels.shape for index in range(len(cohort))]
+    return AuditedImages(
+        classes=cohort.classes,
+        labels=cohort.labels,
+        predictions=run.scores.predictions,
+        patients=cohort.patients,
+        sizes=np.array(sizes, dtype=np.int64),
+        region_image=run.result.region_image,
+        region_boxes=run.result.region_boxes,
+    )
+
+
+def _task(run: Audit) -> AuditedTask:
+    return AuditedTask(
+        name=run.config.task.name,
+        classes=run.cohort.classes,
+        labels=run.cohort.labels,
+        predictions=run.scores.predictions,
+        image_scores=run.scores.image,
+        region_scores=run.scores.region,
+    )
+
+
+def _open_model(run: Audit, cache: Cache) -> CounterfactualModel:
+    """Open the audited model once more."""
+    config = run.config
+    if config.model.quickstart is None:
+        raise ConfigError("benchmark: the audited model is not a quickstart model.")
+    folder, _ = cached_quickstart_model(
+        config.model.quickstart, run.manifest, run.reader, cache, lambda stage, done, total: None
+    )
+    encoder = open_model(folder, pick_device(config.model.device))
+    return CounterfactualModel(
+        encoder,
+        lambda index: run.reader.film(run.cohort, index).pixels,
+        embed_classes(encoder, config.task.texts()),
+        config.task.temperature,
+        config.model.batch_size,
+    )
+
+
+def _true_cluster(
+    images: AuditedImages, hits: NDArray[np.bool_], half: NDArray[np.bool_]
+) -> FeatureCluster:
+    """Return the regions that hit something as a cluster; its classes are chosen on one half."""
+    regions = np.flatnonzero(hits)
+    present = np.zeros(len(images.labels), dtype=np.bool_)
+    present[images.region_image[regions]] = True
+    rows = np.flatnonzero(half)
+    table = performance_gaps(
+        present[rows, None], images.labels[rows], images.correct[rows], len(images.classes)
+    )
+    return measure_candidate(
+        0,
+        present,
+        table,
+        table.standardised_gap[0],
+        regions=regions,
+        similarity=np.ones(len(regions)),
+        influence=1.0,
+    )
+
+
+def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _accused(run: Audit, name: str, shown: Mapping[str, ShownThing]) -> bool:
+    """Whether a shortcut of the audit shows the one of this name more than the other."""
+
+    def hits(regions: NDArray[np.int64], which: str) -> int:
+        return int(shown[which].regions[regions].sum())
+
+    (other,) = set(shown) - {name}
+    return any(
+        hits(c.cluster.regions, name) > hits(c.cluster.regions, other)
+        for c in run.result.correlations
+        if c.counts and c.kind == "shortcut"
+    )
+
+
+def _contrast(change: PairedChange | None) -> list[float]:
+    if change is None:
+        return []
+    return [change.contrast, change.interval.low, change.interval.high]

@@ -1,1 +1,0 @@
-"""The search on simulated cohorts whose truth is known: calibration, power, speed."""

@@ -1,1 +1,0 @@
-"""Region embeddings: faithful to the image, what they cost, what they say of phantoms."""

@@ -1,1 +1,0 @@
-"""The page of the controlled evaluation, drawn from what ``ravl-med evaluate`` has run."""

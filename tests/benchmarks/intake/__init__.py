@@ -1,1 +1,0 @@
-"""Reading of films against the clock and against hostile files."""

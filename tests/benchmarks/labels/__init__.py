@@ -1,1 +1,0 @@
-"""Labels off reports against the codes that people gave them."""

@@ -1,1 +1,0 @@
-"""Every arm on planted phantoms, and what a step costs."""

@@ -1,1 +1,0 @@
-"""The whole tool on phantom cohorts whose truth is known."""

@@ -1,1 +1,0 @@
-"""Regions against phantoms, against films that people have marked, and against the clock."""

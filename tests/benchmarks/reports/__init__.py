@@ -1,1 +1,0 @@
-"""What it costs to write a report, for audits of any size."""

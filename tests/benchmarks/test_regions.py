@@ -1,0 +1,148 @@
+"""The benchmark of regions: numbers by hand, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ravl_med.errors import DataError
+from ravl_med.regions.segmenter import Segmentation
+from tests.benchmarks import regions
+from tests.benchmarks.__main__ import app
+from tests.benchmarks.regions import (
+    count_proposals,
+    measure_devices,
+    measure_lungs,
+    measure_phantoms,
+    measure_speed,
+    read_marked_films,
+)
+from tests.benchmarks.runner import silent
+
+
+class Eye:
+    """Sees what is bright: lungs left and right, and electrodes of full brightness."""
+
+    structures = ("right lung", "left lung", "electrode", "body")
+
+    def segment(self, pixels: np.ndarray) -> Segmentation:
+        small = np.asarray(Image.fromarray(pixels).resize((256, 256), Image.Resampling.NEAREST))
+        lungs = ((small > 0.4) & (small < 0.6)).astype(np.float32)
+        left, right = lungs.copy(), lungs.copy()
+        left[:, :128] = 0
+        right[:, 128:] = 0
+        return Segmentation(
+            {
+                "right lung": right,
+                "left lung": left,
+                "electrode": (small > 0.9).astype(np.float32),
+                "body": np.ones_like(lungs),
+            },
+        )
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Three films of two patients, with masks; the second is moved, the third is blank."""
+    rows = []
+    for number, shift in enumerate((0, 16, 0)):
+        film = np.zeros((256, 256), np.uint8)
+        film[40:200, 30:110] = film[40:200, 150:230] = 128
+        film[60:80, 60:80] = 255
+        mask = np.zeros((256, 256), np.uint8)
+        if number < 2:
+            mask[40 + shift : 200 + shift, 30:110] = 255
+            mask[40 + shift : 200 + shift, 150:230] = 255
+            mask[0:9, 0:9] = 127  # another region
+        Image.fromarray(film).save(tmp_path / f"film{number}.png")
+        Image.fromarray(mask).save(tmp_path / f"mask{number}.png")
+        rows.append((f"film{number}.png", f"p{number % 2}", f"mask{number}.png"))
+    with (tmp_path / "films.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("image", "patient", "mask"), *rows])
+    (tmp_path / "boxes.csv").write_text(
+        "image,name,x0,y0,x1,y1\nfilm0.png,snap,60,60,80,80\nfilm1.png,snap,60,60,80,100\n"
+        "film1.png,clip,200,200,210,210\n"
+    )
+    return tmp_path / "films.csv"
+
+
+def test_lungs_by_hand(films: Path) -> None:
+    (row,) = measure_lungs(Eye(), read_marked_films(films), silent)
+
+    lungs = 2 * 160 * 80
+    snap = 20 * 20  # a hole, which is filled
+    assert snap < lungs
+    assert (row["films"], row["patients"], row["blank"], row["not_found"]) == (2, 2, 1, 0)
+    assert row["median"] == pytest.approx(0.95, abs=0.01)
+    assert row["least"] == pytest.approx(0.9, abs=0.01)
+
+
+def test_devices_by_hand(films: Path) -> None:
+    rows = measure_devices(Eye(), read_marked_films(films), films.with_name("boxes.csv"), silent)
+
+    assert [(row["name"], row["things"], row["found"]) for row in rows] == [
+        ("clip", 1, 0),
+        ("snap", 2, 2),
+    ]
+    assert rows[1]["overlaps"] == pytest.approx((1.0, 0.5), abs=0.02)
+
+
+def test_proposals_are_counted(films: Path) -> None:
+    (row,) = count_proposals(Eye(), read_marked_films(films), silent)
+
+    assert (row["films"], row["artifacts"], row["most"]) == (3, 1.0, 1)
+    assert row["by_kind"] == {"electrode": 1.0}
+    assert row["anatomy"] > 10
+
+
+def test_a_blind_segmenter_finds_nothing_on_phantoms() -> None:
+    rows = measure_phantoms(Eye(), 3, 0, silent)
+
+    assert {row["kind"] for row in rows} <= {"generator", "marker", "text", "electrode", "lead",
+                                          "tube", "wire"}  # fmt: skip
+    for row in rows:
+        assert row["things"] >= 1
+        if row["kind"] in ("lead", "tube", "wire"):
+            assert row["recall"] == row["covered"] == 0
+
+
+def test_the_clock_runs() -> None:
+    (row,) = measure_speed(Eye(), 128, 2, silent)
+
+    assert (row["side"], row["runs"]) == (128, 2)
+    assert row["seconds"] > 0
+
+
+def test_the_whole_of_it_for_the_built_in_segmenter(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "_SIDE", 256)
+    out = tmp_path / "out"
+    outcome = CliRunner().invoke(
+        app,
+        [
+            "regions", "--size", "phantoms=4", "--films", str(films),
+            "--boxes", str(films.with_name("boxes.csv")), "--out", str(out),
+        ],
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.output
+    parts = json.loads((out / "regions.json").read_text(encoding="utf-8"))["parts"]
+    assert list(parts) == ["phantoms", "lungs", "devices", "films", "speed"]
+    assert parts["speed"]["rows"][0]["side"] == 256
+    text = (out / "regions.md").read_text(encoding="utf-8")
+    assert "film0" not in text
+    assert str(tmp_path) not in text
+
+
+def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("film,patient\na,b\n")
+    with pytest.raises(DataError, match="--films: expected a CSV with the columns image"):
+        read_marked_films(tmp_path / "films.csv")
+    with pytest.raises(DataError, match=r"--films: cannot be read \(FileNotFoundError\)"):
+        read_marked_films(tmp_path / "none.csv")
