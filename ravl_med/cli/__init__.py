@@ -531,50 +531,43 @@ def power(
 
 @app.command()
 def evaluate(
-    domains: Annotated[
-        str, typer.Option(help="Some of phantoms, radiographs, digits and mnist, with commas.")
-    ] = "phantoms,digits",
-    kinds: Annotated[
-        str, typer.Option(help="Some of planted, null, two and global, with commas.")
-    ] = "planted,null,two,global",
-    architectures: Annotated[str, typer.Option(help="Some of resnet and vit.")] = "resnet,vit",
-    strengths: Annotated[
-        str, typer.Option(help="Cramer's V of the planted pairs, with commas.")
-    ] = "0.99,0.95,0.9,0.8,0.7",
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1,2",
+    only: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="Narrow domain (phantoms, digits; radiographs, mnist), kind (planted, null, two, "
+            "global), architecture (resnet, vit), strength (Cramer's V) and seed: "
+            "domain=digits,kind=null,two.",
+        ),
+    ] = "",
     shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
-    limit: Annotated[int | None, typer.Option(help="Settings at most.", min=1)] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Begin no further setting after so long.", min=0)
-    ] = None,
     films: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of real radiographs: metadata.csv (patientid, finding, "
-            "filename, view) and images/."
+            help="Folder of radiographs: metadata.csv (patientid, finding, filename, view) and "
+            "images/; or of the IDX files of MNIST."
         ),
     ] = None,
-    mnist: Annotated[Path | None, typer.Option(help="Folder with the IDX files of MNIST.")] = None,
     mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
     ablate: Annotated[
         bool, typer.Option(help="Repair it by our arm with parts left out, too.")
     ] = False,
     merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
-    device: DeviceOption = None,
     out: ResultsOption = Path("reports/benchmark"),
     debug: DebugOption = False,
 ) -> None:
     """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
 
-    Goes on where an earlier call has stopped. Several workers share the settings (--shard 1/2 and
-    --shard 2/2); --merge joins what they have done.
+    Stop it at any time: the next call goes on from there. Several workers share the settings
+    (--shard 1/2 and --shard 2/2); --merge joins what they have done. From a checkout,
+    `python -m tests.benchmarks evaluation` draws the page.
     """  # fmt: skip
     with reporting_errors(debug):
         from ravl_med.encoders.base import pick_device
-        from ravl_med.evaluation.film_pool import FilmSources
         from ravl_med.evaluation.repairs import choose_repairs
         from ravl_med.evaluation.settings import read_settings
-        from ravl_med.evaluation.sweep import Shard, SweepPlan, merge_parts, run_sweep
+        from ravl_med.evaluation.sweep import SweepPlan, merge_parts, run_sweep
+        from ravl_med.pipeline.shards import Shard
         from ravl_med.storage.cache import user_cache
 
         if merge:
@@ -582,17 +575,15 @@ def evaluate(
             say(f"{settings} settings, {arms} rows of arms")
             return
         plan = SweepPlan(
-            settings=read_settings(domains, kinds, architectures, strengths, seeds),
+            settings=read_settings(only),
             shard=Shard.parse(shard),
-            limit=limit,
-            minutes=minutes,
             repairs=choose_repairs(arms=mitigate, ablations=ablate),
-            device=str(pick_device(device or "auto")),
-            sources=FilmSources(films, mnist),
+            device=str(pick_device("auto")),
+            films=films,
         )
         with show_progress() as progress:
-            run, left = run_sweep(plan, out, user_cache(), progress)
-        say(f"{run} settings run, {left} of this shard left")
+            run = run_sweep(plan, out, user_cache(), progress)
+        say(f"{run} settings run, none of this shard left")
 
 
 @verb(cache, "list")

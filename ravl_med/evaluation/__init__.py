@@ -1,1 +1,1 @@
-"""Proof that the tool works: runs whose truth is known, and the tables of the README."""
+"""The controlled evaluation of RaVL's paper: models whose shortcut is known, and who finds it."""

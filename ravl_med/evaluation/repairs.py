@@ -1,12 +1,10 @@
-"""The ways of fine-tuning that repair settings: every arm, and ours with parts left out.
-
-Every arm on one setting: what was found is repaired, and the truth says what came of it.
+"""Repairs of what was found in a setting, by every arm and by ours with parts left out.
 
 The steps are those of a mitigation: regions of the films to fine-tune on go to the medoids of the
 audit, removal locates the features in them, and all arms train from the audited model under one
-recipe. Only what is found by this tool is repaired: the shortcuts that count, and where there is
-none what is undecided and counts, as if a reviewer had named it. The groups that the arms are
-judged by are those of the truth, on films that nobody has touched.
+recipe. Only what this tool has found is repaired: the shortcuts that count, and where there is none
+what is undecided and counts, as if a reviewer had named it. The groups that the arms are judged by
+are those of the truth, on films that nobody has touched.
 """
 
 from __future__ import annotations
@@ -24,23 +22,21 @@ from numpy.typing import NDArray
 from ravl_med.config.loading import Config
 from ravl_med.discovery.detector import FeatureDetector, nearest_medoids
 from ravl_med.encoders.opening import open_folder
-from ravl_med.evaluation.baselines import RegionEvidence
-from ravl_med.evaluation.discovery_methods import OURS, Answers, embed_split
-from ravl_med.evaluation.film_pool import FilmPool
-from ravl_med.evaluation.setting_films import SplitFilms, learned_gaps, plant_test
+from ravl_med.evaluation.methods import OURS, Answers
+from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, plant_test
 from ravl_med.evaluation.settings import TAU, Setting, setting_config
-from ravl_med.evaluation.small_models import MEAN, STD
+from ravl_med.evaluation.small_models import MEAN, STD, RegionEvidence, embed_split
 from ravl_med.evaluation.trial import Trial, propose_regions
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.counterfactual import prepare_inputs
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.final_test import Predictions
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, embed_reports
+from ravl_med.mitigation.final_test import Answered
+from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable, embed_reports
 from ravl_med.mitigation.groups import PseudoGroups, find_co_occurring
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
-from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
+from ravl_med.mitigation.training import SelectionFilms, ask_films_and_regions, train_arm
 
 BASE = "counterfactual"
 """The arm that parts are left out of."""
@@ -120,17 +116,10 @@ def mitigate_setting(
     device: str = "cpu",
     arms: Sequence[str] = tuple(REPAIRS),
 ) -> list[ArmOfSetting]:
-    """Repair what our protocol found, by several arms.
+    """Repair what our protocol found, by several of `REPAIRS`; a row for each, and one before.
 
-    Parameters
-    ----------
-    trial : Trial - of that setting
-    arms : sequence of str - of `REPAIRS`
-
-    Returns
-    -------
-    list of ArmOfSetting - one without an arm where the model did not learn the pair, or where no
-        correlation counts
+    There is one row without an arm where the model did not learn the pair, or where no correlation
+    counts.
     """
     precision = next((row.precision_10 for row in trial.rows if row.method == OURS), math.nan)
     known = (
@@ -144,29 +133,27 @@ def mitigate_setting(
     config = setting_config(pool.prompts, setting.seed)
     detectors = [_detector(one, answers, trial.evidence) for one in found]
     films, selection = _prepare(setting, pool, trial, detectors, config)
+    groups = PseudoGroups.cross(films.labels, films.present, pool.classes)
     classes = torch.from_numpy(trial.evidence.class_embeddings)
     test = plant_test(setting, pool)
     store, regions = _store(test), _region_table(test, setting)
 
-    def judge(tower: ImageTower, arm: str, seconds: float) -> ArmOfSetting:
-        said = predict_films_and_regions(tower, store, regions, classes, TAU)
+    def assess(tower: ImageTower, arm: str, seconds: float) -> ArmOfSetting:
+        said = ask_films_and_regions(tower, store, regions, classes, TAU)
         return ArmOfSetting(*known, arm, *_measure(test, said, pool.classes), seconds)
 
     fabric = make_fabric(device)
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "model"
-        trial.model.encoder.save(start)
+        trial.encoder.save(start)
         audited = open_folder(start, torch.device("cpu"))
-        outcomes = [judge(ImageTower(audited.model), BEFORE, math.nan)]
+        outcomes = [assess(ImageTower(audited.model), BEFORE, math.nan)]
         for name in arms:
             repair, rules = REPAIRS[name], config.mitigation
             if repair.clip_weight is not None:
                 rules = rules.model_copy(update={"clip_weight": repair.clip_weight})
-            training = ArmTraining(
-                repair.arm, start, films, selection, trial.evidence.class_embeddings, rules
-            )
-            trained = training(fabric)
-            outcomes.append(judge(trained.tower, name, trained.curve.seconds))
+            trained = train_arm(repair.arm, start, films, groups, selection, classes, rules, fabric)
+            outcomes.append(assess(trained.tower, name, trained.curve.seconds))
     return outcomes
 
 
@@ -184,15 +171,15 @@ def _prepare(
     config: Config,
 ) -> tuple[FineTuningSet, SelectionFilms]:
     """Locate the features in the films to fine-tune on; choose epochs on the discovery half."""
-    encoder, validation = trial.model.encoder, trial.evidence
+    encoder, validation = trial.encoder, trial.evidence
     split = trial.films.finetune
     taught = embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
     found = find_features(detectors, taught.region)
     spurious = np.asarray(found.any(axis=1))
-    probe = taught.probe(encoder, None)
+    model = taught.counterfactual_model(encoder, None)
     located = [
         locate_carriers(
-            prepare_inputs(probe, one.raised_class, one.lowered_class, taught.data), one, own
+            prepare_inputs(model, one.raised_class, one.lowered_class, taught.data), one, own
         )
         for one, own in zip(detectors, found.T, strict=True)
     ]
@@ -223,10 +210,15 @@ def _prepare(
             taught.region_boxes[along], taught.region_image[along], len(split)
         ),
     )
-    labels = validation.films.labels
-    groups = PseudoGroups.cross(labels, there, pool.classes)
-    least = config.mitigation.min_group
-    return films, SelectionFilms.of(_store(validation.films), half, groups, labels, least)
+    rows = np.flatnonzero(half)
+    groups = PseudoGroups.cross(validation.films.labels[rows], there[rows], pool.classes)
+    selection = SelectionFilms(
+        _store(validation.films),
+        rows,
+        validation.films.labels[rows],
+        groups.pooled(config.mitigation.min_group).used(),
+    )
+    return films, selection
 
 
 def _detector(
@@ -269,8 +261,8 @@ def _films_of(evidence: RegionEvidence, regions: NDArray[np.bool_]) -> NDArray[n
     return there
 
 
-def _store(films: SplitFilms) -> GrayFilms:
-    return GrayFilms(films.pixels, np.arange(len(films), dtype=np.int64), (MEAN,) * 3, (STD,) * 3)
+def _store(films: SplitFilms) -> FilmStore:
+    return FilmStore(films.pixels, np.arange(len(films), dtype=np.int64), (MEAN,) * 3, (STD,) * 3)
 
 
 def _region_table(films: SplitFilms, setting: Setting) -> RegionTable:
@@ -280,10 +272,10 @@ def _region_table(films: SplitFilms, setting: Setting) -> RegionTable:
 
 
 def _measure(
-    test: SplitFilms, said: Predictions, classes: tuple[str, ...]
+    test: SplitFilms, said: Answered, classes: tuple[str, ...]
 ) -> tuple[float, float, float, float, float, float]:
     """Overall and worst-group accuracy of films and of regions, and the gaps."""
-    present = np.any([thing.present for thing in test.things], axis=0)
+    present = np.any([feature.present for feature in test.features], axis=0)
     groups = PseudoGroups.cross(test.labels, present, classes)
     predictions = said.logits.argmax(axis=1).astype(np.int64)
     assert said.region_class is not None  # small models have regions
@@ -291,5 +283,5 @@ def _measure(
     for answer in (predictions, said.region_class):
         right = np.asarray(answer == test.labels)
         measured += [float(right.mean()), float(np.nanmin(groups.accuracy(right)))]
-    gaps = max((learned_gaps(test.labels, predictions, t) for t in test.things), key=max)
+    gaps = max((learned_gaps(test.labels, predictions, t) for t in test.features), key=max)
     return measured[0], measured[1], measured[2], measured[3], gaps[0], gaps[1]

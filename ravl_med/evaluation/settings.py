@@ -1,4 +1,4 @@
-"""Controlled settings: which thing is tied to which finding, how tightly, in which model.
+"""Controlled settings: which feature is tied to which finding, how tightly, in which model.
 
 A setting is one model to be trained and audited. The settings that differ in nothing but their seed
 are a group; RaVL's validity test asks all seeds of a group, so they are planned side by side.
@@ -6,32 +6,35 @@ are a group; RaVL's validity test asks all seeds of a group, so they are planned
 References
 ----------
 Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 4 and appendix: 654 settings.
-
-The config that settings are audited and mitigated under: an audit's defaults, said once.
-
-What a command line asks of the sweep, read strictly.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation.painted_things import GLOBAL, PAINTED, RECTANGLES
 from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, read_relevance
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.film import FINDINGS
 
 TAU = 0.07
 
+GLOBAL = "brightness"
+"""Planted on the whole film; it has no place."""
+
+PAINTED = ("button", "faint button", "fixed button", "letter", "clip")
+"""A button that wanders over the film, the same in a fainter tone, one at a fixed place in a lung,
+a boxed letter in a corner, a large metal clip over the lower third."""
+
+RECTANGLES = ("rectangle", "faint rectangle")
+"""As RaVL lays them beside a digit."""
 
 Domain = Literal["phantoms", "radiographs", "digits", "mnist"]
 Kind = Literal["planted", "null", "two", "global"]
@@ -55,20 +58,20 @@ _FINDINGS: Mapping[Domain, tuple[str, ...]] = {
     "digits": _DIGITS,
     "mnist": _DIGITS,
 }
-_THINGS: Mapping[Domain, tuple[str, ...]] = {
+_FEATURES: Mapping[Domain, tuple[str, ...]] = {
     "phantoms": (*FEATURES, *PAINTED),
     "radiographs": PAINTED,
     "digits": RECTANGLES,
     "mnist": RECTANGLES,
 }
-_NULLS = 2  # settings of each thing and architecture, each on another finding and three seeds
+_NULLS = 2  # settings of each feature and architecture, each on another finding and three seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A thing and the class that it is tied to."""
+    """A feature and the class that it is tied to."""
 
-    thing: str
+    feature: str
     finding: str
 
 
@@ -78,10 +81,10 @@ class Setting:
 
     Attributes
     ----------
-    kind : {"planted", "null", "two", "global"} - null: the thing is on half the films of each
+    kind : {"planted", "null", "two", "global"} - null: the feature is on half the films of each
         class; two: two pairs at once; global: what is planted has no place
     pairs : tuple of Pair - one, or two
-    strength : float - Cramer's V of thing and finding on the films to fine-tune on
+    strength : float - Cramer's V of feature and finding on the films to fine-tune on
     seed : int - of films, contingency and model
     regions : {"tiles", "structures"} - structures: anatomy and artifacts by the segmenter
     """
@@ -97,7 +100,10 @@ class Setting:
     @property
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 over every field and the recipe."""
-        text = json.dumps({**asdict(self), "recipe": RECIPE}, sort_keys=True)
+        # A planted feature was called a thing when the first settings were run.
+        pairs = [{"thing": pair.feature, "finding": pair.finding} for pair in self.pairs]
+        known = {**asdict(self), "pairs": pairs, "recipe": RECIPE}
+        text = json.dumps(known, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -107,7 +113,7 @@ class Setting:
 
     def label(self) -> str:
         """Return how the progress calls it."""
-        pairs = " and ".join(f"{pair.thing} on {pair.finding}" for pair in self.pairs)
+        pairs = " and ".join(f"{pair.feature} on {pair.finding}" for pair in self.pairs)
         return (
             f"{self.domain}, {self.kind}, {pairs}, V {self.strength:g}, {self.architecture}, "
             f"{self.regions}, seed {self.seed}"
@@ -124,13 +130,10 @@ def plan_settings(
     """Return the settings in the order in which they are run: groups together, seed after seed.
 
     Groups are dealt out so that any beginning of the plan holds domains, kinds, architectures and
-    strengths about as they are asked for; which thing and which finding comes first is drawn by
+    strengths about as they are asked for; which feature and which finding comes first is drawn by
     digest.
-
-    Parameters
-    ----------
-    domains, kinds, architectures, strengths, seeds : sequence - what is wanted
     """
+    strengths = sorted(strengths, reverse=True)
     groups = [
         group
         for domain, kind, architecture in product(domains, kinds, architectures)
@@ -145,41 +148,36 @@ def plan_settings(
         for number, deck in enumerate(decks.values())
         for rank, group in enumerate(deck)
     ]
-    return [
-        replace(group, seed=seed) for _, _, group in sorted(placed, key=_place) for seed in seeds
-    ]
-
-
-def _place(entry: tuple[float, int, Setting]) -> tuple[float, int]:
-    return entry[:2]
+    placed.sort(key=lambda entry: entry[:2])
+    return [replace(group, seed=seed) for _, _, group in placed for seed in seeds]
 
 
 def _groups(
     domain: Domain, kind: Kind, architecture: Architecture, strengths: Sequence[float]
 ) -> Iterator[Setting]:
     """Give the settings of one domain, kind and architecture, for seed 0."""
-    things, findings = _THINGS[domain], _FINDINGS[domain]
+    features, findings = _FEATURES[domain], _FINDINGS[domain]
 
     def of(pairs: tuple[Pair, ...], strength: float, regions: RegionChoice = "tiles") -> Setting:
         return Setting(domain, kind, pairs, strength, architecture, 0, regions)
 
     if kind == "planted":
-        for thing, finding, strength in product(things, findings, strengths):
-            yield of((Pair(thing, finding),), strength)
+        for feature, finding, strength in product(features, findings, strengths):
+            yield of((Pair(feature, finding),), strength)
         if domain == "phantoms":  # what a segmenter knows by name: devices
-            for thing, finding in product(FEATURES, findings[:2]):
-                yield of((Pair(thing, finding),), max(strengths), "structures")
+            for feature, finding in product(FEATURES, findings[:2]):
+                yield of((Pair(feature, finding),), max(strengths), "structures")
     elif kind == "null":
-        for number, thing in enumerate(things):
+        for number, feature in enumerate(features):
             for turn in range(_NULLS):
-                yield of((Pair(thing, findings[(number + turn) % len(findings)]),), 0.0)
+                yield of((Pair(feature, findings[(number + turn) % len(findings)]),), 0.0)
     elif kind == "two":
-        for number, thing in enumerate(things):
-            other = things[(number + 1) % len(things)]
+        for number, feature in enumerate(features):
+            other = features[(number + 1) % len(features)]
             first = findings[number % len(findings)]
             second = findings[(number + 1) % len(findings)]
             for strength in strengths[:2]:
-                yield of((Pair(thing, first), Pair(other, second)), strength)
+                yield of((Pair(feature, first), Pair(other, second)), strength)
     else:
         for finding, strength in product(findings, strengths[:2]):
             yield of((Pair(GLOBAL, finding),), strength)
@@ -193,10 +191,6 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
 
     What differs from the defaults of an audit saves time: counterfactuals on fewer films, and fewer
     draws of the bootstrap and of permutations.
-
-    Parameters
-    ----------
-    seed : int - of clustering, halves and tests
     """
     sections: dict[str, Any] = {
         "name": "evaluation",
@@ -208,22 +202,14 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
         "model": {"quickstart": {}},
         "discovery": {"seed": seed},
         "evidence": {
-            "relevance": str(_relevance_file()),
-            "max_removals": 150,
-            "max_pairs": 40,
-            "draws": 2000,
-            "permutations": 1999,
-            "seed": seed,
+            "relevance": str(_relevance_file()), "max_removals": 150, "max_pairs": 40,
+            "draws": 2000, "permutations": 1999, "seed": seed,
         },
-        "mitigation": {
-            "epochs": 10,
-            "batch_size": 32,
-            "learning_rate": 1e-3,  # as the audited model was trained, as in the paper
-            "weight_decay": 0.05,
-            "patience": 10,
-            "seed": seed,
+        "mitigation": {  # the rate as the audited model was trained, as in the paper
+            "epochs": 10, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 0.05,
+            "patience": 10, "seed": seed,
         },
-    }
+    }  # fmt: skip
     return Config.model_validate(sections)
 
 
@@ -238,62 +224,61 @@ def relevance_of(domain: str) -> RelevanceTable:
 
 
 def _relevance_file() -> Path:
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[1]
     for folder in (package, package.parent / "configs"):
         if (folder / _TABLE).is_file():
             return folder / _TABLE
     raise ConfigError("the table of relevance is missing from the package. Install it again.")
 
 
-Word = TypeVar("Word", bound=str)
+def read_settings(text: str) -> tuple[Setting, ...]:
+    """Return the settings that ``domain=digits,kind=null,two,seed=0`` asks for.
 
-
-def read_settings(
-    domains: str, kinds: str, architectures: str, strengths: str, seeds: str
-) -> tuple[Setting, ...]:
-    """Return the settings that lists of words and numbers, with commas, ask for.
+    A name stands for all values up to the next one. What is not named is not narrowed, but for the
+    domain: films of phantoms and digits need no folder.
 
     Raises
     ------
     ConfigError
-        A word is unknown, a number is out of range, or a list is empty.
+        A name or a value is unknown, a number is out of range, or a name has no value.
     """
-    return tuple(
-        plan_settings(
-            _words("--domains", domains, DOMAINS),
-            _words("--kinds", kinds, KINDS),
-            _words("--architectures", architectures, ARCHITECTURES),
-            _strengths(strengths),
-            _seeds(seeds),
-        )
-    )
+    asked: dict[str, list[str]] = {}
+    name = ""
+    for part in filter(None, map(str.strip, text.split(","))):
+        before, equals, value = (side.strip() for side in part.rpartition("="))
+        name = before if equals else name
+        if name not in _CHOICES:
+            expected = ", ".join(f"{known}=..." for known in _CHOICES)
+            raise ConfigError(f"--only: expected {expected}; got {part!r}.")
+        asked.setdefault(name, []).extend([value] if value else [])
+    chosen: dict[str, Any] = {"domains": ("phantoms", "digits")}
+    for name, values in asked.items():
+        expected, read = _CHOICES[name]
+        wanted = [read(value) for value in values]
+        if None in wanted or not wanted:
+            got = ",".join(values) or "none"
+            raise ConfigError(f"--only {name}: expected {expected}; got {got!r}.")
+        chosen[f"{name}s"] = tuple(dict.fromkeys(wanted))
+    return tuple(plan_settings(**chosen))
 
 
-def _words(option: str, text: str, known: Sequence[Word]) -> list[Word]:
-    named = _parts(text)
-    unknown = [word for word in named if word not in known]
-    if unknown or not named:
-        got = repr(unknown[0]) if unknown else "none"
-        raise ConfigError(f"{option}: expected some of {', '.join(known)}, with commas; got {got}.")
-    return [word for word in known if word in named]
+def _some_of(known: Sequence[str]) -> tuple[str, Callable[[str], str | None]]:
+    return f"some of {', '.join(known)}", lambda value: value if value in known else None
 
 
-def _strengths(text: str) -> list[float]:
+def _read_strength(value: str) -> float | None:
     try:
-        values = [float(word) for word in _parts(text)]
+        strength = float(value)
     except ValueError:
-        values = []
-    if not values or not all(math.isfinite(v) and 0.0 < v < 1.0 for v in values):
-        raise ConfigError(f"--strengths: expected numbers in the range (0, 1); got {text!r}.")
-    return sorted(set(values), reverse=True)
+        return None
+    return strength if 0.0 < strength < 1.0 else None
 
 
-def _seeds(text: str) -> list[int]:
-    words = _parts(text)
-    if not words or not all(word.isdecimal() for word in words):
-        raise ConfigError(f"--seeds: expected whole numbers with commas; got {text!r}.")
-    return list(dict.fromkeys(map(int, words)))
-
-
-def _parts(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+_CHOICES: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "domain": _some_of(DOMAINS),
+    "kind": _some_of(KINDS),
+    "architecture": _some_of(ARCHITECTURES),
+    "strength": ("numbers in the range (0, 1)", _read_strength),
+    "seed": ("whole numbers", lambda value: int(value) if value.isdecimal() else None),
+}
+"""What `--only` takes: what a message says of it, and how a value is read; None refuses it."""

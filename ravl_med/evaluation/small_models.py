@@ -1,7 +1,7 @@
-"""The models of the settings: small CLIPs that are trained in seconds, towers as in the large ones.
+"""The models of the settings, and what they make of films: small CLIPs, trained in seconds.
 
 Towers and pooling are those of CLIP ResNets and ViTs, so that regions are embedded as in a real
-audit. As in the paper a model is pre-trained first, on films of other patients without any thing,
+audit. As in the paper a model is pre-trained first, on films of other patients without any feature,
 once for all settings of a domain, architecture and seed; a setting fine-tunes it. What makes them
 fast: few channels, few pixels, one pass of the text tower over the few texts that differ, and word
 embeddings that stay as they were drawn.
@@ -10,7 +10,8 @@ embeddings that stay as they were drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med import __version__
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.local_files import TextFiles
 from ravl_med.encoders.open_clip import OpenClipEncoder, build_model, open_model
-from ravl_med.evaluation.film_pool import FilmPool
-from ravl_med.evaluation.pool_films import PRETRAIN, SIDE
-from ravl_med.evaluation.settings import Architecture
+from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
+from ravl_med.evaluation.films import PRETRAIN, SIDE
+from ravl_med.evaluation.planting import FilmPool, SplitFilms
+from ravl_med.evaluation.settings import TAU, Architecture
+from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.counterfactual.effect_places import StructureReader
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
+from ravl_med.mitigation.trainer import TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 
 MEAN, STD = 0.5, 0.25
 _CONTEXT = 24
+_BATCH = 64  # films that a model is asked at once
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
-_PRETRAINED: Mapping[Architecture, TrainingConfig] = {
-    "resnet": TrainingConfig(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
-    "vit": TrainingConfig(epochs=4, batch_size=32, learning_rate=1e-3, seed=0),
-}
-"""Short on purpose: a model that knows all findings beforehand has no use for a shortcut."""
-_FINE_TUNED: Mapping[Architecture, TrainingConfig] = {
-    "resnet": TrainingConfig(epochs=10, batch_size=32, learning_rate=1e-3, seed=0),
-    "vit": TrainingConfig(epochs=14, batch_size=32, learning_rate=1e-3, seed=0),
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SmallModel:
-    """A trained model as an encoder, and the loss of its last steps."""
-
-    encoder: OpenClipEncoder
-    loss: float
+_PRETRAINED: Mapping[Architecture, int] = {"resnet": 4, "vit": 4}
+"""Epochs; few on purpose: a model that knows all findings beforehand has no use for a shortcut."""
+_FINE_TUNED: Mapping[Architecture, int] = {"resnet": 10, "vit": 14}
 
 
 def small_layout(architecture: Architecture) -> dict[str, Any]:
@@ -60,25 +53,11 @@ def small_layout(architecture: Architecture) -> dict[str, Any]:
         vision |= {"layers": [1, 1, 1, 1], "width": 12, "head_width": 64}
     else:
         vision |= {"layers": 3, "width": 96, "head_width": 32, "patch_size": 12}
+    text = {"context_length": _CONTEXT, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    size = {"size": [SIDE, SIDE], "mean": [MEAN] * 3, "std": [STD] * 3}
     return {
-        "model_cfg": {
-            "embed_dim": 96,
-            "vision_cfg": vision,
-            "text_cfg": {
-                "context_length": _CONTEXT,
-                "vocab_size": 49408,
-                "width": 64,
-                "heads": 2,
-                "layers": 1,
-            },
-        },
-        "preprocess_cfg": {
-            "size": [SIDE, SIDE],
-            "mean": [MEAN] * 3,
-            "std": [STD] * 3,
-            "interpolation": "bicubic",
-            "resize_mode": "squash",
-        },
+        "model_cfg": {"embed_dim": 96, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {**size, "interpolation": "bicubic", "resize_mode": "squash"},
     }
 
 
@@ -95,7 +74,11 @@ def normalise_films(films: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def fine_tuning_recipe(architecture: Architecture, seed: int) -> TrainingConfig:
     """Return how the model of a setting is trained, pre-trained or not."""
-    return replace(_FINE_TUNED[architecture], seed=seed)
+    return _recipe(_FINE_TUNED[architecture], seed)
+
+
+def _recipe(epochs: int, seed: int) -> TrainingConfig:
+    return TrainingConfig(epochs=epochs, batch_size=32, learning_rate=1e-3, seed=seed)
 
 
 def train_small_model(
@@ -107,16 +90,13 @@ def train_small_model(
     device: str = "cpu",
     *,
     start: Path | None = None,
-) -> SmallModel:
+) -> OpenClipEncoder:
     """Train a small CLIP on films, each beside one of the texts of its class.
 
     Parameters
     ----------
     films : ndarray of shape (n, S, S), float32 - as `normalise_films` makes them
-    labels : ndarray of shape (n,), int64
-    recipe : TrainingConfig - its seed is that of weights, texts and batches
-    device : str - ``cpu``, ``cuda`` or ``cuda:i``
-    start : Path or None - folder of a model to go on from; None starts from the seed
+    start : Path or None - folder of a model to go on from; None starts from the recipe's seed
 
     Raises
     ------
@@ -126,7 +106,7 @@ def train_small_model(
     torch.manual_seed(recipe.seed)
     layout = small_layout(architecture)
     if start is None:
-        model = build_model(layout, TextFiles(), "benchmark")
+        model = build_model(layout, TextFiles(), "evaluate")
     else:
         model = open_model(start, torch.device("cpu")).model
     model.token_embedding.weight.requires_grad_(False)
@@ -137,7 +117,7 @@ def train_small_model(
     inputs = torch.from_numpy(films).to(fabric.device)
 
     def step(
-        module: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
+        module: nn.Module, rows: Tensor, own: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
         cropped = _CROPPED if 2 * epoch >= recipe.epochs else 0.0
         views = draw_views(len(rows), cropped, generator)
@@ -147,8 +127,8 @@ def train_small_model(
         embedded, spoken, scale = module(images, tokens)
         return _contrast(embedded, spoken, said[rows.to(said.device)], scale)
 
-    history = fit(fabric, model, len(films), Task(step), recipe)
-    encoder = OpenClipEncoder(
+    fit(fabric, model, len(films), step, recipe)
+    return OpenClipEncoder(
         model.cpu(),
         _tokenize,
         layout,
@@ -156,18 +136,14 @@ def train_small_model(
         {"weights": f"seed {recipe.seed}"},
         fabric.device,
     )
-    return SmallModel(encoder, float(np.mean(history.losses[-10:])))
 
 
 def pretrained_folder(
-    architecture: Architecture,
-    pool: FilmPool,
-    cache: Cache,
-    device: str = "cpu",
+    architecture: Architecture, pool: FilmPool, cache: Cache, device: str = "cpu"
 ) -> Path | None:
     """Return the folder of the model that the settings of a pool start from; None for none.
 
-    It is trained on films of other patients, as they are without a thing, and cached.
+    It is trained on films of other patients, as they are without a feature, and cached.
     """
     rows = pool.films.rows(PRETRAIN)
     if not len(rows):
@@ -176,7 +152,7 @@ def pretrained_folder(
         "version": __version__,
         "torch": torch.__version__,
         "layout": small_layout(architecture),
-        "recipe": asdict(_PRETRAINED[architecture]),
+        "recipe": asdict(_recipe(_PRETRAINED[architecture], 0)),
         "films": pool.digest,
         "seed": pool.seed,
     }
@@ -184,9 +160,8 @@ def pretrained_folder(
     def make(folder: Path) -> None:
         films = normalise_films(np.asarray(pool.films.pixels[rows]))
         labels = pool.films.labels[rows]
-        schedule = replace(_PRETRAINED[architecture], seed=pool.seed)
-        model = train_small_model(architecture, films, labels, pool.prompts, schedule, device)
-        model.encoder.save(folder)
+        own = _recipe(_PRETRAINED[architecture], pool.seed)
+        train_small_model(architecture, films, labels, pool.prompts, own, device).save(folder)
 
     return cache.folder("evaluation-models", recipe, make)[0]
 
@@ -216,3 +191,80 @@ def _tokenize(texts: Sequence[str]) -> Tensor:
 
     tokens: Tensor = SimpleTokenizer(context_length=_CONTEXT)(list(texts))
     return tokens
+
+
+@dataclass(frozen=True, eq=False)  # no slots: it holds what is derived
+class RegionEvidence:
+    """N films of a setting and their R regions."""
+
+    classes: tuple[str, ...]
+    films: SplitFilms
+    region: NDArray[np.float32]  # (R, D), unit norm
+    region_image: NDArray[np.int64]  # (R,), ascending
+    region_boxes: NDArray[np.float32]  # (R, 4), xyxy in pixels of the film
+    scores: Scores
+    class_embeddings: NDArray[np.float32]  # (C, D), unit norm
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each film is classified rightly, (N,)."""
+        right: NDArray[np.bool_] = self.scores.predictions == self.films.labels
+        return right
+
+    @cached_property
+    def data(self) -> AuditData:
+        """The films as discovery and evidence take them; patients are numbered from 0."""
+        side = self.films.pixels.shape[-1]
+        return AuditData(
+            classes=self.classes,
+            labels=self.films.labels,
+            predictions=self.scores.predictions,
+            patients=np.unique(self.films.patients, return_inverse=True)[1].astype(np.int64),
+            sizes=np.full((len(self.films), 2), side, dtype=np.int64),
+            region_image=self.region_image,
+            region_boxes=self.region_boxes,
+            image_scores=self.scores.image,
+            region_scores=self.scores.region,
+        )
+
+    def counterfactual_model(
+        self, encoder: Encoder, structures: StructureReader | None
+    ) -> CounterfactualModel:
+        """Return what the model can be asked by."""
+        return CounterfactualModel(
+            encoder,
+            lambda film: self.films.pixels[film].astype(np.float32) / np.float32(255.0),
+            self.class_embeddings,
+            TAU,
+            _BATCH,
+            structures,
+        )
+
+
+def embed_split(
+    encoder: Encoder,
+    films: SplitFilms,
+    boxes: Sequence[NDArray[np.float32]],
+    prompts: Mapping[str, Sequence[str]],
+) -> RegionEvidence:
+    """Embed N films and their regions, N boxes (r_i, 4), and score both against the classes."""
+    inputs = torch.from_numpy(normalise_films(films.pixels))
+    images, regions = [], []
+    for start in range(0, len(films), _BATCH):
+        part = inputs[start : start + _BATCH, None].expand(-1, 3, -1, -1)
+        places = [torch.from_numpy(own) for own in boxes[start : start + _BATCH]]
+        image, region = encoder.encode_regions(part.contiguous(), places)
+        images.append(image.float().cpu().numpy())
+        regions.append(region.float().cpu().numpy())
+    embedded = np.concatenate(regions)
+    classes = embed_classes(encoder, prompts)
+    counts = [len(own) for own in boxes]
+    return RegionEvidence(
+        classes=tuple(prompts),
+        films=films,
+        region=embedded,
+        region_image=np.repeat(np.arange(len(films), dtype=np.int64), counts),
+        region_boxes=np.concatenate(boxes).astype(np.float32),
+        scores=score_embeddings(np.concatenate(images), embedded, classes, TAU),
+        class_embeddings=classes,
+    )

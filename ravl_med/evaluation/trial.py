@@ -1,14 +1,14 @@
-"""One setting from its films to its rows: plant, train, see what was learned, ask every method.
+"""One setting from its films to its rows: plant, train, ask every method, score the answers.
 
-A setting whose model did not learn what was planted is told from the others by RaVL's validity test
-before any method is asked, and keeps a row without methods.
+RaVL's validity test finds the models that did not learn what was planted before any method is
+asked; they keep a row without methods.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -18,33 +18,37 @@ from numpy.typing import NDArray
 from ravl_med import __version__
 from ravl_med.cohort.film import Film
 from ravl_med.config.cohort import RegionsConfig
+from ravl_med.encoders.open_clip import OpenClipEncoder
 from ravl_med.errors import DataError
-from ravl_med.evaluation.baselines import RegionEvidence
-from ravl_med.evaluation.discovery_methods import METHODS, OURS, Answers, answer_all, embed_split
-from ravl_med.evaluation.film_pool import FilmPool
-from ravl_med.evaluation.scores import (
-    count_pairs_found,
-    count_tested,
-    members_of,
-    score_ranking,
-    true_cluster_rank,
+from ravl_med.evaluation.methods import (
+    METHODS,
+    OURS,
+    Answers,
+    RankedRegions,
+    answer_all,
+    rank_correlation,
 )
-from ravl_med.evaluation.setting_films import (
+from ravl_med.evaluation.planting import (
     LEARNED,
+    FilmPool,
+    PlacedFeature,
     SettingFilms,
     SplitFilms,
     learned_gaps,
     make_films,
+    regions_on,
 )
 from ravl_med.evaluation.settings import Setting, relevance_of, setting_config
 from ravl_med.evaluation.small_models import (
-    SmallModel,
+    RegionEvidence,
+    embed_split,
     fine_tuning_recipe,
     normalise_films,
     pretrained_folder,
     train_small_model,
 )
 from ravl_med.pipeline.stages import structure_reader
+from ravl_med.pipeline.truth import precision_at
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.regions.region_set import cut_tiles
 from ravl_med.regions.segmenter import built_in_segmenter
@@ -53,76 +57,58 @@ from ravl_med.storage.cache import Cache
 _TILES = {"digits": (2, 2), "mnist": (2, 2)}
 _DEFAULT_TILES = (6, 6)
 _STRUCTURE_FILMS = 400  # the segmenter takes 70 ms a film
+_FOUND = 0.6  # precision at 10 from which RaVL calls a discovery right
+_TRAVELS = 0.5  # phi of cluster and feature from which a candidate is the planted one
+_STRANGER = 0.2  # and up to which it has nothing to do with it
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRow:
-    """One method on one setting; the fields up to `cpu_seconds` are the same for all methods.
+    """One method on one setting; the fields up to `training_seconds` are the same for all methods.
 
-    Attributes
-    ----------
-    digest, group : str - of the setting, and of it whatever its seed
-    thing, finding, thing_2, finding_2 : str - the planted pairs; the second blank without one
-    strength, reached : float - Cramer's V, asked for and reached
-    version : str - of this package
-    accuracy : float - zero-shot, on the validation films
-    raised_gap, lowered_gap : float - of the validity test, of the pair that was learned least
-    valid : bool - both exceed 10 points; null settings have nothing to learn and are not valid
-    seconds, cpu_seconds, training_seconds : float - of the whole setting, of its processor, and of
-        the training
-    method : str - blank where no method was asked
-    precision_10, precision_25 : float - share of the first ten and 25 regions that lie on the thing
-    touching_10 : float - the same, where any common area counts
-    right_class : bool - the raised class that is named is the planted one
-    accuses : bool - it says that there is a shortcut
-    true_rank : int - place of the true cluster among the method's candidates, from 1; 0: none
-    tested_true, confirmed_true, tested_other, confirmed_other : int - of our protocol: candidates
-        that travel with the thing, those that do not, and how many were confirmed of each
-    shortcuts, reviewed : int - of our protocol: correlations that count, of kind shortcut, and
-        undecided
-    pairs_found : int - planted pairs of which a correlation that counts names the class and the
-        place
+    A model is valid where both gaps of RaVL's validity test exceed 10 points; null settings have
+    nothing to learn and are not valid. The last seven fields are those of our own protocol.
     """
 
     digest: str
-    group: str
+    group: str  # of the setting, whatever its seed
     domain: str
     kind: str
     architecture: str
     regions: str
-    thing: str
+    feature: str
     finding: str
-    thing_2: str
+    feature_2: str  # blank where one pair is planted
     finding_2: str
-    strength: float
-    reached: float
+    strength: float  # Cramer's V that was asked for
+    reached: float  # and reached on the films to fine-tune on
     seed: int
-    version: str
-    accuracy: float
-    raised_gap: float
+    version: str  # of this package
+    accuracy: float  # zero-shot, on the validation films
+    raised_gap: float  # of the pair that was learned least
     lowered_gap: float
     valid: bool
     films: int
     region_count: int
-    seconds: float
+    seconds: float  # of the whole setting
     cpu_seconds: float
     training_seconds: float
-    method: str = ""
-    precision_10: float = math.nan
+    method: str = ""  # blank where no method was asked
+    precision_10: float = math.nan  # share of the first regions that lie on the feature
     precision_25: float = math.nan
-    touching_10: float = math.nan
-    right_class: bool = False
-    accuses: bool = False
-    true_rank: int = 0
-    tested_true: int = 0
+    touching_10: float = math.nan  # the same, where any common area counts
+    right_class: bool = False  # the planted class is named as raised
+    accuses: bool = False  # it says that there is a shortcut
+    true_rank: int = 0  # place of the true cluster among its candidates, from 1; 0: none
+    tested_true: int = 0  # candidates that travel with the feature
     confirmed_true: int = 0
-    tested_other: int = 0
+    tested_other: int = 0  # candidates that do not
     confirmed_other: int = 0
-    shortcuts: int = 0
-    reviewed: int = 0
-    pairs_found: int = 0
+    shortcuts: int = 0  # correlations that count, of kind shortcut
+    reviewed: int = 0  # and undecided
+    pairs_found: int = 0  # pairs of which one that counts names the class and the place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +124,7 @@ class Trial:
 
     rows: tuple[MethodRow, ...]
     films: SettingFilms
-    model: SmallModel
+    encoder: OpenClipEncoder
     evidence: RegionEvidence
     answers: Answers | None
 
@@ -150,13 +136,7 @@ def run_setting(
     device: str = "cpu",
     progress: Progress = lambda stage, done, total: None,
 ) -> Trial:
-    """Run a setting.
-
-    Parameters
-    ----------
-    pool : FilmPool - of its domain and seed
-    cache : Cache - of the pre-trained models
-    device : str - that the model is trained and asked on
+    """Run a setting on the films of a pool of its domain and seed.
 
     Raises
     ------
@@ -167,7 +147,7 @@ def run_setting(
     begun = time.perf_counter(), time.process_time()
     films = make_films(setting, pool)
     progress(f"train: {setting.label()}", 0, 1)
-    model = train_small_model(
+    encoder = train_small_model(
         setting.architecture,
         normalise_films(films.finetune.pixels),
         films.finetune.labels,
@@ -178,7 +158,7 @@ def run_setting(
     )
     trained = time.perf_counter() - begun[0]
     seen = _validation(films.validation, setting)
-    evidence = embed_split(model.encoder, seen, propose_regions(seen, setting), pool.prompts)
+    evidence = embed_split(encoder, seen, propose_regions(seen, setting), pool.prompts)
     row = _model_row(setting, films, evidence, trained)
     answers = None
     if row.valid or setting.kind == "null":
@@ -192,12 +172,12 @@ def run_setting(
         progress(f"ask every method: {setting.label()}", 0, 1)
         with suppress(DataError):  # all regions look alike to this model: it cannot be audited
             answers = answer_all(
-                evidence, model.encoder, config, relevance_of(setting.domain), structures
+                evidence, encoder, config, relevance_of(setting.domain), structures
             )
     took = time.perf_counter() - begun[0], time.process_time() - begun[1]
     row = replace(row, seconds=round(took[0], 2), cpu_seconds=round(took[1], 2))
     rows = tuple(_method_rows(row, evidence, answers)) if answers is not None else (row,)
-    return Trial(rows, films, model, evidence, answers)
+    return Trial(rows, films, encoder, evidence, answers)
 
 
 def propose_regions(films: SplitFilms, setting: Setting) -> list[NDArray[np.float32]]:
@@ -219,17 +199,22 @@ def _validation(films: SplitFilms, setting: Setting) -> SplitFilms:
     if setting.regions == "tiles" or len(films) <= _STRUCTURE_FILMS:
         return films
     rows = slice(0, _STRUCTURE_FILMS)
-    things = tuple(
+    features = tuple(
         replace(
-            thing,
-            present=thing.present[rows],
-            boxes=thing.boxes[thing.film < _STRUCTURE_FILMS],
-            film=thing.film[thing.film < _STRUCTURE_FILMS],
-            masks=None if thing.masks is None else thing.masks[rows],
+            feature,
+            present=feature.present[rows],
+            boxes=feature.boxes[feature.film < _STRUCTURE_FILMS],
+            film=feature.film[feature.film < _STRUCTURE_FILMS],
+            masks=None if feature.masks is None else feature.masks[rows],
         )
-        for thing in films.things
+        for feature in films.features
     )
-    return SplitFilms(films.pixels[rows], films.labels[rows], films.patients[rows], things)
+    return SplitFilms(films.pixels[rows], films.labels[rows], films.patients[rows], features)
+
+
+_OF_SETTING = (
+    "digest", "group", "domain", "kind", "architecture", "regions", "strength", "seed",
+)  # fmt: skip
 
 
 def _model_row(
@@ -237,25 +222,18 @@ def _model_row(
 ) -> MethodRow:
     """Return what is known of the model, whatever the method."""
     gaps = [
-        learned_gaps(evidence.films.labels, evidence.scores.predictions, thing)
-        for thing in evidence.films.things
+        learned_gaps(evidence.films.labels, evidence.scores.predictions, feature)
+        for feature in evidence.films.features
     ]
     least = min(gaps, key=min)
     second = setting.pairs[1] if len(setting.pairs) > 1 else None
     return MethodRow(
-        digest=setting.digest,
-        group=setting.group,
-        domain=setting.domain,
-        kind=setting.kind,
-        architecture=setting.architecture,
-        regions=setting.regions,
-        thing=setting.pairs[0].thing,
+        **{name: getattr(setting, name) for name in _OF_SETTING},
+        feature=setting.pairs[0].feature,
         finding=setting.pairs[0].finding,
-        thing_2=second.thing if second else "",
+        feature_2=second.feature if second else "",
         finding_2=second.finding if second else "",
-        strength=setting.strength,
         reached=round(min(films.reached), 4),
-        seed=setting.seed,
         version=__version__,
         accuracy=float(evidence.correct.mean()),
         raised_gap=least[0],
@@ -270,7 +248,7 @@ def _model_row(
 
 
 def _method_rows(row: MethodRow, evidence: RegionEvidence, answers: Answers) -> Iterator[MethodRow]:
-    planted = evidence.films.things if row.kind != "null" else ()
+    planted = evidence.films.features if row.kind != "null" else ()
     tested = count_tested(answers, planted)
     for method in METHODS:
         ranked = answers.ranked[method]
@@ -298,3 +276,98 @@ def _method_rows(row: MethodRow, evidence: RegionEvidence, answers: Answers) -> 
                 pairs_found=count_pairs_found(evidence, answers, planted),
             )
         yield one
+
+
+def score_ranking(
+    ranked: RankedRegions, features: Sequence[PlacedFeature], evidence: RegionEvidence
+) -> tuple[float, float, float, bool]:
+    """Score a ranked list against the truth, by the planted feature that it shows best.
+
+    Returned are precision at 10 and at 25, the same at 10 where any common area counts, and whether
+    the class is right. Missing regions count as misses.
+    """
+    first = ranked.regions[:25]
+    boxes = evidence.region_boxes[first] if ranked.boxes is None else ranked.boxes[:25]
+    film = evidence.region_image[first]
+    best = (-1.0, -1.0, -1.0, False)
+    for feature in features:
+        hits = regions_on(feature, boxes, film).tolist()
+        touched = regions_on(feature, boxes, film, touching=True).tolist()
+        right = ranked.raised_class == feature.target
+        scores = precision_at(hits, 10), precision_at(hits, 25), precision_at(touched, 10), right
+        best = max(best, scores)
+    return best
+
+
+def true_cluster_rank(
+    members: Sequence[NDArray[np.int64]],
+    features: Sequence[PlacedFeature],
+    evidence: RegionEvidence,
+) -> int:
+    """Return the place, from 1, of the first cluster that is mostly the feature; 0 without one.
+
+    A cluster is the feature where half of its members, regions (m,), touch it.
+    """
+    if not members or not features:
+        return 0
+    touched = np.zeros(len(evidence.region), dtype=np.bool_)
+    for feature in features:
+        touched |= regions_on(feature, evidence.region_boxes, evidence.region_image, touching=True)
+    for place, regions in enumerate(members, start=1):
+        if len(regions) and touched[regions].mean() >= 0.5:
+            return place
+    return 0
+
+
+def members_of(method: str, answers: Answers) -> list[NDArray[np.int64]]:
+    """Return the regions (m,) of each cluster that a method lists, in its order."""
+    if method == OURS:
+        return [c.cluster.regions for c in answers.correlations]
+    if method == "pooled":
+        return [c.regions for c in answers.examination.discovery.candidates]
+    members = answers.ranked[method].members
+    return [] if members is None else [members]
+
+
+def count_tested(answers: Answers, planted: Sequence[PlacedFeature]) -> tuple[int, int, int, int]:
+    """Count candidates that are the planted feature and strangers to it, and those confirmed.
+
+    In null settings nothing is planted: all candidates are strangers.
+    """
+    counts = [0, 0, 0, 0]
+    for candidate, outcome, _ in answers.examination.tested:
+        cluster, confirmed = candidate.cluster, outcome.status == "confirmed"
+        travels = [_phi(cluster.present, feature.present) for feature in planted]
+        right = any(
+            phi >= _TRAVELS and cluster.raised_class == feature.target
+            for phi, feature in zip(travels, planted, strict=True)
+        )
+        if right:
+            counts[0] += 1
+            counts[1] += confirmed
+        elif max(travels, default=0.0) < _STRANGER:
+            counts[2] += 1
+            counts[3] += confirmed
+    return counts[0], counts[1], counts[2], counts[3]
+
+
+def count_pairs_found(
+    evidence: RegionEvidence, answers: Answers, planted: Sequence[PlacedFeature]
+) -> int:
+    """Count planted features of which a correlation that counts names class and place."""
+    found = 0
+    for feature in planted:
+        found += any(
+            c.counts
+            and c.cluster.raised_class == feature.target
+            and score_ranking(rank_correlation(c, evidence), [feature], evidence)[0] >= _FOUND
+            for c in answers.correlations
+        )
+    return found
+
+
+def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Phi of two flags (n,), of either sign; 0 where one is constant."""
+    if a.all() or b.all() or not a.any() or not b.any():
+        return 0.0
+    return abs(float(np.corrcoef(a, b)[0, 1]))

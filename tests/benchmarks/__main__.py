@@ -32,7 +32,7 @@ from tests.benchmarks import (
     report,
     scale,
 )
-from tests.benchmarks.runner import NOTHING, Page, Run, choose_parts, read_sizes, run_page
+from tests.benchmarks.runner import NOTHING, Page, Setup, choose_parts, read_sizes, run_page
 
 PAGES = {
     module.PAGE.name: module.PAGE
@@ -89,7 +89,7 @@ def _command(page: Page) -> Callable[..., None]:
             chosen = choose_parts(page, parts, files)
             sizes = read_sizes(page, size or [])
             with show_progress() as progress:
-                path = run_page(page, chosen, out, Run.of_user(sizes, files, progress))
+                path = run_page(page, chosen, out, Setup.of_user(sizes, files, progress))
             print_file(path)
 
     return measure

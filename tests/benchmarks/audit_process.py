@@ -24,7 +24,7 @@ from typing import Any
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, RavlMedError
-from ravl_med.pipeline.stages import prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.processes import peak_mb
 from tests.benchmarks.runner import Progress
@@ -212,7 +212,7 @@ def _kill(process: int) -> bool:
 
 def _is_worker(command: str) -> bool:
     of_ray = command.startswith("ray::") and "_Worker" in command
-    return of_ray or "multiprocessing.spawn" in command
+    return of_ray or "ravl_med.engine.local" in command
 
 
 def _is_reader(command: str) -> bool:
@@ -306,9 +306,9 @@ def phantom_audit(config: Config, films: int, cache: Cache, progress: Progress) 
     whole = config.model_copy(
         update={"cohort": config.cohort.model_copy(update={"synthetic": synthetic})}
     )
-    manifest = prepare_manifest(whole, cache, progress)
-    reader = FilmReader.of(whole.cohort)
-    model, _ = prepare_model(whole, manifest, reader, cache, progress)
+    run = Run(cache, progress)
+    manifest = prepare_manifest(whole, run)
+    model, _ = prepare_model(whole, manifest, FilmReader.of(whole.cohort), run)
     return _changed(
         whole,
         cohort={"synthetic": None, "manifest": manifest, "workers": 1},
@@ -369,10 +369,10 @@ def audit_trials(config: Config) -> Iterator[AuditTrials]:
 
 def _run(request: AuditRequest) -> None:
     """Do what was asked for: what the process does."""
+    from ravl_med.evidence.audit_result import result_document
     from ravl_med.pipeline.audit import audit
     from ravl_med.pipeline.shards import Shard, embed
     from ravl_med.reporting.files.audit_run import write_run
-    from ravl_med.reporting.files.result_json import document_of
 
     cache, last = Cache(request.cache), ""
 
@@ -389,7 +389,7 @@ def _run(request: AuditRequest) -> None:
         write_run(run, request.result.parent, date=None, history_root=None)
     else:
         request.result.parent.mkdir(exist_ok=True)
-        document = document_of(run.result, request.config.report.regions_listed)
+        document = result_document(run.result, request.config.report.regions_listed)
         request.result.write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
     correlations = run.result.correlations
     summary = {

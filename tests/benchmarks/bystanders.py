@@ -6,26 +6,25 @@ test: a cluster that mixes both, or misses one, would say nothing of it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
-from ravl_med.discovery.ravl import AuditedTask, performance_gaps
+from ravl_med.discovery.ravl import AuditData, performance_gaps
 from ravl_med.encoders.base import pick_device
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
-from ravl_med.evidence.examination import confirmation_rules, counterfactual_rules
 from ravl_med.evidence.results import PairedChange
 from ravl_med.mitigation.quickstart import cached_quickstart_model
-from ravl_med.pipeline.truth import ShownThing, hit_regions
+from ravl_med.pipeline.truth import film_names, is_hit, truth_boxes
+from ravl_med.regions.geometry import box_overlap
 from ravl_med.reporting.files.audit_run import Audit
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.tables import Row
@@ -48,24 +47,17 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     if planted is None or planted.bystander is None:
         raise ConfigError("benchmark: the audited cohort has no bystander.")
     shown = {name: hit_regions(run, name) for name in (planted.feature, planted.bystander)}
-    images, model = _audited_images(run), _open_model(run, cache)
+    data, model = _data(run), _model(run, cache)
     evidence = run.config.evidence
-    half = split_patients(images.patients, images.labels, evidence.discovery_share, evidence.seed)
-    rules = replace(confirmation_rules(run.config), min_strength=-math.inf)
+    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
     rows: list[Row] = []
     for name, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
         (other,) = set(shown) - {name}
         own = shown[name].regions & ~shown[other].touched
-        cluster = _true_cluster(images, own, half)
-        ((_, confirmation),) = confirm_candidates(
-            [_task(run)], [Candidate(0, cluster, ~half)], images.patients, rules
-        )
-        tested = measure_counterfactual(
-            model,
-            Hypothesis(cluster, half),
-            images,
-            counterfactual_rules(evidence, comparisons=2),
-        )
+        cluster = _true_cluster(data, own, half)
+        ((_, confirmation),) = confirm_candidates(data, [Candidate(cluster, ~half)], evidence)
+        hypothesis = Hypothesis(cluster, half, comparisons=2)
+        tested = measure_counterfactual(model, hypothesis, data, evidence)
         rows.append(
             {
                 "thing": name,
@@ -73,7 +65,7 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
                 "seed": seed,
                 "phi": _phi(shown[planted.feature].films, shown[name].films),
                 "status": confirmation.status,
-                "raised": images.classes[cluster.raised_class],
+                "raised": data.classes[cluster.raised_class],
                 "raised_gap": float(confirmation.arms.gap[cluster.raised_class]),
                 "opposed_gap": confirmation.arms.opposed_gap,
                 "used": tested.used,
@@ -86,10 +78,10 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     return rows
 
 
-def _audited_images(run: Audit) -> AuditedImages:
+def _data(run: Audit) -> AuditData:
     cohort = run.cohort
     sizes = [run.reader.film(cohort, index).pixels.shape for index in range(len(cohort))]
-    return AuditedImages(
+    return AuditData(
         classes=cohort.classes,
         labels=cohort.labels,
         predictions=run.scores.predictions,
@@ -97,21 +89,49 @@ def _audited_images(run: Audit) -> AuditedImages:
         sizes=np.array(sizes, dtype=np.int64),
         region_image=run.result.region_image,
         region_boxes=run.result.region_boxes,
-    )
-
-
-def _task(run: Audit) -> AuditedTask:
-    return AuditedTask(
-        name=run.config.task.name,
-        classes=run.cohort.classes,
-        labels=run.cohort.labels,
-        predictions=run.scores.predictions,
         image_scores=run.scores.image,
         region_scores=run.scores.region,
     )
 
 
-def _open_model(run: Audit, cache: Cache) -> CounterfactualModel:
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownFeature:
+    """Where a feature lies on the audited films.
+
+    Attributes
+    ----------
+    films : ndarray of shape (N,), bool - film holds it
+    regions : ndarray of shape (R,), bool - region hits it
+    touched : ndarray of shape (R,), bool - region holds any part of it
+    """
+
+    films: NDArray[np.bool_]
+    regions: NDArray[np.bool_]
+    touched: NDArray[np.bool_]
+
+
+def hit_regions(run: Audit, name: str) -> ShownFeature:
+    """Find the films and the regions of an audit that hold a feature, by the boxes of its truth."""
+    boxes, names = truth_boxes(run, name), film_names(run)
+    image, own = run.result.region_image, run.result.region_boxes
+
+    def flags(holds: Callable[[NDArray[np.floating], NDArray[np.floating]], bool]) -> Any:
+        return np.array(
+            [
+                any(holds(box, truth) for truth in boxes.get(names[film], ()))
+                for film, box in zip(image.tolist(), own, strict=True)
+            ],
+            dtype=np.bool_,
+        )
+
+    return ShownFeature(
+        films=np.array([film in boxes for film in names], dtype=np.bool_),
+        regions=flags(is_hit),
+        touched=flags(lambda box, truth: box_overlap(box, truth) > 0),
+    )
+
+
+def _model(run: Audit, cache: Cache) -> CounterfactualModel:
     """Open the audited model once more."""
     config = run.config
     if config.model.quickstart is None:
@@ -130,15 +150,15 @@ def _open_model(run: Audit, cache: Cache) -> CounterfactualModel:
 
 
 def _true_cluster(
-    images: AuditedImages, hits: NDArray[np.bool_], half: NDArray[np.bool_]
+    data: AuditData, hits: NDArray[np.bool_], half: NDArray[np.bool_]
 ) -> FeatureCluster:
     """Return the regions that hit something as a cluster; its classes are chosen on one half."""
     regions = np.flatnonzero(hits)
-    present = np.zeros(len(images.labels), dtype=np.bool_)
-    present[images.region_image[regions]] = True
+    present = np.zeros(len(data.labels), dtype=np.bool_)
+    present[data.region_image[regions]] = True
     rows = np.flatnonzero(half)
     table = performance_gaps(
-        present[rows, None], images.labels[rows], images.correct[rows], len(images.classes)
+        present[rows, None], data.labels[rows], data.correct[rows], len(data.classes)
     )
     return measure_candidate(
         0,
@@ -155,7 +175,7 @@ def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _accused(run: Audit, name: str, shown: Mapping[str, ShownThing]) -> bool:
+def _accused(run: Audit, name: str, shown: Mapping[str, ShownFeature]) -> bool:
     """Whether a shortcut of the audit shows the one of this name more than the other."""
 
     def hits(regions: NDArray[np.int64], which: str) -> int:

@@ -15,15 +15,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
-from ravl_med.discovery.clusters import FeatureClusters
+from ravl_med.discovery.candidates import discover_correlations
+from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
 from ravl_med.discovery.k_medoids import silhouette
-from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.examination import confirmation_rules
-from ravl_med.evidence.power import PREVALENCES, plan_design, simulated_power
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.examination import min_strength_of
+from ravl_med.evidence.power import PREVALENCES, CohortDesign, SimulatedCohort, plan_design
 from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.simulated_cohorts import (
     CohortPlan,
     Feature,
@@ -32,7 +33,6 @@ from tests.benchmarks.simulated_cohorts import (
     draw_embeddings,
     draw_prototypes,
     examine_cohort,
-    propose_as_configured,
 )
 from tests.benchmarks.tables import Column, Row, Table, Target, draw_table, exact_interval, fill
 
@@ -164,7 +164,7 @@ def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int)
     films, classes, prevalence = kind
     evidence = config.evidence
     design = plan_design(films, classes, _ACCURACY, 1.0, evidence.discovery_share, evidence.seed)
-    rules = confirmation_rules(config)
+    min_strength = min_strength_of(config.discovery)
     return [
         {
             "films": films,
@@ -173,7 +173,8 @@ def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int)
             "gap": gap,
             "power": simulated_power(
                 design,
-                rules,
+                evidence,
+                min_strength=min_strength,
                 prevalence=prevalence,
                 gap=gap,
                 candidates=_CANDIDATES,
@@ -182,6 +183,25 @@ def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int)
         }
         for gap in _GAPS
     ]
+
+
+def simulated_power(
+    design: CohortDesign,
+    evidence: EvidenceConfig,
+    *,
+    min_strength: float,
+    prevalence: float,
+    gap: float,
+    candidates: int,
+    simulations: int,
+) -> float:
+    """Return the share of simulated cohorts in which a feature with this gap is confirmed."""
+    films = design.films_of_classes()
+    cohorts = (
+        SimulatedCohort(design, films, prevalence, evidence, min_strength, (0, run))
+        for run in range(simulations)
+    )
+    return sum(cohort.finds(gap, max(candidates, 1)) for cohort in cohorts) / simulations
 
 
 def _examine(
@@ -241,20 +261,23 @@ def time_search(job: tuple[SpeedCase, Config]) -> Row:
     embeddings = np.empty((regions, case.size), dtype=np.float32)
     anchors = draw_prototypes(_PROTOTYPES, case.size, rng)
     draw_embeddings(anchors, rng.integers(_PROTOTYPES, size=regions), embeddings, rng)
-    task = _timed_task(case.films, regions, rng)
-    region_image = np.repeat(np.arange(case.films, dtype=np.int64), case.regions)
+    data = _timed_data(case, rng)
     films = np.ones(case.films, dtype=np.bool_)
-    rules = DiscoveryRules(
-        config.discovery.min_influence, confirmation_rules(config).min_films, config.gate.max_gap
-    )
     before = forget_peak()
     whole, proposing = [], []
     for _ in range(case.runs):
         start = time.perf_counter()
-        clusters = propose_as_configured(embeddings, config)
+        clusters = cluster_regions(embeddings, _TIMED_CLASSES, config.discovery)
         proposing.append(time.perf_counter() - start)
-        present = clusters.presence(region_image, case.films)
-        discover_correlations(clusters, present, region_image, task, films, rules)
+        discover_correlations(
+            data,
+            clusters,
+            clusters.presence(data.region_image, case.films),
+            films,
+            config.discovery,
+            min_films=config.evidence.min_n_on_half,
+            large_gap=config.gate.max_gap,
+        )
         whole.append(time.perf_counter() - start)
     peak = peak_mb() - before  # above what was held before, embeddings included there
     return {
@@ -271,16 +294,18 @@ def time_search(job: tuple[SpeedCase, Config]) -> Row:
     }
 
 
-def _timed_task(films: int, regions: int, rng: np.random.Generator) -> AuditedTask:
-    labels = rng.integers(_TIMED_CLASSES, size=films)
-    wrong = (labels + rng.integers(1, _TIMED_CLASSES, size=films)) % _TIMED_CLASSES
-    return AuditedTask(
-        name="simulated",
+def _timed_data(case: SpeedCase, rng: np.random.Generator) -> AuditData:
+    labels = rng.integers(_TIMED_CLASSES, size=case.films)
+    wrong = (labels + rng.integers(1, _TIMED_CLASSES, size=case.films)) % _TIMED_CLASSES
+    return AuditData(
         classes=tuple(f"class {c + 1}" for c in range(_TIMED_CLASSES)),
         labels=labels,
-        predictions=np.where(rng.random(films) < _ACCURACY, labels, wrong),
-        image_scores=np.empty((0, _TIMED_CLASSES), dtype=np.float32),
-        region_scores=rng.random((regions, _TIMED_CLASSES), dtype=np.float32),
+        predictions=np.where(rng.random(case.films) < _ACCURACY, labels, wrong),
+        patients=np.arange(case.films, dtype=np.int64),
+        sizes=np.zeros((case.films, 2), dtype=np.int64),
+        region_image=np.repeat(np.arange(case.films, dtype=np.int64), case.regions),
+        region_boxes=np.empty((0, 4), dtype=np.float32),
+        region_scores=rng.random((case.films * case.regions, _TIMED_CLASSES), dtype=np.float32),
     )
 
 
@@ -387,8 +412,8 @@ def _growth(rows: Sequence[Row]) -> str:
     )
 
 
-def _speed_cases(run: Run) -> list[SpeedCase]:
-    return [case for case in SPEED_CASES if case.films * case.regions <= run.size("regions")]
+def _speed_cases(setup: Setup) -> list[SpeedCase]:
+    return [case for case in SPEED_CASES if case.films * case.regions <= setup.size("regions")]
 
 
 PAGE = Page(
@@ -404,8 +429,8 @@ PAGE = Page(
             "confirmed on held-out patients. RaVL as published: K over 2C .. 5C by the silhouette, "
             "its filters over all films, no test.",
             [_CALIBRATION],
-            lambda run: measure_calibration(
-                run.config, run.size("cohorts"), workers=_WORKERS, progress=run.progress
+            lambda setup: measure_calibration(
+                setup.config, setup.size("cohorts"), workers=_WORKERS, progress=setup.progress
             ),
             {"cohorts": 200},
         ),
@@ -416,8 +441,8 @@ PAGE = Page(
             "confirmed on held-out patients, most of its regions are the feature's, and it names "
             "the class that the feature raises.",
             [_FOUND],
-            lambda run: measure_power(
-                run.config, run.size("cohorts"), workers=_WORKERS, progress=run.progress
+            lambda setup: measure_power(
+                setup.config, setup.size("cohorts"), workers=_WORKERS, progress=setup.progress
             ),
             {"cohorts": 200},
         ),
@@ -427,8 +452,8 @@ PAGE = Page(
             "Simulated from what films hold, the feature's cluster perfect, accuracy 0.8, one film "
             "a patient, 10 candidates.",
             [_power_table],
-            lambda run: tabulate_power(
-                run.config, run.size("simulations"), workers=_WORKERS, progress=run.progress
+            lambda setup: tabulate_power(
+                setup.config, setup.size("simulations"), workers=_WORKERS, progress=setup.progress
             ),
             {"simulations": _SIMULATIONS},
         ),
@@ -438,7 +463,7 @@ PAGE = Page(
             "Clusters proposed, found on the films, filtered and ranked; 10 classes. Memory is the "
             "peak above what was held before the search, which the embeddings are part of.",
             [_SPEED, _growth],
-            lambda run: measure_speed(run.config, _speed_cases(run), run.progress),
+            lambda setup: measure_speed(setup.config, _speed_cases(setup), setup.progress),
             {"regions": 1_000_000},
         ),
     ),

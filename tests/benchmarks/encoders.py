@@ -19,7 +19,7 @@ from tests.benchmarks.poolings import (
     draw_poolings,
     measure_poolings,
 )
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.tables import Column, Row, Table, Target
 from tests.benchmarks.towers import (
     SIDE,
@@ -106,19 +106,19 @@ def _least(a: Tensor, b: Tensor) -> float:
     return round(float((a * b).sum(dim=1).min()), 6)
 
 
-def _poolings(run: Run) -> list[Row]:
-    sizes = PoolingSizes(*(run.size(name) for name in ("films", "images", "batch", "rounds")))
-    return measure_poolings(run.config, sizes, _SEED, run.cache, run.progress)
+def _poolings(setup: Setup) -> list[Row]:
+    sizes = PoolingSizes(*(setup.size(name) for name in ("films", "images", "batch", "rounds")))
+    return measure_poolings(setup.config, sizes, _SEED, setup.cache, setup.progress)
 
 
-def _films(run: Run) -> Iterator[Row]:
-    batch = run.size("batch")
-    yield measure_throughput(_BATCHES * batch, batch, run.size("rounds"), run.progress)
+def _films(setup: Setup) -> Iterator[Row]:
+    batch = setup.size("batch")
+    yield measure_throughput(_BATCHES * batch, batch, setup.size("rounds"), setup.progress)
 
 
-def _memory(run: Run) -> Iterator[Row]:
-    batch = run.size("batch")
-    yield measure_memory(_BATCHES * batch, batch, run.progress)
+def _memory(setup: Setup) -> Iterator[Row]:
+    batch = setup.size("batch")
+    yield measure_memory(_BATCHES * batch, batch, setup.progress)
 
 
 _TOWER = Column("tower", "{tower}")
@@ -177,7 +177,7 @@ PAGE = Page(
             "scaled up. A quarter of the image and another image stand beside it, so that a tower "
             "that says the same of everything would show.",
             [_FAITHFUL],
-            lambda run: measure_faith(run.size("images"), _SEED, run.progress),
+            lambda setup: measure_faith(setup.size("images"), _SEED, setup.progress),
             {"images": 8},
         ),
         Part(
@@ -187,7 +187,9 @@ PAGE = Page(
             "image, and with each region encoded as an image, as multiples of it. In turns in one "
             "run; medians of rounds.",
             [_COST],
-            lambda run: measure_cost(run.size("batch"), run.size("rounds"), _SEED, run.progress),
+            lambda setup: measure_cost(
+                setup.size("batch"), setup.size("rounds"), _SEED, setup.progress
+            ),
             {"batch": 4, "rounds": 7},
         ),
         Part(
@@ -214,7 +216,9 @@ PAGE = Page(
             "is seen through windows; a window is right where its nearest class is that of the "
             "film.",
             [_ACCURACY],
-            lambda run: measure_accuracy(run.config, run.size("films"), run.cache, run.progress),
+            lambda setup: measure_accuracy(
+                setup.config, setup.size("films"), setup.cache, setup.progress
+            ),
             {"films": 300},
         ),
         Part(

@@ -30,10 +30,10 @@ from pydicom.uid import (
 )
 
 from ravl_med.cohort.image_file import read_film_file, read_image_file
-from ravl_med.cohort.reading_policy import DEFAULT_POLICY
 from ravl_med.cohort.reading_pool import ReadingPool
+from ravl_med.config.cohort import DEFAULT_READING
 from ravl_med.errors import ImageError
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.tables import Column, Row, Table, Target
 
 SYNTAXES: tuple[tuple[str, UID, str], ...] = (
@@ -86,7 +86,7 @@ def measure_cores(
     films: dict[str, list[Path]], repeats: int, rounds: int, progress: Progress
 ) -> Iterator[Row]:
     """Read films in turns in this process and in two others, which are started before."""
-    with ReadingPool(DEFAULT_POLICY, 2) as pool:
+    with ReadingPool(DEFAULT_READING, 2) as pool:
         for done, (name, paths) in enumerate(films.items()):
             progress("read films on two cores", done, len(films))
             many = paths * repeats
@@ -124,12 +124,12 @@ def _by_pydicom(paths: Sequence[Path]) -> None:
 
 def _by_us(paths: Sequence[Path]) -> None:
     for path in paths:
-        read_image_file(path, DEFAULT_POLICY)
+        read_image_file(path, DEFAULT_READING)
 
 
 def _as_audited(paths: Sequence[Path]) -> None:
     for path in paths:
-        read_film_file(path, DEFAULT_POLICY)
+        read_film_file(path, DEFAULT_READING)
 
 
 def _film(seed: int) -> NDArray[np.uint16]:
@@ -163,16 +163,16 @@ def _dataset(pixels: NDArray[np.uint16]) -> FileDataset:
     return dataset
 
 
-def _speed(run: Run) -> Iterable[Row]:
+def _speed(setup: Setup) -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as folder:
         films = write_films(Path(folder), _FILMS)
-        yield from measure_speed(films, run.size("rounds"), run.progress)
+        yield from measure_speed(films, setup.size("rounds"), setup.progress)
 
 
-def _cores(run: Run) -> Iterable[Row]:
+def _cores(setup: Setup) -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as folder:
         films = write_films(Path(folder), _FILMS)
-        yield from measure_cores(films, _REPEATS, run.size("rounds"), run.progress)
+        yield from measure_cores(films, _REPEATS, setup.size("rounds"), setup.progress)
 
 
 PAGE = Page(

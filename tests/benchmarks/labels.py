@@ -16,7 +16,7 @@ from tests.benchmarks.coded_reports import (
     read_coded_reports,
     split_halves,
 )
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.tables import Column, Row, Table, Target, draw_table, yes_no
 
 Policy = Mapping[str | None, bool | None]
@@ -172,9 +172,9 @@ def _macro(rows: Sequence[Row]) -> str:
 
 
 def _half(name: str, title: str, choose: Callable[..., Sequence[CodedReport]]) -> Part:
-    def measure(run: Run) -> Iterable[Row]:
-        halves = split_halves(read_coded_reports(run.files["reports"]), HALVES_SEED)
-        return measure_findings(choose(*halves), chest_labeller(), run.progress)
+    def measure(setup: Setup) -> Iterable[Row]:
+        halves = split_halves(read_coded_reports(setup.files["reports"]), HALVES_SEED)
+        return measure_findings(choose(*halves), chest_labeller(), setup.progress)
 
     return Part(
         name,
@@ -218,7 +218,7 @@ PAGE = Page(
                     ),
                 )
             ],
-            lambda run: measure_reading(chest_labeller(), _LENGTHS, _RUNS, run.progress),
+            lambda setup: measure_reading(chest_labeller(), _LENGTHS, _RUNS, setup.progress),
         ),
     ),
 )

@@ -28,10 +28,10 @@ from ravl_med.mitigation.training import ask_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
-from ravl_med.pipeline.stages import prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model
 from tests.benchmarks.mitigation_cost import measure_cost, measure_memory
 from tests.benchmarks.quickstart import Trial, phantom_settings
-from tests.benchmarks.runner import Page, Part, Run
+from tests.benchmarks.runner import Page, Part, Setup
 from tests.benchmarks.tables import (
     Column,
     Row,
@@ -56,26 +56,26 @@ Estimate = tuple[float, float, float]
 """A mean and its 95 % interval."""
 
 
-def measure_arms(run: Run) -> Iterator[Row]:
+def measure_arms(setup: Setup) -> Iterator[Row]:
     """Mitigate planted models by every arm, each beside one that never saw the correlation."""
     processes = Processes(make_fabric(alone=True))
-    for seed in run.several("seeds"):
-        work = run.cache.root / "mitigations" / f"benchmark-{seed}"
+    for seed in setup.several("seeds"):
+        work = setup.cache.root / "mitigations" / f"benchmark-{seed}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700, parents=True)
-        yield from _mitigate_cohort(run, seed, WorkFolder(work), processes)
+        yield from _mitigate_cohort(setup, seed, WorkFolder(work), processes)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _mitigate_cohort(run: Run, seed: int, work: WorkFolder, processes: Processes) -> list[Row]:
+def _mitigate_cohort(setup: Setup, seed: int, work: WorkFolder, processes: Processes) -> list[Row]:
     """Return a row for each arm; none where the audit has found no shortcut to mitigate."""
 
     def note(stage: str, done: int, total: int) -> None:
-        run.progress(f"seed {seed}: {stage}", done, total)
+        setup.progress(f"seed {seed}: {stage}", done, total)
 
-    planted = _every_arm(run.config, seed)
+    planted = _every_arm(setup.config, seed)
     done = mitigate(
-        planted, key=run.key, cache=run.cache, work=work, processes=processes, progress=note
+        planted, key=setup.key, cache=setup.cache, work=work, processes=processes, progress=note
     )
     if done.test is None:
         return []
@@ -94,7 +94,7 @@ def _mitigate_cohort(run: Run, seed: int, work: WorkFolder, processes: Processes
         }
         for arm in done.result.arms
     ]
-    answered = _ask_clean_model(replace(run, progress=note), seed, done.test)
+    answered = _ask_clean_model(replace(setup, progress=note), seed, done.test)
     clean = {"arm": _CLEAN, "title": "trained without the correlation", "published": False}
     empty = {"head": False, "seconds": None, "verdict": "", "gone": False}
     return [*rows, {"seed": seed, **clean, **truth.measure(answered), **empty}]
@@ -116,12 +116,13 @@ def _is_gone(run: Mitigation) -> bool:
     return run.result.reaudit is not None and not run.result.reaudit.remaining
 
 
-def _ask_clean_model(run: Run, seed: int, test: SplitFilms) -> Answered:
+def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Answered:
     """Train a model on the same plan without the correlation; what it says of the same films."""
-    config = _trial(run.config, seed, planted=False)
+    config = _trial(setup.config, seed, planted=False)
     reader = FilmReader.of(config.cohort)
-    manifest = prepare_manifest(config, run.cache, run.progress)
-    folder, _ = prepare_model(config, manifest, reader, run.cache, run.progress)
+    run = Run(setup.cache, setup.progress)
+    manifest = prepare_manifest(config, run)
+    folder, _ = prepare_model(config, manifest, reader, run)
     encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
     return ask_films_and_regions(
@@ -180,11 +181,13 @@ class _Truth:
         }
 
 
-def _measure_costs(run: Run) -> Iterator[Row]:
-    rounds = run.size("rounds")
-    yield from measure_cost(make_fabric(alone=True), repeats=rounds, seed=0, progress=run.progress)
+def _measure_costs(setup: Setup) -> Iterator[Row]:
+    rounds = setup.size("rounds")
+    yield from measure_cost(
+        make_fabric(alone=True), repeats=rounds, seed=0, progress=setup.progress
+    )
     repeats = max(1, rounds // _MEMORY_SHARE)
-    yield from measure_memory(repeats=repeats, seed=0, progress=run.progress)
+    yield from measure_memory(repeats=repeats, seed=0, progress=setup.progress)
 
 
 def margin_over(

@@ -19,7 +19,7 @@ from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.truth import compare_with_truth
 from ravl_med.reporting.files.audit_run import Audit
 from tests.benchmarks.bystanders import confirm_planted
-from tests.benchmarks.runner import Page, Part, Run
+from tests.benchmarks.runner import Page, Part, Setup
 from tests.benchmarks.tables import (
     Cell,
     Column,
@@ -97,7 +97,7 @@ def phantom_settings(config: Config, trial: Trial) -> Config:
     )
 
 
-def audit_phantoms(run: Run, trial: Trial) -> tuple[Row, Audit]:
+def audit_phantoms(setup: Setup, trial: Trial) -> tuple[Row, Audit]:
     """Audit one phantom cohort and hold the outcome against its truth.
 
     Precisions are those of the regions of the first correlation: by removal effect, where it lies;
@@ -107,10 +107,10 @@ def audit_phantoms(run: Run, trial: Trial) -> tuple[Row, Audit]:
     """
 
     def note(stage: str, done: int, total: int) -> None:
-        run.progress(f"{trial.label()}: {stage}", done, total)
+        setup.progress(f"{trial.label()}: {stage}", done, total)
 
-    settings = phantom_settings(run.config, trial)
-    done = audit(settings, key=run.key, cache=run.cache, progress=note)
+    settings = phantom_settings(setup.config, trial)
+    done = audit(settings, key=setup.key, cache=setup.cache, progress=note)
     check = compare_with_truth(done)
     kinds = [c.kind for c in done.result.correlations if c.confirmation.status == "confirmed"]
     placed = {
@@ -161,17 +161,17 @@ def plan_trials(part: str, count: int, config: Config) -> list[Trial]:
     return [Trial(part != "null", seed, tower, tiles, beside) for seed in range(count)]
 
 
-def measure_audits(part: str, run: Run) -> Iterator[Row]:
+def measure_audits(part: str, setup: Setup) -> Iterator[Row]:
     """Audit the cohorts of a part; yield a row each."""
-    for trial in plan_trials(part, run.size("cohorts"), run.config):
-        yield audit_phantoms(run, trial)[0]
+    for trial in plan_trials(part, setup.size("cohorts"), setup.config):
+        yield audit_phantoms(setup, trial)[0]
 
 
-def measure_bystanders(run: Run) -> Iterator[Row]:
+def measure_bystanders(setup: Setup) -> Iterator[Row]:
     """Audit cohorts with a bystander; yield a row of it and one of the planted feature each."""
-    for trial in plan_trials("bystander", run.size("cohorts"), run.config):
-        _, done = audit_phantoms(run, trial)
-        yield from confirm_planted(done, trial.seed, run.cache)
+    for trial in plan_trials("bystander", setup.size("cohorts"), setup.config):
+        _, done = audit_phantoms(setup, trial)
+        yield from confirm_planted(done, trial.seed, setup.cache)
 
 
 def mean_precision(rows: Sequence[Row], field: str = "precision_at_10") -> float:
@@ -298,7 +298,7 @@ PAGE = Page(
             "Each cohort has films and a model of its own. The first correlation has to be a "
             "shortcut that names the planted finding.",
             [_planted_summary, _AUDITS],
-            lambda run: measure_audits("planted", run),
+            lambda setup: measure_audits("planted", setup),
             {"cohorts": 5},
             stepwise=True,
         ),
@@ -307,7 +307,7 @@ PAGE = Page(
             "Null: nothing planted, a clean model",
             "",
             [_null_summary, _AUDITS],
-            lambda run: measure_audits("null", run),
+            lambda setup: measure_audits("null", setup),
             {"cohorts": 20},
             stepwise=True,
         ),
@@ -319,7 +319,7 @@ PAGE = Page(
             "tiles hits none of them: of 4 x 4 tiles one in two generators has no tile that holds "
             "half of it.",
             [lambda rows: bullets([_precision(rows)]), _LOCALISATION],
-            lambda run: measure_audits("localisation", run),
+            lambda setup: measure_audits("localisation", setup),
             {"cohorts": 1},
             stepwise=True,
         ),

@@ -23,11 +23,10 @@ from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.plan import plan_cohort
 from ravl_med.regions.annotations import AnnotationTable
-from ravl_med.regions.artifacts import ARTIFACT_NAMES
-from ravl_med.regions.film_structures import FilmStructures, read_structures
+from ravl_med.regions.film_structures import ARTIFACT_NAMES, FilmStructures, read_structures
 from ravl_med.regions.geometry import InputGeometry, box_overlaps
 from ravl_med.regions.segmenter import LINES, SIDE, Segmenter, built_in_segmenter
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.tables import Column, Row, Table, Target
 
 _FOUND = 0.5  # intersection over union, or share of a line that is covered
@@ -235,8 +234,8 @@ def _enlarge(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.boo
     return InputGeometry.of(height, width, SIDE, "squash").mask_to_stored(mask)
 
 
-def _marked(run: Run) -> list[MarkedFilm]:
-    return read_marked_films(run.files["films"])
+def _marked(setup: Setup) -> list[MarkedFilm]:
+    return read_marked_films(setup.files["films"])
 
 
 _PHANTOMS = Table(
@@ -295,8 +294,8 @@ PAGE = Page(
             "film has. Found: a region overlaps by half (intersection over union); a line: half of "
             "its pixels lie in the mask of a line.",
             [_PHANTOMS],
-            lambda run: measure_phantoms(
-                built_in_segmenter(), run.size("phantoms"), _PHANTOMS_SEED, run.progress
+            lambda setup: measure_phantoms(
+                built_in_segmenter(), setup.size("phantoms"), _PHANTOMS_SEED, setup.progress
             ),
             {"phantoms": 400},
         ),
@@ -306,7 +305,7 @@ PAGE = Page(
             "Dice against masks that people have drawn, in stored pixels; a film without lungs "
             "found counts as 0. No real film was trained on.",
             [_LUNGS],
-            lambda run: measure_lungs(built_in_segmenter(), _marked(run), run.progress),
+            lambda setup: measure_lungs(built_in_segmenter(), _marked(setup), setup.progress),
             files={"films": "FILMS.csv"},
         ),
         Part(
@@ -314,8 +313,8 @@ PAGE = Page(
             "Boxes that people have drawn on real films",
             "Found: an artifact region overlaps by half (intersection over union).",
             [_DEVICES],
-            lambda run: measure_devices(
-                built_in_segmenter(), _marked(run), run.files["boxes"], run.progress
+            lambda setup: measure_devices(
+                built_in_segmenter(), _marked(setup), setup.files["boxes"], setup.progress
             ),
             files={"films": "FILMS.csv", "boxes": "BOXES"},
         ),
@@ -324,7 +323,7 @@ PAGE = Page(
             "What is proposed for real films",
             "",
             [_FILMS],
-            lambda run: count_proposals(built_in_segmenter(), _marked(run), run.progress),
+            lambda setup: count_proposals(built_in_segmenter(), _marked(setup), setup.progress),
             files={"films": "FILMS.csv"},
         ),
         Part(
@@ -332,7 +331,7 @@ PAGE = Page(
             "All regions of one film, on one thread",
             "",
             [_SPEED],
-            lambda run: measure_speed(built_in_segmenter(), _SIDE, _RUNS, run.progress),
+            lambda setup: measure_speed(built_in_segmenter(), _SIDE, _RUNS, setup.progress),
         ),
     ),
 )

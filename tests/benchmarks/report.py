@@ -134,7 +134,7 @@ PAGE = Page(
             "films of 2,500 x 2,048 pixels are in memory and not read from files. One process on "
             "one thread; memory is all that it holds.",
             [_TABLE],
-            lambda run: measure_sizes(SIZES["usual"], run.size("runs"), run.progress),
+            lambda setup: measure_sizes(SIZES["usual"], setup.size("runs"), setup.progress),
             {"runs": 3},
         ),
         Part(
@@ -142,7 +142,7 @@ PAGE = Page(
             "As much as there can be",
             "Where there is too much, the report shows a part and says how much more there is.",
             [_TABLE],
-            lambda run: measure_sizes(SIZES["largest"], run.size("runs"), run.progress),
+            lambda setup: measure_sizes(SIZES["largest"], setup.size("runs"), setup.progress),
             {"runs": 3},
         ),
     ),

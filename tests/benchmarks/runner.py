@@ -39,7 +39,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Setup:
     """What a measuring function is given.
 
     Attributes
@@ -61,7 +61,7 @@ class Run:
     @classmethod
     def of_user(
         cls, sizes: Mapping[str, Size], files: Mapping[str, Path], progress: Progress
-    ) -> Run:
+    ) -> Setup:
         """Return a run with the user's own cache and key."""
         return cls(load_config(QUICKSTART), user_cache(), user_key(), sizes, files, progress)
 
@@ -96,7 +96,7 @@ class Part:
     title: str
     text: str
     blocks: Sequence[Callable[[list[Row]], str]]
-    measure: Callable[[Run], Iterable[Row]]
+    measure: Callable[[Setup], Iterable[Row]]
     sizes: Mapping[str, Size] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     stepwise: bool = False
@@ -201,7 +201,7 @@ class Page:
             raise ConfigError(f"--out: cannot be written ({type(error).__name__}).") from None
 
 
-def run_page(page: Page, parts: Sequence[str], folder: Path, run: Run) -> Path:
+def run_page(page: Page, parts: Sequence[str], folder: Path, setup: Setup) -> Path:
     """Measure parts of a page one by one, and write each as soon as it is done.
 
     Raises
@@ -212,7 +212,7 @@ def run_page(page: Page, parts: Sequence[str], folder: Path, run: Run) -> Path:
     """
     chosen = [page.part(name) for name in parts]
     for part in chosen:
-        missing = [option for option in part.files if option not in run.files]
+        missing = [option for option in part.files if option not in setup.files]
         if missing:
             raise ConfigError(
                 f"--{missing[0]}: {page.name} needs {part.files[missing[0]]} for its part "
@@ -220,9 +220,9 @@ def run_page(page: Page, parts: Sequence[str], folder: Path, run: Run) -> Path:
             )
     content = page.read(folder)
     for part in chosen:
-        sizes = {name: run.sizes.get(name, size) for name, size in part.sizes.items()}
+        sizes = {name: setup.sizes.get(name, size) for name, size in part.sizes.items()}
         start, rows = time.perf_counter(), list[Row]()
-        for row in part.measure(replace(run, sizes=sizes)):
+        for row in part.measure(replace(setup, sizes=sizes)):
             rows.append(_without_nan(row))
             if part.stepwise:
                 content[part.name] = _kept(sizes, start, rows)

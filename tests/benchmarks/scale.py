@@ -13,7 +13,7 @@ from tests.benchmarks.audit_process import ENGINES, audit_trials, phantom_audit,
 from tests.benchmarks.bright_halves import measure_memory
 from tests.benchmarks.engine_speed import SMALL_TOWER, measure_speed
 from tests.benchmarks.killed_audits import measure_chaos
-from tests.benchmarks.runner import Page, Part, Progress, Run
+from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.simulated_films import FilmsPlan, measure_discovery
 from tests.benchmarks.tables import Column, Row, Table, Target, draw_table, yes_no
 
@@ -61,37 +61,37 @@ def measure_sameness(config: Config, progress: Progress, *, ray: bool = True) ->
     progress("the same result", len(engines), len(engines))
 
 
-def _with_ray(measure: Callable[[Run], Iterator[Row]]) -> Callable[[Run], Iterator[Row]]:
+def _with_ray(measure: Callable[[Setup], Iterator[Row]]) -> Callable[[Setup], Iterator[Row]]:
     """Refuse to begin without Ray, which is measured beside the local engine."""
 
-    def measured(run: Run) -> Iterator[Row]:
+    def measured(setup: Setup) -> Iterator[Row]:
         if find_spec("ray") is None:
             raise ConfigError(
                 "benchmark scale: Ray is not installed; expected it for the parts same, speed and "
                 "chaos. Install it: pip install 'ravl-med[ray]'."
             )
-        return measure(run)
+        return measure(setup)
 
     return measured
 
 
-def _same(run: Run) -> Iterator[Row]:
-    audit = phantom_audit(run.config, run.size("same-films"), run.cache, run.progress)
-    return measure_sameness(audit, run.progress)
+def _same(setup: Setup) -> Iterator[Row]:
+    audit = phantom_audit(setup.config, setup.size("same-films"), setup.cache, setup.progress)
+    return measure_sameness(audit, setup.progress)
 
 
-def _speed(run: Run) -> Iterator[Row]:
-    return measure_speed(run.size("speed-films"), _TOWERS, run.size("rounds"), run.progress)
+def _speed(setup: Setup) -> Iterator[Row]:
+    return measure_speed(setup.size("speed-films"), _TOWERS, setup.size("rounds"), setup.progress)
 
 
-def _chaos(run: Run) -> Iterator[Row]:
-    audit = phantom_audit(run.config, run.size("chaos-films"), run.cache, run.progress)
-    return measure_chaos(audit, run.size("kills"), run.progress)
+def _chaos(setup: Setup) -> Iterator[Row]:
+    audit = phantom_audit(setup.config, setup.size("chaos-films"), setup.cache, setup.progress)
+    return measure_chaos(audit, setup.size("kills"), setup.progress)
 
 
-def _discovery(run: Run) -> Iterator[Row]:
-    plans = [FilmsPlan(films) for films in run.several("discovery-films")]
-    return measure_discovery(run.config, plans, run.progress)
+def _discovery(setup: Setup) -> Iterator[Row]:
+    plans = [FilmsPlan(films) for films in setup.several("discovery-films")]
+    return measure_discovery(setup.config, plans, setup.progress)
 
 
 def gains(rows: Sequence[Row]) -> list[Row]:
@@ -409,7 +409,9 @@ PAGE = Page(
             "pages of mapped files included, of the run, of the largest worker and of the largest "
             "process that reads films.",
             [_MEMORY, _memory_growth],
-            lambda run: measure_memory(run.config, run.several("memory-films"), run.progress),
+            lambda setup: measure_memory(
+                setup.config, setup.several("memory-films"), setup.progress
+            ),
             {"memory-films": (2_000, 200_000)},
         ),
         Part(

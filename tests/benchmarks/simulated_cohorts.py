@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import DiscoveryRules, discover_correlations
-from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
-from ravl_med.discovery.ravl import AuditedTask
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
-from ravl_med.evidence.examination import Subject, confirm_correlations
+from ravl_med.discovery.candidates import discover_correlations
+from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
+from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.examination import confirm_correlations
 
 _NOISE = 1.0  # cosine of 0.5 between two regions of a prototype
 _COMMON = 0.2  # share that all prototypes have in common, as embeddings of one model do
@@ -359,9 +359,16 @@ def examine_cohort(
         }
     )
     cohort = simulate_cohort(plan, seed)
-    clusters = propose_as_configured(cohort.embeddings, settings)
-    subject = _subject(cohort, clusters)
-    examination = confirm_correlations(subject, settings, lambda stage, done, total: None)
+    data = _data(cohort)
+    clusters = cluster_regions(cohort.embeddings, len(data.classes), settings.discovery)
+    examination = confirm_correlations(
+        data,
+        clusters,
+        settings.discovery,
+        settings.evidence,
+        settings.gate,
+        lambda stage, done, total: None,
+    )
     outcomes = [
         (
             confirmation.status,
@@ -373,8 +380,8 @@ def examine_cohort(
     return Trial(
         clusters=len(clusters),
         candidates=examination.candidates,
-        survivors=_count_survivors(subject, settings),
-        published=_reports_as_published(cohort, settings) if published else None,
+        survivors=_count_survivors(data, clusters, settings),
+        published=_published(cohort, settings) if published else None,
         confirmed=sum(status == "confirmed" for status, _ in outcomes),
         raised_only=sum(status == "raised_only" for status, _ in outcomes),
         found=("confirmed", True) in outcomes,
@@ -383,62 +390,37 @@ def examine_cohort(
     )
 
 
-def _count_survivors(subject: Subject, config: Config) -> int:
+def _count_survivors(data: AuditData, clusters: FeatureClusters, config: Config) -> int:
     """Count the clusters that pass RaVL's own filters over all films."""
-    rules = DiscoveryRules(config.discovery.min_influence, 1, 1.0, choice="gap", top=1)
-    films = np.ones(len(subject.task.labels), dtype=np.bool_)
+    films = np.ones(len(data.labels), dtype=np.bool_)
+    present = clusters.presence(data.region_image, len(films))
     return discover_correlations(
-        subject.clusters, subject.present, subject.images.region_image, subject.task, films, rules
+        data, clusters, present, films, _paper(config), min_films=1, large_gap=1.0
     ).survivors
 
 
-def _reports_as_published(cohort: SimulatedCohort, config: Config) -> bool:
+def _published(cohort: SimulatedCohort, config: Config) -> bool:
     """Whether RaVL as published reports a cluster."""
-    clusters = paper_clusters(
-        cohort.embeddings,
-        cohort.image_scores.shape[1],
-        sample=config.discovery.sample,
-        seed=config.discovery.seed,
-    )
-    return _count_survivors(_subject(cohort, clusters), config) > 0
+    data = _data(cohort)
+    clusters = cluster_regions(cohort.embeddings, len(data.classes), _paper(config))
+    return _count_survivors(data, clusters, config) > 0
 
 
-def propose_as_configured(embeddings: NDArray[np.float32], config: Config) -> FeatureClusters:
-    """Propose clusters of regions (R, D) with the values of the config's discovery section."""
-    discovery = config.discovery
-    return propose_clusters(
-        embeddings,
-        discovery.clusters,
-        draws=discovery.draws,
-        sample=discovery.sample,
-        seed=discovery.seed,
-        overlap=discovery.merge_overlap,
-    )
+def _paper(config: Config) -> DiscoveryConfig:
+    return config.discovery.model_copy(update={"protocol": "paper"})
 
 
-def _subject(cohort: SimulatedCohort, clusters: FeatureClusters) -> Subject:
+def _data(cohort: SimulatedCohort) -> AuditData:
     """Return a simulated cohort as evidence takes it: films without pixels or attributes."""
     films, regions = len(cohort.labels), len(cohort.region_image)
-    classes = tuple(f"class {c + 1}" for c in range(cohort.image_scores.shape[1]))
-    return Subject(
-        task=AuditedTask(
-            name="simulated",
-            classes=classes,
-            labels=cohort.labels,
-            predictions=cohort.predictions,
-            image_scores=cohort.image_scores,
-            region_scores=cohort.region_scores,
-        ),
-        images=AuditedImages(
-            classes=classes,
-            labels=cohort.labels,
-            predictions=cohort.predictions,
-            patients=cohort.patients,
-            sizes=np.zeros((films, 2), dtype=np.int64),
-            region_image=cohort.region_image,
-            region_boxes=np.zeros((regions, 4), dtype=np.float32),
-        ),
-        clusters=clusters,
-        present=clusters.presence(cohort.region_image, films),
-        axes={},
+    return AuditData(
+        classes=tuple(f"class {c + 1}" for c in range(cohort.image_scores.shape[1])),
+        labels=cohort.labels,
+        predictions=cohort.predictions,
+        patients=cohort.patients,
+        sizes=np.zeros((films, 2), dtype=np.int64),
+        region_image=cohort.region_image,
+        region_boxes=np.zeros((regions, 4), dtype=np.float32),
+        image_scores=cohort.image_scores,
+        region_scores=cohort.region_scores,
     )

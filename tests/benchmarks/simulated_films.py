@@ -20,21 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.cohort.file_roots import ManifestFiles
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.table import ManifestFiles
 from ravl_med.config.loading import Config
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.zero_shot import Scores
-from ravl_med.evidence.audit_result import ModelChecks, ModelSummary
+from ravl_med.evidence.audit_result import ModelChecks, ModelSummary, result_document
 from ravl_med.evidence.counterfactual.effect_places import read_relevance
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.effects import measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.pipeline.audit import Findings, ScoredFilms, Search, collect_result, search_films
-from ravl_med.pipeline.stages import Clock
+from ravl_med.pipeline.audit import (
+    Findings,
+    SearchTools,
+    audit_data,
+    collect_result,
+    search_films,
+)
+from ravl_med.pipeline.stages import Run
 from ravl_med.regions.region_set import RegionKind, cut_tiles, tile_names
-from ravl_med.reporting.files.result_json import document_of
 from ravl_med.reporting.files.run_folder import write_json
+from ravl_med.storage.cache import Cache
 from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
 from tests.benchmarks.runner import Progress
 from tests.benchmarks.simulated_cohorts import (
@@ -297,14 +303,12 @@ def _draw(place: Path, plan: FilmsPlan) -> None:
 def _search(place: Path, config: Config, plan: FilmsPlan) -> Row:
     simulated = open_films(plan, place)
     cohort, scores = simulated.cohort, simulated.scores
-    films = ScoredFilms(cohort, simulated.embeddings, scores)
-    evidence, clock = config.evidence, Clock()
-    search = Search(
-        None, None, read_relevance(evidence.relevance), ModelChecks(0.0, (), (), (), ())
-    )
+    embeddings, evidence = simulated.embeddings, config.evidence
+    run, checks = Run(Cache(place)), ModelChecks(0.0, (), (), (), ())
+    tools = SearchTools(None, None, read_relevance(evidence.relevance), checks)
     before = forget_peak()
     start = time.perf_counter()
-    with clock.stage("accuracy"):
+    with run.stage("accuracy"):
         bootstrap = PatientBootstrap(cohort.patients, evidence.draws, evidence.seed)
         accuracy = measure_accuracy(
             cohort.labels,
@@ -313,10 +317,11 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> Row:
             bootstrap,
             evidence.confidence,
         )
-    found = search_films(config, films, search, clock, lambda stage, done, total: None)
-    with clock.stage("result.json"):
-        result = collect_result(config, films, _MODEL, accuracy, found, b"scale" * 8)
-        document = document_of(
+    data = audit_data(cohort, embeddings, scores)
+    found = search_films(config, data, embeddings, tools, run)
+    with run.stage("result.json"):
+        result = collect_result(config, cohort, embeddings, _MODEL, accuracy, found, b"scale" * 8)
+        document = result_document(
             hide_small_cells(result, config.privacy.min_cell), config.report.regions_listed
         )
         write_json(place / "result.json", document.model_dump(mode="json"))
@@ -331,7 +336,7 @@ def _search(place: Path, config: Config, plan: FilmsPlan) -> Row:
         "size": plan.size,
         "classes": len(cohort.classes),
         "seconds": round(seconds, 1),
-        "stages": {stage: round(took, 1) for stage, took in clock.seconds.items()},
+        "stages": {stage: round(took, 1) for stage, took in run.clock.seconds.items()},
         "before_mb": round(before, 1),
         "peak_mb": round(peak, 1),
         "clusters": discovery.clusters,

@@ -106,7 +106,7 @@ def test_processes_are_known_by_their_command(command, worker, reader) -> None:
 def test_phantoms_are_audited_as_films_are(tmp_path: Path, monkeypatch) -> None:
     made: list[int] = []
 
-    def prepare(config, cache, progress):
+    def prepare(config, run):
         made.append(config.cohort.synthetic.images)
         return tmp_path / "manifest.csv"
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from ravl_med.config.loading import Config, load_config
-from ravl_med.evidence.examination import confirmation_rules
-from ravl_med.evidence.power import plan_design, simulated_power
+from ravl_med.evidence.examination import min_strength_of
+from ravl_med.evidence.power import plan_design
 from tests.benchmarks import discovery, simulated_cohorts
 from tests.benchmarks.discovery import (
     SPEED_CASES,
@@ -21,9 +21,10 @@ from tests.benchmarks.discovery import (
     measure_calibration,
     measure_power,
     measure_speed,
+    simulated_power,
     tabulate_power,
 )
-from tests.benchmarks.runner import QUICKSTART, Run, silent
+from tests.benchmarks.runner import QUICKSTART, Setup, silent
 from tests.benchmarks.simulated_cohorts import CohortPlan, Feature, examine_cohort
 
 SMALL = CohortPlan(120, (0.5, 0.5), (0.8, 0.8), regions=4, prototypes=6, size=16)
@@ -124,7 +125,8 @@ def test_the_table_is_that_of_the_evidence(
     design = plan_design(200, 2, 0.8, 1.0, config.evidence.discovery_share, config.evidence.seed)
     power = simulated_power(
         design,
-        confirmation_rules(config),
+        config.evidence,
+        min_strength=min_strength_of(config.discovery),
         prevalence=0.5,
         gap=0.6,
         candidates=10,
@@ -146,7 +148,7 @@ def test_speed_and_memory_are_measured(config: Config, in_this_process: None) ->
 
 def test_the_largest_case_can_be_left_out(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     for most, films in ((1_000_000, [1_333, 10_000, 100_000]), (200_000, [1_333, 10_000])):
-        run = Run(config, None, b"", {"regions": most})  # type: ignore[arg-type]
+        run = Setup(config, None, b"", {"regions": most})  # type: ignore[arg-type]
         assert [case.films for case in discovery._speed_cases(run)] == films
     assert len(SPEED_CASES) == 3
 

@@ -12,7 +12,7 @@ from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.mitigation import difference, margin_over, margins, measure_arms
 from tests.benchmarks.mitigation_cost import measure_cost, measure_memory
-from tests.benchmarks.runner import QUICKSTART, Run, silent
+from tests.benchmarks.runner import QUICKSTART, Setup, silent
 
 
 def row(seed: int, arm: str, worst: float, region: float | None, **more: Any) -> dict[str, Any]:
@@ -94,6 +94,6 @@ def test_a_cohort_without_a_confirmed_shortcut_has_no_rows(tmp_path: Path) -> No
             "model.quickstart.batch_size=16", "gate.min_films=2",
         ),
     )  # fmt: skip
-    run = Run(config, Cache(tmp_path), bytes(32), {"seeds": (3,)})
+    run = Setup(config, Cache(tmp_path), bytes(32), {"seeds": (3,)})
     assert list(measure_arms(run)) == []
     assert not list((tmp_path / "mitigations").iterdir())

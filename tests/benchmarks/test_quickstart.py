@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from ravl_med.config.loading import Config, load_config
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.model_inputs import AuditedImages
-from ravl_med.pipeline.truth import hit_regions
 from ravl_med.storage.cache import Cache
 from tests.benchmarks import bystanders
-from tests.benchmarks.bystanders import confirm_planted
+from tests.benchmarks.bystanders import confirm_planted, hit_regions
 from tests.benchmarks.quickstart import (
     PAGE,
     Trial,
@@ -26,7 +25,7 @@ from tests.benchmarks.quickstart import (
     phantom_settings,
     plan_trials,
 )
-from tests.benchmarks.runner import QUICKSTART, Run
+from tests.benchmarks.runner import QUICKSTART, Setup
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +142,7 @@ def test_the_true_cluster_is_measured_on_the_half_that_chooses() -> None:
     labels, present = np.arange(films) % 2, np.arange(films) % 4 < 2
     half = np.arange(films) < 40
     right = np.where(half, present == (labels == 1), ~present)  # the other half says nothing
-    images = AuditedImages(
+    images = AuditData(
         classes=("clear", "heart"),
         labels=labels,
         predictions=np.where(right, labels, 1 - labels),
@@ -188,7 +187,7 @@ def test_a_small_cohort_goes_the_whole_way(tmp_path: Path) -> None:
             "evidence.max_correlations=1",
         ),
     )
-    run = Run(small, Cache(tmp_path), b"k", {"cohorts": 1})
+    run = Setup(small, Cache(tmp_path), b"k", {"cohorts": 1})
     (row,) = measure_audits("planted", run)
     assert (row["cohort"], row["tower"], row["tiles"], row["seed"]) == (
         "planted", "resnet", "6 x 6", 0,

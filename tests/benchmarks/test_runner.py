@@ -19,7 +19,7 @@ from tests.benchmarks.runner import (
     QUICKSTART,
     Page,
     Part,
-    Run,
+    Setup,
     choose_parts,
     read_sizes,
     renew_marked,
@@ -31,8 +31,8 @@ BEGIN, END = "<!-- tried: begin -->", "<!-- tried: end -->"
 TABLE = Table(Column("number", "{number}"), Column("share", "{share:.2f}"))
 
 
-def count(run: Run) -> Iterator[Row]:
-    for number in range(run.size("films")):
+def count(setup: Setup) -> Iterator[Row]:
+    for number in range(setup.size("films")):
         if number == 9:
             raise KeyboardInterrupt
         yield {"number": number, "share": math.nan}
@@ -45,17 +45,17 @@ PAGE = Page(
     (
         Part("counted", "Counted", "Rows of {number}.", [TABLE], count, {"films": 2},
              stepwise=True),
-        Part("read", "Read", "", [TABLE], lambda run: [{"number": 5, "share": 0.5}],
+        Part("read", "Read", "", [TABLE], lambda setup: [{"number": 5, "share": 0.5}],
              {"sizes": (1, 2)}, {"films": "FILMS.csv"}),
-        Part("empty", "Nothing found", "", [lambda rows: "None."], lambda run: []),
+        Part("empty", "Nothing found", "", [lambda rows: "None."], lambda setup: []),
     ),
     lambda parts: f"{len(parts)} parts",
 )  # fmt: skip
 
 
-def run(tmp_path: Path, sizes: Any = None, files: Any = None) -> Run:
+def run(tmp_path: Path, sizes: Any = None, files: Any = None) -> Setup:
     config = load_config(QUICKSTART)
-    return Run(config, Cache(tmp_path / "cache"), b"key", sizes or {}, files or {})
+    return Setup(config, Cache(tmp_path / "cache"), b"key", sizes or {}, files or {})
 
 
 def kept(folder: Path) -> dict[str, Any]:

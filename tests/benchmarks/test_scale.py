@@ -14,7 +14,7 @@ from ravl_med.storage.cache import Cache
 from tests.benchmarks import scale
 from tests.benchmarks.audit_process import phantom_audit
 from tests.benchmarks.killed_audits import measure_chaos
-from tests.benchmarks.runner import QUICKSTART, Run, silent
+from tests.benchmarks.runner import QUICKSTART, Setup, silent
 from tests.benchmarks.scale import (
     PAGE,
     chaos_lines,
@@ -93,7 +93,7 @@ def test_ray_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "find_spec", lambda name: None)
     for name in ("same", "speed", "chaos"):
         with pytest.raises(ConfigError, match="Ray is not installed"):
-            PAGE.part(name).measure(Run(None, None, b""))  # type: ignore[arg-type]
+            PAGE.part(name).measure(Setup(None, None, b""))  # type: ignore[arg-type]
 
 
 # --- targets --------------------------------------------------------------------------------------

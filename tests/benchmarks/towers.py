@@ -27,7 +27,7 @@ from ravl_med.encoders.huggingface_tower import HuggingFaceTower
 from ravl_med.encoders.opening import CropEncoder, open_encoder
 from ravl_med.encoders.region_pooling import Pooling, embed_images
 from ravl_med.encoders.zero_shot import embed_classes
-from ravl_med.pipeline.stages import prepare_manifest, prepare_model
+from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model
 from ravl_med.regions.region_set import slide_windows
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.runner import Progress
@@ -267,9 +267,10 @@ def train_towers(config: Config, cache: Cache, progress: Progress) -> Iterator[T
         )
         trained = config.model_copy(update={"cohort": plain, "model": own})
         reader = FilmReader.of(trained.cohort)
-        manifest = prepare_manifest(trained, cache, progress)
+        run = Run(cache, progress)
+        manifest = prepare_manifest(trained, run)
         cohort = read_manifest(manifest, split="test", columns=trained.task.columns())
-        folder, _ = prepare_model(trained, manifest, reader, cache, progress)
+        folder, _ = prepare_model(trained, manifest, reader, run)
         encoder = open_encoder(trained.model, folder, pick_device(trained.model.device))
         title = f"quickstart {tower}, {encoder.info.image_size} pixels"
         classes = embed_classes(encoder, trained.task.texts())

@@ -7,9 +7,7 @@ import pytest
 from PIL import Image
 
 from ravl_med.errors import ConfigError
-from ravl_med.evaluation.film_pool import FilmSources, open_pool
-from ravl_med.evaluation.phantom_films import render_layer
-from ravl_med.evaluation.pool_films import (
+from ravl_med.evaluation.films import (
     FINETUNE,
     PRETRAIN,
     SIDE,
@@ -18,7 +16,9 @@ from ravl_med.evaluation.pool_films import (
     read_bundled_digits,
     read_idx_digits,
     read_radiographs,
+    render_layer,
 )
+from ravl_med.evaluation.planting import open_pool
 from ravl_med.storage.cache import Cache
 
 
@@ -70,13 +70,13 @@ def test_idx_files_are_read(tmp_path: Path, *, zipped: bool) -> None:
 
 
 def test_wrong_idx_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--mnist: the folder has no train-images-idx3-ubyte"):
+    with pytest.raises(ConfigError, match="--films: the folder has no train-images-idx3-ubyte"):
         read_idx_digits(tmp_path, 0)
     write_idx(tmp_path, magic=7)
-    with pytest.raises(ConfigError, match="--mnist: train-images-idx3-ubyte is not an IDX file"):
+    with pytest.raises(ConfigError, match="--films: train-images-idx3-ubyte is not an IDX file"):
         read_idx_digits(tmp_path, 0)
     write_idx(tmp_path, images=20)
-    with pytest.raises(ConfigError, match=r"--mnist: .* holds 20 images"):
+    with pytest.raises(ConfigError, match=r"--films: .* holds 20 images"):
         read_idx_digits(tmp_path, 0)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\x00\x00")
     with pytest.raises(ConfigError, match="is not an IDX file"):
@@ -125,20 +125,20 @@ def test_wrong_folders_of_radiographs_are_one_line(tmp_path: Path) -> None:
 def test_a_domain_asks_for_the_folder_that_it_needs(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     with pytest.raises(ConfigError, match="--films: radiographs need a folder"):
-        open_pool("radiographs", 0, cache, FilmSources())
-    with pytest.raises(ConfigError, match="--mnist: name the folder"):
-        open_pool("mnist", 0, cache, FilmSources())
+        open_pool("radiographs", 0, cache, None)
+    with pytest.raises(ConfigError, match="--films: name the folder with the IDX"):
+        open_pool("mnist", 0, cache, None)
 
 
 def test_films_to_pretrain_on_are_of_other_patients(tmp_path: Path) -> None:
-    films = open_pool("digits", 4, Cache(tmp_path), FilmSources()).films
+    films = open_pool("digits", 4, Cache(tmp_path), None).films
     owners = [set(films.patients[films.split == s]) for s in (PRETRAIN, FINETUNE, VALIDATION)]
     assert all(owners)
     assert not owners[0] & (owners[1] | owners[2])
 
 
 def test_a_phantom_with_a_thing_differs_there_alone() -> None:
-    plain, with_it = (render_layer(thing, 7, 40) for thing in ("", "marker"))
+    plain, with_it = (render_layer(feature, 7, 40) for feature in ("", "marker"))
     assert (plain["labels"] == with_it["labels"]).all()
     assert len(plain["boxes"]) == 0
     assert len(set(with_it["film"])) >= 38  # a marker may lie off a film

@@ -4,23 +4,24 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.clusters import paper_clusters
 from ravl_med.encoders.zero_shot import Scores
-from ravl_med.evaluation.baselines import (
+from ravl_med.evaluation.methods import (
     BASELINES,
+    METHODS,
+    PUBLISHED,
     RankedRegions,
-    RegionEvidence,
     domino,
     fit_error_mixture,
     george,
     spurious_aware,
 )
-from ravl_med.evaluation.discovery_methods import METHODS, PUBLISHED
-from ravl_med.evaluation.setting_films import PlacedThing, SplitFilms
+from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
+from ravl_med.evaluation.small_models import RegionEvidence
 
 FILMS, REGIONS, SIZE = 400, 4, 24
 
 
 def planted_evidence(seed: int = 0, gap: float = 0.8) -> RegionEvidence:
-    """Films of two classes whose thing, a direction of its own, makes the model say class 0."""
+    """Films of two classes whose feature, a direction of its own, makes the model say class 0."""
     rng = np.random.default_rng(seed)
     labels = np.arange(FILMS) % 2
     present = rng.random(FILMS) < 0.5
@@ -34,8 +35,8 @@ def planted_evidence(seed: int = 0, gap: float = 0.8) -> RegionEvidence:
     region /= np.linalg.norm(region, axis=1, keepdims=True)
     tiles = np.array([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [8, 8, 16, 16]], np.float32)
     film = np.flatnonzero(present)
-    thing = PlacedThing("letter", 0, present, tiles[place[film]], film, None)
-    films = SplitFilms(np.zeros((FILMS, 16, 16), np.uint8), labels, np.arange(FILMS), (thing,))
+    feature = PlacedFeature("letter", 0, present, tiles[place[film]], film, None)
+    films = SplitFilms(np.zeros((FILMS, 16, 16), np.uint8), labels, np.arange(FILMS), (feature,))
     likely = np.full((FILMS, 2), 0.1, np.float32)
     likely[np.arange(FILMS), predictions] = 0.9
     spoken = np.full((FILMS * REGIONS, 2), 0.5, np.float32)
@@ -52,13 +53,13 @@ def planted_evidence(seed: int = 0, gap: float = 0.8) -> RegionEvidence:
 
 
 def share_on_thing(evidence: RegionEvidence, ranked: RankedRegions, count: int = 10) -> float:
-    """Naive precision: the region is the tile that holds the thing of its film."""
-    thing = evidence.films.things[0]
+    """Naive precision: the region is the tile that holds the feature of its film."""
+    feature = evidence.films.features[0]
     hits = 0
     for region in ranked.regions[:count]:
         film = evidence.region_image[region]
         box = evidence.region_boxes[region]
-        own = thing.boxes[thing.film == film]
+        own = feature.boxes[feature.film == film]
         hits += bool(len(own)) and bool((own[0] == box).all())
     return hits / count
 

@@ -3,18 +3,19 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats.contingency import association
 
-from ravl_med.evaluation.film_pool import FilmPool
-from ravl_med.evaluation.painted_things import GLOBAL, PAINTED, brighten, paint_films
-from ravl_med.evaluation.pool_films import FINETUNE, TEST, VALIDATION, PoolFilms, deal_splits
-from ravl_med.evaluation.setting_films import (
-    PlacedThing,
+from ravl_med.evaluation.films import FINETUNE, TEST, VALIDATION, PoolFilms, deal_splits
+from ravl_med.evaluation.planting import (
+    FilmPool,
+    PlacedFeature,
+    brighten,
     draw_carriers,
     learned_gaps,
     make_films,
+    paint_films,
     plant_test,
     regions_on,
 )
-from ravl_med.evaluation.settings import Pair, Setting
+from ravl_med.evaluation.settings import GLOBAL, PAINTED, Pair, Setting
 
 
 def small_pool(films: int = 240) -> FilmPool:
@@ -56,16 +57,16 @@ def test_strength_by_hand() -> None:
 def test_strength_is_reached_where_it_learns_and_none_where_it_is_asked(strength: float) -> None:
     setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), strength, "resnet", 0)
     films = make_films(setting, small_pool(800))
-    thing = films.finetune.things[0]
+    feature = films.finetune.features[0]
     table = np.array(
         [
-            [np.sum((films.finetune.labels == a) & (thing.present == b)) for b in (0, 1)]
+            [np.sum((films.finetune.labels == a) & (feature.present == b)) for b in (0, 1)]
             for a in (0, 1)
         ]
     )
     assert association(table, method="cramer") == pytest.approx(films.reached[0])
     assert films.reached[0] == pytest.approx(strength, abs=0.02)
-    free = films.validation.things[0]
+    free = films.validation.features[0]
     for label in (0, 1):
         own = free.present[films.validation.labels == label]
         assert abs(own.mean() - 0.5) < 0.03
@@ -75,7 +76,7 @@ def test_two_things_lie_on_films_independently_of_each_other_when_audited() -> N
     pairs = (Pair("letter", "absent"), Pair("clip", "present"))
     setting = Setting("radiographs", "two", pairs, 0.95, "resnet", 0)
     films = make_films(setting, small_pool(800))
-    first, second = films.validation.things
+    first, second = films.validation.features
     assert abs(np.corrcoef(first.present, second.present)[0, 1]) < 0.2
     assert len(films.reached) == 2
 
@@ -85,10 +86,10 @@ def test_the_thing_is_where_its_box_is_and_other_films_are_untouched() -> None:
     setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), 0.9, "resnet", 0)
     test = plant_test(setting, pool)
     plain = pool.films.pixels[pool.films.rows(TEST)]
-    thing = test.things[0]
+    feature = test.features[0]
     changed = (test.pixels != plain).any(axis=(1, 2))
-    assert (changed == thing.present).all()
-    assert set(thing.film) == set(np.flatnonzero(thing.present))
+    assert (changed == feature.present).all()
+    assert set(feature.film) == set(np.flatnonzero(feature.present))
 
 
 @pytest.mark.parametrize("name", PAINTED)
@@ -137,10 +138,10 @@ def test_gaps_by_hand() -> None:
 def test_regions_on_by_hand() -> None:
     present = np.array([True, False])
     boxes = np.array([[0, 0, 20, 20], [10, 0, 30, 20], [15, 0, 40, 20], [0, 0, 20, 20]])
-    thing = placed(present, np.array([[0, 0, 10, 20]], np.float32), np.array([0]))
+    feature = placed(present, np.array([[0, 0, 10, 20]], np.float32), np.array([0]))
     film = np.array([0, 0, 0, 1])
     places = boxes.astype(np.float32)
-    assert regions_on(thing, places, film).tolist() == [True, False, False, False]
+    assert regions_on(feature, places, film).tolist() == [True, False, False, False]
     wide = placed(present, np.array([[0, 0, 12, 20]], np.float32), np.array([0]))
     assert regions_on(wide, places, film, touching=True).tolist() == [True, True, False, False]
 
@@ -148,17 +149,17 @@ def test_regions_on_by_hand() -> None:
 def test_a_line_counts_by_its_pixels() -> None:
     masks = np.zeros((1, 32, 32), dtype=np.bool_)
     masks[0, 4, :5] = True
-    thing = placed(np.array([True]), masks=masks)
+    feature = placed(np.array([True]), masks=masks)
     boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10]], dtype=np.float32)
     film = np.zeros(2, dtype=np.int64)
-    assert regions_on(thing, boxes, film).tolist() == [True, False]
-    assert regions_on(thing, boxes, film, touching=True).tolist() == [True, True]
+    assert regions_on(feature, boxes, film).tolist() == [True, False]
+    assert regions_on(feature, boxes, film, touching=True).tolist() == [True, True]
 
 
 def test_a_thing_without_a_place_is_on_every_region_of_its_films() -> None:
-    thing = placed(np.array([True, False]), name=GLOBAL)
+    feature = placed(np.array([True, False]), name=GLOBAL)
     boxes = np.zeros((3, 4), dtype=np.float32)
-    assert regions_on(thing, boxes, np.array([0, 1, 0])).tolist() == [True, False, True]
+    assert regions_on(feature, boxes, np.array([0, 1, 0])).tolist() == [True, False, True]
 
 
 def placed(
@@ -167,8 +168,8 @@ def placed(
     film: NDArray[np.int64] | None = None,
     masks: NDArray[np.bool_] | None = None,
     name: str = "letter",
-) -> PlacedThing:
-    return PlacedThing(
+) -> PlacedFeature:
+    return PlacedFeature(
         name,
         0,
         present,

@@ -44,7 +44,7 @@ def test_any_beginning_is_mixed() -> None:
     first = planned[:60]
     assert set(Counter(s.strength for s in first)) == {0.7, 0.8, 0.9, 0.95, 0.99}
     assert set(Counter(s.architecture for s in first)) == {"resnet", "vit"}
-    assert len({s.pairs[0].thing for s in first}) >= 5
+    assert len({s.pairs[0].feature for s in first}) >= 5
 
 
 def test_the_digest_knows_every_field_and_the_group_all_but_the_seed() -> None:
@@ -60,31 +60,39 @@ def test_the_digest_knows_every_field_and_the_group_all_but_the_seed() -> None:
     assert replace(ONE, strength=0.95).group != ONE.group
 
 
+def test_rows_of_results_are_known_by_digests_that_hold() -> None:
+    pair = Pair("button", "consolidation")
+    setting = Setting("phantoms", "planted", (pair,), 0.99, "resnet", 1)
+    assert setting.digest == "f7d822e63f2fec9d"
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("text", "message"),
     [
-        ({"domains": "phantom"}, "--domains: expected some of phantoms, .* got 'phantom'"),
-        ({"kinds": ""}, "--kinds: expected some of planted, .* got none"),
-        ({"architectures": "mlp"}, "--architectures: .* got 'mlp'"),
-        ({"strengths": "0.9,1.0"}, r"--strengths: expected numbers in the range \(0, 1\)"),
-        ({"strengths": "strong"}, "--strengths: .* got 'strong'"),
-        ({"strengths": "nan"}, "--strengths"),
-        ({"seeds": "-1"}, "--seeds: expected whole numbers with commas; got '-1'"),
+        ("domain=phantom", "--only domain: expected some of phantoms, .* got 'phantom'"),
+        ("kind=", "--only kind: expected some of planted, .* got 'none'"),
+        ("architecture=vit,mlp", "--only architecture: .* got 'vit,mlp'"),
+        ("strength=0.9,1.0", r"--only strength: expected numbers in the range \(0, 1\)"),
+        ("strength=strong", "--only strength: .* got 'strong'"),
+        ("strength=nan", "--only strength"),
+        ("seed=-1", "--only seed: expected whole numbers; got '-1'"),
+        ("digits", "--only: expected domain=..., kind=..., .* got 'digits'"),
+        ("domains=digits", "--only: expected domain=.* got 'domains=digits'"),
     ],
 )
-def test_wrong_options_are_one_line(change: dict[str, str], message: str) -> None:
-    asked = {
-        "domains": "digits",
-        "kinds": "planted",
-        "architectures": "vit",
-        "strengths": "0.9",
-        "seeds": "0",
-    }
+def test_wrong_options_are_one_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_settings(**(asked | change))
+        read_settings(text)
 
 
 def test_options_choose_settings() -> None:
-    chosen = read_settings("digits", "planted", "vit", "0.9, 0.7", "5")
+    text = "domain=digits,kind=planted, architecture=vit,strength=0.7, 0.9,seed=5"
+    chosen = read_settings(text)
     assert {s.strength for s in chosen} == {0.9, 0.7}
     assert {(s.domain, s.architecture, s.seed) for s in chosen} == {("digits", "vit", 5)}
+    assert list(chosen) == plan_settings(("digits",), ("planted",), ("vit",), (0.9, 0.7), (5,))
+
+
+def test_what_is_not_named_is_not_narrowed() -> None:
+    assert list(read_settings("")) == plan_settings(domains=("phantoms", "digits"))
+    assert {s.kind for s in read_settings("seed=0,kind=two,global")} == {"two", "global"}

@@ -4,18 +4,18 @@ import pytest
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
-from tests.benchmarks.cli import benchmark
+from tests.benchmarks.__main__ import app as benchmarks
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shard", "3/2"], "--shard: expected i/N"),
-        (["--domains", "phantom"], "--domains: expected some of phantoms"),
-        (["--strengths", "2"], "--strengths: expected numbers"),
+        (["--shard", "3/2"], "--shard must be i/N with i in the range [1, N]"),
+        (["--only", "domain=phantom"], "--only domain: expected some of phantoms"),
+        (["--only", "strength=2"], "--only strength: expected numbers"),
         (["--merge"], "--merge: the folder holds no finished setting"),
-        (["--domains", "radiographs", "--limit", "1"], "--films: radiographs need a folder"),
-        (["--domains", "mnist", "--limit", "1"], "--mnist: name the folder"),
+        (["--only", "domain=radiographs"], "--films: radiographs need a folder"),
+        (["--only", "domain=mnist"], "--films: name the folder"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -26,6 +26,6 @@ def test_wrong_input_is_one_line(tmp_path: Path, arguments: list[str], message: 
 
 
 def test_pages_without_results_are_one_line(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(benchmark, ["evaluation", "--out", str(tmp_path)])
+    outcome = CliRunner().invoke(benchmarks, ["evaluation", "--out", str(tmp_path)])
     assert outcome.exit_code == 2
     assert "the folder has no evaluation.parquet" in outcome.output

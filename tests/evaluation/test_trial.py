@@ -2,24 +2,24 @@ import numpy as np
 import pytest
 
 from ravl_med.encoders.zero_shot import Scores
-from ravl_med.evaluation.baselines import RankedRegions, RegionEvidence
-from ravl_med.evaluation.phantom_films import render_layer
-from ravl_med.evaluation.scores import score_ranking, true_cluster_rank
-from ravl_med.evaluation.setting_films import PlacedThing, SplitFilms
+from ravl_med.evaluation.films import render_layer
+from ravl_med.evaluation.methods import RankedRegions
+from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
 from ravl_med.evaluation.settings import Pair, Setting
-from ravl_med.evaluation.trial import propose_regions
+from ravl_med.evaluation.small_models import RegionEvidence
+from ravl_med.evaluation.trial import propose_regions, score_ranking, true_cluster_rank
 
 TILES = np.array([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [8, 8, 16, 16]], np.float32)
 
 
 @pytest.fixture
 def evidence() -> RegionEvidence:
-    """Twenty films of four tiles; a thing fills the first tile of the even films."""
+    """Twenty films of four tiles; a feature fills the first tile of the even films."""
     present = np.arange(20) % 2 == 0
     film = np.flatnonzero(present)
-    thing = PlacedThing("letter", 1, present, np.tile(TILES[:1], (len(film), 1)), film, None)
+    feature = PlacedFeature("letter", 1, present, np.tile(TILES[:1], (len(film), 1)), film, None)
     labels = np.arange(20) // 10
-    films = SplitFilms(np.zeros((20, 16, 16), np.uint8), labels, np.arange(20), (thing,))
+    films = SplitFilms(np.zeros((20, 16, 16), np.uint8), labels, np.arange(20), (feature,))
     return RegionEvidence(
         ("a", "b"),
         films,
@@ -34,34 +34,34 @@ def evidence() -> RegionEvidence:
 def test_precision_by_hand(evidence: RegionEvidence) -> None:
     hits = np.arange(0, 80, 8)  # first tiles of even films
     ranked = RankedRegions(np.concatenate([hits[:7], np.arange(1, 19)]), raised_class=1)
-    scores = score_ranking(ranked, evidence.films.things, evidence)
+    scores = score_ranking(ranked, evidence.films.features, evidence)
     # Of 1 to 18, region 8 and 16 are first tiles of even films too.
     assert scores == (0.7, (7 + 2) / 25, 0.7, True)
 
 
 def test_a_short_list_is_not_better_than_a_long_one(evidence: RegionEvidence) -> None:
     ranked = RankedRegions(np.array([0, 8, 16]), raised_class=0)
-    assert score_ranking(ranked, evidence.films.things, evidence) == (0.3, 0.12, 0.3, False)
+    assert score_ranking(ranked, evidence.films.features, evidence) == (0.3, 0.12, 0.3, False)
 
 
 def test_nothing_scores_nothing(evidence: RegionEvidence) -> None:
     ranked = RankedRegions(np.empty(0, np.int64), accuses=False)
-    assert score_ranking(ranked, evidence.films.things, evidence) == (0.0, 0.0, 0.0, False)
+    assert score_ranking(ranked, evidence.films.features, evidence) == (0.0, 0.0, 0.0, False)
 
 
 def test_boxes_of_a_method_take_the_place_of_its_regions(evidence: RegionEvidence) -> None:
-    beside = np.arange(1, 41, 4)  # second tiles; the method says that the thing is in the first
+    beside = np.arange(1, 41, 4)  # second tiles; the method says that the feature is in the first
     moved = RankedRegions(beside, 1, boxes=np.tile(TILES[:1], (10, 1)))
-    assert score_ranking(moved, evidence.films.things, evidence)[0] == 0.5  # odd films have none
-    assert score_ranking(RankedRegions(beside, 1), evidence.films.things, evidence)[0] == 0.0
+    assert score_ranking(moved, evidence.films.features, evidence)[0] == 0.5  # odd films have none
+    assert score_ranking(RankedRegions(beside, 1), evidence.films.features, evidence)[0] == 0.0
 
 
 def test_rank_of_the_true_cluster_by_hand(evidence: RegionEvidence) -> None:
     wrong, right = np.arange(1, 80, 4), np.arange(0, 80, 8)
-    things = evidence.films.things
-    assert true_cluster_rank([wrong, right], things, evidence) == 2
-    assert true_cluster_rank([wrong], things, evidence) == 0
-    assert true_cluster_rank([], things, evidence) == 0
+    features = evidence.films.features
+    assert true_cluster_rank([wrong, right], features, evidence) == 2
+    assert true_cluster_rank([wrong], features, evidence) == 0
+    assert true_cluster_rank([], features, evidence) == 0
     assert true_cluster_rank([right], (), evidence) == 0
 
 
