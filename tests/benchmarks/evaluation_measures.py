@@ -1,7 +1,7 @@
 """What the rows of the controlled evaluation say: means with intervals, and false alarms.
 
 A model counts as valid when every seed of its group has been run and learned the pair (RaVL's
-test). Intervals of means are bootstrapped over groups, since the seeds of one share a thing and a
+test). Intervals of means are bootstrapped over groups, since the seeds of one share a feature and a
 finding.
 """
 

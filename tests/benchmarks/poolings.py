@@ -2,8 +2,8 @@
 
 Four measures. Is the region that is the whole film the film? Do windows of phantoms say what crops
 of them say? How much of a region comes from outside of it: its film is laid into another film, so
-that nothing but the region stays, and the change is told in units of that to the same place of the
-other film. And what do 16 regions cost?
+that nothing but the region stays, and the change is measured in units of that to the same place of
+the other film. And what do 16 regions cost?
 """
 
 from __future__ import annotations

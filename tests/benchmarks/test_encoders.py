@@ -23,6 +23,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_a_tower_is_faithful_and_its_cost_is_counted_in_images_alone() -> None:
     (faith,) = measure_faith(2, 0, silent, ("RN50",))
     (cost,) = measure_cost(1, 1, 0, silent, ("RN50",))

@@ -49,6 +49,7 @@ def films(tmp_path_factory) -> _Films:
     return _Films(folder, folder / "model", 40)
 
 
+@pytest.mark.slow
 def test_a_worker_is_timed_from_its_films_to_embeddings(films) -> None:
     timing = _embed(films, ("local", 1, "0 1"))
     assert timing.rate > 0

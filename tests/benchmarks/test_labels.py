@@ -16,13 +16,16 @@ from typer.testing import CliRunner
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.labelling.findings import chest_labeller
 from tests.benchmarks.__main__ import app
-from tests.benchmarks.coded_reports import (
+from tests.benchmarks.labels import (
     CODED_FINDINGS,
+    HALVES_SEED,
     CodedReport,
+    macro_f1,
+    measure_findings,
+    measure_reading,
     read_coded_reports,
     split_halves,
 )
-from tests.benchmarks.labels import HALVES_SEED, macro_f1, measure_findings, measure_reading
 from tests.benchmarks.runner import silent
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "openi_reports"
@@ -203,6 +206,7 @@ def test_a_folder_needs_one_archive(tmp_path: Path) -> None:
         read_coded_reports(tmp_path / "none")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real reports do not lie beside this checkout")
 def test_real_reports_that_nobody_developed_on() -> None:
     _, published = split_halves(read_coded_reports(REAL), HALVES_SEED)

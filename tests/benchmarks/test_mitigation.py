@@ -62,6 +62,7 @@ def test_a_margin_is_met_by_points_or_by_half_of_the_distance() -> None:
     assert difference(rows(), "image_worst", "ravl", "vl_erm")[0] == pytest.approx(-0.15)
 
 
+@pytest.mark.slow
 def test_a_step_of_each_arm_is_timed() -> None:
     timed = list(
         measure_cost(make_fabric(), repeats=1, seed=0, progress=silent, towers=("quickstart",))
@@ -85,6 +86,7 @@ def test_a_step_with_checkpointed_gradients_takes_less_memory() -> None:
     assert (row["batch"], row["regions"], row["arm"]) == (64, 16, "counterfactual")
 
 
+@pytest.mark.slow
 def test_a_cohort_without_a_confirmed_shortcut_has_no_rows(tmp_path: Path) -> None:
     config = load_config(
         QUICKSTART,

@@ -63,6 +63,7 @@ def test_the_change_is_the_share_of_the_image_that_is_not_the_region(pool, same,
     assert found == pytest.approx((same, other), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_last_stage_leaks_less_than_the_map_and_crops_do_not_leak():
     torch.manual_seed(0)
     tower = ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=4, image_size=128, width=8)

@@ -119,6 +119,7 @@ def test_the_clock_runs() -> None:
     assert row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_whole_of_it_for_the_built_in_segmenter(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

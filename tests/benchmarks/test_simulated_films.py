@@ -73,6 +73,7 @@ def test_the_feature_raises_one_class_and_lowers_the_others(simulated) -> None:
     assert max(gaps[1:]) < -0.12
 
 
+@pytest.mark.slow
 def test_a_search_is_timed_stage_by_stage_and_finds_the_feature(monkeypatch) -> None:
     monkeypatch.setattr(
         simulated_films, "map_in_children", lambda work, plans, **_: [work(one) for one in plans]

@@ -10,7 +10,8 @@ from safetensors import safe_open
 
 from ravl_med.phantoms.film import ANATOMY
 from ravl_med.regions.segmenter import STRUCTURES, WEIGHTS, PhantomSegmenter
-from tests.benchmarks.train_segmenter import draw_training_film, train_segmenter
+from tests.benchmarks.train_segmenter import train_segmenter
+from tests.benchmarks.training_films import draw_training_film
 
 SEEDS = range(24)
 
@@ -27,7 +28,7 @@ def test_the_same_seed_draws_the_same_film() -> None:
     assert masks.shape == (len(STRUCTURES), 64, 64)
 
 
-def test_every_kind_of_thing_is_drawn_and_can_be_seen() -> None:
+def test_every_kind_is_drawn_and_can_be_seen() -> None:
     films, masks = zip(*(draw_training_film(seed, 128) for seed in SEEDS), strict=True)
     there = np.array([mask.any(axis=(1, 2)) for mask in masks])
 
@@ -41,23 +42,24 @@ def test_every_kind_of_thing_is_drawn_and_can_be_seen() -> None:
             assert others[:, border].mean() < 0.05  # but for letters that were put on it
 
 
+@pytest.mark.slow
 def test_a_little_training_writes_weights_that_open(tmp_path: Path) -> None:
-    told = []
+    steps = []
     path = tmp_path / "small.safetensors"
-    train_segmenter(path, films=8, steps=2, seed=1, progress=lambda *step: told.append(step))
+    train_segmenter(path, films=8, steps=2, seed=1, progress=lambda *step: steps.append(step))
 
-    assert told[-1] == ("train", 2, 2)
+    assert steps[-1] == ("train", 2, 2)
     segmenter = PhantomSegmenter(path)
     film = segmenter.segment(np.random.default_rng(0).random((40, 60), dtype=np.float32))
     assert film.likelihoods["heart"].shape == (256, 256)
 
 
-def test_the_weights_of_the_package_tell_how_they_were_made() -> None:
+def test_the_weights_of_the_package_say_how_they_were_made() -> None:
     with safe_open(str(WEIGHTS), framework="np") as stored:
-        told = stored.metadata()
+        made = stored.metadata()
 
-    assert told["structures"] == ", ".join(STRUCTURES)
-    assert int(told["steps"]) > 1000
+    assert made["structures"] == ", ".join(STRUCTURES)
+    assert int(made["steps"]) > 1000
     assert WEIGHTS.stat().st_size < 4_000_000
 
 
