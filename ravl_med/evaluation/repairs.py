@@ -32,11 +32,11 @@ from ravl_med.evidence.counterfactual import prepare_inputs
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.final_test import Answered
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable, embed_reports
+from ravl_med.mitigation.final_test import Predictions
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, embed_reports
 from ravl_med.mitigation.groups import PseudoGroups, find_co_occurring
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
-from ravl_med.mitigation.training import SelectionFilms, ask_films_and_regions, train_arm
+from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
 
 BASE = "counterfactual"
 """The arm that parts are left out of."""
@@ -133,13 +133,12 @@ def mitigate_setting(
     config = setting_config(pool.prompts, setting.seed)
     detectors = [_detector(one, answers, trial.evidence) for one in found]
     films, selection = _prepare(setting, pool, trial, detectors, config)
-    groups = PseudoGroups.cross(films.labels, films.present, pool.classes)
     classes = torch.from_numpy(trial.evidence.class_embeddings)
     test = plant_test(setting, pool)
     store, regions = _store(test), _region_table(test, setting)
 
     def assess(tower: ImageTower, arm: str, seconds: float) -> ArmOfSetting:
-        said = ask_films_and_regions(tower, store, regions, classes, TAU)
+        said = predict_films_and_regions(tower, store, regions, classes, TAU)
         return ArmOfSetting(*known, arm, *_measure(test, said, pool.classes), seconds)
 
     fabric = make_fabric(device)
@@ -152,7 +151,10 @@ def mitigate_setting(
             repair, rules = REPAIRS[name], config.mitigation
             if repair.clip_weight is not None:
                 rules = rules.model_copy(update={"clip_weight": repair.clip_weight})
-            trained = train_arm(repair.arm, start, films, groups, selection, classes, rules, fabric)
+            training = ArmTraining(
+                repair.arm, start, films, selection, trial.evidence.class_embeddings, rules
+            )
+            trained = training(fabric)
             outcomes.append(assess(trained.tower, name, trained.curve.seconds))
     return outcomes
 
@@ -210,15 +212,10 @@ def _prepare(
             taught.region_boxes[along], taught.region_image[along], len(split)
         ),
     )
-    rows = np.flatnonzero(half)
-    groups = PseudoGroups.cross(validation.films.labels[rows], there[rows], pool.classes)
-    selection = SelectionFilms(
-        _store(validation.films),
-        rows,
-        validation.films.labels[rows],
-        groups.pooled(config.mitigation.min_group).used(),
-    )
-    return films, selection
+    labels = validation.films.labels
+    groups = PseudoGroups.cross(labels, there, pool.classes)
+    least = config.mitigation.min_group
+    return films, SelectionFilms.of(_store(validation.films), half, groups, labels, least)
 
 
 def _detector(
@@ -261,8 +258,8 @@ def _films_of(evidence: RegionEvidence, regions: NDArray[np.bool_]) -> NDArray[n
     return there
 
 
-def _store(films: SplitFilms) -> FilmStore:
-    return FilmStore(films.pixels, np.arange(len(films), dtype=np.int64), (MEAN,) * 3, (STD,) * 3)
+def _store(films: SplitFilms) -> GrayFilms:
+    return GrayFilms(films.pixels, np.arange(len(films), dtype=np.int64), (MEAN,) * 3, (STD,) * 3)
 
 
 def _region_table(films: SplitFilms, setting: Setting) -> RegionTable:
@@ -272,7 +269,7 @@ def _region_table(films: SplitFilms, setting: Setting) -> RegionTable:
 
 
 def _measure(
-    test: SplitFilms, said: Answered, classes: tuple[str, ...]
+    test: SplitFilms, said: Predictions, classes: tuple[str, ...]
 ) -> tuple[float, float, float, float, float, float]:
     """Overall and worst-group accuracy of films and of regions, and the gaps."""
     present = np.any([feature.present for feature in test.features], axis=0)

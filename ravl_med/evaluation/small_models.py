@@ -34,7 +34,7 @@ from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.effect_places import StructureReader
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.trainer import TrainingConfig, fit
+from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 
 MEAN, STD = 0.5, 0.25
@@ -117,7 +117,7 @@ def train_small_model(
     inputs = torch.from_numpy(films).to(fabric.device)
 
     def step(
-        module: nn.Module, rows: Tensor, own: slice, epoch: int, generator: torch.Generator
+        module: nn.Module, rows: Tensor, part: slice, epoch: int, generator: torch.Generator
     ) -> Tensor:
         cropped = _CROPPED if 2 * epoch >= recipe.epochs else 0.0
         views = draw_views(len(rows), cropped, generator)
@@ -127,7 +127,7 @@ def train_small_model(
         embedded, spoken, scale = module(images, tokens)
         return _contrast(embedded, spoken, said[rows.to(said.device)], scale)
 
-    fit(fabric, model, len(films), step, recipe)
+    fit(fabric, model, len(films), Task(step), recipe)
     return OpenClipEncoder(
         model.cpu(),
         _tokenize,
@@ -231,9 +231,14 @@ class RegionEvidence:
         self, encoder: Encoder, structures: StructureReader | None
     ) -> CounterfactualModel:
         """Return what the model can be asked by."""
+
+        def read_input(film: int) -> NDArray[np.float32]:
+            pixels = self.films.pixels[film].astype(np.float32) / np.float32(255.0)
+            return encoder.preprocess(pixels).numpy()
+
         return CounterfactualModel(
             encoder,
-            lambda film: self.films.pixels[film].astype(np.float32) / np.float32(255.0),
+            read_input,
             self.class_embeddings,
             TAU,
             _BATCH,

@@ -142,7 +142,7 @@ def _model(run: Audit, cache: Cache) -> CounterfactualModel:
     encoder = open_model(folder, pick_device(config.model.device))
     return CounterfactualModel(
         encoder,
-        lambda index: run.reader.film(run.cohort, index).pixels,
+        lambda index: encoder.preprocess(run.reader.film(run.cohort, index).pixels).numpy(),
         embed_classes(encoder, config.task.texts()),
         config.task.temperature,
         config.model.batch_size,

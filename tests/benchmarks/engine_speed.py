@@ -24,10 +24,10 @@ from ravl_med.engine.local import Work
 from ravl_med.errors import ConfigError
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline.embedding import embed_with
-from ravl_med.pipeline.stages import open_model_of
+from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.processes import map_in_children
-from tests.benchmarks.runner import Progress, silent
+from tests.benchmarks.runner import Progress
 from tests.benchmarks.tables import Row
 
 U = TypeVar("U")
@@ -215,7 +215,7 @@ class _Opener:
             begun, used = time.monotonic(), time.process_time()
             made = do(unit)
             ended, used = time.monotonic(), time.process_time() - used
-            return made, _Unit(os.getpid(), opened, begun, ended, len(made.rows), used)
+            return made, _Unit(os.getpid(), opened, begun, ended, len(unit.positions), used)
 
         return timed
 
@@ -254,8 +254,7 @@ def _embed(of: _Films, case: tuple[str, int, str]) -> _Timing:
                 config,
                 cohort.keep(np.arange(of.count)),
                 (encoder, of.model),
-                Cache(Path(cache)),
-                silent,
+                Run(Cache(Path(cache))),
             )
             end = time.monotonic()
     return _Timing(

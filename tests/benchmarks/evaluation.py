@@ -291,7 +291,7 @@ def write_pages(folder: Path) -> Path:
     try:
         (folder / f"{_STEM}.md").write_text(draw_markdown(blocks), encoding="utf-8")
         (folder / f"{_STEM}.html").write_text(
-            draw_html(blocks, "benchmark", TITLE), encoding="utf-8"
+            draw_html(blocks, "benchmark", TITLE, still=True), encoding="utf-8"
         )
         (folder / f"{_STEM}.pdf").write_bytes(draw_pdf(blocks, "benchmark", TITLE, subject))
         _plot(rows, folder / f"{_STEM}.svg")

@@ -18,7 +18,7 @@ from scipy import stats
 
 from ravl_med.evaluation.methods import METHODS, OURS, PUBLISHED
 from ravl_med.evaluation.settings import SEEDS
-from ravl_med.reporting.layout.blocks import Sized, Table, sized
+from ravl_med.reporting.layout.blocks import Column, Table
 from tests.benchmarks.tables import DASH
 
 BINS = (0.10, 0.20, 0.30, 0.40)
@@ -190,13 +190,12 @@ def format_share(share: Share) -> str:
 def precision_table(caption: str, parts: Sequence[tuple[str, pd.DataFrame]]) -> Table:
     """Draw precision@10 of what is compared, a row a part of the models."""
     heads = ("", "models", *(_SHORT[name] for name in COMPARED))
-    widths = (112.0, 38.0, *(0.0 for _ in COMPARED))
     rows = []
     for name, own in parts:
         scores = {score.method: score.precision_10 for score in score_methods(own)}
         numbers = (format_number(scores[method]) for method in COMPARED)
         rows.append((str(name), str(own["digest"].nunique()), *numbers))
-    columns: tuple[Sized, ...] = sized(heads, widths, right=range(1, len(heads)))
+    columns = [Column(head, "number" if at else "wide") for at, head in enumerate(heads)]
     return Table(caption, columns, tuple(rows))
 
 

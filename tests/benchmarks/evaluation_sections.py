@@ -9,7 +9,7 @@ import pandas as pd
 from ravl_med.evaluation.methods import OURS
 from ravl_med.evaluation.repairs import ABLATIONS, BASE, BEFORE, REPAIRS
 from ravl_med.mitigation.arms import ARMS
-from ravl_med.reporting.layout.blocks import Block, Cell, Section, Table, Text, sized
+from ravl_med.reporting.layout.blocks import Block, Cell, Column, Section, Table, Text
 from tests.benchmarks.evaluation_measures import (
     Mean,
     exact_share,
@@ -29,13 +29,13 @@ _MEASURES = ("image_overall", "image_worst", "region_overall", "region_worst")
 def null_blocks(table: pd.DataFrame) -> Iterator[Block]:
     """Say how often RaVL-Med accuses a model without a shortcut."""
     rows = tuple((domain, format_share(share)) for domain, share in false_alarms(table).items())
-    yield Section("Models without a shortcut", 150.0)
+    yield Section("Models without a shortcut")
     yield Text(
         "The thing lies on half of the films of each class, in training too. RaVL-Med accuses "
         "where a correlation counts: the rule by which it is credited with a find. The published "
         "methods have no way to say that there is nothing, so they are not counted here."
     )
-    yield Table("Accused", sized(("Films", "Accused"), (220.0, 0.0)), rows, titled=False)
+    yield Table("Accused", (Column("Films"), Column("Accused", "wide")), rows, titled=False)
 
 
 def confirmation_blocks(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
@@ -48,10 +48,10 @@ def confirmation_blocks(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[
             exact_share(int(rows[f"confirmed_{kind}"].sum()), int(rows[f"tested_{kind}"].sum()))
         )
 
-    yield Section("Confirmation on held-out patients", 90.0)
+    yield Section("Confirmation on held-out patients")
     yield Table(
         "Confirmed",
-        sized(("Candidates", "Confirmed"), (330.0, 0.0)),
+        (Column("Candidates", "wide"), Column("Confirmed", "interval")),
         (
             ("that travel with the planted thing and name its class", rate(ours, "true")),
             ("that have nothing to do with it, in the same models", rate(ours, "other")),
@@ -69,7 +69,7 @@ def other_blocks(valid: pd.DataFrame) -> Iterator[Block]:
     whole = valid[(valid["kind"] == "global") & (valid["method"] == OURS)]
     if not len(two) and not len(whole):
         return
-    yield Section("Two shortcuts, and one without a place", 90.0)
+    yield Section("Two shortcuts, and one without a place")
     rows: list[tuple[Cell, ...]] = []
     if len(two):
         for count, found in ((1, "at least one found"), (2, "both found")):
@@ -82,7 +82,7 @@ def other_blocks(valid: pd.DataFrame) -> Iterator[Block]:
         rows.append(("brightness of the whole film: accused with its class", format_share(right)))
     yield Table(
         "What RaVL-Med finds",
-        sized(("", "Models"), (270.0, 0.0)),
+        (Column("", "wide"), Column("Models", "interval")),
         tuple(rows),
         "RaVL's authors say that a feature without a place cannot be found by regions.",
         titled=False,
@@ -105,13 +105,15 @@ def cost_blocks(table: pd.DataFrame, valid: pd.DataFrame) -> Iterator[Block]:
                 f"{asked['cpu_seconds'].median():.0f}" if len(asked) else DASH,
             )
         )
-    yield Section("Cost", 90.0)
+    yield Section("Cost")
     yield Table(
         "Medians",
-        sized(
-            ("Settings", "run", "learned", "training, s", "whole, s", "processor, s"),
-            (150.0, 50.0, 60.0, 75.0, 75.0, 0.0),
-            right=(1, 2, 3, 4, 5),
+        (
+            Column("Settings", "wide"),
+            *(
+                Column(head, "number")
+                for head in ("run", "learned", "training, s", "whole, s", "processor, s")
+            ),
         ),
         tuple(rows),
         "The whole setting is that of models that every method was asked about.",
@@ -147,7 +149,7 @@ def arm_blocks(rows: Sequence[Mapping[str, object]], valid: Collection[object]) 
     table = _table_of(rows, valid)
     if not len(table):
         return
-    yield Section("Mitigation", 160.0)
+    yield Section("Mitigation")
     yield Text(
         "Arms start from the audited model and share recipe and budget; groups are class by true "
         "presence, on films that nobody has touched. As in the paper, models are counted where our "
@@ -208,10 +210,12 @@ def _arm_table(rows: pd.DataFrame, arms: Sequence[str], caption: str) -> Table:
     models, groups = rows["digest"].nunique(), rows["group"].nunique()
     return Table(
         f"{caption}: {models} models of {groups} groups, %",
-        sized(
-            ("Arm", "overall", "worst group", "regions, overall", "regions, worst"),
-            (150.0, 0.0, 0.0, 0.0, 0.0),
-            right=(1, 2, 3, 4),
+        (
+            Column("Arm", "wide"),
+            *(
+                Column(head, "number")
+                for head in ("overall", "worst group", "regions, overall", "regions, worst")
+            ),
         ),
         tuple(lines),
     )

@@ -22,9 +22,9 @@ from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.mitigation.arms import ImageTower
 from ravl_med.mitigation.distributed import Processes, make_fabric
-from ravl_med.mitigation.final_test import Answered
+from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.groups import PseudoGroups
-from ravl_med.mitigation.training import ask_films_and_regions
+from ravl_med.mitigation.training import predict_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
@@ -87,7 +87,7 @@ def _mitigate_cohort(setup: Setup, seed: int, work: WorkFolder, processes: Proce
             "title": arm.title,
             "published": arm.published,
             "head": arm.role == "head",
-            **truth.measure(done.answers[arm.name]),
+            **truth.measure(done.predictions[arm.name]),
             "seconds": None if arm.curve is None else arm.curve.seconds,
             "verdict": done.result.verdict.name if arm.delivered else "",
             "gone": arm.delivered and _is_gone(done),
@@ -116,7 +116,7 @@ def _is_gone(run: Mitigation) -> bool:
     return run.result.reaudit is not None and not run.result.reaudit.remaining
 
 
-def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Answered:
+def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Predictions:
     """Train a model on the same plan without the correlation; what it says of the same films."""
     config = _trial(setup.config, seed, planted=False)
     reader = FilmReader.of(config.cohort)
@@ -125,7 +125,7 @@ def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Answered:
     folder, _ = prepare_model(config, manifest, reader, run)
     encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))
-    return ask_films_and_regions(
+    return predict_films_and_regions(
         ImageTower(encoder.model, config.model.region_pooling),
         test.films,
         test.regions,
@@ -157,7 +157,7 @@ class _Truth:
         groups = PseudoGroups.cross(labels, present, classes)
         return cls(groups, labels, classes.index(planted.finding))
 
-    def measure(self, answered: Answered) -> Row:
+    def measure(self, answered: Predictions) -> Row:
         """Overall and worst-group accuracy of films and of regions, and the gaps.
 
         Gaps are by true presence of the feature: accuracy on the planted finding with minus

@@ -15,13 +15,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.huggingface import HuggingFaceModel
-from ravl_med.mitigation.arms import ARMS, ImageTower, Objective, Weights
+from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.fine_tuning_set import FilmStore, FineTuningSet, RegionTable
-from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.regions.region_set import cut_tiles
 from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
@@ -161,9 +161,7 @@ class _RandomTower:
     def stepper(self, arm: str) -> Callable[[], None]:
         """Return what makes a step of an arm, forward and backward, without the optimiser."""
         films, count = self.films, len(self.films)
-        names = tuple(str(c) for c in range(_CLASSES))
-        groups = PseudoGroups.cross(films.labels, films.present, names)
-        objective = Objective(ARMS[arm], films, groups, self.classes, Weights(), self.fabric)
+        objective = Objective(ARMS[arm], films, self.classes, MitigationConfig(), self.fabric)
         generator, rows = torch.Generator().manual_seed(self.seed), torch.arange(count)
 
         def step() -> None:
@@ -214,7 +212,7 @@ def _films(batch: int, side: int, size: int, seed: int) -> FineTuningSet:
     reports = torch.nn.functional.normalize(torch.randn(batch, size), dim=1)
     gray = rng.integers(0, 256, (batch, side, side), dtype=np.uint8)
     return FineTuningSet(
-        films=FilmStore(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
+        films=GrayFilms(gray, np.arange(len(gray)), (0.5,) * 3, (0.25,) * 3),
         reports=reports,
         labels=np.arange(batch, dtype=np.int64) % _CLASSES,
         present=has,
