@@ -59,9 +59,7 @@ from ravl_med.reporting.wording import (
 )
 
 _CLASSES_WITH_METRICS = 60
-STRATA_SHOWN = 40
-"""Subgroups on a card; the report has them all."""
-
+STRATA_SHOWN = 40  # subgroups on a card; the report has them all
 _CORRELATIONS_SHOWN = 10
 _NOTHING = Interval(math.nan, math.nan)
 
