@@ -298,7 +298,8 @@ class ContactSheet:
 
     def sentence(self) -> str:
         """Say in one line what the sheet shows."""
-        return f"{self._shown()}; regions a film: {self._means()}. {self._problems()}"
+        means = ", ".join(f"{name} {mean:.1f}" for name, mean in self.regions_a_film().items())
+        return f"{self._shown()}; regions a film: {means}. {self._problems()}"
 
     def lines(self) -> tuple[str, ...]:
         """Return what stands at the head of the sheet."""
@@ -318,10 +319,6 @@ class ContactSheet:
             for reason, count in sorted(self.skipped.items())
         )
         return f"{shown}, {sum(self.skipped.values()):,} set aside ({reasons})"
-
-    def _means(self) -> str:
-        means = self.regions_a_film()
-        return ", ".join(f"{source} {mean:.1f}" for source, mean in means.items())
 
     def _problems(self) -> str:
         text = "; ".join(

@@ -51,10 +51,11 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
     for correlation in shown_correlations(result):
         stem = f"correlation_{correlation.rank:02d}"
         pictures = correlation_pictures(result, correlation, film, REGIONS_ON_SLIDES)
-        films = [
-            ((f"{_numbers(e.numbers)} · {e.image_id}", *_remark(e.picture)), e.picture)
-            for e in pictures.films
-        ]
+        films = []
+        for entry in pictures.films:
+            numbers, edge = ", ".join(map(str, entry.numbers)), entry.picture.edge
+            unusual = () if edge == "R" else (EDGE_TEXT[edge],)
+            films.append(((f"{numbers} · {entry.image_id}", *unusual), entry.picture))
         crops = [
             (
                 (f"{e.number} · {e.image_id} · {signed(e.effect, 2)}{CARRIES * e.carries}",),
@@ -65,15 +66,6 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
         _contact_sheet(films, FILM_SIDE).save(folder / f"{stem}_films.png", compress_level=1)
         _contact_sheet(crops, CROP_SIDE).save(folder / f"{stem}_crops.png", compress_level=1)
         _save(_correlation_figure(result, correlation), folder / f"{stem}_accuracy.png")
-
-
-def _numbers(numbers: tuple[int, ...]) -> str:
-    return ", ".join(str(number) for number in numbers)
-
-
-def _remark(film: Picture) -> tuple[str, ...]:
-    """Say which side is at the left edge, where it is not the one that a reader expects."""
-    return () if film.edge == "R" else (EDGE_TEXT[film.edge],)
 
 
 def _contact_sheet(

@@ -323,7 +323,12 @@ def _listed(
         return []
     paged = {entry.rank for entry in shown_correlations(result)}
     rows: list[tuple[Cell, ...]] = [
-        (*_row(entry, result.task.classes), _place(entry) if entry.rank in paged else DASH)
+        (
+            *_row(entry, result.task.classes),
+            Reference(correlation_key(entry), correlation_name(entry))
+            if entry.rank in paged
+            else DASH,
+        )
         for entry in entries
     ]
     return [
@@ -348,10 +353,6 @@ def _listed(
             titled=False,
         ),
     ]
-
-
-def _place(entry: SpuriousCorrelation) -> Reference:
-    return Reference(correlation_key(entry), correlation_name(entry))
 
 
 def _row(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> tuple[Cell, ...]:

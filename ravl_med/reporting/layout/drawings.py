@@ -241,7 +241,10 @@ def draw_flow(flow: Flow) -> Drawing:
     for box in flow.left_out:
         top -= _DROP + _height(box)
         middle = top + _height(box) / 2
-        shapes += [*_arrow((_STEM, middle), (_ASIDE, middle)), *_aside(box, top)]
+        shapes += [
+            *_arrow((_STEM, middle), (_ASIDE, middle)),
+            *_box(box, _ASIDE, top, _SIDE, "muted", (3.0, 2.0)),
+        ]
     top -= _DROP + _height(flow.end)
     end = top + _height(flow.end)
     shapes += [*_arrow((_STEM, stem), (_STEM, end)), *_box(flow.end, _STEM - _BOX / 2, top, _BOX)]
@@ -255,10 +258,6 @@ def draw_flow(flow: Flow) -> Drawing:
 
 def _height(box: FlowBox) -> float:
     return 2 * _AIR + _LEAD * (1 + len(box.lines)) - 2.0
-
-
-def _aside(box: FlowBox, low: float) -> Iterator[Path | Label]:
-    yield from _box(box, _ASIDE, low, _SIDE, "muted", (3.0, 2.0))
 
 
 def _box(

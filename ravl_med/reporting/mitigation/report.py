@@ -389,7 +389,7 @@ def _reproduction(result: MitigationResult, details: MitigationDetails) -> list[
         "Versions": details.versions,
     }
     if details.recipe:
-        tables = {"TrainingConfig": details.recipe, **tables}
+        tables = {"Recipe": details.recipe, **tables}
     return [Reproduction(tables, details.config_yaml)]
 
 
