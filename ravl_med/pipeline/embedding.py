@@ -261,7 +261,11 @@ def embed_with(
                 paths[at].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with atomic_write(paths[at]) as stream:
                     stream.write(table.dump())
-        joined.extend(table, first_of_each(table, cohort, seen))
+        keep = first_of_each(table, cohort, seen)
+        if at == 0 and keep.all():  # all there is, where there is one unit
+            joined = table
+        else:
+            joined.extend(table, keep)
     next(made, None)  # it says now whether the workers were of one kind
     embeddings = _take_from_store(engine, config, batches, totals, joined, scratch, kept)
     return replace(
