@@ -44,6 +44,7 @@ from tests.benchmarks.evaluation_measures import (
     format_mean,
     format_number,
     group_mean,
+    mean_precision,
     precision_table,
     score_methods,
     table_of_rows,
@@ -217,7 +218,7 @@ def _score_row(score: MethodScore, name: str) -> tuple[Cell, ...]:
     mean = score.precision_10
     dot = Dot(name, mean.value, Interval(mean.low, mean.high))
     rest = (score.precision_25, score.touching_10, score.right_class, score.found, score.first)
-    return (name, format_mean(mean), *(format_number(part) for part in rest), Dots((dot,)))
+    return (name, format_mean(mean), *(format_number(part.value) for part in rest), Dots((dot,)))
 
 
 def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
@@ -310,11 +311,9 @@ def _plot(rows: list[dict[str, object]], path: Path) -> None:
     axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
     for panel, domain in zip(axes, domains, strict=True):
         own = valid[valid["domain"] == domain]
-        scores = [score_methods(own[own["learned"] > least]) for least in BINS]
+        bins = [own[own["learned"] > least] for least in BINS]
         for method, (colour, dash) in _LINES.items():
-            values = [
-                next(s.precision_10.value for s in bin_ if s.method == method) for bin_ in scores
-            ]
+            values = [mean_precision(models, method) for models in bins]
             wide = 2.2 if method == "ours" else 1.4
             panel.plot(
                 100 * np.array(BINS),

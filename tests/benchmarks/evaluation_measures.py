@@ -187,18 +187,23 @@ def format_share(share: Share) -> str:
     return f"{share.count} of {share.total} ({100 * share.low:.1f} to {100 * share.high:.1f} %)"
 
 
+def mean_precision(rows: pd.DataFrame, method: str) -> float:
+    """Return the mean precision@10 of one method; NaN without any model."""
+    values = rows.loc[rows["method"] == method, "precision_10"].to_numpy(dtype=np.float64)
+    return float(np.mean(values)) if len(values) else math.nan
+
+
 def precision_table(caption: str, parts: Sequence[tuple[str, pd.DataFrame]]) -> Table:
     """Draw precision@10 of what is compared, a row a part of the models."""
     heads = ("", "models", *(_SHORT[name] for name in COMPARED))
     rows = []
     for name, own in parts:
-        scores = {score.method: score.precision_10 for score in score_methods(own)}
-        numbers = (format_number(scores[method]) for method in COMPARED)
+        numbers = (format_number(mean_precision(own, method)) for method in COMPARED)
         rows.append((str(name), str(own["digest"].nunique()), *numbers))
     columns = [Column(head, "number" if at else "wide") for at, head in enumerate(heads)]
     return Table(caption, columns, tuple(rows))
 
 
-def format_number(mean: Mean) -> str:
+def format_number(value: float) -> str:
     """Write a mean alone."""
-    return f"{mean.value:.2f}" if mean.models else DASH
+    return DASH if math.isnan(value) else f"{value:.2f}"
