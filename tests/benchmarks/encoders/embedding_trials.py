@@ -154,7 +154,7 @@ def peak_of(folder: Path, films: int, batch: int) -> float:
 def _peak_in_a_process(folder: Path, films: int, batch: int) -> float:
     code = (
         "import sys; from pathlib import Path;"
-        "from ravl_med.evaluation.encoders.embedding_trials import peak_of;"
+        "from tests.benchmarks.encoders.embedding_trials import peak_of;"
         "print(peak_of(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))"
     )
     words = [sys.executable, "-c", code, str(folder), str(films), str(batch)]
