@@ -92,10 +92,6 @@ class _PartFiles:
     def __contains__(self, key: bytes) -> bool:
         return key in self._place
 
-    def find(self, key: bytes) -> tuple[Path, int]:
-        """Return the file of a film, and the film's row in it."""
-        return self._place[key]
-
     def names(self) -> list[str]:
         """Return the names of the files that films are found in."""
         return sorted({path.name for path, _ in self._place.values()})

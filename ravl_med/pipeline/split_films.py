@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
 from ravl_med.discovery.detector import nearest_medoids
-from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.engine import opened_engine
@@ -34,7 +33,6 @@ _FILMS = 512  # positions of a cohort whose regions are taken at a time
 class SplitFilms:
     """N films of a split, with R regions."""
 
-    split: str
     cohort: Cohort  # those that could be read; labels -1 where no task was given
     embeddings: Embeddings  # of these, by the audited model
     films: GrayFilms  # the same at the model's resolution
@@ -74,18 +72,6 @@ class SplitFilms:
         for start, end in pairwise(starts.tolist()):
             yield self.embeddings.region[start:end], found[start:end]
             let_go(self.embeddings.region)
-
-    def data(self, predictions: NDArray[np.int64]) -> AuditData:
-        """Return the films as counterfactuals want them."""
-        return AuditData(
-            classes=self.cohort.classes,
-            labels=self.cohort.labels,
-            predictions=predictions,
-            patients=self.cohort.patients,
-            sizes=self.embeddings.sizes,
-            region_image=self.embeddings.region_image,
-            region_boxes=self.embeddings.region_boxes,
-        )
 
     def summary(self, role: str, least: int, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
         """Count films and patients, of some of the films where `rows` (N,) says so.
@@ -154,7 +140,6 @@ def read_split(
     rows = np.arange(len(cohort), dtype=np.int64)
     boxes = _input_boxes(model[0], embeddings)
     return SplitFilms(
-        split,
         cohort,
         embeddings,
         GrayFilms(inputs, rows, info.mean, info.std),

@@ -17,6 +17,7 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.encoders.kept_films import gray_levels
@@ -285,7 +286,12 @@ def test_features_are_located_as_in_the_films_themselves(
     for number, feature in enumerate(setting.features):
         detector, found = feature.detector, films.find(setting.features)[:, number]
         assert len(np.unique(films.embeddings.region_image[found])) > 7  # more than one unit
-        images = films.data(np.zeros(len(films), dtype=np.int64))
+        kept, none = films.embeddings, np.zeros(len(films), dtype=np.int64)
+        images = AuditData(
+            classes=films.cohort.classes, labels=films.cohort.labels, predictions=none,
+            patients=films.cohort.patients, sizes=kept.sizes, region_image=kept.region_image,
+            region_boxes=kept.region_boxes,
+        )  # fmt: skip
         probe = CounterfactualModel(
             encoder,
             read_input,

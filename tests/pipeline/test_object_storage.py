@@ -99,8 +99,13 @@ def config_of(place: Path | str, s3: S3Server | None = None, **sections) -> Conf
 
 
 def embeddings(cache: Path) -> dict[str, bytes]:
+    """What machines share: all but the films, which stay on theirs."""
     found = (cache / "embeddings").rglob("*.safetensors")
-    return {path.relative_to(cache).as_posix(): path.read_bytes() for path in found}
+    return {
+        path.relative_to(cache).as_posix(): path.read_bytes()
+        for path in found
+        if not path.parent.name.endswith(".inputs")
+    }
 
 
 def result_of(config: Config, cache: Path) -> str:
@@ -162,6 +167,7 @@ def test_shards_that_share_nothing_but_a_storage_fill_one_store(
     again = embed(config, cache=Cache(tmp_path / "again"))
     assert (again.parts_before, again.films) == (10, 0)
     assert s3.objects(shared.split("/")[2]) == objects
+    assert not [key for key in objects if ".inputs" in key]  # they show patients
 
 
 def test_a_storage_that_vanishes_ends_the_run_and_it_goes_on(

@@ -116,7 +116,8 @@ def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
 def test_a_killed_run_lets_go_of_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import os, sys; from pathlib import Path; from ravl_med.pipeline.work_folder import _take;"
+        "import os, sys; from pathlib import Path;"
+        "from ravl_med.pipeline.mitigation_setup import _take;"
         "held = _take(Path(sys.argv[1]), 0.0); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=120).returncode == -9
