@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.anatomy import draw_body
 from ravl_med.phantoms.film import FINDINGS, render_phantom
 
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif")

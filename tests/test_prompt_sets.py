@@ -9,7 +9,7 @@ from test_config import MINIMAL, load
 
 from ravl_med.config.task import PROMPT_SETS, TaskConfig, read_set, read_styles
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.effect_places import read_relevance
+from ravl_med.evidence.counterfactual.localisation import read_relevance
 
 SIZES = {"chexpert5": 5, "chexpert14": 14, "nih14": 14, "vindr18": 18, "padchest": 20}
 RELEVANCE = Path(__file__).parents[1] / "configs" / "relevance" / "chest.yaml"

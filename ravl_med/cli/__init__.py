@@ -519,7 +519,7 @@ def power(
     simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
 ) -> None:
     """Estimate what a cohort that is yet to be collected could show."""
-    from ravl_med.pipeline.power import PlannedCohort, plan_power
+    from ravl_med.pipeline.planning import PlannedCohort, plan_power
 
     settings, _ = _open(config)
     cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)

@@ -5,7 +5,7 @@ region is then assigned to its nearest medoid in chunks, so that the R x R matri
 clustering can miss a feature: too coarse a K dilutes it, too fine a K cuts it up, and a small group
 may be absent from a sample. So candidates come from several K and several samples, and those that
 hold the same regions are folded into one. RaVL's own protocol, one K chosen by the silhouette,
-stands beside it.
+stands beside it. The map of the clusters is a classical scaling of the distances of their medoids.
 
 References
 ----------
@@ -14,16 +14,21 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097), section 3.1: K over 2|Y| ..
 Hennig, "Cluster-wise assessment of cluster stability", Computational Statistics & Data Analysis 52
 (2007): clusters of two clusterings are matched by the Jaccard index; a cluster whose best match is
 at most 0.5 counts as dissolved.
+Gower, "Some distance properties of latent root and vector methods used in multivariate analysis",
+Biometrika 53 (1966): classical scaling of Euclidean distances and principal components are one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+from scipy.spatial.distance import pdist
 
 from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery.k_medoids import (
@@ -34,6 +39,7 @@ from ravl_med.discovery.k_medoids import (
     silhouette,
 )
 from ravl_med.errors import DataError
+from ravl_med.storage.documents import result_type
 from ravl_med.storage.mapped_arrays import empty_rows, let_go, take_rows
 
 _COUNTED = 2**18  # regions at once
@@ -422,3 +428,66 @@ def _partition(
     loss = 1.0 - float(similarity.mean(dtype=np.float64))
     let_go(similarity)
     return Partition(medoids, assignment, similarity, draw, loss, width)
+
+
+_DECIMALS = 4  # of a position: more would differ from machine to machine
+_NO_SPREAD = 1e-9  # of distances, from which on they count as all the same
+
+
+@result_type()
+class MappedCluster:
+    """A feature cluster on the map."""
+
+    cluster: int = Field(description="number of the cluster")
+    x: FiniteFloat = Field(description="of its medoid, in distances on the unit sphere")
+    y: FiniteFloat = Field(description="the same, upwards")
+    regions: int = Field(description="regions of the cluster")
+    rank: int | None = Field(description="of the correlation that it is; null: it is none")
+
+
+@result_type(members="kept correlation clusters")
+class ClusterMap:
+    """Where the clusters lie to each other: classical scaling of the distances of their medoids."""
+
+    clusters: tuple[MappedCluster, ...] = Field(description="every cluster that was proposed")
+    kept: float = Field(description="share of the squared distances that the map holds")
+    correlation: float = Field(description="of distances on the map with the true ones")
+
+
+def map_clusters(
+    medoids: NDArray[np.floating], regions: NDArray[np.integer], ranks: Mapping[int, int]
+) -> ClusterMap:
+    """Project medoids (K, D) of unit norm onto the two directions in which they differ most.
+
+    Each axis points to where its farthest cluster lies. `regions` (K,) counts those of each
+    cluster; `ranks` are of the clusters that are a correlation.
+    """
+    points = np.asarray(medoids, dtype=np.float64)
+    centred = points - points.mean(axis=0) if len(points) else points
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    axes = (left * spread)[:, :2]
+    places = np.zeros((len(points), 2))
+    places[:, : axes.shape[1]] = np.round(axes, _DECIMALS)
+    if len(places):
+        farthest = places[np.abs(places).argmax(axis=0), [0, 1]]  # of equals the first
+        places *= np.where(farthest < 0, -1.0, 1.0)
+    total = float(np.square(spread).sum())
+    places += 0.0  # no minus zero
+    return ClusterMap(
+        tuple(
+            MappedCluster(cluster, float(x), float(y), int(count), ranks.get(cluster))
+            for cluster, ((x, y), count) in enumerate(zip(places, regions, strict=True))
+        ),
+        float(np.square(spread[:2]).sum()) / total if total > _NO_SPREAD else math.nan,
+        _correlation(places, points),
+    )
+
+
+def _correlation(places: NDArray[np.float64], points: NDArray[np.float64]) -> float:
+    """Correlate the distances of all pairs on the map with those between the points."""
+    if len(points) < 3:
+        return math.nan
+    shown, true = pdist(places), pdist(points)
+    if min(shown.std(), true.std()) < _NO_SPREAD:
+        return math.nan
+    return float(np.corrcoef(shown, true)[0, 1])

@@ -50,12 +50,8 @@ from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose
 from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
 from ravl_med.evaluation.small_models import RegionEvidence
-from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, StructureReader
-from ravl_med.evidence.examination import (
-    Examination,
-    assess_correlations,
-    confirm_correlations,
-)
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable, StructureReader
+from ravl_med.evidence.examination import Examination, assess_correlations, confirm_correlations
 from ravl_med.evidence.results import SpuriousCorrelation
 
 

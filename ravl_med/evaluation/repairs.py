@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
-from ravl_med.discovery.detector import FeatureDetector, nearest_medoids
+from ravl_med.discovery.candidates import FeatureDetector, nearest_medoids
 from ravl_med.encoders.opening import open_folder
 from ravl_med.evaluation.methods import OURS, Answers
 from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, plant_test
@@ -34,8 +34,12 @@ from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, embed_reports
-from ravl_med.mitigation.groups import PseudoGroups, find_co_occurring
-from ravl_med.mitigation.spurious_regions import find_features, locate_carriers
+from ravl_med.mitigation.spurious_regions import (
+    PseudoGroups,
+    find_co_occurring,
+    find_features,
+    locate_carriers,
+)
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
 
 BASE = "counterfactual"

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, read_relevance
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable, read_relevance
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.film import FINDINGS
 

@@ -31,7 +31,7 @@ from ravl_med.evaluation.films import PRETRAIN, SIDE
 from ravl_med.evaluation.planting import FilmPool, SplitFilms
 from ravl_med.evaluation.settings import TAU, Architecture
 from ravl_med.evidence.counterfactual import CounterfactualModel
-from ravl_med.evidence.counterfactual.effect_places import StructureReader
+from ravl_med.evidence.counterfactual.localisation import StructureReader
 from ravl_med.mitigation.arms import draw_views, view_films
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.trainer import Task, TrainingConfig, fit

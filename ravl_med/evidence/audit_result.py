@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
 from ravl_med.cohort.dicom_header import Edge
-from ravl_med.discovery.cluster_map import ClusterMap
+from ravl_med.discovery.clusters import ClusterMap
 from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, SpuriousCorrelation
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type

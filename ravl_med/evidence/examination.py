@@ -28,7 +28,7 @@ from ravl_med.evidence.confirmation import (
     split_patients,
 )
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.counterfactual.effect_places import RelevanceTable
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable
 from ravl_med.evidence.duplicates import (
     Tested,
     fold_candidates,

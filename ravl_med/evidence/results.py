@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, FiniteFloat
 
 from ravl_med.config.cohort import RegionSource
-from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureCluster, FeatureDetector
 from ravl_med.storage.documents import Count, Number, Table, result_type
 
 if TYPE_CHECKING:

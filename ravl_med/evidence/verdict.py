@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ravl_med.config.audit import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import Gate, ModelChecks, Sensitivity, Verdict
-from ravl_med.evidence.counterfactual.effect_places import kind_of_share
+from ravl_med.evidence.counterfactual.localisation import kind_of_share
 from ravl_med.evidence.results import (
     Check,
     Confirmation,

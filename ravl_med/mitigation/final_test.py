@@ -20,14 +20,10 @@ from numpy.typing import NDArray
 
 from ravl_med.encoders.zero_shot import softmax
 from ravl_med.evidence.disclosure_control import hidden_cells
-from ravl_med.evidence.mitigation_result import (
-    Change,
-    FeatureGap,
-    MeasureName,
-)
+from ravl_med.evidence.mitigation_result import Change, FeatureGap, MeasureName
 from ravl_med.evidence.results import Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
-from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.mitigation.spurious_regions import PseudoGroups
 
 _BINS = 15
 _AUROC_DRAWS = 1000

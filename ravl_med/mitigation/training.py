@@ -25,7 +25,7 @@ from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.mitigation.arms import Arm, ImageTower, Objective
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, open_set
-from ravl_med.mitigation.groups import PseudoGroups, select_by_groups
+from ravl_med.mitigation.spurious_regions import PseudoGroups, select_by_groups
 from ravl_med.mitigation.trainer import Selection, Task, TrainingHistory, fit
 
 _FILMS_AT_ONCE = 64

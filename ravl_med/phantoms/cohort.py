@@ -23,17 +23,11 @@ from pydantic import ValidationError
 from ravl_med.config.base import explain_problems
 from ravl_med.config.cohort import SyntheticConfig
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.anatomy import draw_body
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.dicom import MAKERS, write_dicom
 from ravl_med.phantoms.film import FINDINGS, LABELS, Phantom, render_phantom
-from ravl_med.phantoms.plan import (
-    BYSTANDER_PHI,
-    SPLITS,
-    FilmPlan,
-    cramers_v,
-    plan_cohort,
-)
+from ravl_med.phantoms.plan import BYSTANDER_PHI, SPLITS, FilmPlan, cramers_v, plan_cohort
 from ravl_med.phantoms.report import write_report
 from ravl_med.storage.files import atomic_write_bytes
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
-from ravl_med.phantoms.anatomy import Chest, draw_chest
-from ravl_med.phantoms.body import Body, lung_outline
+from ravl_med.phantoms.anatomy import Body, Chest, draw_chest, lung_outline
 from ravl_med.phantoms.canvas import Canvas, Floats, Pose
 from ravl_med.phantoms.devices import Device, draw_devices
 

@@ -14,9 +14,8 @@ from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, add_header_attributes
 from ravl_med.cohort.score_table import ScoreTable, read_scores
 from ravl_med.config.loading import Config
-from ravl_med.discovery.cluster_map import map_clusters
-from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
-from ravl_med.discovery.detector import FeatureDetector, describe_regions
+from ravl_med.discovery.candidates import FeatureDetector, describe_regions
+from ravl_med.discovery.clusters import FeatureClusters, cluster_regions, map_clusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
@@ -36,7 +35,7 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.counterfactual import CounterfactualModel
-from ravl_med.evidence.counterfactual.effect_places import (
+from ravl_med.evidence.counterfactual.localisation import (
     MOST_REGIONS,
     RelevanceTable,
     StructureReader,
@@ -55,15 +54,13 @@ from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.pipeline.audited_model import (
+    AuditedFilms,
     AuditedModel,
     check_audited_model,
-    scores_of_table,
-    summarise_model,
-)
-from ravl_med.pipeline.counterfactual_units import (
-    AuditedFilms,
     counterfactual_model,
+    scores_of_table,
     spread_hypotheses,
+    summarise_model,
 )
 from ravl_med.pipeline.embedding import embed_with
 from ravl_med.pipeline.stages import (

@@ -13,8 +13,13 @@ from ravl_med.encoders.opening import open_folder
 from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve, MeasureName
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
-from ravl_med.mitigation.arms import ARMS, ImageTower
-from ravl_med.mitigation.class_heads import feature_directions, project_texts, retrain_last_layer
+from ravl_med.mitigation.arms import (
+    ARMS,
+    ImageTower,
+    feature_directions,
+    project_texts,
+    retrain_last_layer,
+)
 from ravl_med.mitigation.final_test import FinalTest, Predictions
 from ravl_med.mitigation.training import TrainedArm, predict_films_and_regions
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.engine import opened_engine
@@ -39,8 +39,12 @@ from ravl_med.mitigation.fine_tuning_set import (
     write_reports,
     write_set,
 )
-from ravl_med.mitigation.groups import find_co_occurring
-from ravl_med.mitigation.spurious_regions import carriers_in, films_to_explore, regions_by_film
+from ravl_med.mitigation.spurious_regions import (
+    carriers_in,
+    films_to_explore,
+    find_co_occurring,
+    regions_by_film,
+)
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
 from ravl_med.pipeline.split_films import SplitFilms, summarise_split
 from ravl_med.pipeline.stages import open_model_of

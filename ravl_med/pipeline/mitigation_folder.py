@@ -14,7 +14,7 @@ from ravl_med.config.loading import Config
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.pipeline.mitigate import Mitigation
 from ravl_med.reporting.audit.history import MitigationDetails
-from ravl_med.reporting.cards.mitigated import model_card_text
+from ravl_med.reporting.cards.hub import model_card_text
 from ravl_med.reporting.files.audit_run import write_run
 from ravl_med.reporting.files.run_folder import (
     config_text,

@@ -26,7 +26,7 @@ from ravl_med.encoders.base import Encoder
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.distributed import Processes
-from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.mitigation.spurious_regions import PseudoGroups
 from ravl_med.pipeline.embedding import Model
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import Run

@@ -14,13 +14,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.pipeline.stages import (
-    Progress,
-    Run,
-    list_films,
-    prepare_manifest,
-    require_films,
-)
+from ravl_med.pipeline.stages import Progress, Run, list_films, prepare_manifest, require_films
 from ravl_med.regions.proposal import RegionProposer, describe_sources
 from ravl_med.reporting.contact_sheet import ContactSheet, SheetFilm
 from ravl_med.reporting.pictures import TextMasking

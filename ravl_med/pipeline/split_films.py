@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
-from ravl_med.discovery.detector import nearest_medoids
+from ravl_med.discovery.candidates import nearest_medoids
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.engine import opened_engine

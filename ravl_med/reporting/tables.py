@@ -6,15 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ravl_med.evidence.audit_result import Gate
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.layout.blocks import (
-    Cell,
-    Column,
-    Dot,
-    DotLook,
-    Dots,
-    Scale,
-    Table,
-)
+from ravl_med.reporting.layout.blocks import Cell, Column, Dot, DotLook, Dots, Scale, Table
 from ravl_med.reporting.wording import accuracy_text, estimate, printable
 
 _GATES_SHOWN = 20

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.discovery.cluster_map import map_clusters
+from ravl_med.discovery.clusters import map_clusters
 from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,

@@ -23,7 +23,7 @@ from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.mitigation.arms import ImageTower
 from ravl_med.mitigation.distributed import Processes, make_fabric
 from ravl_med.mitigation.final_test import Predictions
-from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.mitigation.spurious_regions import PseudoGroups
 from ravl_med.mitigation.training import predict_films_and_regions
 from ravl_med.pipeline.mitigate import Mitigation, mitigate
 from ravl_med.pipeline.mitigation_setup import WorkFolder

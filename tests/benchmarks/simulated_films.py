@@ -26,17 +26,11 @@ from ravl_med.config.loading import Config
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import ModelChecks, ModelSummary, result_document
-from ravl_med.evidence.counterfactual.effect_places import read_relevance
+from ravl_med.evidence.counterfactual.localisation import read_relevance
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.effects import measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
-from ravl_med.pipeline.audit import (
-    Findings,
-    SearchTools,
-    audit_data,
-    collect_result,
-    search_films,
-)
+from ravl_med.pipeline.audit import Findings, SearchTools, audit_data, collect_result, search_films
 from ravl_med.pipeline.stages import Run
 from ravl_med.regions.region_set import RegionKind, cut_tiles, tile_names
 from ravl_med.reporting.files.run_folder import write_json

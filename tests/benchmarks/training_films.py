@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.anatomy import draw_body
 from ravl_med.phantoms.canvas import Floats, Layer, curve
 from ravl_med.phantoms.film import FINDINGS, Look, render_phantom
 from ravl_med.regions.segmenter import STRUCTURES

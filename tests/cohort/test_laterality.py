@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from ravl_med.cohort.dicom_header import EDGES, edge_of, left_edge_of
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import read_manifest
-from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.anatomy import draw_body
 from ravl_med.phantoms.dicom import Acquisition, write_dicom
 from ravl_med.phantoms.film import render_phantom
 

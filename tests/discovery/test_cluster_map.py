@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
-from ravl_med.discovery.cluster_map import ClusterMap, MappedCluster, map_clusters
+from ravl_med.discovery.clusters import ClusterMap, MappedCluster, map_clusters
 
 
 def directions(count: int, size: int, seed: int = 0) -> np.ndarray:

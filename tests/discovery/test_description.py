@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ravl_med.discovery.detector import describe_regions
+from ravl_med.discovery.candidates import describe_regions
 
 
 def at(*places: tuple[float, float]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 
 
 def test_the_nearest_medoid_decides_chunk_by_chunk() -> None:

@@ -12,7 +12,7 @@ from ravl_med.encoders.opening import open_folder
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
-from ravl_med.mitigation.groups import PseudoGroups
+from ravl_med.mitigation.spurious_regions import PseudoGroups
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms
 from ravl_med.regions.region_set import cut_tiles
 

@@ -12,13 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ravl_med.encoders import film_store as shared_embeddings
-from ravl_med.encoders.film_store import (
-    EmbeddedFilm,
-    FilmStore,
-    SharedFilms,
-    film_key,
-    part_number,
-)
+from ravl_med.encoders.film_store import EmbeddedFilm, FilmStore, SharedFilms, film_key, part_number
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.storage.files import atomic_write_bytes, entries
 from ravl_med.storage.remote import FilePath, RemotePath

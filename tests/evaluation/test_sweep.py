@@ -11,13 +11,7 @@ from ravl_med.errors import ConfigError
 from ravl_med.evaluation import sweep
 from ravl_med.evaluation.repairs import BEFORE, ArmOfSetting, choose_repairs
 from ravl_med.evaluation.settings import Setting, plan_settings
-from ravl_med.evaluation.sweep import (
-    SweepPlan,
-    merge_parts,
-    read_results,
-    run_sweep,
-    take_shard,
-)
+from ravl_med.evaluation.sweep import SweepPlan, merge_parts, read_results, run_sweep, take_shard
 from ravl_med.evaluation.trial import MethodRow
 from ravl_med.pipeline.shards import Shard
 from ravl_med.storage.cache import Cache

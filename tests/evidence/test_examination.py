@@ -18,7 +18,7 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
 from ravl_med.evidence.counterfactual import CounterfactualModel
-from ravl_med.evidence.counterfactual.effect_places import RelevanceTable, RelevantPlaces
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.examination import (
     Examination,
     assess_correlations,

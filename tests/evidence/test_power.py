@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tests.benchmarks.discovery.parts import simulated_power
+from tests.benchmarks.discovery import simulated_power
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig
 from ravl_med.discovery.candidates import discover_correlations

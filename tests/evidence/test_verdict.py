@@ -27,11 +27,7 @@ from ravl_med.evidence.results import (
     SpuriousCorrelation,
     Strata,
 )
-from ravl_med.evidence.verdict import (
-    assess_correlation,
-    decide_verdict,
-    rank_correlations,
-)
+from ravl_med.evidence.verdict import assess_correlation, decide_verdict, rank_correlations
 
 CLASSES = ("no finding", "cardiomegaly")
 NOTHING = Interval(math.nan, math.nan)

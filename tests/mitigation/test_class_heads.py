@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ravl_med.mitigation import class_heads
-from ravl_med.mitigation.class_heads import (
+from ravl_med.mitigation import arms as class_heads
+from ravl_med.mitigation.arms import (
     ClassHead,
     feature_directions,
     project_texts,

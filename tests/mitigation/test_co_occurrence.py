@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ravl_med.mitigation.groups import find_co_occurring
+from ravl_med.mitigation.spurious_regions import find_co_occurring
 
 FILMS = 600
 

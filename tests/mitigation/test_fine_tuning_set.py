@@ -13,12 +13,7 @@ from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.kept_films import gray_levels
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.mitigation import fine_tuning_set
-from ravl_med.mitigation.fine_tuning_set import (
-    GrayFilms,
-    RegionTable,
-    ReportTable,
-    embed_reports,
-)
+from ravl_med.mitigation.fine_tuning_set import GrayFilms, RegionTable, ReportTable, embed_reports
 from ravl_med.mitigation.quickstart import quickstart_layout
 
 

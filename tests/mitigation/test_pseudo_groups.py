@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravl_med.mitigation.groups import PseudoGroups, sampling_weights, select_by_groups
+from ravl_med.mitigation.spurious_regions import PseudoGroups, sampling_weights, select_by_groups
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, -1])
 PRESENT = np.array([True, True, True, False, False, False, True, True])

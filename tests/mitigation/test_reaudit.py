@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.evidence.results import ConfirmedFeature, Interval
 from ravl_med.mitigation.verdict import compare_reaudit
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.mitigation.spurious_regions import find_features, locate_carriers

@@ -14,8 +14,8 @@ from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.film_store import InputStore
 from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
-from ravl_med.mitigation.groups import PseudoGroups
 from ravl_med.mitigation.quickstart import quickstart_layout
+from ravl_med.mitigation.spurious_regions import PseudoGroups
 from ravl_med.regions.region_set import cut_tiles
 
 SIDE = 32

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ravl_med.phantoms.body import draw_body
+from ravl_med.phantoms.anatomy import draw_body
 from ravl_med.phantoms.devices import BASE_RATE, FEATURES
 from ravl_med.phantoms.film import FINDINGS, LABELS, Phantom, render_phantom
 

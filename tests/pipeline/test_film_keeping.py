@@ -16,7 +16,7 @@ import torch
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders import batches as stored_films
 from ravl_med.encoders.batches import BatchEncoder

@@ -12,7 +12,7 @@ import torch
 
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.encoders.open_clip import save_model

@@ -21,7 +21,7 @@ from pypdf import PdfReader
 
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config, load_config
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import open_model
 from ravl_med.errors import ConfigError, DataError
@@ -34,10 +34,7 @@ from ravl_med.pipeline.mitigate import Mitigation, find_past_audit, mitigate, re
 from ravl_med.pipeline.mitigation_folder import write_mitigation
 from ravl_med.pipeline.mitigation_setup import open_work_folder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
-from ravl_med.pipeline.stages import (
-    Run,
-    prepare_model,
-)
+from ravl_med.pipeline.stages import Run, prepare_model
 from ravl_med.reporting.files.audit_run import write_run
 from ravl_med.reporting.files.tables import write_features
 from ravl_med.storage.cache import Cache

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app
 from ravl_med.config.loading import Config, load_config
-from ravl_med.pipeline.power import PlannedCohort, plan_power
+from ravl_med.pipeline.planning import PlannedCohort, plan_power
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 

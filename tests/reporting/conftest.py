@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.discovery.cluster_map import ClusterMap, map_clusters
+from ravl_med.discovery.clusters import ClusterMap, map_clusters
 from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,

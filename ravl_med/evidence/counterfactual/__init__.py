@@ -26,19 +26,17 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
-from ravl_med.evidence.counterfactual.effect_places import (
-    RelevantPlaces,
-    StructureReader,
-    most_share_pictures,
-    share_effect,
-)
 from ravl_med.evidence.counterfactual.localisation import (
     EXPLORED_FILMS,
     SHIFTS,
+    RelevantPlaces,
+    StructureReader,
     choose_shifts,
     fit_boxes,
     most_fit_pictures,
+    most_share_pictures,
     move_shares,
+    share_effect,
 )
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.evidence.counterfactual.removal import (

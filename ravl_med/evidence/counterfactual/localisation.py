@@ -1,26 +1,38 @@
-"""Where in or around a region its effect lies: a grid of tiles cuts a device in two.
+"""Where the effect of a feature lies: its box, and how much of it is artifact or relevant anatomy.
 
-With half of a device covered the other half is still there, and inpainting even continues it into
-the hole: the model goes on seeing it, and a used feature passes for unused. So the regions of a
-cluster may be moved by half of their sides. Whether and where to is settled on films of the
-discovery half, and the controls of the test obey the same rule.
+A grid of tiles cuts a device in two. With half of it covered the other half is still there: the
+model goes on seeing it, and a used feature passes for unused. So the regions of a cluster may be
+moved by half of their sides; films of the discovery half settle whether and where to, and the
+controls obey the same rule. Boxes of a used feature are fitted as well: a strip is worth its area
+when removing it costs the model enough of its margin. Fitted boxes say where to look; they test
+nothing.
 
-Most of a tile is not the device. So boxes of a used feature are fitted as well: their sides are
-moved, and a strip is worth its area when removing it too costs the model enough of its margin.
-Boxes are fitted on the films that they are shown on: they say where to look and what to cut out,
-they test nothing.
+A clean model uses the enlarged heart for cardiomegaly, and no statistic clears it. What can is the
+place of the effect. A table names, finding by finding, the anatomy in which the disease shows. A
+region is taken apart into artifact, relevant anatomy and the rest; each part is removed by itself,
+and the effect is shared out by what the parts cost the model. By area alone a lead over the heart
+would pass for the heart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.config.loading import parse_yaml
+from ravl_med.errors import ConfigError
+from ravl_med.evidence.counterfactual.fills import fill_mask_inpaint, fill_mask_median
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.counterfactual.removal import fill_films
+from ravl_med.evidence.results import EffectShares, Kind
+from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, anatomical_names
+from ravl_med.regions.film_structures import NOTHING, FilmStructures
 
 _WORTH = 0.5  # a strip stays if it holds half as much effect for its area as the region does
 _FIRST, _LAST = 0.25, 0.125  # by what share of the region's sides an edge is moved
@@ -184,3 +196,230 @@ def choose_shifts(
     if together[chosen] > 0 and gain > max(_GAIN * abs(together[0]), _MATTERS * spread):
         return SHIFTS[[0, chosen]]
     return SHIFTS[:1]
+
+
+Box = tuple[float, float, float, float]
+
+_KEYS = ("anatomy", "boxes", "artifacts", "also", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class RelevantPlaces:
+    """Where one finding shows."""
+
+    anatomy: tuple[str, ...] = ()  # out of `ANATOMICAL_REGIONS`
+    boxes: tuple[Box, ...] = ()  # shares of width and height of the film as it is shown
+    artifacts: bool = False  # the finding is itself a device
+
+
+@dataclass(frozen=True, slots=True)
+class RelevanceTable:
+    """Where findings show."""
+
+    places: Mapping[str, RelevantPlaces]
+
+    def find(self, finding: str) -> RelevantPlaces | None:
+        """Return the places of a finding, or None when the table does not know it."""
+        return self.places.get(_plain(finding))
+
+
+def read_relevance(path: Path) -> RelevanceTable:
+    """Read a relevance table.
+
+    Raises
+    ------
+    ConfigError
+        The file is not a table of findings with known anatomy, or with boxes of four shares in
+        rising order.
+    """
+    data = parse_yaml(path)
+    where = f"evidence.relevance {path.name!r}"
+    findings = data.get("findings") if isinstance(data, dict) else None
+    if not isinstance(findings, dict) or not findings:
+        raise ConfigError(f"{where}: expected a mapping 'findings' of finding to its places.")
+    places: dict[str, RelevantPlaces] = {}
+    for name, entry in findings.items():
+        parsed = _places(entry, f"{where}: {name}")
+        for alias in (name, *_names(entry, "also", f"{where}: {name}")):
+            places[_plain(alias)] = parsed
+    return RelevanceTable(places)
+
+
+def kind_of_share(share: float, sign_share: float, shortcut_share: float) -> Kind:
+    """Turn the relevant share into a kind; NaN is undecided."""
+    if share >= sign_share:
+        return "plausible_sign"
+    if share <= shortcut_share:
+        return "shortcut"
+    return "undecided"
+
+
+def _plain(name: Any) -> str:
+    return " ".join(str(name).replace("_", " ").lower().split())
+
+
+def _places(entry: Any, where: str) -> RelevantPlaces:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: expected a mapping with 'anatomy' or 'boxes'.")
+    if extra := sorted(set(entry) - set(_KEYS)):
+        raise ConfigError(f"{where}: unknown key {extra[0]!r}; known: {', '.join(_KEYS)}.")
+    anatomy: list[str] = []
+    for name in _names(entry, "anatomy", where):
+        known = anatomical_names(str(name))
+        if not known:
+            raise ConfigError(
+                f"{where}: anatomy {name!r} is not known; expected one of "
+                f"{', '.join(ANATOMICAL_REGIONS)}, or a plural for both sides."
+            )
+        anatomy += known
+    boxes = tuple(_box(box, where) for box in _names(entry, "boxes", where))
+    artifacts = entry.get("artifacts") or False
+    if not isinstance(artifacts, bool):
+        raise ConfigError(f"{where}: 'artifacts' is {artifacts!r}; expected true or false.")
+    # Without a place every effect would lie outside, and every correlation would be a shortcut.
+    if not (anatomy or boxes or artifacts):
+        raise ConfigError(f"{where}: expected 'anatomy', 'boxes' or 'artifacts', not empty.")
+    return RelevantPlaces(tuple(dict.fromkeys(anatomy)), boxes, artifacts)
+
+
+def _names(entry: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    names = entry.get(key) or []
+    if not isinstance(names, list):
+        raise ConfigError(f"{where}: {key!r} is {names!r}; expected a list.")
+    return names
+
+
+def _box(value: Any, where: str) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: a box is {value!r}; expected [x0, y0, x1, y1].") from None
+    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+        raise ConfigError(f"{where}: a box is {value!r}; expected shares 0 <= x0 < x1 <= 1.")
+    return x0, y0, x1, y1
+
+
+StructureReader = Callable[[int], FilmStructures]
+Mask = NDArray[np.bool_]
+
+MOST_REGIONS = 32
+"""Regions that are taken apart, those with the largest effects."""
+
+_PARTS = 3
+_MARGIN = 0.03  # of a film's side: an enlarged heart shows at its border
+_HALO = 0.015  # of a film's side: a blurred rim of a device is the device
+_WHOLE = 0.97  # share of a box from which one part is all of it
+_LEAST_SHARE = 0.1  # of a region's effect that its parts have to hold together
+
+
+def most_share_pictures(regions: int) -> int:
+    """Return how many pictures `share_effect` has the model encode, at most."""
+    return min(regions, MOST_REGIONS) * (1 + 2 * _PARTS)
+
+
+def share_effect(
+    inputs: ModelInputs,
+    places: RelevantPlaces,
+    structures: StructureReader | None,  # None: nothing is known of what lies on a film
+    films: NDArray[np.int64],  # (k,) of each region
+    boxes: NDArray[np.float32],  # (k, 4) xyxy in stored pixels
+    effect: NDArray[np.float64],  # (k,)
+) -> EffectShares:
+    """Share out the removal effect of regions over the places where the raised class shows.
+
+    NaN where no region has an effect, and where the anatomy was found on fewer than half of the
+    films.
+    """
+    order = np.argsort(-np.where(np.isfinite(effect), effect, -np.inf), kind="stable")
+    chosen = [int(row) for row in order[:MOST_REGIONS] if effect[row] > 0]
+    apart: list[tuple[int, int, list[Mask]]] = []
+    unknown = 0
+    for row in chosen:
+        film = int(films[row])
+        parts = _take_apart(
+            inputs, places, structures(film) if structures else NOTHING, film, boxes[row]
+        )
+        if parts is None:
+            unknown += 1
+        else:
+            apart.append((row, film, parts))
+    if not apart or unknown > len(chosen) / 2:
+        return EffectShares(float("nan"), float("nan"), len(apart), unknown)
+    shares = _shares_by_removal(inputs, apart, effect)
+    weights = np.array([effect[row] for row, _, _ in apart])
+    inside, artifact, _ = (weights[:, None] * shares).sum(axis=0) / weights.sum()
+    return EffectShares(float(inside), float(artifact), len(apart), unknown)
+
+
+def _take_apart(
+    inputs: ModelInputs,
+    places: RelevantPlaces,
+    film: FilmStructures,
+    index: int,
+    box: NDArray[np.float32],
+) -> list[Mask] | None:
+    """Masks (S, S) of the input: relevant, artifact, elsewhere; None where it cannot be said."""
+    sides = inputs.data.sizes[index][[1, 0, 1, 0]]
+    x0, y0, x1, y1 = np.asarray(box / sides, dtype=np.float64)
+    relevant = np.zeros(film.foreign.shape, dtype=np.bool_)
+    if places.anatomy:
+        found = film.region(places.anatomy)
+        if found is None and not (places.boxes or places.artifacts):
+            return None
+        if found is not None:
+            relevant |= _grow(found, _MARGIN)
+    for place in places.boxes:
+        relevant |= _box_mask(relevant.shape, place)
+    foreign = _grow(film.foreign, _HALO)
+    if places.artifacts:
+        relevant, foreign = relevant | foreign, np.zeros_like(foreign)
+    region = inputs.carry_mask(index, _box_mask(relevant.shape, (x0, y0, x1, y1)))
+    inner = inputs.carry_mask(index, relevant)
+    device = inputs.carry_mask(index, foreign)
+    return [region & inner & ~device, region & device, region & ~inner & ~device]
+
+
+def _shares_by_removal(
+    inputs: ModelInputs, apart: list[tuple[int, int, list[Mask]]], effect: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shares (k, 3) of each region's effect, from what each part costs the model."""
+    areas = np.array([[part.sum() for part in parts] for _, _, parts in apart], dtype=np.float64)
+    by_area: NDArray[np.float64] = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1.0)
+    mixed = [number for number, shares in enumerate(by_area) if shares.max() < _WHOLE]
+
+    def pictures() -> Iterator[NDArray[np.float32]]:
+        for number in mixed:
+            _, film, parts = apart[number]
+            picture = inputs.read(film)
+            yield picture
+            for part in parts:
+                if part.any():
+                    yield fill_mask_median(picture, part)
+                    yield fill_mask_inpaint(picture, part)
+                else:
+                    yield picture
+                    yield picture
+
+    answers = inputs.margins(pictures()).margin.reshape(len(mixed), 1 + 2 * _PARTS)
+    after = answers[:, 1:].reshape(len(mixed), _PARTS, 2).mean(axis=2)
+    shares = by_area
+    for number, own in zip(mixed, np.maximum(answers[:, :1] - after, 0.0), strict=True):
+        # Parts that do nothing one by one say nothing; the area is all that is left to go by.
+        if own.sum() > _LEAST_SHARE * effect[apart[number][0]]:
+            shares[number] = own / own.sum()
+    return shares
+
+
+def _grow(mask: Mask, share: float) -> Mask:
+    size = 2 * max(1, round(share * len(mask))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
+
+
+def _box_mask(shape: tuple[int, ...], box: tuple[float, ...]) -> Mask:
+    """Mask of a box in shares of the film, at least one pixel."""
+    height, width = shape
+    x0, y0 = min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)
+    mask = np.zeros(shape, dtype=np.bool_)
+    mask[y0 : max(y0 + 1, round(box[3] * height)), x0 : max(x0 + 1, round(box[2] * width))] = True
+    return mask

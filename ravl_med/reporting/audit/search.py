@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ravl_med.discovery.cluster_map import ClusterMap
+from ravl_med.discovery.clusters import ClusterMap
 from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting.audit.sentences import (

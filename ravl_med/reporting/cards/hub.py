@@ -1,8 +1,9 @@
-"""The model card of an audited model in the layout of the Hugging Face Hub.
+"""Model cards in Markdown: of an audited model, as the Hub lays it out, and of a repaired one.
 
-The head holds what the Hub reads, the body the sections of its template in their order, filled with
-the texts and tables of the report. There is no ``model-index``: it asks for the id of a data set on
-the Hub, which the films of a hospital do not have. The numbers stand in tables instead.
+The Hub's card has its head and the sections of its template, filled with the report's texts and
+tables. It has no ``model-index``: that asks for the id of a data set on the Hub. The card of a
+repaired model says to someone who finds its folder alone what the model is, what was measured, what
+got worse and what is not known.
 
 References
 ----------
@@ -13,12 +14,15 @@ Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult
 from ravl_med.reporting.audit.cohort import cohort_chapter, performance_chapter
-from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.audit.history import MitigationDetails, ReportDetails
 from ravl_med.reporting.audit.search import search_chapter
+from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.audit.verdict import NEXT_STEPS
 from ravl_med.reporting.cards.words import (
     METHOD_CITATION,
@@ -35,11 +39,28 @@ from ravl_med.reporting.cards.words import (
 from ravl_med.reporting.layout.blocks import Table, Text
 from ravl_med.reporting.layout.markdown import (
     as_markdown,
+    bullets,
     code,
     escaped,
     markdown_table,
     pair_table,
 )
+from ravl_med.reporting.mitigation.report import (
+    OUTCOME_LINES,
+    OUTCOME_NAMES,
+    gone_sentence,
+    mitigated_sentence,
+    worsened_sentence,
+)
+from ravl_med.reporting.mitigation.tables import (
+    accuracy_table,
+    arm_kind,
+    before_after_table,
+    gap_table,
+    score_table,
+    worsened_table,
+)
+from ravl_med.reporting.wording import DASH
 
 _HEAD = """---
 {library}pipeline_tag: zero-shot-image-classification
@@ -157,4 +178,137 @@ def _rest(result: AuditResult, details: ReportDetails) -> list[str]:
         "## Model Card Authors",
         f"Made by RaVL-Med {escaped(__version__, 20)} from run {escaped(result.name, 80)}.",
         *_unfilled("## Model Card Contact"),
+    ]
+
+
+_MITIGATED_HEAD = """---
+library_name: {library}
+pipeline_tag: zero-shot-image-classification
+tags:
+- radiology
+- shortcut-mitigation
+---"""
+_LIMITS = (
+    "No clinical validation: this model is not for diagnosis. What was measured is how it answers "
+    "on films of one final test; films of another site can differ.",
+    "What was mitigated is what the audit found. A shortcut that the audit could not see on these "
+    "films is neither removed nor ruled out.",
+    "Films were cut, scaled and windowed as for the audited model; other preprocessing or other "
+    "prompts give other results.",
+    "A class, group or subgroup with too few films was not measured by itself.",
+    "Nobody has signed the report of this mitigation; it is a draft until a person does.",
+)
+_OPEN = {
+    "open_clip": """```python
+import open_clip
+
+folder = "local-dir:."  # this folder
+model, transform = open_clip.create_model_from_pretrained(folder)
+tokenizer = open_clip.get_tokenizer(folder)
+```""",
+    "transformers": """```python
+from transformers import AutoModel, AutoProcessor
+
+folder = "."  # this folder
+model = AutoModel.from_pretrained(folder, local_files_only=True)
+processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+```""",
+}
+
+
+def model_card_text(
+    result: MitigationResult,
+    details: MitigationDetails,
+    library: Literal["open_clip", "transformers"] = "open_clip",
+) -> str:
+    """Return the model card of the delivered model as Markdown; `library` opens the folder."""
+    verdict, delivered = result.verdict, result.delivered
+    outcome = OUTCOME_LINES[verdict.name].replace(" below,", " of its report,")
+    parts = [
+        _MITIGATED_HEAD.format(library=library),
+        f"# {escaped(result.title, 120)}",
+        f"**{OUTCOME_NAMES[verdict.name]}** – {outcome}",
+        bullets(verdict.reasons),
+    ]
+    if delivered is None:
+        parts += [
+            "No model was made: there is nothing to open in this folder.",
+            f"- Audited model: SHA-256 {code(result.audited_digest)}",
+        ]
+    else:
+        parts += [
+            *_origin(result, delivered, details),
+            *_measured(result, delivered),
+            *_audited_again(result),
+        ]
+    notes = ["## Notes", bullets(result.notes)] if result.notes else []
+    parts += [*notes, "## Limits", bullets(_LIMITS)]
+    if delivered is not None:
+        parts += [
+            "## How to open it",
+            f"With {library}, offline, from within this folder:",
+            _OPEN[library],
+            "With RaVL-Med, name this folder as `model.path` in the config of an audit.",
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetails) -> list[str]:
+    """Say what the model is, how it came about, and what it was taught to ignore."""
+    facts = [
+        f"- This model: SHA-256 {code(result.new_digest or DASH)}",
+        f"- Fine-tuned from the audited model: SHA-256 {code(result.audited_digest)}",
+        f"- Arm: {escaped(arm.title, 80)} ({escaped(arm.name, 40)}; {arm_kind(arm)})",
+        f"- Made with RaVL-Med {escaped(__version__, 20)}, run {escaped(result.name, 80)}, "
+        f"{escaped(details.date or 'no date given', 40)}",
+    ]
+    repaired = [mitigated_sentence(entry) for entry in result.mitigated]
+    gates = [
+        f"{'✓ held' if gate.passed else '✗ not held'}: {gate.name} – {gate.text}"
+        for gate in result.verdict.gates
+    ]
+    return [
+        "## What this is",
+        "A vision-language model for radiographs: the image tower of an audited model, fine-tuned "
+        "away from a shortcut, with the text tower that it had.",
+        "\n".join(facts),
+        *(["### Gates, fixed before the run", bullets(gates)] if gates else []),
+        "## What it was taught to ignore",
+        bullets(repaired) or DASH,
+        "## Recipe",
+        pair_table("Setting", "Value", details.recipe),
+        pair_table("Seed of", "Value", {name: str(seed) for name, seed in details.seeds.items()}),
+    ]
+
+
+def _measured(result: MitigationResult, arm: ArmOutcome) -> list[str]:
+    tables = [before_after_table(result, arm)]
+    if arm.gaps:
+        tables.append(gap_table(result, arm))
+    worse = [markdown_table(worsened_table(result, arm))] if arm.worsened() else []
+    return [
+        "## Measured on the final test",
+        *map(markdown_table, tables),
+        markdown_table(accuracy_table(result)),
+        markdown_table(score_table(result)),
+        "## What got worse",
+        escaped(worsened_sentence(arm)),
+        *worse,
+    ]
+
+
+def _audited_again(result: MitigationResult) -> list[str]:
+    reaudit = result.reaudit
+    if reaudit is None:
+        return ["## Re-audit", "The new model was not audited again."]
+    remaining = ["Found again:", bullets(reaudit.remaining)] if reaudit.remaining else []
+    return [
+        "## Re-audit",
+        "The whole audit again, of this model on the final test: "
+        f"**{escaped(verdict_name(reaudit.verdict))}**. {escaped(gone_sentence(reaudit))}",
+        bullets(reaudit.reasons),
+        *remaining,
+        "Appeared:",
+        bullets(reaudit.appeared) or "- nothing: no other correlation counts",
+        f"What these films could have shown: {escaped(reaudit.detectable) or 'not known'}",
     ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.audit import GateConfig
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
 from ravl_med.evidence.verdict import points_to_decide

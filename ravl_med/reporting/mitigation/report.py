@@ -48,13 +48,7 @@ from ravl_med.reporting.mitigation.tables import (
     worsened_table,
 )
 from ravl_med.reporting.tables import fact_table, gate_table
-from ravl_med.reporting.wording import (
-    DASH,
-    KIND_NAMES,
-    counted,
-    plural,
-    printable,
-)
+from ravl_med.reporting.wording import DASH, KIND_NAMES, counted, plural, printable
 
 OUTCOME_NAMES: dict[VerdictWord, str] = {
     "improved": "Improved",

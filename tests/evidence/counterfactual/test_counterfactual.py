@@ -15,8 +15,8 @@ from ravl_med.evidence.counterfactual import (
     class_margin,
     measure_counterfactual,
 )
-from ravl_med.evidence.counterfactual.effect_places import RelevantPlaces
 from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median
+from ravl_med.evidence.counterfactual.localisation import RelevantPlaces
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 24

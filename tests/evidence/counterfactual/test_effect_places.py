@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.effect_places import (
+from ravl_med.evidence.counterfactual.localisation import (
     MOST_REGIONS,
     RelevantPlaces,
     most_share_pictures,

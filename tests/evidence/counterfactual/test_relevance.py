@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.effect_places import (
+from ravl_med.evidence.counterfactual.localisation import (
     RelevantPlaces,
     kind_of_share,
     read_relevance,

@@ -10,7 +10,7 @@ import pypdf
 import pytest
 from html_reading import read_html
 
-from ravl_med.discovery.cluster_map import ClusterMap, MappedCluster
+from ravl_med.discovery.clusters import ClusterMap, MappedCluster
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.search import map_part
 from ravl_med.reporting.layout.blocks import Chapter, ClusterPlot, Entry, Text

@@ -6,7 +6,7 @@ from dataclasses import replace
 import mitigation_results as made
 
 from ravl_med.evidence.mitigation_result import MitigationVerdict
-from ravl_med.reporting.cards.mitigated import model_card_text
+from ravl_med.reporting.cards.hub import model_card_text
 from ravl_med.reporting.mitigation.tables import difference_text
 from ravl_med.reporting.wording import accuracy_text, score_text
 

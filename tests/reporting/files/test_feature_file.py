@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.discovery.detector import FeatureDetector
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.reporting.files.tables import read_features, write_features
 
