@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.benchmarks.discovery import simulated_power
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig
 from ravl_med.discovery.candidates import discover_correlations
@@ -17,6 +16,7 @@ from ravl_med.evidence.power import (
     measure_sensitivity,
     plan_design,
 )
+from tests.benchmarks.discovery import simulated_power
 
 RULES = EvidenceConfig.model_construct(min_n=10, permutations=999, draws=50)
 STRENGTH = 1.64
