@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
-_LONGEST = {"test_privacy.py", "test_film_units.py", "test_cli.py"}
+_LONGEST = {"test_privacy.py", "test_embedding.py", "test_cli.py"}
 
 # The same examples each time, however long they take: what was pushed green stays green. Others are
 # tried with `pytest --hypothesis-profile=search`.

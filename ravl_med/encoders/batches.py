@@ -78,7 +78,6 @@ class BatchEncoder:
         shared: FilePath | None = None,
     ) -> None:
         self.encoder, self.root, self._shared = encoder, root, shared
-        self.part = films_a_part(batch_size)
         self._regions = None if encoder.info.region_pooling in ONE_BY_ONE else regions
         self.size = min(batch_size, self._known_size(batch_size))
         self.stores = [self._open_store()]
@@ -299,6 +298,7 @@ def encode_films(
     propose: ProposeRegions,  # film to its regions; called in another thread
     *,
     min_visible: float,  # regions of which the model sees a smaller share are left out
+    part: int,  # films of the cohort that make one file, see `films_a_part`
     pieces: Mapping[int, str] | None = None,  # parts of the cohort, to note when they are done
     progress: Callable[[int], None] = lambda done: None,
 ) -> FilmTable:
@@ -314,7 +314,7 @@ def encode_films(
             return film
         return prepare_film(batches, film, propose(film), min_visible)
 
-    table, filling = FilmTable(), _Filling(batches, pieces or {})
+    table, filling = FilmTable(), _Filling(batches, part, pieces or {})
     side = batches.encoder.info.image_size
     most = min(2 * batches.size, max(4, _HELD_BYTES // (12 * side * side)))
     made = ((at, read(film)) for at, film in films)
@@ -358,8 +358,8 @@ def prepare_film(
 class _Filling:
     """Batches and files as films come by."""
 
-    def __init__(self, batches: BatchEncoder, pieces: Mapping[int, str]) -> None:
-        self._batches, self._pieces = batches, pieces
+    def __init__(self, batches: BatchEncoder, part: int, pieces: Mapping[int, str]) -> None:
+        self._batches, self._part, self._pieces = batches, part, pieces
         self._window = self._number = -1
         self._waiting: dict[int, PreparedFilm] = {}  # of the present batch, by place
         self._stored_here = 0
@@ -371,7 +371,7 @@ class _Filling:
         self.found = 0
 
     def add(self, position: int, film: ReadFilm | None) -> None:
-        window, number = position // self._span, position // self._batches.part
+        window, number = position // self._span, position // self._part
         if window != self._window:
             self._end_window()
             self._window = window

@@ -57,6 +57,7 @@ class FilmUnit:
     positions: NDArray[np.int64]  # (n,) in the cohort, ascending
     films: Cohort  # of these n films, without their reports
     proposer: RegionProposer  # of these films, without a segmenter
+    part: int  # films of a part of the cohort, which makes one file
     names: Mapping[int, str]  # the parts of the cohort that these films are
 
 
@@ -109,6 +110,7 @@ class FilmEmbedder:
             zip(unit.positions.tolist(), self.reader.films(unit.films), strict=True),
             unit.proposer.with_segmenter(self.segmenter).propose,
             min_visible=self.min_visible,
+            part=unit.part,
             pieces=unit.names,
             progress=self.progress,
         )
@@ -142,6 +144,7 @@ def make_units(
                 positions,
                 blank.keep(positions),
                 proposer.of_films(positions.tolist()),
+                size,
                 {number: names[number] for number in own},
             )
         )

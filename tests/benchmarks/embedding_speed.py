@@ -14,7 +14,7 @@ import torch
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import ManifestFiles, RejectedFilm
-from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, encode_films
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, encode_films, films_a_part
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
 from ravl_med.phantoms.dicom import Acquisition, write_dicom
 from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
@@ -148,7 +148,8 @@ def _embed(
     encoder: OpenClipEncoder, reader: FilmReader, cohort: Cohort, batch: int, store: Path
 ) -> None:
     batches = BatchEncoder(encoder, store, batch, _GRID * _GRID)
-    encode_films(batches, enumerate(reader.films(cohort)), _tiles, min_visible=0.5)
+    films, part = enumerate(reader.films(cohort)), films_a_part(batch)
+    encode_films(batches, films, _tiles, min_visible=0.5, part=part)
 
 
 def _prepared(encoder: OpenClipEncoder, film: Film | RejectedFilm, turn: int) -> PreparedFilm:

@@ -42,6 +42,7 @@ def fill(model: str, store: str, count: int) -> None:
         enumerate(films(count)),
         propose,
         min_visible=0.5,
+        part=stored_films.films_a_part(4),
         pieces={number: f"{number:032x}" for number in range(-(-count // 8))},
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.encoders.batches import BatchEncoder, encode_films
+from ravl_med.encoders.batches import BatchEncoder, encode_films, films_a_part
 from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.regions.region_set import RegionKind, RegionSet, cut_tiles, tile_names
 
@@ -44,7 +44,12 @@ def embed(tmp_path_factory):
         root = root or tmp_path_factory.mktemp("kept")
         batches = BatchEncoder(encoder, root, batch_size, most_regions)
         table = encode_films(
-            batches, enumerate(films), propose, min_visible=min_visible, progress=progress
+            batches,
+            enumerate(films),
+            propose,
+            min_visible=min_visible,
+            part=films_a_part(batch_size),
+            progress=progress,
         )
         inputs = batches.inputs.keep(table.digests)
         return table.gather(batches.find, encoder.info.embedding_size, inputs)

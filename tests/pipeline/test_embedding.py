@@ -1,195 +1,233 @@
-"""Embedding ahead of an audit: shards, workers and runs that were ended make the same files."""
+"""Films as units of work: who embeds them changes no byte, and deaths cost nothing."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
+from engine_audits import config_of, result_of
 
-from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import read_manifest
-from ravl_med.config.loading import Config
 from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders.film_store import FilmStore
 from ravl_med.engine import opened_engine
-from ravl_med.errors import ConfigError
+from ravl_med.engine.local import LocalEngine
+from ravl_med.errors import ConfigError, EngineError
 from ravl_med.phantoms.cohort import synthesize
-from ravl_med.pipeline.embedding import embed_with
+from ravl_med.pipeline import embedding as film_units
 from ravl_med.pipeline.shards import Shard, embed
-from ravl_med.pipeline.stages import Run, most_regions, open_model_of
-from ravl_med.regions.proposal import RegionProposer
+from ravl_med.pipeline.stages import Run
 from ravl_med.storage.cache import Cache
 
-RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
-CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "no finding")
+FILMS = 60
+ENGINES = {
+    "local 1": {"workers": 1},
+    "local 2": {"workers": 2},
+    "ray 1": {"kind": "ray", "workers": 1},
+    "ray 2": {"kind": "ray", "workers": 2},
+}
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: extra `ray`")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("embedding")
-    synthesize(folder / "cohort", images=60, size=96, seed=3, workers=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(root) -> Path:
-    """The folder of a small model with random weights."""
+    """Phantoms, one of them twice, another one cut short; and a small model that knows nothing."""
     import open_clip
 
     from ravl_med.config.model import QuickstartModelConfig
     from ravl_med.encoders.open_clip import save_model
     from ravl_med.mitigation.quickstart import quickstart_layout
 
+    folder = tmp_path_factory.mktemp("engines")
+    synthesize(folder / "cohort", images=FILMS, size=96, seed=3, workers=1)
+    manifest = folder / "cohort" / "manifest.csv"
+    images = [manifest.parent / name for name in pd.read_csv(manifest)["image"]]
+    shutil.copyfile(images[1], images[41])  # another unit reads it
+    images[20].write_bytes(images[20].read_bytes()[:900])
     layout = quickstart_layout(QuickstartModelConfig(tower="resnet", image_size=64))
     torch.manual_seed(0)
-    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, root / "model")
-    return root / "model"
+    save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder / "model")
+    return folder
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(stored_films, "_PART", 8)
+    """Parts of a batch, so that the few films make many; workers are told with each unit."""
+    monkeypatch.setattr(stored_films, "_PART", 4)
 
 
-def config_of(root: Path, model: Path, changed=None, **sections) -> Config:
-    plain = {
-        "name": "small",
-        "cohort": {"manifest": root / "cohort" / "manifest.csv", "split": None, "workers": 0},
-        "task": {"name": "t", "classes": {name: {"prompts": [name]} for name in CLASSES}},
-        "model": {"path": model, "batch_size": 4, "device": "cpu", **(changed or {})},
-        "regions": {"tiles": (2, 2)},
-        "evidence": {"relevance": RELEVANCE},
-    }
-    return Config.model_validate(
-        {name: {**plain.get(name, {}), **sections.get(name, {})} if name != "name" else "small"
-         for name in {*plain, *sections}}
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def expected(root, tmp_path_factory) -> str:
+    """What one process finds."""
+    text = result_of(config_of(root), tmp_path_factory.mktemp("expected"))
+    assert '"duplicate_pixels":1' in text
+    return text
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def test_the_report_tells_films_and_megabytes_a_second(root, model, tmp_path):
-    report = embed(config_of(root, model), cache=Cache(tmp_path))
-    stored = sum(path.stat().st_size for path in (root / "cohort").rglob("*.dcm"))
-    assert report.films == 60
-    assert report.megabytes == pytest.approx(stored / 1e6)
-    films, megabytes = 60 / report.seconds, report.megabytes / report.seconds
-    told = f"{report.seconds:.0f} s: {films:.3g} films and {megabytes:.3g} MB a second."
-    assert told in report.lines()
-
-
-def test_any_number_of_shards_makes_the_same_files(root, model, tmp_path):
-    config = config_of(root, model)
-    made = []
-    for count in (1, 2, 3):
-        cache = Cache(tmp_path / str(count))
-        reports = [embed(config, shard=Shard(n, count), cache=cache) for n in range(1, count + 1)]
-        assert sum(report.films for report in reports) == 60
-        assert [report.parts_left > 0 for report in reports] == [True] * (count - 1) + [False]
-        assert "The cohort is complete" in reports[-1].lines()[-1]
-        made.append(files(cache.root))
-    assert made[0] == made[1] == made[2]
-    assert sum(name.endswith(".safetensors") for name in made[0]) == 8 + 8
-
-
-def test_an_audit_finds_what_shards_have_made_bit_for_bit(root, model, tmp_path):
-    config = config_of(root, model)
-    cache = Cache(tmp_path)
-    for number in (2, 1):
-        embed(config, shard=Shard(number, 2), cache=cache)
-    manifest = config.cohort.manifest
-    cohort = read_manifest(manifest, split=None, columns=config.task.columns())
-    encoder = open_model_of(config, model)
-
-    def embedded(settings, place):
-        with opened_engine(settings) as engine:
-            return embed_with(engine, settings, cohort, (encoder, model), Run(place))
-
-    found = embedded(config, cache)
-    fresh = embedded(config_of(root, model, cache={"embeddings": False}), Cache(tmp_path / "none"))
-
-    assert (found.found, fresh.found) == (60, 0)
-    np.testing.assert_array_equal(found.image, fresh.image)
-    np.testing.assert_array_equal(found.region, fresh.region)
-    assert found.digests == fresh.digests
-    again = embed(config, cache=cache)
-    assert (again.films, again.parts, again.parts_before) == (0, 8, 8)
-
-
-def test_a_film_that_changed_is_embedded_and_the_others_are_not(root, model, tmp_path):
-    import shutil
-
-    shutil.copytree(root / "cohort", tmp_path / "cohort")
-    config = config_of(tmp_path, model)
-    cache = Cache(tmp_path / "cache")
-    embed(config, cache=cache)
-    manifest = config.cohort.manifest
-    first, second = read_manifest(manifest, split=None).paths[:2]
-    shutil.copyfile(second, first)
-
-    report = embed(config, cache=cache)
-
-    assert (report.parts, report.parts_before) == (8, 7)
-    assert report.rejected == {"duplicate_pixels": 1}
-    assert report.films == report.found == 7
-
-
-def test_other_regions_models_and_precisions_are_other_embeddings(root, model, tmp_path):
-    cache = Cache(tmp_path)
-    embed(config_of(root, model), cache=cache)
-    tiles = embed(config_of(root, model, regions={"tiles": (3, 2)}), cache=cache)
-    half = embed(config_of(root, model, changed={"precision": "bf16"}), cache=cache)
-    assert (tiles.found, half.found) == (0, 0)
-    assert (tiles.films, half.films) == (60, 60)
-    names = [path.name for path in (tmp_path / "embeddings").iterdir()]
-    assert len(names) == 4
-    assert len([name for name in names if name.endswith(".inputs")]) == 1  # films stay the same
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", "1/99999999"])
-def test_a_shard_that_is_none_is_refused(text):
-    with pytest.raises(ConfigError, match=r"--shard must be i/N with i in the range \[1, N\]"):
-        Shard.parse(text)
-
-
-def test_a_shard_is_read():
-    assert Shard.parse("2/4") == Shard(2, 4)
-
-
-def test_a_config_that_keeps_nothing_is_refused(root, model, tmp_path):
-    for sections in (
-        {"cache": {"embeddings": False}},
-        {"changed": {"path": None, "factory": "a:b", "allow_code": True}},
-    ):
-        with pytest.raises(ConfigError, match="this config keeps no embeddings"):
-            embed(config_of(root, model, **sections), cache=Cache(tmp_path))
-
-
-def test_a_device_that_is_not_there_is_one_line(root, model):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has such a device")
-    with pytest.raises(ConfigError, match="'cuda:0', which this machine does not have"):
-        open_model_of(config_of(root, model, changed={"device": "cuda:0"}), model)
-
-
-@pytest.mark.parametrize("regions", [
-    {"tiles": (3, 2)}, {"sources": ("windows",)}, {"sources": ("tiles", "windows")},
-    {"sources": ("artifacts", "anatomy"), "max_per_image": 5},
-    {"sources": ("artifacts",), "max_per_image": 1, "tiles": (4, 4)},
+@pytest.mark.parametrize("name", [
+    "local 2", pytest.param("local 1", marks=pytest.mark.slow),
+    pytest.param("ray 1", marks=[with_ray, pytest.mark.slow]),
+    pytest.param("ray 2", marks=[with_ray, pytest.mark.slow]),
 ])  # fmt: skip
-def test_no_film_has_more_regions_than_are_made_room_for(root, model, regions):
-    config = config_of(root, model, regions=regions)
-    cohort = read_manifest(config.cohort.manifest, split=None)
-    proposer = RegionProposer.of(config.regions, cohort)
-    reader = FilmReader.of(config.cohort)
-    counts = [len(proposer.propose(reader.film(cohort, index))) for index in range(4)]
-    assert max(counts) <= most_regions(config.regions)
-    if len(regions.get("sources", ("tiles",))) == 1 and "artifacts" not in str(regions):
-        assert max(counts) == most_regions(config.regions)
+def test_every_engine_finds_the_same(root, expected, tmp_path, name):
+    assert result_of(config_of(root, engine=ENGINES[name]), tmp_path) == expected
+
+
+def test_seven_shards_are_found_by_an_audit(root, expected, tmp_path):
+    config = config_of(root)
+    for number in range(7, 0, -1):
+        embed(config, shard=Shard(number, 7), cache=Cache(tmp_path))
+    assert result_of(config, tmp_path) == expected
+
+
+def test_workers_that_keep_nothing_find_the_same(root, expected, tmp_path):
+    config = config_of(root, engine={"workers": 1}, cache={"embeddings": False})
+    assert result_of(config, tmp_path) == expected
+    assert not (tmp_path / "embeddings").exists()
+
+
+def test_threads_of_workers_are_those_of_the_config_or_one(root):
+    assert config_of(root, model={"threads": None}).threads is None
+    assert config_of(root, model={"threads": None}, engine={"workers": 1}).threads == 1
+    assert config_of(root, model={"threads": 3}, engine={"workers": 2}).threads == 3
+
+
+def kept(cache: Path, size: int = 128) -> dict[bytes, bytes]:
+    """Every film that a cache holds, by its key, and the parts that are listed as done."""
+    (folder,) = (path for path in (cache / "embeddings").iterdir() if "." not in path.name)
+    store = FilmStore(folder, size)
+    films = {key: b"".join(part.tobytes() for part in store.read(key)) for key in store._place}
+    return films | {path.name.encode(): b"" for path in (folder / "listed").iterdir()}
+
+
+def kill_a_worker_later(count: list[int]) -> threading.Thread:
+    """Kill -9 a process that reads films for a worker's parent: the worker that is seen first."""
+
+    def kill() -> None:
+        for _ in range(600):
+            for process in worker_processes():
+                os.kill(process, signal.SIGKILL)
+                count.append(process)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def worker_processes() -> list[int]:
+    """Workers below this process that read films already: processes with a reading one."""
+    parents: dict[int, int] = {}
+    reading = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        parents[int(entry.name)] = parent
+        if b"ravl_med.cohort.reading_worker" in command:
+            reading.add(parent)
+
+    def ours(process: int) -> bool:
+        while process > 1 and process != os.getpid():
+            process = parents.get(process, 1)
+        return process == os.getpid()
+
+    return [process for process in sorted(reading - {os.getpid()}) if ours(process)]
+
+
+@pytest.mark.parametrize("engine", [
+    pytest.param({"workers": 2}, marks=pytest.mark.slow),
+    pytest.param({"kind": "ray", "workers": 2}, marks=[with_ray, pytest.mark.slow]),
+], ids=["local", "ray"])  # fmt: skip
+def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
+    embed(config_of(root), cache=Cache(tmp_path / "whole"))
+    killed: list[int] = []
+    thread = kill_a_worker_later(killed)
+
+    report = embed(config_of(root, engine=engine), cache=Cache(tmp_path / "killed"))
+
+    thread.join()
+    assert len(killed) == 1
+    assert report.films == FILMS - 2  # none is lost, none is counted twice
+    assert report.rejected == {"duplicate_pixels": 1, "no_pixel_data": 1}
+    after = kept(tmp_path / "killed")
+    assert after == kept(tmp_path / "whole")
+    assert len(after) == FILMS - 2 + FILMS // 4
+
+
+def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
+    config = config_of(root, engine={"workers": 1})
+    script = (
+        "import sys; from pathlib import Path; from ravl_med.storage.cache import Cache\n"
+        "from ravl_med.config.loading import Config; from ravl_med.pipeline.shards import embed\n"
+        "from ravl_med.encoders import batches; batches._PART = 4\n"
+        "config = Config.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        # Films of parts that the first run was done with are not read: fewer, and never more.
+        "films = embed(config, cache=Cache(Path(sys.argv[2]))).films\n"
+        "assert films <= int(sys.argv[3]), films\n"
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "config.json", tmp_path / "kept", str(FILMS - 2)],
+        stderr=subprocess.PIPE,
+    )
+    found = result_of(config, tmp_path / "kept")
+    _, told = other.communicate()
+    assert other.returncode == 0, told.decode()[-3000:]
+    assert found == expected
+    assert result_of(config_of(root), tmp_path / "kept") == expected
+
+
+def test_workers_of_two_kinds_are_refused(root, tmp_path, monkeypatch):
+    honest = LocalEngine.map
+
+    def mixed(engine, work, units):
+        for number, made in enumerate(honest(engine, work, units)):
+            yield replace(made, recipe=f"recipe {number}")
+
+    monkeypatch.setattr(LocalEngine, "map", mixed)
+    with pytest.raises(EngineError, match=r"the workers are of \d+ kinds"):
+        embed(config_of(root, engine={"workers": 1}), cache=Cache(tmp_path))
+
+
+def test_a_cluster_needs_a_store_that_all_reach(root, tmp_path):
+    config = config_of(
+        root, engine={"kind": "ray", "workers": 1, "address": "auto"}, cache={"embeddings": False}
+    )
+    model = (film_units.open_model_of(config, root / "model"), root / "model")
+    cohort = film_units.Cohort.__new__(film_units.Cohort)
+    with pytest.raises(ConfigError, match="need a store that all of them reach"):
+        film_units.embed_with(LocalEngine(1), config, cohort, model, Run(Cache(tmp_path)))
+
+
+def test_a_gpu_that_ray_hides_is_refused(root):
+    config = config_of(root, model={"device": "cuda"}, engine={"kind": "ray", "workers": 1})
+    with (
+        pytest.raises(ConfigError, match="Ray hides every GPU from such workers"),
+        opened_engine(config),
+    ):
+        pass
+
+
+def test_annotations_reach_the_film_that_they_are_of(root, tmp_path):
+    images = pd.read_csv(root / "cohort" / "manifest.csv")["image"]
+    lines = [f"{images[at]},thing,{at},{at},{at + 30},{at + 20}" for at in (2, 17, 33, 50)]
+    table = tmp_path / "boxes.csv"
+    table.write_text("image,name,x0,y0,x1,y1\n" + "\n".join([*lines, "none.dcm,x,1,1,9,9"]))
+    regions = {"sources": ("annotations",), "annotations": table}
+    expected = result_of(config_of(root, regions=regions), tmp_path / "one")
+    assert '"other_image":1' in expected
+    assert result_of(config_of(root, regions=regions, engine={"workers": 1}), tmp_path) == expected

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_mitigating import Workplace
+from test_mitigate import Workplace
 
 SETTINGS = (
     "mitigation.epochs=6", "mitigation.checkpoint_steps=3", "mitigation.patience=20",
