@@ -19,22 +19,7 @@ import typer
 from rich.markup import escape
 
 from ravl_med import __version__
-from ravl_med.cli.console import (
-    ConfigArgument,
-    DebugOption,
-    DeviceOption,
-    ExitZeroOption,
-    ResultsOption,
-    SetOption,
-    overrides,
-    print_audit,
-    print_comparison,
-    print_mitigation,
-    print_review,
-    reporting_errors,
-    say,
-    show_progress,
-)
+from ravl_med.cli import console
 from ravl_med.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,14 +63,17 @@ def verb(group: typer.Typer = app, name: str | None = None) -> Callable[[Verb], 
     def register(function: Verb) -> Verb:
         @wraps(function)
         def run(*, debug: bool, **options: object) -> None:
-            with reporting_errors(debug):
+            with console.reporting_errors(debug):
                 code = function(**options)
             if code:
                 raise typer.Exit(code)
 
         signature = inspection.signature(function, eval_str=True)
         option = inspection.Parameter(
-            "debug", inspection.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption
+            "debug",
+            inspection.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=console.DebugOption,
         )
         own = (*signature.parameters.values(), option)
         run.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
@@ -135,7 +123,7 @@ def inspect(
     """
     from ravl_med.pipeline.inspect import inspect as look
 
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         report = look(path, tables=tuple(reports or ()), progress=progress)
     _print_lines(report.lines())
 
@@ -168,16 +156,16 @@ def init(
     from ravl_med.pipeline.initialise import StartPlan, initialise
 
     plan = StartPlan(folder, out, tuple(reports or ()), finding, model)
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         start = initialise(plan, progress=progress)
     _print_lines(start.report.lines())
     sys.stdout.write("\n")
-    say(f"Manifest: {escape(str(start.manifest))}")
-    say(f"Config:   {escape(str(start.config))}")
+    console.say(f"Manifest: {escape(str(start.manifest))}")
+    console.say(f"Config:   {escape(str(start.config))}")
     for lack in start.lacking:
-        say(f"Lacking: {escape(lack)}.")
+        console.say(f"Lacking: {escape(lack)}.")
     if not start.lacking:
-        say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
+        console.say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
 
 
 @verb()
@@ -202,12 +190,12 @@ def doctor(
 
 @verb()
 def embed(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     shard: Annotated[
         str, typer.Option(metavar="i/N", help="Part of the cohort; N processes make all of it.")
     ] = "1/1",
-    set_values: SetOption = None,
-    device: DeviceOption = None,
+    set_values: console.SetOption = None,
+    device: console.DeviceOption = None,
 ) -> None:
     """Embed the cohort of a config into the cache, ahead of its audit.
 
@@ -217,17 +205,17 @@ def embed(
     from ravl_med.pipeline.shards import Shard
     from ravl_med.pipeline.shards import embed as run_embedding
 
-    settings, cached = _open(config, *overrides(set_values, device))
+    settings, cached = _open(config, *console.overrides(set_values, device))
     part = Shard.parse(shard)
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         report = run_embedding(settings, shard=part, cache=cached, progress=progress)
     for line in report.lines():
-        say(escape(line))
+        console.say(escape(line))
 
 
 @verb()
 def merge(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     folders: Annotated[
         list[str],
         typer.Argument(
@@ -238,8 +226,8 @@ def merge(
         int | None,
         typer.Option(help="Shards of the cohort; default one for each FOLDER."),
     ] = None,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
+    set_values: console.SetOption = None,
+    device: console.DeviceOption = None,
 ) -> int | None:
     """Join the embeddings of shards into the cache of a config, where an audit finds them.
 
@@ -249,17 +237,17 @@ def merge(
     """
     from ravl_med.pipeline.shards import merge as run_merging
 
-    settings, cached = _open(config, *overrides(set_values, device))
-    with show_progress() as progress:
+    settings, cached = _open(config, *console.overrides(set_values, device))
+    with console.show_progress() as progress:
         report = run_merging(settings, folders, shards=shards, cache=cached, progress=progress)
     for line in report.lines():
-        say(escape(line))
+        console.say(escape(line))
     return 0 if report.complete else DataError.exit_code
 
 
 @verb()
 def plan(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     workers: Annotated[
         int | None, typer.Option(help="Workers to plan for; default those of engine.workers.")
     ] = None,
@@ -268,8 +256,8 @@ def plan(
     ] = None,
     sample: Annotated[int, typer.Option(help="Films to measure.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
+    set_values: console.SetOption = None,
+    device: console.DeviceOption = None,
 ) -> None:
     """Estimate what an audit will cost here: regions, bytes on disk, memory, hours.
 
@@ -278,8 +266,8 @@ def plan(
     """
     from ravl_med.pipeline.planning import plan_cost
 
-    settings, cached = _open(config, *overrides(set_values, device))
-    with show_progress() as progress:
+    settings, cached = _open(config, *console.overrides(set_values, device))
+    with console.show_progress() as progress:
         cost = plan_cost(
             settings, workers=workers, films=films, sample=sample, cache=cached, progress=progress
         )
@@ -291,13 +279,13 @@ def plan(
 
 @verb()
 def audit(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; default reports/NAME.")
     ] = None,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
-    exit_zero: ExitZeroOption = False,
+    set_values: console.SetOption = None,
+    device: console.DeviceOption = None,
+    exit_zero: console.ExitZeroOption = False,
     strict: StrictOption = False,
 ) -> int | None:
     """Audit a model: films and reports in, PDF and JSON out.
@@ -313,24 +301,24 @@ def audit(
     from ravl_med.reporting.files.run_folder import refuse_foreign_folder
     from ravl_med.storage.cache import user_key
 
-    settings, cached = _open(config, *overrides(set_values, device))
+    settings, cached = _open(config, *console.overrides(set_values, device))
     folder = out if out is not None else Path("reports") / settings.name
     refuse_foreign_folder(folder)
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         run = run_audit(
             settings, key=user_key(), cache=cached, progress=progress, today=date.today()
         )
         progress("write the report", 0, 1)
         write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
         progress("write the report", 1, 1)
-    print_audit(run, folder)
+    console.print_audit(run, folder)
     return _gate_code(run.result.verdict.name, strict=strict, exit_zero=exit_zero)
 
 
 @verb()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder of an audit.")],
-    exit_zero: ExitZeroOption = False,
+    exit_zero: console.ExitZeroOption = False,
     strict: StrictOption = False,
 ) -> int | None:
     """Draw a report again, with the decisions in review.csv; needs no model and no films.
@@ -342,7 +330,7 @@ def report(
     from ravl_med.reporting.files.saved_run import redraw_run
 
     result = redraw_run(run, date.today())
-    print_review(result, run)
+    console.print_review(result, run)
     return _gate_code(result.verdict.name, strict=strict, exit_zero=exit_zero)
 
 
@@ -366,12 +354,12 @@ def compare(
     refuse_other_folder(folder)
     comparison = compare_runs(run_a, run_b)
     write_comparison(comparison, folder)
-    print_comparison(comparison, folder)
+    console.print_comparison(comparison, folder)
 
 
 @verb()
 def mitigate(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; default reports/NAME-mitigation.")
     ] = None,
@@ -382,9 +370,9 @@ def mitigate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints of an interrupted run.")
     ] = False,
-    set_values: SetOption = None,
-    device: DeviceOption = None,
-    exit_zero: ExitZeroOption = False,
+    set_values: console.SetOption = None,
+    device: console.DeviceOption = None,
+    exit_zero: console.ExitZeroOption = False,
 ) -> int | None:
     """Fine-tune the audited model away from its shortcut, and test the result.
 
@@ -403,7 +391,7 @@ def mitigate(
     from ravl_med.reporting.files.run_folder import refuse_foreign_folder
     from ravl_med.storage.cache import user_key
 
-    settings, cached = _open(config, *overrides(set_values, device))
+    settings, cached = _open(config, *console.overrides(set_values, device))
     folder = out or Path("reports") / f"{settings.name}-mitigation"
     audited = audit_run or Path("reports") / settings.name
     refuse_foreign_folder(folder)
@@ -413,8 +401,7 @@ def mitigate(
         processes.serve()
         raise typer.Exit
     today, history = date.today().isoformat(), user_history_root()
-
-    with processes, show_progress() as progress:
+    with processes, console.show_progress() as progress:
         run = run_mitigation(
             settings,
             key=user_key(),
@@ -428,14 +415,14 @@ def mitigate(
         progress("write the report", 0, 1)
         write_mitigation(run, folder, date=today, history_root=history)
         progress("write the report", 1, 1)
-    print_mitigation(run, folder)
+    console.print_mitigation(run, folder)
     good = exit_zero or run.result.verdict.name in ("improved", "nothing_to_do")
     return 0 if good or starts_again() else 1
 
 
 @verb(name="regions")
 def preview(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     show: Annotated[int, typer.Option(help="Films on the sheet, at most 100.")] = 20,
     out: Annotated[
         Path | None,
@@ -446,7 +433,7 @@ def preview(
         typer.Option(help="finetune, validation, test or all; default as in the config."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample: same seed, same films.")] = 0,
-    set_values: SetOption = None,
+    set_values: console.SetOption = None,
 ) -> None:
     """Draw the regions of some films on a contact sheet, to check before an audit.
 
@@ -457,16 +444,16 @@ def preview(
     from ravl_med.storage.cache import user_key
 
     chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
-    settings, cached = _open(config, *overrides(set_values, None), *chosen)
+    settings, cached = _open(config, *console.overrides(set_values, None), *chosen)
     path = out if out is not None else Path("reports") / f"{settings.name}-regions.png"
     refuse_foreign_file(path)
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         sheet = preview_regions(
             settings, shown=show, seed=seed, key=user_key(), cache=cached, progress=progress
         )
         write_sheet(sheet, path)
-    say(escape(sheet.sentence()))
-    say(f"Sheet: {escape(str(path))}")
+    console.say(escape(sheet.sentence()))
+    console.say(f"Sheet: {escape(str(path))}")
 
 
 @verb()
@@ -492,7 +479,7 @@ def synthesize(
     """Write a cohort of chest phantoms as DICOM, with reports, labels and the ground truth."""
     from ravl_med.phantoms.cohort import synthesize as write_cohort
 
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         manifest = write_cohort(
             folder,
             images=images,
@@ -504,12 +491,12 @@ def synthesize(
             bystander=bystander,
             progress=lambda done, total: progress("synthesize films", done, total),
         )
-    say(f"{images} films written. Manifest: {escape(str(manifest))}")
+    console.say(f"{images} films written. Manifest: {escape(str(manifest))}")
 
 
 @verb()
 def power(
-    config: ConfigArgument,
+    config: console.ConfigArgument,
     films: Annotated[int, typer.Option(help="Films to be collected, all classes together.")],
     accuracy: Annotated[float, typer.Option(help="Expected accuracy on each class.")] = 0.8,
     films_per_patient: Annotated[float, typer.Option(help="Mean, at least 1.")] = 1.0,
@@ -523,10 +510,10 @@ def power(
 
     settings, _ = _open(config)
     cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
-    with show_progress() as progress:
+    with console.show_progress() as progress:
         plan = plan_power(settings, cohort, progress=progress)
     _print_lines(plan.table())
-    say(escape(plan.sentence()))
+    console.say(escape(plan.sentence()))
 
 
 @app.command()
@@ -553,8 +540,8 @@ def evaluate(
         bool, typer.Option(help="Repair it by our arm with parts left out, too.")
     ] = False,
     merge: Annotated[bool, typer.Option(help="Join what shards have done; run nothing.")] = False,
-    out: ResultsOption = Path("reports/benchmark"),
-    debug: DebugOption = False,
+    out: console.ResultsOption = Path("reports/benchmark"),
+    debug: console.DebugOption = False,
 ) -> None:
     """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
 
@@ -562,7 +549,7 @@ def evaluate(
     (--shard 1/2 and --shard 2/2); --merge joins what they have done. From a checkout,
     `python -m tests.benchmarks evaluation` draws the page.
     """  # fmt: skip
-    with reporting_errors(debug):
+    with console.reporting_errors(debug):
         from ravl_med.encoders.base import pick_device
         from ravl_med.evaluation.repairs import choose_repairs
         from ravl_med.evaluation.settings import read_settings
@@ -572,7 +559,7 @@ def evaluate(
 
         if merge:
             settings, arms = merge_parts(out)
-            say(f"{settings} settings, {arms} rows of arms")
+            console.say(f"{settings} settings, {arms} rows of arms")
             return
         plan = SweepPlan(
             settings=read_settings(only),
@@ -581,9 +568,9 @@ def evaluate(
             device=str(pick_device("auto")),
             films=films,
         )
-        with show_progress() as progress:
+        with console.show_progress() as progress:
             run = run_sweep(plan, out, user_cache(), progress)
-        say(f"{run} settings run, none of this shard left")
+        console.say(f"{run} settings run, none of this shard left")
 
 
 @verb(cache, "list")
@@ -593,7 +580,7 @@ def list_cache(config: PlaceOption = None) -> None:
     entries = list(place.entries())
     _print(entries)
     size = _size(sum(entry.size for entry in entries))
-    say(f"{len(entries)} entries, {size}: {escape(str(place.root))}")
+    console.say(f"{len(entries)} entries, {size}: {escape(str(place.root))}")
 
 
 @verb(cache, "clear")
@@ -624,14 +611,14 @@ def clear_cache(
         if entry.kind in (kinds or KINDS) and entry.changed <= latest
     ]
     if not entries:
-        say("Nothing to clear.")
+        console.say("Nothing to clear.")
         return
     _print(entries)
     size = _size(sum(entry.size for entry in entries))
     if not yes:
         typer.confirm(f"Remove {len(entries)} entries, {size}?", abort=True)
     place.remove(entries)
-    say(f"{len(entries)} entries removed, {size}.")
+    console.say(f"{len(entries)} entries removed, {size}.")
 
 
 def _place(config: Path | None) -> Cache:

@@ -17,17 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med.config.model import RegionPooling
+from ravl_med.encoders import local_files
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
-from ravl_med.encoders.local_files import (
-    digest_files,
-    join_digests,
-    no_network,
-    open_tokenizer,
-    read_json,
-    require_finite,
-    tokenizer_files,
-)
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry, ResizeMode
@@ -107,7 +99,7 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
             "its images. Lay the one that was published with the model beside config.json."
         )
     try:
-        with no_network():
+        with local_files.no_network():
             kind: Any = transformers.AutoImageProcessor
             processor = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many types here
@@ -194,7 +186,7 @@ class HuggingFaceEncoder:
         self._kind = str(config.model_type)
         self._context = int(config.text_config.max_position_embeddings)
         # SigLIP was trained on lower case; the tokenizers of SigLIP 2 do not see to it.
-        settings = read_json(folder / "tokenizer_config.json", _KEY) if (
+        settings = local_files.read_json(folder / "tokenizer_config.json", _KEY) if (
             folder / "tokenizer_config.json"
         ).is_file() else {}  # fmt: skip
         self._lower = self._kind != "clip" and bool(settings.get("do_lower_case", True))
@@ -203,7 +195,7 @@ class HuggingFaceEncoder:
         bias = model.logit_bias
         self.info = EncoderInfo(
             architecture=_architecture(config),
-            digest=join_digests(digests.values()),
+            digest=local_files.join_digests(digests.values()),
             image_size=processor.size,
             resize_mode=processor.mode,
             mean=processor.mean,
@@ -265,7 +257,7 @@ class HuggingFaceEncoder:
         with _quiet():
             self.model.inner.save_pretrained(folder)
         others = [self._folder / name for name in _PROCESSORS]
-        for path in (*others, *tokenizer_files(self._folder)):
+        for path in (*others, *local_files.tokenizer_files(self._folder)):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
 
@@ -281,7 +273,7 @@ def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
     """
     import transformers
 
-    config = read_json(folder / "config.json", _KEY)
+    config = local_files.read_json(folder / "config.json", _KEY)
     kind = str(config.get("model_type"))
     if kind not in _CLASSES:
         raise ModelError(
@@ -296,7 +288,7 @@ def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
         )
     model = HuggingFaceModel(inner)
     processor = read_processor(folder, model.visual, _KEY)
-    tokenizer = open_tokenizer(
+    tokenizer = local_files.open_tokenizer(
         folder,
         _KEY,
         lambda: transformers.AutoTokenizer.from_pretrained(
@@ -310,7 +302,7 @@ def _load(folder: Path, kind: Any) -> Any:
     """Load the weights, all of them and nothing else."""
     safe = any(path.suffix == ".safetensors" for path in _weights(folder))
     try:
-        with _quiet(), no_network():
+        with _quiet(), local_files.no_network():
             model, report = kind.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -335,7 +327,7 @@ def _load(folder: Path, kind: Any) -> Any:
             f"{len(missing)} are missing ({', '.join(missing[:3]) or 'none'}), {len(unexpected)} "
             f"are not expected ({', '.join(unexpected[:3]) or 'none'})."
         )
-    require_finite(model, _KEY)
+    local_files.require_finite(model, _KEY)
     return model
 
 
@@ -354,9 +346,9 @@ def _weights(folder: Path) -> list[Path]:
 def _digests(folder: Path) -> dict[str, str]:
     described = [folder / name for name in ("config.json", *_PROCESSORS)]
     return {
-        "weights": digest_files(_weights(folder)),
-        "config": digest_files(path for path in described if path.is_file()),
-        "tokenizer": digest_files(tokenizer_files(folder)),
+        "weights": local_files.digest_files(_weights(folder)),
+        "config": local_files.digest_files(path for path in described if path.is_file()),
+        "tokenizer": local_files.digest_files(local_files.tokenizer_files(folder)),
     }
 
 

@@ -25,20 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med.config.model import RegionPooling
+from ravl_med.encoders import local_files
 from ravl_med.encoders.architectures import describe_state, explain_difference
 from ravl_med.encoders.base import EncoderInfo
-from ravl_med.encoders.local_files import (
-    TextFiles,
-    digest_files,
-    find_text_files,
-    join_digests,
-    no_network,
-    open_tokenizer,
-    read_json,
-    read_weights,
-    require_finite,
-    tokenizer_files,
-)
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
@@ -89,7 +78,7 @@ def check_layout(layout: Layout, key: str, name: str) -> None:
         )
 
 
-def build_model(layout: Layout, text: TextFiles, key: str) -> Any:
+def build_model(layout: Layout, text: local_files.TextFiles, key: str) -> Any:
     """Build the model of a checked layout, with random weights and its preprocessing.
 
     It is a CLIP, CustomTextCLIP or CoCa of open_clip.
@@ -115,7 +104,7 @@ def build_model(layout: Layout, text: TextFiles, key: str) -> Any:
     if custom:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     try:
-        with no_network():
+        with local_files.no_network():
             model = kind(**config)
         if biased:
             plain = model.text.proj
@@ -188,10 +177,10 @@ def load_state(model: Any, state: Mapping[str, Tensor], key: str, described: str
         )
     # A half-precision file fills a float32 model; on CPU halves are slow and coarse.
     model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in given.items()})
-    require_finite(model, key)
+    local_files.require_finite(model, key)
 
 
-def build_tokenizer(layout: Layout, text: TextFiles, key: str) -> Any:
+def build_tokenizer(layout: Layout, text: local_files.TextFiles, key: str) -> Any:
     """Return the tokenizer of a layout: list of str to int64 tokens (T, L).
 
     Raises
@@ -206,7 +195,7 @@ def build_tokenizer(layout: Layout, text: TextFiles, key: str) -> Any:
     context = int(config.get("context_length", _DEFAULT_CONTEXT))
     if text.tokenizer is None:
         return SimpleTokenizer(context_length=context, **options)
-    return open_tokenizer(
+    return local_files.open_tokenizer(
         text.tokenizer,
         key,
         lambda: HFTokenizer(
@@ -233,7 +222,7 @@ class OpenClipEncoder:
         model: Any,
         tokenizer: Any,
         layout: Mapping[str, Any],
-        text: TextFiles,
+        text: local_files.TextFiles,
         digests: Mapping[str, str],
         device: torch.device,
     ) -> None:
@@ -251,7 +240,7 @@ class OpenClipEncoder:
         parts = {**digests, "tokenizer": _tokenizer_digest(text)}
         self.info = EncoderInfo(
             architecture=_architecture(model, layout),
-            digest=join_digests(parts.values()),
+            digest=local_files.join_digests(parts.values()),
             image_size=int(size[0] if isinstance(size, (tuple, list)) else size),
             resize_mode=settings.resize_mode or "shortest",
             mean=tuple(float(v) for v in settings.mean),
@@ -308,7 +297,9 @@ class OpenClipEncoder:
         if self._text.config is not None:
             (folder / _SUBFOLDER).mkdir(exist_ok=True)
             shutil.copyfile(self._text.config / "config.json", folder / _SUBFOLDER / "config.json")
-        for path in tokenizer_files(self._text.tokenizer) if self._text.tokenizer else ():
+        for path in (
+            local_files.tokenizer_files(self._text.tokenizer) if self._text.tokenizer else ()
+        ):
             shutil.copyfile(path, folder / path.name)  # where open_clip looks for them too
 
 
@@ -323,10 +314,10 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     key = "model.path"
     layout = _read_layout(folder)
     weights = _find_weights(folder)
-    text = find_text_files(layout["model_cfg"]["text_cfg"], folder, key)
+    text = local_files.find_text_files(layout["model_cfg"]["text_cfg"], folder, key)
     model = build_model(layout, text, key)
     try:
-        state = read_weights(weights, key)
+        state = local_files.read_weights(weights, key)
     except ModelError as error:
         raise ModelError(
             f"{key}: the weights do not open as the model that {_CONFIG} describes:"
@@ -335,7 +326,10 @@ def open_model(folder: Path, device: torch.device) -> OpenClipEncoder:
     load_state(model, state, key, _CONFIG)
     tokenizer = build_tokenizer(layout, text, key)
     described = [folder / _CONFIG, *([text.config / "config.json"] if text.config else [])]
-    digests = {"weights": digest_files((weights,)), "config": digest_files(described)}
+    digests = {
+        "weights": local_files.digest_files((weights,)),
+        "config": local_files.digest_files(described),
+    }
     return OpenClipEncoder(model, tokenizer, layout, text, digests, device)
 
 
@@ -361,7 +355,7 @@ def _read_layout(folder: Path) -> dict[str, Any]:
             f"model.path: the folder has no {_CONFIG}; expected one beside the weights."
         )
     try:
-        layout = read_json(folder / _CONFIG, "model.path")
+        layout = local_files.read_json(folder / _CONFIG, "model.path")
     except ModelError:
         layout = {}
     check_layout(layout, "model.path", _CONFIG)
@@ -392,8 +386,10 @@ def _architecture(model: Any, layout: Mapping[str, Any]) -> str:
     return described
 
 
-def _tokenizer_digest(text: TextFiles) -> str:
+def _tokenizer_digest(text: local_files.TextFiles) -> str:
     from open_clip.tokenizer import default_bpe
 
     own = (Path(default_bpe()),)
-    return digest_files(tokenizer_files(text.tokenizer) if text.tokenizer else own)
+    return local_files.digest_files(
+        local_files.tokenizer_files(text.tokenizer) if text.tokenizer else own
+    )

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ravl_med.config.model import ModelConfig, PreprocessConfig, RegionPooling
+from ravl_med.encoders import local_files
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.encoders.huggingface import HuggingFaceEncoder, open_huggingface
-from ravl_med.encoders.local_files import (
-    TextFiles,
-    digest_files,
-    find_text_files,
-    join_digests,
-    read_json,
-    read_weights,
-)
 from ravl_med.encoders.open_clip import (
     OpenClipEncoder,
     build_model,
@@ -209,15 +202,15 @@ def open_checkpoint(config: ModelConfig, device: torch.device) -> OpenClipEncode
     layout, described = _layout(config)
     text = _text_files(config, layout)
     model = build_model(layout, text, _WEIGHTS_KEY)
-    state = rename_weights(read_weights(config.weights, _WEIGHTS_KEY), config.keys)
+    state = rename_weights(local_files.read_weights(config.weights, _WEIGHTS_KEY), config.keys)
     load_state(model, state, _WEIGHTS_KEY, described)
     tokenizer = build_tokenizer(layout, text, "model.text_tower")
     files = [path for path in (config.layout,) if path is not None]
     files += [text.config / "config.json"] if text.config else []
     digests = {
-        "weights": digest_files((config.weights,)),
-        "config": join_digests(
-            [repr(layout), repr(sorted(config.keys.items())), digest_files(files)]
+        "weights": local_files.digest_files((config.weights,)),
+        "config": local_files.join_digests(
+            [repr(layout), repr(sorted(config.keys.items())), local_files.digest_files(files)]
         ),
     }
     return OpenClipEncoder(model, tokenizer, layout, text, digests, device)
@@ -262,7 +255,7 @@ def _layout(config: ModelConfig) -> tuple[dict[str, Any], str]:
     import open_clip
 
     if config.layout is not None:
-        layout = read_json(config.layout, "model.layout")
+        layout = local_files.read_json(config.layout, "model.layout")
         layout = layout if "model_cfg" in layout else {"model_cfg": layout}
         described = "model.layout"
     else:
@@ -307,12 +300,12 @@ def _near(name: str) -> str:
     return f". Did you mean {near[0]!r}?" if near else "; expected a name of its built-in list."
 
 
-def _text_files(config: ModelConfig, layout: Mapping[str, Any]) -> TextFiles:
+def _text_files(config: ModelConfig, layout: Mapping[str, Any]) -> local_files.TextFiles:
     """Find the text tower's files in the folder that the config names for them."""
     text = layout["model_cfg"]["text_cfg"]
     needed = text.get("hf_model_name") or text.get("hf_tokenizer_name")
     if not needed:
-        return TextFiles()
+        return local_files.TextFiles()
     if config.text_tower is None:
         raise ModelError(
             f"model.text_tower: the text tower or tokenizer {str(needed)[:80]!r} is a Hugging Face "
@@ -322,4 +315,4 @@ def _text_files(config: ModelConfig, layout: Mapping[str, Any]) -> TextFiles:
     folder: Path = config.text_tower
     if not folder.is_dir():
         raise ModelError("model.text_tower: no such folder; expected one with config.json.")
-    return find_text_files(text, folder, "model.text_tower")
+    return local_files.find_text_files(text, folder, "model.text_tower")

@@ -20,6 +20,7 @@ from ravl_med.cohort.film import Film
 from ravl_med.config.cohort import RegionsConfig
 from ravl_med.encoders.open_clip import OpenClipEncoder
 from ravl_med.errors import DataError
+from ravl_med.evaluation import planting
 from ravl_med.evaluation.methods import (
     METHODS,
     OURS,
@@ -27,16 +28,6 @@ from ravl_med.evaluation.methods import (
     RankedRegions,
     answer_all,
     rank_correlation,
-)
-from ravl_med.evaluation.planting import (
-    LEARNED,
-    FilmPool,
-    PlacedFeature,
-    SettingFilms,
-    SplitFilms,
-    learned_gaps,
-    make_films,
-    regions_on,
 )
 from ravl_med.evaluation.settings import Setting, relevance_of, setting_config
 from ravl_med.evaluation.small_models import (
@@ -123,7 +114,7 @@ class Trial:
     """
 
     rows: tuple[MethodRow, ...]
-    films: SettingFilms
+    films: planting.SettingFilms
     encoder: OpenClipEncoder
     evidence: RegionEvidence
     answers: Answers | None
@@ -131,7 +122,7 @@ class Trial:
 
 def run_setting(
     setting: Setting,
-    pool: FilmPool,
+    pool: planting.FilmPool,
     cache: Cache,
     device: str = "cpu",
     progress: Progress = lambda stage, done, total: None,
@@ -145,7 +136,7 @@ def run_setting(
     """
     start = pretrained_folder(setting.architecture, pool, cache, device)
     begun = time.perf_counter(), time.process_time()
-    films = make_films(setting, pool)
+    films = planting.make_films(setting, pool)
     progress(f"train: {setting.label()}", 0, 1)
     encoder = train_small_model(
         setting.architecture,
@@ -180,7 +171,7 @@ def run_setting(
     return Trial(rows, films, encoder, evidence, answers)
 
 
-def propose_regions(films: SplitFilms, setting: Setting) -> list[NDArray[np.float32]]:
+def propose_regions(films: planting.SplitFilms, setting: Setting) -> list[NDArray[np.float32]]:
     """Cut films into regions: tiles, quadrants for digits, or what the segmenter finds."""
     side = films.pixels.shape[-1]
     if setting.regions == "tiles":
@@ -194,7 +185,7 @@ def propose_regions(films: SplitFilms, setting: Setting) -> list[NDArray[np.floa
     ]
 
 
-def _validation(films: SplitFilms, setting: Setting) -> SplitFilms:
+def _validation(films: planting.SplitFilms, setting: Setting) -> planting.SplitFilms:
     """Films to audit; fewer of them where a segmenter proposes the regions."""
     if setting.regions == "tiles" or len(films) <= _STRUCTURE_FILMS:
         return films
@@ -209,7 +200,9 @@ def _validation(films: SplitFilms, setting: Setting) -> SplitFilms:
         )
         for feature in films.features
     )
-    return SplitFilms(films.pixels[rows], films.labels[rows], films.patients[rows], features)
+    return planting.SplitFilms(
+        films.pixels[rows], films.labels[rows], films.patients[rows], features
+    )
 
 
 _OF_SETTING = (
@@ -218,11 +211,11 @@ _OF_SETTING = (
 
 
 def _model_row(
-    setting: Setting, films: SettingFilms, evidence: RegionEvidence, trained: float
+    setting: Setting, films: planting.SettingFilms, evidence: RegionEvidence, trained: float
 ) -> MethodRow:
     """Return what is known of the model, whatever the method."""
     gaps = [
-        learned_gaps(evidence.films.labels, evidence.scores.predictions, feature)
+        planting.learned_gaps(evidence.films.labels, evidence.scores.predictions, feature)
         for feature in evidence.films.features
     ]
     least = min(gaps, key=min)
@@ -238,7 +231,7 @@ def _model_row(
         accuracy=float(evidence.correct.mean()),
         raised_gap=least[0],
         lowered_gap=least[1],
-        valid=setting.kind != "null" and min(least) > LEARNED,
+        valid=setting.kind != "null" and min(least) > planting.LEARNED,
         films=len(evidence.films),
         region_count=len(evidence.region),
         seconds=math.nan,
@@ -279,7 +272,7 @@ def _method_rows(row: MethodRow, evidence: RegionEvidence, answers: Answers) -> 
 
 
 def score_ranking(
-    ranked: RankedRegions, features: Sequence[PlacedFeature], evidence: RegionEvidence
+    ranked: RankedRegions, features: Sequence[planting.PlacedFeature], evidence: RegionEvidence
 ) -> tuple[float, float, float, bool]:
     """Score a ranked list against the truth, by the planted feature that it shows best.
 
@@ -291,8 +284,8 @@ def score_ranking(
     film = evidence.region_image[first]
     best = (-1.0, -1.0, -1.0, False)
     for feature in features:
-        hits = regions_on(feature, boxes, film).tolist()
-        touched = regions_on(feature, boxes, film, touching=True).tolist()
+        hits = planting.regions_on(feature, boxes, film).tolist()
+        touched = planting.regions_on(feature, boxes, film, touching=True).tolist()
         right = ranked.raised_class == feature.target
         scores = precision_at(hits, 10), precision_at(hits, 25), precision_at(touched, 10), right
         best = max(best, scores)
@@ -301,7 +294,7 @@ def score_ranking(
 
 def true_cluster_rank(
     members: Sequence[NDArray[np.int64]],
-    features: Sequence[PlacedFeature],
+    features: Sequence[planting.PlacedFeature],
     evidence: RegionEvidence,
 ) -> int:
     """Return the place, from 1, of the first cluster that is mostly the feature; 0 without one.
@@ -312,7 +305,9 @@ def true_cluster_rank(
         return 0
     touched = np.zeros(len(evidence.region), dtype=np.bool_)
     for feature in features:
-        touched |= regions_on(feature, evidence.region_boxes, evidence.region_image, touching=True)
+        touched |= planting.regions_on(
+            feature, evidence.region_boxes, evidence.region_image, touching=True
+        )
     for place, regions in enumerate(members, start=1):
         if len(regions) and touched[regions].mean() >= 0.5:
             return place
@@ -329,7 +324,9 @@ def members_of(method: str, answers: Answers) -> list[NDArray[np.int64]]:
     return [] if members is None else [members]
 
 
-def count_tested(answers: Answers, planted: Sequence[PlacedFeature]) -> tuple[int, int, int, int]:
+def count_tested(
+    answers: Answers, planted: Sequence[planting.PlacedFeature]
+) -> tuple[int, int, int, int]:
     """Count candidates that are the planted feature and strangers to it, and those confirmed.
 
     In null settings nothing is planted: all candidates are strangers.
@@ -352,7 +349,7 @@ def count_tested(answers: Answers, planted: Sequence[PlacedFeature]) -> tuple[in
 
 
 def count_pairs_found(
-    evidence: RegionEvidence, answers: Answers, planted: Sequence[PlacedFeature]
+    evidence: RegionEvidence, answers: Answers, planted: Sequence[planting.PlacedFeature]
 ) -> int:
     """Count planted features of which a correlation that counts names class and place."""
     found = 0

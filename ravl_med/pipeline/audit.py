@@ -53,6 +53,7 @@ from ravl_med.evidence.review import adjudicate, decisions_on, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.pipeline import stages
 from ravl_med.pipeline.audited_model import (
     AuditedFilms,
     AuditedModel,
@@ -63,18 +64,6 @@ from ravl_med.pipeline.audited_model import (
     summarise_model,
 )
 from ravl_med.pipeline.embedding import embed_with
-from ravl_med.pipeline.stages import (
-    Progress,
-    Run,
-    digest_cohort,
-    films_not_finite,
-    headers_asked,
-    list_films,
-    open_model_of,
-    prepare_manifest,
-    prepare_model,
-    require_films,
-)
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
 from ravl_med.regions.segmenter import Segmenter
 from ravl_med.reporting.files.audit_run import Audit
@@ -88,7 +77,7 @@ def audit(
     *,
     key: bytes,
     cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
     today: date | None = None,
 ) -> Audit:
     """Run an audit.
@@ -104,7 +93,7 @@ def audit(
     ConfigError, ModelError, DataError
         With one clear line; nothing has been written to a run folder by then.
     """
-    run = Run(cache, progress, key=key)
+    run = stages.Run(cache, progress, key=key)
     relevance = read_relevance(config.evidence.relevance)  # bad files are refused before all work
     decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
     segmenter = choose_segmenter(config.regions)
@@ -136,18 +125,18 @@ class ListedFilms:
     model_cached: bool  # the quickstart model was found in the cache
 
 
-def read_films(config: Config, run: Run) -> ListedFilms:
+def read_films(config: Config, run: stages.Run) -> ListedFilms:
     """List the films of the manifest, and open the model that they are read for."""
     reader = FilmReader.of(config.cohort)
     with run.stage("cohort"):
-        manifest = prepare_manifest(config, run)
-        cohort = list_films(config, manifest)
+        manifest = stages.prepare_manifest(config, run)
+        cohort = stages.list_films(config, manifest)
         trim_memory()
     if config.model.scores is not None:  # a bad table is refused before hours of embedding
         read_scores(config.model.scores, cohort, complete=False)
     with run.stage("model"):
-        folder, cached = prepare_model(config, manifest, reader, run)
-        encoder = open_model_of(config, folder)
+        folder, cached = stages.prepare_model(config, manifest, reader, run)
+        encoder = stages.open_model_of(config, folder)
     return ListedFilms(manifest, cohort, reader, encoder, folder, cached)
 
 
@@ -160,7 +149,7 @@ class EmbeddedFilms:
     embeddings: Embeddings  # of these, with R regions
 
 
-def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> EmbeddedFilms:
+def embed(config: Config, listed: ListedFilms, engine: Engine, run: stages.Run) -> EmbeddedFilms:
     """Read and embed films and their regions; set aside what cannot be used."""
     with run.stage("embeddings"):
         model = listed.encoder, listed.folder
@@ -171,10 +160,10 @@ def embed(config: Config, listed: ListedFilms, engine: Engine, run: Run) -> Embe
             regions=len(embeddings.region),
             megabytes=embeddings.file_bytes / 1e6,
         )
-        broken = films_not_finite(listed.cohort, embeddings)
+        broken = stages.films_not_finite(listed.cohort, embeddings)
         cohort = listed.cohort.keep(embeddings.films, (*embeddings.rejected, *broken))
-        require_films(cohort, config.gate.max_rejected_fraction)
-        cohort = add_header_attributes(cohort, embeddings.attributes, headers_asked(config))
+        stages.require_films(cohort, config.gate.max_rejected_fraction)
+        cohort = add_header_attributes(cohort, embeddings.attributes, stages.headers_asked(config))
         trim_memory()
     return EmbeddedFilms(listed, cohort, embeddings)
 
@@ -190,7 +179,7 @@ class ScoredFilms:
     accuracy: Accuracy
 
 
-def score(config: Config, films: EmbeddedFilms, run: Run) -> ScoredFilms:
+def score(config: Config, films: EmbeddedFilms, run: stages.Run) -> ScoredFilms:
     """Score films and regions against the class texts, or take scores from a table."""
     cohort, embeddings, encoder = films.cohort, films.embeddings, films.listed.encoder
     own = config.model.scores is None
@@ -210,7 +199,7 @@ def score(config: Config, films: EmbeddedFilms, run: Run) -> ScoredFilms:
     return ScoredFilms(films, classes, scores, table, accuracy)
 
 
-def check_model(config: Config, scored: ScoredFilms, run: Run) -> ModelChecks:
+def check_model(config: Config, scored: ScoredFilms, run: stages.Run) -> ModelChecks:
     """Check how the model is set up: prompts, padding, resize, an inverted class."""
     films = scored.films
     with run.stage("sanity"):
@@ -243,7 +232,7 @@ class Findings:
     descriptions: Mapping[int, str] = field(default_factory=dict)
 
 
-def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: Run) -> Findings:
+def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
     """Search for shortcuts, unless model or films leave nothing to search in."""
     films, broken = scored.films, len(scored.films.embeddings.not_finite)
     lost = (
@@ -280,7 +269,7 @@ def audit_data(cohort: Cohort, embeddings: Embeddings, scores: Scores) -> AuditD
 
 
 def search_films(
-    config: Config, data: AuditData, embeddings: Embeddings, tools: SearchTools, run: Run
+    config: Config, data: AuditData, embeddings: Embeddings, tools: SearchTools, run: stages.Run
 ) -> Findings:
     """Propose clusters, confirm, test by counterfactuals, cross with attributes, and decide.
 
@@ -426,7 +415,7 @@ def _describe(
 
 
 def collect(
-    config: Config, scored: ScoredFilms, found: Findings, segmenter_digest: str, run: Run
+    config: Config, scored: ScoredFilms, found: Findings, segmenter_digest: str, run: stages.Run
 ) -> Audit:
     """Put together what is shown of an audit, and let go of what is held of the films."""
     films, listed = scored.films, scored.films.listed
@@ -443,7 +432,7 @@ def collect(
         scores=scored.scores,
         reader=listed.reader,
         manifest=listed.manifest,
-        cohort_digest=digest_cohort(films.embeddings.digests, films.cohort.labels),
+        cohort_digest=stages.digest_cohort(films.embeddings.digests, films.cohort.labels),
         segmenter_digest=segmenter_digest,
         timings=run.clock.seconds,
         model_cached=listed.model_cached,

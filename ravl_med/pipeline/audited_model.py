@@ -31,20 +31,10 @@ from ravl_med.encoders.zero_shot import Scores, digest_texts, embed_classes, sof
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import ModelError
+from ravl_med.evidence import model_checks
 from ravl_med.evidence.audit_result import ModelCheck, ModelChecks, ModelSummary
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
 from ravl_med.evidence.disclosure_control import hidden_classes
-from ravl_med.evidence.model_checks import (
-    assess_findings,
-    check_embeddings,
-    check_inputs,
-    check_prompts,
-    check_scale,
-    check_texts,
-    class_scores,
-    measure_findings,
-    prompt_scores,
-)
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.evidence.statistics import auroc
 from ravl_med.pipeline.stages import open_model_of, structure_reader
@@ -108,13 +98,15 @@ def check_audited_model(
     by_prompt: list[NDArray[np.float64]] = []
     if model.scores is None:
         similarity = multiply(image, model.classes.T)
-        scores = class_scores(similarity, temperature)
+        scores = model_checks.class_scores(similarity, temperature)
         for c, prompts in enumerate(texts.values()):
             single = model.encoder.encode_text(list(prompts)).float().cpu().numpy()
-            by_prompt.append(prompt_scores(multiply(image, single.T), similarity, c, temperature))
+            by_prompt.append(
+                model_checks.prompt_scores(multiply(image, single.T), similarity, c, temperature)
+            )
     else:
         scores = model.scores.astype(np.float64)
-    findings = measure_findings(
+    findings = model_checks.measure_findings(
         scores,
         cohort.labels,
         cohort.patients,
@@ -125,17 +117,17 @@ def check_audited_model(
     hidden = hidden_classes(
         cohort.labels, cohort.patients, len(cohort.classes), config.hidden_below
     )
-    stops, doubts = assess_findings(findings, config.gate.min_auroc, hidden)
+    stops, doubts = model_checks.assess_findings(findings, config.gate.min_auroc, hidden)
     own = model.scores is None
     checks = [
-        *check_embeddings(image, model.classes if own else None, cohort.classes),
-        *check_inputs(model.encoder.info, _inputs(model, reader, cohort)),
+        *model_checks.check_embeddings(image, model.classes if own else None, cohort.classes),
+        *model_checks.check_inputs(model.encoder.info, _inputs(model, reader, cohort)),
     ]
     if own:
         checks += [
-            check_prompts(findings, hidden),
-            *check_texts(model.encoder, texts),
-            check_scale(model.encoder.info, temperature),
+            model_checks.check_prompts(findings, hidden),
+            *model_checks.check_texts(model.encoder, texts),
+            model_checks.check_scale(model.encoder.info, temperature),
         ]
         if (stops or doubts) and config.model.weights is not None:
             checks += _try_activation(config, cohort, model, reader)
@@ -190,7 +182,7 @@ def _try_activation(
 def _mean_auroc(
     image: NDArray[np.float32], classes: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> float:
-    scores = class_scores(image @ classes.T, 0.07)
+    scores = model_checks.class_scores(image @ classes.T, 0.07)
     areas = [auroc(scores[:, c], labels == c) for c in range(len(classes))]
     known = [area for area in areas if np.isfinite(area)]
     return float(np.mean(known)) if known else float("nan")

@@ -29,14 +29,7 @@ from ravl_med.encoders.kept_films import ScratchFolder
 from ravl_med.engine import Engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import ConfigError, EngineError
-from ravl_med.pipeline.stages import (
-    Run,
-    embeddings_root,
-    most_regions,
-    name_parts,
-    open_model_of,
-    shared_root,
-)
+from ravl_med.pipeline import stages
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 from ravl_med.regions.segmenter import Segmenter
 from ravl_med.storage.files import atomic_write
@@ -120,8 +113,8 @@ class FilmEmbedder:
 
 def open_batches(config: Config, encoder: Encoder, root: Path) -> BatchEncoder:
     """Open the stores of a config and its model, below a folder that all workers reach."""
-    most = most_regions(config.regions)
-    return BatchEncoder(encoder, root, config.model.batch_size, most, shared_root(config))
+    most = stages.most_regions(config.regions)
+    return BatchEncoder(encoder, root, config.model.batch_size, most, stages.shared_root(config))
 
 
 def make_units(
@@ -222,7 +215,7 @@ def embed_with(
     config: Config,
     cohort: Cohort,
     model: Model,
-    run: Run,
+    run: stages.Run,
     kept: KeptTables | None = None,
 ) -> Embeddings:
     """Read films once, and embed them and their regions by the workers of an engine.
@@ -240,7 +233,7 @@ def embed_with(
     """
     encoder, folder = model
     scratch, root = _root_of(config, run, kept)
-    names = dict(enumerate(name_parts(config, cohort)))
+    names = dict(enumerate(stages.name_parts(config, cohort)))
     proposer = RegionProposer.of(config.regions, cohort)
     batches = open_batches(config, encoder, root)
     batches.store.publish()  # before hours of work, and for what a run that ended has left
@@ -293,10 +286,10 @@ class KeptTables:
 
 
 def _root_of(
-    config: Config, run: Run, kept: KeptTables | None
+    config: Config, run: stages.Run, kept: KeptTables | None
 ) -> tuple[ScratchFolder | None, Path]:
     """Return the folder of the stores; where nothing is kept it goes with the embeddings."""
-    root = embeddings_root(config, run.cache)
+    root = stages.embeddings_root(config, run.cache)
     if root is None and kept is not None:
         root = kept.folder / "embeddings"
     if root is not None:
@@ -331,7 +324,7 @@ def _take_from_store(
     """Read the embeddings of a table, and find its inputs, which a mitigation needs."""
     size, stores, inputs = batches.encoder.info.embedding_size, batches.stores, batches.inputs
     if engine.workers:  # who have written there
-        shared = shared_root(config)
+        shared = stages.shared_root(config)
         stores = [
             *stores,
             *(
@@ -367,7 +360,9 @@ def _open_embedder(
     config: Config, folder: Path | None, root: Path
 ) -> Callable[[FilmUnit], EmbeddedUnit]:
     """Open in a worker what it holds until its end; its reading processes end with it."""
-    embedder = FilmEmbedder.of(config, open_batches(config, open_model_of(config, folder), root))
+    embedder = FilmEmbedder.of(
+        config, open_batches(config, stages.open_model_of(config, folder), root)
+    )
     opened = _HELD.enter_context(embedder.reader.kept_open())
     return replace(embedder, reader=opened).embed
 

@@ -30,19 +30,12 @@ from ravl_med.mitigation.verdict import (
     decide_mitigation_verdict,
     nothing_to_mitigate,
 )
+from ravl_med.pipeline import stages
 from ravl_med.pipeline.audit import audit
 from ravl_med.pipeline.final_test import FinalTestOutcome, run_final_test
 from ravl_med.pipeline.fine_tuning_films import PreparedFilms, prepare_fine_tuning
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting, WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms
-from ravl_med.pipeline.stages import (
-    Progress,
-    Run,
-    digest_cohort,
-    open_model_of,
-    prepare_manifest,
-    prepare_model,
-)
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.reporting.files.audit_run import Audit
 from ravl_med.reporting.files.run_record import digest_regions, digest_settings
@@ -80,7 +73,7 @@ def mitigate(
     processes: Processes,
     earlier_run: Path | None = None,
     keep_audit: Callable[[Audit], None] = lambda audit: None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
 ) -> Mitigation:
     """Fine-tune the audited model away from its shortcuts, and test what came of it.
 
@@ -101,7 +94,7 @@ def mitigate(
     ConfigError, ModelError, DataError, EngineError
         With one clear line; nothing but an audit has been written outside the work folder by then.
     """
-    setting, explored = _read(config, Run(cache, progress, key=key), work)
+    setting, explored = _read(config, stages.Run(cache, progress, key=key), work)
     past, fresh = _audit(setting, explored.films, earlier_run, keep_audit)
     setting = replace(setting, features=choose_features(past.features, config.mitigation.force))
     clock = setting.run.clock
@@ -127,12 +120,12 @@ def mitigate(
     )
 
 
-def _read(config: Config, run: Run, work: WorkFolder) -> tuple[Setting, ExploredFilms]:
+def _read(config: Config, run: stages.Run, work: WorkFolder) -> tuple[Setting, ExploredFilms]:
     """Open the audited model, and read the films of its audit."""
     manifest = _require_splits(config, run)
     with run.stage("model"):
-        folder, _ = prepare_model(config, manifest, FilmReader.of(config.cohort), run)
-        encoder = open_model_of(config, folder)
+        folder, _ = stages.prepare_model(config, manifest, FilmReader.of(config.cohort), run)
+        encoder = stages.open_model_of(config, folder)
         if config.mitigation.gradient_checkpointing:
             require_checkpointing(encoder.model.visual)
         start = require_folder(encoder, folder, work.folder / "audited-model")
@@ -146,7 +139,7 @@ def _read(config: Config, run: Run, work: WorkFolder) -> tuple[Setting, Explored
     return setting, ExploredFilms(films, half)
 
 
-def _require_splits(config: Config, run: Run) -> FilePath:
+def _require_splits(config: Config, run: stages.Run) -> FilePath:
     """Return the manifest, once a model can be trained and no patient is in two splits."""
     if config.model.scores is not None:
         raise ConfigError(
@@ -159,7 +152,7 @@ def _require_splits(config: Config, run: Run) -> FilePath:
             "splits 'finetune' and 'test' of the manifest."
         )
     with run.stage("cohort"):
-        manifest = prepare_manifest(config, run)
+        manifest = stages.prepare_manifest(config, run)
         shared = shared_patients(manifest, (_FINETUNE, _VALIDATION, _TEST))
     if shared:
         pairs = ", ".join(f"{a} and {b} share {count}" for (a, b), count in shared.items())
@@ -234,7 +227,9 @@ def _train(
     return _Trained(selection, arms)
 
 
-def _report_progress(progress: Progress, title: str, done: int, total: int, note: str) -> None:
+def _report_progress(
+    progress: stages.Progress, title: str, done: int, total: int, note: str
+) -> None:
     progress(f"{title}{f' ({note})' if note else ''}", done, total)
 
 
@@ -280,7 +275,7 @@ def _repair(
     return _Repaired(folder, again, reaudit)
 
 
-def _audit_of(config: Config, run: Run) -> Audit:
+def _audit_of(config: Config, run: stages.Run) -> Audit:
     return audit(config, key=run.key, cache=run.cache, progress=run.progress)
 
 
@@ -388,7 +383,7 @@ def find_past_audit(
     embeddings = films.embeddings
     wanted = {
         "model": model_digest,
-        "cohort": digest_cohort(embeddings.digests, films.cohort.labels),
+        "cohort": stages.digest_cohort(embeddings.digests, films.cohort.labels),
         "settings": digest_settings(config),
         "regions": digest_regions(embeddings.region_boxes, embeddings.region_image),
         "segmenter": choose_segmenter(config.regions).digest,

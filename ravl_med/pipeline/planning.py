@@ -38,15 +38,7 @@ from ravl_med.evidence.counterfactual.localisation import (
 from ravl_med.evidence.counterfactual.removal import CANDIDATES
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import measure_sensitivity, plan_design
-from ravl_med.pipeline.stages import (
-    Progress,
-    Run,
-    list_films,
-    most_regions,
-    open_model_of,
-    prepare_manifest,
-    prepare_model,
-)
+from ravl_med.pipeline import stages
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.reporting.files.run_record import peak_memory_mb
 from ravl_med.storage.cache import Cache
@@ -114,7 +106,7 @@ def plan_cost(
     films: int | None = None,
     sample: int = 16,
     cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
 ) -> CostPlan:
     """Measure a sample of a cohort, and project what all of it costs.
 
@@ -135,14 +127,14 @@ def plan_cost(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be an int in the range [1, inf). Got {value} instead.")
     reader = FilmReader.of(config.cohort)
-    run = Run(cache, progress)
-    manifest = prepare_manifest(config, run)
-    cohort = list_films(config, manifest)
+    run = stages.Run(cache, progress)
+    manifest = stages.prepare_manifest(config, run)
+    cohort = stages.list_films(config, manifest)
     if not len(cohort):
         raise DataError(f"{cohort.name}: no row of it can be audited; expected films with a label.")
     with using_threads(config.threads or (1 if workers else None)):  # as a worker computes
-        folder, _ = prepare_model(config, manifest, reader, run)
-        encoder = open_model_of(config, folder)
+        folder, _ = stages.prepare_model(config, manifest, reader, run)
+        encoder = stages.open_model_of(config, folder)
         measured = _measure(config, cohort, reader, encoder, sample, progress)
     cores = os.cpu_count() or 1
     if workers is None:
@@ -174,7 +166,7 @@ def _measure(
     reader: FilmReader,
     encoder: Encoder,
     sample: int,
-    progress: Progress,
+    progress: stages.Progress,
 ) -> _Measured:
     chosen = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(np.int64))
     some = cohort.keep(chosen)
@@ -185,7 +177,7 @@ def _measure(
     progress("measure a sample of films", len(chosen), len(chosen))
     with tempfile.TemporaryDirectory() as place:
         batches = BatchEncoder(
-            encoder, Path(place), config.model.batch_size, most_regions(config.regions)
+            encoder, Path(place), config.model.batch_size, stages.most_regions(config.regions)
         )
 
         def prepare() -> list[ReadFilm]:
@@ -385,7 +377,7 @@ def plan_power(
     config: Config,
     cohort: PlannedCohort,
     *,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
 ) -> PlannedPower:
     """Simulate what a planned cohort could show, with the classes and thresholds of a config.
 

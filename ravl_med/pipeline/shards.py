@@ -18,6 +18,7 @@ from ravl_med.encoders.batches import BatchEncoder, read_size
 from ravl_med.encoders.film_store import FilmStore, part_number
 from ravl_med.engine import Engine, opened_engine
 from ravl_med.errors import ConfigError
+from ravl_med.pipeline import stages
 from ravl_med.pipeline.embedding import (
     Model,
     UnitTotals,
@@ -26,17 +27,6 @@ from ravl_med.pipeline.embedding import (
     make_units,
     open_batches,
     parts_of_a_unit,
-)
-from ravl_med.pipeline.stages import (
-    Progress,
-    Run,
-    embeddings_root,
-    list_films,
-    name_parts,
-    open_model_of,
-    prepare_manifest,
-    prepare_model,
-    shared_root,
 )
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.cache import Cache
@@ -118,7 +108,7 @@ def embed(
     *,
     shard: Shard = Shard(),
     cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
 ) -> EmbeddingReport:
     """Embed a shard of the cohort of a config into the cache.
 
@@ -132,12 +122,12 @@ def embed(
     """
     root = require_root(config, cache, "embed")
     reader = FilmReader.of(config.cohort)
-    run = Run(cache, progress)
-    manifest = prepare_manifest(config, run)
-    cohort = list_films(config, manifest)
+    run = stages.Run(cache, progress)
+    manifest = stages.prepare_manifest(config, run)
+    cohort = stages.list_films(config, manifest)
     with using_threads(config.threads), opened_engine(config) as engine:
-        folder, _ = prepare_model(config, manifest, reader, run)
-        model = (open_model_of(config, folder), folder)
+        folder, _ = stages.prepare_model(config, manifest, reader, run)
+        model = (stages.open_model_of(config, folder), folder)
         return _embed_parts(engine, config, cohort, model, root, shard, run)
 
 
@@ -149,7 +139,7 @@ def require_root(config: Config, cache: Cache, verb: str) -> Path:
     ConfigError
         They are not.
     """
-    root = embeddings_root(config, cache)
+    root = stages.embeddings_root(config, cache)
     if root is None:
         raise ConfigError(
             f"{verb}: this config keeps no embeddings (cache.embeddings is false, or model.factory "
@@ -165,11 +155,11 @@ def _embed_parts(
     model: Model,
     root: Path,
     shard: Shard,
-    run: Run,
+    run: stages.Run,
 ) -> EmbeddingReport:
     batches = open_batches(config, model[0], root)
     batches.store.publish()
-    names = name_parts(config, cohort)
+    names = stages.name_parts(config, cohort)
     done = batches.store.done(names)
     own = [number for number in range(len(names)) if number % shard.count == shard.number - 1]
     wanted = {number: names[number] for number in own if number not in done}
@@ -201,7 +191,7 @@ def _embed_parts(
         shard=shard,
         parts=len(own),
         parts_before=len(own) - len(wanted),
-        parts_left=len(others - _listed(root, shared_root(config), totals, batches)),
+        parts_left=len(others - _listed(root, stages.shared_root(config), totals, batches)),
         films=films - rejected.total(),
         found=found,
         regions=regions,
@@ -284,7 +274,7 @@ def merge(
     *,
     shards: int | None = None,  # that the cohort was cut into; None: one for each folder
     cache: Cache,
-    progress: Progress = lambda stage, done, total: None,
+    progress: stages.Progress = lambda stage, done, total: None,
 ) -> MergeReport:
     """Join what shards have put into other caches into the cache of a config, and its shared twin.
 
@@ -299,13 +289,13 @@ def merge(
     """
     if shards is not None and shards < 1:
         raise ConfigError(f"--shards must be an int in the range [1, inf). Got {shards} instead.")
-    root, run = require_root(config, cache, "merge"), Run(cache, progress)
-    manifest = prepare_manifest(config, run)
-    cohort = list_films(config, manifest)
+    root, run = require_root(config, cache, "merge"), stages.Run(cache, progress)
+    manifest = stages.prepare_manifest(config, run)
+    cohort = stages.list_films(config, manifest)
     with using_threads(config.threads):  # which embeddings depend on
         reader = FilmReader.of(config.cohort)
-        folder, _ = prepare_model(config, manifest, reader, run)
-        batches = open_batches(config, open_model_of(config, folder), root)
+        folder, _ = stages.prepare_model(config, manifest, reader, run)
+        batches = open_batches(config, stages.open_model_of(config, folder), root)
         return _merge(config, folders, shards or len(folders), cohort, batches, run)
 
 
@@ -315,9 +305,9 @@ def _merge(
     shards: int,
     cohort: Cohort,
     batches: BatchEncoder,
-    run: Run,
+    run: stages.Run,
 ) -> MergeReport:
-    names, size = name_parts(config, cohort), config.model.batch_size
+    names, size = stages.name_parts(config, cohort), config.model.batch_size
     sources = [
         _look(_place_of(config, text, number), number, batches, size, set(names))
         for number, text in enumerate(folders, start=1)
@@ -386,7 +376,7 @@ def _take(
     sources: Sequence[_Source],
     stores: dict[str, FilmStore],
     names: Sequence[str],
-    progress: Progress,
+    progress: stages.Progress,
 ) -> Iterator[tuple[int, int, int]]:
     """Take files and notes that are not here; yield where a damaged file lies."""
     numbers = {name: number for number, name in enumerate(names)}

@@ -14,45 +14,16 @@ from ravl_med.evidence.audit_result import (
     Stratum,
 )
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.layout.blocks import (
-    Block,
-    Cell,
-    Chapter,
-    Column,
-    Dot,
-    DotLook,
-    Dots,
-    Flow,
-    FlowBox,
-    Scale,
-    Section,
-    Table,
-    Text,
-)
+from ravl_med.reporting import wording
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.pictures import burned_in_sentence
 from ravl_med.reporting.tables import fact_table, shortened
-from ravl_med.reporting.wording import (
-    DASH,
-    NBSP,
-    class_name,
-    counted,
-    first_of,
-    hidden_sentence,
-    listing,
-    number,
-    percent,
-    plural,
-    printable,
-    probability,
-    signed,
-    spread,
-)
 
 _FINDINGS_SHOWN = 60
 _CHECKED: dict[ModelCheckStatus, str] = {"held": "✓ held", "odd": "! odd", "failed": "✗ failed"}
 
 
-def model_checks_part(result: AuditResult) -> list[Block]:
+def model_checks_part(result: AuditResult) -> list[blocks.Block]:
     """Return the section on the sanity of the model; nothing where it was not looked at."""
     sanity = result.sanity
     if sanity is None:
@@ -64,36 +35,41 @@ def model_checks_part(result: AuditResult) -> list[Block]:
         else "It is not judged (gate.min_auroc)."
     )
     rows = [
-        (class_name(result.task.classes, c), counted(one.films), *_numbers(one))
+        (wording.class_name(result.task.classes, c), wording.counted(one.films), *_numbers(one))
         for c, one in enumerate(sanity.findings)
     ]
     checks = tuple(
-        (_CHECKED[check.status], check.name, printable(check.text, 400)) for check in sanity.checks
+        (_CHECKED[check.status], check.name, wording.printable(check.text, 400))
+        for check in sanity.checks
     )
     return [
-        Section("Sanity of the model"),
-        Text(
+        blocks.Section("Sanity of the model"),
+        blocks.Text(
             "How well each finding is told from the other classes (area under the ROC curve, "
             f"interval by patient), and what was looked at of the wiring. {gate}",
             "muted",
         ),
-        Table(
+        blocks.Table(
             caption="AUROC by finding",
             columns=(
-                Column("Finding", "wide"),
-                Column("Films", "number"),
-                Column("AUROC", "number"),
-                Column("Interval", "interval"),
-                Column("Single prompts", "interval"),
-                Column("", "status"),
+                blocks.Column("Finding", "wide"),
+                blocks.Column("Films", "number"),
+                blocks.Column("AUROC", "number"),
+                blocks.Column("Interval", "interval"),
+                blocks.Column("Single prompts", "interval"),
+                blocks.Column("", "status"),
             ),
             rows=shortened(rows, _FINDINGS_SHOWN, 6, mark=""),
             limit=120,
             titled=False,
         ),
-        Table(
+        blocks.Table(
             caption="What was looked at",
-            columns=(Column("Outcome", "status"), Column("What"), Column("Found", "wide")),
+            columns=(
+                blocks.Column("Outcome", "status"),
+                blocks.Column("What"),
+                blocks.Column("Found", "wide"),
+            ),
             rows=checks,
             limit=400,
         ),
@@ -101,11 +77,11 @@ def model_checks_part(result: AuditResult) -> list[Block]:
 
 
 def _numbers(one: FindingAuroc) -> tuple[str, str, str, str]:
-    prompts = f"{number(one.lowest)} to {number(one.highest)}"
+    prompts = f"{wording.number(one.lowest)} to {wording.number(one.highest)}"
     return (
-        number(one.auroc),
-        spread(one.interval, 2, scale=1.0, sign=False),
-        DASH if DASH in prompts else prompts,
+        wording.number(one.auroc),
+        wording.spread(one.interval, 2, scale=1.0, sign=False),
+        wording.DASH if wording.DASH in prompts else prompts,
         "flipped" if one.flipped else "",
     )
 
@@ -120,22 +96,22 @@ _CLASSES_CROSSED = 6
 _FLOW_REASONS = 5
 
 
-def cohort_chapter(result: AuditResult) -> list[Block]:
+def cohort_chapter(result: AuditResult) -> list[blocks.Block]:
     """Return what the model is, what it reads, and which films were audited."""
     return [
-        Chapter("Model and cohort", "cohort"),
+        blocks.Chapter("Model and cohort", "cohort"),
         _model_table(result),
         _prompt_table(result),
         cohort_flow(result),
         _flow_table(result),
         _composition_table(result),
-        *(Text(text, "muted") for text in _notes(result) if text),
+        *(blocks.Text(text, "muted") for text in _notes(result) if text),
     ]
 
 
 def _notes(result: AuditResult) -> tuple[str, str]:
     """Say what is hidden of few patients, and what was done about text on films; blank for none."""
-    hidden = hidden_sentence(result.hidden_below, "here and on every page")
+    hidden = wording.hidden_sentence(result.hidden_below, "here and on every page")
     if hidden:
         hidden += (
             " Rates and intervals that belong to it are dashes. Counts of rows and files that were "
@@ -145,7 +121,7 @@ def _notes(result: AuditResult) -> tuple[str, str]:
     return hidden, burned_in
 
 
-def _model_table(result: AuditResult) -> Table:
+def _model_table(result: AuditResult) -> blocks.Table:
     model = result.model
     facts = (
         ("Name", model.name),
@@ -177,49 +153,52 @@ def _scores_text(result: AuditResult) -> str:
     return f"softmax over the classes{own}"
 
 
-def _prompt_table(result: AuditResult) -> Table:
+def _prompt_table(result: AuditResult) -> blocks.Table:
     rows = []
     for index, name in enumerate(result.task.classes):
-        texts = [f"“{printable(text, 200)}”" for text in result.task.texts.get(name, ())]
-        label = class_name(result.task.classes, index)
+        texts = [f"“{wording.printable(text, 200)}”" for text in result.task.texts.get(name, ())]
+        label = wording.class_name(result.task.classes, index)
         # Few texts a row, so that a class with 80 templates splits over pages.
         for start in range(0, min(max(len(texts), 1), _TEXTS_SHOWN), _TEXTS_A_ROW):
             part = texts[start : min(start + _TEXTS_A_ROW, _TEXTS_SHOWN)]
-            rows.append((label if start == 0 else "", ", ".join(part) or DASH))
+            rows.append((label if start == 0 else "", ", ".join(part) or wording.DASH))
         if len(texts) > _TEXTS_SHOWN:
-            rest = plural(len(texts) - _TEXTS_SHOWN, "more text")
+            rest = wording.plural(len(texts) - _TEXTS_SHOWN, "more text")
             rows.append(("", f"and {rest}, in the effective config"))
-    return Table(
+    return blocks.Table(
         caption="Prompts, verbatim as the text tower reads them",
-        columns=(Column("Class", "label"), Column("Texts", "wide")),
+        columns=(blocks.Column("Class", "label"), blocks.Column("Texts", "wide")),
         rows=rows,
         limit=2600,
     )
 
 
-def cohort_flow(result: AuditResult) -> Flow:
+def cohort_flow(result: AuditResult) -> blocks.Flow:
     """Return how films came from the manifest into the two halves; none where nothing was split."""
     cohort, search = result.cohort, result.discovery
     left_out, rejected = sum(cohort.left_out.values()), sum(cohort.rejected.values())
-    parts: tuple[FlowBox, ...] = ()
+    parts: tuple[blocks.FlowBox, ...] = ()
     if search is not None:
         chosen = _counted(cohort, search.films, search.patients)
         tested = _counted(cohort, search.confirmation_films, search.confirmation_patients)
         parts = (
-            FlowBox("Discovery half", chosen),
-            FlowBox("Confirmation half", tested),
+            blocks.FlowBox("Discovery half", chosen),
+            blocks.FlowBox("Confirmation half", tested),
         )
     films, patients = _counted(cohort, cohort.images, cohort.patients)
-    return Flow(
+    return blocks.Flow(
         caption="Cohort flow",
-        start=FlowBox(f"Listed in the manifest: {plural(cohort.listed, 'row')}"),
+        start=blocks.FlowBox(f"Listed in the manifest: {wording.plural(cohort.listed, 'row')}"),
         left_out=(
-            FlowBox(
-                f"Left out by task or split: {plural(left_out, 'row')}", _reasons(cohort.left_out)
+            blocks.FlowBox(
+                f"Left out by task or split: {wording.plural(left_out, 'row')}",
+                _reasons(cohort.left_out),
             ),
-            FlowBox(f"Could not be read: {plural(rejected, 'film')}", _reasons(cohort.rejected)),
+            blocks.FlowBox(
+                f"Could not be read: {wording.plural(rejected, 'film')}", _reasons(cohort.rejected)
+            ),
         ),
-        end=FlowBox(f"Audited: {films}", (f"of {patients}",)),
+        end=blocks.FlowBox(f"Audited: {films}", (f"of {patients}",)),
         parts=parts,
     )
 
@@ -227,18 +206,20 @@ def cohort_flow(result: AuditResult) -> Flow:
 def _counted(cohort: CohortSummary, images: int, patients: int) -> tuple[str, str]:
     """Return films and patients as counts; those of phantoms say so."""
     if cohort.synthetic:
-        return plural(images, "phantom"), plural(patients, "synthetic patient")
-    return plural(images, "film"), plural(patients, "patient")
+        return wording.plural(images, "phantom"), wording.plural(patients, "synthetic patient")
+    return wording.plural(images, "film"), wording.plural(patients, "patient")
 
 
 def _reasons(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the most frequent reasons, and how many more there are."""
     ranked = sorted(counts.items(), key=lambda entry: -entry[1])
-    reasons = [f"{count:,} {printable(reason, 120) or DASH}" for reason, count in ranked]
-    return tuple(first_of(reasons, _FLOW_REASONS, "reason"))
+    reasons = [
+        f"{count:,} {wording.printable(reason, 120) or wording.DASH}" for reason, count in ranked
+    ]
+    return tuple(wording.first_of(reasons, _FLOW_REASONS, "reason"))
 
 
-def _flow_table(result: AuditResult) -> Table:
+def _flow_table(result: AuditResult) -> blocks.Table:
     cohort = result.cohort
     rows = [("Listed in the manifest", "", f"{cohort.listed:,}")]
     rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
@@ -249,11 +230,17 @@ def _flow_table(result: AuditResult) -> Table:
         rows.append(("Left out", "none", "0"))
     if not cohort.rejected:
         rows.append(("Rejected", "none", "0"))
-    patients = "phantoms, no patient" if cohort.synthetic else plural(cohort.patients, "patient")
-    rows.append(("Audited", patients, counted(cohort.images)))
-    return Table(
+    patients = (
+        "phantoms, no patient" if cohort.synthetic else wording.plural(cohort.patients, "patient")
+    )
+    rows.append(("Audited", patients, wording.counted(cohort.images)))
+    return blocks.Table(
         caption="From the list to the audit",
-        columns=(Column("Step", "label"), Column("Reason", "wide"), Column("Rows", "number")),
+        columns=(
+            blocks.Column("Step", "label"),
+            blocks.Column("Reason", "wide"),
+            blocks.Column("Rows", "number"),
+        ),
         rows=rows,
         note=_rejected_rows(result),
         limit=120,
@@ -264,29 +251,33 @@ def _rejected_rows(result: AuditResult) -> str:
     rows = result.cohort.rejected_rows
     if not rows:
         return ""
-    named = [f"row {row} ({printable(code, 40)})" for row, code, _ in rows]
-    return f"Rejected: {listing(named, _ROWS_SHOWN)}."
+    named = [f"row {row} ({wording.printable(code, 40)})" for row, code, _ in rows]
+    return f"Rejected: {wording.listing(named, _ROWS_SHOWN)}."
 
 
-def _composition_table(result: AuditResult) -> Table:
+def _composition_table(result: AuditResult) -> blocks.Table:
     cohort = result.cohort
     rows = []
     groups = {"class": cohort.images_by_class, **cohort.attributes}
     for name, counts in groups.items():
         values = [
-            f"{printable(value, 40) or DASH} {counted(count)}{_class_shares(result, name, value)}"
+            f"{wording.printable(value, 40) or wording.DASH} "
+            f"{wording.counted(count)}{_class_shares(result, name, value)}"
             for value, count in counts.items()
         ]
         rows.append(
             (
-                printable(name, 40),
-                listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN) or DASH,
+                wording.printable(name, 40),
+                wording.listing(values, _CLASSES_LISTED if name == "class" else _VALUES_SHOWN)
+                or wording.DASH,
             )
         )
-    rows.append(("radiology report", f"{plural(cohort.radiology_reports, 'film')} with a text"))
-    return Table(
+    rows.append(
+        ("radiology report", f"{wording.plural(cohort.radiology_reports, 'film')} with a text")
+    )
+    return blocks.Table(
         caption="Audited films",
-        columns=(Column("Attribute", "label"), Column("Films", "wide")),
+        columns=(blocks.Column("Attribute", "label"), blocks.Column("Films", "wide")),
         rows=rows,
         note="In brackets: percent of each class, in the order of the first row."
         if any("%" in row[1] for row in rows[1:])
@@ -306,24 +297,24 @@ def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
     shares = [cohort.prevalence(attribute, value, c) for c in range(classes)]
     if not any(math.isfinite(share) for share in shares):
         return ""
-    return f" ({'/'.join(number(100 * share, 0) for share in shares)}{NBSP}%)"
+    return f" ({'/'.join(wording.number(100 * share, 0) for share in shares)}{wording.NBSP}%)"
 
 
 def _dot(
-    value: float, interval: Interval, look: DotLook = "main", reference: float = math.nan
-) -> Dots:
-    return Dots((Dot("accuracy", value, interval, look),), reference=reference)
+    value: float, interval: Interval, look: blocks.DotLook = "main", reference: float = math.nan
+) -> blocks.Dots:
+    return blocks.Dots((blocks.Dot("accuracy", value, interval, look),), reference=reference)
 
 
-def performance_chapter(result: AuditResult) -> list[Block]:
+def performance_chapter(result: AuditResult) -> list[blocks.Block]:
     """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
     accuracy = result.accuracy
     return [
-        Chapter("Performance", "performance", "page"),
-        Text(
-            f"Zero-shot accuracy on {plural(accuracy.images, 'film')}: "
-            f"{percent(accuracy.overall, 1)} (interval "
-            f"{spread(accuracy.overall_interval, 1, sign=False)} %). "
+        blocks.Chapter("Performance", "performance", "page"),
+        blocks.Text(
+            f"Zero-shot accuracy on {wording.plural(accuracy.images, 'film')}: "
+            f"{wording.percent(accuracy.overall, 1)} (interval "
+            f"{wording.spread(accuracy.overall_interval, 1, sign=False)} %). "
             "“Predicted” is the share of all films that the model gives to a class.",
             "lead",
         ),
@@ -333,36 +324,36 @@ def performance_chapter(result: AuditResult) -> list[Block]:
     ]
 
 
-def _class_table(result: AuditResult) -> Table:
+def _class_table(result: AuditResult) -> blocks.Table:
     accuracy = result.accuracy
     rows = [
         (
-            class_name(result.task.classes, c),
-            counted(accuracy.images_by_class[c]),
-            percent(value, 1),
-            spread(accuracy.by_class_interval[c], 1, sign=False),
-            percent(accuracy.predicted_share[c], 1),
+            wording.class_name(result.task.classes, c),
+            wording.counted(accuracy.images_by_class[c]),
+            wording.percent(value, 1),
+            wording.spread(accuracy.by_class_interval[c], 1, sign=False),
+            wording.percent(accuracy.predicted_share[c], 1),
             _dot(value, accuracy.by_class_interval[c]),
         )
         for c, value in enumerate(accuracy.by_class)
     ]
     whole = (
         "All classes",
-        counted(accuracy.images),
-        percent(accuracy.overall, 1),
-        spread(accuracy.overall_interval, 1, sign=False),
-        DASH,
+        wording.counted(accuracy.images),
+        wording.percent(accuracy.overall, 1),
+        wording.spread(accuracy.overall_interval, 1, sign=False),
+        wording.DASH,
         _dot(accuracy.overall, accuracy.overall_interval, "total"),
     )
-    return Table(
+    return blocks.Table(
         caption="Accuracy by class",
         columns=(
-            Column("Class", "wide"),
-            Column("Films", "number"),
-            Column("Accuracy", "number"),
-            Column("Interval, %", "interval"),
-            Column("Predicted", "number"),
-            Column(Scale(), "plot"),
+            blocks.Column("Class", "wide"),
+            blocks.Column("Films", "number"),
+            blocks.Column("Accuracy", "number"),
+            blocks.Column("Interval, %", "interval"),
+            blocks.Column("Predicted", "number"),
+            blocks.Column(blocks.Scale(), "plot"),
         ),
         rows=[*rows, whole],
         limit=120,
@@ -371,22 +362,22 @@ def _class_table(result: AuditResult) -> Table:
     )
 
 
-def _subgroup_part(result: AuditResult) -> list[Block]:
+def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
     """Accuracy by value of each attribute as a forest plot; rows with too few films say so."""
     subgroups, accuracy = result.subgroups, result.accuracy
     if not subgroups:
         return []
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[blocks.Cell, ...]] = []
     before = ""
     for stratum in subgroups:
-        name = printable(stratum.attribute, 30) if stratum.attribute != before else ""
+        name = wording.printable(stratum.attribute, 30) if stratum.attribute != before else ""
         rows.append((name, *_subgroup_row(stratum, accuracy.overall)))
         before = stratum.attribute
     rows = shortened(rows, _SUBGROUPS_SHOWN, 9, mark="")
     rows.append(_all_films_row(accuracy, result.cohort.patients))
     return [
-        Section("By subgroup"),
-        Text(
+        blocks.Section("By subgroup"),
+        blocks.Text(
             "Difference: accuracy minus that of the other films of the attribute, classes held "
             "apart. q: exchange of whole patients within class, false discovery rate over all "
             "comparisons. Insufficient: too few films or patients to compare; the row stays, "
@@ -394,18 +385,18 @@ def _subgroup_part(result: AuditResult) -> list[Block]:
             "them, so that the comparison is the difference, not the distance from the line.",
             "muted",
         ),
-        Table(
+        blocks.Table(
             caption="Accuracy by subgroup",
             columns=(
-                Column("Attribute"),
-                Column("Value", "wide"),
-                Column("Films", "number"),
-                Column("Patients", "number"),
-                Column("Accuracy", "number"),
-                Column("Interval, %", "interval"),
-                Column("Difference, points", "number"),
-                Column("q", "number"),
-                Column(Scale(reference="all films"), "plot"),
+                blocks.Column("Attribute"),
+                blocks.Column("Value", "wide"),
+                blocks.Column("Films", "number"),
+                blocks.Column("Patients", "number"),
+                blocks.Column("Accuracy", "number"),
+                blocks.Column("Interval, %", "interval"),
+                blocks.Column("Difference, points", "number"),
+                blocks.Column("q", "number"),
+                blocks.Column(blocks.Scale(reference="all films"), "plot"),
             ),
             rows=rows,
             limit=120,
@@ -415,34 +406,34 @@ def _subgroup_part(result: AuditResult) -> list[Block]:
     ]
 
 
-def _subgroup_row(stratum: Stratum, overall: float) -> tuple[Cell, ...]:
+def _subgroup_row(stratum: Stratum, overall: float) -> tuple[blocks.Cell, ...]:
     few = stratum.insufficient
     none = Interval(math.nan, math.nan)
     return (
-        printable(stratum.value, 40) or DASH,
-        counted(stratum.films),
-        counted(stratum.patients),
-        percent(stratum.accuracy, 1),
-        spread(stratum.interval, 1, sign=False),
-        "insufficient" if few else signed(100 * stratum.difference),
-        DASH if few else probability(stratum.q_value),
+        wording.printable(stratum.value, 40) or wording.DASH,
+        wording.counted(stratum.films),
+        wording.counted(stratum.patients),
+        wording.percent(stratum.accuracy, 1),
+        wording.spread(stratum.interval, 1, sign=False),
+        "insufficient" if few else wording.signed(100 * stratum.difference),
+        wording.DASH if few else wording.probability(stratum.q_value),
         _dot(math.nan, none, reference=overall)
         if few
         else _dot(stratum.accuracy, stratum.interval, reference=overall),
     )
 
 
-def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[Cell, ...]:
+def _all_films_row(accuracy: Accuracy, patients: int) -> tuple[blocks.Cell, ...]:
     """Return what the line of reference stands for."""
     overall, interval = accuracy.overall, accuracy.overall_interval
     return (
         "All films",
         "",
-        counted(accuracy.images),
-        counted(patients),
-        percent(overall, 1),
-        spread(interval, 1, sign=False),
-        DASH,
-        DASH,
+        wording.counted(accuracy.images),
+        wording.counted(patients),
+        wording.percent(overall, 1),
+        wording.spread(interval, 1, sign=False),
+        wording.DASH,
+        wording.DASH,
         _dot(overall, interval, "total", overall),
     )

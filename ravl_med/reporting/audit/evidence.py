@@ -19,39 +19,16 @@ from ravl_med.evidence.results import (
     Strata,
     StratumGap,
 )
+from ravl_med.reporting import wording
 from ravl_med.reporting.audit.sentences import (
     label_objections,
     lowered_class_name,
     lowered_side,
     use_sentence,
 )
-from ravl_med.reporting.layout.blocks import (
-    Block,
-    Cell,
-    Column,
-    KeepTogether,
-    Lines,
-    Section,
-    Table,
-    Text,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.tables import shortened
-from ravl_med.reporting.wording import (
-    DASH,
-    HIDDEN_TEXT,
-    class_name,
-    counted,
-    estimate,
-    listing,
-    number,
-    of_patients,
-    percent,
-    plural,
-    printable,
-    probability,
-    signed,
-    with_without,
-)
+from ravl_med.reporting.wording import number
 
 _SOURCES_SHOWN = 6
 _OUTCOMES: dict[StatedOutcome, str] = {
@@ -68,10 +45,10 @@ def labels_text(labels: LabelQuality | None) -> str:
     """Say in a few words that all labels are alike; blank where they are not, or not known."""
     if labels is None or not labels.one_source or not labels.all_stated:
         return ""
-    return f"Labels: {printable(labels.one_source, 60)}, all stated."
+    return f"Labels: {wording.printable(labels.one_source, 60)}, all stated."
 
 
-def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[Block]:
+def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[blocks.Block]:
     """Return where the labels come from: a table where it is several places; or nothing."""
     labels = correlation.labels
     if labels is None:
@@ -79,21 +56,21 @@ def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> l
     line = labels_text(labels)
     if line:
         # Without an intervention one page is enough, and the line stands with what was not tested.
-        return [Text(line, "muted")] if correlation.counterfactual is not None else []
+        return [blocks.Text(line, "muted")] if correlation.counterfactual is not None else []
     meaning = _conclusion(correlation, classes)
     if labels.one_source:
-        return [Text(_one_source(correlation, labels, classes), "muted"), *meaning]
+        return [blocks.Text(_one_source(correlation, labels, classes), "muted"), *meaning]
     table = _labels_table(correlation, labels, classes)
-    return [Section("Where the labels come from"), table, *meaning]
+    return [blocks.Section("Where the labels come from"), table, *meaning]
 
 
-def _conclusion(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[Block]:
+def _conclusion(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[blocks.Block]:
     """Say what it means, where no list of counter-evidence does."""
     if correlation.counterfactual is not None:
         return []
     against = label_objections(correlation, classes)
     sentences = [f"{text[:1].upper()}{text[1:]}." for text in against]
-    return [Text(" ".join(sentences))] if sentences else []
+    return [blocks.Text(" ".join(sentences))] if sentences else []
 
 
 def _sides(
@@ -102,20 +79,20 @@ def _sides(
     """Name each side, with its gap on all labels in words, and its gap on stated ones."""
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = cluster.raised_class
-    whole = estimate(float(arms.gap[raised]), arms.gap_interval[raised])
-    sides = [(class_name(classes, raised), whole, labels.raised)]
+    whole = wording.estimate(float(arms.gap[raised]), arms.gap_interval[raised])
+    sides = [(wording.class_name(classes, raised), whole, labels.raised)]
     if labels.lowered is not None:
-        whole = estimate(arms.opposed_gap, arms.opposed_interval)
+        whole = wording.estimate(arms.opposed_gap, arms.opposed_interval)
         sides.append((lowered_side(cluster, classes), whole, labels.lowered))
     return sides
 
 
 def _gap_text(gap: StatedGap) -> str:
     if gap.outcome == "hidden":
-        return HIDDEN_TEXT
+        return wording.HIDDEN_TEXT
     if gap.outcome == "insufficient":
         return "insufficient"
-    return f"{estimate(gap.gap, gap.interval)}{_OUTCOMES.get(gap.outcome, '')}"
+    return f"{wording.estimate(gap.gap, gap.interval)}{_OUTCOMES.get(gap.outcome, '')}"
 
 
 def _one_source(
@@ -125,48 +102,52 @@ def _one_source(
     left = labels.not_stated
     kinds = [row.value for row in labels.certainty[1:] if row.n_present or row.n_absent]
     arms = [
-        f"{counted(n)} of {counted(of)} {which} the feature ({percent(share, 1)})"
+        f"{wording.counted(n)} of {wording.counted(of)} {which} the feature "
+        f"({wording.percent(share, 1)})"
         for n, of, share, which in (
             (left.n_present, labels.n_present, left.share_present, "with"),
             (left.n_absent, labels.n_absent, left.share_absent, "without"),
         )
     ]
     gaps = [
-        f"{name} {_gap_text(gap)}, {with_without(gap.n_present, gap.n_absent)} films"
+        f"{name} {_gap_text(gap)}, {wording.with_without(gap.n_present, gap.n_absent)} films"
         for name, _, gap in _sides(correlation, labels, classes)
     ]
     return (
-        f"Labels: all from the {printable(labels.one_source, 60)}; {' or '.join(kinds)}: "
-        f"{' and '.join(arms)}, a difference of {estimate(labels.difference, labels.interval)} "
+        f"Labels: all from the {wording.printable(labels.one_source, 60)}; {' or '.join(kinds)}: "
+        f"{' and '.join(arms)}, a difference of "
+        f"{wording.estimate(labels.difference, labels.interval)} "
         f"points. Gaps in points on stated labels alone, held-out patients: {'; '.join(gaps)}."
     )
 
 
 def _labels_table(
     correlation: SpuriousCorrelation, labels: LabelQuality, classes: tuple[str, ...]
-) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (f"from the {printable(row.value, 60)}", *_share(row), "") for row in labels.sources
+) -> blocks.Table:
+    rows: list[tuple[blocks.Cell, ...]] = [
+        (f"from the {wording.printable(row.value, 60)}", *_share(row), "") for row in labels.sources
     ]
     rows = shortened(rows, _SOURCES_SHOWN, 5, mark="")
     rows += [
         (row.value, *_share(row), "") for row in labels.certainty if row.n_present or row.n_absent
     ]
     if not labels.all_stated:
-        difference = estimate(labels.difference, labels.interval)
+        difference = wording.estimate(labels.difference, labels.interval)
         rows.append((labels.not_stated.value, *_share(labels.not_stated), difference))
         for name, whole, gap in _sides(correlation, labels, classes):
-            n, again = with_without(gap.n_present, gap.n_absent), _gap_text(gap)
+            n, again = wording.with_without(gap.n_present, gap.n_absent), _gap_text(gap)
             rows.append((f"gap on {name}, all labels", "", "", "", whole))
-            rows.append((Lines((f"on {name}, stated labels",), indented=True), n, "", "", again))
-    return Table(
+            rows.append(
+                (blocks.Lines((f"on {name}, stated labels",), indented=True), n, "", "", again)
+            )
+    return blocks.Table(
         caption="Labels with and without the feature",
         columns=(
-            Column("Labels", "wide"),
-            Column("With / without", "status"),
-            Column("With", "number"),
-            Column("Without", "number"),
-            Column("With minus without, points", "interval"),
+            blocks.Column("Labels", "wide"),
+            blocks.Column("With / without", "status"),
+            blocks.Column("With", "number"),
+            blocks.Column("Without", "number"),
+            blocks.Column("With minus without, points", "interval"),
         ),
         rows=rows,
         note=_NOTE,
@@ -177,9 +158,9 @@ def _labels_table(
 
 def _share(row: LabelShare) -> tuple[str, str, str]:
     return (
-        with_without(row.n_present, row.n_absent),
-        percent(row.share_present, 1),
-        percent(row.share_absent, 1),
+        wording.with_without(row.n_present, row.n_absent),
+        wording.percent(row.share_present, 1),
+        wording.percent(row.share_absent, 1),
     )
 
 
@@ -189,27 +170,27 @@ _EMPTY_SHOWN = 10
 _CLUSTERS_SHOWN = 12
 
 
-def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
+def evidence_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[blocks.Block]:
     """Return what was found on one half beside what was tested on the other."""
     return [
-        Section("Evidence"),
+        blocks.Section("Evidence"),
         _halves_table(result, correlation),
         _test_table(correlation),
     ]
 
 
-def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Table:
+def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> blocks.Table:
     cluster, confirmation = correlation.cluster, correlation.confirmation
     classes, arms, raised = result.task.classes, confirmation.arms, cluster.raised_class
     search = result.discovery
-    found = DASH
+    found = wording.DASH
     if search is not None:
         halves = [
             (search.films, search.patients),
             (search.confirmation_films, search.confirmation_patients),
         ]
         films, patients = halves[confirmation.swapped]
-        found = of_patients(films, patients)
+        found = wording.of_patients(films, patients)
     names = ["discovery half", "confirmation half"]
     if confirmation.swapped:
         names.reverse()
@@ -217,35 +198,35 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> Tabl
         (
             f"Found, {names[0]}",
             found,
-            with_without(total_of(cluster.n_present), total_of(cluster.n_absent)),
+            wording.with_without(total_of(cluster.n_present), total_of(cluster.n_absent)),
             number(cluster.performance_gap, 2),
             number(cluster.influence, 2),
-            signed(100 * float(cluster.gap[raised])),
-            signed(100 * cluster.opposed_gap),
+            wording.signed(100 * float(cluster.gap[raised])),
+            wording.signed(100 * cluster.opposed_gap),
         ),
         (
             f"Tested, {names[1]}",
-            of_patients(confirmation.films, confirmation.patients),
-            with_without(total_of(arms.n_present), total_of(arms.n_absent)),
+            wording.of_patients(confirmation.films, confirmation.patients),
+            wording.with_without(total_of(arms.n_present), total_of(arms.n_absent)),
             "",
             "",
-            estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
-            estimate(arms.opposed_gap, arms.opposed_interval),
+            wording.estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
+            wording.estimate(arms.opposed_gap, arms.opposed_interval),
         ),
     )
     columns = (
-        Column("", "status"),
-        Column("Films (patients)", "status"),
-        Column("With / without it", "status"),
-        Column("G", "number"),
-        Column("H", "number"),
-        Column(f"{class_name(classes, raised)}, gap in points", "wide"),
-        Column(f"{lowered_side(cluster, classes)}, gap in points", "wide"),
+        blocks.Column("", "status"),
+        blocks.Column("Films (patients)", "status"),
+        blocks.Column("With / without it", "status"),
+        blocks.Column("G", "number"),
+        blocks.Column("H", "number"),
+        blocks.Column(f"{wording.class_name(classes, raised)}, gap in points", "wide"),
+        blocks.Column(f"{lowered_side(cluster, classes)}, gap in points", "wide"),
     )
-    return Table("Found and tested", columns, rows, limit=200, titled=False)
+    return blocks.Table("Found and tested", columns, rows, limit=200, titled=False)
 
 
-def _test_table(correlation: SpuriousCorrelation) -> Table:
+def _test_table(correlation: SpuriousCorrelation) -> blocks.Table:
     test = correlation.confirmation
     values = {
         "p, raised side": test.p_raised,
@@ -253,10 +234,10 @@ def _test_table(correlation: SpuriousCorrelation) -> Table:
         "p, both": test.p_value,
         "q, all candidates": test.q_value,
     }
-    return Table(
+    return blocks.Table(
         caption="Test on held-out patients",
-        columns=(*(Column(name) for name in values), Column("Test")),
-        rows=((*map(probability, values.values()), _test_name(correlation)),),
+        columns=(*(blocks.Column(name) for name in values), blocks.Column("Test")),
+        rows=((*map(wording.probability, values.values()), _test_name(correlation)),),
         note=_extent(correlation),
         limit=120,
         titled=False,
@@ -274,12 +255,15 @@ def _test_name(correlation: SpuriousCorrelation) -> str:
 def _extent(correlation: SpuriousCorrelation) -> str:
     """Say how large the cluster is, on all films, and what it stands for."""
     cluster = correlation.cluster
-    films = f"{counted(correlation.films)} of {plural(len(cluster.present), 'film')}"
+    films = (
+        f"{wording.counted(correlation.films)} of {wording.plural(len(cluster.present), 'film')}"
+    )
     parts = [
-        f"Cluster {cluster.cluster} holds {plural(len(cluster.regions), 'region')} on {films}."
+        f"Cluster {cluster.cluster} holds {wording.plural(len(cluster.regions), 'region')} on "
+        f"{films}."
     ]
     if correlation.also:
-        also = listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
+        also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
         noun = "Cluster" if len(correlation.also) == 1 else "Clusters"
         parts.append(f"{noun} {also} with the same regions shown as this one.")
     if cluster.rare:
@@ -287,21 +271,21 @@ def _extent(correlation: SpuriousCorrelation) -> str:
     return " ".join(parts)
 
 
-def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
+def counterfactual_part(correlation: SpuriousCorrelation) -> list[blocks.Block]:
     """Return what removing and transplanting the feature does, and whether the model uses it."""
     tested = correlation.counterfactual
     if tested is None:
-        return [Text(f"{use_sentence(None)} {labels_text(correlation.labels)}".rstrip())]
-    used = Text(use_sentence(tested), limit=1300)
-    made = Table(
+        return [blocks.Text(f"{use_sentence(None)} {labels_text(correlation.labels)}".rstrip())]
+    used = blocks.Text(use_sentence(tested), limit=1300)
+    made = blocks.Table(
         caption="What the interventions do",
         columns=(
-            Column("Intervention"),
-            Column("Films (patients)", "status"),
-            Column("Change", "number"),
-            Column("Control", "number"),
-            Column("Contrast (interval)", "interval"),
-            Column("Decisions, points (interval)", "interval"),
+            blocks.Column("Intervention"),
+            blocks.Column("Films (patients)", "status"),
+            blocks.Column("Change", "number"),
+            blocks.Column("Control", "number"),
+            blocks.Column("Contrast (interval)", "interval"),
+            blocks.Column("Decisions, points (interval)", "interval"),
         ),
         rows=(
             ("Removal, median fill", *_changes(tested.removal.median)),
@@ -312,18 +296,18 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[Block]:
         limit=120,
         titled=False,
     )
-    return [KeepTogether((Section("Does the model use it?"), used, made))]
+    return [blocks.KeepTogether((blocks.Section("Does the model use it?"), used, made))]
 
 
 def _changes(change: PairedChange | None) -> tuple[str, ...]:
     if change is None:
-        return ("not tried", DASH, DASH, DASH, DASH)
+        return ("not tried", wording.DASH, wording.DASH, wording.DASH, wording.DASH)
     return (
-        of_patients(change.pairs, change.patients),
-        signed(change.change, 2),
-        signed(change.control, 2),
-        estimate(change.contrast, change.interval, 2, scale=1.0),
-        estimate(change.decisions, change.decisions_interval),
+        wording.of_patients(change.pairs, change.patients),
+        wording.signed(change.change, 2),
+        wording.signed(change.control, 2),
+        wording.estimate(change.contrast, change.interval, 2, scale=1.0),
+        wording.estimate(change.decisions, change.decisions_interval),
     )
 
 
@@ -337,7 +321,7 @@ def _intervention_note(correlation: SpuriousCorrelation, removal: Removal) -> st
     ratio = (
         f" The fill changes a region with the feature {number(removal.contrast_ratio, 2)} times as "
         "strongly as its control (median)."
-        if number(removal.contrast_ratio) != DASH
+        if number(removal.contrast_ratio) != wording.DASH
         else ""
     )
     return (
@@ -354,12 +338,13 @@ def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
     if tested is None or not 0 < tested.pairs < held:
         return ""
     return (
-        f" Removal is measured on a sample of {plural(tested.pairs, 'film')} with the feature, "
-        f"spread over patients, of {counted(held)} on the side of the test."
+        f" Removal is measured on a sample of {wording.plural(tested.pairs, 'film')} with the "
+        "feature, "
+        f"spread over patients, of {wording.counted(held)} on the side of the test."
     )
 
 
-def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[Block]:
+def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[blocks.Block]:
     """Return the gaps inside the strata of each attribute; nothing where it was not crossed."""
     strata = correlation.strata
     if strata is None:
@@ -370,16 +355,16 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[B
         f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
     )
     empty = [
-        f"{printable(crossed.attribute, 30)} {printable(text, 90)}"
+        f"{wording.printable(crossed.attribute, 30)} {wording.printable(text, 90)}"
         for crossed in strata.attributes
         for text in crossed.empty
     ]
-    notes = [Text(note, "muted")]
+    notes = [blocks.Text(note, "muted")]
     if empty:
-        arms = listing(empty, _EMPTY_SHOWN)
-        notes.append(Text(f"Not compared, an arm is empty: {arms}.", "muted"))
+        arms = wording.listing(empty, _EMPTY_SHOWN)
+        notes.append(blocks.Text(f"Not compared, an arm is empty: {arms}.", "muted"))
     return [
-        Section("Inside strata of acquisition and patient"),
+        blocks.Section("Inside strata of acquisition and patient"),
         *notes,
         _strata_table(correlation, strata, result.task.classes),
     ]
@@ -387,10 +372,13 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[B
 
 def _strata_table(
     correlation: SpuriousCorrelation, strata: Strata, classes: tuple[str, ...]
-) -> Table:
+) -> blocks.Table:
     cluster, arms = correlation.cluster, correlation.confirmation.arms
-    up, down = class_name(classes, cluster.raised_class), lowered_class_name(cluster, classes)
-    rows: list[tuple[Cell, ...]] = [
+    up, down = (
+        wording.class_name(classes, cluster.raised_class),
+        lowered_class_name(cluster, classes),
+    )
+    rows: list[tuple[blocks.Cell, ...]] = [
         (
             "all films, raw",
             "",
@@ -406,16 +394,16 @@ def _strata_table(
         rows += own
     left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
     if left_out > 0:
-        rows.append((f"and {plural(left_out, 'more attribute')}", *[""] * 5))
-    return Table(
+        rows.append((f"and {wording.plural(left_out, 'more attribute')}", *[""] * 5))
+    return blocks.Table(
         caption="Gaps inside strata, in points",
         columns=(
-            Column("Attribute, value", "label"),
-            Column("V", "number"),
-            Column("With / without", "status"),
-            Column(f"{up}: gap", "wide"),
-            Column("With / without", "status"),
-            Column(f"{down}: gap", "wide"),
+            blocks.Column("Attribute, value", "label"),
+            blocks.Column("V", "number"),
+            blocks.Column("With / without", "status"),
+            blocks.Column(f"{up}: gap", "wide"),
+            blocks.Column("With / without", "status"),
+            blocks.Column(f"{down}: gap", "wide"),
         ),
         rows=rows,
         limit=120,
@@ -427,22 +415,26 @@ def _strata_table(
 def _raw(arms: AccuracyByPresence, index: int | None) -> tuple[str, str]:
     """Films and gap of a class over all strata."""
     if index is None:
-        return DASH, DASH
+        return wording.DASH, wording.DASH
     return (
-        with_without(int(arms.n_present[index]), int(arms.n_absent[index])),
-        estimate(float(arms.gap[index]), arms.gap_interval[index]),
+        wording.with_without(int(arms.n_present[index]), int(arms.n_absent[index])),
+        wording.estimate(float(arms.gap[index]), arms.gap_interval[index]),
     )
 
 
-def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[Cell, ...]]:
+def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[blocks.Cell, ...]]:
     """Return the adjusted gaps of an attribute, then its largest values, each on a row."""
-    adjusted: tuple[Cell, ...] = (
-        Lines((f"{printable(crossed.attribute, 30)}, held apart",), strong=True),
+    adjusted: tuple[blocks.Cell, ...] = (
+        blocks.Lines((f"{wording.printable(crossed.attribute, 30)}, held apart",), strong=True),
         number(crossed.association, 2),
         "",
-        Lines((estimate(crossed.raised_adjusted, crossed.raised_interval),), strong=True),
+        blocks.Lines(
+            (wording.estimate(crossed.raised_adjusted, crossed.raised_interval),), strong=True
+        ),
         "",
-        Lines((estimate(crossed.lowered_adjusted, crossed.lowered_interval),), strong=True),
+        blocks.Lines(
+            (wording.estimate(crossed.lowered_adjusted, crossed.lowered_interval),), strong=True
+        ),
     )
     raised = {gap.value: gap for gap in crossed.raised}
     lowered = {gap.value: gap for gap in crossed.lowered}
@@ -456,10 +448,10 @@ def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[Cell, ...]]:
     rows = [adjusted]
     for value in values:
         if value in kept:
-            name = Lines((printable(value, 30) or DASH,), indented=True)
+            name = blocks.Lines((wording.printable(value, 30) or wording.DASH,), indented=True)
             rows.append((name, "", *_inside(raised.get(value)), *_inside(lowered.get(value))))
     if len(values) > len(kept):
-        rest = Lines((f"and {len(values) - len(kept)} more",), indented=True)
+        rest = blocks.Lines((f"and {len(values) - len(kept)} more",), indented=True)
         rows.append((rest, *[""] * 5))
     return rows
 
@@ -475,8 +467,8 @@ def _films(stratum: StratumGap | None) -> int:
 
 def _inside(stratum: StratumGap | None) -> tuple[str, str]:
     if stratum is None:
-        return DASH, DASH
+        return wording.DASH, wording.DASH
     return (
-        with_without(stratum.n_present, stratum.n_absent),
-        estimate(stratum.gap, stratum.interval),
+        wording.with_without(stratum.n_present, stratum.n_absent),
+        wording.estimate(stratum.gap, stratum.interval),
     )

@@ -20,17 +20,7 @@ from importlib.resources import files
 
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.verdict import report_status
-from ravl_med.reporting.layout.blocks import (
-    Block,
-    Chapter,
-    Column,
-    Items,
-    Reference,
-    Section,
-    SignOff,
-    Table,
-    Text,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.pdf_style import can_sign
 from ravl_med.reporting.tables import fact_table
 from ravl_med.reporting.wording import DASH, VERDICT_LINES, VERDICT_NAMES, plural, printable
@@ -53,26 +43,26 @@ _ABOUT = (
 )
 
 
-def checklist_chapter() -> list[Block]:
+def checklist_chapter() -> list[blocks.Block]:
     """Return the map: what is asked for, by which items, what the report says to it, and where."""
     table = files(__package__).joinpath("checklist.csv").read_text(encoding="utf-8")
     _, *items = csv.reader(table.splitlines())
     rows = [
-        (*(cell or DASH for cell in cells), Reference(key, _CHAPTERS[key]) if key else DASH)
+        (*(cell or DASH for cell in cells), blocks.Reference(key, _CHAPTERS[key]) if key else DASH)
         for *cells, key in items
     ]
     return [
-        Chapter("Where a reviewer finds what guidelines ask for", "checklist", "whole"),
-        Text(_ABOUT, "muted"),
-        Table(
+        blocks.Chapter("Where a reviewer finds what guidelines ask for", "checklist", "whole"),
+        blocks.Text(_ABOUT, "muted"),
+        blocks.Table(
             caption="Checklist map",
             columns=(
-                Column("Asked for", "wide"),
-                Column("CLAIM 2024"),
-                Column("TRIPOD+AI"),
-                Column("AI Act"),
-                Column("In this report", "wide"),
-                Column("Page", "number"),
+                blocks.Column("Asked for", "wide"),
+                blocks.Column("CLAIM 2024"),
+                blocks.Column("TRIPOD+AI"),
+                blocks.Column("AI Act"),
+                blocks.Column("In this report", "wide"),
+                blocks.Column("Page", "number"),
             ),
             rows=rows,
             limit=200,
@@ -180,23 +170,23 @@ _STOPPED_LIMITATIONS = (
 )
 
 
-def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[Block]:
+def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[blocks.Block]:
     """Return the steps that were taken in own words, their thresholds and the limitations."""
     searched = result.discovery is not None
-    blocks: list[Block] = [Chapter("Method and limitations", "method", "page")]
+    content: list[blocks.Block] = [blocks.Chapter("Method and limitations", "method", "page")]
     if result.sanity is not None:
-        blocks.append(Text(_SANITY))
-    blocks += [Text(text) for text in (_search(result) if searched else _STOPPED)]
-    blocks.append(Text(_sides(result)))
+        content.append(blocks.Text(_SANITY))
+    content += [blocks.Text(text) for text in (_search(result) if searched else _STOPPED)]
+    content.append(blocks.Text(_sides(result)))
     rows = tuple(
         (rule, text)
         for rule, text in thresholds.items()
         if searched or not rule.startswith(_SEARCHING)
     )
     if rows:
-        blocks.append(fact_table("Thresholds", rows))
+        content.append(fact_table("Thresholds", rows))
     limits = LIMITATIONS if searched else _STOPPED_LIMITATIONS
-    return [*blocks, Section("Limitations"), Items(limits, 1500)]
+    return [*content, blocks.Section("Limitations"), blocks.Items(limits, 1500)]
 
 
 def _search(result: AuditResult) -> list[str]:
@@ -271,7 +261,7 @@ _IN_A_FIELD = (
 _FROM_OUTSIDE = "sign the whole file with a tool of your institution, after it was filled in"
 
 
-def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Block]:
+def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blocks.Block]:
     """Return the last page: what is signed, what a signature says, and where to sign.
 
     The digest of the films is called "cohort".
@@ -287,13 +277,15 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[Blo
         ("Decisions on correlations", _decisions(result)),
     )
     return [
-        Chapter("Sign-off", "sign-off", "page"),
+        blocks.Chapter("Sign-off", "sign-off", "page"),
         fact_table("What is signed", facts, dense=False),
-        Section("What a signature says"),
-        Text(_STATEMENT),
-        Items(_ROLES),
-        Text(_HOW.format(electronically=_IN_A_FIELD if can_sign() else _FROM_OUTSIDE), "muted"),
-        SignOff(SIGNERS, signable=can_sign()),
+        blocks.Section("What a signature says"),
+        blocks.Text(_STATEMENT),
+        blocks.Items(_ROLES),
+        blocks.Text(
+            _HOW.format(electronically=_IN_A_FIELD if can_sign() else _FROM_OUTSIDE), "muted"
+        ),
+        blocks.SignOff(SIGNERS, signable=can_sign()),
     ]
 
 

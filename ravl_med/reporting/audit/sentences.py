@@ -17,23 +17,8 @@ from ravl_med.evidence.results import (
     SpuriousCorrelation,
     Strata,
 )
+from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import AuditHistory
-from ravl_med.reporting.wording import (
-    DASH,
-    KIND_NAMES,
-    VERDICT_NAMES,
-    class_name,
-    class_names,
-    estimate,
-    first_of,
-    listing,
-    number,
-    ordinal,
-    percent,
-    plural,
-    printable,
-    signed,
-)
 
 _STATUS_NAMES: dict[ConfirmationStatus, str] = {
     "confirmed": "confirmed, not shown to be used",
@@ -68,7 +53,7 @@ def used_text(correlation: SpuriousCorrelation) -> str:
 def outcome_text(correlation: SpuriousCorrelation) -> str:
     """Say what became of a candidate; only what counts has a kind."""
     if correlation.counts:
-        return KIND_NAMES[correlation.kind]
+        return wording.KIND_NAMES[correlation.kind]
     if correlation.confirmation.status == "confirmed" and _is_used(correlation):
         return "confirmed and used, not counted"
     return _STATUS_NAMES[correlation.confirmation.status]
@@ -76,7 +61,7 @@ def outcome_text(correlation: SpuriousCorrelation) -> str:
 
 def lowered_side(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
     """Name the lowered classes that are tested as one; a dash with the raised side alone."""
-    names = class_names(classes, cluster.opposed_classes)
+    names = wording.class_names(classes, cluster.opposed_classes)
     return f"{names} together" if len(cluster.opposed_classes) > 1 else names
 
 
@@ -92,7 +77,11 @@ def correlation_name(correlation: SpuriousCorrelation) -> str:
 
 def correlation_marks(correlation: SpuriousCorrelation) -> tuple[str, ...]:
     """Return what a reader may choose correlations by; only what counts has a kind."""
-    return ("counted", KIND_NAMES[correlation.kind]) if correlation.counts else ("not counted",)
+    return (
+        ("counted", wording.KIND_NAMES[correlation.kind])
+        if correlation.counts
+        else ("not counted",)
+    )
 
 
 def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
@@ -100,10 +89,10 @@ def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ..
     cluster = correlation.cluster
     parts = [
         f"{correlation_name(correlation)}: {outcome_text(correlation)}",
-        f"raises {class_name(classes, cluster.raised_class)}",
+        f"raises {wording.class_name(classes, cluster.raised_class)}",
     ]
     if cluster.opposed_classes:
-        parts.append(f"lowers {class_names(classes, cluster.opposed_classes)}")
+        parts.append(f"lowers {wording.class_names(classes, cluster.opposed_classes)}")
     return " · ".join(parts)
 
 
@@ -115,8 +104,8 @@ def correlation_sentence(
     The feature is called by the commonest name in the description of its regions.
     """
     cluster, arms = correlation.cluster, correlation.confirmation.arms
-    raised = class_name(classes, cluster.raised_class)
-    commonest = printable(description.split("; ")[0], 60)
+    raised = wording.class_name(classes, cluster.raised_class)
+    commonest = wording.printable(description.split("; ")[0], 60)
     feature = f"the feature of cluster {cluster.cluster}"
     if commonest:
         feature += f" ({commonest})"
@@ -128,8 +117,9 @@ def correlation_sentence(
             f"Films with {feature} and films without it differ in accuracy, an association {ending}"
         )
     parts = [
-        f"{class_name(classes, c)} {percent(float(arms.accuracy_present[c]))} with it and "
-        f"{percent(float(arms.accuracy_absent[c]))} without"
+        f"{wording.class_name(classes, c)} {wording.percent(float(arms.accuracy_present[c]))} "
+        "with it and "
+        f"{wording.percent(float(arms.accuracy_absent[c]))} without"
         for c in (cluster.raised_class, *cluster.opposed_classes[:3])
     ]
     rest = len(cluster.opposed_classes) - 3
@@ -140,17 +130,19 @@ def correlation_sentence(
 
 def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
     """Say where the removal effect lies, and what that means for what counts."""
-    raised = class_name(classes, correlation.cluster.raised_class)
+    raised = wording.class_name(classes, correlation.cluster.raised_class)
     tested = correlation.counterfactual
     shares = None if tested is None else tested.removal.shares
     if shares is None or not math.isfinite(shares.inside):
         where = f"How much of a removal effect lies where {raised} shows is not known"
         if shares is not None and shares.unknown:
-            where += f": the anatomy was not found on {plural(shares.unknown, 'film')}"
+            where += f": the anatomy was not found on {wording.plural(shares.unknown, 'film')}"
     else:
         where = (
-            f"{percent(shares.inside)} of the removal effect lies in anatomy where {raised} shows, "
-            f"{percent(shares.artifact)} in artifacts, {percent(shares.elsewhere)} elsewhere"
+            f"{wording.percent(shares.inside)} of the removal effect lies in anatomy where "
+            f"{raised} shows, "
+            f"{wording.percent(shares.artifact)} in artifacts, "
+            f"{wording.percent(shares.elsewhere)} elsewhere"
         )
     if not correlation.counts:
         return f"{where}."
@@ -169,7 +161,7 @@ def use_sentence(counterfactual: Counterfactual | None) -> str:
     if counterfactual.used:
         by = "removal" if counterfactual.transplant is None else "removal and transplant"
         return f"Used by the model: yes, shown by {by}."
-    why = " ".join(printable(reason, 300) for reason in counterfactual.reasons[:4])
+    why = " ".join(wording.printable(reason, 300) for reason in counterfactual.reasons[:4])
     return f"Used by the model: no, an association. {why}".rstrip()
 
 
@@ -185,7 +177,7 @@ def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...])
         against += _against_strata(correlation.strata, correlation.cluster, classes)
     if not against:
         return "Counter-evidence: none in the measurements below."
-    return f"Counter-evidence: {'; '.join(first_of(against, _OBJECTIONS_SHOWN))}."
+    return f"Counter-evidence: {'; '.join(wording.first_of(against, _OBJECTIONS_SHOWN))}."
 
 
 def _against_intervention(tested: Counterfactual) -> list[str]:
@@ -207,7 +199,7 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
     if labels is None:
         return []
     cluster, against = correlation.cluster, []
-    raised = class_name(classes, cluster.raised_class)
+    raised = wording.class_name(classes, cluster.raised_class)
     sides = [(raised, float(arms.gap[cluster.raised_class]), labels.raised)]
     if labels.lowered is not None:
         sides.append((lowered_side(cluster, classes), arms.opposed_gap, labels.lowered))
@@ -216,14 +208,16 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
             what = "changes sign" if gap.outcome == "turns" else "is not told from 0"
             against.append(
                 f"on stated labels alone the gap on {name} {what} "
-                f"({estimate(gap.gap, gap.interval)}; {signed(100 * whole)} points on all labels), "
+                f"({wording.estimate(gap.gap, gap.interval)}; {wording.signed(100 * whole)} "
+                "points on all labels), "
                 "so that it may be one of the labels and not of the model"
             )
     if labels.interval.excludes_zero():
         left = labels.not_stated
         against.append(
-            f"{percent(left.share_present, 1)} of the labels with the feature are not stated, "
-            f"{percent(left.share_absent, 1)} of those without it"
+            f"{wording.percent(left.share_present, 1)} of the labels with the feature are not "
+            "stated, "
+            f"{wording.percent(left.share_absent, 1)} of those without it"
         )
     return against
 
@@ -231,35 +225,37 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
 def _against_strata(strata: Strata, cluster: FeatureCluster, classes: tuple[str, ...]) -> list[str]:
     """Name the gaps that may be those of an attribute, and what could not be compared."""
     against, crossed = [], strata.attributes
-    sides = [(class_name(classes, cluster.raised_class), [c.raised_interval for c in crossed])]
+    sides = [
+        (wording.class_name(classes, cluster.raised_class), [c.raised_interval for c in crossed])
+    ]
     if cluster.lowered_class is not None:
         lowered = [c.lowered_interval for c in crossed]
         sides.append((lowered_class_name(cluster, classes), lowered))
-    names = [printable(c.attribute, 30) for c in crossed]
+    names = [wording.printable(c.attribute, 30) for c in crossed]
     for side, intervals in sides:
         held = [n for n, i in zip(names, intervals, strict=True) if not i.excludes_zero()]
         if held:
-            apart = listing(held, _KEYS_SHOWN)
+            apart = wording.listing(held, _KEYS_SHOWN)
             against.append(f"the gap on {side} is not told from 0 with {apart} held apart")
     empty = [f"{n} {len(c.empty)}" for n, c in zip(names, crossed, strict=True) if c.empty]
     if empty:
-        against.append(f"comparisons with an empty arm: {listing(empty, _KEYS_SHOWN)}")
+        against.append(f"comparisons with an empty arm: {wording.listing(empty, _KEYS_SHOWN)}")
     return against
 
 
 def lowered_class_name(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
     """Name the most lowered class, the one that margins and strata are about; a dash without."""
     lowered = cluster.lowered_class
-    return DASH if lowered is None else class_name(classes, lowered)
+    return wording.DASH if lowered is None else wording.class_name(classes, lowered)
 
 
 def shift_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
     """Say how far scores move with the feature, whatever the threshold."""
     cluster, shift = correlation.cluster, correlation.confirmation.shift
-    raised = class_name(classes, cluster.raised_class)
+    raised = wording.class_name(classes, cluster.raised_class)
     lowered = lowered_class_name(cluster, classes)
     parts = [
-        f"{estimate(value, interval, 2, scale=1.0)} on films of {name}"
+        f"{wording.estimate(value, interval, 2, scale=1.0)} on films of {name}"
         for name, value, interval in (
             (raised, shift.raised, shift.raised_interval),
             (lowered, shift.lowered, shift.lowered_interval),
@@ -278,22 +274,23 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
     """Say which features an audit would have found, and which it would have missed."""
     found = [entry for entry in sensitivity.detectable if math.isfinite(entry.gap)]
     missed = [entry for entry in sensitivity.detectable if not math.isfinite(entry.gap)]
-    power, sentences = percent(sensitivity.power), []
+    power, sentences = wording.percent(sensitivity.power), []
     if found:
         first = min(found, key=lambda entry: abs(entry.prevalence - _USUAL_SHARE))
         others = [
-            f"in {percent(entry.prevalence)}: {number(100 * entry.gap, 0)} points"
+            f"in {wording.percent(entry.prevalence)}: {wording.number(100 * entry.gap, 0)} points"
             for entry in found
             if entry is not first
         ]
-        more = f" ({listing(others, 8)})" if others else ""
+        more = f" ({wording.listing(others, 8)})" if others else ""
         sentences.append(
-            f"A feature in {percent(first.prevalence)} of the films with a gap of "
-            f"{number(100 * first.gap, 0)} points or more would have been found with {power} "
+            f"A feature in {wording.percent(first.prevalence)} of the films with a gap of "
+            f"{wording.number(100 * first.gap, 0)} points or more would have been found with "
+            f"{power} "
             f"probability{more}."
         )
     if missed:
-        shares = listing([percent(entry.prevalence) for entry in missed], 8)
+        shares = wording.listing([wording.percent(entry.prevalence) for entry in missed], 8)
         sentences.append(
             f"A feature in {shares} of the films would not have been found with {power} "
             "probability, not even with a gap of 100 points."
@@ -306,27 +303,27 @@ def history_sentence(history: AuditHistory) -> str:
     if history.number <= 1:
         return "This is the first audit of this model on these films."
     changes = [
-        f"{printable(key, 60)} {_setting(before)} -> {_setting(now)}"
+        f"{wording.printable(key, 60)} {_setting(before)} -> {_setting(now)}"
         for key, before, now in history.changed
     ]
     verdicts = [
         f"{count:,} {verdict_name(name, 20).lower()}" for name, count in history.verdicts.items()
     ]
     parts = [
-        f"This is the {ordinal(history.number)} audit of this model on these films",
-        f"changed since the last: {listing(changes, _CHANGES_SHOWN) or 'nothing'}",
+        f"This is the {wording.ordinal(history.number)} audit of this model on these films",
+        f"changed since the last: {wording.listing(changes, _CHANGES_SHOWN) or 'nothing'}",
     ]
     before = [key for key in history.ever_changed if key not in {c[0] for c in history.changed}]
     if before:
-        keys = listing([printable(key, 60) for key in before], _KEYS_SHOWN)
+        keys = wording.listing([wording.printable(key, 60) for key in before], _KEYS_SHOWN)
         parts.append(f"changed at some time before: {keys}")
-    return f"{'; '.join(parts)}; earlier verdicts: {listing(verdicts, 8) or 'none'}."
+    return f"{'; '.join(parts)}; earlier verdicts: {wording.listing(verdicts, 8) or 'none'}."
 
 
 def verdict_name(name: str, limit: int = 30) -> str:
     """Return the name of a verdict as it is printed, whatever was read from a file."""
-    names: dict[str, str] = dict(VERDICT_NAMES.items())
-    return names.get(name, printable(name, limit))
+    names: dict[str, str] = dict(wording.VERDICT_NAMES.items())
+    return names.get(name, wording.printable(name, limit))
 
 
 def _setting(value: Any) -> str:
@@ -334,4 +331,4 @@ def _setting(value: Any) -> str:
     if value is None:
         return "not set"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return printable(text, _VALUE_LIMIT) or DASH
+    return wording.printable(text, _VALUE_LIMIT) or wording.DASH

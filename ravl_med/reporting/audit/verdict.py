@@ -6,49 +6,12 @@ from collections.abc import Sequence
 
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.results import PairedChange, SpuriousCorrelation
+from ravl_med.reporting import wording
+from ravl_med.reporting.audit import sentences
 from ravl_med.reporting.audit.history import AuditHistory
-from ravl_med.reporting.audit.sentences import (
-    correlation_key,
-    correlation_name,
-    correlation_sentence,
-    detectable_sentences,
-    history_sentence,
-    lowered_side,
-)
-from ravl_med.reporting.layout.blocks import (
-    Banner,
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Items,
-    Reference,
-    Section,
-    SideBySide,
-    Status,
-    Symbol,
-    Table,
-    Text,
-    Title,
-    Tone,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.pictures import CorrelationPictures
 from ravl_med.reporting.tables import fact_table, gate_table, shortened
-from ravl_med.reporting.wording import (
-    DASH,
-    DECISION_TEXT,
-    EDGE_TEXT,
-    VERDICT_LINES,
-    VERDICT_NAMES,
-    class_name,
-    estimate,
-    first_of,
-    percent,
-    plural,
-    printable,
-    probability,
-    spread,
-)
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""
@@ -57,7 +20,7 @@ _REASONS_SHOWN = 8
 _LEARNED_SHOWN = 2
 _CERTAIN_SHOWN = 3
 _RULINGS_SHOWN = 8
-_LOOKS: dict[VerdictName, tuple[Tone, Symbol]] = {
+_LOOKS: dict[VerdictName, tuple[blocks.Tone, blocks.Symbol]] = {
     "fail": ("bad", "cross"),
     "review": ("caution", "warning"),
     "pass": ("good", "tick"),
@@ -83,32 +46,37 @@ NEXT_STEPS: dict[VerdictName, str] = {
 
 def verdict_chapter(
     result: AuditResult, shown: Shown, date: str | None, history: AuditHistory | None
-) -> list[Block]:
+) -> list[blocks.Block]:
     """Return page one; the date is that of the run."""
     verdict = result.verdict
     name = verdict.name
-    reasons = first_of(verdict.reasons, _REASONS_SHOWN, "reason")
+    reasons = wording.first_of(verdict.reasons, _REASONS_SHOWN, "reason")
     if len(verdict.reasons) > _REASONS_SHOWN:
         reasons[-1] += "."
     counting = [entry for entry, _ in shown if entry.counts]
-    blocks: list[Block] = [
-        Title(result.title, _subtitle(result, date)),
-        Banner(VERDICT_NAMES[name], VERDICT_LINES[name], *_LOOKS[name], report_status(result)),
-        Section("Why"),
-        Items(tuple(reasons), 400),
+    content: list[blocks.Block] = [
+        blocks.Title(result.title, _subtitle(result, date)),
+        blocks.Banner(
+            wording.VERDICT_NAMES[name],
+            wording.VERDICT_LINES[name],
+            *_LOOKS[name],
+            report_status(result),
+        ),
+        blocks.Section("Why"),
+        blocks.Items(tuple(reasons), 400),
         *_learned(result, shown, counting),
         *_certainty(result, counting),
         *_rulings(result),
-        Section("What next"),
-        Text(NEXT_STEPS[name]),
+        blocks.Section("What next"),
+        blocks.Text(NEXT_STEPS[name]),
         *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
-        blocks.append(Text(history_sentence(history), limit=1200))
+        content.append(blocks.Text(sentences.history_sentence(history), limit=1200))
     return [
-        *blocks,
+        *content,
         _key_facts(result),
-        Text(DISCLAIMER, "muted"),
+        blocks.Text(DISCLAIMER, "muted"),
     ]
 
 
@@ -118,45 +86,45 @@ def _subtitle(result: AuditResult, date: str | None) -> str:
     return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{kind}"
 
 
-def report_status(result: AuditResult) -> Status:
+def report_status(result: AuditResult) -> blocks.Status:
     """Return FINAL where a reviewer has decided on all that asks for one, else DRAFT."""
     return "FINAL" if result.undecided == 0 else "DRAFT"
 
 
-def _rulings(result: AuditResult) -> list[Block]:
+def _rulings(result: AuditResult) -> list[blocks.Block]:
     """Every decision of a reviewer, and what is still open."""
     if result.undecided is None:
         return []
     if not result.rulings:
-        left = plural(result.undecided, "open correlation")
+        left = wording.plural(result.undecided, "open correlation")
         open_ones = f"No reviewer has decided on the {left} yet."
-        return [Text(open_ones)] if result.undecided else []
-    rows: list[tuple[Cell, ...]] = [
+        return [blocks.Text(open_ones)] if result.undecided else []
+    rows: list[tuple[blocks.Cell, ...]] = [
         (
             str(ruling.rank),
-            DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired",
-            ruling.until or DASH,
-            printable(ruling.reason, 160),
-            printable(ruling.name, 50),
+            wording.DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired",
+            ruling.until or wording.DASH,
+            wording.printable(ruling.reason, 160),
+            wording.printable(ruling.name, 50),
             ruling.date,
         )
         for ruling in result.rulings
     ]
     left = (
-        f"{plural(result.undecided, 'correlation')} still to be decided on."
+        f"{wording.plural(result.undecided, 'correlation')} still to be decided on."
         if result.undecided
         else "Nothing is left to decide."
     )
     return [
-        Table(
+        blocks.Table(
             caption="Decisions of reviewers",
             columns=(
-                Column("No.", "number"),
-                Column("Decision"),
-                Column("Until", "status"),
-                Column("Reason", "wide"),
-                Column("By"),
-                Column("On", "status"),
+                blocks.Column("No.", "number"),
+                blocks.Column("Decision"),
+                blocks.Column("Until", "status"),
+                blocks.Column("Reason", "wide"),
+                blocks.Column("By"),
+                blocks.Column("On", "status"),
             ),
             rows=shortened(rows, _RULINGS_SHOWN, 6),
             note=f"The verdict above follows them. {left}",
@@ -167,34 +135,41 @@ def _rulings(result: AuditResult) -> list[Block]:
 
 def _learned(
     result: AuditResult, shown: Shown, counting: Sequence[SpuriousCorrelation]
-) -> list[Block]:
+) -> list[blocks.Block]:
     """Say what the model learned, beside a film of what counts, else of the closest candidate."""
-    blocks: list[Block] = [Section("What the model learned"), *_lessons(result, counting)]
+    content: list[blocks.Block] = [
+        blocks.Section("What the model learned"),
+        *_lessons(result, counting),
+    ]
     pictured = next(((e, p) for e, p in shown if p.films), None)
     if pictured is None:
-        return blocks
-    return [SideBySide(tuple(blocks), _first_film(result, *pictured))]
+        return content
+    return [blocks.SideBySide(tuple(content), _first_film(result, *pictured))]
 
 
-def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
+def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
     """Return a sentence for each correlation that counts, or the words for none."""
     total = sum(entry.counts for entry in result.correlations)
     if not total:
-        return [Text(text) for text in nothing_learned(result)]
-    blocks: list[Block] = [
-        Text(
-            correlation_sentence(
+        return [blocks.Text(text) for text in nothing_learned(result)]
+    content: list[blocks.Block] = [
+        blocks.Text(
+            sentences.correlation_sentence(
                 entry,
                 result.task.classes,
                 result.descriptions.get(entry.cluster.cluster, ""),
             ),
-            see=Reference(correlation_key(entry), correlation_name(entry)),
+            see=blocks.Reference(
+                sentences.correlation_key(entry), sentences.correlation_name(entry)
+            ),
         )
         for entry in counting[:_LEARNED_SHOWN]
     ]
     if total > _LEARNED_SHOWN:
-        blocks.append(Text(f"{plural(total - _LEARNED_SHOWN, 'more correlation')} counted."))
-    return blocks
+        content.append(
+            blocks.Text(f"{wording.plural(total - _LEARNED_SHOWN, 'more correlation')} counted.")
+        )
+    return content
 
 
 def nothing_learned(result: AuditResult) -> list[str]:
@@ -205,33 +180,34 @@ def nothing_learned(result: AuditResult) -> list[str]:
     first = (
         "No candidate for a shortcut came out of the search."
         if not candidates
-        else f"Nothing that passes every rule of evidence. {plural(candidates, 'candidate')} of "
-        "the search did not count; the report shows what was seen."
+        else "Nothing that passes every rule of evidence. "
+        f"{wording.plural(candidates, 'candidate')} of the search did not count; the report shows "
+        "what was seen."
     )
     if result.sensitivity is None:
         return [first, "Smaller effects stay possible."]
-    return [first, *detectable_sentences(result.sensitivity)]
+    return [first, *sentences.detectable_sentences(result.sensitivity)]
 
 
 def _first_film(
     result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
-) -> Figure:
+) -> blocks.Figure:
     first = pictures.films[0]
-    raised = class_name(result.task.classes, entry.cluster.raised_class, 30)
+    raised = wording.class_name(result.task.classes, entry.cluster.raised_class, 30)
     role = "counted" if entry.counts else "candidate, not counted"
-    film = printable(first.image_id, 20)
+    film = wording.printable(first.image_id, 20)
     caption = (
-        f"{correlation_name(entry)} ({role}): film {film}, feature of cluster "
+        f"{sentences.correlation_name(entry)} ({role}): film {film}, feature of cluster "
         f"{entry.cluster.cluster}, raises {raised}"
     )
-    side = EDGE_TEXT[first.picture.edge]
+    side = wording.EDGE_TEXT[first.picture.edge]
     if first.picture.edge != "R":  # what is usual, the letter beside the film says
         caption += f"; {side}"
     alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined; {side}"
-    return Figure(first.picture, alt, (caption,))
+    return blocks.Figure(first.picture, alt, (caption,))
 
 
-def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[Block]:
+def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
     """Say how sure that is: gaps on held-out patients and contrasts, with intervals."""
     if not counting:
         return []
@@ -244,27 +220,27 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
         rows.append(
             (
                 str(entry.rank),
-                f"{class_name(classes, raised)} "
-                + estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
-                f"{lowered_side(cluster, classes)} "
-                + estimate(arms.opposed_gap, arms.opposed_interval)
+                f"{wording.class_name(classes, raised)} "
+                + wording.estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
+                f"{sentences.lowered_side(cluster, classes)} "
+                + wording.estimate(arms.opposed_gap, arms.opposed_interval)
                 if cluster.opposed_classes
-                else DASH,
-                probability(entry.confirmation.q_value),
+                else wording.DASH,
+                wording.probability(entry.confirmation.q_value),
                 _contrast(tested.removal.median if tested else None),
                 _contrast(tested.transplant if tested else None),
             )
         )
     return [
-        Table(
+        blocks.Table(
             caption="How sure",
             columns=(
-                Column("No.", "number"),
-                Column("Raised, points", "wide"),
-                Column("Lowered, points", "wide"),
-                Column("q", "number"),
-                Column("Removal, logits", "interval"),
-                Column("Transplant", "interval"),
+                blocks.Column("No.", "number"),
+                blocks.Column("Raised, points", "wide"),
+                blocks.Column("Lowered, points", "wide"),
+                blocks.Column("q", "number"),
+                blocks.Column("Removal, logits", "interval"),
+                blocks.Column("Transplant", "interval"),
             ),
             rows=rows,
             note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
@@ -278,27 +254,31 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
 def _contrast(change: PairedChange | None) -> str:
     if change is None:
         return "not tried"
-    return estimate(change.contrast, change.interval, 2, scale=1.0)
+    return wording.estimate(change.contrast, change.interval, 2, scale=1.0)
 
 
-def _key_facts(result: AuditResult) -> Table:
+def _key_facts(result: AuditResult) -> blocks.Table:
     cohort, accuracy = result.cohort, result.accuracy
-    films = f"{plural(cohort.images, 'film')} of {plural(cohort.patients, 'patient')}"
+    films = (
+        f"{wording.plural(cohort.images, 'film')} of {wording.plural(cohort.patients, 'patient')}"
+    )
     if cohort.synthetic:
-        films = f"{plural(cohort.images, 'phantom')}, synthetic, no patient"
+        films = f"{wording.plural(cohort.images, 'phantom')}, synthetic, no patient"
     facts = (
-        ("Model", printable(result.model.name, 60), "Cohort", films),
+        ("Model", wording.printable(result.model.name, 60), "Cohort", films),
         (
             "Model digest",
-            printable(result.model.digest, 17),
+            wording.printable(result.model.digest, 17),
             "Accuracy",
-            f"{percent(accuracy.overall, 1)} ({spread(accuracy.overall_interval, 1, sign=False)})",
+            f"{wording.percent(accuracy.overall, 1)} "
+            f"({wording.spread(accuracy.overall_interval, 1, sign=False)})",
         ),
         (
             "Task",
-            f"{printable(result.task.name, 40)}, {plural(len(result.task.classes), 'class', 'es')}",
+            f"{wording.printable(result.task.name, 40)}, "
+            f"{wording.plural(len(result.task.classes), 'class', 'es')}",
             "Correlations",
-            f"{plural(len(result.correlations), 'candidate')}, "
+            f"{wording.plural(len(result.correlations), 'candidate')}, "
             f"{sum(entry.counts for entry in result.correlations)} counted",
         ),
     )

@@ -32,31 +32,11 @@ from ruamel.yaml.error import YAMLError
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult, Stratum
 from ravl_med.evidence.results import Interval, SpuriousCorrelation
+from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.sentences import correlation_name, detectable_sentences, lowered_side
-from ravl_med.reporting.cards.words import (
-    METHOD_CITATION,
-    NOT_FILLED,
-    audited_model,
-    audited_use,
-    card_summary,
-    decisions_text,
-    films_text,
-    found_biases,
-    known_limits,
-    out_of_scope,
-    verdict_text,
-)
+from ravl_med.reporting.cards import words
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
-from ravl_med.reporting.wording import (
-    DASH,
-    class_name,
-    percent,
-    plural,
-    printable,
-    probability,
-    signed,
-)
 
 _CLASSES_WITH_METRICS = 60
 STRATA_SHOWN = 40  # subgroups on a card; the report has them all
@@ -93,7 +73,7 @@ def accuracy_metrics(result: AuditResult) -> tuple[Metric, ...]:
     accuracy, classes = result.accuracy, result.task.classes
     made = [_share("Accuracy, all classes", accuracy.overall, accuracy.overall_interval)]
     made += [
-        _share(f"Accuracy on films of {class_name(classes, c)}", value, interval)
+        _share(f"Accuracy on films of {wording.class_name(classes, c)}", value, interval)
         for c, value, interval in zip(
             range(len(classes)), accuracy.by_class, accuracy.by_class_interval, strict=True
         )
@@ -117,7 +97,10 @@ def subgroup_metrics(result: AuditResult) -> tuple[Metric, ...]:
 
 def stratum_name(stratum: Stratum) -> str:
     """Return attribute and value of a subgroup, such as ``view AP``."""
-    return f"{printable(stratum.attribute, 30)} {printable(stratum.value, 40) or DASH}"
+    return (
+        f"{wording.printable(stratum.attribute, 30)} "
+        f"{wording.printable(stratum.value, 40) or wording.DASH}"
+    )
 
 
 def shortcut_metrics(result: AuditResult) -> tuple[Metric, ...]:
@@ -133,11 +116,11 @@ def shortcut_metrics(result: AuditResult) -> tuple[Metric, ...]:
     for entry in counting[:_CORRELATIONS_SHOWN]:
         made += _gap_metrics(entry, result.task.classes)
     if result.sensitivity is not None:
-        power = percent(result.sensitivity.power)
+        power = wording.percent(result.sensitivity.power)
         made += [
             Metric(
                 f"Smallest gap found with {power} power, feature in "
-                f"{percent(entry.prevalence)} of the films",
+                f"{wording.percent(entry.prevalence)} of the films",
                 _percent(entry.gap),
                 "points",
             )
@@ -151,7 +134,7 @@ def _gap_metrics(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> list[M
     arms, raised = entry.confirmation.arms, entry.cluster.raised_class
     label = f"{correlation_name(entry)}, accuracy with minus without the feature, on films of "
     gap, interval = float(arms.gap[raised]), arms.gap_interval[raised]
-    made = [_share(f"{label}{class_name(classes, raised)}", gap, interval, "points")]
+    made = [_share(f"{label}{wording.class_name(classes, raised)}", gap, interval, "points")]
     if entry.cluster.opposed_classes:
         side = lowered_side(entry.cluster, classes)
         made.append(_share(f"{label}{side}", arms.opposed_gap, arms.opposed_interval, "points"))
@@ -199,7 +182,7 @@ def chai_card(result: AuditResult, details: ReportDetails) -> str:
                 ),
             ),
             ("Resources", _resources(result, details)),
-            ("Bibliography", METHOD_CITATION),
+            ("Bibliography", words.METHOD_CITATION),
         ),
     )
     ElementTree.indent(card, "  ")
@@ -222,12 +205,12 @@ def _fill(parent: ElementTree.Element, fields: _Fields) -> None:
 
 
 def _unfilled(*names: str) -> _Fields:
-    return tuple((name, NOT_FILLED) for name in names)
+    return tuple((name, words.NOT_FILLED) for name in names)
 
 
 def _basic_info(result: AuditResult) -> _Fields:
     return (
-        ("ModelName", escaped(result.model.name, 120) or DASH),
+        ("ModelName", escaped(result.model.name, 120) or wording.DASH),
         *_unfilled("ModelDeveloper", "DeveloperContact"),
     )
 
@@ -235,7 +218,7 @@ def _basic_info(result: AuditResult) -> _Fields:
 def _release_info(result: AuditResult) -> _Fields:
     version = (
         f"SHA-256 {code(result.model.digest)} over all that was loaded. Name of the version: "
-        f"{NOT_FILLED}"
+        f"{words.NOT_FILLED}"
     )
     return (
         *_unfilled("ReleaseStage", "ReleaseDate"),
@@ -245,10 +228,10 @@ def _release_info(result: AuditResult) -> _Fields:
 
 
 def _model_summary(result: AuditResult, details: ReportDetails) -> _Fields:
-    named = [printable(name, 60) for name in result.task.classes[:_CLASSES_IN_TASK]]
+    named = [wording.printable(name, 60) for name in result.task.classes[:_CLASSES_IN_TASK]]
     keywords = (*_KEYWORDS, *(name for name in named if name))
     return (
-        ("Summary", card_summary(result, details)),
+        ("Summary", words.card_summary(result, details)),
         ("Keywords", tuple(("Keyword", escaped(keyword, 60)) for keyword in keywords)),
     )
 
@@ -256,19 +239,19 @@ def _model_summary(result: AuditResult, details: ReportDetails) -> _Fields:
 def _uses(result: AuditResult) -> _Fields:
     return (
         *_unfilled("IntendedUseAndWorkflow", "PrimaryIntendedUsers"),
-        ("HowToUse", f"{audited_use(result)} Directions for the clinic: {NOT_FILLED}"),
-        ("TargetedPatientPopulation", NOT_FILLED),
-        ("CautionedOutOfScopeSettings", out_of_scope(result)),
+        ("HowToUse", f"{words.audited_use(result)} Directions for the clinic: {words.NOT_FILLED}"),
+        ("TargetedPatientPopulation", words.NOT_FILLED),
+        ("CautionedOutOfScopeSettings", words.out_of_scope(result)),
     )
 
 
 def _warnings(result: AuditResult) -> _Fields:
-    ethics = f"Ethical considerations: {NOT_FILLED}"
-    biases = f"{found_biases(result)}\n\n{decisions_text(result)}\n\n{ethics}"
+    ethics = f"Ethical considerations: {words.NOT_FILLED}"
+    biases = f"{words.found_biases(result)}\n\n{words.decisions_text(result)}\n\n{ethics}"
     return (
-        ("KnownRisksAndLimitations", known_limits(result)),
+        ("KnownRisksAndLimitations", words.known_limits(result)),
         ("KnownBiasesOrEthicalConsiderations", biases),
-        ("ClinicalRiskLevel", NOT_FILLED),
+        ("ClinicalRiskLevel", words.NOT_FILLED),
     )
 
 
@@ -277,26 +260,27 @@ def _trust_ingredients(result: AuditResult) -> _Fields:
     facts = (
         (
             "OutcomesAndOutputs",
-            f"For a film, a score for each of {plural(len(result.task.classes), 'class', 'es')}; "
+            "For a film, a score for each of "
+            f"{wording.plural(len(result.task.classes), 'class', 'es')}; "
             "the class with the highest counts as the answer. Outcomes for patients: "
-            f"{NOT_FILLED}",
+            f"{words.NOT_FILLED}",
         ),
-        ("ModelType", audited_model(result)),
-        ("FoundationModels", NOT_FILLED),
-        ("InputDataSource", f"{NOT_FILLED} The key metrics describe the films of the audit."),
+        ("ModelType", words.audited_model(result)),
+        ("FoundationModels", words.NOT_FILLED),
+        ("InputDataSource", f"{words.NOT_FILLED} The key metrics describe the films of the audit."),
         (
             "OutputAndInputDataTypes",
             f"Input: a radiograph, {model.image_size} x {model.image_size} pixels, and the texts "
             "of the classes. Output: a number for each class.",
         ),
-        ("DevelopmentDataCharacterization", NOT_FILLED),
-        ("BiasMitigationApproaches", f"{NOT_FILLED} An audit changes nothing in a model."),
+        ("DevelopmentDataCharacterization", words.NOT_FILLED),
+        ("BiasMitigationApproaches", f"{words.NOT_FILLED} An audit changes nothing in a model."),
         *_unfilled("OngoingMaintenance", "Security"),
         (
             "Transparency",
             "Of the audit alone: report.pdf and report.html show films, numbers, method, "
             "thresholds, seeds and config, result.json holds the numbers, and the report has a "
-            f"page to sign. Mechanisms of the product: {NOT_FILLED}",
+            f"page to sign. Mechanisms of the product: {words.NOT_FILLED}",
         ),
     )
     openness = _unfilled("FundingSource", "ThirdPartyInformation", "StakeholdersConsulted")
@@ -309,8 +293,9 @@ def _usefulness(result: AuditResult, level: float | None) -> _Fields:
         "How often the model names the class of a film that its label names.",
         _results(accuracy_metrics(result), level, "Accuracy was not measured"),
         "Accuracy of the answers, no proof of use: usability and effect on care were not looked "
-        f"at.{_left_out(missing, 'class', 'es')} Outcome of the audit: {verdict_text(result)}",
-        films_text(result),
+        f"at.{_left_out(missing, 'class', 'es')} Outcome of the audit: "
+        f"{words.verdict_text(result)}",
+        words.films_text(result),
         "The answer is the class with the highest zero-shot score. Intervals come from a bootstrap "
         "that draws patients, not films.",
     )
@@ -319,13 +304,14 @@ def _usefulness(result: AuditResult, level: float | None) -> _Fields:
 def _fairness(result: AuditResult, level: float | None) -> _Fields:
     compared = compared_strata(result)
     shown = [
-        f"{stratum_name(stratum)}: {plural(stratum.films, 'film')} of "
-        f"{plural(stratum.patients, 'patient')}, difference from the other films "
-        f"{signed(100 * stratum.difference)} points, q {probability(stratum.q_value)}"
+        f"{stratum_name(stratum)}: {wording.plural(stratum.films, 'film')} of "
+        f"{wording.plural(stratum.patients, 'patient')}, difference from the other films "
+        f"{wording.signed(100 * stratum.difference)} points, q "
+        f"{wording.probability(stratum.q_value)}"
         for stratum in compared[:STRATA_SHOWN]
     ]
     rest = len(compared) - len(shown)
-    more = f" {plural(rest, 'more group')} in report.pdf." if rest > 0 else ""
+    more = f" {wording.plural(rest, 'more group')} in report.pdf." if rest > 0 else ""
     interpretation = (
         "No judgement of what is fair; groups that the files do not name were not compared."
         f"{_left_out(len(result.subgroups) - len(compared), 'group')}{more}"
@@ -334,7 +320,7 @@ def _fairness(result: AuditResult, level: float | None) -> _Fields:
         "Whether the model is right less often in one group of patients or films than in others.",
         _results(subgroup_metrics(result), level, "No group was compared"),
         "\n\n".join(part for part in (interpretation, bullets(shown)) if part),
-        films_text(result),
+        words.films_text(result),
         "Accuracy by attribute, and its difference from the other films with classes held apart; "
         "whole patients are exchanged within class, and the false discovery rate is held over all "
         "comparisons (q).",
@@ -345,16 +331,16 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
     could = result.sensitivity
     seen = detectable_sentences(could) if could is not None else []
     parts = [
-        f"Outcome of the audit: {verdict_text(result)}",
+        f"Outcome of the audit: {words.verdict_text(result)}",
         bullets([*result.verdict.reasons[:8], *seen]),
-        decisions_text(result),
+        words.decisions_text(result),
     ]
     return _key_metric(
         "Whether answers follow features other than the finding (shortcuts), by how much, and how "
         "large one would have had to be to be seen.",
         _results(shortcut_metrics(result), level, "No search for shortcuts was made"),
         "\n\n".join(part for part in parts if part),
-        films_text(result),
+        words.films_text(result),
         "Groups of regions that are alike to the model are found on one half of the patients "
         "(RaVL) and tested on the other; the model uses a feature when removing it lowers the "
         "score beyond that of a control, and transplanting it, where it can be tried, raises it. "
@@ -367,7 +353,9 @@ def _left_out(count: int, noun: str, ending: str = "s") -> str:
     if not count:
         return ""
     are = "has" if count == 1 else "have"
-    return f" {plural(count, noun, ending)} {are} no number here: too few films or patients."
+    return (
+        f" {wording.plural(count, noun, ending)} {are} no number here: too few films or patients."
+    )
 
 
 def _key_metric(
@@ -424,10 +412,10 @@ def _resources(result: AuditResult, details: ReportDetails) -> _Fields:
             f"Run {escaped(result.name, 80)}{over}: report.pdf, report.html and result.json in the "
             "same folder.",
         ),
-        ("ClinicalTrial", NOT_FILLED),
+        ("ClinicalTrial", words.NOT_FILLED),
         (
             "PeerReviewedPublications",
-            f"On the model: {NOT_FILLED} On the method of the audit: see the bibliography.",
+            f"On the model: {words.NOT_FILLED} On the method of the audit: see the bibliography.",
         ),
         *_unfilled("ReimbursementStatus", "PatientConsentOrDisclosure"),
     )

@@ -24,18 +24,7 @@ from ravl_med.reporting.audit.history import MitigationDetails, ReportDetails
 from ravl_med.reporting.audit.search import search_chapter
 from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.audit.verdict import NEXT_STEPS
-from ravl_med.reporting.cards.words import (
-    METHOD_CITATION,
-    NOT_FILLED,
-    audited_model,
-    audited_use,
-    card_summary,
-    decisions_text,
-    films_origin,
-    found_biases,
-    known_limits,
-    out_of_scope,
-)
+from ravl_med.reporting.cards import words
 from ravl_med.reporting.layout.blocks import Table, Text
 from ravl_med.reporting.layout.markdown import (
     as_markdown,
@@ -89,7 +78,7 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
     parts = [
         _HEAD.format(library=_library(result.model.architecture)),
         f"# Model Card for {escaped(result.model.name, 120)}",
-        card_summary(result, details),
+        words.card_summary(result, details),
         "## Model Details",
         "### Model Description",
         markdown_table(model),
@@ -99,20 +88,20 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
         "## Uses",
         *_unfilled("### Direct Use", "### Downstream Use"),
         "### Out-of-Scope Use",
-        out_of_scope(result),
+        words.out_of_scope(result),
         "## Bias, Risks, and Limitations",
-        known_limits(result),
+        words.known_limits(result),
         "### Recommendations",
         NEXT_STEPS[result.verdict.name],
         "## How to Get Started with the Model",
-        audited_use(result),
+        words.audited_use(result),
         markdown_table(prompts),
         "## Training Details",
         *_unfilled("### Training Data", "### Training Procedure"),
         *_evaluation(result, films),
         "## Model Examination",
-        found_biases(result),
-        decisions_text(result),
+        words.found_biases(result),
+        words.decisions_text(result),
         *as_markdown(search_chapter(result)),
         *_rest(result, details),
     ]
@@ -128,11 +117,11 @@ def _library(architecture: str) -> str:
 
 
 def _unfilled(*titles: str) -> list[str]:
-    return [text for title in titles for text in (title, NOT_FILLED)]
+    return [text for title in titles for text in (title, words.NOT_FILLED)]
 
 
 def _not_filled(names: Sequence[str]) -> str:
-    return "\n".join(f"- **{name}:** {NOT_FILLED}" for name in names)
+    return "\n".join(f"- **{name}:** {words.NOT_FILLED}" for name in names)
 
 
 def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
@@ -145,7 +134,7 @@ def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
         "## Evaluation",
         "### Testing Data, Factors & Metrics",
         "#### Testing Data",
-        films_origin(result),
+        words.films_origin(result),
         *map(markdown_table, films),
         "#### Factors",
         "Attributes of films and patients that the files name; a row each in the results below.",
@@ -164,13 +153,13 @@ def _rest(result: AuditResult, details: ReportDetails) -> list[str]:
         *_unfilled("## Environmental Impact"),
         "## Technical Specifications",
         "### Model Architecture and Objective",
-        f"{audited_model(result)} Objective of the training: {NOT_FILLED}",
+        f"{words.audited_model(result)} Objective of the training: {words.NOT_FILLED}",
         "### Compute Infrastructure",
         "Software of the audit, not of the training:",
         pair_table("Package", "Version", details.versions),
         "## Citation",
-        f"Of the model: {NOT_FILLED} Of the method of the audit:",
-        f"```bibtex\n{METHOD_CITATION}\n```",
+        f"Of the model: {words.NOT_FILLED} Of the method of the audit:",
+        f"```bibtex\n{words.METHOD_CITATION}\n```",
         "## More Information",
         "report.pdf and report.html show films, numbers, method, thresholds and config; "
         "result.json holds the numbers; model_card.xml is the card of the Coalition for Health AI.",

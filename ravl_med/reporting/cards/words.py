@@ -12,26 +12,12 @@ from collections.abc import Mapping, Sequence
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ReviewDecision
+from ravl_med.reporting import wording
+from ravl_med.reporting.audit import sentences
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import LIMITATIONS, status_sentence
-from ravl_med.reporting.audit.sentences import (
-    correlation_name,
-    correlation_sentence,
-    kind_sentence,
-    use_sentence,
-)
 from ravl_med.reporting.audit.verdict import nothing_learned, report_status
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
-from ravl_med.reporting.wording import (
-    DASH,
-    DECISION_TEXT,
-    VERDICT_LINES,
-    VERDICT_NAMES,
-    counted,
-    listing,
-    plural,
-    printable,
-)
 
 NOT_FILLED = "Not filled by an audit."
 
@@ -67,11 +53,13 @@ def card_summary(result: AuditResult, details: ReportDetails) -> str:
 def audited_model(result: AuditResult) -> str:
     """Say what the model is, as far as its files do."""
     model, classes = result.model, result.classes
-    names = listing([printable(name, 40) or DASH for name in classes], _CLASSES_SHOWN)
+    names = wording.listing(
+        [wording.printable(name, 40) or wording.DASH for name in classes], _CLASSES_SHOWN
+    )
     return (
         f"{escaped(model.name, 80)} is a vision-language model ({escaped(model.architecture, 80)}, "
         f"{model.parameters:,} parameters, SHA-256 {code(model.digest)}), audited zero-shot on the "
-        f"task {escaped(result.task.name, 60)} with {plural(len(classes), 'class', 'es')}: "
+        f"task {escaped(result.task.name, 60)} with {wording.plural(len(classes), 'class', 'es')}: "
         f"{escaped(names, 4000)}."
     )
 
@@ -79,14 +67,16 @@ def audited_model(result: AuditResult) -> str:
 def _films(result: AuditResult) -> str:
     cohort = result.cohort
     if cohort.synthetic:
-        return f"{plural(cohort.images, 'phantom')}, synthetic, of no patient"
-    return f"{plural(cohort.images, 'film')} of {plural(cohort.patients, 'patient')}"
+        return f"{wording.plural(cohort.images, 'phantom')}, synthetic, of no patient"
+    return (
+        f"{wording.plural(cohort.images, 'film')} of {wording.plural(cohort.patients, 'patient')}"
+    )
 
 
 def verdict_text(result: AuditResult) -> str:
     """Return the verdict and what it means."""
     name = result.verdict.name
-    return f"**{VERDICT_NAMES[name]}**. {VERDICT_LINES[name]}"
+    return f"**{wording.VERDICT_NAMES[name]}**. {wording.VERDICT_LINES[name]}"
 
 
 def audited_use(result: AuditResult) -> str:
@@ -125,7 +115,7 @@ def known_limits(result: AuditResult) -> str:
 def _first(texts: Sequence[str], shown: int, noun: str, where: str = "") -> list[str]:
     """Return the first of some texts, and how many more there are."""
     rest = len(texts) - shown
-    more = [f"and {plural(rest, f'more {noun}')}{where}"] if rest > 0 else []
+    more = [f"and {wording.plural(rest, f'more {noun}')}{where}"] if rest > 0 else []
     return [*texts[:shown], *more]
 
 
@@ -136,9 +126,9 @@ def found_biases(result: AuditResult) -> str:
         return " ".join(escaped(sentence) for sentence in nothing_learned(result))
     classes = result.task.classes
     found = [
-        f"{correlation_name(entry)}. {correlation_sentence(entry, classes)} "
-        f"{use_sentence(entry.counterfactual)} {kind_sentence(entry, classes)}"
-        + (f" Its regions: {printable(regions, 200)}." if regions else "")
+        f"{sentences.correlation_name(entry)}. {sentences.correlation_sentence(entry, classes)} "
+        f"{sentences.use_sentence(entry.counterfactual)} {sentences.kind_sentence(entry, classes)}"
+        + (f" Its regions: {wording.printable(regions, 200)}." if regions else "")
         for entry in counting
         for regions in (entry.description(result),)
     ]
@@ -150,7 +140,7 @@ def decisions_text(result: AuditResult) -> str:
     """Say what reviewers decided, and what is open; who and why stands in the report."""
     if result.undecided is None:
         return "No reviewer has decided on any correlation yet."
-    still = f"{plural(result.undecided, 'correlation')} still to be decided on."
+    still = f"{wording.plural(result.undecided, 'correlation')} still to be decided on."
     left = still if result.undecided else "Nothing is left to decide."
     if not result.rulings:
         return left
@@ -159,7 +149,7 @@ def decisions_text(result: AuditResult) -> str:
 
 
 def _decision(ruling: ReviewDecision) -> str:
-    decided = DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired"
+    decided = wording.DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired"
     until = f", until {ruling.until}" if ruling.until else ""
     return f"Correlation {ruling.rank}: {decided}{until} (decided on {ruling.date})"
 
@@ -169,7 +159,8 @@ def films_origin(result: AuditResult) -> str:
     least = result.hidden_below
     hidden = f" Counts of fewer than {least} patients, and what they follow from, are hidden."
     return (
-        f"{escaped(_films(result))}, all those of {plural(result.cohort.listed, 'row')} of a list "
+        f"{escaped(_films(result))}, all those of {wording.plural(result.cohort.listed, 'row')} "
+        "of a list "
         "that the task took and that could be read. An audit cannot know where they come from; "
         "that the model was not fitted on them is taken as given, and so are the labels."
         f"{hidden if least else ''}"
@@ -181,12 +172,15 @@ def films_text(result: AuditResult) -> str:
     cohort = result.cohort
     counts = [f"class: {_counts(cohort.images_by_class, _CLASSES_SHOWN)}"]
     counts += [
-        f"{printable(name, 40) or DASH}: {_counts(values, _VALUES_SHOWN)}"
+        f"{wording.printable(name, 40) or wording.DASH}: {_counts(values, _VALUES_SHOWN)}"
         for name, values in list(cohort.attributes.items())[:_ATTRIBUTES_SHOWN]
     ]
     return f"{films_origin(result)}\n\n{bullets(counts, 4000)}"
 
 
 def _counts(counts: Mapping[str, int], shown: int) -> str:
-    texts = [f"{printable(value, 40) or DASH} {counted(count)}" for value, count in counts.items()]
-    return listing(texts, shown) or DASH
+    texts = [
+        f"{wording.printable(value, 40) or wording.DASH} {wording.counted(count)}"
+        for value, count in counts.items()
+    ]
+    return wording.listing(texts, shown) or wording.DASH

@@ -26,21 +26,7 @@ from ravl_med.evidence.disclosure_control import HIDDEN
 from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.reporting.audit.sentences import outcome_text
-from ravl_med.reporting.comparison.runs import (
-    HIDDEN_AGREEMENT,
-    HIDDEN_PAIR,
-    NOTHING,
-    Agreement,
-    ComparedRun,
-    Paired,
-    RunFacts,
-    Setting,
-    SharedFilms,
-    facts_of,
-    open_run,
-    settings_apart,
-    swap_test,
-)
+from ravl_med.reporting.comparison import runs
 from ravl_med.reporting.layout.blocks import Status
 from ravl_med.storage.documents import BY_CLASS, Count, result_type
 
@@ -96,17 +82,17 @@ class ComparedCorrelation:
     b: FoundCorrelation | None = Field(description="null: no candidate of B matches")
     feature_of: Literal["A", "B"] = Field(description="whose feature the gaps below are of")
     films_with_feature: Count = Field(description="compared films that hold it")
-    raised: Paired = Field(
+    raised: runs.Paired = Field(
         description="gap of the raised class on the compared films, those it was found on included"
     )
-    lowered: Paired = Field(description="the same of the lowered classes together")
+    lowered: runs.Paired = Field(description="the same of the lowered classes together")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
     """A correlation of a run, on the compared films."""
 
-    run: ComparedRun
+    run: runs.ComparedRun
     found: SpuriousCorrelation
     present: NDArray[np.bool_]
 
@@ -120,7 +106,7 @@ class _Candidate:
 
 
 def compare_correlations(
-    a: ComparedRun, b: ComparedRun, films: SharedFilms
+    a: runs.ComparedRun, b: runs.ComparedRun, films: runs.SharedFilms
 ) -> tuple[ComparedCorrelation, ...]:
     """Match what counts, or is confirmed, in one of two runs with what the other has.
 
@@ -175,7 +161,7 @@ def _compared(
     b: _Candidate | None,
     overlap: float,
     feature: _Candidate,
-    films: SharedFilms,
+    films: runs.SharedFilms,
 ) -> ComparedCorrelation:
     cluster, own = feature.found.cluster, feature.run.classes
     opposed = [films.classes.index(own[c]) for c in cluster.opposed_classes]
@@ -206,12 +192,14 @@ def _matching(a: _Candidate | None, b: _Candidate | None) -> Matching:
     return "not_confirmed_in_b" if a.shown else "not_confirmed_in_a"
 
 
-def _gap(films: SharedFilms, present: NDArray[np.bool_], classes: Sequence[int]) -> Paired:
+def _gap(
+    films: runs.SharedFilms, present: NDArray[np.bool_], classes: Sequence[int]
+) -> runs.Paired:
     """Accuracy with minus without a feature, classes weighted by n_in n_out / n."""
     of_class = films.labels[:, None] == np.asarray(classes, dtype=np.int64)
     with_it, without = of_class & present[:, None], of_class & ~present[:, None]
     if any(films.hidden(np.column_stack(arms)) for arms in zip(with_it.T, without.T, strict=True)):
-        return HIDDEN_PAIR
+        return runs.HIDDEN_PAIR
     n_in, n_out = with_it.sum(axis=0), without.sum(axis=0)
     weight = n_in * n_out / np.maximum(n_in + n_out, 1)
     if not weight.sum() > 0:
@@ -253,7 +241,7 @@ def _found(one: _Candidate) -> FoundCorrelation:
 
 
 def _contrast(change: PairedChange | None) -> tuple[float, Interval]:
-    return (math.nan, NOTHING) if change is None else (change.contrast, change.interval)
+    return (math.nan, runs.NOTHING) if change is None else (change.contrast, change.interval)
 
 
 Outcome = Literal["same_decisions", "no_difference_shown", "a_more_accurate", "b_more_accurate"]
@@ -278,7 +266,7 @@ class FilmCounts:
 class WorstClass:
     """Accuracy on the class that each model does worst on."""
 
-    change: Paired
+    change: runs.Paired
     class_a: str = Field(description="worst class of A")
     class_b: str = Field(description="worst class of B")
 
@@ -293,20 +281,20 @@ class WorstClass:
 class Comparison:
     """Everything that a comparison says; differences are B minus A."""
 
-    a: RunFacts
-    b: RunFacts
+    a: runs.RunFacts
+    b: runs.RunFacts
     task: str = Field(description="of both")
     classes: tuple[str, ...]
     films: FilmCounts
-    settings: tuple[Setting, ...] = Field(description="that differ; empty: none does")
-    overall: Paired = Field(description="accuracy on all compared films")
+    settings: tuple[runs.Setting, ...] = Field(description="that differ; empty: none does")
+    overall: runs.Paired = Field(description="accuracy on all compared films")
     worst: WorstClass
-    by_class: Annotated[tuple[Paired, ...], BY_CLASS] = Field(
+    by_class: Annotated[tuple[runs.Paired, ...], BY_CLASS] = Field(
         description="accuracy on the films of each class"
     )
-    agreement: Agreement
+    agreement: runs.Agreement
     agreement_interval: Interval = Field(description="[low, high] of agreement.same_share")
-    agreement_by_class: Annotated[tuple[Agreement, ...], BY_CLASS]
+    agreement_by_class: Annotated[tuple[runs.Agreement, ...], BY_CLASS]
     p_value: float = Field(
         description="two-sided, exact, of the difference of accuracy: the answers of both models "
         "exchanged patient by patient"
@@ -358,21 +346,21 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
     DataError
         A file cannot be used, or the runs have no film in common.
     """
-    a, b = open_run(folder_a, "RUN_A"), open_run(folder_b, "RUN_B")
+    a, b = runs.open_run(folder_a, "RUN_A"), runs.open_run(folder_b, "RUN_B")
     _refuse_other_task(a, b)
     films, counts = _shared(a, b)
     every = np.ones(films.count, dtype=np.bool_)
     member = np.column_stack([every, films.labels[:, None] == np.arange(len(a.classes))])
     overall, *by_class = films.shares(member)
     few = films.hidden(member[:, 1:])
-    by_class = [HIDDEN_PAIR if c in few else paired for c, paired in enumerate(by_class)]
+    by_class = [runs.HIDDEN_PAIR if c in few else paired for c, paired in enumerate(by_class)]
     return Comparison(
-        a=facts_of(a),
-        b=facts_of(b),
+        a=runs.facts_of(a),
+        b=runs.facts_of(b),
         task=a.result.task.name,
         classes=a.classes,
         films=counts,
-        settings=settings_apart(a, b),
+        settings=runs.settings_apart(a, b),
         overall=overall,
         worst=_worst(films, member, by_class),
         by_class=tuple(by_class),
@@ -381,10 +369,10 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
             films.bootstrap.proportions(every[:, None], films.same)[:, 0], films.confidence
         ),
         agreement_by_class=tuple(
-            HIDDEN_AGREEMENT if c in few else films.agreement(own)
+            runs.HIDDEN_AGREEMENT if c in few else films.agreement(own)
             for c, own in enumerate(member.T[1:])
         ),
-        p_value=swap_test(*films.correct, films.patients),
+        p_value=runs.swap_test(*films.correct, films.patients),
         one_film_a_patient=len(np.unique(films.patients)) == films.count,
         correlations=compare_correlations(a, b, films),
         confidence=films.confidence,
@@ -394,7 +382,7 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
     )
 
 
-def _refuse_other_task(a: ComparedRun, b: ComparedRun) -> None:
+def _refuse_other_task(a: runs.ComparedRun, b: runs.ComparedRun) -> None:
     if a.result.task.name != b.result.task.name:
         raise ConfigError(
             f"RUN_B: its task is {b.result.task.name[:40]!r}, that of RUN_A is "
@@ -408,7 +396,7 @@ def _refuse_other_task(a: ComparedRun, b: ComparedRun) -> None:
         )
 
 
-def _shared(a: ComparedRun, b: ComparedRun) -> tuple[SharedFilms, FilmCounts]:
+def _shared(a: runs.ComparedRun, b: runs.ComparedRun) -> tuple[runs.SharedFilms, FilmCounts]:
     """Return the films of both runs, in the order of A and with the classes of A."""
     where = {key: at for at, key in enumerate(b.films)}
     pairs = [(at, where[key]) for at, key in enumerate(a.films) if key in where]
@@ -430,7 +418,7 @@ def _shared(a: ComparedRun, b: ComparedRun) -> tuple[SharedFilms, FilmCounts]:
     evidence = [a.config.get("evidence.draws"), b.config.get("evidence.draws")]
     draws = max([n for n in evidence if isinstance(n, int)], default=_DRAWS)
     seed = a.config.get("evidence.seed", 0)
-    films = SharedFilms(
+    films = runs.SharedFilms(
         classes=a.classes,
         rows=(at_a, at_b),
         labels=a.labels[at_a],
@@ -464,11 +452,13 @@ def _patients(of_a: NDArray[np.int64], of_b: NDArray[np.int64]) -> tuple[NDArray
     return patients.astype(np.int64), max(many_a, many_b) - int(count)
 
 
-def _worst(films: SharedFilms, member: NDArray[np.bool_], by_class: Sequence[Paired]) -> WorstClass:
+def _worst(
+    films: runs.SharedFilms, member: NDArray[np.bool_], by_class: Sequence[runs.Paired]
+) -> WorstClass:
     """Return the lowest accuracy of a class that has films, for each model its own."""
     known = [c for c, paired in enumerate(by_class) if paired.films > 0]
     if not known:
-        return WorstClass(HIDDEN_PAIR, "", "")
+        return WorstClass(runs.HIDDEN_PAIR, "", "")
     draws_a, draws_b = (draws[:, 1:][:, known].min(axis=1) for draws in films.drawn(member))
     lowest_a = min(known, key=lambda c: by_class[c].a)
     lowest_b = min(known, key=lambda c: by_class[c].b)

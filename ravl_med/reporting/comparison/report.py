@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
+from ravl_med.reporting import wording
 from ravl_med.reporting.comparison.compare import (
     MIN_OVERLAP,
     ComparedCorrelation,
@@ -24,40 +25,11 @@ from ravl_med.reporting.comparison.compare import (
 )
 from ravl_med.reporting.comparison.runs import Agreement, Paired, RunFacts, Setting
 from ravl_med.reporting.files.run_folder import draft_folder, refuse_foreign_folder, write_json
-from ravl_med.reporting.layout.blocks import (
-    Banner,
-    Block,
-    Cell,
-    Chapter,
-    Column,
-    Items,
-    Lines,
-    Section,
-    Table,
-    Text,
-    Title,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.pdf import draw_pdf
 from ravl_med.reporting.tables import paired_columns, paired_row
-from ravl_med.reporting.wording import (
-    DASH,
-    DECISION_TEXT,
-    HIDDEN_TEXT,
-    VERDICT_NAMES,
-    accuracy_text,
-    counted,
-    estimate,
-    hidden_sentence,
-    listing,
-    number,
-    percent,
-    plural,
-    printable,
-    probability,
-    signed,
-    spread,
-)
+from ravl_med.reporting.wording import signed
 from ravl_med.storage.documents import document_of
 
 _CONTENT = "comparison.json"
@@ -81,7 +53,7 @@ _MATCHING: dict[Matching, str] = {
 }
 
 
-def comparison_blocks(comparison: Comparison) -> list[Block]:
+def comparison_blocks(comparison: Comparison) -> list[blocks.Block]:
     """Return the whole report as blocks."""
     return [
         *_first_page(comparison),
@@ -91,26 +63,27 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     ]
 
 
-def _first_page(comparison: Comparison) -> list[Block]:
+def _first_page(comparison: Comparison) -> list[blocks.Block]:
     a, b = comparison.a, comparison.b
     phantoms = " · synthetic phantoms only, no patient" if a.synthetic and b.synthetic else ""
     below = (
-        f"A: {printable(a.name, 64)}, {a.date or 'no date given'} · B: {printable(b.name, 64)}, "
+        f"A: {wording.printable(a.name, 64)}, {a.date or 'no date given'} · B: "
+        f"{wording.printable(b.name, 64)}, "
         f"{b.date or 'no date given'} · {comparison.status}, not signed{phantoms}"
     )
     overall = comparison.overall
-    points, bounds = signed(100 * overall.difference), spread(overall.interval, 1)
+    points, bounds = signed(100 * overall.difference), wording.spread(overall.interval, 1)
     line = f"Accuracy, B minus A: {points} points, interval {bounds}."
     return [
-        Title(_TITLE, below),
-        Banner(headline(comparison), line, "open", "level", comparison.status),
-        Section("What differs"),
-        Items(tuple(difference_sentences(comparison)), 500),
-        Section("Which films"),
-        Text(_films_sentence(comparison.films)),
+        blocks.Title(_TITLE, below),
+        blocks.Banner(headline(comparison), line, "open", "level", comparison.status),
+        blocks.Section("What differs"),
+        blocks.Items(tuple(difference_sentences(comparison)), 500),
+        blocks.Section("Which films"),
+        blocks.Text(_films_sentence(comparison.films)),
         _run_table(comparison),
         _settings_table(comparison.settings),
-        Text(
+        blocks.Text(
             "A comparison describes two models on the same films. It passes no verdict: each run "
             "has its own, and neither is a clinical validation.",
             "muted",
@@ -127,15 +100,17 @@ def difference_sentences(comparison: Comparison) -> list[str]:
     """Say what differs: accuracy, worst class, decisions, correlations."""
     overall, worst, agreed = comparison.overall, comparison.worst, comparison.agreement
     sentences = [
-        f"Accuracy on {plural(overall.films, 'film')}: A {percent(overall.a, 1)}, B "
-        f"{percent(overall.b, 1)}; B minus A "
-        f"{estimate(overall.difference, overall.interval)} points, p "
-        f"{probability(comparison.p_value)}.",
-        f"Worst class: A {percent(worst.change.a, 1)} ({printable(worst.class_a, 40)}), B "
-        f"{percent(worst.change.b, 1)} ({printable(worst.class_b, 40)}); B minus A "
-        f"{estimate(worst.change.difference, worst.change.interval)} points.",
-        f"Decisions: the same on {percent(agreed.same_share, 1)} of the films "
-        f"({spread(comparison.agreement_interval, 1, sign=False)} %). Both right on "
+        f"Accuracy on {wording.plural(overall.films, 'film')}: A "
+        f"{wording.percent(overall.a, 1)}, B "
+        f"{wording.percent(overall.b, 1)}; B minus A "
+        f"{wording.estimate(overall.difference, overall.interval)} points, p "
+        f"{wording.probability(comparison.p_value)}.",
+        f"Worst class: A {wording.percent(worst.change.a, 1)} "
+        f"({wording.printable(worst.class_a, 40)}), B "
+        f"{wording.percent(worst.change.b, 1)} ({wording.printable(worst.class_b, 40)}); B minus A "
+        f"{wording.estimate(worst.change.difference, worst.change.interval)} points.",
+        f"Decisions: the same on {wording.percent(agreed.same_share, 1)} of the films "
+        f"({wording.spread(comparison.agreement_interval, 1, sign=False)} %). Both right on "
         f"{agreed.both_right:,}, A alone on {agreed.only_a:,}, B alone on {agreed.only_b:,}, "
         f"neither on {agreed.both_wrong:,}.",
         _correlations_sentence(comparison),
@@ -163,7 +138,7 @@ def _correlations_sentence(comparison: Comparison) -> str:
 
 
 def _films_sentence(films: FilmCounts) -> str:
-    of = f"{plural(films.compared, 'film')} of {plural(films.patients, 'patient')}"
+    of = f"{wording.plural(films.compared, 'film')} of {wording.plural(films.patients, 'patient')}"
     if not (films.only_a or films.only_b or films.other_label):
         sentences = [f"The films are the same: {of} are compared, none is left out."]
     else:
@@ -173,13 +148,14 @@ def _films_sentence(films: FilmCounts) -> str:
         ]
     if films.joined:
         sentences.append(
-            f"The runs do not agree on who is one patient: {plural(films.joined, 'patient')} "
+            "The runs do not agree on who is one patient: "
+            f"{wording.plural(films.joined, 'patient')} "
             "joined to others."
         )
     return " ".join(sentences)
 
 
-def _accuracy_chapter(comparison: Comparison) -> list[Block]:
+def _accuracy_chapter(comparison: Comparison) -> list[blocks.Block]:
     test = (
         "McNemar's exact test, one film a patient"
         if comparison.one_film_a_patient
@@ -187,27 +163,28 @@ def _accuracy_chapter(comparison: Comparison) -> list[Block]:
         "patient are not independent, as McNemar's test would have them"
     )
     return [
-        Chapter("Accuracy and agreement", "accuracy"),
-        Text(
-            f"Zero-shot accuracy on the same {plural(comparison.films.compared, 'film')}: A "
-            f"{accuracy_text(comparison.overall.a, comparison.overall.a_interval)}, B "
-            f"{accuracy_text(comparison.overall.b, comparison.overall.b_interval)}. "
-            f"p of the difference: {probability(comparison.p_value)} ({test}).",
+        blocks.Chapter("Accuracy and agreement", "accuracy"),
+        blocks.Text(
+            "Zero-shot accuracy on the same "
+            f"{wording.plural(comparison.films.compared, 'film')}: A "
+            f"{wording.accuracy_text(comparison.overall.a, comparison.overall.a_interval)}, B "
+            f"{wording.accuracy_text(comparison.overall.b, comparison.overall.b_interval)}. "
+            f"p of the difference: {wording.probability(comparison.p_value)} ({test}).",
             "lead",
         ),
         _class_table(comparison),
-        Section("Where they agree"),
+        blocks.Section("Where they agree"),
         _agreement_table(comparison),
     ]
 
 
-def _correlation_chapter(comparison: Comparison) -> list[Block]:
-    head = Chapter("Correlations", "correlations", "page")
+def _correlation_chapter(comparison: Comparison) -> list[blocks.Block]:
+    head = blocks.Chapter("Correlations", "correlations", "page")
     if not comparison.correlations:
-        return [head, Text(_correlations_sentence(comparison))]
+        return [head, blocks.Text(_correlations_sentence(comparison))]
     return [
         head,
-        Text(
+        blocks.Text(
             "What counts, or is confirmed, in one run beside what the other has of it. Two "
             "correlations are the same where they raise the same class and share films: a Jaccard "
             f"index of the compared films that hold the feature of at least {MIN_OVERLAP:g}.",
@@ -218,16 +195,17 @@ def _correlation_chapter(comparison: Comparison) -> list[Block]:
     ]
 
 
-def _method_chapter(comparison: Comparison) -> list[Block]:
+def _method_chapter(comparison: Comparison) -> list[blocks.Block]:
     a, b = comparison.a, comparison.b
-    hidden = hidden_sentence(comparison.hidden_below)
+    hidden = wording.hidden_sentence(comparison.hidden_below)
     return [
-        Chapter("How this was compared", "method"),
-        Items(
+        blocks.Chapter("How this was compared", "method"),
+        blocks.Items(
             (
                 "Films are the same where their pseudonyms are; those with another label in B are "
                 "left out. Predictions are those of the runs, nothing was computed anew.",
-                f"Intervals: {percent(comparison.confidence)}, percentile bootstrap of patients, "
+                f"Intervals: {wording.percent(comparison.confidence)}, percentile bootstrap of "
+                "patients, "
                 f"{comparison.draws:,} draws, seed {comparison.seed}; the same draws for A and B. "
                 "They are not corrected for the number of classes or correlations looked at. An "
                 f"interval of {signed(0)} to {signed(0)}: both are right on the very same films.",
@@ -240,24 +218,29 @@ def _method_chapter(comparison: Comparison) -> list[Block]:
             ),
             600,
         ),
-        Text(
-            f"Config digests: A {printable(a.config_digest, 20) or DASH}, B "
-            f"{printable(b.config_digest, 20) or DASH}. All numbers are in comparison.json.",
+        blocks.Text(
+            f"Config digests: A {wording.printable(a.config_digest, 20) or wording.DASH}, B "
+            f"{wording.printable(b.config_digest, 20) or wording.DASH}. All numbers are in "
+            "comparison.json.",
             "muted",
         ),
     ]
 
 
-def _run_table(comparison: Comparison) -> Table:
+def _run_table(comparison: Comparison) -> blocks.Table:
     """Return which runs these are, and how each ended."""
     heads = ("Report", "Model", "Model digest", "Cohort digest", "Audited", "Verdict",
              "Correlations")  # fmt: skip
     a, b = comparison.a, comparison.b
     same = " The model is the same." if a.model_digest == b.model_digest else ""
     same += " So is the cohort." if same and a.cohort_digest == b.cohort_digest else ""
-    return Table(
+    return blocks.Table(
         caption="The two runs",
-        columns=(Column("", "status"), Column("A", "wide"), Column("B", "wide")),
+        columns=(
+            blocks.Column("", "status"),
+            blocks.Column("A", "wide"),
+            blocks.Column("B", "wide"),
+        ),
         rows=list(zip(heads, _facts(a), _facts(b), strict=True)),
         note=f"Verdict and status are those of each run's own report.{same}",
         limit=120,
@@ -266,33 +249,41 @@ def _run_table(comparison: Comparison) -> Table:
 
 def _facts(run: RunFacts) -> tuple[str, ...]:
     return (
-        printable(run.title, 80) or DASH,
-        printable(run.model, 60) or DASH,
-        printable(run.model_digest, 17) or DASH,
-        printable(run.cohort_digest, 17) or DASH,
-        f"{plural(run.films, 'phantom')}, synthetic, no patient"
+        wording.printable(run.title, 80) or wording.DASH,
+        wording.printable(run.model, 60) or wording.DASH,
+        wording.printable(run.model_digest, 17) or wording.DASH,
+        wording.printable(run.cohort_digest, 17) or wording.DASH,
+        f"{wording.plural(run.films, 'phantom')}, synthetic, no patient"
         if run.synthetic
-        else f"{plural(run.films, 'film')} of {plural(run.patients, 'patient')}",
-        f"{VERDICT_NAMES[run.verdict]}, {run.status}",
+        else f"{wording.plural(run.films, 'film')} of {wording.plural(run.patients, 'patient')}",
+        f"{wording.VERDICT_NAMES[run.verdict]}, {run.status}",
         f"{run.counting:,} counted, {run.confirmed:,} confirmed of "
-        f"{plural(run.candidates, 'candidate')}"
+        f"{wording.plural(run.candidates, 'candidate')}"
         if run.searched
         else "not searched",
     )
 
 
-def _settings_table(settings: Sequence[Setting]) -> Table:
+def _settings_table(settings: Sequence[Setting]) -> blocks.Table:
     """Return the settings and versions that are not the same."""
     rows = [
-        (printable(s.key, 80) or DASH, printable(s.a, 90) or DASH, printable(s.b, 90) or DASH)
+        (
+            wording.printable(s.key, 80) or wording.DASH,
+            wording.printable(s.a, 90) or wording.DASH,
+            wording.printable(s.b, 90) or wording.DASH,
+        )
         for s in settings[:_SETTINGS_SHOWN]
     ]
     rest = len(settings) - _SETTINGS_SHOWN
     if rest > 0:
         rows.append((f"and {rest} more", "in comparison.json", ""))
-    return Table(
+    return blocks.Table(
         caption="Set otherwise",
-        columns=(Column("Key", "code"), Column("A", "wide"), Column("B", "wide")),
+        columns=(
+            blocks.Column("Key", "code"),
+            blocks.Column("A", "wide"),
+            blocks.Column("B", "wide"),
+        ),
         rows=rows or [("none", "the effective config is the same", "")],
         note="Keys of the effective config without paths, and versions.",
         headed=bool(rows),
@@ -300,17 +291,19 @@ def _settings_table(settings: Sequence[Setting]) -> Table:
     )
 
 
-def _class_table(comparison: Comparison) -> Table:
+def _class_table(comparison: Comparison) -> blocks.Table:
     """Return accuracy by class, of the worst class and overall."""
     worst = comparison.worst
-    names = " / ".join(dict.fromkeys(printable(n, 30) for n in (worst.class_a, worst.class_b)))
+    names = " / ".join(
+        dict.fromkeys(wording.printable(n, 30) for n in (worst.class_a, worst.class_b))
+    )
     rows = [
-        _row(printable(name, 40) or DASH, paired, counted(paired.films))
+        _row(wording.printable(name, 40) or wording.DASH, paired, wording.counted(paired.films))
         for name, paired in zip(comparison.classes, comparison.by_class, strict=True)
     ]
-    rows.append(_row(Lines(("Worst class", names)), worst.change, DASH))
-    rows.append(_row("All classes", comparison.overall, counted(comparison.overall.films)))
-    return Table(
+    rows.append(_row(blocks.Lines(("Worst class", names)), worst.change, wording.DASH))
+    rows.append(_row("All classes", comparison.overall, wording.counted(comparison.overall.films)))
+    return blocks.Table(
         caption="Accuracy by class, side by side",
         columns=paired_columns("Class", _NAMES),
         rows=rows,
@@ -321,20 +314,28 @@ def _class_table(comparison: Comparison) -> Table:
     )
 
 
-def _row(name: Cell, paired: Paired, films: str | None, signed: bool = False) -> tuple[Cell, ...]:
+def _row(
+    name: blocks.Cell, paired: Paired, films: str | None, signed: bool = False
+) -> tuple[blocks.Cell, ...]:
     values = (("A", paired.a, paired.a_interval), ("B", paired.b, paired.b_interval))
-    difference = estimate(paired.difference, paired.interval)
+    difference = wording.estimate(paired.difference, paired.interval)
     return paired_row(name, films, values, difference, signed=signed)
 
 
-def _agreement_table(comparison: Comparison) -> Table:
+def _agreement_table(comparison: Comparison) -> blocks.Table:
     """Return on how many films the models are right together, by class."""
     agreed = (*comparison.agreement_by_class, comparison.agreement)
-    names = (*(printable(name, 40) or DASH for name in comparison.classes), "All classes")
+    names = (
+        *(wording.printable(name, 40) or wording.DASH for name in comparison.classes),
+        "All classes",
+    )
     heads = ("Films", "Same decision", "Both right", "A alone right", "B alone right", "Both wrong")
-    return Table(
+    return blocks.Table(
         caption="Agreement by class",
-        columns=(Column("Class", "wide"), *(Column(head, "number") for head in heads)),
+        columns=(
+            blocks.Column("Class", "wide"),
+            *(blocks.Column(head, "number") for head in heads),
+        ),
         rows=[_agreement_row(*row) for row in zip(names, agreed, strict=True)],
         note="Counts of films. Both may be wrong with the same decision or with two.",
         limit=120,
@@ -345,29 +346,33 @@ def _agreement_table(comparison: Comparison) -> Table:
 
 def _agreement_row(name: str, agreed: Agreement) -> tuple[str, ...]:
     if agreed.films < 0:
-        return (name, HIDDEN_TEXT, *(DASH,) * 5)
-    same = f"{agreed.same:,} ({percent(agreed.same_share, 1)})" if agreed.films else DASH
+        return (name, wording.HIDDEN_TEXT, *(wording.DASH,) * 5)
+    same = (
+        f"{agreed.same:,} ({wording.percent(agreed.same_share, 1)})"
+        if agreed.films
+        else wording.DASH
+    )
     counts = (agreed.both_right, agreed.only_a, agreed.only_b, agreed.both_wrong)
     return (name, f"{agreed.films:,}", same, *(f"{count:,}" for count in counts))
 
 
-def _correlation_table(comparison: Comparison) -> list[Block]:
+def _correlation_table(comparison: Comparison) -> list[blocks.Block]:
     """Return every correlation as both runs report it, one row a run."""
     shown = comparison.correlations[:_CORRELATIONS_SHOWN]
     rest = len(comparison.correlations) - len(shown)
     more = f" {rest:,} more, all of them in comparison.json." if rest else ""
     return [
-        Section("As each run reports them"),
-        Table(
+        blocks.Section("As each run reports them"),
+        blocks.Table(
             caption="Correlations as each run reports them",
             columns=(
-                Column("No.", "number"),
-                Column("Correlation", "wide"),
-                Column("Run"),
-                Column("Outcome"),
-                Column("Raised, lowered", "interval"),
-                Column("q", "number"),
-                Column("Removal", "interval"),
+                blocks.Column("No.", "number"),
+                blocks.Column("Correlation", "wide"),
+                blocks.Column("Run"),
+                blocks.Column("Outcome"),
+                blocks.Column("Raised, lowered", "interval"),
+                blocks.Column("q", "number"),
+                blocks.Column("Removal", "interval"),
             ),
             rows=[row for at, one in enumerate(shown, 1) for row in _two_rows(at, one)],
             note="Raised, lowered: gaps in points on the held-out patients of each run, accuracy "
@@ -382,54 +387,59 @@ def _correlation_table(comparison: Comparison) -> list[Block]:
     ]
 
 
-def _two_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[Cell, ...], ...]:
-    raises = f"raises {printable(entry.raised_class, 40) or DASH}"
+def _two_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[blocks.Cell, ...], ...]:
+    raises = f"raises {wording.printable(entry.raised_class, 40) or wording.DASH}"
     matched = _MATCHING[entry.matching]
     if math.isfinite(entry.overlap):
-        matched += f", films shared {number(entry.overlap)}"
+        matched += f", films shared {wording.number(entry.overlap)}"
     side = entry.a or entry.b
-    what = printable("; ".join(side.description.split("; ")[:2]), 56) if side else ""
+    what = wording.printable("; ".join(side.description.split("; ")[:2]), 56) if side else ""
     lines = tuple(filter(None, (raises, what)))
     return (
-        (str(at), Lines(lines, strong=True), "A", *_found_cells(entry.a)),
+        (str(at), blocks.Lines(lines, strong=True), "A", *_found_cells(entry.a)),
         ("", matched, "B", *_found_cells(entry.b)),
     )
 
 
-def _found_cells(found: FoundCorrelation | None) -> tuple[Cell, ...]:
+def _found_cells(found: FoundCorrelation | None) -> tuple[blocks.Cell, ...]:
     if found is None:
-        return ("no candidate", DASH, DASH, DASH)
+        return ("no candidate", wording.DASH, wording.DASH, wording.DASH)
     outcome = [f"{found.rank}. {found.outcome}"]
     if found.ruling is not None:
         outcome.append(f"reviewer: {_decision(found.ruling)}")
-    removal = [estimate(found.removal, found.removal_interval, 2, scale=1.0)]
+    removal = [wording.estimate(found.removal, found.removal_interval, 2, scale=1.0)]
     if math.isfinite(found.removal_size):
-        removal.append(f"{number(found.removal_size)} s.d.")
+        removal.append(f"{wording.number(found.removal_size)} s.d.")
     gaps = (
-        estimate(found.raised_gap, found.raised_interval),
-        estimate(found.lowered_gap, found.lowered_interval),
+        wording.estimate(found.raised_gap, found.raised_interval),
+        wording.estimate(found.lowered_gap, found.lowered_interval),
     )
-    return (Lines(tuple(outcome)), Lines(gaps), probability(found.q_value), Lines(tuple(removal)))
+    return (
+        blocks.Lines(tuple(outcome)),
+        blocks.Lines(gaps),
+        wording.probability(found.q_value),
+        blocks.Lines(tuple(removal)),
+    )
 
 
 def _decision(name: str) -> str:
-    texts: dict[str, str] = dict(DECISION_TEXT.items())
-    return texts.get(name, printable(name, 30))
+    texts: dict[str, str] = dict(wording.DECISION_TEXT.items())
+    return texts.get(name, wording.printable(name, 30))
 
 
-def _gap_table(comparison: Comparison) -> list[Block]:
+def _gap_table(comparison: Comparison) -> list[blocks.Block]:
     """Return the gaps of both models with one and the same feature, on the same films."""
     shown = comparison.correlations[:_CORRELATIONS_SHOWN]
     return [
-        Section("The same feature, the same films"),
-        Text(
+        blocks.Section("The same feature, the same films"),
+        blocks.Text(
             "Here both models are measured with one feature, that of the run that is named: gap, "
             "accuracy with minus without it, on all compared films. Films on which a run chose the "
             "feature are among them, which makes its own gap look larger than it is, most of all "
             "where only one run found it.",
             "muted",
         ),
-        Table(
+        blocks.Table(
             caption="Gaps of both models with the same feature",
             columns=paired_columns(
                 "Feature and side", _NAMES, ", points", films=False, signed=True
@@ -442,14 +452,19 @@ def _gap_table(comparison: Comparison) -> list[Block]:
     ]
 
 
-def _gap_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[Cell, ...], ...]:
+def _gap_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[blocks.Cell, ...], ...]:
     feature = entry.a if entry.feature_of == "A" else entry.b
-    lowered = [printable(name, 40) for name in feature.lowered_classes] if feature else []
-    raised = printable(entry.raised_class, 40) or DASH
-    of = f"feature of {entry.feature_of}, {plural(entry.films_with_feature, 'film')}"
+    lowered = [wording.printable(name, 40) for name in feature.lowered_classes] if feature else []
+    raised = wording.printable(entry.raised_class, 40) or wording.DASH
+    of = f"feature of {entry.feature_of}, {wording.plural(entry.films_with_feature, 'film')}"
     return (
-        _row(Lines((f"{at}. raised: {raised}", of), strong=True), entry.raised, None, True),
-        _row(f"lowered: {listing(lowered, _CLASSES_NAMED) or DASH}", entry.lowered, None, True),
+        _row(blocks.Lines((f"{at}. raised: {raised}", of), strong=True), entry.raised, None, True),
+        _row(
+            f"lowered: {wording.listing(lowered, _CLASSES_NAMED) or wording.DASH}",
+            entry.lowered,
+            None,
+            True,
+        ),
     )
 
 
@@ -472,13 +487,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         The folder holds something else, or cannot be written.
     """
     refuse_other_folder(folder)
-    blocks = comparison_blocks(comparison)
+    content = comparison_blocks(comparison)
     name = f"{comparison.a.name} vs {comparison.b.name}"
     document = document_of(comparison).model_dump(mode="json")
     with draft_folder(folder) as draft:
         write_json(draft / _CONTENT, document)
-        (draft / "report.pdf").write_bytes(draw_pdf(blocks, name, _TITLE, f"Comparison {name}"))
-        page = draw_html(blocks, name, _TITLE)
+        (draft / "report.pdf").write_bytes(draw_pdf(content, name, _TITLE, f"Comparison {name}"))
+        page = draw_html(content, name, _TITLE)
         (draft / "report.html").write_text(page, encoding="utf-8")
         record = {
             "tool": {"name": "ravl-med", "version": __version__},

@@ -42,12 +42,10 @@ FilmKey = tuple[str, int]
 """Pseudonym of a film, and which of several films of the same pixels it is."""
 
 
-class _Ruling(TypedDict):
-    """A decision of a reviewer as ``result.json`` names its parts."""
-
-    rank: int
-    word: Decision
-    in_force: bool
+_Ruling = TypedDict(  # noqa: UP013 - a class would have to use the file's name as its own
+    "_Ruling", {"rank": int, "word": Decision, "in_force": bool}
+)
+"""A decision of a reviewer, by the names of ``result.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +234,8 @@ def settings_apart(a: ComparedRun, b: ComparedRun) -> tuple[Setting, ...]:
 
 
 def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Setting]:
-    told = [Setting(key, _value(a, key), _value(b, key)) for key in sorted({*a, *b})]
-    return [setting for setting in told if setting.a != setting.b]
+    settings = [Setting(key, _value(a, key), _value(b, key)) for key in sorted({*a, *b})]
+    return [setting for setting in settings if setting.a != setting.b]
 
 
 def _value(config: Mapping[str, Any], key: str) -> str:

@@ -30,18 +30,12 @@ from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import BurnedInText
 from ravl_med.evidence.review import adjudicate, read_decisions
+from ravl_med.reporting import pictures
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.files.run_folder import draft_folder, write_json
 from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
-from ravl_med.reporting.pictures import (
-    Film,
-    TextMasking,
-    crop_view,
-    shown_boxes,
-    shown_correlations,
-)
 from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
 from ravl_med.storage.documents import declared_types
 
@@ -165,9 +159,9 @@ def _decode_plain(kind: Any, data: Any) -> Any:
 def keep_films(
     result: AuditResult,
     regions_shown: int,
-    film: Film,
+    film: pictures.Film,
     folder: Path,
-    masking: TextMasking | None,
+    masking: pictures.TextMasking | None,
     declared: Callable[[int], bool] = lambda index: False,
 ) -> BurnedInText | None:
     """Write each film that a report shows into a folder, its text hidden.
@@ -179,12 +173,12 @@ def keep_films(
     masking : TextMasking or None - None: films are shown as they are, and nothing is returned
     declared : callable - whether the header of a film says that text is burned in
     """
-    shown = shown_boxes(result, regions_shown)
+    shown = pictures.shown_boxes(result, regions_shown)
     masked = areas = allowed = stated = 0
     for index, boxes in shown.items():
         pixels = film(index)
         if masking is not None:
-            done = masking.mask(pixels, [crop_view(pixels.shape, box) for box in boxes])
+            done = masking.mask(pixels, [pictures.crop_view(pixels.shape, box) for box in boxes])
             pixels = done.pixels
             masked += done.hidden > 0
             areas += done.hidden
@@ -197,7 +191,7 @@ def keep_films(
     return BurnedInText(search.method, search.reads, len(shown), masked, areas, allowed, stated)
 
 
-def read_kept(folder: Path) -> Film:
+def read_kept(folder: Path) -> pictures.Film:
     """Return what reads the films that `keep_films` wrote; a DataError where one is missing."""
 
     def film(index: int) -> NDArray[np.uint8]:
@@ -237,8 +231,8 @@ class SavedRun:
     def save(
         self,
         folder: Path,
-        film: Film,
-        masking: TextMasking | None = None,
+        film: pictures.Film,
+        masking: pictures.TextMasking | None = None,
         declared: Callable[[int], bool] = lambda index: False,
     ) -> None:
         """Write the archive, and whatever is shared, into a run folder with ``private/``.
@@ -254,7 +248,7 @@ class SavedRun:
         write_shared(run, folder, read_kept(films))
 
 
-def write_shared(run: SavedRun, folder: Path, film: Film) -> None:
+def write_shared(run: SavedRun, folder: Path, film: pictures.Film) -> None:
     """Write ``result.json``, the figures, and the report in all its formats.
 
     Where counts of few patients are hidden in them, ``private/result.full.json`` has them all.
@@ -313,8 +307,8 @@ def read_run(folder: Path, argument: str) -> SavedRun:
 
 def _require_searched(before: AuditResult, now: AuditResult) -> None:
     """Refuse to show regions in which nobody has looked for text."""
-    searched = {entry.cluster.cluster for entry in shown_correlations(before)}
-    shown = {entry.cluster.cluster for entry in shown_correlations(now)}
+    searched = {entry.cluster.cluster for entry in pictures.shown_correlations(before)}
+    shown = {entry.cluster.cluster for entry in pictures.shown_correlations(now)}
     if before.burned_in is not None and not shown <= searched:
         raise DataError(
             "after the decisions in review.csv a correlation is shown whose films were not "

@@ -235,7 +235,7 @@ class FigureGrid:
 class SideBySide:
     """Blocks with a figure on their right."""
 
-    blocks: tuple[Block, ...]
+    content: tuple[Block, ...]
     figure: Figure
 
 
@@ -243,7 +243,7 @@ class SideBySide:
 class KeepTogether:
     """Blocks that stay on one page."""
 
-    blocks: tuple[Block, ...]
+    content: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class Entry:
     key: str
     noun: str  # what it is, such as "correlation"
     marks: tuple[str, ...]  # that a reader may choose entries by
-    blocks: tuple[Block, ...]
+    content: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +318,6 @@ Block = (
 )
 
 
-def status_of(blocks: Sequence[Block]) -> Status | None:
+def status_of(content: Sequence[Block]) -> Status | None:
     """Return the status that the banner of a report says; None where nothing is to be signed."""
-    return next((block.status for block in blocks if isinstance(block, Banner)), None)
+    return next((block.status for block in content if isinstance(block, Banner)), None)

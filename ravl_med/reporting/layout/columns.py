@@ -9,16 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ravl_med.reporting.layout.blocks import (
-    Cell,
-    Column,
-    ColumnKind,
-    Dots,
-    Lines,
-    Reference,
-    Scale,
-    Table,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.pdf_style import WIDTH, text_width
 from ravl_med.reporting.wording import printable
 
@@ -33,11 +24,11 @@ _LONGEST_WORD, _LONGEST_CODE = 84.0, 180.0
 # Shares of a line: the most of a text and of a label, the least of a wide column if it can.
 _THIRD, _QUARTER, _LEAST_WIDE = 0.34, 0.26, 0.18
 _READ = 400  # characters of a cell that its width is measured by
-_ON_ONE_LINE: tuple[ColumnKind, ...] = ("number", "status", "interval")
-_FIRST: tuple[ColumnKind, ...] = ("text", "label")  # before wide columns
+_ON_ONE_LINE: tuple[blocks.ColumnKind, ...] = ("number", "status", "interval")
+_FIRST: tuple[blocks.ColumnKind, ...] = ("text", "label")  # before wide columns
 
 
-def column_widths(table: Table) -> list[float]:
+def column_widths(table: blocks.Table) -> list[float]:
     """Return the width of each column in points; they sum to the width of a line."""
     kinds = [column.kind for column in table.columns]
     floor = min(_LABEL, WIDTH / (2 * len(kinds)))
@@ -48,7 +39,7 @@ def column_widths(table: Table) -> list[float]:
     most = [high for _, high in needs]
     if sum(most) <= WIDTH:
         return _widened(kinds, most)
-    firm: tuple[ColumnKind, ...]
+    firm: tuple[blocks.ColumnKind, ...]
     for firm, least_wide in (
         (_ON_ONE_LINE + _FIRST, _LEAST_WIDE),
         (_ON_ONE_LINE, _LEAST_WIDE),
@@ -66,7 +57,7 @@ def column_widths(table: Table) -> list[float]:
     return [WIDTH * low / total for low, _ in needs]
 
 
-def _widened(kinds: Sequence[ColumnKind], widths: Sequence[float]) -> list[float]:
+def _widened(kinds: Sequence[blocks.ColumnKind], widths: Sequence[float]) -> list[float]:
     """Give what is left of a line to plots up to their full width, then to wide columns, or all."""
     made = list(widths)
     for at in (at for at, kind in enumerate(kinds) if kind == "plot"):
@@ -88,7 +79,7 @@ def _shared(least: Sequence[float], most: Sequence[float]) -> list[float]:
 
 
 def _need(
-    column: Column, cells: Sequence[Cell], floor: float, *, headed: bool
+    column: blocks.Column, cells: Sequence[blocks.Cell], floor: float, *, headed: bool
 ) -> tuple[float, float]:
     """Return the least and the full width: of the longest word, and of the longest line."""
     if column.kind == "plot":
@@ -117,21 +108,21 @@ def _head_widths(parts: Sequence[str]) -> tuple[float, float]:
     return max(text_width(part, _HEAD, bold=True) for part in parts), min(two_lines)
 
 
-def _lines(cell: Cell) -> list[tuple[str, bool, float]]:
+def _lines(cell: blocks.Cell) -> list[tuple[str, bool, float]]:
     """Return the lines of a cell, whether each is bold, and its indent."""
     match cell:
-        case Lines(lines, strong, indented):
+        case blocks.Lines(lines, strong, indented):
             indent = _INDENT if indented else 0.0
             return [(text, strong and at == 0, indent) for at, text in enumerate(lines)]
-        case Reference():
+        case blocks.Reference():
             return [("999", False, 0.0)]
-        case Dots() | Scale():
+        case blocks.Dots() | blocks.Scale():
             return []
         case str():
             return [(cell, False, 0.0)]
 
 
-def _measured(text: str, column: Column, *, bold: bool) -> tuple[float, float]:
+def _measured(text: str, column: blocks.Column, *, bold: bool) -> tuple[float, float]:
     """Return the widths of the longest word and of all of a text."""
     drawn = printable(text, _READ)
     if column.kind == "code":

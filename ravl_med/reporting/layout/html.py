@@ -18,44 +18,8 @@ from html import escape
 from importlib.resources import files
 
 from ravl_med import __version__
-from ravl_med.reporting.layout.blocks import (
-    REMARKS,
-    Banner,
-    Block,
-    Cell,
-    Chapter,
-    ClusterPlot,
-    Column,
-    CurvePanels,
-    Dots,
-    Entry,
-    Figure,
-    FigureGrid,
-    Flow,
-    Items,
-    KeepTogether,
-    Lines,
-    Reference,
-    Reproduction,
-    Scale,
-    Section,
-    SideBySide,
-    SignOff,
-    Table,
-    Text,
-    Title,
-    status_of,
-)
+from ravl_med.reporting.layout import blocks, drawings
 from ravl_med.reporting.layout.columns import column_widths
-from ravl_med.reporting.layout.drawings import (
-    BANNER_LOOK,
-    Drawing,
-    draw_curve,
-    draw_dots,
-    draw_flow,
-    draw_scale,
-    draw_symbol,
-)
 from ravl_med.reporting.layout.html_figures import Film, films_of, html_text, overlay, svg
 from ravl_med.reporting.layout.map_drawing import draw_clusters
 from ravl_med.reporting.layout.pdf_style import WIDTH
@@ -89,7 +53,7 @@ def _wrapping(raw: str, limit: int) -> str:
     )
 
 
-def _drawn(drawing: Drawing, caption: str, look: str, note: str = "") -> str:
+def _drawn(drawing: drawings.Drawing, caption: str, look: str, note: str = "") -> str:
     """Return a drawing as a figure with a caption; it scrolls by itself on a narrow screen."""
     name = html_text(caption, 200)
     below = f'\n<p class="muted">{html_text(note)}</p>' if note else ""
@@ -100,91 +64,91 @@ def _drawn(drawing: Drawing, caption: str, look: str, note: str = "") -> str:
     )
 
 
-def body_of(blocks: Sequence[Block]) -> str:
+def body_of(content: Sequence[blocks.Block]) -> str:
     """Return blocks as the content of a page; headings go down step by step."""
-    return "\n".join(_elements(blocks, _Place(films=films_of(_pictured(blocks)))))
+    return "\n".join(_elements(content, _Place(films=films_of(_pictured(content)))))
 
 
-def contents_of(blocks: Iterable[Block]) -> str:
+def contents_of(content: Iterable[blocks.Block]) -> str:
     """Return links to the chapters and entries of a page."""
     links = []
-    for block in blocks:
+    for block in content:
         match block:
-            case Chapter(title, key) | Entry(title, key):
+            case blocks.Chapter(title, key) | blocks.Entry(title, key):
                 links.append(
                     f'<li><a href="#{html_text(key, 40)}">{html_text(title, 200)}</a></li>'
                 )
-            case Reproduction():
+            case blocks.Reproduction():
                 links.append('<li><a href="#reproducibility">Reproducibility</a></li>')
             case _:
                 continue
     return f"<ol>{''.join(links)}</ol>"
 
 
-def _pictured(blocks: Iterable[Block]) -> Iterator[Picture]:
-    for block in blocks:
+def _pictured(content: Iterable[blocks.Block]) -> Iterator[Picture]:
+    for block in content:
         match block:
-            case FigureGrid(figures):
+            case blocks.FigureGrid(figures):
                 yield from (figure.picture for figure in figures)
-            case SideBySide(inner, figure):
+            case blocks.SideBySide(inner, figure):
                 yield from (*_pictured(inner), figure.picture)
-            case KeepTogether(inner) | Entry(_, _, _, _, inner):
+            case blocks.KeepTogether(inner) | blocks.Entry(_, _, _, _, inner):
                 yield from _pictured(inner)
             case _:
                 continue
 
 
-def _elements(blocks: Iterable[Block], place: _Place) -> Iterator[str]:
+def _elements(content: Iterable[blocks.Block], place: _Place) -> Iterator[str]:
     """Give the HTML of blocks; what follows the head of a chapter stands below it."""
-    blocks = list(blocks)
-    entries = [block for block in blocks if isinstance(block, Entry)]
-    for block in blocks:
+    content = list(content)
+    entries = [block for block in content if isinstance(block, blocks.Entry)]
+    for block in content:
         if entries and block is entries[0]:
             yield _controls(entries)
         yield _element(block, place)
-        if isinstance(block, Chapter):
+        if isinstance(block, blocks.Chapter):
             place = replace(place, level=3)
 
 
-def _inside(blocks: Iterable[Block], place: _Place) -> str:
-    return "\n".join(_elements(blocks, place))
+def _inside(content: Iterable[blocks.Block], place: _Place) -> str:
+    return "\n".join(_elements(content, place))
 
 
-def _element(block: Block, place: _Place) -> str:
+def _element(block: blocks.Block, place: _Place) -> str:
     """Return a block as HTML."""
     match block:
-        case Title(title, below):
+        case blocks.Title(title, below):
             return f'<h1>{html_text(title, 120)}</h1>\n<p class="muted">{html_text(below, 300)}</p>'
-        case Banner():
+        case blocks.Banner():
             return _banner(block)
-        case Chapter(title, key):
+        case blocks.Chapter(title, key):
             return f'<h2 class="chapter" id="{html_text(key, 40)}">{html_text(title, 200)}</h2>'
-        case Section(title):
+        case blocks.Section(title):
             return _section(title, place)
-        case Text():
+        case blocks.Text():
             return f'<p class="{block.role}">{_sentence(block)}</p>'
-        case Items(items, limit):
+        case blocks.Items(items, limit):
             return "<ul>" + "".join(f"<li>{html_text(i, limit)}</li>" for i in items) + "</ul>"
-        case Table():
+        case blocks.Table():
             return _table(block)
-        case FigureGrid():
+        case blocks.FigureGrid():
             return _figures(block, place)
-        case SideBySide(blocks, figure):
-            inner = _inside(blocks, place)
+        case blocks.SideBySide(content, figure):
+            inner = _inside(content, place)
             return f'<div class="beside"><div>\n{inner}\n</div>\n{_figure(figure, place)}</div>'
-        case KeepTogether(blocks):
-            return _inside(blocks, place)
-        case Entry():
+        case blocks.KeepTogether(content):
+            return _inside(content, place)
+        case blocks.Entry():
             return _entry(block, place)
-        case CurvePanels():
+        case blocks.CurvePanels():
             return _panels(block, place)
-        case Flow(caption):
-            return _drawn(draw_flow(block), caption, "flow")
-        case ClusterPlot(caption):
+        case blocks.Flow(caption):
+            return _drawn(drawings.draw_flow(block), caption, "flow")
+        case blocks.ClusterPlot(caption):
             return _drawn(draw_clusters(block), caption, "flow map", block.note)
-        case SignOff():
+        case blocks.SignOff():
             return _sign_off(block, place)
-        case Reproduction(tables, config):
+        case blocks.Reproduction(tables, config):
             return _reproduction(tables, config)
 
 
@@ -192,35 +156,35 @@ def _section(title: str, place: _Place) -> str:
     return f'<h{place.level} class="section">{html_text(title, 200)}</h{place.level}>'
 
 
-def _sentence(block: Text) -> str:
+def _sentence(block: blocks.Text) -> str:
     sentence = html_text(block.text, block.limit)
     if block.see is None:
         return sentence
     return f"{sentence.removesuffix('.')} ({_link(block.see)})."
 
 
-def _link(to: Reference) -> str:
+def _link(to: blocks.Reference) -> str:
     return f'<a href="#{html_text(to.key, 40)}">{html_text(to.name, 60)}</a>'
 
 
-def _banner(banner: Banner) -> str:
-    fill, colour, edge = BANNER_LOOK[banner.tone]
+def _banner(banner: blocks.Banner) -> str:
+    fill, colour, edge = drawings.BANNER_LOOK[banner.tone]
     line = "dashed" if banner.tone == "open" else "solid"
     look = f"background:{fill};color:{colour};border:2px {line} {edge}"
     return (
-        f'<div class="verdict" style="{look}">{svg(draw_symbol(banner), hidden=True)}'
+        f'<div class="verdict" style="{look}">{svg(drawings.draw_symbol(banner), hidden=True)}'
         f'<div><p class="word">{html_text(banner.title)}</p>'
         f"<p>{html_text(banner.line)}</p></div>"
         f'<p class="draft">{banner.status}</p></div>'
     )
 
 
-def _entry(entry: Entry, place: _Place) -> str:
+def _entry(entry: blocks.Entry, place: _Place) -> str:
     marks, key = " ".join(map(_slug, entry.marks)), html_text(entry.key, 40)
     return (
         f'<section class="entry" data-marks="{marks}" aria-labelledby="{key}">\n'
         f'<h{place.level} id="{key}">{html_text(entry.title, 200)}</h{place.level}>\n'
-        f"{_inside(entry.blocks, place.below())}\n</section>"
+        f"{_inside(entry.content, place.below())}\n</section>"
     )
 
 
@@ -228,7 +192,7 @@ def _slug(mark: str) -> str:
     return re.sub(r"[^a-z]+", "-", mark.lower()).strip("-")
 
 
-def _controls(entries: Sequence[Entry]) -> str:
+def _controls(entries: Sequence[blocks.Entry]) -> str:
     """Return what chooses entries and toggles boxes; a script shows it, without one all is seen."""
     counts: dict[str, int] = {"all": len(entries)}
     for entry in entries:
@@ -248,7 +212,7 @@ def _controls(entries: Sequence[Entry]) -> str:
     )
 
 
-def _table(block: Table) -> str:
+def _table(block: blocks.Table) -> str:
     head = ""
     if block.headed:
         cells = "".join(_head(column) for column in block.columns)
@@ -276,31 +240,31 @@ def _table(block: Table) -> str:
     )
 
 
-def _head(column: Column) -> str:
-    if isinstance(column.head, Scale):
-        return f'<th scope="col" class="dots">{svg(draw_scale(column.head, _DOTS))}</th>'
+def _head(column: blocks.Column) -> str:
+    if isinstance(column.head, blocks.Scale):
+        return f'<th scope="col" class="dots">{svg(drawings.draw_scale(column.head, _DOTS))}</th>'
     if not column.head:
         return "<td></td>"
     side = ' class="right"' if column.kind == "number" else ""
     return f'<th scope="col"{side}>{html_text(column.head, 120)}</th>'
 
 
-def _cell(value: Cell, column: Column, limit: int, *, first: bool) -> str:
+def _cell(value: blocks.Cell, column: blocks.Column, limit: int, *, first: bool) -> str:
     look = {"number": "right", "code": "mono"}.get(column.kind, "")
     if first and column.kind in ("number", "status"):
         look = f"{look} slim".strip()
     match value:
-        case Dots():
+        case blocks.Dots():
             # The numbers stand in the same row: nothing to read out twice.
             height = 6.5 * len(value.dots) + 1.0
-            content, look = svg(draw_dots(value, _DOTS, height), hidden=True), "dots"
-        case Scale():
-            content = svg(draw_scale(value, _DOTS))
-        case Lines(lines, strong, indented):
+            content, look = svg(drawings.draw_dots(value, _DOTS, height), hidden=True), "dots"
+        case blocks.Scale():
+            content = svg(drawings.draw_scale(value, _DOTS))
+        case blocks.Lines(lines, strong, indented):
             texts = [_wrapping(line, limit) for line in lines]
             texts[:1] = [f"<strong>{one}</strong>" if strong else one for one in texts[:1]]
             content, look = "<br>".join(texts), "inner" if indented else look
-        case Reference():
+        case blocks.Reference():
             content, look = _link(value), "link"
         case str():
             content = html_text(value, limit) if column.kind == "code" else _wrapping(value, limit)
@@ -308,13 +272,13 @@ def _cell(value: Cell, column: Column, limit: int, *, first: bool) -> str:
     return f'<th scope="row"{of}>{content}</th>' if first and content else f"<td{of}>{content}</td>"
 
 
-def _figures(block: FigureGrid, place: _Place) -> str:
+def _figures(block: blocks.FigureGrid, place: _Place) -> str:
     figures = "\n".join(_figure(figure, place) for figure in block.figures)
     note = f'\n<p class="muted">{html_text(block.note)}</p>' if block.note else ""
     return f'<div class="shots">\n{figures}\n</div>{note}'
 
 
-def _figure(figure: Figure, place: _Place) -> str:
+def _figure(figure: blocks.Figure, place: _Place) -> str:
     """Return a picture that a script lets open; its boxes lie over it and scale."""
     picture, film = figure.picture, place.films[figure.picture]
     boxes = overlay(picture, film.width, film.height)
@@ -334,10 +298,10 @@ def _figure(figure: Figure, place: _Place) -> str:
     )
 
 
-def _panels(block: CurvePanels, place: _Place) -> str:
+def _panels(block: blocks.CurvePanels, place: _Place) -> str:
     shown = "\n".join(
         f"<figure><figcaption>{html_text(title, 60)}</figcaption>"
-        f"{svg(draw_curve(curve, _PANEL))}</figure>"
+        f"{svg(drawings.draw_curve(curve, _PANEL))}</figure>"
         for title, curve in block.panels
     )
     return (
@@ -346,7 +310,7 @@ def _panels(block: CurvePanels, place: _Place) -> str:
     )
 
 
-def _sign_off(block: SignOff, place: _Place) -> str:
+def _sign_off(block: blocks.SignOff, place: _Place) -> str:
     """Return cells to write in on paper: no field that would keep nothing of what is typed."""
     head = "".join(f'<th scope="col">{name}</th>' for name in block.heads)
     rows = "".join(
@@ -359,7 +323,7 @@ def _sign_off(block: SignOff, place: _Place) -> str:
     )
     if block.short:
         return table
-    return f'{table}\n{_section(REMARKS, place)}\n<div class="remarks"></div>'
+    return f'{table}\n{_section(blocks.REMARKS, place)}\n<div class="remarks"></div>'
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> str:
@@ -403,24 +367,24 @@ def _policy() -> str:
     )
 
 
-def draw_html(blocks: Sequence[Block], run: str, title: str, *, still: bool = False) -> str:
+def draw_html(content: Sequence[blocks.Block], run: str, title: str, *, still: bool = False) -> str:
     """Return blocks as a page to read in: films open large, boxes toggle, entries are chosen.
 
     A page that stands still has no script, no picture and no contents. The foot names the run.
     """
-    body, policy, end = body_of(blocks), "", ""
+    body, policy, end = body_of(content), "", ""
     if still:
         body = f"<main>\n{body}\n</main>"
     else:
         body = (
             '<a class="skip" href="#main">Skip to the report</a>\n'
             '<nav class="contents" aria-label="Contents"><details><summary>Contents</summary>'
-            f"{contents_of(blocks)}</details></nav>\n"
+            f"{contents_of(content)}</details></nav>\n"
             f'<main id="main" tabindex="-1">\n{body}\n</main>'
         )
         policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
         end = f"{_VIEWER}\n<script>{_resource('report.js')}</script>\n"
-    foot = " · ".join(part for part in (html_text(run, 80), status_of(blocks)) if part)
+    foot = " · ".join(part for part in (html_text(run, 80), blocks.status_of(content)) if part)
     version = html_text(__version__, 20)
     return f"""<!DOCTYPE html>
 <html lang="en">

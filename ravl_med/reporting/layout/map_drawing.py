@@ -9,27 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from ravl_med.reporting.layout import drawings
 from ravl_med.reporting.layout.blocks import ClusterPlot, Spot, SpotLook
-from ravl_med.reporting.layout.drawings import (
-    COLOURS,
-    Box,
-    Drawing,
-    Label,
-    Linked,
-    Mark,
-    Path,
-    Shape,
-)
 from ravl_med.reporting.layout.pdf_style import WIDTH, text_width
 from ravl_med.reporting.wording import plural
 
 _LOOKS: dict[SpotLook, tuple[str, str, str, float]] = {
     # form, fill, edge, weight of the edge
-    "shortcut": ("diamond", "#8f260b", COLOURS["ink"], 0.6),
-    "sign": ("triangle", "#00795f", COLOURS["ink"], 0.6),
-    "undecided": ("square", "#f0b440", COLOURS["ink"], 1.0),
-    "confirmed": ("circle", COLOURS["white"], COLOURS["main"], 2.2),
-    "candidate": ("circle", COLOURS["white"], COLOURS["ink"], 0.9),
+    "shortcut": ("diamond", "#8f260b", drawings.COLOURS["ink"], 0.6),
+    "sign": ("triangle", "#00795f", drawings.COLOURS["ink"], 0.6),
+    "undecided": ("square", "#f0b440", drawings.COLOURS["ink"], 1.0),
+    "confirmed": ("circle", drawings.COLOURS["white"], drawings.COLOURS["main"], 2.2),
+    "candidate": ("circle", drawings.COLOURS["white"], drawings.COLOURS["ink"], 0.9),
     "other": ("circle", "#e3e8ec", "#98a4ae", 0.4),
 }
 _FORMS = {  # corners of the same area as the circle of radius 1
@@ -48,12 +39,14 @@ _LEGEND, _NAME = 132.0, 7.0  # width of the legend, size of its names
 _PLACES = (("lower", "middle", "upper"), ("left", "centre", "right"))
 
 
-def draw_clusters(plot: ClusterPlot, width: float = WIDTH) -> Drawing:
+def draw_clusters(plot: ClusterPlot, width: float = WIDTH) -> drawings.Drawing:
     """Draw the map with its legend on the right; no two numbers overlap."""
     across = width - _LEGEND
     frame = (0.5, 0.5, across, 0.5 + _height(plot.spots, across))
     marks = _marks(plot.spots, frame)
-    shapes: list[Shape | Linked] = [_rectangle(frame, COLOURS["white"], COLOURS["rule"], 0.7)]
+    shapes: list[drawings.Shape | drawings.Linked] = [
+        _rectangle(frame, drawings.COLOURS["white"], drawings.COLOURS["rule"], 0.7)
+    ]
     shapes += [_form(spot.look, x, y, radius) for spot, x, y, radius in marks if not spot.number]
     shapes += _numbered([mark for mark in marks if mark[0].number], frame)
     shapes += _legend(plot, marks, frame, across + 12.0)
@@ -62,7 +55,7 @@ def draw_clusters(plot: ClusterPlot, width: float = WIDTH) -> Drawing:
     if marks:
         drawn += f", the largest of {plural(max(mark[0].size for mark in marks), 'region')}"
     alt = ". ".join([plot.caption, drawn, *texts[::-1]]) + "."
-    return Drawing(width, frame[3] + 0.5, tuple(shapes), alt)
+    return drawings.Drawing(width, frame[3] + 0.5, tuple(shapes), alt)
 
 
 Placed = tuple[Spot, float, float, float]
@@ -87,7 +80,7 @@ def _height(spots: Sequence[Spot], width: float) -> float:
     return min(max(needed, _LOWEST), _HIGHEST)
 
 
-def _marks(spots: Sequence[Spot], frame: Box) -> list[Placed]:
+def _marks(spots: Sequence[Spot], frame: drawings.Box) -> list[Placed]:
     """Place spots in the frame, one scale for both directions; the largest lie at the bottom."""
     left, low, right, high = frame
     width, height = right - left - 2 * _INSET, high - low - 2 * _INSET
@@ -112,21 +105,21 @@ def _marks(spots: Sequence[Spot], frame: Box) -> list[Placed]:
     return sorted(placed, key=lambda mark: -order.index(mark[0].look))
 
 
-def _form(look: SpotLook, x: float, y: float, radius: float) -> Path | Mark:
+def _form(look: SpotLook, x: float, y: float, radius: float) -> drawings.Path | drawings.Mark:
     form, fill, edge, weight = _LOOKS[look]
     if form == "circle":
-        return Mark(x, y, radius, edge, fill, weight=weight)
+        return drawings.Mark(x, y, radius, edge, fill, weight=weight)
     corners = tuple((x + radius * across, y + radius * up) for across, up in _FORMS[form])
-    return Path(corners, edge, weight, closed=True, fill=fill)
+    return drawings.Path(corners, edge, weight, closed=True, fill=fill)
 
 
-def _rectangle(box: Box, fill: str, edge: str, weight: float) -> Path:
+def _rectangle(box: drawings.Box, fill: str, edge: str, weight: float) -> drawings.Path:
     left, low, right, high = box
     corners = ((left, low), (right, low), (right, high), (left, high))
-    return Path(corners, edge, weight, closed=True, fill=fill)
+    return drawings.Path(corners, edge, weight, closed=True, fill=fill)
 
 
-def _extent(mark: Placed) -> Box:
+def _extent(mark: Placed) -> drawings.Box:
     spot, x, y, radius = mark
     form, _, _, weight = _LOOKS[spot.look]
     reach = radius * max((c[0] for c in _FORMS.get(form, [])), default=1.0) + weight / 2
@@ -134,7 +127,7 @@ def _extent(mark: Placed) -> Box:
     return x - reach, y - reach, x + reach, y + max(reach, top)
 
 
-def _free(mark: Placed, frame: Box, taken: Sequence[Box]) -> Box:
+def _free(mark: Placed, frame: drawings.Box, taken: Sequence[drawings.Box]) -> drawings.Box:
     """Return where the number of a mark fits: the nearest place around it that is free."""
     spot, x, y, _ = mark
     left, low, right, high = _extent(mark)
@@ -154,38 +147,44 @@ def _free(mark: Placed, frame: Box, taken: Sequence[Box]) -> Box:
     return box
 
 
-def _inside(box: Box, frame: Box) -> bool:
+def _inside(box: drawings.Box, frame: drawings.Box) -> bool:
     inner = (frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1)
     return all(a >= b for a, b in zip(box[:2], inner[:2], strict=True)) and all(
         a <= b for a, b in zip(box[2:], inner[2:], strict=True)
     )
 
 
-def _meet(one: Box, other: Box) -> bool:
+def _meet(one: drawings.Box, other: drawings.Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _numbered(marks: Sequence[Placed], frame: Box) -> list[Linked]:
+def _numbered(marks: Sequence[Placed], frame: drawings.Box) -> list[drawings.Linked]:
     """Return marks with numbers; the foremost, which comes last, chooses a place first."""
     own = [_extent(mark) for mark in marks]
-    labels: list[Box] = []
+    labels: list[drawings.Box] = []
     for mark in reversed(marks):
         labels.append(_free(mark, frame, [*own, *labels]))
     return [_linked(mark, label) for mark, label in zip(marks, reversed(labels), strict=True)]
 
 
-def _linked(mark: Placed, label: Box) -> Linked:
+def _linked(mark: Placed, label: drawings.Box) -> drawings.Linked:
     """Return a mark with its number on white, and a line between them."""
     spot, x, y, radius = mark
     middle = ((label[0] + label[2]) / 2, (label[1] + label[3]) / 2)
     edge = _LOOKS[spot.look][2]
-    number = Label(
-        middle[0], label[1] + 2.2, spot.number, "middle", COLOURS["ink"], _NUMBER, bold=True
+    number = drawings.Label(
+        middle[0],
+        label[1] + 2.2,
+        spot.number,
+        "middle",
+        drawings.COLOURS["ink"],
+        _NUMBER,
+        bold=True,
     )
     shapes = (
-        Path(((x, y), middle), COLOURS["ink"], 0.6),
+        drawings.Path(((x, y), middle), drawings.COLOURS["ink"], 0.6),
         _form(spot.look, x, y, radius),
-        _rectangle(label, COLOURS["white"], edge, 0.5),
+        _rectangle(label, drawings.COLOURS["white"], edge, 0.5),
         number,
     )
     extent = _extent(mark)
@@ -195,23 +194,27 @@ def _linked(mark: Placed, label: Box) -> Linked:
         max(extent[2], label[2]),
         max(extent[3], label[3]),
     )
-    return Linked(spot.key, spot.alt, box, shapes)
+    return drawings.Linked(spot.key, spot.alt, box, shapes)
 
 
-def _legend(plot: ClusterPlot, marks: Sequence[Placed], frame: Box, left: float) -> Iterator[Shape]:
+def _legend(
+    plot: ClusterPlot, marks: Sequence[Placed], frame: drawings.Box, left: float
+) -> Iterator[drawings.Shape]:
     """Give marks and their names, one below the other, and what the largest area stands for."""
     y = frame[3] - 12.0
     for name, look in plot.legend:
         yield _form(look, left + 4.0, y + 2.4, 3.4)
-        yield Label(left + 13.0, y, name, size=_NAME, colour=COLOURS["ink"])
+        yield drawings.Label(left + 13.0, y, name, size=_NAME, colour=drawings.COLOURS["ink"])
         y -= 13.0
     if marks:
         size, radius = max((spot.size, radius) for spot, _, _, radius in marks)
         yield _form("other", left + _MOST, y - _MOST, radius)
-        yield Label(left + 2 * _MOST + 4.0, y - _MOST - 2.4, plural(size, "region"), size=_NAME)
+        yield drawings.Label(
+            left + 2 * _MOST + 4.0, y - _MOST - 2.4, plural(size, "region"), size=_NAME
+        )
 
 
-def _place(x: float, y: float, frame: Box) -> str:
+def _place(x: float, y: float, frame: drawings.Box) -> str:
     """Say in words where in the frame something lies."""
     left, low, right, high = frame
     row = _PLACES[0][min(int(3 * (y - low) / (high - low)), 2)]

@@ -12,19 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ravl_med.reporting.layout.blocks import (
-    Block,
-    Cell,
-    Dots,
-    Items,
-    KeepTogether,
-    Lines,
-    Reference,
-    Scale,
-    Section,
-    Table,
-    Text,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.wording import NBSP, printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -57,7 +45,7 @@ def pair_table(name: str, value: str, entries: Mapping[str, str]) -> str:
     return "\n".join([f"| {name} | {value} |", "|---|---|", *rows]) if rows else ""
 
 
-def markdown_table(table: Table, *, captioned: bool = True) -> str:
+def markdown_table(table: blocks.Table, *, captioned: bool = True) -> str:
     """Return a table without dots and pages, the caption above and the note below."""
     shown = [at for at in range(len(table.columns)) if _is_text(table, at)]
     heads = [_cell(table.columns[at].head, 120) for at in shown]
@@ -69,39 +57,39 @@ def markdown_table(table: Table, *, captioned: bool = True) -> str:
     return "\n\n".join([*caption, "\n".join(lines), *note])
 
 
-def as_markdown(blocks: Sequence[Block]) -> list[str]:
+def as_markdown(content: Sequence[blocks.Block]) -> list[str]:
     """Return texts, lists and tables of blocks, one string each; what is drawn is left out."""
     texts: list[str] = []
-    for block in blocks:
+    for block in content:
         match block:
-            case Section(title):
+            case blocks.Section(title):
                 texts.append(f"**{escaped(title)}**")
-            case Text(text, _, limit):
+            case blocks.Text(text, _, limit):
                 texts.append(escaped(text, limit))
-            case Items(items, limit):
+            case blocks.Items(items, limit):
                 texts.append(bullets(items, limit))
-            case Table():
+            case blocks.Table():
                 texts.append(markdown_table(block, captioned=block.titled))
-            case KeepTogether(inner):
+            case blocks.KeepTogether(inner):
                 texts += as_markdown(inner)
             case _:
                 continue
     return texts
 
 
-def _is_text(table: Table, at: int) -> bool:
+def _is_text(table: blocks.Table, at: int) -> bool:
     """Whether a column holds text or numbers, no dots and no page numbers."""
-    drawn = isinstance(table.columns[at].head, Scale)
-    return not drawn and not any(isinstance(row[at], Reference) for row in table.rows)
+    drawn = isinstance(table.columns[at].head, blocks.Scale)
+    return not drawn and not any(isinstance(row[at], blocks.Reference) for row in table.rows)
 
 
-def _cell(value: Cell, limit: int) -> str:
+def _cell(value: blocks.Cell, limit: int) -> str:
     match value:
-        case Lines(lines, strong):
+        case blocks.Lines(lines, strong):
             texts = [escaped(line, limit) for line in lines]
             texts[:1] = [f"**{text}**" if strong else text for text in texts[:1]]
             return "<br>".join(texts)
         case str():
             return escaped(value, limit)
-        case Dots() | Scale() | Reference():
+        case blocks.Dots() | blocks.Scale() | blocks.Reference():
             return ""

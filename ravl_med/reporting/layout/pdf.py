@@ -8,35 +8,8 @@ from reportlab import platypus
 from reportlab.platypus import CondPageBreak, Flowable, PageBreak, TableStyle
 
 from ravl_med import __version__
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout import pdf_style as style
-from ravl_med.reporting.layout.blocks import (
-    REMARKS,
-    Banner,
-    Block,
-    Cell,
-    Chapter,
-    ClusterPlot,
-    Column,
-    CurvePanels,
-    Dots,
-    Entry,
-    Figure,
-    FigureGrid,
-    Flow,
-    Items,
-    KeepTogether,
-    Lines,
-    Reference,
-    Reproduction,
-    Scale,
-    Section,
-    SideBySide,
-    SignOff,
-    Table,
-    Text,
-    Title,
-    status_of,
-)
 from ravl_med.reporting.layout.columns import PADDING, column_widths
 from ravl_med.reporting.layout.drawings import draw_curve, draw_dots, draw_flow, draw_scale
 from ravl_med.reporting.layout.map_drawing import draw_clusters
@@ -70,15 +43,21 @@ Pages = Mapping[str, int]
 """Page of each heading by its key; empty on the first pass."""
 
 
-def flowables(blocks: Iterable[Block], pages: Pages, *, breaks: bool = True) -> list[Flowable]:
+def flowables(
+    content: Iterable[blocks.Block], pages: Pages, *, breaks: bool = True
+) -> list[Flowable]:
     """Return blocks as what the PDF library sets; without breaks all of them stay together."""
-    parts = [(block, _set(block, pages)) for block in blocks]
+    parts = [(block, _set(block, pages)) for block in content]
     placed: list[Flowable] = []
-    before: Block | None = None
+    before: blocks.Block | None = None
     for at, (block, made) in enumerate(parts):
-        if isinstance(block, Section) and isinstance(before, Table) and not before.titled:
+        if (
+            isinstance(block, blocks.Section)
+            and isinstance(before, blocks.Table)
+            and not before.titled
+        ):
             placed = placed if before.note else placed[:-1]  # a heading has space of its own
-        if breaks and isinstance(block, (Chapter, Section)):
+        if breaks and isinstance(block, (blocks.Chapter, blocks.Section)):
             placed += _break(block, made, parts[at + 1 :])
         placed += made
         before = block
@@ -86,18 +65,20 @@ def flowables(blocks: Iterable[Block], pages: Pages, *, breaks: bool = True) -> 
 
 
 def _break(
-    block: Chapter | Section, made: list[Flowable], after: Sequence[tuple[Block, list[Flowable]]]
+    block: blocks.Chapter | blocks.Section,
+    made: list[Flowable],
+    after: Sequence[tuple[blocks.Block, list[Flowable]]],
 ) -> list[Flowable]:
     """Return what begins a page before a heading where its start would not fit on this one."""
-    leave = [style.LeavePageOne()] if isinstance(block, Chapter) else []
-    start = block.start if isinstance(block, Chapter) else "flow"
+    leave = [style.LeavePageOne()] if isinstance(block, blocks.Chapter) else []
+    start = block.start if isinstance(block, blocks.Chapter) else "flow"
     if start == "page":
         return [*leave, PageBreak()]
     room = _height(made) + _start_height([one for _, placed in after for one in placed])
     if start == "whole":
         whole = list(made)
         for following, placed in after:
-            if isinstance(following, (Chapter, Entry, Reproduction)):
+            if isinstance(following, (blocks.Chapter, blocks.Entry, blocks.Reproduction)):
                 break
             whole += placed
         height = _height(whole)
@@ -130,45 +111,45 @@ def _start_height(placed: Iterable[Flowable]) -> float:
     return height
 
 
-def _set(block: Block, pages: Pages) -> list[Flowable]:
+def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:
     match block:
-        case Title(text, below):
+        case blocks.Title(text, below):
             heading = Heading(text, "verdict", style="title", limit=120)
             return [heading, paragraph(below, "muted", 300), gap(4)]
-        case Banner():
+        case blocks.Banner():
             return [BannerFlowable(block), gap(2)]
-        case Chapter(title, key):
+        case blocks.Chapter(title, key):
             return [Heading(title, key)]
-        case Section(title):
+        case blocks.Section(title):
             return [paragraph(title, "h2", 200)]
-        case Text():
+        case blocks.Text():
             return [_paragraph(block, pages)]
-        case Items(items, limit):
+        case blocks.Items(items, limit):
             return [paragraph(text, "item", limit) for text in items]
-        case Table():
+        case blocks.Table():
             return _table(block, pages)
-        case FigureGrid():
+        case blocks.FigureGrid():
             return _figures(block)
-        case SideBySide():
+        case blocks.SideBySide():
             return [_beside(block, pages)]
-        case KeepTogether(blocks):
-            return [platypus.KeepTogether(flowables(blocks, pages, breaks=False))]
-        case Entry(title, key, _, _, blocks):
-            return [PageBreak(), Heading(title, key, 1), *flowables(blocks, pages)]
-        case CurvePanels(caption):
+        case blocks.KeepTogether(content):
+            return [platypus.KeepTogether(flowables(content, pages, breaks=False))]
+        case blocks.Entry(title, key, _, _, content):
+            return [PageBreak(), Heading(title, key, 1), *flowables(content, pages)]
+        case blocks.CurvePanels(caption):
             return [CondPageBreak(180), paragraph(caption, "h2"), *_panels(block)]
-        case Flow(caption):
+        case blocks.Flow(caption):
             return [_drawn(caption, DrawingFlowable(draw_flow(block)))]
-        case ClusterPlot(caption):
+        case blocks.ClusterPlot(caption):
             note = [gap(3), paragraph(block.note, "muted"), gap(3)]
             return [_drawn(caption, DrawingFlowable(draw_clusters(block, WIDTH)), *note)]
-        case SignOff():
+        case blocks.SignOff():
             return [_sign_off(block)]
-        case Reproduction(tables, config):
+        case blocks.Reproduction(tables, config):
             return _reproduction(tables, config, pages)
 
 
-def _paragraph(block: Text, pages: Pages) -> Flowable:
+def _paragraph(block: blocks.Text, pages: Pages) -> Flowable:
     text, page = block.text, pages.get(block.see.key) if block.see else None
     if page:
         text = f"{text.removesuffix('.')} (page {page})."
@@ -179,7 +160,7 @@ def _drawn(caption: str, *drawn: Flowable) -> Flowable:
     return platypus.KeepTogether([paragraph(caption, "h2"), gap(2), *drawn])
 
 
-def _table(block: Table, pages: Pages) -> list[Flowable]:
+def _table(block: blocks.Table, pages: Pages) -> list[Flowable]:
     made = _ruled(block, pages)
     note = [gap(2.5), paragraph(block.note, "muted")] if block.note else [gap(4)]
     if not block.titled:
@@ -190,7 +171,7 @@ def _table(block: Table, pages: Pages) -> list[Flowable]:
     return [CondPageBreak(150), caption, made, *note]
 
 
-def _ruled(block: Table, pages: Pages) -> platypus.Table:
+def _ruled(block: blocks.Table, pages: Pages) -> platypus.Table:
     widths = column_widths(block)
     rows: list[Sequence[style.Cell]] = [
         [_cell(value, width, block, pages) for value, width in zip(row, widths, strict=True)]
@@ -214,32 +195,32 @@ def _ruled(block: Table, pages: Pages) -> platypus.Table:
     return made
 
 
-def _head(column: Column, width: float) -> style.Cell:
-    if isinstance(column.head, Scale):
+def _head(column: blocks.Column, width: float) -> style.Cell:
+    if isinstance(column.head, blocks.Scale):
         return DrawingFlowable(draw_scale(column.head, width - PADDING))
     return column.head
 
 
-def _cell(value: Cell, width: float, table: Table, pages: Pages) -> style.Cell:
+def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -> style.Cell:
     match value:
-        case Dots(dots):
+        case blocks.Dots(dots):
             height = _DOT_HEIGHTS[min(len(dots), 2)][not table.dense]
             return DrawingFlowable(draw_dots(value, width - PADDING, height))
-        case Lines(lines, strong, indented):
+        case blocks.Lines(lines, strong, indented):
             plain = "cell_indented" if indented else "cell"
             return [
                 paragraph(text, "cell_bold" if strong and at == 0 else plain, table.limit)
                 for at, text in enumerate(lines)
             ]
-        case Scale():
+        case blocks.Scale():
             return DrawingFlowable(draw_scale(value, width - PADDING))
-        case Reference(key):
+        case blocks.Reference(key):
             return str(pages[key]) if key in pages else DASH
         case str():
             return value
 
 
-def _figures(block: FigureGrid) -> list[Flowable]:
+def _figures(block: blocks.FigureGrid) -> list[Flowable]:
     if not block.figures:
         return []
     width, height = WIDTH / _FIGURES_A_ROW - 6, _HEIGHTS[block.kind][block.compact]
@@ -248,19 +229,19 @@ def _figures(block: FigureGrid) -> list[Flowable]:
     return [style.grid(cells, _FIGURES_A_ROW, note)]
 
 
-def _figure(figure: Figure, width: float, height: float, line: float) -> list[Flowable]:
+def _figure(figure: blocks.Figure, width: float, height: float, line: float) -> list[Flowable]:
     lines = [paragraph(text, "caption", 160) for text in figure.lines]
     return [FilmFlowable(figure.picture, width, height, line), gap(1.5), *lines]
 
 
-def _beside(block: SideBySide, pages: Pages) -> Flowable:
+def _beside(block: blocks.SideBySide, pages: Pages) -> Flowable:
     # A heading at the top of a column has no space above it.
-    left = [gap(9), *flowables(block.blocks, pages, breaks=False)]
+    left = [gap(9), *flowables(block.content, pages, breaks=False)]
     right = [gap(12), *_figure(block.figure, _BESIDE_SHARE * WIDTH, _BESIDE, 1.4)]
     return style.columns(left, right, 1 - _BESIDE_SHARE)
 
 
-def _panels(block: CurvePanels) -> list[Flowable]:
+def _panels(block: blocks.CurvePanels) -> list[Flowable]:
     columns = min(_PANELS_A_ROW, max(len(block.panels), 2))
     width = WIDTH / columns - 6
     cells: list[list[Flowable]] = [
@@ -270,7 +251,7 @@ def _panels(block: CurvePanels) -> list[Flowable]:
     return [style.grid(cells, columns), paragraph(block.note, "muted")]
 
 
-def _sign_off(block: SignOff) -> Flowable:
+def _sign_off(block: blocks.SignOff) -> Flowable:
     """Return a row a role: blank in the short form, else with a field for all to be filled in."""
     widths = [share * WIDTH for share in (_SIGNED_SHORT if block.short else _SIGNED)]
     rows: list[list[style.Cell]] = [list(block.heads)]
@@ -292,7 +273,7 @@ def _sign_off(block: SignOff) -> Flowable:
     remarks = FieldFlowable(
         "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True
     )
-    heads = [paragraph(title, "h2") for title in ("Signatures", REMARKS)]
+    heads = [paragraph(title, "h2") for title in ("Signatures", blocks.REMARKS)]
     return platypus.KeepTogether([heads[0], style.table(rows, widths), heads[1], remarks])
 
 
@@ -312,7 +293,7 @@ def _reproduction(
 
 
 def draw_pdf(
-    blocks: Sequence[Block],
+    content: Sequence[blocks.Block],
     run: str,
     title: str,
     subject: str,
@@ -324,8 +305,8 @@ def draw_pdf(
     """
 
     def place(pages: dict[str, int]) -> list[Flowable]:
-        return flowables(blocks, pages)
+        return flowables(content, pages)
 
-    status = status_of(blocks)
+    status = blocks.status_of(content)
     imprint = Imprint(run, title, __version__, subject, status, properties or {})
     return Document.render(place, imprint)

@@ -11,17 +11,8 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
+from ravl_med.reporting.layout import drawings
 from ravl_med.reporting.layout.blocks import Banner
-from ravl_med.reporting.layout.drawings import (
-    BANNER_LOOK,
-    Drawing,
-    Label,
-    Linked,
-    Mark,
-    Path,
-    Shape,
-    draw_symbol,
-)
 from ravl_med.reporting.layout.pdf_style import (
     INK,
     MUTED,
@@ -111,7 +102,7 @@ class FilmFlowable(_Fixed):
 class DrawingFlowable(_Fixed):
     """A drawing on the page."""
 
-    def __init__(self, drawing: Drawing) -> None:
+    def __init__(self, drawing: drawings.Drawing) -> None:
         super().__init__()
         register_fonts()
         self.drawing, self.width, self.height = drawing, drawing.width, drawing.height
@@ -122,22 +113,22 @@ class DrawingFlowable(_Fixed):
         _draw(self.canv, self.drawing)
 
 
-def _draw(canvas: Canvas, drawing: Drawing) -> None:
+def _draw(canvas: Canvas, drawing: drawings.Drawing) -> None:
     canvas.setLineCap(1)
     canvas.setLineJoin(1)
     for shape in drawing.shapes:
-        if isinstance(shape, Linked):
+        if isinstance(shape, drawings.Linked):
             _draw_all(canvas, shape.shapes)
             canvas.linkRect("", shape.key, shape.box, relative=1, thickness=0)
         else:
             _draw_all(canvas, (shape,))
 
 
-def _draw_all(canvas: Canvas, shapes: Iterable[Shape]) -> None:
+def _draw_all(canvas: Canvas, shapes: Iterable[drawings.Shape]) -> None:
     for shape in shapes:
         canvas.setStrokeColor(HexColor(shape.colour))
         match shape:
-            case Path(points, _, weight, dash, closed, fill):
+            case drawings.Path(points, _, weight, dash, closed, fill):
                 canvas.setLineWidth(weight)
                 canvas.setDash(list(dash))
                 path = canvas.beginPath()
@@ -150,14 +141,14 @@ def _draw_all(canvas: Canvas, shapes: Iterable[Shape]) -> None:
                     canvas.setFillColor(HexColor(fill))
                 canvas.drawPath(path, stroke=1, fill=int(bool(fill)))
                 canvas.setDash()
-            case Mark(x, y, radius, _, fill, square, weight):
+            case drawings.Mark(x, y, radius, _, fill, square, weight):
                 canvas.setLineWidth(weight)
                 canvas.setFillColor(HexColor(fill))
                 if square:
                     canvas.rect(x - radius, y - radius, 2 * radius, 2 * radius, stroke=1, fill=1)
                 else:
                     canvas.circle(x, y, radius, stroke=1, fill=1)
-            case Label(x, y, text, anchor, colour, size, bold):
+            case drawings.Label(x, y, text, anchor, colour, size, bold):
                 canvas.setFillColor(HexColor(colour))
                 canvas.setFont(SANS_BOLD if bold else SANS, size)
                 draw = {
@@ -240,7 +231,7 @@ class BannerFlowable(_Fixed):
     def draw(self) -> None:
         """Draw the band; the dashed edge says that there is no answer."""
         canvas: Canvas = self.canv
-        fill, text, edge = (HexColor(colour) for colour in BANNER_LOOK[self.banner.tone])
+        fill, text, edge = (HexColor(colour) for colour in drawings.BANNER_LOOK[self.banner.tone])
         canvas.setFillColor(fill)
         canvas.setStrokeColor(edge)
         canvas.setLineWidth(1.2)
@@ -250,7 +241,7 @@ class BannerFlowable(_Fixed):
         canvas.setDash()
         canvas.saveState()
         canvas.translate(17, 12)
-        _draw(canvas, draw_symbol(self.banner))
+        _draw(canvas, drawings.draw_symbol(self.banner))
         canvas.restoreState()
         canvas.setFillColor(text)
         canvas.setFont(SANS_BOLD, 20)

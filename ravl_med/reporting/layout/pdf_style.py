@@ -375,11 +375,11 @@ class Document(BaseDocTemplate):
             self.pages.by_key[flowable.key] = self.page
 
     @classmethod
-    def render(cls, blocks: Callable[[dict[str, int]], list[Flowable]], imprint: Imprint) -> bytes:
+    def render(cls, content: Callable[[dict[str, int]], list[Flowable]], imprint: Imprint) -> bytes:
         """Build twice, since page numbers are known only after the first time."""
         first = cls(io.BytesIO(), imprint)
-        first.build(blocks({}))
+        first.build(content({}))
         stream = io.BytesIO()
         last = cls(stream, imprint, first.page)
-        last.build(blocks(first.pages.by_key))
+        last.build(content(first.pages.by_key))
         return add_signature_fields(stream.getvalue(), last.signature_fields)

@@ -20,22 +20,7 @@ from ravl_med.evidence.mitigation_result import (
 from ravl_med.reporting.audit.history import MitigationDetails
 from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.audit.verdict import DISCLAIMER
-from ravl_med.reporting.layout.blocks import (
-    Banner,
-    Block,
-    Chapter,
-    Column,
-    CurvePanels,
-    Items,
-    Reproduction,
-    Section,
-    SignOff,
-    Symbol,
-    Table,
-    Text,
-    Title,
-    Tone,
-)
+from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.pdf import draw_pdf
 from ravl_med.reporting.mitigation.tables import (
@@ -75,7 +60,7 @@ _NEXT: dict[VerdictWord, str] = {
     "changed. A confirmed correlation that is no shortcut is mitigated only when the config names "
     "its rank (mitigation.force), which is a decision for a radiologist.",
 }
-_LOOKS: dict[VerdictWord, tuple[Tone, Symbol]] = {
+_LOOKS: dict[VerdictWord, tuple[blocks.Tone, blocks.Symbol]] = {
     "improved": ("good", "tick"),
     "no_change": ("caution", "level"),
     "worse": ("bad", "cross"),
@@ -129,45 +114,52 @@ def gone_sentence(reaudit: Reaudit) -> str:
     )
 
 
-def mitigation_blocks(result: MitigationResult, details: MitigationDetails) -> list[Block]:
+def mitigation_blocks(result: MitigationResult, details: MitigationDetails) -> list[blocks.Block]:
     """Return the whole report as blocks."""
-    blocks = _verdict_chapter(result, details.date)
+    content = _verdict_chapter(result, details.date)
     if result.verdict.name == "nothing_to_do":
-        blocks += [*_splits(result.splits)]
+        content += [*_splits(result.splits)]
     else:
-        blocks += _arms_chapter(result)
+        content += _arms_chapter(result)
         if result.delivered is not None:
-            blocks += _delivered_chapter(result, result.delivered)
-        blocks += _training_chapter(result)
-        blocks += _reaudit_chapter(result)
-    return [*blocks, *_reproduction(result, details)]
+            content += _delivered_chapter(result, result.delivered)
+        content += _training_chapter(result)
+        content += _reaudit_chapter(result)
+    return [*content, *_reproduction(result, details)]
 
 
-def _verdict_chapter(result: MitigationResult, date: str | None) -> list[Block]:
+def _verdict_chapter(result: MitigationResult, date: str | None) -> list[blocks.Block]:
     """Page one: the verdict, why, what was mitigated, before and after, what next, signatures."""
     verdict, delivered = result.verdict, result.delivered
-    blocks: list[Block] = [
-        Title(result.title, f"Run {result.name} · {date or 'no date given'} · DRAFT, not signed"),
-        Banner(OUTCOME_NAMES[verdict.name], OUTCOME_LINES[verdict.name], *_LOOKS[verdict.name]),
-        Section("Why"),
-        Items(verdict.reasons or ("No reason is named.",)),
+    content: list[blocks.Block] = [
+        blocks.Title(
+            result.title, f"Run {result.name} · {date or 'no date given'} · DRAFT, not signed"
+        ),
+        blocks.Banner(
+            OUTCOME_NAMES[verdict.name], OUTCOME_LINES[verdict.name], *_LOOKS[verdict.name]
+        ),
+        blocks.Section("Why"),
+        blocks.Items(verdict.reasons or ("No reason is named.",)),
     ]
     if delivered is not None:
-        blocks += [before_after_table(result, delivered), Text(worsened_sentence(delivered))]
-    blocks += [*_mitigated(result), Section("What next"), Text(_NEXT[verdict.name])]
+        content += [
+            before_after_table(result, delivered),
+            blocks.Text(worsened_sentence(delivered)),
+        ]
+    content += [*_mitigated(result), blocks.Section("What next"), blocks.Text(_NEXT[verdict.name])]
     if verdict.gates:
-        blocks.append(gate_table(verdict.gates))
+        content.append(gate_table(verdict.gates))
     if result.notes:
-        blocks += [Section("Notes"), Items(result.notes)]
+        content += [blocks.Section("Notes"), blocks.Items(result.notes)]
     return [
-        *blocks,
+        *content,
         _key_facts(result),
-        SignOff(_ROLES, short=True),
-        Text(DISCLAIMER, "muted"),
+        blocks.SignOff(_ROLES, short=True),
+        blocks.Text(DISCLAIMER, "muted"),
     ]
 
 
-def _mitigated(result: MitigationResult) -> list[Block]:
+def _mitigated(result: MitigationResult) -> list[blocks.Block]:
     """Say what the model was taught to ignore, and how much of it the fine-tuning set holds."""
     if not result.mitigated:
         return []
@@ -183,16 +175,16 @@ def _mitigated(result: MitigationResult) -> list[Block]:
             "it (mitigation.force)."
         )
     return [
-        Table(
+        blocks.Table(
             caption="What was mitigated",
             columns=(
-                Column("No. in audit"),
-                Column("Kind", "wide"),
-                Column("Raises", "wide"),
-                Column("Lowers", "wide"),
-                Column("Fine-tuning films with it", "number"),
-                Column("Regions with it", "number"),
-                Column("Films where removal located it", "number"),
+                blocks.Column("No. in audit"),
+                blocks.Column("Kind", "wide"),
+                blocks.Column("Raises", "wide"),
+                blocks.Column("Lowers", "wide"),
+                blocks.Column("Fine-tuning films with it", "number"),
+                blocks.Column("Regions with it", "number"),
+                blocks.Column("Films where removal located it", "number"),
             ),
             rows=[
                 (
@@ -211,7 +203,7 @@ def _mitigated(result: MitigationResult) -> list[Block]:
     ]
 
 
-def _key_facts(result: MitigationResult) -> Table:
+def _key_facts(result: MitigationResult) -> blocks.Table:
     """Facts side by side; the whole digests stand on the last page."""
     delivered = result.delivered
     facts = [
@@ -234,20 +226,20 @@ def _key_facts(result: MitigationResult) -> Table:
     return fact_table("Key facts", facts)
 
 
-def _arms_chapter(result: MitigationResult) -> list[Block]:
+def _arms_chapter(result: MitigationResult) -> list[blocks.Block]:
     if not result.arms:
         return []
     films = result.arms[0].image_overall.films
     return [
-        Chapter("All arms on the final test", "arms"),
-        Text(
+        blocks.Chapter("All arms on the final test", "arms"),
+        blocks.Text(
             f"Every arm answers the same {plural(films, 'film')} of the final test, which had no "
             "part in the search for the shortcut, in the training or in the choice of the epoch. "
             "The audited model comes first; what a difference is told against is always it.",
             "lead",
         ),
         accuracy_table(result),
-        Text(
+        blocks.Text(
             "Whole film: the class of a film is the one whose text its embedding is nearest to. "
             "Regions: it is that of its best-matching region. Worst group: the lowest accuracy "
             "among the classes with and without the feature; groups with few films are joined "
@@ -259,17 +251,17 @@ def _arms_chapter(result: MitigationResult) -> list[Block]:
     ]
 
 
-def _delivered_chapter(result: MitigationResult, arm: ArmOutcome) -> list[Block]:
+def _delivered_chapter(result: MitigationResult, arm: ArmOutcome) -> list[blocks.Block]:
     """Show the delivered model in detail; what got worse stands before the long tables."""
     worsened = [worsened_table(result, arm)] if arm.worsened() else []
     gaps = [gap_table(result, arm)] if arm.gaps else []
     return [
-        Chapter("The delivered model, before and after", "delivered", "page"),
-        Text(f"Arm: {printable(arm.title, 80)}. {worsened_sentence(arm)}", "lead"),
+        blocks.Chapter("The delivered model, before and after", "delivered", "page"),
+        blocks.Text(f"Arm: {printable(arm.title, 80)}. {worsened_sentence(arm)}", "lead"),
         *gaps,
         *worsened,
         *part_tables(result, arm),
-        Text(
+        blocks.Text(
             "A class, group or subgroup with too few films is not told by itself; its films count "
             "in the accuracy of all films.",
             "muted",
@@ -277,20 +269,20 @@ def _delivered_chapter(result: MitigationResult, arm: ArmOutcome) -> list[Block]
     ]
 
 
-def _training_chapter(result: MitigationResult) -> list[Block]:
+def _training_chapter(result: MitigationResult) -> list[blocks.Block]:
     trained = [(arm.title, arm.curve) for arm in result.arms if arm.curve is not None]
-    groups = Table(
+    groups = blocks.Table(
         caption="Groups of the selection films",
-        columns=(Column("Group", "wide"), Column("Films", "number")),
+        columns=(blocks.Column("Group", "wide"), blocks.Column("Films", "number")),
         rows=[(name, counted(films)) for name, films in result.selection_groups.items()],
         note="The epoch with the best accuracy of the worst of these groups was kept, averaged "
         "over as many epochs in a row as the recipe says.",
     )
     if not trained and not result.selection_groups:
         return []
-    blocks: list[Block] = [
-        Chapter("How the training went", "training"),
-        Text(
+    content: list[blocks.Block] = [
+        blocks.Chapter("How the training went", "training"),
+        blocks.Text(
             "Each trained arm, after each epoch: the mean loss above, the accuracy on the "
             "selection films below. The selection films are of other patients than the final "
             "test.",
@@ -298,8 +290,8 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
         ),
     ]
     if trained:
-        blocks += [
-            CurvePanels(
+        content += [
+            blocks.CurvePanels(
                 "Learning curves",
                 tuple(trained),
                 "Above: loss. Below: accuracy of the worst group (blue, thick) and of all films "
@@ -307,51 +299,53 @@ def _training_chapter(result: MitigationResult) -> list[Block]:
             ),
             curve_table(result),
         ]
-    return [*blocks, groups] if result.selection_groups else blocks
+    return [*content, groups] if result.selection_groups else content
 
 
-def _reaudit_chapter(result: MitigationResult) -> list[Block]:
-    blocks: list[Block] = [Chapter("The re-audit and the data", "reaudit")]
+def _reaudit_chapter(result: MitigationResult) -> list[blocks.Block]:
+    content: list[blocks.Block] = [blocks.Chapter("The re-audit and the data", "reaudit")]
     if result.reaudit is None:
-        blocks.append(Text("The new model was not audited again.", "lead"))
+        content.append(blocks.Text("The new model was not audited again.", "lead"))
     else:
-        blocks += _reaudit(result.reaudit)
-    return [*blocks, *_splits(result.splits)]
+        content += _reaudit(result.reaudit)
+    return [*content, *_splits(result.splits)]
 
 
-def _reaudit(reaudit: Reaudit) -> list[Block]:
+def _reaudit(reaudit: Reaudit) -> list[blocks.Block]:
     appeared = reaudit.appeared or ("Nothing: no other correlation counts.",)
-    remaining: list[Block] = (
-        [Section("Found again"), Items(reaudit.remaining)] if reaudit.remaining else []
+    remaining: list[blocks.Block] = (
+        [blocks.Section("Found again"), blocks.Items(reaudit.remaining)]
+        if reaudit.remaining
+        else []
     )
     return [
-        Text(
+        blocks.Text(
             "The whole audit was made again, of the new model on the films of the final test. Its "
             f"verdict: {verdict_name(reaudit.verdict)}.",
             "lead",
         ),
-        Items(reaudit.reasons or ("No reason is named.",)),
-        Section("Is the shortcut gone?"),
-        Text(gone_sentence(reaudit)),
+        blocks.Items(reaudit.reasons or ("No reason is named.",)),
+        blocks.Section("Is the shortcut gone?"),
+        blocks.Text(gone_sentence(reaudit)),
         *remaining,
-        Section("What appeared"),
-        Items(appeared),
-        Section("What these films could have shown"),
-        Text(reaudit.detectable or "Not known."),
+        blocks.Section("What appeared"),
+        blocks.Items(appeared),
+        blocks.Section("What these films could have shown"),
+        blocks.Text(reaudit.detectable or "Not known."),
     ]
 
 
-def _splits(splits: Sequence[SplitSummary]) -> list[Block]:
+def _splits(splits: Sequence[SplitSummary]) -> list[blocks.Block]:
     if not splits:
         return []
     return [
-        Table(
+        blocks.Table(
             caption="Parts of the data",
             columns=(
-                Column("Part"),
-                Column("Films", "number"),
-                Column("Patients", "number"),
-                Column("Films of each class", "wide"),
+                blocks.Column("Part"),
+                blocks.Column("Films", "number"),
+                blocks.Column("Patients", "number"),
+                blocks.Column("Films of each class", "wide"),
             ),
             rows=[
                 (
@@ -372,7 +366,7 @@ def _splits(splits: Sequence[SplitSummary]) -> list[Block]:
     ]
 
 
-def _reproduction(result: MitigationResult, details: MitigationDetails) -> list[Block]:
+def _reproduction(result: MitigationResult, details: MitigationDetails) -> list[blocks.Block]:
     models = {"audited model": result.audited_digest}
     if result.new_digest:
         models["new model"] = result.new_digest
@@ -384,15 +378,15 @@ def _reproduction(result: MitigationResult, details: MitigationDetails) -> list[
     }
     if details.recipe:
         tables = {"Recipe": details.recipe, **tables}
-    return [Reproduction(tables, details.config_yaml)]
+    return [blocks.Reproduction(tables, details.config_yaml)]
 
 
 def write_mitigation_report(
     result: MitigationResult, details: MitigationDetails, folder: Path
 ) -> None:
     """Write ``report.pdf`` and ``report.html``; the same input gives the same bytes."""
-    blocks = mitigation_blocks(result, details)
-    document = draw_pdf(blocks, result.name, result.title, f"Mitigation {result.name}")
+    content = mitigation_blocks(result, details)
+    document = draw_pdf(content, result.name, result.title, f"Mitigation {result.name}")
     (folder / "report.pdf").write_bytes(document)
-    page = draw_html(blocks, result.name, result.title, still=True)
+    page = draw_html(content, result.name, result.title, still=True)
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -11,20 +11,10 @@ from dataclasses import replace
 
 from ravl_med.evidence.mitigation_result import ArmOutcome, Change, MitigationResult
 from ravl_med.evidence.results import Interval
+from ravl_med.reporting import wording
 from ravl_med.reporting.layout.blocks import Column, Lines, Table
 from ravl_med.reporting.layout.drawings import epochs_text
 from ravl_med.reporting.tables import paired_columns, paired_row
-from ravl_med.reporting.wording import (
-    DASH,
-    NBSP,
-    accuracy_text,
-    estimate,
-    number,
-    percent,
-    plural,
-    printable,
-    score_text,
-)
 
 _ENDED = {
     "budget": "after its last epoch",
@@ -33,7 +23,7 @@ _ENDED = {
 }
 _SIDES = {"raised": "raised by it", "lowered": "lowered by it"}
 _NOTHING = Interval(float("nan"), float("nan"))
-_SURE = f"{NBSP}*"
+_SURE = f"{wording.NBSP}*"
 _SURE_NOTE = "* the interval of the difference excludes zero."
 _NAMES = {"before": "Before", "after": "After", "difference": "Difference, points (interval)"}
 
@@ -44,7 +34,7 @@ def difference_text(change: Change, *, score: bool = False) -> str:
     A score is printed with three decimals and not in points.
     """
     decimals, scale = (3, 1.0) if score else (1, 100.0)
-    text = estimate(change.difference, change.difference_interval, decimals, scale=scale)
+    text = wording.estimate(change.difference, change.difference_interval, decimals, scale=scale)
     return text + (_SURE if change.difference_interval.excludes_zero() else "")
 
 
@@ -88,7 +78,7 @@ def _changes_table(
     unit = ", points (interval)" if signed else " (interval)"
     rows = [
         paired_row(
-            printable(name, 90) or DASH,
+            wording.printable(name, 90) or wording.DASH,
             f"{change.films:,}" if films else None,
             (
                 ("before", change.before, audited.get(key, _NOTHING)),
@@ -113,7 +103,8 @@ def before_after_table(result: MitigationResult, arm: ArmOutcome) -> Table:
             ("Worst group", "image_worst", arm.image_worst),
             ("All films", "image_overall", arm.image_overall),
         ),
-        f"Answers to the whole film; {plural(arm.image_overall.films, 'film')}. Intervals by "
+        f"Answers to the whole film; {wording.plural(arm.image_overall.films, 'film')}. "
+        "Intervals by "
         "patient. Worst group: the lowest accuracy among the classes with and without the feature. "
         f"{_SURE_NOTE}",
         films=False,
@@ -179,13 +170,16 @@ def part_tables(result: MitigationResult, arm: ArmOutcome) -> list[Table]:
 
 def _arm_cell(arm: ArmOutcome) -> Lines:
     marks = ["DELIVERED"] if arm.delivered else []
-    return Lines((printable(arm.title, 60) or DASH, arm_kind(arm), *marks), strong=arm.delivered)
+    return Lines(
+        (wording.printable(arm.title, 60) or wording.DASH, arm_kind(arm), *marks),
+        strong=arm.delivered,
+    )
 
 
 def _measure(change: Change, arm: ArmOutcome, *, score: bool = False) -> Lines:
-    write = score_text if score else accuracy_text
+    write = wording.score_text if score else wording.accuracy_text
     value = write(change.after, change.interval)
-    if arm.role == "before" or value == DASH:
+    if arm.role == "before" or value == wording.DASH:
         return Lines((value,))
     return Lines((value, difference_text(change, score=score)))
 
@@ -217,7 +211,8 @@ def accuracy_table(result: MitigationResult) -> Table:
             for arm in result.arms
         ],
         note="First line: the value (interval). Second line: the difference to the audited model, "
-        f"in points (interval); {_SURE_NOTE} {DASH}: not measured; a head has no regions of its "
+        f"in points (interval); {_SURE_NOTE} {wording.DASH}: not measured; a head has no regions "
+        "of its "
         "own.",
     )
 
@@ -250,17 +245,17 @@ def curve_table(result: MitigationResult) -> Table:
         if curve is None:
             continue
         kept = 0 <= curve.best < min(len(curve.worst_group), len(curve.overall))
-        losses = [number(loss, 3) for loss in (*curve.losses[:1], *curve.losses[-1:])]
+        losses = [wording.number(loss, 3) for loss in (*curve.losses[:1], *curve.losses[-1:])]
         rows.append(
             (
                 _arm_cell(arm),
                 epochs_text(curve),
-                " to ".join(losses) or DASH,
-                percent(curve.worst_group[curve.best], 1) if kept else DASH,
-                percent(curve.overall[curve.best], 1) if kept else DASH,
+                " to ".join(losses) or wording.DASH,
+                wording.percent(curve.worst_group[curve.best], 1) if kept else wording.DASH,
+                wording.percent(curve.overall[curve.best], 1) if kept else wording.DASH,
                 _ENDED[curve.stopped],
                 f"{curve.steps:,}",
-                f"{curve.seconds:,.0f}{NBSP}s",
+                f"{curve.seconds:,.0f}{wording.NBSP}s",
             )
         )
     return Table(
