@@ -152,36 +152,49 @@ def plan_settings(
     return [replace(group, seed=seed) for _, _, group in placed for seed in seeds]
 
 
+Planted = tuple[tuple[Pair, ...], float, RegionChoice]
+"""Pairs, their strength, and how films are cut into regions."""
+
+
 def _groups(
     domain: Domain, kind: Kind, architecture: Architecture, strengths: Sequence[float]
 ) -> Iterator[Setting]:
     """Give the settings of one domain, kind and architecture, for seed 0."""
+    for pairs, strength, regions in _PLANS[kind](domain, strengths):
+        yield Setting(domain, kind, pairs, strength, architecture, 0, regions)
+
+
+def _plan_planted(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
+    findings = _FINDINGS[domain]
+    for feature, finding, strength in product(_FEATURES[domain], findings, strengths):
+        yield (Pair(feature, finding),), strength, "tiles"
+    if domain == "phantoms":  # what a segmenter knows by name: devices
+        for feature, finding in product(FEATURES, findings[:2]):
+            yield (Pair(feature, finding),), max(strengths), "structures"
+
+
+def _plan_null(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
+    findings = _FINDINGS[domain]
+    for (number, feature), turn in product(enumerate(_FEATURES[domain]), range(_NULLS)):
+        yield (Pair(feature, findings[(number + turn) % len(findings)]),), 0.0, "tiles"
+
+
+def _plan_two(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
     features, findings = _FEATURES[domain], _FINDINGS[domain]
+    for (number, feature), strength in product(enumerate(features), strengths[:2]):
+        other = features[(number + 1) % len(features)]
+        first, second = (findings[(number + turn) % len(findings)] for turn in (0, 1))
+        yield (Pair(feature, first), Pair(other, second)), strength, "tiles"
 
-    def of(pairs: tuple[Pair, ...], strength: float, regions: RegionChoice = "tiles") -> Setting:
-        return Setting(domain, kind, pairs, strength, architecture, 0, regions)
 
-    if kind == "planted":
-        for feature, finding, strength in product(features, findings, strengths):
-            yield of((Pair(feature, finding),), strength)
-        if domain == "phantoms":  # what a segmenter knows by name: devices
-            for feature, finding in product(FEATURES, findings[:2]):
-                yield of((Pair(feature, finding),), max(strengths), "structures")
-    elif kind == "null":
-        for number, feature in enumerate(features):
-            for turn in range(_NULLS):
-                yield of((Pair(feature, findings[(number + turn) % len(findings)]),), 0.0)
-    elif kind == "two":
-        for number, feature in enumerate(features):
-            other = features[(number + 1) % len(features)]
-            first = findings[number % len(findings)]
-            second = findings[(number + 1) % len(findings)]
-            for strength in strengths[:2]:
-                yield of((Pair(feature, first), Pair(other, second)), strength)
-    else:
-        for finding, strength in product(findings, strengths[:2]):
-            yield of((Pair(GLOBAL, finding),), strength)
+def _plan_global(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
+    for finding, strength in product(_FINDINGS[domain], strengths[:2]):
+        yield (Pair(GLOBAL, finding),), strength, "tiles"
 
+
+_PLANS: Mapping[Kind, Callable[[Domain, Sequence[float]], Iterator[Planted]]] = {
+    "planted": _plan_planted, "null": _plan_null, "two": _plan_two, "global": _plan_global,
+}  # fmt: skip
 
 _TABLE = "relevance/chest.yaml"
 
