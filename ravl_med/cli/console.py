@@ -53,29 +53,31 @@ def reporting_errors(debug: bool) -> Iterator[None]:
         warnings.filterwarnings("ignore")
     try:
         yield
-    except RavlMedError as error:
-        if debug:
-            raise
-        for line in str(error).splitlines():
-            complain(f"error: {line}")
-        raise typer.Exit(error.exit_code) from None
-    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+    except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         if debug:
             raise
-        if says_full(error):
-            complain(
-                "error: no room left on a disk; expected some where the cache, the output and "
-                "temporary files lie (cache.folder, --out, TMPDIR). Make room and run the same "
-                "command again: what was finished is kept."
-            )
-            raise typer.Exit(ConfigError.exit_code) from None
-        complain(
-            f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
-            "for the traceback, which may hold file names, and report it."
-        )
-        raise typer.Exit(4) from None
+        message, code = _message_of(error)
+        for line in message.splitlines():
+            complain(line)
+        raise typer.Exit(code) from None
+
+
+def _message_of(error: Exception) -> tuple[str, int]:
+    """Return what is printed of an error, and its exit code."""
+    if isinstance(error, RavlMedError):
+        return "\n".join(f"error: {line}" for line in str(error).splitlines()), error.exit_code
+    if says_full(error):
+        return (
+            "error: no room left on a disk; expected some where the cache, the output and "
+            "temporary files lie (cache.folder, --out, TMPDIR). Make room and run the same "
+            "command again: what was finished is kept."
+        ), ConfigError.exit_code
+    return (
+        f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
+        "for the traceback, which may hold file names, and report it."
+    ), 4
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -251,46 +253,53 @@ def print_review(result: AuditResult, folder: Path) -> None:
 
 def print_audit(run: Audit, folder: Path) -> None:
     """Print the verdict of an audit in a few lines, and the place of its report."""
-    result = run.result
-    colour, verdict = _VERDICTS[result.verdict.name]
     terminal = console()
-    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(result.name)}")
-    for reason in result.verdict.reasons:
-        terminal.print(f"  {escape(reason)}")
-    for check in result.sanity.checks if result.sanity is not None else ():
-        if check.status == "odd":
-            terminal.print(f"  Remark, {escape(check.name)}: {escape(check.text.rstrip('.'))}.")
-    cohort = result.cohort
-    if run.halved_to:
-        terminal.print(
-            f"  Memory did not suffice for the batches asked for: {run.halved_to} films were "
-            "encoded at once (model.batch_size)."
-        )
-    terminal.print(
-        f"  {cohort.images} films of {cohort.patients} patients audited, "
-        f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
-    )
-    for correlation in [c for c in result.correlations if c.counts][:_CORRELATIONS_SHOWN]:
-        terminal.print(escape(f"  {_correlation_line(correlation, result.task.classes)}"))
-    if result.discovery is not None:
-        found = result.correlations
-        confirmed = sum(c.confirmation.status == "confirmed" for c in found)
-        used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
-        terminal.print(
-            f"  {result.discovery.clusters} clusters, {result.discovery.candidates} candidates, "
-            f"{confirmed} confirmed on held-out patients, {used} used by the model."
-        )
-    if result.sensitivity is not None:
-        terminal.print(f"  {_sensitivity_line(result.sensitivity)}")
-    if run.config.cohort.synthetic is not None:
-        from ravl_med.pipeline.truth import compare_with_truth
-
-        for line in compare_with_truth(run).lines():
-            terminal.print(f"  truth: {escape(line)}")
+    colour, verdict = _VERDICTS[run.result.verdict.name]
+    terminal.print(f"[bold {colour}]{verdict}[/]  {escape(run.result.name)}")
+    for line in _audit_lines(run):
+        terminal.print(f"  {escape(line)}")
     from ravl_med.reporting.files.run_record import peak_memory_mb
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+
+
+def _audit_lines(run: Audit) -> Iterator[str]:
+    result = run.result
+    yield from result.verdict.reasons
+    for check in result.sanity.checks if result.sanity is not None else ():
+        if check.status == "odd":
+            yield f"Remark, {check.name}: {check.text.rstrip('.')}."
+    cohort = result.cohort
+    if run.halved_to:
+        yield (
+            f"Memory did not suffice for the batches asked for: {run.halved_to} films were "
+            "encoded at once (model.batch_size)."
+        )
+    yield (
+        f"{cohort.images} films of {cohort.patients} patients audited, "
+        f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
+    )
+    yield from _search_lines(result)
+    if run.config.cohort.synthetic is not None:
+        from ravl_med.pipeline.truth import compare_with_truth
+
+        yield from (f"truth: {line}" for line in compare_with_truth(run).lines())
+
+
+def _search_lines(result: AuditResult) -> Iterator[str]:
+    for correlation in [c for c in result.correlations if c.counts][:_CORRELATIONS_SHOWN]:
+        yield _correlation_line(correlation, result.task.classes)
+    if result.discovery is not None:
+        found = result.correlations
+        confirmed = sum(c.confirmation.status == "confirmed" for c in found)
+        used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
+        yield (
+            f"{result.discovery.clusters} clusters, {result.discovery.candidates} candidates, "
+            f"{confirmed} confirmed on held-out patients, {used} used by the model."
+        )
+    if result.sensitivity is not None:
+        yield _sensitivity_line(result.sensitivity)
 
 
 def print_comparison(comparison: Comparison, folder: Path) -> None:

@@ -217,12 +217,11 @@ def survey_archive(
     if not folder.is_dir():
         raise ConfigError(f"{folder.name!r} is no folder. Name one with DICOM files.")
     survey = ArchiveSurvey(folder)
-    for table in tables:
-        if not survey.sources.add_table(table):
-            raise DataError(
-                "--reports: the table has no column that names films (such as accession, study or "
-                "image), or neither reports nor findings."
-            )
+    if not all(survey.sources.add_table(table) for table in tables):
+        raise DataError(
+            "--reports: the table has no column that names films (such as accession, study or "
+            "image), or neither reports nor findings."
+        )
     images = _take_reports(survey, find_files(folder))
     kept: list[tuple[Path, SurveyedFile]] = []
     seen: set[str] = set()

@@ -193,6 +193,20 @@ def file_kind(path: Path) -> str:
     ImageError
         ``missing``, ``unreadable``, ``empty``.
     """
+    head = _head(path)
+    if head.startswith((_PNG, _JPEG)):
+        return "raster"
+    if head[128:132] == _DICM:
+        return "dicom"
+    if head.startswith(_GZIP) or head[344:348] == _NIFTI_1 or head[4:8] == _NIFTI_2:
+        return "nifti"
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "nifti"
+    return "dicom" if path.suffix.lower() in (".dcm", ".dicom", "") else ""
+
+
+def _head(path: Path) -> bytes:
+    """Read the bytes that say what a file is."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe or a device has no end
@@ -207,15 +221,7 @@ def file_kind(path: Path) -> str:
         ) from None
     if not head:
         raise ImageError("empty", "the image file is empty.")
-    if head.startswith((_PNG, _JPEG)):
-        return "raster"
-    if head[128:132] == _DICM:
-        return "dicom"
-    if head.startswith(_GZIP) or head[344:348] == _NIFTI_1 or head[4:8] == _NIFTI_2:
-        return "nifti"
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        return "nifti"
-    return "dicom" if path.suffix.lower() in (".dcm", ".dicom", "") else ""
+    return head
 
 
 def _checked_size(path: Path, most_mb: int) -> int:

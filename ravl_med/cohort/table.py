@@ -53,6 +53,29 @@ def read_table(path: FilePath) -> pd.DataFrame:
         It lies in a storage that does not answer.
     """
     name = path.name
+    header, rows = _read_rows(path)
+    if not rows and not any(header):
+        raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
+    for column, count in Counter(filter(None, header)).items():
+        if count > 1:
+            raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
+    if not rows:
+        raise DataError(f"{name}: no rows below the header; expected one row a film.")
+    for row, line in rows.items():
+        if any(line[len(header) :]):
+            raise DataError(
+                f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
+                "Put text that holds a comma in double quotes."
+            )
+        del line[len(header) :]
+        line += [""] * (len(header) - len(line))
+    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
+    return table.loc[:, [bool(column) for column in header]]
+
+
+def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
+    """Read the header, and the rows that are not blank, by the number that a spreadsheet shows."""
+    name = path.name
     try:
         with local_copy(path) as file, file.open(encoding="utf-8-sig", newline="") as stream:
             lines = csv.reader(stream, strict=True)
@@ -72,23 +95,7 @@ def read_table(path: FilePath) -> pd.DataFrame:
         raise DataError(
             f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None
-    if not rows and not any(header):
-        raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
-    for column, count in Counter(filter(None, header)).items():
-        if count > 1:
-            raise DataError(f"{name}: column {column!r} stands {count} times. Keep one of them.")
-    if not rows:
-        raise DataError(f"{name}: no rows below the header; expected one row a film.")
-    for row, line in rows.items():
-        if any(line[len(header) :]):
-            raise DataError(
-                f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
-                "Put text that holds a comma in double quotes."
-            )
-        del line[len(header) :]
-        line += [""] * (len(header) - len(line))
-    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
-    return table.loc[:, [bool(column) for column in header]]
+    return header, rows
 
 
 def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:

@@ -243,27 +243,8 @@ def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
     """
     waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(most)
     unwanted = threading.Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        while not unwanted.is_set():
-            with suppress(queue.Full):
-                waiting.put((item, error), timeout=_PATIENCE)
-                return
-
-    def make() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if unwanted.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:  # it is raised where the item is wanted
-            put(None, error)
-        finally:
-            if isinstance(items, Generator):
-                items.close()
-
-    thread = threading.Thread(target=make, name="read-ahead", daemon=True)
+    making = (items, waiting, unwanted)
+    thread = threading.Thread(target=_make_items, args=making, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -276,6 +257,30 @@ def prefetch(items: Iterable[T], most: int) -> Iterator[T]:
     finally:
         unwanted.set()
         thread.join()
+
+
+def _make_items(
+    items: Iterable[T],
+    waiting: queue.Queue[tuple[T | None, BaseException | None]],
+    unwanted: threading.Event,
+) -> None:
+    def put(item: T | None, error: BaseException | None) -> None:
+        while not unwanted.is_set():
+            with suppress(queue.Full):
+                waiting.put((item, error), timeout=_PATIENCE)
+                return
+
+    try:
+        for item in items:
+            put(item, None)
+            if unwanted.is_set():
+                return
+        put(None, StopIteration())
+    except BaseException as error:  # it is raised where the item is wanted
+        put(None, error)
+    finally:
+        if isinstance(items, Generator):
+            items.close()
 
 
 def films_a_part(batch_size: int) -> int:

@@ -69,6 +69,10 @@ def region_pooling_of(visual: nn.Module, how: RegionPooling = "one_pass") -> tup
                 "one_pass or crops."
             )
         return _LAST_STAGE, pool_last_stage_regions
+    return _pooling_that_fits(visual)
+
+
+def _pooling_that_fits(visual: nn.Module) -> tuple[str, Pooling]:
     if isinstance(visual, ModifiedResNet):
         return _RESNET, pool_resnet_regions
     if isinstance(visual, VisionTransformer) and (tokens := vit_pooling(visual)):

@@ -114,7 +114,7 @@ def _inside(content: Iterable[blocks.Block], place: _Place) -> str:
     return "\n".join(_elements(content, place))
 
 
-def _element(block: blocks.Block, place: _Place) -> str:
+def _element(block: blocks.Block, place: _Place) -> str:  # noqa: C901 - a case a block
     """Return a block as HTML."""
     match block:
         case blocks.Title(title, below):

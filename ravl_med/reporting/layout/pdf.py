@@ -111,7 +111,7 @@ def _start_height(placed: Iterable[Flowable]) -> float:
     return height
 
 
-def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:
+def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:  # noqa: C901 - a case a block
     match block:
         case blocks.Title(text, below):
             heading = Heading(text, "verdict", style="title", limit=120)

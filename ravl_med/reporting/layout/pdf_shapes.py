@@ -124,23 +124,27 @@ def _draw(canvas: Canvas, drawing: drawings.Drawing) -> None:
             _draw_all(canvas, (shape,))
 
 
+def _draw_path(canvas: Canvas, shape: drawings.Path) -> None:
+    canvas.setLineWidth(shape.weight)
+    canvas.setDash(list(shape.dash))
+    path = canvas.beginPath()
+    path.moveTo(*shape.points[0])
+    for point in shape.points[1:]:
+        path.lineTo(*point)
+    if shape.closed:
+        path.close()
+    if shape.fill:
+        canvas.setFillColor(HexColor(shape.fill))
+    canvas.drawPath(path, stroke=1, fill=int(bool(shape.fill)))
+    canvas.setDash()
+
+
 def _draw_all(canvas: Canvas, shapes: Iterable[drawings.Shape]) -> None:
     for shape in shapes:
         canvas.setStrokeColor(HexColor(shape.colour))
         match shape:
-            case drawings.Path(points, _, weight, dash, closed, fill):
-                canvas.setLineWidth(weight)
-                canvas.setDash(list(dash))
-                path = canvas.beginPath()
-                path.moveTo(*points[0])
-                for point in points[1:]:
-                    path.lineTo(*point)
-                if closed:
-                    path.close()
-                if fill:
-                    canvas.setFillColor(HexColor(fill))
-                canvas.drawPath(path, stroke=1, fill=int(bool(fill)))
-                canvas.setDash()
+            case drawings.Path():
+                _draw_path(canvas, shape)
             case drawings.Mark(x, y, radius, _, fill, square, weight):
                 canvas.setLineWidth(weight)
                 canvas.setFillColor(HexColor(fill))
