@@ -152,9 +152,9 @@ def test_a_black_box_with_a_hole_in_its_table_is_refused(root, tmp_path):
 
 
 def test_a_black_box_cannot_be_mitigated(root, tmp_path):
-    from ravl_med.pipeline.mitigate import _prepare
-    from ravl_med.pipeline.stages import Clock
+    from ravl_med.pipeline.mitigate import _require_splits
+    from ravl_med.pipeline.stages import Run
 
     config = config_of(root, scores=tmp_path / "scores.csv")
     with pytest.raises(ConfigError, match="a model that nobody can open cannot be fine-tuned"):
-        _prepare(config, Cache(tmp_path), lambda *told: None, Clock())
+        _require_splits(config, Run(Cache(tmp_path)))

@@ -220,7 +220,7 @@ def test_a_mitigation_has_one_where_it_is_asked_for(
         }
     )
     result, work = made.idle(), WorkFolder(tmp_path / "work")
-    run = Mitigation(config, result, work, None, None, None, None, {}, {}, {})
+    run = Mitigation(config, result, work, None, {}, {})
     write_mitigation(run, tmp_path / "run", date=None, history_root=None)
     assert (tmp_path / "run" / "report.dcm").exists() == wanted
     if wanted:
