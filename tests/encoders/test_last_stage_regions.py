@@ -14,7 +14,7 @@ from tiny_models import FAMILIES
 from torch import nn
 from torch.nn import functional
 
-from ravl_med.encoders import conv_pooling as last_stage_regions
+from ravl_med.encoders import conv_pooling
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
 from ravl_med.encoders.conv_pooling import pool_last_stage_regions, split_tower
 from ravl_med.encoders.opening import open_folder
@@ -200,7 +200,7 @@ def test_batches_do_not_change_a_region(name, tower_of, monkeypatch):
         for film, own in enumerate(BOXES)
         for box in own
     ]
-    monkeypatch.setattr(last_stage_regions, "_LAST_STAGE_REGIONS_AT_ONCE", 2)
+    monkeypatch.setattr(conv_pooling, "_LAST_STAGE_REGIONS_AT_ONCE", 2)
 
     in_parts = pool_last_stage_regions(tower, films, BOXES)[1]
 
@@ -248,9 +248,9 @@ def test_what_lies_outside_stays_out_of_the_last_stage(tower_of):
     box = [torch.tensor([[0.0, 0.0, 48.0, 48.0]])]
 
     def region_of(seen: torch.Tensor) -> torch.Tensor:
-        tower = last_stage_regions.StagedTower(lambda _: seen, staged.last)
+        tower = conv_pooling.StagedTower(lambda _: seen, staged.last)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(last_stage_regions, "split_tower", lambda _: tower)
+            patch.setattr(conv_pooling, "split_tower", lambda _: tower)
             return pool_last_stage_regions(nn.Identity(), images(1), box)[1]
 
     torch.testing.assert_close(region_of(other), region_of(maps))

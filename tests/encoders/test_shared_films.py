@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ravl_med.encoders import film_store as shared_embeddings
+from ravl_med.encoders import film_store
 from ravl_med.encoders.film_store import EmbeddedFilm, FilmStore, SharedFilms, film_key, part_number
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.storage.files import atomic_write_bytes, entries
@@ -246,4 +246,4 @@ def test_names_of_files() -> None:
     assert part_number(f"000017-{'a' * 24}.safetensors") == 17
     for name in ("17.safetensors", f"000017-{'a' * 24}", f"../000017-{'a' * 24}.safetensors"):
         assert part_number(name) is None
-    assert shared_embeddings._PIECE.fullmatch(PIECE)
+    assert film_store._PIECE.fullmatch(PIECE)

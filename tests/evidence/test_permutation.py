@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ravl_med.evidence import permutation as exchange
+from ravl_med.evidence import permutation
 from ravl_med.evidence.permutation import AlikePatients, ExchangeTest
 
 ALTERNATIVES = ("greater", "less", "two-sided")
@@ -279,12 +279,12 @@ def test_patients_that_are_shuffled_make_the_tables_of_boyett(at_once, silent):
     rng = np.random.default_rng(8)
     present, correct = rng.random((2, 150, 12)) < 0.5
     present[rng.random(150) < silent] = False
-    shown, made = exchange._patterns(present), exchange._patterns(correct)
+    shown, made = permutation._patterns(present), permutation._patterns(correct)
     assert len(shown.counts) * len(made.counts) > 5_000
 
     one, other = np.random.default_rng(3), np.random.default_rng(3)
-    tables = exchange._from_tables(shown, made, 40, at_once, one, "boyett")
-    shuffled = exchange._from_shuffles(shown, made, 40, at_once, other)
+    tables = permutation._from_tables(shown, made, 40, at_once, one, "boyett")
+    shuffled = permutation._from_shuffles(shown, made, 40, at_once, other)
 
     np.testing.assert_array_equal(shuffled, tables)
     assert one.random() == other.random()  # and took the same numbers
@@ -302,7 +302,7 @@ def test_whichever_way_hits_are_drawn_p_is_the_same(monkeypatch):
         ).p_value
 
     shuffled = p()
-    monkeypatch.setattr(exchange, "_TABLE_CELLS", 10**9)  # a table, however many its cells
+    monkeypatch.setattr(permutation, "_TABLE_CELLS", 10**9)  # a table, however many its cells
     assert p() == shuffled
 
 
@@ -326,19 +326,19 @@ def test_draws_that_cannot_matter_are_left_out(monkeypatch, gap, alternative):
         drawn += 1
         return honest(*given)
 
-    honest = exchange._draw_hits
-    monkeypatch.setattr(exchange, "_draw_hits", draw)
+    honest = permutation._draw_hits
+    monkeypatch.setattr(permutation, "_draw_hits", draw)
     assert test() == quick
     assert (drawn == 0) == (abs(gap) > 0.1)
-    monkeypatch.setattr(exchange, "_CERTAIN", np.inf)
+    monkeypatch.setattr(permutation, "_CERTAIN", np.inf)
     assert test() == quick
 
 
 def test_mean_and_variance_under_exchange_are_those_of_the_draws():
     rng = np.random.default_rng(2)
     present, correct = rng.random((2, 40, 5)) < 0.4
-    mean, variance, above, below = exchange._spread(present, correct)
-    drawn = exchange._draw_hits(present, correct, 40_000, np.random.default_rng(0))
+    mean, variance, above, below = permutation._spread(present, correct)
+    drawn = permutation._draw_hits(present, correct, 40_000, np.random.default_rng(0))
     assert mean == pytest.approx(drawn.mean(), abs=0.05)
     assert variance == pytest.approx(drawn.var(), rel=0.05)
     hits = (present[:, None] & correct).sum(axis=2)

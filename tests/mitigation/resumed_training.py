@@ -19,7 +19,7 @@ import torch
 from toys import toy_model, toy_set, toy_texts
 
 from ravl_med.config.mitigation import MitigationConfig
-from ravl_med.mitigation import trainer as checkpoints
+from ravl_med.mitigation import trainer
 from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.trainer import Selection, Task, TrainingConfig, fit
@@ -71,7 +71,7 @@ def kill_in_write(number: int) -> None:
         stream.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoints.torch.save = half
+    trainer.torch.save = half
 
 
 if __name__ == "__main__":

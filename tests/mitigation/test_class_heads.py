@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ravl_med.mitigation import arms as class_heads
+from ravl_med.mitigation import arms
 from ravl_med.mitigation.arms import (
     ClassHead,
     feature_directions,
@@ -109,7 +109,7 @@ def test_features_of_one_direction_are_projected_once() -> None:
 def test_on_equal_groups_it_is_plain_logistic_regression(
     classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(class_heads, "_STRENGTHS", (0.1,))
+    monkeypatch.setattr(arms, "_STRENGTHS", (0.1,))
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(2 * classes), 10)
     labels = groups // 2
@@ -145,7 +145,7 @@ def test_the_strength_is_that_of_the_best_worst_group(monkeypatch: pytest.Monkey
             right[:, 1] = right[::-1, 1]
         return ClassHead(right, np.zeros(2, np.float32))
 
-    monkeypatch.setattr(class_heads, "_fit", fake)
+    monkeypatch.setattr(arms, "_fit", fake)
     assert retrain_last_layer(images, labels, groups, 2, 0) is not None
     halves = [(31, strength) for strength in (1.0, 0.3, 0.1, 0.03, 0.01)]
     assert fits == [*halves, (62, 0.03)]  # chosen on one half, fitted on all

@@ -14,7 +14,7 @@ import torch
 from toys import keep_films, toy_set, toy_texts
 
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation import fine_tuning_set as set_files
+from ravl_med.mitigation import fine_tuning_set
 from ravl_med.mitigation.fine_tuning_set import (
     FineTuningSet,
     notes_of_set,
@@ -57,7 +57,7 @@ def test_it_comes_back_as_it_was(
     laid: tuple[FineTuningSet, Path], small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, folder = laid
-    monkeypatch.setattr(set_files, "_SMALL_BYTES", small)
+    monkeypatch.setattr(fine_tuning_set, "_SMALL_BYTES", small)
     again = open_set(folder)
     assert isinstance(again.regions.boxes, np.memmap) == (small == 0)
     every, rows = torch.arange(20), np.arange(19)

@@ -18,13 +18,13 @@ import pytest
 import torch
 from engine_audits import config_of, result_of
 
-from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders import batches
 from ravl_med.encoders.film_store import FilmStore
 from ravl_med.engine import opened_engine
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError, EngineError
 from ravl_med.phantoms.cohort import synthesize
-from ravl_med.pipeline import embedding as film_units
+from ravl_med.pipeline import embedding, stages
 from ravl_med.pipeline.shards import Shard, embed
 from ravl_med.pipeline.stages import Run
 from ravl_med.storage.cache import Cache
@@ -63,7 +63,7 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Parts of a batch, so that the few films make many; workers are told with each unit."""
-    monkeypatch.setattr(stored_films, "_PART", 4)
+    monkeypatch.setattr(batches, "_PART", 4)
 
 
 @pytest.fixture(scope="module")
@@ -207,10 +207,10 @@ def test_a_cluster_needs_a_store_that_all_reach(root, tmp_path):
     config = config_of(
         root, engine={"kind": "ray", "workers": 1, "address": "auto"}, cache={"embeddings": False}
     )
-    model = (film_units.open_model_of(config, root / "model"), root / "model")
-    cohort = film_units.Cohort.__new__(film_units.Cohort)
+    model = (stages.open_model_of(config, root / "model"), root / "model")
+    cohort = embedding.Cohort.__new__(embedding.Cohort)
     with pytest.raises(ConfigError, match="need a store that all of them reach"):
-        film_units.embed_with(LocalEngine(1), config, cohort, model, Run(Cache(tmp_path)))
+        embedding.embed_with(LocalEngine(1), config, cohort, model, Run(Cache(tmp_path)))
 
 
 def test_a_gpu_that_ray_hides_is_refused(root):

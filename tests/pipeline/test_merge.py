@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app
 from ravl_med.config.loading import Config, load_config
-from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders import batches
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.errors import ConfigError
 from ravl_med.phantoms.cohort import synthesize
@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_films, "_PART", 4)
+    monkeypatch.setattr(batches, "_PART", 4)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def config(root: Path) -> Config:
 def shards(root: Path, config: Config) -> tuple[Path, ...]:
     """The caches of seven machines, one for each shard; tests copy what they change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored_films, "_PART", 4)
+        patch.setattr(batches, "_PART", 4)
         for number in range(1, SHARDS + 1):
             embed(config, shard=Shard(number, SHARDS), cache=Cache(root / f"shard {number}"))
         embed(config, cache=Cache(root / "whole"))

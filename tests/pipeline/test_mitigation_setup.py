@@ -14,7 +14,7 @@ import pytest
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.mitigation.distributed import Processes, make_fabric
-from ravl_med.pipeline import mitigation_setup as work_folder
+from ravl_med.pipeline import mitigation_setup
 from ravl_med.pipeline.mitigation_setup import WorkFolder, open_work_folder, starts_again
 from ravl_med.storage.cache import Cache
 
@@ -121,19 +121,19 @@ def test_a_killed_run_lets_go_of_its_folder(tmp_path: Path) -> None:
         "held = _take(Path(sys.argv[1]), 0.0); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=120).returncode == -9
-    work_folder._take(path, 0.0).close()
+    mitigation_setup._take(path, 0.0).close()
 
 
 def test_a_folder_that_some_processes_do_not_see_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three processes of another node look into a folder of that node."""
-    monkeypatch.setattr(work_folder, "_PATIENCE", 0.2)
+    monkeypatch.setattr(mitigation_setup, "_PATIENCE", 0.2)
     there = SimpleNamespace(global_rank=1)
 
     class Nodes(Processes):
         def ask(self, job: Any) -> list[Any]:
-            if job is work_folder._restarts:
+            if job is mitigation_setup._restarts:
                 return [job(self.fabric)] * 4
             elsewhere = job.func, tmp_path / "elsewhere" / job.args[0].name, job.args[1]
             others = [elsewhere[0](*elsewhere[1:], there) for _ in range(3)]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app
 from ravl_med.config.loading import Config
-from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders import batches
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.evidence.audit_result import result_document
@@ -62,7 +62,7 @@ def bucket(root: Path, s3_of_session: S3Server) -> str:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(stored_films, "_PART", 4)
+    monkeypatch.setattr(batches, "_PART", 4)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
@@ -117,7 +117,7 @@ def result_of(config: Config, cache: Path) -> str:
 def expected(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
     """What one process makes of the folders."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored_films, "_PART", 4)
+        patch.setattr(batches, "_PART", 4)
         cache = tmp_path_factory.mktemp("expected")
         result = result_of(config_of(root), cache)
     assert json.loads(result)["discovery"] is not None  # which films are searched for

@@ -11,7 +11,7 @@ import torch
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.loading import Config
-from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders import batches
 from ravl_med.engine import opened_engine
 from ravl_med.errors import ConfigError
 from ravl_med.phantoms.cohort import synthesize
@@ -49,7 +49,7 @@ def model(root) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(stored_films, "_PART", 8)
+    monkeypatch.setattr(batches, "_PART", 8)
 
 
 def config_of(root: Path, model: Path, changed=None, **sections) -> Config:

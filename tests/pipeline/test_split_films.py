@@ -18,7 +18,7 @@ from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.encoders import batches as stored_films
+from ravl_med.encoders import batches
 from ravl_med.encoders.batches import BatchEncoder
 from ravl_med.encoders.kept_films import gray_levels
 from ravl_med.encoders.open_clip import save_model
@@ -31,13 +31,12 @@ from ravl_med.mitigation.fine_tuning_set import RegionTable
 from ravl_med.mitigation.quickstart import quickstart_layout
 from ravl_med.mitigation.spurious_regions import locate_carriers
 from ravl_med.phantoms.cohort import synthesize
-from ravl_med.pipeline import embedding
-from ravl_med.pipeline import fine_tuning_films as locating
+from ravl_med.pipeline import embedding, fine_tuning_films
 from ravl_med.pipeline.fine_tuning_films import locate_features
 from ravl_med.pipeline.mitigation_setup import Setting, WorkFolder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import Run, open_model_of
-from ravl_med.storage import files as whole_files
+from ravl_med.storage import files
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
@@ -68,7 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a file hold sixteen films."""
-    monkeypatch.setattr(stored_films, "_PART", 8)
+    monkeypatch.setattr(batches, "_PART", 8)
 
 
 def config_of(root: Path, **sections: Any) -> Config:
@@ -222,7 +221,7 @@ def test_a_full_disk_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(whole_files.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
         read(config, tmp_path)
 
@@ -273,7 +272,7 @@ def test_features_are_located_as_in_the_films_themselves(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unit by unit, in what is kept of the films, and in one go in the films that were read."""
-    monkeypatch.setattr(locating, "_FILMS", 7)
+    monkeypatch.setattr(fine_tuning_films, "_FILMS", 7)
     config = config_of(root)
     films = read(config, tmp_path)
     setting, carriers = located(config, films, tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting import wording
-from ravl_med.reporting.audit import sentences as audit_sentences
+from ravl_med.reporting.audit import sentences
 from ravl_med.reporting.audit.history import AuditHistory
 
 NAN = float("nan")
@@ -128,17 +128,17 @@ def test_class_names():
 )
 def test_outcome(full_result, rank, outcome, used):
     entry, classes = full_result.correlations[rank - 1], full_result.task.classes
-    assert audit_sentences.outcome_text(entry) == outcome
-    assert audit_sentences.used_text(entry) == used
-    assert audit_sentences.correlation_heading(entry, classes) == (
+    assert sentences.outcome_text(entry) == outcome
+    assert sentences.used_text(entry) == used
+    assert sentences.correlation_heading(entry, classes) == (
         f"Correlation {rank}: {outcome} · raises cardiomegaly · lowers no finding, pleural effusion"
     )
 
 
 def test_only_what_is_used_is_more_than_an_association(full_result):
     for entry in full_result.correlations:
-        sentence = audit_sentences.correlation_sentence(entry, full_result.task.classes)
-        used = audit_sentences.used_text(entry) == "yes"
+        sentence = sentences.correlation_sentence(entry, full_result.task.classes)
+        used = sentences.used_text(entry) == "yes"
         assert ("the model tends to call films cardiomegaly" in sentence) == used
         assert ("an association" in sentence) == (not used)
 
@@ -146,7 +146,7 @@ def test_only_what_is_used_is_more_than_an_association(full_result):
 def test_the_sentence_holds_the_numbers_of_held_out_patients(full_result):
     entry = full_result.correlations[0]
     arms = entry.confirmation.arms
-    sentence = audit_sentences.correlation_sentence(entry, full_result.task.classes)
+    sentence = sentences.correlation_sentence(entry, full_result.task.classes)
     for c in (0, *entry.cluster.opposed_classes):
         assert wording.percent(float(arms.accuracy_present[c])) in sentence
         assert wording.percent(float(arms.accuracy_absent[c])) in sentence
@@ -161,12 +161,12 @@ def test_fills_that_disagree_and_decisions_that_stay_speak_against(full_result):
         median=replace(removal.median, decisions_interval=Interval(-0.1, 0.2)),
     )
     entry = replace(entry, strata=None, counterfactual=replace(tested, removal=removal))
-    assert audit_sentences.counter_evidence(entry, classes) == (
+    assert sentences.counter_evidence(entry, classes) == (
         "Counter-evidence: the two fills do not agree in sign; removal is not shown to change "
         "decisions beyond the controls."
     )
     clean = replace(full_result.correlations[0], strata=None)
-    assert audit_sentences.counter_evidence(clean, classes) == (
+    assert sentences.counter_evidence(clean, classes) == (
         "Counter-evidence: none in the measurements below."
     )
 
@@ -178,19 +178,19 @@ def sensitivity(*gaps):
 
 
 def test_what_could_have_been_seen():
-    both = audit_sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, 0.3))
+    both = sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, 0.3))
     assert [text.replace("\u00a0", " ") for text in both] == [
         "A feature in 50 % of the films with a gap of 30 points or more would have been found with "
         "80 % probability.",
         "A feature in 5 %, 10 %, 20 % of the films would not have been found with 80 % "
         "probability, not even with a gap of 100 points.",
     ]
-    assert len(audit_sentences.detectable_sentences(sensitivity(0.5, 0.4, 0.3, 0.2))) == 1
-    assert len(audit_sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, NAN))) == 1
+    assert len(sentences.detectable_sentences(sensitivity(0.5, 0.4, 0.3, 0.2))) == 1
+    assert len(sentences.detectable_sentences(sensitivity(NAN, NAN, NAN, NAN))) == 1
 
 
 def test_an_audit_under_the_same_settings_says_that_nothing_changed():
-    sentence = audit_sentences.history_sentence(AuditHistory(2, (), (), {"pass": 1}))
+    sentence = sentences.history_sentence(AuditHistory(2, (), (), {"pass": 1}))
     assert sentence == (
         "This is the 2nd audit of this model on these films; changed since the last: nothing; "
         "earlier verdicts: 1 pass."

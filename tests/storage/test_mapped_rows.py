@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.storage import mapped_arrays as mapped_rows
+from ravl_med.storage import mapped_arrays
 from ravl_med.storage.mapped_arrays import (
     copy_of,
     empty_rows,
@@ -45,7 +45,7 @@ def test_what_was_written_stays_in_the_file_alone(mapped) -> None:
 
 
 def test_parts_make_the_whole_and_are_let_go(mapped, monkeypatch) -> None:
-    monkeypatch.setattr(mapped_rows, "_PART_BYTES", 2**20)
+    monkeypatch.setattr(mapped_arrays, "_PART_BYTES", 2**20)
     let_go(mapped)
     before = held_mb()
     total, count = 0.0, 0
@@ -66,7 +66,7 @@ def test_rows_are_copied(mapped) -> None:
 
 
 def test_a_product_is_made_part_by_part(mapped, monkeypatch) -> None:
-    monkeypatch.setattr(mapped_rows, "_PART_BYTES", 2**20)
+    monkeypatch.setattr(mapped_arrays, "_PART_BYTES", 2**20)
     let_go(mapped)
     before = held_mb()
     matrix = np.zeros((512, 2), np.float32)
@@ -121,7 +121,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_what_a_function_of_rows_makes_is_put_together(mapped, monkeypatch) -> None:
-    monkeypatch.setattr(mapped_rows, "_PART_BYTES", 2**20)
+    monkeypatch.setattr(mapped_arrays, "_PART_BYTES", 2**20)
     small = map_parts(mapped, lambda part: part[:, 3] < 5)
     assert (small.dtype, int(small.sum()), len(small)) == (np.bool_, 5, 32_768)
     assert map_parts(mapped[:0], lambda part: part[:, :2]).shape == (0, 2)

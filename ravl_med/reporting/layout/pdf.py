@@ -8,8 +8,7 @@ from reportlab import platypus
 from reportlab.platypus import CondPageBreak, Flowable, PageBreak, TableStyle
 
 from ravl_med import __version__
-from ravl_med.reporting.layout import blocks
-from ravl_med.reporting.layout import pdf_style as style
+from ravl_med.reporting.layout import blocks, pdf_style
 from ravl_med.reporting.layout.columns import PADDING, column_widths
 from ravl_med.reporting.layout.drawings import draw_curve, draw_dots, draw_flow, draw_scale
 from ravl_med.reporting.layout.map_drawing import draw_clusters
@@ -27,7 +26,7 @@ from ravl_med.reporting.wording import DASH, printable, printable_block
 _ONE_PAGE = 14  # rows; a longer table splits over pages
 _FEW = 3  # rows
 _TABLE_START, _ENOUGH = 110.0, 330.0  # that a heading wants below it: of a table, of anything
-_PAGE = style.HEIGHT - 1.0
+_PAGE = pdf_style.HEIGHT - 1.0
 _FIGURES_A_ROW, _PANELS_A_ROW = 5, 3
 _HEIGHTS = {"film": (68.0, 42.0), "region": (52.0, 34.0)}  # of a figure, and of a compact one
 _LINES = {"film": 1.0, "region": 0.8}  # weight of the boxes
@@ -70,7 +69,7 @@ def _break(
     after: Sequence[tuple[blocks.Block, list[Flowable]]],
 ) -> list[Flowable]:
     """Return what begins a page before a heading where its start would not fit on this one."""
-    leave = [style.LeavePageOne()] if isinstance(block, blocks.Chapter) else []
+    leave = [pdf_style.LeavePageOne()] if isinstance(block, blocks.Chapter) else []
     start = block.start if isinstance(block, blocks.Chapter) else "flow"
     if start == "page":
         return [*leave, PageBreak()]
@@ -114,7 +113,7 @@ def _start_height(placed: Iterable[Flowable]) -> float:
 def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:  # noqa: C901 - a case a block
     match block:
         case blocks.Title(text, below):
-            heading = Heading(text, "verdict", style="title", limit=120)
+            heading = Heading(text, "verdict", pdf_style="title", limit=120)
             return [heading, paragraph(below, "muted", 300), gap(4)]
         case blocks.Banner():
             return [BannerFlowable(block), gap(2)]
@@ -173,13 +172,13 @@ def _table(block: blocks.Table, pages: Pages) -> list[Flowable]:
 
 def _ruled(block: blocks.Table, pages: Pages) -> platypus.Table:
     widths = column_widths(block)
-    rows: list[Sequence[style.Cell]] = [
+    rows: list[Sequence[pdf_style.Cell]] = [
         [_cell(value, width, block, pages) for value, width in zip(row, widths, strict=True)]
         for row in block.rows
     ]
     if block.headed:
         rows.insert(0, [_head(c, width) for c, width in zip(block.columns, widths, strict=True)])
-    made = style.table(
+    made = pdf_style.table(
         rows or [[DASH, *[""] * (len(widths) - 1)]],
         widths,
         right=[at for at, column in enumerate(block.columns) if column.kind == "number"],
@@ -195,13 +194,13 @@ def _ruled(block: blocks.Table, pages: Pages) -> platypus.Table:
     return made
 
 
-def _head(column: blocks.Column, width: float) -> style.Cell:
+def _head(column: blocks.Column, width: float) -> pdf_style.Cell:
     if isinstance(column.head, blocks.Scale):
         return DrawingFlowable(draw_scale(column.head, width - PADDING))
     return column.head
 
 
-def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -> style.Cell:
+def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -> pdf_style.Cell:
     match value:
         case blocks.Dots(dots):
             height = _DOT_HEIGHTS[min(len(dots), 2)][not table.dense]
@@ -226,7 +225,7 @@ def _figures(block: blocks.FigureGrid) -> list[Flowable]:
     width, height = WIDTH / _FIGURES_A_ROW - 6, _HEIGHTS[block.kind][block.compact]
     cells = [_figure(one, width, height, _LINES[block.kind]) for one in block.figures]
     note = paragraph(block.note, "caption") if block.note else None
-    return [style.grid(cells, _FIGURES_A_ROW, note)]
+    return [pdf_style.grid(cells, _FIGURES_A_ROW, note)]
 
 
 def _figure(figure: blocks.Figure, width: float, height: float, line: float) -> list[Flowable]:
@@ -238,7 +237,7 @@ def _beside(block: blocks.SideBySide, pages: Pages) -> Flowable:
     # A heading at the top of a column has no space above it.
     left = [gap(9), *flowables(block.content, pages, breaks=False)]
     right = [gap(12), *_figure(block.figure, _BESIDE_SHARE * WIDTH, _BESIDE, 1.4)]
-    return style.columns(left, right, 1 - _BESIDE_SHARE)
+    return pdf_style.columns(left, right, 1 - _BESIDE_SHARE)
 
 
 def _panels(block: blocks.CurvePanels) -> list[Flowable]:
@@ -248,23 +247,23 @@ def _panels(block: blocks.CurvePanels) -> list[Flowable]:
         [paragraph(title, "cell_bold", 60), DrawingFlowable(draw_curve(curve, width))]
         for title, curve in block.panels
     ]
-    return [style.grid(cells, columns), paragraph(block.note, "muted")]
+    return [pdf_style.grid(cells, columns), paragraph(block.note, "muted")]
 
 
 def _sign_off(block: blocks.SignOff) -> Flowable:
     """Return a row a role: blank in the short form, else with a field for all to be filled in."""
     widths = [share * WIDTH for share in (_SIGNED_SHORT if block.short else _SIGNED)]
-    rows: list[list[style.Cell]] = [list(block.heads)]
+    rows: list[list[pdf_style.Cell]] = [list(block.heads)]
     if block.short:
         rows += [[role, gap(17), "", ""] for role in block.roles]
-        return platypus.KeepTogether([gap(6), style.table(rows, widths, dense=True), gap(5)])
+        return platypus.KeepTogether([gap(6), pdf_style.table(rows, widths, dense=True), gap(5)])
     for role in block.roles:
         slug, name = "_".join(printable(role, 40).lower().split()), printable(role, 60)
         fields = [
             FieldFlowable(f"{slug}_{key}", f"{label}: {name}", width - 6, _FIELD)
             for (key, label), width in zip(_FIELDS, widths[1:], strict=False)
         ]
-        signature: style.Cell = [gap(_FIELD - 8), paragraph("external signature", "note")]
+        signature: pdf_style.Cell = [gap(_FIELD - 8), paragraph("external signature", "note")]
         if block.signable:
             signature = SignatureFlowable(
                 f"{slug}_signature", f"Signature: {name}", widths[-1] - 8, _FIELD
@@ -274,7 +273,7 @@ def _sign_off(block: blocks.SignOff) -> Flowable:
         "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True
     )
     heads = [paragraph(title, "h2") for title in ("Signatures", blocks.REMARKS)]
-    return platypus.KeepTogether([heads[0], style.table(rows, widths), heads[1], remarks])
+    return platypus.KeepTogether([heads[0], pdf_style.table(rows, widths), heads[1], remarks])
 
 
 def _reproduction(
@@ -285,7 +284,7 @@ def _reproduction(
     lines = (printable_block(config, 105, 600) or DASH).split("\n")
     # In pieces, so that the heading stays with the first one and not with the whole file.
     pieces = [
-        style.block("\n".join(lines[at : at + _LINES_A_PIECE]))
+        pdf_style.block("\n".join(lines[at : at + _LINES_A_PIECE]))
         for at in range(0, len(lines), _LINES_A_PIECE)
     ]
     first = platypus.KeepTogether([paragraph("Effective config", "h2"), pieces[0]])

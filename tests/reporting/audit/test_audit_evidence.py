@@ -19,7 +19,7 @@ HIDDEN = -1
 def note(correlation: SpuriousCorrelation) -> str:
     (kept,) = counterfactual_part(correlation)
     assert isinstance(kept, KeepTogether)
-    (table,) = (block for block in kept.blocks if isinstance(block, Table))
+    (table,) = (block for block in kept.content if isinstance(block, Table))
     return table.note
 
 
