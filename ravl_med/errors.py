@@ -71,7 +71,7 @@ class StorageError(RavlMedError):
     """The storage did not answer, which is no fault of the files in it."""
 
 
-def says_full(error: BaseException) -> bool:
+def means_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one that it replaces, was caused by a full disk.
 
     PyTorch, safetensors and others raise errors of their own kinds.
@@ -92,11 +92,11 @@ def says_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def needing_room(message: str) -> Iterator[None]:
+def needing_disk_space(message: str) -> Iterator[None]:
     """Raise ConfigError with a message where the context finds a full disk."""
     try:
         yield
     except Exception as error:
-        if not says_full(error):
+        if not means_disk_full(error):
             raise
         raise ConfigError(message) from None

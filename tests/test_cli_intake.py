@@ -260,7 +260,7 @@ def test_the_doctor_is_well_here() -> None:
 
 def test_the_doctor_says_what_finds_text_on_films(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "burned-in text: rapidocr" in " ".join(run("doctor").output.split())
-    monkeypatch.setattr("ravl_med.regions.burned_in_text.reader_version", str)
+    monkeypatch.setattr("ravl_med.regions.burned_in_text.ocr_version", str)
     told = " ".join(run("doctor").output.split())
     assert "MISSING burned-in text: no OCR" in told
     assert "-> pip install rapidocr onnxruntime" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_config import MINIMAL, load
 
-from ravl_med.config.task import PROMPT_SETS, TaskConfig, read_set, read_styles
+from ravl_med.config.task import PROMPT_SETS, TaskConfig, read_prompt_set, read_prompt_styles
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.localisation import read_relevance
 
@@ -27,15 +27,15 @@ def with_task(folder: Path, task: str, *overrides: str) -> TaskConfig:
 
 def test_the_sets_have_the_findings_of_their_labels() -> None:
     assert tuple(SIZES) == PROMPT_SETS
-    assert {name: len(read_set(name).findings) for name in PROMPT_SETS} == SIZES
-    assert set(read_set("chexpert5").findings) < set(read_set("chexpert14").findings)
+    assert {name: len(read_prompt_set(name).findings) for name in PROMPT_SETS} == SIZES
+    assert set(read_prompt_set("chexpert5").findings) < set(read_prompt_set("chexpert14").findings)
 
 
 @pytest.mark.parametrize("name", PROMPT_SETS)
 @pytest.mark.parametrize("style", ["plain", "evidence", "caption", "report"])
 def test_every_finding_is_a_pair_of_texts_in_every_style(name: str, style: str) -> None:
-    assert style in read_styles()
-    for finding in read_set(name).findings:
+    assert style in read_prompt_styles()
+    for finding in read_prompt_set(name).findings:
         task = TaskConfig.model_validate({"prompts": name, "style": style, "finding": finding})
         (there, present), (gone, absent) = task.texts().items()
         assert gone == f"no {there}"
@@ -129,5 +129,5 @@ def test_findings_are_known_to_the_table_of_relevance() -> None:
     """What a ready set calls a class is what the table calls the finding, for the common ones."""
     table = read_relevance(RELEVANCE)
 
-    for finding in read_set("chexpert5").findings:
+    for finding in read_prompt_set("chexpert5").findings:
         assert table.find(finding.lower()) is not None, finding

@@ -385,7 +385,7 @@ def mitigate(
     from ravl_med.mitigation.distributed import Processes, make_fabric
     from ravl_med.pipeline.mitigate import mitigate as run_mitigation
     from ravl_med.pipeline.mitigation_folder import write_mitigation
-    from ravl_med.pipeline.mitigation_setup import open_work_folder, starts_again
+    from ravl_med.pipeline.mitigation_setup import open_work_folder, torchrun_starts_again
     from ravl_med.reporting.audit.history import user_history_root
     from ravl_med.reporting.files.audit_run import write_run
     from ravl_med.reporting.files.run_folder import refuse_foreign_folder
@@ -417,7 +417,7 @@ def mitigate(
         progress("write the report", 1, 1)
     console.print_mitigation(run, folder)
     good = exit_zero or run.result.verdict.name in ("improved", "nothing_to_do")
-    return 0 if good or starts_again() else 1
+    return 0 if good or torchrun_starts_again() else 1
 
 
 @verb(name="regions")

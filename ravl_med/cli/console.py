@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ravl_med.errors import ConfigError, RavlMedError, says_full
+from ravl_med.errors import ConfigError, RavlMedError, means_disk_full
 
 if TYPE_CHECKING:
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
@@ -68,7 +68,7 @@ def _message_of(error: Exception) -> tuple[str, int]:
     """Return what is printed of an error, and its exit code."""
     if isinstance(error, RavlMedError):
         return "\n".join(f"error: {line}" for line in str(error).splitlines()), error.exit_code
-    if says_full(error):
+    if means_disk_full(error):
         return (
             "error: no room left on a disk; expected some where the cache, the output and "
             "temporary files lie (cache.folder, --out, TMPDIR). Make room and run the same "

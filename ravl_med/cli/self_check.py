@@ -116,9 +116,9 @@ def _short(name: str) -> str:
 
 def _text() -> Check:
     """Check the reader of text burned into films."""
-    from ravl_med.regions.burned_in_text import reader_version
+    from ravl_med.regions.burned_in_text import ocr_version
 
-    version = reader_version()
+    version = ocr_version()
     if version:
         return Check("burned-in text", "ok", version)
     found = "no OCR, or without its networks; rows of letters are hidden by their shape"

@@ -15,7 +15,7 @@ from ravl_med.cohort.dicom_header import Edge, edge_of
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.cohort.table import RejectedFilm, require_inside
+from ravl_med.cohort.table import RejectedFilm, require_path_inside
 from ravl_med.config.cohort import DEFAULT_READING, CohortConfig, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.remote import FilePath
@@ -81,7 +81,7 @@ class FilmReader:
             It lies in a storage that denies access, or does not answer.
         """
         reading = self._reading(cohort, index)
-        require_inside(cohort.paths[index], self.roots)
+        require_path_inside(cohort.paths[index], self.roots)
         return _film(index, read_film_file(cohort.paths[index], reading), reading)
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:

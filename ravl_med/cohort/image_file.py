@@ -86,7 +86,7 @@ class ImageContent:
 
 
 @contextmanager
-def copied_here(file: FilePath, most_mb: int) -> Iterator[Path]:
+def local_film_copy(file: FilePath, most_mb: int) -> Iterator[Path]:
     """Yield a local path: the file, or a temporary copy of an object of at most `most_mb` MB.
 
     Raises
@@ -139,9 +139,9 @@ def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     ImageError
         With a reason code and a line that does not name the file.
     ConfigError, StorageError
-        See `copied_here`.
+        See `local_film_copy`.
     """
-    with copied_here(path, reading.max_file_mb) as file:
+    with local_film_copy(path, reading.max_file_mb) as file:
         kind = file_kind(file)
         size = _checked_size(file, reading.max_file_mb)
         return replace(_read(file, kind, reading), file_bytes=size)
@@ -174,7 +174,7 @@ def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
 def declares_burned_in(path: FilePath) -> bool:
     """Return whether a DICOM header declares burned-in text: (0028,0301) is YES."""
     try:
-        with copied_here(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
+        with local_film_copy(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
             if file_kind(file) != "dicom":
                 return False
             header = pydicom.dcmread(

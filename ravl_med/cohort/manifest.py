@@ -26,12 +26,12 @@ from ravl_med.cohort.table import (
     RejectedFilm,
     cells_of_columns,
     file_of,
+    intern_texts,
     read_table,
     require_columns,
     require_findings,
     row_number,
-    rows_outside,
-    share_texts,
+    rows_with_outside_paths,
     take_split,
     usable_rows,
 )
@@ -212,7 +212,7 @@ class _Rows:
 def _readable(rows: _Rows, unit: str) -> list[str]:
     """Set aside the rows that lack something every film needs; return the report of each row."""
     rows.taken &= usable_rows(rows.table, rows.taken, rows.name, rows.rejected, unit)
-    for i in rows_outside(rows.table, rows.taken, rows.path.parent, rows.roots):
+    for i in rows_with_outside_paths(rows.table, rows.taken, rows.path.parent, rows.roots):
         rows.taken[i], row = False, row_number(rows.table, i)
         message = f"{rows.name} row {row}: {OUTSIDE}"
         rows.rejected.append(RejectedFilm(row, "outside_root", message))
@@ -257,7 +257,7 @@ def _cohort(
         labels=(labelled.classes if labelled else unlabelled)[index],
         classes=classes,
         attributes={
-            column: _of_films(share_texts(table[column]), index)
+            column: _of_films(intern_texts(table[column]), index)
             for column in ATTRIBUTES
             if column in table
         },

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ravl_med
-from ravl_med.cohort.image_file import ImageContent, copied_here
+from ravl_med.cohort.image_file import ImageContent, local_film_copy
 from ravl_med.cohort.survey import SurveyedFile
-from ravl_med.cohort.table import require_inside
+from ravl_med.cohort.table import require_path_inside
 from ravl_med.config.cohort import ReadingConfig
 from ravl_med.engine.supervisor import Child, Crew
 from ravl_med.errors import DataError, ImageError
@@ -89,8 +89,8 @@ class ReadingPool:
     def _ask(self, task: str, path: FilePath, frame: int | None) -> Answer | ImageError:
         wanted = self._reading.frame if frame is None else frame
         try:
-            require_inside(path, self._roots)
-            with copied_here(path, self._reading.max_file_mb) as file:
+            require_path_inside(path, self._roots)
+            with local_film_copy(path, self._reading.max_file_mb) as file:
                 request = {"task": task, "path": str(file.absolute()), "frame": wanted}
                 with self._crew.borrowed() as worker:
                     return worker.ask(request)

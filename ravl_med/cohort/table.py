@@ -98,7 +98,7 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     return header, rows
 
 
-def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
+def intern_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:
     """Return texts with equal short ones as one object; `known` collects them."""
     known = {} if known is None else known
     return [known.setdefault(text, text) if len(text) <= _SHORT else text for text in texts]
@@ -107,7 +107,7 @@ def share_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> li
 def _stripped(lines: Iterable[list[str]]) -> Iterator[list[str]]:
     known: dict[str, str] = {}
     for line in lines:
-        yield share_texts(map(str.strip, line), known)
+        yield intern_texts(map(str.strip, line), known)
 
 
 def row_number(table: pd.DataFrame, position: int | np.integer) -> int:
@@ -278,7 +278,7 @@ class ManifestFiles(Sequence[FilePath]):
         return ManifestFiles((self._cells[i] for i in index), self._folder, self._roots)
 
 
-def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
+def path_is_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
     """Return whether a path, links resolved, lies in a root; without roots anything does."""
     if not roots:
         return True
@@ -292,13 +292,13 @@ def lies_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
     return any(target.is_relative_to(root.resolve()) for root in own)
 
 
-def require_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
+def require_path_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
     """Refuse a path that leads out of the roots (ImageError ``outside_root``)."""
-    if not lies_inside(path, roots):
+    if not path_is_inside(path, roots):
         raise ImageError("outside_root", OUTSIDE)
 
 
-def rows_outside(
+def rows_with_outside_paths(
     table: pd.DataFrame, taken: NDArray[np.bool_], folder: FilePath, roots: Sequence[FilePath]
 ) -> list[int]:
     """Return the rows taken whose report or annotation leads out of the roots."""
@@ -306,6 +306,6 @@ def rows_outside(
     found = []
     for i in np.flatnonzero(taken).tolist() if columns else []:
         parts = [part.strip() for cells in columns for part in cells[i].split(";")]
-        if not all(lies_inside(file_of(part, folder, roots), roots) for part in parts if part):
+        if not all(path_is_inside(file_of(part, folder, roots), roots) for part in parts if part):
             found.append(i)
     return found

@@ -55,7 +55,7 @@ def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     ValueError
         The set, the style or a finding is unknown, or the section names too much or too little.
     """
-    known = read_set(source)
+    known = read_prompt_set(source)
     style = _choose_style(known, str(data.get("style") or _DEFAULT_STYLE))
     columns = dict(data.get("label_columns") or {})
     wanted = _choose_findings(known, data.get("finding"), data.get("findings"))
@@ -76,7 +76,7 @@ def expand_task(data: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
 
 
 def _choose_style(known: PromptSet, name: str) -> PromptStyle:
-    styles = {**read_styles(), **known.styles}
+    styles = {**read_prompt_styles(), **known.styles}
     if name not in styles:
         raise ValueError(f"style {name[:40]!r} is not known; expected one of {_list(styles)}")
     return styles[name]
@@ -101,7 +101,7 @@ def _require_known(known: PromptSet, names: Iterable[str]) -> None:
         )
 
 
-def read_set(source: str | Path) -> PromptSet:
+def read_prompt_set(source: str | Path) -> PromptSet:
     """Read a set by its name in the package, or from a YAML file.
 
     Raises
@@ -129,7 +129,7 @@ def read_set(source: str | Path) -> PromptSet:
         raise ValueError(f"prompt_file {name!r} is not valid YAML") from None
 
 
-def read_styles() -> dict[str, PromptStyle]:
+def read_prompt_styles() -> dict[str, PromptStyle]:
     """Return the styles of the package."""
     styles = _parse(_packaged("styles"))
     return {name: PromptStyle.model_validate(style) for name, style in styles.items()}

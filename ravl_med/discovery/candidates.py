@@ -185,7 +185,7 @@ def choose_classes(
     return int(np.argmax(strength)), lowered, opposed
 
 
-def joined_strength(
+def stouffer_strength(
     standardised: NDArray[np.float64], raised: int, opposed: tuple[int, ...]
 ) -> float:
     """Join the standardised gaps (C,) of both sides into one normal deviate (Stouffer)."""
@@ -234,7 +234,7 @@ def measure_candidate(
         opposed_classes=opposed,
         opposed_gap=opposed_gap(table, k, opposed),
         rare=rare,
-        strength=joined_strength(table.standardised_gap[k], raised, opposed),
+        strength=stouffer_strength(table.standardised_gap[k], raised, opposed),
     )
 
 

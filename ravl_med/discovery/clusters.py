@@ -40,7 +40,7 @@ from ravl_med.discovery.k_medoids import (
 )
 from ravl_med.errors import DataError
 from ravl_med.storage.documents import result_type
-from ravl_med.storage.mapped_arrays import empty_rows, let_go, take_rows
+from ravl_med.storage.mapped_arrays import empty_rows, release_pages, take_rows
 
 _COUNTED = 2**18  # regions at once
 _CHUNK = 4096  # regions at once in a pass over the embeddings
@@ -66,10 +66,10 @@ class Partition:
     loss: float  # mean cosine distance of all regions to their medoid
     silhouette: float  # mean silhouette on the sample; NaN where it was not asked for
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Let go of what is held of the regions."""
-        let_go(self.assignment)
-        let_go(self.similarity)
+        release_pages(self.assignment)
+        release_pages(self.similarity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +105,7 @@ class FeatureClusters:
         partition = self.partitions[self.origin[cluster]]
         regions = np.flatnonzero(partition.assignment == self.label[cluster])
         order = np.argsort(-partition.similarity[regions], kind="stable")
-        partition.let_go()
+        partition.release_pages()
         ranked: NDArray[np.int64] = regions[order]
         return ranked
 
@@ -113,7 +113,7 @@ class FeatureClusters:
         """Return the cosine similarity (n,) of the members to the medoid, in their order."""
         partition = self.partitions[self.origin[cluster]]
         similarity = partition.similarity[partition.assignment == self.label[cluster]]
-        partition.let_go()
+        partition.release_pages()
         ranked: NDArray[np.float32] = -np.sort(-similarity, kind="stable")
         return ranked
 
@@ -124,7 +124,7 @@ class FeatureClusters:
             columns = np.flatnonzero(self.origin == number)
             inside = np.zeros((images, len(partition.medoids)), dtype=np.bool_)
             inside[region_image, partition.assignment] = True
-            partition.let_go()
+            partition.release_pages()
             present[:, columns] = inside[:, self.label[columns]]
         return present
 
@@ -176,7 +176,7 @@ def _jaccard(partitions: Sequence[Partition]) -> tuple[NDArray[np.float64], NDAr
 def _sizes(partition: Partition) -> NDArray[np.int64]:
     """Regions of each cluster of a partition, shape (k,)."""
     counts = np.bincount(partition.assignment, minlength=len(partition.medoids))
-    partition.let_go()
+    partition.release_pages()
     return counts.astype(np.int64, copy=False)
 
 
@@ -188,8 +188,8 @@ def _shared(a: Partition, b: Partition) -> NDArray[np.int64]:
         part = slice(start, start + _COUNTED)
         pairs = a.assignment[part].astype(np.intp) * shape[1] + b.assignment[part]
         shared += np.bincount(pairs, minlength=len(shared))
-    a.let_go()
-    b.let_go()
+    a.release_pages()
+    b.release_pages()
     return shared.reshape(shape)
 
 
@@ -332,8 +332,8 @@ def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
         # Most cohorts differ in their first chunk: the comparison is then not made again.
         equal = equal and not lost and float(np.abs(rows - embeddings[0]).max()) < 1e-6
         if done % _HELD == 0:
-            let_go(embeddings)
-    let_go(embeddings)
+            release_pages(embeddings)
+    release_pages(embeddings)
     if bad:
         raise DataError(
             f"clustering: {bad} of {len(embeddings)} region embeddings hold NaN or infinity; "
@@ -404,18 +404,18 @@ def _assign(
             assignment[chunk] = nearest
             similarity[chunk] = products[rows, start + nearest]
         if done % _HELD == 0:
-            let_go(embeddings)
+            release_pages(embeddings)
         if done % _WRITTEN == 0:
             _let_all_go(found)
         progress(done)
-    let_go(embeddings)
+    release_pages(embeddings)
     _let_all_go(found)
     return found
 
 
 def _let_all_go(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> None:
     for mapped in chain(*found):
-        let_go(mapped)
+        release_pages(mapped)
 
 
 def _partition(
@@ -426,7 +426,7 @@ def _partition(
     width: float = float("nan"),
 ) -> Partition:
     loss = 1.0 - float(similarity.mean(dtype=np.float64))
-    let_go(similarity)
+    release_pages(similarity)
     return Partition(medoids, assignment, similarity, draw, loss, width)
 
 

@@ -82,7 +82,7 @@ class Encoder(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the model, as it is now, into a folder that `open_folder` opens."""
+        """Write the model, as it is now, into a folder that `open_model_folder` opens."""
         ...
 
 

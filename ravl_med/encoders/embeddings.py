@@ -19,7 +19,7 @@ from ravl_med.cohort.film import Film
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.storage.mapped_arrays import copy_of, empty_rows, let_go, map_parts
+from ravl_med.storage.mapped_arrays import empty_rows, map_parts, mapped_copy, release_pages
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -53,7 +53,7 @@ class Embeddings:
     file_bytes: int = 0  # of the files that were read
     inputs: KeptFilms | None = None  # the N films as the model reads them; None: they are not kept
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Let go of what is held of arrays that lie in mapped files."""
         for mapped in (
             self.image,
@@ -62,7 +62,7 @@ class Embeddings:
             self.region_boxes,
             self.region_kind,
         ):
-            let_go(mapped)
+            release_pages(mapped)
 
     def only_finite(self) -> Embeddings:
         """Leave out the films with an embedding that holds NaN or infinity."""
@@ -184,8 +184,8 @@ class FilmTable:
         for at, key in enumerate(self.keys):
             image[at], region[starts[at] : starts[at + 1]] = find(key)
             if at % _GATHERED == 0:
-                let_go(image)
-                let_go(region)
+                release_pages(image)
+                release_pages(region)
         return Embeddings(
             films=numbers[:, 0].copy(),
             digests=tuple(self.digests),
@@ -193,9 +193,9 @@ class FilmTable:
             sizes=numbers[:, 1:3].copy(),
             image=image,
             region=region,
-            region_image=copy_of(np.repeat(np.arange(len(counts), dtype=np.int64), counts)),
-            region_boxes=copy_of(np.frombuffer(self._boxes, np.float32).reshape(-1, 4)),
-            region_kind=copy_of(np.frombuffer(self._region_kind, np.int64)),
+            region_image=mapped_copy(np.repeat(np.arange(len(counts), dtype=np.int64), counts)),
+            region_boxes=mapped_copy(np.frombuffer(self._boxes, np.float32).reshape(-1, 4)),
+            region_kind=mapped_copy(np.frombuffer(self._region_kind, np.int64)),
             kinds=tuple(self._kinds),
             unseen=int(numbers[:, 4].sum()),
             problems=dict(Counter(problem for of_film in self._problems for problem in of_film)),
@@ -267,8 +267,8 @@ def _taken(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.fl
     for start in range(0, len(rows), _GATHERED):
         part = slice(start, start + _GATHERED)
         taken[part] = array[rows[part]]
-        let_go(array)
-        let_go(taken)
+        release_pages(array)
+        release_pages(taken)
     return taken
 
 

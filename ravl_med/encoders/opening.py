@@ -124,13 +124,13 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
     Raises
     ------
     ModelError
-        See `open_folder`, `open_checkpoint` and `open_factory`; or its tower cannot embed regions
-        in the way that the config asks for.
+        See `open_model_folder`, `open_checkpoint` and `open_factory`; or its tower cannot embed
+        regions in the way that the config asks for.
     """
     if config.weights is not None and folder is not None:
         config = config.model_copy(update={"weights": folder})
     elif folder is not None:
-        return open_folder(folder, device, config.region_pooling)
+        return open_model_folder(folder, device, config.region_pooling)
     encoder = (
         open_checkpoint(config, device)
         if config.weights is not None
@@ -139,7 +139,7 @@ def open_encoder(config: ModelConfig, folder: Path | None, device: torch.device)
     return _pooling_by(encoder, config.region_pooling)
 
 
-def open_folder(
+def open_model_folder(
     folder: Path, device: torch.device, region_pooling: RegionPooling = "one_pass"
 ) -> Encoder:
     """Open a folder: open_clip's where it holds ``open_clip_config.json``, else Hugging Face's.
@@ -171,7 +171,7 @@ def _pooling_by(encoder: Encoder, how: RegionPooling) -> Encoder:
 
 
 def require_folder(encoder: Encoder, folder: Path | None, place: Path) -> Path:
-    """Return a folder that `open_folder` opens: the model's own, or `place`, where it is written.
+    """Return a folder for `open_model_folder`: the model's own, or `place`, where it is written.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def attempt(do: Callable[[], Any]) -> Outcome:
         return Outcome(type(error).__name__)
 
 
-def brought_down(what: str, workers: int) -> Outcome:
+def lost_workers_outcome(what: str, workers: int) -> Outcome:
     """Return the outcome of something that has killed too many workers."""
     return Outcome(
         "EngineError",
@@ -169,8 +169,8 @@ class _Worker(Child):
                 lives, self._lost = lives - opened, self._lost + (not opened)
                 self.end()
         if self._lost >= OPENINGS:
-            return brought_down("opening the model", OPENINGS)
-        return brought_down("the same unit of work", _LIVES)
+            return lost_workers_outcome("opening the model", OPENINGS)
+        return lost_workers_outcome("the same unit of work", _LIVES)
 
 
 def serve() -> None:

@@ -30,11 +30,11 @@ from ravl_med.engine.local import (
     Outcome,
     Work,
     attempt,
-    brought_down,
+    lost_workers_outcome,
     pin_threads,
     settle,
 )
-from ravl_med.engine.supervisor import be_quiet
+from ravl_med.engine.supervisor import silence_output
 from ravl_med.errors import ConfigError, EngineError, RavlMedError
 
 U = TypeVar("U")
@@ -286,7 +286,7 @@ def _stream_there(
     engine: RayEngine, opened: bytes, threads: int, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Let the actors do the rows, from a task of the cluster."""
-    be_quiet()
+    silence_output()
     return list(engine._stream(opened, threads, rows))
 
 
@@ -316,7 +316,7 @@ class _Worker:
     """The content of an actor."""
 
     def __init__(self, opened: bytes, threads: int, workers: int, lives: Any) -> None:
-        be_quiet()
+        silence_output()
         pin_threads(threads)
         self._lives, self._threads = lives, threads
         self._do = self._guarded(_OPENING, OPENINGS * workers, lambda: pickle.loads(opened)())
@@ -336,7 +336,7 @@ class _Worker:
 
         if ray.get(self._lives.begin.remote(at)) > lives:
             what = "opening the model" if at == _OPENING else "the same unit of work"
-            return brought_down(what, lives)
+            return lost_workers_outcome(what, lives)
         outcome = attempt(do)
         ray.get(self._lives.end.remote(at))
         return outcome

@@ -186,12 +186,12 @@ class Crew(Generic[C]):
 def take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """Return the streams of requests and answers, in a child; from now on it prints nothing."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    be_quiet()
+    silence_output()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     return requests, answers
 
 
-def be_quiet() -> None:
+def silence_output() -> None:
     """Let this process print nothing: what decoders print may name a patient."""
     warnings.filterwarnings("ignore")
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -369,7 +369,7 @@ class Answers:
     correlations: tuple[SpuriousCorrelation, ...]
 
 
-def answer_all(
+def rank_by_all_methods(
     evidence: RegionEvidence,
     encoder: Encoder,
     config: Config,

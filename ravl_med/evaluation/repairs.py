@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import FeatureDetector, nearest_medoids
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.evaluation.methods import OURS, Answers
 from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, plant_test
 from ravl_med.evaluation.settings import TAU, Setting, setting_config
@@ -149,7 +149,7 @@ def mitigate_setting(
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "model"
         trial.encoder.save(start)
-        audited = open_folder(start, torch.device("cpu"))
+        audited = open_model_folder(start, torch.device("cpu"))
         outcomes = [assess(ImageTower(audited.model), BEFORE, math.nan)]
         for name in arms:
             repair, rules = REPAIRS[name], config.mitigation

@@ -26,7 +26,7 @@ from ravl_med.evaluation.methods import (
     OURS,
     Answers,
     RankedRegions,
-    answer_all,
+    rank_by_all_methods,
     rank_correlation,
 )
 from ravl_med.evaluation.settings import Setting, relevance_of, setting_config
@@ -162,7 +162,7 @@ def run_setting(
             )
         progress(f"ask every method: {setting.label()}", 0, 1)
         with suppress(DataError):  # all regions look alike to this model: it cannot be audited
-            answers = answer_all(
+            answers = rank_by_all_methods(
                 evidence, encoder, config, relevance_of(setting.domain), structures
             )
     took = time.perf_counter() - begun[0], time.process_time() - begun[1]

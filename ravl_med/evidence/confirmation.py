@@ -25,9 +25,9 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData, GapTable, opposed_gap, performance_gaps
 from ravl_med.errors import DataError
-from ravl_med.evidence.effects import measure_by_presence, measure_shift
+from ravl_med.evidence.effects import measure_by_presence, measure_margin_shift
 from ravl_med.evidence.permutation import AlikePatients
-from ravl_med.evidence.results import Check, Confirmation, ConfirmationStatus, objections
+from ravl_med.evidence.results import Check, Confirmation, ConfirmationStatus, failed_reasons
 from ravl_med.evidence.statistics import PatientBootstrap
 
 _LEAST = np.finfo(np.float64).tiny
@@ -345,7 +345,7 @@ def _conclude(
         q_value=q,
         exact=test.exact,
         arms=measure_by_presence(data, cluster, rows, table, bootstrap, evidence.confidence),
-        shift=measure_shift(data, cluster, rows, bootstrap, evidence.confidence),
+        shift=measure_margin_shift(data, cluster, rows, bootstrap, evidence.confidence),
         swapped=candidate.swapped,
     )
 
@@ -366,7 +366,7 @@ def decide_status(
     if math.isnan(test.p_raised):
         return "not_tested", tuple(f"Not tested: {why}." for why in test.untested)
     raised, opposed = cluster.raised_class, cluster.opposed_classes
-    against = objections(
+    against = failed_reasons(
         [
             Check(q <= evidence.fdr, f"q is {q:.3f}, above {evidence.fdr:g} (evidence.fdr)."),
             *_side_checks(
@@ -382,7 +382,7 @@ def decide_status(
         return "not_confirmed", against
     if math.isnan(test.p_lowered):
         return "raised_only", tuple(f"Lowered side not tested: {why}." for why in test.untested)
-    against = objections(
+    against = failed_reasons(
         _side_checks(
             f"lowered side ({', '.join(classes[c] for c in opposed)})",
             -cluster.opposed_gap,

@@ -53,7 +53,9 @@ def measure_accuracy(
     )
 
 
-def auditability(accuracy: Accuracy, classes: Sequence[str], gate: GateConfig) -> tuple[str, ...]:
+def check_auditability(
+    accuracy: Accuracy, classes: Sequence[str], gate: GateConfig
+) -> tuple[str, ...]:
     """Return the reasons why the model cannot be audited on this cohort; empty when it can.
 
     Too few films in a class, or a class that gets almost all or almost none of the predictions:
@@ -132,7 +134,7 @@ def _intervals(
     )
 
 
-def measure_shift(
+def measure_margin_shift(
     data: AuditData,
     cluster: FeatureCluster,
     rows: NDArray[np.int64],  # (n,) films

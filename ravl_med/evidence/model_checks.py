@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from ravl_med.encoders.base import Encoder, EncoderInfo
 from ravl_med.evidence.audit_result import FindingAuroc, ModelCheck, ModelCheckStatus
 from ravl_med.evidence.statistics import auroc, auroc_interval
-from ravl_med.storage.mapped_arrays import map_parts, parts_of
+from ravl_med.storage.mapped_arrays import map_parts, mapped_parts
 
 _CHANCE = 0.5
 _UNIT = 1e-3  # a norm may be off by so much
@@ -148,7 +148,7 @@ def check_embeddings(
         else f"{norms.min():.4f} to {norms.max():.4f}",
     )
     n = len(image)
-    sums = [part.sum(axis=0, dtype=np.float64) for part in parts_of(image)]
+    sums = [part.sum(axis=0, dtype=np.float64) for part in mapped_parts(image)]
     mean = np.sum(sums, axis=0) / n
     alike = float(mean @ mean) if n == 1 else (n * float(mean @ mean) - 1) / (n - 1)
     apart = 1 - alike
@@ -218,7 +218,7 @@ def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[ModelC
     return tuple(checks)
 
 
-def check_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
+def check_logit_scale(info: EncoderInfo, temperature: float | None) -> ModelCheck:
     """Check the scale that the model was trained with, against the temperature of the audit.
 
     The temperature is None where the model's own scale is used.

@@ -64,7 +64,7 @@ class Check:
     reason: str
 
 
-def objections(checks: Iterable[Check]) -> tuple[str, ...]:
+def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
     """Return the reasons of the checks that did not pass."""
     return tuple(check.reason for check in checks if not check.passed)
 

@@ -18,7 +18,7 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import Decision, ReviewDecision
-from ravl_med.evidence.verdict import decide_verdict, points_to_decide
+from ravl_med.evidence.verdict import decide_verdict, points_for_reviewer
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
@@ -97,15 +97,15 @@ def _read_date(text: str, where: str, column: str) -> date:
         ) from None
 
 
-def decisions_on(
+def decisions_for(
     result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig
 ) -> tuple[RecordedDecision, ...]:
     """Return those of some decisions that are on correlations of this result."""
-    asked = {one.correlation_id(result) for one in points_to_decide(result.correlations, gate)}
+    asked = {one.correlation_id(result) for one in points_for_reviewer(result.correlations, gate)}
     return tuple(decision for decision in decisions if decision.correlation in asked)
 
 
-def adjudicate(
+def apply_decisions(
     result: AuditResult, decisions: Sequence[RecordedDecision], gate: GateConfig, today: date
 ) -> AuditResult:
     """Return the result with its rulings and the verdict that follows from them.
@@ -121,7 +121,9 @@ def adjudicate(
     """
     if result.sensitivity is None:
         return result
-    asked = {one.correlation_id(result): one for one in points_to_decide(result.correlations, gate)}
+    asked = {
+        one.correlation_id(result): one for one in points_for_reviewer(result.correlations, gate)
+    }
     unknown = [d.correlation for d in decisions if d.correlation not in asked]
     if unknown:
         raise DataError(

@@ -25,7 +25,7 @@ from ravl_med.evidence.results import (
     Kind,
     SpuriousCorrelation,
     Strata,
-    objections,
+    failed_reasons,
 )
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
@@ -88,7 +88,7 @@ def _below_gate(
 ) -> tuple[str, ...]:
     arms = confirmation.arms
     sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
-    return objections(
+    return failed_reasons(
         Check(
             not value < gate.max_gap - _ROUNDING,
             f"The gap of the {side} side on held-out patients is below {100 * gate.max_gap:g} "
@@ -206,7 +206,7 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
     return (Gate("gate.min_auroc", not checks.doubts, text),)
 
 
-def points_to_decide(
+def points_for_reviewer(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> tuple[SpuriousCorrelation, ...]:
     """Return what a reviewer may decide on: shortcuts, and what a radiologist has to look at."""

@@ -195,7 +195,7 @@ class ContextRules:
 
     def triggers(self, sentence: Sequence[str]) -> list[ScopedTrigger]:
         """Return the triggers of a sentence; the longest of those that share a token."""
-        return _scopes(best_matches(self._tree.matches(sentence)), sentence)
+        return _scopes(match_phrases(self._tree.matches(sentence)), sentence)
 
     def status(self, phrase: Match[Any], triggers: Sequence[ScopedTrigger]) -> Status:
         """Return the status of a phrase, given the triggers that are no part of it."""
@@ -203,7 +203,7 @@ class ContextRules:
         return next((meaning for meaning in _MEANINGS if meaning in met), "present")
 
 
-def best_matches(matches: Sequence[Match[Any]]) -> list[Match[Any]]:
+def match_phrases(matches: Sequence[Match[Any]]) -> list[Match[Any]]:
     """Return matches that share no token: those with most tokens first, then the shortest span."""
     taken: list[Match[Any]] = []
     used: set[int] = set()
@@ -374,7 +374,7 @@ class ReportLabeller:
         return [
             (finding, self._status(match, triggers))
             for finding, matches in of_finding.items()
-            for match in best_matches(matches)
+            for match in match_phrases(matches)
         ]
 
     def _status(self, match: Match[_Phrase], triggers: Sequence[ScopedTrigger]) -> Status:

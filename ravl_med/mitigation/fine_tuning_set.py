@@ -187,7 +187,7 @@ def write_reports(folder: Path, encoder: Encoder, texts: Iterable[str]) -> Repor
     return _open_reports(folder, encoder.info.embedding_size)
 
 
-def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> None:
+def write_fine_tuning_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> None:
     """Write a set whose films are `KeptFilms`, and JSON notes, where `write_reports` has been.
 
     Raises
@@ -221,7 +221,7 @@ def write_set(folder: Path, films: FineTuningSet, notes: Mapping[str, Any]) -> N
         stream.write(json.dumps(described).encode())
 
 
-def notes_of_set(folder: Path) -> Mapping[str, Any] | None:
+def notes_of_fine_tuning_set(folder: Path) -> Mapping[str, Any] | None:
     """Return the notes of a set; None where there is none, or half of one."""
     try:
         notes = json.loads((folder / _MARK).read_text(encoding="utf-8"))["notes"]
@@ -230,8 +230,8 @@ def notes_of_set(folder: Path) -> Mapping[str, Any] | None:
     return notes if isinstance(notes, dict) else None
 
 
-def open_set(folder: Path) -> FineTuningSet:
-    """Open a set that `write_set` has written.
+def open_fine_tuning_set(folder: Path) -> FineTuningSet:
+    """Open a set that `write_fine_tuning_set` has written.
 
     Raises
     ------

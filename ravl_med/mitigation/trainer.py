@@ -29,7 +29,7 @@ from ravl_med.errors import DataError, EngineError
 from ravl_med.storage.files import atomic_write
 
 
-def norms_of(module: nn.Module) -> list[nn.Module]:
+def batch_norms_of(module: nn.Module) -> list[nn.Module]:
     """Return the parts that keep statistics of batches."""
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
@@ -42,7 +42,7 @@ def kept_statistics(module: nn.Module) -> Iterator[None]:
     """
     kept = [
         (buffer, buffer.clone())
-        for norm in norms_of(module)
+        for norm in batch_norms_of(module)
         if norm.training
         for buffer in norm.buffers(recurse=False)
     ]
@@ -244,7 +244,7 @@ def _require_batches(
             f"fine-tuning: a batch of {config.batch_size} films for {world} processes; expected a "
             "multiple of their number. Change mitigation.batch_size."
         )
-    if world > 1 and not config.freeze_norms and norms_of(module):
+    if world > 1 and not config.freeze_norms and batch_norms_of(module):
         raise DataError(
             f"fine-tuning: {world} processes with mitigation.freeze_norms false; expected true, "
             "since each process would take statistics of its own part of a batch. Freeze them, or "
@@ -324,7 +324,7 @@ class _Loop:
     def _train_mode(self) -> None:
         self.module.train()
         if self.config.freeze_norms:
-            for part in norms_of(self.module):
+            for part in batch_norms_of(self.module):
                 part.eval()
 
     def _own_part(self) -> slice:

@@ -19,12 +19,17 @@ from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import LearningCurve
 from ravl_med.mitigation.arms import Arm, ImageTower, Objective
 from ravl_med.mitigation.final_test import Predictions
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, open_set
+from ravl_med.mitigation.fine_tuning_set import (
+    FineTuningSet,
+    GrayFilms,
+    RegionTable,
+    open_fine_tuning_set,
+)
 from ravl_med.mitigation.spurious_regions import PseudoGroups, select_by_groups
 from ravl_med.mitigation.trainer import Selection, Task, TrainingHistory, fit
 
@@ -170,12 +175,12 @@ class ArmTraining:
         ------
         DataError, ConfigError
             A config that these films or processes cannot follow, or no room for checkpoints, see
-            `fit`; films that are gone, see `open_set`.
+            `fit`; films that are gone, see `open_fine_tuning_set`.
         ModelError
             Gradients are to be checkpointed, and the tower has no switch for it.
         """
-        films = open_set(self.films) if isinstance(self.films, Path) else self.films
-        encoder = open_folder(self.start, torch.device("cpu"), self.region_pooling)
+        films = open_fine_tuning_set(self.films) if isinstance(self.films, Path) else self.films
+        encoder = open_model_folder(self.start, torch.device("cpu"), self.region_pooling)
         tower = ImageTower(encoder.model, self.region_pooling)
         if self.config.gradient_checkpointing:
             checkpoint_gradients(tower.visual)

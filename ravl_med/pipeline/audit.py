@@ -41,7 +41,7 @@ from ravl_med.evidence.counterfactual.localisation import (
     StructureReader,
     read_relevance,
 )
-from ravl_med.evidence.effects import auditability, measure_accuracy, summarise_cohort
+from ravl_med.evidence.effects import check_auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
     assess_correlations,
@@ -49,7 +49,7 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
 )
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
-from ravl_med.evidence.review import adjudicate, decisions_on, read_decisions
+from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import decide_verdict
@@ -109,8 +109,10 @@ def audit(
         made = collect(config, scored, found, segmenter.digest, run)
     if not decided:
         return made
-    on_this = decisions_on(made.result, decided, config.gate)
-    return replace(made, result=adjudicate(made.result, on_this, config.gate, today or date.min))
+    on_this = decisions_for(made.result, decided, config.gate)
+    return replace(
+        made, result=apply_decisions(made.result, on_this, config.gate, today or date.min)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +165,7 @@ def embed(config: Config, listed: ListedFilms, engine: Engine, run: stages.Run) 
         broken = stages.films_not_finite(listed.cohort, embeddings)
         cohort = listed.cohort.keep(embeddings.films, (*embeddings.rejected, *broken))
         stages.require_films(cohort, config.gate.max_rejected_fraction)
-        cohort = add_header_attributes(cohort, embeddings.attributes, stages.headers_asked(config))
+        cohort = add_header_attributes(cohort, embeddings.attributes, stages.headers_wanted(config))
         trim_memory()
     return EmbeddedFilms(listed, cohort, embeddings)
 
@@ -239,7 +241,7 @@ def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.
         f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
         "expected finite numbers. Check the weights, and the precision on this device."
     )
-    stops = auditability(scored.accuracy, films.cohort.classes, config.gate)
+    stops = check_auditability(scored.accuracy, films.cohort.classes, config.gate)
     reasons = [*([lost] if broken else ()), *tools.checks.stops, *stops]
     if not reasons:
         data = audit_data(films.cohort, films.embeddings, scored.scores)
@@ -286,14 +288,14 @@ def search_films(
         )
     with run.stage("confirmation"):
         examination = confirm_correlations(data, clusters, discovery, evidence, gate, run.progress)
-        embeddings.let_go()
+        embeddings.release_pages()
     with run.stage("counterfactuals"):
         correlations = assess_correlations(
             data, examination, tools.model, tools.relevance, evidence, gate, run.progress
         )
         tested = sum(one.counterfactual is not None for one in correlations)
         run.clock.note("counterfactuals", correlations=tested)
-        embeddings.let_go()
+        embeddings.release_pages()
     with run.stage("subgroups"):
         bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
         subgroups = measure_subgroups(data, evidence, bootstrap)
@@ -423,7 +425,7 @@ def collect(
     result = collect_result(
         config, films.cohort, films.embeddings, model, scored.accuracy, found, run.key
     )
-    films.embeddings.let_go()
+    films.embeddings.release_pages()
     trim_memory()
     return Audit(
         config=config,

@@ -127,7 +127,7 @@ def check_audited_model(
         checks += [
             model_checks.check_prompts(findings, hidden),
             *model_checks.check_texts(model.encoder, texts),
-            model_checks.check_scale(model.encoder.info, temperature),
+            model_checks.check_logit_scale(model.encoder.info, temperature),
         ]
         if (stops or doubts) and config.model.weights is not None:
             checks += _try_activation(config, cohort, model, reader)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve, MeasureName
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
@@ -58,7 +58,7 @@ def run_final_test(
         tower.to("cpu")
         return made
 
-    audited = open_folder(setting.start, torch.device("cpu")).model
+    audited = open_model_folder(setting.start, torch.device("cpu")).model
     tower = ImageTower(audited, config.model.region_pooling)
     before = predict(tower, "the audited model")
     predictions = {"before": before}

@@ -34,10 +34,10 @@ from ravl_med.mitigation.fine_tuning_set import (
     GrayFilms,
     RegionTable,
     ReportTable,
-    notes_of_set,
-    open_set,
+    notes_of_fine_tuning_set,
+    open_fine_tuning_set,
+    write_fine_tuning_set,
     write_reports,
-    write_set,
 )
 from ravl_med.mitigation.spurious_regions import (
     carriers_in,
@@ -197,7 +197,7 @@ def _open_locator(
 class PreparedFilms:
     """Films to fine-tune on, and what a report says of them."""
 
-    folder: Path  # that every process of the training opens, see `open_set`
+    folder: Path  # that every process of the training opens, see `open_fine_tuning_set`
     films: FineTuningSet  # as it is opened from there
     mitigated: tuple[MitigatedCorrelation, ...]
     notes: tuple[str, ...]  # what a reader of the report has to know
@@ -217,12 +217,12 @@ def prepare_fine_tuning(setting: Setting, explored: ExploredFilms) -> PreparedFi
         Files cannot be written; workers died.
     """
     folder = setting.work.folder / f"set-{_digest(setting, explored)}"
-    about = notes_of_set(folder)
+    about = notes_of_fine_tuning_set(folder)
     if about is None:
         about = _prepare(setting, explored, folder)
     return PreparedFilms(
         folder,
-        open_set(folder),
+        open_fine_tuning_set(folder),
         tuple(MitigatedCorrelation(**one) for one in about["mitigated"]),
         tuple(about["notes"]),
         SplitSummary(**about["summary"]),
@@ -249,7 +249,7 @@ def _prepare(setting: Setting, explored: ExploredFilms, folder: Path) -> dict[st
         "notes": notes,
         "summary": asdict(summary),
     }
-    write_set(folder, replace(films, reports=reports, labels=labels), about)
+    write_fine_tuning_set(folder, replace(films, reports=reports, labels=labels), about)
     return about
 
 

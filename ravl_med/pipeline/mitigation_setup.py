@@ -90,7 +90,7 @@ def open_work_folder(
     return WorkFolder(folder, lock)
 
 
-def starts_again() -> bool:
+def torchrun_starts_again() -> bool:
     """Whether `torchrun` would start this process again if it ended with another code than 0."""
     return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") not in ("", "0")
 

@@ -23,7 +23,7 @@ from ravl_med.mitigation.fine_tuning_set import GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.embedding import KeptTables, Model, embed_with
 from ravl_med.pipeline.stages import Run, films_not_finite, list_films, require_films
-from ravl_med.storage.mapped_arrays import let_go, map_parts
+from ravl_med.storage.mapped_arrays import map_parts, release_pages
 from ravl_med.storage.remote import FilePath
 
 _FILMS = 512  # positions of a cohort whose regions are taken at a time
@@ -71,7 +71,7 @@ class SplitFilms:
         starts = np.searchsorted(self.embeddings.region_image, ends)
         for start, end in pairwise(starts.tolist()):
             yield self.embeddings.region[start:end], found[start:end]
-            let_go(self.embeddings.region)
+            release_pages(self.embeddings.region)
 
     def summary(self, role: str, least: int, rows: NDArray[np.bool_] | None = None) -> SplitSummary:
         """Count films and patients, of some of the films where `rows` (N,) says so.
@@ -155,5 +155,5 @@ def _input_boxes(encoder: Encoder, embeddings: Embeddings) -> NDArray[np.float32
     for number, (height, width) in enumerate(sizes.tolist()):
         own = size_of_region == number
         boxes[own] = encoder.geometry(height, width).to_input(embeddings.region_boxes[own])
-    let_go(embeddings.region_boxes)
+    release_pages(embeddings.region_boxes)
     return boxes

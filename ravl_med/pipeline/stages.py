@@ -251,7 +251,7 @@ def films_not_finite(listed: Cohort, embeddings: Embeddings) -> tuple[RejectedFi
     )
 
 
-def headers_asked(config: Config) -> bool | None:
+def headers_wanted(config: Config) -> bool | None:
     """Return what DICOM headers add to the attributes; the manifest of phantoms says all."""
     return False if config.cohort.manifest is None else config.cohort.attributes_from_header
 

@@ -38,7 +38,7 @@ from pydicom.uid import (
 )
 from scipy.ndimage import find_objects, label
 
-from ravl_med.cohort.image_file import copied_here
+from ravl_med.cohort.image_file import local_film_copy
 from ravl_med.cohort.nifti import read_nifti_mask
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError, RavlMedError
@@ -301,7 +301,7 @@ def read_annotation_file(
     ConfigError, StorageError
         It lies in a storage that denies access, or does not answer.
     """
-    with copied_here(path, reading.max_file_mb) as file:
+    with local_film_copy(path, reading.max_file_mb) as file:
         return _read(file, film, shape, names, reading)
 
 
@@ -326,7 +326,7 @@ def _read(
                     values = np.asarray(plain if plain is not None else image.convert("L"))
                 return _mask_boxes(values.astype(np.int64), shape, names)
             if head[128:132] == _DICM:
-                with copied_here(film, reading.max_file_mb) as own:
+                with local_film_copy(film, reading.max_file_mb) as own:
                     return _dicom_boxes(path, own, shape)
             if path.name.lower().endswith((".nii", ".nii.gz")):
                 values = np.rint(read_nifti_mask(path, reading)).astype(np.int64)

@@ -70,7 +70,7 @@ def open_text_search(allowed: Collection[str], regions: RegionsConfig) -> TextSe
     """
     from ravl_med.regions.proposal import choose_segmenter
 
-    if reader_version():
+    if ocr_version():
         return TextReader(fold_words(allowed))
     return LetterRows(choose_segmenter(regions))
 
@@ -80,7 +80,7 @@ def fold_words(allowed: Collection[str]) -> frozenset[str]:
     return frozenset(map(_fold, allowed))
 
 
-def only_allowed(text: str, allowed: frozenset[str]) -> bool:
+def only_allowed_text(text: str, allowed: frozenset[str]) -> bool:
     """Return whether a line has words, and each is one of `allowed`, from `fold_words`."""
     tokens = _TOKEN.findall(_fold(text))
     return bool(tokens) and all(token in allowed for token in tokens)
@@ -213,7 +213,7 @@ class _Line:
         return min(across, down), max(across, down)
 
 
-def reader_version() -> str:
+def ocr_version() -> str:
     """Return name and version of the OCR, blank where it or its networks are not installed."""
     if any(find_spec(name) is None for name in _PACKAGES) or len(_networks()) < len(_NETWORKS):
         return ""
@@ -240,7 +240,7 @@ class TextReader:
     def __init__(self, allowed: frozenset[str]) -> None:
         from rapidocr import RapidOCR
 
-        self.method = reader_version()
+        self.method = ocr_version()
         self._allowed = allowed
         threads = {
             f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")
@@ -268,7 +268,9 @@ class TextReader:
             lines += self._read(film, View(whole.box, _SMALL / long))
         large = _LARGE * max(film.shape)
         shown = [
-            line for line in lines if line.sure >= _SURE and only_allowed(line.text, self._allowed)
+            line
+            for line in lines
+            if line.sure >= _SURE and only_allowed_text(line.text, self._allowed)
         ]
         hidden = [
             line

@@ -90,22 +90,22 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def plain_name(name: str) -> str:
+def plain_structure_name(name: str) -> str:
     """Return a name in lower case: 'Left_Lung', 'left-lung' and 'LeftLung' are the same."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return " ".join(re.findall(r"\w+", spaced.replace("_", " ").casefold()))
 
 
 _STRUCTURE_OF: Mapping[str, str] = {
-    **{plain_name(name): kind for kind, name in ARTIFACT_NAMES.items()},
-    **{plain_name(name): kind for kind, names in _SYNONYMS.items() for name in names},
-    **{plain_name(kind): kind for kind in STRUCTURES},
+    **{plain_structure_name(name): kind for kind, name in ARTIFACT_NAMES.items()},
+    **{plain_structure_name(name): kind for kind, names in _SYNONYMS.items() for name in names},
+    **{plain_structure_name(kind): kind for kind in STRUCTURES},
 }
 
 
 def structure_of(name: str | None) -> str | None:
     """Return the one of `STRUCTURES` that a channel's name means; None for any other."""
-    return _STRUCTURE_OF.get(plain_name(name)) if name else None
+    return _STRUCTURE_OF.get(plain_structure_name(name)) if name else None
 
 
 OWN, METADATA, BUNDLE_WEIGHTS = "segmenter.yaml", "configs/metadata.json", "models/model.ts"
@@ -225,7 +225,7 @@ def read_bundle(folder: Path) -> SegmenterDescription:
     # A side may be an expression such as '16*n' or '*'; a power of 2 fits nearly all of them.
     sides = [SIDE if isinstance(side, str) else side for side in shape]
     axes = "xy" if _loads_columns_first(folder) else "yx"
-    plain = [plain_name(names[channel]) for channel in sorted(names)]
+    plain = [plain_structure_name(names[channel]) for channel in sorted(names)]
     exclusive = len(names) > 1 and (BACKGROUND in plain or pred.get("format") == "labels")
     data = {
         "weights": BUNDLE_WEIGHTS,
@@ -299,7 +299,7 @@ class FolderSegmenter:
         self.ignored = tuple(
             name
             for name, kind in zip(description.structures, meant, strict=True)
-            if name is not None and kind is None and plain_name(name) != BACKGROUND
+            if name is not None and kind is None and plain_structure_name(name) != BACKGROUND
         )
         self.digest = digest
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from ravl_med.errors import ConfigError, needing_room
+from ravl_med.errors import ConfigError, needing_disk_space
 
 KINDS = {
     "cohorts": "phantoms, no patient",
@@ -64,7 +64,7 @@ class Cache:
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         draft.mkdir(mode=0o700)
         try:
-            with needing_room(_NO_ROOM):
+            with needing_disk_space(_NO_ROOM):
                 make(draft)
             try:
                 draft.rename(target)

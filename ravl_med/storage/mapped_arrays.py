@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from ravl_med.errors import needing_room
+from ravl_med.errors import needing_disk_space
 
 
 def trim_memory() -> None:
@@ -53,7 +53,7 @@ def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
     if size <= _ROOM_BYTES:
         return np.empty(shape, dtype)
-    with needing_room(_NO_ROOM.format(size / 1e6)), tempfile.TemporaryFile() as file:
+    with needing_disk_space(_NO_ROOM.format(size / 1e6)), tempfile.TemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         else:
@@ -61,15 +61,15 @@ def empty_rows(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
 
 
-def copy_of(array: NDArray[Any]) -> NDArray[Any]:
+def mapped_copy(array: NDArray[Any]) -> NDArray[Any]:
     """Return a copy; a large one lies in a mapped file, of which no page is held."""
     copied = empty_rows(array.shape, array.dtype)
     copied[...] = array
-    let_go(copied)
+    release_pages(copied)
     return copied
 
 
-def let_go(array: NDArray[Any]) -> None:
+def release_pages(array: NDArray[Any]) -> None:
     """Release the pages of a mapped file; an array in memory stays as it is."""
     below: Any = array
     while below is not None and not isinstance(below, mmap.mmap):
@@ -80,12 +80,12 @@ def let_go(array: NDArray[Any]) -> None:
         below.madvise(mmap.MADV_DONTNEED)
 
 
-def parts_of(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def mapped_parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield an array (R, D) in parts that need little memory, and release each after its use."""
     size = max(_PART_BYTES // max(array.itemsize * array[:1].size, 1), 1)
     for start in range(0, len(array), size):
         yield array[start : start + size]
-        let_go(array)
+        release_pages(array)
 
 
 def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
@@ -93,7 +93,7 @@ def map_parts(array: NDArray[Any], do: Callable[[NDArray[Any]], NDArray[Any]]) -
     least = do(array[:0])
     made = np.empty((len(array), *least.shape[1:]), least.dtype)
     done = 0
-    for part in parts_of(array):
+    for part in mapped_parts(array):
         made[done : done + len(part)] = do(part)
         done += len(part)
     return made
@@ -110,5 +110,5 @@ def take_rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np
     for start in range(0, len(rows), _PICKED):
         part = slice(start, start + _PICKED)
         taken[part] = array[rows[part]]
-        let_go(array)
+        release_pages(array)
     return taken

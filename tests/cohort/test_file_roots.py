@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ravl_med.cohort.table import ManifestFiles, lies_inside, require_inside, rows_outside
+from ravl_med.cohort.table import (
+    ManifestFiles,
+    path_is_inside,
+    require_path_inside,
+    rows_with_outside_paths,
+)
 from ravl_med.errors import ImageError
 
 
@@ -50,12 +55,12 @@ def test_files_of_a_column_are_paths_when_they_are_asked_for(tmp_path: Path) -> 
 )
 def test_paths_and_links(folders: tuple[Path, Path], name: str, allowed: bool) -> None:
     inside, outside = folders
-    assert lies_inside(inside / name, (inside,)) is allowed
-    assert lies_inside(inside / name, ())
-    assert lies_inside(inside / name, (inside, outside, Path("/etc")))
+    assert path_is_inside(inside / name, (inside,)) is allowed
+    assert path_is_inside(inside / name, ())
+    assert path_is_inside(inside / name, (inside, outside, Path("/etc")))
     if not allowed:
         with pytest.raises(ImageError, match=r"Name the other folder in cohort\.roots") as caught:
-            require_inside(inside / name, (inside,))
+            require_path_inside(inside / name, (inside,))
         assert caught.value.reason == "outside_root"
         assert "secret" not in str(caught.value)
 
@@ -63,8 +68,8 @@ def test_paths_and_links(folders: tuple[Path, Path], name: str, allowed: bool) -
 def test_a_ring_of_links_is_left_to_the_reader(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert lies_inside(tmp_path / "a", (tmp_path,))
-    assert lies_inside(tmp_path / "a\0b", (tmp_path,))
+    assert path_is_inside(tmp_path / "a", (tmp_path,))
+    assert path_is_inside(tmp_path / "a\0b", (tmp_path,))
 
 
 def test_reports_and_annotations_of_rows(folders: tuple[Path, Path]) -> None:
@@ -76,6 +81,6 @@ def test_reports_and_annotations_of_rows(folders: tuple[Path, Path]) -> None:
         }
     )
     taken = np.array([True, True, True, False])
-    assert rows_outside(table, taken, inside, (inside,)) == [0, 1, 2]
-    assert rows_outside(table[["report_path"]], taken, inside, (inside,)) == [1]
-    assert rows_outside(table[[]], taken, inside, (inside,)) == []
+    assert rows_with_outside_paths(table, taken, inside, (inside,)) == [0, 1, 2]
+    assert rows_with_outside_paths(table[["report_path"]], taken, inside, (inside,)) == [1]
+    assert rows_with_outside_paths(table[[]], taken, inside, (inside,)) == []

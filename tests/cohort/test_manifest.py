@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravl_med.cohort.manifest import Cohort, read_manifest
-from ravl_med.cohort.table import share_texts
+from ravl_med.cohort.table import intern_texts
 from ravl_med.config.cohort import LabelsConfig
 from ravl_med.errors import ConfigError, DataError
 
@@ -374,8 +374,8 @@ def test_reports_and_annotations_outside_the_folder_are_set_aside(tmp_path: Path
 def test_equal_short_texts_are_one_and_long_ones_stay_as_they_are() -> None:
     short, long = ["".join(["P", "A"]) for _ in range(2)], ["-".join(["word"] * 9)] * 2
     known: dict[str, str] = {}
-    shared = share_texts([*short, *long, ""], known)
+    shared = intern_texts([*short, *long, ""], known)
     assert shared == [*short, *long, ""]
     assert shared[0] is shared[1]
-    assert share_texts(["".join(["P", "A"])], known)[0] is shared[0]
+    assert intern_texts(["".join(["P", "A"])], known)[0] is shared[0]
     assert set(known) == {"PA", ""}

@@ -14,7 +14,7 @@ from ravl_med.discovery.candidates import (
     Discovery,
     choose_classes,
     discover_correlations,
-    joined_strength,
+    stouffer_strength,
 )
 from ravl_med.discovery.clusters import FeatureClusters, Partition
 from ravl_med.discovery.ravl import AuditData, opposed_gap, performance_gaps, strongest_regions
@@ -457,10 +457,10 @@ def test_classes_are_chosen_by_hand(strength, expected):
 def test_both_sides_joined_by_hand():
     standardised = np.array([3.0, -1.0, -2.0, 0.5])
 
-    assert joined_strength(standardised, 0, (2,)) == pytest.approx(5 / math.sqrt(2))
+    assert stouffer_strength(standardised, 0, (2,)) == pytest.approx(5 / math.sqrt(2))
     both = 3 + 3 / math.sqrt(2)
-    assert joined_strength(standardised, 0, (2, 1)) == pytest.approx(both / math.sqrt(2))
-    assert joined_strength(standardised, 3, ()) == pytest.approx(0.5 / math.sqrt(2))
+    assert stouffer_strength(standardised, 0, (2, 1)) == pytest.approx(both / math.sqrt(2))
+    assert stouffer_strength(standardised, 3, ()) == pytest.approx(0.5 / math.sqrt(2))
 
 
 def test_the_gap_of_lowered_classes_together_by_hand():

@@ -18,7 +18,7 @@ from ravl_med.cohort.film import Film
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.open_clip import OpenClipEncoder, open_model, save_model
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.mitigation.quickstart import quickstart_layout
 
 SIZE = 64
@@ -114,7 +114,7 @@ def family_encoder(family_folder: Callable[[str], Path]) -> Callable[[str], Enco
 
     def encoder(family: str) -> Encoder:
         if family not in opened:
-            opened[family] = open_folder(family_folder(family), torch.device("cpu"))
+            opened[family] = open_model_folder(family_folder(family), torch.device("cpu"))
         return opened[family]
 
     return encoder

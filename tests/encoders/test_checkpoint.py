@@ -19,7 +19,12 @@ from torch.nn import functional
 
 from ravl_med.config.model import ModelConfig
 from ravl_med.encoders.local_files import read_weights
-from ravl_med.encoders.opening import open_checkpoint, open_encoder, open_folder, rename_weights
+from ravl_med.encoders.opening import (
+    open_checkpoint,
+    open_encoder,
+    open_model_folder,
+    rename_weights,
+)
 from ravl_med.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -67,7 +72,7 @@ def opened(weights: Path, layout: Path, **more: Any):
 )
 def test_a_state_dict_opens_however_it_lies(name, wrap, vit, layout, tmp_path, film_of):
     folder, state = vit
-    wanted = open_folder(folder, CPU)
+    wanted = open_model_folder(folder, CPU)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
     encoder = opened(save(wrap(state), tmp_path / name), layout)
@@ -100,7 +105,7 @@ def test_a_checkpoint_is_saved_as_a_folder_that_opens(vit, layout, tmp_path):
 
     encoder.save(tmp_path / "folder")
 
-    again = open_folder(tmp_path / "folder", CPU)
+    again = open_model_folder(tmp_path / "folder", CPU)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(again.encode_image(images), encoder.encode_image(images))
     assert (again.info.mean, again.info.resize_mode) == (encoder.info.mean, "longest")
@@ -346,7 +351,7 @@ def test_cxr_clips_layout_is_described_by_a_file_and_a_mapping(family_folder, tm
     torch.testing.assert_close(encoder.encode_text(TEXTS), text, rtol=1e-3, atol=1e-4)
     assert "RoIAlign" in encoder.info.region_pooling
     encoder.save(tmp_path / "saved")
-    again = open_folder(tmp_path / "saved", CPU)
+    again = open_model_folder(tmp_path / "saved", CPU)
     torch.testing.assert_close(again.encode_text(TEXTS), encoder.encode_text(TEXTS))
 
     with pytest.raises(ModelError, match=r"model\.text_tower: the text tower .* is a Hugging Face"):

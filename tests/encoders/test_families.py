@@ -17,7 +17,7 @@ from tiny_models import FAMILIES, OPEN_CLIP, build
 from torch.nn import functional
 
 from ravl_med.encoders.huggingface import open_huggingface
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def edit(path: Path, change) -> None:
 @pytest.mark.usefixtures("no_sockets")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_opens_and_embeds_without_a_socket(family, family_folder, film_of, images):
-    encoder = open_folder(family_folder(family), CPU)
+    encoder = open_model_folder(family_folder(family), CPU)
     film = film_of(0, 90, 130)
     side = encoder.info.image_size
 
@@ -164,14 +164,14 @@ def test_siglip_reads_lower_case_and_its_padding(family, family_encoder):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_saved_opens_again_as_it_was(family, family_folder, images, tmp_path):
-    encoder = open_folder(family_folder(family), CPU)
+    encoder = open_model_folder(family_folder(family), CPU)
     with torch.no_grad():  # as a mitigation leaves it
         for parameter in encoder.model.visual.parameters():
             parameter.mul_(1.02)
     inputs = images(encoder)
 
     encoder.save(tmp_path / "saved")
-    again = open_folder(tmp_path / "saved", CPU)
+    again = open_model_folder(tmp_path / "saved", CPU)
 
     torch.testing.assert_close(again.encode_image(inputs), encoder.encode_image(inputs))
     torch.testing.assert_close(again.encode_text(TEXTS), encoder.encode_text(TEXTS))
@@ -196,13 +196,13 @@ def test_what_is_saved_opens_again_as_it_was(family, family_folder, images, tmp_
 )
 def test_the_digest_follows_every_file(family, name, family_folder, broken):
     folder = broken(family)
-    before = open_folder(folder, CPU).info
+    before = open_model_folder(folder, CPU).info
     path = folder / name
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
 
-    after = open_folder(folder, CPU).info
+    after = open_model_folder(folder, CPU).info
 
-    assert before.digest == open_folder(family_folder(family), CPU).info.digest
+    assert before.digest == open_model_folder(family_folder(family), CPU).info.digest
     assert after.digest != before.digest
     changed = {part for part in before.digests if before.digests[part] != after.digests[part]}
     assert changed == {"tokenizer" if "tokenizer" in name else "config"}
@@ -210,7 +210,7 @@ def test_the_digest_follows_every_file(family, name, family_folder, broken):
 
 def test_weights_are_another_digest(broken, tmp_path):
     first, second = (build("hf_clip", tmp_path / str(seed), seed) for seed in (0, 1))
-    one, two = (open_folder(folder, CPU).info for folder in (first, second))
+    one, two = (open_model_folder(folder, CPU).info for folder in (first, second))
 
     assert one.digests["weights"] != two.digests["weights"]
     assert one.digests["config"] == two.digests["config"]
@@ -223,7 +223,7 @@ def test_half_precision_weights_fill_a_float32_model(family_folder, tmp_path):
     path = folder / "open_clip_model.safetensors"
     save_file({k: v.half() for k, v in load_file(path).items()}, path)
 
-    encoder = open_folder(folder, CPU)
+    encoder = open_model_folder(folder, CPU)
 
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
 
@@ -250,40 +250,40 @@ def test_a_missing_file_is_named_and_not_fetched(family, gone, message, broken):
         (folder / name).unlink()
 
     with pytest.raises(ModelError, match=message) as caught:
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
     assert "patient-1234" not in str(caught.value)
 
 
 def test_a_text_tower_may_lie_in_a_subfolder(broken):
     folder = broken("biomedclip")
-    wanted = open_folder(folder, CPU).encode_text(TEXTS)
+    wanted = open_model_folder(folder, CPU).encode_text(TEXTS)
     for place in ("text_tower", "BiomedNLP-PubMedBERT-base-uncased-abstract"):
         (folder / place).mkdir()
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
             shutil.move(folder / name, folder / place / name)
-        torch.testing.assert_close(open_folder(folder, CPU).encode_text(TEXTS), wanted)
+        torch.testing.assert_close(open_model_folder(folder, CPU).encode_text(TEXTS), wanted)
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
             shutil.move(folder / place / name, folder / name)
 
 
 def test_a_clip_tokenizer_may_be_a_vocabulary_and_merges(broken):
     folder = broken("hf_clip")
-    wanted = open_folder(folder, CPU).encode_text(TEXTS)
+    wanted = open_model_folder(folder, CPU).encode_text(TEXTS)
     (folder / "tokenizer.json").unlink()
 
-    torch.testing.assert_close(open_folder(folder, CPU).encode_text(TEXTS), wanted)
+    torch.testing.assert_close(open_model_folder(folder, CPU).encode_text(TEXTS), wanted)
 
 
 def test_config_and_tokenizer_may_lie_apart(broken):
     """As BiomedCLIP comes: the tokenizer in its folder, the config of the text tower not."""
     folder = broken("biomedclip")
-    wanted = open_folder(folder, CPU).encode_text(TEXTS)
+    wanted = open_model_folder(folder, CPU).encode_text(TEXTS)
     (folder / "text_tower").mkdir()
     shutil.move(folder / "config.json", folder / "text_tower" / "config.json")
     # What the folder had for a while: a Hugging Face model with code of its own.
     (folder / "config.json").write_text('{"model_type": "clip", "auto_map": {"A": "b.C"}}')
 
-    torch.testing.assert_close(open_folder(folder, CPU).encode_text(TEXTS), wanted)
+    torch.testing.assert_close(open_model_folder(folder, CPU).encode_text(TEXTS), wanted)
 
 
 def test_position_ids_of_older_checkpoints_are_passed_over(broken):
@@ -295,7 +295,7 @@ def test_position_ids_of_older_checkpoints_are_passed_over(broken):
            "vision_model.embeddings.position_ids": torch.arange(17)[None]}  # fmt: skip
     save_file(load_file(path) | old, path, metadata={"format": "pt"})
 
-    assert open_folder(folder, CPU).info.parameters > 0
+    assert open_model_folder(folder, CPU).info.parameters > 0
 
 
 @pytest.mark.parametrize("family", ["biomedclip", "hf_clip"])
@@ -304,7 +304,7 @@ def test_a_tokenizer_without_padding_is_refused(family, broken):
     edit(folder / "tokenizer_config.json", lambda config: config.update(pad_token=None))
 
     with pytest.raises(ModelError, match="tokenizer has no padding token"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
@@ -313,7 +313,7 @@ def test_a_tokenizer_that_is_none_is_refused(content, broken):
     (folder / "tokenizer.json").write_text(content, encoding="utf-8")
 
     with pytest.raises(ModelError, match="the tokenizer in the folder does not open"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_another_kind_of_folder_is_refused(change, message, broken):
     edit(folder / "config.json", lambda config: config.update(change))
 
     with pytest.raises(ModelError, match=message):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
 
 def test_code_of_a_text_tower_is_refused(broken):
@@ -336,7 +336,7 @@ def test_code_of_a_text_tower_is_refused(broken):
     edit(folder / "config.json", lambda config: config.update(auto_map={"AutoModel": "a.B"}))
 
     with pytest.raises(ModelError, match="text tower asks for code of its own"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
 
 def test_code_beside_a_hugging_face_model_is_not_run(broken, tmp_path):
@@ -350,7 +350,7 @@ def test_code_beside_a_hugging_face_model_is_not_run(broken, tmp_path):
         edit(folder / name, lambda c, key=key: c.update(auto_map={key: "evil.Evil"}))
 
     with contextlib.suppress(ModelError):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
     assert not ran.exists()
 
 
@@ -363,15 +363,15 @@ def test_weights_that_are_not_those_of_the_config_are_refused(family, broken):
     name = next(name for name in state if "vision_model.encoder.layers.1" in name)
     save_file({k: v for k, v in state.items() if k != name}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"1 are missing \(vision_model.encoder.layers.1"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
     save_file(state | {"extra": torch.ones(1)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"1 are not expected \(extra\)"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
     save_file(state | {name: torch.ones(3)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"do not open as the model that config\.json describes"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
 
 
 def test_a_pickle_in_a_hugging_face_folder_does_not_run(broken, tmp_path):
@@ -384,7 +384,7 @@ def test_a_pickle_in_a_hugging_face_folder_does_not_run(broken, tmp_path):
     torch.save({"logit_scale": Payload()}, folder / "pytorch_model.bin")
 
     with pytest.raises(ModelError, match="the weights do not open"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)
     assert not (tmp_path / "ran").exists()
 
 
@@ -392,7 +392,7 @@ def test_a_bin_file_that_holds_only_tensors_opens(broken, images):
     from safetensors.torch import load_file
 
     folder = broken("hf_clip")
-    wanted = open_folder(folder, CPU)
+    wanted = open_model_folder(folder, CPU)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
@@ -415,4 +415,4 @@ def test_weights_with_nan_are_refused(family, broken):
     save_file(state, path, metadata={"format": "pt"})
 
     with pytest.raises(ModelError, match="the weights hold NaN or infinity"):
-        open_folder(folder, CPU)
+        open_model_folder(folder, CPU)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from ravl_med.config.mitigation import MitigationConfig
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.mitigation.arms import ARMS
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable
@@ -51,7 +51,7 @@ def toy_set(encoder, texts: torch.Tensor) -> FineTuningSet:
 @pytest.mark.parametrize("family", ["open_clip_resnet", "convnext"])
 def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_folder, tmp_path):
     folder = family_folder(family)
-    before = open_folder(folder, CPU)
+    before = open_model_folder(folder, CPU)
     texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
     films = toy_set(before, texts)
     groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
@@ -69,7 +69,7 @@ def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_f
         with torch.inference_mode():
             _, regions, _ = arm.tower(inputs, boxes)
         assert regions is not None
-        again = open_folder(tmp_path / how, CPU, how).encode_regions(inputs, boxes)[1]
+        again = open_model_folder(tmp_path / how, CPU, how).encode_regions(inputs, boxes)[1]
         torch.testing.assert_close(again, regions, rtol=1e-3, atol=1e-4)
         found[how] = arm.curve.losses[0]
 
@@ -83,7 +83,7 @@ def test_region_losses_follow_the_way_that_regions_are_embedded(family, family_f
 )
 def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder, tmp_path):
     folder = family_folder(family)
-    before = open_folder(folder, CPU)
+    before = open_model_folder(folder, CPU)
     texts = before.encode_text(["cardiomegaly", "no finding"]).clone()
     films = toy_set(before, texts)
     groups = PseudoGroups.cross(films.labels, films.present, CLASSES)
@@ -93,7 +93,7 @@ def test_an_arm_trains_the_image_tower_and_leaves_the_text(family, family_folder
     arms = ArmTraining(ARMS["counterfactual"], folder, films, selection, texts.numpy(), config)
     arm = arms(make_fabric())
     arm.encoder.save(tmp_path / "new")
-    after = open_folder(tmp_path / "new", CPU)
+    after = open_model_folder(tmp_path / "new", CPU)
 
     assert np.isfinite(arm.curve.losses).all()
     kept = after.info.logit_scale == pytest.approx(before.info.logit_scale)

@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ravl_med.config.model import ModelConfig
 from ravl_med.encoders.local_files import fetch_model
-from ravl_med.encoders.opening import open_encoder, open_folder, require_folder
+from ravl_med.encoders.opening import open_encoder, open_model_folder, require_folder
 from ravl_med.errors import ModelError, StorageError
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.files import atomic_write_bytes
@@ -66,7 +66,7 @@ def test_a_model_is_fetched_once_and_opens_as_from_its_folder(
     for path in folder.iterdir():
         assert (here / path.name).read_bytes() == path.read_bytes()
     assert (here / "text_tower" / "config.json").read_bytes() == b"{}"
-    encoder, expected = (open_folder(place, torch.device("cpu")) for place in (here, folder))
+    encoder, expected = (open_model_folder(place, torch.device("cpu")) for place in (here, folder))
     assert encoder.info.digest == expected.info.digest
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from ravl_med.config.model import ModelConfig
-from ravl_med.encoders.opening import CropEncoder, open_encoder, open_folder, require_folder
+from ravl_med.encoders.opening import CropEncoder, open_encoder, open_model_folder, require_folder
 from ravl_med.encoders.region_pooling import CROPS
 from ravl_med.errors import ModelError
 
@@ -114,7 +114,7 @@ def test_mitigation_needs_a_model_that_can_be_saved(package, family_folder, tmp_
 
     assert require_folder(opened(f"{package}:whole"), folder, tmp_path / "a") == folder
     written = require_folder(opened(f"{package}:whole"), None, tmp_path / "b")
-    assert open_folder(written, CPU).info.parameters > 0
+    assert open_model_folder(written, CPU).info.parameters > 0
     with pytest.raises(ModelError, match="has no model or no save; mitigation needs both"):
         require_folder(opened(f"{package}:images_only"), None, Path("never"))
 

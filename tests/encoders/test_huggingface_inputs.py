@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def opened(family: str, family_folder, tmp_path: Path, change: dict):
     path = folder / "preprocessor_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | change), encoding="utf-8")
-    return open_folder(folder, CPU)
+    return open_model_folder(folder, CPU)
 
 
 @pytest.mark.parametrize(

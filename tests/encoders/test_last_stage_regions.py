@@ -17,7 +17,7 @@ from torch.nn import functional
 from ravl_med.encoders import conv_pooling
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
 from ravl_med.encoders.conv_pooling import pool_last_stage_regions, split_tower
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 from ravl_med.encoders.region_pooling import CROPS, ONE_BY_ONE, pool_crops, region_pooling_of
 from ravl_med.errors import ModelError
 
@@ -279,7 +279,7 @@ def test_every_family_opens_with_what_it_has(family, family_folder, family_encod
     side = float(films.shape[-1])
     boxes = [torch.tensor([[0.0, 0.0, side, side], [0.0, 0.0, side / 2, side / 2]])] * 2
 
-    crops = open_folder(folder, CPU, "crops")
+    crops = open_model_folder(folder, CPU, "crops")
 
     assert crops.info.region_pooling == CROPS
     assert crops.info.digest == family_encoder(family).info.digest
@@ -289,14 +289,14 @@ def test_every_family_opens_with_what_it_has(family, family_folder, family_encod
     own = pool_crops(crops.model.visual, films, boxes)[1]
     torch.testing.assert_close(regions, functional.normalize(own), rtol=1e-4, atol=1e-5)
     if family in STAGED:
-        staged = open_folder(folder, CPU, "last_stage")
+        staged = open_model_folder(folder, CPU, "last_stage")
         assert "before the last stage" in staged.info.region_pooling
         staged_whole, staged_regions = staged.encode_regions(films, boxes)
         torch.testing.assert_close(staged_whole, whole)
         torch.testing.assert_close(staged_regions[::2], whole, rtol=1e-4, atol=1e-5)
     else:
         with pytest.raises(ModelError, match=r"region_pooling: 'last_stage' is for .* or crops\."):
-            open_folder(folder, CPU, "last_stage")
+            open_model_folder(folder, CPU, "last_stage")
 
 
 def test_a_store_does_not_mix_ways_of_embedding(family_folder, tmp_path):
@@ -305,7 +305,7 @@ def test_a_store_does_not_mix_ways_of_embedding(family_folder, tmp_path):
     boxes = torch.tensor([[0.0, 0.0, 30.0, 30.0]])
     key, stored = b"0" * 32, {}
     for how in ("one_pass", "last_stage", "crops"):
-        encoder = open_folder(folder, CPU, how)
+        encoder = open_model_folder(folder, CPU, how)
         batches = BatchEncoder(encoder, tmp_path, 2, 4)
         assert key not in batches.store, how
         batches.store.write(0, batches.encode({0: PreparedFilm(key, films[0], boxes)}))

@@ -5,7 +5,7 @@ import pytest
 
 from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import Accuracy
-from ravl_med.evidence.effects import auditability, measure_accuracy
+from ravl_med.evidence.effects import check_auditability, measure_accuracy
 from ravl_med.evidence.statistics import PatientBootstrap
 
 CLASSES = ("no finding", "cardiomegaly")
@@ -34,23 +34,23 @@ def test_accuracy_by_hand():
 def test_a_model_that_tells_the_classes_apart_can_be_audited():
     labels = np.arange(100) % 2
 
-    assert auditability(accuracy_of(labels, labels), CLASSES, GateConfig()) == ()
+    assert check_auditability(accuracy_of(labels, labels), CLASSES, GateConfig()) == ()
 
 
 def test_a_class_without_enough_films_cannot_be_audited():
     labels = np.repeat([0, 1], [100, 19])
 
-    (reason,) = auditability(accuracy_of(labels, labels), CLASSES, GateConfig())
+    (reason,) = check_auditability(accuracy_of(labels, labels), CLASSES, GateConfig())
 
     assert reason == "Class cardiomegaly has fewer than 20 films (gate.min_films)."
-    none = auditability(accuracy_of([0] * 50, [0, 1] * 25), CLASSES, GateConfig())
+    none = check_auditability(accuracy_of([0] * 50, [0, 1] * 25), CLASSES, GateConfig())
     assert none == ("Class cardiomegaly has fewer than 20 films (gate.min_films).",)
 
 
 def test_a_stuck_class_and_a_dead_one_cannot_be_audited():
     labels = np.arange(100) % 2
 
-    dead, stuck = auditability(accuracy_of(labels, np.ones(100, int)), CLASSES, GateConfig())
+    dead, stuck = check_auditability(accuracy_of(labels, np.ones(100, int)), CLASSES, GateConfig())
 
     assert dead.startswith("The model calls 0.0% of the films no finding, below 2%")
     assert stuck.startswith("The model calls 100.0% of the films cardiomegaly, above 98%")

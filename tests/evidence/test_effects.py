@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.ravl import performance_gaps
-from ravl_med.evidence.effects import measure_by_presence, measure_shift
+from ravl_med.evidence.effects import measure_by_presence, measure_margin_shift
 from ravl_med.evidence.statistics import PatientBootstrap
 
 # (class, feature, films, hits)
@@ -144,7 +144,7 @@ class TestShift:
             cluster = cluster_of(self.PRESENT, labels, task.correct, classes=3, **chosen)
             rows = np.flatnonzero(labels >= 0) if rows is None else rows
             bootstrap = PatientBootstrap(np.arange(len(rows)), 1_000, 0)
-            return measure_shift(task, cluster, rows, bootstrap, 0.95)
+            return measure_margin_shift(task, cluster, rows, bootstrap, 0.95)
 
         return measure
 
@@ -189,7 +189,7 @@ class TestShift:
         task = data_of(labels, labels == 0, image_scores=scores)
         cluster = cluster_of(present, labels, task.correct, raised_class=0, lowered_classes=(1,))
 
-        shift = measure_shift(
+        shift = measure_margin_shift(
             task, cluster, np.arange(8), PatientBootstrap(np.arange(8), 200, 0), 0.95
         )
 

@@ -12,8 +12,8 @@ from ravl_med.evidence.audit_result import FindingAuroc
 from ravl_med.evidence.model_checks import (
     check_embeddings,
     check_inputs,
+    check_logit_scale,
     check_prompts,
-    check_scale,
     check_texts,
 )
 from ravl_med.evidence.results import Interval
@@ -148,7 +148,7 @@ def test_an_input_of_0_to_255_is_told():
     (1e5, None, "odd"), (100.0, None, "held"), (None, 0.07, "held"),
 ])  # fmt: skip
 def test_the_logit_scale_is_looked_at_beside_the_temperature(scale, temperature, wanted):
-    assert check_scale(info(logit_scale=scale), temperature).status == wanted
+    assert check_logit_scale(info(logit_scale=scale), temperature).status == wanted
 
 
 def test_prompts_that_differ_are_told_and_hidden_classes_are_not():

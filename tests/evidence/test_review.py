@@ -14,7 +14,7 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
 from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.evidence.review import RecordedDecision, adjudicate, read_decisions
+from ravl_med.evidence.review import RecordedDecision, apply_decisions, read_decisions
 from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.regions.region_set import RegionKind
 
@@ -65,7 +65,7 @@ def decide(
 
 
 def judged(result: AuditResult, *decisions: RecordedDecision, today: date = TODAY) -> AuditResult:
-    return adjudicate(result, decisions, GATE, today)
+    return apply_decisions(result, decisions, GATE, today)
 
 
 def test_a_sign_that_is_the_disease_passes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ravl_med.labelling.findings import ContextRules, Match, PhraseTree, best_matches
+from ravl_med.labelling.findings import ContextRules, Match, PhraseTree, match_phrases
 
 RULES = ContextRules(
     {
@@ -62,5 +62,5 @@ def test_scopes(text: str, expected: dict[str, str]) -> None:
 def test_of_matches_that_share_a_word_the_longest_stays() -> None:
     short, long, apart = Match(1, 2, 1, "a"), Match(0, 2, 2, "b"), Match(3, 4, 1, "c")
     gap = Match(0, 4, 2, "d")
-    assert best_matches([short, gap, apart, long]) == [long, apart]
-    assert best_matches([]) == []
+    assert match_phrases([short, gap, apart, long]) == [long, apart]
+    assert match_phrases([]) == []

@@ -21,7 +21,7 @@ from ravl_med.errors import ModelError
 from ravl_med.mitigation.arms import ARMS, ImageTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
 from ravl_med.mitigation.quickstart import quickstart_layout
-from ravl_med.mitigation.trainer import Task, TrainingConfig, fit, norms_of
+from ravl_med.mitigation.trainer import Task, TrainingConfig, batch_norms_of, fit
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms
 
 
@@ -60,7 +60,7 @@ def test_statistics_of_batches_move_once_a_pass(
         torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-5, msg=name)
     seen = {int(value) for name, value in again.items() if name.endswith("num_batches_tracked")}
     assert seen == {0 if frozen else passes}
-    assert len(norms_of(make())) > 5
+    assert len(batch_norms_of(make())) > 5
 
 
 def test_an_arm_learns_the_same_with_the_key(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from ravl_med.errors import ConfigError
 from ravl_med.mitigation import fine_tuning_set
 from ravl_med.mitigation.fine_tuning_set import (
     FineTuningSet,
-    notes_of_set,
-    open_set,
+    notes_of_fine_tuning_set,
+    open_fine_tuning_set,
+    write_fine_tuning_set,
     write_reports,
-    write_set,
 )
 
 
@@ -48,7 +48,7 @@ def laid(tmp_path: Path) -> tuple[FineTuningSet, Path]:
     some: Any = reader
     reports = write_reports(folder, some, texts())
     whole = replace(films, films=store, reports=reports)
-    write_set(folder, whole, {"notes": ["Two.", "Lines."]})
+    write_fine_tuning_set(folder, whole, {"notes": ["Two.", "Lines."]})
     return whole, folder
 
 
@@ -58,7 +58,7 @@ def test_it_comes_back_as_it_was(
 ) -> None:
     whole, folder = laid
     monkeypatch.setattr(fine_tuning_set, "_SMALL_BYTES", small)
-    again = open_set(folder)
+    again = open_fine_tuning_set(folder)
     assert isinstance(again.regions.boxes, np.memmap) == (small == 0)
     every, rows = torch.arange(20), np.arange(19)
     torch.testing.assert_close(again.reports[every], toy_texts()[whole.labels])
@@ -71,24 +71,24 @@ def test_it_comes_back_as_it_was(
         assert np.array_equal(one.boxes, other.boxes)
         assert np.array_equal(one.starts, other.starts)
     assert (again.films.mean, again.films.std) == (whole.films.mean, whole.films.std)
-    assert notes_of_set(folder) == {"notes": ["Two.", "Lines."]}
+    assert notes_of_fine_tuning_set(folder) == {"notes": ["Two.", "Lines."]}
 
 
 def test_without_its_last_file_there_is_no_set(laid: tuple[FineTuningSet, Path]) -> None:
     _, folder = laid
     (folder / "set.json").unlink()
-    assert notes_of_set(folder) is None
+    assert notes_of_fine_tuning_set(folder) is None
     with pytest.raises(
         ConfigError, match=r"cache: the set to fine-tune on cannot be opened \(FileNotFoundError\)"
     ):
-        open_set(folder)
+        open_fine_tuning_set(folder)
 
 
 def test_a_part_that_is_gone_is_named(laid: tuple[FineTuningSet, Path]) -> None:
     _, folder = laid
     (folder / "carriers.npy").unlink()
     with pytest.raises(ConfigError, match="expected the folder as the first process wrote it"):
-        open_set(folder)
+        open_fine_tuning_set(folder)
 
 
 def test_files_are_for_their_owner_alone(laid: tuple[FineTuningSet, Path]) -> None:

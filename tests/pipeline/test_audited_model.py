@@ -12,7 +12,7 @@ from PIL import Image
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import result_document
-from ravl_med.evidence.review import adjudicate
+from ravl_med.evidence.review import apply_decisions
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
 
@@ -94,7 +94,7 @@ def test_a_model_at_chance_is_not_auditable(root, tmp_path):
     assert result.verdict.name == "not_auditable"
     assert result.verdict.reasons[0].startswith("Class left is not told from the others")
     assert result.discovery is not None  # a shortcut would have been found
-    again = adjudicate(result, (), config_of(root).gate, None)
+    again = apply_decisions(result, (), config_of(root).gate, None)
     assert again.verdict == result.verdict
 
 
@@ -126,7 +126,7 @@ def test_a_black_box_that_follows_a_feature_is_for_review(root, tmp_path):
     assert result.task.scores == "table"
     assert result.model.architecture.startswith("not known: scores from a table; regions by")
     assert len(result.model.digests["scores"]) == 64
-    again = adjudicate(result, (), config_of(root).gate, None)
+    again = apply_decisions(result, (), config_of(root).gate, None)
     assert again.verdict == result.verdict
 
 

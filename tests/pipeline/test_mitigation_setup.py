@@ -15,7 +15,7 @@ from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.mitigation.distributed import Processes, make_fabric
 from ravl_med.pipeline import mitigation_setup
-from ravl_med.pipeline.mitigation_setup import WorkFolder, open_work_folder, starts_again
+from ravl_med.pipeline.mitigation_setup import WorkFolder, open_work_folder, torchrun_starts_again
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
@@ -153,4 +153,4 @@ def test_torchrun_says_whether_it_would_start_again(
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
     if told is not None:
         monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", told)
-    assert starts_again() is again
+    assert torchrun_starts_again() is again

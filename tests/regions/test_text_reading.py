@@ -12,7 +12,7 @@ import pytest
 from burned_in_films import Burned, burn, burn_anywhere, phantom_film
 
 from ravl_med.config.audit import SHOWN_WORDS
-from ravl_med.regions.burned_in_text import TextReader, View, fold_words, reader_version
+from ravl_med.regions.burned_in_text import TextReader, View, fold_words, ocr_version
 from ravl_med.reporting.pictures import hide_areas
 
 
@@ -26,8 +26,8 @@ def hidden(areas, shape):
 
 
 def test_version_names_package_and_engine():
-    assert reader_version().startswith("rapidocr ")
-    assert " with onnxruntime " in reader_version()
+    assert ocr_version().startswith("rapidocr ")
+    assert " with onnxruntime " in ocr_version()
 
 
 def test_nothing_is_fetched_nor_told(monkeypatch, caplog, capfd):

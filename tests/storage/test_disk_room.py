@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ravl_med.errors import ConfigError, needing_room, says_full
+from ravl_med.errors import ConfigError, means_disk_full, needing_disk_space
 
 FULL = Path("/dev/full")  # every write to it finds no room
 
@@ -19,15 +19,15 @@ needs_device = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is of Lin
 
 @needs_device
 def test_a_file_that_finds_no_room() -> None:
-    with pytest.raises(ConfigError, match="no room"), needing_room("no room"):
+    with pytest.raises(ConfigError, match="no room"), needing_disk_space("no room"):
         FULL.write_bytes(b"x" * 100_000)
 
 
 @needs_device
 def test_pytorch_and_what_stands_behind_an_error() -> None:
-    with pytest.raises(ConfigError, match="no room"), needing_room("no room"):
+    with pytest.raises(ConfigError, match="no room"), needing_disk_space("no room"):
         torch.save({"weights": torch.zeros(100_000)}, FULL)
-    with pytest.raises(ConfigError, match="no room"), needing_room("no room"):
+    with pytest.raises(ConfigError, match="no room"), needing_disk_space("no room"):
         _copy_in_another_kind()
 
 
@@ -39,21 +39,21 @@ def _copy_in_another_kind() -> None:
 
 
 def test_safetensors_and_pydicom_tell_it_in_words() -> None:
-    assert says_full(ValueError("I/O error: No space left on device (os error 28)"))
-    assert says_full(OSError("With tag (7FE0,0010) got exception: [Errno 28] No space left"))
-    assert not says_full(ValueError("I/O error: Permission denied (os error 13)"))
+    assert means_disk_full(ValueError("I/O error: No space left on device (os error 28)"))
+    assert means_disk_full(OSError("With tag (7FE0,0010) got exception: [Errno 28] No space left"))
+    assert not means_disk_full(ValueError("I/O error: Permission denied (os error 13)"))
 
 
 def test_other_errors_go_through(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), needing_room("no room"):
+    with pytest.raises(FileNotFoundError), needing_disk_space("no room"):
         (tmp_path / "none" / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(Exception, match="os error 2"), needing_room("no room"):
+    with pytest.raises(Exception, match="os error 2"), needing_disk_space("no room"):
         save_file({}, tmp_path / "none" / "file")
-    assert says_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
-    assert not says_full(OSError(errno.EROFS, "Read-only file system"))
+    assert means_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert not means_disk_full(OSError(errno.EROFS, "Read-only file system"))
 
 
 def test_an_error_that_stands_behind_itself_ends() -> None:
     first, second = ValueError("one"), ValueError("other")
     first.__context__, second.__context__ = second, first
-    assert not says_full(first)
+    assert not means_disk_full(first)

@@ -13,12 +13,12 @@ import pytest
 
 from ravl_med.storage import mapped_arrays
 from ravl_med.storage.mapped_arrays import (
-    copy_of,
     empty_rows,
-    let_go,
     map_parts,
+    mapped_copy,
+    mapped_parts,
     multiply,
-    parts_of,
+    release_pages,
     take_rows,
 )
 
@@ -39,22 +39,22 @@ def mapped() -> np.ndarray:
 
 def test_what_was_written_stays_in_the_file_alone(mapped) -> None:
     before = held_mb()
-    let_go(mapped[100:200])  # of a part of it: of all
+    release_pages(mapped[100:200])  # of a part of it: of all
     assert held_mb() < before - 50
     np.testing.assert_array_equal(mapped[:, 3], np.arange(32_768))
 
 
 def test_parts_make_the_whole_and_are_let_go(mapped, monkeypatch) -> None:
     monkeypatch.setattr(mapped_arrays, "_PART_BYTES", 2**20)
-    let_go(mapped)
+    release_pages(mapped)
     before = held_mb()
     total, count = 0.0, 0
-    for part in parts_of(mapped):
+    for part in mapped_parts(mapped):
         total += float(part[:, 0].sum(dtype=np.float64))
         count += 1
         assert held_mb() < before + 20
     assert (total, count) == (np.arange(32_768).sum(), 64)
-    assert list(parts_of(mapped[:0])) == []
+    assert list(mapped_parts(mapped[:0])) == []
 
 
 def test_rows_are_copied(mapped) -> None:
@@ -67,7 +67,7 @@ def test_rows_are_copied(mapped) -> None:
 
 def test_a_product_is_made_part_by_part(mapped, monkeypatch) -> None:
     monkeypatch.setattr(mapped_arrays, "_PART_BYTES", 2**20)
-    let_go(mapped)
+    release_pages(mapped)
     before = held_mb()
     matrix = np.zeros((512, 2), np.float32)
     matrix[3, 0] = matrix[4, 1] = 2.0
@@ -81,14 +81,14 @@ def test_a_product_is_made_part_by_part(mapped, monkeypatch) -> None:
 def test_a_large_copy_is_not_held_and_a_small_one_lies_in_memory() -> None:
     numbers = np.arange(4_000_000, dtype=np.int64)
     before = held_mb()
-    copied = copy_of(numbers)
+    copied = mapped_copy(numbers)
     assert held_mb() < before + 10
     np.testing.assert_array_equal(copied, numbers)
     copied[7] = -1
-    let_go(copied)
+    release_pages(copied)
     assert (copied[7], numbers[7]) == (-1, 7)
-    assert type(copy_of(numbers[:9])) is np.ndarray
-    assert copy_of(numbers[:9]).flags.owndata
+    assert type(mapped_copy(numbers[:9])) is np.ndarray
+    assert mapped_copy(numbers[:9]).flags.owndata
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_what_a_function_of_rows_makes_is_put_together(mapped, monkeypatch) -> N
 
 
 def test_arrays_in_memory_and_private_copies_are_left_alone(tmp_path: Path) -> None:
-    let_go(np.zeros(5))
+    release_pages(np.zeros(5))
     np.full(1_000, 7.0, np.float32).tofile(tmp_path / "numbers")
     private = np.memmap(tmp_path / "numbers", np.float32, mode="c")
     private[:] = 9.0
-    let_go(private)
+    release_pages(private)
     assert private.min() == 9.0

@@ -55,7 +55,7 @@ from ravl_med.evidence.results import (
     EffectShares,
     PairedChange,
     Removal,
-    objections,
+    failed_reasons,
 )
 
 _HELD_FILMS = 1024
@@ -159,7 +159,7 @@ def measure_counterfactual(
             removal, shares=_share_effect(inputs, hypothesis, removal, model.structures)
         )
     steps.finish()
-    reasons = objections(checks)
+    reasons = failed_reasons(checks)
     if transplant is None:  # it decides nothing, and is worth knowing where removal fails
         reasons += (
             f"Transplant could not be tried: fewer than {evidence.min_pairs} films of other "

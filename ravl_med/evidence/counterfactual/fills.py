@@ -84,7 +84,7 @@ def fill_contrast(image: Image, box: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(change**2)))
 
 
-def blend_patches(
+def transplant_patches(
     target: Image,
     source: Image,
     target_boxes: NDArray[np.float32],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.counterfactual.fills import blend_patches
+from ravl_med.evidence.counterfactual.fills import transplant_patches
 from ravl_med.evidence.counterfactual.localisation import SHIFTS, move_shares
 from ravl_med.evidence.counterfactual.model_inputs import (
     ModelInputs,
@@ -114,7 +114,7 @@ def compare_transplants(
             place = inputs.place(plan.target, plan.shares)
             yield target
             for film in (plan.donor, plan.ordinary):
-                yield blend_patches(
+                yield transplant_patches(
                     target, inputs.read(film), place, inputs.place(film, plan.shares)
                 )
 

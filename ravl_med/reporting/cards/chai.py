@@ -239,7 +239,10 @@ def _model_summary(result: AuditResult, details: ReportDetails) -> _Fields:
 def _uses(result: AuditResult) -> _Fields:
     return (
         *_unfilled("IntendedUseAndWorkflow", "PrimaryIntendedUsers"),
-        ("HowToUse", f"{words.audited_use(result)} Directions for the clinic: {words.NOT_FILLED}"),
+        (
+            "HowToUse",
+            f"{words.audited_use_text(result)} Directions for the clinic: {words.NOT_FILLED}",
+        ),
         ("TargetedPatientPopulation", words.NOT_FILLED),
         ("CautionedOutOfScopeSettings", words.out_of_scope(result)),
     )

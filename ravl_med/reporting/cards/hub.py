@@ -94,7 +94,7 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
         "### Recommendations",
         NEXT_STEPS[result.verdict.name],
         "## How to Get Started with the Model",
-        words.audited_use(result),
+        words.audited_use_text(result),
         markdown_table(prompts),
         "## Training Details",
         *_unfilled("### Training Data", "### Training Procedure"),

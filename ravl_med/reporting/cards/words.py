@@ -79,7 +79,7 @@ def verdict_text(result: AuditResult) -> str:
     return f"**{wording.VERDICT_NAMES[name]}**. {wording.VERDICT_LINES[name]}"
 
 
-def audited_use(result: AuditResult) -> str:
+def audited_use_text(result: AuditResult) -> str:
     """Say how the model was used, so that the numbers hold for that use alone."""
     model, texts = result.model, result.task.texts.get(result.classes[0], ())
     example = f" (such as “{escaped(texts[0], 200)}”)" if texts else ""

@@ -360,7 +360,7 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
         task=a.result.task.name,
         classes=a.classes,
         films=counts,
-        settings=runs.settings_apart(a, b),
+        settings=runs.differing_settings(a, b),
         overall=overall,
         worst=_worst(films, member, by_class),
         by_class=tuple(by_class),

@@ -224,7 +224,7 @@ def facts_of(run: ComparedRun) -> RunFacts:
     )
 
 
-def settings_apart(a: ComparedRun, b: ComparedRun) -> tuple[Setting, ...]:
+def differing_settings(a: ComparedRun, b: ComparedRun) -> tuple[Setting, ...]:
     """Return what was set otherwise, then which versions are others."""
     versions = [
         {f"version of {name}": number for name, number in run.details.versions.items()}

@@ -42,7 +42,7 @@ from ravl_med.reporting.files.tables import (
     earlier_rows,
     write_features,
     write_intake,
-    write_rejected_paths,
+    write_rejected_films,
     write_review,
 )
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
@@ -130,7 +130,7 @@ def _fill(
         run.scores.image,
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
-    write_rejected_paths(draft / "private" / "rejected.csv", run.cohort)
+    write_rejected_films(draft / "private" / "rejected.csv", run.cohort)
     write_intake(draft / INTAKE, run.cohort, result.image_ids, run.applied or ("",) * len(labels))
     write_features(draft / "private" / "features.npz", run.features)
     write_patients(draft, run.cohort.patients)

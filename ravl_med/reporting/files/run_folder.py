@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from ravl_med.config.loading import Config
-from ravl_med.errors import ConfigError, needing_room
+from ravl_med.errors import ConfigError, needing_disk_space
 from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK = "run.json"
@@ -50,7 +50,7 @@ def draft_folder(target: Path) -> Iterator[Path]:
             f"--out: the folder cannot be written ({type(error).__name__}). Choose another."
         ) from None
     try:
-        with needing_room(_NO_ROOM):
+        with needing_disk_space(_NO_ROOM):
             yield draft
         if target.exists():
             old = draft.with_suffix(".old")

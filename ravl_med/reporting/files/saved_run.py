@@ -29,7 +29,7 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import BurnedInText
-from ravl_med.evidence.review import adjudicate, read_decisions
+from ravl_med.evidence.review import apply_decisions, read_decisions
 from ravl_med.reporting import pictures
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
@@ -333,7 +333,7 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     review = folder / REVIEW
     decisions = read_decisions(review) if review.is_file() else ()
     gate = GateConfig.model_validate_json(saved.gate)
-    result = adjudicate(saved.result, decisions, gate, today)
+    result = apply_decisions(saved.result, decisions, gate, today)
     decided = replace(saved, result=result)
     _require_searched(saved.result, result)
 

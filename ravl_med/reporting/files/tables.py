@@ -22,7 +22,7 @@ from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
-from ravl_med.evidence.verdict import points_to_decide
+from ravl_med.evidence.verdict import points_for_reviewer
 from ravl_med.reporting.files.run_folder import write_owner_only
 from ravl_med.reporting.wording import KIND_NAMES, printable
 
@@ -114,7 +114,7 @@ def write_intake(
     path.write_text(text, encoding="utf-8")
 
 
-def write_rejected_paths(path: Path, cohort: Cohort) -> None:
+def write_rejected_films(path: Path, cohort: Cohort) -> None:
     """Write rows and paths of the films that were set aside, for the owner alone."""
     rows = [(film.row, str(film.path)) for film in cohort.rejected if film.path is not None]
     write_owner_only(path, _table(("row", "path"), rows))
@@ -156,7 +156,7 @@ def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: lis
     """
     filled = {row["correlation"]: row for row in earlier}
     rows = []
-    for one in points_to_decide(result.correlations, gate):
+    for one in points_for_reviewer(result.correlations, gate):
         name = one.correlation_id(result)
         row = {
             "correlation": name,

@@ -113,7 +113,7 @@ def _start_height(placed: Iterable[Flowable]) -> float:
 def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:  # noqa: C901 - a case a block
     match block:
         case blocks.Title(text, below):
-            heading = Heading(text, "verdict", pdf_style="title", limit=120)
+            heading = Heading(text, "verdict", style="title", limit=120)
             return [heading, paragraph(below, "muted", 300), gap(4)]
         case blocks.Banner():
             return [BannerFlowable(block), gap(2)]

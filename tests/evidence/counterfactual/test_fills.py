@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ravl_med.evidence.counterfactual.fills import (
-    blend_patches,
     fill_contrast,
     fill_inpaint,
     fill_median,
+    transplant_patches,
 )
 
 
@@ -165,7 +165,7 @@ class TestBlend:
         film = smooth_film()
         places = np.stack([box(16, 16, 32, 32), box(60, 10, 76, 26)])
 
-        np.testing.assert_allclose(blend_patches(film, film, places, places), film, atol=1e-6)
+        np.testing.assert_allclose(transplant_patches(film, film, places, places), film, atol=1e-6)
 
     def test_a_patch_takes_the_level_of_its_new_surroundings(self):
         target = np.zeros((3, 48, 48), np.float32)
@@ -173,7 +173,7 @@ class TestBlend:
         source[:, 20:28, 20:28] = 8.0
         place = box(16, 16, 32, 32)[None]
 
-        blended = blend_patches(target, source, place, place)
+        blended = transplant_patches(target, source, place, place)
 
         assert (blended[:, 20:28, 20:28] == 3).all()  # 8, shifted by the ring's 0 - 5
         outside = np.ones((48, 48), bool)
@@ -186,7 +186,7 @@ class TestBlend:
         source[:, 8:56, 8:56] = 1.0
         place = box(8, 8, 56, 56)[None]  # ramp of 8 pixels
 
-        row = blend_patches(target, source, place, place)[0, 32, 8:32]
+        row = transplant_patches(target, source, place, place)[0, 32, 8:32]
 
         expected = 0.5 - 0.5 * np.cos(np.pi * (np.arange(8) + 0.5) / 8)
         np.testing.assert_allclose(row[:8], expected, atol=1e-6)
@@ -198,7 +198,7 @@ class TestBlend:
         source = rng.normal(size=(3, 48, 48)).astype(np.float32)
         tiles = np.stack([box(8, 8, 24, 24), box(24, 8, 40, 24)])
 
-        blended = blend_patches(target, source, tiles, tiles)
+        blended = transplant_patches(target, source, tiles, tiles)
 
         shift = blended[:, 11:21, 11:37] - source[:, 11:21, 11:37]
         np.testing.assert_allclose(shift, np.tile(shift[:, :1, :1], (10, 26)), atol=1e-5)
@@ -209,7 +209,7 @@ class TestBlend:
         source[:, :12, :12] = 1.0
         place = box(0, 0, 12, 12)[None]
 
-        blended = blend_patches(target, source, place, place)
+        blended = transplant_patches(target, source, place, place)
 
         assert (blended[:, :9, 0] == 1).all()
         assert (blended[:, 0, 11] < 0.5).all()
@@ -219,7 +219,9 @@ class TestBlend:
         source = np.zeros((3, 48, 48), np.float32)
         source[:, 30:38, 34:38] = 1.0  # the right half of the box
 
-        blended = blend_patches(target, source, box(8, 8, 24, 24)[None], box(30, 30, 38, 38)[None])
+        blended = transplant_patches(
+            target, source, box(8, 8, 24, 24)[None], box(30, 30, 38, 38)[None]
+        )
 
         assert (blended[:, 12:20, 19:21] == 1).all()
         assert (blended[:, 12:20, 11:13] == 0).all()
@@ -228,7 +230,7 @@ class TestBlend:
         target, source = smooth_film(24, 1), smooth_film(24, 2)
         place = box(0, 0, 24, 24)[None]
 
-        blended = blend_patches(target, source, place, place)
+        blended = transplant_patches(target, source, place, place)
 
         middle = [np.sort(x.reshape(3, -1), axis=1)[:, 287] for x in (target, source)]
         np.testing.assert_allclose(
@@ -238,4 +240,4 @@ class TestBlend:
     def test_no_box_no_change(self):
         film, none = smooth_film(24), np.empty((0, 4), np.float32)
 
-        np.testing.assert_array_equal(blend_patches(film, film + 1, none, none), film)
+        np.testing.assert_array_equal(transplant_patches(film, film + 1, none, none), film)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.fills import blend_patches, fill_inpaint, fill_median
+from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median, transplant_patches
 from ravl_med.evidence.counterfactual.model_inputs import (
     Margins,
     ModelInputs,
@@ -466,7 +466,7 @@ class TestTransplants:
             target = inputs.read(plan.target)
             for film in (plan.donor, plan.ordinary):
                 there, here = inputs.place(plan.target, shares), inputs.place(film, shares)
-                after = margin(blend_patches(target, inputs.read(film), there, here))
+                after = margin(transplant_patches(target, inputs.read(film), there, here))
                 rises.append(after - margin(target))
                 won.append(after > 0 >= margin(target))
         assert told.pairs == 2

@@ -7,7 +7,7 @@ import numpy as np
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import ManifestFiles, RejectedFilm
-from ravl_med.reporting.files.tables import write_intake, write_rejected_paths
+from ravl_med.reporting.files.tables import write_intake, write_rejected_films
 
 COHORT = Cohort(
     name="manifest.csv",
@@ -42,6 +42,6 @@ def test_a_line_for_each_film_in_the_order_of_the_manifest(tmp_path: Path) -> No
 
 def test_paths_are_for_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "rejected.csv"
-    write_rejected_paths(path, COHORT)
+    write_rejected_films(path, COHORT)
     assert path.read_text(encoding="utf-8") == f"row,path\n3,{Path('/films/doe2.dcm')}\n"
     assert path.stat().st_mode & 0o777 == 0o600
