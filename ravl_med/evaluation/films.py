@@ -277,7 +277,7 @@ class PhantomLayer:
     planted: Planted
 
 
-def phantom_layer(feature: str, seed: int, cache: Cache) -> PhantomLayer:
+def planted_phantom_layer(feature: str, seed: int, cache: Cache) -> PhantomLayer:
     """Return the films of a seed with a feature of phantoms, from the cache or newly rendered.
 
     A blank name stands for no feature.
@@ -304,12 +304,12 @@ def phantom_layer(feature: str, seed: int, cache: Cache) -> PhantomLayer:
 
 
 def _write_layer(feature: str, seed: int, folder: Path) -> None:
-    for name, values in render_layer(feature, seed, _PHANTOMS).items():
+    for name, values in render_planted_films(feature, seed, _PHANTOMS).items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def render_layer(feature: str, seed: int, films: int) -> dict[str, NDArray[Any]]:
-    """Render all films of a seed with one feature, or with none where its name is blank.
+def render_planted_films(feature: str, seed: int, films: int) -> dict[str, NDArray[Any]]:
+    """Render the phantoms of a setting with a planted feature, or with none where it is blank.
 
     Returned are the arrays of `PoolFilms` and `Planted`; masks are packed along the last axis.
     """

@@ -171,7 +171,7 @@ def _gaussian(z: Floats, mean: Floats, spread: Floats) -> Floats:
     return density
 
 
-def draw_regions(evidence: RegionEvidence, seed: int) -> RankedRegions:
+def rank_at_random(evidence: RegionEvidence, seed: int) -> RankedRegions:
     """Rank the regions by chance; the class is drawn as well."""
     rng = np.random.default_rng([seed, 70])
     order = rng.permutation(len(evidence.region)).astype(np.int64)
@@ -209,7 +209,7 @@ def distil_failures(evidence: RegionEvidence, seed: int) -> RankedRegions:
             value = machine.decision_function(evidence.region[regions])
             best = score, label, regions[np.argsort(-value, kind="stable")]
     if best is None:
-        return draw_regions(evidence, seed)
+        return rank_at_random(evidence, seed)
     _, label, ranked = best
     return RankedRegions(ranked, _mistaken_for(evidence, label))
 
@@ -245,7 +245,7 @@ def george(evidence: RegionEvidence, seed: int) -> RankedRegions:
                 away = (points[own] - mixture.means_[cluster]) ** 2 / mixture.covariances_[cluster]
                 best = fall, label, own[np.argsort(away.sum(axis=1), kind="stable")], films
     if best is None:
-        return draw_regions(evidence, seed)
+        return rank_at_random(evidence, seed)
     _, label, ranked, films = best
     return RankedRegions(ranked, _mistaken_for(evidence, label, films), members=np.sort(ranked))
 
@@ -298,7 +298,7 @@ def spurious_aware(evidence: RegionEvidence, clusters: FeatureClusters) -> Ranke
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "random": draw_regions,
+    "random": rank_at_random,
     "distilling_failures": distil_failures,
     "george": george,
     "domino": domino,
@@ -404,12 +404,12 @@ def rank_by_all_methods(
     correlations = assess_correlations(data, examination, model, relevance, own, gate, _silent)
     ranked["pooled"] = _first_of(examination.discovery.candidates)
     ranked["confirmed"] = _first_of(_confirmed(examination))
-    ranked[OURS] = rank_correlation(correlations[0], evidence) if correlations else _NOTHING
+    ranked[OURS] = our_ranking(correlations[0], evidence) if correlations else _NOTHING
     return Answers(ranked, pooled, examination, correlations)
 
 
-def rank_correlation(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
-    """Read a correlation as a ranked list: by removal effect, each region where its effect lies."""
+def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
+    """Return our list of a setting: the regions of a correlation by removal effect."""
     cluster = correlation.cluster
     regions = cluster.regions[correlation.order]
     boxes = np.array(evidence.region_boxes[cluster.regions])

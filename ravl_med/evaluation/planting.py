@@ -24,7 +24,7 @@ from ravl_med.evaluation.films import (
     VALIDATION,
     Planted,
     PoolFilms,
-    phantom_layer,
+    planted_phantom_layer,
     read_bundled_digits,
     read_idx_digits,
     read_radiographs,
@@ -92,7 +92,7 @@ class FilmPool:
         The turn says which of several features on one film this is.
         """
         if feature == GLOBAL:
-            return brighten(films)
+            return plant_brightness(films)
         if feature in _PAINTS:
             seeds = np.stack([np.full(len(rows), self.seed), np.full(len(rows), turn), rows], 1)
             return paint_films(feature, films, seeds)
@@ -112,9 +112,9 @@ def open_pool(domain: Domain, seed: int, cache: Cache, folder: Path | None = Non
     if domain == "phantoms":
 
         def layer(feature: str) -> Planted:
-            return phantom_layer(feature, seed, cache).planted
+            return planted_phantom_layer(feature, seed, cache).planted
 
-        films = phantom_layer("", seed, cache).films
+        films = planted_phantom_layer("", seed, cache).films
         return FilmPool(domain, seed, _CLASSES[domain], _spare(films, seed), layer)
     if domain == "radiographs":
         if folder is None:
@@ -167,7 +167,7 @@ def paint_films(feature: str, films: NDArray[np.uint8], seeds: NDArray[np.int64]
     return Planted(painted, places, np.arange(len(films), dtype=np.int64))
 
 
-def brighten(films: NDArray[np.uint8]) -> Planted:
+def plant_brightness(films: NDArray[np.uint8]) -> Planted:
     """Lift the brightness of films (n, S, S), uint8, all over; there is no place to be found."""
     lifted = np.clip(films.astype(np.float32) * 0.85 + 38.0, 0, 255).astype(np.uint8)
     return Planted(lifted, np.empty((0, 4), np.float32), np.empty(0, np.int64))

@@ -26,8 +26,8 @@ from ravl_med.evaluation.methods import (
     OURS,
     Answers,
     RankedRegions,
+    our_ranking,
     rank_by_all_methods,
-    rank_correlation,
 )
 from ravl_med.evaluation.settings import Setting, relevance_of, setting_config
 from ravl_med.evaluation.small_models import (
@@ -357,7 +357,7 @@ def count_pairs_found(
         found += any(
             c.counts
             and c.cluster.raised_class == feature.target
-            and score_ranking(rank_correlation(c, evidence), [feature], evidence)[0] >= _FOUND
+            and score_ranking(our_ranking(c, evidence), [feature], evidence)[0] >= _FOUND
             for c in answers.correlations
         )
     return found

@@ -65,10 +65,10 @@ def design_of(data: AuditData, discovery: NDArray[np.bool_]) -> CohortDesign:
     return CohortDesign(labels, local, right / np.maximum(total, 1), discovery[rows])
 
 
-def plan_design(
+def design_to_collect(
     films: int, classes: int, accuracy: float, films_a_patient: float, share: float, seed: int
 ) -> CohortDesign:
-    """Return the design of a cohort that is yet to be collected.
+    """Return what power is simulated for: the design of a cohort that is yet to be collected.
 
     Classes are equally frequent and alike in accuracy. Patients have one film or more, by a
     geometric distribution with the given mean, all films of a patient in one class; `share` of the

@@ -37,7 +37,7 @@ from ravl_med.evidence.counterfactual.localisation import (
 )
 from ravl_med.evidence.counterfactual.removal import CANDIDATES
 from ravl_med.evidence.examination import min_strength_of
-from ravl_med.evidence.power import measure_sensitivity, plan_design
+from ravl_med.evidence.power import design_to_collect, measure_sensitivity
 from ravl_med.pipeline import stages
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.reporting.files.run_record import peak_memory_mb
@@ -389,7 +389,7 @@ def plan_power(
     classes = len(config.task.classes)
     _require_sense(cohort, classes)
     evidence = config.evidence
-    design = plan_design(
+    design = design_to_collect(
         cohort.films,
         classes,
         cohort.accuracy,

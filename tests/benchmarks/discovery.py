@@ -22,7 +22,7 @@ from ravl_med.discovery.clusters import FeatureClusters, cluster_regions
 from ravl_med.discovery.k_medoids import silhouette
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.examination import min_strength_of
-from ravl_med.evidence.power import PREVALENCES, CohortDesign, SimulatedCohort, plan_design
+from ravl_med.evidence.power import PREVALENCES, CohortDesign, SimulatedCohort, design_to_collect
 from tests.benchmarks.processes import forget_peak, map_in_children, peak_mb
 from tests.benchmarks.runner import Page, Part, Progress, Setup
 from tests.benchmarks.simulated_cohorts import (
@@ -163,7 +163,9 @@ def tabulate_power(
 def _power_cells(kind: tuple[int, int, float], config: Config, simulations: int) -> list[Row]:
     films, classes, prevalence = kind
     evidence = config.evidence
-    design = plan_design(films, classes, _ACCURACY, 1.0, evidence.discovery_share, evidence.seed)
+    design = design_to_collect(
+        films, classes, _ACCURACY, 1.0, evidence.discovery_share, evidence.seed
+    )
     min_strength = min_strength_of(config.discovery)
     return [
         {

@@ -11,7 +11,7 @@ from scipy import stats
 
 from ravl_med.config.loading import Config, load_config
 from ravl_med.evidence.examination import min_strength_of
-from ravl_med.evidence.power import plan_design
+from ravl_med.evidence.power import design_to_collect
 from tests.benchmarks import discovery, simulated_cohorts
 from tests.benchmarks.discovery import (
     SPEED_CASES,
@@ -122,7 +122,9 @@ def test_the_table_is_that_of_the_evidence(
     monkeypatch.setattr(discovery, "_GAPS", (0.1, 0.6))
     cells = tabulate_power(config, 5, workers=1, progress=silent)
     assert len(cells) == 4 * 2
-    design = plan_design(200, 2, 0.8, 1.0, config.evidence.discovery_share, config.evidence.seed)
+    design = design_to_collect(
+        200, 2, 0.8, 1.0, config.evidence.discovery_share, config.evidence.seed
+    )
     power = simulated_power(
         design,
         config.evidence,

@@ -16,7 +16,7 @@ from ravl_med.evaluation.films import (
     read_bundled_digits,
     read_idx_digits,
     read_radiographs,
-    render_layer,
+    render_planted_films,
 )
 from ravl_med.evaluation.planting import open_pool
 from ravl_med.storage.cache import Cache
@@ -138,7 +138,7 @@ def test_films_to_pretrain_on_are_of_other_patients(tmp_path: Path) -> None:
 
 
 def test_a_phantom_with_a_thing_differs_there_alone() -> None:
-    plain, with_it = (render_layer(feature, 7, 40) for feature in ("", "marker"))
+    plain, with_it = (render_planted_films(feature, 7, 40) for feature in ("", "marker"))
     assert (plain["labels"] == with_it["labels"]).all()
     assert len(plain["boxes"]) == 0
     assert len(set(with_it["film"])) >= 38  # a marker may lie off a film
@@ -152,7 +152,7 @@ def test_a_phantom_with_a_thing_differs_there_alone() -> None:
 
 
 def test_a_tube_has_a_mask_and_no_box() -> None:
-    layer = render_layer("tube", 7, 20)
+    layer = render_planted_films("tube", 7, 20)
     masks = np.unpackbits(layer["masks"], axis=-1)
     assert len(layer["boxes"]) == 0
     assert (masks.sum(axis=(1, 2)) > 10).mean() > 0.8

@@ -7,11 +7,11 @@ from ravl_med.evaluation.films import FINETUNE, TEST, VALIDATION, PoolFilms, dea
 from ravl_med.evaluation.planting import (
     FilmPool,
     PlacedFeature,
-    brighten,
     draw_carriers,
     learned_gaps,
     make_films,
     paint_films,
+    plant_brightness,
     plant_test,
     regions_on,
 )
@@ -122,7 +122,7 @@ def test_the_faint_button_is_fainter_and_the_fixed_one_stays() -> None:
 
 
 def test_brightness_has_no_place() -> None:
-    planted = brighten(np.full((2, 8, 8), 100, dtype=np.uint8))
+    planted = plant_brightness(np.full((2, 8, 8), 100, dtype=np.uint8))
     assert planted.boxes.shape == (0, 4)
     assert (planted.pixels == 123).all()
 

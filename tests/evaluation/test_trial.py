@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ravl_med.encoders.zero_shot import Scores
-from ravl_med.evaluation.films import render_layer
+from ravl_med.evaluation.films import render_planted_films
 from ravl_med.evaluation.methods import RankedRegions
 from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
 from ravl_med.evaluation.settings import Pair, Setting
@@ -75,7 +75,7 @@ def test_digits_are_cut_into_quadrants_and_films_into_36(evidence: RegionEvidenc
 
 
 def test_structures_are_what_the_segmenter_finds() -> None:
-    layer = render_layer("generator", 101, 3)
+    layer = render_planted_films("generator", 101, 3)
     patients = np.arange(3)
     films = SplitFilms(layer["pixels"], layer["labels"], patients, ())
     setting = Setting("phantoms", "planted", (Pair("x", "y"),), 0.9, "resnet", 0, "structures")

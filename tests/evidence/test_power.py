@@ -13,8 +13,8 @@ from ravl_med.evidence.power import (
     PREVALENCES,
     CohortDesign,
     design_of,
+    design_to_collect,
     measure_sensitivity,
-    plan_design,
 )
 from tests.benchmarks.discovery import simulated_power
 
@@ -28,7 +28,7 @@ def sensitivity_of(design, rules=RULES, simulations=5, power=0.8, **asked):
 
 
 def plan(films=600, classes=2, accuracy=0.8, films_a_patient=1.0) -> CohortDesign:
-    return plan_design(films, classes, accuracy, films_a_patient, 0.5, 0)
+    return design_to_collect(films, classes, accuracy, films_a_patient, 0.5, 0)
 
 
 def power(
@@ -177,8 +177,8 @@ def test_without_reasons_every_cluster_was_tested():
     [
         plan(0),
         plan(8),
-        plan_design(300, 2, 0.8, 1e9, 0.5, 0),  # one patient a class
-        plan_design(300, 2, 0.8, 1.0, 0.01, 0),  # hardly anybody to choose on
+        design_to_collect(300, 2, 0.8, 1e9, 0.5, 0),  # one patient a class
+        design_to_collect(300, 2, 0.8, 1.0, 0.01, 0),  # hardly anybody to choose on
         CohortDesign(
             np.zeros(300, np.int64), np.arange(300), np.array([0.8, 0.0]), np.arange(300) < 150
         ),  # a single class
@@ -231,7 +231,7 @@ def test_the_same_seed_simulates_the_same_cohorts():
 
 @pytest.mark.parametrize(("films", "classes", "mean"), [(600, 4, 1.0), (1000, 3, 2.5), (7, 3, 1.4)])
 def test_a_planned_cohort(films, classes, mean):
-    design = plan_design(films, classes, 0.7, mean, 0.5, 1)
+    design = design_to_collect(films, classes, 0.7, mean, 0.5, 1)
 
     counts = np.bincount(design.labels, minlength=classes)
     assert counts.sum() == films

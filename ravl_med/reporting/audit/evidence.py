@@ -23,7 +23,7 @@ from ravl_med.reporting import wording
 from ravl_med.reporting.audit.sentences import (
     label_objections,
     lowered_class_name,
-    lowered_side,
+    lowered_classes_text,
     use_sentence,
 )
 from ravl_med.reporting.layout import blocks
@@ -83,7 +83,7 @@ def _sides(
     sides = [(wording.class_name(classes, raised), whole, labels.raised)]
     if labels.lowered is not None:
         whole = wording.estimate(arms.opposed_gap, arms.opposed_interval)
-        sides.append((lowered_side(cluster, classes), whole, labels.lowered))
+        sides.append((lowered_classes_text(cluster, classes), whole, labels.lowered))
     return sides
 
 
@@ -221,7 +221,7 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> bloc
         blocks.Column("G", "number"),
         blocks.Column("H", "number"),
         blocks.Column(f"{wording.class_name(classes, raised)}, gap in points", "wide"),
-        blocks.Column(f"{lowered_side(cluster, classes)}, gap in points", "wide"),
+        blocks.Column(f"{lowered_classes_text(cluster, classes)}, gap in points", "wide"),
     )
     return blocks.Table("Found and tested", columns, rows, limit=200, titled=False)
 

@@ -59,8 +59,8 @@ def outcome_text(correlation: SpuriousCorrelation) -> str:
     return _STATUS_NAMES[correlation.confirmation.status]
 
 
-def lowered_side(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
-    """Name the lowered classes that are tested as one; a dash with the raised side alone."""
+def lowered_classes_text(cluster: FeatureCluster, classes: tuple[str, ...]) -> str:
+    """Write the names of the classes that a feature lowers; a dash where there is none."""
     names = wording.class_names(classes, cluster.opposed_classes)
     return f"{names} together" if len(cluster.opposed_classes) > 1 else names
 
@@ -202,7 +202,7 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
     raised = wording.class_name(classes, cluster.raised_class)
     sides = [(raised, float(arms.gap[cluster.raised_class]), labels.raised)]
     if labels.lowered is not None:
-        sides.append((lowered_side(cluster, classes), arms.opposed_gap, labels.lowered))
+        sides.append((lowered_classes_text(cluster, classes), arms.opposed_gap, labels.lowered))
     for name, whole, gap in sides:
         if gap.outcome in ("vanishes", "turns"):
             what = "changes sign" if gap.outcome == "turns" else "is not told from 0"

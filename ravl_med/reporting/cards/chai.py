@@ -34,7 +34,11 @@ from ravl_med.evidence.audit_result import AuditResult, Stratum
 from ravl_med.evidence.results import Interval, SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.audit.sentences import correlation_name, detectable_sentences, lowered_side
+from ravl_med.reporting.audit.sentences import (
+    correlation_name,
+    detectable_sentences,
+    lowered_classes_text,
+)
 from ravl_med.reporting.cards import words
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 
@@ -136,7 +140,7 @@ def _gap_metrics(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> list[M
     gap, interval = float(arms.gap[raised]), arms.gap_interval[raised]
     made = [_share(f"{label}{wording.class_name(classes, raised)}", gap, interval, "points")]
     if entry.cluster.opposed_classes:
-        side = lowered_side(entry.cluster, classes)
+        side = lowered_classes_text(entry.cluster, classes)
         made.append(_share(f"{label}{side}", arms.opposed_gap, arms.opposed_interval, "points"))
     return made
 

@@ -31,7 +31,7 @@ from ravl_med.reporting.files.run_folder import (
     config_text,
     draft_folder,
     write_json,
-    write_predictions,
+    write_predictions_file,
     write_private,
 )
 from ravl_med.reporting.files.run_record import describe_run, describe_thresholds, peak_memory_mb
@@ -122,7 +122,7 @@ def _fill(
     start = time.perf_counter()
     (draft / "config.yaml").write_text(shared_config, encoding="utf-8")
     labels = [run.cohort.classes[c] for c in run.cohort.labels]
-    write_predictions(
+    write_predictions_file(
         draft / "predictions.parquet",
         result.image_ids,
         labels,

@@ -112,7 +112,7 @@ def _plain(value: Any, role: str, show_paths: bool) -> Any:
     return value
 
 
-def write_predictions(
+def write_predictions_file(
     path: Path,
     image_ids: Sequence[str],
     labels: Sequence[str],

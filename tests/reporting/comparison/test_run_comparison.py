@@ -27,7 +27,7 @@ from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.comparison.compare import Comparison, compare_runs
 from ravl_med.reporting.comparison.report import write_comparison
 from ravl_med.reporting.comparison.runs import swap_test
-from ravl_med.reporting.files.run_folder import write_predictions
+from ravl_med.reporting.files.run_folder import write_predictions_file
 from ravl_med.reporting.files.saved_run import SavedRun, write_patients
 from ravl_med.storage.documents import document_of, schema_of
 
@@ -65,7 +65,7 @@ def run_folder(
     classes = result.task.classes
     scores = np.eye(len(classes), dtype=np.float32)[np.asarray(predictions)]
     names = [classes[c] for c in labels]
-    write_predictions(folder / "predictions.parquet", result.image_ids, names, classes, scores)
+    write_predictions_file(folder / "predictions.parquet", result.image_ids, names, classes, scores)
     write_patients(folder, patients)
     (folder / "run.json").write_text("{}")
     return folder
@@ -365,7 +365,7 @@ def test_files_of_another_run_are_refused(pair: tuple[Path, Path], result_of: Re
     result, path = result_of(), pair[1] / "predictions.parquet"
     names = [result.task.classes[c] for c in LABELS]
     scores = np.zeros((FILMS, CLASSES), dtype=np.float32)
-    write_predictions(path, result.image_ids[::-1], names, result.task.classes, scores)
+    write_predictions_file(path, result.image_ids[::-1], names, result.task.classes, scores)
     with pytest.raises(DataError, match=r"RUN_B: predictions\.parquet is of other films"):
         compare_runs(*pair)
     (pair[0] / "result.json").write_text('{"verdict": "pass"}')

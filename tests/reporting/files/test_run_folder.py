@@ -18,7 +18,7 @@ from ravl_med.reporting.files.run_folder import (
     draft_folder,
     refuse_foreign_folder,
     write_json,
-    write_predictions,
+    write_predictions_file,
     write_private,
 )
 
@@ -206,7 +206,7 @@ def test_as_many_names_as_paths(config: Config, place: Path) -> None:
 
 def test_predictions(place: Path) -> None:
     scores = np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
-    write_predictions(place / "p.parquet", ["1a", "2b"], ["x", "y"], ["x", "y"], scores)
+    write_predictions_file(place / "p.parquet", ["1a", "2b"], ["x", "y"], ["x", "y"], scores)
     table = parquet.read_table(place / "p.parquet").to_pydict()
     assert table == {
         "image_id": ["1a", "2b"],
