@@ -222,7 +222,7 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
                 str(entry.rank),
                 f"{wording.class_name(classes, raised)} "
                 + wording.estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
-                f"{sentences.lowered_side(cluster, classes)} "
+                f"{sentences.lowered_classes_text(cluster, classes)} "
                 + wording.estimate(arms.opposed_gap, arms.opposed_interval)
                 if cluster.opposed_classes
                 else wording.DASH,
