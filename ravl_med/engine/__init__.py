@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from ravl_med.config.runtime import EngineConfig
 from ravl_med.engine.local import LocalEngine
 from ravl_med.engine.ray import RayEngine
 from ravl_med.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ravl_med.config.loading import Config
 
 Engine = LocalEngine | RayEngine
 """Maps units of work over workers."""
 
 
 @contextmanager
-def opened_engine(config: Config) -> Iterator[Engine]:
-    """Open the engine of a config for as long as it is needed.
+def opened_engine(engine: EngineConfig, device: str, threads: int | None) -> Iterator[Engine]:
+    """Open an engine whose workers run a model on `device`, for as long as it is needed.
 
     Raises
     ------
@@ -29,7 +26,6 @@ def opened_engine(config: Config) -> Iterator[Engine]:
     EngineError
         Ray does not start.
     """
-    engine, device = config.engine, config.model.device
     if engine.kind == "local":
         yield LocalEngine(engine.workers, _gpus(device) if engine.workers > 1 else ())
         return
@@ -40,7 +36,7 @@ def opened_engine(config: Config) -> Iterator[Engine]:
         )
     from ravl_med.engine.ray import joined_cluster
 
-    with joined_cluster(engine, config.threads or 1) as cpus:
+    with joined_cluster(engine, threads or 1) as cpus:
         yield RayEngine(engine.workers, cpus, engine.gpus_per_worker)
 
 

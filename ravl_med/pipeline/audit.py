@@ -97,7 +97,10 @@ def audit(
     relevance = read_relevance(config.evidence.relevance)  # bad files are refused before all work
     decided = read_decisions(config.gate.accepted) if config.gate.accepted else ()
     segmenter = choose_segmenter(config.regions)
-    with using_threads(config.threads), opened_engine(config) as engine:
+    with (
+        using_threads(config.threads),
+        opened_engine(config.engine, config.model.device, config.threads) as engine,
+    ):
         listed = read_films(config, run)
         films = embed(config, listed, engine, run)
         scored = score(config, films, run)

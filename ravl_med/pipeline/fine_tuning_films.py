@@ -168,7 +168,10 @@ def _locate_feature(
     if not films:
         return np.empty(0, np.int64), np.empty((0, 4), np.float32)
     own = _Locator(config, setting.encoder, classes)
-    with using_threads(config.threads), opened_engine(config) as engine:
+    with (
+        using_threads(config.threads),
+        opened_engine(config.engine, config.model.device, config.threads) as engine,
+    ):
         shifts = own.choose(_Unit.of(split, regions, films_to_explore(films), detector))
         units = [
             replace(_Unit.of(split, regions, films[i : i + _FILMS], detector), shifts=shifts)

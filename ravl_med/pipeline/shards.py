@@ -125,7 +125,10 @@ def embed(
     run = stages.Run(cache, progress)
     manifest = stages.prepare_manifest(config, run)
     cohort = stages.list_films(config, manifest)
-    with using_threads(config.threads), opened_engine(config) as engine:
+    with (
+        using_threads(config.threads),
+        opened_engine(config.engine, config.model.device, config.threads) as engine,
+    ):
         folder, _ = stages.prepare_model(config, manifest, reader, run)
         model = (stages.open_model_of(config, folder), folder)
         return _embed_parts(engine, config, cohort, model, root, shard, run)

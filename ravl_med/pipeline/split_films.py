@@ -129,7 +129,10 @@ def read_split(
     listed = list_films(config, manifest, split, labelled=labelled)
     if not reports:
         listed = replace(listed, radiology_reports=("",) * len(listed))
-    with using_threads(config.threads), opened_engine(config) as engine:
+    with (
+        using_threads(config.threads),
+        opened_engine(config.engine, config.model.device, config.threads) as engine,
+    ):
         kept = KeptTables(folder, split)
         embeddings = embed_with(engine, config, listed, model, run, kept)
     aside = (*embeddings.rejected, *films_not_finite(listed, embeddings))

@@ -244,7 +244,10 @@ def _embed(of: _Films, case: tuple[str, int, str]) -> _Timing:
     config = _config(of.folder / "films" / "manifest.csv", of.model, kind, workers)
     noted: list[_Unit] = []
     start = time.monotonic()
-    with using_threads(1), opened_engine(config) as engine:
+    with (
+        using_threads(1),
+        opened_engine(config.engine, config.model.device, config.threads) as engine,
+    ):
         there = time.monotonic()
         cohort = read_manifest(of.folder / "films" / "manifest.csv", split=None)
         encoder = open_model_of(config, of.model)

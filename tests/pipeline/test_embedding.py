@@ -217,7 +217,7 @@ def test_a_gpu_that_ray_hides_is_refused(root):
     config = config_of(root, model={"device": "cuda"}, engine={"kind": "ray", "workers": 1})
     with (
         pytest.raises(ConfigError, match="Ray hides every GPU from such workers"),
-        opened_engine(config),
+        opened_engine(config.engine, config.model.device, config.threads),
     ):
         pass
 

@@ -109,7 +109,7 @@ def test_an_audit_finds_what_shards_have_made_bit_for_bit(root, model, tmp_path)
     encoder = open_model_of(config, model)
 
     def embedded(settings, place):
-        with opened_engine(settings) as engine:
+        with opened_engine(settings.engine, settings.model.device, settings.threads) as engine:
             return embed_with(engine, settings, cohort, (encoder, model), Run(place))
 
     found = embedded(config, cache)
