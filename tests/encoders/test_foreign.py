@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 CODE = """
 from pathlib import Path
 
-from ravl_med.encoders.opening import open_folder
+from ravl_med.encoders.opening import open_model_folder
 
 FOLDER = Path({folder!r})
 
@@ -29,11 +29,11 @@ class Images:
 
 
 def whole(device):
-    return open_folder(FOLDER, device)
+    return open_model_folder(FOLDER, device)
 
 
 def images_only(device):
-    return Images(open_folder(FOLDER, device))
+    return Images(open_model_folder(FOLDER, device))
 
 
 def broken(device):
