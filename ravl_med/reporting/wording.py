@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -92,6 +92,7 @@ def _glyphs() -> frozenset[int]:
     return frozenset(set.intersection(*maps))
 
 
+@cache
 def _drawable(char: str) -> str:
     """Return what is drawn for one character: itself, its code point, or nothing."""
     category = unicodedata.category(char)
@@ -123,6 +124,7 @@ def _draw(text: str, limit: int) -> str:
     return "".join(drawn)
 
 
+@lru_cache(maxsize=4096)  # tables say the same words in cell after cell
 def printable(text: str, limit: int = 80) -> str:
     """Return text that the fonts of the report can draw, on one line, at most `limit` long.
 
