@@ -12,7 +12,11 @@ from tiny_models import FAMILIES, layout_of
 from typer.testing import CliRunner
 
 from ravl_med.cli import app
+from ravl_med.config.loading import load_config
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.audit import audit
+from ravl_med.storage.cache import Cache
 
 CONFIG = """
 name: family
@@ -54,7 +58,7 @@ RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("families")
-    synthesize(root / "cohort", images=160, size=96, seed=3, workers=1)
+    synthesize(root / "cohort", images=110, size=96, seed=3, workers=1)
     return root
 
 
@@ -64,9 +68,23 @@ def own_folders(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(workplace / "config"))
 
 
-def audited(workplace: Path, out: Path, model: str, *words: str) -> dict:
-    path = workplace / f"{out.name}.yaml"
+def config_file(workplace: Path, name: str, model: str) -> Path:
+    path = workplace / f"{name}.yaml"
     path.write_text(CONFIG.format(model=model, relevance=RELEVANCE), encoding="utf-8")
+    return path
+
+
+def audited(workplace: Path, model: str, *changes: str) -> dict:
+    """What an audit says, before pages are made of it."""
+    changes = ("model.device=cpu", *changes)
+    config = load_config(config_file(workplace, "unwritten", model), changes)
+    run = audit(config, key=bytes(32), cache=Cache(workplace / "unwritten"))
+    return json.loads(result_document(run.result, 0).model_dump_json())
+
+
+def written(workplace: Path, out: Path, model: str, *words: str) -> dict:
+    """What an audit from the command line to its run folder says."""
+    path = config_file(workplace, out.name, model)
     outcome = CliRunner().invoke(
         app, ["audit", str(path), "--out", str(out), "--exit-zero", "--device", "cpu", *words]
     )
@@ -76,8 +94,8 @@ def audited(workplace: Path, out: Path, model: str, *words: str) -> dict:
 
 @pytest.mark.usefixtures("no_sockets")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_goes_through_a_whole_audit(family, family_folder, workplace, tmp_path):
-    result = audited(workplace, tmp_path / family, f"{{path: '{family_folder(family)}'}}")
+def test_a_family_goes_through_a_whole_audit(family, family_folder, workplace):
+    result = audited(workplace, f"{{path: '{family_folder(family)}'}}")
 
     assert result["verdict"] in ("pass", "review", "fail", "not_auditable")
     assert result["model"]["digests"].keys() == {"weights", "config", "tokenizer", "prompts"}
@@ -94,7 +112,8 @@ def test_a_checkpoint_goes_through_a_whole_audit(family_folder, workplace, tmp_p
     torch.save(load_file(family_folder("open_clip_vit") / "open_clip_model.safetensors"), weights)
     layout.write_text(json.dumps(layout_of("open_clip_vit")), encoding="utf-8")
 
-    result = audited(workplace, tmp_path / "run", f"{{weights: '{weights}', layout: '{layout}'}}")
+    model = f"{{weights: '{weights}', layout: '{layout}'}}"
+    result = audited(workplace, model)
 
     assert "class token" in result["model"]["region_pooling"]
     assert result["discovery"] is not None
@@ -106,7 +125,7 @@ def test_a_mitigation_of_a_checkpoint_opens_it_too(family_folder, workplace, tmp
     torch.save(load_file(family_folder("convnext") / "open_clip_model.safetensors"), weights)
     layout.write_text(json.dumps(layout_of("convnext")), encoding="utf-8")
     model = f"{{weights: '{weights}', layout: '{layout}'}}"
-    audited(workplace, tmp_path / "run", model)
+    written(workplace, tmp_path / "run", model)
 
     outcome = CliRunner().invoke(
         app,
@@ -128,7 +147,7 @@ def test_the_other_activation_of_a_checkpoint_is_tried(family_folder, workplace,
     layout.write_text(json.dumps(layout_of("open_clip_vit")), encoding="utf-8")
 
     model = f"{{weights: '{weights}', layout: '{layout}'}}"
-    result = audited(workplace, tmp_path / "run", model, "--set", "gate.min_auroc=0.99")
+    result = audited(workplace, model, "gate.min_auroc=0.99")
 
     (told,) = [c["text"] for c in result["sanity"]["checks"] if c["name"] == "activation"]
     assert "with model.quick_gelu: true it would be 0." in told
@@ -136,9 +155,9 @@ def test_the_other_activation_of_a_checkpoint_is_tried(family_folder, workplace,
 
 
 @pytest.mark.usefixtures("no_sockets")
-def test_siglips_sigmoid_goes_through_a_whole_audit(family_folder, workplace, tmp_path):
+def test_siglips_sigmoid_goes_through_a_whole_audit(family_folder, workplace):
     model = f"{{path: '{family_folder('hf_siglip')}'}}"
-    result = audited(workplace, tmp_path / "run", model, "--set", "task.scores=sigmoid")
+    result = audited(workplace, model, "task.scores=sigmoid")
 
     assert result["task"]["scores"] == "sigmoid"
     assert result["model"]["logit_bias"] == -10.0
@@ -162,7 +181,7 @@ def test_a_report_names_the_way_that_regions_are_embedded(family_folder, workpla
     model = f"{{path: '{family_folder('open_clip_resnet')}', region_pooling: %s}}"
     told, found = {}, {}
     for how in ("one_pass", "last_stage", "crops"):
-        result = audited(workplace, tmp_path / how, model % how)
+        result = written(workplace, tmp_path / how, model % how)
         told[how] = result["model"]["region_pooling"]
         found[how] = result["discovery"]["regions"]
         page = (tmp_path / how / "report.html").read_text(encoding="utf-8")
