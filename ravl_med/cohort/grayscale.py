@@ -17,7 +17,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian
-from scipy.special import expit
 
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
@@ -157,6 +156,8 @@ def _window(
 ) -> NDArray[np.float64]:
     """Map values through a window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
+        from scipy.special import expit  # so rare that no reading process should wait for it
+
         shades: NDArray[np.float64] = expit(4.0 * (values - center) / width)
         return shades
     if function == "LINEAR":

@@ -19,7 +19,6 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
-from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -85,6 +84,8 @@ _TAILS = (0.01, 0.99)  # quantiles of a film that become -1 and 1
 
 def make_network() -> nn.Module:
     """Return the network with random weights: films (B, 1, S, S) to logits (B, K, S, S)."""
+    from monai.networks.nets.unet import UNet  # a second, which only those who segment wait for
+
     network: nn.Module = UNet(
         spatial_dims=2,
         in_channels=1,
