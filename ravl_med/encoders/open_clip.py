@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +189,13 @@ def build_tokenizer(layout: Layout, text: local_files.TextFiles, key: str) -> An
     ModelError
         The tokenizer does not open, or cannot pad.
     """
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+    from open_clip.tokenizer import HFTokenizer
 
     config = layout["model_cfg"]["text_cfg"]
     options = dict(config.get("tokenizer_kwargs") or {})
     context = int(config.get("context_length", _DEFAULT_CONTEXT))
     if text.tokenizer is None:
-        return SimpleTokenizer(context_length=context, **options)
+        return _simple_tokenizer(context, json.dumps(options))
     return local_files.open_tokenizer(
         text.tokenizer,
         key,
@@ -207,6 +208,14 @@ def build_tokenizer(layout: Layout, text: local_files.TextFiles, key: str) -> An
             **options,
         ),
     )
+
+
+@cache
+def _simple_tokenizer(context: int, options: str) -> Any:
+    """Return open_clip's own tokenizer, whose table of words takes long to read."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=context, **json.loads(options))
 
 
 _CONFIG = "open_clip_config.json"
