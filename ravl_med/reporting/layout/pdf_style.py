@@ -12,7 +12,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
 from xml.sax.saxutils import escape
@@ -126,12 +126,22 @@ RULE = HexColor("#ccd4da")
 SANS, SANS_BOLD, MONO = "RavlMed-Sans", "RavlMed-Sans-Bold", "RavlMed-Mono"
 
 
+class _Font(TTFont):
+    """A font that measures each word once; paragraphs ask for the same ones again and again."""
+
+    @lru_cache(maxsize=2**15)  # noqa: B019 - fonts stay registered as long as the process
+    def stringWidth(self, text: str, size: float, encoding: str = "utf8") -> float:  # noqa: N802
+        """Return the width of text in points."""
+        width: float = super().stringWidth(text, size, encoding)
+        return width
+
+
 @cache
 def register_fonts() -> None:
     """Make the embedded fonts known to reportlab, once a process."""
     files = {SANS: "DejaVuSans", SANS_BOLD: "DejaVuSans-Bold", MONO: "DejaVuSansMono"}
     for name, file in files.items():
-        pdfmetrics.registerFont(TTFont(name, str(font_file(file))))
+        pdfmetrics.registerFont(_Font(name, str(font_file(file))))
     # Paragraph looks up bold and italic of a family even where no markup asks for them.
     pdfmetrics.registerFontFamily(SANS, SANS, SANS_BOLD, SANS, SANS_BOLD)
     pdfmetrics.registerFontFamily(SANS_BOLD, SANS_BOLD, SANS_BOLD, SANS_BOLD, SANS_BOLD)
@@ -192,10 +202,20 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     return pdfmetrics.stringWidth(text, SANS_BOLD if bold else SANS, size)
 
 
+class _Text(Paragraph):
+    """A paragraph that is broken into lines once a width; a table asks four times."""
+
+    def wrap(self, availWidth: float, availHeight: float) -> tuple[float, float]:
+        """Return width and height, in points."""
+        if getattr(self, "blPara", None) is None or self.width != availWidth:
+            super().wrap(availWidth, availHeight)
+        return self.width, self.height
+
+
 def paragraph(text: str, style: str = "body", limit: int = 1500) -> Paragraph:
     """Return a paragraph of plain text: made printable, cut at `limit`, escaped."""
     bullet = "•" if style == "item" else None
-    return Paragraph(escape(printable(text, limit)), _styles()[style], bulletText=bullet)
+    return _Text(escape(printable(text, limit)), _styles()[style], bulletText=bullet)
 
 
 def block(text: str) -> Preformatted:
