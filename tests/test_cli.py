@@ -26,6 +26,7 @@ CONFIG = """
 name: small
 cohort:
   manifest: cohort/manifest.csv
+  workers: 0
 task:
   name: finding
   classes:
@@ -42,7 +43,7 @@ gate:
   min_prediction_share: 0.0
   min_auroc: 0.0
 discovery: {clusters: [8, 12]}
-evidence: {relevance: %s, simulations: 20}
+evidence: {relevance: %s, simulations: 20, max_removals: 20, max_pairs: 20}
 privacy: {burned_in_text: show}  # `test_privacy` is about it; looking takes a second a film
 """
 
@@ -51,7 +52,7 @@ privacy: {burned_in_text: show}  # `test_privacy` is about it; looking takes a s
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small cohort, a config, and its own cache and key."""
     root = tmp_path_factory.mktemp("cli")
-    synthesize(root / "cohort", images=330, size=96, seed=3, workers=1)
+    synthesize(root / "cohort", images=220, size=96, seed=3, workers=1)
     relevance = REPOSITORY / "configs" / "relevance" / "chest.yaml"
     (root / "audit.yaml").write_text(CONFIG % relevance, encoding="utf-8")
     return root
@@ -113,14 +114,14 @@ def test_an_audit_writes_the_whole_folder(audited: Path) -> None:
     }
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     jsonschema.validate(result, schema_of(AuditResult))
-    assert result["cohort"]["images"] == 90
+    assert result["cohort"]["images"] == 60
     search = result["discovery"]
     placed = {c["rank"]: c["cluster"] for c in search["cluster_map"]["clusters"] if c["rank"]}
     assert len(search["cluster_map"]["clusters"]) == search["clusters"]
     assert placed == {c["rank"]: c["cluster"] for c in result["correlations"]}
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert list(predictions.columns[:2]) == ["image_id", "label"]
-    assert len(predictions) == 90
+    assert len(predictions) == 60
     assert predictions["image_id"].is_unique
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert set(record["digests"]) == {
@@ -185,7 +186,8 @@ def test_another_run_gives_the_same_result_and_nothing_identifying_leaves_its_pr
     workplace: Path, audited: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    outcome = audit(workplace, out, "--exit-zero", "--set", "report.dicom=true")
+    words = ("--set", "report.dicom=true", "--set", "cohort.workers=2")
+    outcome = audit(workplace, out, "--exit-zero", *words)
     assert outcome.exit_code == 0, outcome.output
     assert (out / "result.json").read_bytes() == (audited / "result.json").read_bytes()
     assert (out / "report.dcm").stat().st_size > (out / "report.pdf").stat().st_size
@@ -329,13 +331,13 @@ def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path:
     outcome = audit(workplace, out, *words, f"cohort.roots=['{workplace}']")
     assert outcome.exit_code == 0, outcome.output
     cohort = json.loads((out / "result.json").read_text(encoding="utf-8"))["cohort"]
-    assert cohort["images"] == 87
+    assert cohort["images"] == 57
     assert cohort["rejected"] == {"undecodable": 1, "missing": 1, "not_dicom": 1}
     text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
     assert "gone.dcm" not in text
     intake = pd.read_csv(out / "intake.csv", dtype=str, keep_default_na=False)
     assert list(intake.columns) == ["row", "image_id", "reason", "message"]
-    assert intake["reason"].value_counts().to_dict() == {"read": 87, **cohort["rejected"]}
+    assert intake["reason"].value_counts().to_dict() == {"read": 57, **cohort["rejected"]}
     assert (intake["image_id"] == "").sum() == 3
     assert not intake["message"].str.contains("dcm|" + tmp_path.name).any()
     paths = pd.read_csv(out / "private" / "rejected.csv", dtype=str)
@@ -344,10 +346,10 @@ def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path:
     few = (*words, f"cohort.roots=['{workplace}']", "--set", "gate.max_rejected_fraction=0.03")
     outcome = audit(workplace, tmp_path / "few", *few)
     assert outcome.exit_code == 3
-    one_line(outcome, "3 of 90 films cannot be used", "missing 1", "at most 3%")
+    one_line(outcome, "3 of 60 films cannot be used", "missing 1", "at most 3%")
     outcome = audit(workplace, tmp_path / "none", *words, "cohort.roots=[]")
     assert outcome.exit_code == 3
-    one_line(outcome, "outside_root 87", "First: manifest.csv row")
+    one_line(outcome, "outside_root 57", "First: manifest.csv row")
     assert not (tmp_path / "few").exists()
 
 

@@ -12,9 +12,22 @@ from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app, self_check
 from ravl_med.config.loading import load_config
+from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.audit import audit
+from ravl_med.storage.cache import Cache
 
 SECRET = "ZZSECRET"
+QUICK = (  # for an audit whose findings do not matter
+    "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
+    "regions.sources=[tiles]",
+    "cohort.workers=0",
+    "discovery.clusters=[8]",
+    "evidence.simulations=20",
+    "evidence.max_removals=12",
+    "evidence.max_pairs=12",
+    "privacy.burned_in_text=show",
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +126,24 @@ def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
     looked = run("inspect", str(out / "audit.yaml"))
     assert looked.exit_code == 0, looked.output
     assert SECRET not in looked.output
-    audited = run(
-        "audit", str(out / "audit.yaml"), "--out", str(tmp_path / "run"), "--exit-zero",
-        "--set", "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
-        "--set", "regions.sources=[tiles]",
-    )  # fmt: skip
+    sets = [word for one in QUICK for word in ("--set", one)]
+    words = ("audit", str(out / "audit.yaml"), "--out", str(tmp_path / "run"), "--exit-zero")
+    audited = run(*words, *sets)
     assert audited.exit_code == 0, audited.output
     shared = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and "private" not in p.parts]
     assert not [path.name for path in shared if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str]]]:
+    """A folder of 110 films, and the accession number and the report of each."""
+    folder = tmp_path_factory.mktemp("films")
+    synthesize(folder, images=110, size=64, seed=3, workers=1)
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    (folder / "manifest.csv").unlink()
+    numbers = [str(pydicom.dcmread(folder / row["image"]).AccessionNumber) for row in rows]
+    return folder, list(zip(numbers, (row["report"] for row in rows), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -132,24 +155,24 @@ def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:
     ],
 )
 def test_init_counts_the_half_that_is_audited(
-    tmp_path: Path, findings: dict[str, int], chosen: str, *, lacking: bool
+    films: tuple[Path, list[tuple[str, str]]],
+    tmp_path: Path,
+    findings: dict[str, int],
+    chosen: str,
+    *,
+    lacking: bool,
 ) -> None:
     """Of so many of 110 films a finding is present."""
-    synthesize(tmp_path / "made", images=110, size=64, seed=3, workers=1)
-    with (tmp_path / "made" / "manifest.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    (tmp_path / "made" / "manifest.csv").unlink()
+    folder, told = films
     with (tmp_path / "ris.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["accession", "report", *findings])
-        for number, row in enumerate(rows):
-            accession = pydicom.dcmread(tmp_path / "made" / row["image"]).AccessionNumber
-            has = [int(number * 7 % len(rows) < count) for count in findings.values()]
-            writer.writerow([accession, row["report"], *has])
+        for number, row in enumerate(told):
+            has = [int(number * 7 % len(told) < count) for count in findings.values()]
+            writer.writerow([*row, *has])
     outcome = run(
-        "init", str(tmp_path / "made"), "--out", str(tmp_path / "o"),
-        "--reports", str(tmp_path / "ris.csv"),
-    )  # fmt: skip
+        "init", str(folder), "--out", str(tmp_path / "o"), "--reports", str(tmp_path / "ris.csv")
+    )
     assert outcome.exit_code == 0, outcome.output
     assert ("in the half that is audited" in outcome.output) == lacking
     config = YAML(typ="safe").load((tmp_path / "o" / "audit.yaml").read_text(encoding="utf-8"))
@@ -171,25 +194,22 @@ def test_headers_become_axes_of_the_audit(tree: Path, tmp_path: Path) -> None:
         writer = csv.DictWriter(stream, kept, extrasaction="ignore")
         writer.writeheader()
         writer.writerows({**row, "view": "" if n % 2 else "LATERAL"} for n, row in enumerate(rows))
-    words = (
-        "audit", str(out / "audit.yaml"), "--out", str(tmp_path / "run"), "--exit-zero",
-        "--set", "model.quickstart={image_size: 64, epochs: 1, batch_size: 8}",
-        "--set", "regions.sources=[tiles]", "--set", "privacy.min_cell=1",
-    )  # fmt: skip
-    assert run(*words).exit_code == 0
-    found = attributes(tmp_path / "run")
+    found = attributes(out, tmp_path)
     assert set(found) >= {"sex", "age", "manufacturer", "model", "site", "study_year", "pixels"}
     assert set(found["site"]) == {"site 1"}
     assert set(found["view"]) == {"LATERAL", "not stated"}  # the manifest has the column
-    assert run(*words, "--set", "cohort.attributes_from_header=true").exit_code == 0
-    assert set(attributes(tmp_path / "run")["view"]) > {"LATERAL"}
-    assert "not stated" not in attributes(tmp_path / "run")["view"]
-    assert run(*words, "--set", "cohort.attributes_from_header=false").exit_code == 0
-    assert not set(attributes(tmp_path / "run")) & {"sex", "age", "manufacturer", "site"}
+    from_headers = attributes(out, tmp_path, "cohort.attributes_from_header=true")
+    assert set(from_headers["view"]) > {"LATERAL"}
+    assert "not stated" not in from_headers["view"]
+    without = attributes(out, tmp_path, "cohort.attributes_from_header=false")
+    assert not set(without) & {"sex", "age", "manufacturer", "site"}
 
 
-def attributes(folder: Path) -> dict[str, dict[str, int]]:
-    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+def attributes(out: Path, cache: Path, *changes: str) -> dict[str, dict[str, int]]:
+    """Films by each attribute, as an audit that ends at its gate counts them."""
+    changes = (*QUICK, "privacy.min_cell=1", "gate.min_films=9999", *changes)
+    made = audit(load_config(out / "audit.yaml", changes), key=bytes(32), cache=Cache(cache))
+    document = json.loads(result_document(made.result, 0).model_dump_json())
     found: dict[str, dict[str, int]] = document["cohort"]["attributes"]
     return found
 

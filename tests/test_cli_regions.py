@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ravl_med.phantoms.cohort import synthesize
 
 CONFIG = """\
 name: small
-cohort: {manifest: cohort/manifest.csv, split: test}
+cohort: {manifest: cohort/manifest.csv, split: test, workers: 0}
 task:
   classes:
     cardiomegaly: {prompts: [Cardiomegaly.]}
@@ -26,11 +27,18 @@ evidence: {relevance: chest.yaml}
 """
 
 
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    synthesize(folder, images=60, size=64, seed=3, workers=1)
+    return folder
+
+
 @pytest.fixture
-def workplace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small cohort, a config, and its own cache and key; the current one."""
-    root = tmp_path_factory.mktemp("regions")
-    synthesize(root / "cohort", images=60, size=64, seed=3, workers=1)
+    root = tmp_path / "place"
+    shutil.copytree(cohort, root / "cohort")
     (root / "audit.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(root / "config"))

@@ -17,7 +17,7 @@ from ravl_med.phantoms.cohort import synthesize
 
 CONFIG = f"""
 name: small
-cohort: {{manifest: cohort/manifest.csv, workers: 1}}
+cohort: {{manifest: cohort/manifest.csv, workers: 0}}
 task:
   classes:
     cardiomegaly: {{prompts: [Cardiomegaly.]}}
@@ -36,6 +36,9 @@ evidence:
   draws: 2000
   permutations: 200
   simulations: 20
+  max_correlations: 2
+  max_removals: 12
+  max_pairs: 12
 privacy: {{burned_in_text: show}}  # `test_privacy` is about it; looking takes a second a film
 """
 SHARED = ("result.json", "report.pdf", "report.html", "figures/correlation_01_films.png")

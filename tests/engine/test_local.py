@@ -61,18 +61,18 @@ def test_the_unit_of_a_worker_that_died_is_done_again(tmp_path) -> None:
 
 @pytest.mark.parametrize(("work", "unit", "what"), [
     (Work(Opener()), {"die": True}, "the same unit of work brought 2"),
-    (Work(Opener(broken="killed")), {"value": 1}, "opening the model brought 3"),
+    (Work(Opener(broken="killed")), {"value": 1}, "opening the model brought 2"),
 ])  # fmt: skip
 def test_what_kills_worker_after_worker_is_given_up(work, unit, what, monkeypatch) -> None:
     monkeypatch.setattr("ravl_med.engine.local._LIVES", 2)
-    monkeypatch.setattr("ravl_med.engine.local.OPENINGS", 3)
+    monkeypatch.setattr("ravl_med.engine.local.OPENINGS", 2)
     with pytest.raises(EngineError, match=f"{what} workers down"):
         list(LocalEngine(1).map(work, [unit]))
 
 
 def test_who_dies_before_the_work_is_no_fault_of_a_unit(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("ravl_med.engine.local._LIVES", 1)
-    (tmp_path / "deaths").write_text("2", "ascii")
+    (tmp_path / "deaths").write_text("1", "ascii")
     work = Work(Opener(deaths=str(tmp_path / "deaths")))
     assert [unit["value"] for unit in LocalEngine(1).map(work, UNITS)] == [0, 1, 4, 9, 16]
     assert (tmp_path / "deaths").read_text("ascii") == "0"
@@ -87,7 +87,7 @@ def test_who_dies_before_the_work_is_no_fault_of_a_unit(tmp_path, monkeypatch) -
 ])  # fmt: skip
 def test_an_error_of_a_worker_is_one_line_without_a_name(work, unit, error, line) -> None:
     with pytest.raises(error, match=line) as caught:
-        list(LocalEngine(2).map(work, [{"value": 1}, unit]))
+        list(LocalEngine(1).map(work, [{"value": 1}, unit]))
     assert "Doe" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert "\n" not in str(caught.value)

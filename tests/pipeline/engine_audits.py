@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ravl_med.config.loading import Config
+from ravl_med.engine.local import LocalEngine, Work
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
@@ -14,7 +18,7 @@ RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
 
 def config_of(root: Path, **sections) -> Config:
     plain = {
-        "cohort": {"manifest": root / "cohort" / "manifest.csv", "split": None, "workers": 1},
+        "cohort": {"manifest": root / "cohort" / "manifest.csv", "split": None, "workers": 0},
         "task": {"name": "t", "classes": {
             "big heart": {"prompts": ["Cardiomegaly."], "label": {"cardiomegaly": 1}},
             "other": {"prompts": ["Normal."], "label": {"cardiomegaly": 0}},
@@ -33,6 +37,12 @@ def config_of(root: Path, **sections) -> Config:
     return Config.model_validate(
         {"name": "e", **{n: {**plain.get(n, {}), **sections.get(n, {})} for n in names}}
     )
+
+
+def units_here(engine: LocalEngine, work: Work[Any, Any], units: Iterable[Any]) -> Iterator[Any]:
+    """Do here what a worker would get by pickling; in place of `LocalEngine.map`."""
+    do = pickle.loads(pickle.dumps(work.open))()
+    yield from (do(pickle.loads(pickle.dumps(unit))) for unit in units)
 
 
 def result_of(config: Config, cache: Path) -> str:

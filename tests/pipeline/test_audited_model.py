@@ -17,7 +17,7 @@ from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
 
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"
-FILMS = 480
+FILMS = 320
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def config_of(root: Path, factory: str = "right", **model) -> Config:
         "model": {"factory": f"halves_model:{factory}", "allow_code": True, "device": "cpu",
                   **model},
         "regions": {"tiles": (4, 4)},
-        "discovery": {"clusters": (8, 16), "draws": 1},
+        "discovery": {"clusters": (8, 12), "draws": 1},
         "evidence": {"relevance": RELEVANCE, "permutations": 999, "draws": 2000, "simulations": 20,
                      "max_removals": 20, "max_pairs": 20, "max_correlations": 2},
         "gate": {"max_prediction_share": 1.0, "min_prediction_share": 0.0},

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from engine_audits import config_of, result_of
+from engine_audits import config_of, result_of, units_here
 from PIL import Image
 
 from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
+from ravl_med.engine.local import LocalEngine
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
+
+FILMS = 240
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def crosses(tmp_path_factory) -> Path:
     """
     folder = tmp_path_factory.mktemp("crosses")
     rng, rows = np.random.default_rng(0), []
-    for film in range(240):
+    for film in range(FILMS):
         side, cross = film % 2, (film // 2) % 2
         level = np.full((64, 64), 0.35) + 0.03 * rng.normal(size=(64, 64))
         level[:, 32 * side : 32 * side + 32] += 0.03 + 0.04 * rng.normal()
@@ -53,10 +56,13 @@ def crossed(root: Path, **engine) -> Config:
     )
 
 
-def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path):
+@pytest.mark.parametrize("here", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path, monkeypatch, here):
     expected = result_of(crossed(crosses), tmp_path / "one")
     told = json.loads(expected)
     assert any(entry["removal"] for entry in told["correlations"])
+    if here:
+        monkeypatch.setattr(LocalEngine, "map", units_here)
     assert result_of(crossed(crosses, workers=2), tmp_path / "two") == expected
 
 
@@ -74,5 +80,5 @@ def test_a_film_is_decoded_once_before_the_report(crosses, tmp_path, monkeypatch
     monkeypatch.setattr("ravl_med.evidence.counterfactual.share_effect", lambda *rest: None)
     run = audit(crossed(crosses), key=bytes(32), cache=Cache(tmp_path))
     assert any(one.counterfactual for one in run.result.correlations)
-    assert len(decoded) == 240
+    assert len(decoded) == FILMS
     assert set(decoded.values()) == {1}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from engine_audits import config_of, result_of
+from engine_audits import config_of, result_of, units_here
 
 from ravl_med.encoders import batches
 from ravl_med.encoders.film_store import FilmStore
@@ -80,7 +80,8 @@ def expected(root, tmp_path_factory) -> str:
     pytest.param("ray 2", marks=[with_ray, pytest.mark.slow]),
 ])  # fmt: skip
 def test_every_engine_finds_the_same(root, expected, tmp_path, name):
-    assert result_of(config_of(root, engine=ENGINES[name]), tmp_path) == expected
+    config = config_of(root, engine=ENGINES[name], cohort={"workers": 1})
+    assert result_of(config, tmp_path) == expected
 
 
 def test_seven_shards_are_found_by_an_audit(root, expected, tmp_path):
@@ -90,7 +91,8 @@ def test_seven_shards_are_found_by_an_audit(root, expected, tmp_path):
     assert result_of(config, tmp_path) == expected
 
 
-def test_workers_that_keep_nothing_find_the_same(root, expected, tmp_path):
+def test_workers_that_keep_nothing_find_the_same(root, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalEngine, "map", units_here)
     config = config_of(root, engine={"workers": 1}, cache={"embeddings": False})
     assert result_of(config, tmp_path) == expected
     assert not (tmp_path / "embeddings").exists()
@@ -157,7 +159,8 @@ def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
     killed: list[int] = []
     thread = kill_a_worker_later(killed)
 
-    report = embed(config_of(root, engine=engine), cache=Cache(tmp_path / "killed"))
+    config = config_of(root, engine=engine, cohort={"workers": 1})
+    report = embed(config, cache=Cache(tmp_path / "killed"))
 
     thread.join()
     assert len(killed) == 1
@@ -169,7 +172,7 @@ def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
 
 
 def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
-    config = config_of(root, engine={"workers": 1})
+    config, other_config = config_of(root, engine={"workers": 1}), config_of(root)
     script = (
         "import sys; from pathlib import Path; from ravl_med.storage.cache import Cache\n"
         "from ravl_med.config.loading import Config; from ravl_med.pipeline.shards import embed\n"
@@ -179,7 +182,7 @@ def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
         "films = embed(config, cache=Cache(Path(sys.argv[2]))).films\n"
         "assert films <= int(sys.argv[3]), films\n"
     )
-    (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    (tmp_path / "config.json").write_text(other_config.model_dump_json(), encoding="utf-8")
     other = subprocess.Popen(
         [sys.executable, "-c", script, tmp_path / "config.json", tmp_path / "kept", str(FILMS - 2)],
         stderr=subprocess.PIPE,
@@ -188,14 +191,12 @@ def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
     _, told = other.communicate()
     assert other.returncode == 0, told.decode()[-3000:]
     assert found == expected
-    assert result_of(config_of(root), tmp_path / "kept") == expected
+    assert result_of(other_config, tmp_path / "kept") == expected
 
 
 def test_workers_of_two_kinds_are_refused(root, tmp_path, monkeypatch):
-    honest = LocalEngine.map
-
     def mixed(engine, work, units):
-        for number, made in enumerate(honest(engine, work, units)):
+        for number, made in enumerate(units_here(engine, work, units)):
             yield replace(made, recipe=f"recipe {number}")
 
     monkeypatch.setattr(LocalEngine, "map", mixed)
@@ -222,7 +223,7 @@ def test_a_gpu_that_ray_hides_is_refused(root):
         pass
 
 
-def test_annotations_reach_the_film_that_they_are_of(root, tmp_path):
+def test_annotations_reach_the_film_that_they_are_of(root, tmp_path, monkeypatch):
     images = pd.read_csv(root / "cohort" / "manifest.csv")["image"]
     lines = [f"{images[at]},thing,{at},{at},{at + 30},{at + 20}" for at in (2, 17, 33, 50)]
     table = tmp_path / "boxes.csv"
@@ -230,4 +231,6 @@ def test_annotations_reach_the_film_that_they_are_of(root, tmp_path):
     regions = {"sources": ("annotations",), "annotations": table}
     expected = result_of(config_of(root, regions=regions), tmp_path / "one")
     assert '"other_image":1' in expected
-    assert result_of(config_of(root, regions=regions, engine={"workers": 1}), tmp_path) == expected
+    monkeypatch.setattr(LocalEngine, "map", units_here)
+    config = config_of(root, regions=regions, engine={"workers": 1})
+    assert result_of(config, tmp_path / "many") == expected

@@ -37,7 +37,7 @@ CLASSES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", 
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a cohort and a small model with random weights."""
     folder = tmp_path_factory.mktemp("fine-tuning")
-    synthesize(folder / "cohort", images=100, size=96, seed=3, workers=1)
+    synthesize(folder / "cohort", images=70, size=96, seed=3, workers=1)
     layout = quickstart_layout(QuickstartModelConfig(tower="resnet", image_size=64))
     torch.manual_seed(0)
     save_model(open_clip.CLIP(**layout["model_cfg"]), layout, folder / "model")

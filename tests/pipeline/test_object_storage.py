@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_audits import units_here
 from s3_server import S3Server
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,7 @@ from ravl_med.cli import app
 from ravl_med.config.loading import Config
 from ravl_med.encoders import batches
 from ravl_med.encoders.batches import BatchEncoder
+from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError, StorageError
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
@@ -130,8 +132,13 @@ def test_an_audit_finds_the_same_in_objects(bucket, s3, expected, tmp_path) -> N
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_workers_get_what_they_need_by_pickling(bucket, s3, shared, expected, tmp_path) -> None:
+@pytest.mark.parametrize("here", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_workers_get_what_they_need_by_pickling(
+    bucket, s3, shared, expected, tmp_path, monkeypatch, here
+) -> None:
     """Their films are read by processes of their own, which know of no storage."""
+    if here:
+        monkeypatch.setattr(LocalEngine, "map", units_here)
     config = config_of(
         bucket, s3, engine={"workers": 1}, cohort={"workers": 1}, cache={"shared": shared}
     )

@@ -19,7 +19,7 @@ from ravl_med.storage.cache import Cache
 
 TEXT = """\
 name: small
-cohort: {manifest: manifest.csv}
+cohort: {manifest: manifest.csv, workers: 0}
 task:
   classes:
     effusion: {prompts: [Fluid.], label: {effusion: 1}}
@@ -86,7 +86,7 @@ def test_films_that_cannot_be_read_are_counted_and_others_take_their_place(place
         (place / f"film{i}.png").write_bytes(b"")
     (place / "film8.png").unlink()
     (place / "film7.png").write_bytes((place / "film6.png").read_bytes())
-    sheet = preview(place)
+    sheet = preview(place, "cohort.workers=2")
     assert len(sheet.films) == 7
     assert sheet.skipped == {"empty": 3, "missing": 1, "duplicate_pixels": 1}
     assert len(preview(place, shown=7).films) == 7
