@@ -2,6 +2,8 @@
 
 Arguments: folder, ``step``, ``epoch`` or ``write``, and the number at which the process ends by
 SIGKILL: right after that step, while that epoch is judged, or in the middle of that checkpoint.
+Several such pairs are trainings one after the other, each in a fork of this process; the folder is
+copied as each leaves it, to ``<folder>-0``, ``<folder>-1`` and so on.
 Under `torchrun` it is the last process that is killed, but for ``write``, which the first one does;
 what `torchrun` has started again is not killed any more.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -74,6 +77,23 @@ def kill_in_write(number: int) -> None:
     trainer.torch.save = half
 
 
+def killed_in_turn(folder: Path, kills: list[tuple[str, int]]) -> None:
+    """Train in a fork for each; only what is killed as it was told to be is well."""
+    for turn, (unit, number) in enumerate(kills):
+        process = os.fork()
+        if not process:
+            train(folder, unit, number)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            sys.exit(f"{unit} {number}: not killed")
+        shutil.copytree(folder, folder.with_name(f"{folder.name}-{turn}"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    kills = [(unit, int(number)) for unit, number in zip(*[iter(sys.argv[2:])] * 2, strict=True)]
+    if len(kills) > 1:
+        killed_in_turn(Path(sys.argv[1]), kills)
+    else:
+        train(Path(sys.argv[1]), *kills[0])

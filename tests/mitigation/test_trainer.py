@@ -44,6 +44,15 @@ def toy(count: int = 96) -> tuple[np.ndarray, list[str]]:
     return films, ["bright above", "bright below"] * (count // 2)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    """The folder of a model that has learned from 32 films, and the steps that it told of."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    seen: list[tuple[int, int]] = []
+    train_quickstart_model(TINY, *toy(32), folder, lambda done, total: seen.append((done, total)))
+    return folder, seen
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_loss_falls(frozen: bool) -> None:
     films, model = toy_set(96), toy_model()
@@ -71,7 +80,7 @@ def test_the_loss_falls(frozen: bool) -> None:
 
 def test_the_classes_part(tmp_path: Path) -> None:
     films, texts = toy()
-    config = TINY.model_copy(update={"epochs": 12})
+    config = TINY.model_copy(update={"epochs": 8})
     train_quickstart_model(config, films, texts, tmp_path / "model")
     encoder = open_model(tmp_path / "model", torch.device("cpu"))
     assert not encoder.model.training
@@ -82,22 +91,23 @@ def test_the_classes_part(tmp_path: Path) -> None:
     assert (told == np.arange(96) % 2).mean() > 0.95
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    films, texts = toy(32)
-    for name in ("a", "b"):
-        train_quickstart_model(TINY, films, texts, tmp_path / name)
+def test_the_same_seed_gives_the_same_weights(
+    tmp_path: Path, trained: tuple[Path, list[tuple[int, int]]]
+) -> None:
+    train_quickstart_model(TINY, *toy(32), tmp_path / "again")
     first, second = (
-        (tmp_path / name / "open_clip_model.safetensors").read_bytes() for name in ("a", "b")
+        (folder / "open_clip_model.safetensors").read_bytes()
+        for folder in (trained[0], tmp_path / "again")
     )
     assert first == second
 
 
-def test_training_goes_on_from_a_model(tmp_path: Path) -> None:
-    films, texts = toy(32)
+def test_training_goes_on_from_a_model(
+    tmp_path: Path, trained: tuple[Path, list[tuple[int, int]]]
+) -> None:
     still = TINY.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
-    train_quickstart_model(TINY, films, texts, tmp_path / "first")
-    train_quickstart_model(still, films, texts, tmp_path / "second", start=tmp_path / "first")
-    old, new = (open_model(tmp_path / n, torch.device("cpu")) for n in ("first", "second"))
+    train_quickstart_model(still, *toy(32), tmp_path / "second", start=trained[0])
+    old, new = (open_model(n, torch.device("cpu")) for n in (trained[0], tmp_path / "second"))
     torch.testing.assert_close(
         old.model.visual.conv1.weight, new.model.visual.conv1.weight, rtol=0, atol=1e-8
     )
@@ -118,13 +128,8 @@ def test_open_clip_opens_the_folder(tower: str, tmp_path: Path) -> None:
         )
 
 
-def test_progress_counts_every_step(tmp_path: Path) -> None:
-    films, texts = toy(32)
-    seen: list[tuple[int, int]] = []
-    train_quickstart_model(
-        TINY, films, texts, tmp_path / "m", lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(step, 6) for step in range(1, 7)]
+def test_progress_counts_every_step(trained: tuple[Path, list[tuple[int, int]]]) -> None:
+    assert trained[1] == [(step, 6) for step in range(1, 7)]
 
 
 def test_fewer_films_than_a_batch_are_refused(tmp_path: Path) -> None:
@@ -400,17 +405,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def killed(folder: Path, unit: str, number: int) -> dict[str, Any]:
-    """Train in a process that ends by SIGKILL; return the checkpoint that it leaves."""
+def killed(folder: Path, *kills: tuple[str, int]) -> list[tuple[Path, dict[str, Any]]]:
+    """Train in processes that end by SIGKILL; what each leaves, and the checkpoint in it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    told = [str(part) for kill in kills for part in kill]
     outcome = subprocess.run(
-        [sys.executable, str(RESUMED), str(folder), unit, str(number)],
+        [sys.executable, str(RESUMED), str(folder), *told],
         cwd=RESUMED.parent, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert outcome.returncode == -signal.SIGKILL, outcome.stderr
-    assert not (folder / "weights.pt").exists()
-    state: dict[str, Any] = torch.load(folder / "arm.ckpt", weights_only=True)
-    return state
+    assert outcome.returncode == 0, outcome.stderr
+    left = [folder.with_name(f"{folder.name}-{turn}") for turn in range(len(kills))]
+    assert not any((there / "weights.pt").exists() for there in left)
+    return [(there, torch.load(there / "arm.ckpt", weights_only=True)) for there in left]
 
 
 def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, one_thread: None) -> None:
@@ -419,13 +425,16 @@ def test_what_was_killed_goes_on_to_the_same_weights(tmp_path: Path, one_thread:
     straight.mkdir()
     broken.mkdir()
     train(straight)
-    left = killed(broken, "step", 5)  # in the middle of an epoch
-    assert (left["epoch"], left["done_in_epoch"]) == (1, 1)
-    left = killed(broken, "write", 2)  # half of a checkpoint is there; this is the one before it
-    assert (left["epoch"], left["done_in_epoch"]) == (1, 3)
-    assert len(list(broken.glob(".arm.ckpt.*.partial"))) == 1
-    left = killed(broken, "epoch", 3)  # all steps of an epoch are done, and it is being judged
-    assert (left["epoch"], left["done_in_epoch"]) == (2, 2)
+    step, write, epoch = killed(
+        broken,
+        ("step", 5),  # in the middle of an epoch
+        ("write", 2),  # half of a checkpoint is there; what counts is the one before it
+        ("epoch", 3),  # all steps of an epoch are done, and it is being judged
+    )
+    assert (step[1]["epoch"], step[1]["done_in_epoch"]) == (1, 1)
+    assert (write[1]["epoch"], write[1]["done_in_epoch"]) == (1, 3)
+    assert len(list(write[0].glob(".arm.ckpt.*.partial"))) == 1
+    assert (epoch[1]["epoch"], epoch[1]["done_in_epoch"]) == (2, 2)
     train(broken)
     done, again = (
         torch.load(folder / "weights.pt", weights_only=True) for folder in (straight, broken)

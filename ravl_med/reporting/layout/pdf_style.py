@@ -339,10 +339,26 @@ class Imprint:
     properties: Mapping[str, str] = field(default_factory=dict)  # further entries of the metadata
 
 
+class _Measured(Frame):
+    """A frame that finds each thing its place and draws none: drawing takes most of the time."""
+
+    def add(self, flowable: Flowable, canv: Canvas, trySplit: int = 0) -> Any:
+        """Place a flowable; what does not fit says so, as in any frame."""
+        flowable.drawOn = _draw_nothing  # type: ignore[method-assign]
+        try:
+            return super().add(flowable, canv, trySplit)
+        finally:
+            del flowable.drawOn
+
+
+def _draw_nothing(*place: object, **more: object) -> None:
+    pass
+
+
 class Document(BaseDocTemplate):
     """A4 pages with one frame, a footer, an outline and metadata; the same input, the same bytes.
 
-    `total`, the number of pages, is known from a first pass, on which it is 0.
+    `total`, the number of pages, is known from a first pass, on which it is 0 and nothing is drawn.
     """
 
     def __init__(self, stream: io.BytesIO, imprint: Imprint, total: int = 0) -> None:
@@ -363,7 +379,8 @@ class Document(BaseDocTemplate):
         self.run, self.version, self.total = printable(imprint.run, 36), version, total
         self.pages = _Pages()
         self.signature_fields: list[SignatureField] = []
-        frame = Frame(MARGIN, 20 * mm, WIDTH, HEIGHT, 0, 0, 0, 0, id="page")
+        kind = Frame if total else _Measured
+        frame = kind(MARGIN, 20 * mm, WIDTH, HEIGHT, 0, 0, 0, 0, id="page")
         self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
 
     def beforeDocument(self) -> None:  # noqa: N802
