@@ -1,4 +1,6 @@
-"""Run by `torchrun`, and by a test as it is: loss curves of arms on the toy set, as JSON.
+"""Run by `torchrun`, and in a test's own process: loss curves of arms on the toy set, as JSON.
+
+Where ``FORKED_PROCESSES`` and ``MASTER_PORT`` are set, it starts so many processes by itself.
 
 Arguments: file to write, then names of arms, with ``@bf16`` or ``@checkpointed`` where they are to
 be trained so. Only the first process writes; the weights at the end lie beside it (``.pt``).
@@ -14,6 +16,7 @@ import atexit
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -83,14 +86,12 @@ def learn(fabric: Fabric, name: str, *, checkpointed: bool = False) -> tuple[lis
     return curve.losses, torch.cat([v.flatten().float() for v in tower.state_dict().values()])
 
 
-def main() -> None:
-    atexit.register(refuse_threads_of_gloo)  # before, so that it is asked after all others
-    torch.set_num_threads(1)
-    fabric = make_fabric()
-    half = make_fabric(precision="bf16-mixed")
+def learn_all(names: Sequence[str]) -> tuple[dict[str, list[object]], dict[str, Tensor]]:
+    """What there is to tell, and the weights at the end of each arm."""
+    fabric, half = make_fabric(), make_fabric(precision="bf16-mixed")
     curves: dict[str, list[object]] = {}
     weights: dict[str, Tensor] = {}
-    for name in sys.argv[2:]:
+    for name in names:
         arm, _, how = name.partition("@")
         losses, weights[name] = learn(
             half if how == "bf16" else fabric, arm, checkpointed=how == "checkpointed"
@@ -98,7 +99,33 @@ def main() -> None:
         curves[name] = [*losses]
     curves["agreed"] = disagree(fabric)
     curves["refusal"] = [refusal(fabric)]
-    if fabric.global_rank == 0:
+    return curves, weights
+
+
+def fork(processes: int, port: int) -> None:
+    """Go on as so many processes, with what `torchrun` tells those that it starts; import once."""
+    os.environ |= {
+        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
+    }  # fmt: skip
+    started = []
+    for rank in range(processes):
+        process = os.fork()
+        if not process:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            return
+        started.append(process)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+    os._exit(int(any(ends)))
+
+
+def main() -> None:
+    if "FORKED_PROCESSES" in os.environ:
+        fork(int(os.environ["FORKED_PROCESSES"]), int(os.environ["MASTER_PORT"]))
+    atexit.register(refuse_threads_of_gloo)  # before, so that it is asked after all others
+    torch.set_num_threads(1)
+    curves, weights = learn_all(sys.argv[2:])
+    if make_fabric().global_rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(curves), encoding="utf-8")
         torch.save(weights, Path(sys.argv[1]).with_suffix(".pt"))
 

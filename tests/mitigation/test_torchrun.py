@@ -10,19 +10,22 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loss_curves import learn_all
 
 HERE = Path(__file__).parent
 ARMS = ("standard", "ravl", "vl_gdro", "spurious_aware", "counterfactual", "ravl@checkpointed")
+FEW = ("vl_gdro", "ravl", "ravl@checkpointed")
 HALF = ("ravl@bf16", "counterfactual@bf16", "spurious_aware@bf16")
 
 
-def run(command: list[str]) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def run(command: list[str], **more: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
     environment.pop("LOCAL_WORLD_SIZE", None)
     outcome = subprocess.run(
         command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=600
@@ -44,23 +47,44 @@ def launcher(processes: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def learned(folder: Path, processes: int, arms: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
-    """What a number of processes says of arms, and the weights that they end with."""
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in each process that is started here: sums are in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def learned(
+    folder: Path, processes: int, arms: tuple[str, ...], *, forked: bool = False
+) -> tuple[dict[str, Any], Any]:
+    """What several processes say of arms, and the weights that they end with."""
     path = folder / f"{processes}.json"
-    start = launcher(processes) if processes > 1 else [sys.executable]
-    run([*start, str(HERE / "loss_curves.py"), str(path), *arms])
+    script = [str(HERE / "loss_curves.py"), str(path), *arms]
+    if forked:
+        how = {"FORKED_PROCESSES": str(processes), "MASTER_PORT": str(free_port())}
+        run([sys.executable, *script], **how)
+    else:
+        run([*launcher(processes), *script])
     told = json.loads(path.read_text(encoding="utf-8"))
     return told, torch.load(path.with_suffix(".pt"), weights_only=True)
 
 
-def test_two_processes_learn_what_one_would(tmp_path: Path) -> None:
-    alone, weights = learned(tmp_path, 1, ARMS)
-    together, other = learned(tmp_path, 2, ARMS)
+@pytest.mark.parametrize(
+    ("arms", "forked"), [(FEW, True), pytest.param(ARMS, False, marks=pytest.mark.slow)]
+)
+def test_two_processes_learn_what_one_would(
+    tmp_path: Path, arms: tuple[str, ...], forked: bool
+) -> None:
+    """Forked, they import once; what `torchrun` starts itself takes three times as long."""
+    alone, weights = learn_all(arms)
+    together, other = learned(tmp_path, 2, arms, forked=forked)
     # The first process decides which epoch was the best; else their weights would part.
     assert alone["agreed"] == together["agreed"] == [0, "budget", 0.0]
     assert alone["refusal"] == [None]
     assert "2 processes with mitigation.freeze_norms false; expected true" in together["refusal"][0]
-    for arm in ARMS:
+    for arm in arms:
         assert len(alone[arm]) == 6
         assert len(set(alone[arm])) == 6
         assert together[arm] == pytest.approx(alone[arm], abs=1e-4), arm
@@ -76,7 +100,8 @@ def test_two_processes_learn_what_one_would(tmp_path: Path) -> None:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_in_both_precisions(tmp_path: Path, processes: int) -> None:
     arms = (*ARMS, *HALF)
-    alone, weights = learned(tmp_path, 1, arms)
+    alone: dict[str, Any]
+    alone, weights = learn_all(arms)
     together, other = learned(tmp_path, processes, arms)
     assert together["agreed"] == [0, "budget", 0.0]
     for arm in arms:

@@ -8,7 +8,10 @@ stated; of 2 from several, with a lowered gap that vanishes on stated ones; of 3
 uncertain ones of the manifest.
 """
 
+import hashlib
+import pickle
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +55,7 @@ from ravl_med.evidence.results import (
 )
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.audit.report import write_report
 
 IMAGES, GRID, SIDE = 120, 6, 240
 NAMES = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")
@@ -521,3 +525,21 @@ def details() -> ReportDetails:
         seeds={"discovery": 0, "evidence": 7},
         thresholds={"largest tolerated gap": "10 points", "smallest influence H": "0.25"},
     )
+
+
+@pytest.fixture(scope="session")
+def report_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[AuditResult, ReportDetails], Path]:
+    """The folder with the report of an audit: the same one is drawn once, and only to be read."""
+    drawn: dict[bytes, Path] = {}
+
+    def draw(result: AuditResult, details: ReportDetails) -> Path:
+        key = hashlib.sha256(pickle.dumps((result, details))).digest()
+        if key not in drawn:
+            folder = tmp_path_factory.mktemp("report")
+            write_report(result, make_film, details, folder)
+            drawn[key] = folder
+        return drawn[key]
+
+    return draw

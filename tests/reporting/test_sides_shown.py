@@ -17,7 +17,6 @@ from pypdf import PdfReader
 from ravl_med.cohort.dicom_header import EDGES
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.contact_sheet import DARK
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.pdf_shapes import FilmFlowable
@@ -34,14 +33,14 @@ def sided(result: AuditResult, edge: Any) -> AuditResult:
 
 
 @pytest.fixture
-def write(film: Film, details: ReportDetails, tmp_path: Path) -> Write:
+def write(report_of: Callable[..., Path], details: ReportDetails) -> Write:
     """Return the text of the PDF on one line, and the source of the HTML."""
 
     def made(result: AuditResult) -> tuple[str, str]:
-        write_report(result, film, details, tmp_path)
-        pages = PdfReader(tmp_path / "report.pdf").pages
+        folder = report_of(result, details)
+        pages = PdfReader(folder / "report.pdf").pages
         text = " ".join(" ".join(page.extract_text() for page in pages).split())
-        return text, (tmp_path / "report.html").read_text(encoding="utf-8")
+        return text, (folder / "report.html").read_text(encoding="utf-8")
 
     return made
 

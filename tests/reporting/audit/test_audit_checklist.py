@@ -6,7 +6,7 @@ import pytest
 from pypdf import PdfReader
 
 from ravl_med.reporting.audit.method import checklist_chapter
-from ravl_med.reporting.audit.report import audit_blocks, write_report
+from ravl_med.reporting.audit.report import audit_blocks
 from ravl_med.reporting.layout.blocks import Chapter, Reference, Table, Text
 
 CLAIM = {str(number) for number in range(1, 45)}
@@ -83,11 +83,9 @@ def test_references_lead_to_chapters_that_are_there(result_of, film, details):
 
 
 @pytest.mark.parametrize("correlations", [0, 2])
-def test_the_map_stands_on_one_page_and_gives_pages(
-    correlations, result_of, film, details, tmp_path
-):
-    write_report(result_of(correlations=correlations), film, details, tmp_path)
-    pages = [flat(page.extract_text()) for page in PdfReader(tmp_path / "report.pdf").pages]
+def test_the_map_stands_on_one_page_and_gives_pages(correlations, result_of, report_of, details):
+    folder = report_of(result_of(correlations=correlations), details)
+    pages = [flat(page.extract_text()) for page in PdfReader(folder / "report.pdf").pages]
     told = pages[-2][pages[-2].index("Where a reviewer finds") :]
     assert "no claim of conformity" in told
     assert f"Involvement of patients and public – 19 – {NOT} –" in told

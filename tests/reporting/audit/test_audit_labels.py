@@ -17,7 +17,6 @@ from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval, LabelShare, StatedGap
 from ravl_med.reporting.audit.evidence import labels_part, labels_text
-from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
 from ravl_med.reporting.files.saved_run import SavedRun, read_archive, redraw_run, write_archive
 from ravl_med.reporting.layout.blocks import Section, Table, Text
@@ -36,10 +35,8 @@ def flat(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(full_result, film, details, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("labels")
-    write_report(full_result, film, details, folder)
-    return folder
+def folder(full_result, report_of, details) -> Path:
+    return report_of(full_result, details)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +171,7 @@ def test_many_sources_are_cut_and_stated_ones_need_no_gaps(full_result):
     ]  # fmt: skip
 
 
-def test_few_patients_are_hidden_in_every_format(result_of, film, details, tmp_path):
+def test_few_patients_are_hidden_in_every_format(result_of, report_of, details):
     """Of 12 and 3 labels with the feature that are not stated nothing is told."""
     shown = hide_small_cells(result_of(), 17)
     entry = shown.correlations[1]
@@ -184,14 +181,14 @@ def test_few_patients_are_hidden_in_every_format(result_of, film, details, tmp_p
     assert {row.n_present for row in entry.labels.sources} == {HIDDEN}
     assert entry.labels.raised.outcome == entry.labels.lowered.outcome == "hidden"
     assert label_objections(entry, CLASSES) == []
-    write_report(shown, film, details, tmp_path)
+    folder = report_of(shown, details)
     document = result_document(shown, 5).model_dump(mode="json")
     jsonschema.validate(document, schema_of(AuditResult))
     found = document["correlations"][1]["labels"]
     assert found["n_present"] is found["not_stated"]["share_present"] is found["difference"] is None
     assert found["raised"]["n_present"] is found["raised"]["gap"] is None
-    page = flat(" ".join(p.extract_text() for p in PdfReader(tmp_path / "report.pdf").pages))
-    html = flat(read_html((tmp_path / "report.html").read_text(encoding="utf-8")).text)
+    page = flat(" ".join(p.extract_text() for p in PdfReader(folder / "report.pdf").pages))
+    html = flat(read_html((folder / "report.html").read_text(encoding="utf-8")).text)
     for text in (page, html):
         assert "from the report: findings and impression hidden – –" in text
         assert "not stated hidden – – –" in text
@@ -201,8 +198,8 @@ def test_few_patients_are_hidden_in_every_format(result_of, film, details, tmp_p
         assert "Labels: report: impression, all stated." in text
 
 
-def test_a_redrawn_report_is_the_same_bytes(full_result, tmp_path):
-    folder = run_folder(tmp_path / "run", full_result)
+def test_a_redrawn_report_is_the_same_bytes(result_of, tmp_path):
+    folder = run_folder(tmp_path / "run", result_of(correlations=3))
     names = ("report.pdf", "report.html", "result.json")
     audited = json.loads((folder / "result.json").read_bytes())
     made = []

@@ -31,29 +31,28 @@ def embedded(folder: Path) -> dict[str, str]:
     return {name: str(metadata[f"/{name}"]) for name in ("chaiMcXml", "chaiMcSoftwareId")}
 
 
-def test_four_files_and_the_card_in_the_metadata(full_result, film, details, tmp_path):
-    write_report(full_result, film, details, tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
+def test_four_files_and_the_card_in_the_metadata(full_result, report_of, details):
+    folder = report_of(full_result, details)
+    names = {path.name for path in folder.iterdir()}
     assert names == {"report.pdf", "report.html", *CARDS}
-    told = embedded(tmp_path)
-    assert told["chaiMcXml"] == (tmp_path / "model_card.xml").read_text(encoding="utf-8")
+    told = embedded(folder)
+    assert told["chaiMcXml"] == (folder / "model_card.xml").read_text(encoding="utf-8")
     assert told["chaiMcSoftwareId"].startswith("ravl-med ")
 
 
-def test_same_input_same_bytes(result_of, film, details, tmp_path):
-    made = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        folder.mkdir()
-        write_report(result_of(), film, details, folder)
-        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert made[0] == made[1]
-
-
-def test_the_card_costs_little_of_the_pdf(result_of, film, details, tmp_path):
+def test_same_input_same_bytes(result_of, report_of, film, details, tmp_path):
     write_report(result_of(), film, details, tmp_path)
-    card = (tmp_path / "model_card.xml").stat().st_size
-    raw = (tmp_path / "report.pdf").read_bytes()
+    first, second = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (report_of(result_of(), details), tmp_path)
+    )
+    assert first == second
+
+
+def test_the_card_costs_little_of_the_pdf(result_of, report_of, details):
+    folder = report_of(result_of(), details)
+    card = (folder / "model_card.xml").stat().st_size
+    raw = (folder / "report.pdf").read_bytes()
     at = raw.index(b"/chaiMcXml")
     length = raw.index(b"\nendobj", at) - at
     assert length < 1.2 * card + 2000  # one byte a character

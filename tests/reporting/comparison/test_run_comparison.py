@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 
 from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.audit_result import AuditResult, TaskSummary
+from ravl_med.evidence.audit_result import AuditResult, TaskSummary, result_document
+from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.comparison.compare import Comparison, compare_runs
 from ravl_med.reporting.comparison.report import write_comparison
 from ravl_med.reporting.comparison.runs import swap_test
-from ravl_med.reporting.files.run_folder import write_predictions_file
-from ravl_med.reporting.files.saved_run import SavedRun, write_patients
+from ravl_med.reporting.files.run_folder import write_json, write_predictions_file
+from ravl_med.reporting.files.saved_run import SavedRun, write_archive, write_patients
 from ravl_med.storage.documents import document_of, schema_of
 
 FILMS, CLASSES = 120, 3
@@ -36,10 +37,6 @@ LABELS = np.arange(FILMS) % CLASSES
 ONE_EACH = np.arange(FILMS)
 CONFIG = "name: run\nevidence:\n  draws: 2000\n  seed: 0\n"
 ResultOf = Callable[..., AuditResult]
-
-
-def film(index: int) -> np.ndarray:
-    return np.full((240, 240), index, dtype=np.uint8)
 
 
 def run_folder(
@@ -51,7 +48,7 @@ def run_folder(
     config: str = CONFIG,
     min_cell: int = 0,
 ) -> Path:
-    """Write a run folder as an audit does, with these predictions."""
+    """Write what a comparison reads of a run folder, as an audit does, with these predictions."""
     details = ReportDetails(
         date="2026-11-20",
         config_yaml=config,
@@ -61,7 +58,9 @@ def run_folder(
         thresholds={"gate.max_gap": "10 points"},
     )
     (folder / "private").mkdir(parents=True)
-    SavedRun(result, details, "{}", 5, None, min_cell).save(folder, film)
+    write_archive(SavedRun(result, details, "{}", 5, None, min_cell), folder / "private")
+    document = result_document(hide_small_cells(result, min_cell), 5)
+    write_json(folder / "result.json", document.model_dump(mode="json"))
     classes = result.task.classes
     scores = np.eye(len(classes), dtype=np.float32)[np.asarray(predictions)]
     names = [classes[c] for c in labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -28,7 +29,7 @@ SHARED = ("result.json", "report.pdf", "report.html")
 ResultOf = Callable[..., AuditResult]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def judged(result_of: ResultOf) -> AuditResult:
     """A result whose verdict follows from its correlations."""
     result = result_of()
@@ -37,10 +38,19 @@ def judged(result_of: ResultOf) -> AuditResult:
     return replace(result, verdict=verdict)
 
 
-def test_the_same_folder_gives_the_same_bytes_but_for_the_review(
-    judged: AuditResult, tmp_path: Path
-) -> None:
-    folder = run_folder(tmp_path / "run", judged)
+@pytest.fixture(scope="module")
+def audited(judged: AuditResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its run folder, as the audit left it."""
+    return run_folder(tmp_path_factory.mktemp("audited") / "run", judged)
+
+
+@pytest.fixture
+def folder(audited: Path, tmp_path: Path) -> Path:
+    """A copy of it, for whoever changes it."""
+    return shutil.copytree(audited, tmp_path / "run")
+
+
+def test_the_same_folder_gives_the_same_bytes_but_for_the_review(folder: Path) -> None:
     audited = {name: (folder / name).read_bytes() for name in SHARED}
     redraw_run(folder, TODAY)
     once = {name: (folder / name).read_bytes() for name in SHARED}
@@ -56,10 +66,9 @@ def test_the_same_folder_gives_the_same_bytes_but_for_the_review(
 
 
 def test_decisions_turn_the_verdict_and_stand_on_page_one(
-    judged: AuditResult, tmp_path: Path
+    judged: AuditResult, folder: Path
 ) -> None:
     assert judged.verdict.name == "fail"
-    folder = run_folder(tmp_path / "run", judged)
     fill(folder, decision="disease", **WORD)
     result = redraw_run(folder, TODAY)
 
@@ -80,10 +89,7 @@ def test_decisions_turn_the_verdict_and_stand_on_page_one(
     assert "DRAFT" not in html
 
 
-def test_an_acceptance_that_has_expired_is_told_and_does_not_hold(
-    judged: AuditResult, tmp_path: Path
-) -> None:
-    folder = run_folder(tmp_path / "run", judged)
+def test_an_acceptance_that_has_expired_is_told_and_does_not_hold(folder: Path) -> None:
     fill(folder, decision="accepted", until="2026-11-24", **WORD)
     result = redraw_run(folder, TODAY)
 
@@ -93,8 +99,7 @@ def test_an_acceptance_that_has_expired_is_told_and_does_not_hold(
     assert "DRAFT" in page
 
 
-def test_on_the_command_line(judged: AuditResult, tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", judged)
+def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     outcome = CliRunner().invoke(app, ["report", str(folder)])
     assert outcome.exit_code == 1, outcome.output
     assert "FAIL" in outcome.output
@@ -109,12 +114,9 @@ def test_on_the_command_line(judged: AuditResult, tmp_path: Path) -> None:
     assert outcome.exit_code == 2
 
 
-def test_a_folder_that_is_no_run_and_one_without_its_archive(
-    judged: AuditResult, tmp_path: Path
-) -> None:
+def test_a_folder_that_is_no_run_and_one_without_its_archive(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="RUN_DIR: expected the run folder of an audit"):
         redraw_run(tmp_path, TODAY)
-    folder = run_folder(tmp_path / "run", judged)
     next((folder / "private" / "films").iterdir()).unlink()
     with pytest.raises(DataError, match="a film that the report shows is missing"):
         redraw_run(folder, TODAY)
@@ -124,8 +126,7 @@ def test_a_folder_that_is_no_run_and_one_without_its_archive(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_only_films_that_are_shown_are_kept(judged: AuditResult, tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", judged)
+def test_only_films_that_are_shown_are_kept(judged: AuditResult, folder: Path) -> None:
     films = list((folder / "private" / "films").iterdir())
 
     assert 0 < len(films) < len(judged.image_ids)
@@ -133,8 +134,9 @@ def test_only_films_that_are_shown_are_kept(judged: AuditResult, tmp_path: Path)
         np.testing.assert_array_equal(np.asarray(image), film(int(films[0].stem)))
 
 
-def test_what_reviewers_wrote_survives_another_audit(judged: AuditResult, tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", judged)
+def test_what_reviewers_wrote_survives_another_audit(
+    judged: AuditResult, folder: Path, tmp_path: Path
+) -> None:
     fill(folder, decision="disease", **WORD)
     rows = earlier_rows(folder)
     again = tmp_path / "again"

@@ -38,11 +38,9 @@ def bare(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(full_result, film, details, tmp_path_factory) -> Path:
+def folder(full_result, report_of, details) -> Path:
     """The report of an audit with every kind of correlation."""
-    folder = tmp_path_factory.mktemp("report")
-    write_report(full_result, film, details, folder)
-    return folder
+    return report_of(full_result, details)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +62,10 @@ def paper(folder: Path) -> str:
 
 
 @pytest.fixture
-def read(film, details, tmp_path):
+def read(report_of, details):
     def make(result, **changes: Any) -> tuple[str, Reader]:
-        write_report(result, film, replace(details, **changes), tmp_path)
-        source = (tmp_path / "report.html").read_text(encoding="utf-8")
+        written = report_of(result, replace(details, **changes))
+        source = (written / "report.html").read_text(encoding="utf-8")
         return source, read_html(source)
 
     return make
@@ -333,13 +331,10 @@ def test_twenty_correlations_of_large_noisy_films_stay_under_ten_megabytes(
     assert 1_000_000 < (tmp_path / "report.html").stat().st_size < 10_000_000
 
 
-def test_same_input_same_bytes(result_of, film, details, tmp_path) -> None:
-    written = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_report(result_of(), film, details, tmp_path / name)
-        written.append((tmp_path / name / "report.html").read_bytes())
-    assert written[0] == written[1]
+def test_same_input_same_bytes(result_of, report_of, film, details, tmp_path) -> None:
+    write_report(result_of(), film, details, tmp_path)
+    once = report_of(result_of(), details) / "report.html"
+    assert once.read_bytes() == (tmp_path / "report.html").read_bytes()
 
 
 @needs_chromium
@@ -459,12 +454,12 @@ CONTRAST = """
 @needs_chromium
 @pytest.mark.parametrize("verdict", ["fail", "review", "pass", "not_auditable"])
 def test_text_stands_out_and_nothing_is_wider_than_a_phone(
-    full_result, film, details, tmp_path, verdict
+    full_result, report_of, details, tmp_path, verdict
 ) -> None:
     result = replace(full_result, verdict=replace(full_result.verdict, name=verdict))
-    write_report(result, film, details, tmp_path)
+    written = report_of(result, details)
     with Browser(tmp_path / "profile") as browser:
-        browser.open(tmp_path / "report.html")
+        browser.open(written / "report.html")
         assert browser.run(CONTRAST) >= 4.5
         size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         browser.call("Emulation.setDeviceMetricsOverride", **size)
