@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,12 @@ def runs_of(page: pypdf.PageObject) -> list[Run]:
     return found
 
 
-def large_result(result_of: Callable[..., AuditResult]) -> AuditResult:
-    """100 correlations, 60 classes, 1,000 subgroups, with texts of every kind."""
-    names = [f"{LONG[at % len(LONG)][:9_990]} {at}" for at in range(60)]
-    result = result_of(names, correlations=100)
+def large_result(
+    result_of: Callable[..., AuditResult], correlations: int, classes: int, subgroups: int
+) -> AuditResult:
+    """An audit of such a size, with texts of every kind."""
+    names = [f"{LONG[at % len(LONG)][:9_990]} {at}" for at in range(classes)]
+    result = result_of(names, correlations=correlations)
     base = result.subgroups[0]
     rows = tuple(
         replace(
@@ -83,9 +86,12 @@ def large_result(result_of: Callable[..., AuditResult]) -> AuditResult:
             accuracy=at % 100 / 100,
             interval=interval(at % 100 / 100),
         )
-        for at in range(1_000)
+        for at in range(subgroups)
     )
     return replace(result, subgroups=rows)
+
+
+Pages = Callable[[str], list[list[Run]]]
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +100,8 @@ def pages(
     film: Any,
     details: ReportDetails,
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, list[list[Run]]]:
-    """Runs of text by report and page."""
+) -> Pages:
+    """A report to its runs of text by page."""
     past = AuditHistory(12, tuple((t, t, t) for t in HOSTILE * 3), HOSTILE, {HOSTILE[0]: 2})
     bad = replace(
         details,
@@ -104,29 +110,35 @@ def pages(
         thresholds=dict.fromkeys(HOSTILE, HOSTILE[4]),
         history=past,
     )
-    reports = {
-        "large": (large_result(result_of), details),
-        "hostile": (hostile_result(result_of(HOSTILE, 12)), bad),
-        "null": (result_of(correlations=0), details),
+    reports: dict[str, Callable[[], tuple[AuditResult, ReportDetails]]] = {
+        "large": lambda: (large_result(result_of, 40, 30, 150), details),
+        "very large": lambda: (large_result(result_of, 100, 60, 1_000), details),
+        "hostile": lambda: (hostile_result(result_of(HOSTILE, 12)), bad),
+        "null": lambda: (result_of(correlations=0), details),
     }
-    read = {}
-    for name, (result, told) in reports.items():
-        folder: Path = tmp_path_factory.mktemp(name)
+
+    @cache
+    def read(name: str) -> list[list[Run]]:
+        result, told = reports[name]()
+        folder: Path = tmp_path_factory.mktemp(name.replace(" ", "-"))
         write_report(result, film, told, folder)
         document = pypdf.PdfReader(io.BytesIO((folder / "report.pdf").read_bytes()))
-        read[name] = [runs_of(page) for page in document.pages]
+        return [runs_of(page) for page in document.pages]
+
     return read
 
 
-NAMES = pytest.mark.parametrize("name", ["large", "hostile", "null"])
+NAMES = pytest.mark.parametrize(
+    "name", ["large", pytest.param("very large", marks=pytest.mark.slow), "hostile", "null"]
+)
 
 
 @NAMES
-def test_text_stays_inside_of_the_margins(pages: dict[str, list[list[Run]]], name: str) -> None:
-    assert sum(map(len, pages[name])) > 200
+def test_text_stays_inside_of_the_margins(pages: Pages, name: str) -> None:
+    assert sum(map(len, pages(name))) > 200
     outside = [
         (number, run)
-        for number, page in enumerate(pages[name], 1)
+        for number, page in enumerate(pages(name), 1)
         for run in page
         if run.x < LEFT - 0.5 or run.right > RIGHT + 0.5 or run.y > HIGH
     ]
@@ -134,9 +146,9 @@ def test_text_stays_inside_of_the_margins(pages: dict[str, list[list[Run]]], nam
 
 
 @NAMES
-def test_no_heading_ends_a_page(pages: dict[str, list[list[Run]]], name: str) -> None:
+def test_no_heading_ends_a_page(pages: Pages, name: str) -> None:
     headings = 0
-    for number, page in enumerate(pages[name], 1):
+    for number, page in enumerate(pages(name), 1):
         for run in page:
             if run.heads and run.text != REMARKS:  # below it lies a field
                 headings += 1
@@ -146,9 +158,9 @@ def test_no_heading_ends_a_page(pages: dict[str, list[list[Run]]], name: str) ->
 
 
 @NAMES
-def test_no_text_lies_on_other_text(pages: dict[str, list[list[Run]]], name: str) -> None:
+def test_no_text_lies_on_other_text(pages: Pages, name: str) -> None:
     on_map = {str(rank) for rank in range(1, 101)}  # numbers in their boxes are read apart
-    for number, page in enumerate(pages[name], 1):
+    for number, page in enumerate(pages(name), 1):
         runs = sorted((run for run in page if run.text not in on_map), key=lambda run: -run.y)
         for at, run in enumerate(runs):
             for other in runs[at + 1 :]:
