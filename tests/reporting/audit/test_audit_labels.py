@@ -3,14 +3,13 @@
 import json
 import re
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import jsonschema
 import pytest
 from html_reading import read_html
 from pypdf import PdfReader
-from run_folders import run_folder, saved
+from run_folders import saved
 
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, result_document
@@ -18,7 +17,7 @@ from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval, LabelShare, StatedGap
 from ravl_med.reporting.audit.evidence import labels_part, labels_text
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
-from ravl_med.reporting.files.saved_run import SavedRun, read_archive, redraw_run, write_archive
+from ravl_med.reporting.files.saved_run import SavedRun, read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Section, Table, Text
 from ravl_med.reporting.wording import NBSP, estimate, percent
 from ravl_med.storage.documents import schema_of
@@ -196,20 +195,6 @@ def test_few_patients_are_hidden_in_every_format(result_of, report_of, details):
         for told in ("73.8 %", "37.5 %", "16 / 59", "+47.0 (+19.0"):
             assert told not in text
         assert "Labels: report: impression, all stated." in text
-
-
-def test_a_redrawn_report_is_the_same_bytes(result_of, tmp_path):
-    folder = run_folder(tmp_path / "run", result_of(correlations=3))
-    names = ("report.pdf", "report.html", "result.json")
-    audited = json.loads((folder / "result.json").read_bytes())
-    made = []
-    for _ in range(2):
-        redraw_run(folder, date(2026, 11, 25))
-        made.append({name: (folder / name).read_bytes() for name in names})
-    assert made[0] == made[1]
-    again = json.loads(made[0]["result.json"])
-    for before, after in zip(audited["correlations"], again["correlations"], strict=True):
-        assert before["labels"] == after["labels"]
 
 
 def test_an_archive_from_before_labels_were_looked_at_still_opens(full_result, tmp_path):

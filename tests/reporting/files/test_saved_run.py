@@ -62,6 +62,7 @@ def test_the_same_folder_gives_the_same_bytes_but_for_the_review(folder: Path) -
     assert after.pop("undecided") > 0
     assert after.pop("rulings") == []
     assert before == after
+    assert [entry["labels"] is None for entry in before["correlations"]] == [False] * 2
     assert sorted(p.name for p in (folder / "figures").iterdir())
 
 

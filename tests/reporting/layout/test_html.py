@@ -454,9 +454,10 @@ CONTRAST = """
 @needs_chromium
 @pytest.mark.parametrize("verdict", ["fail", "review", "pass", "not_auditable"])
 def test_text_stands_out_and_nothing_is_wider_than_a_phone(
-    full_result, report_of, details, tmp_path, verdict
+    result_of, report_of, details, tmp_path, verdict
 ) -> None:
-    result = replace(full_result, verdict=replace(full_result.verdict, name=verdict))
+    result = result_of(correlations=7 if verdict == "fail" else 1)
+    result = replace(result, verdict=replace(result.verdict, name=verdict))
     written = report_of(result, details)
     with Browser(tmp_path / "profile") as browser:
         browser.open(written / "report.html")
