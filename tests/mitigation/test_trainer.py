@@ -80,7 +80,7 @@ def test_the_loss_falls(frozen: bool) -> None:
 
 def test_the_classes_part(tmp_path: Path) -> None:
     films, texts = toy()
-    config = TINY.model_copy(update={"epochs": 8})
+    config = TINY.model_copy(update={"epochs": 6})
     train_quickstart_model(config, films, texts, tmp_path / "model")
     encoder = open_model(tmp_path / "model", torch.device("cpu"))
     assert not encoder.model.training
@@ -499,7 +499,7 @@ def go_on(
 def test_wherever_it_is_interrupted_it_goes_on_to_the_same_weights(
     tmp_path: Path, judged: bool, broken_at: int, ends: str
 ) -> None:
-    chosen = recipe(epochs=5, patience=1, checkpoint_steps=2)
+    chosen = recipe(epochs=4, patience=1, checkpoint_steps=2)
     folder = tmp_path / "straight"
     folder.mkdir()
     wanted, weights = go_on(folder, chosen, judged=judged, broken_at=broken_at)

@@ -121,10 +121,11 @@ def transplant_patches(
 def _pixels(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Whole pixels that boxes touch, at least one each, inside the image: (k, 4) xyxy."""
     height, width = shape
+    limits = np.array([width, height], dtype=np.int64)
     low = np.floor(boxes[:, :2] + 1e-3).astype(np.int64)
-    low = np.clip(low, 0, [width - 1, height - 1])
+    low = np.minimum(np.maximum(low, 0), limits - 1)  # np.clip is three times slower on so few
     high = np.ceil(boxes[:, 2:] - 1e-3).astype(np.int64)
-    high = np.clip(np.maximum(high, low + 1), 1, [width, height])
+    high = np.minimum(np.maximum(high, low + 1), limits)
     return np.concatenate([low, high], axis=1)
 
 
