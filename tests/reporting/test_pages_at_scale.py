@@ -14,11 +14,11 @@ from typing import Any
 
 import pypdf
 import pytest
-from conftest import interval
 from hostile_results import HOSTILE, hostile_result
 from reportlab.pdfbase import pdfmetrics
 
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.history import AuditHistory, ReportDetails
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import REMARKS
@@ -84,7 +84,7 @@ def large_result(
             attribute=("site", "manufacturer", "view", LONG[at % len(LONG)])[at % 4],
             value=f"value {at}" if at % 3 else LONG[at % len(LONG)],
             accuracy=at % 100 / 100,
-            interval=interval(at % 100 / 100),
+            interval=Interval(max(at % 100 - 6, 0) / 100, min(at % 100 + 6, 100) / 100),
         )
         for at in range(subgroups)
     )
