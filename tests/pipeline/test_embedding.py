@@ -171,6 +171,7 @@ def test_a_worker_that_is_killed_costs_nothing(root, tmp_path, engine):
     assert len(after) == FILMS - 2 + FILMS // 4
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_a_store(root, expected, tmp_path):
     config, other_config = config_of(root, engine={"workers": 1}), config_of(root)
     script = (
