@@ -156,13 +156,13 @@ def reading(page_of, read, full_result) -> Reading:
     [
         ("full_result", WIDE),
         ("full_result", PHONE),
-        ("hundred", WIDE),
+        pytest.param("hundred", WIDE, marks=pytest.mark.slow),
         pytest.param("hundred", PHONE, marks=pytest.mark.slow),
         pytest.param("hostile", WIDE, marks=pytest.mark.slow),
         ("hostile", PHONE),
         ("null_result", WIDE),
-        ("null_result", PHONE),
-        ("stopped_result", WIDE),
+        pytest.param("null_result", PHONE, marks=pytest.mark.slow),
+        pytest.param("stopped_result", WIDE, marks=pytest.mark.slow),
         ("stopped_result", PHONE),
     ],
 )
