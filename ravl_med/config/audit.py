@@ -25,6 +25,12 @@ class DiscoveryConfig(Section):
         description="candidates from several K, pooled; or the paper's: K over 2C .. 5C, best "
         "silhouette, the top cluster alone",
     )
+    propose: tuple[Literal["clusters", "effects"], ...] = Field(
+        ("clusters",),
+        min_length=1,
+        description="where candidates come from besides clusters of regions: effects of removal, "
+        "on films of the discovery half, find what no cluster holds (pooled)",
+    )
     clusters: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (20, 40, 80), min_length=1, description="values of K (pooled)"
     )
@@ -73,6 +79,9 @@ class EvidenceConfig(Section):
     )
     max_pairs: int = Field(
         80, ge=10, description="films, each with a control, in a counterfactual test"
+    )
+    effect_films: int = Field(
+        200, ge=20, le=400, description="films of the discovery half whose effects are mapped"
     )
     min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
     min_effect: float = Field(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from ravl_med.discovery.ravl import (
 )
 from ravl_med.errors import DataError
 from ravl_med.storage.documents import Table, result_type
+from ravl_med.storage.mapped_arrays import take_rows
 
 
 @result_type(
@@ -77,6 +79,10 @@ class FeatureCluster:
     opposed_gap: float = Field(description="gap of the opposed classes taken together")
     rare: bool = Field(
         description="a candidate for its unweighted gaps alone, which RaVL's filters drop"
+    )
+    source: Literal["clusters", "effects"] = Field(
+        default="clusters",
+        description="what proposed it: clusters of regions, or the effects of removal",
     )
     strength: float = Field(
         default=math.nan,
@@ -285,10 +291,190 @@ def _percent(count: int, of: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FeatureDetector:
-    """A feature cluster as something that can be looked for."""
+class RegionEffects:
+    """What m regions of some films hold up, by filling windows over them.
 
-    medoids: NDArray[np.float32]  # (K, D) of the partition that holds the cluster, unit norm
+    Effects (m, C) are drops of the margin of each class against the rest, in standard deviations of
+    that margin over films, less the usual drop of the place; -inf where no window lay over it.
+    """
+
+    regions: NDArray[np.int64]  # (m,)
+    films: NDArray[np.int64]  # (m,)
+    effect: NDArray[np.float64]  # (m, C)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EffectFeature:
+    """Regions that look alike to the model and hold up a class: what tells them from the rest."""
+
+    raised_class: int
+    direction: NDArray[np.float32]  # (D,) a region belongs to it if its embedding lies along it
+    films: int  # that it was learned from
+    effect: float  # median over them, in standard deviations of the margin
+
+    @property
+    def medoids(self) -> NDArray[np.float32]:
+        """The feature as the second of two medoids (2, D): the nearest by inner product."""
+        return np.stack([np.zeros_like(self.direction), self.direction])
+
+
+_MOST_GROUPS = 5  # kinds of regions that hold up one class
+_FEWEST = 6  # films that a kind is learned from
+_FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
+_TOP_FILMS = 20  # by which the effect of a class is judged
+_OTHERS = 4000  # regions that a kind is told from
+
+
+def propose_from_effects(
+    embeddings: NDArray[np.float32], effects: RegionEffects, seed: int
+) -> list[EffectFeature]:
+    """Group the regions that hold up each class into features, by their embeddings.
+
+    Each film gives the region with the largest effect, if it is at least half of what the strongest
+    films show. They are grouped by average linkage and cosine distance, into as many groups as
+    the silhouette asks for; a linear discriminant tells each group from regions without effect. A
+    discriminant finds what no cluster holds: a feature that is a small part of what a region is.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
+    """
+    rng = np.random.default_rng([seed, 8])
+    own = take_rows(embeddings, effects.regions)
+    one = _constant(own)
+    features = []
+    for label in range(effects.effect.shape[1]):
+        effect = effects.effect[:, label]
+        best = _best_of_films(effects.films, effect)
+        strong = np.sort(effect[best])[-_TOP_FILMS:]
+        least = max(0.5 * float(np.median(strong)), _FAINT_EFFECT) if len(strong) else math.inf
+        holding = best[effect[best] >= least]
+        quiet = np.flatnonzero(effect < 0.5 * least)
+        if len(holding) < _FEWEST or len(quiet) < _FEWEST:
+            continue
+        quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
+        for group in _group(own[holding]):
+            if len(group) >= _FEWEST:
+                direction = _discriminant(own[holding[group]], own[quiet])
+                offset = _offset(own @ direction, effects.films, holding[group])
+                size = float(np.median(effect[holding[group]]))
+                direction -= offset * one
+                features.append(EffectFeature(label, direction, len(group), size))
+    return features
+
+
+def _best_of_films(films: NDArray[np.int64], effect: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Position of the region with the largest effect of each film."""
+    order = np.lexsort((-effect, films))
+    return order[np.unique(films[order], return_index=True)[1]]
+
+
+def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """Group regions (n, D) by their embeddings; positions of each group."""
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import silhouette_score
+
+    best, labels = 0.0, np.zeros(len(regions), dtype=np.int64)
+    for count in range(2, min(_MOST_GROUPS, len(regions) // _FEWEST) + 1):
+        model = AgglomerativeClustering(count, metric="cosine", linkage="average")
+        found = model.fit_predict(regions)
+        score = float(silhouette_score(regions, found, metric="cosine"))
+        if score > best and np.bincount(found).min() >= _FEWEST:  # an odd one out is no kind
+            best, labels = score, found
+    return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
+
+
+def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Direction (D,), unit norm, that tells regions from others; covariance after Ledoit, Wolf."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5])
+    labels = np.repeat([1, 0], [len(inside), len(outside)])
+    model.fit(np.concatenate([inside, outside]).astype(np.float64), labels)
+    direction = model.coef_[0]
+    return np.asarray(direction / max(float(np.linalg.norm(direction)), 1e-12), dtype=np.float32)
+
+
+def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Direction (D,) along which all regions (n, D) lie about 1 far, as nearly as any can.
+
+    A multiple of it stands for an offset: a discriminant then has the form of a medoid.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    exact = regions.astype(np.float64)
+    mean = exact.mean(axis=0)
+    least = np.linalg.solve(LedoitWolf().fit(exact).covariance_, mean)
+    return np.asarray(least / (least @ mean), dtype=np.float32)
+
+
+def _offset(
+    score: NDArray[np.float32], films: NDArray[np.int64], learned: NDArray[np.int64]
+) -> float:
+    """Halfway between films that a feature was learned from and the others, by their best region.
+
+    score (m,) and films (m,) are of regions; learned are positions of those it was learned from.
+    """
+    known, film = np.unique(films, return_inverse=True)
+    highest = np.full(len(known), -np.inf)
+    np.maximum.at(highest, film, score)
+    own = np.isin(known, films[learned])
+    if own.all():
+        return float(highest.min())
+    return float((np.median(highest[own]) + np.median(highest[~own])) / 2.0)
+
+
+def measure_effect_feature(
+    feature: EffectFeature,
+    number: int,
+    data: AuditData,
+    embeddings: NDArray[np.float32],  # (R, D)
+    films: NDArray[np.bool_],  # (N,) to look at
+    min_films: int,
+) -> FeatureCluster:
+    """Collect the regions of all films that belong to a feature, and measure its gaps on some.
+
+    The raised class is the one that it holds up, whatever the gaps; its number is that of a cluster
+    that no clustering has.
+    """
+    along = np.concatenate(
+        [embeddings[part] @ feature.direction for part in _parts(len(embeddings))]
+    )
+    regions = np.flatnonzero(nearest_medoids(feature.medoids, embeddings) == 1)
+    regions = regions[np.argsort(-along[regions], kind="stable")]
+    present = np.zeros(len(data.labels), dtype=np.bool_)
+    present[data.region_image[regions]] = True
+    rows = np.flatnonzero(films & (data.labels >= 0))
+    here, labels, predictions = present[rows, None], data.labels[rows], data.predictions[rows]
+    table = performance_gaps(here, labels, predictions == labels, len(data.classes))
+    strongest = strongest_regions(data.region_image, data.region_scores, data.predictions)[rows]
+    leads = np.isin(strongest, regions)[:, None]
+    influence = influence_scores(here, table, labels, predictions, leads, strongest >= 0)
+    strength = np.where(table.smaller_arm[0] >= min_films, table.standardised_gap[0], 0.0)
+    strength[feature.raised_class] = max(strength.max(), 0.0) + 1.0  # it is known by its effect
+    measured = measure_candidate(
+        0,
+        present,
+        table,
+        strength,
+        regions=regions,
+        similarity=along[regions].astype(np.float64),
+        influence=float(influence[0]),
+    )
+    return replace(measured, cluster=number, source="effects")
+
+
+def _parts(regions: int) -> list[slice]:
+    return [slice(start, start + _REGIONS_AT_ONCE) for start in range(0, regions, _REGIONS_AT_ONCE)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureDetector:
+    """A feature as something that can be looked for."""
+
+    # (K, D) of the partition that holds the cluster, unit norm; or 0 and the direction of a feature
+    # that effects proposed
+    medoids: NDArray[np.float32]
     label: int  # the cluster, 0 .. K - 1
     raised_class: int
     lowered_class: int | None  # the most lowered one

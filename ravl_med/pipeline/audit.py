@@ -44,9 +44,11 @@ from ravl_med.evidence.counterfactual.localisation import (
 from ravl_med.evidence.effects import check_auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
+    ProposedFeatures,
     assess_correlations,
     confirm_correlations,
     measure_detectable_gap,
+    propose_features,
 )
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
@@ -289,8 +291,17 @@ def search_films(
         clusters = cluster_regions(
             embeddings.region, len(data.classes), discovery, run.staged("cluster regions")
         )
+    proposed = None
+    pooled = discovery.protocol == "pooled"
+    if pooled and "effects" in discovery.propose and tools.model is not None:
+        with run.stage("effects"):
+            proposed = propose_features(
+                data, embeddings.region, tools.model, evidence, run.progress
+            )
     with run.stage("confirmation"):
-        examination = confirm_correlations(data, clusters, discovery, evidence, gate, run.progress)
+        examination = confirm_correlations(
+            data, clusters, discovery, evidence, gate, run.progress, proposed
+        )
         embeddings.release_pages()
     with run.stage("counterfactuals"):
         correlations = assess_correlations(
@@ -319,7 +330,7 @@ def search_films(
         correlations,
         subgroups,
         sensitivity,
-        _features(correlations, clusters, embeddings),
+        _features(correlations, clusters, embeddings, proposed),
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
     )
 
@@ -340,6 +351,7 @@ def _features(
     correlations: tuple[SpuriousCorrelation, ...],
     clusters: FeatureClusters,
     embeddings: Embeddings,
+    proposed: ProposedFeatures | None,
 ) -> tuple[ConfirmedFeature, ...]:
     """Return what was confirmed and tested as features that can be looked for in other films."""
     features = []
@@ -347,10 +359,16 @@ def _features(
         if correlation.confirmation.status != "confirmed" or correlation.counterfactual is None:
             continue
         cluster = correlation.cluster
-        partition = clusters.partitions[clusters.origin[cluster.cluster]]
+        if cluster.source == "effects":
+            assert proposed is not None
+            medoids, label = proposed.features[cluster.cluster - len(clusters)].medoids, 1
+        else:
+            partition = clusters.partitions[clusters.origin[cluster.cluster]]
+            medoids = take_rows(embeddings.region, partition.medoids)
+            label = int(clusters.label[cluster.cluster])
         detector = FeatureDetector(
-            medoids=take_rows(embeddings.region, partition.medoids),
-            label=int(clusters.label[cluster.cluster]),
+            medoids=medoids,
+            label=label,
             raised_class=cluster.raised_class,
             lowered_class=cluster.lowered_class,
             threshold=correlation.counterfactual.removal.threshold,

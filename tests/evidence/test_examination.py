@@ -393,8 +393,8 @@ def test_without_a_candidate_there_is_no_correlation(subject_of, asked):
 def test_what_the_filters_keep_and_what_they_drop_take_turns():
     """Six dropped ones with smaller p do not push out the one that leads predictions."""
 
-    def entry(name: str, status: str, *, dropped: bool):
-        cluster = SimpleNamespace(rare=dropped)
+    def entry(name: str, status: str, *, dropped: bool, source: str = "clusters"):
+        cluster = SimpleNamespace(rare=dropped, source=source)
         return SimpleNamespace(cluster=cluster), SimpleNamespace(status=status), (name,)
 
     tested = [
@@ -406,4 +406,8 @@ def test_what_the_filters_keep_and_what_they_drop_take_turns():
     chosen = [also[0] for _, _, also in choose_for_intervention(tested, 6)]
     assert chosen == ["device", "dropped 0", "one side", "dropped 1", "dropped 2", "dropped 3"]
     assert len(choose_for_intervention(tested, 20)) == 8
+    proposed = entry("proposed", "not_confirmed", dropped=False, source="effects")
+    assert [also[0] for _, _, also in choose_for_intervention([*tested, proposed], 1)] == [
+        "device", "proposed",
+    ]  # fmt: skip
     assert choose_for_intervention(tested[6:7], 6) == []

@@ -13,7 +13,7 @@ effusion, and neither says anything about a feature that moves films from "no fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import islice
@@ -92,6 +92,19 @@ class CounterfactualModel:
             return picture
 
         return read
+
+    def batches(self, pictures: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little."""
+        stream = iter(pictures)
+        while batch := list(islice(stream, self.batch_size)):
+            embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
+            yield embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+
+    def logits(self, pictures: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the logits (n, C) of pictures (3, S, S)."""
+        return np.concatenate(
+            [np.empty((0, len(self.classes)), np.float32), *self.batches(pictures)]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,13 +254,10 @@ def prepare_inputs(
 
     def margins(pictures: Iterable[NDArray[np.float32]]) -> Margins:
         margin, decided = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
-        stream = iter(pictures)
-        while batch := list(islice(stream, model.batch_size)):
-            embedded = model.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-            logits = embedded.float().cpu().numpy() @ model.classes.T / model.temperature
+        for logits in model.batches(pictures):
             margin.append(class_margin(logits, raised_class, lowered_class))
             decided.append(logits.argmax(axis=1) == raised_class)
-            tick(len(batch))
+            tick(len(logits))
         return Margins(np.concatenate(margin), np.concatenate(decided))
 
     return ModelInputs(data, model.read, model.encoder.geometry, margins, tick)

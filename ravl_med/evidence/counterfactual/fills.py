@@ -38,6 +38,32 @@ def fill_median(image: Image, box: NDArray[np.float32]) -> Image:
     return filled
 
 
+def fill_interpolated(image: Image, box: NDArray[np.float32]) -> Image:
+    """Fill every pixel that a box (4,), xyxy, touches by interpolation from its border.
+
+    Across and down, values go straight from one side of the box to the other; the two are mixed by
+    how near each pixel is to their sides. It invents nothing: no value lies outside of those at the
+    border. Where a side of the box is a side of the image the opposite one stands for it; a box
+    that is the whole image takes the median of the image, channel by channel.
+    """
+    x0, y0, x1, y1 = _pixels(box[None], image.shape[1:])[0].tolist()
+    sides = _borders(image, (x0, y0, x1, y1))
+    filled = image.copy()
+    across = _between(sides[0], sides[1], x1 - x0)
+    down = _between(sides[2], sides[3], y1 - y0)
+    patch = _median(image, np.zeros(image.shape[1:], np.bool_))[:, None, None]
+    if across is not None and down is not None:
+        near_x, near_y = (_distance(n) for n in (x1 - x0, y1 - y0))
+        weight = near_y[:, None] / (near_x[None, :] + near_y[:, None])
+        patch = across * weight + down.transpose(0, 2, 1) * (1 - weight)
+    elif across is not None:
+        patch = across
+    elif down is not None:
+        patch = down.transpose(0, 2, 1)
+    filled[:, y0:y1, x0:x1] = patch
+    return filled
+
+
 def fill_inpaint(image: Image, box: NDArray[np.float32]) -> Image:
     """Fill every pixel that a box (4,), xyxy, touches by continuing its surroundings into it.
 
@@ -127,6 +153,43 @@ def _pixels(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.in
     high = np.ceil(boxes[:, 2:] - 1e-3).astype(np.int64)
     high = np.minimum(np.maximum(high, low + 1), limits)
     return np.concatenate([low, high], axis=1)
+
+
+def _borders(image: Image, box: tuple[int, int, int, int]) -> list[NDArray[np.float32] | None]:
+    """Lines (3, n) of pixels left, right, above and below a box, smoothed; None off the image."""
+    x0, y0, x1, y1 = box
+    height, width = image.shape[1:]
+    lines = [
+        image[:, y0:y1, x0 - 1] if x0 > 0 else None,
+        image[:, y0:y1, x1] if x1 < width else None,
+        image[:, y0 - 1, x0:x1] if y0 > 0 else None,
+        image[:, y1, x0:x1] if y1 < height else None,
+    ]
+    return [None if line is None else _smoothed(line) for line in lines]
+
+
+def _smoothed(line: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Binomial mean of three neighbours along a line (3, n), so that grain makes no streaks."""
+    wide = np.pad(line, ((0, 0), (1, 1)), mode="edge")
+    mean: NDArray[np.float32] = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / np.float32(4)
+    return mean
+
+
+def _between(
+    first: NDArray[np.float32] | None, last: NDArray[np.float32] | None, steps: int
+) -> NDArray[np.float32] | None:
+    """Values (3, n, steps) on straight lines between two sides (3, n); one stands for a missing."""
+    first, last = (first if first is not None else last), (last if last is not None else first)
+    if first is None or last is None:
+        return None
+    place = ((np.arange(steps) + 1) / (steps + 1)).astype(np.float32)
+    return first[:, :, None] * (1 - place) + last[:, :, None] * place
+
+
+def _distance(pixels: int) -> NDArray[np.float32]:
+    """Distance of each of so many pixels in a row to the nearer end, in pixels."""
+    place = np.arange(pixels) + 1
+    return np.minimum(place, pixels + 1 - place).astype(np.float32)
 
 
 def _cover(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:

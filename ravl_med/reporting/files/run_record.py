@@ -171,6 +171,8 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "max_correlations": f"at most {evidence.max_correlations} correlations tested by removal "
         "and transplant",
         "max_removals": f"at most {evidence.max_removals} regions of a cluster filled in",
+        "effect_films": f"effects mapped on at most {evidence.effect_films} films of the discovery "
+        "half, where effects propose",
         "max_pairs": f"at most {evidence.max_pairs} films, each with a control, in such a test",
         "min_pairs": f"no such test with fewer than {evidence.min_pairs} films",
         "min_effect": "a used feature moves the margin, when removed, by at least "
@@ -193,6 +195,7 @@ def _describe_discovery(discovery: DiscoveryConfig) -> dict[str, str]:
         "protocol": "clusters of several K, pooled"
         if pooled
         else "that of the paper: K by the silhouette, the top cluster alone",
+        "propose": f"candidates from {' and '.join(discovery.propose)}" if pooled else unused,
         "clusters": f"K of {values}" if pooled else unused,
         "draws": f"{discovery.draws} draws of the sample for each K" if pooled else unused,
         "sample": f"medoids fitted on {discovery.sample:,} regions, all regions assigned",

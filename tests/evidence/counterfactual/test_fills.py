@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ravl_med.evidence.counterfactual.fills import (
     fill_contrast,
     fill_inpaint,
+    fill_interpolated,
     fill_median,
     transplant_patches,
 )
@@ -23,6 +24,46 @@ def smooth_film(size: int = 96, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     gray = cv2.GaussianBlur(rng.normal(size=(size, size)).astype(np.float32), (0, 0), size / 12)
     return np.stack([gray * scale + shift for scale, shift in ((3, 0), (2.5, 1), (4, -2))])
+
+
+class TestInterpolated:
+    def test_what_rises_evenly_is_filled_as_it_was(self):
+        across, down = np.meshgrid(np.arange(48.0), np.arange(48.0))
+        image = np.stack([2 * across - down, across + 3 * down, 5 - across]).astype(np.float32)
+        covered = image.copy()
+        covered[:, 10:26, 20:30] = 99.0
+
+        filled = fill_interpolated(covered, box(20, 10, 30, 26))
+
+        np.testing.assert_allclose(filled, image, atol=0.6)  # corners of the border are smoothed
+        assert covered[0, 12, 22] == 99  # the original is left alone
+
+    @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 23), st.integers(1, 23))
+    def test_it_invents_no_value(self, x, y, wide, high):
+        image = smooth_film(48)
+        place = np.s_[:, y : y + high, x : x + wide]
+        covered = image.copy()
+        covered[place] = 1e3
+
+        filled = fill_interpolated(covered, box(x, y, min(x + wide, 48), min(y + high, 48)))
+
+        outside = np.delete(image.reshape(3, -1), [], axis=1)
+        low, high_ = outside.min(axis=1)[:, None, None], outside.max(axis=1)[:, None, None]
+        assert (filled[place] >= low - 1e-4).all()
+        assert (filled[place] <= high_ + 1e-4).all()
+
+    def test_a_side_of_the_image_takes_the_opposite_side(self):
+        image = np.zeros((1, 16, 16), np.float32)
+        image[:, :, 4:] = 2.0
+
+        filled = fill_interpolated(image, box(0, 0, 4, 16))  # of full height: the right side alone
+
+        assert (filled == 2).all()
+
+    def test_the_whole_image_takes_its_median(self):
+        image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+
+        assert (fill_interpolated(image, box(0, 0, 4, 4)) == 7).all()
 
 
 class TestMedian:

@@ -130,6 +130,7 @@ def test_thresholds_of_the_paper_name_what_it_does_not_use() -> None:
     thresholds = describe_thresholds(config_of(discovery={"protocol": "paper"}))
     unused = {key for key, text in thresholds.items() if text.startswith("not used")}
     assert unused == {
+        "discovery.propose",
         "discovery.clusters",
         "discovery.draws",
         "discovery.merge_overlap",
