@@ -78,6 +78,64 @@ class Stratum:
 
 
 @result_type()
+class AttributeValue:
+    """How often a label goes with one value of an attribute."""
+
+    value: str = Field(description="such as AP; pooled where an attribute has many")
+    finding: str = Field(description="the class")
+    patients: Count = Field(description="patients with a labelled film of this value")
+    with_finding: Count = Field(description="those of them whose film is of the class")
+    elsewhere: float = Field(description="share of the class among patients with other values")
+    p_value: float = Field(
+        description="of a value under which the class always, or never, occurs: that chance does "
+        "does this, exact binomial, Bonferroni over all attributes, values and classes; null: "
+        "neither, or chance may"
+    )
+
+
+@result_type(eq=False)
+class Confounder:
+    """How far an attribute of the acquisition or the patient goes with the label, without a model.
+
+    Each patient counts once: the films of a patient share its weight.
+    """
+
+    attribute: str = Field(description="such as view or manufacturer")
+    left_out: str = Field(default="", description="why it could not be measured; blank: it was")
+    association: float = Field(
+        default=math.nan, description="bias-corrected Cramér's V: 0 none, 1 inseparable"
+    )
+    interval: Interval = Field(
+        default=Interval(math.nan, math.nan), description="of it, by bootstrap of the patients"
+    )
+    auroc: float = Field(
+        default=math.nan,
+        description="of a classifier that knows this attribute alone, each class against the "
+        "others, cross-validated by patient, mean of the classes",
+    )
+    auroc_interval: Interval = Field(
+        default=Interval(math.nan, math.nan), description="of the mean, by patient"
+    )
+    finding: str = Field(default="", description="the class that it predicts best")
+    finding_auroc: float = Field(default=math.nan, description="AUROC of this class")
+    finding_interval: Interval = Field(
+        default=Interval(math.nan, math.nan),
+        description="of it, by patient, corrected for the choice among the classes",
+    )
+    strongest: AttributeValue | None = Field(
+        default=None, description="the value that says most of the label; null: all are rare"
+    )
+    sentence: str = Field(
+        default="", description="what page one says of a confounder; blank: it is none"
+    )
+    patients: NDArray[np.int64] | None = Field(
+        default=None,
+        exclude=True,
+        description="(V, C), by value and class; None once hidden, or where it was not measured",
+    )
+
+
+@result_type()
 class DetectableGap:
     """What would have been found of a feature that is in a given share of the films."""
 
@@ -323,7 +381,7 @@ class Verdict:
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity subgroups sensitivity discovery correlations",
+    " sanity subgroups confounders sensitivity discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -375,6 +433,10 @@ class AuditResult:
         default=None,
         description="text hidden on the films that are shown; null: they are shown as they are "
         "(privacy.burned_in_text), or are phantoms",
+    )
+    confounders: tuple[Confounder, ...] | None = Field(
+        default=None,
+        description="attributes that go with the label, the closest first; null: not looked at",
     )
 
     @property

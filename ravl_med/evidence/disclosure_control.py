@@ -17,12 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.evidence.audit_result import AuditResult, CohortSummary, DiscoverySummary, ModelChecks
+from ravl_med.evidence.audit_result import (
+    AttributeValue,
+    AuditResult,
+    CohortSummary,
+    Confounder,
+    DiscoverySummary,
+    ModelChecks,
+)
 from ravl_med.evidence.results import (
     Confirmation,
     Counterfactual,
@@ -128,6 +135,10 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
             _blank(entry) if entry.value in values.get(entry.attribute, ()) else entry
             for entry in result.subgroups
         ),
+        confounders=result.confounders
+        and tuple(
+            hide_confounder(one, values.get(one.attribute, ()), least) for one in result.confounders
+        ),
         discovery=search,
         correlations=tuple(
             _hide_correlation(entry, classes, values, least, halved=halved)
@@ -164,6 +175,48 @@ def _blank_of(value: Interval | float) -> Interval | float:
     if isinstance(value, Interval):
         return _NOTHING
     return HIDDEN if isinstance(value, int) else _NAN
+
+
+def hide_confounder(one: Confounder, hidden: Collection[str], least: int) -> Confounder:
+    """Return what may be shown of an attribute and the label, of which some `hidden` values.
+
+    With the sums of its rows and columns known, one number such as Cramér's V gives away the cells
+    of a small table. So where a cell is hidden, numbers are rounded until a step is worth `least`
+    patients, and hidden where one decimal would be too many.
+    """
+    cells = one.patients
+    if least <= 1 or cells is None:
+        return one
+    one = replace(one, patients=None, strongest=_hide_value(one.strongest, hidden, least))
+    if not hidden and not ((cells > 0) & (cells < least)).any():
+        return one
+    total = float(cells.sum())
+    rows, columns = (sums[sums > 0].min() / total for sums in (cells.sum(1), cells.sum(0)))
+    rare = columns * (1 - columns)
+    step = least / total * max(1 / math.sqrt(rows * (1 - rows) * rare), 0.5 / rare)
+    digits = math.floor(-math.log10(step))
+    changes = {
+        name: _rounded(value, digits) if digits >= 1 else _blank_of(value)
+        for name, kind in declared_types(Confounder).items()
+        if kind in (float, Interval)
+        for value in (getattr(one, name),)
+    }
+    return replace(one, **cast("dict[str, Any]", changes))
+
+
+def _rounded(value: Interval | float, digits: int) -> Interval | float:
+    if isinstance(value, Interval):
+        return Interval(round(value.low, digits), round(value.high, digits))
+    return round(value, digits)
+
+
+def _hide_value(
+    one: AttributeValue | None, hidden: Collection[str], least: int
+) -> AttributeValue | None:
+    if one is None:
+        return None
+    parts = (one.patients, one.with_finding, one.patients - one.with_finding)
+    return _blank(one) if one.value in hidden or any(0 < n < least for n in parts) else one
 
 
 def _hide_halves(search: DiscoverySummary, least: int) -> DiscoverySummary:

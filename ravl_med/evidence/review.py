@@ -17,6 +17,7 @@ from typing import cast, get_args
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
 from ravl_med.evidence.verdict import decide_verdict, points_for_reviewer
 
@@ -142,6 +143,7 @@ def apply_decisions(
         settled=[rank for rank, decision in in_force.items() if decision != "shortcut"],
         condemned=[rank for rank, decision in in_force.items() if decision == "shortcut"],
     )
+    verdict = with_confounders(verdict, result.confounders or ())
     still_open = len(asked) - len(in_force)
     return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
 

@@ -36,7 +36,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients, perce
 _AXES = ("view", "portable", "manufacturer", "model", "site", "sex", "age", "study_year")
 _MAX_VALUES = 12
 _MIN_PATIENTS = 5
-_OTHER = "other ("
+OTHER_VALUES = "other ("
 
 _NAN = float("nan")
 _NOTHING = Interval(_NAN, _NAN)
@@ -50,13 +50,11 @@ def attribute_strata(attributes: Mapping[str, Sequence[str]]) -> dict[str, NDArr
     sites is not read, and costs every other stratum its power. Unknown attributes are left
     aside, since free columns may hold identities.
     """
-    axes = {}
-    for name in _AXES:
-        if name in attributes:
-            values = [value.strip() for value in attributes[name]]
-            stated = [age_band(value) if name == "age" else value for value in values]
-            axes[name] = np.array(_pool([v or NOT_STATED for v in stated]), dtype=np.str_)
-    return axes
+    return {
+        name: np.array(pool_rare(stated_values(name, attributes[name])), dtype=np.str_)
+        for name in _AXES
+        if name in attributes
+    }
 
 
 def measure_subgroups(
@@ -78,7 +76,7 @@ def measure_subgroups(
     rows: list[tuple[Stratum, bytes]] = []
     tests: dict[bytes, NDArray[np.bool_]] = {}
     for attribute, axis in data.attributes.items():
-        values, codes = _coded(axis)
+        values, codes = code_values(axis)
         member = (codes[:, None] == np.arange(len(values))) & used[:, None]
         rng = np.random.default_rng([bootstrap.seed, 3])
         shares = _hedge(*_draw_counts(member, data.correct, bootstrap), rng)
@@ -118,7 +116,7 @@ def cross_with_attributes(
     arms = np.column_stack([present, ~present])
     crossed = []
     for attribute, axis in data.attributes.items():
-        values, codes = _coded(axis)
+        values, codes = code_values(axis)
         member = codes[:, None] == np.arange(len(values))
         by_name = np.argsort(np.argsort(values))  # so that the axis is not sorted once more
         cells = member[:, :, None] & arms[:, None, :]
@@ -182,22 +180,28 @@ def cramers_v(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     return min(1.0, float(association(table, method="cramer", correction=False)))
 
 
-def _pool(values: Sequence[str]) -> list[str]:
+def stated_values(name: str, values: Sequence[str]) -> list[str]:
+    """Return the values of an attribute as they are counted: ages as bands, blanks not stated."""
+    stripped = (value.strip() for value in values)
+    return [(age_band(v) if name == "age" else v) or NOT_STATED for v in stripped]
+
+
+def pool_rare(values: Sequence[str]) -> list[str]:
     """Keep the 12 largest values, and the others as one if they are several; blanks stay blank."""
     counts = Counter(value for value in values if value not in ("", NOT_STATED))
     if len(counts) <= _MAX_VALUES + 1:
         return list(values)
     ranked = sorted(counts, key=lambda value: (-counts[value], value))
-    pooled = f"{_OTHER}{len(ranked) - _MAX_VALUES} values)"
+    pooled = f"{OTHER_VALUES}{len(ranked) - _MAX_VALUES} values)"
     small = set(ranked[_MAX_VALUES:])
     return [pooled if value in small else value for value in values]
 
 
-def _coded(axis: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Values in order, pooled and not stated ones last, and the position of each film's: (N,)."""
+def code_values(axis: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the values, pooled and not stated ones last, and the place of each film's: (N,)."""
     found, codes = np.unique(axis, return_inverse=True)
     values = [str(value) for value in found]
-    ordered = sorted(values, key=lambda v: (v == NOT_STATED, v.startswith(_OTHER), v))
+    ordered = sorted(values, key=lambda v: (v == NOT_STATED, v.startswith(OTHER_VALUES), v))
     place = np.array([ordered.index(value) for value in values], dtype=np.int64)
     return tuple(ordered), place[codes]
 

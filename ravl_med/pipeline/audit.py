@@ -25,6 +25,7 @@ from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
+    Confounder,
     DiscoverySummary,
     ModelChecks,
     ModelSummary,
@@ -34,6 +35,7 @@ from ravl_med.evidence.audit_result import (
     TaskSummary,
     Verdict,
 )
+from ravl_med.evidence.confounders import measure_confounders, with_confounders
 from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import (
     MOST_REGIONS,
@@ -109,8 +111,9 @@ def audit(
         checks = check_model(config, scored, run)
         model = _counterfactual_model(config, scored, segmenter, engine)
         black_box = scored.table is not None
+        confounders = find_confounders(config, films, run)
         tools = SearchTools(None if black_box else model, model.structures, relevance, checks)
-        found = search(config, scored, tools, run)
+        found = search(config, scored, tools, run).beside(confounders)
         made = collect(config, scored, found, segmenter.digest, run)
     if not decided:
         return made
@@ -215,6 +218,24 @@ def check_model(config: Config, scored: ScoredFilms, run: stages.Run) -> ModelCh
         return check_audited_model(config, films.cohort, model, films.listed.reader)
 
 
+def find_confounders(
+    config: Config, films: EmbeddedFilms, run: stages.Run
+) -> tuple[Confounder, ...]:
+    """Measure which attributes of the films go with their labels; the model is not asked."""
+    cohort = films.cohort
+    attributes = {**cohort.attributes, "pixels": films.embeddings.applied}
+    if cohort.label_sources:
+        attributes |= {
+            "label source": cohort.label_sources,
+            "label certainty": cohort.label_certainty,
+        }
+    least = config.privacy.min_cell if config.cohort.synthetic is None else 0
+    with run.stage("confounders"):
+        return measure_confounders(
+            attributes, cohort.labels, cohort.patients, cohort.classes, config.evidence, least
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchTools:
     """What a search needs beside films and scores."""
@@ -237,6 +258,12 @@ class Findings:
     sensitivity: Sensitivity | None = None
     features: tuple[ConfirmedFeature, ...] = ()
     descriptions: Mapping[int, str] = field(default_factory=dict)
+    confounders: tuple[Confounder, ...] = ()
+
+    def beside(self, confounders: tuple[Confounder, ...]) -> Findings:
+        """Return them with what is confounded, which the verdict names."""
+        verdict = with_confounders(self.verdict, confounders)
+        return replace(self, verdict=verdict, confounders=confounders)
 
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
@@ -498,6 +525,7 @@ def collect_result(
         subgroups=found.subgroups,
         sensitivity=found.sensitivity,
         sanity=found.checks,
+        confounders=found.confounders,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
