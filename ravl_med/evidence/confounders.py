@@ -8,6 +8,8 @@ References
 ----------
 Bergsma, "A bias-correction for Cramer's V and Tschuprow's T", Journal of the Korean Statistical
 Society 42 (2013).
+Nadeau, Bengio, "Inference for the generalization error", Machine Learning 52 (2003): how much
+wider an interval is whose folds learn from the same films.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients, perce
 from ravl_med.evidence.subgroups import OTHER_VALUES, code_values, pool_rare, stated_values
 
 _FOLDS, _DRAWS = 5, 2_000
+_WIDER = (1 + _FOLDS / (_FOLDS - 1)) ** 0.5  # folds share what they learn from
 _MOST = 0.5  # of the variance of the label, or of the patients of a class
 _MIN_PATIENTS = 5
 _SENTENCES_SHOWN = 3
@@ -93,8 +96,8 @@ def attribute_name(attribute: str) -> str:
     return _NAMES.get(attribute, attribute.replace("_", " "))
 
 
-def films_of_value(attribute: str, value: str) -> str:
-    """Return ``PA film`` or ``film of manufacturer X``: what comes after *every* or *no*."""
+def _films_of_value(attribute: str, value: str) -> str:
+    """``PA film`` or ``film of manufacturer X``: what comes after *every* or *no*."""
     name = attribute_name(attribute)
     if value == NOT_STATED:
         return f"film without a stated {name}"
@@ -247,7 +250,9 @@ def _draw(
     pseudo[0] = 0
     kept = size / (size + pseudo)
     once, twice = (_corrected(phi * kept**2, rows, columns, times / (size - 1)) for times in (1, 2))
-    return once, twice, 0.5 + (aurocs - 0.5) * kept[:, None]
+    aurocs = 0.5 + (aurocs - 0.5) * kept[:, None]
+    wider = aurocs[0] + _WIDER * (aurocs - aurocs[0])
+    return once, twice, np.clip(wider, 0.0, 1.0)
 
 
 def _corrected(
@@ -285,8 +290,7 @@ def _holds_most(table: _Crossed, p_values: NDArray[np.float64], confidence: floa
             meant = (table.labels == c) == (kind == 0)
             inside = meant & (p[table.codes, c] < 1 - confidence)
             held = len(np.unique(table.patients[inside]))
-            bound = stats.binomtest(held, int(of_class[c])).proportion_ci(confidence)
-            if bound.low > _MOST:
+            if _binomial_low(np.array(held), of_class[c], confidence) > _MOST:
                 return True
     return False
 
@@ -302,13 +306,14 @@ def _strongest(
     enough = table.of_value >= max(least, _MIN_PATIENTS)
     if not enough.any():
         return None
-    share = np.clip(table.of_class[0] / table.size, 1e-9, 1 - 1e-9)
     n = table.of_value[:, None]
-    excess = (table.cells - n * share) / np.sqrt(n * share * (1 - share))
+    bound = _binomial_low(table.cells, n, 1 - level)
+    excess = bound - table.of_class[0] / table.size
     order = np.where(enough[:, None], excess, -np.inf)
     p = np.nan
-    if (p_values < level).any():
-        order = -np.nanmin(np.nan_to_num(p_values, nan=np.inf), axis=0)
+    pure = next((kind for kind in p_values if (kind < level).any()), None)  # always, or never
+    if pure is not None:
+        order = -np.nan_to_num(pure, nan=np.inf)
         p = float(-order.max())
     v, c = divmod(int(order.argmax()), order.shape[1])
     elsewhere, own = table.codes != v, table.labels == c
@@ -323,21 +328,36 @@ def _strongest(
     )
 
 
+def _binomial_low(
+    count: NDArray[np.int64], of: NDArray[np.int64], confidence: float
+) -> NDArray[np.float64]:
+    """Return the exact lower end of the interval of a share (Clopper and Pearson)."""
+    low = stats.beta.ppf(0.5 - confidence / 2, np.maximum(count, 1), of - count + 1)
+    return np.where(count > 0, low, 0.0)
+
+
 def _sentence(shown: Confounder, one: Confounder, *, inseparable: bool) -> str:
     """Say in one line for a reader of films that an attribute gives away the label."""
     name = attribute_name(one.attribute)
     text, strongest = f"{name.capitalize()} alone gives away the label", one.strongest
     if strongest is not None and shown.strongest is not None:
-        which = "every" if np.isfinite(strongest.p_value) else "almost every"
-        which = which if strongest.with_finding else "no"
-        film = films_of_value(one.attribute, strongest.value)
-        text += f": {which} {film} is labelled {strongest.finding}"
-        if shown.strongest.patients >= 0:
-            text += f" ({strongest.with_finding} of {strongest.patients} patients)"
+        counts = f"{strongest.with_finding} of {strongest.patients} patients"
+        hidden = shown.strongest.patients < 0
+        if np.isfinite(strongest.p_value):
+            which = "every" if strongest.with_finding else "no"
+            film = _films_of_value(one.attribute, strongest.value)
+            text += f": {which} {film} is labelled {strongest.finding}"
+            text += "" if hidden else f" ({counts})"
+        elif not hidden:
+            text += (
+                f": with {name} {strongest.value[:40]}, {counts} are labelled "
+                f"{strongest.finding}, of the others {strongest.elsewhere:.0%}"
+            )
     if np.isfinite(shown.association):
         v = f"{shown.association:.2f} ({shown.interval.low:.2f} to {shown.interval.high:.2f})"
-        text += f"; Cram\u00e9r's V {v}"
-    follows = f"With label and {name} inseparable" if inseparable else "Where that holds"
+        text += f"; Cramér's V, 0 to 1, is {v}"
+    nearly = "" if one.association == 1.0 else "nearly "
+    follows = f"With label and {name} {nearly}inseparable" if inseparable else "Where that holds"
     return (
         f"{text}. {follows}, no audit on these films can tell a shortcut on {name} from the "
         "disease."

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,36 +187,29 @@ def hide_confounder(one: Confounder, hidden: Collection[str], least: int) -> Con
     cells = one.patients
     if least <= 1 or cells is None:
         return one
-    one = replace(one, patients=None, strongest=_hide_value(one.strongest, hidden, least))
-    if not hidden and not ((cells > 0) & (cells < least)).any():
-        return one
+    strongest = one.strongest
+    rest = strongest.patients - strongest.with_finding if strongest else 0
+    if not hidden and not ((cells > 0) & (cells < least)).any() and not 0 < rest < least:
+        return replace(one, patients=None)
     total = float(cells.sum())
     rows, columns = (sums[sums > 0].min() / total for sums in (cells.sum(1), cells.sum(0)))
     rare = columns * (1 - columns)
     step = least / total * max(1 / math.sqrt(rows * (1 - rows) * rare), 0.5 / rare)
     digits = math.floor(-math.log10(step))
-    changes = {
+    changes: dict[str, Any] = {
         name: _rounded(value, digits) if digits >= 1 else _blank_of(value)
         for name, kind in declared_types(Confounder).items()
         if kind in (float, Interval)
         for value in (getattr(one, name),)
     }
-    return replace(one, **cast("dict[str, Any]", changes))
+    changes |= {"patients": None, "strongest": strongest and _blank(strongest)}
+    return replace(one, **changes)
 
 
 def _rounded(value: Interval | float, digits: int) -> Interval | float:
     if isinstance(value, Interval):
         return Interval(round(value.low, digits), round(value.high, digits))
     return round(value, digits)
-
-
-def _hide_value(
-    one: AttributeValue | None, hidden: Collection[str], least: int
-) -> AttributeValue | None:
-    if one is None:
-        return None
-    parts = (one.patients, one.with_finding, one.patients - one.with_finding)
-    return _blank(one) if one.value in hidden or any(0 < n < least for n in parts) else one
 
 
 def _hide_halves(search: DiscoverySummary, least: int) -> DiscoverySummary:

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 
 from ravl_med.evidence.audit_result import (
     Accuracy,
+    AttributeValue,
     AuditResult,
     CohortSummary,
+    Confounder,
     FindingAuroc,
     ModelCheckStatus,
     Stratum,
 )
+from ravl_med.evidence.confounders import attribute_name
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting import wording
 from ravl_med.reporting.layout import blocks
@@ -105,6 +108,7 @@ def cohort_chapter(result: AuditResult) -> list[blocks.Block]:
         cohort_flow(result),
         _flow_table(result),
         _composition_table(result),
+        *_confounder_part(result.confounders or ()),
         *(blocks.Text(text, "muted") for text in _notes(result) if text),
     ]
 
@@ -298,6 +302,62 @@ def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
     if not any(math.isfinite(share) for share in shares):
         return ""
     return f" ({'/'.join(wording.number(100 * share, 0) for share in shares)}{wording.NBSP}%)"
+
+
+def _confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
+    """Return what each attribute says of the label, those that give it away marked."""
+    if not confounders:
+        return []
+    rows = [
+        (
+            f"{wording.printable(attribute_name(one.attribute), 30)}{' !' * bool(one.sentence)}",
+            _bounded(one.association, one.interval),
+            _bounded(one.auroc, one.auroc_interval),
+            f"{wording.printable(one.finding, 40)} "
+            + _bounded(one.finding_auroc, one.finding_interval),
+            _value_text(one.strongest),
+        )
+        for one in confounders
+        if not one.left_out
+    ]
+    left_out = ", ".join(
+        f"{attribute_name(one.attribute)} ({one.left_out})" for one in confounders if one.left_out
+    )
+    return [
+        blocks.Table(
+            caption="Which attributes go with the label, before any model is asked",
+            columns=(
+                blocks.Column("Attribute", "label"),
+                blocks.Column("Cramér's V", "interval"),
+                blocks.Column("AUROC, mean", "interval"),
+                blocks.Column("AUROC, best class", "interval"),
+                blocks.Column("Value that says most", "wide"),
+            ),
+            rows=rows,
+            note="Cramér's V: 0 independent, 1 inseparable. AUROC: of guessing the label from this "
+            "attribute alone, on other patients; 0.5 and less is chance. In brackets: intervals by "
+            "patient. !: the attribute gives away the label, see page one."
+            + (f" Not measured: {left_out}." if left_out else ""),
+            limit=200,
+        )
+    ]
+
+
+def _bounded(value: float, interval: Interval) -> str:
+    return wording.bracketed(
+        wording.number(value), wording.spread(interval, 2, scale=1.0, sign=False)
+    )
+
+
+def _value_text(one: AttributeValue | None) -> str:
+    """Return the value with its class, such as ``PA: no finding in 88 of 88 patients``."""
+    if one is None:
+        return wording.DASH
+    text = f"{wording.printable(one.value, 40)}: {wording.printable(one.finding, 40)}"
+    if one.patients < 0:
+        return f"{text}, {wording.HIDDEN_TEXT}"
+    counts = f"{one.with_finding:,} of {wording.plural(one.patients, 'patient')}"
+    return f"{text} in {counts}, elsewhere {wording.percent(one.elsewhere)}"
 
 
 def _dot(

@@ -134,6 +134,13 @@ _KIND = (
     "rest are removed one by one; what each costs the model is its share. In such anatomy, a "
     "plausible sign; in artifacts or elsewhere, a shortcut; between or unknown, undecided."
 )
+_CONFOUNDERS = (
+    "Confounders. Each attribute is set against the label before the model is asked: Cramér's V, "
+    "corrected for chance, and how well the attribute alone predicts the label on other patients. "
+    "It is named on page one where it explains more than half of the variance of the label, by "
+    "the lower end of the interval, or where values under which a class always or never occurs, "
+    "beyond chance (exact binomial, Bonferroni), hold most patients of a class."
+)
 _SUBGROUPS = (
     "Subgroups. Accuracy by attribute is compared with the other films, classes held apart, by "
     "exchange of whole patients."
@@ -176,6 +183,8 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[b
     content: list[blocks.Block] = [blocks.Chapter("Method and limitations", "method", "page")]
     if result.sanity is not None:
         content.append(blocks.Text(_SANITY))
+    if result.confounders:
+        content.append(blocks.Text(_CONFOUNDERS))
     content += [blocks.Text(text) for text in (_search(result) if searched else _STOPPED)]
     content.append(blocks.Text(_sides(result)))
     rows = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
+from ravl_med.evidence.confounders import attribute_name
 from ravl_med.evidence.results import PairedChange, SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
@@ -20,6 +21,7 @@ _REASONS_SHOWN = 8
 _LEARNED_SHOWN = 2
 _CERTAIN_SHOWN = 3
 _RULINGS_SHOWN = 8
+_CONFOUNDERS_SHOWN = 3
 _LOOKS: dict[VerdictName, tuple[blocks.Tone, blocks.Symbol]] = {
     "fail": ("bad", "cross"),
     "review": ("caution", "warning"),
@@ -69,6 +71,7 @@ def verdict_chapter(
         *_rulings(result),
         blocks.Section("What next"),
         blocks.Text(NEXT_STEPS[name]),
+        *_unconfounding(result),
         *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
@@ -77,6 +80,20 @@ def verdict_chapter(
         *content,
         _key_facts(result),
         blocks.Text(DISCLAIMER, "muted"),
+    ]
+
+
+def _unconfounding(result: AuditResult) -> list[blocks.Block]:
+    """Say what parts label and attribute where they go together; nothing where none does."""
+    named = [attribute_name(one.attribute) for one in result.confounders or () if one.sentence]
+    if not named:
+        return []
+    names = wording.listing(named, _CONFOUNDERS_SHOWN)
+    return [
+        blocks.Text(
+            f"Only other films can part label and {names}: some of every class for each {names}. "
+            "More films of the same mixture, or a look at single films, cannot settle it."
+        )
     ]
 
 
