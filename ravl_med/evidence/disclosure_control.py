@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.evidence.audit_result import (
-    AttributeValue,
     AuditResult,
     CohortSummary,
     Confounder,
@@ -181,8 +180,8 @@ def hide_confounder(one: Confounder, hidden: Collection[str], least: int) -> Con
     """Return what may be shown of an attribute and the label, of which some `hidden` values.
 
     With the sums of its rows and columns known, one number such as Cramér's V gives away the cells
-    of a small table. So where a cell is hidden, numbers are rounded until a step is worth `least`
-    patients, and hidden where one decimal would be too many.
+    of a small table. So where a cell is hidden, the numbers are hidden with it, and only those of a
+    large cohort are rounded: until a step is worth ten times `least` patients.
     """
     cells = one.patients
     if least <= 1 or cells is None:
@@ -194,7 +193,7 @@ def hide_confounder(one: Confounder, hidden: Collection[str], least: int) -> Con
     total = float(cells.sum())
     rows, columns = (sums[sums > 0].min() / total for sums in (cells.sum(1), cells.sum(0)))
     rare = columns * (1 - columns)
-    step = least / total * max(1 / math.sqrt(rows * (1 - rows) * rare), 0.5 / rare)
+    step = 10 * least / total * max(1 / math.sqrt(rows * (1 - rows) * rare), 0.5 / rare)
     digits = math.floor(-math.log10(step))
     changes: dict[str, Any] = {
         name: _rounded(value, digits) if digits >= 1 else _blank_of(value)
