@@ -355,7 +355,7 @@ def _sentence(shown: Confounder, one: Confounder, *, inseparable: bool) -> str:
             )
     if np.isfinite(shown.association):
         v = f"{shown.association:.2f} ({shown.interval.low:.2f} to {shown.interval.high:.2f})"
-        text += f"; Cramér's V, 0 to 1, is {v}"
+        text += f"; Cramér's V {v}, where 1 is inseparable"
     nearly = "" if one.association == 1.0 else "nearly "
     follows = f"With label and {name} {nearly}inseparable" if inseparable else "Where that holds"
     return (

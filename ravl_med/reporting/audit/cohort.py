@@ -325,7 +325,7 @@ def _confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
     )
     return [
         blocks.Table(
-            caption="Which attributes go with the label, before any model is asked",
+            caption="Attributes that go with the label",
             columns=(
                 blocks.Column("Attribute", "label"),
                 blocks.Column("Cramér's V", "interval"),
@@ -334,9 +334,10 @@ def _confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
                 blocks.Column("Value that says most", "wide"),
             ),
             rows=rows,
-            note="Cramér's V: 0 independent, 1 inseparable. AUROC: of guessing the label from this "
-            "attribute alone, on other patients; 0.5 and less is chance. In brackets: intervals by "
-            "patient. !: the attribute gives away the label, see page one."
+            note="Measured on the labels, without the model. Cramér's V: 0 independent, 1 "
+            "inseparable. AUROC: of guessing the label from this attribute alone, on other "
+            "patients; 0.5 and less is chance. In brackets: intervals by patient. !: the "
+            "attribute gives away the label, see page one."
             + (f" Not measured: {left_out}." if left_out else ""),
             limit=200,
         )
