@@ -12,7 +12,13 @@ import pytest
 
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import DataError
-from ravl_med.evidence.audit_result import AuditResult, DetectableGap, Sensitivity, Verdict
+from ravl_med.evidence.audit_result import (
+    AuditResult,
+    Confounder,
+    DetectableGap,
+    Sensitivity,
+    Verdict,
+)
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.evidence.review import RecordedDecision, apply_decisions, read_decisions
 from ravl_med.evidence.verdict import decide_verdict
@@ -113,6 +119,14 @@ def test_without_decisions_nothing_changes_but_the_count() -> None:
 
     assert found.verdict == result.verdict
     assert (found.undecided, found.rulings) == (2, ())
+
+
+def test_a_confounder_outlives_every_decision() -> None:
+    found = (Confounder("view", sentence="View alone gives away the label."), Confounder("sex"))
+    result = replace(result_of(correlation(1, "plausible_sign")), confounders=found)
+    verdict = judged(result, decide(result, 1, "disease")).verdict
+    assert verdict.name == "review"
+    assert verdict.reasons[0] == "View alone gives away the label."
 
 
 def test_an_audit_that_stopped_cannot_be_decided() -> None:
