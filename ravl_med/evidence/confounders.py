@@ -103,8 +103,13 @@ def _films_of_value(attribute: str, value: str) -> str:
         return f"film without a stated {name}"
     if value.startswith(OTHER_VALUES):
         return f"film of a rarer {name}"
-    text = value[:40]
+    text = _printed(value)
     return f"{text} film" if attribute == "view" else f"film of {name} {text}"
+
+
+def _printed(value: str) -> str:
+    """Leave out of a manifest's value what a terminal would act on."""
+    return "".join(char for char in value if char.isprintable())[:40]
 
 
 def _unfit(axis: Sequence[str], labels: NDArray[np.int64], patients: int) -> str:
@@ -114,6 +119,8 @@ def _unfit(axis: Sequence[str], labels: NDArray[np.int64], patients: int) -> str
         return "the films are not of two classes"
     if values < 2:
         return "one value"
+    if patients < 2 * _FOLDS:
+        return f"fewer than {2 * _FOLDS} patients"
     return "most patients have a value of their own" if 2 * values > patients else ""
 
 
@@ -221,7 +228,8 @@ def _draw(
     holds two patients or so in whom attribute and label are independent, so that a table without
     an exception still has an interval.
     """
-    size, (rows, columns) = table.size, table.cells.shape
+    size, rows, columns = table.size, *table.cells.shape
+    kinds = int(table.cells.any(axis=0).sum())  # classes that there are films of
     rng = np.random.default_rng([seed, 7])
     first = np.zeros(size, dtype=np.int64)
     first[table.patients[::-1]] = table.labels[::-1]
@@ -249,7 +257,7 @@ def _draw(
     pseudo = rng.poisson(2.0, 1 + _DRAWS)
     pseudo[0] = 0
     kept = size / (size + pseudo)
-    once, twice = (_corrected(phi * kept**2, rows, columns, times / (size - 1)) for times in (1, 2))
+    once, twice = (_corrected(phi * kept**2, rows, kinds, times / (size - 1)) for times in (1, 2))
     aurocs = 0.5 + (aurocs - 0.5) * kept[:, None]
     wider = aurocs[0] + _WIDER * (aurocs - aurocs[0])
     return once, twice, np.clip(wider, 0.0, 1.0)
@@ -350,13 +358,14 @@ def _sentence(shown: Confounder, one: Confounder, *, inseparable: bool) -> str:
             text += "" if hidden else f" ({counts})"
         elif not hidden:
             text += (
-                f": with {name} {strongest.value[:40]}, {counts} are labelled "
+                f": with {name} {_printed(strongest.value)}, {counts} are labelled "
                 f"{strongest.finding}, of the others {strongest.elsewhere:.0%}"
             )
     if np.isfinite(shown.association):
         v = f"{shown.association:.2f} ({shown.interval.low:.2f} to {shown.interval.high:.2f})"
         text += f"; Cramér's V {v}, where 1 is inseparable"
-    nearly = "" if one.association == 1.0 else "nearly "
+    perfect = one.patients is not None and (np.count_nonzero(one.patients, axis=1) == 1).all()
+    nearly = "" if perfect else "nearly "
     follows = f"With label and {name} {nearly}inseparable" if inseparable else "Where that holds"
     return (
         f"{text}. {follows}, no audit on these films can tell a shortcut on {name} from the "

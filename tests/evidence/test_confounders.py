@@ -172,6 +172,7 @@ def test_values_that_are_not_stated_are_a_value() -> None:
         ({"view": ["PA"] * 20}, [0, 1] * 10, "one value"),
         ({"view": [""] * 20}, [0, 1] * 10, "one value"),
         ({"site": [f"s{i}" for i in range(20)]}, [0, 1] * 10, "most patients have a value"),
+        ({"view": ["PA", "AP"] * 4}, [0, 1] * 4, "fewer than 10 patients"),
         ({"view": ["PA", "AP"] * 10}, [0] * 20, "not of two classes"),
         ({"view": ["PA", "AP"] * 10}, [-1] * 20, "not of two classes"),
         ({"view": []}, [], "not of two classes"),
@@ -184,6 +185,29 @@ def test_what_cannot_be_measured_is_left_out_with_a_reason(
     assert why in one.left_out
     assert not one.sentence
     assert np.isnan(one.association)
+
+
+def test_a_class_without_films_changes_nothing() -> None:
+    view, labels = crossed(("PA", 0, 60), ("AP", 1, 60))
+    one = measure({"view": view}, labels, classes=CLASSES)["view"]
+    assert one.association == pytest.approx(1.0)
+    assert one.auroc == pytest.approx(1.0)
+
+
+def test_few_patients_of_many_kinds_are_measured() -> None:
+    """Ten patients, one of them of another class: no fold may be left without a number."""
+    for seed in range(10):
+        view = np.random.default_rng(seed).permutation(["PA"] * 5 + ["AP"] * 5).tolist()
+        one = measure({"view": view}, [0] * 9 + [1])["view"]
+        assert np.isfinite([one.association, one.auroc, one.interval.low]).all()
+        assert not one.sentence
+
+
+def test_control_characters_of_a_manifest_stay_out_of_the_sentence() -> None:
+    site, labels = crossed(("\x1b[31mred\u202e", 0, 60), ("b", 1, 60))
+    sentence = measure({"site": site}, labels)["site"].sentence
+    assert "site [31mred is labelled" in sentence or "site b is labelled" in sentence
+    assert sentence.isprintable()
 
 
 def test_many_values_are_pooled_and_films_without_a_label_left_aside() -> None:
