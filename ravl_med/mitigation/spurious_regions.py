@@ -24,9 +24,9 @@ from scipy.stats import norm
 
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts, move_shares
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
-from ravl_med.evidence.counterfactual.removal import fill_films
+from ravl_med.evidence.counterfactual.interventions import fill_films
+from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, move_shares
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.trainer import Selection
 

@@ -29,13 +29,13 @@ from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
+from ravl_med.evidence.counterfactual.interventions import CANDIDATES
 from ravl_med.evidence.counterfactual.localisation import (
     EXPLORED_FILMS,
-    SHIFTS,
     most_fit_pictures,
     most_share_pictures,
 )
-from ravl_med.evidence.counterfactual.removal import CANDIDATES
+from ravl_med.evidence.counterfactual.model_inputs import SHIFTS
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import design_to_collect, measure_sensitivity
 from ravl_med.pipeline import stages

@@ -26,29 +26,33 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.evidence.counterfactual.interventions import (
+    CANDIDATES,
+    FilledFilm,
+    carrying_threshold,
+    compare_removals,
+    compare_transplants,
+    fill_films,
+    match_controls,
+    plan_transplants,
+    sample_films,
+)
 from ravl_med.evidence.counterfactual.localisation import (
     EXPLORED_FILMS,
-    SHIFTS,
     RelevantPlaces,
     StructureReader,
     choose_shifts,
     fit_boxes,
     most_fit_pictures,
     most_share_pictures,
-    move_shares,
     share_effect,
 )
-from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
-from ravl_med.evidence.counterfactual.removal import (
-    CANDIDATES,
-    FilledFilm,
-    carrying_threshold,
-    compare_removals,
-    fill_films,
-    match_controls,
-    sample_films,
+from ravl_med.evidence.counterfactual.model_inputs import (
+    SHIFTS,
+    Margins,
+    ModelInputs,
+    move_shares,
 )
-from ravl_med.evidence.counterfactual.transplant import compare_transplants, plan_transplants
 from ravl_med.evidence.results import (
     Check,
     Counterfactual,

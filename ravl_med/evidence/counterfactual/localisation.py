@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from ravl_med.config.loading import parse_yaml
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.fills import fill_mask_inpaint, fill_mask_median
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
-from ravl_med.evidence.counterfactual.removal import fill_films
+from ravl_med.evidence.counterfactual.interventions import fill_films
+from ravl_med.evidence.counterfactual.model_inputs import SHIFTS, ModelInputs, move_shares
 from ravl_med.evidence.results import EffectShares, Kind
 from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, anatomical_names
 from ravl_med.regions.film_structures import NOTHING, FilmStructures
@@ -152,23 +152,8 @@ def _effects(
 EXPLORED_FILMS = 8
 """Films of the discovery half on which every shift is tried."""
 
-SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])
-"""Half-steps (9, 2) in x and y, as shares of the sides of a region; the first stays in place."""
-
 _GAIN = 0.25  # by what share a shift has to raise the largest effect in a film, and
 _MATTERS = 0.2  # by what share of the standard deviation of the margin over these films
-
-
-def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move film-relative boxes (k, 4) by shifts (s, 2) of their sides, without leaving the film.
-
-    Returns (s k, 4): all boxes by the first shift, then by the second, ...
-    """
-    sides = shares[:, 2:] - shares[:, :2]
-    low = shares[None, :, :2] + shifts[:, None, :] * sides
-    low = np.clip(low, 0.0, np.maximum(1.0 - sides, 0.0))
-    moved: NDArray[np.float64] = np.concatenate([low, low + sides], axis=2).reshape(-1, 4)
-    return moved
 
 
 def choose_shifts(

@@ -85,6 +85,22 @@ class ModelInputs:
         return sides
 
 
+SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])
+"""Half-steps (9, 2) in x and y, as shares of the sides of a region; the first stays in place."""
+
+
+def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move film-relative boxes (k, 4) by shifts (s, 2) of their sides, without leaving the film.
+
+    Returns (s k, 4): all boxes by the first shift, then by the second, ...
+    """
+    sides = shares[:, 2:] - shares[:, :2]
+    low = shares[None, :, :2] + shifts[:, None, :] * sides
+    low = np.clip(low, 0.0, np.maximum(1.0 - sides, 0.0))
+    moved: NDArray[np.float64] = np.concatenate([low, low + sides], axis=2).reshape(-1, 4)
+    return moved
+
+
 def spread_over_patients(
     films: NDArray[np.int64], patients: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:

@@ -10,13 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.localisation import (
-    EXPLORED_FILMS,
-    SHIFTS,
-    choose_shifts,
-    move_shares,
-)
-from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
+from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts
+from ravl_med.evidence.counterfactual.model_inputs import SHIFTS, Margins, ModelInputs, move_shares
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE = 32

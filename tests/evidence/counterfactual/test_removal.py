@@ -10,25 +10,23 @@ from hypothesis import strategies as st
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import fill_inpaint, fill_median, transplant_patches
+from ravl_med.evidence.counterfactual.interventions import (
+    FilledFilm,
+    FilmPair,
+    Transplantation,
+    carrying_threshold,
+    compare_removals,
+    compare_transplants,
+    fill_films,
+    match_controls,
+    plan_transplants,
+    sample_films,
+)
 from ravl_med.evidence.counterfactual.model_inputs import (
     Margins,
     ModelInputs,
     compare_pairs,
     spread_over_patients,
-)
-from ravl_med.evidence.counterfactual.removal import (
-    FilledFilm,
-    FilmPair,
-    carrying_threshold,
-    compare_removals,
-    fill_films,
-    match_controls,
-    sample_films,
-)
-from ravl_med.evidence.counterfactual.transplant import (
-    Transplantation,
-    compare_transplants,
-    plan_transplants,
 )
 from ravl_med.regions.geometry import InputGeometry
 
