@@ -26,6 +26,7 @@ from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
     Confounder,
+    Dependence,
     DiscoverySummary,
     ModelChecks,
     ModelSummary,
@@ -43,6 +44,7 @@ from ravl_med.evidence.counterfactual.localisation import (
     StructureReader,
     read_relevance,
 )
+from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.effects import check_auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
@@ -264,6 +266,7 @@ class Findings:
         """Return them with what is confounded, which the verdict names."""
         verdict = with_confounders(self.verdict, confounders)
         return replace(self, verdict=verdict, confounders=confounders)
+    dependence: Dependence | None = None
 
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
@@ -342,6 +345,7 @@ def search_films(
         subgroups = measure_subgroups(data, evidence, bootstrap)
     with run.stage("sensitivity"):
         sensitivity = measure_detectable_gap(data, examination, discovery, evidence, run.progress)
+    dependence = find_dependence(config, data, tools, run)
     verdict = decide_verdict(
         correlations,
         data.classes,
@@ -349,6 +353,7 @@ def search_films(
         sensitivity,
         checks=tools.checks,
         black_box=tools.model is None,
+        styles=dependence.findings if dependence else (),
     )
     return Findings(
         verdict,
@@ -359,7 +364,23 @@ def search_films(
         sensitivity,
         _features(correlations, clusters, embeddings, proposed),
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
+        dependence,
     )
+
+
+def find_dependence(
+    config: Config, data: AuditData, tools: SearchTools, run: stages.Run
+) -> Dependence | None:
+    """Measure what the answers depend on; None where that is not asked, or the model is a table."""
+    if tools.model is None or not config.evidence.dependence_films:
+        return None
+    with run.stage("dependence"):
+        found = measure_dependence(
+            tools.model, data, tools.relevance, config.evidence, run.staged("dependence")
+        )
+        if found is not None:
+            run.clock.note("dependence", films=found.films, pictures=found.pictures)
+    return found
 
 
 def _counterfactual_model(
@@ -526,6 +547,7 @@ def collect_result(
         sensitivity=found.sensitivity,
         sanity=found.checks,
         confounders=found.confounders,
+        dependence=found.dependence,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,
