@@ -432,18 +432,22 @@ def _leave_border(film: _Film) -> _Made | None:
 
 def _letters(film: FilmStructures, kinds: Sequence[str] = LETTERS) -> Mask:
     """Return the boxes of the artifacts of some kinds."""
-    mask = np.zeros(film.foreign.shape, dtype=np.bool_)
-    high, wide = mask.shape
+    mask = np.zeros_like(film.foreign)
     for one in film.artifacts:
         if one.kind in kinds:
-            x0, y0, x1, y1 = one.box
-            mask[int(y0 * high) : math.ceil(y1 * high), int(x0 * wide) : math.ceil(x1 * wide)] = 1
+            _add_box(mask, one.box)
     return mask
+
+
+def _add_box(mask: Mask, box: tuple[float, float, float, float]) -> None:
+    """Add a box, xyxy as shares of width and height, to a mask."""
+    x0, y0, x1, y1 = np.array(box) * [mask.shape[1], len(mask), mask.shape[1], len(mask)]
+    mask[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)] = True
 
 
 def _border(shape: tuple[int, ...]) -> Mask:
     mask = np.ones(shape, dtype=np.bool_)
-    high, wide = (max(1, round(_EDGE * side)) for side in shape)
+    high, wide = max(1, round(_EDGE * shape[0])), max(1, round(_EDGE * shape[1]))
     mask[high:-high, wide:-wide] = False
     return mask
 
@@ -471,15 +475,14 @@ def _anatomy_changes(
 
 
 def _cover_relevant(film: _Film, places: RelevantPlaces, *, all_else: bool) -> _Made | None:
-    mask = np.zeros(film.structures.foreign.shape, dtype=np.bool_)
+    mask = np.zeros_like(film.structures.foreign)
     if places.anatomy:
         found = film.structures.region(places.anatomy)
         if found is None:
             return None
         mask |= _grow(found, _RIM)
-    high, wide = mask.shape
-    for x0, y0, x1, y1 in places.boxes:
-        mask[int(y0 * high) : math.ceil(y1 * high), int(x0 * wide) : math.ceil(x1 * wide)] = True
+    for box in places.boxes:
+        _add_box(mask, box)
     if places.artifacts:
         mask |= _grow(film.structures.foreign, _HALO)
     return _covered(film, ~mask if all_else else mask)
@@ -494,7 +497,7 @@ def _style_changes(findings: tuple[int, ...], levels: _StyleLevels, seed: int) -
         for spread in (levels.spread[style] if levels.varies(style) else _NAN,)
     ]
     plain: list[tuple[str, Callable[[_Film], Gray]]] = [
-        ("blur", lambda film: cv2.GaussianBlur(film.gray, (0, 0), _BLUR * len(film.gray))),
+        ("blur", _blur),
         ("noise", partial(_add_noise, seed=seed)),
         ("horizontal flip", lambda film: film.gray[:, ::-1]),
         ("border crop", _crop_border),
@@ -522,6 +525,11 @@ def _stretch(film: _Film, size: float) -> Gray:
 def _add_noise(film: _Film, seed: int) -> Gray:
     rng = np.random.default_rng([seed, film.number])
     return film.gray + rng.normal(0.0, _NOISE, film.gray.shape)
+
+
+def _blur(film: _Film) -> Gray:
+    sigma = _BLUR * len(film.gray)
+    return np.asarray(cv2.GaussianBlur(film.gray, (0, 0), sigma), dtype=np.float64)
 
 
 def _crop_border(film: _Film) -> Gray:
@@ -588,8 +596,7 @@ def _frame_sides(gray: Gray, inside: Mask) -> tuple[tuple[int, int, int, int], G
 def _measure_frame(gray: Gray, inside: Mask, middle: float) -> float:
     """Return the width of the border that is not exposed, as a share of a film's sides."""
     (top, bottom, left, right), film = _frame_sides(gray, inside)
-    high, wide = film.shape
-    return 0.5 * ((top + bottom) / high + (left + right) / wide)
+    return 0.5 * float((top + bottom) / len(film) + (left + right) / film.shape[1])
 
 
 def _bring_frame(gray: Gray, inside: Mask, middle: float, old: float, new: float) -> Gray:

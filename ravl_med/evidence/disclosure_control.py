@@ -313,7 +313,7 @@ def _hide_findings(checks: ModelChecks, hidden: Collection[int]) -> ModelChecks:
 
 
 def _hide_dependence(found: Dependence, classes: Collection[str], least: int) -> Dependence:
-    """Hide rows of few patients, counts from which few others follow, and areas of small classes."""
+    """Hide rows of few patients, counts that few others follow from, areas of small classes."""
 
     def hide(row: DependenceCell | StyleDependence) -> Any:
         if row.patients < least:
