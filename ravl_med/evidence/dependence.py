@@ -665,8 +665,11 @@ class _StyleLevels:
 
     def level(self, style: str, end: str) -> float:
         """Return the low or the high level of a style."""
+        measured = self.measured[style]
+        if not np.isfinite(measured).any():
+            return _NAN
         side = -1.0 if end == "low" else 1.0
-        level = float(np.nanmean(self.measured[style])) + side * self.spread[style]
+        level = float(np.nanmean(measured)) + side * self.spread[style]
         return max(level, 0.0) if style == "frame" else level
 
     def changes(self, findings: tuple[int, ...]) -> list[_Change]:
@@ -768,7 +771,7 @@ def describe_styles(styles: Sequence[StyleDependence], most: float) -> tuple[str
         found = [one for one in styles if one.exceeds and one.style in names]
         if not found:
             continue
-        worst = max(found, key=lambda one: one.shift * one.association)
+        worst = max(found, key=lambda one: (round(abs(one.association), 2), abs(one.shift)))
         others = len({one.finding for one in found}) - 1
         also = f" It moves {others} more." if others else ""
         ends = sorted((abs(worst.shift_interval.low), abs(worst.shift_interval.high)))
