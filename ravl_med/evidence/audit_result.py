@@ -384,7 +384,7 @@ DependenceGroup = Literal["structure", "anatomy", "style"]
 class DependenceCell:
     """What a change of the films does to the answers about one finding."""
 
-    finding: str
+    finding: str = Field(description="class of the task")
     group: DependenceGroup = Field(
         description="structure: one is covered; anatomy: what is relevant or all else is; style: "
         "the whole film looks otherwise"
@@ -404,7 +404,7 @@ class DependenceCell:
     flips: float = Field(description="share of the films whose call for the finding changes")
     flips_interval: Interval
     auroc_before: float = Field(description="of the finding against all others, same films")
-    auroc_after: float
+    auroc_after: float = Field(description="the same on the changed films")
     auroc_interval: Interval = Field(description="of auroc_after")
     correlation: float = Field(description="of the margins before and after, over the films")
     note: str = Field(default="", description="why nothing was measured; blank: it was")
@@ -414,7 +414,7 @@ class DependenceCell:
 class StyleDependence:
     """What one finding gains when a style goes from the low to the high end among these films."""
 
-    finding: str
+    finding: str = Field(description="class of the task")
     style: str = Field(description="brightness, gamma, contrast, or frame: width of a dark border")
     films: Count = Field(description="films whose style could be measured and set")
     patients: Count = Field(description="patients that they belong to")

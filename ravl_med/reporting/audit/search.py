@@ -432,7 +432,8 @@ def dependence_chapter(result: AuditResult) -> list[blocks.Block]:
             f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')}"
             f" were changed, and the model was run on {found.pictures:,} pictures. Each cell says "
             "how far the margin of a finding moves on average, in standard deviations over the "
-            "films, and how many of the calls for it change."
+            "films, and how many of the calls for it change. (0 inside): the interval by patient "
+            "holds 0; all intervals are in result.json."
         ),
         *([accused] if isinstance(accused, blocks.Items) else []),
         *_cell_table(found, "structure", "Structures covered", "Covered"),
