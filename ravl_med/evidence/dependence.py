@@ -31,11 +31,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
@@ -312,20 +310,15 @@ def _ask(
                     covered[row, column] = made[1]
                     yield made[0]
 
-    parts = [np.empty((0, len(model.classes)))]
-    stream = pictures()
-    while batch := list(islice(stream, model.batch_size)):
-        embedded = model.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-        parts.append(embedded.float().cpu().numpy() @ model.classes.T)
+    logits = model.logits(pictures())
     progress(len(sample.films), len(sample.films))
-    cosines = np.concatenate(parts)
-    scores = class_scores(cosines, model.temperature)
+    scores = class_scores(logits, 1.0)
     margin = np.full((*covered.shape, scores.shape[1]), np.nan)
     called = np.full(covered.shape, -1, dtype=np.int64)
     row, column = np.array(places).T
     margin[row, column] = scores
-    finite = np.isfinite(cosines).all(axis=1)
-    called[row, column] = np.where(finite, np.nan_to_num(cosines, nan=-np.inf).argmax(axis=1), -1)
+    finite = np.isfinite(logits).all(axis=1)
+    called[row, column] = np.where(finite, np.nan_to_num(logits, nan=-np.inf).argmax(axis=1), -1)
     margin[called < 0] = np.nan
     answers = []
     for at in range(covered.shape[1]):
