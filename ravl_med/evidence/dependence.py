@@ -171,6 +171,12 @@ class _Answers:
     covered: float = _NAN  # mean share of the film
 
 
+def most_dependence_pictures(films: int, findings: int) -> int:
+    """Return how many pictures `measure_dependence` has the model encode, at most."""
+    structures, styles = len(_ANATOMY) + 4, 2 * len(_GAMMAS) + 5
+    return films * (1 + structures + 2 * findings + styles + len(_LEVELS))
+
+
 def measure_dependence(
     model: CounterfactualModel,
     data: AuditData,
