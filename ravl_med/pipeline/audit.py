@@ -321,13 +321,7 @@ def search_films(
         clusters = cluster_regions(
             embeddings.region, len(data.classes), discovery, run.staged("cluster regions")
         )
-    proposed = None
-    pooled = discovery.protocol == "pooled"
-    if pooled and "effects" in discovery.propose and tools.model is not None:
-        with run.stage("effects"):
-            proposed = propose_features(
-                data, embeddings.region, tools.model, evidence, run.progress
-            )
+    proposed = _propose_by_effects(config, data, embeddings, tools.model, run)
     with run.stage("confirmation"):
         examination = confirm_correlations(
             data, clusters, discovery, evidence, gate, run.progress, proposed
@@ -366,6 +360,21 @@ def search_films(
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
         dependence,
     )
+
+
+def _propose_by_effects(
+    config: Config,
+    data: AuditData,
+    embeddings: Embeddings,
+    model: CounterfactualModel | None,
+    run: stages.Run,
+) -> ProposedFeatures | None:
+    """Propose features by their effects; None where that is not asked, or the model is a table."""
+    asked = config.discovery.protocol == "pooled" and "effects" in config.discovery.propose
+    if model is None or not asked:
+        return None
+    with run.stage("effects"):
+        return propose_features(data, embeddings.region, model, config.evidence, run.progress)
 
 
 def find_dependence(
