@@ -432,8 +432,9 @@ def dependence_chapter(result: AuditResult) -> list[blocks.Block]:
             f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')}"
             f" were changed, and the model was run on {found.pictures:,} pictures. Each cell says "
             "how far the margin of a finding moves on average, in standard deviations over the "
-            "films, and how many of the calls for it change. (0 inside): the interval by patient "
-            "holds 0; all intervals are in result.json."
+            "films (in brackets where its interval by patient holds 0), and how many of the calls "
+            "for it change. A dash: fewer than 20 films, or all are answered alike. All intervals "
+            "are in result.json."
         ),
         *([accused] if isinstance(accused, blocks.Items) else []),
         *_cell_table(found, "structure", "Structures covered", "Covered"),
@@ -486,11 +487,13 @@ def _cell_table(
 
 def _cell_text(cell: DependenceCell) -> str:
     if cell.note:
-        return wording.printable(cell.note, 40)
+        return wording.DASH
     if not math.isfinite(cell.shift):
         return wording.HIDDEN_TEXT
-    mark = "" if cell.shift_interval.excludes_zero() else " (0 inside)"
-    return f"{wording.signed(cell.shift, 2)}{mark}, {wording.percent(cell.flips)} flip"
+    shift = wording.signed(cell.shift, 2)
+    sure = cell.shift_interval.excludes_zero()
+    shown = f"{shift if sure else f'({shift})'} · {wording.percent(cell.flips)}"
+    return shown.replace(" ", wording.NBSP)
 
 
 def _area_table(found: Dependence) -> list[blocks.Block]:

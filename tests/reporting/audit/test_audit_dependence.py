@@ -22,6 +22,7 @@ from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.reporting.audit.search import dependence_chapter
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Items, Table, Text
+from ravl_med.reporting.wording import DASH, NBSP
 from ravl_med.storage.documents import schema_of
 
 NAN = math.nan
@@ -78,8 +79,8 @@ def test_a_row_a_change_and_a_column_a_finding(depending):
     heart = tables["Structures covered"].rows[0]
     assert heart[0] == "heart"
     assert "12" in heart[2]
-    assert heart[3].startswith("−0.42, 25")
-    assert tables["Structures covered"].rows[2][3] == "fewer than 20 films"
+    assert heart[3] == f"−0.42{NBSP}·{NBSP}25{NBSP}%"
+    assert tables["Structures covered"].rows[2][3] == DASH
     assert tables["AUROC that is left"].rows[0][2].startswith("0.74 (0.66")
     assert tables["Styles changed by a fixed step"].rows[0][2] == "1.8"
     assert tables["Styles over the spread of these films"].rows[0][4] == "beyond"
