@@ -26,10 +26,10 @@ from ravl_med.evidence.audit_result import (
     AuditResult,
     CohortSummary,
     Confounder,
-    DiscoverySummary,
-    ModelChecks,
     Dependence,
     DependenceCell,
+    DiscoverySummary,
+    ModelChecks,
     StyleDependence,
 )
 from ravl_med.evidence.results import (

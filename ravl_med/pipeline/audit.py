@@ -266,6 +266,7 @@ class Findings:
         """Return them with what is confounded, which the verdict names."""
         verdict = with_confounders(self.verdict, confounders)
         return replace(self, verdict=verdict, confounders=confounders)
+
     dependence: Dependence | None = None
 
 
@@ -358,7 +359,7 @@ def search_films(
         sensitivity,
         _features(correlations, clusters, embeddings, proposed),
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
-        dependence,
+        dependence=dependence,
     )
 
 

@@ -36,7 +36,6 @@ from ravl_med.evidence.counterfactual.localisation import (
     most_share_pictures,
 )
 from ravl_med.evidence.counterfactual.model_inputs import SHIFTS
-from ravl_med.evidence.counterfactual.removal import CANDIDATES
 from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import design_to_collect, measure_sensitivity
