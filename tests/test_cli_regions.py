@@ -23,7 +23,7 @@ task:
     no finding: {prompts: [Normal chest radiograph.]}
 model: {quickstart: {tower: resnet, image_size: 64, epochs: 1}}
 regions: {sources: [windows, tiles]}
-evidence: {relevance: chest.yaml, dependence_films: 0}
+evidence: {relevance: chest.yaml}
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ravl_med"
 
-MODULES, LINES = 195, 50_000  # the fold reached 189 and 46,485; a new concept may add its room
+MODULES, LINES = 190, 48_000
 FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 60, 10, 8
 IMPORT_SHARE = 0.065
 

@@ -36,7 +36,6 @@ evidence:
   draws: 2000
   permutations: 200
   simulations: 20
-  dependence_films: 0
   max_correlations: 2
   max_removals: 12
   max_pairs: 12

@@ -93,18 +93,6 @@ class EvidenceConfig(Section):
     max_fitted: int = Field(
         10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
     )
-    dependence_films: int = Field(
-        200,
-        ge=0,
-        le=400,
-        description="films on which structures are covered and styles changed; 0: none",
-    )
-    max_style_shift: float = Field(
-        0.5,
-        gt=0.0,
-        description="change of a finding's margin, in its standard deviations, that a style may "
-        "bring between its low and its high end among the films",
-    )
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
         100, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"

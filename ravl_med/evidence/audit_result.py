@@ -377,85 +377,11 @@ class Verdict:
     gates: tuple[Gate, ...] = Field(default=(), description="by config key")
 
 
-DependenceGroup = Literal["structure", "anatomy", "style"]
-
-
-@result_type()
-class DependenceCell:
-    """What a change of the films does to the answers about one finding."""
-
-    finding: str = Field(description="class of the task")
-    group: DependenceGroup = Field(
-        description="structure: one is covered; anatomy: what is relevant or all else is; style: "
-        "the whole film looks otherwise"
-    )
-    change: str = Field(description="such as heart, relevant covered, gamma 0.7")
-    films: Count = Field(description="films that could be changed so")
-    patients: Count = Field(description="patients that they belong to")
-    covered: float = Field(description="share of the input that is covered; null for a style")
-    steps: float = Field(
-        description="size of the change of style in standard deviations over the films; null where "
-        "the style has no measure"
-    )
-    shift: float = Field(
-        description="mean change of the finding's margin, in its standard deviations over the films"
-    )
-    shift_interval: Interval
-    flips: float = Field(description="share of the films whose call for the finding changes")
-    flips_interval: Interval
-    auroc_before: float = Field(description="of the finding against all others, same films")
-    auroc_after: float = Field(description="the same on the changed films")
-    auroc_interval: Interval = Field(description="of auroc_after")
-    correlation: float = Field(description="of the margins before and after, over the films")
-    note: str = Field(default="", description="why nothing was measured; blank: it was")
-
-
-@result_type()
-class StyleDependence:
-    """What one finding gains when a style goes from the low to the high end among these films."""
-
-    finding: str = Field(description="class of the task")
-    style: str = Field(description="brightness, gamma, contrast, or frame: width of a dark border")
-    films: Count = Field(description="films whose style could be measured and set")
-    patients: Count = Field(description="patients that they belong to")
-    spread: float = Field(description="standard deviation of the style over the films")
-    low: float = Field(description="level one standard deviation below the mean of the films")
-    high: float = Field(description="and one above")
-    shift: float = Field(
-        description="mean of the margin at the high minus at the low level, in its standard "
-        "deviations over the films"
-    )
-    shift_interval: Interval = Field(description="corrected for all findings and styles")
-    association: float = Field(
-        description="correlation of style and margin over the films as they are, labels held apart"
-    )
-    association_interval: Interval = Field(description="corrected for all findings and styles")
-    exceeds: bool = Field(
-        description="the shift lies beyond evidence.max_style_shift, and films that differ so by "
-        "themselves are answered otherwise in the same direction"
-    )
-
-
-@result_type()
-class Dependence:
-    """What the answers depend on: structures of the films, and their style."""
-
-    films: Count = Field(description="films that were changed")
-    patients: Count = Field(description="patients that they belong to")
-    pictures: int = Field(description="films and changed films that the model was run on")
-    max_style_shift: FiniteFloat = Field(description="evidence.max_style_shift of the run")
-    cells: tuple[DependenceCell, ...] = Field(description="finding by change")
-    styles: tuple[StyleDependence, ...] = Field(
-        description="finding by style, over the spread that these films have by themselves"
-    )
-    findings: tuple[str, ...] = Field(description="styles that a reviewer has to decide on")
-
-
 @result_type(
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity dependence subgroups confounders sensitivity discovery correlations",
+    " sanity subgroups confounders sensitivity discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -511,11 +437,6 @@ class AuditResult:
     confounders: tuple[Confounder, ...] | None = Field(
         default=None,
         description="attributes that go with the label, the closest first; null: not looked at",
-    )
-
-    dependence: Dependence | None = Field(
-        default=None,
-        description="null: it was not measured (evidence.dependence_films 0, a table of scores)",
     )
 
     @property

@@ -26,11 +26,8 @@ from ravl_med.evidence.audit_result import (
     AuditResult,
     CohortSummary,
     Confounder,
-    Dependence,
-    DependenceCell,
     DiscoverySummary,
     ModelChecks,
-    StyleDependence,
 )
 from ravl_med.evidence.results import (
     Confirmation,
@@ -133,8 +130,6 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
         cohort=_hide_cohort(result.cohort, classes, values, result.classes, least),
         accuracy=_hide_classes(result.accuracy, classes),
         sanity=result.sanity and _hide_findings(result.sanity, classes),
-        dependence=result.dependence
-        and _hide_dependence(result.dependence, {result.classes[c] for c in classes}, least),
         subgroups=tuple(
             _blank(entry) if entry.value in values.get(entry.attribute, ()) else entry
             for entry in result.subgroups
@@ -310,27 +305,6 @@ def _hide_findings(checks: ModelChecks, hidden: Collection[int]) -> ModelChecks:
         _blank(one, flipped=False) if c in hidden else one for c, one in enumerate(checks.findings)
     )
     return replace(checks, findings=findings)
-
-
-def _hide_dependence(found: Dependence, classes: Collection[str], least: int) -> Dependence:
-    """Hide rows of few patients, counts that few others follow from, areas of small classes."""
-
-    def hide(row: DependenceCell | StyleDependence) -> Any:
-        if row.patients < least:
-            return _blank(row)
-        if 0 < found.patients - row.patients < least:
-            row = replace(row, films=HIDDEN, patients=HIDDEN)
-        if isinstance(row, DependenceCell) and row.finding in classes:
-            return replace(row, auroc_before=_NAN, auroc_after=_NAN, auroc_interval=_NOTHING)
-        return row
-
-    hidden: dict[str, Any] = {"films": HIDDEN, "patients": HIDDEN}
-    return replace(
-        found,
-        cells=tuple(map(hide, found.cells)),
-        styles=tuple(map(hide, found.styles)),
-        **(hidden if found.patients < least else {}),
-    )
 
 
 def _hide_correlation(

@@ -8,7 +8,7 @@ it have a kind, by where its removal effect lies.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,6 @@ from ravl_med.evidence.results import (
     Check,
     Confirmation,
     Counterfactual,
-    Decision,
     Kind,
     SpuriousCorrelation,
     Strata,
@@ -147,20 +146,18 @@ def decide_verdict(
     *,
     checks: ModelChecks | None = None,
     black_box: bool = False,
-    decided: Mapping[int, Decision] | None = None,
-    styles: Sequence[str] = (),
+    settled: Collection[int] = (),
+    condemned: Collection[int] = (),
 ) -> Verdict:
     """Turn correlations and what could have been seen into a verdict, gate by gate.
 
     Parameters
     ----------
     black_box : bool - the model is known by its scores alone; the reasons say so
-    decided : mapping of int to Decision, or None - what a reviewer decided, by rank
-    styles : sequence of str - findings of `Dependence`, each a point for a reviewer
+    settled : collection of int - ranks that a reviewer took for the disease, or accepted
+    condemned : collection of int - ranks that a reviewer called a shortcut
     """
-    decided = decided or {}
-    condemned = {rank for rank, decision in decided.items() if decision == "shortcut"}
-    correlations = [c for c in correlations if c.rank not in decided or c.rank in condemned]
+    correlations = [c for c in correlations if c.rank not in settled]
     shortcuts = [
         c for c in correlations if (c.counts and c.kind == "shortcut") or c.rank in condemned
     ]
@@ -169,7 +166,6 @@ def decide_verdict(
         f"{_count(group, noun)} {text.format(_name_classes(group, classes))}"
         for group, noun, text in _open_groups(others, gate)
     )
-    open_points += tuple(styles)
     power, blind = _power_gates(sensitivity, gate)
     worst = Gate(
         "gate.max_gap",

@@ -26,7 +26,6 @@ from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
     Confounder,
-    Dependence,
     DiscoverySummary,
     ModelChecks,
     ModelSummary,
@@ -44,7 +43,6 @@ from ravl_med.evidence.counterfactual.localisation import (
     StructureReader,
     read_relevance,
 )
-from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.effects import check_auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
@@ -267,8 +265,6 @@ class Findings:
         verdict = with_confounders(self.verdict, confounders)
         return replace(self, verdict=verdict, confounders=confounders)
 
-    dependence: Dependence | None = None
-
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
     """Search for shortcuts, unless model or films leave nothing to search in."""
@@ -322,7 +318,13 @@ def search_films(
         clusters = cluster_regions(
             embeddings.region, len(data.classes), discovery, run.staged("cluster regions")
         )
-    proposed = _propose_by_effects(config, data, embeddings, tools.model, run)
+    proposed = None
+    pooled = discovery.protocol == "pooled"
+    if pooled and "effects" in discovery.propose and tools.model is not None:
+        with run.stage("effects"):
+            proposed = propose_features(
+                data, embeddings.region, tools.model, evidence, run.progress
+            )
     with run.stage("confirmation"):
         examination = confirm_correlations(
             data, clusters, discovery, evidence, gate, run.progress, proposed
@@ -340,7 +342,6 @@ def search_films(
         subgroups = measure_subgroups(data, evidence, bootstrap)
     with run.stage("sensitivity"):
         sensitivity = measure_detectable_gap(data, examination, discovery, evidence, run.progress)
-    dependence = find_dependence(config, data, tools, run)
     verdict = decide_verdict(
         correlations,
         data.classes,
@@ -348,7 +349,6 @@ def search_films(
         sensitivity,
         checks=tools.checks,
         black_box=tools.model is None,
-        styles=dependence.findings if dependence else (),
     )
     return Findings(
         verdict,
@@ -359,38 +359,7 @@ def search_films(
         sensitivity,
         _features(correlations, clusters, embeddings, proposed),
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
-        dependence=dependence,
     )
-
-
-def _propose_by_effects(
-    config: Config,
-    data: AuditData,
-    embeddings: Embeddings,
-    model: CounterfactualModel | None,
-    run: stages.Run,
-) -> ProposedFeatures | None:
-    """Propose features by their effects; None where that is not asked, or the model is a table."""
-    asked = config.discovery.protocol == "pooled" and "effects" in config.discovery.propose
-    if model is None or not asked:
-        return None
-    with run.stage("effects"):
-        return propose_features(data, embeddings.region, model, config.evidence, run.progress)
-
-
-def find_dependence(
-    config: Config, data: AuditData, tools: SearchTools, run: stages.Run
-) -> Dependence | None:
-    """Measure what the answers depend on; None where that is not asked, or the model is a table."""
-    if tools.model is None or not config.evidence.dependence_films:
-        return None
-    with run.stage("dependence"):
-        found = measure_dependence(
-            tools.model, data, tools.relevance, config.evidence, run.staged("dependence")
-        )
-        if found is not None:
-            run.clock.note("dependence", films=found.films, pictures=found.pictures)
-    return found
 
 
 def _counterfactual_model(
@@ -557,7 +526,6 @@ def collect_result(
         sensitivity=found.sensitivity,
         sanity=found.checks,
         confounders=found.confounders,
-        dependence=found.dependence,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

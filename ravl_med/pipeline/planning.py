@@ -36,7 +36,6 @@ from ravl_med.evidence.counterfactual.localisation import (
     most_share_pictures,
 )
 from ravl_med.evidence.counterfactual.model_inputs import SHIFTS
-from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import design_to_collect, measure_sensitivity
 from ravl_med.pipeline import stages
@@ -289,8 +288,7 @@ def _most_pictures(config: Config) -> int:
         + most_fit_pictures(evidence.max_fitted)
         + most_share_pictures(evidence.max_removals)
     )
-    changed = most_dependence_pictures(evidence.dependence_films, len(config.task.texts()))
-    return evidence.max_correlations * each + changed
+    return evidence.max_correlations * each
 
 
 def _timed(do: Callable[[], T]) -> tuple[float, T]:

@@ -48,7 +48,6 @@ evidence:
   permutations: 99
   draws: 2000
   simulations: 20
-  dependence_films: 0
   max_correlations: 2
   max_removals: 12
   max_pairs: 12

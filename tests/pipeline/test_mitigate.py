@@ -70,7 +70,6 @@ evidence:
   relevance: %s
   draws: 2400
   simulations: 20
-  dependence_films: 0
   max_correlations: 2
   max_removals: 12
   max_pairs: 12

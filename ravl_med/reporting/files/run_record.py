@@ -179,10 +179,6 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         f"{_percent(evidence.min_effect)} of its standard deviation",
         "max_fitted": f"at most {evidence.max_fitted} regions of a used feature grown or shrunk to "
         "where the effect lies",
-        "dependence_films": f"structures covered and styles changed on {evidence.dependence_films} "
-        "films",
-        "max_style_shift": "exposure and collimation move the margin of a finding by at most "
-        f"{evidence.max_style_shift:g} sd over these films",
         "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
         "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "

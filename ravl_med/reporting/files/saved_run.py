@@ -55,7 +55,7 @@ def write_archive(value: Any, folder: Path) -> None:
 
 
 _LATER: Mapping[str, frozenset[str]] = {
-    "AuditResult": frozenset({"left_edges", "burned_in", "confounders", "dependence"}),
+    "AuditResult": frozenset({"left_edges", "burned_in", "confounders"}),
     "CohortSummary": frozenset({"classes_by_attribute"}),
     "SpuriousCorrelation": frozenset({"labels"}),
 }
