@@ -229,10 +229,14 @@ def find_confounders(
             "label source": cohort.label_sources,
             "label certainty": cohort.label_certainty,
         }
-    least = config.privacy.min_cell if config.cohort.synthetic is None else 0
     with run.stage("confounders"):
         return measure_confounders(
-            attributes, cohort.labels, cohort.patients, cohort.classes, config.evidence, least
+            attributes,
+            cohort.labels,
+            cohort.patients,
+            cohort.classes,
+            config.evidence,
+            config.hidden_below,
         )
 
 

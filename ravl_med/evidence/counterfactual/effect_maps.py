@@ -18,8 +18,11 @@ from ravl_med.discovery.candidates import RegionEffects
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import fill_interpolated
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, spread_over_patients
+from ravl_med.evidence.model_checks import class_scores
+from ravl_med.regions.region_set import slide_windows
 
-_COARSE, _FINE = 4, 8  # windows along a side of the input
+_COARSE, _FINE = 1 / 4, 1 / 8  # sides of a window, as a share of those of the input
+_STEP = 0.5  # of the side of a window
 _REFINED = 2  # coarse windows of a film that finer ones follow, at most
 _WRONG = 0.5  # share of the sample that is called wrongly, where there are as many
 _OVERLAP = 0.5  # of the smaller of window and region
@@ -34,27 +37,19 @@ class EffectMaps:
     logits: NDArray[np.float32]  # (n, C) of the untouched films
     change: NDArray[np.float32]  # (n, W, C) logits before minus after; NaN: not looked at
 
-    def drops(self, label: int) -> NDArray[np.float64]:
-        """Return by how much each window holds up a class, (n, W), in sd of its margin.
+    def drops(self) -> NDArray[np.float64]:
+        """Return by how much each window holds up each class, (n, W, C), in sd of its margin.
 
         It is the drop of the logit against the log-sum-exp of all others, less the median drop
         of the same place. NaN where a fine window was not looked at.
         """
-        before = margin_to_rest(self.logits, label)
-        with np.errstate(invalid="ignore"):  # of what was not looked at
-            after = margin_to_rest(self.logits[:, None] - self.change, label)
-        drop = (before[:, None] - after) / max(float(before.std()), 1e-9)
-        usual = np.array([_median(column) for column in drop.T])
+        before = class_scores(self.logits, 1.0)
+        left = self.logits[:, None] - self.change
+        after = class_scores(left.reshape(-1, left.shape[2]), 1.0).reshape(left.shape)
+        drop = (before[:, None] - after) / np.maximum(before.std(axis=0), 1e-9)
+        usual = np.apply_along_axis(_median, 0, drop)
         centred: NDArray[np.float64] = drop - usual
         return centred
-
-
-def margin_to_rest(logits: NDArray[np.floating], label: int) -> NDArray[np.float64]:
-    """Return the logit of a class minus the log-sum-exp of all others, along the last axis."""
-    exact = logits.astype(np.float64)
-    rest = np.delete(exact, label, axis=-1)
-    margin: NDArray[np.float64] = exact[..., label] - np.logaddexp.reduce(rest, axis=-1)
-    return margin
 
 
 def sample_for_maps(
@@ -106,7 +101,7 @@ def map_effects(
     ask : function - such pictures to logits (m, C)
     size : int - side S of the input in pixels
     """
-    coarse, fine = slide_windows(size, _COARSE), slide_windows(size, _FINE)
+    coarse, fine = (slide_windows(size, size, side, _STEP) for side in (_COARSE, _FINE))
     inside = _within(fine, coarse)
     logits, change = [], []
     for done, film in enumerate(films.tolist()):
@@ -123,17 +118,6 @@ def map_effects(
         change.append(np.concatenate([moved, fine_change]))
     progress(len(films), len(films))
     return EffectMaps(films, np.concatenate([coarse, fine]), np.stack(logits), np.stack(change))
-
-
-def slide_windows(size: int, along: int) -> NDArray[np.float32]:
-    """Return windows (n, 4), xyxy, so many along a side, in steps of half their sides."""
-    edges = np.arange(2 * along - 1) * size / (2.0 * along)
-    x, y = np.meshgrid(edges, edges)
-    low = np.stack([x.ravel(), y.ravel()], axis=1)
-    windows: NDArray[np.float32] = np.concatenate([low, low + size / along], axis=1).astype(
-        np.float32
-    )
-    return windows
 
 
 def _within(fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -161,7 +145,7 @@ def region_effects(
     `rows` are the regions of each mapped film. A window is over a region where half of the smaller
     of the two is shared.
     """
-    drops = np.stack([maps.drops(c) for c in range(maps.logits.shape[1])], axis=2)
+    drops = maps.drops()
     found, films, effects = [], [], []
     for at, own in enumerate(rows):
         if not len(own):

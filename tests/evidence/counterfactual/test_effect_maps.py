@@ -13,13 +13,13 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.effect_maps import (
     EffectMaps,
     map_effects,
-    margin_to_rest,
     region_effects,
     sample_for_maps,
-    slide_windows,
 )
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
+from ravl_med.evidence.model_checks import class_scores
 from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.region_set import slide_windows
 
 SIDE = 64
 PLACE = np.s_[40:48, 8:16]  # rows and columns of a bright square
@@ -54,31 +54,14 @@ def data_of(labels, predictions, patients=None, regions=1) -> AuditData:
         patients=np.arange(films) if patients is None else np.asarray(patients),
         sizes=np.full((films, 2), SIDE),
         region_image=np.repeat(np.arange(films), regions),
-        region_boxes=np.tile(slide_windows(SIDE, 4)[::2][:regions], (films, 1)),
+        region_boxes=np.tile(slide_windows(SIDE, SIDE, 0.25, 0.5)[::2][:regions], (films, 1)),
         image_scores=scores,
         region_scores=np.repeat(scores, regions, axis=0),
     )
 
 
-def test_windows_overlap_by_half_and_cover_all() -> None:
-    windows = slide_windows(SIDE, 4)
-
-    assert windows.shape == (49, 4)
-    assert windows[0].tolist() == [0, 0, 16, 16]
-    assert windows[1].tolist() == [8, 0, 24, 16]
-    assert windows[-1].tolist() == [48, 48, 64, 64]
-
-
-def test_the_margin_is_the_logit_against_all_others() -> None:
-    logits = np.random.default_rng(1).normal(size=(5, 4))
-
-    naive = [np.log(np.exp(r[2]) / (np.exp(r).sum() - np.exp(r[2]))) for r in logits]
-
-    np.testing.assert_allclose(margin_to_rest(logits, 2), naive)
-
-
 def test_the_largest_drop_lies_on_what_the_model_looks_at(maps: EffectMaps) -> None:
-    drops = maps.drops(1)
+    drops = maps.drops()[:, :, 1]
     for film in range(8):
         x0, y0, x1, y1 = maps.windows[np.nanargmax(drops[film])]
         assert x0 <= 8
@@ -100,11 +83,11 @@ def test_finer_windows_are_looked_at_where_something_moved(maps: EffectMaps) -> 
 
 
 def test_a_drop_is_that_of_the_margin_less_what_is_usual_at_the_place(maps: EffectMaps) -> None:
-    window, before = 30, margin_to_rest(maps.logits, 0)
-    after = margin_to_rest(maps.logits - maps.change[:, window], 0)
+    window, before = 30, class_scores(maps.logits, 1.0)[:, 0]
+    after = class_scores(maps.logits - maps.change[:, window], 1.0)[:, 0]
     drop = (before - after) / before.std()
 
-    np.testing.assert_allclose(maps.drops(0)[:, window], drop - np.median(drop), atol=1e-9)
+    np.testing.assert_allclose(maps.drops()[:, window, 0], drop - np.median(drop), atol=1e-9)
 
 
 def test_half_of_the_sample_is_called_wrongly_and_none_comes_from_outside() -> None:
@@ -144,7 +127,7 @@ def test_a_region_has_the_effect_of_the_windows_over_it(maps: EffectMaps) -> Non
     effects = region_effects(inputs, maps, rows)
 
     assert effects.effect.shape == (24 * 25, 3)
-    drops = np.nan_to_num(maps.drops(1), nan=-np.inf)
+    drops = np.nan_to_num(maps.drops()[:, :, 1], nan=-np.inf)
     for region in (0, 7, 24):
         box = data.region_boxes[region]
         low, high = (
