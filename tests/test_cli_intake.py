@@ -24,7 +24,7 @@ QUICK = (  # for an audit whose findings do not matter
     "cohort.workers=0",
     "discovery.clusters=[8]",
     "evidence.simulations=20",
-    "evidence.max_removals=12",
+    "evidence.effect_films=40",
     "evidence.max_pairs=12",
     "privacy.burned_in_text=show",
 )

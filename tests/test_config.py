@@ -156,10 +156,6 @@ def test_every_problem_has_its_line(tmp_path: Path) -> None:
             r"evidence: shortcut_share \(0.6\) must not exceed sign_share \(0.5\)",
         ),
         (
-            "evidence={relevance: x.yaml, draws: 2000, max_correlations: 50}",
-            "evidence: draws is 2000; expected at least 4000, .*corrected for 50 correlations",
-        ),
-        (
             "gate={min_prediction_share: 0.6, max_prediction_share: 0.5}",
             r"gate: min_prediction_share \(0.6\) must not exceed max_prediction_share \(0.5\)",
         ),

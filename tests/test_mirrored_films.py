@@ -36,8 +36,7 @@ evidence:
   draws: 2000
   permutations: 200
   simulations: 20
-  max_correlations: 2
-  max_removals: 12
+  effect_films: 40
   max_pairs: 12
 privacy: {{burned_in_text: show}}  # `test_privacy` is about it; looking takes a second a film
 """
@@ -112,18 +111,3 @@ def test_drawn_again_it_says_the_same(run: Path) -> None:
     assert redraw() == once
     assert once["figures/correlation_01_films.png"] == before
     assert "patient's left at the left edge" in words_of(run)[0]
-
-
-def test_a_run_of_an_earlier_version_is_drawn_with_unknown_sides(run: Path) -> None:
-    archive = run / "private" / "archive.json"
-    data = json.loads(archive.read_text())
-    edges = data["result"].pop("left_edges")
-    assert {"L", "R", ""} == set(edges)
-    archive.write_text(json.dumps(data, sort_keys=True))
-    outcome = CliRunner().invoke(app, ["report", str(run)])
-    assert outcome.exit_code in (0, 1), outcome.output
-    paper, html = words_of(run)
-    assert "side not stated" in paper
-    assert "on 0 of " in paper
-    assert "at the left edge;" not in html
-    assert 'class="edge"' not in html

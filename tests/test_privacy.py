@@ -226,8 +226,8 @@ def test_none_of_fifty_words_comes_out(
         "--set",
         f"discovery={{clusters: [{clusters}], draws: 1, min_influence: 0, min_strength: 0}}",
         "--set", "evidence.min_n=2", "--set", "evidence.simulations=20",
-        "--set", "evidence.max_removals=20", "--set", "evidence.max_pairs=20",
-        "--set", "evidence.max_correlations=2", "--set", f"report.regions={regions}",
+        "--set", "evidence.effect_films=40", "--set", "evidence.max_pairs=20",
+        "--set", f"report.regions={regions}",
     )  # fmt: skip
     assert run("inspect", config) == 0
     assert run("audit", config, "--out", str(tmp_path / "run"), "--exit-zero", *sets) == 0

@@ -5,7 +5,6 @@ Progress is a bar for each stage on a terminal, and a line a minute in a log.
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections import deque
@@ -95,11 +94,6 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print a line of an error, red on a terminal."""
     console(stderr=True).print(escape(text), style="bold red")
-
-
-def print_file(path: Path) -> None:
-    """Print a text file."""
-    sys.stdout.write(path.read_text(encoding="utf-8").rstrip() + "\n")
 
 
 Show = Callable[[str, int, int], None]
@@ -349,18 +343,21 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
 
 def _correlation_line(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
     cluster, tested = correlation.cluster, correlation.confirmation
-    others = ", ".join(classes[c] for c in cluster.opposed_classes)
-    line = (
-        f"{correlation.rank}. {correlation.kind.replace('_', ' ')}: raises "
-        f"{classes[cluster.raised_class]} by "
-        f"{100 * tested.arms.gap[cluster.raised_class]:+.0f} points, moves {others} by "
-        f"{100 * tested.arms.opposed_gap:+.0f}, q {_small(tested.q_value)}"
-    )
-    counterfactual = correlation.counterfactual
-    if counterfactual is not None and counterfactual.removal.median is not None:
-        line += f"; removal {counterfactual.removal.median.contrast:+.2f} logits"
-    if counterfactual is not None and counterfactual.transplant is not None:
-        line += f", transplant {counterfactual.transplant.contrast:+.2f}"
+    found = correlation.counterfactual
+    kind, raised = correlation.kind.replace("_", " "), classes[cluster.raised_class]
+    line = f"{correlation.rank}. {kind}: raises {raised}"
+    if correlation.confirmed:
+        others = ", ".join(classes[c] for c in cluster.opposed_classes)
+        line += (
+            f" by {100 * tested.arms.gap[cluster.raised_class]:+.0f} points, moves {others} by "
+            f"{100 * tested.arms.opposed_gap:+.0f}, q {_small(tested.q_value)}"
+        )
+    elif found is not None:
+        line += f", which makes {found.removal.harm:.0%} of the other films with it wrong"
+    if found is not None and found.removal.both is not None:
+        line += f"; removal {found.removal.both.contrast:+.2f} logits"
+    if found is not None and found.transplant is not None:
+        line += f", transplant {found.transplant.contrast:+.2f}"
     return f"{line}."
 
 

@@ -26,7 +26,7 @@ class DiscoveryConfig(Section):
         "silhouette, the top cluster alone",
     )
     propose: tuple[Literal["clusters", "effects"], ...] = Field(
-        ("clusters",),
+        ("clusters", "effects"),
         min_length=1,
         description="where candidates come from besides clusters of regions: effects of removal, "
         "on films of the discovery half, find what no cluster holds (pooled)",
@@ -71,27 +71,39 @@ class EvidenceConfig(Section):
     )
     draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
-    max_correlations: int = Field(
-        6, ge=1, le=50, description="correlations that are tested by counterfactuals"
-    )
-    max_removals: int = Field(
-        240, ge=1, description="regions of a cluster whose removal effect is measured"
-    )
     max_pairs: int = Field(
-        80, ge=10, description="films, each with a control, in a counterfactual test"
+        50, ge=10, description="films, each with a control, in a counterfactual test"
     )
     effect_films: int = Field(
-        200, ge=20, le=400, description="films of the discovery half whose effects are mapped"
+        160, ge=20, le=400, description="films of the discovery half whose effects are mapped"
     )
     min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
     min_effect: float = Field(
         0.1,
         ge=0.0,
-        description="least contrast of removal in a used feature, the mean of both fills, as a "
-        "share of the standard deviation of the margin over films",
+        description="a used feature moves the margin by more than this share of its standard "
+        "deviation over films: this is tested, not the estimate",
+    )
+    fill_agreement: float = Field(
+        3.0,
+        ge=1.0,
+        description="the effects of two fills are believed where both lower the margin, and "
+        "neither by more than so many times the other",
     )
     max_fitted: int = Field(
         10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
+    )
+    dependence_films: int = Field(
+        200,
+        ge=0,
+        le=400,
+        description="films on which structures are covered and styles changed; 0: none",
+    )
+    max_style_shift: float = Field(
+        0.5,
+        gt=0.0,
+        description="change of a finding's margin, in its standard deviations, that a style may "
+        "bring between its low and its high end among the films",
     )
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
@@ -114,12 +126,6 @@ class EvidenceConfig(Section):
                 f"shortcut_share ({self.shortcut_share:g}) must not exceed sign_share "
                 f"({self.sign_share:g})"
             )
-        needed = math.ceil(4 * self.max_correlations / (1.0 - self.confidence))
-        if self.draws < needed:
-            raise ValueError(
-                f"draws is {self.draws}; expected at least {needed}, so that two draws lie in "
-                f"each tail of an interval corrected for {self.max_correlations} correlations"
-            )
         return self
 
 
@@ -135,12 +141,18 @@ class GateConfig(Section):
         description="AUROC of each finding that the lower end of its interval has to be above, for "
         "anything but a fail; 0: not judged",
     )
+    max_local_effect: Share = Field(
+        0.06,
+        description="accuracy over all films that a local feature may cost which the search did "
+        "not name, at most: the upper confidence limit has to be below it for a pass. A gap of 30 "
+        "points with the feature in 20 % of the films costs as much",
+    )
     max_detectable_gap: Share = Field(
-        0.30, description="a pass needs this gap to be detectable, feature in 20 % of the films"
+        0.30,
+        description="where the model cannot be run on changed films, a pass needs this gap to be "
+        "detectable instead, feature in 20 % of the films",
     )
-    min_tested: Share = Field(
-        0.5, description="a pass needs this share of the clusters to have been tested"
-    )
+    min_tested: Share = Field(0.5, description="and this share of the clusters to have been tested")
     max_rejected_fraction: Share = Field(
         0.2, description="share of the films that may be set aside; more ends the run"
     )

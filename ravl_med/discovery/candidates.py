@@ -319,7 +319,9 @@ class EffectFeature:
 
 
 _MOST_GROUPS = 5  # kinds of regions that hold up one class
-_FEWEST = 6  # films that a kind is learned from
+FEWEST_FILMS = 6
+"""Films that a kind is learned from, at least."""
+
 _FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
 _TOP_FILMS = 20  # by which the effect of a class is judged
 _OTHERS = 4000  # regions that a kind is told from
@@ -350,11 +352,11 @@ def propose_from_effects(
         least = max(0.5 * float(np.median(strong)), _FAINT_EFFECT) if len(strong) else math.inf
         holding = best[effect[best] >= least]
         quiet = np.flatnonzero(effect < 0.5 * least)
-        if len(holding) < _FEWEST or len(quiet) < _FEWEST:
+        if len(holding) < FEWEST_FILMS or len(quiet) < FEWEST_FILMS:
             continue
         quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
         for group in _group(own[holding]):
-            if len(group) >= _FEWEST:
+            if len(group) >= FEWEST_FILMS:
                 direction = _discriminant(own[holding[group]], own[quiet])
                 offset = _offset(own @ direction, effects.films, holding[group])
                 size = float(np.median(effect[holding[group]]))
@@ -375,11 +377,11 @@ def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     from sklearn.metrics import silhouette_score
 
     best, labels = 0.0, np.zeros(len(regions), dtype=np.int64)
-    for count in range(2, min(_MOST_GROUPS, len(regions) // _FEWEST) + 1):
+    for count in range(2, min(_MOST_GROUPS, len(regions) // FEWEST_FILMS) + 1):
         model = AgglomerativeClustering(count, metric="cosine", linkage="average")
         found = model.fit_predict(regions)
         score = float(silhouette_score(regions, found, metric="cosine"))
-        if score > best and np.bincount(found).min() >= _FEWEST:  # an odd one out is no kind
+        if score > best and np.bincount(found).min() >= FEWEST_FILMS:  # an odd one out is no kind
             best, labels = score, found
     return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
 
@@ -478,7 +480,6 @@ class FeatureDetector:
     label: int  # the cluster, 0 .. K - 1
     raised_class: int
     lowered_class: int | None  # the most lowered one
-    threshold: float  # least removal effect of a region that carries the feature, in logits
 
     def find(self, regions: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return which regions (R, D), embedded by the audited model, belong to the feature."""

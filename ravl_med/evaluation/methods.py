@@ -51,7 +51,14 @@ from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
 from ravl_med.evaluation.small_models import RegionEvidence
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, StructureReader
-from ravl_med.evidence.examination import Examination, assess_correlations, confirm_correlations
+from ravl_med.evidence.examination import (
+    Examination,
+    InterventionTools,
+    assess_correlations,
+    confirm_correlations,
+    map_films,
+    propose_features,
+)
 from ravl_med.evidence.results import SpuriousCorrelation
 
 
@@ -399,9 +406,12 @@ def rank_by_all_methods(
         overlap=config.discovery.merge_overlap,
     )
     data, own, gate = evidence.data, config.evidence, config.gate
-    examination = confirm_correlations(data, pooled, config.discovery, own, gate, _silent)
     model = evidence.counterfactual_model(encoder, structures)
-    correlations = assess_correlations(data, examination, model, relevance, own, gate, _silent)
+    maps = map_films(data, model, own, _silent)
+    tools = InterventionTools(model, maps, relevance)
+    proposed = propose_features(data, evidence.region, model, maps[False], own.seed)
+    examination = confirm_correlations(data, pooled, config.discovery, own, gate, _silent, proposed)
+    correlations = assess_correlations(data, examination, tools, own, gate, _silent)
     ranked["pooled"] = _first_of(examination.discovery.candidates)
     ranked["confirmed"] = _first_of(_confirmed(examination))
     ranked[OURS] = our_ranking(correlations[0], evidence) if correlations else _NOTHING

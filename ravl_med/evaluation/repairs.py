@@ -185,7 +185,7 @@ def _prepare(
     model = taught.counterfactual_model(encoder, None)
     located = [
         locate_carriers(
-            prepare_inputs(model, one.raised_class, one.lowered_class, taught.data), one, own
+            prepare_inputs(model, one.raised_class, one.lowered_class, taught.data), own
         )
         for one, own in zip(detectors, found.T, strict=True)
     ]
@@ -227,13 +227,11 @@ def _detector(
 ) -> FeatureDetector:
     cluster = correlation.cluster
     partition = answers.clusters.partitions[answers.clusters.origin[cluster.cluster]]
-    assert correlation.counterfactual is not None  # what counts was tested
     return FeatureDetector(
         medoids=evidence.region[partition.medoids],
         label=int(answers.clusters.label[cluster.cluster]),
         raised_class=cluster.raised_class,
         lowered_class=cluster.lowered_class,
-        threshold=correlation.counterfactual.removal.threshold,
     )
 
 

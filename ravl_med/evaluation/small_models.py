@@ -41,9 +41,9 @@ MEAN, STD = 0.5, 0.25
 _CONTEXT = 24
 _BATCH = 64  # films that a model is asked at once
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
-_PRETRAINED: Mapping[Architecture, int] = {"resnet": 4, "vit": 4}
+_PRETRAINED: Mapping[Architecture, int] = {"resnet": 4, "vit": 4, "coarse vit": 4}
 """Epochs; few on purpose: a model that knows all findings beforehand has no use for a shortcut."""
-_FINE_TUNED: Mapping[Architecture, int] = {"resnet": 10, "vit": 14}
+_FINE_TUNED: Mapping[Architecture, int] = {"resnet": 10, "vit": 14, "coarse vit": 14}
 
 
 def small_layout(architecture: Architecture) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def small_layout(architecture: Architecture) -> dict[str, Any]:
     if architecture == "resnet":
         vision |= {"layers": [1, 1, 1, 1], "width": 12, "head_width": 64}
     else:
-        vision |= {"layers": 3, "width": 96, "head_width": 32, "patch_size": 12}
+        patch = 12 if architecture == "vit" else 16
+        vision |= {"layers": 3, "width": 96, "head_width": 32, "patch_size": patch}
     text = {"context_length": _CONTEXT, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
     size = {"size": [SIDE, SIDE], "mean": [MEAN] * 3, "std": [STD] * 3}
     return {
@@ -243,6 +244,7 @@ class RegionEvidence:
             TAU,
             _BATCH,
             structures,
+            np.log(np.maximum(self.scores.image, 1e-30)),  # logits, up to a constant a film
         )
 
 

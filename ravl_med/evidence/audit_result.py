@@ -17,7 +17,7 @@ from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, Sp
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "3.1"
+SCHEMA_VERSION = "4.0"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
@@ -147,6 +147,27 @@ class DetectableGap:
 
 
 @result_type()
+class LocalEffectBound:
+    """What a local feature that the audit does not name may cost, at most."""
+
+    points: float = Field(
+        description="accuracy over all films, upper confidence limit: the larger of the next two"
+    )
+    seen: float = Field(
+        description="of the features that were looked at and not named, the one that may cost "
+        "most: share of all films that have it and are called wrongly as the class that it raises, "
+        "times the upper limit of the share of these calls that removing it undoes"
+    )
+    unseen: float = Field(
+        description="of a feature that no effect proposed: it has to show in wrong calls, and so "
+        "many of those that were mapped are needed for a proposal"
+    )
+    looked_at: int = Field(description="features that were looked at and not named")
+    films: Count = Field(description="films of the discovery half whose effects were mapped")
+    wrong: Count = Field(description="of them called wrongly")
+
+
+@result_type()
 class Sensitivity:
     """What this audit could have found, by simulation of cohorts like this one."""
 
@@ -157,6 +178,9 @@ class Sensitivity:
     clusters: int = Field(description="clusters that were proposed")
     tested: int = Field(description="clusters with enough films on both halves to be tested")
     untested: Mapping[str, int] = Field(description="the other clusters, by reason")
+    local: LocalEffectBound | None = Field(
+        default=None, description="null: the model could not be run on changed films"
+    )
 
 
 @result_type(members="name classes=texts temperature scores")
@@ -377,11 +401,85 @@ class Verdict:
     gates: tuple[Gate, ...] = Field(default=(), description="by config key")
 
 
+DependenceGroup = Literal["structure", "anatomy", "style"]
+
+
+@result_type()
+class DependenceCell:
+    """What a change of the films does to the answers about one finding."""
+
+    finding: str = Field(description="class of the task")
+    group: DependenceGroup = Field(
+        description="structure: one is covered; anatomy: what is relevant or all else is; style: "
+        "the whole film looks otherwise"
+    )
+    change: str = Field(description="such as heart, relevant covered, gamma 0.7")
+    films: Count = Field(description="films that could be changed so")
+    patients: Count = Field(description="patients that they belong to")
+    covered: float = Field(description="share of the input that is covered; null for a style")
+    steps: float = Field(
+        description="size of the change of style in standard deviations over the films; null where "
+        "the style has no measure"
+    )
+    shift: float = Field(
+        description="mean change of the finding's margin, in its standard deviations over the films"
+    )
+    shift_interval: Interval
+    flips: float = Field(description="share of the films whose call for the finding changes")
+    flips_interval: Interval
+    auroc_before: float = Field(description="of the finding against all others, same films")
+    auroc_after: float = Field(description="the same on the changed films")
+    auroc_interval: Interval = Field(description="of auroc_after")
+    correlation: float = Field(description="of the margins before and after, over the films")
+    note: str = Field(default="", description="why nothing was measured; blank: it was")
+
+
+@result_type()
+class StyleDependence:
+    """What one finding gains when a style goes from the low to the high end among these films."""
+
+    finding: str = Field(description="class of the task")
+    style: str = Field(description="brightness, gamma, contrast, or frame: width of a dark border")
+    films: Count = Field(description="films whose style could be measured and set")
+    patients: Count = Field(description="patients that they belong to")
+    spread: float = Field(description="standard deviation of the style over the films")
+    low: float = Field(description="level one standard deviation below the mean of the films")
+    high: float = Field(description="and one above")
+    shift: float = Field(
+        description="mean of the margin at the high minus at the low level, in its standard "
+        "deviations over the films"
+    )
+    shift_interval: Interval = Field(description="corrected for all findings and styles")
+    association: float = Field(
+        description="correlation of style and margin over the films as they are, labels held apart"
+    )
+    association_interval: Interval = Field(description="corrected for all findings and styles")
+    exceeds: bool = Field(
+        description="the shift lies beyond evidence.max_style_shift, and films that differ so by "
+        "themselves are answered otherwise in the same direction"
+    )
+
+
+@result_type()
+class Dependence:
+    """What the answers depend on: structures of the films, and their style."""
+
+    films: Count = Field(description="films that were changed")
+    patients: Count = Field(description="patients that they belong to")
+    pictures: int = Field(description="films and changed films that the model was run on")
+    max_style_shift: FiniteFloat = Field(description="evidence.max_style_shift of the run")
+    cells: tuple[DependenceCell, ...] = Field(description="finding by change")
+    styles: tuple[StyleDependence, ...] = Field(
+        description="finding by style, over the spread that these films have by themselves"
+    )
+    findings: tuple[str, ...] = Field(description="styles that a reviewer has to decide on")
+
+
 @result_type(
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity subgroups confounders sensitivity discovery correlations",
+    " sanity dependence subgroups confounders sensitivity discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -437,6 +535,11 @@ class AuditResult:
     confounders: tuple[Confounder, ...] | None = Field(
         default=None,
         description="attributes that go with the label, the closest first; null: not looked at",
+    )
+
+    dependence: Dependence | None = Field(
+        default=None,
+        description="null: it was not measured (evidence.dependence_films 0, a table of scores)",
     )
 
     @property

@@ -26,8 +26,11 @@ from ravl_med.evidence.audit_result import (
     AuditResult,
     CohortSummary,
     Confounder,
+    Dependence,
+    DependenceCell,
     DiscoverySummary,
     ModelChecks,
+    StyleDependence,
 )
 from ravl_med.evidence.results import (
     Confirmation,
@@ -130,6 +133,8 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
         cohort=_hide_cohort(result.cohort, classes, values, result.classes, least),
         accuracy=_hide_classes(result.accuracy, classes),
         sanity=result.sanity and _hide_findings(result.sanity, classes),
+        dependence=result.dependence
+        and _hide_dependence(result.dependence, {result.classes[c] for c in classes}, least),
         subgroups=tuple(
             _blank(entry) if entry.value in values.get(entry.attribute, ()) else entry
             for entry in result.subgroups
@@ -307,6 +312,27 @@ def _hide_findings(checks: ModelChecks, hidden: Collection[int]) -> ModelChecks:
     return replace(checks, findings=findings)
 
 
+def _hide_dependence(found: Dependence, classes: Collection[str], least: int) -> Dependence:
+    """Hide rows of few patients, counts that few others follow from, areas of small classes."""
+
+    def hide(row: DependenceCell | StyleDependence) -> Any:
+        if row.patients < least:
+            return _blank(row)
+        if 0 < found.patients - row.patients < least:
+            row = replace(row, films=HIDDEN, patients=HIDDEN)
+        if isinstance(row, DependenceCell) and row.finding in classes:
+            return replace(row, auroc_before=_NAN, auroc_after=_NAN, auroc_interval=_NOTHING)
+        return row
+
+    hidden: dict[str, Any] = {"films": HIDDEN, "patients": HIDDEN}
+    return replace(
+        found,
+        cells=tuple(map(hide, found.cells)),
+        styles=tuple(map(hide, found.styles)),
+        **(hidden if found.patients < least else {}),
+    )
+
+
 def _hide_correlation(
     entry: SpuriousCorrelation,
     small: Collection[int],
@@ -332,7 +358,10 @@ def _hide_correlation(
         confirmation=_hide_test(
             entry.confirmation, hidden, sides, together=together, halved=halved
         ),
-        counterfactual=entry.counterfactual and _hide_changes(entry.counterfactual, least),
+        counterfactual=entry.counterfactual
+        and _hide_changes(
+            entry.counterfactual, least, foreign=bool(hidden - {cluster.raised_class})
+        ),
         strata=entry.strata
         and replace(
             entry.strata,
@@ -370,14 +399,24 @@ def _hide_test(
     return replace(test, arms=arms, shift=shift)
 
 
-def _hide_changes(tested: Counterfactual, least: int) -> Counterfactual:
+def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Counterfactual:
+    """Hide interventions on few patients; `foreign`: a class that is not raised is hidden."""
+
     def hide(change: PairedChange | None) -> PairedChange | None:
         return _blank(change) if change is not None and 0 < change.patients < least else change
 
     removal = tested.removal
     return replace(
         tested,
-        removal=replace(removal, median=hide(removal.median), inpainted=hide(removal.inpainted)),
+        removal=replace(
+            removal,
+            explored=hide(removal.explored),
+            interpolated=hide(removal.interpolated),
+            mirrored=hide(removal.mirrored),
+            both=hide(removal.both),
+            wrong_calls=hide(removal.wrong_calls),
+            called=_NAN if foreign else removal.called,
+        ),
         transplant=hide(tested.transplant),
     )
 

@@ -15,7 +15,7 @@ Association 102 (2007): the rate over regions that belong together, not over the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,25 +24,21 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
+from ravl_med.evidence.counterfactual.effect_maps import Exploration, shared_area
 from ravl_med.evidence.results import Confirmation, SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_overlap
 
 _SAME = 0.5  # mean intersection over union of two places that are one
-_ARTIFACT = 0.5  # share of an effect in artifacts from which it is theirs
 _APART = -0.3  # phi of two features from which one is there where the other is not
 _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
 
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
 _COMPLEMENT = (
-    "It is the mirror image of {}: it is there where that feature is not, raises what "
-    "that lowers, and has no gap of its own with that held fixed."
-)
-_APART_FROM = (
-    "It is the mirror image of {}: it is there where that artifact is not, raises what that "
-    "lowers, and its own effect lies in no artifact."
+    "It is the complement of {}: it is there where that feature is not and lowers what that "
+    "raises, and less of a thing: its places stand out less, and move other films less."
 )
 
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]  # and clusters that are shown as this one
@@ -123,37 +119,75 @@ def _joined(
     return tuple(number for number in dict.fromkeys((*also, *more)) if number != own)
 
 
+def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[bool]) -> list[int]:
+    """Fold features of one raised class that have their effect in the same place on mapped films.
+
+    `explored` are the raised class and what the maps say. Returned is, for each, the position of
+    the one that stands for it, itself where it stands alone: the one with the largest effect. What
+    is not `worth` a test stands alone.
+    """
+    host = list(range(len(explored)))
+    effects = [
+        e.change.contrast / max(e.spread, 1e-9) if e.change else -math.inf for _, e in explored
+    ]
+    kept: list[int] = []
+    for at in sorted(range(len(explored)), key=lambda i: -effects[i]):
+        if not worth[at]:
+            continue
+        for other in kept:
+            if explored[at][0] == explored[other][0] and _places_agree(
+                explored[at][1].places, explored[other][1].places
+            ):
+                host[at] = other
+                break
+        else:
+            kept.append(at)
+    return host
+
+
+def _places_agree(
+    first: Mapping[int, NDArray[np.float32]], second: Mapping[int, NDArray[np.float32]]
+) -> bool:
+    """Whether the places (4,) of two features on shared films share half of the smaller."""
+    shared = sorted(first.keys() & second.keys())
+    if len(shared) < _FILMS:
+        return False
+    overlap = [shared_area(first[film][None], second[film][None])[0, 0] for film in shared]
+    return float(np.mean(overlap)) >= _SAME
+
+
 def fold_counting(
-    correlations: Sequence[SpuriousCorrelation], data: AuditData, max_gap: float
+    correlations: Sequence[SpuriousCorrelation], data: AuditData
 ) -> tuple[SpuriousCorrelation, ...]:
     """Rank correlations; of those that count and are one feature, one stays.
 
     Clusters around a device hold different regions, yet removal finds the device from each of them:
-    of those that have their effect in the same place, the one that moves the margin most stays, one
-    whose effect lies in artifacts before the others. And where a device is missing, its place looks
-    alike on all films: that raises what the device lowers. Such a complement of shortcuts is known
-    by its gap, which falls below `max_gap` on films alike in whether they hold any of them; only
-    one that is not placed as sign or shortcut by itself is folded so. A cluster rarely holds all
-    films with a device, and then some of the gap stays: where the effect of a shortcut lies in
-    artifacts, what has its own in none and is on the other films is a complement too, placed or
-    not. The others no longer count by themselves, and name the one that they belong to.
+    of those that have their effect in the same place, the one stays that moves other films most.
+    And where a device is missing, its place looks alike on all films: that raises what the device
+    lowers. Of a feature and its complement the side stays that is a thing: it stands out from its
+    surroundings, and moves other films that it is put into. The others no longer count by
+    themselves, and name the one that they belong to.
     """
     kept: list[SpuriousCorrelation] = []
-    hosts: dict[int, tuple[list[int], str]] = {}
-    in_order = sorted(rank_correlations(correlations), key=lambda c: not _is_artifact(c))
-    for entry in in_order:
+    hosts: dict[int, tuple[int, str]] = {}
+    for entry in sorted(rank_correlations(correlations), key=lambda c: -_transplant_size(c)):
         if not entry.counts:
             continue
         same = [other for other in kept if _in_one_place(entry, other, data.region_image)]
-        opposite = [other for other in kept if _is_opposite(entry, other)]
+        opposite = [c for c in correlations if c.counts and _is_complement(entry, c)]
         if same:
-            hosts[entry.cluster.cluster] = [same[0].cluster.cluster], _PLACE
-        elif apart := [other for other in opposite if _is_artifact_apart(entry, other)]:
-            hosts[entry.cluster.cluster] = [other.cluster.cluster for other in apart], _APART_FROM
-        elif opposite and _is_complement(entry, opposite, data, max_gap):
-            hosts[entry.cluster.cluster] = [o.cluster.cluster for o in opposite], _COMPLEMENT
+            hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
+        elif opposite:
+            hosts[entry.cluster.cluster] = opposite[0].cluster.cluster, _COMPLEMENT
         else:
             kept.append(entry)
+    return _rank_beside(correlations, hosts)
+
+
+def _rank_beside(
+    correlations: Sequence[SpuriousCorrelation], hosts: Mapping[int, tuple[int, str]]
+) -> tuple[SpuriousCorrelation, ...]:
+    """Rank correlations; those with a host no longer count, and name it and the reason."""
     ranked = rank_correlations(
         [replace(c, counts=False) if c.cluster.cluster in hosts else c for c in correlations]
     )
@@ -162,12 +196,33 @@ def fold_counting(
     def name(entry: SpuriousCorrelation) -> SpuriousCorrelation:
         if entry.cluster.cluster not in hosts:
             return entry
-        clusters, reason = hosts[entry.cluster.cluster]
-        ranks = sorted(rank[cluster] for cluster in clusters)
-        reasons = (*entry.reasons, reason.format(_listed(ranks)))
-        return replace(entry, companion_of=ranks[0], reasons=reasons)
+        host, reason = hosts[entry.cluster.cluster]
+        reasons = (*entry.reasons, reason.format(_listed([rank[host]])))
+        return replace(entry, companion_of=rank[host], reasons=reasons)
 
     return tuple(map(name, ranked))
+
+
+def _transplant_size(correlation: SpuriousCorrelation) -> float:
+    """How far transplant moves the margin, in its standard deviations; 0 where it was not tried."""
+    tested = correlation.counterfactual
+    if tested is None or tested.transplant is None or not tested.removal.spread > 0:
+        return 0.0
+    return tested.transplant.contrast / tested.removal.spread
+
+
+def _is_complement(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+    """Whether a feature is there where another is not, lowers what that raises, and is plainer."""
+    lowers = other.cluster.raised_class in entry.cluster.lowered_classes
+    less = _thingness(entry) < _thingness(other)
+    return lowers and less and _phi(entry, other) <= _APART
+
+
+def _thingness(correlation: SpuriousCorrelation) -> float:
+    """How far it moves other films, times how far it stands out; 0 where neither was measured."""
+    tested = correlation.counterfactual
+    relief = tested.removal.relief if tested else math.nan
+    return 0.0 if math.isnan(relief) else relief * max(_transplant_size(correlation), 0.0)
 
 
 def name_confounded(
@@ -198,45 +253,6 @@ def name_confounded(
                     break
         named.append(entry)
     return tuple(named)
-
-
-def _is_opposite(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
-    """Whether it raises what a shortcut lowers, on films that rather lack that.
-
-    What is placed as a shortcut by itself is compared with artifacts alone.
-    """
-    if entry.kind == "plausible_sign" or other.kind != "shortcut" or _is_artifact(entry):
-        return False
-    if entry.kind == "shortcut" and not _is_artifact(other):
-        return False
-    ours, theirs = entry.cluster, other.cluster
-    swapped = (
-        ours.raised_class in theirs.opposed_classes and theirs.raised_class in ours.opposed_classes
-    )
-    by_chance = ours.present.mean() * theirs.present.mean()
-    return swapped and bool(np.mean(ours.present & theirs.present) < by_chance)
-
-
-def _is_complement(
-    entry: SpuriousCorrelation,
-    opposite: Sequence[SpuriousCorrelation],
-    data: AuditData,
-    max_gap: float,
-) -> bool:
-    """Whether no gap is left on films that are alike in whether they hold any of the shortcuts."""
-    gaps = _gaps_held_fixed(entry, _any_present(opposite), data)
-    return entry.kind == "undecided" and any(not gap >= max_gap for gap in gaps)
-
-
-def _is_artifact_apart(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
-    """Whether the other lies in artifacts, and this is there where that is not."""
-    return _is_artifact(other) and _phi(entry, other) <= _APART
-
-
-def _is_artifact(entry: SpuriousCorrelation) -> bool:
-    """Whether most of the effect lies in artifacts."""
-    shares = entry.counterfactual.removal.shares if entry.counterfactual is not None else None
-    return shares is not None and shares.artifact >= _ARTIFACT  # NaN is not
 
 
 def _phi(a: SpuriousCorrelation, b: SpuriousCorrelation) -> float:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +36,16 @@ from ravl_med.evidence.confirmation import (
 from ravl_med.evidence.counterfactual import (
     CounterfactualModel,
     Hypothesis,
+    decide_use,
+    explored_only,
+    is_worth_a_test,
     measure_counterfactual,
     prepare_inputs,
 )
 from ravl_med.evidence.counterfactual.effect_maps import (
+    EffectMaps,
+    Exploration,
+    explore_feature,
     map_effects,
     region_effects,
     sample_for_maps,
@@ -50,6 +55,7 @@ from ravl_med.evidence.duplicates import (
     Tested,
     fold_candidates,
     fold_counting,
+    fold_places,
     fold_tested,
     name_confounded,
 )
@@ -58,7 +64,7 @@ from ravl_med.evidence.power import design_of, measure_sensitivity
 from ravl_med.evidence.results import ArmPatients, Counterfactual, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
-from ravl_med.evidence.verdict import assess_correlation
+from ravl_med.evidence.verdict import assess_correlation, gaps_below_gate
 
 Progress = Callable[[str, int, int], None]
 
@@ -94,27 +100,33 @@ class ProposedFeatures:
         ]
 
 
+def map_films(
+    data: AuditData, model: CounterfactualModel, evidence: EvidenceConfig, progress: Progress
+) -> dict[bool, EffectMaps]:
+    """Map effects on films of the discovery half; with cross-fitting, of the other (True) too."""
+    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
+    size, maps = model.encoder.info.image_size, {}
+    for swapped in (False, True) if evidence.cross_fit else (False,):
+        films = sample_for_maps(data, half ^ swapped, evidence.effect_films, evidence.seed)
+        own = partial(progress, "map effects")
+        if len(films):
+            maps[swapped] = map_effects(model.read, model.logits, films, size, own)
+    return maps
+
+
 def propose_features(
     data: AuditData,
     embeddings: NDArray[np.float32],  # (R, D)
     model: CounterfactualModel,
-    evidence: EvidenceConfig,
-    progress: Progress,
+    maps: EffectMaps,
+    seed: int,
 ) -> ProposedFeatures:
-    """Map effects on films of the discovery half, and group the regions that have them."""
-    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
-    films = sample_for_maps(data, half, evidence.effect_films, evidence.seed)
-    if not len(films):
-        return ProposedFeatures((), embeddings)
-    size = model.encoder.info.image_size
-    maps = map_effects(model.read, model.logits, films, size, partial(progress, "map effects"))
-    starts = np.searchsorted(data.region_image, films)
-    ends = np.searchsorted(data.region_image, films, side="right")
+    """Group the regions of mapped films that hold up a class into features."""
+    starts = np.searchsorted(data.region_image, maps.films)
+    ends = np.searchsorted(data.region_image, maps.films, side="right")
     rows = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
     effects = region_effects(prepare_inputs(model, 0, None, data), maps, rows)
-    return ProposedFeatures(
-        tuple(propose_from_effects(embeddings, effects, evidence.seed)), embeddings
-    )
+    return ProposedFeatures(tuple(propose_from_effects(embeddings, effects, seed)), embeddings)
 
 
 def min_strength_of(discovery: DiscoveryConfig) -> float:
@@ -181,29 +193,6 @@ def confirm_correlations(
     )
 
 
-def choose_for_intervention(tested: Sequence[Tested], most: int) -> list[Tested]:
-    """Choose the correlations that counterfactuals test, at most so many of those that hold.
-
-    They come by p, ascending. Those that pass RaVL's filters and those that it drops take turns. In
-    a small cohort what is merely confounded fills the top of either list: regions that lead no
-    prediction push a device out that leads nine in ten, and the other way round where a device is
-    rarely the strongest region. What effects have proposed is tested whatever its gaps, and beside
-    the others: a weak shortcut shows in what removal does before it shows in accuracy.
-    """
-    effects = [entry for entry in tested if _by_effects(entry)]
-    standing = [entry for entry in tested if _holds(entry) and not _by_effects(entry)]
-    turns = [
-        [entry for entry in standing if entry[0].cluster.rare is dropped]
-        for dropped in (False, True)
-    ]
-    by_gaps = [entry for pair in zip_longest(*turns) for entry in pair if entry is not None]
-    return [*by_gaps[:most], *effects]
-
-
-def _by_effects(entry: Tested) -> bool:
-    return entry[0].cluster.source == "effects"
-
-
 def _holds(entry: Tested) -> bool:
     return entry[1].status in ("confirmed", "raised_only")
 
@@ -211,36 +200,28 @@ def _holds(entry: Tested) -> bool:
 def assess_correlations(
     data: AuditData,
     examination: Examination,
-    model: CounterfactualModel | None,
-    relevance: RelevanceTable,
+    tools: InterventionTools | None,
     evidence: EvidenceConfig,
     gate: GateConfig,
     progress: Progress,
 ) -> tuple[SpuriousCorrelation, ...]:
     """Test what was confirmed by counterfactuals, cross it with attributes, and rank everything.
 
-    The model is None where only its scores are known.
+    What effects have proposed is tested whatever its gaps: a weak shortcut shows in what removal
+    does before it shows in accuracy. The tools are None where only the model's scores are known.
     """
-    standing = choose_for_intervention(examination.tested, evidence.max_correlations)
-    bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
+    standing = [e for e in examination.tested if _holds(e) or e[0].cluster.source == "effects"]
     counterfactuals: Sequence[Counterfactual | None] = [None] * len(standing)
-    if model is not None:
-        hypotheses = [
-            Hypothesis(
-                candidate.cluster,
-                ~candidate.films,
-                relevance.find(data.classes[candidate.cluster.raised_class]),
-                len(standing),
-            )
-            for candidate, _, _ in standing
-        ]
-        counterfactuals = _measure_counterfactuals(model, hypotheses, data, evidence, progress)
+    if tools is not None:
+        counterfactuals = _intervene(tools, standing, data, evidence, gate, progress)
     measured = {id(entry[0]): one for entry, one in zip(standing, counterfactuals, strict=True)}
+    bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
     assessed = []
     for entry in examination.tested:
         candidate, confirmation, also = entry
+        counterfactual = measured.get(id(candidate))
         strata = labels = None
-        if id(candidate) in measured:
+        if counterfactual.tested if counterfactual is not None else _holds(entry):
             strata = cross_with_attributes(data, candidate.cluster, bootstrap, evidence.confidence)
         if _holds(entry):
             labels = measure_label_quality(
@@ -254,17 +235,90 @@ def assess_correlations(
         one = assess_correlation(
             candidate.cluster,
             confirmation,
-            measured.get(id(candidate)),
+            counterfactual,
             strata,
             also,
             evidence,
             gate,
-            black_box=model is None,
+            black_box=tools is None,
         )
         patients = _count_patients(data, candidate)
         assessed.append(replace(one, found_patients=patients, labels=labels))
-    ranked = fold_counting(assessed, data, gate.max_gap)
-    return name_confounded(ranked, data, gate.max_gap)
+    return name_confounded(fold_counting(assessed, data), data, gate.max_gap)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InterventionTools:
+    """What interventions on films need: the model, and what its effect maps say."""
+
+    model: CounterfactualModel
+    maps: Mapping[bool, EffectMaps]  # of the discovery half; True: of the other one
+    relevance: RelevanceTable
+
+    def mapped_films(self) -> NDArray[np.int64]:
+        """Return the films of the discovery half whose effects were mapped."""
+        return self.maps[False].films if False in self.maps else np.empty(0, dtype=np.int64)
+
+
+def _intervene(
+    tools: InterventionTools,
+    standing: Sequence[Tested],
+    data: AuditData,
+    evidence: EvidenceConfig,
+    gate: GateConfig,
+    progress: Progress,
+) -> list[Counterfactual | None]:
+    """Look all features up in the maps; test those with an effect there on held-out patients.
+
+    Features with one raised class whose effect lies in the same place are one claim: the one with
+    the largest effect is tested, and speaks for the others.
+    """
+    explored = [_explore(tools, candidate, data, evidence) for candidate, _, _ in standing]
+    worth = [one is not None and is_worth_a_test(one, evidence) for one in explored]
+    raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
+    known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
+    if len(known) < len(standing):  # no film could be mapped
+        return [None] * len(standing)
+    host = fold_places(known, worth)
+    chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
+    hypotheses = [
+        Hypothesis(
+            standing[at][0].cluster,
+            ~standing[at][0].films,
+            known[at][1],
+            tools.relevance.find(data.classes[raised[at]]),
+            0.0 if _gaps_shown(standing[at], gate) else gate.max_gap,
+        )
+        for at in chosen
+    ]
+    done = decide_use(
+        _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
+    )
+    tested = dict(zip(chosen, done, strict=True))
+    return [
+        tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
+        for at, (_, one) in enumerate(known)
+    ]
+
+
+def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:
+    """Whether gaps above the gate were confirmed on held-out patients."""
+    candidate, confirmation, _ = entry
+    confirmed = confirmation.status == "confirmed"
+    return confirmed and not gaps_below_gate(candidate.cluster, confirmation, gate)
+
+
+def _explore(
+    tools: InterventionTools, candidate: Candidate, data: AuditData, evidence: EvidenceConfig
+) -> Exploration | None:
+    """Look a candidate up in the maps of the half that it was chosen on."""
+    maps, cluster = tools.maps.get(candidate.swapped), candidate.cluster
+    if maps is None:
+        return None
+    sides = cluster.raised_class, cluster.lowered_class
+    inputs = prepare_inputs(tools.model, *sides, data)
+    margin = inputs.untouched(np.arange(len(data.labels))).margin
+    return explore_feature(inputs, maps, cluster, ~candidate.films, margin, evidence)
 
 
 def _measure_counterfactuals(
@@ -283,7 +337,7 @@ def _measure_counterfactuals(
             progress("remove and transplant", len(done), len(hypotheses))
         return done
     for number, hypothesis in enumerate(hypotheses, 1):
-        stage = f"remove and transplant, correlation {number} of {len(hypotheses)}"
+        stage = f"remove and transplant, feature {number} of {len(hypotheses)}"
         done.append(
             measure_counterfactual(model, hypothesis, data, evidence, partial(progress, stage))
         )
@@ -307,7 +361,7 @@ def measure_detectable_gap(
     evidence: EvidenceConfig,
     progress: Progress,
 ) -> Sensitivity:
-    """Measure what these films could have shown, through the same procedure."""
+    """Measure which gaps these films could have shown, through the same procedure."""
     return measure_sensitivity(
         design_of(data, examination.half),
         evidence,

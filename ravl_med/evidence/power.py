@@ -1,4 +1,4 @@
-"""What a cohort could have shown: the smallest gap that the procedure finds.
+"""What a cohort could have shown: the smallest gap that the procedure finds, and what it may cost.
 
 Cohorts with the films, patients and accuracy of the audited one are simulated, each with a feature
 that raises one class and lowers the others by the same gap. Classes are chosen on the discovery
@@ -14,17 +14,20 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from ravl_med.config.audit import EvidenceConfig
-from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.candidates import FEWEST_FILMS, FeatureCluster, measure_candidate
 from ravl_med.discovery.ravl import AuditData, performance_gaps
-from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
+from ravl_med.evidence.audit_result import DetectableGap, LocalEffectBound, Sensitivity
 from ravl_med.evidence.confirmation import (
     RaisedLoweredFilms,
     RaisedLoweredTest,
     decide_status,
     split_patients,
 )
+from ravl_med.evidence.counterfactual.interventions import wrongly_called
+from ravl_med.evidence.results import SpuriousCorrelation
 
 PREVALENCES = (0.05, 0.10, 0.20, 0.50)
 _STEP = 0.02  # gaps are given in steps of two points
@@ -218,3 +221,43 @@ class SimulatedCohort:
         )
         # Its rank among the candidates is not known: the strictest step of Benjamini-Hochberg.
         return confirmed(test, min(1.0, test.p_value * candidates))
+
+
+def bound_local_effects(
+    data: AuditData,
+    discovery: NDArray[np.bool_],  # (N,) the discovery half
+    mapped: NDArray[np.int64],  # films whose effects were mapped
+    unnamed: Sequence[SpuriousCorrelation],
+) -> LocalEffectBound:
+    """Bound what a local feature that is not named may cost, in accuracy over all films.
+
+    A feature costs what it makes the model call wrongly: films of other classes that have it and
+    are called as the class that it raises. Removing it undoes the calls that it has made.
+    """
+    known = data.labels >= 0
+    held = ~discovery & known
+    patients = len(np.unique(data.patients[held]))
+    wrong = int((known & ~data.correct)[mapped].sum())
+    missed = min(1.0, FEWEST_FILMS / max(wrong, 1))
+    errors = _upper_share(float((~data.correct)[held].mean()) if held.any() else 1.0, patients)
+    costs = []
+    for one in unnamed:
+        if one.counterfactual is None:  # no gap was confirmed, and no effect has proposed it
+            continue
+        foreign = held & one.cluster.present & wrongly_called(data, one.cluster)
+        called, tried = foreign.sum() / max(held.sum(), 1), one.counterfactual.removal.wrong_calls
+        if tried is None:
+            costs.append(_upper_share(called, patients))
+        else:
+            costs.append(called * _upper_share(max(tried.decisions, 0.0), tried.patients))
+    seen, unseen = max(costs, default=0.0), missed * errors
+    points = max(seen, unseen)
+    return LocalEffectBound(points, seen, unseen, len(costs), len(mapped), wrong)
+
+
+def _upper_share(share: float, of: int) -> float:
+    """Return the one-sided upper limit of 95 % of a share of so many patients (Wilson)."""
+    if of < 1:
+        return 1.0
+    found = binomtest(min(round(share * of), of), of)
+    return float(found.proportion_ci(0.90, method="wilson").high)

@@ -69,6 +69,8 @@ def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
     return tuple(check.reason for check in checks if not check.passed)
 
 
+_ROUNDING = 1e-9  # 0.9 - 0.8 is a harm of 0.1
+
 StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]
 
 
@@ -236,28 +238,33 @@ class Confirmation:
 class PairedChange:
     """How far an intervention moves the margin, against the same intervention on a control.
 
-    The margin is the logit of the raised class minus that of the lowered class.
+    The margin is the logit of the raised class minus that of the lowered class. Intervals and p are
+    by patient (Student's t), not corrected: multiplicity is the business of the q-value.
     """
 
     pairs: Count = Field(description="films, each with its control")
     patients: Count = Field(description="patients that the films belong to")
     change: float = Field(description="mean change of the margin, in logits")
+    change_interval: Interval = Field(description="of the change itself")
     control: float = Field(description="the same on the controls")
     contrast: float = Field(description="change - control")
-    interval: Interval = Field(
-        description="of the contrast, corrected for the number of correlations tested so"
-    )
+    interval: Interval = Field(description="of the contrast")
     decisions: float = Field(
         description="share of films whose decision changes, minus that of the controls"
     )
     decisions_interval: Interval
+    p_value: float = Field(
+        description="one-sided, of: the change by itself, or beyond its control, is at most "
+        "evidence.min_effect of the spread (the larger of the two)"
+    )
 
 
-@result_type(members="inside artifact elsewhere regions unknown")
+@result_type(members="inside inside_interval artifact elsewhere regions unknown")
 class EffectShares:
     """In what the removal effect lies, from what each part of a region costs the model."""
 
     inside: float = Field(description="share in anatomy where the raised class shows")
+    inside_interval: Interval = Field(description="of that share, by patient")
     artifact: float = Field(description="share in artifacts")
     regions: int = Field(description="regions that were taken apart")
     unknown: int = Field(description="regions on films where none of that anatomy was found")
@@ -268,13 +275,18 @@ class EffectShares:
         return 1.0 - self.inside - self.artifact
 
 
-@result_type(members="measured carrying threshold median inpainted contrast_ratio shares", eq=False)
+@result_type(
+    members="measured carrying threshold spread explored interpolated mirrored both"
+    " wrong_calls called imbalance relief shares",
+    eq=False,
+)
 class Removal:
-    """What happens when the regions of the cluster are filled from their surroundings.
+    """What happens when the places of a feature are filled.
 
-    The effect of a region is the margin before minus the margin after it is filled, the mean of two
-    fills: the median of its surroundings, and inpainting. Positive: the region speaks for the
-    raised class.
+    The effect of a region is the margin before minus the margin after a window over it is filled by
+    interpolation, less the usual drop of that place. Positive: it speaks for the raised class. The
+    test fills the place with the largest effect of a film in a second way too: with the mirror
+    image of the other side of the film.
     """
 
     effect: NDArray[np.float64] = Field(
@@ -286,40 +298,76 @@ class Removal:
     threshold: float = Field(
         description="least effect of a region that carries the feature, from the discovery half"
     )
-    median: PairedChange | None = Field(
-        description="fall of the margin when filled with the median around; null: no pairs"
+    spread: float = Field(
+        default=math.nan,
+        description="standard deviation of the margin over the mapped films, untouched; null: no "
+        "film was mapped",
     )
-    inpainted: PairedChange | None = Field(
-        description="fall of the margin when filled by inpainting; null: no pairs"
+    explored: PairedChange | None = Field(
+        default=None,
+        description="fall of the margin in the effect maps of the discovery half, not corrected; "
+        "it chooses what is tested; null: too few mapped films with the feature or without",
     )
-    contrast_ratio: float = Field(
-        description="how strongly the fill changes the region, over the same on the control; "
-        "1 is a perfect match"
+    interpolated: PairedChange | None = Field(
+        default=None, description="fall of the margin when filled by interpolation; null: no test"
+    )
+    mirrored: PairedChange | None = Field(
+        default=None,
+        description="fall of the margin when filled with the mirror image of the other side; null: "
+        "no test",
+    )
+    both: PairedChange | None = Field(
+        default=None, description="the mean of both fills, film by film: this is tested"
+    )
+    wrong_calls: PairedChange | None = Field(
+        default=None,
+        description="the same on films of other classes that are called as the raised one, not "
+        "corrected; its decisions are the share of these calls that removal undoes. On the "
+        "discovery half where it was not tested; null: too few such films",
+    )
+    called: float = Field(
+        default=math.nan,
+        description="share of the films of other classes with the feature that are called so",
+    )
+    imbalance: float = Field(
+        default=math.nan,
+        description="mean margin of the films minus that of their controls, as a share of the "
+        "spread; 0 is a perfect match",
+    )
+    relief: float = Field(
+        default=math.nan,
+        description="how far the places stand out from what their borders continue, over the same "
+        "of the controls (median); a thing is above 1, the lack of one below",
     )
     shares: EffectShares | None = Field(
         default=None,
         description="in what the effect of a used feature lies; null: not used, or the table of "
         "relevance does not know the raised class",
     )
-    spread: float = Field(
-        default=math.nan,
-        description="standard deviation of the margin over the films of the test and their "
-        "controls, untouched; NaN where no pair could be made",
-    )
     located: NDArray[np.float32] | None = Field(
         default=None,
-        description="(n, 4), where the effect lies, xyxy in stored pixels: the region, or its "
-        "place half a step aside where that was settled on the discovery half; those of a used "
-        "feature with the largest effects are grown or shrunk as well. NaN where the effect was "
-        "not measured, None where nothing was",
+        description="(n, 4), where the effect lies, xyxy in stored pixels: the window with the "
+        "largest effect over the region; those of a used feature with the largest effects are "
+        "grown or shrunk as well. NaN where the effect was not measured, None where nothing was",
     )
 
     @property
     def size(self) -> float:
         """Contrast of removal, mean of both fills, as a share of the spread; NaN without pairs."""
-        if self.median is None or self.inpainted is None or not self.spread > 0:
+        if self.both is None or not self.spread > 0:
             return math.nan
-        return (self.median.contrast + self.inpainted.contrast) / 2.0 / self.spread
+        return self.both.contrast / self.spread
+
+    @property
+    def harm(self) -> float:
+        """Share of the films of other classes with the feature whose wrong call is its doing."""
+        return self.called * self.wrong_calls.decisions if self.wrong_calls else math.nan
+
+    def undoes(self, least: float) -> bool:
+        """Whether the harm is a share or more, and shown not to be chance."""
+        wrong = self.wrong_calls
+        shown = wrong is not None and wrong.decisions_interval.low > 0
+        return shown and self.harm >= least - _ROUNDING
 
     @property
     def measured(self) -> int:
@@ -336,20 +384,41 @@ class Removal:
 class Counterfactual:
     """Whether the model uses the feature or the feature only travels along.
 
-    Removal has to lower the margin more than in controls: both fills agree in sign, and the
-    interval excludes 0. Transplant is set against an ordinary region from the same place.
+    It is used where removal lowers the margin or transplant raises it: by more than
+    ``evidence.min_effect`` of the spread, by itself and beyond what the same does to a control. The
+    two make one test (a union): its p is twice the smaller of theirs.
     """
 
     removal: Removal = Field(description="null: not tested")
     transplant: PairedChange | None = Field(
-        description="rise of the margin when the feature is blended into other films; null: not "
-        "tested, or no place for it"
+        description="rise of the margin when the feature is put into films of other classes, "
+        "against an ordinary place; null: not tested, or no place for it"
     )
     used: bool = Field(
-        description="removal lowers the margin and transplant, where possible, raises it; null: "
-        "not tested"
+        description="removal lowers the margin or transplant raises it; null: not tested"
     )
     reasons: tuple[str, ...] = Field(description="why it is not called used; empty when it is")
+    p_value: float = Field(
+        default=math.nan,
+        description="that neither moves the margin by enough: twice the smaller p of the two, that "
+        "of removal being 1 where the two fills disagree; null: not tested",
+    )
+    q_value: float = Field(
+        default=math.nan, description="Benjamini-Hochberg over all features that were tested so"
+    )
+    shown_by: tuple[str, ...] = Field(
+        default=(), description="the interventions that show it: removal, transplant"
+    )
+    tested: bool = Field(
+        default=True,
+        description="on held-out patients; false: the effect maps of the discovery half show no "
+        "effect that a test could confirm",
+    )
+
+    @property
+    def travels(self) -> bool:
+        """Whether transplant shows that it is used: it does its work on other films too."""
+        return "transplant" in self.shown_by
 
 
 @result_type()
@@ -431,11 +500,13 @@ class ListedRegion:
 @result_type(
     "CorrelationDocument",
     "rank correlation_id kind description counts reasons task cluster.cluster also companion_of"
-    " cluster.rare raised_class lowered_class lowered_classes opposed_classes confirmation.status"
-    " confirmed confirmation.p_value confirmation.q_value confirmation.p_raised"
+    " cluster.rare cluster.source raised_class lowered_class lowered_classes opposed_classes"
+    " confirmation.status confirmed confirmation.p_value confirmation.q_value confirmation.p_raised"
     " confirmation.p_lowered exact discovery=cluster confirmation score_shift=confirmation.shift"
-    " counterfactual.removal counterfactual.transplant counterfactual.used used_reasons strata"
-    " labels films_with_feature=films regions_total regions",
+    " counterfactual.removal counterfactual.transplant counterfactual.used"
+    " intervention_p=counterfactual.p_value intervention_q=counterfactual.q_value"
+    " counterfactual.shown_by counterfactual.tested used_reasons strata labels"
+    " films_with_feature=films regions_total regions",
     eq=False,
 )
 class SpuriousCorrelation:

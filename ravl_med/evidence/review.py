@@ -140,8 +140,8 @@ def apply_decisions(
         result.sensitivity,
         checks=result.sanity,
         black_box=result.task.scores == "table",
-        settled=[rank for rank, decision in in_force.items() if decision != "shortcut"],
-        condemned=[rank for rank, decision in in_force.items() if decision == "shortcut"],
+        decided=in_force,
+        styles=result.dependence.findings if result.dependence else (),
     )
     verdict = with_confounders(verdict, result.confounders or ())
     still_open = len(asked) - len(in_force)

@@ -1,27 +1,60 @@
 """From evidence to claims, from claims to a verdict.
 
-A correlation *counts* when it is confirmed on held-out patients, when the model is shown to use it,
-and when the gaps of both sides on held-out patients are at least ``gate.max_gap``. Only then does
-it have a kind, by where its removal effect lies.
+A correlation *counts* when the model is shown to use it and when it does harm on held-out patients:
+the gaps of both sides are confirmed and at least ``gate.max_gap``, or removal undoes so large a
+share of the wrong calls on films of other classes. What a feature is follows from where its effect
+lies, from whether it travels, and from whether it goes with the finding:
+
+=====================================  =======================  =====================
+Its effect lies                        put into other films it  kind
+=====================================  =======================  =====================
+in artifacts, hardly in the anatomy    raises the margin        shortcut
+where the finding shows, on its films  does not                 plausible sign
+anywhere else, or it is not known      either                   undecided
+=====================================  =======================  =====================
+
+The verdict, the first row that holds:
+
+=============  =====================================================================================
+fail           a shortcut counts, or a reviewer called something one
+not_auditable  the model does not know a finding (`gate.min_auroc`)
+review         something undecided counts, or was confirmed and could not be tested, or a finding
+               depends on a style of the films
+not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
+               model cannot be run on changed films: too large a gap could have been missed
+pass           none of these
+=============  =====================================================================================
+
+A confirmed association without an effect is none of these. Clusters are made of the model's own
+embeddings and films are sorted by its own answers: regions that look to it like "pneumonia" go with
+the answer "pneumonia" in a model that has learned nothing wrong. Only an intervention tells what
+holds the answer up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact
 
 from ravl_med.config.audit import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Gate, ModelChecks, Sensitivity, Verdict
-from ravl_med.evidence.counterfactual.localisation import kind_of_share
+from ravl_med.evidence.audit_result import (
+    Gate,
+    LocalEffectBound,
+    ModelChecks,
+    Sensitivity,
+    Verdict,
+)
 from ravl_med.evidence.results import (
     Check,
     Confirmation,
     Counterfactual,
+    Decision,
     Kind,
     SpuriousCorrelation,
     Strata,
@@ -34,7 +67,10 @@ _NO_COUNTERFACTUAL = (
     "No counterfactual is possible: the model's scores came as a table (model.scores), and the "
     "model cannot be run on a changed film. So it cannot be shown to use a feature."
 )
+_NOT_MAPPED = "Not tested by counterfactuals: no film of the discovery half could be mapped."
 _COMMON = 0.20  # prevalence at which a pass needs power
+_SIGN_LEVEL = 0.01
+_FOREIGN = 0.5  # share of an effect in artifacts from which it is theirs
 
 
 def assess_correlation(
@@ -54,21 +90,16 @@ def assess_correlation(
     """
     reasons = list(confirmation.reasons)
     if confirmation.status == "confirmed":
-        reasons += _below_gate(cluster, confirmation, gate)
-    if counterfactual is None:
-        if confirmation.status in ("confirmed", "raised_only"):
-            reasons.append(
-                _NO_COUNTERFACTUAL
-                if black_box
-                else "Not tested by counterfactuals: more correlations than "
-                f"{evidence.max_correlations} (evidence.max_correlations)."
-            )
-    else:
-        reasons += counterfactual.reasons
+        reasons += gaps_below_gate(cluster, confirmation, gate)
+    if counterfactual is not None:
+        harm = [] if counterfactual.removal.undoes(gate.max_gap) else reasons
+        reasons = [*harm, *counterfactual.reasons]
+    elif confirmation.status in ("confirmed", "raised_only"):
+        reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
     kind: Kind = "undecided"
-    shares = None if counterfactual is None else counterfactual.removal.shares
-    if counterfactual is not None and counterfactual.used and shares is not None:
-        kind = kind_of_share(shares.inside, evidence.sign_share, evidence.shortcut_share)
+    if counterfactual is not None:
+        goes_along = goes_with_finding(confirmation, cluster.raised_class)
+        kind = kind_of(counterfactual, evidence, goes_along=goes_along)
     return SpuriousCorrelation(
         rank=0,
         cluster=cluster,
@@ -83,9 +114,38 @@ def assess_correlation(
     )
 
 
-def _below_gate(
+def goes_with_finding(confirmation: Confirmation, raised: int) -> bool:
+    """Whether held-out films of the raised class have the feature more often than others.
+
+    Fisher's exact test, one-sided, at 1 %. A sign goes with its finding; a thing that lies on films
+    of any finding is none, wherever it lies.
+    """
+    arms = confirmation.arms
+    own = np.arange(len(arms.n_present)) == raised
+    films = [[arms.n_present[side].sum(), arms.n_absent[side].sum()] for side in (own, ~own)]
+    table = np.array(films, dtype=np.int64)
+    return bool(fisher_exact(table, alternative="greater").pvalue <= _SIGN_LEVEL)
+
+
+def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
+    """Say what a used feature is: where its effect lies, and whether it travels.
+
+    `goes_along` says that it goes with the finding, see `goes_with_finding`.
+    """
+    shares = counterfactual.removal.shares
+    if not counterfactual.used or shares is None:
+        return "undecided"
+    if counterfactual.travels:
+        outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
+        return "shortcut" if outside and shares.artifact >= _FOREIGN else "undecided"
+    inside = shares.inside >= evidence.sign_share
+    return "plausible_sign" if inside and goes_along else "undecided"
+
+
+def gaps_below_gate(
     cluster: FeatureCluster, confirmation: Confirmation, gate: GateConfig
 ) -> tuple[str, ...]:
+    """Return a reason for each side whose gap on held-out patients is below the gate."""
     arms = confirmation.arms
     sides = (("raised", arms.gap[cluster.raised_class]), ("lowered", -arms.opposed_gap))
     return failed_reasons(
@@ -146,18 +206,20 @@ def decide_verdict(
     *,
     checks: ModelChecks | None = None,
     black_box: bool = False,
-    settled: Collection[int] = (),
-    condemned: Collection[int] = (),
+    decided: Mapping[int, Decision] | None = None,
+    styles: Sequence[str] = (),
 ) -> Verdict:
     """Turn correlations and what could have been seen into a verdict, gate by gate.
 
     Parameters
     ----------
     black_box : bool - the model is known by its scores alone; the reasons say so
-    settled : collection of int - ranks that a reviewer took for the disease, or accepted
-    condemned : collection of int - ranks that a reviewer called a shortcut
+    decided : mapping of int to Decision, or None - what a reviewer decided, by rank
+    styles : sequence of str - findings of `Dependence`, each a point for a reviewer
     """
-    correlations = [c for c in correlations if c.rank not in settled]
+    decided = decided or {}
+    condemned = {rank for rank, decision in decided.items() if decision == "shortcut"}
+    correlations = [c for c in correlations if c.rank not in decided or c.rank in condemned]
     shortcuts = [
         c for c in correlations if (c.counts and c.kind == "shortcut") or c.rank in condemned
     ]
@@ -166,7 +228,9 @@ def decide_verdict(
         f"{_count(group, noun)} {text.format(_name_classes(group, classes))}"
         for group, noun, text in _open_groups(others, gate)
     )
-    power, blind = _power_gates(sensitivity, gate)
+    open_points += tuple(styles)
+    bound = sensitivity.local
+    power, blind = _effect_gate(bound, gate) if bound else _power_gates(sensitivity, gate)
     worst = Gate(
         "gate.max_gap",
         not shortcuts,
@@ -189,10 +253,49 @@ def decide_verdict(
         return Verdict("review", (*open_points, *closed), gates)
     if blind:
         return Verdict("not_auditable", (*blind, *closed), gates)
+    return Verdict("pass", (*_pass_reasons(others, classes, gate, bound), *closed), gates)
+
+
+def _pass_reasons(
+    correlations: Sequence[SpuriousCorrelation],
+    classes: Sequence[str],
+    gate: GateConfig,
+    bound: LocalEffectBound | None,
+) -> tuple[str, ...]:
+    """Say what was not found, and name the signs that the model uses."""
     reason = (
-        f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out patients."
+        "No local feature is left that the model uses, that does harm above the gate of "
+        f"{gate.max_gap:.0%}, and that is not the finding itself."
+        if bound
+        else f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out "
+        "patients."
     )
-    return Verdict("pass", (reason, *closed), gates)
+    signs = [c for c in correlations if c.counts and c.kind == "plausible_sign"]
+    if not signs:
+        return (reason,)
+    kept = (
+        f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
+        f"({_name_classes(signs, classes)}), and that {'does' if len(signs) == 1 else 'do'} not "
+        "raise it in other films: a sign, as far as can be told."
+    )
+    return reason, kept
+
+
+def _effect_gate(
+    bound: LocalEffectBound, gate: GateConfig
+) -> tuple[tuple[Gate, ...], tuple[str, ...]]:
+    """Gate on what a local feature that was not named may cost, and why it does not hold."""
+    passed = bound.points <= gate.max_local_effect + _ROUNDING  # NaN does not hold
+    text = (
+        f"accuracy that a local feature may cost which was not named, upper limit: "
+        f"{100 * bound.points:.1f} points; asked: at most {100 * gate.max_local_effect:g}"
+    )
+    reason = (
+        f"Underpowered: a local feature that was not named may cost up to "
+        f"{100 * bound.points:.1f} points of accuracy; a pass needs at most "
+        f"{100 * gate.max_local_effect:g} (gate.max_local_effect). Audit more films."
+    )
+    return (Gate("gate.max_local_effect", passed, text),), () if passed else (reason,)
 
 
 def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
@@ -209,60 +312,47 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
 def points_for_reviewer(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> tuple[SpuriousCorrelation, ...]:
-    """Return what a reviewer may decide on: shortcuts, and what a radiologist has to look at."""
-    shortcuts = [c for c in correlations if c.counts and c.kind == "shortcut"]
+    """Return what a reviewer may decide on: all that counts, and what could not be tested."""
     others = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
-    return tuple(sorted([*shortcuts, *others], key=lambda c: c.rank))
+    counting = [c for c in correlations if c.counts and c not in others]
+    return tuple(sorted([*counting, *others], key=lambda c: c.rank))
 
 
 def _open_groups(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> list[tuple[list[SpuriousCorrelation], str, str]]:
     """Return the correlations that a radiologist has to decide on, with a noun and a sentence."""
-    counting = [c for c in correlations if c.counts]
-    confirmed = [
+    undecided = [c for c in correlations if c.counts and c.kind == "undecided"]
+    untested = [
         c
         for c in correlations
         if c.confirmation.status == "confirmed"
-        and not c.counts
+        and _is_untested(c.counterfactual)
         and c.companion_of is None
-        and not _below_gate(c.cluster, c.confirmation, gate)
-    ]
-    alone = [
-        c
-        for c in correlations
-        if c.confirmation.status == "raised_only"
-        and c.counterfactual is not None
-        and c.counterfactual.used
-        and c.kind != "plausible_sign"
-        and c.confirmation.arms.gap[c.cluster.raised_class] >= gate.max_gap - _ROUNDING
+        and not gaps_below_gate(c.cluster, c.confirmation, gate)
     ]
     groups = (
         (
-            [c for c in counting if c.kind == "plausible_sign"],
-            "correlation",
-            "above the gate, where the finding itself shows ({}): a radiologist decides whether "
-            "it is the disease.",
-        ),
-        (
-            [c for c in counting if c.kind == "undecided"],
-            "correlation",
-            "above the gate, not placed as sign or shortcut ({}): a radiologist decides.",
-        ),
-        (
-            confirmed,
-            "confirmed association",
-            "above the gate that the model was not shown to use ({}): accuracy differs with the "
-            "feature, and the cause may be something that travels along.",
-        ),
-        (
-            alone,
+            undecided,
             "feature",
-            "that the model uses and that raises a class ({}), without a lowered class that could "
-            "be confirmed.",
+            "that the model uses, not placed as sign or shortcut ({}): a radiologist decides.",
+        ),
+        (
+            untested,
+            "confirmed association",
+            "above the gate that could not be tested by counterfactuals ({}): accuracy differs "
+            "with the feature, and the cause may be something that travels along.",
         ),
     )
     return [group for group in groups if group[0]]
+
+
+def _is_untested(counterfactual: Counterfactual | None) -> bool:
+    """Whether neither the maps nor an intervention on held-out patients say anything."""
+    if counterfactual is None:
+        return True
+    removal = counterfactual.removal
+    return removal.both is None and counterfactual.transplant is None and removal.explored is None
 
 
 def _power_gates(

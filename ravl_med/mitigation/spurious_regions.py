@@ -1,7 +1,11 @@
 """Where mitigated features lie in films that had no part in the audit, and the groups they make.
 
-Regions go to the nearest frozen medoid; removal then shows which of them carry the feature, by the
-rule that the audit fixed on its discovery half. Groups are classes crossed with its presence.
+Regions go to the nearest frozen medoid; removal then shows which of them carry the feature. Groups
+are classes crossed with its presence.
+
+A grid of tiles cuts a device in two. With half of it covered the other half is still there, and the
+model goes on seeing it. So regions may be moved by half of their sides; some films settle whether
+and where to, and how large an effect has to be.
 
 What lies on the same films and was not needed so far, the lead of a generator, would take the place
 of the feature once that is dealt out anew. So it is dealt out with it. It is looked for among the
@@ -25,8 +29,7 @@ from scipy.stats import norm
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.interventions import fill_films
-from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, move_shares
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.trainer import Selection
 
@@ -62,9 +65,62 @@ def find_features(
     return np.stack([detector.find(regions) for detector in detectors], axis=1)
 
 
+_EXPLORED_FILMS = 8
+_SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])
+_GAIN = 0.25  # by what share a shift has to raise the largest effect in a film, and
+_MATTERS = 0.2  # by what share of the standard deviation of the margin over these films
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrimmingRule:
+    """Where regions of a feature are filled, and from which effect on they carry it."""
+
+    shifts: NDArray[np.float64]  # (1, 2) or (2, 2) shares of a region's sides; the first is (0, 0)
+    threshold: float  # logits
+
+
+def settle_rule(
+    inputs: ModelInputs, films: Sequence[int], regions: Mapping[int, NDArray[np.int64]]
+) -> TrimmingRule:
+    """Settle how the regions of a feature are filled, on some films with it.
+
+    The regions stay where they are; and the one shift is added that raises the largest effect in a
+    film most, on average, if it raises it by a quarter and by enough to matter. A region carries
+    the feature from half of the median, over the films, of the largest effect in a film.
+    """
+    jobs = [
+        (film, inputs.place(film, move_shares(inputs.shares(regions[film]), _SHIFTS)))
+        for film in films[:_EXPLORED_FILMS]
+    ]
+    if not jobs:
+        return TrimmingRule(_SHIFTS[:1], 0.0)
+    filled = fill_films(inputs, jobs)
+    best = np.array([film.effect.reshape(len(_SHIFTS), -1).max(axis=1) for film in filled])
+    spread = float(np.std([film.before for film in filled]))
+    together = np.maximum(best, best[:, :1])
+    mean = together.mean(axis=0)
+    chosen = int(mean.argmax())
+    gain = mean[chosen] - mean[0]
+    if not (mean[chosen] > 0 and gain > max(_GAIN * abs(mean[0]), _MATTERS * spread)):
+        chosen = 0
+    threshold = max(0.0, 0.5 * float(np.median(together[:, chosen])))
+    return TrimmingRule(_SHIFTS[[0, chosen] if chosen else [0]], threshold)
+
+
+def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move film-relative boxes (k, 4) by shifts (s, 2) of their sides, without leaving the film.
+
+    Returns (s k, 4): all boxes by the first shift, then by the second, ...
+    """
+    sides = shares[:, 2:] - shares[:, :2]
+    low = shares[None, :, :2] + shifts[:, None, :] * sides
+    low = np.clip(low, 0.0, np.maximum(1.0 - sides, 0.0))
+    moved: NDArray[np.float64] = np.concatenate([low, low + sides], axis=2).reshape(-1, 4)
+    return moved
+
+
 def locate_carriers(
-    inputs: ModelInputs,  # of these films, asking for the margin of the detector's classes
-    detector: FeatureDetector,
+    inputs: ModelInputs,  # of these films, asking for the margin of the feature's classes
     found: NDArray[np.bool_],  # (R,) regions of the feature
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -75,8 +131,8 @@ def locate_carriers(
     aside where more of the effect lies there.
     """
     regions = regions_by_film(found, inputs.data.region_image)
-    shifts = choose_shifts(inputs, films_to_explore(list(regions)), regions)
-    return carriers_in(inputs, detector, regions, shifts, progress)
+    rule = settle_rule(inputs, films_to_explore(list(regions)), regions)
+    return carriers_in(inputs, regions, rule, progress)
 
 
 def regions_by_film(
@@ -93,18 +149,17 @@ def regions_by_film(
 
 def films_to_explore(films: Sequence[int]) -> list[int]:
     """Return the films that shifts of their regions are tried on, spread over all of them."""
-    return [films[i] for i in _spread(len(films), EXPLORED_FILMS)]
+    return [films[i] for i in _spread(len(films), _EXPLORED_FILMS)]
 
 
 def carriers_in(
     inputs: ModelInputs,
-    detector: FeatureDetector,
     regions: Mapping[int, NDArray[np.int64]],  # (k,) regions of the feature
-    shifts: NDArray[np.float64],  # (s, 2) see `choose_shifts`
+    rule: TrimmingRule,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the regions of some films that carry a feature, see `locate_carriers`."""
-    films = list(regions)
+    films, shifts = list(regions), rule.shifts
     where, boxes = [], []
     for start in range(0, len(films), _FILMS_AT_ONCE):
         part = films[start : start + _FILMS_AT_ONCE]
@@ -116,7 +171,7 @@ def carriers_in(
             count = len(regions[filled.film])
             effect = filled.effect.reshape(len(shifts), count)
             best = effect.argmax(axis=0), np.arange(count)
-            carries = (effect[best] > 0) & (effect[best] >= detector.threshold)
+            carries = (effect[best] > 0) & (effect[best] >= rule.threshold)
             # A film of the cluster in which nothing reaches the threshold mostly has the feature
             # all the same; left as it is, it would go on tying the feature to its class.
             if not carries.any():

@@ -26,6 +26,7 @@ from ravl_med.evidence.audit_result import (
     Accuracy,
     AuditResult,
     Confounder,
+    Dependence,
     DiscoverySummary,
     ModelChecks,
     ModelSummary,
@@ -43,15 +44,19 @@ from ravl_med.evidence.counterfactual.localisation import (
     StructureReader,
     read_relevance,
 )
+from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.effects import check_auditability, measure_accuracy, summarise_cohort
 from ravl_med.evidence.examination import (
     Examination,
+    InterventionTools,
     ProposedFeatures,
     assess_correlations,
     confirm_correlations,
+    map_films,
     measure_detectable_gap,
     propose_features,
 )
+from ravl_med.evidence.power import bound_local_effects
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
@@ -229,14 +234,10 @@ def find_confounders(
             "label source": cohort.label_sources,
             "label certainty": cohort.label_certainty,
         }
+    least = config.privacy.min_cell if config.cohort.synthetic is None else 0
     with run.stage("confounders"):
         return measure_confounders(
-            attributes,
-            cohort.labels,
-            cohort.patients,
-            cohort.classes,
-            config.evidence,
-            config.hidden_below,
+            attributes, cohort.labels, cohort.patients, cohort.classes, config.evidence, least
         )
 
 
@@ -268,6 +269,8 @@ class Findings:
         """Return them with what is confounded, which the verdict names."""
         verdict = with_confounders(self.verdict, confounders)
         return replace(self, verdict=verdict, confounders=confounders)
+
+    dependence: Dependence | None = None
 
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
@@ -322,13 +325,7 @@ def search_films(
         clusters = cluster_regions(
             embeddings.region, len(data.classes), discovery, run.staged("cluster regions")
         )
-    proposed = None
-    pooled = discovery.protocol == "pooled"
-    if pooled and "effects" in discovery.propose and tools.model is not None:
-        with run.stage("effects"):
-            proposed = propose_features(
-                data, embeddings.region, tools.model, evidence, run.progress
-            )
+    intervention, proposed = _map_effects(config, data, embeddings, tools, run)
     with run.stage("confirmation"):
         examination = confirm_correlations(
             data, clusters, discovery, evidence, gate, run.progress, proposed
@@ -336,9 +333,9 @@ def search_films(
         embeddings.release_pages()
     with run.stage("counterfactuals"):
         correlations = assess_correlations(
-            data, examination, tools.model, tools.relevance, evidence, gate, run.progress
+            data, examination, intervention, evidence, gate, run.progress
         )
-        tested = sum(one.counterfactual is not None for one in correlations)
+        tested = sum(bool(c.counterfactual and c.counterfactual.tested) for c in correlations)
         run.clock.note("counterfactuals", correlations=tested)
         embeddings.release_pages()
     with run.stage("subgroups"):
@@ -346,6 +343,12 @@ def search_films(
         subgroups = measure_subgroups(data, evidence, bootstrap)
     with run.stage("sensitivity"):
         sensitivity = measure_detectable_gap(data, examination, discovery, evidence, run.progress)
+        if intervention is not None:
+            unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
+            mapped = intervention.mapped_films()
+            bound = bound_local_effects(data, examination.half, mapped, unnamed)
+            sensitivity = replace(sensitivity, local=bound)
+    dependence = find_dependence(config, data, tools, run)
     verdict = decide_verdict(
         correlations,
         data.classes,
@@ -353,6 +356,7 @@ def search_films(
         sensitivity,
         checks=tools.checks,
         black_box=tools.model is None,
+        styles=dependence.findings if dependence else (),
     )
     return Findings(
         verdict,
@@ -363,7 +367,42 @@ def search_films(
         sensitivity,
         _features(correlations, clusters, embeddings, proposed),
         {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
+        dependence=dependence,
     )
+
+
+def find_dependence(
+    config: Config, data: AuditData, tools: SearchTools, run: stages.Run
+) -> Dependence | None:
+    """Measure what the answers depend on; None where that is not asked, or the model is a table."""
+    if tools.model is None or not config.evidence.dependence_films:
+        return None
+    with run.stage("dependence"):
+        found = measure_dependence(
+            tools.model, data, tools.relevance, config.evidence, run.staged("dependence")
+        )
+        if found is not None:
+            run.clock.note("dependence", films=found.films, pictures=found.pictures)
+    return found
+
+
+def _map_effects(
+    config: Config, data: AuditData, embeddings: Embeddings, tools: SearchTools, run: stages.Run
+) -> tuple[InterventionTools | None, ProposedFeatures | None]:
+    """Map effects on films, and propose features from them; nothing of a model known by scores."""
+    if tools.model is None:
+        return None, None
+    discovery, evidence = config.discovery, config.evidence
+    with run.stage("effects"):
+        maps = map_films(data, tools.model, evidence, run.progress)
+        intervention = InterventionTools(tools.model, maps, tools.relevance)
+        wanted = discovery.protocol == "pooled" and "effects" in discovery.propose
+        if not wanted or False not in maps:
+            return intervention, None
+        proposed = propose_features(
+            data, embeddings.region, tools.model, maps[False], evidence.seed
+        )
+    return intervention, proposed
 
 
 def _counterfactual_model(
@@ -373,7 +412,8 @@ def _counterfactual_model(
     films, listed = scored.films, scored.films.listed
     mirrored = frozenset(at for at, edge in enumerate(films.embeddings.left_edges) if edge == "L")
     inputs = films.embeddings.inputs
-    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored, inputs)
+    logits = films.embeddings.image @ scored.classes.T / config.task.temperature
+    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored, inputs, logits)
     model = counterfactual_model(audited, listed.encoder, segmenter)
     return spread_hypotheses(model, audited, engine, listed.folder)
 
@@ -384,10 +424,10 @@ def _features(
     embeddings: Embeddings,
     proposed: ProposedFeatures | None,
 ) -> tuple[ConfirmedFeature, ...]:
-    """Return what was confirmed and tested as features that can be looked for in other films."""
+    """Return what counts or was confirmed as features that can be looked for in other films."""
     features = []
     for correlation in correlations:
-        if correlation.confirmation.status != "confirmed" or correlation.counterfactual is None:
+        if correlation.counterfactual is None or not (correlation.counts or correlation.confirmed):
             continue
         cluster = correlation.cluster
         if cluster.source == "effects":
@@ -402,7 +442,6 @@ def _features(
             label=label,
             raised_class=cluster.raised_class,
             lowered_class=cluster.lowered_class,
-            threshold=correlation.counterfactual.removal.threshold,
         )
         features.append(
             ConfirmedFeature(correlation.rank, correlation.kind, correlation.counts, detector)
@@ -530,6 +569,7 @@ def collect_result(
         sensitivity=found.sensitivity,
         sanity=found.checks,
         confounders=found.confounders,
+        dependence=found.dependence,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

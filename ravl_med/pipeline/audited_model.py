@@ -34,15 +34,18 @@ from ravl_med.errors import ModelError
 from ravl_med.evidence import model_checks
 from ravl_med.evidence.audit_result import ModelCheck, ModelChecks, ModelSummary
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
+from ravl_med.evidence.counterfactual.fills import fill_interpolated
 from ravl_med.evidence.disclosure_control import hidden_classes
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.evidence.statistics import auroc
 from ravl_med.pipeline.stages import open_model_of, structure_reader
+from ravl_med.regions.geometry import box_overlaps
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.segmenter import Segmenter
 from ravl_med.storage.mapped_arrays import multiply
 
 _SAMPLE = 8  # films whose input is checked
+_LEAK = 0.5  # of what covering a region does, from which its neighbour is not told apart
 _TRIED = 256  # films that another activation is tried on
 _BETTER = 0.05  # mean AUROC that another activation has to bring
 
@@ -119,9 +122,12 @@ def check_audited_model(
     )
     stops, doubts = model_checks.assess_findings(findings, config.gate.min_auroc, hidden)
     own = model.scores is None
+    chosen = _spread_films(len(cohort))
+    inputs = _inputs(model, reader, cohort, chosen)
     checks = [
         *model_checks.check_embeddings(image, model.classes if own else None, cohort.classes),
-        *model_checks.check_inputs(model.encoder.info, _inputs(model, reader, cohort)),
+        *model_checks.check_inputs(model.encoder.info, inputs),
+        *_check_regions(model, inputs, chosen, config.evidence.seed),
     ]
     if own:
         checks += [
@@ -135,11 +141,71 @@ def check_audited_model(
     return ModelChecks(config.gate.min_auroc, findings, tuple(checks), stops, doubts)
 
 
-def _inputs(model: AuditedModel, reader: FilmReader, cohort: Cohort) -> NDArray[np.float32]:
-    """Return some films (k, 3, S, S) as the model reads them, spread over the cohort."""
-    chosen = np.unique(np.linspace(0, len(cohort) - 1, min(_SAMPLE, len(cohort))).astype(int))
+def _check_regions(
+    model: AuditedModel, inputs: NDArray[np.float32], films: Sequence[int], seed: int
+) -> list[ModelCheck]:
+    """Check that the model tells a region from its neighbour, by covering either of them.
+
+    Regions that are finer than the cells of the model's feature map say little of what lies in
+    them: their embeddings are mostly those of their surroundings.
+    """
+    rng, ratios = np.random.default_rng([seed, 31]), []
+    embeddings = model.embeddings
+    for picture, film in zip(inputs, films, strict=True):
+        rows = np.arange(*np.searchsorted(embeddings.region_image, [film, film + 1]))
+        height, width = embeddings.sizes[film].tolist()
+        boxes = model.encoder.geometry(height, width).to_input(embeddings.region_boxes[rows])
+        pair = _neighbours(boxes, rng)
+        if pair is not None:
+            filled = [picture, *(fill_interpolated(picture, boxes[at]) for at in pair)]
+            asked = [torch.from_numpy(boxes[[pair[0]]])] * 3
+            _, found = model.encoder.encode_regions(torch.from_numpy(np.stack(filled)), asked)
+            vectors = found.float().cpu().numpy()
+            moved = np.linalg.norm(vectors[1:] - vectors[0], axis=1)
+            ratios.append(float(moved[1] / max(moved[0], 1e-12)))
+    if not ratios:
+        return []
+    leak = float(np.median(ratios))
+    text = (
+        f"on {len(ratios)} films covering a neighbour moves the embedding of a region {leak:.2f} "
+        "times as far as covering the region itself"
+    )
+    if leak > _LEAK:
+        text += (
+            ": the regions are finer than what the model tells apart. Take coarser regions.tiles, "
+            "a larger input, or model.region_pooling: crops"
+        )
+    return [ModelCheck("regions", "odd" if leak > _LEAK else "held", text)]
+
+
+def _neighbours(boxes: NDArray[np.float32], rng: np.random.Generator) -> tuple[int, int] | None:
+    """Draw a region (k, 4) and the nearest one that shares nothing with it; None without any."""
+    if len(boxes) < 2:
+        return None
+    first = int(rng.integers(len(boxes)))
+    apart = box_overlaps(boxes[[first]], boxes)[0] == 0.0
+    apart[first] = False
+    if not apart.any():
+        return None
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2.0
+    distance = np.linalg.norm(middle - middle[first], axis=1)
+    return first, int(np.argmin(np.where(apart, distance, np.inf)))
+
+
+def _spread_films(films: int) -> list[int]:
+    """Choose some films, spread over the cohort."""
+    chosen: list[int] = np.unique(
+        np.linspace(0, films - 1, min(_SAMPLE, films)).astype(int)
+    ).tolist()
+    return chosen
+
+
+def _inputs(
+    model: AuditedModel, reader: FilmReader, cohort: Cohort, chosen: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return films (k, 3, S, S) as the model reads them."""
     films = []
-    for film in chosen.tolist():
+    for film in chosen:
         kept = None if model.embeddings.inputs is None else model.embeddings.inputs.input(film)
         if kept is None:
             kept = model.encoder.preprocess(reader.film(cohort, film).pixels).numpy()
@@ -197,6 +263,7 @@ class AuditedFilms:
     classes: NDArray[np.float32]  # (C, D) class texts
     mirrored: frozenset[int]  # films that have the patient's left at the left edge
     inputs: KeptFilms | None = None  # the same films as the model reads them
+    logits: NDArray[np.float32] | None = None  # (N, C) of the same films
 
 
 def counterfactual_model(
@@ -221,6 +288,7 @@ def counterfactual_model(
         films.config.task.temperature,
         films.config.model.batch_size,
         structure_reader(segmenter, read, films.mirrored),
+        films.logits,
     )
 
 

@@ -24,7 +24,6 @@ from ravl_med.engine import opened_engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
-from ravl_med.evidence.counterfactual.localisation import choose_shifts
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
 from ravl_med.labelling.findings import class_of_report
@@ -40,10 +39,12 @@ from ravl_med.mitigation.fine_tuning_set import (
     write_reports,
 )
 from ravl_med.mitigation.spurious_regions import (
+    TrimmingRule,
     carriers_in,
     films_to_explore,
     find_co_occurring,
     regions_by_film,
+    settle_rule,
 )
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
 from ravl_med.pipeline.split_films import SplitFilms, summarise_split
@@ -88,7 +89,7 @@ class _Unit:
     data: AuditData  # with the regions of the feature alone
     pictures: GrayFilms  # of the n films
     detector: FeatureDetector
-    shifts: NDArray[np.float64] | None = None  # (s, 2) None before they are chosen
+    rule: TrimmingRule | None = None  # None before it is settled
 
     @classmethod
     def of(
@@ -143,15 +144,15 @@ class _Locator:
         sides = unit.detector.raised_class, unit.detector.lowered_class
         return prepare_inputs(model, *sides, unit.data)
 
-    def choose(self, unit: _Unit) -> NDArray[np.float64]:
-        """Choose how regions are moved, on all films of a unit."""
+    def settle(self, unit: _Unit) -> TrimmingRule:
+        """Settle how regions are filled, on all films of a unit."""
         regions = unit.regions()
-        return choose_shifts(self.inputs(unit), list(regions), regions)
+        return settle_rule(self.inputs(unit), list(regions), regions)
 
     def locate(self, unit: _Unit) -> Located:
         """Find the regions that carry the feature, by the films' names in the split."""
-        assert unit.shifts is not None  # they are chosen before units are sent
-        found, boxes = carriers_in(self.inputs(unit), unit.detector, unit.regions(), unit.shifts)
+        assert unit.rule is not None  # it is settled before units are sent
+        found, boxes = carriers_in(self.inputs(unit), unit.regions(), unit.rule)
         return unit.films[found], boxes
 
 
@@ -172,9 +173,9 @@ def _locate_feature(
         using_threads(config.threads),
         opened_engine(config.engine, config.model.device, config.threads) as engine,
     ):
-        shifts = own.choose(_Unit.of(split, regions, films_to_explore(films), detector))
+        rule = own.settle(_Unit.of(split, regions, films_to_explore(films), detector))
         units = [
-            replace(_Unit.of(split, regions, films[i : i + _FILMS], detector), shifts=shifts)
+            replace(_Unit.of(split, regions, films[i : i + _FILMS], detector), rule=rule)
             for i in range(0, len(films), _FILMS)
         ]
         work: Work[_Unit, Located] = Work(
@@ -404,7 +405,7 @@ def _digest(setting: Setting, explored: ExploredFilms) -> str:
         detector = feature.detector
         digest.update(np.ascontiguousarray(detector.medoids).tobytes())
         settled = (feature.rank, feature.kind, detector.label, detector.raised_class,
-                   detector.lowered_class, detector.threshold)  # fmt: skip
+                   detector.lowered_class)  # fmt: skip
         digest.update(repr(settled).encode())
     digest.update("".join(explored.films.embeddings.digests).encode())
     for values in (explored.films.cohort.labels, explored.half):

@@ -29,13 +29,10 @@ from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.counterfactual.interventions import CANDIDATES
-from ravl_med.evidence.counterfactual.localisation import (
-    EXPLORED_FILMS,
-    most_fit_pictures,
-    most_share_pictures,
-)
-from ravl_med.evidence.counterfactual.model_inputs import SHIFTS
+from ravl_med.evidence.counterfactual import most_test_pictures
+from ravl_med.evidence.counterfactual.effect_maps import most_map_pictures
+from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
+from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
 from ravl_med.evidence.power import design_to_collect, measure_sensitivity
 from ravl_med.pipeline import stages
@@ -45,6 +42,7 @@ from ravl_med.storage.cache import Cache
 
 T = TypeVar("T")
 
+_TESTED = 6  # features that a usual audit tests on held-out patients
 _CLUSTERED = (10_000, 60_000)  # regions whose clustering is timed: what is fixed, and what grows
 
 
@@ -278,17 +276,11 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
 
 
 def _most_pictures(config: Config) -> int:
-    """Pictures that counterfactuals have the model encode, at most, with a region a film."""
+    """Pictures that effect maps, and the tests of a few features, have the model encode."""
     evidence = config.evidence
-    each = (
-        EXPLORED_FILMS * (1 + 2 * len(SHIFTS))
-        + 5 * evidence.max_removals
-        + (CANDIDATES + 5) * evidence.max_pairs
-        + 3 * evidence.max_pairs
-        + most_fit_pictures(evidence.max_fitted)
-        + most_share_pictures(evidence.max_removals)
-    )
-    return evidence.max_correlations * each
+    each = most_test_pictures(evidence) + most_share_pictures(MOST_REGIONS)
+    changed = most_dependence_pictures(evidence.dependence_films, len(config.task.texts()))
+    return most_map_pictures(evidence.effect_films) + _TESTED * each + changed
 
 
 def _timed(do: Callable[[], T]) -> tuple[float, T]:

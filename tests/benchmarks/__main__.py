@@ -15,7 +15,6 @@ from rich.markup import escape
 from ravl_med.cli.console import (
     DebugOption,
     ResultsOption,
-    print_file,
     reporting_errors,
     say,
     show_progress,
@@ -37,7 +36,8 @@ from tests.benchmarks.runner import NOTHING, Page, Setup, choose_parts, read_siz
 PAGES = {
     module.PAGE.name: module.PAGE
     for module in (
-        discovery, quickstart, regions, encoders, intake, labels, report, mitigation, scale,
+        discovery, quickstart, regions, encoders, intake, labels, report, mitigation,
+        scale,
     )
 }  # fmt: skip
 DEFAULT_FOLDER = Path("reports/benchmark")
@@ -90,7 +90,7 @@ def _command(page: Page) -> Callable[..., None]:
             sizes = read_sizes(page, size or [])
             with show_progress() as progress:
                 path = run_page(page, chosen, out, Setup.of_user(sizes, files, progress))
-            print_file(path)
+            typer.echo(path.read_text(encoding="utf-8").rstrip())
 
     return measure
 
@@ -103,7 +103,7 @@ for _page in PAGES.values():
 def draw_evaluation(out: ResultsOption = DEFAULT_FOLDER, debug: DebugOption = False) -> None:
     """Draw the controlled evaluation as Markdown, HTML and PDF from its results."""
     with reporting_errors(debug):
-        print_file(evaluation.write_pages(out))
+        typer.echo(evaluation.write_pages(out).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()

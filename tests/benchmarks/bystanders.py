@@ -20,8 +20,16 @@ from ravl_med.encoders.open_clip import open_model
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates, split_patients
-from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis, measure_counterfactual
-from ravl_med.evidence.results import PairedChange
+from ravl_med.evidence.counterfactual import (
+    CounterfactualModel,
+    Hypothesis,
+    decide_use,
+    measure_counterfactual,
+    prepare_inputs,
+)
+from ravl_med.evidence.counterfactual.effect_maps import explore_feature
+from ravl_med.evidence.examination import map_films
+from ravl_med.evidence.results import Counterfactual, PairedChange
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.pipeline.truth import film_names, is_hit, truth_boxes
 from ravl_med.regions.geometry import box_overlap
@@ -33,10 +41,11 @@ from tests.benchmarks.tables import Row
 def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     """Confirm the planted feature and the bystander, and ask the model about both.
 
-    Tiles that hold anything of the other one are left out. Halves, thresholds and counterfactuals
-    are those of the audit; the two are tested together. Contrasts stand with their intervals, in
-    logits. Accused: the audit calls a correlation used and a shortcut whose regions hit the one
-    more often than the other.
+    Tiles that hold anything of the other one are left out. Halves, maps and counterfactuals are
+    those of the audit; both are tested, whatever the maps say of them, and use is decided over the
+    two together. Contrasts stand with their intervals, in logits; each fill of a removal for
+    itself. Accused: the audit calls a correlation used and a shortcut
+    whose regions hit the one more often than the other.
 
     Raises
     ------
@@ -50,14 +59,19 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
     data, model = _data(run), _model(run, cache)
     evidence = run.config.evidence
     half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
+    maps = map_films(data, model, evidence, lambda stage, done, total: None)[False]
     rows: list[Row] = []
+    measured: list[Counterfactual] = []
     for name, role in ((planted.feature, "planted"), (planted.bystander, "bystander")):
         (other,) = set(shown) - {name}
         own = shown[name].regions & ~shown[other].touched
         cluster = _true_cluster(data, own, half)
         ((_, confirmation),) = confirm_candidates(data, [Candidate(cluster, ~half)], evidence)
-        hypothesis = Hypothesis(cluster, half, comparisons=2)
-        tested = measure_counterfactual(model, hypothesis, data, evidence)
+        inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data)
+        margin = inputs.untouched(np.arange(len(data.labels))).margin
+        explored = explore_feature(inputs, maps, cluster, half, margin, evidence)
+        hypothesis = Hypothesis(cluster, half, explored)
+        measured.append(measure_counterfactual(model, hypothesis, data, evidence))
         rows.append(
             {
                 "thing": name,
@@ -68,14 +82,26 @@ def confirm_planted(run: Audit, seed: int, cache: Cache) -> list[Row]:
                 "raised": data.classes[cluster.raised_class],
                 "raised_gap": float(confirmation.arms.gap[cluster.raised_class]),
                 "opposed_gap": confirmation.arms.opposed_gap,
-                "used": tested.used,
-                "removal": _contrast(tested.removal.median),
-                "inpainted": _contrast(tested.removal.inpainted),
-                "transplant": _contrast(tested.transplant),
                 "accused": _accused(run, name, shown),
             }
         )
-    return rows
+    decided = decide_use(measured, evidence)
+    pairs = zip(rows, decided, strict=True)
+    return [{**row, **_use_columns(tested)} for row, tested in pairs]
+
+
+def _use_columns(tested: Counterfactual) -> Row:
+    """Return what the maps and the interventions say of one feature."""
+    removal = tested.removal
+    return {
+        "used": tested.used,
+        "shown_by": list(tested.shown_by),
+        "q_value": tested.q_value,
+        "mapped": _contrast(removal.explored),
+        "interpolated": _contrast(removal.interpolated),
+        "mirrored": _contrast(removal.mirrored),
+        "transplant": _contrast(tested.transplant),
+    }
 
 
 def _data(run: Audit) -> AuditData:
@@ -146,6 +172,7 @@ def _model(run: Audit, cache: Cache) -> CounterfactualModel:
         embed_classes(encoder, config.task.texts()),
         config.task.temperature,
         config.model.batch_size,
+        audited=np.log(np.maximum(run.scores.image, 1e-30)),  # logits, up to a constant a film
     )
 
 

@@ -20,6 +20,7 @@ from ravl_med.evidence.audit_result import (
     DetectableGap,
     DiscoverySummary,
     Gate,
+    LocalEffectBound,
     ModelSummary,
     PartitionSummary,
     Sensitivity,
@@ -190,7 +191,9 @@ def _search(
 
 def _sensitivity(size: AuditSize) -> Sensitivity:
     detectable = tuple(DetectableGap(share, 0.3 - share / 4, 1.0) for share in (0.1, 0.2, 0.5))
-    return Sensitivity(0.8, 200, max(size.correlations, 1), detectable, size.clusters, 90, {})
+    local = LocalEffectBound(0.04, 0.04, 0.03, size.clusters, 160, 60)
+    candidates = max(size.correlations, 1)
+    return Sensitivity(0.8, 200, candidates, detectable, size.clusters, 90, {}, local)
 
 
 def _stratum(at: int, size: AuditSize, rng: np.random.Generator) -> Stratum:
@@ -268,12 +271,19 @@ def _confirmation(size: AuditSize, cluster: FeatureCluster) -> Confirmation:
 
 def _counterfactual(effect: NDArray[np.float64]) -> Counterfactual:
     changed = PairedChange(
-        pairs=100, patients=100, change=2.0, control=0.1, contrast=1.9, interval=_interval(1.9),
-        decisions=0.5, decisions_interval=_interval(0.5),
+        pairs=100, patients=100, change=2.0, change_interval=_interval(2.0), control=0.1,
+        contrast=1.9, interval=_interval(1.9), decisions=0.5, decisions_interval=_interval(0.5),
+        p_value=0.0001,
     )  # fmt: skip
-    shares = EffectShares(inside=0.05, artifact=0.9, regions=64, unknown=0)
-    removal = Removal(effect, effect > 1.5, 1.5, changed, changed, 1.1, shares, spread=2.0)
-    return Counterfactual(removal, changed, used=True, reasons=())
+    shares = EffectShares(0.05, _interval(0.05), artifact=0.9, regions=64, unknown=0)
+    removal = Removal(
+        effect, effect > 1.5, 1.5, spread=2.0, explored=changed, interpolated=changed,
+        mirrored=changed, both=changed, wrong_calls=changed, called=0.4, imbalance=0.02,
+        relief=1.6, shares=shares,
+    )  # fmt: skip
+    return Counterfactual(
+        removal, changed, True, (), 0.0002, 0.0004, shown_by=("removal", "transplant")
+    )
 
 
 def _crossed(attribute: str) -> CrossedAttribute:

@@ -184,7 +184,7 @@ def test_a_small_cohort_goes_the_whole_way(tmp_path: Path) -> None:
             "evidence.simulations=20",
             "evidence.min_pairs=4",
             "evidence.draws=2000",
-            "evidence.max_correlations=1",
+            "evidence.effect_films=40",
         ),
     )
     run = Setup(small, Cache(tmp_path), b"k", {"cohorts": 1})
@@ -199,7 +199,11 @@ def test_a_small_cohort_goes_the_whole_way(tmp_path: Path) -> None:
     assert generator["phi"] == pytest.approx(1)
     assert (marker["thing"], marker["role"]) == ("marker", "bystander")
     assert marker["phi"] == pytest.approx(0.8, abs=0.15)
-    assert len(generator["removal"]) == 3
+    for name in ("mapped", "interpolated", "mirrored"):
+        assert len(generator[name]) == 3
+    for row in (generator, marker):
+        assert row["used"] is bool(row["shown_by"])
+        assert 0 <= row["q_value"] <= 1
 
 
 def test_means_and_accusations_by_hand() -> None:

@@ -48,8 +48,7 @@ evidence:
   permutations: 99
   draws: 2000
   simulations: 20
-  max_correlations: 2
-  max_removals: 12
+  effect_films: 40
   max_pairs: 12
 """
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"

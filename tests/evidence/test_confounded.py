@@ -10,7 +10,6 @@ import pytest
 from ravl_med.evidence.duplicates import fold_counting, name_confounded
 from ravl_med.evidence.results import (
     Counterfactual,
-    EffectShares,
     Interval,
     PairedChange,
     Removal,
@@ -79,6 +78,10 @@ def counting(cluster_of):
         )
 
     return make
+
+
+def changed_by(contrast):
+    return PairedChange(20, 20, contrast, NOTHING, 0.0, contrast, NOTHING, 0.1, NOTHING, 0.001)
 
 
 def both_classes(*cells):
@@ -254,18 +257,21 @@ class TestPlaces:
             present, self.LABELS, present, regions=3 * films + tile, cluster=number,
             raised_class=raised,
         )  # fmt: skip
-        change = PairedChange(20, 20, size, 0.0, size, NOTHING, 0.1, NOTHING)
+        change = changed_by(size)
         count = len(films)
-        effect = np.linspace(2, 1, count)
         removal = Removal(
-            effect, np.full(count, carries), 0.5, change, change, 1.0, None, 1.0,
-            np.tile(np.array([[x, 0, x + 10, 10]], np.float32), (count, 1)),
-        )  # fmt: skip
+            effect=np.linspace(2, 1, count),
+            carries=np.full(count, carries),
+            threshold=0.5,
+            spread=1.0,
+            both=change,
+            located=np.tile(np.array([[x, 0, x + 10, 10]], np.float32), (count, 1)),
+        )
         return SpuriousCorrelation(
             rank=0,
             cluster=cluster,
             confirmation=SimpleNamespace(status="confirmed"),
-            counterfactual=Counterfactual(removal, None, True, ()),
+            counterfactual=Counterfactual(removal, change, True, (), shown_by=("transplant",)),
             strata=None,
             kind="shortcut",
             counts=True,
@@ -279,7 +285,7 @@ class TestPlaces:
         self.data = data_of(self.LABELS, self.LABELS == 1, region_image=self.IMAGE)
 
     def folded(self, *entries):
-        found = fold_counting(entries, self.data, MAX_GAP)
+        found = fold_counting(entries, self.data)
         assert [c.rank for c in found] == list(range(1, len(entries) + 1))
         return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
 
@@ -289,7 +295,7 @@ class TestPlaces:
         )  # fmt: skip
 
         assert self.folded(weak, strong) == [(8, True, None), (7, False, 1)]
-        found = fold_counting([weak, strong], self.data, MAX_GAP)
+        found = fold_counting([weak, strong], self.data)
         assert found[1].reasons == (
             "Its effect lies in the same place as that of correlation 1: they are one feature.",
         )
@@ -312,127 +318,120 @@ class TestPlaces:
 
     def test_a_companion_by_place_is_named_once(self, cluster_of):
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
-        ranked = fold_counting(pair, self.data, MAX_GAP)
+        ranked = fold_counting(pair, self.data)
 
         assert name_confounded(ranked, self.data, MAX_GAP)[1].reasons == ranked[1].reasons
 
 
-class TestMirrors:
-    """The used feature raises class 1; the second is on films without it and raises class 0."""
+class TestComplements:
+    """A feature that raises class 1, and one on the films without it that raises class 0."""
 
-    CELLS = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
+    APART = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
+    """Phi of the two is -0.8."""
 
-    def fold(self, counting, data_of, films, cells, kind="undecided"):
+    def pair(self, counting, films, cells, sizes, spreads=(1.0, 1.0), reliefs=(1.0, 1.0)):
         used, second, labels, hits = films(*cells)
-        pair = [
-            counting(1, used, labels, hits, "shortcut"),
-            counting(2, second, labels, hits, kind),
-        ]
-        assert pair[0].cluster.raised_class == 1
-        return fold_counting(pair, data_of(labels, hits), MAX_GAP)
-
-    def test_what_is_there_where_the_shortcut_is_not_is_its_mirror_image(
-        self, counting, data_of, films
-    ):
-        first, second = self.fold(counting, data_of, films, self.CELLS)
-
-        assert (first.counts, first.companion_of) == (True, None)
-        assert (second.counts, second.companion_of) == (False, 1)
-        assert second.cluster.raised_class == 0
-        assert second.reasons[-1].startswith("It is the mirror image of correlation 1: ")
-
-    def test_shortcuts_that_share_a_device_are_held_fixed_together(self, counting, data_of, films):
-        """Each of two clusters holds the device on half of its films; the mirror lacks both."""
-        used, second, labels, hits = films(*self.CELLS)
-        half = np.arange(len(labels)) % 2 == 0
-        parts = [
-            counting(n, used & side, labels, hits, "shortcut")
-            for n, side in ((1, half), (2, ~half))
-        ]
-        mirror = counting(3, second, labels, hits, "undecided")
-        data = data_of(labels, hits)
-
-        alone = fold_counting([parts[0], mirror], data, MAX_GAP)
-        assert [c.counts for c in alone] == [True, True]
-
-        found = fold_counting([*parts, mirror], data, MAX_GAP)
-        assert [c.counts for c in found] == [True, True, False]
-        assert found[2].companion_of == 1
-        assert found[2].reasons[-1].startswith("It is the mirror image of correlations 1 and 2: ")
-
-    def test_one_that_was_placed_stands_by_itself(self, counting, data_of, films):
-        found = self.fold(counting, data_of, films, self.CELLS, kind="shortcut")
-
-        assert [c.counts for c in found] == [True, True]
-
-    def test_one_with_a_gap_of_its_own_stands_by_itself(self, counting, data_of, films):
-        """It moves 40 points itself, whether the used feature is there or not."""
-        cells = [
-            (1, True, True, 10, 5), (1, True, False, 90, 81),
-            (1, False, True, 90, 18), (1, False, False, 10, 6),
-            (0, True, True, 10, 5), (0, True, False, 90, 9),
-            (0, False, True, 90, 72), (0, False, False, 10, 4),
-        ]  # fmt: skip
-        found = self.fold(counting, data_of, films, cells)
-
-        assert [c.counts for c in found] == [True, True]
-
-    def test_what_raises_the_same_class_is_no_mirror_image(self, counting, data_of, films):
-        found = self.fold(counting, data_of, films, TOGETHER)
-
-        assert [c.cluster.raised_class for c in found] == [1, 1]
-        assert [c.counts for c in found] == [True, True]
-
-
-class TestArtifactsAndTheirPlaces:
-    """Where removal says in what an effect lies, a placed one can be a mirror image, too."""
-
-    KEPT = both_classes((True, True, 20), (True, False, 80), (False, True, 80), (False, False, 20))
-    """Phi of the two features is -0.6."""
-
-    def lying_in(self, entry, artifact, size):
-        change = PairedChange(20, 20, size, 0.0, size, NOTHING, 0.1, NOTHING)
-        count = len(entry.cluster.regions)
-        removal = Removal(
-            np.ones(count), np.ones(count, bool), 0.5, change, change, 1.0,
-            EffectShares(0.0, artifact, count, 0), 1.0,
-        )  # fmt: skip
-        return replace(entry, counterfactual=Counterfactual(removal, None, True, ()))
-
-    def pair(self, counting, films, cells, artifacts, kind="shortcut"):
-        """The used feature and a larger one on other films, each with a gap of its own."""
-        used, second, labels, hits = films(*cells)
-        hits = np.where(np.arange(len(labels)) % 3 == 0, (labels == 0) == second, hits)
-        device = self.lying_in(counting(1, used, labels, hits, "shortcut"), artifacts[0], 0.4)
-        place = self.lying_in(counting(2, second, labels, hits, kind), artifacts[1], 0.9)
-        assert [c.cluster.raised_class for c in (device, place)] == [1, 0]
         self.where = labels, hits
-        return device, place
+        both = (
+            counting(1, used, labels, hits, "shortcut"),
+            counting(2, second, labels, hits, "undecided"),
+        )
+        how = zip(both, sizes, spreads, reliefs, strict=True)
+        return [self.put_in(*one) for one in how]
+
+    def put_in(self, entry, size, spread, relief):
+        """Put into other films it moves the margin so far; None: it could not be.
+
+        It stands out so far from its surroundings.
+        """
+        count = len(entry.cluster.regions)
+        removal = Removal(np.ones(count), np.ones(count, bool), 0.5, spread=spread, relief=relief)
+        transplant = None if size is None else changed_by(size)
+        return replace(entry, counterfactual=Counterfactual(removal, transplant, True, ()))
 
     def found(self, data_of, pair):
-        labels, hits = self.where
-        found = fold_counting(pair, data_of(labels, hits), MAX_GAP)
-        return [(c.cluster.cluster, c.counts, c.companion_of) for c in found]
+        return fold_counting(pair, data_of(*self.where))
 
-    @pytest.mark.parametrize("kind", ["shortcut", "undecided"])
-    def test_the_place_of_an_artifact_is_its_mirror_image(self, counting, data_of, films, kind):
-        pair = self.pair(counting, films, self.KEPT, (0.8, 0.1), kind)
+    @pytest.mark.parametrize(
+        ("sizes", "stays"), [((0.9, 0.4), 1), ((0.4, 0.9), 0), ((0.4, None), 1), ((None, 0.1), 0)]
+    )
+    def test_the_side_stays_that_moves_other_films_more(
+        self, counting, data_of, films, sizes, stays
+    ):
+        pair = self.pair(counting, films, self.APART, sizes)
+        assert [c.cluster.raised_class for c in pair] == [1, 0]
 
-        assert self.found(data_of, pair) == [(10, True, None), (20, False, 1)]
-        labels, hits = self.where
-        folded = fold_counting(pair, data_of(labels, hits), MAX_GAP)[1]
-        assert folded.reasons[-1].endswith("and its own effect lies in no artifact.")
+        first, second = self.found(data_of, pair)
 
-    @pytest.mark.parametrize("artifacts", [(0.8, 0.6), (0.4, 0.1), (math.nan, 0.1)], ids=str)
-    def test_two_artifacts_or_none_stand_by_themselves(self, counting, data_of, films, artifacts):
-        pair = self.pair(counting, films, self.KEPT, artifacts)
-
-        assert self.found(data_of, pair) == [(20, True, None), (10, True, None)]
-
-    def test_what_is_on_many_of_the_same_films_stands_by_itself(self, counting, data_of, films):
-        cells = both_classes(
-            (True, True, 40), (True, False, 60), (False, True, 60), (False, False, 40)
+        assert (first.counts, first.cluster.raised_class, first.companion_of) == (True, stays, None)
+        assert (second.counts, second.companion_of) == (False, 1)
+        assert second.reasons == (
+            "It is the complement of correlation 1: it is there where that feature is not and "
+            "lowers what that raises, and less of a thing: its places stand out less, and move "
+            "other films less.",
         )
-        pair = self.pair(counting, films, cells, (0.8, 0.1))
 
-        assert self.found(data_of, pair) == [(20, True, None), (10, True, None)]
+    def test_films_are_moved_in_standard_deviations_of_the_margin(self, counting, data_of, films):
+        pair = self.pair(counting, films, self.APART, (0.9, 0.8), spreads=(3.0, 1.0))
+
+        assert self.found(data_of, pair)[0].cluster.raised_class == 0
+
+    @pytest.mark.parametrize(
+        ("reliefs", "stays"),
+        [
+            ((1.6, 0.7), 1),
+            ((0.7, 1.6), 0),
+            ((1.1, 1.0), 0),  # 1.1 x 0.8 is below 1.0 x 0.9
+            ((1.2, 1.0), 1),  # 1.2 x 0.8 is above it
+            ((math.nan, 0.1), 0),  # removal could not be tried: nothing says that it is a thing
+            ((0.1, math.nan), 1),
+        ],
+    )
+    def test_what_stands_out_is_the_thing_even_where_its_lack_moves_films_more(
+        self, counting, data_of, films, reliefs, stays
+    ):
+        pair = self.pair(counting, films, self.APART, (0.8, 0.9), reliefs=reliefs)
+
+        first, second = self.found(data_of, pair)
+
+        assert (first.counts, first.cluster.raised_class) == (True, stays)
+        assert (second.counts, second.companion_of) == (False, 1)
+
+    @pytest.mark.parametrize("sizes", [(0.5, 0.5), (-0.2, -0.4), (None, None)])
+    def test_of_two_that_are_as_much_of_a_thing_none_is_the_complement(
+        self, counting, data_of, films, sizes
+    ):
+        """What lowers the margin in other films is no more than what does nothing there."""
+        pair = self.pair(counting, films, self.APART, sizes)
+
+        assert [c.counts for c in self.found(data_of, pair)] == [True, True]
+
+    @pytest.mark.parametrize(
+        ("cells", "alone"),
+        [((30, 70), False), ((40, 60), True), ((90, 10), True)],
+        ids=["phi -0.4", "phi -0.2", "phi 0.8"],
+    )
+    def test_what_is_on_many_of_the_same_films_stands_by_itself(
+        self, counting, data_of, films, cells, alone
+    ):
+        both, one = cells
+        made = both_classes((True, True, both), (True, False, one), (False, True, one),
+                            (False, False, both))  # fmt: skip
+        pair = self.pair(counting, films, made, (0.9, 0.4))
+        pair[1] = replace(pair[1], cluster=replace(pair[1].cluster, lowered_classes=(1,)))
+
+        assert [c.counts for c in self.found(data_of, pair)] == [True, alone]
+
+    def test_what_does_not_lower_what_the_other_raises_stands_by_itself(
+        self, counting, data_of, films
+    ):
+        pair = self.pair(counting, films, self.APART, (0.9, 0.4))
+        pair[1] = replace(pair[1], cluster=replace(pair[1].cluster, lowered_classes=(2,)))
+
+        assert [c.counts for c in self.found(data_of, pair)] == [True, True]
+
+    def test_what_does_not_count_is_no_complement(self, counting, data_of, films):
+        pair = self.pair(counting, films, self.APART, (0.9, 0.4))
+        pair[1] = replace(pair[1], counts=False, reasons=("Not used.",))
+
+        assert self.found(data_of, pair)[1].reasons == ("Not used.",)

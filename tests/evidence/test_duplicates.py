@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.duplicates import fold_candidates, fold_tested
-from ravl_med.evidence.results import AccuracyByPresence, Confirmation, Interval, ScoreShift
+from ravl_med.evidence.duplicates import fold_candidates, fold_places, fold_tested
+from ravl_med.evidence.results import (
+    AccuracyByPresence,
+    Confirmation,
+    Interval,
+    PairedChange,
+    ScoreShift,
+)
 
 NOTHING = Interval(math.nan, math.nan)
 NO_ARMS = AccuracyByPresence(*(np.empty(0),) * 4, (), (), (), math.nan, NOTHING)
@@ -162,3 +169,58 @@ def test_a_naive_walk_keeps_the_same(found):
 
     assert kept(candidates) == [(number, tuple(also)) for number, _, also in walk]
     assert 1 < len(walk) < 30
+
+
+def explored(contrast, x=0.0, films=range(10), spread=1.0):
+    """A feature that has its effect, so large, in a box that begins at x on so many films."""
+    change = contrast and PairedChange(
+        20, 20, contrast, NOTHING, 0.0, contrast, NOTHING, 0.1, NOTHING, 0.001
+    )
+    places = {film: np.array([x, 0, x + 10, 10], np.float32) for film in films}
+    return SimpleNamespace(change=change, spread=spread, places=places)
+
+
+def hosts(*features, raised=None, worth=None):
+    classes = [0] * len(features) if raised is None else raised
+    asked = [True] * len(features) if worth is None else worth
+    return fold_places(list(zip(classes, features, strict=True)), asked)
+
+
+def test_one_class_and_place_is_one_claim_and_the_larger_effect_stands_for_it():
+    assert hosts(explored(0.3), explored(0.9, x=2), explored(0.5, x=4)) == [1, 1, 1]
+    assert hosts(explored(0.9), explored(0.9, x=2)) == [0, 0]  # equals: the first
+
+
+def test_an_effect_is_measured_in_standard_deviations_of_its_own_margin():
+    assert hosts(explored(0.9, spread=3.0), explored(0.5)) == [1, 1]
+
+
+def test_half_of_the_smaller_place_is_enough():
+    assert hosts(explored(0.9), explored(0.3, x=5)) == [0, 0]
+    assert hosts(explored(0.9), explored(0.3, x=5.1)) == [0, 1]
+
+
+@pytest.mark.parametrize(("shared", "host"), [(5, 0), (4, 1)])
+def test_a_place_on_fewer_than_five_shared_films_says_nothing(shared, host):
+    second = explored(0.3, films=range(10 - shared, 20))
+
+    assert hosts(explored(0.9), second) == [0, host]
+
+
+def test_another_class_in_the_same_place_is_another_claim():
+    assert hosts(explored(0.9), explored(0.3), raised=[0, 1]) == [0, 1]
+
+
+def test_what_is_not_worth_a_test_stands_alone_and_for_nobody():
+    assert hosts(explored(0.9), explored(0.3), worth=[False, True]) == [0, 1]
+    assert hosts(explored(0.9), explored(0.3), worth=[True, False]) == [0, 1]
+
+
+def test_without_a_measured_effect_another_stands_for_it():
+    assert hosts(explored(None), explored(0.1)) == [1, 1]
+    assert hosts() == []
+
+
+def test_a_chain_of_places_is_folded_into_what_stands_only():
+    """0 shares with 1, 1 with 2, 0 and 2 nothing: 2 stands by itself."""
+    assert hosts(explored(0.9), explored(0.5, x=5), explored(0.3, x=10)) == [0, 0, 2]

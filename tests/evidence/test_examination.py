@@ -1,7 +1,7 @@
 """From proposed clusters to ranked correlations, on hand-made films."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,22 +17,34 @@ from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
-from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.confirmation import Candidate
+from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis
+from ravl_med.evidence.counterfactual.effect_maps import Exploration
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.examination import (
     Examination,
+    InterventionTools,
     assess_correlations,
-    choose_for_intervention,
     confirm_correlations,
+    map_films,
     measure_detectable_gap,
     min_strength_of,
+    propose_features,
 )
-from ravl_med.evidence.results import Counterfactual, EffectShares, Removal
+from ravl_med.evidence.results import (
+    Counterfactual,
+    EffectShares,
+    Interval,
+    PairedChange,
+    Removal,
+)
+from ravl_med.regions.geometry import InputGeometry
 
 CLASSES = ("clear", "heart")
 TILES = 4
 MODEL = CounterfactualModel(*([None] * 5))
 HEART = RelevanceTable({"heart": RelevantPlaces(boxes=((0.2, 0.4, 0.8, 0.9),))})
+TOOLS = InterventionTools(MODEL, {False: "of one half", True: "of the other"}, HEART)
 
 
 def config_of(protocol="pooled", min_strength=1.64, gate=None, **evidence) -> Config:
@@ -61,10 +73,8 @@ class Subject:
             self.data, self.clusters, config.discovery, config.evidence, config.gate, progress
         )
 
-    def assess(self, found: Examination, config: Config, progress=lambda *step: None):
-        return assess_correlations(
-            self.data, found, MODEL, HEART, config.evidence, config.gate, progress
-        )
+    def assess(self, found: Examination, config: Config, progress=lambda *step: None, tools=TOOLS):
+        return assess_correlations(self.data, found, tools, config.evidence, config.gate, progress)
 
     def sensitivity(self, found: Examination, config: Config, progress=lambda *step: None):
         return measure_detectable_gap(self.data, found, config.discovery, config.evidence, progress)
@@ -272,42 +282,93 @@ def test_the_paper_tests_what_it_finds():
     assert [EvidenceConfig(relevance=Path("x"), min_n=n).min_n_on_half for n in (10, 11)] == [5, 6]
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """The model says yes to everything; what it was asked is kept."""
-    calls = []
+def change_of(contrast: float, half: float = 0.2, p: float = 0.001) -> PairedChange:
+    around = Interval(contrast - half, contrast + half)
+    return PairedChange(24, 20, contrast, around, 0.0, contrast, around, 0.1, around, p)
 
-    def answer(model, hypothesis, data, evidence, progress):
-        calls.append((model, hypothesis, data, evidence))
+
+@dataclass
+class Asked:
+    """What was asked of the maps and of the model; it uses everything, unless p is set."""
+
+    looked_up: list = field(default_factory=list)  # (cluster, maps, films)
+    tests: list[Hypothesis] = field(default_factory=list)
+    sizes: dict[int, float] = field(default_factory=dict)  # by cluster, 1.0 without
+    places: dict[int, float] = field(default_factory=dict)  # by cluster, each its own without
+    p_values: dict[int, float] = field(default_factory=dict)  # of each intervention, by cluster
+
+    def explore(self, inputs, maps, cluster, films, margin, evidence) -> Exploration:
+        """Effects as they are set, on ten films; the spread of the margin is 1."""
+        self.looked_up.append((cluster, maps, films))
+        count, x = len(cluster.regions), self.places.get(cluster.cluster, 50.0 * cluster.cluster)
+        place = np.array([x, 0, x + 10, 10], np.float32)
+        return Exploration(
+            spread=1.0,
+            change=change_of(self.sizes.get(cluster.cluster, 1.0)),
+            wrong_calls=None,
+            called=0.0,
+            effect=np.ones(count),
+            located=np.zeros((count, 4), np.float32),
+            rows={film: np.array([film]) for film in range(10)},
+            places=dict.fromkeys(range(10), place),
+            donors=None,
+            usual=np.zeros(1),
+            windows=np.zeros((1, 4), np.float32),
+        )
+
+    def test(self, model, hypothesis, data, evidence, progress) -> Counterfactual:
+        self.tests.append(hypothesis)
         progress(1, 2)
-        effect = np.linspace(1, 2, len(hypothesis.cluster.regions))
-        removal = Removal(effect, effect > 0, 0.5, None, None, 1.0, EffectShares(0.0, 1.0, 3, 0))
-        return Counterfactual(removal, None, True, ())
+        count = len(hypothesis.cluster.regions)
+        effect = np.linspace(1, 2, count)
+        p = self.p_values.get(hypothesis.cluster.cluster, 0.001)
+        change = change_of(1.0, p=p)
+        removal = Removal(
+            effect=effect,
+            carries=effect > 0,
+            threshold=0.5,
+            spread=1.0,
+            explored=hypothesis.explored.change,
+            interpolated=change,
+            mirrored=change,
+            both=change,
+            shares=EffectShares(0.0, Interval(0.0, 0.1), 1.0, 3, 0),
+            located=np.zeros((count, 4), np.float32),
+        )
+        return Counterfactual(removal, change, False, (), p_value=min(1.0, 2 * p))
 
-    monkeypatch.setattr(examination, "measure_counterfactual", answer)
-    return calls
+
+@pytest.fixture
+def asked(monkeypatch) -> Asked:
+    kept = Asked()
+    blank = SimpleNamespace(untouched=lambda films: SimpleNamespace(margin=np.zeros(len(films))))
+    monkeypatch.setattr(examination, "prepare_inputs", lambda *args: blank)
+    monkeypatch.setattr(examination, "explore_feature", kept.explore)
+    monkeypatch.setattr(examination, "measure_counterfactual", kept.test)
+    return kept
+
+
+def holding(found: Examination):
+    return [e for e in found.tested if e[1].status in ("confirmed", "raised_only")]
 
 
 @pytest.mark.parametrize("cross_fit", [False, True])
-def test_what_stands_is_asked_of_the_model_and_ranked(planted, asked, cross_fit):
+def test_what_stands_is_looked_up_asked_of_the_model_and_ranked(planted, asked, cross_fit):
     subject, config, told = planted(), config_of(cross_fit=cross_fit), []
     found = subject.confirm(config)
-    standing = [e for e in found.tested if e[1].status in ("confirmed", "raised_only")]
+    standing = holding(found)
 
     correlations = subject.assess(found, config, lambda *args: told.append(args))
 
-    assert len(asked) == len(standing) >= 1
-    for (*given, evidence), (candidate, _, _) in zip(asked, standing, strict=True):
-        model, hypothesis, data = given
-        assert model is MODEL
-        assert data is subject.data
-        assert evidence is config.evidence
-        assert hypothesis.cluster is candidate.cluster
+    assert len(asked.looked_up) == len(asked.tests) == len(standing) >= 1
+    rows = zip(asked.looked_up, asked.tests, standing, strict=True)
+    for (cluster, maps, films), hypothesis, (candidate, _, _) in rows:
+        assert cluster is hypothesis.cluster is candidate.cluster
+        assert maps == TOOLS.maps[candidate.swapped]
+        np.testing.assert_array_equal(films, ~candidate.films)
         np.testing.assert_array_equal(hypothesis.discovery, ~candidate.films)
-        raised = CLASSES[candidate.cluster.raised_class]
-        assert hypothesis.relevant == HEART.find(raised)
-        assert hypothesis.comparisons == len(standing)
-    assert told[0] == (f"remove and transplant, correlation 1 of {len(standing)}", 1, 2)
+        assert hypothesis.relevant == HEART.find(CLASSES[cluster.raised_class])
+    assert told[0] == (f"remove and transplant, feature 1 of {len(standing)}", 1, 2)
     first = correlations[0]
     assert (first.rank, first.counts, first.kind) == (1, True, "shortcut")
     assert {first.cluster.cluster, *first.also} == {1, 3}
@@ -319,6 +380,169 @@ def test_what_stands_is_asked_of_the_model_and_ranked(planted, asked, cross_fit)
         stands = correlation.confirmation.status in ("confirmed", "raised_only")
         assert (correlation.counterfactual is None) == (correlation.strata is None) == (not stands)
         assert correlation.labels is None  # nobody knows where they come from
+
+
+def twice(found: Examination, number: int = 9, **outcome) -> Examination:
+    """The first of the tested ones, and its copy with a number of its own."""
+    candidate, confirmation, also = found.tested[0]
+    copy = replace(candidate, cluster=replace(candidate.cluster, cluster=number))
+    second = (copy, replace(confirmation, **outcome), ())
+    return replace(found, tested=((candidate, confirmation, also), second))
+
+
+def test_a_feature_without_an_effect_in_the_maps_is_not_tested(planted, asked):
+    subject, config = planted(), config_of()
+    found = twice(subject.confirm(config))
+    asked.sizes[9] = 0.05
+
+    first, second = subject.assess(found, config)
+
+    assert [h.cluster.cluster for h in asked.tests] == [first.cluster.cluster] != [9]
+    assert first.counterfactual.q_value == first.counterfactual.p_value  # of one test
+    assert math.isnan(second.counterfactual.q_value)
+    assert (first.counts, second.counts) == (True, False)
+    assert second.counterfactual is not None
+    assert not second.counterfactual.tested
+    assert second.counterfactual.removal.explored == change_of(0.05)
+    assert second.counterfactual.reasons[0].startswith(
+        "Covering its places on 24 films of the discovery half moves the margin by 0.05 standard"
+    )
+    assert second.strata is None
+
+
+@pytest.mark.parametrize(("p", "used"), [(0.024, [True, True]), (0.026, [True, False])])
+def test_use_is_decided_at_a_false_discovery_rate_over_all_that_is_tested(planted, asked, p, used):
+    """The rate is 5 %; p is twice that of an intervention, and the larger of two is its own q."""
+    subject, config = planted(), config_of(fdr=0.05)
+    asked.p_values[9] = p
+
+    correlations = subject.assess(twice(subject.confirm(config)), config)
+
+    first, second = (c.counterfactual for c in correlations)
+    assert [first.used, second.used] == used
+    assert [first.q_value, second.q_value] == pytest.approx([0.004, 2 * p])
+    assert (second.shown_by == ("removal", "transplant")) is used[1]
+    assert (len(second.reasons) == 0) is used[1]
+
+
+def test_the_better_of_two_pays_for_both(planted, asked):
+    """Alone at p 0.04 it would be used; beside one that does nothing its q is 0.08."""
+    subject, config = planted(), config_of(fdr=0.05)
+    found = subject.confirm(config)
+    own = found.tested[0][0].cluster.cluster
+    asked.p_values |= {own: 0.02, 9: 0.6}
+
+    alone = subject.assess(found, config)[0].counterfactual
+    pair = [c.counterfactual for c in subject.assess(twice(found), config)]
+
+    assert (alone.used, alone.q_value) == (True, pytest.approx(0.04))
+    assert sorted(c.q_value for c in pair) == pytest.approx([0.08, 1.0])
+    assert not any(c.used for c in pair)
+
+
+@pytest.mark.parametrize(("size", "tests"), [(0.19, 1), (0.21, 2)])
+def test_an_effect_a_standard_error_below_the_least_is_not_worth_a_test(
+    planted, asked, size, tests
+):
+    """The least is 0.1; the interval is 0.4 wide, which is four errors."""
+    subject, config = planted(), config_of(min_effect=0.1)
+    asked.sizes[9] = size
+
+    subject.assess(twice(subject.confirm(config)), config)
+
+    assert len(asked.tests) == tests
+
+
+def test_features_in_one_place_are_tested_once_by_the_one_with_the_largest_effect(planted, asked):
+    subject, config = planted(), config_of()
+    found = twice(subject.confirm(config))
+    own = found.tested[0][0].cluster.cluster
+    asked.places |= {own: 0.0, 9: 2.0}
+    asked.sizes[9] = 2.0
+
+    correlations = subject.assess(found, config)
+
+    (hypothesis,) = asked.tests
+    assert hypothesis.cluster.cluster == 9
+    first, second = correlations
+    assert first.counterfactual.q_value == first.counterfactual.p_value
+    assert (first.cluster.cluster, first.counts) == (9, True)
+    assert second.counterfactual.reasons == (
+        "Its effect lies in the same place as that of a feature that was tested for both.",
+    )
+    assert not second.counterfactual.tested
+    assert not second.counts
+
+
+def test_what_effects_propose_is_tested_whatever_its_gaps(planted, asked):
+    """Without confirmed gaps it has to undo wrong calls, and is located only if it does."""
+    subject, config = planted(), config_of(gate=GateConfig(max_gap=0.1))
+    found = twice(subject.confirm(config), status="not_confirmed", reasons=("q is 0.9.",))
+    (first, (candidate, confirmation, also)) = found.tested
+    proposed = replace(candidate, cluster=replace(candidate.cluster, source="effects"))
+    with_it = replace(found, tested=(first, (proposed, confirmation, also)))
+
+    assert subject.assess(found, config)[1].counterfactual is None
+    asked.tests.clear()
+    second = subject.assess(with_it, config)[1]
+
+    assert [h.cluster.cluster for h in asked.tests] == [first[0].cluster.cluster, 9]
+    assert [h.least_harm for h in asked.tests] == [0.0, 0.1]
+    assert second.counterfactual.used
+    assert (second.counts, second.reasons) == (False, ("q is 0.9.",))
+    assert second.labels is None
+
+
+def test_gaps_below_the_gate_are_no_harm_that_a_gap_has_shown(planted, asked):
+    subject, strict = planted(), config_of(gate=GateConfig(max_gap=0.95))
+
+    subject.assess(subject.confirm(), strict)
+
+    assert {h.least_harm for h in asked.tests} == {0.95}
+
+
+def test_without_the_model_nothing_is_looked_up(planted, asked):
+    subject, config = planted(), config_of()
+
+    first, *_ = subject.assess(subject.confirm(config), config, tools=None)
+
+    assert (asked.looked_up, asked.tests) == ([], [])
+    assert (first.counterfactual, first.counts) == (None, False)
+    assert first.reasons[0].startswith("No counterfactual is possible")
+    assert first.strata is not None  # all that there is to say why accuracy differs
+
+
+def test_where_no_film_could_be_mapped_nothing_counts(planted, asked):
+    subject, config = planted(), config_of()
+    tools = InterventionTools(MODEL, {}, HEART)
+
+    first, *_ = subject.assess(subject.confirm(config), config, tools=tools)
+
+    assert (asked.looked_up, asked.tests) == ([], [])
+    assert (first.counterfactual, first.counts) == (None, False)
+    assert first.reasons == (
+        "Not tested by counterfactuals: no film of the discovery half could be mapped.",
+    )
+    assert tools.mapped_films().tolist() == []
+
+
+def test_workers_test_all_features_together(planted, asked):
+    """The model names who makes the tests; each is told of as it is done."""
+    subject, config, told, sent = planted(), config_of(), [], []
+
+    def spread(hypotheses, data, evidence):
+        sent.append((list(hypotheses), data, evidence))
+        return (asked.test(None, h, data, evidence, lambda *step: None) for h in hypotheses)
+
+    tools = replace(TOOLS, model=replace(MODEL, spread=spread))
+    found = twice(subject.confirm(config))
+    correlations = subject.assess(found, config, lambda *args: told.append(args), tools)
+
+    ((hypotheses, data, evidence),) = sent
+    assert len(hypotheses) == 2
+    assert (data, evidence) == (subject.data, config.evidence)
+    assert told == [("remove and transplant", done, 2) for done in range(3)]
+    assert all(c.counterfactual.used for c in correlations)
 
 
 def test_a_gap_that_only_doubtful_labels_make_is_told_as_one(subject_of, asked):
@@ -359,55 +583,154 @@ def test_a_gap_that_only_doubtful_labels_make_is_told_as_one(subject_of, asked):
     assert same.confirmation.arms.opposed_gap == arms.opposed_gap
 
 
-def test_only_so_many_are_asked_of_the_model(planted, asked):
-    """One device, told twice, and one question; the second is on the same films."""
-    subject = planted()
-    config = config_of(max_correlations=1)
-    found = subject.confirm(config)
-    candidate, *rest = found.tested[0]
-    twice = replace(found, tested=((candidate, *rest), (replace(candidate), *rest)))
-
-    first, second = subject.assess(twice, config)
-
-    assert len(asked) == 1
-    assert first.counts
-    assert not second.counts
-    assert second.counterfactual is None
-    assert second.reasons == (
-        "Not tested by counterfactuals: more correlations than 1 (evidence.max_correlations).",
-        "It cannot be told apart from the feature of correlation 1: of one side, no films "
-        "have the one without the other.",
-    )
-    assert (first.companion_of, second.companion_of) == (None, 1)
-
-
 def test_without_a_candidate_there_is_no_correlation(subject_of, asked):
     labels = np.arange(80) % 2
     subject = subject_of(labels, np.ones(80, bool), [np.arange(80 * TILES).reshape(80, -1) % 3])
     config = config_of()
 
     assert subject.assess(subject.confirm(config), config) == ()
-    assert asked == []
+    assert (asked.looked_up, asked.tests) == ([], [])
 
 
-def test_what_the_filters_keep_and_what_they_drop_take_turns():
-    """Six dropped ones with smaller p do not push out the one that leads predictions."""
+SIDE = 32
+CORNER = np.s_[0:8, 0:8]
 
-    def entry(name: str, status: str, *, dropped: bool, source: str = "clusters"):
-        cluster = SimpleNamespace(rare=dropped, source=source)
-        return SimpleNamespace(cluster=cluster), SimpleNamespace(status=status), (name,)
 
-    tested = [
-        *(entry(f"dropped {n}", "confirmed", dropped=True) for n in range(6)),
-        entry("refuted", "not_confirmed", dropped=False),
-        entry("device", "confirmed", dropped=False),
-        entry("one side", "raised_only", dropped=False),
-    ]
-    chosen = [also[0] for _, _, also in choose_for_intervention(tested, 6)]
-    assert chosen == ["device", "dropped 0", "one side", "dropped 1", "dropped 2", "dropped 3"]
-    assert len(choose_for_intervention(tested, 20)) == 8
-    proposed = entry("proposed", "not_confirmed", dropped=False, source="effects")
-    assert [also[0] for _, _, also in choose_for_intervention([*tested, proposed], 1)] == [
-        "device", "proposed",
-    ]  # fmt: skip
-    assert choose_for_intervention(tested[6:7], 6) == []
+class Cohort:
+    """80 films; on every third one a bright corner, which alone the model goes by.
+
+    It calls 1 what has the corner. Regions are sixteen tiles, and the corner is the first; to the
+    model it looks like nothing else.
+    """
+
+    FILMS = 80
+
+    def __init__(self, data_of):
+        rng = np.random.default_rng(3)
+        self.bright = np.arange(self.FILMS) % 3 == 0
+        labels = np.arange(self.FILMS) // 2 % 2
+        x, y = (axis.ravel() for axis in np.meshgrid(np.arange(4) * 8, np.arange(4) * 8))
+        boxes = np.stack([x, y, x + 8, y + 8], axis=1).astype(np.float32)
+        self.data = data_of(
+            labels,
+            self.bright == (labels == 1),
+            CLASSES,
+            sizes=np.full((self.FILMS, 2), SIDE),
+            region_image=np.repeat(np.arange(self.FILMS), 16),
+            region_boxes=np.tile(boxes, (self.FILMS, 1)),
+            region_scores=np.full((self.FILMS * 16, 2), 0.5),
+        )
+        embeddings = rng.normal(0, 0.1, (self.FILMS, 16, 8)) + np.eye(8)[0]
+        embeddings[self.bright, 0] = np.eye(8)[1] + rng.normal(0, 0.1, (self.bright.sum(), 8))
+        embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+        self.embeddings = embeddings.reshape(-1, 8).astype(np.float32)
+        self.films = rng.normal(0, 0.05, (self.FILMS, 3, SIDE, SIDE)).astype(np.float32)
+        self.films[self.bright, :, CORNER[0], CORNER[1]] += 3.0
+        info = SimpleNamespace(image_size=SIDE)
+        geometry = lambda height, width: InputGeometry.of(height, width, SIDE, "squash")  # noqa: E731
+        self.model = SimpleNamespace(
+            encoder=SimpleNamespace(info=info, geometry=geometry),
+            read=self.films.__getitem__,
+            logits=self.ask,
+        )
+
+    def ask(self, pictures):
+        seen = np.array([picture[0][CORNER].mean() for picture in pictures])
+        return np.stack([-seen, seen], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def cohort(data_of) -> Cohort:
+    return Cohort(data_of)
+
+
+def test_films_of_the_discovery_half_are_mapped_and_with_cross_fitting_of_the_other(cohort):
+    told = []
+    plain, crossed = (
+        map_films(
+            cohort.data,
+            cohort.model,
+            config_of(cross_fit=on, effect_films=20).evidence,
+            lambda *args: told.append(args),
+        )
+        for on in (False, True)
+    )
+
+    assert (set(plain), set(crossed)) == ({False}, {False, True})
+    assert plain[False].films.tolist() == crossed[False].films.tolist()
+    halves = [set(crossed[swapped].films.tolist()) for swapped in (False, True)]
+    assert [len(half) for half in halves] == [20, 20]
+    assert halves[0].isdisjoint(halves[1])
+    half = examination.split_patients(cohort.data.patients, cohort.data.labels, 0.5, 0)
+    assert half[sorted(halves[0])].all()
+    assert not half[sorted(halves[1])].any()
+    assert told[-1] == ("map effects", 20, 20)
+
+
+def test_a_half_without_any_labelled_film_is_not_mapped(cohort):
+    labels = np.full(cohort.FILMS, -1)
+    data = replace(cohort.data, labels=labels)
+
+    assert map_films(data, cohort.model, config_of().evidence, lambda *step: None) == {}
+
+
+def test_what_moves_the_answer_becomes_a_feature_of_all_films(cohort):
+    maps = map_films(
+        cohort.data, cohort.model, config_of(effect_films=40).evidence, lambda *step: None
+    )[False]
+
+    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, 0)
+
+    raised = [feature for feature in proposed.features if feature.raised_class == 1]
+    assert len(raised) == 1
+    half = np.arange(cohort.FILMS) < 40
+    found = proposed.measure(cohort.data, half, 7, 5)[proposed.features.index(raised[0])]
+    assert found.source == "effects"
+    assert found.cluster == 7 + proposed.features.index(raised[0])
+    assert found.present.tolist() == cohort.bright.tolist()
+    assert set((found.regions % 16).tolist()) == {0}
+    assert found.n_present.sum() == 14  # on the films that are asked for
+
+
+def test_proposed_features_join_the_clusters_of_their_half(cohort, clusters_of):
+    maps = map_films(cohort.data, cohort.model, config_of().evidence, lambda *step: None)[False]
+    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, 0)
+    config = config_of()
+    alike = clusters_of(np.arange(cohort.FILMS * 16) % 16 % 3)
+
+    def sources(features):
+        found = confirm_correlations(
+            cohort.data, alike, config.discovery, config.evidence, config.gate,
+            lambda *step: None, features,
+        )  # fmt: skip
+        assert all(not candidate.swapped for candidate, _, _ in found.tested)
+        return [candidate.cluster.source for candidate, _, _ in found.tested]
+
+    assert set(sources(None)) <= {"clusters"}
+    assert sources(proposed).count("effects") == len(proposed.features) >= 1
+
+
+@pytest.mark.parametrize("where", ["on no mapped film", "on every mapped film"])
+def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, cluster_of, where):
+    """No mapped film has it, or none lacks it: there is nothing to hold against each other."""
+    config = config_of(effect_films=20)
+    maps = map_films(cohort.data, cohort.model, config.evidence, lambda *step: None)
+    mapped = np.isin(np.arange(cohort.FILMS), maps[False].films)
+    present = mapped if where == "on every mapped film" else ~mapped
+    cluster = cluster_of(
+        present, cohort.data.labels, cohort.data.correct, regions=np.flatnonzero(present) * 16
+    )
+    logits = cohort.ask(cohort.films)
+    model = CounterfactualModel(
+        cohort.model.encoder, cohort.films.__getitem__, np.eye(2), 1.0, 8, audited=logits
+    )
+    tools = InterventionTools(model, maps, HEART)
+    half = examination.split_patients(cohort.data.patients, cohort.data.labels, 0.5, 0)
+
+    found = examination._explore(tools, Candidate(cluster, ~half), cohort.data, config.evidence)
+
+    assert found.change is found.wrong_calls is None
+    assert len(found.donors.films) == 0
+    assert examination.is_worth_a_test(found, config.evidence)
+    margin = logits[maps[False].films] @ [-1, 1]
+    assert found.spread == pytest.approx(margin.std())

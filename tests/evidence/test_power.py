@@ -1,17 +1,20 @@
 """What a cohort could have shown: targets, and the procedure itself on simulated cohorts."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig
+from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import discover_correlations
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate, confirm_candidates
 from ravl_med.evidence.power import (
     PREVALENCES,
     CohortDesign,
+    bound_local_effects,
     design_of,
     design_to_collect,
     measure_sensitivity,
@@ -262,3 +265,107 @@ def test_the_design_of_an_audited_cohort(data_of):
     assert design.patients.tolist() == [1, 1, 0, 2, 2, 0]  # renumbered
     assert design.discovery.tolist() == [True, True, False, False, False, False]
     np.testing.assert_allclose(design.accuracy, [2 / 3, 0, 1, 0])  # class 3 has no film
+
+
+class TestLocalEffects:
+    """400 patients, one film each, of two classes; half of them are held out."""
+
+    HALF = np.arange(400) < 200
+    MAPPED = np.arange(160)
+
+    def data(self, data_of, wrong=40):
+        """So many of 100 films of class 0 are called 1, on either half; all others are right."""
+        labels = np.tile(np.repeat([0, 1], 100), 2)
+        return data_of(labels, (labels == 1) | (np.arange(400) % 100 >= wrong))
+
+    def unnamed(self, present, tried=None, looked_at=True):
+        """A feature that raises class 1; `tried` is the share of wrong calls that removal undoes,
+        and of how many patients."""
+        undone = tried and SimpleNamespace(decisions=tried[0], patients=tried[1])
+        removal = SimpleNamespace(wrong_calls=undone)
+        return SimpleNamespace(
+            cluster=SimpleNamespace(raised_class=1, present=present),
+            counterfactual=SimpleNamespace(removal=removal) if looked_at else None,
+        )
+
+    def bound(self, data, *unnamed, mapped=MAPPED):
+        return bound_local_effects(data, self.HALF, mapped, unnamed)
+
+    def upper(self, share, of):
+        """Wilson's one-sided limit of 95 %, by hand."""
+        z = norm.isf(0.05)
+        middle = share + z**2 / (2 * of)
+        reach = z * math.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
+        return (middle + reach) / (1 + z**2 / of)
+
+    def test_without_a_feature_only_what_no_effect_proposed_is_left(self, data_of):
+        """40 of the 160 mapped films are wrong; six of these are needed for a proposal."""
+        found = self.bound(self.data(data_of))
+
+        assert found.unseen == pytest.approx(6 / 40 * self.upper(0.2, 200))
+        assert (found.points, found.seen) == (found.unseen, 0.0)
+        assert (found.looked_at, found.films, found.wrong) == (0, 160, 40)
+
+    def test_a_feature_costs_the_wrong_calls_that_its_removal_undoes(self, data_of):
+        present = np.arange(400) % 100 < 30  # on 30 of the 40 wrong calls of the held-out half
+        found = self.bound(self.data(data_of), self.unnamed(present, (0.2, 25)))
+
+        assert found.seen == pytest.approx(30 / 200 * self.upper(0.2, 25))
+        assert found.points == found.seen > found.unseen
+        assert found.looked_at == 1
+
+    def test_the_costliest_feature_is_what_counts(self, data_of):
+        present = np.arange(400) % 100 < 30
+        cheap, dear = (self.unnamed(present, (share, 25)) for share in (-0.3, 0.4))
+        found = self.bound(self.data(data_of), cheap, dear)
+
+        assert found.seen == pytest.approx(30 / 200 * self.upper(0.4, 25))
+        assert found.looked_at == 2
+        alone = self.bound(self.data(data_of), cheap)  # undone fewer than in the controls: none
+        assert alone.seen == pytest.approx(30 / 200 * self.upper(0.0, 25))
+
+    def test_where_wrong_calls_were_too_few_to_try_all_of_them_are_its_doing(self, data_of):
+        few = np.arange(400) % 100 < 4
+        found = self.bound(self.data(data_of), self.unnamed(few))
+
+        assert found.seen == pytest.approx(self.upper(4 / 200, 200))
+
+    def test_a_feature_that_nobody_looked_up_is_no_feature(self, data_of):
+        """No gap of it was confirmed, and no effect has proposed it."""
+        everywhere = np.ones(400, bool)
+        found = self.bound(self.data(data_of), self.unnamed(everywhere, looked_at=False))
+
+        assert (found.seen, found.looked_at) == (0.0, 0)
+
+    def test_a_model_that_is_never_wrong_may_hide_its_rare_errors_only(self, data_of):
+        found = self.bound(self.data(data_of, wrong=0))
+
+        assert found.wrong == 0
+        assert found.unseen == pytest.approx(self.upper(0.0, 200))
+        assert found.points < 0.02
+
+    @pytest.mark.parametrize(("films", "passes"), [(20, False), (400, True)])
+    def test_a_tiny_cohort_cannot_pass(self, data_of, films, passes):
+        """Always right, and yet ten films say little."""
+        labels = np.arange(films) % 2
+        data = data_of(labels, np.ones(films, bool))
+        half = np.arange(films) < films // 2
+        found = bound_local_effects(data, half, np.flatnonzero(half), [])
+
+        assert (found.points <= GateConfig().max_local_effect) is passes
+
+    def test_no_film_at_all_bounds_nothing(self, data_of):
+        data = data_of(np.array([0, 1]), np.ones(2, bool))
+        found = bound_local_effects(data, np.ones(2, bool), np.empty(0, np.int64), [])
+
+        assert (found.points, found.films, found.wrong) == (1.0, 0, 0)
+
+    def test_films_of_one_patient_are_one_observation(self, data_of):
+        labels = np.tile([0, 1], 200)
+        alone, together = (
+            self.bound(data_of(labels, np.arange(400) % 10 > 0, patients=patients))
+            for patients in (np.arange(400), np.arange(400) // 20)
+        )
+
+        assert together.unseen == pytest.approx(6 / 16 * self.upper(0.1, 10))
+        assert together.points > alone.points

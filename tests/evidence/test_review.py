@@ -27,6 +27,7 @@ from ravl_med.regions.region_set import RegionKind
 GATE = GateConfig(max_gap=0.10)
 SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
 TODAY = date(2026, 11, 25)
+TESTED = SimpleNamespace(removal=SimpleNamespace(both="measured"), transplant=None)
 HEAD = "correlation,rank,decision,until,reason,name,date\n"
 
 
@@ -35,7 +36,7 @@ def correlation(rank: int, kind: str, *, counts: bool = True, regions: tuple[int
         rank=rank,
         cluster=SimpleNamespace(raised_class=1, regions=np.array(regions) + 10 * rank),
         confirmation=SimpleNamespace(status="confirmed" if counts else "not_confirmed"),
-        counterfactual=None,
+        counterfactual=TESTED,
         strata=None,
         kind=kind,
         counts=counts,
@@ -74,8 +75,8 @@ def judged(result: AuditResult, *decisions: RecordedDecision, today: date = TODA
     return apply_decisions(result, decisions, GATE, today)
 
 
-def test_a_sign_that_is_the_disease_passes() -> None:
-    result = result_of(correlation(1, "plausible_sign"))
+def test_an_open_feature_that_is_the_disease_passes() -> None:
+    result = result_of(correlation(1, "undecided"))
     assert result.verdict.name == "review"
     found = judged(result, decide(result, 1, "disease"))
 
@@ -87,13 +88,15 @@ def test_a_sign_that_is_the_disease_passes() -> None:
     )  # fmt: skip
 
 
-def test_a_sign_that_is_a_shortcut_fails() -> None:
-    result = result_of(correlation(1, "undecided"), correlation(2, "plausible_sign"))
+@pytest.mark.parametrize(("kind", "verdict"), [("undecided", "review"), ("plausible_sign", "pass")])
+def test_what_a_reviewer_calls_a_shortcut_fails(kind: str, verdict: str) -> None:
+    result = result_of(correlation(1, kind), correlation(2, "undecided"))
+    assert result_of(correlation(1, kind)).verdict.name == verdict
     found = judged(result, decide(result, 1, "shortcut"))
 
     assert found.verdict.name == "fail"
     assert "a reviewer called a shortcut" in found.verdict.reasons[0]
-    assert found.verdict.reasons[1].startswith("1 correlation above the gate, where the finding")
+    assert found.verdict.reasons[1].startswith("1 feature that the model uses, not placed")
     assert not found.verdict.gates[0].passed
     assert found.undecided == 1
 

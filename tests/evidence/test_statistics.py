@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.statistics import (
+    PatientBootstrap,
+    mean_interval,
+    mean_test,
+    percentile_interval,
+)
 
 
 def width(draws: np.ndarray) -> float:
@@ -164,3 +172,126 @@ def test_without_a_known_draw_there_are_no_bounds():
 
     assert np.isnan([interval.low, interval.high]).all()
     assert not interval.excludes_zero()
+
+
+class TestMeanInterval:
+    def test_one_film_a_patient_is_the_interval_of_students_t(self):
+        values = np.array([1.0, 2.0, 4.0, 9.0])
+
+        interval = mean_interval(values, np.arange(4), 0.95)
+
+        error = values.std(ddof=1) / 2
+        assert interval.low == pytest.approx(4 - 3.18245 * error, abs=1e-4)
+        assert interval.high == pytest.approx(4 + 3.18245 * error, abs=1e-4)
+
+    @given(st.lists(st.floats(-9, 9), min_size=3, max_size=20), st.floats(0.6, 0.99))
+    def test_it_is_scipys_where_each_film_is_a_patient(self, values, confidence):
+        values = np.array([*values, 10.0])
+
+        interval = mean_interval(
+            values, np.random.default_rng(0).permutation(len(values)), confidence
+        )
+
+        wanted = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+        assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
+
+    def test_the_films_of_a_patient_move_together(self):
+        """A mean by films, its error from the sums of patients."""
+        values, patients = np.array([1.0, 2.0, 3.0, 6.0]), np.array([7, 7, 3, 9])
+
+        interval = mean_interval(values, patients, 0.95)
+
+        sums = np.array([(1 - 3) + (2 - 3), 3 - 3, 6 - 3])
+        error = np.sqrt(3 / 2 * (sums**2).sum()) / 4
+        assert interval.low == pytest.approx(3 - 4.30265 * error, abs=1e-4)
+        assert interval.high == pytest.approx(3 + 4.30265 * error, abs=1e-4)
+        twice = mean_interval(np.repeat(values, 5), np.repeat(patients, 5), 0.95)
+        assert (twice.low, twice.high) == pytest.approx((interval.low, interval.high))
+
+    def test_fewer_than_two_patients_say_nothing(self):
+        for films in (0, 1, 3):
+            interval = mean_interval(np.arange(float(films)), np.zeros(films, int), 0.95)
+            assert np.isnan([interval.low, interval.high]).all()
+
+    def test_values_that_do_not_vary_have_no_width(self):
+        interval = mean_interval(np.full(5, 0.25), np.arange(5), 0.95)
+
+        assert (interval.low, interval.high) == (0.25, 0.25)
+
+    @pytest.mark.parametrize("confidence", [0.9, 0.995])
+    def test_it_misses_the_truth_as_often_as_it_says(self, confidence):
+        """Twenty patients of one to four films, far out in the tails as well."""
+        rng = np.random.default_rng(0)
+        missed = []
+        for _ in range(4000):
+            values, patients = films_of_patients(rng)
+            interval = mean_interval(values, patients, confidence)
+            missed.append(not interval.low <= 0 <= interval.high)
+
+        # Of unequal clusters it is a little too narrow: up to a half more is let through.
+        assert 0.6 * (1 - confidence) < np.mean(missed) < 1.6 * (1 - confidence)
+
+
+def films_of_patients(rng, most=4):
+    """One to so many films of each of twenty patients, whose mean is 0 in truth."""
+    patients = np.repeat(np.arange(20), rng.integers(1, most + 1, 20))
+    return rng.normal(size=20)[patients] + rng.normal(size=len(patients)), patients
+
+
+class TestMeanTest:
+    @given(
+        st.lists(st.floats(-5, 5), min_size=2, max_size=20).filter(lambda v: np.std(v) > 0.01),
+        st.floats(-5, 5),
+    )
+    def test_of_one_film_a_patient_it_is_the_one_sided_test_of_student(self, values, least):
+        values = np.array(values)
+
+        p = mean_test(values, np.random.default_rng(0).permutation(len(values)), least)
+
+        assert p == pytest.approx(
+            stats.ttest_1samp(values, least, alternative="greater").pvalue, rel=1e-6
+        )
+
+    def test_the_films_of_a_patient_move_together(self):
+        values, patients = np.array([1.0, 2.0, 3.0, 6.0]), np.array([7, 7, 3, 9])
+
+        p = mean_test(values, patients, 0.5)
+
+        sums = np.array([(1 - 3) + (2 - 3), 3 - 3, 6 - 3])
+        error = np.sqrt(3 / 2 * (sums**2).sum()) / 4
+        assert p == pytest.approx(stats.t.sf((3 - 0.5) / error, 2))
+        assert mean_test(np.repeat(values, 5), np.repeat(patients, 5), 0.5) == pytest.approx(p)
+
+    @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.999])
+    def test_it_ends_where_the_interval_ends(self, confidence):
+        values, patients = films_of_patients(np.random.default_rng(0))
+        interval = mean_interval(values, patients, confidence)
+
+        tails = [mean_test(values, patients, end) for end in (interval.low, interval.high)]
+
+        assert tails == pytest.approx([(1 - confidence) / 2, (1 + confidence) / 2])
+
+    @pytest.mark.parametrize(("least", "p"), [(0.2, 0.0), (0.25, 1.0), (0.3, 1.0)])
+    def test_values_that_do_not_vary_are_what_they_are(self, least, p):
+        assert mean_test(np.full(5, 0.25), np.arange(5), least) == p
+
+    @pytest.mark.parametrize("films", [0, 1, 3])
+    def test_one_patient_shows_nothing(self, films):
+        assert mean_test(np.full(films, 9.0), np.zeros(films, int), 0.0) == 1.0
+
+    @pytest.mark.parametrize(
+        ("level", "most", "times"),
+        [(0.05, 1, 1.2), (0.0025, 1, 1.6), (0.05, 4, 1.3), (0.0025, 4, 2)],
+    )
+    def test_it_is_wrong_as_often_as_it_says(self, level, most, times):
+        """Of patients with unequal numbers of films it is a little too bold, far out most so."""
+        rng = np.random.default_rng(1)
+        called = [mean_test(*films_of_patients(rng, most), 0.0) <= level for _ in range(12_000)]
+
+        assert 0.6 * level < np.mean(called) < times * level
+
+    def test_a_mean_below_the_least_is_called_less_often(self):
+        rng = np.random.default_rng(2)
+        called = [mean_test(*films_of_patients(rng), 0.2) <= 0.05 for _ in range(2000)]
+
+        assert np.mean(called) < 0.03

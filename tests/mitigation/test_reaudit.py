@@ -17,7 +17,7 @@ ELSEWHERE = np.tile([True, False, True, False], 25)  # phi of 0 with PRESENT
 
 
 def feature(rank: int, raised: int) -> ConfirmedFeature:
-    detector = FeatureDetector(np.eye(2, dtype=np.float32), 0, raised, None, 0.0)
+    detector = FeatureDetector(np.eye(2, dtype=np.float32), 0, raised, None)
     return ConfirmedFeature(rank, "shortcut", True, detector)
 
 

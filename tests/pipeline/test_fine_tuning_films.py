@@ -65,7 +65,7 @@ def prepare(config: Config, cache: Cache, *, resume: bool = False) -> FineTuning
     work = open_work_folder(config, cache, Processes(make_fabric()), resume=resume)
     explored = read_without_a_cache(config, work.folder)
     medoids = explored.embeddings.region[[0, 5, 10]]
-    detector = FeatureDetector(medoids, 0, 0, 4, 0.0)
+    detector = FeatureDetector(medoids, 0, 0, 4)
     setting = Setting(
         config,
         Run(cache),

@@ -70,8 +70,7 @@ evidence:
   relevance: %s
   draws: 2400
   simulations: 20
-  max_correlations: 2
-  max_removals: 12
+  effect_films: 40
   max_pairs: 12
 mitigation:
   epochs: 2
@@ -123,7 +122,7 @@ class Workplace:
         others = embedded[~held].reshape(-1, embedded.shape[1])[:: max((~held).sum() // 15, 1)]
         medoids = np.concatenate([embedded[held].mean(axis=0, keepdims=True), others])
         medoids /= np.linalg.norm(medoids, axis=1, keepdims=True)
-        return ConfirmedFeature(1, kind, True, FeatureDetector(medoids, 0, 0, 4, 0.0))
+        return ConfirmedFeature(1, kind, True, FeatureDetector(medoids, 0, 0, 4))
 
     def validation(self, encoder: Encoder) -> SplitFilms:
         """The audited films as a model sees them."""
@@ -386,7 +385,7 @@ def test_a_fine_tuning_set_without_the_feature_is_refused(workplace: Workplace) 
     medoids = feature.detector.medoids.copy()
     medoids[0] = -medoids[1:].mean(axis=0)  # opposite to everything
     medoids[0] /= np.linalg.norm(medoids[0])
-    absent = ConfirmedFeature(1, "shortcut", True, FeatureDetector(medoids, 0, 0, 4, 0.0))
+    absent = ConfirmedFeature(1, "shortcut", True, FeatureDetector(medoids, 0, 0, 4))
     earlier = workplace.audited_with(absent, name="absent")
     with pytest.raises(DataError, match="holds a region of the mitigated features"):
         workplace.mitigate(workplace.config, earlier)

@@ -254,8 +254,7 @@ def located(config: Config, films: SplitFilms, folder: Path) -> tuple[Setting, R
     encoder = open_model_of(config, config.model.path)
     medoids = films.embeddings.region[[0, 5, 10, 40, 61, 74, 83, 92, 107, 131]]
     features = tuple(
-        ConfirmedFeature(n, "shortcut", True, FeatureDetector(medoids, n, 0, 4, 0.001))
-        for n in (0, 1)
+        ConfirmedFeature(n, "shortcut", True, FeatureDetector(medoids, n, 0, 4)) for n in (0, 1)
     )
     classes = embed_classes(encoder, config.task.texts())
     model = config.model.path
@@ -297,7 +296,7 @@ def test_features_are_located_as_in_the_films_themselves(
             setting.classes, config.task.temperature, config.model.batch_size,
         )  # fmt: skip
         sides = detector.raised_class, detector.lowered_class
-        film, boxes = locate_carriers(prepare_inputs(probe, *sides, images), detector, found)
+        film, boxes = locate_carriers(prepare_inputs(probe, *sides, images), found)
         naive.append(np.column_stack([film, boxes]))
     wanted = np.concatenate(naive)
     wanted = wanted[np.argsort(wanted[:, 0], kind="stable")]

@@ -147,20 +147,54 @@ def test_a_hidden_value_or_class_is_hidden_where_they_cross(audited):
     assert sum(n == HIDDEN for row in shown.values() for n in row) >= 4
 
 
-def test_interventions_on_few_patients_are_hidden(audited):
+REMOVALS = ("explored", "interpolated", "mirrored", "both", "wrong_calls")
+
+
+def with_removal(audited: AuditResult, **changes) -> AuditResult:
     first = audited.correlations[0]
-    tested = first.counterfactual
-    few = replace(tested.removal.median, patients=10)
-    removal = replace(tested.removal, median=few)
-    result = replace(
-        audited,
-        correlations=(replace(first, counterfactual=replace(tested, removal=removal)),),
-    )
+    removal = replace(first.counterfactual.removal, **changes)
+    tested = replace(first.counterfactual, removal=removal)
+    return replace(audited, correlations=(replace(first, counterfactual=tested),))
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_a_removal_on_few_patients_is_hidden_and_no_other(audited, name):
+    removal = audited.correlations[0].counterfactual.removal
+    few = replace(getattr(removal, name), patients=10)
+    shown = hide_small_cells(with_removal(audited, **{name: few}), LEAST).correlations[0]
+    hidden = getattr(shown.counterfactual.removal, name)
+    assert (hidden.pairs, hidden.patients) == (HIDDEN, HIDDEN)
+    for number in ("change", "control", "contrast", "decisions"):
+        assert math.isnan(getattr(hidden, number))
+    for interval in (hidden.change_interval, hidden.interval, hidden.decisions_interval):
+        assert math.isnan(interval.low)
+    for other in set(REMOVALS) - {name}:
+        assert getattr(shown.counterfactual.removal, other) == getattr(removal, other)
+    assert shown.counterfactual.transplant == audited.correlations[0].counterfactual.transplant
+    assert shown.counterfactual.used
+
+
+def test_a_transplant_into_few_patients_is_hidden(audited):
+    first = audited.correlations[0]
+    few = replace(first.counterfactual.transplant, patients=10)
+    tested = replace(first.counterfactual, transplant=few)
+    result = replace(audited, correlations=(replace(first, counterfactual=tested),))
     shown = hide_small_cells(result, LEAST).correlations[0].counterfactual
-    assert shown.removal.median.pairs == HIDDEN
-    assert math.isnan(shown.removal.median.contrast)
-    assert shown.removal.inpainted == tested.removal.inpainted
-    assert shown.used
+    assert shown.transplant.pairs == HIDDEN
+    assert shown.removal.both == first.counterfactual.removal.both
+
+
+@pytest.mark.parametrize(("few", "hidden"), [(0, False), (1, True)])
+def test_the_share_that_is_called_wrongly_is_hidden_with_the_classes_it_is_of(audited, few, hidden):
+    """Films of the raised class, which comes first, are none of them."""
+    patients = np.full(3, 20)
+    patients[few] = 10
+    first = audited.correlations[0]
+    arms = replace(first.confirmation.arms, patients=ArmPatients(patients, np.full(3, 20)))
+    test = replace(first.confirmation, arms=arms)
+    result = replace(audited, correlations=(replace(first, confirmation=test),))
+    shown = hide_small_cells(result, LEAST).correlations[0].counterfactual.removal
+    assert math.isnan(shown.called) is hidden
 
 
 def texts_of(folder: Path) -> list[str]:

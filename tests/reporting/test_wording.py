@@ -157,8 +157,8 @@ def test_fills_that_disagree_and_decisions_that_stay_speak_against(full_result):
     tested, removal = entry.counterfactual, entry.counterfactual.removal
     removal = replace(
         removal,
-        inpainted=replace(removal.inpainted, contrast=-0.3),
-        median=replace(removal.median, decisions_interval=Interval(-0.1, 0.2)),
+        mirrored=replace(removal.mirrored, contrast=-0.3),
+        both=replace(removal.both, decisions_interval=Interval(-0.1, 0.2)),
     )
     entry = replace(entry, strata=None, counterfactual=replace(tested, removal=removal))
     assert sentences.counter_evidence(entry, classes) == (
@@ -169,6 +169,54 @@ def test_fills_that_disagree_and_decisions_that_stay_speak_against(full_result):
     assert sentences.counter_evidence(clean, classes) == (
         "Counter-evidence: none in the measurements below."
     )
+
+
+def test_what_the_maps_alone_were_asked_was_not_tested(full_result):
+    entry = replace(full_result.correlations[2], labels=None)
+    assert sentences.counter_evidence(entry, full_result.task.classes) == (
+        "Counter-evidence: the model was not tested on the other half."
+    )
+    assert sentences.use_sentence(entry.counterfactual) == (
+        "Used by the model: no, an association. " + entry.counterfactual.reasons[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rank", "shown"), [(1, "removal and transplant"), (2, "transplant"), (6, "removal")]
+)
+def test_use_is_shown_by_what_showed_it(full_result, rank, shown):
+    tested = full_result.correlations[rank - 1].counterfactual
+    assert sentences.use_sentence(tested) == f"Used by the model: yes, shown by {shown}."
+    assert sentences.use_sentence(None).startswith("Used by the model: not tested.")
+
+
+def test_what_does_not_show_use_is_told_by_every_reason(full_result):
+    tested = full_result.correlations[3].counterfactual
+    sentence = sentences.use_sentence(tested)
+    assert sentence.startswith("Used by the model: no, an association. Removal is not shown")
+    assert all(reason in sentence for reason in tested.reasons)
+    assert len(tested.reasons) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "meaning"),
+    [
+        ("shortcut", "it lies in artifacts and moves other films, which speaks for a shortcut"),
+        ("plausible_sign", "it does not raise the finding in other films, so that it is the sign "
+                           "itself, as far as can be told"),
+        ("undecided", "whether this is a sign or a shortcut is open; a radiologist has to look"),
+    ],
+)  # fmt: skip
+def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning):
+    entry, classes = replace(full_result.correlations[0], kind=kind), full_result.task.classes
+    where = (
+        "3 % of the removal effect lies in anatomy where cardiomegaly shows, 92 % in artifacts, "
+        "5 % elsewhere"
+    )
+    told = sentences.kind_sentence(entry, classes).replace("\u00a0", " ")
+    assert told == f"{where}: {meaning}."
+    silent = sentences.kind_sentence(replace(entry, counts=False), classes)
+    assert silent.replace("\u00a0", " ") == f"{where}."
 
 
 def sensitivity(*gaps):

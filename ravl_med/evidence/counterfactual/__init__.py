@@ -1,9 +1,16 @@
 """Counterfactuals: whether the model uses a feature, or the feature is only confounded with one.
 
-A feature that the model uses lowers the margin of the raised class when it is removed and raises it
-when it is put into other films, each time against a control that is treated the same way. Regions
-are chosen and thresholds fixed on the half of the patients that the candidate was found on; tests
-are made on the other half.
+A feature that the model uses lowers the margin of the raised class when it is removed, or raises it
+when it is put into other films, each time against a control that is treated the same way. What is
+tested, donors and thresholds are chosen in the effect maps of the half of the patients that the
+candidate was found on; tests are made on the other half.
+
+One joint test, a union: H0 is that neither intervention moves the margin by more than
+``min_effect`` of its spread, by itself and beyond its control. Its p is twice the smaller of the
+two one-sided p (Bonferroni over both interventions), and Benjamini-Hochberg holds the false
+discovery rate over all features that are tested at ``fdr``; where H0 holds of all of them, the
+probability that any is called used is at most ``fdr``. A conjunction of the two would let weak
+shortcuts through: each intervention has its own way to be weak.
 
 The margin is taken against the class that the correlation lowers most, not against all others: a
 filled piece of lung looks like a consolidation to a model, a filled costophrenic angle like an
@@ -13,45 +20,46 @@ effusion, and neither says anything about a feature that moves films from "no fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
 from ravl_med.evidence.counterfactual.interventions import (
-    CANDIDATES,
+    PLACES,
     FilledFilm,
-    carrying_threshold,
-    compare_removals,
+    FilledPairs,
+    FilmPairs,
     compare_transplants,
-    fill_films,
-    match_controls,
-    plan_transplants,
-    sample_films,
+    fill_pairs,
+    pair_films,
+    rows_by_film,
+    share_called,
+    wrongly_called,
 )
 from ravl_med.evidence.counterfactual.localisation import (
-    EXPLORED_FILMS,
     RelevantPlaces,
     StructureReader,
-    choose_shifts,
     fit_boxes,
     most_fit_pictures,
     most_share_pictures,
     share_effect,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
-    SHIFTS,
     Margins,
     ModelInputs,
-    move_shares,
+    class_margin,
+    compare_pairs,
 )
 from ravl_med.evidence.results import (
     Check,
@@ -64,6 +72,7 @@ from ravl_med.evidence.results import (
 
 _HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
+_LEAST_P = 1e-300  # where nothing varies p is 0, and q / p says nothing
 
 SpreadHypotheses = Callable[
     [Sequence["Hypothesis"], AuditData, EvidenceConfig], Iterable[Counterfactual]
@@ -80,6 +89,8 @@ class CounterfactualModel:
     temperature: float  # tau of the logits
     batch_size: int
     structures: StructureReader | None = None  # film to its anatomy and artifacts
+    # (N, C) logits of every film as it was audited; None: the model is asked again
+    audited: NDArray[np.float32] | None = None
     # hypotheses to counterfactuals, one by one and in order, by workers; None: this process makes
     # them
     spread: SpreadHypotheses | None = None
@@ -118,32 +129,12 @@ class Hypothesis:
     cluster: FeatureCluster
     # (N,) films of the half that it was chosen on; the others are the confirmation half
     discovery: NDArray[np.bool_]
+    explored: Exploration  # on the discovery half
     # where the raised class shows; None when it is not known
     relevant: RelevantPlaces | None = None
-    comparisons: int = 1  # hypotheses that are tested together, for Bonferroni
-
-
-def class_margin(
-    logits: NDArray[np.floating],  # (n, C)
-    raised: int | NDArray[np.int64],  # one class, or one for each row
-    opposed: int | NDArray[np.int64] | None,
-) -> NDArray[np.float64]:
-    """Return the logit of one class minus that of another, row by row.
-
-    Without an opposed class the largest other logit stands for it: the margin of the decision,
-    positive where the raised class wins. The largest is sought again after each intervention. To
-    keep the class that was largest before would favour it: it was chosen for a high value, which
-    falls back by itself.
-    """
-    rows = np.arange(len(logits))
-    exact = logits.astype(np.float64)
-    own = exact[rows, raised]
-    if opposed is not None:
-        margin: NDArray[np.float64] = own - exact[rows, opposed]
-        return margin
-    exact[rows, raised] = -np.inf
-    best: NDArray[np.float64] = own - exact.max(axis=1)
-    return best
+    # share of wrong calls from which a feature does harm that no gap has shown; 0: one has. What
+    # does none is not located
+    least_harm: float = 0.0
 
 
 def measure_counterfactual(
@@ -155,77 +146,284 @@ def measure_counterfactual(
 ) -> Counterfactual:
     """Test whether the model uses the feature of a cluster, and find the regions that carry it."""
     steps = _Steps(progress)
-    cluster = hypothesis.cluster
+    cluster, explored = hypothesis.cluster, hypothesis.explored
+    steps.total = most_test_pictures(evidence) + most_share_pictures(len(cluster.regions))
     inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data, steps.tick)
-    plan = partial(plan_transplants, inputs, cluster, hypothesis.discovery, evidence.max_pairs)
-    planned = plan(np.random.default_rng([evidence.seed, 0]))
-    later = 3 * len(planned) + most_fit_pictures(evidence.max_fitted)
-    later += most_share_pictures(len(cluster.regions))
-    # Without a transplant nothing says that what is half a step aside belongs to the feature.
-    movable = len(planned) >= evidence.min_pairs
-    removal, shifts = _measure_removal(inputs, hypothesis, evidence, steps, later, movable=movable)
-    planned = plan(np.random.default_rng([evidence.seed, 0]), shifts)
-    transplant = None
-    if len(planned) >= evidence.min_pairs:
-        transplant = compare_transplants(inputs, planned, evidence, hypothesis.comparisons)
-    checks = [*_removal_checks(removal, evidence), *_transplant_checks(transplant)]
-    if used := all(check.passed for check in checks):
+    removal = _measure_removal(inputs, hypothesis, evidence)
+    transplant = compare_transplants(
+        inputs,
+        cluster,
+        explored.donors,
+        ~hypothesis.discovery,
+        evidence,
+        evidence.min_effect * removal.spread,
+        np.random.default_rng([evidence.seed, 0]),
+    )
+    tested = Counterfactual(removal, transplant, False, ())
+    p = joint_p_value(tested, evidence)
+    harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
+    if p <= evidence.fdr and harmful:  # q is not known yet, and never smaller
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
-        removal = replace(
-            removal, shares=_share_effect(inputs, hypothesis, removal, model.structures)
-        )
+        shares = _share_effect(inputs, hypothesis, removal, model.structures, evidence)
+        removal = replace(removal, shares=shares)
     steps.finish()
-    reasons = failed_reasons(checks)
-    if transplant is None:  # it decides nothing, and is worth knowing where removal fails
-        reasons += (
-            f"Transplant could not be tried: fewer than {evidence.min_pairs} films of other "
-            "classes could be given the feature and an ordinary region (evidence.min_pairs).",
+    return replace(tested, removal=removal, p_value=p)
+
+
+def joint_p_value(tested: Counterfactual, evidence: EvidenceConfig) -> float:
+    """Return the p of: neither intervention moves the margin by enough."""
+    return min(1.0, 2.0 * min(_p_values(tested, evidence).values()))
+
+
+def _p_values(tested: Counterfactual, evidence: EvidenceConfig) -> dict[str, float]:
+    """Return the p of each intervention; 1 where it was not tried, or its fills disagree."""
+    removal, transplant = tested.removal, tested.transplant
+    agree = removal.both is not None and fills_agree(removal, evidence.fill_agreement)
+    return {
+        "removal": removal.both.p_value if removal.both is not None and agree else 1.0,
+        "transplant": 1.0 if transplant is None else transplant.p_value,
+    }
+
+
+def fills_agree(removal: Removal, most: float) -> bool:
+    """Whether both fills lower the margin, and neither by more than so many times the other.
+
+    Each by itself and beyond its control: where a feature is missing, its place has a contrast
+    that comes from the controls alone, and the two fills change it differently.
+    """
+    if removal.interpolated is None or removal.mirrored is None:
+        return False
+    fills = removal.interpolated, removal.mirrored
+    sizes = ([fill.change for fill in fills], [fill.contrast for fill in fills])
+    return all(min(own) > 0 and max(own) <= most * min(own) for own in sizes)
+
+
+def decide_use(
+    counterfactuals: Sequence[Counterfactual], evidence: EvidenceConfig
+) -> list[Counterfactual]:
+    """Decide which features the model uses, at the false discovery rate over all of them."""
+    if not counterfactuals:
+        return []
+    p_values = [max(one.p_value, _LEAST_P) for one in counterfactuals]
+    q_values = false_discovery_control(p_values).tolist()
+    return [_decide(one, q, evidence) for one, q in zip(counterfactuals, q_values, strict=True)]
+
+
+def _decide(tested: Counterfactual, q: float, evidence: EvidenceConfig) -> Counterfactual:
+    """Decide on one feature by its q; an intervention shows it that would have by itself."""
+    weight = 2.0 * q / max(tested.p_value, _LEAST_P)
+    p = _p_values(tested, evidence)
+    shown_by = tuple(name for name, value in p.items() if weight * value <= evidence.fdr)
+    reasons = (
+        ()
+        if shown_by
+        else failed_reasons(
+            [
+                *_removal_checks(tested.removal, evidence),
+                _transplant_check(tested.transplant, evidence),
+            ]
         )
-    return Counterfactual(removal, transplant, used, () if used else reasons)
+    )
+    return replace(tested, used=bool(shown_by), shown_by=shown_by, q_value=q, reasons=reasons)
+
+
+def most_test_pictures(evidence: EvidenceConfig) -> int:
+    """Return how many pictures the test of a feature has the model encode, at most.
+
+    What it says of films as they are is known from the audit.
+    """
+    removal = 2 * evidence.max_pairs * (1 + PLACES)
+    transplant = 2 * (evidence.effect_films // 2)  # of each donor, and of its control
+    return removal + transplant + most_fit_pictures(evidence.max_fitted)
+
+
+def explored_only(
+    explored: Exploration, evidence: EvidenceConfig, *, folded: bool
+) -> Counterfactual:
+    """Return what the maps alone say of a feature: their effect is too small to be tested.
+
+    The reason says how large it is. Such a feature is how the model sees its own answer: regions
+    that look alike to it and go with what it says, without holding that up. One that is `folded`
+    has its effect in the place of another, which was tested for both.
+    """
+    removal, change = _removal_of(explored), explored.change
+    if folded or change is None:
+        reason = "Its effect lies in the same place as that of a feature that was tested for both."
+        return Counterfactual(removal, None, False, (reason,), tested=False)
+    size, interval = change.contrast, change.interval
+    spread = max(explored.spread, 1e-9)
+    low, mean, high = (v / spread for v in (interval.low, size, interval.high))
+    reason = (
+        f"Covering its places on {change.pairs} films of the discovery half moves the margin by "
+        f"{mean:.2f} standard deviations more than on films with the same margin ({low:.2f} to "
+        f"{high:.2f}): too little to hope for {evidence.min_effect:g} (evidence.min_effect)."
+    )
+    return Counterfactual(removal, None, False, (reason,), tested=False)
+
+
+def is_worth_a_test(explored: Exploration, evidence: EvidenceConfig) -> bool:
+    """Whether the effect in the maps is above the least that matters, by a standard error or more.
+
+    To be confirmed an effect has to lie above it by about three; of such, one in 40 is passed over
+    here, and each test that is spared leaves more power to the others. What too few films were
+    mapped of is tested.
+    """
+    change = explored.change
+    if change is None:
+        return True
+    error = (change.interval.high - change.interval.low) / 4.0  # of 95 %
+    return not change.contrast - error < evidence.min_effect * explored.spread
+
+
+def _removal_of(explored: Exploration) -> Removal:
+    """Return what the maps of the discovery half say, before the test."""
+    seen = np.where(np.isfinite(explored.effect), explored.effect, -np.inf)
+    by_film = np.array([seen[own].max() for own in explored.rows.values()])
+    by_film = by_film[np.isfinite(by_film)]  # the model may see none of its regions
+    threshold = max(0.0, 0.5 * float(np.median(by_film))) if len(by_film) else 0.0
+    return Removal(
+        effect=explored.effect,
+        carries=_carriers(explored.effect, threshold),
+        threshold=threshold,
+        spread=explored.spread,
+        explored=explored.change,
+        wrong_calls=explored.wrong_calls,
+        called=explored.called,
+        located=explored.located,
+    )
+
+
+def _carriers(effect: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Which regions carry the feature, (n,).
+
+    A device that spans several regions leaves some of them with a corner of it, whose effect is a
+    small part of the whole.
+    """
+    carries: NDArray[np.bool_] = np.nan_to_num(effect, nan=-1.0) > 0
+    return carries & (np.nan_to_num(effect, nan=-1.0) >= threshold)
+
+
+def _measure_removal(
+    inputs: ModelInputs, hypothesis: Hypothesis, evidence: EvidenceConfig
+) -> Removal:
+    """Fill the places of films of the confirmation half and of their controls."""
+    cluster, explored = hypothesis.cluster, hypothesis.explored
+    removal = _removal_of(explored)
+    margin = inputs.untouched(np.arange(len(inputs.data.labels))).margin
+    pairs = pair_films(
+        inputs,
+        cluster,
+        ~hypothesis.discovery,
+        explored.windows,
+        margin,
+        evidence.max_pairs,
+        np.random.default_rng([evidence.seed, 1]),
+    )
+    if len(pairs.films) < evidence.min_pairs:
+        return removal
+    filled = fill_pairs(inputs, pairs)
+    removal = _with_effects(inputs, cluster, explored, removal, filled.filled)
+    return _compare_fills(removal, inputs, hypothesis, pairs, filled, evidence)
+
+
+def _compare_fills(
+    removal: Removal,
+    inputs: ModelInputs,
+    hypothesis: Hypothesis,
+    pairs: FilmPairs,
+    filled: FilledPairs,
+    evidence: EvidenceConfig,
+) -> Removal:
+    """Compare films with controls: by either fill, by both, and on wrong calls alone."""
+    data, cluster = inputs.data, hypothesis.cluster
+    patients = data.patients[pairs.films]
+    every = np.ones(len(patients), dtype=np.bool_)
+
+    least = evidence.min_effect * removal.spread
+
+    def compare(fills: list[int], rows: NDArray[np.bool_]) -> PairedChange:
+        of_films, of_controls = (
+            tuple(values[rows][:, fills].mean(axis=1) for values in both)
+            for both in (
+                (filled.drop, filled.undone),
+                (filled.control_drop, filled.control_undone),
+            )
+        )
+        own = patients[rows]
+        return compare_pairs(of_films, of_controls, own, evidence.confidence, least)
+
+    wrong = wrongly_called(data, cluster)[pairs.films]
+    return replace(
+        removal,
+        interpolated=compare([0], every),
+        mirrored=compare([1], every),
+        both=compare([0, 1], every),
+        wrong_calls=compare([0, 1], wrong) if wrong.sum() >= evidence.min_n else None,
+        called=share_called(data, cluster, ~hypothesis.discovery),
+        imbalance=filled.imbalance / max(removal.spread, 1e-9),
+        relief=filled.relief,
+    )
+
+
+def _with_effects(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    explored: Exploration,
+    removal: Removal,
+    filled: Sequence[FilledFilm],
+) -> Removal:
+    """Add the effects of the regions of the films of the test."""
+    films = np.array([film.film for film in filled], dtype=np.int64)
+    rows = rows_by_film(cluster, inputs.data.region_image, films)
+    usual = {
+        window.tobytes(): u for window, u in zip(explored.windows, explored.usual, strict=True)
+    }
+    effect, located = explored.effect.copy(), explored.located.copy()
+    for film in filled:
+        own = rows[film.film]
+        drop = film.effect - [usual.get(box.tobytes(), 0.0) for box in film.boxes]
+        regions = cluster.regions[own]
+        effect[own], located[own] = effects_over(inputs, film.film, regions, film.boxes, drop)
+    carries = _carriers(effect, removal.threshold)
+    return replace(removal, effect=effect, located=located, carries=carries)
 
 
 def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
-    """Check that removal lowers the margin, by either fill, enough and beyond its controls."""
-    median, inpainted = removal.median, removal.inpainted
-    if median is None or inpainted is None:
+    """Say why removal does not show that a feature is used."""
+    first, second = removal.interpolated, removal.mirrored
+    if first is None or second is None:
         reason = (
             f"Removal could not be tried: fewer than {evidence.min_pairs} films of the "
-            "confirmation half could be paired with a film of their class without the feature "
+            "confirmation half could be paired with a film without the feature "
             "(evidence.min_pairs)."
         )
         return [Check(False, reason)]
-    return [
-        Check(
-            median.interval.low > 0,
-            "Filling the regions in does not lower the margin beyond what it does to control "
-            "films.",
-        ),
-        Check(
-            min(median.change, inpainted.change) > 0,
-            "The margin of films with the feature does not fall when it is removed.",
-        ),
-        Check(
-            removal.size >= evidence.min_effect,
-            f"Removal moves the margin by less than {100 * evidence.min_effect:g} % of its "
-            "standard deviation, too little to matter (evidence.min_effect).",
-        ),
-        Check(
-            inpainted.contrast > 0,
-            "Inpainting the regions does not lower the margin more than in control films.",
-        ),
-    ]
-
-
-def _transplant_checks(transplant: PairedChange | None) -> list[Check]:
-    """Check that transplant raises the margin beyond its controls, where it could be tried."""
-    if transplant is None:
-        return []
+    least = evidence.min_effect * removal.spread
+    shows = max(first.contrast, second.contrast) > least  # else there is nothing to agree on
+    if shows and not fills_agree(removal, evidence.fill_agreement):
+        reason = (
+            f"Unsure: the two fills disagree ({first.contrast:+.2f} interpolated, "
+            f"{second.contrast:+.2f} mirrored; evidence.fill_agreement)."
+        )
+        return [Check(False, reason)]
     reason = (
-        "Blending the feature into films of other classes does not raise the margin beyond "
-        "what ordinary regions do."
+        f"Removal is not shown to lower the margin by more than {100 * evidence.min_effect:g} % of "
+        "its spread (evidence.min_effect)."
     )
-    return [Check(transplant.interval.low > 0, reason)]
+    return [Check(False, reason)]
+
+
+def _transplant_check(transplant: PairedChange | None, evidence: EvidenceConfig) -> Check:
+    """Say why transplant does not show that a feature is used."""
+    reason = (
+        f"Transplant could not be tried: fewer than {evidence.min_pairs} films of other "
+        "classes could be given the feature and an ordinary place (evidence.min_pairs)."
+        if transplant is None
+        else "Putting the feature into films of other classes is not shown to raise the margin by "
+        f"more than {100 * evidence.min_effect:g} % of its spread (evidence.min_effect)."
+    )
+    return Check(False, reason)
 
 
 class _Steps:
@@ -264,84 +462,14 @@ def prepare_inputs(
             tick(len(logits))
         return Margins(np.concatenate(margin), np.concatenate(decided))
 
-    return ModelInputs(data, model.read, model.encoder.geometry, margins, tick)
+    def untouched(films: NDArray[np.int64]) -> Margins:
+        if model.audited is None:
+            return margins(map(model.read, films.tolist()))
+        logits = model.audited[films]
+        decided = logits.argmax(axis=1) == raised_class
+        return Margins(class_margin(logits, raised_class, lowered_class), decided)
 
-
-def _measure_removal(
-    inputs: ModelInputs,
-    hypothesis: Hypothesis,
-    evidence: EvidenceConfig,
-    steps: _Steps,
-    later: int,
-    *,
-    movable: bool,
-) -> tuple[Removal, NDArray[np.float64]]:
-    """Fill the regions of a sample of films, test those with a control; return the shifts too.
-
-    `later` is the number of steps that follow after removal; `movable` regions may be filled half a
-    step aside.
-    """
-    cluster, discovery = hypothesis.cluster, hypothesis.discovery
-    rng = np.random.default_rng([evidence.seed, 1])
-    films, testable = sample_films(
-        inputs.data, cluster, discovery, evidence.max_removals, evidence.max_pairs, rng
-    )
-    film_of_region = inputs.data.region_image[cluster.regions]
-    rows = {int(film): np.flatnonzero(film_of_region == film) for film in films}
-    regions = {film: cluster.regions[own] for film, own in rows.items()}
-    explored = [film for film in rows if discovery[film]][:EXPLORED_FILMS] if movable else []
-    if len(testable) < evidence.min_pairs:
-        testable = testable[:0]
-    # At most: a second place is filled only where the first films show that it is worth it.
-    steps.total = later + sum(1 + 2 * len(SHIFTS) * len(rows[film]) for film in explored)
-    steps.total += sum(1 + 4 * len(own) for own in rows.values())
-    steps.total += sum(CANDIDATES + 1 + 4 * len(rows[int(film)]) for film in testable)
-    shifts = choose_shifts(inputs, explored, regions)
-    places = {f: move_shares(inputs.shares(own), shifts) for f, own in regions.items()}
-    filled = fill_films(inputs, [(f, inputs.place(f, own)) for f, own in places.items()])
-    effect, boxes = _largest_effects(inputs, filled, rows, len(shifts), len(cluster.regions))
-    threshold = carrying_threshold([f for f in filled if discovery[f.film]])
-    wanted = {int(film): places[int(film)] for film in testable}
-    pairs = match_controls(inputs, cluster, discovery, wanted, rng)
-    median = inpainted = None
-    spread = ratio = float("nan")
-    if len(pairs) >= evidence.min_pairs:
-        by_film = {film.film: film for film in filled}
-        median, inpainted, spread = compare_removals(
-            inputs, pairs, [by_film[pair.film] for pair in pairs], evidence, hypothesis.comparisons
-        )
-        ratio = float(np.median([pair.contrast_ratio for pair in pairs]))
-    removal = Removal(
-        effect=effect,
-        carries=np.isfinite(effect) & (effect > 0) & (effect >= threshold),
-        threshold=threshold,
-        median=median,
-        inpainted=inpainted,
-        contrast_ratio=ratio,
-        spread=spread,
-        located=boxes,
-    )
-    return removal, shifts
-
-
-def _largest_effects(
-    inputs: ModelInputs,
-    filled: Sequence[FilledFilm],
-    rows: Mapping[int, NDArray[np.int64]],
-    shifts: int,
-    regions: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Largest effect (n,) of each region over its places, and that place (n, 4), stored pixels."""
-    effect = np.full(regions, np.nan)
-    effect_boxes = np.full((regions, 4), np.nan, dtype=np.float32)
-    for film in filled:
-        own = rows[film.film]
-        of_each = film.effect.reshape(shifts, len(own))
-        boxes = film.boxes.reshape(shifts, len(own), 4)
-        best = of_each.argmax(axis=0), np.arange(len(own))
-        effect[own] = of_each[best]
-        effect_boxes[own] = inputs.carry_back(film.film, boxes[best])
-    return effect, effect_boxes
+    return ModelInputs(data, model.read, model.encoder.geometry, margins, untouched, tick)
 
 
 def _fit_carriers(
@@ -366,6 +494,7 @@ def _share_effect(
     hypothesis: Hypothesis,
     removal: Removal,
     structures: StructureReader | None,
+    evidence: EvidenceConfig,
 ) -> EffectShares | None:
     if hypothesis.relevant is None or removal.located is None:
         return None
@@ -377,4 +506,5 @@ def _share_effect(
         inputs.data.region_image[carriers],
         removal.located[removal.carries],
         removal.effect[removal.carries],
+        evidence.confidence,
     )

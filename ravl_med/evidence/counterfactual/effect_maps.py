@@ -14,18 +14,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.discovery.candidates import RegionEffects
+from ravl_med.config.audit import EvidenceConfig
+from ravl_med.discovery.candidates import FeatureCluster, RegionEffects
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import fill_interpolated
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs, spread_over_patients
+from ravl_med.evidence.counterfactual.interventions import (
+    Donors,
+    choose_places,
+    match_films,
+    rows_by_film,
+    share_called,
+    wrongly_called,
+)
+from ravl_med.evidence.counterfactual.model_inputs import (
+    ModelInputs,
+    class_margin,
+    compare_pairs,
+    spread_over_patients,
+)
 from ravl_med.evidence.model_checks import class_scores
+from ravl_med.evidence.results import PairedChange
 from ravl_med.regions.region_set import slide_windows
 
 _COARSE, _FINE = 1 / 4, 1 / 8  # sides of a window, as a share of those of the input
 _STEP = 0.5  # of the side of a window
-_REFINED = 2  # coarse windows of a film that finer ones follow, at most
+_REFINED = 1  # coarse windows of a film that finer ones follow
 _WRONG = 0.5  # share of the sample that is called wrongly, where there are as many
+_AT_ONCE = 16  # films
 _OVERLAP = 0.5  # of the smaller of window and region
+_EQUAL = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +51,7 @@ class EffectMaps:
 
     films: NDArray[np.int64]  # (n,)
     windows: NDArray[np.float32]  # (W, 4) xyxy in input pixels, the coarse ones first
+    coarse: int  # windows that were filled in every film
     logits: NDArray[np.float32]  # (n, C) of the untouched films
     change: NDArray[np.float32]  # (n, W, C) logits before minus after; NaN: not looked at
 
@@ -47,9 +65,29 @@ class EffectMaps:
         left = self.logits[:, None] - self.change
         after = class_scores(left.reshape(-1, left.shape[2]), 1.0).reshape(left.shape)
         drop = (before[:, None] - after) / np.maximum(before.std(axis=0), 1e-9)
-        usual = np.apply_along_axis(_median, 0, drop)
-        centred: NDArray[np.float64] = drop - usual
+        centred: NDArray[np.float64] = drop - np.apply_along_axis(_median, 0, drop)
         return centred
+
+    def margins(
+        self, raised: int, opposed: int | None, bare: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the margin of one class against another (n,), its drop (n, W) and the usual (W,).
+
+        In logits. The usual drop of a window is the median over films that are bare, (n,): with a
+        feature that half of the films hold in one place, all of its effect would be usual.
+        """
+        before = class_margin(self.logits, raised, opposed)
+        left = self.logits[:, None] - self.change
+        after = class_margin(left.reshape(-1, left.shape[2]), raised, opposed)
+        drop = before[:, None] - after.reshape(left.shape[:2])
+        return before, drop, np.apply_along_axis(_median, 0, drop[bare])
+
+    def undone(self, raised: int) -> NDArray[np.float64]:
+        """Return where filling a window takes the decision for a class away, (n, W), 0 or 1."""
+        decided = self.logits.argmax(axis=1) == raised
+        after = (self.logits[:, None] - np.nan_to_num(self.change)).argmax(axis=2) == raised
+        gone: NDArray[np.float64] = (decided[:, None] & ~after).astype(np.float64)
+        return gone
 
 
 def sample_for_maps(
@@ -104,20 +142,31 @@ def map_effects(
     coarse, fine = (slide_windows(size, size, side, _STEP) for side in (_COARSE, _FINE))
     inside = _within(fine, coarse)
     logits, change = [], []
-    for done, film in enumerate(films.tolist()):
-        progress(done, len(films))
-        picture = read(film)
-        first = ask(_filled(picture, coarse, untouched=True))
-        moved = first[0] - first[1:]
-        fine_change = np.full((len(fine), moved.shape[1]), np.nan, dtype=np.float32)
-        spread = np.ptp(moved, axis=1)  # of the classes: what moves all alike decides nothing
-        chosen = inside[:, np.argsort(-spread, kind="stable")[:_REFINED]].any(axis=1)
-        rows = np.flatnonzero(chosen)
-        fine_change[rows] = first[0] - ask(_filled(picture, fine[rows]))
-        logits.append(first[0])
-        change.append(np.concatenate([moved, fine_change]))
+    for start in range(0, len(films), _AT_ONCE):
+        progress(start, len(films))
+        part = films[start : start + _AT_ONCE].tolist()
+        first = ask(_filled(read, [(film, coarse) for film in part], untouched=True))
+        before, *after = np.split(first.reshape(len(part), 1 + len(coarse), -1), [1], axis=1)
+        moved = before - after[0]
+        spread = np.ptp(moved, axis=2)  # of the classes: what moves all alike decides nothing
+        chosen = np.argsort(-spread, axis=1, kind="stable")[:, :_REFINED]
+        rows = [np.flatnonzero(inside[:, own].any(axis=1)) for own in chosen]
+        finer = ask(_filled(read, [(f, fine[own]) for f, own in zip(part, rows, strict=True)]))
+        fine_change = np.full((len(part), len(fine), moved.shape[2]), np.nan, dtype=np.float32)
+        film = np.repeat(np.arange(len(part)), [len(own) for own in rows])
+        fine_change[film, np.concatenate(rows)] = before[film, 0] - finer
+        logits.append(before[:, 0])
+        change.append(np.concatenate([moved, fine_change], axis=1))
     progress(len(films), len(films))
-    return EffectMaps(films, np.concatenate([coarse, fine]), np.stack(logits), np.stack(change))
+    windows = np.concatenate([coarse, fine])
+    return EffectMaps(films, windows, len(coarse), np.concatenate(logits), np.concatenate(change))
+
+
+def most_map_pictures(films: int) -> int:
+    """Return how many pictures the maps of so many films have the model encode, at most."""
+    coarse, fine = (slide_windows(1, 1, side, _STEP) for side in (_COARSE, _FINE))
+    within = int(_within(fine, coarse).sum(axis=0).max(initial=0))
+    return films * (1 + len(coarse) + _REFINED * within)
 
 
 def _within(fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -128,13 +177,18 @@ def _within(fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[n
 
 
 def _filled(
-    picture: NDArray[np.float32], windows: NDArray[np.float32], *, untouched: bool = False
+    read: Callable[[int], NDArray[np.float32]],
+    jobs: Sequence[tuple[int, NDArray[np.float32]]],
+    *,
+    untouched: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
-    """Give a picture with each window filled; itself first where it is wanted."""
-    if untouched:
-        yield picture
-    for window in windows:
-        yield fill_interpolated(picture, window)
+    """Give films with each of their windows filled; themselves first where that is wanted."""
+    for film, windows in jobs:
+        picture = read(film)
+        if untouched:
+            yield picture
+        for window in windows:
+            yield fill_interpolated(picture, window)
 
 
 def region_effects(
@@ -152,7 +206,7 @@ def region_effects(
             continue
         film = int(maps.films[at])
         boxes = inputs.carry_in(film, inputs.data.region_boxes[own])
-        over = _overlap(boxes, maps.windows) >= _OVERLAP
+        over = shared_area(boxes, maps.windows) >= _OVERLAP
         looked_at = np.where(np.isnan(drops[at]), -np.inf, drops[at])  # (W, C)
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
@@ -166,7 +220,137 @@ def region_effects(
     )
 
 
-def _overlap(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Exploration:
+    """What the maps of the discovery half say of a feature, without another pass of the model."""
+
+    spread: float  # standard deviation of the margin over the mapped films
+    # fall of the margin beyond that of films with about the same margin; not corrected; None: fewer
+    # than `min_pairs` films on either side
+    change: PairedChange | None
+    wrong_calls: PairedChange | None  # the same on films of other classes, called as the raised one
+    called: float  # share of the films of other classes with the feature that are called so
+    effect: NDArray[np.float64]  # (n,) logits, of cluster.regions; NaN: the film was not mapped
+    located: NDArray[np.float32]  # (n, 4) the window with that effect, stored pixels
+    rows: dict[int, NDArray[np.int64]]  # positions in cluster.regions, by mapped film
+    places: dict[int, NDArray[np.float32]]  # film to its place with the largest effect, (4,)
+    donors: Donors
+    usual: NDArray[np.float64]  # (W,) usual drop of each coarse window in films without it
+    windows: NDArray[np.float32]  # (W, 4) the coarse windows
+
+
+def explore_feature(
+    inputs: ModelInputs,
+    maps: EffectMaps,
+    cluster: FeatureCluster,
+    films: NDArray[np.bool_],  # (N,) of the half that was mapped
+    margin: NDArray[np.float64],  # (N,) of every film, untouched
+    evidence: EvidenceConfig,
+) -> Exploration:
+    """Look up what filling the places of a feature does to the mapped films.
+
+    Each film with the feature is compared with one without it, matched by the margin, at the best
+    of the same places. Windows that were filled in every film are compared alone.
+    """
+    bare = ~cluster.present[maps.films]
+    before, drop, usual = maps.margins(cluster.raised_class, cluster.lowered_class, bare)
+    windows = maps.windows[: maps.coarse]
+    at = {film: row for row, film in enumerate(maps.films.tolist())}
+    rows = rows_by_film(cluster, inputs.data.region_image, maps.films)
+    effect, located = _effects_of_regions(inputs, maps, cluster, rows, drop - usual)
+    own = np.array(list(rows), dtype=np.int64)
+    own, ordinary = match_films(inputs, own, maps.films[bare], margin)
+    tried = [_window_rows(choose_places(inputs, cluster, rows[f], windows), windows) for f in own]
+    mapped = [np.array([at[f] for f in part.tolist()], np.int64) for part in (own, ordinary)]
+    best, other = (
+        np.array(
+            [w[drop[at[f], w].argmax()] for f, w in zip(films.tolist(), tried, strict=True)],
+            dtype=np.int64,  # of no film too
+        )
+        for films in (own, ordinary)
+    )
+    places = {f: windows[w] for f, w in zip(own.tolist(), best, strict=True)}
+    fell, undone = (
+        [of[row, w] for row, w in zip(mapped, (best, other), strict=True)]
+        for of in (drop, maps.undone(cluster.raised_class))
+    )
+
+    def compare(rows: NDArray[np.bool_], min_films: int) -> PairedChange | None:
+        if rows.sum() < min_films:
+            return None
+        first, second = ((fell[i][rows], undone[i][rows]) for i in (0, 1))
+        patients, least = inputs.data.patients[own[rows]], evidence.min_effect * spread
+        return compare_pairs(first, second, patients, evidence.confidence, least)
+
+    spread = float(before.std())
+    every, wrong = own >= 0, wrongly_called(inputs.data, cluster)[own]
+    donors = Donors(own, windows[best], ordinary, windows[other])
+    return Exploration(
+        spread=spread,
+        change=compare(every, evidence.min_pairs),
+        wrong_calls=compare(wrong, evidence.min_n),
+        called=share_called(inputs.data, cluster, films),
+        effect=effect,
+        located=located,
+        rows=rows,
+        places=places,
+        donors=donors,
+        usual=usual[: maps.coarse],
+        windows=windows,
+    )
+
+
+def _effects_of_regions(
+    inputs: ModelInputs,
+    maps: EffectMaps,
+    cluster: FeatureCluster,
+    rows: dict[int, NDArray[np.int64]],
+    drop: NDArray[np.float64],  # (n, W) beyond the usual
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Effect (n,) of each region of the mapped films, and the window that has it, stored pixels."""
+    effect = np.full(len(cluster.regions), np.nan)
+    located = np.full((len(cluster.regions), 4), np.nan, dtype=np.float32)
+    at = {film: row for row, film in enumerate(maps.films.tolist())}
+    for film, own in rows.items():
+        effect[own], located[own] = effects_over(
+            inputs, film, cluster.regions[own], maps.windows, drop[at[film]]
+        )
+    return effect, located
+
+
+def effects_over(
+    inputs: ModelInputs,
+    film: int,
+    regions: NDArray[np.int64],  # (k,) of that film
+    windows: NDArray[np.float32],  # (W, 4) in input pixels
+    drop: NDArray[np.float64],  # (W,) NaN: not filled
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return the largest drop of the windows over each region (k,), and that window (k, 4).
+
+    A window is over a region where half of the smaller of the two is shared; NaN without any. The
+    window is in stored pixels.
+    """
+    boxes = inputs.carry_in(film, inputs.data.region_boxes[regions])
+    over = shared_area(boxes, windows) >= _OVERLAP
+    held = np.where(over & ~np.isnan(drop)[None], np.nan_to_num(drop)[None], -np.inf)
+    best = held.argmax(axis=1)
+    effect = held[np.arange(len(regions)), best]
+    found = np.isfinite(effect)
+    located = np.where(found[:, None], inputs.carry_back(film, windows[best]), np.nan)
+    return np.where(found, effect, np.nan), located.astype(np.float32)
+
+
+def _window_rows(places: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rows of the windows that are the places, or that lie over them most, (k,).
+
+    Those are all that a larger place holds.
+    """
+    shared = shared_area(places, windows)
+    most = shared.max(axis=1, keepdims=True)
+    return np.flatnonzero((shared >= most - _EQUAL).any(axis=0))
+
+
+def shared_area(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Shared area of boxes (k, 4) and windows (W, 4), as a share of the smaller, (k, W)."""
     low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])

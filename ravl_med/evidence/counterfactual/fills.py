@@ -1,18 +1,20 @@
 """Pictures without a region, and pictures with a foreign one.
 
 All of it happens at the resolution of the model, on its preprocessed input. Two fills that share no
-assumption stand beside each other: the median of the surroundings is flat and leaves an edge,
-inpainting continues what is around and leaves none. An effect that only one of them shows is an
-effect of the fill.
+assumption stand beside each other: interpolation carries the border of a box across it and invents
+nothing; mirroring shows tissue of the same film, from the other side of the body. An effect that
+only one of them shows is an effect of the fill.
 
 References
 ----------
-Bertalmio, Bertozzi, Sapiro, "Navier-Stokes, fluid dynamics, and image and video inpainting",
-CVPR 2001.
+Perez, Gangnet, Blake, "Poisson image editing", SIGGRAPH 2003: a patch is carried over less the
+difference at its border, which is interpolated inwards. Bertalmio, Bertozzi, Sapiro,
+"Navier-Stokes, fluid dynamics, and image and video inpainting", CVPR 2001.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -24,18 +26,6 @@ Mask = NDArray[np.bool_]  # (S, S)
 
 _RADIUS = 3
 _DEPTH = 65535.0
-
-
-def fill_median(image: Image, box: NDArray[np.float32]) -> Image:
-    """Fill every pixel that a box (4,), xyxy, touches with the median of its surroundings.
-
-    The surroundings are a ring around the box, a quarter of its sides wide, at least 2 pixels. A
-    box that is the whole image takes the median of the image, channel by channel.
-    """
-    inside = _cover(box[None], image.shape[1:])
-    filled = image.copy()
-    filled[:, inside] = _surrounding_median(image, inside, box[None])[:, None]
-    return filled
 
 
 def fill_interpolated(image: Image, box: NDArray[np.float32]) -> Image:
@@ -51,45 +41,64 @@ def fill_interpolated(image: Image, box: NDArray[np.float32]) -> Image:
     filled = image.copy()
     across = _between(sides[0], sides[1], x1 - x0)
     down = _between(sides[2], sides[3], y1 - y0)
-    patch = _median(image, np.zeros(image.shape[1:], np.bool_))[:, None, None]
     if across is not None and down is not None:
-        near_x, near_y = (_distance(n) for n in (x1 - x0, y1 - y0))
-        weight = near_y[:, None] / (near_x[None, :] + near_y[:, None])
+        weight = _nearness(y1 - y0, x1 - x0)
         patch = across * weight + down.transpose(0, 2, 1) * (1 - weight)
     elif across is not None:
         patch = across
     elif down is not None:
         patch = down.transpose(0, 2, 1)
+    else:
+        patch = _median(image)[:, None, None]
     filled[:, y0:y1, x0:x1] = patch
     return filled
 
 
-def fill_inpaint(image: Image, box: NDArray[np.float32]) -> Image:
-    """Fill every pixel that a box (4,), xyxy, touches by continuing its surroundings into it.
+def transplant_box(target: Image, source: Image, box: NDArray[np.float32]) -> Image:
+    """Put what a box (4,), xyxy, holds in one film into the same place of another.
 
-    On real films both methods of OpenCV let the fronts meet on the diagonals of the box;
-    Navier-Stokes carries ribs and the border of the heart farther and stays within the values of
-    the film, Telea ends in brighter rays, and on 32-bit floats it leaves the range of the image
-    (-1.0 to 2.0 from values of 0 to 1, OpenCV 5.0). Each channel is stretched to 16 bits, so no
-    band shows; channels that differ by scale and offset alone, as those of a film do, are computed
-    once. A box that is the whole image has no surroundings and takes the median.
+    The two differ along the border of the box; the difference is interpolated across it and taken
+    off, so that no seam is left. A box that is the whole image is taken as it is, plus the
+    median of the difference.
     """
-    return fill_mask_inpaint(image, _cover(box[None], image.shape[1:]))
+    x0, y0, x1, y1 = _pixels(box[None], target.shape[1:])[0].tolist()
+    offset = fill_interpolated(target - source, box)
+    moved = target.copy()
+    moved[:, y0:y1, x0:x1] = source[:, y0:y1, x0:x1] + offset[:, y0:y1, x0:x1]
+    return moved
 
 
-def fill_mask_median(image: Image, inside: Mask) -> Image:
-    """Fill a mask (S, S) with the median of a ring of 3 pixels around it, channel by channel."""
-    ring = cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool) & ~inside
+def fill_mirrored(image: Image, box: NDArray[np.float32]) -> Image:
+    """Fill a box (4,), xyxy, with the mirror image of the same place on the other side.
+
+    It is set in as `transplant_box` does. A box that reaches the middle is filled from beside it,
+    where the mirror image would show a part of itself; one that leaves no room beside it has no
+    other side, and is interpolated.
+    """
+    x0, _, x1, _ = _pixels(box[None], image.shape[1:])[0].tolist()
+    width = image.shape[2]
+    step, left, right = x1 - x0 + 1, x0, width - x1  # a line of the border belongs to the patch
+    if 2 * x1 < width or 2 * x0 > width:
+        source = image[:, :, ::-1]
+    elif max(left, right) < step:
+        return fill_interpolated(image, box)
+    else:
+        source = np.roll(image, step if left >= right else -step, axis=2)
+    return transplant_box(image, source, box)
+
+
+def fill_mask(image: Image, inside: Mask) -> Image:
+    """Fill a mask (S, S) by continuing its surroundings into it.
+
+    Navier-Stokes stays within the values of the film; Telea, the other method of OpenCV, leaves
+    them on 32-bit floats (-1.0 to 2.0 from values of 0 to 1, OpenCV 5.0). Each channel is stretched
+    to 16 bits, so no band shows; channels that differ by scale and offset alone, as those of a film
+    do, are computed once. A mask that is the whole image has no surroundings and takes the median.
+    """
     filled = image.copy()
-    filled[:, inside] = _median(image, ring)[:, None]
-    return filled
-
-
-def fill_mask_inpaint(image: Image, inside: Mask) -> Image:
-    """Fill a mask (S, S) by continuing its surroundings into it, as `fill_inpaint` does."""
     if inside.all():
-        return fill_mask_median(image, inside)
-    filled = image.copy()
+        filled[:] = _median(image)[:, None, None]
+        return filled
     levels = painted = np.empty((0, 0), np.uint16)
     for channel in range(len(image)):
         low, high = float(image[channel].min()), float(image[channel].max())
@@ -100,48 +109,6 @@ def fill_mask_inpaint(image: Image, inside: Mask) -> Image:
             painted = _inpaint(levels, inside)
         filled[channel, inside] = painted[inside] * np.float32(scale) + np.float32(low)
     return filled
-
-
-def fill_contrast(image: Image, box: NDArray[np.float32]) -> float:
-    """Return how strongly `fill_median` changes a box: root mean square over its pixels."""
-    inside = _cover(box[None], image.shape[1:])
-    value = _surrounding_median(image, inside, box[None])
-    change = image[:, inside].astype(np.float64) - value[:, None]
-    return float(np.sqrt(np.mean(change**2)))
-
-
-def transplant_patches(
-    target: Image,
-    source: Image,
-    target_boxes: NDArray[np.float32],
-    source_boxes: NDArray[np.float32],
-) -> Image:
-    """Transplant boxes (k, 4), xyxy, of one image into another, each to its new place.
-
-    Boxes that touch are transplanted as one patch, so there is no seam between them. A patch is
-    resized to its place, shifted so that the median of its surroundings is that of the new
-    surroundings, and faded in over a sixth of the side of a box (cosine ramp); no hard edge is
-    left. At the border of the image nothing is faded.
-    """
-    shape = target.shape[1:]
-    blended = target.copy()
-    _, patch = cv2.connectedComponents(_cover(target_boxes, shape).astype(np.uint8))
-    home = np.array([patch[y0, x0] for x0, y0, _, _ in _pixels(target_boxes, shape)])
-    for number in range(1, int(patch.max(initial=0)) + 1):
-        new, old = target_boxes[home == number], source_boxes[home == number]
-        inside, cut = _cover(new, shape), _cover(old, source.shape[1:])
-        shift = _surrounding_median(target, inside, new) - _surrounding_median(source, cut, old)
-        moved = target.copy()
-        for there, here in zip(_pixels(new, shape), _pixels(old, source.shape[1:]), strict=True):
-            x0, y0, x1, y1 = there
-            moved[:, y0:y1, x0:x1] = _resize(source[:, here[1] : here[3], here[0] : here[2]], there)
-        moved[:, inside] += shift[:, None]
-        ramp = max(1.0, float(np.median((new[:, 2:] - new[:, :2]).min(axis=1))) / 6.0)
-        depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        weight = 0.5 - 0.5 * np.cos(np.pi * np.clip((depth - 0.5) / ramp, 0.0, 1.0))
-        mixed = target + weight.astype(np.float32) * (moved - target)
-        blended[:, inside] = mixed[:, inside]
-    return blended
 
 
 def _pixels(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -170,8 +137,12 @@ def _borders(image: Image, box: tuple[int, int, int, int]) -> list[NDArray[np.fl
 
 def _smoothed(line: NDArray[np.float32]) -> NDArray[np.float32]:
     """Binomial mean of three neighbours along a line (3, n), so that grain makes no streaks."""
-    wide = np.pad(line, ((0, 0), (1, 1)), mode="edge")
-    mean: NDArray[np.float32] = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / np.float32(4)
+    mean = line * np.float32(0.5)
+    quarter = line * np.float32(0.25)
+    mean[:, 1:] += quarter[:, :-1]
+    mean[:, :-1] += quarter[:, 1:]
+    mean[:, 0] += quarter[:, 0]
+    mean[:, -1] += quarter[:, -1]
     return mean
 
 
@@ -182,49 +153,29 @@ def _between(
     first, last = (first if first is not None else last), (last if last is not None else first)
     if first is None or last is None:
         return None
-    place = ((np.arange(steps) + 1) / (steps + 1)).astype(np.float32)
-    return first[:, :, None] * (1 - place) + last[:, :, None] * place
+    return first[:, :, None] + (last - first)[:, :, None] * _steps(steps)
 
 
-def _distance(pixels: int) -> NDArray[np.float32]:
-    """Distance of each of so many pixels in a row to the nearer end, in pixels."""
-    place = np.arange(pixels) + 1
-    return np.minimum(place, pixels + 1 - place).astype(np.float32)
+@lru_cache(maxsize=64)
+def _steps(count: int) -> NDArray[np.float32]:
+    """Places of so many pixels between two others, as shares of the way, (count,)."""
+    return ((np.arange(count) + 1) / (count + 1)).astype(np.float32)
 
 
-def _cover(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
-    mask = np.zeros(shape, dtype=np.bool_)
-    for x0, y0, x1, y1 in _pixels(boxes, shape):
-        mask[y0:y1, x0:x1] = True
-    return mask
+@lru_cache(maxsize=64)
+def _nearness(height: int, width: int) -> NDArray[np.float32]:
+    """How much nearer each pixel of a box is to its left or right side than above or below."""
+    down, across = (np.minimum(n := np.arange(side) + 1, side + 1 - n) for side in (height, width))
+    near: NDArray[np.float32] = (down[:, None] / (across + down[:, None])).astype(np.float32)
+    return near
 
 
-def _surrounding_median(image: Image, inside: Mask, boxes: NDArray[np.float32]) -> Image:
-    """Lower median of the ring around boxes, (3,); of the image where there is no ring."""
-    pixels = _pixels(boxes, inside.shape)
-    ring = np.zeros_like(inside)
-    for x0, y0, x1, y1 in pixels:
-        pad_x, pad_y = max(2, (x1 - x0) // 4), max(2, (y1 - y0) // 4)
-        ring[max(y0 - pad_y, 0) : y1 + pad_y, max(x0 - pad_x, 0) : x1 + pad_x] = True
-    return _median(image, ring & ~inside)
-
-
-def _median(image: Image, ring: Mask) -> Image:
-    """Lower median of some pixels, (3,); of the image where there are none."""
-    values = image[:, ring] if ring.any() else image.reshape(len(image), -1)
-    middle = (values.shape[1] - 1) // 2
-    median: Image = np.partition(values, middle, axis=1)[:, middle]
+def _median(image: Image) -> Image:
+    """Median of an image, channel by channel, (3,)."""
+    median: Image = np.median(image.reshape(len(image), -1), axis=1).astype(np.float32)
     return median
 
 
 def _inpaint(levels: NDArray[np.uint16], inside: Mask) -> NDArray[np.uint16]:
     painted: Any = cv2.inpaint(levels, inside.astype(np.uint8), _RADIUS, cv2.INPAINT_NS)
     return np.asarray(painted, dtype=np.uint16)
-
-
-def _resize(patch: Image, box: NDArray[np.int64]) -> Image:
-    size = (int(box[2] - box[0]), int(box[3] - box[1]))
-    resized: Image = np.stack(
-        [cv2.resize(channel, size, interpolation=cv2.INTER_LINEAR) for channel in patch]
-    ).astype(np.float32)
-    return resized

@@ -1,370 +1,313 @@
 """Interventions: whether the margin falls when a feature is removed, and rises when it is put in.
 
-Removal also says which regions carry the feature. Choosing the region with the largest drop and
-testing that drop on the same film is circular: on pure noise the best of nine regions drops by more
-than a standard deviation. So the control makes the same choice. It is a film of the same class
-without the feature, filled at the same places; its best of k stands against the best of k of the
-feature.
+Places are windows of the effect maps that lie over the regions of a feature, or a region itself
+where it is larger. Which of them is looked at is chosen by its effect, and choosing and testing on
+the same film is circular: on pure noise the best of nine places drops by more than a standard
+deviation. So the control makes the same choice. It is a film without the feature, filled at the
+same places; its best of k stands against the best of k of the feature. And it is a film with about
+the same margin: what a model is sure of has farther to fall, whatever is covered.
 
-In a transplant the regions of a film with the feature go, all together, into a film of another
-class; as a control the same places of an ordinary film go into the same target. Choosing the region
-with the largest removal effect instead would answer another question: whatever the cluster is, the
-best region of its films is one that the model uses.
+In a transplant the place of a film with the feature goes into a film of another class; as a
+control, the place of a film without it does, chosen in the same way.
+
+References
+----------
+Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and
+Electronic Systems 52 (2016), for the matching: `scipy.optimize.linear_sum_assignment`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import (
-    fill_contrast,
-    fill_inpaint,
-    fill_median,
-    transplant_patches,
+    fill_interpolated,
+    fill_mirrored,
+    transplant_box,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
-    SHIFTS,
     ModelInputs,
     compare_pairs,
-    move_shares,
     spread_over_patients,
 )
 from ravl_med.evidence.results import PairedChange
 
-CANDIDATES = 8
-"""Films that are looked at for each control."""
+PLACES = 3
+"""Places of a film that are tried for a feature."""
 
-_DISCOVERY_PART = 1 / 3
-_LEAST_SEEN = 0.5  # of a place, in each of the films of a transplant
-_FAINT = 1e-3  # in units of the input; a flat region has no contrast at all
+_POOL = 8  # films that each control is chosen from, on average
+_OTHER_CLASS = 0.5  # standard deviations of the margin that a control of another class costs
+_OTHER_FRAME = 20.0  # the same, for the whole side of the input that is padding in one film alone
+_FORBIDDEN = 1e3
+_FAINT = 1e-3  # in units of the input; a flat place does not stand out at all
+_LARGER = 1.001  # than a window, beyond rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilledFilm:
-    """A film before and after each of its k regions is filled, in two ways.
-
-    The median of the surroundings can itself look like a device to a model, and inpainting can
-    leave a trace of what it covers; a region is judged by the mean of both.
-    """
+    """A film before and after each of its k places is filled by interpolation."""
 
     film: int
     boxes: NDArray[np.float32]  # (k, 4) xyxy in input pixels
     before: float  # margin
     decided: bool  # for the raised class
-    after: NDArray[np.float64]  # (k, 2) margin with the surrounding median, inpainted
-    decided_after: NDArray[np.bool_]  # (k, 2)
+    after: NDArray[np.float64]  # (k,) margin
+    decided_after: NDArray[np.bool_]  # (k,)
 
     @property
     def effect(self) -> NDArray[np.float64]:
-        """Removal effect of each region, shape (k,): positive where it speaks for the class."""
-        effect: NDArray[np.float64] = self.before - self.after.mean(axis=1)
+        """Removal effect of each place, shape (k,): positive where it speaks for the class."""
+        effect: NDArray[np.float64] = self.before - self.after
         return effect
 
     @property
     def best(self) -> int:
-        """Position of the region with the largest removal effect."""
+        """Position of the place with the largest removal effect."""
         return int(np.argmax(self.effect))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FilmPair:
-    """A film with the feature, its control, and how strongly the fill changes each."""
-
-    film: int
-    control: int
-    # (k, 4) the regions of the film, carried to the same place of the control; xyxy in input
-    # pixels
-    control_boxes: NDArray[np.float32]
-    contrast_ratio: float  # of the film over that of the control
 
 
 def fill_films(
     inputs: ModelInputs, jobs: Sequence[tuple[int, NDArray[np.float32]]]
 ) -> list[FilledFilm]:
     """Fill boxes (k, 4), in input pixels, one at a time and measure the margin after each."""
-
-    def pictures() -> Iterator[NDArray[np.float32]]:
-        for film, boxes in jobs:
-            picture = inputs.read(film)
-            yield picture
-            for box in boxes:
-                yield fill_median(picture, box)
-                yield fill_inpaint(picture, box)
-
-    answers = inputs.margins(pictures())
-    filled, start = [], 0
-    for film, boxes in jobs:
-        end = start + 1 + 2 * len(boxes)
-        filled.append(
-            FilledFilm(
-                film=film,
-                boxes=boxes,
-                before=float(answers.margin[start]),
-                decided=bool(answers.decided[start]),
-                after=answers.margin[start + 1 : end].reshape(-1, 2),
-                decided_after=answers.decided[start + 1 : end].reshape(-1, 2),
-            )
-        )
-        start = end
-    return filled
-
-
-def sample_films(
-    data: AuditData,
-    cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],  # (N,)
-    max_removals: int,
-    max_pairs: int,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sample the films whose regions are filled, with all their regions of the cluster.
-
-    A third of the regions is for the discovery half, the rest for the other half, which carries
-    the test; what one half cannot use goes to the other. Films that a control can be found for come
-    first.
-
-    Returns
-    -------
-    films : ndarray of shape (n,), int64 - of both halves, all that are measured
-    testable : ndarray of shape (m,), int64 - those of the confirmation half to find controls for;
-        of each class no more than there are controls, at most `max_pairs` in all
-    """
-    labels, patients = data.labels, data.patients
-    size = np.bincount(data.region_image[cluster.regions], minlength=len(labels))
-    with_feature = (size > 0) & (labels >= 0)
-    found = spread_over_patients(np.flatnonzero(with_feature & discovery), patients, rng)
-    other = spread_over_patients(np.flatnonzero(with_feature & ~discovery), patients, rng)
-    free = np.bincount(
-        labels[(labels >= 0) & ~cluster.present & ~discovery], minlength=len(data.classes)
+    before = inputs.untouched(np.array([film for film, _ in jobs], dtype=np.int64))
+    after = inputs.margins(
+        fill_interpolated(inputs.read(film), box) for film, boxes in jobs for box in boxes
     )
-    controlled = _rank_in_class(labels[other]) < free[labels[other]]
-    testable = other[controlled][:max_pairs]
-    other = np.concatenate([testable, other[~np.isin(other, testable)]])
-
-    def take(films: NDArray[np.int64], regions: int) -> NDArray[np.int64]:
-        count = int(np.searchsorted(np.cumsum(size[films]), regions, side="right"))
-        return films[: max(count, 1)]
-
-    first = take(found, int(max_removals * _DISCOVERY_PART))
-    second = take(other, max_removals - int(size[first].sum()))
-    first = take(found, max(max_removals - int(size[second].sum()), int(size[first].sum())))
-    return np.concatenate([first, second]), testable[np.isin(testable, second)]
-
-
-def _rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same class came before, (n,)."""
-    same = labels[:, None] == np.unique(labels)
-    rank: NDArray[np.int64] = np.where(same, np.cumsum(same, axis=0) - 1, 0).sum(axis=1)
-    return rank
+    ends = np.cumsum([len(boxes) for _, boxes in jobs])[:-1]
+    margins, decided = np.split(after.margin, ends), np.split(after.decided, ends)
+    return [
+        FilledFilm(
+            film,
+            boxes,
+            float(before.margin[at]),
+            bool(before.decided[at]),
+            margins[at],
+            decided[at],
+        )
+        for at, (film, boxes) in enumerate(jobs)
+    ]
 
 
-def match_controls(
+def rows_by_film(
+    cluster: FeatureCluster, region_image: NDArray[np.int64], films: NDArray[np.int64]
+) -> dict[int, NDArray[np.int64]]:
+    """Return the positions in `cluster.regions` of the regions on each film (n,)."""
+    film = region_image[cluster.regions]
+    order = np.argsort(film, kind="stable")
+    ends = (np.searchsorted(film[order], films, side=side) for side in ("left", "right"))
+    return {
+        int(one): order[low:high] for one, low, high in zip(films, *ends, strict=True) if high > low
+    }
+
+
+def choose_places(
     inputs: ModelInputs,
     cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],  # (N,)
-    places: Mapping[int, NDArray[np.float64]],  # film to boxes (k, 4) as shares of its sides
-    rng: np.random.Generator,
-) -> list[FilmPair]:
-    """Find a control for each film: same class, same half, without the feature.
+    rows: NDArray[np.int64],  # positions in `cluster.regions`, of one film
+    windows: NDArray[np.float32],  # (W, 4) of the model's input
+) -> NDArray[np.float32]:
+    """Choose the places of a film where a feature would lie, most likely first: (k, 4).
 
-    Each control is used once, since the bootstrap of the films would not notice the noise of a
-    control that many of them share. Among a random handful, films of other patients first, the one
-    is taken that the fill of the same places changes about as strongly. Films of which the model
-    sees less than half as much of some place are passed over; a film without any control is left
-    out.
+    A window counts by how much of the feature's regions it holds, each by its similarity. A region
+    that is larger than a window is a place itself: no window would cover it. What holds nothing is
+    no place, unless the model sees none of the regions.
     """
-    data = inputs.data
-    films = np.array(list(places), dtype=np.int64)
-    pairs = []
-    for label in np.unique(data.labels[films]):
-        own = films[data.labels[films] == label]
-        free = np.flatnonzero((data.labels == label) & ~cluster.present & ~discovery)
-        # Twice as many as are needed: choice enough, and few films to read.
-        pool = spread_over_patients(free, data.patients, rng)
-        pool = pool[: max(CANDIDATES, 2 * len(own))]
-        for film in own:
-            shares = places[int(film)]
-            order = rng.permutation(pool)
-            foreign = data.patients[order] != data.patients[film]
-            handful = order[np.argsort(~foreign, kind="stable")][:CANDIDATES]
-            pair = _nearest_control(inputs, int(film), shares, handful)
-            if pair is not None:
-                pairs.append(pair)
-                pool = pool[pool != pair.control]
-            inputs.tick(CANDIDATES)
-    return pairs
+    film = int(inputs.data.region_image[cluster.regions[rows[0]]])
+    boxes = inputs.carry_in(film, inputs.data.region_boxes[cluster.regions[rows]])
+    weight = np.maximum(cluster.similarity[rows], 1e-6)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    large = area > _LARGER * np.prod(windows[0, 2:] - windows[0, :2])
+    low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])
+    held = np.prod(np.maximum(high - low, 0.0), axis=2) * (weight * ~large)[:, None]
+    score = np.concatenate([(weight * area)[large], held.sum(axis=0)])
+    places = np.concatenate([boxes[large], windows])
+    likely = np.argsort(-score, kind="stable")[:PLACES]
+    return places[likely[: max(1, int((score[likely] > 0).sum()))]]
 
 
-def _nearest_control(
-    inputs: ModelInputs, film: int, shares: NDArray[np.float64], handful: NDArray[np.int64]
-) -> FilmPair | None:
-    """Pick the film of a handful that the fill changes about as strongly as it changes `film`."""
-
-    def contrast(of: int, boxes: NDArray[np.float32]) -> float:
-        picture = inputs.read(of)
-        return _FAINT + sum(fill_contrast(picture, box) for box in boxes)
-
-    own = contrast(film, inputs.place(film, shares))
-    seen = inputs.visible_share(film, shares)
-    nearest: FilmPair | None = None
-    for control in handful:
-        if (inputs.visible_share(int(control), shares) < 0.5 * seen).any():
-            continue
-        boxes = inputs.place(int(control), shares)
-        ratio = own / contrast(int(control), boxes)
-        if nearest is None or abs(np.log(ratio)) < abs(np.log(nearest.contrast_ratio)):
-            nearest = FilmPair(film, int(control), boxes, ratio)
-    return nearest
-
-
-def carrying_threshold(filled: Sequence[FilledFilm]) -> float:
-    """Return the least effect of a region that carries the feature.
-
-    Half of the median, over films of the discovery half, of the largest effect in the film, at
-    least 0; 0 without a film. A device that spans several tiles leaves some of them with a corner
-    of it, whose effect is a small part of the whole.
-    """
-    if not filled:
-        return 0.0
-    return max(0.0, 0.5 * float(np.median([film.effect.max() for film in filled])))
-
-
-def compare_removals(
+def match_films(
     inputs: ModelInputs,
-    pairs: Sequence[FilmPair],
-    filled: Sequence[FilledFilm],  # the films of the pairs
-    evidence: EvidenceConfig,
-    comparisons: int,
-) -> tuple[PairedChange, PairedChange, float]:
-    """Test whether removal lowers the margin, against the controls.
+    films: NDArray[np.int64],
+    pool: NDArray[np.int64],
+    margin: NDArray[np.float64],  # (N,) of every film, untouched
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pair films with films of a pool, each once, with about the same margin: both (m,).
 
-    Returns
-    -------
-    median, inpainted : PairedChange - drop of the margin when the best region of k, by the mean of
-        both fills, is filled with its surrounding median, and when it is inpainted
-    spread : float - standard deviation of the margin over the films and the controls, untouched
+    A control is of another patient. Of the same class and the same frame (what of the input is
+    film, and what is padding) is better than of another. The sum of all differences is smallest.
     """
-    controls = fill_films(inputs, [(pair.control, pair.control_boxes) for pair in pairs])
-    both = [*filled, *controls]
-    before = np.array([f.before for f in both])
-    decided = np.array([f.decided for f in both])
-    after = np.array([f.after[f.best] for f in both])
-    held = np.array([f.decided_after[f.best] for f in both])
-    patients = inputs.data.patients[[pair.film for pair in pairs]]
-    n = len(pairs)
+    data, size = inputs.data, 0.0
+    if not len(films) or not len(pool):
+        return films[:0], pool[:0]
+    spread = max(float(margin[np.concatenate([films, pool])].std()), 1e-9)
+    frames = [np.stack([inputs.frame(film) for film in own.tolist()]) for own in (films, pool)]
+    size = max(float(np.concatenate(frames).max()), 1.0)
+    apart = np.abs(frames[0][:, None] - frames[1][None]).sum(axis=2) / size
+    cost = np.abs(margin[films][:, None] - margin[pool][None]) / spread
+    cost += _OTHER_CLASS * (data.labels[films][:, None] != data.labels[pool][None])
+    cost += _OTHER_FRAME * apart
+    cost += _FORBIDDEN * (data.patients[films][:, None] == data.patients[pool][None])
+    first, second = linear_sum_assignment(cost)
+    allowed = cost[first, second] < _FORBIDDEN
+    return films[first[allowed]], pool[second[allowed]]
 
-    def compare(fill: int) -> PairedChange:
-        drop, lost = before - after[:, fill], decided & ~held[:, fill]
-        return compare_pairs(
-            (drop[:n], lost[:n]), (drop[n:], lost[n:]), patients, evidence, comparisons
-        )
 
-    return compare(0), compare(1), float(before.std())
+def wrongly_called(data: AuditData, cluster: FeatureCluster) -> NDArray[np.bool_]:
+    """Whether a film of another class is called as the raised one, (N,)."""
+    raised = cluster.raised_class
+    called: NDArray[np.bool_] = (data.labels != raised) & (data.predictions == raised)
+    return called
+
+
+def share_called(data: AuditData, cluster: FeatureCluster, films: NDArray[np.bool_]) -> float:
+    """Share of the films of other classes with the feature that are called as the raised one."""
+    foreign = films & cluster.present & (data.labels >= 0) & (data.labels != cluster.raised_class)
+    return float(wrongly_called(data, cluster)[foreign].mean()) if foreign.any() else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Transplantation:
-    """Regions of two films that go into the same place of a third."""
+class FilmPairs:
+    """Films with a feature, their controls, and the places that are filled in both."""
 
-    target: int  # film of another class than the raised one, without the feature
-    donor: int  # film with the feature
-    ordinary: int  # film of the donor's class without the feature
-    shares: NDArray[np.float64]  # (k, 4) the place, xyxy as shares of width and height
+    films: NDArray[np.int64]  # (n,)
+    controls: NDArray[np.int64]  # (n,)
+    places: list[NDArray[np.float32]]  # n times (k, 4) in input pixels
 
 
-def plan_transplants(
+def pair_films(
     inputs: ModelInputs,
     cluster: FeatureCluster,
-    discovery: NDArray[np.bool_],  # (N,)
-    max_pairs: int,
+    films: NDArray[np.bool_],  # (N,) of the half that tests
+    windows: NDArray[np.float32],
+    margin: NDArray[np.float64],  # (N,)
+    most: int,
     rng: np.random.Generator,
-    shifts: NDArray[np.float64] = SHIFTS[:1],  # (s, 2)
-) -> list[Transplantation]:
-    """Choose targets, donors and ordinary films, each of them once and spread over patients.
+) -> FilmPairs:
+    """Sample films with a feature, spread over patients, and match controls without it.
 
-    The regions of a donor go along, and with them their places half a step aside where `shifts`
-    has them: half of a device would not do.
-
-    Targets are of the confirmation half, donors and ordinary films of the discovery half, so no
-    patient gives and takes. No film is used twice: the interval then covers how donors differ as
-    well as how targets do.
+    Wrong calls of the raised class, its own films and all others take turns: wrong calls show what
+    harm the feature does.
     """
-    labels, patients = inputs.data.labels, inputs.data.patients
-    task, present = labels >= 0, cluster.present
-    aims = np.flatnonzero(task & (labels != cluster.raised_class) & ~present & ~discovery)
-    targets = spread_over_patients(aims, patients, rng)
-    donors = spread_over_patients(np.flatnonzero(task & present & discovery), patients, rng)
-    free = spread_over_patients(np.flatnonzero(task & ~present & discovery), patients, rng)
-    region_film = inputs.data.region_image[cluster.regions]
-    planned: list[Transplantation] = []
-    for donor in donors:
-        if len(planned) == min(max_pairs, len(targets)):
-            break
-        same = free[labels[free] == labels[donor]]
-        if len(same) == 0:
-            continue
-        # A stable sort: another patient where there is one, else as they were spread.
-        own = patients[same] == patients[donor]
-        ordinary = same[np.argsort(own, kind="stable")][0]
-        target = targets[len(planned)]
-        shares = move_shares(inputs.shares(cluster.regions[region_film == donor]), shifts)
-        shares = _shared_part(inputs, shares, (int(target), int(donor), int(ordinary)))
-        if len(shares):
-            planned.append(Transplantation(int(target), int(donor), int(ordinary), shares))
-            free = free[free != ordinary]
-    return planned
+    data = inputs.data
+    known = films & (data.labels >= 0)
+    wrong, own = wrongly_called(data, cluster), data.labels == cluster.raised_class
+    kinds = (wrong, own, ~wrong & ~own)
+    parts = [
+        spread_over_patients(np.flatnonzero(known & cluster.present & kind), data.patients, rng)
+        for kind in kinds
+    ]
+    turn = np.concatenate([np.arange(len(part)) for part in parts])
+    chosen = np.concatenate(parts)[np.argsort(turn, kind="stable")][:most]
+    free = spread_over_patients(np.flatnonzero(known & ~cluster.present), data.patients, rng)
+    matched, controls = match_films(inputs, chosen, free[: _POOL * most], margin)
+    rows = rows_by_film(cluster, data.region_image, matched)
+    places = [choose_places(inputs, cluster, rows[film], windows) for film in matched.tolist()]
+    return FilmPairs(matched, controls, places)
 
 
-def _shared_part(
-    inputs: ModelInputs, shares: NDArray[np.float64], films: Sequence[int]
-) -> NDArray[np.float64]:
-    """Cut boxes to what the model sees of each film; boxes that are mostly unseen are left out."""
-    windows = np.stack([inputs.window(film) for film in films])
-    low = np.maximum(shares[:, :2], windows[:, :2].max(axis=0))
-    high = np.minimum(shares[:, 2:], windows[:, 2:].min(axis=0))
-    area = np.prod(np.maximum(high - low, 0.0), axis=1)
-    kept = area >= _LEAST_SEEN * np.prod(shares[:, 2:] - shares[:, :2], axis=1)
-    seen: NDArray[np.float64] = np.concatenate([low, high], axis=1)[kept & (area > 0)]
-    return seen
+@dataclass(frozen=True, slots=True, eq=False)
+class FilledPairs:
+    """Pairs after their best places were filled in two ways; columns: interpolated, mirrored."""
+
+    filled: list[FilledFilm]  # the films with the feature, all their places
+    drop: NDArray[np.float64]  # (n, 2) of the margin of the films
+    undone: NDArray[np.float64]  # (n, 2) 1 where the decision for the raised class goes
+    control_drop: NDArray[np.float64]  # (n, 2)
+    control_undone: NDArray[np.float64]  # (n, 2)
+    imbalance: float  # mean margin of the films less that of the controls, untouched
+    relief: float  # how far the best place stands out, over the same of the control; median
+
+
+def fill_pairs(inputs: ModelInputs, pairs: FilmPairs) -> FilledPairs:
+    """Fill the places of films and controls by interpolation, the best one by mirroring too.
+
+    What is mirrored is never another film: where a feature is missing, films without that are those
+    that have the thing, and a patch of them would put it in.
+    """
+    n = len(pairs.films)
+    both = [*pairs.films.tolist(), *pairs.controls.tolist()]
+    filled = fill_films(inputs, list(zip(both, [*pairs.places, *pairs.places], strict=True)))
+    mirrored = inputs.margins(
+        fill_mirrored(inputs.read(film.film), film.boxes[film.best]) for film in filled
+    )
+    before, decided = (np.array([getattr(f, name) for f in filled]) for name in _BEFORE)
+    after = np.column_stack([[f.after[f.best] for f in filled], mirrored.margin])
+    held = np.column_stack([[f.decided_after[f.best] for f in filled], mirrored.decided])
+    drop = before[:, None] - after
+    undone = (decided[:, None] & ~held).astype(np.float64)
+    imbalance = float(before[:n].mean() - before[n:].mean())
+    stands_out = np.array([_relief(inputs.read(f.film), f.boxes[f.best]) for f in filled])
+    relief = float(np.median(stands_out[:n] / stands_out[n:])) if n else 1.0
+    return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, relief)
+
+
+def _relief(picture: NDArray[np.float32], box: NDArray[np.float32]) -> float:
+    """How far a place stands out from what its border continues: root mean square, in input."""
+    change = picture - fill_interpolated(picture, box)
+    area = max(float(np.prod(box[2:] - box[:2])), 1.0)
+    return float(np.sqrt((change.astype(np.float64) ** 2).sum() / area)) + _FAINT
+
+
+_BEFORE = ("before", "decided")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Donors:
+    """Places of m films with a feature, and of m ordinary ones, that are put into other films."""
+
+    films: NDArray[np.int64]  # (m,) with the feature
+    boxes: NDArray[np.float32]  # (m, 4) the place with the largest effect, in input pixels
+    ordinary: NDArray[np.int64]  # (m,) without it
+    ordinary_boxes: NDArray[np.float32]  # (m, 4) the best of the same places there
 
 
 def compare_transplants(
     inputs: ModelInputs,
-    planned: Sequence[Transplantation],
+    cluster: FeatureCluster,
+    donors: Donors,
+    films: NDArray[np.bool_],  # (N,) of the half that tests
     evidence: EvidenceConfig,
-    comparisons: int,
-) -> PairedChange:
-    """Test whether the feature raises the margin of films that it is put into.
+    least: float,  # logits, see `compare_pairs`
+    rng: np.random.Generator,
+) -> PairedChange | None:
+    """Test whether a feature raises the margin of films of other classes that it is put into.
 
-    Returns
-    -------
-    PairedChange - rise of the margin with the regions of the donor, and with those of the ordinary
-        film; decisions that become the raised class
+    Donors are of the discovery half and targets of the other, so no patient gives and takes. No
+    film is used twice: the interval then covers how donors differ as well as how targets do. None
+    with fewer than `min_pairs`. Decisions are those that become the raised class.
     """
+    data = inputs.data
+    aims = films & (data.labels >= 0) & (data.labels != cluster.raised_class) & ~cluster.present
+    targets = spread_over_patients(np.flatnonzero(aims), data.patients, rng)
+    count = min(len(targets), len(donors.films))
+    if count < evidence.min_pairs:
+        return None
+    order = rng.permutation(len(donors.films))[:count]
 
     def pictures() -> Iterator[NDArray[np.float32]]:
-        for plan in planned:
-            target = inputs.read(plan.target)
-            place = inputs.place(plan.target, plan.shares)
-            yield target
-            for film in (plan.donor, plan.ordinary):
-                yield transplant_patches(
-                    target, inputs.read(film), place, inputs.place(film, plan.shares)
-                )
+        for target, row in zip(targets[:count].tolist(), order.tolist(), strict=True):
+            picture = inputs.read(target)
+            yield transplant_box(picture, inputs.read(int(donors.films[row])), donors.boxes[row])
+            ordinary = inputs.read(int(donors.ordinary[row]))
+            yield transplant_box(picture, ordinary, donors.ordinary_boxes[row])
 
-    answers = inputs.margins(pictures())
-    margin, decided = answers.margin.reshape(-1, 3).T, answers.decided.reshape(-1, 3).T
+    before, answers = inputs.untouched(targets[:count]), inputs.margins(pictures())
+    rise = answers.margin.reshape(-1, 2).T - before.margin
+    gained = (answers.decided.reshape(-1, 2).T & ~before.decided).astype(np.float64)
     return compare_pairs(
-        (margin[1] - margin[0], decided[1] & ~decided[0]),
-        (margin[2] - margin[0], decided[2] & ~decided[0]),
-        inputs.data.patients[[plan.target for plan in planned]],
-        evidence,
-        comparisons,
+        (rise[0], gained[0]),
+        (rise[1], gained[1]),
+        data.patients[targets[:count]],
+        evidence.confidence,
+        least,
     )

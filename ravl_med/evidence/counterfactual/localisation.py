@@ -1,11 +1,7 @@
 """Where the effect of a feature lies: its box, and how much of it is artifact or relevant anatomy.
 
-A grid of tiles cuts a device in two. With half of it covered the other half is still there: the
-model goes on seeing it, and a used feature passes for unused. So the regions of a cluster may be
-moved by half of their sides; films of the discovery half settle whether and where to, and the
-controls obey the same rule. Boxes of a used feature are fitted as well: a strip is worth its area
-when removing it costs the model enough of its margin. Fitted boxes say where to look; they test
-nothing.
+Boxes of a used feature are fitted: a strip is worth its area when removing it costs the model
+enough of its margin. Fitted boxes say where to look; they test nothing.
 
 A clean model uses the enlarged heart for cardiomegaly, and no statistic clears it. What can is the
 place of the effect. A table names, finding by finding, the anatomy in which the disease shows. A
@@ -27,10 +23,11 @@ from numpy.typing import NDArray
 
 from ravl_med.config.loading import parse_yaml
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.fills import fill_mask_inpaint, fill_mask_median
+from ravl_med.evidence.counterfactual.fills import fill_mask
 from ravl_med.evidence.counterfactual.interventions import fill_films
-from ravl_med.evidence.counterfactual.model_inputs import SHIFTS, ModelInputs, move_shares
-from ravl_med.evidence.results import EffectShares, Kind
+from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
+from ravl_med.evidence.results import EffectShares, Interval
+from ravl_med.evidence.statistics import mean_interval
 from ravl_med.regions.anatomy import ANATOMICAL_REGIONS, anatomical_names
 from ravl_med.regions.film_structures import NOTHING, FilmStructures
 
@@ -63,7 +60,7 @@ class _Fit:
 
 def most_fit_pictures(regions: int) -> int:
     """Return how many pictures `fit_boxes` has the model encode, at most."""
-    return regions * (1 + 2 * (1 + len(_ASIDE)) + _ROUNDS * (1 + 2 * 8 + 3))
+    return regions * (2 + len(_ASIDE) + _ROUNDS * (1 + 8 + 2))
 
 
 def fit_boxes(
@@ -73,10 +70,10 @@ def fit_boxes(
 
     A box starts where it is or half of its sides aside, wherever removal takes most: on the way
     there, half of a feature is filled and the cut can look like the feature itself, so that no edge
-    that is moved alone gets there. The score of a box is its removal effect, the mean
-    of both fills, less half of the effect at the start for each area of the start. The edge or the
-    edges are moved that raise it most, by a quarter of the sides at the start, then by an eighth,
-    until nothing raises it. `size` is the side of the model's input in pixels.
+    that is moved alone gets there. The score of a box is its removal effect less half of the effect
+    at the start for each area of the start. The edge or the edges are moved that raise it most, by
+    a quarter of the sides at the start, then by an eighth, until nothing raises it. `size` is the
+    side of the model's input in pixels.
     """
     whose = films.tolist()
     places = [inputs.carry_in(film, box[None])[0] for film, box in zip(whose, boxes, strict=True)]
@@ -149,40 +146,6 @@ def _effects(
     return [filled.effect for filled in fill_films(inputs, jobs)]
 
 
-EXPLORED_FILMS = 8
-"""Films of the discovery half on which every shift is tried."""
-
-_GAIN = 0.25  # by what share a shift has to raise the largest effect in a film, and
-_MATTERS = 0.2  # by what share of the standard deviation of the margin over these films
-
-
-def choose_shifts(
-    inputs: ModelInputs, films: Sequence[int], regions: Mapping[int, NDArray[np.int64]]
-) -> NDArray[np.float64]:
-    """Choose the shifts that the regions of a cluster are filled with, (1, 2) or (2, 2).
-
-    The regions stay where they are, (0, 0); and the one shift is added that raises the largest
-    effect in a film most, on average over the first `EXPLORED_FILMS` of the discovery half, if it
-    raises it by a quarter and by enough to matter. What only touches a device half a step aside
-    would else be given a part of its effect.
-    """
-    jobs = [
-        (film, inputs.place(film, move_shares(inputs.shares(regions[film]), SHIFTS)))
-        for film in films[:EXPLORED_FILMS]
-    ]
-    if not jobs:
-        return SHIFTS[:1]
-    filled = fill_films(inputs, jobs)
-    best = np.array([film.effect.reshape(len(SHIFTS), -1).max(axis=1) for film in filled])
-    spread = float(np.std([film.before for film in filled]))
-    together = np.maximum(best, best[:, :1]).mean(axis=0)
-    chosen = int(together.argmax())
-    gain = together[chosen] - together[0]
-    if together[chosen] > 0 and gain > max(_GAIN * abs(together[0]), _MATTERS * spread):
-        return SHIFTS[[0, chosen]]
-    return SHIFTS[:1]
-
-
 Box = tuple[float, float, float, float]
 
 _KEYS = ("anatomy", "boxes", "artifacts", "also", "source")
@@ -228,15 +191,6 @@ def read_relevance(path: Path) -> RelevanceTable:
         for alias in (name, *_names(entry, "also", f"{where}: {name}")):
             places[_plain(alias)] = parsed
     return RelevanceTable(places)
-
-
-def kind_of_share(share: float, sign_share: float, shortcut_share: float) -> Kind:
-    """Turn the relevant share into a kind; NaN is undecided."""
-    if share >= sign_share:
-        return "plausible_sign"
-    if share <= shortcut_share:
-        return "shortcut"
-    return "undecided"
 
 
 def _plain(name: Any) -> str:
@@ -299,7 +253,7 @@ _LEAST_SHARE = 0.1  # of a region's effect that its parts have to hold together
 
 def most_share_pictures(regions: int) -> int:
     """Return how many pictures `share_effect` has the model encode, at most."""
-    return min(regions, MOST_REGIONS) * (1 + 2 * _PARTS)
+    return min(regions, MOST_REGIONS) * (1 + _PARTS)
 
 
 def share_effect(
@@ -309,6 +263,7 @@ def share_effect(
     films: NDArray[np.int64],  # (k,) of each region
     boxes: NDArray[np.float32],  # (k, 4) xyxy in stored pixels
     effect: NDArray[np.float64],  # (k,)
+    confidence: float,
 ) -> EffectShares:
     """Share out the removal effect of regions over the places where the raised class shows.
 
@@ -329,11 +284,19 @@ def share_effect(
         else:
             apart.append((row, film, parts))
     if not apart or unknown > len(chosen) / 2:
-        return EffectShares(float("nan"), float("nan"), len(apart), unknown)
+        nothing = float("nan")
+        return EffectShares(nothing, Interval(nothing, nothing), nothing, len(apart), unknown)
     shares = _shares_by_removal(inputs, apart, effect)
     weights = np.array([effect[row] for row, _, _ in apart])
-    inside, artifact, _ = (weights[:, None] * shares).sum(axis=0) / weights.sum()
-    return EffectShares(float(inside), float(artifact), len(apart), unknown)
+    weights /= weights.mean()
+    inside, artifact, _ = (weights[:, None] * shares).mean(axis=0)
+    # Of a mean of ratios with a known denominator; the weights sum to what they are.
+    about = mean_interval(
+        inside + weights * (shares[:, 0] - inside),
+        inputs.data.patients[[film for _, film, _ in apart]],
+        confidence,
+    )
+    return EffectShares(float(inside), about, float(artifact), len(apart), unknown)
 
 
 def _take_apart(
@@ -352,13 +315,13 @@ def _take_apart(
         if found is None and not (places.boxes or places.artifacts):
             return None
         if found is not None:
-            relevant |= _grow(found, _MARGIN)
+            relevant |= grow_mask(found, _MARGIN)
     for place in places.boxes:
-        relevant |= _box_mask(relevant.shape, place)
-    foreign = _grow(film.foreign, _HALO)
+        relevant |= box_mask(relevant.shape, place)
+    foreign = grow_mask(film.foreign, _HALO)
     if places.artifacts:
         relevant, foreign = relevant | foreign, np.zeros_like(foreign)
-    region = inputs.carry_mask(index, _box_mask(relevant.shape, (x0, y0, x1, y1)))
+    region = inputs.carry_mask(index, box_mask(relevant.shape, (x0, y0, x1, y1)))
     inner = inputs.carry_mask(index, relevant)
     device = inputs.carry_mask(index, foreign)
     return [region & inner & ~device, region & device, region & ~inner & ~device]
@@ -378,30 +341,25 @@ def _shares_by_removal(
             picture = inputs.read(film)
             yield picture
             for part in parts:
-                if part.any():
-                    yield fill_mask_median(picture, part)
-                    yield fill_mask_inpaint(picture, part)
-                else:
-                    yield picture
-                    yield picture
+                yield fill_mask(picture, part) if part.any() else picture
 
-    answers = inputs.margins(pictures()).margin.reshape(len(mixed), 1 + 2 * _PARTS)
-    after = answers[:, 1:].reshape(len(mixed), _PARTS, 2).mean(axis=2)
+    answers = inputs.margins(pictures()).margin.reshape(len(mixed), 1 + _PARTS)
     shares = by_area
-    for number, own in zip(mixed, np.maximum(answers[:, :1] - after, 0.0), strict=True):
+    for number, own in zip(mixed, np.maximum(answers[:, :1] - answers[:, 1:], 0.0), strict=True):
         # Parts that do nothing one by one say nothing; the area is all that is left to go by.
         if own.sum() > _LEAST_SHARE * effect[apart[number][0]]:
             shares[number] = own / own.sum()
     return shares
 
 
-def _grow(mask: Mask, share: float) -> Mask:
+def grow_mask(mask: Mask, share: float) -> Mask:
+    """Grow a mask (h, w) by a share of its side, all round."""
     size = 2 * max(1, round(share * len(mask))) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
 
 
-def _box_mask(shape: tuple[int, ...], box: tuple[float, ...]) -> Mask:
+def box_mask(shape: tuple[int, ...], box: tuple[float, ...]) -> Mask:
     """Mask of a box in shares of the film, at least one pixel."""
     height, width = shape
     x0, y0 = min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)

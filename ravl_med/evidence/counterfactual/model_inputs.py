@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.results import PairedChange
-from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
+from ravl_med.evidence.statistics import mean_interval, mean_test
 from ravl_med.regions.geometry import InputGeometry
 
 
@@ -38,6 +37,7 @@ class ModelInputs:
     # pictures (3, S, S) to `Margins`; they are taken one by one, so that a generator of any
     # length needs little memory
     margins: Callable[[Iterable[NDArray[np.float32]]], Margins]
+    untouched: Callable[[NDArray[np.int64]], Margins]  # films (n,) to `Margins`
     tick: Callable[[int], None]  # called with the number of steps that were done
 
     def shares(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -50,16 +50,12 @@ class ModelInputs:
         """Carry film-relative boxes (k, 4) into the input of a film, clipped to what is seen."""
         return self._geometry(film).to_input(self._stored(film, shares))
 
-    def visible_share(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the share of each film-relative box that the model sees of a film, (k,)."""
-        return self._geometry(film).visible_share(self._stored(film, shares))
-
-    def window(self, film: int) -> NDArray[np.float64]:
-        """Return what the model sees of a film, as shares of width and height, (4,) xyxy."""
-        geometry = self._geometry(film)
-        whole = np.array([[0, 0, geometry.size, geometry.size]], dtype=np.float32)
-        seen: NDArray[np.float64] = geometry.to_stored(whole)[0] / self._sides(film)
-        return seen
+    def frame(self, film: int) -> NDArray[np.float32]:
+        """Return what of the model's input is film and not padding, (4,) xyxy."""
+        height, width = self.data.sizes[film]
+        whole = np.array([[0, 0, width, height]], dtype=np.float32)
+        framed: NDArray[np.float32] = self.carry_in(film, whole)[0]
+        return framed
 
     def carry_in(self, film: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Carry boxes (k, 4) in stored pixels into the input of a film, clipped to what is seen."""
@@ -85,20 +81,27 @@ class ModelInputs:
         return sides
 
 
-SHIFTS = 0.5 * np.array([(0, 0), *((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)])
-"""Half-steps (9, 2) in x and y, as shares of the sides of a region; the first stays in place."""
+def class_margin(
+    logits: NDArray[np.floating],  # (n, C)
+    raised: int | NDArray[np.int64],  # one class, or one for each row
+    opposed: int | NDArray[np.int64] | None,
+) -> NDArray[np.float64]:
+    """Return the logit of one class minus that of another, row by row.
 
-
-def move_shares(shares: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move film-relative boxes (k, 4) by shifts (s, 2) of their sides, without leaving the film.
-
-    Returns (s k, 4): all boxes by the first shift, then by the second, ...
+    Without an opposed class the largest other logit stands for it: the margin of the decision,
+    positive where the raised class wins. The largest is sought again after each intervention. To
+    keep the class that was largest before would favour it: it was chosen for a high value, which
+    falls back by itself.
     """
-    sides = shares[:, 2:] - shares[:, :2]
-    low = shares[None, :, :2] + shifts[:, None, :] * sides
-    low = np.clip(low, 0.0, np.maximum(1.0 - sides, 0.0))
-    moved: NDArray[np.float64] = np.concatenate([low, low + sides], axis=2).reshape(-1, 4)
-    return moved
+    rows = np.arange(len(logits))
+    exact = logits.astype(np.float64)
+    own = exact[rows, raised]
+    if opposed is not None:
+        margin: NDArray[np.float64] = own - exact[rows, opposed]
+        return margin
+    exact[rows, raised] = -np.inf
+    best: NDArray[np.float64] = own - exact.max(axis=1)
+    return best
 
 
 def spread_over_patients(
@@ -117,32 +120,30 @@ def spread_over_patients(
 
 
 def compare_pairs(
-    change: tuple[NDArray[np.float64], NDArray[np.bool_]],
-    control: tuple[NDArray[np.float64], NDArray[np.bool_]],
+    change: tuple[NDArray[np.float64], NDArray[np.floating]],
+    control: tuple[NDArray[np.float64], NDArray[np.floating]],
     patients: NDArray[np.int64],  # (n,) of the film of each pair
-    evidence: EvidenceConfig,
-    comparisons: int,
+    confidence: float,
+    least: float,  # logits; the test is of more than that
 ) -> PairedChange:
     """Compare changes with those of their controls, pair by pair.
 
-    Either are the changes of the margin (n,) in logits, and whether the decision changed (n,).
-    Intervals are corrected for `comparisons` by Bonferroni.
+    Either are the changes of the margin (n,) in logits, and whether the decision changed (n,), 0 to
+    1.
     """
-    known, patient = np.unique(patients, return_inverse=True)
-    bootstrap = PatientBootstrap(patient.astype(np.int64), evidence.draws, evidence.seed)
-    contrast = change[0] - control[0]
-    decisions = change[1].astype(np.float64) - control[1]
+    contrast, decisions = (one - other for one, other in zip(change, control, strict=True))
     intervals = [
-        percentile_interval(bootstrap.mean(values), evidence.confidence, comparisons)
-        for values in (contrast, decisions)
+        mean_interval(values, patients, confidence) for values in (change[0], contrast, decisions)
     ]
     return PairedChange(
         pairs=len(patients),
-        patients=len(known),
+        patients=len(np.unique(patients)),
         change=float(change[0].mean()),
+        change_interval=intervals[0],
         control=float(control[0].mean()),
         contrast=float(contrast.mean()),
-        interval=intervals[0],
+        interval=intervals[1],
         decisions=float(decisions.mean()),
-        decisions_interval=intervals[1],
+        decisions_interval=intervals[2],
+        p_value=max(mean_test(values, patients, least) for values in (change[0], contrast)),
     )

@@ -8,6 +8,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.disclosure_control import total_of
 from ravl_med.evidence.results import (
     AccuracyByPresence,
+    Counterfactual,
     CrossedAttribute,
     LabelQuality,
     LabelShare,
@@ -266,6 +267,8 @@ def _extent(correlation: SpuriousCorrelation) -> str:
         also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
         noun = "Cluster" if len(correlation.also) == 1 else "Clusters"
         parts.append(f"{noun} {also} with the same regions shown as this one.")
+    if cluster.source == "effects":
+        parts.append("Effects of removal proposed it, no clustering.")
     if cluster.rare:
         parts.append("Candidate for its unweighted gaps alone; RaVL's filters drop it.")
     return " ".join(parts)
@@ -287,16 +290,26 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[blocks.Block]:
             blocks.Column("Contrast (interval)", "interval"),
             blocks.Column("Decisions, points (interval)", "interval"),
         ),
-        rows=(
-            ("Removal, median fill", *_changes(tested.removal.median)),
-            ("Removal, inpainting", *_changes(tested.removal.inpainted)),
-            ("Transplant", *_changes(tested.transplant)),
-        ),
-        note=_intervention_note(correlation, tested.removal),
+        rows=[(name, *_changes(change)) for name, change in _made(tested).items()],
+        note=_intervention_note(correlation, tested),
         limit=120,
         titled=False,
     )
     return [blocks.KeepTogether((blocks.Section("Does the model use it?"), used, made))]
+
+
+def _made(tested: Counterfactual) -> dict[str, PairedChange | None]:
+    """Interventions by name; of what was not tested, what the effect maps show."""
+    removal = tested.removal
+    if not tested.tested:
+        return {"Effect maps": removal.explored, "Effect maps, wrong calls": removal.wrong_calls}
+    return {
+        "Removal, interpolated": removal.interpolated,
+        "Removal, mirrored": removal.mirrored,
+        "Removal, both": removal.both,
+        "Removal, wrong calls": removal.wrong_calls,
+        "Transplant": tested.transplant,
+    }
 
 
 def _changes(change: PairedChange | None) -> tuple[str, ...]:
@@ -311,30 +324,37 @@ def _changes(change: PairedChange | None) -> tuple[str, ...]:
     )
 
 
-def _intervention_note(correlation: SpuriousCorrelation, removal: Removal) -> str:
-    cluster = correlation.cluster
+def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual) -> str:
+    cluster, removal = correlation.cluster, tested.removal
     margin = (
         "Logits of the raised minus the lowered class"
         if cluster.lowered_class is not None
         else "Logits of the raised minus the largest other class"
     )
-    ratio = (
-        f" The fill changes a region with the feature {number(removal.contrast_ratio, 2)} times as "
-        "strongly as its control (median)."
-        if number(removal.contrast_ratio) != wording.DASH
+    spread = (
+        f" Its standard deviation over films is {number(removal.spread, 2)}; controls lie "
+        f"{number(removal.imbalance, 2)} of it lower."
+        if math.isfinite(removal.imbalance)
         else ""
     )
+    if not tested.tested:
+        return (
+            f"{margin}: how far it falls where places of the feature are covered, on mapped films "
+            "of the discovery half. Control: films without it that have about the same margin. "
+            "Intervals are not corrected for the number of features."
+        )
     return (
-        f"{margin}: how far removal lowers, and transplant raises, this margin. Control: the same "
-        "place on films without the feature, filled too; for the transplant an ordinary region. "
-        "Decisions: share of films that change, beyond the controls. Intervals of contrasts are "
-        f"corrected for the number of tests.{ratio}{_removal_sample(correlation, removal)}"
+        f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
+        "the same places on films without the feature that have about the same margin; for the "
+        "transplant a place of such a film. Decisions: share of films that change, beyond the "
+        "controls; of wrong calls, those undone. That neither moves the margin by enough has q "
+        f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 
 
 def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
     """Say of how many films with the feature those are a sample that the removal is on."""
-    tested, held = removal.median, total_of(correlation.confirmation.arms.n_present)
+    tested, held = removal.both, total_of(correlation.confirmation.arms.n_present)
     if tested is None or not 0 < tested.pairs < held:
         return ""
     return (

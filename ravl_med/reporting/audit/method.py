@@ -116,23 +116,28 @@ _NOTHING_CONFIRMED = (
     "Nothing was left to confirm on the other half of the patients, or to test on the model."
 )
 _USING = (
-    "Using. A gap is an association until an intervention shows otherwise. Of what holds, what "
-    "the filters keep and what they drop take turns. Removal: the regions are filled, once with "
-    "the median of their surroundings and once by inpainting, and the drop of the margin (logit "
-    "of the raised minus that of the lowered class) is held against films of the same class "
-    "without the feature, filled at the same place; where the best of k places is taken, half a "
-    "step aside too, the control is the best of k too. Transplant: the feature is blended into "
-    "films of other classes, against an ordinary region from the same place. A feature is used "
-    "when both fills lower the margin beyond the controls and by enough to matter, and the "
-    "transplant, where it could be tried, raises it."
+    "Using. A gap is an association until an intervention shows otherwise. A window slides over "
+    "films of the discovery half and is filled each time by interpolation from its border: these "
+    "maps show where answers come from, for every class at once. What moves them is grouped into "
+    "further candidates, and every candidate is looked up in them; those without an effect are how "
+    "the model sees its own answers, and no finding. The others are tested on the other half. "
+    "Removal: the best of 3 places is filled by interpolation, and again with the mirror image of "
+    "the other side; the drop of the margin (logit of the raised minus that of the lowered class) "
+    "is held against films without the feature that have about the same margin, at the best of the "
+    "same places. Transplant: the feature is put into films of other classes, against an ordinary "
+    "place chosen alike. A feature is used when either moves the margin by more than the least "
+    "effect that matters, by itself and beyond its control; of a removal the two fills have to "
+    "agree. The two make one test, and Benjamini-Hochberg holds the false discovery rate over all "
+    "features."
 )
 _NOT_TESTED = (
     "Using. A gap is an association until an intervention shows otherwise; none was made here. "
 )
 _KIND = (
     "Kind. What of a region is artifact, what is anatomy in which the raised class shows, and the "
-    "rest are removed one by one; what each costs the model is its share. In such anatomy, a "
-    "plausible sign; in artifacts or elsewhere, a shortcut; between or unknown, undecided."
+    "rest are removed one by one; what each costs the model is its share. In artifacts, hardly in "
+    "such anatomy, and moving other films: a shortcut. In such anatomy, and not moving other "
+    "films: a plausible sign. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is set against the label before the model is asked: Cramér's V, "
@@ -146,8 +151,8 @@ _SUBGROUPS = (
     "exchange of whole patients."
 )
 _STRATA = (
-    "Strata. Each confirmed correlation is looked at inside the strata of every attribute and "
-    "joined over them (Mantel-Haenszel)."
+    "Strata. Each correlation that was tested so is looked at inside the strata of every "
+    "attribute and joined over them (Mantel-Haenszel)."
 )
 _SENSITIVITY = (
     "What could be seen. Cohorts with these films, patients and accuracies are simulated, each "
@@ -164,7 +169,7 @@ LIMITATIONS = (
     "Only features that fit into a region (a tile) and that appear in some films and not in others "
     "can be found: not one that is in every film or spread over the film.",
     "What is smaller or rarer than the search page says may be there unseen.",
-    "Fills can look unusual to the model; a control film is like its partner in class and place.",
+    "Fills can look unusual to the model; a control film is like its partner in margin and place.",
     "A region next to the cause can carry part of its effect; where a finding shows is coarse.",
     "Labels are taken as given; a gap may come from labels that are more often wrong with it.",
 )

@@ -29,7 +29,7 @@ from ravl_med.reporting.audit.evidence import (
 )
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.method import checklist_chapter, method_chapter, signing_chapter
-from ravl_med.reporting.audit.search import search_chapter
+from ravl_med.reporting.audit.search import dependence_chapter, search_chapter
 from ravl_med.reporting.audit.verdict import verdict_chapter
 from ravl_med.reporting.cards.chai import chai_card, chai_properties
 from ravl_med.reporting.cards.hub import hub_card
@@ -65,6 +65,7 @@ def audit_blocks(result: AuditResult, film: Film, details: ReportDetails) -> lis
         *cohort_chapter(result),
         *performance_chapter(result),
         *search_chapter(result),
+        *dependence_chapter(result),
         *(correlation_entry(result, entry, pictures) for entry, pictures in shown),
         *method_chapter(result, details.thresholds),
         blocks.Reproduction(

@@ -6,7 +6,14 @@ import math
 from collections.abc import Sequence
 
 from ravl_med.discovery.clusters import ClusterMap
-from ravl_med.evidence.audit_result import AuditResult, DiscoverySummary, Sensitivity
+from ravl_med.evidence.audit_result import (
+    AuditResult,
+    Dependence,
+    DependenceCell,
+    DependenceGroup,
+    DiscoverySummary,
+    Sensitivity,
+)
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
@@ -90,6 +97,8 @@ def _note(result: AuditResult, found: ClusterMap, spots: tuple[blocks.Spot, ...]
         note.append("No correlation was found, so none is marked.")
     if any(entry.also for entry in result.correlations):
         note.append("Clusters that are shown as one with a correlation have its mark.")
+    if any(entry.cluster.source == "effects" for entry in result.correlations):
+        note.append("Features that effects proposed are no clusters, and have no mark.")
     if len(spots) < len(found.clusters):
         note.append(f"The smallest {len(found.clusters) - len(spots):,} are not drawn.")
     return " ".join([*note, _trust(found)])
@@ -399,3 +408,170 @@ def _tested_sentence(sensitivity: Sensitivity) -> str:
         if reasons
         else f"{text}."
     )
+
+
+_FINDINGS_SHOWN = 5
+_STYLES_SHOWN = 12
+
+
+def dependence_chapter(result: AuditResult) -> list[blocks.Block]:
+    """Say what the answers depend on: structures, places of the finding, styles."""
+    if result.discovery is None:
+        return []
+    chapter = blocks.Chapter("What the answers depend on", "dependence", "whole")
+    found = result.dependence
+    if found is None:
+        why = (
+            "the model is known by its scores alone, and cannot be run on a changed film"
+            if result.task.scores == "table"
+            else "it was not asked for (evidence.dependence_films), or there were too few films"
+        )
+        return [chapter, blocks.Text(f"This was not measured: {why}.")]
+    accused = blocks.Items(found.findings, 700) if found.findings else blocks.Text(_no_style(found))
+    return [
+        chapter,
+        blocks.Text(
+            f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')}"
+            f" were changed, and the model was run on {found.pictures:,} pictures. Each cell says "
+            "how far the margin of a finding moves on average, in standard deviations over the "
+            "films (in brackets where its interval by patient holds 0), and how many of the calls "
+            "for it change. A dash: fewer than 20 films, or all are answered alike. All intervals "
+            "are in result.json."
+        ),
+        *([accused] if isinstance(accused, blocks.Items) else []),
+        *_cell_table(found, "structure", "Structures covered", "Covered"),
+        *_area_table(found),
+        *_cell_table(found, "style", "Styles changed by a fixed step", "Change"),
+        *_style_table(found),
+        *([accused] if isinstance(accused, blocks.Text) else []),
+    ]
+
+
+def _no_style(found: Dependence) -> str:
+    return (
+        "No style moves a finding by more than "
+        f"{number(found.max_style_shift, 1)} standard deviations over the spread of these films "
+        "(evidence.max_style_shift), with films that differ so by themselves answered so too."
+    )
+
+
+def _cell_table(
+    found: Dependence, group: DependenceGroup, caption: str, head: str
+) -> list[blocks.Block]:
+    """Return shift and flips, a row a change and a column a finding."""
+    cells = [cell for cell in found.cells if cell.group == group]
+    findings = list(dict.fromkeys(cell.finding for cell in cells))[:_FINDINGS_SHOWN]
+    by_place = {(cell.change, cell.finding): cell for cell in cells}
+    rows = []
+    for change in dict.fromkeys(cell.change for cell in cells):
+        own = [by_place[change, finding] for finding in findings]
+        size = own[0].steps if group == "style" else own[0].covered
+        shown = number(size, 1) if group == "style" else wording.percent(size)
+        rows.append((change, wording.counted(own[0].films), shown, *map(_cell_text, own)))
+    if not rows:
+        return []
+    second = "Natural sd" if group == "style" else "Of the film"
+    more = len({cell.finding for cell in cells}) - len(findings)
+    return [
+        blocks.Table(
+            caption=caption,
+            columns=(
+                blocks.Column(head, "wide"),
+                blocks.Column("Films", "number"),
+                blocks.Column(second, "number"),
+                *(blocks.Column(wording.printable(name, 24), "text") for name in findings),
+            ),
+            rows=rows,
+            note=f"{wording.plural(more, 'more finding')} in result.json." if more else "",
+        )
+    ]
+
+
+def _cell_text(cell: DependenceCell) -> str:
+    if cell.note:
+        return wording.DASH
+    if not math.isfinite(cell.shift):
+        return wording.HIDDEN_TEXT
+    shift = wording.signed(cell.shift, 2)
+    sure = cell.shift_interval.excludes_zero()
+    shown = f"{shift if sure else f'({shift})'} · {wording.percent(cell.flips)}"
+    return shown.replace(" ", wording.NBSP)
+
+
+def _area_table(found: Dependence) -> list[blocks.Block]:
+    """Return the AUROC that is left without, and with nothing but, where a finding shows."""
+    by_place = {(cell.finding, cell.change): cell for cell in found.cells}
+    rows = []
+    for finding in dict.fromkeys(cell.finding for cell in found.cells):
+        own = [
+            by_place.get((finding, change))
+            for change in ("relevant covered", "relevant alone", "border", "border alone")
+        ]
+        before = next(
+            (c.auroc_before for c in own if c and math.isfinite(c.auroc_before)), math.nan
+        )
+        rows.append((wording.printable(finding, 40), number(before), *map(_area_text, own)))
+    return [
+        blocks.Table(
+            caption="AUROC that is left",
+            columns=(
+                blocks.Column("Finding", "wide"),
+                blocks.Column("Whole film", "number"),
+                *(
+                    blocks.Column(head, "interval")
+                    for head in (
+                        "Where it shows covered",
+                        "All else covered",
+                        "Border covered",
+                        "Border alone",
+                    )
+                ),
+            ),
+            rows=shortened(rows, _ROWS_SHOWN, 6),
+            note="Where a finding shows is said by the table of relevance; a dash: nowhere, or too "
+            "few films. What is left with it covered comes from elsewhere. Masks of more than a "
+            "third of the film take its mean gray, smaller ones their surroundings.",
+        )
+    ]
+
+
+def _area_text(cell: DependenceCell | None) -> str:
+    if cell is None or not math.isfinite(cell.auroc_after):
+        return wording.DASH
+    return wording.bracketed(
+        number(cell.auroc_after), wording.spread(cell.auroc_interval, 2, scale=1.0, sign=False)
+    )
+
+
+def _style_table(found: Dependence) -> list[blocks.Block]:
+    """Return styles by how far they move a finding over their natural spread, largest first."""
+    measured = [one for one in found.styles if math.isfinite(one.shift)]
+    ranked = sorted(measured, key=lambda one: (not one.exceeds, -abs(one.shift)))
+    rows = [
+        (
+            wording.printable(one.finding, 40),
+            one.style,
+            wording.estimate(one.shift, one.shift_interval, 2, scale=1.0),
+            wording.estimate(one.association, one.association_interval, 2, scale=1.0),
+            "beyond" if one.exceeds else "within",
+        )
+        for one in ranked
+    ]
+    if not rows:
+        return []
+    return [
+        blocks.Table(
+            caption="Styles over the spread of these films",
+            columns=(
+                blocks.Column("Finding", "wide"),
+                blocks.Column("Style", "text"),
+                blocks.Column("Shift, low to high, in sd", "interval"),
+                blocks.Column("Correlation as they are", "interval"),
+                blocks.Column("Limit", "status"),
+            ),
+            rows=shortened(rows, _STYLES_SHOWN, 5),
+            note="From one standard deviation of the films below their mean to one above. "
+            "Intervals are corrected for all findings and styles. Blur, noise, flip, crop and "
+            "inversion say how robust the model is, and are no finding by themselves.",
+        )
+    ]

@@ -147,8 +147,9 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     if not correlation.counts:
         return f"{where}."
     meaning = {
-        "shortcut": "the effect comes from elsewhere, which speaks for a shortcut",
-        "plausible_sign": "the feature may be the finding itself; a radiologist has to say",
+        "shortcut": "it lies in artifacts and moves other films, which speaks for a shortcut",
+        "plausible_sign": "it does not raise the finding in other films, so that it is the sign "
+        "itself, as far as can be told",
         "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
@@ -159,8 +160,8 @@ def use_sentence(counterfactual: Counterfactual | None) -> str:
     if counterfactual is None:
         return "Used by the model: not tested. The correlation stays an association."
     if counterfactual.used:
-        by = "removal" if counterfactual.transplant is None else "removal and transplant"
-        return f"Used by the model: yes, shown by {by}."
+        shown = " and ".join(counterfactual.shown_by)
+        return f"Used by the model: yes, shown by {shown}."
     why = " ".join(wording.printable(reason, 300) for reason in counterfactual.reasons[:4])
     return f"Used by the model: no, an association. {why}".rstrip()
 
@@ -181,12 +182,14 @@ def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...])
 
 
 def _against_intervention(tested: Counterfactual) -> list[str]:
+    if not tested.tested:
+        return ["the model was not tested on the other half"]
     against, removal = [], tested.removal
-    if removal.inpainted is None or removal.median is None:
-        against.append("removal could not be tried with both fills")
-    elif removal.inpainted.contrast * removal.median.contrast <= 0:
+    if removal.interpolated is None or removal.mirrored is None:
+        against.append("removal could not be tried")
+    elif removal.interpolated.contrast * removal.mirrored.contrast <= 0:
         against.append("the two fills do not agree in sign")
-    if removal.median is not None and not removal.median.decisions_interval.excludes_zero():
+    if removal.both is not None and not removal.both.decisions_interval.excludes_zero():
         against.append("removal is not shown to change decisions beyond the controls")
     if tested.transplant is None:
         against.append("a transplant could not be tried")

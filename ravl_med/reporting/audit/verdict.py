@@ -244,7 +244,7 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
                 if cluster.opposed_classes
                 else wording.DASH,
                 wording.probability(entry.confirmation.q_value),
-                _contrast(tested.removal.median if tested else None),
+                _contrast(tested.removal.both if tested else None),
                 _contrast(tested.transplant if tested else None),
             )
         )
@@ -262,7 +262,7 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
             rows=rows,
             note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
             "and transplant: change of the margin beyond that of a control. In brackets: intervals "
-            "by patient; those of removal and transplant are corrected for the number of tests.",
+            "by patient.",
             limit=120,
         )
     ]

@@ -217,7 +217,7 @@ def _gap(
 def _found(one: _Candidate) -> FoundCorrelation:
     found, result, classes = one.found, one.run.result, one.run.classes
     cluster, test, tested = found.cluster, found.confirmation, found.counterfactual
-    removal = _contrast(tested.removal.median if tested else None)
+    removal = _contrast(tested.removal.both if tested else None)
     return FoundCorrelation(
         rank=found.rank,
         correlation_id=found.correlation_id(result),

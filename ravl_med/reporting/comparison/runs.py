@@ -135,9 +135,9 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
     DataError
         A file of it is missing, damaged, or of another run.
     """
-    saved = read_run(folder, argument)
-    result = hide_small_cells(saved.result, saved.min_cell)
     try:
+        saved = read_run(folder, argument)
+        result = hide_small_cells(saved.result, saved.min_cell)
         labels, predictions = _answers(folder / "predictions.parquet", result)
         text = (folder / "result.json").read_text(encoding="utf-8")
         return ComparedRun(

@@ -133,8 +133,8 @@ def describe_thresholds(config: Config) -> dict[str, str]:
 
 def _describe_gate(gate: GateConfig) -> dict[str, str]:
     return {
-        "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more, of the "
-        "raised and of the lowered side",
+        "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more on both "
+        "sides, or with that share of wrong calls undone",
         "min_films": f"at least {gate.min_films} films a class, else not auditable",
         "max_prediction_share": f"at most {_percent(gate.max_prediction_share)} of the "
         "predictions for one class, else not auditable",
@@ -144,9 +144,11 @@ def _describe_gate(gate: GateConfig) -> dict[str, str]:
         "nothing but a fail is said"
         if gate.min_auroc
         else "AUROC is not judged",
-        "max_detectable_gap": "a pass needs that a gap of "
-        f"{_percent(gate.max_detectable_gap)} would be found, of a feature in 20% of the films",
-        "min_tested": f"a pass needs that {_percent(gate.min_tested)} of the clusters were tested",
+        "max_local_effect": "a pass needs that a local feature that was not named costs at most "
+        f"{_percent(gate.max_local_effect)} of accuracy",
+        "max_detectable_gap": "of a model known by its scores, a pass needs that a gap of "
+        f"{_percent(gate.max_detectable_gap)} would be found in 20% of films",
+        "min_tested": f"and that {_percent(gate.min_tested)} of the clusters were tested",
         "max_rejected_fraction": f"at most {_percent(gate.max_rejected_fraction)} of the films set "
         "aside, else the run ends",
     }
@@ -167,18 +169,21 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "is not exact",
         "draws": f"{evidence.draws:,} bootstrap draws of patients",
         "confidence": f"{_percent(evidence.confidence)} intervals by patient; those of removal "
-        "and transplant corrected for the correlations tested so",
-        "max_correlations": f"at most {evidence.max_correlations} correlations tested by removal "
-        "and transplant",
-        "max_removals": f"at most {evidence.max_removals} regions of a cluster filled in",
+        "and transplant too",
         "effect_films": f"effects mapped on at most {evidence.effect_films} films of the discovery "
-        "half, where effects propose",
+        "half",
         "max_pairs": f"at most {evidence.max_pairs} films, each with a control, in such a test",
         "min_pairs": f"no such test with fewer than {evidence.min_pairs} films",
-        "min_effect": "a used feature moves the margin, when removed, by at least "
-        f"{_percent(evidence.min_effect)} of its standard deviation",
+        "min_effect": "a used feature moves the margin, removed or put in, by more than "
+        f"{_percent(evidence.min_effect)} of its standard deviation (lower limit)",
+        "fill_agreement": "the effect of either fill is at most "
+        f"{evidence.fill_agreement:g} times that of the other",
         "max_fitted": f"at most {evidence.max_fitted} regions of a used feature grown or shrunk to "
         "where the effect lies",
+        "dependence_films": f"structures covered and styles changed on {evidence.dependence_films} "
+        "films",
+        "max_style_shift": "exposure and collimation move the margin of a finding by at most "
+        f"{evidence.max_style_shift:g} sd over these films",
         "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
         "simulations": f"{evidence.simulations} simulated cohorts for each prevalence",
         "sign_share": f"a plausible sign has {_percent(evidence.sign_share)} of the removal "

@@ -54,15 +54,6 @@ def write_archive(value: Any, folder: Path) -> None:
     np.savez_compressed(folder / _ARRAYS, **cast("dict[str, Any]", arrays))
 
 
-_LATER: Mapping[str, frozenset[str]] = {
-    "AuditResult": frozenset({"left_edges", "burned_in", "confounders"}),
-    "CohortSummary": frozenset({"classes_by_attribute"}),
-    "SpuriousCorrelation": frozenset({"labels"}),
-}
-"""Fields by class that the first archives lack, and that take their defaults. A default alone does
-not excuse a field: without its patients, an arm would be hidden by its films."""
-
-
 def read_archive(kind: type[T], folder: Path) -> T:
     """Read a dataclass that `write_archive` wrote.
 
@@ -136,7 +127,7 @@ def _decode(kind: Any, data: Any, arrays: Arrays) -> Any:
 
 def _decode_dataclass(kind: Any, data: Any, arrays: Arrays) -> Any:
     hints = declared_types(kind)
-    if not hints.keys() - _LATER.get(kind.__name__, frozenset()) <= data.keys() <= hints.keys():
+    if hints.keys() != data.keys():  # a default excuses none: arms would be hidden by their films
         raise ValueError("fields of another version")
     return kind(**{name: _decode(hints[name], entry, arrays) for name, entry in data.items()})
 

@@ -55,7 +55,6 @@ def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
     np.savez(
         content,
         table=np.array(table, dtype=np.int64).reshape(-1, 7),
-        threshold=np.array([f.detector.threshold for f in features], dtype=np.float64),
         **arrays,
     )
     write_owner_only(path, content.getvalue())
@@ -80,12 +79,9 @@ def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
                     label=label,
                     raised_class=raised,
                     lowered_class=None if lowered < 0 else lowered,
-                    threshold=float(threshold),
                 ),
             )
-            for (rank, kind, counts, place, label, raised, lowered), threshold in zip(
-                kept["table"].tolist(), kept["threshold"], strict=True
-            )
+            for rank, kind, counts, place, label, raised, lowered in kept["table"].tolist()
         )
 
 

@@ -1,9 +1,14 @@
 """Effect maps: where they look, what they find, and what grows out of it."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import (
+    FeatureCluster,
     FeatureDetector,
     RegionEffects,
     measure_effect_feature,
@@ -12,11 +17,16 @@ from ravl_med.discovery.candidates import (
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.effect_maps import (
     EffectMaps,
+    Exploration,
+    effects_over,
+    explore_feature,
     map_effects,
+    most_map_pictures,
     region_effects,
     sample_for_maps,
 )
-from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
+from ravl_med.evidence.counterfactual.fills import fill_interpolated
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.regions.geometry import InputGeometry
 from ravl_med.regions.region_set import slide_windows
@@ -35,13 +45,31 @@ def films_with(square: np.ndarray) -> np.ndarray:
 def ask(pictures) -> np.ndarray:
     """Logits of three classes: the mean of the place raises the second; the third is constant."""
     seen = np.array([picture[0][PLACE].mean() for picture in pictures])
-    return np.stack([-seen, seen, np.zeros_like(seen)], axis=1).astype(np.float32)
+    return np.stack([-seen, seen, np.ones_like(seen)], axis=1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def maps() -> EffectMaps:
     films = films_with(np.arange(24) < 8)
     return map_effects(films.__getitem__, ask, np.arange(24), SIDE)
+
+
+def inputs_of(data: AuditData, pictures: NDArray[np.float32] | None = None) -> ModelInputs:
+    """The films of a task, for a model whose margin is the second class against the first."""
+    geometry = InputGeometry.of(SIDE, SIDE, SIDE, "squash")
+
+    def margins(stream: Iterable[NDArray[np.float32]]) -> Margins:
+        logits = ask(stream)
+        return Margins(logits[:, 1] - logits[:, 0], logits.argmax(axis=1) == 1)
+
+    return ModelInputs(
+        data,
+        lambda film: pictures[film],
+        lambda height, width: geometry,
+        margins,
+        lambda films: margins(pictures[films]),
+        lambda count: None,
+    )
 
 
 def data_of(labels, predictions, patients=None, regions=1) -> AuditData:
@@ -77,7 +105,7 @@ def test_finer_windows_are_looked_at_where_something_moved(maps: EffectMaps) -> 
     looked = np.isfinite(maps.change[:, :, 0])
 
     assert looked[:, ~fine].all()
-    assert (looked[:, fine].sum(axis=1) <= 18).all()
+    assert (looked[:, fine].sum(axis=1) == 9).all()  # all that lie in one coarse window
     inside = (maps.windows[:, 0] == 8) & (maps.windows[:, 1] == 40) & fine
     assert looked[:8, inside].all()
 
@@ -88,6 +116,255 @@ def test_a_drop_is_that_of_the_margin_less_what_is_usual_at_the_place(maps: Effe
     drop = (before - after) / before.std()
 
     np.testing.assert_allclose(maps.drops()[:, window, 0], drop - np.median(drop), atol=1e-9)
+
+
+def test_maps_equal_a_naive_loop_film_by_film() -> None:
+    """More films than are asked about at once."""
+    films = films_with(np.arange(18) % 3 == 0)
+    wanted = np.array([17, 3, 4, *range(5, 17), 0, 1, 2])
+
+    maps = map_effects(films.__getitem__, ask, wanted, SIDE)
+
+    np.testing.assert_array_equal(maps.films, wanted)
+    assert maps.coarse == 49
+    np.testing.assert_array_equal(maps.windows[:49], slide_windows(SIDE, SIDE, 1 / 4, 0.5))
+    np.testing.assert_array_equal(maps.windows[49:], slide_windows(SIDE, SIDE, 1 / 8, 0.5))
+    for row, film in enumerate(wanted):
+        before = ask([films[film]])[0]
+        change = before - ask([fill_interpolated(films[film], box) for box in maps.windows])
+        widest = maps.windows[np.ptp(change[:49], axis=1).argmax()]
+        inside = (maps.windows[49:, :2] >= widest[:2]) & (maps.windows[49:, 2:] <= widest[2:])
+        looked = np.concatenate([np.ones(49, bool), inside.all(axis=1)])
+        np.testing.assert_allclose(maps.logits[row], before, atol=1e-5)
+        np.testing.assert_allclose(maps.change[row, looked], change[looked], atol=1e-5)
+        assert np.isnan(maps.change[row, ~looked]).all()
+
+
+@pytest.mark.parametrize("side", [32, 50])
+def test_maps_take_as_many_pictures_as_they_are_said_to_take_at_most(side: int) -> None:
+    asked: list[int] = []
+
+    def counted(pictures: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        seen = [picture.mean() for picture in pictures]
+        asked.append(len(seen))
+        return np.array([[one, 0.0] for one in seen], np.float32)
+
+    films = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
+    map_effects(films.__getitem__, counted, np.arange(3), side)
+
+    assert sum(asked) == most_map_pictures(3)
+    assert most_map_pictures(0) == 0
+
+
+def small_maps(films: int = 2) -> EffectMaps:
+    """Two windows; the second was looked at in the first film alone."""
+    logits = np.tile(np.array([[3.0, 1, 0], [1, 2, 4]], np.float32), (films // 2, 1))
+    change = np.array([[[3, 0, 1], [-1, 1, 0]], [[0, 0, 3], [np.nan] * 3]], np.float32)
+    windows = np.array([[0, 0, 4, 4], [4, 4, 6, 6]], np.float32)
+    return EffectMaps(np.arange(films), windows, 1, logits, np.tile(change, (films // 2, 1, 1)))
+
+
+class TestMargins:
+    def test_against_one_class_by_hand(self) -> None:
+        before, drop, usual = small_maps().margins(0, 1, np.ones(2, bool))
+
+        assert before.tolist() == [2, -1]
+        np.testing.assert_array_equal(drop, [[3, -2], [0, np.nan]])
+        assert usual.tolist() == [0, 0]  # two films do not say what is usual
+
+    def test_of_the_decision_the_best_other_class_is_sought_again(self) -> None:
+        before, drop, _ = small_maps().margins(0, None, np.ones(2, bool))
+
+        assert before.tolist() == [2, -3]  # 3 - 1, 1 - 4
+        # After the first window 0 against 1 and 1 against 2; after the second 4 against 0.
+        np.testing.assert_array_equal(drop, [[3, -2], [-2, np.nan]])
+
+    def test_usual_is_the_median_of_the_films_that_were_looked_at(self) -> None:
+        every, ten = np.ones(20, bool), np.arange(20) % 2 == 0
+
+        _, drop, usual = small_maps(20).margins(0, 1, every)
+
+        assert drop.shape == (20, 2)
+        assert usual.tolist() == [1.5, -2]  # of 3 and 0, ten times each; of -2, ten times
+        assert small_maps(20).margins(0, 1, ten)[2].tolist() == [3, -2]  # of those that are bare
+        assert small_maps(18).margins(0, 1, ten[:18])[2].tolist() == [0, 0]  # nine say nothing
+
+    def test_what_filling_undoes_is_a_decision_that_goes(self) -> None:
+        maps = small_maps()
+
+        # The first film says class 0: not after the first window. What was not looked at stays.
+        assert maps.undone(0).tolist() == [[1, 0], [0, 0]]
+        assert maps.undone(2).tolist() == [[0, 0], [1, 0]]
+        assert maps.undone(1).tolist() == [[0, 0], [0, 0]]
+
+
+class TestEffectsOver:
+    WINDOWS = np.array([[0, 0, 16, 16], [8, 0, 24, 16], [4, 4, 12, 12], [32, 32, 48, 48]], "f4")
+
+    def over(self, box: tuple[float, ...], drop: list[float]) -> tuple[float, list[float]]:
+        data = data_of([0], [0])
+        data.region_boxes[0] = box
+        effect, located = effects_over(
+            inputs_of(data), 0, np.array([0]), self.WINDOWS, np.array(drop)
+        )
+        return float(effect[0]), located[0].tolist()
+
+    def test_the_largest_drop_of_the_windows_over_a_region(self) -> None:
+        effect, located = self.over((4, 0, 12, 16), [1.0, 3.0, 2.0, 9.0])
+
+        assert (effect, located) == (3.0, [8, 0, 24, 16])  # half of the region is enough
+
+    def test_a_small_window_in_a_large_region_is_over_it(self) -> None:
+        assert self.over((0, 0, 32, 32), [1.0, 0.5, 2.0, 9.0])[0] == 2.0
+
+    def test_what_was_not_filled_says_nothing(self) -> None:
+        assert self.over((4, 4, 12, 12), [1.0, 3.0, np.nan, 9.0])[0] == 3.0
+        assert self.over((4, 4, 12, 12), [-1.0, -3.0, np.nan, 9.0])[0] == -1.0
+
+    def test_without_a_window_there_is_no_effect_and_no_place(self) -> None:
+        effect, located = self.over((50, 0, 64, 16), [1.0, 3.0, 2.0, 9.0])
+
+        assert np.isnan(effect)
+        assert np.isnan(located).all()
+
+
+class TestExploration:
+    """Films 0 to 7 hold the square, 8 to 15 are their controls; 16 to 39 were not mapped."""
+
+    PRESENT = (np.arange(40) % 16 < 8) & (np.arange(40) != 16)
+    PICTURES = films_with(PRESENT)
+    MARGIN = np.arange(40) % 8 * 1.0  # film 8 goes with 0, 9 with 1, ...
+    HALF = np.arange(40) < 16
+    LABELS = np.array([0, 0, 1, 2] * 10)
+    PREDICTIONS = np.where(PRESENT, 1, 2)
+    REGION = (8.0, 40.0, 20.0, 56.0)  # within a window; other windows hold a part of it
+
+    def explore(
+        self,
+        cluster_of: Callable[..., FeatureCluster],
+        region: tuple[float, ...] = REGION,
+        margin: NDArray[np.float64] = MARGIN,
+        mapped: NDArray[np.int64] | None = None,
+        **changes: float,
+    ) -> Exploration:
+        data = data_of(self.LABELS, self.PREDICTIONS, np.arange(40) // 2)
+        data.region_boxes[:] = region
+        cluster = cluster_of(
+            self.PRESENT, self.LABELS, data.correct, 3, np.flatnonzero(self.PRESENT)[::-1],
+            raised_class=1, lowered_classes=(0,),
+        )  # fmt: skip
+        films = np.arange(16) if mapped is None else mapped
+        maps = map_effects(self.PICTURES.__getitem__, ask, films, SIDE)
+        evidence = EvidenceConfig.model_construct(
+            **{"min_pairs": 8, "min_n": 2, "confidence": 0.95} | changes
+        )
+        inputs = inputs_of(data, self.PICTURES)
+        return explore_feature(inputs, maps, cluster, self.HALF, margin, evidence)
+
+    def test_it_equals_a_naive_loop(self, cluster_of: Callable[..., FeatureCluster]) -> None:
+        explored = self.explore(cluster_of)
+
+        coarse = slide_windows(SIDE, SIDE, 1 / 4, 0.5)
+        shared = [
+            max(min(x1, 20) - max(x0, 8), 0) * max(min(y1, 56) - max(y0, 40), 0)
+            for x0, y0, x1, y1 in coarse
+        ]
+        tried = coarse[np.argsort(-np.array(shared), kind="stable")[:3]]
+
+        def margin(picture: NDArray[np.float32]) -> float:
+            return float(np.subtract(*ask([picture])[0, [1, 0]]))
+
+        def best(film: int) -> tuple[float, int]:
+            picture = self.PICTURES[film]
+            drops = [margin(picture) - margin(fill_interpolated(picture, box)) for box in tried]
+            return max(drops), int(np.argmax(drops))
+
+        own, controls = ([best(film) for film in films] for films in (range(8), range(8, 16)))
+        assert explored.change.pairs == 8
+        assert explored.change.patients == 4
+        assert explored.change.change == pytest.approx(np.mean([d for d, _ in own]), abs=1e-5)
+        assert explored.change.control == pytest.approx(
+            np.mean([drop for drop, _ in controls]), abs=1e-5
+        )
+        assert explored.change.contrast > 5
+        assert explored.change.interval.low > 4
+        assert explored.spread == pytest.approx(
+            np.std([margin(picture) for picture in self.PICTURES[:16]]), abs=1e-5
+        )
+        donors = explored.donors
+        assert donors.films.tolist() == list(range(8))
+        assert donors.ordinary.tolist() == list(range(8, 16))
+        np.testing.assert_array_equal(donors.boxes, [tried[at] for _, at in own])
+        np.testing.assert_array_equal(donors.ordinary_boxes, [tried[at] for _, at in controls])
+        assert sorted(explored.places) == list(range(8))
+        np.testing.assert_array_equal(explored.places[3], tried[own[3][1]])
+        np.testing.assert_array_equal(explored.windows, coarse)
+
+    def test_regions_of_mapped_films_have_an_effect_and_a_place(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        explored = self.explore(cluster_of)
+
+        # Regions run from the last film to the first: 15 of films that were not mapped.
+        assert np.isnan(explored.effect[:15]).all()
+        assert np.isnan(explored.located[:15]).all()
+        np.testing.assert_allclose(explored.effect[15:], 8.0, atol=0.1)
+        assert {film: own.tolist() for film, own in explored.rows.items()} == {
+            film: [22 - film] for film in range(8)
+        }
+        for x0, y0, x1, y1 in explored.located[15:]:  # over the square
+            assert x0 <= 8 < 16 <= x1
+            assert y0 <= 40 < 48 <= y1
+
+    def test_what_is_usual_is_that_of_films_without_the_feature(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        """Of 40 mapped films 23 have it; what it does is not usual for its place all the same."""
+        explored = self.explore(cluster_of, mapped=np.arange(40))
+
+        assert (explored.effect > 7.5).all()
+        assert np.abs(explored.usual).max() < 0.1
+
+    def test_wrong_calls_are_compared_by_themselves(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        explored = self.explore(cluster_of)
+
+        # Of films 0 to 7 two are of class 1 and called so; with the square all are called so.
+        assert explored.wrong_calls.pairs == 6
+        assert explored.wrong_calls.decisions == 1.0
+        assert explored.called == 1.0
+        assert self.explore(cluster_of, min_n=7).wrong_calls is None
+
+    def test_too_few_pairs_are_no_comparison(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        explored = self.explore(cluster_of, min_pairs=9)
+
+        assert explored.change is None
+        assert len(explored.donors.films) == 8
+
+    @pytest.mark.parametrize("films", [np.arange(8), np.arange(8, 16)])
+    def test_without_a_control_or_without_the_feature_there_are_no_pairs(
+        self, cluster_of: Callable[..., FeatureCluster], films: NDArray[np.int64]
+    ) -> None:
+        explored = self.explore(cluster_of, mapped=films)
+
+        assert explored.change is explored.wrong_calls is None
+        assert explored.places == {}
+        assert len(explored.donors.films) == len(explored.donors.boxes) == 0
+        assert np.isfinite(explored.effect).sum() == (8 if films[0] == 0 else 0)
+
+    def test_a_region_larger_than_a_window_is_looked_at_all_over(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        """The square lies at its lower left; the first window in it lies at its upper left."""
+        explored = self.explore(cluster_of, region=(0.0, 8.0, 48.0, 56.0))
+
+        assert explored.change.contrast > 5
+        for x0, y0, x1, y1 in explored.donors.boxes:
+            assert x0 <= 8 < 16 <= x1
+            assert y0 <= 40 < 48 <= y1
 
 
 def test_half_of_the_sample_is_called_wrongly_and_none_comes_from_outside() -> None:
@@ -120,8 +397,7 @@ def test_where_one_kind_of_films_runs_out_the_other_fills_the_sample(wrong: int)
 
 def test_a_region_has_the_effect_of_the_windows_over_it(maps: EffectMaps) -> None:
     data = data_of([0] * 24, [0] * 24, regions=25)
-    geometry = InputGeometry.of(SIDE, SIDE, SIDE, "squash")
-    inputs = ModelInputs(data, lambda film: film, lambda h, w: geometry, ask, lambda n: None)
+    inputs = inputs_of(data)
     rows = [np.flatnonzero(data.region_image == film) for film in range(24)]
 
     effects = region_effects(inputs, maps, rows)
@@ -167,7 +443,7 @@ def test_what_has_an_effect_is_found_on_films_that_were_not_mapped() -> None:
     assert feature.raised_class == 0
     assert feature.films == planted[:80].sum()
     assert feature.effect == pytest.approx(1.0, abs=0.1)
-    found = FeatureDetector(feature.medoids, 1, 0, None, 0.0).find(embeddings).reshape(200, 6)
+    found = FeatureDetector(feature.medoids, 1, 0, None).find(embeddings).reshape(200, 6)
     later = found[80:].any(axis=1)
     assert (later == planted[80:]).mean() > 0.95
     assert found[80:][planted[80:], 2].mean() > 0.95

@@ -1,125 +1,206 @@
-"""Half-steps around a region, for a device that the grid cuts in two."""
-
-from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import replace
+"""What the parts of a region cost a model that looks at known pixels."""
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.localisation import EXPLORED_FILMS, choose_shifts
-from ravl_med.evidence.counterfactual.model_inputs import SHIFTS, Margins, ModelInputs, move_shares
+from ravl_med.evidence.counterfactual.localisation import (
+    MOST_REGIONS,
+    RelevantPlaces,
+    most_share_pictures,
+    share_effect,
+)
+from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
+from ravl_med.regions.film_structures import FilmStructures
 from ravl_med.regions.geometry import InputGeometry
 
-SIZE = 32
-SIDE = 8
+SIZE = 64
+HEART = RelevantPlaces(anatomy=("cardiac silhouette",))
+BOX = (8.0, 8.0, 40.0, 40.0)
 
 
-def test_shifts_are_half_steps_in_every_direction() -> None:
-    assert SHIFTS[0].tolist() == [0, 0]
-    assert len({tuple(shift) for shift in SHIFTS.tolist()}) == len(SHIFTS) == 9
-    assert np.unique(SHIFTS).tolist() == [-0.5, 0, 0.5]
+def mask(x0, y0, x1, y1):
+    inside = np.zeros((SIZE, SIZE), dtype=bool)
+    inside[y0:y1, x0:x1] = True
+    return inside
 
 
-def test_boxes_are_moved_by_hand() -> None:
-    boxes = np.array([[0.25, 0.5, 0.5, 0.75], [0.5, 0.0, 1.0, 0.25]])
-
-    moved = move_shares(boxes, np.array([[0, 0], [0.5, -0.5]]))
-
-    assert moved[:2].tolist() == boxes.tolist()
-    assert moved[2].tolist() == [0.375, 0.375, 0.625, 0.625]
-    assert moved[3].tolist() == [0.5, 0.0, 1.0, 0.25]  # it does not leave the film
+LEAD, MUSCLE, SKIN = mask(22, 8, 26, 40), mask(8, 26, 20, 40), mask(32, 10, 40, 20)
 
 
-def test_a_box_as_large_as_the_film_cannot_move() -> None:
-    whole = np.array([[0.0, 0.0, 1.0, 1.0]])
-    assert (move_shares(whole, SHIFTS) == whole).all()
+class Film:
+    """A dark film with a bright lead across the heart, bright muscle, bright skin beside it."""
+
+    def __init__(self, looked_at):
+        self.picture = np.zeros((3, SIZE, SIZE), dtype=np.float32)
+        self.picture[:, LEAD | MUSCLE | SKIN] = 1.0
+        self.looked_at = looked_at
+        self.asked = 0
+
+    def inputs(self, films=1, patients=None):
+        images = AuditData(
+            classes=("a", "b"),
+            labels=np.zeros(films, dtype=np.int64),
+            predictions=np.zeros(films, dtype=np.int64),
+            patients=np.arange(films) if patients is None else np.asarray(patients),
+            sizes=np.full((films, 2), SIZE),
+            region_image=np.arange(films),
+            region_boxes=np.tile(np.array(BOX, dtype=np.float32), (films, 1)),
+        )
+
+        def ask(pictures):
+            seen = list(pictures)
+            self.asked += len(seen)
+            margin = [sum(w * p[0][m].mean() for m, w in self.looked_at) for p in seen]
+            return Margins(np.array(margin), np.ones(len(seen), dtype=bool))
+
+        def untouched(which):
+            return ask(self.picture for _ in which)
+
+        def geometry(height, width):
+            return InputGeometry.of(height, width, SIZE, "squash")
+
+        return ModelInputs(
+            images, lambda film: self.picture, geometry, ask, untouched, lambda count: None
+        )
 
 
-def inputs_of(
-    films: int, device: tuple[int, int, int, int], signal: float = 1.0
-) -> tuple[ModelInputs, dict[int, NDArray[np.int64]], list[int]]:
-    """Films with a bright device; one region each, the tile from 8 to 16; the model sees light.
+def structures(film, heart=(4, 4, 28, 44), device=LEAD):
+    anatomy = {} if heart is None else {"cardiac silhouette": mask(*heart)}
+    return FilmStructures(anatomy, (), device, device)
 
-    The light counts from half of the device on only, as with a detector of whole devices.
-    """
-    rng = np.random.default_rng(0)
-    x0, y0, x1, y1 = device
-    pictures = []
-    for _ in range(films):
-        picture = rng.normal(0.0, 0.01, size=(3, SIZE, SIZE)).astype(np.float32)
-        picture[:, y0:y1, x0:x1] += 1.0
-        pictures.append(picture)
-    asked: list[int] = []
 
-    def ask(stream: Iterable[NDArray[np.float32]]) -> Margins:
-        light = np.array([float(p[0, y0:y1, x0:x1].mean()) for p in stream])
-        asked.append(len(light))
-        margin = signal * np.minimum(light, 0.5)
-        return Margins(margin, margin > 0.25)
-
-    labels = np.zeros(films, np.int64)
-    images = AuditData(
-        classes=("a", "b"),
-        labels=labels,
-        predictions=labels,
-        patients=np.arange(films),
-        sizes=np.full((films, 2), SIZE),
-        region_image=np.arange(films),
-        region_boxes=np.tile(np.array([[8, 8, 8 + SIDE, 8 + SIDE]], np.float32), (films, 1)),
+def share(looked_at, places=HEART, reader=structures, films=1, effect=None, patients=None):
+    film = Film(looked_at)
+    boxes = np.tile(np.array(BOX, dtype=np.float32), (films, 1))
+    effects = np.full(films, 1.0) if effect is None else np.array(effect, dtype=float)
+    found = share_effect(
+        film.inputs(films, patients), places, reader, np.arange(films), boxes, effects, 0.95
     )
-    geometry = InputGeometry.of(SIZE, SIZE, SIZE, "squash")
-    inputs = ModelInputs(images, pictures.__getitem__, lambda h, w: geometry, ask, lambda n: None)
-    return inputs, {film: np.array([film]) for film in range(films)}, asked
+    assert film.asked <= most_share_pictures(films)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("device", "shift"),
-    [((13, 9, 19, 15), (0.5, 0)), ((9, 5, 15, 11), (0, -0.5)), ((13, 13, 19, 19), (0.5, 0.5))],
+    ("looked_at", "inside", "artifact"),
+    [
+        ([(LEAD, 1.0)], 0.0, 1.0),  # a tenth of the box, and all of the effect
+        ([(MUSCLE, 1.0)], 1.0, 0.0),
+        ([(SKIN, 1.0)], 0.0, 0.0),
+        ([(LEAD, 1.0), (MUSCLE, 1.0)], 0.5, 0.5),
+        ([(LEAD, 1.0), (MUSCLE, -1.0)], 0.0, 1.0),  # what speaks against the class is no part of it
+    ],
 )
-def test_a_device_that_is_cut_is_reached_by_a_shift(
-    device: tuple[int, int, int, int], shift: tuple[float, float]
-) -> None:
-    inputs, regions, _ = inputs_of(5, device)
+def test_the_effect_lies_where_the_model_looks(looked_at, inside, artifact):
+    found = share(looked_at)
 
-    shifts = choose_shifts(inputs, list(regions), regions)
-
-    assert shifts.tolist() == [[0, 0], list(shift)]
-
-
-def test_a_device_inside_its_tile_needs_no_shift() -> None:
-    inputs, regions, asked = inputs_of(20, (9, 9, 15, 15))
-
-    assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
-    assert sum(asked) == EXPLORED_FILMS * (1 + 2 * len(SHIFTS))  # and no more films
+    assert found.inside == pytest.approx(inside, abs=0.12)
+    assert found.artifact == pytest.approx(artifact, abs=0.12)
+    assert found.elsewhere == pytest.approx(1 - inside - artifact, abs=0.12)
+    assert (found.regions, found.unknown) == (1, 0)
 
 
-def test_what_has_no_effect_anywhere_is_not_moved() -> None:
-    inputs, regions, _ = inputs_of(5, (24, 24, 30, 30))
-    assert choose_shifts(inputs, list(regions), regions).tolist() == [[0, 0]]
-    against, regions, _ = inputs_of(5, (13, 9, 19, 15), signal=-1.0)
-    assert choose_shifts(against, list(regions), regions).tolist() == [[0, 0]]
+def test_a_device_that_is_the_finding_is_relevant():
+    found = share([(LEAD, 1.0)], RelevantPlaces(artifacts=True))
+
+    assert found.inside == pytest.approx(1, abs=0.12)
+    assert found.artifact == 0
 
 
-def test_without_a_film_nothing_is_moved() -> None:
-    inputs, regions, asked = inputs_of(1, (13, 9, 19, 15))
-    assert choose_shifts(inputs, [], regions).tolist() == [[0, 0]]
-    assert asked == []
+def test_boxes_do_where_no_anatomy_is_known():
+    found = share([(MUSCLE, 1.0)], RelevantPlaces(boxes=((0.0, 0.3, 0.33, 0.8),)), reader=None)
+
+    assert found.inside == pytest.approx(1, abs=0.12)
 
 
-def test_what_does_not_matter_moves_nothing() -> None:
-    """A device that is cut, on films whose margins differ far more than it could move them."""
-    inputs, regions, _ = inputs_of(5, (13, 9, 19, 15))
-    quiet = inputs.margins
+def test_a_region_that_is_all_of_one_kind_is_not_asked_about():
+    def everywhere(film):
+        return structures(film, heart=(0, 0, SIZE, SIZE), device=np.zeros((SIZE, SIZE), bool))
 
-    def loud(stream: Iterable[NDArray[np.float32]]) -> Margins:
-        told = quiet(stream)
-        # One film after the other: its own picture, then nine places with two fills each.
-        level = np.repeat(np.arange(5) * 3.0, 1 + 2 * len(SHIFTS))
-        return Margins(told.margin + level, told.decided)
+    film = Film([(LEAD, 1.0)])
+    boxes = np.array([BOX], dtype=np.float32)
+    found = share_effect(
+        film.inputs(), HEART, everywhere, np.zeros(1, dtype=int), boxes, np.ones(1), 0.95
+    )
 
-    assert len(choose_shifts(inputs, list(regions), regions)) == 2
-    assert len(choose_shifts(replace(inputs, margins=loud), list(regions), regions)) == 1
+    assert (found.inside, found.artifact, film.asked) == (1.0, 0.0, 0)
+
+
+def test_parts_that_do_nothing_alone_share_by_area():
+    found = share([(mask(50, 50, 60, 60), 1.0)])
+
+    assert 0.1 < found.artifact < 0.35  # the lead and its rim
+    assert 0.3 < found.inside < 0.7
+
+
+def test_without_the_anatomy_nothing_is_said():
+    found = share([(LEAD, 1.0)], reader=lambda film: structures(film, heart=None))
+
+    assert np.isnan(found.inside)
+    assert np.isnan(found.artifact)
+    assert (found.regions, found.unknown) == (0, 1)
+
+
+def test_films_without_the_anatomy_are_counted_and_left_out():
+    found = share(
+        [(LEAD, 1.0)],
+        films=4,
+        reader=lambda film: structures(film, heart=None if film == 2 else (4, 4, 28, 44)),
+    )
+
+    assert (found.regions, found.unknown) == (3, 1)
+    assert found.artifact == pytest.approx(1, abs=0.12)
+
+
+def inside_or_not(film):
+    """A region that lies in the heart, or in every other film beside it."""
+    heart = (50, 50, 60, 60) if film % 2 else (0, 0, SIZE, SIZE)
+    return structures(film, heart, device=np.zeros((SIZE, SIZE), bool))
+
+
+@pytest.mark.parametrize(
+    ("patients", "error", "t"),
+    [
+        ([0, 1, 2, 3], np.sqrt(4 / 3 * 4 * 0.5**2) / 4, 3.18245),  # three degrees of freedom
+        ([0, 1, 0, 1], np.sqrt(2 / 1 * 2 * 1.0**2) / 4, 12.70620),
+        ([0, 0, 1, 1], 0.0, 12.70620),  # each patient has one of either kind
+    ],
+)
+def test_the_share_inside_has_an_interval_by_patient(patients, error, t):
+    found = share([(LEAD, 1.0)], films=4, reader=inside_or_not, patients=patients)
+
+    assert found.inside == 0.5
+    assert found.inside_interval.low == pytest.approx(0.5 - t * error, abs=1e-4)
+    assert found.inside_interval.high == pytest.approx(0.5 + t * error, abs=1e-4)
+
+
+def test_large_effects_count_for_more_in_the_share_and_in_its_interval():
+    found = share([(LEAD, 1.0)], films=4, reader=inside_or_not, effect=[3.0, 1.0, 3.0, 1.0])
+
+    assert found.inside == pytest.approx(0.75)
+    deviations = np.array([1.5 * 0.25, 0.5 * -0.75, 1.5 * 0.25, 0.5 * -0.75])
+    error = np.sqrt(4 / 3 * (deviations**2).sum()) / 4
+    assert found.inside_interval.low == pytest.approx(0.75 - 3.18245 * error, abs=1e-4)
+    assert found.inside_interval.high == pytest.approx(0.75 + 3.18245 * error, abs=1e-4)
+
+
+def test_one_patient_says_nothing_of_others():
+    found = share([(LEAD, 1.0)], films=3, patients=[4, 4, 4])
+
+    assert found.artifact == pytest.approx(1, abs=0.12)
+    assert np.isnan([found.inside_interval.low, found.inside_interval.high]).all()
+
+
+def test_only_the_largest_effects_are_taken_apart():
+    films = MOST_REGIONS + 10
+    found = share([(LEAD, 1.0)], films=films, effect=np.arange(films) + 1.0)
+
+    assert found.regions == MOST_REGIONS
+
+
+@pytest.mark.parametrize("effect", [[0.0], [-1.0], [np.nan]])
+def test_without_an_effect_there_is_no_share(effect):
+    found = share([(LEAD, 1.0)], effect=effect)
+
+    assert np.isnan([found.inside, found.inside_interval.low, found.inside_interval.high]).all()
+    assert (found.regions, found.unknown) == (0, 0)

@@ -1,15 +1,11 @@
-"""Where findings show: the table, and what a share means."""
+"""The table of where findings show."""
 
 from pathlib import Path
 
 import pytest
 
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.localisation import (
-    RelevantPlaces,
-    kind_of_share,
-    read_relevance,
-)
+from ravl_med.evidence.counterfactual.localisation import RelevantPlaces, read_relevance
 
 CHEST = Path(__file__).parents[3] / "configs" / "relevance" / "chest.yaml"
 CHEXPERT = (
@@ -91,19 +87,3 @@ def test_a_plural_stands_for_both_sides(tmp_path):
     table = read(tmp_path, "findings: {edema: {anatomy: [Hila, right lung, right hilum]}}")
 
     assert table.find("edema").anatomy == ("right hilum", "left hilum", "right lung")
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        (1.0, "plausible_sign"),
-        (0.5, "plausible_sign"),
-        (0.49, "undecided"),
-        (0.21, "undecided"),
-        (0.2, "shortcut"),
-        (0.0, "shortcut"),
-        (float("nan"), "undecided"),
-    ],
-)
-def test_kinds_by_hand(value, kind):
-    assert kind_of_share(value, 0.5, 0.2) == kind

@@ -9,15 +9,12 @@ import jsonschema
 import pytest
 from html_reading import read_html
 from pypdf import PdfReader
-from run_folders import saved
 
-from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval, LabelShare, StatedGap
 from ravl_med.reporting.audit.evidence import labels_part, labels_text
 from ravl_med.reporting.audit.sentences import counter_evidence, label_objections
-from ravl_med.reporting.files.saved_run import SavedRun, read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Section, Table, Text
 from ravl_med.reporting.wording import NBSP, estimate, percent
 from ravl_med.storage.documents import schema_of
@@ -195,20 +192,3 @@ def test_few_patients_are_hidden_in_every_format(result_of, report_of, details):
         for told in ("73.8 %", "37.5 %", "16 / 59", "+47.0 (+19.0"):
             assert told not in text
         assert "Labels: report: impression, all stated." in text
-
-
-def test_an_archive_from_before_labels_were_looked_at_still_opens(full_result, tmp_path):
-    write_archive(saved(full_result), tmp_path)
-    path = tmp_path / "archive.json"
-    data = json.loads(path.read_text())
-    for entry in data["result"]["correlations"]:
-        del entry["labels"]
-    path.write_text(json.dumps(data))
-    again = read_archive(SavedRun, tmp_path)
-    assert [entry.labels for entry in again.result.correlations] == [None] * 7
-    document = result_document(again.result, 5).model_dump(mode="json")
-    assert {entry["labels"] for entry in document["correlations"]} == {None}
-    del data["result"]["correlations"][0]["rank"]
-    path.write_text(json.dumps(data))
-    with pytest.raises(DataError, match="damaged or of another version"):
-        read_archive(SavedRun, tmp_path)

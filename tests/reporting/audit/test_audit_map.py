@@ -64,6 +64,14 @@ def test_only_those_with_a_page_are_numbered_and_lead_there(result_of) -> None:
     assert sum(spot.look == "candidate" and not spot.number for spot in block.spots) == 4
 
 
+def test_what_effects_proposed_has_no_mark_and_the_note_says_so(full_result: AuditResult) -> None:
+    first, *rest = full_result.correlations
+    proposed = replace(first, cluster=replace(first.cluster, source="effects"))
+    said = "Features that effects proposed are no clusters, and have no mark."
+    assert said in part_of(replace(full_result, correlations=(proposed, *rest))).note
+    assert said not in part_of(full_result).note
+
+
 def test_the_note_says_how_far_the_map_can_be_trusted(null_result: AuditResult) -> None:
     note = part_of(with_map(null_result, 12)).note.replace("\u00a0", " ")
     assert "12 feature clusters" in note

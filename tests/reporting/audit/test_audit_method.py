@@ -29,7 +29,7 @@ STEPS = {
     "Proposing.": "grouped by k-medoids",
     "Choosing.": "split into two halves",
     "Confirming.": "Benjamini-Hochberg",
-    "Using.": "Removal: the regions are filled",
+    "Using.": "Removal: the best of 3 places is filled",
     "Kind.": "removed one by one",
     "Subgroups.": "Accuracy by attribute",
     "Strata.": "Mantel-Haenszel",
@@ -87,7 +87,7 @@ def test_without_an_intervention_none_is_told(result_of: ResultOf) -> None:
     result = replace(result, correlations=untested, subgroups=(), sensitivity=None)
     text = told(result)
     assert "none was made here. No correlation came so far." in text
-    for does in ("Removal: the regions", "removed one by one", "Mantel-Haenszel", "simulated"):
+    for does in ("Removal: the best", "removed one by one", "Mantel-Haenszel", "simulated"):
         assert does not in text
     assert "Intervals come from a bootstrap of patients." in text
     table = replace(result, task=replace(result.task, scores="table"))

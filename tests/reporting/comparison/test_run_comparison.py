@@ -401,15 +401,23 @@ def test_the_verdict_is_that_of_the_report_of_the_run(pair: tuple[Path, Path]) -
     assert (entry.a.ruling, entry.b.ruling) == ("disease", None)
 
 
-def test_a_run_before_schema_3_1_can_be_compared(pair: tuple[Path, Path]) -> None:
-    path = pair[0] / "result.json"
-    document = json.loads(path.read_text())
-    document["schema_version"] = "3.0"
-    for correlation in document["correlations"]:
-        for region in correlation["regions"]:
-            del region["left_edge"]
-    path.write_text(json.dumps(document))
-    assert compare_runs(*pair).a.verdict == document["verdict"]
+@pytest.mark.parametrize("older", [0, 1])
+def test_a_run_of_an_older_schema_is_refused_by_its_name(
+    pair: tuple[Path, Path], older: int, tmp_path: Path
+) -> None:
+    """Its removals were filled in other ways: their numbers cannot stand beside those of today."""
+    path = pair[older] / "private" / "archive.json"
+    data = json.loads(path.read_text())
+    for correlation in data["result"]["correlations"]:
+        removal = correlation["counterfactual"]["removal"]
+        removal["median"] = removal.pop("interpolated")
+    path.write_text(json.dumps(data))
+    outcome = CliRunner().invoke(app, ["compare", *map(str, pair), "--out", str(tmp_path / "out")])
+    assert outcome.exit_code == 3
+    told = flat(outcome.output)
+    assert f"RUN_{'AB'[older]}: the archive in private/ cannot be read" in told
+    assert told.endswith("it is damaged or of another version. Audit again.")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -146,30 +146,34 @@ def test_what_is_no_value_is_not_written(tmp_path: Path) -> None:
         write_archive(Small(1.0, 1, (tmp_path,), {}), tmp_path)  # type: ignore[arg-type]
 
 
-def test_an_archive_of_the_first_version_is_read(full_result: AuditResult, tmp_path: Path) -> None:
-    """It lacks what was noted later, and nothing else may be missing."""
-    write_archive(full_result, tmp_path)
+def archive_of_3_1(result: AuditResult, folder: Path) -> None:
+    """What a run wrote before the interventions were others."""
+    write_archive(result, folder)
+    path = folder / "archive.json"
+    data = json.loads(path.read_text())
+    del data["sensitivity"]["local"]
+    for correlation in data["correlations"]:
+        if correlation["counterfactual"] is not None:
+            removal = correlation["counterfactual"]["removal"]
+            removal["median"], removal["inpainted"] = (
+                removal.pop(name) for name in ("interpolated", "mirrored")
+            )
+    path.write_text(json.dumps(data))
+
+
+def test_an_archive_of_an_older_schema_is_refused(result_of, tmp_path: Path) -> None:
+    for correlations in (0, 3):
+        archive_of_3_1(result_of(correlations=correlations), tmp_path)
+        with pytest.raises(DataError, match=r"it is damaged or of another version\. Audit again"):
+            read_archive(AuditResult, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["found_patients", "labels", "companion_of"])
+def test_no_default_excuses_a_field_that_is_missing(result_of, name: str, tmp_path: Path) -> None:
+    write_archive(result_of(correlations=1), tmp_path)
     path = tmp_path / "archive.json"
     data = json.loads(path.read_text())
-    for name in ("left_edges", "burned_in", "confounders"):
-        del data[name]
-    del data["cohort"]["classes_by_attribute"]
-    for correlation in data["correlations"]:
-        del correlation["labels"]
-    path.write_text(json.dumps(data))
-    older = dataclasses.replace(
-        full_result,
-        left_edges=(),
-        burned_in=None,
-        cohort=dataclasses.replace(full_result.cohort, classes_by_attribute={}),
-        correlations=tuple(
-            dataclasses.replace(one, labels=None) for one in full_result.correlations
-        ),
-    )
-
-    assert_same(plain(older), plain(read_archive(AuditResult, tmp_path)))
-
-    del data["correlations"][0]["found_patients"]
+    del data["correlations"][0][name]
     path.write_text(json.dumps(data))
     with pytest.raises(DataError, match="of another version"):
         read_archive(AuditResult, tmp_path)

@@ -75,7 +75,7 @@ def test_the_schema_refuses_what_it_does_not_know(result_of: ResultOf) -> None:
 def test_head_and_task(result_of: ResultOf) -> None:
     result = result_of()
     document = written(result)
-    assert document["schema_version"] == SCHEMA_VERSION == "3.1"
+    assert document["schema_version"] == SCHEMA_VERSION == "4.0"
     assert document["name"] == "sample-run"
     assert document["verdict"] == "fail"
     assert document["verdict_reasons"] == list(result.verdict.reasons)
@@ -244,6 +244,21 @@ def test_outcomes_of_the_test(full_result: AuditResult) -> None:
         assert untested[key] is None
 
 
+def test_who_proposed_it(full_result: AuditResult) -> None:
+    first, *rest = full_result.correlations
+    proposed = replace(first, cluster=replace(first.cluster, source="effects"))
+    document = written(replace(full_result, correlations=(proposed, *rest)))["correlations"]
+    assert [c["source"] for c in document[:2]] == ["effects", "clusters"]
+
+
+def test_the_bound_on_what_was_not_named(full_result: AuditResult) -> None:
+    assert written(full_result)["sensitivity"]["local"] == {
+        "points": 0.043, "seen": 0.043, "unseen": 0.031, "looked_at": 12, "films": 110, "wrong": 37,
+    }  # fmt: skip
+    scores = replace(full_result.sensitivity, local=None)
+    assert written(replace(full_result, sensitivity=scores))["sensitivity"]["local"] is None
+
+
 def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     document = written(full_result)["correlations"]
     assert [c["used"] for c in document] == [True, True, False, False, None, True, None]
@@ -253,32 +268,55 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     effect = full_result.correlations[0].counterfactual.removal.effect  # type: ignore[union-attr]
     assert first["removal"]["carrying"] == int((effect > 1.9).sum())
     assert first["removal"]["threshold"] == 1.9
-    assert first["removal"]["contrast_ratio"] == 1.12
+    assert (first["removal"]["spread"], first["removal"]["imbalance"]) == (2.4, 0.04)
+    assert (first["removal"]["called"], first["removal"]["relief"]) == (0.35, 1.6)
     assert first["removal"]["shares"]["inside"] == 0.03
-    assert first["removal"]["inpainted"]["change"] == 2.55
-    assert first["removal"]["median"] == {
+    assert first["removal"]["shares"]["inside_interval"] == [0.01, 0.08]
+    assert first["removal"]["explored"]["pairs"] == 24
+    assert first["removal"]["mirrored"]["change"] == 2.55
+    assert first["removal"]["both"]["change"] == 2.71
+    assert first["removal"]["wrong_calls"]["decisions"] == 0.42
+    assert first["removal"]["interpolated"] == {
         "pairs": 23,
         "patients": 17,
         "change": 2.87,
+        "change_interval": pytest.approx([2.47, 3.27]),
         "control": 0.21,
         "contrast": pytest.approx(2.66),
         "interval": pytest.approx([2.21, 3.11]),
         "decisions": 0.61,
         "decisions_interval": pytest.approx([0.49, 0.73]),
+        "p_value": 0.0004,
     }
     assert first["transplant"]["contrast"] == pytest.approx(1.82)
-    assert document[1]["transplant"] is None
+    assert [c["shown_by"] for c in document if c["used"]] == [
+        ["removal", "transplant"], ["transplant"], ["removal"],
+    ]  # fmt: skip
+    assert (first["intervention_p"], first["intervention_q"]) == (0.0008, 0.0011)
+    assert document[5]["transplant"] is None
     bystander = document[2]
-    assert bystander["removal"]["inpainted"] is bystander["removal"]["contrast_ratio"] is None
+    assert (bystander["tested"], bystander["shown_by"]) == (False, [])
+    for name in (
+        "interpolated",
+        "mirrored",
+        "both",
+        "wrong_calls",
+        "imbalance",
+        "relief",
+        "shares",
+    ):
+        assert bystander["removal"][name] is None
+    assert bystander["intervention_p"] is bystander["intervention_q"] is None
+    assert bystander["removal"]["explored"]["contrast"] == pytest.approx(0.05)
     assert len(bystander["used_reasons"]) == 1
     untested = document[4]
-    assert untested["removal"] is untested["transplant"] is None
+    assert untested["removal"] is untested["transplant"] is untested["tested"] is None
     assert untested["used_reasons"] == []
 
 
 def test_strata(full_result: AuditResult) -> None:
     document = written(full_result)["correlations"]
-    assert [c["strata"] is None for c in document] == [False] * 3 + [True, True, False, True]
+    assert [c["strata"] is None for c in document] == [False, False, True, True, True, False, True]
     strata = document[0]["strata"]
     assert strata["label_association"] == 0.08
     assert list(strata["attributes"]) == ["view", "sex"]
@@ -375,8 +413,10 @@ def test_numbers_that_do_not_exist_are_null(full_result: AuditResult) -> None:
     assert first["confirmation"]["classes"]["cardiomegaly"]["gap"] is None
     assert first["confirmation"]["classes"]["cardiomegaly"]["gap_interval"] == [None, None]
     assert first["removal"]["measured"] == 0
-    assert first["removal"]["median"]["contrast"] is None
-    assert first["removal"]["median"]["interval"] == [None, None]
+    for name in ("explored", "interpolated", "mirrored", "both", "wrong_calls"):
+        assert first["removal"][name]["contrast"] is None
+        assert first["removal"][name]["interval"] == [None, None]
+        assert first["removal"][name]["change_interval"] == [None, None]
     assert first["strata"]["attributes"]["sex"]["raised_adjusted"] is None
     assert all(region["removal_effect"] is None for region in first["regions"])
     kept = document["discovery"]["cluster_map"]

@@ -117,7 +117,10 @@ def test_thresholds_are_those_of_the_config() -> None:
     thresholds = describe_thresholds(config)
     assert thresholds["gate.max_gap"].startswith("a correlation counts with a gap of 12.5% or more")
     assert thresholds["gate.min_films"] == "at least 33 films a class, else not auditable"
-    assert thresholds["gate.max_detectable_gap"].startswith("a pass needs that a gap of 30% would")
+    assert thresholds["gate.max_local_effect"] == (
+        "a pass needs that a local feature that was not named costs at most 6% of accuracy"
+    )
+    assert "a pass needs that a gap of 30% would" in thresholds["gate.max_detectable_gap"]
     assert thresholds["evidence.fdr"] == "q at most 0.01 over all candidates"
     assert thresholds["evidence.side_level"].startswith("p at most 0.1 of the raised")
     assert thresholds["evidence.draws"] == "12,000 bootstrap draws of patients"

@@ -115,9 +115,10 @@ def test_headings_go_down_step_by_step(reader: Reader, stopped_result, null_resu
     for result in (stopped_result, null_result):
         assert_headed(read(result)[1])
     titles = [text for level, text in reader.headings if level == 2]
-    assert titles[-7:] == [
-        "Model and cohort", "Performance", "Search for shortcuts", "Method and limitations",
-        "Reproducibility", "Where a reviewer finds what guidelines ask for", "Sign-off",
+    assert titles[-8:] == [
+        "Model and cohort", "Performance", "Search for shortcuts", "What the answers depend on",
+        "Method and limitations", "Reproducibility",
+        "Where a reviewer finds what guidelines ask for", "Sign-off",
     ]  # fmt: skip
     entries = [text for level, text in reader.headings if level == 3]
     assert sum(text.startswith("Correlation ") for text in entries) == 7

@@ -78,14 +78,14 @@ def test_how_sure_tells_gaps_q_and_contrasts_of_what_counts(result_of, text_of):
     first = text_of(result)[0]
     sure = first[first.index("How sure") : first.index("What next")]
     for entry in result.correlations[:2]:
-        arms, removal = entry.confirmation.arms, entry.counterfactual.removal
+        arms = entry.confirmation.arms
         assert flat(estimate(float(arms.gap[0]), arms.gap_interval[0])) in sure
         assert flat(estimate(arms.opposed_gap, arms.opposed_interval)) in sure
-        contrast = removal.median
-        assert flat(estimate(contrast.contrast, contrast.interval, 2, scale=1.0)) in sure
+        put_in = entry.counterfactual.transplant
+        assert flat(estimate(put_in.contrast, put_in.interval, 2, scale=1.0)) in sure
     assert "< 0.001" in sure
-    transplant = result.correlations[0].counterfactual.transplant
-    assert flat(estimate(transplant.contrast, transplant.interval, 2, scale=1.0)) in sure
+    removal = result.correlations[0].counterfactual.removal.both
+    assert flat(estimate(removal.contrast, removal.interval, 2, scale=1.0)) in sure
     assert sure.count("not tried") == 1
 
 
@@ -182,6 +182,15 @@ def test_evidence_tells_what_was_found_and_what_was_tested(result_of, text_of):
     assert "Clusters 3, 47 with the same regions shown as this one." in part(pages, 1)
 
 
+def test_what_effects_proposed_says_so(result_of, text_of):
+    result = result_of(correlations=1)
+    (entry,) = result.correlations
+    proposed = replace(entry, cluster=replace(entry.cluster, source="effects"))
+    said = "Effects of removal proposed it, no clustering."
+    assert said in part(text_of(replace(result, correlations=(proposed,))), 1)
+    assert said not in part(text_of(result), 1)
+
+
 def test_a_candidate_of_the_other_direction_says_so(result_of, text_of):
     result = result_of(correlations=1)
     entry = result.correlations[0]
@@ -197,8 +206,10 @@ def test_interventions_in_a_table(result_of, text_of):
     pages = text_of(result)
     tested = result.correlations[0].counterfactual
     rows = {
-        "Removal, median fill": tested.removal.median,
-        "Removal, inpainting": tested.removal.inpainted,
+        "Removal, interpolated": tested.removal.interpolated,
+        "Removal, mirrored": tested.removal.mirrored,
+        "Removal, both": tested.removal.both,
+        "Removal, wrong calls": tested.removal.wrong_calls,
         "Transplant": tested.transplant,
     }
     for name, change in rows.items():
@@ -209,13 +220,22 @@ def test_interventions_in_a_table(result_of, text_of):
             f"{estimate(change.decisions, change.decisions_interval)}"
         ) in part(pages, 1)
     assert "Used by the model: yes, shown by removal and transplant." in part(pages, 1)
-    assert "1.12 times as strongly" in part(pages, 1)
+    assert "That neither moves the margin by enough has q 0.001." in part(pages, 1)
+    assert "over films is 2.40; controls lie 0.04 of it lower" in part(pages, 1)
     where = "3 % of the removal effect lies in anatomy where cardiomegaly shows, 92 % in artifacts"
     assert where in part(pages, 1)
-    assert "Used by the model: yes, shown by removal." in part(pages, 2)
-    assert "Transplant not tried" in part(pages, 2)
-    why = result.correlations[2].counterfactual.reasons[0]
+    assert "Used by the model: yes, shown by transplant." in part(pages, 2)
+    assert "Removal, both not tried" in part(pages, 2)
+    mapped = result.correlations[2].counterfactual
+    why = mapped.reasons[0]
     assert f"Used by the model: no, an association. {why}" in part(pages, 3)
+    change = mapped.removal.explored
+    assert f"Effect maps {change.pairs} ({change.patients}) {signed(change.change, 2)}" in part(
+        pages, 3
+    )
+    assert "Effect maps, wrong calls not tried" in part(pages, 3)
+    assert "Transplant" not in part(pages, 3)
+    assert "Intervals are not corrected for the number of features." in part(pages, 3)
     assert "None of these carries the feature" in part(pages, 3)
     assert "Used by the model: not tested." in part(pages, 5)
     assert "by similarity to the medoid" in part(pages, 5)
@@ -480,9 +500,14 @@ def test_missing_numbers_are_dashes(result_of, text_of):
         removal,
         effect=np.full(40, NAN),
         carries=np.zeros(40, bool),
-        median=None,
-        inpainted=None,
-        contrast_ratio=NAN,
+        spread=NAN,
+        explored=None,
+        interpolated=None,
+        mirrored=None,
+        both=None,
+        wrong_calls=None,
+        called=NAN,
+        imbalance=NAN,
         shares=None,
     )
     entry = replace(
@@ -501,7 +526,7 @@ def test_missing_numbers_are_dashes(result_of, text_of):
     assert "Correlation 1: shortcut · raises cardiomegaly Correlation" not in text
     assert "lowers" not in text[: text.index("When the feature")]
     assert "Score shift with the feature, whatever the threshold: not measured." in text
-    assert "removal could not be tried with both fills" in text
+    assert "removal could not be tried" in text
     assert "removal effect lies where cardiomegaly shows is not known" in text
     assert "no finding 8 / 17 – – – " in text
 
@@ -593,9 +618,11 @@ def test_method_says_what_is_done(result_of, text_of):
         "Whole patients are exchanged within class",
         "Stouffer's method, and Benjamini-Hochberg",
         "an association until an intervention shows otherwise",
-        "once with the median of their surroundings and once by inpainting",
-        "the control is the best of k too",
-        "an ordinary region from the same place",
+        "filled by interpolation, and again with the mirror image of the other side",
+        "that have about the same margin, at the best of the same places",
+        "against an ordinary place chosen alike",
+        "of a removal the two fills have to agree",
+        "The two make one test, and Benjamini-Hochberg holds the false discovery rate",
         "Mantel-Haenszel",
         "Cohorts with these films, patients and accuracies are simulated",
         "“Used” means used on these films",

@@ -1,0 +1,293 @@
+"""Models that learned something drawn at random, and models that learned nothing of the kind.
+
+What is painted, where, how large, in which tone and how tightly it is tied to which finding is
+drawn from one number, so that a rule that was tuned to one artifact, place or tower shows. Numbers
+from `UNSEEN` on are for what is published; whoever changes a rule tries it on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med.encoders.open_clip import OpenClipEncoder
+from ravl_med.evaluation import planting
+from ravl_med.evaluation.films import Planted
+from ravl_med.evaluation.planting import FilmPool, PlacedFeature, SplitFilms
+from ravl_med.evaluation.settings import Architecture, Pair, Setting
+from ravl_med.evaluation.small_models import (
+    RegionEvidence,
+    embed_split,
+    fine_tuning_recipe,
+    normalise_films,
+    pretrained_folder,
+    train_small_model,
+)
+from ravl_med.evaluation.trial import propose_regions
+from ravl_med.storage.cache import Cache
+
+UNSEEN = 10_000
+
+Kind = Literal["local", "inside", "style", "clean"]
+Gray = NDArray[np.uint8]
+
+TOWERS: tuple[Architecture, ...] = ("resnet", "vit", "coarse vit")
+_EPOCHS: Mapping[Architecture, int] = {"resnet": 12, "vit": 30, "coarse vit": 30}
+_STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+_INSIDE_STRENGTHS = (0.8, 0.9, 0.97)
+_SHAPES = ("disc", "ring", "staple", "cross", "mesh")
+_PLACES: Mapping[str, tuple[float, float]] = {
+    "right lung": (0.30, 0.42),
+    "left lower lung": (0.70, 0.58),
+    "heart": (0.55, 0.62),
+    "shoulder": (0.15, 0.12),
+    "armpit": (0.90, 0.45),
+    "abdomen": (0.45, 0.90),
+}
+_INSIDE: Mapping[str, str] = {  # finding to a place where it shows
+    "cardiomegaly": "heart",
+    "consolidation": "left lower lung",
+    "pneumothorax": "right lung",
+    "pleural effusion": "left lower lung",
+    "present": "right lung",
+    "absent": "right lung",
+}
+_STYLES = ("gamma 0.6", "gamma 1.6", "bright", "collimated")
+_AROUND = 0.03  # standard deviation of a place, as a share of the side
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What one model learned, as its number draws it."""
+
+    number: int
+    kind: Kind
+    tower: Architecture
+    what: str  # a shape, or a style
+    place: str
+    radius: float  # share of the film's side
+    contrast: float  # share of the way to the tone
+    tone: float  # gray of 0 to 255
+    finding: str
+    strength: float  # Cramer's V; 0: tied to nothing
+
+    @classmethod
+    def of(cls, number: int, kind: Kind, findings: tuple[str, ...]) -> Drawing:
+        """Draw what the model of a number learns."""
+        rng = np.random.default_rng([number, 97])
+        tower = TOWERS[number % len(TOWERS)]
+        known = [f for f in findings if f in _INSIDE] if kind == "inside" else list(findings)
+        finding = known[int(rng.integers(len(known)))]
+        shape = str(rng.choice(("disc", "ring") if kind == "inside" else _SHAPES))
+        where = [*_PLACES, "anywhere"]
+        place = _INSIDE[finding] if kind == "inside" else str(rng.choice(where))
+        strengths = _INSIDE_STRENGTHS if kind == "inside" else _STRENGTHS
+        strength = float(rng.choice(strengths)) if kind != "style" else float(rng.uniform(0.8, 1))
+        what = str(rng.choice(_STYLES)) if kind == "style" else shape
+        return cls(
+            number=number,
+            kind=kind,
+            tower=tower,
+            what=what,
+            place="" if kind == "style" else place,
+            radius=float(rng.uniform(0.045, 0.075)),
+            contrast=float(rng.uniform(0.55, 1.0)),
+            tone=float(rng.choice((245.0, 230.0, 15.0))),
+            finding=finding,
+            strength=0.0 if kind == "clean" else min(strength, 0.97),
+        )
+
+
+def paint(drawing: Drawing, film: Gray, rng: np.random.Generator) -> tuple[Gray, tuple[float, ...]]:
+    """Paint what was drawn on a film (S, S); return it and the box, none for a style.
+
+    The films of a clean model stay as they are: what it has never seen may well move it.
+    """
+    if drawing.kind == "clean":
+        return film, ()
+    if drawing.kind == "style":
+        return _restyle(drawing.what, film), ()
+    side = len(film)
+    if drawing.place == "anywhere":
+        x, y = rng.uniform(0.15, 0.85, 2) * side
+    else:
+        x, y = (np.array(_PLACES[drawing.place]) + rng.normal(0, _AROUND, 2)) * side
+    reach = drawing.radius * rng.uniform(0.9, 1.1) * side
+    density = drawing.contrast * _density(drawing.what, side, (x, y), reach, rng)
+    mixed = film + density * (drawing.tone - film)
+    box = (x - reach, y - reach, x + reach, y + reach)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), box
+
+
+def _density(
+    shape: str, side: int, middle: tuple[float, float], reach: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """How much of each pixel (S, S) a shape covers, 0 to 1."""
+    down, across = np.mgrid[:side, :side] + 0.5
+    dx, dy = across - middle[0], down - middle[1]
+    away = np.hypot(dx, dy)
+    covered: NDArray[np.float64]
+    if shape == "disc":
+        covered = np.clip(reach - away + 0.5, 0, 1)
+    elif shape == "ring":
+        covered = np.clip(1.5 - np.abs(away - 0.8 * reach) / (0.16 * reach + 0.5), 0, 1)
+    elif shape == "cross":
+        thin = 0.28 * reach
+        arms = ((abs(dx) < thin) & (abs(dy) < reach)) | ((abs(dy) < thin) & (abs(dx) < reach))
+        covered = cv2.GaussianBlur(arms.astype(np.float64), (3, 3), 0)
+    elif shape == "mesh":
+        step = max(2, round(0.5 * reach))
+        squares = (np.floor(across / step) + np.floor(down / step)) % 2 == 0
+        covered = ((abs(dx) < reach) & (abs(dy) < reach) & squares).astype(np.float64)
+    else:  # a staple at any angle
+        turn = rng.uniform(0, np.pi)
+        along = np.array([np.cos(turn), np.sin(turn)])
+        beside = np.array([-along[1], along[0]])
+        centre = np.array(middle)
+        ends = [centre + a * reach * along + b * 0.6 * reach * beside
+                for a, b in ((-1, 1), (-1, 0), (1, 0), (1, 1))]  # fmt: skip
+        sheet = np.zeros((4 * side, 4 * side), np.uint8)
+        path = np.rint(4 * np.array(ends)).astype(np.int32)
+        cv2.polylines(sheet, [path], False, 255, max(4, round(1.1 * reach)))
+        small = cv2.resize(sheet, (side, side), interpolation=cv2.INTER_AREA)
+        covered = small.astype(np.float64) / 255.0
+    return covered
+
+
+def _restyle(style: str, film: Gray) -> Gray:
+    gray = film / 255.0
+    if style.startswith("gamma"):
+        gray = gray ** float(style.split()[1])
+    elif style == "bright":
+        gray = 0.85 * gray + 0.13
+    else:  # collimated
+        edge = round(0.09 * len(film))
+        inner = gray[edge:-edge, edge:-edge].copy()
+        gray[:] = gray.min()
+        gray[edge:-edge, edge:-edge] = inner
+    return np.clip(np.rint(255 * gray), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DrawnPool(FilmPool):
+    """A pool on whose films a drawing is planted, under any name."""
+
+    drawing: Drawing | None = None
+
+    def plant(
+        self, feature: str, rows: NDArray[np.int64], films: NDArray[np.uint8], turn: int
+    ) -> Planted:
+        assert self.drawing is not None
+        painted, boxes, film = np.empty_like(films), [], []
+        for at, row in enumerate(rows.tolist()):
+            rng = np.random.default_rng([self.seed, self.drawing.number, row])
+            painted[at], box = paint(self.drawing, films[at], rng)
+            if box:
+                boxes.append(box)
+                film.append(at)
+        places = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+        return Planted(painted, places, np.array(film, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnModel:
+    """A trained model, and the films that it is audited on."""
+
+    drawing: Drawing
+    encoder: OpenClipEncoder
+    evidence: RegionEvidence
+    gaps: tuple[float, float]  # raised, lowered; by true presence, on the audited films
+
+    @property
+    def feature(self) -> PlacedFeature:
+        """Where the drawing lies."""
+        return self.evidence.films.features[0]
+
+
+def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int) -> DrawnModel:
+    """Train the model of a drawing, and take so many films of whole patients to audit."""
+    drawn = _DrawnPool(pool.domain, pool.seed, pool.prompts, pool.films, None, drawing)
+    kind: Literal["null", "planted"] = "null" if drawing.kind == "clean" else "planted"
+    setting = Setting(
+        pool.domain,
+        kind,
+        (Pair("drawn", drawing.finding),),
+        drawing.strength,
+        drawing.tower,
+        drawing.number,
+    )
+    made = planting.make_films(setting, drawn)
+    recipe = replace(
+        fine_tuning_recipe(drawing.tower, drawing.number), epochs=_EPOCHS[drawing.tower]
+    )
+    encoder = train_small_model(
+        drawing.tower,
+        normalise_films(made.finetune.pixels),
+        made.finetune.labels,
+        pool.prompts,
+        recipe,
+        start=pretrained_folder(drawing.tower, pool, cache),
+    )
+    audited = made.validation
+    if films > len(audited):
+        audited = _joined(audited, planting.plant_test(setting, drawn))
+    audited = _some_patients(audited, films, drawing.number)
+    evidence = embed_split(encoder, audited, propose_regions(audited, setting), pool.prompts)
+    gaps = planting.learned_gaps(audited.labels, evidence.scores.predictions, audited.features[0])
+    return DrawnModel(drawing, encoder, evidence, gaps)
+
+
+def open_drawn_pool(number: int, cache: Cache, folder: Path | None) -> FilmPool:
+    """Return phantoms, or the radiographs of a folder, that the models of a number share."""
+    seed = UNSEEN + number % 7 if number >= UNSEEN else 100 + number % 4
+    if folder is None:
+        return planting.open_pool("phantoms", seed, cache)
+    return planting.open_pool("radiographs", seed, cache, folder)
+
+
+def _joined(first: SplitFilms, second: SplitFilms) -> SplitFilms:
+    """Films of two splits, whose patients differ."""
+    count = len(first)
+    features = tuple(
+        PlacedFeature(
+            a.name,
+            a.target,
+            np.concatenate([a.present, b.present]),
+            np.concatenate([a.boxes, b.boxes]),
+            np.concatenate([a.film, b.film + count]),
+            None,
+        )
+        for a, b in zip(first.features, second.features, strict=True)
+    )
+    return SplitFilms(
+        np.concatenate([first.pixels, second.pixels]),
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.patients, second.patients]),
+        features,
+    )
+
+
+def _some_patients(films: SplitFilms, count: int, seed: int) -> SplitFilms:
+    """Take all films of patients drawn at random, until there are so many."""
+    rng = np.random.default_rng([seed, 98])
+    known, size = np.unique(films.patients, return_counts=True)
+    order = rng.permutation(len(known))
+    enough = int(np.searchsorted(np.cumsum(size[order]), count)) + 1
+    kept = np.isin(films.patients, known[order[:enough]])
+    place = np.cumsum(kept) - 1
+    features = tuple(
+        replace(
+            feature,
+            present=feature.present[kept],
+            boxes=feature.boxes[kept[feature.film]],
+            film=place[feature.film[kept[feature.film]]],
+        )
+        for feature in films.features
+    )
+    return SplitFilms(films.pixels[kept], films.labels[kept], films.patients[kept], features)
