@@ -25,6 +25,7 @@ QUICK = (  # for an audit whose findings do not matter
     "discovery.clusters=[8]",
     "evidence.simulations=20",
     "evidence.effect_films=40",
+    "evidence.dependence_films=0",
     "evidence.max_pairs=12",
     "privacy.burned_in_text=show",
 )

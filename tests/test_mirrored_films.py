@@ -37,6 +37,7 @@ evidence:
   permutations: 200
   simulations: 20
   effect_films: 40
+  dependence_films: 0
   max_pairs: 12
 privacy: {{burned_in_text: show}}  # `test_privacy` is about it; looking takes a second a film
 """

@@ -373,7 +373,11 @@ def _sensitivity_line(sensitivity: Sensitivity) -> str:
     ]
     if not gaps:
         return "These films could not have shown any gap with the required power."
+    cost = sensitivity.local
+    known = (
+        f"What is not named may cost {100 * cost.points:.1f} points of accuracy. " if cost else ""
+    )
     return (
-        f"Smallest gap found with {sensitivity.power:.0%} power, by share of films with the "
+        f"{known}Smallest gap found with {sensitivity.power:.0%} power, by share of films with the "
         f"feature: {', '.join(gaps)}."
     )

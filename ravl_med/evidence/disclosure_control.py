@@ -402,10 +402,16 @@ def _hide_test(
 def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Counterfactual:
     """Hide interventions on few patients; `foreign`: a class that is not raised is hidden."""
 
+    def few(change: PairedChange | None) -> bool:
+        return change is not None and 0 < change.patients < least
+
     def hide(change: PairedChange | None) -> PairedChange | None:
-        return _blank(change) if change is not None and 0 < change.patients < least else change
+        return _blank(change) if change is not None and few(change) else change
 
     removal = tested.removal
+    if few(removal.both) or few(tested.transplant):  # what follows from them follows back
+        tested = replace(tested, p_value=_NAN, q_value=_NAN)
+        removal = replace(removal, imbalance=_NAN, relief=_NAN)
     return replace(
         tested,
         removal=replace(

@@ -31,14 +31,14 @@ from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_overlap
 
 _SAME = 0.5  # mean intersection over union of two places that are one
-_APART = -0.3  # phi of two features from which one is there where the other is not
+_APART = 0.1  # correlation from which one feature is there where the other is not
 _FILMS = 5  # shared films below which nothing is said
 _OVERLAP = 0.5  # of the regions of the smaller cluster
 
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
 _COMPLEMENT = (
-    "It is the complement of {}: it is there where that feature is not and lowers what that "
-    "raises, and less of a thing: its places stand out less, and move other films less."
+    "It is the complement of {}: it is there where that feature is not, and lowers what that "
+    "raises. Of the two, that one is the thing: it stands out, and moves films that it is put into."
 )
 
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]  # and clusters that are shown as this one
@@ -174,7 +174,7 @@ def fold_counting(
         if not entry.counts:
             continue
         same = [other for other in kept if _in_one_place(entry, other, data.region_image)]
-        opposite = [c for c in correlations if c.counts and _is_complement(entry, c)]
+        opposite = [c for c in correlations if c.counts and _is_complement(entry, c, data.labels)]
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
         elif opposite:
@@ -211,18 +211,20 @@ def _transplant_size(correlation: SpuriousCorrelation) -> float:
     return tested.transplant.contrast / tested.removal.spread
 
 
-def _is_complement(entry: SpuriousCorrelation, other: SpuriousCorrelation) -> bool:
+def _is_complement(
+    entry: SpuriousCorrelation, other: SpuriousCorrelation, labels: NDArray[np.int64]
+) -> bool:
     """Whether a feature is there where another is not, lowers what that raises, and is plainer."""
     lowers = other.cluster.raised_class in entry.cluster.lowered_classes
     less = _thingness(entry) < _thingness(other)
-    return lowers and less and _phi(entry, other) <= _APART
+    return lowers and less and _is_apart(entry, other, labels)
 
 
 def _thingness(correlation: SpuriousCorrelation) -> float:
-    """How far it moves other films, times how far it stands out; 0 where neither was measured."""
+    """How far it moves other films, times how far it stands out where that was measured."""
     tested = correlation.counterfactual
     relief = tested.removal.relief if tested else math.nan
-    return 0.0 if math.isnan(relief) else relief * max(_transplant_size(correlation), 0.0)
+    return (1.0 if math.isnan(relief) else relief) * max(_transplant_size(correlation), 0.0)
 
 
 def name_confounded(
@@ -255,12 +257,22 @@ def name_confounded(
     return tuple(named)
 
 
-def _phi(a: SpuriousCorrelation, b: SpuriousCorrelation) -> float:
-    """Phi of the presence of two features; 0 where one of them is on all films or on none."""
-    first, second = a.cluster.present, b.cluster.present
-    spread = float(first.std() * second.std())
-    together = float(np.mean(first & second)) - float(first.mean() * second.mean())
-    return together / spread if spread else 0.0
+def _is_apart(a: SpuriousCorrelation, b: SpuriousCorrelation, labels: NDArray[np.int64]) -> bool:
+    """Whether one feature is there rather where the other is not, on films (N,) of one class.
+
+    Signs of two diseases keep apart as well, but not among the films of one disease. By the
+    correlation of both presences within classes, at three standard errors and `_APART`.
+    """
+    within = []
+    for present in (a.cluster.present, b.cluster.present):
+        known = labels >= 0
+        mean = np.bincount(labels[known], present[known]) / np.maximum(
+            np.bincount(labels[known]), 1
+        )
+        within.append(present[known] - mean[labels[known]])
+    spread = float(np.sqrt((within[0] ** 2).sum() * (within[1] ** 2).sum()))
+    together = float(within[0] @ within[1]) / spread if spread else 0.0
+    return together <= min(-_APART, -3.0 / math.sqrt(max(len(within[0]), 1)))
 
 
 def _any_present(correlations: Sequence[SpuriousCorrelation]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
-from ravl_med.evidence.verdict import decide_verdict, points_for_reviewer
+from ravl_med.evidence.verdict import decide_verdict, open_correlations, points_for_reviewer
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
@@ -144,7 +144,8 @@ def apply_decisions(
         styles=result.dependence.findings if result.dependence else (),
     )
     verdict = with_confounders(verdict, result.confounders or ())
-    still_open = len(asked) - len(in_force)
+    wanted = {one.rank for one in open_correlations(result.correlations, gate)}
+    still_open = len(wanted - in_force.keys())
     return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
 
 

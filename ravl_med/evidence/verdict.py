@@ -138,8 +138,9 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     if counterfactual.travels:
         outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
         return "shortcut" if outside and shares.artifact >= _FOREIGN else "undecided"
+    stays = counterfactual.transplant is not None  # and it was tried
     inside = shares.inside >= evidence.sign_share
-    return "plausible_sign" if inside and goes_along else "undecided"
+    return "plausible_sign" if inside and stays and goes_along else "undecided"
 
 
 def gaps_below_gate(
@@ -234,7 +235,7 @@ def decide_verdict(
     worst = Gate(
         "gate.max_gap",
         not shortcuts,
-        f"{_count(shortcuts, 'confirmed shortcut')} that the model uses with gaps of "
+        f"{_count(shortcuts, 'shortcut')} that the model uses, with gaps or wrong calls of "
         f"{gate.max_gap:.0%} or more",
     )
     gates = (worst, *_model_gates(checks), *power)
@@ -242,7 +243,7 @@ def decide_verdict(
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     if shortcuts:
         reason = (
-            f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%}, confirmed on "
+            f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%} on "
             f"held-out patients: the model raises {_name_classes(shortcuts, classes)} by a feature "
             + ("that a reviewer called a shortcut." if condemned else _OUTSIDE)
         )
@@ -275,8 +276,9 @@ def _pass_reasons(
         return (reason,)
     kept = (
         f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
-        f"({_name_classes(signs, classes)}), and that {'does' if len(signs) == 1 else 'do'} not "
-        "raise it in other films: a sign, as far as can be told."
+        f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
+        f"and {'is' if len(signs) == 1 else 'are'} not shown to raise it in other films: a sign, "
+        "as far as can be told."
     )
     return reason, kept
 
@@ -313,9 +315,18 @@ def points_for_reviewer(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> tuple[SpuriousCorrelation, ...]:
     """Return what a reviewer may decide on: all that counts, and what could not be tested."""
+    asked = open_correlations(correlations, gate)
+    signs = [c for c in correlations if c.counts and c not in asked]
+    return tuple(sorted([*asked, *signs], key=lambda c: c.rank))
+
+
+def open_correlations(
+    correlations: Sequence[SpuriousCorrelation], gate: GateConfig
+) -> tuple[SpuriousCorrelation, ...]:
+    """Return what a reviewer has to decide on: shortcuts, and what is not placed or not tested."""
+    shortcuts = [c for c in correlations if c.counts and c.kind == "shortcut"]
     others = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
-    counting = [c for c in correlations if c.counts and c not in others]
-    return tuple(sorted([*counting, *others], key=lambda c: c.rank))
+    return tuple(sorted([*shortcuts, *others], key=lambda c: c.rank))
 
 
 def _open_groups(
@@ -348,11 +359,11 @@ def _open_groups(
 
 
 def _is_untested(counterfactual: Counterfactual | None) -> bool:
-    """Whether neither the maps nor an intervention on held-out patients say anything."""
+    """Whether it was to be tested on held-out patients, and no intervention could be made."""
     if counterfactual is None:
         return True
-    removal = counterfactual.removal
-    return removal.both is None and counterfactual.transplant is None and removal.explored is None
+    made = counterfactual.removal.both, counterfactual.transplant
+    return counterfactual.tested and made == (None, None)
 
 
 def _power_gates(

@@ -19,7 +19,8 @@ SMALL = (
     "discovery.clusters=[4, 8]", "discovery.draws=1", "discovery.min_strength=0",
     "discovery.min_influence=0", "evidence.fdr=0.9",
     "evidence.permutations=99", "evidence.draws=2000", "evidence.simulations=20",
-    "evidence.effect_films=20", "evidence.max_pairs=10", "evidence.min_pairs=2", "evidence.min_n=2",
+    "evidence.effect_films=20", "evidence.dependence_films=0", "evidence.max_pairs=10",
+    "evidence.min_pairs=2", "evidence.min_n=2",
     "gate.min_auroc=0",
 )  # fmt: skip
 

@@ -75,8 +75,8 @@ def test_small_audits_are_the_same_whoever_does_the_work_and_whoever_dies(tmp_pa
         "cohort.synthetic.size=96", "model.quickstart.epochs=1", "model.quickstart.image_size=64",
         "discovery.clusters=[4, 8]", "discovery.draws=1", "discovery.min_strength=0",
         "discovery.min_influence=0", "evidence.permutations=99", "evidence.draws=2000",
-        "evidence.simulations=20", "evidence.effect_films=20", "evidence.max_pairs=10",
-        "evidence.min_pairs=2", "evidence.min_n=2",
+        "evidence.simulations=20", "evidence.effect_films=20", "evidence.dependence_films=0",
+        "evidence.max_pairs=10", "evidence.min_pairs=2", "evidence.min_n=2",
         "evidence.fdr=0.99", "evidence.side_level=0.99", "evidence.min_gap=0", "gate.min_films=1",
         "gate.max_prediction_share=1", "gate.min_prediction_share=0", "gate.min_auroc=0",
     )  # fmt: skip

@@ -49,6 +49,7 @@ evidence:
   draws: 2000
   simulations: 20
   effect_films: 40
+  dependence_films: 0
   max_pairs: 12
 """
 RELEVANCE = Path(__file__).parents[2] / "configs" / "relevance" / "chest.yaml"

@@ -52,7 +52,7 @@ def config_of(root: Path, factory: str = "right", **model) -> Config:
         "regions": {"tiles": (4, 4)},
         "discovery": {"clusters": (8, 12), "draws": 1},
         "evidence": {"relevance": RELEVANCE, "permutations": 999, "draws": 2000, "simulations": 20,
-                     "effect_films": 40, "max_pairs": 20},
+                     "effect_films": 40, "max_pairs": 20, "dependence_films": 0},
         "gate": {"max_prediction_share": 1.0, "min_prediction_share": 0.0},
         "privacy": {"min_cell": 0},
     })  # fmt: skip

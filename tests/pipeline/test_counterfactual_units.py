@@ -58,7 +58,7 @@ def crossed(root: Path, **engine) -> Config:
         model={"path": None, "factory": "halves_model:right", "allow_code": True},
         regions={"tiles": (4, 4)},
         discovery={"clusters": (16, 32), "min_influence": 0.0},
-        evidence={"max_pairs": 20, "effect_films": 40, "fdr": 0.5},
+        evidence={"max_pairs": 20, "effect_films": 40, "dependence_films": 0, "fdr": 0.5},
         gate={"max_prediction_share": 1.0},
         engine=engine,
     )

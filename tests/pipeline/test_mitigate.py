@@ -71,6 +71,7 @@ evidence:
   draws: 2400
   simulations: 20
   effect_films: 40
+  dependence_films: 0
   max_pairs: 12
 mitigation:
   epochs: 2

@@ -20,6 +20,7 @@ effusion, and neither says anything about a feature that moves films from "no fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -243,23 +244,18 @@ def explored_only(
 ) -> Counterfactual:
     """Return what the maps alone say of a feature: their effect is too small to be tested.
 
-    The reason says how large it is. Such a feature is how the model sees its own answer: regions
-    that look alike to it and go with what it says, without holding that up. One that is `folded`
-    has its effect in the place of another, which was tested for both.
+    Such a feature is how the model sees its own answer: regions that look alike to it and go with
+    what it says, without holding that up. One that is `folded` has its effect in the place of
+    another, which was tested for both.
     """
-    removal, change = _removal_of(explored), explored.change
-    if folded or change is None:
-        reason = "Its effect lies in the same place as that of a feature that was tested for both."
-        return Counterfactual(removal, None, False, (reason,), tested=False)
-    size, interval = change.contrast, change.interval
-    spread = max(explored.spread, 1e-9)
-    low, mean, high = (v / spread for v in (interval.low, size, interval.high))
     reason = (
-        f"Covering its places on {change.pairs} films of the discovery half moves the margin by "
-        f"{mean:.2f} standard deviations more than on films with the same margin ({low:.2f} to "
-        f"{high:.2f}): too little to hope for {evidence.min_effect:g} (evidence.min_effect)."
+        "Its effect lies in the same place as that of a feature that was tested for both."
+        if folded
+        else "An association of the model with its own answer: covering its places on films of the "
+        "discovery half moves the margin, beyond films with the same margin, too little to hope "
+        f"for {100 * evidence.min_effect:g} % of its spread on others (evidence.min_effect)."
     )
-    return Counterfactual(removal, None, False, (reason,), tested=False)
+    return Counterfactual(_removal_of(explored), None, False, (reason,), tested=False)
 
 
 def is_worth_a_test(explored: Exploration, evidence: EvidenceConfig) -> bool:
@@ -309,7 +305,7 @@ def _measure_removal(
 ) -> Removal:
     """Fill the places of films of the confirmation half and of their controls."""
     cluster, explored = hypothesis.cluster, hypothesis.explored
-    removal = _removal_of(explored)
+    removal = replace(_removal_of(explored), wrong_calls=None, called=math.nan)  # of that half
     margin = inputs.untouched(np.arange(len(inputs.data.labels))).margin
     pairs = pair_films(
         inputs,
@@ -403,8 +399,8 @@ def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
     shows = max(first.contrast, second.contrast) > least  # else there is nothing to agree on
     if shows and not fills_agree(removal, evidence.fill_agreement):
         reason = (
-            f"Unsure: the two fills disagree ({first.contrast:+.2f} interpolated, "
-            f"{second.contrast:+.2f} mirrored; evidence.fill_agreement)."
+            "Unsure: the two fills disagree, or one of them does not lower the margin "
+            "(evidence.fill_agreement)."
         )
         return [Check(False, reason)]
     reason = (

@@ -136,8 +136,9 @@ _NOT_TESTED = (
 _KIND = (
     "Kind. What of a region is artifact, what is anatomy in which the raised class shows, and the "
     "rest are removed one by one; what each costs the model is its share. In artifacts, hardly in "
-    "such anatomy, and moving other films: a shortcut. In such anatomy, and not moving other "
-    "films: a plausible sign. All else is undecided."
+    "such anatomy, and moving other films: a shortcut. In such anatomy, on films of the "
+    "finding more often than on others, and not shown to move other films: a plausible sign. All "
+    "else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is set against the label before the model is asked: Cramér's V, "

@@ -148,8 +148,8 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         return f"{where}."
     meaning = {
         "shortcut": "it lies in artifacts and moves other films, which speaks for a shortcut",
-        "plausible_sign": "it does not raise the finding in other films, so that it is the sign "
-        "itself, as far as can be told",
+        "plausible_sign": "it goes with the finding and is not shown to raise it in other films, "
+        "so that it is the sign itself, as far as can be told",
         "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
@@ -278,6 +278,11 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
     found = [entry for entry in sensitivity.detectable if math.isfinite(entry.gap)]
     missed = [entry for entry in sensitivity.detectable if not math.isfinite(entry.gap)]
     power, sentences = wording.percent(sensitivity.power), []
+    if sensitivity.local is not None:
+        sentences.append(
+            "A local feature that is not named here may cost up to "
+            f"{wording.number(100 * sensitivity.local.points, 1)} points of accuracy (upper limit)."
+        )
     if found:
         first = min(found, key=lambda entry: abs(entry.prevalence - _USUAL_SHARE))
         others = [
