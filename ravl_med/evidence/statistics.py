@@ -13,6 +13,8 @@ DeLong, DeLong, Clarke-Pearson, "Comparing the areas under two or more correlate
 Biometrics 44 (1988). Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics
 53 (1997): the same with several films a patient. Hanley, McNeil, "The meaning and use of the area
 under a ROC curve", Radiology 143 (1982): the standard error where no film is on the wrong side.
+Bell, McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples",
+Survey Methodology 28 (2002): means of films of few patients with unequal numbers of them.
 """
 
 from __future__ import annotations
@@ -202,7 +204,7 @@ def mean_interval(
     NaN for fewer than two patients.
     """
     mean, error, freedom = _clustered_mean(values, patients)
-    if freedom < 1:
+    if not freedom:
         return Interval(math.nan, math.nan)
     reach = float(student.isf((1.0 - confidence) / 2.0, freedom)) * error
     return Interval(mean - reach, mean + reach)
@@ -215,12 +217,11 @@ def mean_test(
 ) -> float:
     """Return the one-sided p of H0: the mean is at most `least`, patients as clusters.
 
-    Student's t with one degree of freedom less than patients: far out in the tails, where a
-    correction for many tests looks, a bootstrap of few patients is too narrow. 1 for fewer than two
-    patients.
+    Student's t: far out in the tails, where a correction for many tests looks, a bootstrap of few
+    patients is too narrow. 1 for fewer than two patients.
     """
     mean, error, freedom = _clustered_mean(values, patients)
-    if freedom < 1:
+    if not freedom:
         return 1.0
     if error == 0.0:
         return float(mean <= least)
@@ -229,16 +230,21 @@ def mean_test(
 
 def _clustered_mean(
     values: NDArray[np.float64], patients: NDArray[np.int64]
-) -> tuple[float, float, int]:
-    """Mean of films, its standard error with patients as clusters, and degrees of freedom."""
+) -> tuple[float, float, float]:
+    """Mean of films, its standard error with patients as clusters, and degrees of freedom.
+
+    The error is CR2 of Bell and McCaffrey: a patient with a large share of the films pulls the mean
+    to itself, and its deviation is too small by the root of what is left. Degrees of freedom are
+    those of patients of equal weight that would share the films as unevenly; 0 for fewer than two.
+    """
     unit = np.unique(patients, return_inverse=True)[1]
-    count = int(unit.max(initial=-1)) + 1
+    share = np.bincount(unit) / max(len(unit), 1)
     mean = float(values.mean()) if len(values) else math.nan
-    if count < 2:
-        return mean, math.nan, 0
-    deviation = np.bincount(unit, values - mean)
-    error = math.sqrt(count / (count - 1) * float((deviation**2).sum())) / len(values)
-    return mean, error, count - 1
+    if len(share) < 2:
+        return mean, math.nan, 0.0
+    deviation = np.bincount(unit, values - mean) / np.sqrt(1.0 - share)
+    error = float(np.sqrt((deviation**2).sum())) / len(values)
+    return mean, error, 1.0 / float((share**2).sum()) - 1.0
 
 
 def count_patients(member: NDArray[np.bool_], patients: NDArray[np.int64]) -> NDArray[np.int64]:

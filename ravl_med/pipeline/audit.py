@@ -264,13 +264,12 @@ class Findings:
     features: tuple[ConfirmedFeature, ...] = ()
     descriptions: Mapping[int, str] = field(default_factory=dict)
     confounders: tuple[Confounder, ...] = ()
+    dependence: Dependence | None = None
 
     def beside(self, confounders: tuple[Confounder, ...]) -> Findings:
         """Return them with what is confounded, which the verdict names."""
         verdict = with_confounders(self.verdict, confounders)
         return replace(self, verdict=verdict, confounders=confounders)
-
-    dependence: Dependence | None = None
 
 
 def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.Run) -> Findings:
@@ -488,7 +487,7 @@ def _describe(
 ) -> str:
     """Describe the regions of a correlation; where it was tested, those that carry the feature.
 
-    Where the feature is used, what a segmenter finds under the regions is named as well.
+    Where it counts, what a segmenter finds under the regions is named as well.
     """
     regions = correlation.cluster.regions
     tested = correlation.counterfactual
@@ -497,7 +496,7 @@ def _describe(
         regions = regions[carriers]
     films = embeddings.region_image[regions]
     shares = embeddings.region_boxes[regions] / np.tile(embeddings.sizes[films][:, ::-1], 2)
-    if tested is not None and tested.used and structures is not None:
+    if correlation.counts and structures is not None:
         seen = [structures(int(film)) for film in films[:MOST_REGIONS]]
         held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=False)]
         places = [film.place(box) for film, box in zip(seen, shares, strict=False)]

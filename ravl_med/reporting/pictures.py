@@ -86,9 +86,13 @@ class CorrelationPictures:
 
 
 def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
-    """Return the correlations that get a page: those that count, then the rest, by rank."""
+    """Return the correlations that get a page: those that count, then the rest, by rank.
+
+    An association that the effect maps passed over has none: nobody has to decide on it.
+    """
     ranked = sorted(result.correlations, key=lambda entry: (not entry.counts, entry.rank))
-    return tuple(ranked[:CORRELATIONS_SHOWN])
+    asked = [e for e in ranked if e.counts or e.counterfactual is None or e.counterfactual.tested]
+    return tuple(asked[:CORRELATIONS_SHOWN])
 
 
 def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:

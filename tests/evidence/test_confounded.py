@@ -366,9 +366,9 @@ class TestComplements:
         assert (first.counts, first.cluster.raised_class, first.companion_of) == (True, stays, None)
         assert (second.counts, second.companion_of) == (False, 1)
         assert second.reasons == (
-            "It is the complement of correlation 1: it is there where that feature is not and "
-            "lowers what that raises, and less of a thing: its places stand out less, and move "
-            "other films less.",
+            "It is the complement of correlation 1: it is there where that feature is not, and "
+            "lowers what that raises. Of the two, that one is the thing: it stands out, and moves "
+            "films that it is put into.",
         )
 
     def test_films_are_moved_in_standard_deviations_of_the_margin(self, counting, data_of, films):
@@ -383,8 +383,8 @@ class TestComplements:
             ((0.7, 1.6), 0),
             ((1.1, 1.0), 0),  # 1.1 x 0.8 is below 1.0 x 0.9
             ((1.2, 1.0), 1),  # 1.2 x 0.8 is above it
-            ((math.nan, 0.1), 0),  # removal could not be tried: nothing says that it is a thing
-            ((0.1, math.nan), 1),
+            ((math.nan, 0.1), 1),  # removal could not be tried: how far it stands out is open
+            ((0.1, math.nan), 0),
         ],
     )
     def test_what_stands_out_is_the_thing_even_where_its_lack_moves_films_more(
@@ -408,8 +408,8 @@ class TestComplements:
 
     @pytest.mark.parametrize(
         ("cells", "alone"),
-        [((30, 70), False), ((40, 60), True), ((90, 10), True)],
-        ids=["phi -0.4", "phi -0.2", "phi 0.8"],
+        [((30, 70), False), ((40, 60), False), ((45, 55), True), ((90, 10), True)],
+        ids=["phi -0.4", "phi -0.2", "phi -0.1", "phi 0.8"],
     )
     def test_what_is_on_many_of_the_same_films_stands_by_itself(
         self, counting, data_of, films, cells, alone

@@ -27,7 +27,7 @@ from ravl_med.regions.region_set import RegionKind
 GATE = GateConfig(max_gap=0.10)
 SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
 TODAY = date(2026, 11, 25)
-TESTED = SimpleNamespace(removal=SimpleNamespace(both="measured"), transplant=None)
+TESTED = SimpleNamespace(removal=SimpleNamespace(both="measured"), transplant=None, tested=True)
 HEAD = "correlation,rank,decision,until,reason,name,date\n"
 
 

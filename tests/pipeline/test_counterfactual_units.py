@@ -44,12 +44,6 @@ def crosses(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def nameless_regions(monkeypatch) -> None:
-    """Leave out what a segmenter finds under the regions of a used feature; it takes seconds."""
-    monkeypatch.setattr("ravl_med.pipeline.audit._describe", lambda *rest: "")
-
-
 def crossed(root: Path, **engine) -> Config:
     return config_of(
         root,

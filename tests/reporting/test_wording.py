@@ -202,8 +202,8 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     ("kind", "meaning"),
     [
         ("shortcut", "it lies in artifacts and moves other films, which speaks for a shortcut"),
-        ("plausible_sign", "it does not raise the finding in other films, so that it is the sign "
-                           "itself, as far as can be told"),
+        ("plausible_sign", "it goes with the finding and is not shown to raise it in other films, "
+                           "so that it is the sign itself, as far as can be told"),
         ("undecided", "whether this is a sign or a shortcut is open; a radiologist has to look"),
     ],
 )  # fmt: skip

@@ -29,7 +29,7 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
@@ -268,7 +268,8 @@ def is_worth_a_test(explored: Exploration, evidence: EvidenceConfig) -> bool:
     change = explored.change
     if change is None:
         return True
-    error = (change.interval.high - change.interval.low) / 4.0  # of 95 %
+    errors = 2.0 * float(norm.isf((1.0 - evidence.confidence) / 2.0))
+    error = (change.interval.high - change.interval.low) / errors
     return not change.contrast - error < evidence.min_effect * explored.spread
 
 

@@ -200,7 +200,8 @@ def region_effects(
     of the two is shared.
     """
     drops = maps.drops()
-    found, films, effects = [], [], []
+    found, films = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    effects = [np.empty((0, drops.shape[2]))]  # the mapped films may have no region
     for at, own in enumerate(rows):
         if not len(own):
             continue
@@ -213,11 +214,7 @@ def region_effects(
         )
         found.append(own)
         films.append(np.full(len(own), film))
-    return RegionEffects(
-        np.concatenate(found).astype(np.int64),
-        np.concatenate(films).astype(np.int64),
-        np.concatenate(effects),
-    )
+    return RegionEffects(np.concatenate(found), np.concatenate(films), np.concatenate(effects))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

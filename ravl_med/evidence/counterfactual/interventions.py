@@ -47,6 +47,7 @@ _POOL = 8  # films that each control is chosen from, on average
 _OTHER_CLASS = 0.5  # standard deviations of the margin that a control of another class costs
 _OTHER_FRAME = 20.0  # the same, for the whole side of the input that is padding in one film alone
 _FORBIDDEN = 1e3
+_TIE = 1e-6  # puts pairs of one frame in order; far less than frames differ by
 _FAINT = 1e-3  # in units of the input; a flat place does not stand out at all
 _LARGER = 1.001  # than a window, beyond rounding
 
@@ -146,20 +147,27 @@ def match_films(
     A control is of another patient. Of the same class and the same frame (what of the input is
     film, and what is padding) is better than of another. The sum of all differences is smallest.
     """
-    data, size = inputs.data, 0.0
+    data = inputs.data
     if not len(films) or not len(pool):
         return films[:0], pool[:0]
     spread = max(float(margin[np.concatenate([films, pool])].std()), 1e-9)
-    frames = [np.stack([inputs.frame(film) for film in own.tolist()]) for own in (films, pool)]
-    size = max(float(np.concatenate(frames).max()), 1.0)
-    apart = np.abs(frames[0][:, None] - frames[1][None]).sum(axis=2) / size
     cost = np.abs(margin[films][:, None] - margin[pool][None]) / spread
     cost += _OTHER_CLASS * (data.labels[films][:, None] != data.labels[pool][None])
-    cost += _OTHER_FRAME * apart
+    cost += _OTHER_FRAME * _frames_apart(inputs, films, pool)
     cost += _FORBIDDEN * (data.patients[films][:, None] == data.patients[pool][None])
     first, second = linear_sum_assignment(cost)
     allowed = cost[first, second] < _FORBIDDEN
     return films[first[allowed]], pool[second[allowed]]
+
+
+def _frames_apart(
+    inputs: ModelInputs, films: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How far the frames of films lie apart, (n, m), as a share of the side of the input."""
+    frames = [np.stack([inputs.frame(film) for film in own.tolist()]) for own in (films, others)]
+    size = max(float(np.concatenate(frames).max()), 1.0)
+    apart: NDArray[np.float64] = np.abs(frames[0][:, None] - frames[1][None]).sum(axis=2) / size
+    return apart
 
 
 def wrongly_called(data: AuditData, cluster: FeatureCluster) -> NDArray[np.bool_]:
@@ -283,31 +291,36 @@ def compare_transplants(
     """Test whether a feature raises the margin of films of other classes that it is put into.
 
     Donors are of the discovery half and targets of the other, so no patient gives and takes. No
-    film is used twice: the interval then covers how donors differ as well as how targets do. None
-    with fewer than `min_pairs`. Decisions are those that become the raised class.
+    film is used twice: the interval then covers how donors differ as well as how targets do. Donor
+    and target are paired at random among those of the same frame, so that a place is the same
+    place, and the border of a film is not carried into another. None with fewer than `min_pairs`.
+    Decisions are those that become the raised class.
     """
     data = inputs.data
     aims = films & (data.labels >= 0) & (data.labels != cluster.raised_class) & ~cluster.present
     targets = spread_over_patients(np.flatnonzero(aims), data.patients, rng)
-    count = min(len(targets), len(donors.films))
-    if count < evidence.min_pairs:
+    if min(len(targets), len(donors.films)) < evidence.min_pairs:
         return None
-    order = rng.permutation(len(donors.films))[:count]
+    pool = targets[: _POOL * len(donors.films)]
+    apart = np.round(_frames_apart(inputs, donors.films, pool), 2)
+    cost = apart + _TIE * (np.arange(len(pool)) + rng.random(apart.shape))  # patients first
+    rows, chosen = linear_sum_assignment(cost)
+    targets = pool[chosen]
 
     def pictures() -> Iterator[NDArray[np.float32]]:
-        for target, row in zip(targets[:count].tolist(), order.tolist(), strict=True):
+        for target, row in zip(targets.tolist(), rows.tolist(), strict=True):
             picture = inputs.read(target)
             yield transplant_box(picture, inputs.read(int(donors.films[row])), donors.boxes[row])
             ordinary = inputs.read(int(donors.ordinary[row]))
             yield transplant_box(picture, ordinary, donors.ordinary_boxes[row])
 
-    before, answers = inputs.untouched(targets[:count]), inputs.margins(pictures())
+    before, answers = inputs.untouched(targets), inputs.margins(pictures())
     rise = answers.margin.reshape(-1, 2).T - before.margin
     gained = (answers.decided.reshape(-1, 2).T & ~before.decided).astype(np.float64)
     return compare_pairs(
         (rise[0], gained[0]),
         (rise[1], gained[1]),
-        data.patients[targets[:count]],
+        data.patients[targets],
         evidence.confidence,
         least,
     )

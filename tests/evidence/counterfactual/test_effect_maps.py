@@ -416,6 +416,15 @@ def test_a_region_has_the_effect_of_the_windows_over_it(maps: EffectMaps) -> Non
         assert effects.effect[region, 1] == pytest.approx(drops[0][over].max())
 
 
+def test_mapped_films_without_any_region_have_no_effects(maps: EffectMaps) -> None:
+    inputs = inputs_of(data_of([0] * 24, [0] * 24, regions=25))
+
+    effects = region_effects(inputs, maps, [np.empty(0, np.int64)] * 24)
+
+    assert effects.effect.shape == (0, 3)
+    assert len(effects.regions) == len(effects.films) == 0
+
+
 def regions_with(planted: np.ndarray, of_each: int = 6, dimensions: int = 24, size: float = 0.5):
     """Embeddings of `of_each` regions a film; the third of some films has a part in common."""
     rng = np.random.default_rng(3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
@@ -138,9 +138,11 @@ def test_pairs_are_compared_by_hand():
     # Two patients whose sums are three times the mean by films: nothing varies between them.
     assert (told.interval.low, told.interval.high) == (1.5, 1.5)
     assert (told.change_interval.low, told.change_interval.high) == (2.0, 2.0)
-    # Deviations of 1/3 and -1/3, so a standard error of 2/9; t of one degree of freedom, 12.706.
-    assert told.decisions_interval.low == pytest.approx(1 / 3 - 12.7062 * 2 / 9, abs=1e-4)
-    assert told.decisions_interval.high == pytest.approx(1 / 3 + 12.7062 * 2 / 9, abs=1e-4)
+    # Deviations of 1/3 and -1/3 of patients with 2/3 and 1/3 of the films: a variance of
+    # (1/9 : 1/3 + 1/9 : 2/3) / 9 = 1/18, and 1 / (4/9 + 1/9) - 1 = 0.8 degrees of freedom.
+    reach = t.isf(0.025, 0.8) / 18**0.5
+    ends = told.decisions_interval.low, told.decisions_interval.high
+    assert ends == pytest.approx((1 / 3 - reach, 1 / 3 + reach))
     assert told.p_value == 1.0  # the contrast is 1.5 and does not vary
     assert compare_pairs(change, control, np.array([7, 7, 3]), 0.95, 1.4).p_value == 0.0
 
@@ -511,14 +513,17 @@ class TestTransplants:
     PRESENT = np.arange(48) % 2 == 0
     HALF = np.arange(48) >= 24
 
-    def compare(self, cluster_of, pairs=2, donors=12, asked=None, patients=None, least=0.0):
+    def compare(
+        self, cluster_of, pairs=2, donors=12, asked=None, patients=None, least=0.0, sizes=None
+    ):
         regions = np.flatnonzero(np.repeat(self.PRESENT, 9) & (np.arange(432) % 9 == 4))
         cluster = cluster_of(
             self.PRESENT, np.maximum(self.LABELS, 0), self.PRESENT, 3, regions, raised_class=0,
             lowered_classes=(1,),
         )  # fmt: skip
         self.pictures = random_pictures(48)
-        inputs = make_inputs(make_images(self.LABELS, patients), self.pictures, asked=asked)
+        images = make_images(self.LABELS, patients, sizes)
+        inputs = make_inputs(images, self.pictures, "longest", asked=asked)
         self.donors = Donors(
             np.arange(0, 24, 2)[:donors], WINDOWS[:donors],
             np.arange(1, 24, 2)[:donors], WINDOWS[20 : 20 + donors],
@@ -568,6 +573,25 @@ class TestTransplants:
 
     def transplant(self, target, films, boxes, row):
         return transplant_box(self.pictures[target], self.pictures[films[row]], boxes[row])
+
+    def test_a_place_goes_into_films_of_the_same_frame(self, cluster_of):
+        """Else a place on the film becomes one on the padding, or takes its border along."""
+        upright = np.isin(np.arange(48), [2, 3, 8, 9, 27, 35])  # two donors, and two targets
+        sizes = np.where(upright[:, None], (SIZE, SIZE // 2), (SIZE, SIZE))
+        asked = []
+
+        self.compare(cluster_of, asked=asked, sizes=sizes)
+
+        for first in asked[::2]:
+            [(target, donor)] = [
+                (target, donor)
+                for target in range(48)
+                for row, donor in enumerate(self.donors.films)
+                if np.array_equal(
+                    first, self.transplant(target, self.donors.films, self.donors.boxes, row)
+                )
+            ]
+            assert upright[target] == upright[donor]
 
     def test_fewer_pairs_than_the_least_are_no_test(self, cluster_of):
         asked = []
