@@ -178,7 +178,8 @@ def fold_counting(
         if same:
             hosts[entry.cluster.cluster] = same[0].cluster.cluster, _PLACE
         elif opposite:
-            hosts[entry.cluster.cluster] = opposite[0].cluster.cluster, _COMPLEMENT
+            plainest = max(opposite, key=_salience)
+            hosts[entry.cluster.cluster] = plainest.cluster.cluster, _COMPLEMENT
         else:
             kept.append(entry)
     return _rank_beside(correlations, hosts)
@@ -216,15 +217,22 @@ def _is_complement(
 ) -> bool:
     """Whether a feature is there where another is not, lowers what that raises, and is plainer."""
     lowers = other.cluster.raised_class in entry.cluster.lowered_classes
-    less = _thingness(entry) < _thingness(other)
+    less = _salience(entry) < _salience(other)
     return lowers and less and _is_apart(entry, other, labels)
 
 
-def _thingness(correlation: SpuriousCorrelation) -> float:
-    """How far it moves other films, times how far it stands out where that was measured."""
+def _salience(correlation: SpuriousCorrelation) -> tuple[bool, float]:
+    """How far it moves other films, times how far it stands out where that was measured.
+
+    By the change itself: where the control of a thing is a film of its finding, that moves as well.
+    A sign is never the thing: it asks nobody, and would hide what has to be decided.
+    """
     tested = correlation.counterfactual
-    relief = tested.removal.relief if tested else math.nan
-    return (1.0 if math.isnan(relief) else relief) * max(_transplant_size(correlation), 0.0)
+    if tested is None or tested.transplant is None or not tested.removal.spread > 0:
+        return correlation.kind != "plausible_sign", 0.0
+    relief = tested.removal.relief
+    moved = max(tested.transplant.change, 0.0) / tested.removal.spread
+    return correlation.kind != "plausible_sign", moved * (1.0 if math.isnan(relief) else relief)
 
 
 def name_confounded(

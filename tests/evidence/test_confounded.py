@@ -397,6 +397,25 @@ class TestComplements:
         assert (first.counts, first.cluster.raised_class) == (True, stays)
         assert (second.counts, second.companion_of) == (False, 1)
 
+    def test_a_sign_hides_nothing_that_has_to_be_decided(self, counting, data_of, films):
+        """However far it moves other films: nobody is asked about a sign."""
+        pair = self.pair(counting, films, self.APART, (0.4, 0.9), reliefs=(1.0, 2.0))
+        pair[1] = replace(pair[1], kind="plausible_sign")
+        both = [replace(c, kind="plausible_sign") for c in pair]
+
+        assert self.found(data_of, pair)[0].cluster.raised_class == 1
+        assert self.found(data_of, both)[0].cluster.raised_class == 0
+
+    def test_a_thing_whose_control_moves_films_too_is_the_thing(self, counting, data_of, films):
+        """Its control is a film of its finding, and the control of its lack is one with it."""
+        pair = self.pair(counting, films, self.APART, (0.5, 0.2))
+        for at, contrast in enumerate((0.1, 0.3)):
+            tested = pair[at].counterfactual
+            moved = replace(tested.transplant, contrast=contrast)
+            pair[at] = replace(pair[at], counterfactual=replace(tested, transplant=moved))
+
+        assert self.found(data_of, pair)[0].cluster.raised_class == 1
+
     @pytest.mark.parametrize("sizes", [(0.5, 0.5), (-0.2, -0.4), (None, None)])
     def test_of_two_that_are_as_much_of_a_thing_none_is_the_complement(
         self, counting, data_of, films, sizes
