@@ -204,7 +204,9 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
         ("shortcut", "it lies in artifacts and moves other films, which speaks for a shortcut"),
         ("plausible_sign", "it goes with the finding and is not shown to raise it in other films, "
                            "so that it is the sign itself, as far as can be told"),
-        ("undecided", "whether this is a sign or a shortcut is open; a radiologist has to look"),
+        ("undecided", "it moves other films, as a shortcut does, and part of it may lie where the "
+                      "finding shows, so whether this is a sign or a shortcut is open; a "
+                      "radiologist has to look"),
     ],
 )  # fmt: skip
 def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning):
@@ -217,6 +219,33 @@ def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning)
     assert told == f"{where}: {meaning}."
     silent = sentences.kind_sentence(replace(entry, counts=False), classes)
     assert silent.replace("\u00a0", " ") == f"{where}."
+
+
+@pytest.mark.parametrize(
+    ("inside", "artifact", "travels", "why"),
+    [
+        (0.9, 0.1, True, "it moves other films, as a shortcut does, and lies where the finding"),
+        (0.1, 0.2, True, "it moves other films, as a shortcut does, and no artifact is known"),
+        (0.2, 0.7, True, "it moves other films, as a shortcut does, and part of it may lie"),
+        (0.9, 0.1, False, "it lies where the finding shows, and does not go with the finding"),
+        (0.1, 0.9, False, "it does not lie where the finding shows, and is not shown to move"),
+        (0.1, 0.9, None, "it could not be put into other films"),
+        (NAN, NAN, True, "its place says nothing"),
+    ],
+)
+def test_it_is_told_why_a_used_feature_is_undecided(full_result, inside, artifact, travels, why):
+    entry = replace(full_result.correlations[0], kind="undecided")
+    tested = entry.counterfactual
+    shares = replace(tested.removal.shares, inside=inside, artifact=artifact)
+    tested = replace(
+        tested,
+        removal=replace(tested.removal, shares=shares),
+        transplant=None if travels is None else tested.transplant,
+        shown_by=("removal", "transplant") if travels else ("removal",),
+    )
+    told = sentences.kind_sentence(replace(entry, counterfactual=tested), full_result.task.classes)
+    assert f": {why}" in told
+    assert told.endswith("is open; a radiologist has to look.")
 
 
 def sensitivity(*gaps):

@@ -150,9 +150,30 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         "shortcut": "it lies in artifacts and moves other films, which speaks for a shortcut",
         "plausible_sign": "it goes with the finding and is not shown to raise it in other films, "
         "so that it is the sign itself, as far as can be told",
-        "undecided": "whether this is a sign or a shortcut is open; a radiologist has to look",
+        "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
+        "a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
+
+
+def _why_undecided(tested: Counterfactual | None) -> str:
+    """Say what keeps a used feature from being called a sign or a shortcut."""
+    shares = None if tested is None else tested.removal.shares
+    if tested is None or shares is None or not math.isfinite(shares.inside):
+        return "its place says nothing"
+    inside = shares.inside >= max(shares.artifact, shares.elsewhere)
+    if tested.travels:
+        moves = "it moves other films, as a shortcut does,"
+        if inside:
+            return f"{moves} and lies where the finding shows"
+        if shares.artifact < shares.elsewhere:
+            return f"{moves} and no artifact is known in its place"
+        return f"{moves} and part of it may lie where the finding shows"
+    if tested.transplant is None:
+        return "it could not be put into other films"
+    if inside:
+        return "it lies where the finding shows, and does not go with the finding clearly enough"
+    return "it does not lie where the finding shows, and is not shown to move other films"
 
 
 def use_sentence(counterfactual: Counterfactual | None) -> str:
