@@ -151,12 +151,13 @@ class LocalEffectBound:
     """What a local feature that the audit does not name may cost, at most."""
 
     points: float = Field(
-        description="accuracy over all films, upper confidence limit: the larger of the next two"
+        description="accuracy on these films, upper confidence limit: the larger of the next two"
     )
     seen: float = Field(
         description="of the features that were looked at and not named, the one that may cost "
-        "most: share of all films that have it and are called wrongly as the class that it raises, "
-        "times the upper limit of the share of these calls that removing it undoes"
+        "most: share of the films that have it and are called wrongly as the class that it raises, "
+        "times the upper limit of the share of these calls that removing it undoes: by those that "
+        "were tried, or by how far it moves the margin"
     )
     unseen: float = Field(
         description="of a feature that no effect proposed: it has to show in wrong calls, and so "

@@ -27,11 +27,13 @@ from ravl_med.evidence.confirmation import (
     split_patients,
 )
 from ravl_med.evidence.counterfactual.interventions import wrongly_called
+from ravl_med.evidence.counterfactual.model_inputs import class_margin
 from ravl_med.evidence.results import SpuriousCorrelation
 
 PREVALENCES = (0.05, 0.10, 0.20, 0.50)
 _STEP = 0.02  # gaps are given in steps of two points
 _PERMUTATIONS = 999  # of a simulated test; one of the audit has more
+_SURE = 0.95  # of an upper limit
 _HELD = 32  # choices of raised and opposed classes whose films are kept
 
 FilmsOfClasses = Callable[[int, tuple[int, ...]], RaisedLoweredFilms]
@@ -225,14 +227,16 @@ class SimulatedCohort:
 
 def bound_local_effects(
     data: AuditData,
+    logits: NDArray[np.float32],  # (N, C)
     discovery: NDArray[np.bool_],  # (N,) the discovery half
     mapped: NDArray[np.int64],  # films whose effects were mapped
     unnamed: Sequence[SpuriousCorrelation],
 ) -> LocalEffectBound:
-    """Bound what a local feature that is not named may cost, in accuracy over all films.
+    """Bound what a local feature that is not named may cost, in accuracy on these films.
 
     A feature costs what it makes the model call wrongly: films of other classes that have it and
-    are called as the class that it raises. Removing it undoes the calls that it has made.
+    are called as the class that it raises. Removing it undoes the calls that it has made: as many
+    as it has undone in those that were tried, and no more than have a margin that it could bridge.
     """
     known = data.labels >= 0
     held = ~discovery & known
@@ -244,20 +248,31 @@ def bound_local_effects(
     for one in unnamed:
         if one.counterfactual is None:  # no gap was confirmed, and no effect has proposed it
             continue
-        foreign = held & one.cluster.present & wrongly_called(data, one.cluster)
-        called, tried = foreign.sum() / max(held.sum(), 1), one.counterfactual.removal.wrong_calls
-        if tried is None:
-            costs.append(_upper_share(called, patients))
-        else:
-            costs.append(called * _upper_share(max(tried.decisions, 0.0), tried.patients))
+        wrong_calls = known & one.cluster.present & wrongly_called(data, one.cluster)
+        costs.append(wrong_calls.sum() / known.sum() * _most_undone(one, logits[wrong_calls]))
     seen, unseen = max(costs, default=0.0), missed * errors
     points = max(seen, unseen)
     return LocalEffectBound(points, seen, unseen, len(costs), len(mapped), wrong)
 
 
+def _most_undone(one: SpuriousCorrelation, logits: NDArray[np.float32]) -> float:
+    """Return the upper limit of the share of wrong calls (n, C) that removing a feature undoes."""
+    assert one.counterfactual is not None
+    removal = one.counterfactual.removal
+    limits = [1.0]
+    if removal.wrong_calls is not None:
+        tried = removal.wrong_calls
+        limits.append(_upper_share(max(tried.decisions, 0.0), tried.patients))
+    change = removal.both or removal.explored
+    if change is not None and len(logits):
+        margin = class_margin(logits, one.cluster.raised_class, None)
+        limits.append(float((margin <= change.interval.high).mean()))
+    return min(limits)
+
+
 def _upper_share(share: float, of: int) -> float:
-    """Return the one-sided upper limit of 95 % of a share of so many patients (Wilson)."""
+    """Return the one-sided upper limit of a share of so many patients (Wilson)."""
     if of < 1:
         return 1.0
     found = binomtest(min(round(share * of), of), of)
-    return float(found.proportion_ci(0.90, method="wilson").high)
+    return float(found.proportion_ci(2.0 * _SURE - 1.0, method="wilson").high)

@@ -321,9 +321,10 @@ class Removal:
     )
     wrong_calls: PairedChange | None = Field(
         default=None,
-        description="the same on films of other classes that are called as the raised one, not "
-        "corrected; its decisions are the share of these calls that removal undoes. On the "
-        "discovery half where it was not tested; null: too few such films",
+        description="the same on films of other classes that are called as the raised one, each "
+        "beside a control that is called so too, not corrected; its decisions are the share of "
+        "these calls that removal undoes. On the discovery half where it was not tested; null: "
+        "too few such films",
     )
     called: float = Field(
         default=math.nan,

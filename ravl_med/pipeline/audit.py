@@ -345,7 +345,8 @@ def search_films(
         if intervention is not None:
             unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
             mapped = intervention.mapped_films()
-            bound = bound_local_effects(data, examination.half, mapped, unnamed)
+            logits = intervention.model.known_logits(len(data.labels))
+            bound = bound_local_effects(data, logits, examination.half, mapped, unnamed)
             sensitivity = replace(sensitivity, local=bound)
     dependence = find_dependence(config, data, tools, run)
     verdict = decide_verdict(

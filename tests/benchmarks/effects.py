@@ -135,7 +135,8 @@ def _search(
     examination = confirm_correlations(data, clusters, discovery, own, gate, silent, proposed)
     correlations = assess_correlations(data, examination, tools, own, gate, silent)
     unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
-    bound = bound_local_effects(data, examination.half, tools.mapped_films(), unnamed)
+    logits = model.known_logits(len(data.labels))
+    bound = bound_local_effects(data, logits, examination.half, tools.mapped_films(), unnamed)
     return correlations, Sensitivity(own.power, 0, 0, (), len(clusters), 0, {}, bound)
 
 

@@ -19,6 +19,7 @@ from ravl_med.evidence.power import (
     design_to_collect,
     measure_sensitivity,
 )
+from ravl_med.evidence.results import Interval
 from tests.benchmarks.discovery import simulated_power
 
 RULES = EvidenceConfig.model_construct(min_n=10, permutations=999, draws=50)
@@ -272,24 +273,26 @@ class TestLocalEffects:
 
     HALF = np.arange(400) < 200
     MAPPED = np.arange(160)
+    LOGITS = np.stack([np.zeros(400), np.arange(400) % 100 / 10.0], axis=1).astype(np.float32)
 
     def data(self, data_of, wrong=40):
         """So many of 100 films of class 0 are called 1, on either half; all others are right."""
         labels = np.tile(np.repeat([0, 1], 100), 2)
         return data_of(labels, (labels == 1) | (np.arange(400) % 100 >= wrong))
 
-    def unnamed(self, present, tried=None, looked_at=True):
+    def unnamed(self, present, tried=None, looked_at=True, moves=None):
         """A feature that raises class 1; `tried` is the share of wrong calls that removal undoes,
-        and of how many patients."""
+        and of how many patients; `moves` is how far it moves the margin at most."""
         undone = tried and SimpleNamespace(decisions=tried[0], patients=tried[1])
-        removal = SimpleNamespace(wrong_calls=undone)
+        reach = moves and SimpleNamespace(interval=Interval(0.0, moves))
+        removal = SimpleNamespace(wrong_calls=undone, both=None, explored=reach)
         return SimpleNamespace(
             cluster=SimpleNamespace(raised_class=1, present=present),
             counterfactual=SimpleNamespace(removal=removal) if looked_at else None,
         )
 
     def bound(self, data, *unnamed, mapped=MAPPED):
-        return bound_local_effects(data, self.HALF, mapped, unnamed)
+        return bound_local_effects(data, self.LOGITS, self.HALF, mapped, unnamed)
 
     def upper(self, share, of):
         """Wilson's one-sided limit of 95 %, by hand."""
@@ -310,7 +313,7 @@ class TestLocalEffects:
         present = np.arange(400) % 100 < 30  # on 30 of the 40 wrong calls of the held-out half
         found = self.bound(self.data(data_of), self.unnamed(present, (0.2, 25)))
 
-        assert found.seen == pytest.approx(30 / 200 * self.upper(0.2, 25))
+        assert found.seen == pytest.approx(60 / 400 * self.upper(0.2, 25))
         assert found.points == found.seen > found.unseen
         assert found.looked_at == 1
 
@@ -319,16 +322,26 @@ class TestLocalEffects:
         cheap, dear = (self.unnamed(present, (share, 25)) for share in (-0.3, 0.4))
         found = self.bound(self.data(data_of), cheap, dear)
 
-        assert found.seen == pytest.approx(30 / 200 * self.upper(0.4, 25))
+        assert found.seen == pytest.approx(60 / 400 * self.upper(0.4, 25))
         assert found.looked_at == 2
         alone = self.bound(self.data(data_of), cheap)  # undone fewer than in the controls: none
-        assert alone.seen == pytest.approx(30 / 200 * self.upper(0.0, 25))
+        assert alone.seen == pytest.approx(60 / 400 * self.upper(0.0, 25))
 
     def test_where_wrong_calls_were_too_few_to_try_all_of_them_are_its_doing(self, data_of):
         few = np.arange(400) % 100 < 4
         found = self.bound(self.data(data_of), self.unnamed(few))
 
-        assert found.seen == pytest.approx(self.upper(4 / 200, 200))
+        assert found.seen == pytest.approx(8 / 400)
+
+    @pytest.mark.parametrize(("moves", "share"), [(0.95, 10 / 30), (2.0, 21 / 30), (9.0, 1.0)])
+    def test_it_undoes_no_call_whose_margin_it_cannot_bridge(self, data_of, moves, share):
+        """Wrong calls of each hundred have margins of 0, 0.1, ... 2.9."""
+        present = np.arange(400) % 100 < 30
+        found = self.bound(self.data(data_of), self.unnamed(present, moves=moves))
+
+        assert found.seen == pytest.approx(60 / 400 * share)
+        tried = self.bound(self.data(data_of), self.unnamed(present, (0.0, 25), moves=moves))
+        assert tried.seen == pytest.approx(60 / 400 * min(share, self.upper(0.0, 25)))
 
     def test_a_feature_that_nobody_looked_up_is_no_feature(self, data_of):
         """No gap of it was confirmed, and no effect has proposed it."""
@@ -350,13 +363,15 @@ class TestLocalEffects:
         labels = np.arange(films) % 2
         data = data_of(labels, np.ones(films, bool))
         half = np.arange(films) < films // 2
-        found = bound_local_effects(data, half, np.flatnonzero(half), [])
+        found = bound_local_effects(data, self.LOGITS, half, np.flatnonzero(half), [])
 
         assert (found.points <= GateConfig().max_local_effect) is passes
 
     def test_no_film_at_all_bounds_nothing(self, data_of):
         data = data_of(np.array([0, 1]), np.ones(2, bool))
-        found = bound_local_effects(data, np.ones(2, bool), np.empty(0, np.int64), [])
+        found = bound_local_effects(
+            data, self.LOGITS[:2], np.ones(2, bool), np.empty(0, np.int64), []
+        )
 
         assert (found.points, found.films, found.wrong) == (1.0, 0, 0)
 

@@ -37,6 +37,7 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
 from ravl_med.evidence.counterfactual.interventions import (
+    FEWEST_WRONG,
     PLACES,
     FilledFilm,
     FilledPairs,
@@ -115,6 +116,12 @@ class CounterfactualModel:
         while batch := list(islice(stream, self.batch_size)):
             embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
             yield embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+
+    def known_logits(self, films: int) -> NDArray[np.float32]:
+        """Return the logits (n, C) of the first so many films as they are."""
+        return (
+            self.audited if self.audited is not None else self.logits(map(self.read, range(films)))
+        )
 
     def logits(self, pictures: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the logits (n, C) of pictures (3, S, S)."""
@@ -350,13 +357,13 @@ def _compare_fills(
         own = patients[rows]
         return compare_pairs(of_films, of_controls, own, evidence.confidence, least)
 
-    wrong = wrongly_called(data, cluster)[pairs.films]
+    wrong = wrongly_called(data, cluster)[pairs.films] & filled.alike
     return replace(
         removal,
         interpolated=compare([0], every),
         mirrored=compare([1], every),
         both=compare([0, 1], every),
-        wrong_calls=compare([0, 1], wrong) if wrong.sum() >= evidence.min_n else None,
+        wrong_calls=compare([0, 1], wrong) if wrong.sum() >= FEWEST_WRONG else None,
         called=share_called(data, cluster, ~hypothesis.discovery),
         imbalance=filled.imbalance / max(removal.spread, 1e-9),
         relief=filled.relief,

@@ -19,7 +19,9 @@ from ravl_med.discovery.candidates import FeatureCluster, RegionEffects
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import fill_interpolated
 from ravl_med.evidence.counterfactual.interventions import (
+    FEWEST_WRONG,
     Donors,
+    called_alike,
     choose_places,
     match_films,
     rows_by_film,
@@ -280,12 +282,13 @@ def explore_feature(
         return compare_pairs(first, second, patients, evidence.confidence, least)
 
     spread = float(before.std())
-    every, wrong = own >= 0, wrongly_called(inputs.data, cluster)[own]
+    every = own >= 0
+    wrong = wrongly_called(inputs.data, cluster)[own] & called_alike(inputs.data, own, ordinary)
     donors = Donors(own, windows[best], ordinary, windows[other])
     return Exploration(
         spread=spread,
         change=compare(every, evidence.min_pairs),
-        wrong_calls=compare(wrong, evidence.min_n),
+        wrong_calls=compare(wrong, FEWEST_WRONG),
         called=share_called(inputs.data, cluster, films),
         effect=effect,
         located=located,

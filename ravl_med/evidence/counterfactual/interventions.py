@@ -43,6 +43,9 @@ from ravl_med.evidence.results import PairedChange
 PLACES = 3
 """Places of a film that are tried for a feature."""
 
+FEWEST_WRONG = 5
+"""Wrong calls, each with a control of the same call, from which is said what undoes them."""
+
 _POOL = 8  # films that each control is chosen from, on average
 _OTHER_CLASS = 0.5  # standard deviations of the margin that a control of another class costs
 _OTHER_FRAME = 20.0  # the same, for the whole side of the input that is padding in one film alone
@@ -177,6 +180,14 @@ def wrongly_called(data: AuditData, cluster: FeatureCluster) -> NDArray[np.bool_
     return called
 
 
+def called_alike(
+    data: AuditData, films: NDArray[np.int64], controls: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether film and control are called as one class, (n,): else one has no call to undo."""
+    alike: NDArray[np.bool_] = data.predictions[films] == data.predictions[controls]
+    return alike
+
+
 def share_called(data: AuditData, cluster: FeatureCluster, films: NDArray[np.bool_]) -> float:
     """Share of the films of other classes with the feature that are called as the raised one."""
     foreign = films & cluster.present & (data.labels >= 0) & (data.labels != cluster.raised_class)
@@ -232,6 +243,7 @@ class FilledPairs:
     undone: NDArray[np.float64]  # (n, 2) 1 where the decision for the raised class goes
     control_drop: NDArray[np.float64]  # (n, 2)
     control_undone: NDArray[np.float64]  # (n, 2)
+    alike: NDArray[np.bool_]  # (n,) film and control are both decided for the raised class
     imbalance: float  # mean margin of the films less that of the controls, untouched
     relief: float  # how far the best place stands out, over the same of the control; median
 
@@ -253,10 +265,13 @@ def fill_pairs(inputs: ModelInputs, pairs: FilmPairs) -> FilledPairs:
     held = np.column_stack([[f.decided_after[f.best] for f in filled], mirrored.decided])
     drop = before[:, None] - after
     undone = (decided[:, None] & ~held).astype(np.float64)
+    alike = decided[:n] & decided[n:]
     imbalance = float(before[:n].mean() - before[n:].mean())
     stands_out = np.array([_relief(inputs.read(f.film), f.boxes[f.best]) for f in filled])
     relief = float(np.median(stands_out[:n] / stands_out[n:])) if n else 1.0
-    return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, relief)
+    return FilledPairs(
+        filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], alike, imbalance, relief
+    )
 
 
 def _relief(picture: NDArray[np.float32], box: NDArray[np.float32]) -> float:

@@ -347,7 +347,8 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
         "the same places on films without the feature that have about the same margin; for the "
         "transplant a place of such a film. Decisions: share of films that change, beyond the "
-        "controls; of wrong calls, those undone. That neither moves the margin by enough has q "
+        "controls; of wrong calls, those undone, beside controls that are called the same. That "
+        "neither moves the margin by enough has q "
         f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 

@@ -245,9 +245,11 @@ class TestExploration:
         region: tuple[float, ...] = REGION,
         margin: NDArray[np.float64] = MARGIN,
         mapped: NDArray[np.int64] | None = None,
+        predictions: NDArray[np.int64] | None = None,
         **changes: float,
     ) -> Exploration:
-        data = data_of(self.LABELS, self.PREDICTIONS, np.arange(40) // 2)
+        called = self.PREDICTIONS if predictions is None else predictions
+        data = data_of(self.LABELS, called, np.arange(40) // 2)
         data.region_boxes[:] = region
         cluster = cluster_of(
             self.PRESENT, self.LABELS, data.correct, 3, np.flatnonzero(self.PRESENT)[::-1],
@@ -328,13 +330,17 @@ class TestExploration:
     def test_wrong_calls_are_compared_by_themselves(
         self, cluster_of: Callable[..., FeatureCluster]
     ) -> None:
+        """Beside controls that are called as they are: else there is no call to undo."""
         explored = self.explore(cluster_of)
-
-        # Of films 0 to 7 two are of class 1 and called so; with the square all are called so.
-        assert explored.wrong_calls.pairs == 6
-        assert explored.wrong_calls.decisions == 1.0
+        # Of films 0 to 7 two are of class 1; with the square all are called so, and none without.
         assert explored.called == 1.0
-        assert self.explore(cluster_of, min_n=7).wrong_calls is None
+        assert explored.wrong_calls is None
+
+        every = np.ones(40, np.int64)
+        called = self.explore(cluster_of, predictions=every)
+
+        assert called.wrong_calls.pairs == 6
+        assert called.wrong_calls.decisions == 1.0
 
     def test_too_few_pairs_are_no_comparison(
         self, cluster_of: Callable[..., FeatureCluster]
