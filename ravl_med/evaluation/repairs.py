@@ -29,6 +29,7 @@ from ravl_med.evaluation.small_models import MEAN, STD, RegionEvidence, embed_sp
 from ravl_med.evaluation.trial import Trial, propose_regions
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.counterfactual import prepare_inputs
+from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
@@ -185,7 +186,14 @@ def _prepare(
     model = taught.counterfactual_model(encoder, None)
     located = [
         locate_carriers(
-            prepare_inputs(model, one.raised_class, one.lowered_class, taught.data), own
+            prepare_inputs(
+                model,
+                one.raised_class,
+                one.lowered_class,
+                taught.data,
+                like=Interpolation(model.read),
+            ),
+            own,
         )
         for one, own in zip(detectors, found.T, strict=True)
     ]

@@ -417,8 +417,8 @@ def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Count
         removal=replace(
             removal,
             explored=hide(removal.explored),
-            interpolated=hide(removal.interpolated),
-            mirrored=hide(removal.mirrored),
+            typical=hide(removal.typical),
+            replaced=hide(removal.replaced),
             both=hide(removal.both),
             wrong_calls=hide(removal.wrong_calls),
             called=_NAN if foreign else removal.called,

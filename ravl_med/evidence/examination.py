@@ -26,7 +26,7 @@ from ravl_med.discovery.candidates import (
 )
 from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.audit_result import Sensitivity
+from ravl_med.evidence.audit_result import LocalEffectBound, Sensitivity
 from ravl_med.evidence.confirmation import (
     Candidate,
     confirm_candidates,
@@ -60,7 +60,7 @@ from ravl_med.evidence.duplicates import (
     name_confounded,
 )
 from ravl_med.evidence.label_quality import measure_label_quality
-from ravl_med.evidence.power import design_of, measure_sensitivity
+from ravl_med.evidence.power import bound_local_effects, design_of, measure_sensitivity
 from ravl_med.evidence.results import ArmPatients, Counterfactual, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients
 from ravl_med.evidence.subgroups import cross_with_attributes
@@ -110,7 +110,8 @@ def map_films(
         films = sample_for_maps(data, half ^ swapped, evidence.effect_films, evidence.seed)
         own = partial(progress, "map effects")
         if len(films):
-            maps[swapped] = map_effects(model.read, model.logits, films, size, own)
+            fill = model.like_places(data).fill
+            maps[swapped] = map_effects(model.read, fill, model.logits, films, size, own)
     return maps
 
 
@@ -258,6 +259,17 @@ class InterventionTools:
     def mapped_films(self) -> NDArray[np.int64]:
         """Return the films of the discovery half whose effects were mapped."""
         return self.maps[False].films if False in self.maps else np.empty(0, dtype=np.int64)
+
+    def bound_unnamed(
+        self,
+        data: AuditData,
+        half: NDArray[np.bool_],  # (N,) the discovery half
+        correlations: Sequence[SpuriousCorrelation],
+    ) -> LocalEffectBound:
+        """Bound what a feature may cost that neither counts nor travels with one that does."""
+        unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
+        logits = self.model.known_logits(len(data.labels))
+        return bound_local_effects(data, logits, half, self.mapped_films(), unnamed)
 
 
 def _intervene(

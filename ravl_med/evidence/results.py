@@ -276,17 +276,17 @@ class EffectShares:
 
 
 @result_type(
-    members="measured carrying threshold spread explored interpolated mirrored both"
+    members="measured carrying threshold spread explored typical replaced both"
     " wrong_calls called imbalance relief shares",
     eq=False,
 )
 class Removal:
     """What happens when the places of a feature are filled.
 
-    The effect of a region is the margin before minus the margin after a window over it is filled by
-    interpolation, less the usual drop of that place. Positive: it speaks for the raised class. The
-    test fills the place with the largest effect of a film in a second way too: with the mirror
-    image of the other side of the film.
+    The effect of a region is the margin before minus the margin after a window over it is filled as
+    like places of other films are, less the usual drop of that place. Positive: it speaks for the
+    raised class. The test fills the place with the largest effect of a film in a second way too:
+    with a like place of one film without the feature.
     """
 
     effect: NDArray[np.float64] = Field(
@@ -308,13 +308,12 @@ class Removal:
         description="fall of the margin in the effect maps of the discovery half, not corrected; "
         "it chooses what is tested; null: too few mapped films with the feature or without",
     )
-    interpolated: PairedChange | None = Field(
-        default=None, description="fall of the margin when filled by interpolation; null: no test"
-    )
-    mirrored: PairedChange | None = Field(
+    typical: PairedChange | None = Field(
         default=None,
-        description="fall of the margin when filled with the mirror image of the other side; null: "
-        "no test",
+        description="filled with the median of like places of any films; null: too few pairs",
+    )
+    replaced: PairedChange | None = Field(
+        default=None, description="filled with a like place of a film without the feature"
     )
     both: PairedChange | None = Field(
         default=None, description="the mean of both fills, film by film: this is tested"
@@ -337,7 +336,7 @@ class Removal:
     )
     relief: float = Field(
         default=math.nan,
-        description="how far the places stand out from what their borders continue, over the same "
+        description="how far the places stand out from like places of other films, over the same "
         "of the controls (median); a thing is above 1, the lack of one below",
     )
     shares: EffectShares | None = Field(

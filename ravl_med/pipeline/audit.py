@@ -56,7 +56,6 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
     propose_features,
 )
-from ravl_med.evidence.power import bound_local_effects
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
@@ -343,11 +342,8 @@ def search_films(
     with run.stage("sensitivity"):
         sensitivity = measure_detectable_gap(data, examination, discovery, evidence, run.progress)
         if intervention is not None:
-            unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
-            mapped = intervention.mapped_films()
-            logits = intervention.model.known_logits(len(data.labels))
-            bound = bound_local_effects(data, logits, examination.half, mapped, unnamed)
-            sensitivity = replace(sensitivity, local=bound)
+            local = intervention.bound_unnamed(data, examination.half, correlations)
+            sensitivity = replace(sensitivity, local=local)
     dependence = find_dependence(config, data, tools, run)
     verdict = decide_verdict(
         correlations,

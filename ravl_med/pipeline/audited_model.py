@@ -289,6 +289,7 @@ def counterfactual_model(
         films.config.model.batch_size,
         structure_reader(segmenter, read, films.mirrored),
         films.logits,
+        seed=films.config.evidence.seed,
     )
 
 

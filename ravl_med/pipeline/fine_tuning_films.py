@@ -24,6 +24,7 @@ from ravl_med.engine import opened_engine
 from ravl_med.engine.local import Work
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
+from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.counterfactual.model_inputs import ModelInputs
 from ravl_med.evidence.mitigation_result import MitigatedCorrelation, SplitSummary
 from ravl_med.labelling.findings import class_of_report
@@ -142,7 +143,8 @@ class _Locator:
             self.config.model.batch_size,
         )  # fmt: skip
         sides = unit.detector.raised_class, unit.detector.lowered_class
-        return prepare_inputs(model, *sides, unit.data)
+        # A unit holds some of the films, so that what fills a place must not depend on the others.
+        return prepare_inputs(model, *sides, unit.data, like=Interpolation(model.read))
 
     def settle(self, unit: _Unit) -> TrimmingRule:
         """Settle how regions are filled, on all films of a unit."""

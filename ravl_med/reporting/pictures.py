@@ -86,13 +86,9 @@ class CorrelationPictures:
 
 
 def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
-    """Return the correlations that get a page: those that count, then the rest, by rank.
-
-    An association that the effect maps passed over has none: nobody has to decide on it.
-    """
+    """Return the correlations that get a page: those that count, then the rest, by rank."""
     ranked = sorted(result.correlations, key=lambda entry: (not entry.counts, entry.rank))
-    asked = [e for e in ranked if e.counts or e.counterfactual is None or e.counterfactual.tested]
-    return tuple(asked[:CORRELATIONS_SHOWN])
+    return tuple(ranked[:CORRELATIONS_SHOWN])
 
 
 def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:

@@ -98,8 +98,8 @@ def _use_columns(tested: Counterfactual) -> Row:
         "shown_by": list(tested.shown_by),
         "q_value": tested.q_value,
         "mapped": _contrast(removal.explored),
-        "interpolated": _contrast(removal.interpolated),
-        "mirrored": _contrast(removal.mirrored),
+        "typical": _contrast(removal.typical),
+        "replaced": _contrast(removal.replaced),
         "transplant": _contrast(tested.transplant),
     }
 

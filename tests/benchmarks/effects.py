@@ -38,7 +38,6 @@ from ravl_med.evidence.examination import (
     propose_features,
 )
 from ravl_med.evidence.model_checks import class_scores
-from ravl_med.evidence.power import bound_local_effects
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.evidence.statistics import auroc_interval
 from ravl_med.evidence.verdict import decide_verdict
@@ -134,9 +133,7 @@ def _search(
     )
     examination = confirm_correlations(data, clusters, discovery, own, gate, silent, proposed)
     correlations = assess_correlations(data, examination, tools, own, gate, silent)
-    unnamed = [c for c in correlations if not c.counts and c.companion_of is None]
-    logits = model.known_logits(len(data.labels))
-    bound = bound_local_effects(data, logits, examination.half, tools.mapped_films(), unnamed)
+    bound = tools.bound_unnamed(data, examination.half, correlations)
     return correlations, Sensitivity(own.power, 0, 0, (), len(clusters), 0, {}, bound)
 
 

@@ -277,8 +277,8 @@ def _counterfactual(effect: NDArray[np.float64]) -> Counterfactual:
     )  # fmt: skip
     shares = EffectShares(0.05, _interval(0.05), artifact=0.9, regions=64, unknown=0)
     removal = Removal(
-        effect, effect > 1.5, 1.5, spread=2.0, explored=changed, interpolated=changed,
-        mirrored=changed, both=changed, wrong_calls=changed, called=0.4, imbalance=0.02,
+        effect, effect > 1.5, 1.5, spread=2.0, explored=changed, typical=changed,
+        replaced=changed, both=changed, wrong_calls=changed, called=0.4, imbalance=0.02,
         relief=1.6, shares=shares,
     )  # fmt: skip
     return Counterfactual(

@@ -199,7 +199,7 @@ def test_a_small_cohort_goes_the_whole_way(tmp_path: Path) -> None:
     assert generator["phi"] == pytest.approx(1)
     assert (marker["thing"], marker["role"]) == ("marker", "bystander")
     assert marker["phi"] == pytest.approx(0.8, abs=0.15)
-    for name in ("mapped", "interpolated", "mirrored"):
+    for name in ("mapped", "typical", "replaced"):
         assert len(generator[name]) == 3
     for row in (generator, marker):
         assert row["used"] is bool(row["shown_by"])

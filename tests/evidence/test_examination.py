@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
 from ravl_med.config.cohort import CohortConfig
@@ -329,8 +330,8 @@ class Asked:
             threshold=0.5,
             spread=1.0,
             explored=hypothesis.explored.change,
-            interpolated=change,
-            mirrored=change,
+            typical=change,
+            replaced=change,
             both=change,
             shares=EffectShares(0.0, Interval(0.0, 0.1), 1.0, 3, 0),
             located=np.zeros((count, 4), np.float32),
@@ -595,8 +596,18 @@ SIDE = 32
 CORNER = np.s_[0:8, 0:8]
 
 
-def squashed(height, width):
-    return InputGeometry.of(height, width, SIDE, "squash")
+class CornerEncoder:
+    """Goes by how bright the corner is: 1 where it is, 0 where it is not."""
+
+    device = torch.device("cpu")
+    info = SimpleNamespace(image_size=SIDE)
+
+    def geometry(self, height, width):
+        return InputGeometry.of(height, width, SIDE, "squash")
+
+    def encode_image(self, images):
+        seen = images[:, 0, CORNER[0], CORNER[1]].mean(dim=(1, 2))
+        return torch.stack([-seen, seen], dim=1)
 
 
 class Cohort:
@@ -629,16 +640,9 @@ class Cohort:
         self.embeddings = embeddings.reshape(-1, 8).astype(np.float32)
         self.films = rng.normal(0, 0.05, (self.FILMS, 3, SIDE, SIDE)).astype(np.float32)
         self.films[self.bright, :, CORNER[0], CORNER[1]] += 3.0
-        info = SimpleNamespace(image_size=SIDE)
-        self.model = SimpleNamespace(
-            encoder=SimpleNamespace(info=info, geometry=squashed),
-            read=self.films.__getitem__,
-            logits=self.ask,
+        self.model = CounterfactualModel(
+            CornerEncoder(), self.films.__getitem__, np.eye(2, dtype=np.float32), 1.0, 8
         )
-
-    def ask(self, pictures):
-        seen = np.array([picture[0][CORNER].mean() for picture in pictures])
-        return np.stack([-seen, seen], axis=1).astype(np.float32)
 
 
 @pytest.fixture
@@ -722,11 +726,8 @@ def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, clus
     cluster = cluster_of(
         present, cohort.data.labels, cohort.data.correct, regions=np.flatnonzero(present) * 16
     )
-    logits = cohort.ask(cohort.films)
-    model = CounterfactualModel(
-        cohort.model.encoder, cohort.films.__getitem__, np.eye(2), 1.0, 8, audited=logits
-    )
-    tools = InterventionTools(model, maps, HEART)
+    logits = cohort.model.known_logits(cohort.FILMS)
+    tools = InterventionTools(replace(cohort.model, audited=logits), maps, HEART)
     half = examination.split_patients(cohort.data.patients, cohort.data.labels, 0.5, 0)
 
     found = examination._explore(tools, Candidate(cluster, ~half), cohort.data, config.evidence)

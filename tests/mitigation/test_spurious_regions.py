@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.mitigation.spurious_regions import (
     TrimmingRule,
@@ -77,6 +78,7 @@ def inputs(
         lambda height, width: InputGeometry.of(height, width, SIDE, "squash"),
         ask,
         lambda which: answer(films[film] for film in which),
+        Interpolation(lambda film: films[film]),
         lambda count: None,
     )
 

@@ -32,7 +32,7 @@ def crosses(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("crosses")
     rng, rows = np.random.default_rng(0), []
     for film in range(FILMS):
-        side, cross = film % 2, (film // 2) % 2
+        side, cross = film % 2, (film // 2) % 3 == 0
         level = np.full((64, 64), 0.35) + 0.03 * rng.normal(size=(64, 64))
         level[:, 32 * side : 32 * side + 32] += 0.03 + 0.04 * rng.normal()
         if cross:
@@ -52,7 +52,13 @@ def crossed(root: Path, **engine) -> Config:
         model={"path": None, "factory": "halves_model:right", "allow_code": True},
         regions={"tiles": (4, 4)},
         discovery={"clusters": (16, 32), "min_influence": 0.0},
-        evidence={"max_pairs": 20, "effect_films": 40, "dependence_films": 0, "fdr": 0.5},
+        evidence={
+            "max_pairs": 20,
+            "effect_films": 40,
+            "dependence_films": 0,
+            "fdr": 0.5,
+            "min_effect": 0.0,
+        },
         gate={"max_prediction_share": 1.0},
         engine=engine,
     )

@@ -26,6 +26,7 @@ from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.engine.local import LocalEngine
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual import CounterfactualModel, prepare_inputs
+from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.fine_tuning_set import RegionTable
 from ravl_med.mitigation.quickstart import quickstart_layout
@@ -296,7 +297,9 @@ def test_features_are_located_as_in_the_films_themselves(
             setting.classes, config.task.temperature, config.model.batch_size,
         )  # fmt: skip
         sides = detector.raised_class, detector.lowered_class
-        film, boxes = locate_carriers(prepare_inputs(probe, *sides, images), found)
+        film, boxes = locate_carriers(
+            prepare_inputs(probe, *sides, images, like=Interpolation(probe.read)), found
+        )
         naive.append(np.column_stack([film, boxes]))
     wanted = np.concatenate(naive)
     wanted = wanted[np.argsort(wanted[:, 0], kind="stable")]

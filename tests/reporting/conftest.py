@@ -82,9 +82,9 @@ WHY: dict[ConfirmationStatus, tuple[str, ...]] = {
     ),
 }
 NO_EFFECT = (
-    "Covering its places on 24 films of the discovery half moves the margin by 0.02 standard "
-    "deviations more than on films with the same margin (-0.03 to 0.07): too little to hope for "
-    "0.1 (evidence.min_effect)."
+    "An association of the model with its own answer: covering its places on films of the "
+    "discovery half moves the margin, beyond films of the same class, too little to hope for 10 % "
+    "of its spread on others (evidence.min_effect)."
 )
 UNUSED = (
     "Removal is not shown to lower the margin by more than 10 % of its spread "
@@ -205,8 +205,8 @@ def removal_of(rank: int) -> Removal:
         threshold=1.9,
         spread=2.4,
         explored=paired(0.06, 0.01, 0.0, 24) if unused else paired(2.2, 0.3, 0.5, 24),
-        interpolated=paired(*first) if tried else None,
-        mirrored=paired(*second) if tried else None,
+        typical=paired(*first) if tried else None,
+        replaced=paired(*second) if tried else None,
         both=paired(*mean) if tried else None,
         wrong_calls=paired(2.9, 0.3, 0.42, 12) if rank in (1, 6) else None,
         called=0.02 if unused else 0.35,

@@ -147,7 +147,7 @@ def test_a_hidden_value_or_class_is_hidden_where_they_cross(audited):
     assert sum(n == HIDDEN for row in shown.values() for n in row) >= 4
 
 
-REMOVALS = ("explored", "interpolated", "mirrored", "both", "wrong_calls")
+REMOVALS = ("explored", "typical", "replaced", "both", "wrong_calls")
 
 
 def with_removal(audited: AuditResult, **changes) -> AuditResult:

@@ -157,7 +157,7 @@ def test_fills_that_disagree_and_decisions_that_stay_speak_against(full_result):
     tested, removal = entry.counterfactual, entry.counterfactual.removal
     removal = replace(
         removal,
-        mirrored=replace(removal.mirrored, contrast=-0.3),
+        replaced=replace(removal.replaced, contrast=-0.3),
         both=replace(removal.both, decisions_interval=Interval(-0.1, 0.2)),
     )
     entry = replace(entry, strata=None, counterfactual=replace(tested, removal=removal))

@@ -13,16 +13,16 @@ probability that any is called used is at most ``fdr``. A conjunction of the two
 shortcuts through: each intervention has its own way to be weak.
 
 The margin is taken against the class that the correlation lowers most, not against all others: a
-filled piece of lung looks like a consolidation to a model, a filled costophrenic angle like an
-effusion, and neither says anything about a feature that moves films from "no finding" to
-"cardiomegaly". Only where no lowered class is known it is the margin of the decision.
+piece of lung may look like a consolidation to a model however it is filled, and says nothing about
+a feature that moves films from "no finding" to "cardiomegaly". Only where no lowered class is known
+it is the margin of the decision.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 
@@ -36,6 +36,7 @@ from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
+from ravl_med.evidence.counterfactual.fills import Fills, LikePlaces
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
     PLACES,
@@ -96,6 +97,8 @@ class CounterfactualModel:
     # hypotheses to counterfactuals, one by one and in order, by workers; None: this process makes
     # them
     spread: SpreadHypotheses | None = None
+    seed: int = 0  # of the films that places are filled from
+    _like: list[tuple[NDArray[np.int64], LikePlaces]] = field(default_factory=list, init=False)
 
     @cached_property
     def read(self) -> Callable[[int], NDArray[np.float32]]:
@@ -109,6 +112,22 @@ class CounterfactualModel:
             return picture
 
         return read
+
+    def like_places(self, data: AuditData) -> LikePlaces:
+        """Return what fills places of films; kept, since all tests of a cohort share it."""
+        if not self._like or self._like[0][0] is not data.patients:
+            sizes = np.unique(data.sizes, axis=0, return_inverse=True)
+            whole = [
+                self.encoder.geometry(height, width).to_input(
+                    np.array([[0, 0, width, height]], dtype=np.float32)
+                )[0]
+                for height, width in sizes[0].tolist()
+            ]
+            frames = np.array(whole, dtype=np.float32)[sizes[1].ravel()]
+            self._like[:] = [
+                (data.patients, LikePlaces(self.read, data.patients, frames, self.seed))
+            ]
+        return self._like[0][1]
 
     def batches(self, pictures: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little."""
@@ -200,9 +219,9 @@ def fills_agree(removal: Removal, most: float) -> bool:
     Each by itself and beyond its control: where a feature is missing, its place has a contrast
     that comes from the controls alone, and the two fills change it differently.
     """
-    if removal.interpolated is None or removal.mirrored is None:
+    if removal.typical is None or removal.replaced is None:
         return False
-    fills = removal.interpolated, removal.mirrored
+    fills = removal.typical, removal.replaced
     sizes = ([fill.change for fill in fills], [fill.contrast for fill in fills])
     return all(min(own) > 0 and max(own) <= most * min(own) for own in sizes)
 
@@ -259,7 +278,7 @@ def explored_only(
         "Its effect lies in the same place as that of a feature that was tested for both."
         if folded
         else "An association of the model with its own answer: covering its places on films of the "
-        "discovery half moves the margin, beyond films with the same margin, too little to hope "
+        "discovery half moves the margin, beyond films of the same class, too little to hope "
         f"for {100 * evidence.min_effect:g} % of its spread on others (evidence.min_effect)."
     )
     return Counterfactual(_removal_of(explored), None, False, (reason,), tested=False)
@@ -314,19 +333,17 @@ def _measure_removal(
     """Fill the places of films of the confirmation half and of their controls."""
     cluster, explored = hypothesis.cluster, hypothesis.explored
     removal = replace(_removal_of(explored), wrong_calls=None, called=math.nan)  # of that half
-    margin = inputs.untouched(np.arange(len(inputs.data.labels))).margin
     pairs = pair_films(
         inputs,
         cluster,
         ~hypothesis.discovery,
         explored.windows,
-        margin,
         evidence.max_pairs,
         np.random.default_rng([evidence.seed, 1]),
     )
     if len(pairs.films) < evidence.min_pairs:
         return removal
-    filled = fill_pairs(inputs, pairs)
+    filled = fill_pairs(inputs, pairs, ~cluster.present)
     removal = _with_effects(inputs, cluster, explored, removal, filled.filled)
     return _compare_fills(removal, inputs, hypothesis, pairs, filled, evidence)
 
@@ -360,8 +377,8 @@ def _compare_fills(
     wrong = wrongly_called(data, cluster)[pairs.films] & filled.alike
     return replace(
         removal,
-        interpolated=compare([0], every),
-        mirrored=compare([1], every),
+        typical=compare([0], every),
+        replaced=compare([1], every),
         both=compare([0, 1], every),
         wrong_calls=compare([0, 1], wrong) if wrong.sum() >= FEWEST_WRONG else None,
         called=share_called(data, cluster, ~hypothesis.discovery),
@@ -395,7 +412,7 @@ def _with_effects(
 
 def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
     """Say why removal does not show that a feature is used."""
-    first, second = removal.interpolated, removal.mirrored
+    first, second = removal.typical, removal.replaced
     if first is None or second is None:
         reason = (
             f"Removal could not be tried: fewer than {evidence.min_pairs} films of the "
@@ -452,10 +469,12 @@ def prepare_inputs(
     lowered_class: int | None,  # see `class_margin`
     data: AuditData,
     tick: Callable[[int], None] = lambda count: None,
+    like: Fills | None = None,
 ) -> ModelInputs:
     """Return films as the model sees them, with the margin of a class against another.
 
-    `tick` is called with the number of pictures that were encoded.
+    `tick` is called with the number of pictures that were encoded; `like` fills places, the
+    model's own way if it is None.
     """
 
     def margins(pictures: Iterable[NDArray[np.float32]]) -> Margins:
@@ -473,7 +492,8 @@ def prepare_inputs(
         decided = logits.argmax(axis=1) == raised_class
         return Margins(class_margin(logits, raised_class, lowered_class), decided)
 
-    return ModelInputs(data, model.read, model.encoder.geometry, margins, untouched, tick)
+    fills = like or model.like_places(data)
+    return ModelInputs(data, model.read, model.encoder.geometry, margins, untouched, fills, tick)
 
 
 def _fit_carriers(

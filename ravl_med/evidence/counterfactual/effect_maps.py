@@ -1,9 +1,10 @@
 """Effect maps: where on a film the model's answer comes from, for every class at once.
 
-A window slides over each film of a sample in steps of half its side; each time it is filled by
-interpolation from its border, and the logits before minus after are kept. Finer windows follow
-where the coarse ones moved something. The drop of the margin of any class is a look-up. It is taken
-relative to the same place of other films: covering the lung moves every film, whatever lies on it.
+A window slides over each film of a sample in steps of half its side; each time it is filled with
+what like places of other films hold, and the logits before minus after are kept. Finer windows
+follow where the coarse ones moved something. The drop of the margin of any class is a look-up. It
+is taken relative to the same place of other films: covering the lung moves every film, whatever
+lies on it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster, RegionEffects
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.fills import fill_interpolated
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
     Donors,
@@ -128,6 +128,7 @@ def _by_turns(
 
 def map_effects(
     read: Callable[[int], NDArray[np.float32]],
+    fill: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ask: Callable[[Iterator[NDArray[np.float32]]], NDArray[np.float32]],
     films: NDArray[np.int64],
     size: int,
@@ -138,6 +139,7 @@ def map_effects(
     Parameters
     ----------
     read : function - film to the model's input (3, S, S), float32
+    fill : function - film and box (4,) to that input with the box filled
     ask : function - such pictures to logits (m, C)
     size : int - side S of the input in pixels
     """
@@ -147,13 +149,18 @@ def map_effects(
     for start in range(0, len(films), _AT_ONCE):
         progress(start, len(films))
         part = films[start : start + _AT_ONCE].tolist()
-        first = ask(_filled(read, [(film, coarse) for film in part], untouched=True))
+        whole = (picture for film in part for picture in (read(film), *_filled(fill, film, coarse)))
+        first = ask(whole)
         before, *after = np.split(first.reshape(len(part), 1 + len(coarse), -1), [1], axis=1)
         moved = before - after[0]
         spread = np.ptp(moved, axis=2)  # of the classes: what moves all alike decides nothing
         chosen = np.argsort(-spread, axis=1, kind="stable")[:, :_REFINED]
         rows = [np.flatnonzero(inside[:, own].any(axis=1)) for own in chosen]
-        finer = ask(_filled(read, [(f, fine[own]) for f, own in zip(part, rows, strict=True)]))
+        finer = ask(
+            picture
+            for film, own in zip(part, rows, strict=True)
+            for picture in _filled(fill, film, fine[own])
+        )
         fine_change = np.full((len(part), len(fine), moved.shape[2]), np.nan, dtype=np.float32)
         film = np.repeat(np.arange(len(part)), [len(own) for own in rows])
         fine_change[film, np.concatenate(rows)] = before[film, 0] - finer
@@ -179,18 +186,12 @@ def _within(fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[n
 
 
 def _filled(
-    read: Callable[[int], NDArray[np.float32]],
-    jobs: Sequence[tuple[int, NDArray[np.float32]]],
-    *,
-    untouched: bool = False,
+    fill: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
+    film: int,
+    windows: NDArray[np.float32],
 ) -> Iterator[NDArray[np.float32]]:
-    """Give films with each of their windows filled; themselves first where that is wanted."""
-    for film, windows in jobs:
-        picture = read(film)
-        if untouched:
-            yield picture
-        for window in windows:
-            yield fill_interpolated(picture, window)
+    """Give a film with each of some windows filled."""
+    return (fill(film, window) for window in windows)
 
 
 def region_effects(
@@ -224,7 +225,7 @@ class Exploration:
     """What the maps of the discovery half say of a feature, without another pass of the model."""
 
     spread: float  # standard deviation of the margin over the mapped films
-    # fall of the margin beyond that of films with about the same margin; not corrected; None: fewer
+    # fall of the margin beyond that of films of its class without it; not corrected; None: fewer
     # than `min_pairs` films on either side
     change: PairedChange | None
     wrong_calls: PairedChange | None  # the same on films of other classes, called as the raised one
@@ -248,43 +249,38 @@ def explore_feature(
 ) -> Exploration:
     """Look up what filling the places of a feature does to the mapped films.
 
-    Each film with the feature is compared with one without it, matched by the margin, at the best
-    of the same places. Windows that were filled in every film are compared alone.
+    Each film with the feature is compared with one of its class without it, at the best of the same
+    places. Windows that were filled in every film are compared alone.
     """
     bare = ~cluster.present[maps.films]
     before, drop, usual = maps.margins(cluster.raised_class, cluster.lowered_class, bare)
     windows = maps.windows[: maps.coarse]
-    at = {film: row for row, film in enumerate(maps.films.tolist())}
     rows = rows_by_film(cluster, inputs.data.region_image, maps.films)
     effect, located = _effects_of_regions(inputs, maps, cluster, rows, drop - usual)
-    own = np.array(list(rows), dtype=np.int64)
-    own, ordinary = match_films(inputs, own, maps.films[bare], margin)
-    tried = [_window_rows(choose_places(inputs, cluster, rows[f], windows), windows) for f in own]
-    mapped = [np.array([at[f] for f in part.tolist()], np.int64) for part in (own, ordinary)]
-    best, other = (
-        np.array(
-            [w[drop[at[f], w].argmax()] for f, w in zip(films.tolist(), tried, strict=True)],
-            dtype=np.int64,  # of no film too
-        )
-        for films in (own, ordinary)
-    )
-    places = {f: windows[w] for f, w in zip(own.tolist(), best, strict=True)}
-    fell, undone = (
-        [of[row, w] for row, w in zip(mapped, (best, other), strict=True)]
-        for of in (drop, maps.undone(cluster.raised_class))
-    )
+    held = np.array(list(rows), dtype=np.int64)
+    tried = {
+        film: _window_rows(choose_places(inputs, cluster, own, windows), windows)
+        for film, own in rows.items()
+    }
+    look_up = _LookUp(maps.films, drop, maps.undone(cluster.raised_class), tried)
+    own, ordinary = match_films(inputs, held, maps.films[bare])
+    first, second = look_up.best(own, own), look_up.best(ordinary, own)
+    places = {film: windows[w] for film, w in zip(own.tolist(), first, strict=True)}
+    giving, plain = match_films(inputs, held, maps.films[bare], margin)
+    chosen = look_up.best(giving, giving), look_up.best(plain, giving)
+    donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
 
     def compare(rows: NDArray[np.bool_], min_films: int) -> PairedChange | None:
         if rows.sum() < min_films:
             return None
-        first, second = ((fell[i][rows], undone[i][rows]) for i in (0, 1))
+        of_films = look_up.at(own[rows], first[rows])
+        of_controls = look_up.at(ordinary[rows], second[rows])
         patients, least = inputs.data.patients[own[rows]], evidence.min_effect * spread
-        return compare_pairs(first, second, patients, evidence.confidence, least)
+        return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
     spread = float(before.std())
     every = own >= 0
     wrong = wrongly_called(inputs.data, cluster)[own] & called_alike(inputs.data, own, ordinary)
-    donors = Donors(own, windows[best], ordinary, windows[other])
     return Exploration(
         spread=spread,
         change=compare(every, evidence.min_pairs),
@@ -298,6 +294,35 @@ def explore_feature(
         usual=usual[: maps.coarse],
         windows=windows,
     )
+
+
+class _LookUp:
+    """What filling windows of mapped films did to one margin."""
+
+    def __init__(
+        self,
+        films: NDArray[np.int64],  # (n,)
+        drop: NDArray[np.float64],  # (n, W)
+        undone: NDArray[np.float64],  # (n, W)
+        tried: dict[int, NDArray[np.int64]],  # windows that are the places of a film
+    ) -> None:
+        self._row = {film: row for row, film in enumerate(films.tolist())}
+        self._drop, self._undone, self._tried = drop, undone, tried
+
+    def best(self, films: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the window of each film (m,) with the largest drop, of those of its partner."""
+        found = []
+        for film, partner in zip(films.tolist(), partners.tolist(), strict=True):
+            tried = self._tried[partner]
+            found.append(tried[self._drop[self._row[film], tried].argmax()])
+        return np.array(found, dtype=np.int64)  # of no film too
+
+    def at(
+        self, films: NDArray[np.int64], windows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the drop at a window of each film, and whether a decision was undone, (m,)."""
+        rows = [self._row[film] for film in films.tolist()]
+        return self._drop[rows, windows], self._undone[rows, windows]
 
 
 def _effects_of_regions(

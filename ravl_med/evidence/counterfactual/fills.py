@@ -1,9 +1,9 @@
 """Pictures without a region, and pictures with a foreign one.
 
-All of it happens at the resolution of the model, on its preprocessed input. Two fills that share no
-assumption stand beside each other: interpolation carries the border of a box across it and invents
-nothing; mirroring shows tissue of the same film, from the other side of the body. An effect that
-only one of them shows is an effect of the fill.
+All of it happens at the resolution of the model, on its preprocessed input. Two fills stand beside
+each other: the median of like places of any films needs to know nothing of a feature, but that most
+films are without it; a like place of one film without it needs to know which films those are, and
+is as sharp as a film. An effect that only one of them shows is an effect of the fill.
 
 References
 ----------
@@ -14,8 +14,9 @@ difference at its border, which is interpolated inwards. Bertalmio, Bertozzi, Sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -68,23 +69,159 @@ def transplant_box(target: Image, source: Image, box: NDArray[np.float32]) -> Im
     return moved
 
 
-def fill_mirrored(image: Image, box: NDArray[np.float32]) -> Image:
-    """Fill a box (4,), xyxy, with the mirror image of the same place on the other side.
+class Fills(Protocol):
+    """Fills a place of a film in two ways; a film is its number."""
 
-    It is set in as `transplant_box` does. A box that reaches the middle is filled from beside it,
-    where the mirror image would show a part of itself; one that leaves no room beside it has no
-    other side, and is interpolated.
+    def fill(self, film: int, box: NDArray[np.float32]) -> Image:
+        """Fill a box (4,), xyxy, of a film as it would be without a feature."""
+        ...
+
+    def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
+        """Fill it from one film that is `bare`, (N,): without the feature."""
+        ...
+
+
+class Interpolation:
+    """Fills places from their borders: what is left where no other films are at hand."""
+
+    def __init__(self, read: Callable[[int], Image]) -> None:
+        self._read = read
+
+    def fill(self, film: int, box: NDArray[np.float32]) -> Image:
+        """Fill a box (4,), xyxy, of a film by interpolation."""
+        return fill_interpolated(self._read(film), box)
+
+    def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
+        """Fill it the same way; nothing is known of other films."""
+        return self.fill(film, box)
+
+
+class LikePlaces:
+    """Fills places of films with what the same places of other films hold.
+
+    A bank of films gives patches; those are like a place whose borders are. They are set in as
+    `transplant_box` does, so that what fills a lung is lung. Interpolation alone is neutral hardly
+    anywhere: a lung that is filled from its border looks consolidated, whatever was in it.
+
+    Films in the bank are seeded, spread over patients, and of one frame (what of the model's input
+    is film, and what is padding). A film is never filled from one of its own patient.
     """
-    x0, _, x1, _ = _pixels(box[None], image.shape[1:])[0].tolist()
-    width = image.shape[2]
-    step, left, right = x1 - x0 + 1, x0, width - x1  # a line of the border belongs to the patch
-    if 2 * x1 < width or 2 * x0 > width:
-        source = image[:, :, ::-1]
-    elif max(left, right) < step:
-        return fill_interpolated(image, box)
-    else:
-        source = np.roll(image, step if left >= right else -step, axis=2)
-    return transplant_box(image, source, box)
+
+    def __init__(
+        self,
+        read: Callable[[int], Image],
+        patients: NDArray[np.int64],  # (N,)
+        frames: NDArray[np.float32],  # (N, 4) xyxy, of each film in its input
+        seed: int,
+    ) -> None:
+        self._read, self._patients = read, patients
+        size = max(float(frames.max(initial=1.0)), 1.0)
+        kinds = np.unique(np.rint(_FRAMES * frames / size), axis=0, return_inverse=True)[1]
+        self._kind = kinds.ravel()
+        self._order = np.random.default_rng([seed, 9]).permutation(len(patients))
+        window = 3 * 4 * (size / 4) ** 2  # bytes of a patch of a coarse window
+        self._border = lru_cache(maxsize=max(64, int(_HELD / (_BANK * 8 * size))))(self._borders_of)
+        self._patch = lru_cache(maxsize=max(64, int(_HELD / window)))(self._patch_of)
+        self._bank = lru_cache(maxsize=16)(self._bank_of)
+
+    def fill(self, film: int, box: NDArray[np.float32]) -> Image:
+        """Fill a box (4,), xyxy, of a film by the median of patches of like places.
+
+        What few films hold in such a place is on no median of them. Of the likest places those are
+        taken that stand out no more than what they replace, as long as there are enough: a removal
+        puts nothing in. Where there are too few others, or no border, it is interpolated.
+        """
+        picture = self._read(film)
+        filled = fill_interpolated(picture, box)
+        donors = self._likest(film, box, None)[:_CHOICE].tolist()
+        if len(donors) < _LIKEST:
+            return filled
+        x0, y0, x1, y1 = _pixels(box[None], picture.shape[1:])[0].tolist()
+        _, own = _patch(picture, filled, (x0, y0, x1, y1))
+        patches, stands_out = zip(*(self._patch(d, box.tobytes()) for d in donors), strict=True)
+        calm = np.flatnonzero(np.array(stands_out) <= own)
+        if len(calm) < _LIKEST:
+            calm = np.sort(np.argsort(stands_out, kind="stable")[:_LIKEST])
+        filled[:, y0:y1, x0:x1] += np.median([patches[at] for at in calm[:_LIKEST]], axis=0)
+        return filled
+
+    def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
+        """Fill a box (4,), xyxy, with the likest place of one film out of some, (N,).
+
+        Films of the bank that are `bare` come first; where it has none, as `fill`.
+        """
+        donors = self._likest(film, box, bare)
+        if not len(donors):
+            return self.fill(film, box)
+        return transplant_box(self._read(film), self._read(int(donors[0])), box)
+
+    def _likest(
+        self, film: int, box: NDArray[np.float32], allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Return films of other patients in the bank, those with the likest border first."""
+        picture = self._read(film)
+        bank, _ = self._bank(int(self._kind[film]))
+        ring = _ring(box, picture.shape[1:])
+        if not ring.any():
+            return bank[:0]
+        borders = self._border(int(self._kind[film]), box.tobytes())
+        apart = np.square(borders - _centred(picture[:1][:, ring]))
+        # What crosses the border is no reason to look for films that hold it too.
+        kept = max(1, round(_ALIKE * apart.shape[1]))
+        apart = np.partition(apart, kept - 1, axis=1)[:, :kept].mean(axis=1)
+        usable = self._patients[bank] != self._patients[film]
+        if allowed is not None:
+            usable &= allowed[bank]
+        order = np.argsort(apart, kind="stable")
+        likest: NDArray[np.int64] = bank[order[usable[order]]]
+        return likest
+
+    def _bank_of(self, kind: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return films (m,) of a kind of frame, and their first channel (m, S, S)."""
+        own = self._order[self._kind[self._order] == kind]
+        first = np.sort(np.unique(self._patients[own], return_index=True)[1])
+        bank = np.concatenate([own[first], np.delete(own, first)])[:_BANK]  # of each patient first
+        return bank, np.stack([self._read(int(film))[0] for film in bank])
+
+    def _borders_of(self, kind: int, place: bytes) -> NDArray[np.float32]:
+        """Return the border of a box on each film of the bank, centred, (m, b)."""
+        _, gray = self._bank(kind)
+        return _centred(gray[:, _ring(np.frombuffer(place, np.float32), gray.shape[1:])])
+
+    def _patch_of(self, film: int, place: bytes) -> tuple[Image, float]:
+        """Return what a box of a film holds, see `_patch`."""
+        box, picture = np.frombuffer(place, np.float32), self._read(film)
+        x0, y0, x1, y1 = _pixels(box[None], picture.shape[1:])[0].tolist()
+        return _patch(picture, fill_interpolated(picture, box), (x0, y0, x1, y1))
+
+
+_BANK = 64  # films
+_HELD = 64 * 2**20  # bytes of patches that are held, and of borders
+_CHOICE, _LIKEST = 16, 5  # those with the likest border, and of these
+_ALIKE = 0.5  # of the border of two places, by which they are compared
+_FRAMES = 16  # steps of a side in which frames are told apart
+_WIDE = 2  # pixels of a border
+
+
+def _patch(picture: Image, filled: Image, box: tuple[int, int, int, int]) -> tuple[Image, float]:
+    """Return what a box holds beyond its border carried on, (3, h, w), and how it stands out."""
+    x0, y0, x1, y1 = box
+    patch: Image = picture[:, y0:y1, x0:x1] - filled[:, y0:y1, x0:x1]
+    return patch, float(np.square(patch[0]).mean())
+
+
+def _ring(box: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
+    """Pixels around a box, (S, S)."""
+    x0, y0, x1, y1 = _pixels(box[None], shape)[0].tolist()
+    around = np.zeros(shape, dtype=np.bool_)
+    around[max(y0 - _WIDE, 0) : y1 + _WIDE, max(x0 - _WIDE, 0) : x1 + _WIDE] = True
+    around[y0:y1, x0:x1] = False
+    return around
+
+
+def _centred(borders: NDArray[np.float32]) -> NDArray[np.float32]:
+    centred: NDArray[np.float32] = borders - borders.mean(axis=1, keepdims=True, dtype=np.float32)
+    return centred
 
 
 def fill_mask(image: Image, inside: Mask) -> Image:

@@ -3,12 +3,14 @@
 Places are windows of the effect maps that lie over the regions of a feature, or a region itself
 where it is larger. Which of them is looked at is chosen by its effect, and choosing and testing on
 the same film is circular: on pure noise the best of nine places drops by more than a standard
-deviation. So the control makes the same choice. It is a film without the feature, filled at the
-same places; its best of k stands against the best of k of the feature. And it is a film with about
-the same margin: what a model is sure of has farther to fall, whatever is covered.
+deviation. So the control makes the same choice. It is a film of the same class without the feature,
+filled at the same places; its best of k stands against the best of k of the feature. It is not
+matched by the margin: where a feature lies on the sign of a finding, films of its margin have that
+sign, and removing it moves them as far.
 
 In a transplant the place of a film with the feature goes into a film of another class; as a
-control, the place of a film without it does, chosen in the same way.
+control, the place of a film without it does, chosen in the same way, of about the same margin: a
+feature travels where it moves films more than the finding itself would.
 
 References
 ----------
@@ -28,11 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.fills import (
-    fill_interpolated,
-    fill_mirrored,
-    transplant_box,
-)
+from ravl_med.evidence.counterfactual.fills import transplant_box
 from ravl_med.evidence.counterfactual.model_inputs import (
     ModelInputs,
     compare_pairs,
@@ -57,7 +55,7 @@ _LARGER = 1.001  # than a window, beyond rounding
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilledFilm:
-    """A film before and after each of its k places is filled by interpolation."""
+    """A film before and after each of its k places is filled as like places are."""
 
     film: int
     boxes: NDArray[np.float32]  # (k, 4) xyxy in input pixels
@@ -83,9 +81,7 @@ def fill_films(
 ) -> list[FilledFilm]:
     """Fill boxes (k, 4), in input pixels, one at a time and measure the margin after each."""
     before = inputs.untouched(np.array([film for film, _ in jobs], dtype=np.int64))
-    after = inputs.margins(
-        fill_interpolated(inputs.read(film), box) for film, boxes in jobs for box in boxes
-    )
+    after = inputs.margins(inputs.like.fill(film, box) for film, boxes in jobs for box in boxes)
     ends = np.cumsum([len(boxes) for _, boxes in jobs])[:-1]
     margins, decided = np.split(after.margin, ends), np.split(after.decided, ends)
     return [
@@ -143,9 +139,9 @@ def match_films(
     inputs: ModelInputs,
     films: NDArray[np.int64],
     pool: NDArray[np.int64],
-    margin: NDArray[np.float64],  # (N,) of every film, untouched
+    margin: NDArray[np.float64] | None = None,  # (N,) of every film, untouched
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pair films with films of a pool, each once, with about the same margin: both (m,).
+    """Pair films with films of a pool, each once, with about the same margin if given: both (m,).
 
     A control is of another patient. Of the same class and the same frame (what of the input is
     film, and what is padding) is better than of another. The sum of all differences is smallest.
@@ -153,8 +149,10 @@ def match_films(
     data = inputs.data
     if not len(films) or not len(pool):
         return films[:0], pool[:0]
-    spread = max(float(margin[np.concatenate([films, pool])].std()), 1e-9)
-    cost = np.abs(margin[films][:, None] - margin[pool][None]) / spread
+    cost = np.zeros((len(films), len(pool)))
+    if margin is not None:
+        spread = max(float(margin[np.concatenate([films, pool])].std()), 1e-9)
+        cost += np.abs(margin[films][:, None] - margin[pool][None]) / spread
     cost += _OTHER_CLASS * (data.labels[films][:, None] != data.labels[pool][None])
     cost += _OTHER_FRAME * _frames_apart(inputs, films, pool)
     cost += _FORBIDDEN * (data.patients[films][:, None] == data.patients[pool][None])
@@ -208,19 +206,18 @@ def pair_films(
     cluster: FeatureCluster,
     films: NDArray[np.bool_],  # (N,) of the half that tests
     windows: NDArray[np.float32],
-    margin: NDArray[np.float64],  # (N,)
     most: int,
     rng: np.random.Generator,
 ) -> FilmPairs:
     """Sample films with a feature, spread over patients, and match controls without it.
 
-    Wrong calls of the raised class, its own films and all others take turns: wrong calls show what
-    harm the feature does.
+    Films of the raised class and all others take turns. They are not chosen by what the model calls
+    them: what is chosen for a high margin falls by itself, whatever is filled.
     """
     data = inputs.data
     known = films & (data.labels >= 0)
-    wrong, own = wrongly_called(data, cluster), data.labels == cluster.raised_class
-    kinds = (wrong, own, ~wrong & ~own)
+    own = data.labels == cluster.raised_class
+    kinds = (~own, own)
     parts = [
         spread_over_patients(np.flatnonzero(known & cluster.present & kind), data.patients, rng)
         for kind in kinds
@@ -228,7 +225,7 @@ def pair_films(
     turn = np.concatenate([np.arange(len(part)) for part in parts])
     chosen = np.concatenate(parts)[np.argsort(turn, kind="stable")][:most]
     free = spread_over_patients(np.flatnonzero(known & ~cluster.present), data.patients, rng)
-    matched, controls = match_films(inputs, chosen, free[: _POOL * most], margin)
+    matched, controls = match_films(inputs, chosen, free[: _POOL * most])
     rows = rows_by_film(cluster, data.region_image, matched)
     places = [choose_places(inputs, cluster, rows[film], windows) for film in matched.tolist()]
     return FilmPairs(matched, controls, places)
@@ -236,7 +233,7 @@ def pair_films(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilledPairs:
-    """Pairs after their best places were filled in two ways; columns: interpolated, mirrored."""
+    """Pairs after their best places were filled in two ways; columns: typical, replaced."""
 
     filled: list[FilledFilm]  # the films with the feature, all their places
     drop: NDArray[np.float64]  # (n, 2) of the margin of the films
@@ -248,35 +245,39 @@ class FilledPairs:
     relief: float  # how far the best place stands out, over the same of the control; median
 
 
-def fill_pairs(inputs: ModelInputs, pairs: FilmPairs) -> FilledPairs:
-    """Fill the places of films and controls by interpolation, the best one by mirroring too.
+def fill_pairs(
+    inputs: ModelInputs,
+    pairs: FilmPairs,
+    bare: NDArray[np.bool_],  # (N,) films without the feature
+) -> FilledPairs:
+    """Fill the places of films and controls as like places are, the best one from a bare film too.
 
-    What is mirrored is never another film: where a feature is missing, films without that are those
-    that have the thing, and a patch of them would put it in.
+    Where the feature is that a thing is missing, bare films have the thing, and a patch of them
+    puts it in; the median of any films does not, and both have to agree.
     """
     n = len(pairs.films)
     both = [*pairs.films.tolist(), *pairs.controls.tolist()]
     filled = fill_films(inputs, list(zip(both, [*pairs.places, *pairs.places], strict=True)))
-    mirrored = inputs.margins(
-        fill_mirrored(inputs.read(film.film), film.boxes[film.best]) for film in filled
+    replaced = inputs.margins(
+        inputs.like.replace(film.film, film.boxes[film.best], bare) for film in filled
     )
     before, decided = (np.array([getattr(f, name) for f in filled]) for name in _BEFORE)
-    after = np.column_stack([[f.after[f.best] for f in filled], mirrored.margin])
-    held = np.column_stack([[f.decided_after[f.best] for f in filled], mirrored.decided])
+    after = np.column_stack([[f.after[f.best] for f in filled], replaced.margin])
+    held = np.column_stack([[f.decided_after[f.best] for f in filled], replaced.decided])
     drop = before[:, None] - after
     undone = (decided[:, None] & ~held).astype(np.float64)
     alike = decided[:n] & decided[n:]
     imbalance = float(before[:n].mean() - before[n:].mean())
-    stands_out = np.array([_relief(inputs.read(f.film), f.boxes[f.best]) for f in filled])
+    stands_out = np.array([_relief(inputs, f.film, f.boxes[f.best]) for f in filled])
     relief = float(np.median(stands_out[:n] / stands_out[n:])) if n else 1.0
     return FilledPairs(
         filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], alike, imbalance, relief
     )
 
 
-def _relief(picture: NDArray[np.float32], box: NDArray[np.float32]) -> float:
-    """How far a place stands out from what its border continues: root mean square, in input."""
-    change = picture - fill_interpolated(picture, box)
+def _relief(inputs: ModelInputs, film: int, box: NDArray[np.float32]) -> float:
+    """How far a place stands out from like places: root mean square, in input."""
+    change = inputs.read(film) - inputs.like.fill(film, box)
     area = max(float(np.prod(box[2:] - box[:2])), 1.0)
     return float(np.sqrt((change.astype(np.float64) ** 2).sum() / area)) + _FAINT
 

@@ -304,8 +304,8 @@ def _made(tested: Counterfactual) -> dict[str, PairedChange | None]:
     if not tested.tested:
         return {"Effect maps": removal.explored, "Effect maps, wrong calls": removal.wrong_calls}
     return {
-        "Removal, interpolated": removal.interpolated,
-        "Removal, mirrored": removal.mirrored,
+        "Removal, typical": removal.typical,
+        "Removal, replaced": removal.replaced,
         "Removal, both": removal.both,
         "Removal, wrong calls": removal.wrong_calls,
         "Transplant": tested.transplant,
@@ -340,15 +340,15 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
     if not tested.tested:
         return (
             f"{margin}: how far it falls where places of the feature are covered, on mapped films "
-            "of the discovery half. Control: films without it that have about the same margin. "
+            "of the discovery half. Control: films of the same class without it. "
             "Intervals are not corrected for the number of features."
         )
     return (
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
-        "the same places on films without the feature that have about the same margin; for the "
-        "transplant a place of such a film. Decisions: share of films that change, beyond the "
-        "controls; of wrong calls, those undone, beside controls that are called the same. That "
-        "neither moves the margin by enough has q "
+        "the same places on films of the same class without the feature; for the transplant a "
+        "place of a film without it that has about the same margin. Decisions: share of films that "
+        "change, beyond the controls; of wrong calls, those undone, beside controls that are "
+        "called the same. That neither moves the margin by enough has q "
         f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 

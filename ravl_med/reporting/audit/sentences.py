@@ -206,9 +206,9 @@ def _against_intervention(tested: Counterfactual) -> list[str]:
     if not tested.tested:
         return ["the model was not tested on the other half"]
     against, removal = [], tested.removal
-    if removal.interpolated is None or removal.mirrored is None:
+    if removal.typical is None or removal.replaced is None:
         against.append("removal could not be tried")
-    elif removal.interpolated.contrast * removal.mirrored.contrast <= 0:
+    elif removal.typical.contrast * removal.replaced.contrast <= 0:
         against.append("the two fills do not agree in sign")
     if removal.both is not None and not removal.both.decisions_interval.excludes_zero():
         against.append("removal is not shown to change decisions beyond the controls")

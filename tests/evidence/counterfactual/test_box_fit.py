@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import fit_boxes, most_fit_pictures
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.regions.geometry import InputGeometry
@@ -27,15 +28,20 @@ def iou(a: NDArray[np.float32], b: tuple[float, ...]) -> float:
 
 
 def inputs_of(
-    boxes: list[tuple[float, ...]], margin: Callable[[float], float] = lambda light: light
+    boxes: list[tuple[float, ...]],
+    margin: Callable[[float], float] = lambda light: light,
+    plain: int = 0,
 ) -> tuple[ModelInputs, list[int]]:
-    """One film for each box, a bright device on all of them; the model adds up its light."""
+    """One film for each box, a bright device on all of them; the model adds up its light.
+
+    Plain films have no device; without any, or with few, places are interpolated.
+    """
     rng = np.random.default_rng(0)
     films = []
-    for _ in boxes:
-        film = rng.normal(0.0, 0.01, size=(3, SIZE, SIZE)).astype(np.float32)
-        film[:, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]] += 1.0
-        films.append(film)
+    for film in rng.normal(0.0, 0.01, size=(len(boxes) + plain, 3, SIZE, SIZE)):
+        if len(films) < len(boxes):
+            film[:, DEVICE[1] : DEVICE[3], DEVICE[0] : DEVICE[2]] += 1.0
+        films.append(film.astype(np.float32))
     asked: list[int] = []
 
     def answer(pictures: Iterable[NDArray[np.float32]]) -> Margins:
@@ -50,19 +56,21 @@ def inputs_of(
     def untouched(which: NDArray[np.int64]) -> Margins:
         return answer(films[film] for film in which)
 
-    labels = np.zeros(len(boxes), np.int64)
+    labels = np.zeros(len(films), np.int64)
     images = AuditData(
         classes=("a", "b"),
         labels=labels,
         predictions=labels,
-        patients=np.arange(len(boxes)),
-        sizes=np.full((len(boxes), 2), SIZE * SCALE),
+        patients=np.arange(len(films)),
+        sizes=np.full((len(films), 2), SIZE * SCALE),
         region_image=np.arange(len(boxes)),
         region_boxes=np.array(boxes, np.float32) * SCALE,
     )
     geometry = InputGeometry.of(SIZE * SCALE, SIZE * SCALE, SIZE, "squash")
+    frames = np.tile(np.array([0, 0, SIZE, SIZE], np.float32), (len(films), 1))
+    like = LikePlaces(films.__getitem__, images.patients, frames, 0)
     inputs = ModelInputs(
-        images, films.__getitem__, lambda h, w: geometry, ask, untouched, lambda n: None
+        images, films.__getitem__, lambda h, w: geometry, ask, untouched, like, lambda n: None
     )
     return inputs, asked
 
@@ -74,6 +82,7 @@ def fit(
     return fit_boxes(inputs, np.array(films, np.int64), stored, SIZE)
 
 
+@pytest.mark.parametrize("plain", [0, 12])
 @pytest.mark.parametrize(
     "region",
     [
@@ -83,8 +92,8 @@ def fit(
         (16, 12, 28, 24),  # holds a part of it
     ],
 )
-def test_a_box_finds_the_device(region: tuple[float, ...]) -> None:
-    inputs, _ = inputs_of([region])
+def test_a_box_finds_the_device(region: tuple[float, ...], plain: int) -> None:
+    inputs, _ = inputs_of([region], plain=plain)
 
     (fitted,) = fit(inputs, [region])
 

@@ -25,7 +25,7 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     region_effects,
     sample_for_maps,
 )
-from ravl_med.evidence.counterfactual.fills import fill_interpolated
+from ravl_med.evidence.counterfactual.fills import LikePlaces, fill_interpolated
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.regions.geometry import InputGeometry
@@ -51,7 +51,16 @@ def ask(pictures) -> np.ndarray:
 @pytest.fixture(scope="module")
 def maps() -> EffectMaps:
     films = films_with(np.arange(24) < 8)
-    return map_effects(films.__getitem__, ask, np.arange(24), SIDE)
+    return map_effects(films.__getitem__, like_places(films).fill, ask, np.arange(24), SIDE)
+
+
+def like_places(
+    films: NDArray[np.float32], patients: NDArray[np.int64] | None = None
+) -> LikePlaces:
+    """What fills places of films, each of a patient of its own unless they are given."""
+    frames = np.tile(np.array([0, 0, SIDE, SIDE], np.float32), (len(films), 1))
+    whose = np.arange(len(films)) if patients is None else patients
+    return LikePlaces(films.__getitem__, whose, frames, 0)
 
 
 def inputs_of(data: AuditData, pictures: NDArray[np.float32] | None = None) -> ModelInputs:
@@ -62,12 +71,16 @@ def inputs_of(data: AuditData, pictures: NDArray[np.float32] | None = None) -> M
         logits = ask(stream)
         return Margins(logits[:, 1] - logits[:, 0], logits.argmax(axis=1) == 1)
 
+    films = (
+        np.zeros((len(data.labels), 3, SIDE, SIDE), np.float32) if pictures is None else pictures
+    )
     return ModelInputs(
         data,
-        lambda film: pictures[film],
+        lambda film: films[film],
         lambda height, width: geometry,
         margins,
-        lambda films: margins(pictures[films]),
+        lambda which: margins(films[which]),
+        like_places(films, data.patients),
         lambda count: None,
     )
 
@@ -123,7 +136,9 @@ def test_maps_equal_a_naive_loop_film_by_film() -> None:
     films = films_with(np.arange(18) % 3 == 0)
     wanted = np.array([17, 3, 4, *range(5, 17), 0, 1, 2])
 
-    maps = map_effects(films.__getitem__, ask, wanted, SIDE)
+    like = like_places(films)
+
+    maps = map_effects(films.__getitem__, like.fill, ask, wanted, SIDE)
 
     np.testing.assert_array_equal(maps.films, wanted)
     assert maps.coarse == 49
@@ -131,7 +146,9 @@ def test_maps_equal_a_naive_loop_film_by_film() -> None:
     np.testing.assert_array_equal(maps.windows[49:], slide_windows(SIDE, SIDE, 1 / 8, 0.5))
     for row, film in enumerate(wanted):
         before = ask([films[film]])[0]
-        change = before - ask([fill_interpolated(films[film], box) for box in maps.windows])
+        change = before - ask([like.fill(film, box) for box in maps.windows])
+        alone = before - ask([fill_interpolated(films[film], box) for box in maps.windows])
+        assert np.abs(change - alone).max() > 1e-3
         widest = maps.windows[np.ptp(change[:49], axis=1).argmax()]
         inside = (maps.windows[49:, :2] >= widest[:2]) & (maps.windows[49:, 2:] <= widest[2:])
         looked = np.concatenate([np.ones(49, bool), inside.all(axis=1)])
@@ -150,9 +167,15 @@ def test_maps_take_as_many_pictures_as_they_are_said_to_take_at_most(side: int) 
         return np.array([[one, 0.0] for one in seen], np.float32)
 
     films = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
-    map_effects(films.__getitem__, counted, np.arange(3), side)
+    filled: list[int] = []
 
-    assert sum(asked) == most_map_pictures(3)
+    def fill(film: int, box: NDArray[np.float32]) -> NDArray[np.float32]:
+        filled.append(film)
+        return fill_interpolated(films[film], box)
+
+    map_effects(films.__getitem__, fill, counted, np.arange(3), side)
+
+    assert sum(asked) == most_map_pictures(3) == len(filled) + 3
     assert most_map_pictures(0) == 0
 
 
@@ -229,13 +252,16 @@ class TestEffectsOver:
 
 
 class TestExploration:
-    """Films 0 to 7 hold the square, 8 to 15 are their controls; 16 to 39 were not mapped."""
+    """Films 0 to 7 hold the square, 8 to 15 are their controls; 16 to 79 were not mapped.
 
-    PRESENT = (np.arange(40) % 16 < 8) & (np.arange(40) != 16)
+    Of films 16 to 39 fifteen hold it, of the others none.
+    """
+
+    PRESENT = (np.arange(80) % 16 < 8) & (np.arange(80) != 16) & (np.arange(80) < 40)
     PICTURES = films_with(PRESENT)
-    MARGIN = np.arange(40) % 8 * 1.0  # film 8 goes with 0, 9 with 1, ...
-    HALF = np.arange(40) < 16
-    LABELS = np.array([0, 0, 1, 2] * 10)
+    MARGIN = np.arange(80) % 8 * 1.0  # film 8 goes with 0, 9 with 1, ...
+    HALF = np.arange(80) < 16
+    LABELS = np.array([0, 0, 1, 2] * 20)
     PREDICTIONS = np.where(PRESENT, 1, 2)
     REGION = (8.0, 40.0, 20.0, 56.0)  # within a window; other windows hold a part of it
 
@@ -249,14 +275,15 @@ class TestExploration:
         **changes: float,
     ) -> Exploration:
         called = self.PREDICTIONS if predictions is None else predictions
-        data = data_of(self.LABELS, called, np.arange(40) // 2)
+        data = data_of(self.LABELS, called, np.arange(80) // 2)
         data.region_boxes[:] = region
         cluster = cluster_of(
             self.PRESENT, self.LABELS, data.correct, 3, np.flatnonzero(self.PRESENT)[::-1],
             raised_class=1, lowered_classes=(0,),
         )  # fmt: skip
         films = np.arange(16) if mapped is None else mapped
-        maps = map_effects(self.PICTURES.__getitem__, ask, films, SIDE)
+        like = like_places(self.PICTURES, data.patients)
+        maps = map_effects(self.PICTURES.__getitem__, like.fill, ask, films, SIDE)
         evidence = EvidenceConfig.model_construct(
             **{"min_pairs": 8, "min_n": 2, "confidence": 0.95} | changes
         )
@@ -273,12 +300,14 @@ class TestExploration:
         ]
         tried = coarse[np.argsort(-np.array(shared), kind="stable")[:3]]
 
+        like = like_places(self.PICTURES, np.arange(80) // 2)
+
         def margin(picture: NDArray[np.float32]) -> float:
             return float(np.subtract(*ask([picture])[0, [1, 0]]))
 
         def best(film: int) -> tuple[float, int]:
             picture = self.PICTURES[film]
-            drops = [margin(picture) - margin(fill_interpolated(picture, box)) for box in tried]
+            drops = [margin(picture) - margin(like.fill(film, box)) for box in tried]
             return max(drops), int(np.argmax(drops))
 
         own, controls = ([best(film) for film in films] for films in (range(8), range(8, 16)))
@@ -336,11 +365,28 @@ class TestExploration:
         assert explored.called == 1.0
         assert explored.wrong_calls is None
 
-        every = np.ones(40, np.int64)
+        every = np.ones(80, np.int64)
         called = self.explore(cluster_of, predictions=every)
 
         assert called.wrong_calls.pairs == 6
         assert called.wrong_calls.decisions == 1.0
+
+    def test_controls_are_of_the_same_class_and_donors_of_the_same_margin(
+        self, cluster_of: Callable[..., FeatureCluster]
+    ) -> None:
+        """Controls of classes 0 and 2 are called as the films of their class are."""
+        by_margin = [10, 9, 14, 11, 12, 13, 8, 15]  # class 0 with class 1, and the other way round
+        margin, predictions = self.MARGIN.copy(), self.PREDICTIONS.copy()
+        margin[by_margin] = np.arange(8)
+        predictions[8:16] = np.where(self.LABELS[8:16] == 1, 2, 1)
+
+        explored = self.explore(cluster_of, margin=margin, predictions=predictions)
+
+        donors = explored.donors
+        assert dict(zip(donors.films.tolist(), donors.ordinary.tolist(), strict=True)) == dict(
+            enumerate(by_margin)
+        )
+        assert explored.wrong_calls.pairs == 6  # of controls by margin, five would be called alike
 
     def test_too_few_pairs_are_no_comparison(
         self, cluster_of: Callable[..., FeatureCluster]

@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ravl_med.evidence.counterfactual.fills import (
+    LikePlaces,
     fill_interpolated,
     fill_mask,
-    fill_mirrored,
     transplant_box,
 )
 
@@ -157,10 +157,12 @@ def test_what_lies_outside_of_the_box_stays_as_it_is(place):
     x0, y0, x1, y1 = pixels_of(place, 28)
     outside = ~mask(28, x0, y0, x1, y1)
 
+    like = Bank(np.stack([film, *(rough_film(28, seed) for seed in range(7))])).like
+    seam = x0 > 0 or x1 < 28 or y0 > 0 or y1 < 28  # the whole image has no border
     for changed in (
         fill_interpolated(film, place),
         transplant_box(film, other, place),
-        fill_mirrored(film, place),
+        *([like.fill(0, place), like.replace(0, place, np.arange(8) > 3)] if seam else []),
         fill_mask(film, ~outside),
     ):
         np.testing.assert_array_equal(changed[:, outside], film[:, outside])
@@ -222,107 +224,334 @@ class TestTransplant:
         np.testing.assert_allclose(level, np.broadcast_to(level[:, :1, :1], level.shape), atol=1e-5)
 
 
-class TestMirrored:
-    SIDES = ((2, 5, 9, 11), (15, 3, 22, 14), (0, 0, 11, 24), (13, 6, 24, 18), (0, 20, 5, 24))
-    MIDDLE = ((9, 5, 14, 11), (11, 2, 16, 8), (8, 6, 16, 18), (6, 0, 18, 24), (2, 4, 13, 9))
+def ring_by_hand(place: tuple[int, int, int, int], size: int) -> list[tuple[int, int]]:
+    """Pixels (y, x) outside of a box, two wide, that lie on the image."""
+    x0, y0, x1, y1 = place
+    return [
+        (y, x)
+        for y in range(max(y0 - 2, 0), min(y1 + 2, size))
+        for x in range(max(x0 - 2, 0), min(x1 + 2, size))
+        if not (y0 <= y < y1 and x0 <= x < x1)
+    ]
 
-    @pytest.mark.parametrize("place", SIDES)
-    def test_the_other_side_is_flipped_and_offset_at_the_border(self, place):
-        film = rough_film()
-        flipped = film[:, :, ::-1]
-        inside = mask(24, *place)
 
-        filled = fill_mirrored(film, box(*place))
+class Bank:
+    """Films of a bank; what is filled from them is worked out film by film and pixel by pixel."""
 
-        wanted = flipped + interpolated_by_hand(film - flipped, *place)
-        np.testing.assert_allclose(filled[:, inside], wanted[:, inside], atol=1e-5)
-        np.testing.assert_array_equal(filled[:, ~inside], film[:, ~inside])
+    def __init__(self, films, patients=None, frames=None, seed=0):
+        n, self.size = len(films), films.shape[2]
+        self.films = films
+        self.patients = np.arange(n) if patients is None else np.asarray(patients)
+        whole = np.tile(box(0, 0, self.size, self.size), (n, 1))
+        self.frames = whole if frames is None else np.asarray(frames, np.float32)
+        self.reads = []
+        self.like = LikePlaces(self.read, self.patients, self.frames, seed)
 
-    def test_a_film_that_is_its_own_mirror_image_stays_as_it_is(self):
-        half = rough_film()[:, :, :12]
-        film = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    def read(self, film):
+        self.reads.append(film)
+        return self.films[film]
 
-        np.testing.assert_allclose(fill_mirrored(film, box(3, 4, 11, 15)), film, atol=1e-6)
+    def likest(self, film, place):
+        """Films of other patients and of the same frame, by how unlike half of their borders is."""
+        ring = ring_by_hand(place, self.size)
 
-    def test_a_thing_on_one_side_gives_way_to_the_other_side(self):
-        """The other side is darker all over, and has a rib that leans the other way."""
-        film = np.zeros((3, 32, 32), np.float32)
-        film[:, :, 16:] = -5.0
-        rib = np.arange(8)
-        film[:, 12 + rib, 22 + rib] += 1.0
-        clear = film.copy()
-        clear[:, 12 + rib, 9 - rib] += 1.0
-        film[:, 14:18, 3:8] += 9.0
+        def border(one):
+            gray = np.array([self.films[one][0, y, x] for y, x in ring], np.float64)
+            return gray - gray.mean()
 
-        filled = fill_mirrored(film, box(1, 11, 11, 21))
+        others = [
+            one
+            for one in range(len(self.films))
+            if self.patients[one] != self.patients[film]
+            and (self.frames[one] == self.frames[film]).all()
+        ]
+        half = round(0.5 * len(ring))
+        return sorted(
+            others, key=lambda one: np.sort((border(one) - border(film)) ** 2)[:half].mean()
+        )
 
-        np.testing.assert_allclose(filled, clear, atol=1e-5)
-
-    @pytest.mark.parametrize("place", MIDDLE[:2])
-    def test_a_box_over_the_middle_is_filled_from_beside_it(self, place):
-        film = rough_film()
+    def filled(self, film, place):
+        picture = interpolated_by_hand(self.films[film], *place)
+        donors = self.likest(film, place)[:16]
+        if len(donors) < 5:
+            return picture
+        patches = {one: self.patch(one, place) for one in (film, *donors)}
+        height = {one: (patch[0].astype(float) ** 2).mean() for one, patch in patches.items()}
+        taken = [one for one in donors if height[one] <= height[film]][:5]
+        if len(taken) < 5:
+            taken = sorted(donors, key=height.__getitem__)[:5]
         x0, y0, x1, y1 = place
-        left = x0 >= 24 - x1  # where there is more room
-        step = x1 - x0 + 1
-        start = x0 - step if left else x0 + step
-        source = np.zeros_like(film)
-        source[:, y0:y1, x0:x1] = film[:, y0:y1, start : start + x1 - x0]
-        roll = np.roll(film, step if left else -step, axis=2)
+        for at in np.ndindex(patches[film].shape):
+            middle = sorted(patches[one][at] for one in taken)[2]
+            picture[:, y0:y1, x0:x1][at] += middle
+        return picture
 
-        filled = fill_mirrored(film, box(*place))
-
-        offset = interpolated_by_hand(film - roll, *place)
-        inside = mask(24, *place)
-        np.testing.assert_allclose(filled[:, inside], (source + offset)[:, inside], atol=1e-5)
-
-    @pytest.mark.parametrize("place", [*SIDES, *MIDDLE])
-    def test_a_box_never_shows_itself(self, place):
-        """Other noise in it gives the same picture."""
-        self.fill_both(place, 24)
-
-    def fill_both(self, place, size):
-        """Two films that differ inside of a box alone."""
+    def patch(self, film, place):
         x0, y0, x1, y1 = place
-        film = rough_film(size)
-        other = film.copy()
-        other[:, y0:y1, x0:x1] += 9
+        change = self.films[film] - interpolated_by_hand(self.films[film], *place)
+        return change[:, y0:y1, x0:x1]
 
-        first, second = (fill_mirrored(one, box(*place)) for one in (film, other))
+    def replaced(self, film, place, bare):
+        donors = [one for one in self.likest(film, place) if bare[one]]
+        if not donors:
+            return self.filled(film, place)
+        target, source = self.films[film], self.films[donors[0]]
+        x0, y0, x1, y1 = place
+        moved, offset = target.copy(), interpolated_by_hand(target - source, *place)
+        moved[:, y0:y1, x0:x1] = (source + offset)[:, y0:y1, x0:x1]
+        return moved
 
-        np.testing.assert_allclose(first, second, atol=1e-5)
 
-    @given(boxes)
-    @settings(max_examples=60, deadline=None)
-    def test_no_box_shows_itself(self, place):
-        x0, y0, x1, y1 = pixels_of(place, 28)
-        assume(x0 > 0 or x1 < 28 or y0 > 0 or y1 < 28)  # the whole image has but itself
+def rough_films(count: int, size: int = 24, seed: int = 0) -> np.ndarray:
+    """Films of which some are rougher than others."""
+    rng = np.random.default_rng(seed)
+    films = rng.normal(size=(count, 3, size, size)) * rng.uniform(0.5, 2.0, (count, 1, 1, 1))
+    return films.astype(np.float32)
 
-        self.fill_both((x0, y0, x1, y1), 28)
 
-    @pytest.mark.parametrize("place", [*SIDES, *MIDDLE, (2, 0, 20, 24), (0, 0, 24, 24)])
-    def test_a_film_of_one_gray_stays_as_it_is(self, place):
-        film = np.full((3, 24, 24), -1.25, np.float32)
+class TestLikePlaces:
+    PLACES = ((7, 5, 15, 11), (0, 5, 6, 11), (18, 18, 24, 24), (5, 0, 9, 24), (3, 9, 4, 10))
 
-        np.testing.assert_allclose(fill_mirrored(film, box(*place)), film, atol=1e-6)
+    @pytest.mark.parametrize("place", PLACES)
+    def test_a_fill_equals_a_naive_loop(self, place):
+        bank = Bank(rough_films(40), np.arange(40) // 2)
+        outside = ~mask(24, *place)
 
-    @pytest.mark.parametrize("place", [(2, 5, 9, 11), (8, 6, 16, 18), (0, 0, 24, 24)])
-    def test_the_film_itself_is_left_alone(self, place):
-        film, where = rough_film(), box(*place)
-        film.flags.writeable = where.flags.writeable = False
+        for film in (0, 7, 19, 38):
+            filled = bank.like.fill(film, box(*place))
 
-        filled = fill_mirrored(film, where)
+            assert filled.dtype == np.float32
+            np.testing.assert_allclose(filled, bank.filled(film, place), atol=1e-5)
+            np.testing.assert_array_equal(filled[:, outside], bank.films[film][:, outside])
 
-        assert filled.dtype == np.float32
-        assert not np.shares_memory(filled, film)
-        np.testing.assert_array_equal(film, rough_film())
+    @given(st.integers(0, 10_000), st.integers(1, 24))
+    @settings(max_examples=25, deadline=None)
+    def test_it_does_for_any_films_patients_and_frames(self, seed, count):
+        rng = np.random.default_rng(seed)
+        frames = np.where(rng.random((count, 1)) < 0.7, box(0, 0, 16, 16), box(4, 0, 12, 16))
+        bank = Bank(rough_films(count, 16, seed), rng.integers(0, 12, count), frames, seed)
+        x0, y0 = rng.integers(0, 12, 2).tolist()
+        place = x0, y0, x0 + int(rng.integers(1, 5)), y0 + int(rng.integers(1, 5))
+        film, bare = int(rng.integers(count)), rng.random(count) < 0.3
 
-    @pytest.mark.parametrize("place", [(0, 0, 24, 24), (3, 4, 20, 9), (2, 4, 13, 9)])
-    def test_what_leaves_no_room_beside_it_is_interpolated(self, place):
-        film = rough_film()
+        filled = bank.like.fill(film, box(*place))
+        replaced = bank.like.replace(film, box(*place), bare)
 
-        filled = fill_mirrored(film, box(*place))
+        np.testing.assert_allclose(filled, bank.filled(film, place), atol=1e-5)
+        np.testing.assert_allclose(replaced, bank.replaced(film, place, bare), atol=1e-5)
 
-        np.testing.assert_array_equal(filled, fill_interpolated(film, box(*place)))
+    @pytest.mark.parametrize("place", PLACES)
+    def test_a_replacement_equals_a_naive_loop(self, place):
+        bank = Bank(rough_films(40), np.arange(40) // 2)
+        bare = np.arange(40) % 3 == 0
+
+        for film in (0, 7, 19, 38):
+            replaced = bank.like.replace(film, box(*place), bare)
+
+            np.testing.assert_allclose(replaced, bank.replaced(film, place, bare), atol=1e-5)
+            assert np.abs(replaced - bank.filled(film, place)).max() > 0.1
+
+    def test_a_replacement_is_of_bare_films_alone(self):
+        """All films but one hold a bright thing; in that one place comes from the other."""
+        films = rough_films(12) * 0.1
+        films[:11, :, 8:12, 8:12] += 5
+        bank, bare = Bank(films), np.arange(12) == 11
+
+        replaced = bank.like.replace(3, box(6, 6, 14, 14), bare)
+
+        np.testing.assert_array_equal(
+            replaced, transplant_box(films[3], films[11], box(6, 6, 14, 14))
+        )
+        assert np.abs(replaced[:, 8:12, 8:12]).max() < 1
+        assert bank.like.fill(3, box(6, 6, 14, 14))[:, 8:12, 8:12].mean() > 4  # the usual film
+
+    @pytest.mark.parametrize("bare", [[], [3], [2, 3]])  # none, itself, and one of its patient
+    def test_without_a_bare_film_it_is_filled(self, bare):
+        bank = Bank(rough_films(12), np.arange(12) // 2)
+
+        replaced = bank.like.replace(3, box(6, 6, 14, 14), np.isin(np.arange(12), bare))
+
+        np.testing.assert_array_equal(replaced, bank.like.fill(3, box(6, 6, 14, 14)))
+
+    def test_a_thing_that_few_films_hold_disappears(self):
+        """It lies within the box; a film that holds it looks as one that does not."""
+        rng = np.random.default_rng(0)
+        films = np.repeat(rng.normal(0, 0.1, (60, 1, 24, 24)), 3, axis=1).astype(np.float32)
+        films[:, :, 9:15, 9:15] += 1.0  # what all hold
+        few = np.arange(60) % 5 == 0
+        films[few, :, 8:10, 7:13] += 3.0
+        bank = Bank(films)
+
+        filled = np.array([bank.like.fill(film, box(6, 6, 18, 18)) for film in range(60)])
+
+        thing, usual = filled[few][:, :, 8:9, 7:13], filled[few][:, :, 10:15, 9:15]
+        assert np.abs(thing.mean(axis=(1, 2, 3))).max() < 0.3
+        assert np.abs(usual.mean(axis=(1, 2, 3)) - 1).max() < 0.3
+        assert np.abs(filled[~few][:, :, 8:9, 7:13].mean(axis=(1, 2, 3))).max() < 0.3
+
+    @pytest.mark.parametrize("bare", [5, 9])
+    def test_what_most_films_hold_is_not_put_into_one_without_it(self, bare):
+        """Nothing comes in that stands out more than what is taken out, if five films allow."""
+        films = rough_films(17, seed=3) * 0.1
+        films[bare + 1 :, :, 8:12, 8:12] += 5  # film 0 and so many others are bare
+        films[0] *= 3  # the roughest of them
+        bank = Bank(films)
+
+        filled = bank.like.fill(0, box(6, 6, 14, 14))
+
+        assert np.abs(filled[:, 8:12, 8:12]).max() < 1
+
+    def test_fewer_than_five_that_stand_out_less_are_joined_by_the_plainest(self):
+        """With four bare others and twelve with a thing, one of these is among the five."""
+        films = rough_films(17, seed=3) * 0.1
+        films[0] *= 3
+        films[5:, :, 8:12, 8:12] += np.linspace(9, 5, 12).reshape(-1, 1, 1, 1)
+        bank = Bank(films)
+        place = 6, 6, 14, 14
+
+        filled = bank.like.fill(0, box(*place))
+
+        x0, y0, x1, y1 = place
+        patches = [bank.patch(film, place) for film in (1, 2, 3, 4, 16)]
+        wanted = interpolated_by_hand(films[0], *place)
+        wanted[:, y0:y1, x0:x1] += np.median(patches, axis=0)
+        np.testing.assert_allclose(filled, wanted, atol=1e-5)
+        assert np.abs(filled[:, 8:12, 8:12]).max() < 1  # four of five outvote it
+
+    def test_only_of_the_sixteen_likest_is_chosen(self):
+        """Those behind them hold nothing at the place, as film 0 does, and stay where they are."""
+        films, place = rough_films(40, seed=5), (6, 6, 14, 14)
+        bank = Bank(films)
+        near = bank.likest(0, place)[:16]
+        for film in set(range(40)) - set(near):
+            films[film] = interpolated_by_hand(films[film], *place)
+
+        filled = bank.like.fill(0, box(*place))
+
+        plainest = sorted(near, key=lambda film: (bank.patch(film, place)[0] ** 2).mean())[:5]
+        middle = np.median([bank.patch(film, place) for film in plainest], axis=0)
+        np.testing.assert_allclose((filled - films[0])[:, 6:14, 6:14], middle, atol=1e-5)
+        assert np.abs(middle).mean() > 0.1
+
+    @pytest.mark.parametrize(("others", "interpolated"), [(0, True), (4, True), (5, False)])
+    def test_fewer_than_five_others_are_too_few(self, others, interpolated):
+        bank = Bank(rough_films(others + 1))
+
+        filled = bank.like.fill(0, box(7, 5, 15, 11))
+
+        alone = fill_interpolated(bank.films[0], box(7, 5, 15, 11))
+        assert np.array_equal(filled, alone) == interpolated
+
+    def test_a_film_is_never_filled_from_one_of_its_own_patient(self):
+        """Nor does what they hold matter: films 0 to 5 are of one patient, the others of seven."""
+        films, patients = rough_films(20), np.maximum(np.arange(20), 5) % 12
+        patients[:6] = 0
+        others = films.copy()
+        others[1:6, :, 7:13, 7:13] = films[0, :, 7:13, 7:13] + 0.01
+        others[1:6, :, 2:7] = films[0, :, 2:7]  # their borders are as alike as can be
+        place = box(7, 7, 13, 13)
+
+        first, second = (Bank(both, patients) for both in (films, others))
+
+        np.testing.assert_array_equal(first.like.fill(0, place), second.like.fill(0, place))
+        every = np.ones(20, bool)
+        np.testing.assert_array_equal(
+            first.like.replace(0, place, every), second.like.replace(0, place, every)
+        )
+
+    def test_films_of_one_frame_are_filled_from_each_other(self):
+        """The frames of films 0 to 11 and 12 to 19 differ by an eighth of the side."""
+        wide, tall = box(0, 0, 24, 24), box(3, 0, 21, 24)
+        films, frames = rough_films(20), np.where(np.arange(20)[:, None] < 12, wide, tall)
+        bank, place = Bank(films, frames=frames), box(7, 5, 15, 11)
+
+        filled = [bank.like.fill(film, place) for film in (2, 15)]
+
+        np.testing.assert_array_equal(filled[0], Bank(films[:12]).like.fill(2, place))
+        np.testing.assert_array_equal(filled[1], Bank(films[12:]).like.fill(3, place))
+
+    def test_frames_that_differ_by_rounding_are_one(self):
+        films = rough_films(12)
+        frames = np.tile(box(0, 3, 24, 21), (12, 1))
+        frames[:, 1::2] += np.linspace(-0.3, 0.3, 12)[:, None]
+
+        filled = Bank(films, frames=frames).like.fill(2, box(7, 5, 15, 11))
+
+        np.testing.assert_array_equal(filled, Bank(films).like.fill(2, box(7, 5, 15, 11)))
+
+    def test_the_whole_image_has_no_border_and_is_interpolated(self):
+        bank, place = Bank(rough_films(12)), box(0, 0, 24, 24)
+        wanted = interpolated_by_hand(bank.films[2], 0, 0, 24, 24)
+
+        np.testing.assert_allclose(bank.like.fill(2, place), wanted, atol=1e-6)
+        bare = np.ones(12, bool)
+        np.testing.assert_allclose(bank.like.replace(2, place, bare), wanted, atol=1e-6)
+
+    @staticmethod
+    def bank_of(patients, seed, frames=None, film=0):
+        """Films that are looked at to fill one."""
+        films = np.zeros((len(patients), 3, 8, 8), np.float32)
+        bank = Bank(films, patients, frames, seed)
+        bank.like.fill(film, box(2, 2, 5, 5))
+        return set(bank.reads)
+
+    def test_a_bank_is_of_64_films_and_seeded(self):
+        first, again, other = (self.bank_of(np.arange(300), seed) for seed in (0, 0, 1))
+
+        assert len(first - {0}) in (63, 64)  # film 0 may be one of them
+        assert first == again
+        assert len(first & other) < 40
+        films, place = rough_films(80, 12), box(4, 3, 8, 9)
+        filled = [Bank(films, seed=seed).like.fill(5, place) for seed in (0, 0, 1)]
+        np.testing.assert_array_equal(filled[0], filled[1])
+        assert not np.array_equal(filled[0], filled[2])
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_a_film_of_each_patient_comes_before_the_second_of_any(self, seed, mixed):
+        """40 patients with one film of the frame each, one with 200; others have but other ones."""
+        patients = np.concatenate([np.arange(40), np.full(200, 40), np.arange(240) // 6])
+        frames = np.tile(box(0, 0, 8, 8), (480, 1))
+        frames[240:] = box(2, 0, 6, 8)
+
+        bank = self.bank_of(*(
+            (patients, seed, frames) if mixed else (patients[:240], seed)
+        ))  # fmt: skip
+
+        assert max(bank) < 240
+        assert len(set(patients[sorted(bank)].tolist())) == 41
+
+    def test_what_was_filled_before_changes_nothing(self):
+        bank, fresh = Bank(rough_films(20)), Bank(rough_films(20))
+        places = [box(*place) for place in self.PLACES]
+        bare = np.arange(20) % 2 == 0
+
+        for film in range(20):
+            for place in places:
+                bank.like.fill(film, place)
+                bank.like.replace(film, place, bare)
+
+        np.testing.assert_array_equal(bank.like.fill(7, places[0]), fresh.like.fill(7, places[0]))
+        np.testing.assert_array_equal(
+            bank.like.replace(7, places[0], bare), fresh.like.replace(7, places[0], bare)
+        )
+
+    def test_the_films_are_left_alone(self):
+        films, place = rough_films(12), box(7, 5, 15, 11)
+        films.flags.writeable = place.flags.writeable = False
+        bank = Bank(films)
+
+        for filled in (bank.like.fill(0, place), bank.like.replace(0, place, np.ones(12, bool))):
+            assert not np.shares_memory(filled, films)
+        np.testing.assert_array_equal(films, rough_films(12))
+
+    def test_a_film_of_one_gray_among_such_films_stays_as_it_is(self):
+        films = np.full((12, 3, 24, 24), -1.25, np.float32)
+        films += np.arange(12, dtype=np.float32).reshape(-1, 1, 1, 1)  # some are brighter all over
+        bank = Bank(films)
+
+        for place in self.PLACES:
+            np.testing.assert_allclose(bank.like.fill(4, box(*place)), films[4], atol=1e-5)
 
 
 class TestMask:

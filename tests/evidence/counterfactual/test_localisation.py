@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ravl_med.discovery.ravl import AuditData
+from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import (
     MOST_REGIONS,
     RelevantPlaces,
@@ -60,9 +61,13 @@ class Film:
         def geometry(height, width):
             return InputGeometry.of(height, width, SIZE, "squash")
 
-        return ModelInputs(
-            images, lambda film: self.picture, geometry, ask, untouched, lambda count: None
-        )
+        frames = np.tile(np.array([0, 0, SIZE, SIZE], dtype=np.float32), (films, 1))
+
+        def read(film):
+            return self.picture
+
+        like = LikePlaces(read, images.patients, frames, 0)
+        return ModelInputs(images, read, geometry, ask, untouched, like, lambda count: None)
 
 
 def structures(film, heart=(4, 4, 28, 44), device=LEAD):

@@ -410,7 +410,7 @@ def test_a_run_of_an_older_schema_is_refused_by_its_name(
     data = json.loads(path.read_text())
     for correlation in data["result"]["correlations"]:
         removal = correlation["counterfactual"]["removal"]
-        removal["median"] = removal.pop("interpolated")
+        removal["median"] = removal.pop("typical")
     path.write_text(json.dumps(data))
     outcome = CliRunner().invoke(app, ["compare", *map(str, pair), "--out", str(tmp_path / "out")])
     assert outcome.exit_code == 3

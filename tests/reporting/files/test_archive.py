@@ -156,7 +156,7 @@ def archive_of_3_1(result: AuditResult, folder: Path) -> None:
         if correlation["counterfactual"] is not None:
             removal = correlation["counterfactual"]["removal"]
             removal["median"], removal["inpainted"] = (
-                removal.pop(name) for name in ("interpolated", "mirrored")
+                removal.pop(name) for name in ("typical", "replaced")
             )
     path.write_text(json.dumps(data))
 

@@ -273,10 +273,10 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     assert first["removal"]["shares"]["inside"] == 0.03
     assert first["removal"]["shares"]["inside_interval"] == [0.01, 0.08]
     assert first["removal"]["explored"]["pairs"] == 24
-    assert first["removal"]["mirrored"]["change"] == 2.55
+    assert first["removal"]["replaced"]["change"] == 2.55
     assert first["removal"]["both"]["change"] == 2.71
     assert first["removal"]["wrong_calls"]["decisions"] == 0.42
-    assert first["removal"]["interpolated"] == {
+    assert first["removal"]["typical"] == {
         "pairs": 23,
         "patients": 17,
         "change": 2.87,
@@ -297,8 +297,8 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     bystander = document[2]
     assert (bystander["tested"], bystander["shown_by"]) == (False, [])
     for name in (
-        "interpolated",
-        "mirrored",
+        "typical",
+        "replaced",
         "both",
         "wrong_calls",
         "imbalance",
@@ -413,7 +413,7 @@ def test_numbers_that_do_not_exist_are_null(full_result: AuditResult) -> None:
     assert first["confirmation"]["classes"]["cardiomegaly"]["gap"] is None
     assert first["confirmation"]["classes"]["cardiomegaly"]["gap_interval"] == [None, None]
     assert first["removal"]["measured"] == 0
-    for name in ("explored", "interpolated", "mirrored", "both", "wrong_calls"):
+    for name in ("explored", "typical", "replaced", "both", "wrong_calls"):
         assert first["removal"][name]["contrast"] is None
         assert first["removal"][name]["interval"] == [None, None]
         assert first["removal"][name]["change_interval"] == [None, None]
