@@ -310,7 +310,7 @@ class Removal:
     )
     typical: PairedChange | None = Field(
         default=None,
-        description="filled with the median of like places of any films; null: too few pairs",
+        description="filled with the most ordinary of like places; null: too few pairs",
     )
     replaced: PairedChange | None = Field(
         default=None, description="filled with a like place of a film without the feature"

