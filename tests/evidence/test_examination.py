@@ -611,34 +611,32 @@ class CornerEncoder:
 
 
 class Cohort:
-    """80 films; on every third one a bright corner, which alone the model goes by.
+    """Films; on every third one a bright corner, which alone the model goes by.
 
     It calls 1 what has the corner. Regions are sixteen tiles, and the corner is the first; to the
     model it looks like nothing else.
     """
 
-    FILMS = 80
-
-    def __init__(self, data_of):
+    def __init__(self, data_of, labels):
         rng = np.random.default_rng(3)
-        self.bright = np.arange(self.FILMS) % 3 == 0
-        labels = np.arange(self.FILMS) // 2 % 2
+        self.n_films = len(labels)
+        self.bright = np.arange(self.n_films) % 3 == 0
         x, y = (axis.ravel() for axis in np.meshgrid(np.arange(4) * 8, np.arange(4) * 8))
         boxes = np.stack([x, y, x + 8, y + 8], axis=1).astype(np.float32)
         self.data = data_of(
             labels,
             self.bright == (labels == 1),
             CLASSES,
-            sizes=np.full((self.FILMS, 2), SIDE),
-            region_image=np.repeat(np.arange(self.FILMS), 16),
-            region_boxes=np.tile(boxes, (self.FILMS, 1)),
-            region_scores=np.full((self.FILMS * 16, 2), 0.5),
+            sizes=np.full((self.n_films, 2), SIDE),
+            region_image=np.repeat(np.arange(self.n_films), 16),
+            region_boxes=np.tile(boxes, (self.n_films, 1)),
+            region_scores=np.full((self.n_films * 16, 2), 0.5),
         )
-        embeddings = rng.normal(0, 0.1, (self.FILMS, 16, 8)) + np.eye(8)[0]
+        embeddings = rng.normal(0, 0.1, (self.n_films, 16, 8)) + np.eye(8)[0]
         embeddings[self.bright, 0] = np.eye(8)[1] + rng.normal(0, 0.1, (self.bright.sum(), 8))
         embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
         self.embeddings = embeddings.reshape(-1, 8).astype(np.float32)
-        self.films = rng.normal(0, 0.05, (self.FILMS, 3, SIDE, SIDE)).astype(np.float32)
+        self.films = rng.normal(0, 0.05, (self.n_films, 3, SIDE, SIDE)).astype(np.float32)
         self.films[self.bright, :, CORNER[0], CORNER[1]] += 3.0
         self.model = CounterfactualModel(
             CornerEncoder(), self.films.__getitem__, np.eye(2, dtype=np.float32), 1.0, 8
@@ -647,7 +645,7 @@ class Cohort:
 
 @pytest.fixture
 def cohort(data_of) -> Cohort:
-    return Cohort(data_of)
+    return Cohort(data_of, np.arange(80) // 2 % 2)
 
 
 def test_films_of_the_discovery_half_are_mapped_and_with_cross_fitting_of_the_other(cohort):
@@ -674,7 +672,7 @@ def test_films_of_the_discovery_half_are_mapped_and_with_cross_fitting_of_the_ot
 
 
 def test_a_half_without_any_labelled_film_is_not_mapped(cohort):
-    labels = np.full(cohort.FILMS, -1)
+    labels = np.full(cohort.n_films, -1)
     data = replace(cohort.data, labels=labels)
 
     assert map_films(data, cohort.model, config_of().evidence, lambda *step: None) == {}
@@ -689,7 +687,7 @@ def test_what_moves_the_answer_becomes_a_feature_of_all_films(cohort):
 
     raised = [feature for feature in proposed.features if feature.raised_class == 1]
     assert len(raised) == 1
-    half = np.arange(cohort.FILMS) < 40
+    half = np.arange(cohort.n_films) < 40
     found = proposed.measure(cohort.data, half, 7, 5)[proposed.features.index(raised[0])]
     assert found.source == "effects"
     assert found.cluster == 7 + proposed.features.index(raised[0])
@@ -702,7 +700,7 @@ def test_proposed_features_join_the_clusters_of_their_half(cohort, clusters_of):
     maps = map_films(cohort.data, cohort.model, config_of().evidence, lambda *step: None)[False]
     proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, 0)
     config = config_of()
-    alike = clusters_of(np.arange(cohort.FILMS * 16) % 16 % 3)
+    alike = clusters_of(np.arange(cohort.n_films * 16) % 16 % 3)
 
     def sources(features):
         found = confirm_correlations(
@@ -721,12 +719,12 @@ def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, clus
     """No mapped film has it, or none lacks it: there is nothing to hold against each other."""
     config = config_of(effect_films=20)
     maps = map_films(cohort.data, cohort.model, config.evidence, lambda *step: None)
-    mapped = np.isin(np.arange(cohort.FILMS), maps[False].films)
+    mapped = np.isin(np.arange(cohort.n_films), maps[False].films)
     present = mapped if where == "on every mapped film" else ~mapped
     cluster = cluster_of(
         present, cohort.data.labels, cohort.data.correct, regions=np.flatnonzero(present) * 16
     )
-    logits = cohort.model.known_logits(cohort.FILMS)
+    logits = cohort.model.known_logits(cohort.n_films)
     tools = InterventionTools(replace(cohort.model, audited=logits), maps, HEART)
     half = examination.split_patients(cohort.data.patients, cohort.data.labels, 0.5, 0)
 
@@ -737,3 +735,39 @@ def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, clus
     assert examination.is_worth_a_test(found, config.evidence)
     margin = logits[maps[False].films] @ [-1, 1]
     assert found.spread == pytest.approx(margin.std())
+
+
+def test_the_whole_way_from_maps_to_a_located_shortcut(data_of, clusters_of):
+    """The model goes by the corner; another tile comes and goes with it, and is not used.
+
+    RaVL's clusters hold the corner, the tile that goes with it, and the rest; effects propose too.
+    """
+    rng = np.random.default_rng(5)
+    cohort = Cohort(data_of, rng.integers(2, size=480))
+    data, along = cohort.data, cohort.bright ^ (rng.random(480) < 0.1)
+    tiles = np.zeros((480, 16), int)
+    tiles[cohort.bright, 0], tiles[along, 10] = 1, 2
+    config = config_of(effect_films=120, max_pairs=40)
+    maps = map_films(data, cohort.model, config.evidence, lambda *step: None)
+    proposed = propose_features(data, cohort.embeddings, cohort.model, maps[False], 0)
+    tools = InterventionTools(cohort.model, maps, HEART)
+
+    found = confirm_correlations(
+        data, clusters_of(tiles.ravel()), config.discovery, config.evidence, config.gate,
+        lambda *step: None, proposed,
+    )  # fmt: skip
+    correlations = assess_correlations(
+        data, found, tools, config.evidence, config.gate, lambda *step: None
+    )
+
+    used = [c for c in correlations if c.counterfactual and c.counterfactual.used]
+    assert used
+    first, *_ = used
+    assert (first.rank, first.counts, first.cluster.raised_class) == (1, True, 1)
+    assert first.counterfactual.shown_by == ("removal", "transplant")
+    removal = first.counterfactual.removal
+    strongest = removal.located[first.order[:10]]
+    assert (strongest[:, :2] < 4).all()  # in the corner
+    bystanders = [c for c in correlations if c.cluster.cluster == 2]
+    assert bystanders
+    assert not any(c.counterfactual and c.counterfactual.used for c in bystanders)

@@ -16,8 +16,8 @@ from ravl_med.cohort.film import FilmReader
 from ravl_med.config.loading import Config
 from ravl_med.engine.local import LocalEngine
 from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.pipeline import audited_model, stages
 from ravl_med.pipeline.audit import audit
-from ravl_med.regions.film_structures import NOTHING
 from ravl_med.storage.cache import Cache
 
 FILMS = 240
@@ -76,30 +76,37 @@ def test_counterfactuals_do_not_depend_on_the_engine(crosses, tmp_path, monkeypa
 
 def test_a_film_is_decoded_once_before_the_report(crosses, tmp_path, monkeypatch):
     """Counterfactuals and model checks read it as it was kept, bit for bit the model's input."""
-    decoded: Counter[str] = Counter()
-    honest = FilmReader.film
+    decoded: Counter[int] = Counter()
+    segmented: Counter[int] = Counter()  # in all pixels, for which a film is decoded again
+    models: list[CounterfactualModel] = []
+    film, reader, spread = FilmReader.film, stages.structure_reader, audited_model.spread_hypotheses
 
     def counted(self, cohort, index):
-        decoded[str(cohort.paths[index])] += 1
-        return honest(self, cohort, index)
+        decoded[index] += 1
+        return film(self, cohort, index)
+
+    def counting(segmenter, read_pixels, *rest):
+        def read(index):
+            segmented[index] += 1
+            return read_pixels(index)
+
+        return reader(segmenter, read, *rest)
+
+    def kept(model, *rest):
+        models.append(model)
+        return spread(model, *rest)
 
     monkeypatch.setattr(FilmReader, "film", counted)
-    # Anatomy and artifacts are looked for in all pixels of a few films, which are decoded again.
-    monkeypatch.setattr(
-        "ravl_med.pipeline.audited_model.structure_reader", lambda *rest: lambda film: NOTHING
-    )
-    models: list[CounterfactualModel] = []
-    monkeypatch.setattr(
-        "ravl_med.pipeline.audit.spread_hypotheses",
-        lambda model, *rest: models.append(model) or model,
-    )
+    monkeypatch.setattr("ravl_med.pipeline.audited_model.structure_reader", counting)
+    monkeypatch.setattr("ravl_med.pipeline.audit.spread_hypotheses", kept)
     run = audit(crossed(crosses), key=bytes(32), cache=Cache(tmp_path))
     first = run.result.correlations[0].counterfactual
     assert first is not None
     assert first.tested
     assert first.removal.both is not None  # held-out films were filled, and the maps are made
     assert len(decoded) == FILMS
-    assert set(decoded.values()) == {1}
+    assert set((decoded - segmented).values()) == {1}
+    assert segmented.total() <= 2 * FILMS / 40  # a few
     [model] = models  # what was said of films as they are would be said again
     again = model.logits(map(model.read, range(FILMS)))
     np.testing.assert_allclose(model.audited, again, atol=1e-3)
