@@ -294,13 +294,14 @@ def _percent(count: int, of: int) -> str:
 class RegionEffects:
     """What m regions of some films hold up, by filling windows over them.
 
-    Effects (m, C) are drops of the margin of each class against the rest, in standard deviations of
-    that margin over films, less the usual drop of the place; -inf where no window lay over it.
+    Effects are drops of the margin of each class against the rest, in standard deviations of that
+    margin over films, less the usual drop of the place; -inf where no window lay over it.
     """
 
     regions: NDArray[np.int64]  # (m,)
     films: NDArray[np.int64]  # (m,)
-    effect: NDArray[np.float64]  # (m, C)
+    effect: NDArray[np.float64]  # (m, C) of the strongest window over each region
+    mean: NDArray[np.float64]  # (m, C) of all of these windows, the coarse ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -333,9 +334,10 @@ def propose_from_effects(
     """Group the regions that hold up each class into features, by their embeddings.
 
     Each film gives the region with the largest effect, if it is at least half of what the strongest
-    films show. They are grouped by average linkage and cosine distance, into as many groups as
-    the silhouette asks for; a linear discriminant tells each group from regions without effect. A
-    discriminant finds what no cluster holds: a feature that is a small part of what a region is.
+    films show. Several lie under its strongest window; it is the one over which windows show an
+    effect on the mean. They are grouped by average linkage and cosine distance, into as many groups
+    as the silhouette asks for; a linear discriminant tells each group from regions without effect.
+    A discriminant finds what no cluster holds: a feature that is a small part of what a region is.
 
     Parameters
     ----------
@@ -347,7 +349,7 @@ def propose_from_effects(
     features = []
     for label in range(effects.effect.shape[1]):
         effect = effects.effect[:, label]
-        best = _best_of_films(effects.films, effect)
+        best = _best_of_films(effects.films, effect, effects.mean[:, label])
         strong = np.sort(effect[best])[-_TOP_FILMS:]
         least = max(0.5 * float(np.median(strong)), _FAINT_EFFECT) if len(strong) else math.inf
         holding = best[effect[best] >= least]
@@ -365,9 +367,11 @@ def propose_from_effects(
     return features
 
 
-def _best_of_films(films: NDArray[np.int64], effect: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Position of the region with the largest effect of each film."""
-    order = np.lexsort((-effect, films))
+def _best_of_films(
+    films: NDArray[np.int64], effect: NDArray[np.float64], mean: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Position of the region with the largest effect of each film; of equals by the mean."""
+    order = np.lexsort((-mean, -effect, films))
     return order[np.unique(films[order], return_index=True)[1]]
 
 

@@ -197,14 +197,15 @@ def _filled(
 def region_effects(
     inputs: ModelInputs, maps: EffectMaps, rows: Sequence[NDArray[np.int64]]
 ) -> RegionEffects:
-    """Return what each region of the mapped films holds up: the most of the windows over it.
+    """Return what each region of the mapped films holds up, by the windows over it.
 
     `rows` are the regions of each mapped film. A window is over a region where half of the smaller
     of the two is shared.
     """
     drops = maps.drops()
     found, films = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    effects = [np.empty((0, drops.shape[2]))]  # the mapped films may have no region
+    none = np.empty((0, drops.shape[2]))  # the mapped films may have no region
+    effects, means = [none], [none]
     for at, own in enumerate(rows):
         if not len(own):
             continue
@@ -215,9 +216,14 @@ def region_effects(
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
         )
+        every = over[:, : maps.coarse]  # filled in every film
+        count = np.maximum(every.sum(axis=1, keepdims=True), 1)
+        means.append(every @ drops[at, : maps.coarse] / count)
         found.append(own)
         films.append(np.full(len(own), film))
-    return RegionEffects(np.concatenate(found), np.concatenate(films), np.concatenate(effects))
+    return RegionEffects(
+        np.concatenate(found), np.concatenate(films), np.concatenate(effects), np.concatenate(means)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,7 @@
 """Effect maps: where they look, what they find, and what grows out of it."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import (
+    EffectFeature,
     FeatureCluster,
     FeatureDetector,
     RegionEffects,
@@ -466,6 +468,9 @@ def test_a_region_has_the_effect_of_the_windows_over_it(maps: EffectMaps) -> Non
         smaller = np.minimum(np.prod(maps.windows[:, 2:] - maps.windows[:, :2], axis=1), 256)
         over = shared >= 0.5 * smaller
         assert effects.effect[region, 1] == pytest.approx(drops[0][over].max())
+        coarse = np.flatnonzero(over & (np.arange(len(over)) < maps.coarse))
+        assert len(coarse) > 1
+        assert effects.mean[region, 1] == pytest.approx(drops[0][coarse].mean())
 
 
 def test_mapped_films_without_any_region_have_no_effects(maps: EffectMaps) -> None:
@@ -473,7 +478,7 @@ def test_mapped_films_without_any_region_have_no_effects(maps: EffectMaps) -> No
 
     effects = region_effects(inputs, maps, [np.empty(0, np.int64)] * 24)
 
-    assert effects.effect.shape == (0, 3)
+    assert effects.effect.shape == effects.mean.shape == (0, 3)
     assert len(effects.regions) == len(effects.films) == 0
 
 
@@ -492,7 +497,29 @@ def effects_of(planted: np.ndarray, mapped: int, effect: float) -> RegionEffects
     rng = np.random.default_rng(4)
     values = rng.normal(0, 0.05, (mapped * 6, 2))
     values.reshape(mapped, 6, 2)[planted[:mapped], 2, 0] += effect
-    return RegionEffects(np.arange(6 * mapped), np.repeat(np.arange(mapped), 6), values)
+    return RegionEffects(np.arange(6 * mapped), np.repeat(np.arange(mapped), 6), values, values)
+
+
+def test_of_regions_under_one_window_the_one_with_the_larger_mean_is_learned_from() -> None:
+    """A window takes the region next to a thing with it; the other windows tell them apart."""
+    planted = np.random.default_rng(5).random(200) < 0.4
+    embeddings = regions_with(planted)
+    alone = effects_of(planted, 80, 1.0)
+    shared = alone.effect.reshape(80, 6, 2).copy()
+    shared[planted[:80], 1] = shared[planted[:80], 2]  # the thing is in the third
+    effects = replace(alone, effect=shared.reshape(-1, 2))
+
+    (wanted,), (feature,), (misled,) = (
+        propose_from_effects(embeddings, one, seed=0)
+        for one in (alone, effects, replace(effects, mean=effects.effect))
+    )
+
+    def third(feature: EffectFeature) -> float:
+        found = FeatureDetector(feature.medoids, 1, 0, None).find(embeddings).reshape(200, 6)
+        return float(found[planted, 2].mean())
+
+    assert third(feature) == third(wanted) > 0.95
+    assert third(misled) < 0.5
 
 
 def test_what_has_an_effect_is_found_on_films_that_were_not_mapped() -> None:
