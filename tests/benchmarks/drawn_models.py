@@ -32,7 +32,7 @@ from ravl_med.evaluation.small_models import (
 from ravl_med.evaluation.trial import propose_regions
 from ravl_med.storage.cache import Cache
 
-UNSEEN = 40_000
+UNSEEN = 50_000
 
 Kind = Literal["local", "inside", "style", "clean"]
 Gray = NDArray[np.uint8]
