@@ -36,7 +36,7 @@ evidence:
   draws: 2000
   permutations: 200
   simulations: 20
-  effect_films: 40
+  effect_films: 20
   dependence_films: 0
   max_pairs: 12
 privacy: {{burned_in_text: show}}  # `test_privacy` is about it; looking takes a second a film

@@ -34,13 +34,17 @@ from ravl_med.storage.cache import Cache
 
 UNSEEN = 50_000
 
-Kind = Literal["local", "inside", "style", "clean"]
+POOLS = 7
+"""Sets of films that models share, by their numbers."""
+
+Kind = Literal["local", "inside", "weak", "style", "clean"]
 Gray = NDArray[np.uint8]
 
 TOWERS: tuple[Architecture, ...] = ("resnet", "vit", "coarse vit")
 _EPOCHS: Mapping[Architecture, int] = {"resnet": 12, "vit": 30, "coarse vit": 30}
 _STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 _INSIDE_STRENGTHS = (0.8, 0.9, 0.97)
+_WEAK_STRENGTHS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 _SHAPES = ("disc", "ring", "staple", "cross", "mesh")
 _PLACES: Mapping[str, tuple[float, float]] = {
     "right lung": (0.30, 0.42),
@@ -81,13 +85,14 @@ class Drawing:
     def of(cls, number: int, kind: Kind, findings: tuple[str, ...]) -> Drawing:
         """Draw what the model of a number learns."""
         rng = np.random.default_rng([number, 97])
-        tower = TOWERS[number % len(TOWERS)]
+        # Small transformers learn such a thing wholly or not at all.
+        tower = "resnet" if kind == "weak" else TOWERS[number % len(TOWERS)]
         known = [f for f in findings if f in _INSIDE] if kind == "inside" else list(findings)
         finding = known[int(rng.integers(len(known)))]
         shape = str(rng.choice(("disc", "ring") if kind == "inside" else _SHAPES))
         where = [*_PLACES, "anywhere"]
         place = _INSIDE[finding] if kind == "inside" else str(rng.choice(where))
-        strengths = _INSIDE_STRENGTHS if kind == "inside" else _STRENGTHS
+        strengths = {"inside": _INSIDE_STRENGTHS, "weak": _WEAK_STRENGTHS}.get(kind, _STRENGTHS)
         strength = float(rng.choice(strengths)) if kind != "style" else float(rng.uniform(0.8, 1))
         what = str(rng.choice(_STYLES)) if kind == "style" else shape
         return cls(
@@ -245,7 +250,7 @@ def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int)
 
 def open_drawn_pool(number: int, cache: Cache, folder: Path | None) -> FilmPool:
     """Return phantoms, or the radiographs of a folder, that the models of a number share."""
-    seed = UNSEEN + number % 7 if number >= UNSEEN else 100 + number % 4
+    seed = UNSEEN + number % POOLS if number >= UNSEEN else 100 + number % 4
     if folder is None:
         return planting.open_pool("phantoms", seed, cache)
     return planting.open_pool("radiographs", seed, cache, folder)

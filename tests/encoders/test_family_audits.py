@@ -48,7 +48,7 @@ evidence:
   permutations: 99
   draws: 2000
   simulations: 20
-  effect_films: 40
+  effect_films: 20
   dependence_films: 0
   max_pairs: 12
 """

@@ -70,7 +70,7 @@ evidence:
   relevance: %s
   draws: 2400
   simulations: 20
-  effect_films: 40
+  effect_films: 20
   dependence_films: 0
   max_pairs: 12
 mitigation:
