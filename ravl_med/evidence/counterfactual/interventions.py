@@ -253,7 +253,7 @@ def fill_pairs(
     """Fill the places of films and controls as like places are, the best one from a bare film too.
 
     Where the feature is that a thing is missing, bare films have the thing, and a patch of them
-    puts it in; the median of any films does not, and both have to agree.
+    puts it in; the most ordinary of any films does not, and both have to agree.
     """
     n = len(pairs.films)
     both = [*pairs.films.tolist(), *pairs.controls.tolist()]

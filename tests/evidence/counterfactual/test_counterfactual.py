@@ -362,6 +362,15 @@ def test_what_the_fill_itself_does_is_no_effect(cluster_of, encoder):
     assert not found.used
 
 
+def assert_unsure_without_transplant(found):
+    """By fills that disagree alone it is neither used nor not."""
+    alone = replace(found, transplant=None)
+    assert joint_p_value(alone, EVIDENCE) == 1.0
+    [decided] = decide_use([replace(alone, p_value=1.0)], EVIDENCE)
+    assert not decided.used
+    assert starts(decided.reasons) == ["Unsure", "Transplant"]
+
+
 def test_two_fills_that_disagree_leave_it_unsure(cluster_of):
     """A bare tile: other bare tiles come in by one fill, and the device by the other."""
     cohort = cohort_of()
@@ -375,11 +384,7 @@ def test_two_fills_that_disagree_leave_it_unsure(cluster_of):
     assert 2 * removal.both.p_value < EVIDENCE.fdr
     assert removal.replaced.change > EVIDENCE.fill_agreement * removal.typical.change
     assert found.p_value == 2 * found.transplant.p_value
-    alone = replace(found, transplant=None)
-    assert joint_p_value(alone, EVIDENCE) == 1.0
-    [decided] = decide_use([replace(alone, p_value=1.0)], EVIDENCE)
-    assert not decided.used
-    assert starts(decided.reasons) == ["Unsure", "Transplant"]
+    assert_unsure_without_transplant(found)
 
 
 def test_fills_have_to_agree_by_so_many_times(cluster_of):
@@ -744,11 +749,7 @@ def test_a_fill_that_moves_the_margin_little_is_no_removal(cluster_of):
     assert removal.both.p_value < 1e-6
     assert found.shown_by == ("transplant",)
     assert found.p_value == 2 * found.transplant.p_value
-    alone = replace(found, transplant=None)
-    assert joint_p_value(alone, EVIDENCE) == 1.0
-    [decided] = decide_use([replace(alone, p_value=1.0)], EVIDENCE)
-    assert not decided.used
-    assert starts(decided.reasons) == ["Unsure", "Transplant"]
+    assert_unsure_without_transplant(found)
 
 
 class TestHarm:
