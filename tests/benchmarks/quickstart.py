@@ -332,8 +332,7 @@ PAGE = Page(
             "fine-tuning with nothing. Each is the cluster of the tiles that hit it and hold "
             "nothing of the other, taken from the truth. Contrasts are in logits against controls, "
             "intervals 95 %, not corrected; use is decided over both of the two, at the false "
-            "discovery rate of the audit. These rows are of an earlier version: it filled from the "
-            "border where the table says typical, and by a mirrored patch where it says replaced.",
+            "discovery rate of the audit.",
             [_BYSTANDERS],
             measure_bystanders,
             {"cohorts": 5},
