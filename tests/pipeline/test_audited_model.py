@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import result_document
+from ravl_med.evidence.examination import map_films
 from ravl_med.evidence.review import apply_decisions
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
@@ -96,6 +98,32 @@ def test_a_model_at_chance_is_not_auditable(root, tmp_path):
     assert result.discovery is not None  # a shortcut would have been found
     again = apply_decisions(result, (), config_of(root).gate, None)
     assert again.verdict == result.verdict
+
+
+class BrokenEncoder:
+    """A model whose answers to changed films are no numbers."""
+
+    def __init__(self, encoder) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name):
+        return getattr(self._encoder, name)
+
+    def encode_image(self, images):
+        return self._encoder.encode_image(images) * np.nan
+
+
+def test_a_model_that_says_nan_of_a_filled_film_is_not_auditable(root, tmp_path, monkeypatch):
+    def map_broken(data, model, evidence, progress):
+        return map_films(
+            data, replace(model, encoder=BrokenEncoder(model.encoder)), evidence, progress
+        )
+
+    monkeypatch.setattr("ravl_med.pipeline.audit.map_films", map_broken)
+    result = audited(root, tmp_path)
+    assert result.verdict.name == "not_auditable"
+    assert result.verdict.reasons[0].startswith("The model gives NaN or infinity for films of")
+    assert result.accuracy.overall > 0.9  # what is known without changed films stays
 
 
 def table(root: Path, path: Path, *, cross: bool) -> Path:

@@ -35,6 +35,7 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
 from ravl_med.evidence.counterfactual.fills import Fills, LikePlaces
 from ravl_med.evidence.counterfactual.interventions import (
@@ -73,6 +74,11 @@ from ravl_med.evidence.results import (
     failed_reasons,
 )
 
+_NOT_FINITE = (
+    "The model gives NaN or infinity for films of which a place is filled, expected finite numbers "
+    "as for the films themselves. Check the weights, and the precision on this device "
+    "(model.precision)."
+)
 _HELD_FILMS = 1024
 _HELD_BYTES = 256 * 2**20
 _LEAST_P = 1e-300  # where nothing varies p is 0, and q / p says nothing
@@ -130,11 +136,20 @@ class CounterfactualModel:
         return self._like[0][1]
 
     def batches(self, pictures: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little."""
+        """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little.
+
+        Raises
+        ------
+        DataError
+            The model gives NaN or infinity.
+        """
         stream = iter(pictures)
         while batch := list(islice(stream, self.batch_size)):
             embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-            yield embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+            logits = embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+            if not np.isfinite(logits).all():
+                raise DataError(_NOT_FINITE)
+            yield logits
 
     def known_logits(self, films: int) -> NDArray[np.float32]:
         """Return the logits (n, C) of the first so many films as they are."""

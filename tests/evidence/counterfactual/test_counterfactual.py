@@ -15,6 +15,7 @@ from scipy.stats import t as student
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
+from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual import (
     CounterfactualModel,
     Hypothesis,
@@ -1051,6 +1052,17 @@ def test_a_model_that_says_the_same_of_all_films_uses_nothing(cluster_of):
     assert found.removal.spread == 0
     assert not found.used
     assert np.isnan(found.removal.size)
+
+
+def test_a_model_that_says_nan_of_a_changed_film_is_named(cluster_of):
+    class NanEncoder(Encoder):
+        def see(self, images):
+            return torch.full((len(images),), torch.nan)
+
+    cohort = Cohort(n=120)
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+    with pytest.raises(DataError, match="NaN or infinity for films of which a place is filled"):
+        cohort.measure(cluster, cohort.model(NanEncoder()))
 
 
 def test_films_that_take_no_part_are_read_to_fill_others_alone(cluster_of):
