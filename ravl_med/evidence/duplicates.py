@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
-from ravl_med.evidence.counterfactual.effect_maps import Exploration, shared_area
+from ravl_med.evidence.counterfactual.effect_maps import Exploration
+from ravl_med.evidence.counterfactual.interventions import shared_area
 from ravl_med.evidence.results import Confirmation, SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations

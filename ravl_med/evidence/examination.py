@@ -111,7 +111,8 @@ def map_films(
         own = partial(progress, "map effects")
         if len(films):
             fill = model.like_places(data).fill
-            maps[swapped] = map_effects(model.read, fill, model.logits, films, size, own)
+            ask = partial(model.logits, finite=True)
+            maps[swapped] = map_effects(model.read, fill, ask, films, size, own)
     return maps
 
 

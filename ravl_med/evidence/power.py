@@ -262,7 +262,8 @@ def _most_undone(one: SpuriousCorrelation, logits: NDArray[np.float32]) -> float
     limits = [1.0]
     if removal.wrong_calls is not None:
         tried = removal.wrong_calls
-        limits.append(_upper_share(max(tried.decisions, 0.0), tried.patients))
+        least = _upper_share(max(tried.decisions, 0.0), tried.patients)  # where nothing varies
+        limits.append(max(least, tried.decisions_interval.high))
     change = removal.both or removal.explored
     if change is not None and len(logits):
         margin = class_margin(logits, one.cluster.raised_class, None)

@@ -277,7 +277,7 @@ class EffectShares:
 
 @result_type(
     members="measured carrying threshold spread explored typical replaced both"
-    " wrong_calls called imbalance relief shares",
+    " wrong_calls called imbalance relief relief_interval shares",
     eq=False,
 )
 class Removal:
@@ -320,10 +320,10 @@ class Removal:
     )
     wrong_calls: PairedChange | None = Field(
         default=None,
-        description="the same on films of other classes that are called as the raised one, each "
-        "beside a control that is called so too, not corrected; its decisions are the share of "
-        "these calls that removal undoes. On the discovery half where it was not tested; null: "
-        "too few such films",
+        description="on films of other classes that are called as the raised one, the typical fill "
+        "beside the same at other places of the same film; its decisions are the share of these "
+        "calls that removal undoes. On the discovery half where no test shows an effect; null: too "
+        "few such films",
     )
     called: float = Field(
         default=math.nan,
@@ -338,6 +338,10 @@ class Removal:
         default=math.nan,
         description="how far the places stand out from like places of other films, over the same "
         "of the controls (median); a thing is above 1, the lack of one below",
+    )
+    relief_interval: Interval = Field(
+        default=Interval(math.nan, math.nan),
+        description="of the geometric mean of the same, by patient",
     )
     shares: EffectShares | None = Field(
         default=None,

@@ -1,17 +1,24 @@
 """From evidence to claims, from claims to a verdict.
 
 A correlation *counts* when the model is shown to use it and when it does harm on held-out patients:
-the gaps of both sides are confirmed and at least ``gate.max_gap``, or removal undoes so large a
-share of the wrong calls on films of other classes. What a feature is follows from where its effect
+the gaps of both sides are confirmed and at least ``gate.max_gap``, or so large a share of the films
+of other classes that have it are called wrongly for it: filling its places undoes the call, and
+filling other places of the same film does not. What a feature is follows from where its effect
 lies, from whether it travels, and from whether it goes with the finding:
 
-=====================================  =======================  =====================
-Its effect lies                        put into other films it  kind
-=====================================  =======================  =====================
-in artifacts, hardly in the anatomy    raises the margin        shortcut
-where the finding shows, on its films  does not                 plausible sign
-anywhere else, or it is not known      either                   undecided
-=====================================  =======================  =====================
+=====================================  =============================  ==============
+Its effect lies                        and                            kind
+=====================================  =============================  ==============
+in artifacts, hardly in the anatomy    it raises the margin of other  shortcut
+                                       films that it is put into
+where the finding shows, on its films  it does not, or it is of the   plausible sign
+                                       body
+anywhere else, or it is not known                                     undecided
+=====================================  =============================  ==============
+
+A sign raises the margin of other films as well as a coin does. It is of the body where hardly any
+of its effect lies in artifacts, and where its places are not shown to stand out from the film more
+than the same places of films without it.
 
 The verdict, the first row that holds:
 
@@ -132,15 +139,16 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
 
     `goes_along` says that it goes with the finding, see `goes_with_finding`.
     """
-    shares = counterfactual.removal.shares
+    removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    if counterfactual.travels:
-        outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
-        return "shortcut" if outside and shares.artifact >= _FOREIGN else "undecided"
-    stays = counterfactual.transplant is not None  # and it was tried
+    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
+    if counterfactual.travels and outside and shares.artifact >= _FOREIGN:
+        return "shortcut"
+    stays = counterfactual.transplant is not None and not counterfactual.travels
+    of_body = shares.artifact <= evidence.shortcut_share and removal.relief_interval.low <= 1.0
     inside = shares.inside >= evidence.sign_share
-    return "plausible_sign" if inside and stays and goes_along else "undecided"
+    return "plausible_sign" if inside and goes_along and (stays or of_body) else "undecided"
 
 
 def gaps_below_gate(

@@ -32,7 +32,7 @@ from ravl_med.evaluation.small_models import (
 from ravl_med.evaluation.trial import propose_regions
 from ravl_med.storage.cache import Cache
 
-UNSEEN = 50_000
+UNSEEN = 60_000
 
 POOLS = 7
 """Sets of films that models share, by their numbers."""

@@ -282,8 +282,13 @@ class TestLocalEffects:
 
     def unnamed(self, present, tried=None, looked_at=True, moves=None):
         """A feature that raises class 1; `tried` is the share of wrong calls that removal undoes,
-        and of how many patients; `moves` is how far it moves the margin at most."""
-        undone = tried and SimpleNamespace(decisions=tried[0], patients=tried[1])
+        of how many patients, and its upper limit; `moves` is how far it moves the margin at most.
+        """
+        undone = tried and SimpleNamespace(
+            decisions=tried[0],
+            patients=tried[1],
+            decisions_interval=Interval(-1.0, tried[2] if len(tried) > 2 else tried[0]),
+        )
         reach = moves and SimpleNamespace(interval=Interval(0.0, moves))
         removal = SimpleNamespace(wrong_calls=undone, both=None, explored=reach)
         return SimpleNamespace(
@@ -316,6 +321,12 @@ class TestLocalEffects:
         assert found.seen == pytest.approx(60 / 400 * self.upper(0.2, 25))
         assert found.points == found.seen > found.unseen
         assert found.looked_at == 1
+
+    def test_the_interval_of_what_was_undone_counts_where_it_is_wider(self, data_of):
+        present = np.arange(400) % 100 < 30
+        found = self.bound(self.data(data_of), self.unnamed(present, (0.2, 25, 0.7)))
+
+        assert found.seen == pytest.approx(60 / 400 * 0.7)
 
     def test_the_costliest_feature_is_what_counts(self, data_of):
         present = np.arange(400) % 100 < 30

@@ -164,6 +164,27 @@ OPEN = used(0.3)
 
 
 @pytest.mark.parametrize(
+    ("inside", "artifact", "low", "goes_along", "kind"),
+    [
+        (0.5, 0.2, 1.0, True, "plausible_sign"),
+        (0.9, 0.0, 0.8, True, "plausible_sign"),
+        (0.9, 0.0, 1.01, True, "undecided"),  # it stands out, as a coin does
+        (0.9, 0.0, math.nan, True, "undecided"),  # nobody knows
+        (0.9, 0.21, 0.8, True, "undecided"),  # some of it lies in artifacts
+        (0.49, 0.0, 0.8, True, "undecided"),
+        (0.9, 0.0, 0.8, False, "undecided"),
+    ],
+)
+def test_what_raises_other_films_is_a_sign_if_it_is_of_the_body(
+    inside, artifact, low, goes_along, kind
+):
+    shown = used(inside, "removal", "transplant", artifact=artifact)
+    removal = replace(shown.removal, relief_interval=Interval(low, 1.5))
+    shown = replace(shown, removal=removal)
+    assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
+
+
+@pytest.mark.parametrize(
     ("inside", "high", "artifact", "travels", "goes_along", "kind"),
     [
         (0.05, 0.2, 0.5, True, False, "shortcut"),

@@ -46,10 +46,10 @@ from ravl_med.evidence.counterfactual.interventions import (
     FilmPairs,
     compare_transplants,
     fill_pairs,
+    fill_wrong_calls,
     pair_films,
     rows_by_film,
     share_called,
-    wrongly_called,
 )
 from ravl_med.evidence.counterfactual.localisation import (
     RelevantPlaces,
@@ -69,10 +69,12 @@ from ravl_med.evidence.results import (
     Check,
     Counterfactual,
     EffectShares,
+    Interval,
     PairedChange,
     Removal,
     failed_reasons,
 )
+from ravl_med.evidence.statistics import mean_interval
 
 _NOT_FINITE = (
     "The model gives NaN or infinity for films of which a place is filled, expected finite numbers "
@@ -136,17 +138,23 @@ class CounterfactualModel:
         return self._like[0][1]
 
     def batches(self, pictures: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little.
+        """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little."""
+        stream = iter(pictures)
+        while batch := list(islice(stream, self.batch_size)):
+            embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
+            yield embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+
+    def finite_batches(
+        self, pictures: Iterable[NDArray[np.float32]]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Give the logits of pictures of which a place is filled; see `batches`.
 
         Raises
         ------
         DataError
             The model gives NaN or infinity.
         """
-        stream = iter(pictures)
-        while batch := list(islice(stream, self.batch_size)):
-            embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-            logits = embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+        for logits in self.batches(pictures):
             if not np.isfinite(logits).all():
                 raise DataError(_NOT_FINITE)
             yield logits
@@ -157,11 +165,12 @@ class CounterfactualModel:
             self.audited if self.audited is not None else self.logits(map(self.read, range(films)))
         )
 
-    def logits(self, pictures: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return the logits (n, C) of pictures (3, S, S)."""
-        return np.concatenate(
-            [np.empty((0, len(self.classes)), np.float32), *self.batches(pictures)]
-        )
+    def logits(
+        self, pictures: Iterable[NDArray[np.float32]], *, finite: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the logits (n, C) of pictures (3, S, S); see `finite_batches` for finite ones."""
+        batches = self.finite_batches(pictures) if finite else self.batches(pictures)
+        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *batches])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,8 +212,14 @@ def measure_counterfactual(
     )
     tested = Counterfactual(removal, transplant, False, ())
     p = joint_p_value(tested, evidence)
+    if p <= evidence.fdr:  # q is not known yet, and never smaller
+        removal = replace(
+            removal,
+            wrong_calls=_undo_wrong_calls(inputs, hypothesis, evidence),
+            called=share_called(data, cluster, ~hypothesis.discovery),
+        )
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
-    if p <= evidence.fdr and harmful:  # q is not known yet, and never smaller
+    if p <= evidence.fdr and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
         shares = _share_effect(inputs, hypothesis, removal, model.structures, evidence)
@@ -277,7 +292,8 @@ def most_test_pictures(evidence: EvidenceConfig) -> int:
     """
     removal = 2 * evidence.max_pairs * (1 + PLACES)
     transplant = 2 * (evidence.effect_films // 2)  # of each donor, and of its control
-    return removal + transplant + most_fit_pictures(evidence.max_fitted)
+    undone = 2 * PLACES * (evidence.max_pairs // 2)
+    return removal + transplant + undone + most_fit_pictures(evidence.max_fitted)
 
 
 def explored_only(
@@ -347,7 +363,7 @@ def _measure_removal(
 ) -> Removal:
     """Fill the places of films of the confirmation half and of their controls."""
     cluster, explored = hypothesis.cluster, hypothesis.explored
-    removal = replace(_removal_of(explored), wrong_calls=None, called=math.nan)  # of that half
+    removal = _removal_of(explored)
     pairs = pair_films(
         inputs,
         cluster,
@@ -371,35 +387,59 @@ def _compare_fills(
     filled: FilledPairs,
     evidence: EvidenceConfig,
 ) -> Removal:
-    """Compare films with controls: by either fill, by both, and on wrong calls alone."""
-    data, cluster = inputs.data, hypothesis.cluster
-    patients = data.patients[pairs.films]
-    every = np.ones(len(patients), dtype=np.bool_)
-
+    """Compare films with controls: by either fill, and by both."""
+    patients = inputs.data.patients[pairs.films]
     least = evidence.min_effect * removal.spread
 
-    def compare(fills: list[int], rows: NDArray[np.bool_]) -> PairedChange:
+    def compare(fills: list[int]) -> PairedChange:
         of_films, of_controls = (
-            tuple(values[rows][:, fills].mean(axis=1) for values in both)
+            tuple(values[:, fills].mean(axis=1) for values in both)
             for both in (
                 (filled.drop, filled.undone),
                 (filled.control_drop, filled.control_undone),
             )
         )
-        own = patients[rows]
-        return compare_pairs(of_films, of_controls, own, evidence.confidence, least)
+        return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
-    wrong = wrongly_called(data, cluster)[pairs.films] & filled.alike
     return replace(
         removal,
-        typical=compare([0], every),
-        replaced=compare([1], every),
-        both=compare([0, 1], every),
-        wrong_calls=compare([0, 1], wrong) if wrong.sum() >= FEWEST_WRONG else None,
-        called=share_called(data, cluster, ~hypothesis.discovery),
+        typical=compare([0]),
+        replaced=compare([1]),
+        both=compare([0, 1]),
         imbalance=filled.imbalance / max(removal.spread, 1e-9),
-        relief=filled.relief,
+        relief=math.exp(float(np.median(filled.relief))),
+        relief_interval=_exponential(mean_interval(filled.relief, patients, evidence.confidence)),
     )
+
+
+def _exponential(interval: Interval) -> Interval:
+    return Interval(math.exp(interval.low), math.exp(interval.high))
+
+
+def _undo_wrong_calls(
+    inputs: ModelInputs, hypothesis: Hypothesis, evidence: EvidenceConfig
+) -> PairedChange | None:
+    """Fill the places of wrong calls of the confirmation half; None with too few of them."""
+    tried = fill_wrong_calls(
+        inputs,
+        hypothesis.cluster,
+        ~hypothesis.discovery,
+        hypothesis.explored.windows,
+        evidence.max_pairs // 2,
+        np.random.default_rng([evidence.seed, 2]),
+    )
+    if len(tried[0]) < FEWEST_WRONG:
+        return None
+    films, controls = (
+        (
+            np.array([film.effect[film.best] for film in filled]),
+            np.array([film.decided & ~film.decided_after[film.best] for film in filled], float),
+        )
+        for filled in tried
+    )
+    patients = inputs.data.patients[[film.film for film in tried[0]]]
+    least = evidence.min_effect * hypothesis.explored.spread
+    return compare_pairs(films, controls, patients, evidence.confidence, least)
 
 
 def _with_effects(
@@ -494,7 +534,7 @@ def prepare_inputs(
 
     def margins(pictures: Iterable[NDArray[np.float32]]) -> Margins:
         margin, decided = [np.empty(0)], [np.empty(0, dtype=np.bool_)]
-        for logits in model.batches(pictures):
+        for logits in model.finite_batches(pictures):
             margin.append(class_margin(logits, raised_class, lowered_class))
             decided.append(logits.argmax(axis=1) == raised_class)
             tick(len(logits))

@@ -9,7 +9,7 @@ lies on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,12 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
     Donors,
-    called_alike,
     choose_places,
+    elsewhere,
     match_films,
     rows_by_film,
     share_called,
+    shared_area,
     wrongly_called,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
@@ -268,29 +269,41 @@ def explore_feature(
         film: _window_rows(choose_places(inputs, cluster, own, windows), windows)
         for film, own in rows.items()
     }
-    look_up = _LookUp(maps.films, drop, maps.undone(cluster.raised_class), tried)
+    look_up = _LookUp(maps.films, drop, maps.undone(cluster.raised_class))
     own, ordinary = match_films(inputs, held, maps.films[bare])
-    first, second = look_up.best(own, own), look_up.best(ordinary, own)
+    first, second = look_up.best(own, tried, own), look_up.best(ordinary, tried, own)
     places = {film: windows[w] for film, w in zip(own.tolist(), first, strict=True)}
     giving, plain = match_films(inputs, held, maps.films[bare], margin)
-    chosen = look_up.best(giving, giving), look_up.best(plain, giving)
+    chosen = look_up.best(giving, tried, giving), look_up.best(plain, tried, giving)
     donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
-
-    def compare(rows: NDArray[np.bool_], min_films: int) -> PairedChange | None:
-        if rows.sum() < min_films:
-            return None
-        of_films = look_up.at(own[rows], first[rows])
-        of_controls = look_up.at(ordinary[rows], second[rows])
-        patients, least = inputs.data.patients[own[rows]], evidence.min_effect * spread
-        return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
-
     spread = float(before.std())
-    every = own >= 0
-    wrong = wrongly_called(inputs.data, cluster)[own] & called_alike(inputs.data, own, ordinary)
+
+    def compare(
+        films: NDArray[np.int64],
+        best: NDArray[np.int64],
+        controls: tuple[NDArray[np.int64], NDArray[np.int64]],  # films and windows
+        least_films: int,
+    ) -> PairedChange | None:
+        if len(films) < least_films:
+            return None
+        return compare_pairs(
+            look_up.at(films, best),
+            look_up.at(*controls),
+            inputs.data.patients[films],
+            evidence.confidence,
+            evidence.min_effect * spread,
+        )
+
+    rng = np.random.default_rng([evidence.seed, 8])
+    wrong = held[wrongly_called(inputs.data, cluster)[held]]
+    beside = {film: elsewhere(windows[tried[film]], windows, rng) for film in wrong.tolist()}
+    wrong = np.array([film for film, others in beside.items() if len(others)], dtype=np.int64)
+    as_many = {film: tried[film][: len(beside[film])] for film in wrong.tolist()}
+    found = look_up.best(wrong, as_many, wrong), look_up.best(wrong, beside, wrong)
     return Exploration(
         spread=spread,
-        change=compare(every, evidence.min_pairs),
-        wrong_calls=compare(wrong, FEWEST_WRONG),
+        change=compare(own, first, (ordinary, second), evidence.min_pairs),
+        wrong_calls=compare(wrong, found[0], (wrong, found[1]), FEWEST_WRONG),
         called=share_called(inputs.data, cluster, films),
         effect=effect,
         located=located,
@@ -310,17 +323,21 @@ class _LookUp:
         films: NDArray[np.int64],  # (n,)
         drop: NDArray[np.float64],  # (n, W)
         undone: NDArray[np.float64],  # (n, W)
-        tried: dict[int, NDArray[np.int64]],  # windows that are the places of a film
     ) -> None:
         self._row = {film: row for row, film in enumerate(films.tolist())}
-        self._drop, self._undone, self._tried = drop, undone, tried
+        self._drop, self._undone = drop, undone
 
-    def best(self, films: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.int64]:
+    def best(
+        self,
+        films: NDArray[np.int64],
+        tried: Mapping[int, NDArray[np.int64]],
+        partners: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
         """Return the window of each film (m,) with the largest drop, of those of its partner."""
         found = []
         for film, partner in zip(films.tolist(), partners.tolist(), strict=True):
-            tried = self._tried[partner]
-            found.append(tried[self._drop[self._row[film], tried].argmax()])
+            windows = tried[partner]
+            found.append(windows[self._drop[self._row[film], windows].argmax()])
         return np.array(found, dtype=np.int64)  # of no film too
 
     def at(
@@ -379,17 +396,6 @@ def _window_rows(places: NDArray[np.float32], windows: NDArray[np.float32]) -> N
     shared = shared_area(places, windows)
     most = shared.max(axis=1, keepdims=True)
     return np.flatnonzero((shared >= most - _EQUAL).any(axis=0))
-
-
-def shared_area(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Shared area of boxes (k, 4) and windows (W, 4), as a share of the smaller, (k, W)."""
-    low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, windows)]
-    smaller = np.maximum(np.minimum(areas[0][:, None], areas[1][None]), 1e-9)
-    overlap: NDArray[np.float64] = (shared / smaller).astype(np.float64)
-    return overlap
 
 
 def _median(column: NDArray[np.float64]) -> float:

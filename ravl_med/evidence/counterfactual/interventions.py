@@ -49,6 +49,7 @@ _OTHER_CLASS = 0.5  # standard deviations of the margin that a control of anothe
 _OTHER_FRAME = 20.0  # the same, for the whole side of the input that is padding in one film alone
 _FORBIDDEN = 1e3
 _TIE = 1e-6  # puts pairs of one frame in order; far less than frames differ by
+_BESIDE = 0.05  # of a window may lie over a place
 _FAINT = 1e-3  # in units of the input; a flat place does not stand out at all
 _LARGER = 1.001  # than a window, beyond rounding
 
@@ -135,6 +136,17 @@ def choose_places(
     return places[likely[: max(1, int((score[likely] > 0).sum()))]]
 
 
+def shared_area(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Shared area of boxes (k, 4) and windows (W, 4), as a share of the smaller, (k, W)."""
+    low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
+    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, windows)]
+    smaller = np.maximum(np.minimum(areas[0][:, None], areas[1][None]), 1e-9)
+    overlap: NDArray[np.float64] = (shared / smaller).astype(np.float64)
+    return overlap
+
+
 def match_films(
     inputs: ModelInputs,
     films: NDArray[np.int64],
@@ -178,12 +190,19 @@ def wrongly_called(data: AuditData, cluster: FeatureCluster) -> NDArray[np.bool_
     return called
 
 
-def called_alike(
-    data: AuditData, films: NDArray[np.int64], controls: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Whether film and control are called as one class, (n,): else one has no call to undo."""
-    alike: NDArray[np.bool_] = data.predictions[films] == data.predictions[controls]
-    return alike
+def elsewhere(
+    places: NDArray[np.float32],  # (k, 4) of a film
+    windows: NDArray[np.float32],  # (W, 4)
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Draw as many windows that lie beside the places: rows, at most k.
+
+    What a wrong call is held up by is asked of the film itself. A film without the feature that is
+    called the same is no control: it is called so by the finding, which may show in that very
+    place.
+    """
+    beside = np.flatnonzero(shared_area(places, windows).max(axis=0) < _BESIDE)
+    return rng.permutation(beside)[: len(places)]
 
 
 def share_called(data: AuditData, cluster: FeatureCluster, films: NDArray[np.bool_]) -> float:
@@ -240,9 +259,9 @@ class FilledPairs:
     undone: NDArray[np.float64]  # (n, 2) 1 where the decision for the raised class goes
     control_drop: NDArray[np.float64]  # (n, 2)
     control_undone: NDArray[np.float64]  # (n, 2)
-    alike: NDArray[np.bool_]  # (n,) film and control are both decided for the raised class
     imbalance: float  # mean margin of the films less that of the controls, untouched
-    relief: float  # how far the best place stands out, over the same of the control; median
+    # (n,) logarithm of how far the best place stands out, over the same of the control
+    relief: NDArray[np.float64]
 
 
 def fill_pairs(
@@ -266,13 +285,33 @@ def fill_pairs(
     held = np.column_stack([[f.decided_after[f.best] for f in filled], replaced.decided])
     drop = before[:, None] - after
     undone = (decided[:, None] & ~held).astype(np.float64)
-    alike = decided[:n] & decided[n:]
     imbalance = float(before[:n].mean() - before[n:].mean())
     stands_out = np.array([_relief(inputs, f.film, f.boxes[f.best]) for f in filled])
-    relief = float(np.median(stands_out[:n] / stands_out[n:])) if n else 1.0
-    return FilledPairs(
-        filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], alike, imbalance, relief
-    )
+    relief = np.log(stands_out[:n] / stands_out[n:])
+    return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, relief)
+
+
+def fill_wrong_calls(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    films: NDArray[np.bool_],  # (N,) of the half that tests
+    windows: NDArray[np.float32],
+    most: int,
+    rng: np.random.Generator,
+) -> tuple[list[FilledFilm], list[FilledFilm]]:
+    """Fill the places of wrong calls with a feature, and as many other places of the same films."""
+    data = inputs.data
+    wrong = films & (data.labels >= 0) & cluster.present & wrongly_called(data, cluster)
+    chosen = spread_over_patients(np.flatnonzero(wrong), data.patients, rng)[:most]
+    rows = rows_by_film(cluster, data.region_image, chosen)
+    jobs = []
+    for film, own in rows.items():
+        places = choose_places(inputs, cluster, own, windows)
+        others = windows[elsewhere(places, windows, rng)]
+        if len(others):
+            jobs.append((film, places[: len(others)], others))
+    filled = fill_films(inputs, [(film, places) for film, places, _ in jobs])
+    return filled, fill_films(inputs, [(film, others) for film, _, others in jobs])
 
 
 def _relief(inputs: ModelInputs, film: int, box: NDArray[np.float32]) -> float:

@@ -347,8 +347,8 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
         "the same places on films of the same class without the feature; for the transplant a "
         "place of a film without it that has about the same margin. Decisions: share of films that "
-        "change, beyond the controls; of wrong calls, those undone, beside controls that are "
-        "called the same. That neither moves the margin by enough has q "
+        "change, beyond the controls; of wrong calls, those undone, beyond those that other places "
+        "of the same films undo. That neither moves the margin by enough has q "
         f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 

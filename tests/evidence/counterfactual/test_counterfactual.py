@@ -35,6 +35,7 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     sample_for_maps,
 )
 from ravl_med.evidence.counterfactual.fills import LikePlaces
+from ravl_med.evidence.counterfactual.interventions import fill_wrong_calls, shared_area
 from ravl_med.evidence.counterfactual.localisation import RelevantPlaces, most_share_pictures
 from ravl_med.evidence.counterfactual.model_inputs import compare_pairs
 from ravl_med.evidence.results import Counterfactual, Interval, PairedChange, Removal
@@ -794,7 +795,6 @@ class TestHarm:
         assert not self.removal(0.5, None).undoes(0.0)
 
     def test_it_is_measured_on_films_of_other_classes_that_are_called_so(self, cluster_of):
-        """Films without the device that have the bystander are called so as well: the controls."""
         cohort = cohort_of(EitherEncoder)
         cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
 
@@ -804,21 +804,43 @@ class TestHarm:
         foreign = held & cohort.device & (data.labels != 0)
         assert found.removal.called == (data.predictions[foreign] == 0).mean() == 1.0
         wrong = found.removal.wrong_calls
-        assert 5 <= wrong.pairs < found.removal.both.pairs
+        assert 5 <= wrong.pairs <= EVIDENCE.max_pairs // 2
         alone = (cohort.device & ~cohort.bystander)[foreign].mean()  # else the bystander holds it
         assert wrong.decisions == pytest.approx(alone, abs=0.25)
         assert found.removal.harm == wrong.decisions
 
-    def test_where_nothing_else_is_called_so_no_control_has_a_call_to_undo(self, cluster_of):
-        """What films without the feature lose cannot be seen; confirmed gaps have to show harm."""
+    def test_it_needs_no_film_without_the_feature_that_is_called_so(self, cluster_of):
+        """Other places of the same films are the control: filling them undoes nothing."""
         cohort = cohort_of()
         cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+        assert not (cohort.data.predictions[~cohort.device] == 0).any()
 
         removal = cohort.measure(cluster).removal
 
-        assert removal.both.decisions > 0.9
-        assert removal.wrong_calls is None
-        assert not removal.undoes(0.1)
+        assert removal.wrong_calls.decisions == 1.0
+        assert abs(removal.wrong_calls.control) < 0.1 * removal.spread
+        assert removal.undoes(0.1)
+
+    def test_it_equals_a_naive_loop(self, cluster_of):
+        """Fill the places of each wrong call and as many beside them; the best of either counts."""
+        cohort = cohort_of(cut=True)
+        cluster = cohort.cluster(cluster_of, [DEVICE, DEVICE + 1], cohort.device)
+        inputs = prepare_inputs(cohort.model(), 0, 2, cohort.data)
+        windows = cohort.explore(cluster).windows
+        own, beside = fill_wrong_calls(
+            inputs, cluster, ~cohort.discovery, windows, 12, np.random.default_rng(3)
+        )
+
+        assert len(own) == len(beside) == 12
+        for film, control in zip(own, beside, strict=True):
+            assert film.film == control.film
+            assert cohort.device[film.film]
+            assert cohort.labels[film.film] != 0 == cohort.data.predictions[film.film]
+            assert len(film.boxes) == len(control.boxes)
+            assert shared_area(film.boxes, control.boxes).max() < 0.05
+            for filled in (film, control):
+                pictures = (inputs.like.fill(filled.film, box) for box in filled.boxes)
+                np.testing.assert_allclose(filled.after, inputs.margins(pictures).margin, atol=1e-5)
 
     def test_what_does_no_harm_is_not_located(self, cluster_of):
         cohort = cohort_of()

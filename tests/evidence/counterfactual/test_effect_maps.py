@@ -361,34 +361,28 @@ class TestExploration:
     def test_wrong_calls_are_compared_by_themselves(
         self, cluster_of: Callable[..., FeatureCluster]
     ) -> None:
-        """Beside controls that are called as they are: else there is no call to undo."""
+        """Beside other places of the same films: what fills those undoes no call."""
         explored = self.explore(cluster_of)
-        # Of films 0 to 7 two are of class 1; with the square all are called so, and none without.
+        # Of films 0 to 7 two are of class 1; with the square all are called so.
         assert explored.called == 1.0
-        assert explored.wrong_calls is None
-
-        every = np.ones(80, np.int64)
-        called = self.explore(cluster_of, predictions=every)
-
-        assert called.wrong_calls.pairs == 6
-        assert called.wrong_calls.decisions == 1.0
+        assert (explored.wrong_calls.pairs, explored.wrong_calls.patients) == (6, 4)
+        assert explored.wrong_calls.decisions == 1.0
+        assert explored.wrong_calls.change == pytest.approx(8.0, abs=0.1)
+        assert explored.wrong_calls.control == pytest.approx(0.0, abs=0.1)
 
     def test_controls_are_of_the_same_class_and_donors_of_the_same_margin(
         self, cluster_of: Callable[..., FeatureCluster]
     ) -> None:
-        """Controls of classes 0 and 2 are called as the films of their class are."""
         by_margin = [10, 9, 14, 11, 12, 13, 8, 15]  # class 0 with class 1, and the other way round
-        margin, predictions = self.MARGIN.copy(), self.PREDICTIONS.copy()
+        margin = self.MARGIN.copy()
         margin[by_margin] = np.arange(8)
-        predictions[8:16] = np.where(self.LABELS[8:16] == 1, 2, 1)
 
-        explored = self.explore(cluster_of, margin=margin, predictions=predictions)
+        explored = self.explore(cluster_of, margin=margin)
 
         donors = explored.donors
         assert dict(zip(donors.films.tolist(), donors.ordinary.tolist(), strict=True)) == dict(
             enumerate(by_margin)
         )
-        assert explored.wrong_calls.pairs == 6  # of controls by margin, five would be called alike
 
     def test_too_few_pairs_are_no_comparison(
         self, cluster_of: Callable[..., FeatureCluster]
@@ -404,7 +398,8 @@ class TestExploration:
     ) -> None:
         explored = self.explore(cluster_of, mapped=films)
 
-        assert explored.change is explored.wrong_calls is None
+        assert explored.change is None
+        assert (explored.wrong_calls is None) == (films[0] != 0)  # they need no other film
         assert explored.places == {}
         assert len(explored.donors.films) == len(explored.donors.boxes) == 0
         assert np.isfinite(explored.effect).sum() == (8 if films[0] == 0 else 0)
