@@ -269,41 +269,28 @@ def explore_feature(
         film: _window_rows(choose_places(inputs, cluster, own, windows), windows)
         for film, own in rows.items()
     }
-    look_up = _LookUp(maps.films, drop, maps.undone(cluster.raised_class))
+    spread = float(before.std())
+    look_up = _LookUp(
+        maps.films,
+        drop,
+        maps.undone(cluster.raised_class),
+        inputs.data.patients,
+        evidence.confidence,
+        evidence.min_effect * spread,
+    )
     own, ordinary = match_films(inputs, held, maps.films[bare])
     first, second = look_up.best(own, tried, own), look_up.best(ordinary, tried, own)
     places = {film: windows[w] for film, w in zip(own.tolist(), first, strict=True)}
     giving, plain = match_films(inputs, held, maps.films[bare], margin)
     chosen = look_up.best(giving, tried, giving), look_up.best(plain, tried, giving)
     donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
-    spread = float(before.std())
-
-    def compare(
-        films: NDArray[np.int64],
-        best: NDArray[np.int64],
-        controls: tuple[NDArray[np.int64], NDArray[np.int64]],  # films and windows
-        least_films: int,
-    ) -> PairedChange | None:
-        if len(films) < least_films:
-            return None
-        return compare_pairs(
-            look_up.at(films, best),
-            look_up.at(*controls),
-            inputs.data.patients[films],
-            evidence.confidence,
-            evidence.min_effect * spread,
-        )
-
-    rng = np.random.default_rng([evidence.seed, 8])
     wrong = held[wrongly_called(inputs.data, cluster)[held]]
+    rng = np.random.default_rng([evidence.seed, 8])
     beside = {film: elsewhere(windows[tried[film]], windows, rng) for film in wrong.tolist()}
-    wrong = np.array([film for film, others in beside.items() if len(others)], dtype=np.int64)
-    as_many = {film: tried[film][: len(beside[film])] for film in wrong.tolist()}
-    found = look_up.best(wrong, as_many, wrong), look_up.best(wrong, beside, wrong)
     return Exploration(
         spread=spread,
-        change=compare(own, first, (ordinary, second), evidence.min_pairs),
-        wrong_calls=compare(wrong, found[0], (wrong, found[1]), FEWEST_WRONG),
+        change=look_up.compare((own, first), (ordinary, second), evidence.min_pairs),
+        wrong_calls=look_up.compare_places(tried, beside),
         called=share_called(inputs.data, cluster, films),
         effect=effect,
         located=located,
@@ -315,6 +302,9 @@ def explore_feature(
     )
 
 
+Looked = tuple[NDArray[np.int64], NDArray[np.int64]]  # films and a window of each
+
+
 class _LookUp:
     """What filling windows of mapped films did to one margin."""
 
@@ -323,9 +313,13 @@ class _LookUp:
         films: NDArray[np.int64],  # (n,)
         drop: NDArray[np.float64],  # (n, W)
         undone: NDArray[np.float64],  # (n, W)
+        patients: NDArray[np.int64],  # (N,)
+        confidence: float,
+        least: float,  # logits, see `compare_pairs`
     ) -> None:
         self._row = {film: row for row, film in enumerate(films.tolist())}
-        self._drop, self._undone = drop, undone
+        self._drop, self._undone, self._patients = drop, undone, patients
+        self._confidence, self._least = confidence, least
 
     def best(
         self,
@@ -340,7 +334,24 @@ class _LookUp:
             found.append(windows[self._drop[self._row[film], windows].argmax()])
         return np.array(found, dtype=np.int64)  # of no film too
 
-    def at(
+    def compare(self, looked: Looked, controls: Looked, fewest: int) -> PairedChange | None:
+        """Compare windows of films with those of controls; None with too few of them."""
+        if len(looked[0]) < fewest:
+            return None
+        changes, of_controls = self._at(*looked), self._at(*controls)
+        patients = self._patients[looked[0]]
+        return compare_pairs(changes, of_controls, patients, self._confidence, self._least)
+
+    def compare_places(
+        self, tried: Mapping[int, NDArray[np.int64]], beside: Mapping[int, NDArray[np.int64]]
+    ) -> PairedChange | None:
+        """Compare the best window of each film with the best of as many beside it."""
+        films = np.array([film for film, others in beside.items() if len(others)], dtype=np.int64)
+        as_many = {film: tried[film][: len(beside[film])] for film in films.tolist()}
+        own, other = (self.best(films, windows, films) for windows in (as_many, beside))
+        return self.compare((films, own), (films, other), FEWEST_WRONG)
+
+    def _at(
         self, films: NDArray[np.int64], windows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the drop at a window of each film, and whether a decision was undone, (m,)."""
