@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
-from ravl_med.evidence.counterfactual.interventions import shared_area
 from ravl_med.evidence.results import Confirmation, SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
-from ravl_med.regions.geometry import box_overlap
+from ravl_med.regions.geometry import box_overlap, box_shares
 
 _SAME = 0.5  # mean intersection over union of two places that are one
 _APART = 0.1  # correlation from which one feature is there where the other is not
@@ -153,7 +152,7 @@ def _places_agree(
     shared = sorted(first.keys() & second.keys())
     if len(shared) < _FILMS:
         return False
-    overlap = [shared_area(first[film][None], second[film][None])[0, 0] for film in shared]
+    overlap = [box_shares(first[film][None], second[film][None])[0, 0] for film in shared]
     return float(np.mean(overlap)) >= _SAME
 
 

@@ -111,8 +111,14 @@ def map_films(
         own = partial(progress, "map effects")
         if len(films):
             fill = model.like_places(data).fill
-            ask = partial(model.logits, finite=True)
-            maps[swapped] = map_effects(model.read, fill, ask, films, size, own)
+            maps[swapped] = map_effects(
+                model.read,
+                fill,
+                lambda pictures: np.concatenate(list(model.finite_batches(pictures))),
+                films,
+                size,
+                own,
+            )
     return maps
 
 

@@ -374,6 +374,11 @@ class Removal:
         return shown and self.harm >= least - _ROUNDING
 
     @property
+    def stands_out(self) -> bool:
+        """Whether its places stand out from the film more than those of films without it."""
+        return self.relief_interval.low > 1.0
+
+    @property
     def measured(self) -> int:
         """Regions whose effect was measured."""
         return int(np.isfinite(self.effect).sum())

@@ -285,8 +285,8 @@ def _pass_reasons(
     kept = (
         f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
         f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
-        f"and {'is' if len(signs) == 1 else 'are'} not shown to raise it in other films: a sign, "
-        "as far as can be told."
+        f"and {'is' if len(signs) == 1 else 'are'} not shown to raise it in other films or to "
+        "stand out from the film: a sign, as far as can be told."
     )
     return reason, kept
 

@@ -138,15 +138,29 @@ def _stretch(
 
 def box_overlaps(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the intersection over union of boxes (n, 4) and (m, 4), shape (n, m)."""
+    inside, (one, two) = _shared_area(a, b)
+    return _ratio(inside, one + two - inside)
+
+
+def box_shares(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the shared area of boxes (n, 4) and (m, 4) as a share of the smaller, (n, m)."""
+    inside, areas = _shared_area(a, b)
+    return _ratio(inside, np.minimum(*areas))
+
+
+def _shared_area(
+    a: NDArray[np.floating], b: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Return the shared area (n, m), and the areas (n, 1) and (1, m)."""
     one, two = a[:, None].astype(np.float64), b[None].astype(np.float64)
     sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
-    inside = np.prod(np.maximum(sides, 0.0), axis=2)
-    area = [np.prod(np.maximum(x[..., 2:] - x[..., :2], 0.0), axis=2) for x in (one, two)]
-    union = area[0] + area[1] - inside
-    shares: NDArray[np.float64] = np.divide(
-        inside, union, out=np.zeros_like(inside), where=union > 0
-    )
-    return shares
+    areas = [np.prod(np.maximum(x[..., 2:] - x[..., :2], 0.0), axis=2) for x in (one, two)]
+    return np.prod(np.maximum(sides, 0.0), axis=2), areas
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return ratio
 
 
 def box_overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

@@ -550,7 +550,8 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
         "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
-        "goes with it and is not shown to raise it in other films: a sign, as far as can be told.",
+        "goes with it and is not shown to raise it in other films or to stand out from the film: "
+        "a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
     assert "that go with it and are not shown to raise it" in two.reasons[1]

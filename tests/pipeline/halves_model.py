@@ -15,8 +15,10 @@ GRID = 8
 
 
 class HalvesModel:
-    def __init__(self, device, *, swapped=False, constant=False, chance=False, norm=1.0):
-        self.device, self.norm = device, norm
+    def __init__(
+        self, device, *, swapped=False, constant=False, chance=False, norm=1.0, fragile=False
+    ):
+        self.device, self.norm, self.fragile = device, norm, fragile
         self.swapped, self.constant, self.chance = swapped, constant, chance
         self.info = EncoderInfo(
             architecture="halves", digest=f"{swapped}{constant}{chance}{norm}", image_size=SIDE,
@@ -38,7 +40,11 @@ class HalvesModel:
         if self.chance:
             mixing = np.random.default_rng(0).normal(size=(GRID * GRID,) * 2)
             seen = torch.sin(40 * seen @ torch.from_numpy(mixing).float())
-        return self.norm * functional.normalize(seen, dim=-1)
+        embedded = self.norm * functional.normalize(seen, dim=-1)
+        if self.fragile:  # by a part of the cross in the lower left corner
+            stroke = images[:, 0].diagonal(-3 * SIDE // 4, dim1=1, dim2=2) > 0.6
+            embedded[stroke.any(dim=1) & ~stroke.all(dim=1)] = torch.nan
+        return embedded
 
     def encode_text(self, texts):
         left = torch.ones(GRID, GRID)
@@ -65,3 +71,7 @@ def chance(device):
 
 def long(device):
     return HalvesModel(device, norm=7.0)
+
+
+def fragile(device):
+    return HalvesModel(device, fragile=True)

@@ -202,8 +202,8 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     ("kind", "meaning"),
     [
         ("shortcut", "it lies in artifacts and moves other films, which speaks for a shortcut"),
-        ("plausible_sign", "it goes with the finding and is not shown to raise it in other films, "
-                           "so that it is the sign itself, as far as can be told"),
+        ("plausible_sign", "it goes with the finding and is not shown to stand out from the film, "
+                           "as a thing does, so that it is the sign itself, as far as can be told"),
         ("undecided", "it moves other films, as a shortcut does, and part of it may lie where the "
                       "finding shows, so whether this is a sign or a shortcut is open; a "
                       "radiologist has to look"),
@@ -219,6 +219,25 @@ def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning)
     assert told == f"{where}: {meaning}."
     silent = sentences.kind_sentence(replace(entry, counts=False), classes)
     assert silent.replace("\u00a0", " ") == f"{where}."
+
+
+def test_a_sign_that_stays_where_it_is_is_told_so(full_result):
+    entry = replace(full_result.correlations[0], kind="plausible_sign")
+    stays = replace(entry, counterfactual=replace(entry.counterfactual, shown_by=("removal",)))
+    told = sentences.kind_sentence(stays, full_result.task.classes)
+    assert "it goes with the finding and is not shown to raise it in other films, so that" in told
+
+
+def test_what_stands_out_where_the_finding_shows_is_told_so(full_result):
+    entry = replace(full_result.correlations[0], kind="undecided")
+    tested = entry.counterfactual
+    shares = replace(tested.removal.shares, inside=0.9, artifact=0.1)
+    removal = replace(tested.removal, shares=shares, relief_interval=Interval(1.1, 1.4))
+    shown = replace(entry, counterfactual=replace(tested, removal=removal))
+    told = sentences.kind_sentence(shown, full_result.task.classes)
+    assert (
+        "moves other films, as a shortcut does, and lies where the finding shows and stands" in told
+    )
 
 
 @pytest.mark.parametrize(

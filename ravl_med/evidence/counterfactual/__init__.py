@@ -39,14 +39,13 @@ from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
 from ravl_med.evidence.counterfactual.fills import Fills, LikePlaces
 from ravl_med.evidence.counterfactual.interventions import (
-    FEWEST_WRONG,
     PLACES,
     FilledFilm,
     FilledPairs,
     FilmPairs,
     compare_transplants,
+    compare_wrong_calls,
     fill_pairs,
-    fill_wrong_calls,
     pair_films,
     rows_by_film,
     share_called,
@@ -165,12 +164,11 @@ class CounterfactualModel:
             self.audited if self.audited is not None else self.logits(map(self.read, range(films)))
         )
 
-    def logits(
-        self, pictures: Iterable[NDArray[np.float32]], *, finite: bool = False
-    ) -> NDArray[np.float32]:
-        """Return the logits (n, C) of pictures (3, S, S); see `finite_batches` for finite ones."""
-        batches = self.finite_batches(pictures) if finite else self.batches(pictures)
-        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *batches])
+    def logits(self, pictures: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the logits (n, C) of pictures (3, S, S)."""
+        return np.concatenate(
+            [np.empty((0, len(self.classes)), np.float32), *self.batches(pictures)]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,7 +213,15 @@ def measure_counterfactual(
     if p <= evidence.fdr:  # q is not known yet, and never smaller
         removal = replace(
             removal,
-            wrong_calls=_undo_wrong_calls(inputs, hypothesis, evidence),
+            wrong_calls=compare_wrong_calls(
+                inputs,
+                cluster,
+                explored.windows,
+                ~hypothesis.discovery,
+                evidence,
+                evidence.min_effect * removal.spread,
+                np.random.default_rng([evidence.seed, 2]),
+            ),
             called=share_called(data, cluster, ~hypothesis.discovery),
         )
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
@@ -414,32 +420,6 @@ def _compare_fills(
 
 def _exponential(interval: Interval) -> Interval:
     return Interval(math.exp(interval.low), math.exp(interval.high))
-
-
-def _undo_wrong_calls(
-    inputs: ModelInputs, hypothesis: Hypothesis, evidence: EvidenceConfig
-) -> PairedChange | None:
-    """Fill the places of wrong calls of the confirmation half; None with too few of them."""
-    tried = fill_wrong_calls(
-        inputs,
-        hypothesis.cluster,
-        ~hypothesis.discovery,
-        hypothesis.explored.windows,
-        evidence.max_pairs // 2,
-        np.random.default_rng([evidence.seed, 2]),
-    )
-    if len(tried[0]) < FEWEST_WRONG:
-        return None
-    films, controls = (
-        (
-            np.array([film.effect[film.best] for film in filled]),
-            np.array([film.decided & ~film.decided_after[film.best] for film in filled], float),
-        )
-        for filled in tried
-    )
-    patients = inputs.data.patients[[film.film for film in tried[0]]]
-    least = evidence.min_effect * hypothesis.explored.spread
-    return compare_pairs(films, controls, patients, evidence.confidence, least)
 
 
 def _with_effects(

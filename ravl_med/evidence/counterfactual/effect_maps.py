@@ -26,7 +26,6 @@ from ravl_med.evidence.counterfactual.interventions import (
     match_films,
     rows_by_film,
     share_called,
-    shared_area,
     wrongly_called,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
@@ -37,6 +36,7 @@ from ravl_med.evidence.counterfactual.model_inputs import (
 )
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.evidence.results import PairedChange
+from ravl_med.regions.geometry import box_shares
 from ravl_med.regions.region_set import slide_windows
 
 _COARSE, _FINE = 1 / 4, 1 / 8  # sides of a window, as a share of those of the input
@@ -212,7 +212,7 @@ def region_effects(
             continue
         film = int(maps.films[at])
         boxes = inputs.carry_in(film, inputs.data.region_boxes[own])
-        over = shared_area(boxes, maps.windows) >= _OVERLAP
+        over = box_shares(boxes, maps.windows) >= _OVERLAP
         looked_at = np.where(np.isnan(drops[at]), -np.inf, drops[at])  # (W, C)
         effects.append(
             np.max(np.where(over[:, :, None], looked_at[None], -np.inf), axis=1, initial=-np.inf)
@@ -390,7 +390,7 @@ def effects_over(
     window is in stored pixels.
     """
     boxes = inputs.carry_in(film, inputs.data.region_boxes[regions])
-    over = shared_area(boxes, windows) >= _OVERLAP
+    over = box_shares(boxes, windows) >= _OVERLAP
     held = np.where(over & ~np.isnan(drop)[None], np.nan_to_num(drop)[None], -np.inf)
     best = held.argmax(axis=1)
     effect = held[np.arange(len(regions)), best]
@@ -404,7 +404,7 @@ def _window_rows(places: NDArray[np.float32], windows: NDArray[np.float32]) -> N
 
     Those are all that a larger place holds.
     """
-    shared = shared_area(places, windows)
+    shared = box_shares(places, windows)
     most = shared.max(axis=1, keepdims=True)
     return np.flatnonzero((shared >= most - _EQUAL).any(axis=0))
 

@@ -37,12 +37,13 @@ from ravl_med.evidence.counterfactual.model_inputs import (
     spread_over_patients,
 )
 from ravl_med.evidence.results import PairedChange
+from ravl_med.regions.geometry import box_shares
 
 PLACES = 3
 """Places of a film that are tried for a feature."""
 
 FEWEST_WRONG = 5
-"""Wrong calls, each with a control of the same call, from which is said what undoes them."""
+"""Wrong calls from which is said what undoes them."""
 
 _POOL = 8  # films that each control is chosen from, on average
 _OTHER_CLASS = 0.5  # standard deviations of the margin that a control of another class costs
@@ -136,17 +137,6 @@ def choose_places(
     return places[likely[: max(1, int((score[likely] > 0).sum()))]]
 
 
-def shared_area(boxes: NDArray[np.float32], windows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Shared area of boxes (k, 4) and windows (W, 4), as a share of the smaller, (k, W)."""
-    low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, windows)]
-    smaller = np.maximum(np.minimum(areas[0][:, None], areas[1][None]), 1e-9)
-    overlap: NDArray[np.float64] = (shared / smaller).astype(np.float64)
-    return overlap
-
-
 def match_films(
     inputs: ModelInputs,
     films: NDArray[np.int64],
@@ -197,11 +187,10 @@ def elsewhere(
 ) -> NDArray[np.int64]:
     """Draw as many windows that lie beside the places: rows, at most k.
 
-    What a wrong call is held up by is asked of the film itself. A film without the feature that is
-    called the same is no control: it is called so by the finding, which may show in that very
-    place.
+    They are the control of a wrong call. A film without the feature that is called the same is
+    none: it is called so by the finding, which may show in that very place.
     """
-    beside = np.flatnonzero(shared_area(places, windows).max(axis=0) < _BESIDE)
+    beside = np.flatnonzero(box_shares(places, windows).max(axis=0) < _BESIDE)
     return rng.permutation(beside)[: len(places)]
 
 
@@ -291,29 +280,6 @@ def fill_pairs(
     return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, relief)
 
 
-def fill_wrong_calls(
-    inputs: ModelInputs,
-    cluster: FeatureCluster,
-    films: NDArray[np.bool_],  # (N,) of the half that tests
-    windows: NDArray[np.float32],
-    most: int,
-    rng: np.random.Generator,
-) -> tuple[list[FilledFilm], list[FilledFilm]]:
-    """Fill the places of wrong calls with a feature, and as many other places of the same films."""
-    data = inputs.data
-    wrong = films & (data.labels >= 0) & cluster.present & wrongly_called(data, cluster)
-    chosen = spread_over_patients(np.flatnonzero(wrong), data.patients, rng)[:most]
-    rows = rows_by_film(cluster, data.region_image, chosen)
-    jobs = []
-    for film, own in rows.items():
-        places = choose_places(inputs, cluster, own, windows)
-        others = windows[elsewhere(places, windows, rng)]
-        if len(others):
-            jobs.append((film, places[: len(others)], others))
-    filled = fill_films(inputs, [(film, places) for film, places, _ in jobs])
-    return filled, fill_films(inputs, [(film, others) for film, _, others in jobs])
-
-
 def _relief(inputs: ModelInputs, film: int, box: NDArray[np.float32]) -> float:
     """How far a place stands out from like places: root mean square, in input."""
     change = inputs.read(film) - inputs.like.fill(film, box)
@@ -322,6 +288,42 @@ def _relief(inputs: ModelInputs, film: int, box: NDArray[np.float32]) -> float:
 
 
 _BEFORE = ("before", "decided")
+
+
+def compare_wrong_calls(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    windows: NDArray[np.float32],
+    films: NDArray[np.bool_],  # (N,) of the half that tests
+    evidence: EvidenceConfig,
+    least: float,  # logits, see `compare_pairs`
+    rng: np.random.Generator,
+) -> PairedChange | None:
+    """Compare the best place of wrong calls with a feature with the best of as many others.
+
+    Decisions are the calls that filling undoes. None with fewer than `FEWEST_WRONG`.
+    """
+    data = inputs.data
+    wrong = films & (data.labels >= 0) & cluster.present & wrongly_called(data, cluster)
+    chosen = spread_over_patients(np.flatnonzero(wrong), data.patients, rng)
+    rows = rows_by_film(cluster, data.region_image, chosen[: evidence.max_pairs // 2])
+    own, others = [], []
+    for film, regions in rows.items():
+        places = choose_places(inputs, cluster, regions, windows)
+        beside = windows[elsewhere(places, windows, rng)]
+        if len(beside):
+            own.append((film, places[: len(beside)]))
+            others.append((film, beside))
+    if len(own) < FEWEST_WRONG:
+        return None
+    filled = fill_films(inputs, [*own, *others])
+    drop = np.array([film.effect[film.best] for film in filled])
+    undone = np.array(
+        [float(film.decided and not film.decided_after[film.best]) for film in filled]
+    )
+    patients, n = data.patients[[film for film, _ in own]], len(own)
+    changes, of_others = (drop[:n], undone[:n]), (drop[n:], undone[n:])
+    return compare_pairs(changes, of_others, patients, evidence.confidence, least)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

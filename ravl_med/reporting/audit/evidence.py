@@ -303,11 +303,13 @@ def _made(tested: Counterfactual) -> dict[str, PairedChange | None]:
     removal = tested.removal
     if not tested.tested:
         return {"Effect maps": removal.explored, "Effect maps, wrong calls": removal.wrong_calls}
+    # Of a feature that no test shows they are those of the maps, of other films.
+    wrong_calls = {"Removal, wrong calls": removal.wrong_calls} if tested.used else {}
     return {
         "Removal, typical": removal.typical,
         "Removal, replaced": removal.replaced,
         "Removal, both": removal.both,
-        "Removal, wrong calls": removal.wrong_calls,
+        **wrong_calls,
         "Transplant": tested.transplant,
     }
 
@@ -333,15 +335,18 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
     )
     spread = (
         f" Its standard deviation over films is {number(removal.spread, 2)}; controls lie "
-        f"{number(removal.imbalance, 2)} of it lower."
+        f"{number(removal.imbalance, 2)} of it lower. Its places stand out from like places of "
+        f"other films {wording.spread(removal.relief_interval, 2, sign=False, scale=1.0)} times as "
+        "far as those of the controls (interval)."
         if math.isfinite(removal.imbalance)
         else ""
     )
     if not tested.tested:
         return (
             f"{margin}: how far it falls where places of the feature are covered, on mapped films "
-            "of the discovery half. Control: films of the same class without it. "
-            "Intervals are not corrected for the number of features."
+            "of the discovery half. Control: films of the same class without it; of wrong calls, "
+            "other places of the same films. Intervals are not corrected for the number of "
+            "features."
         )
     return (
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "

@@ -138,8 +138,9 @@ _KIND = (
     "Kind. What of a region is artifact, what is anatomy in which the raised class shows, and the "
     "rest are removed one by one; what each costs the model is its share. In artifacts, hardly in "
     "such anatomy, and moving other films: a shortcut. In such anatomy, on films of the "
-    "finding more often than on others, and not shown to move other films: a plausible sign. All "
-    "else is undecided."
+    "finding more often than on others: a plausible sign, if it is not shown to move other films, "
+    "or else hardly lies in artifacts and is not shown to stand out from the film more than the "
+    "same places of films without it. All else is undecided."
 )
 _CONFOUNDERS = (
     "Confounders. Each attribute is set against the label before the model is asked: Cramér's V, "

@@ -146,9 +146,11 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         )
     if not correlation.counts:
         return f"{where}."
+    moves = tested is not None and tested.travels
     meaning = {
         "shortcut": "it lies in artifacts and moves other films, which speaks for a shortcut",
-        "plausible_sign": "it goes with the finding and is not shown to raise it in other films, "
+        "plausible_sign": "it goes with the finding and is not shown to "
+        f"{'stand out from the film, as a thing does' if moves else 'raise it in other films'}, "
         "so that it is the sign itself, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
@@ -165,7 +167,8 @@ def _why_undecided(tested: Counterfactual | None) -> str:
     if tested.travels:
         moves = "it moves other films, as a shortcut does,"
         if inside:
-            return f"{moves} and lies where the finding shows"
+            stands = " and stands out there" if tested.removal.stands_out else ""
+            return f"{moves} and lies where the finding shows{stands}"
         if shares.artifact < shares.elsewhere:
             return f"{moves} and no artifact is known in its place"
         return f"{moves} and part of it may lie where the finding shows"

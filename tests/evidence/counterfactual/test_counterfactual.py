@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
+from ravl_med.evidence import counterfactual
 from ravl_med.evidence.counterfactual import (
     CounterfactualModel,
     Hypothesis,
@@ -35,11 +36,17 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     sample_for_maps,
 )
 from ravl_med.evidence.counterfactual.fills import LikePlaces
-from ravl_med.evidence.counterfactual.interventions import fill_wrong_calls, shared_area
+from ravl_med.evidence.counterfactual.interventions import (
+    FilledPairs,
+    FilmPairs,
+    choose_places,
+    compare_wrong_calls,
+    rows_by_film,
+)
 from ravl_med.evidence.counterfactual.localisation import RelevantPlaces, most_share_pictures
 from ravl_med.evidence.counterfactual.model_inputs import compare_pairs
 from ravl_med.evidence.results import Counterfactual, Interval, PairedChange, Removal
-from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.geometry import InputGeometry, box_shares
 
 SIZE = 32
 ROWS = 4
@@ -825,22 +832,43 @@ class TestHarm:
         """Fill the places of each wrong call and as many beside them; the best of either counts."""
         cohort = cohort_of(cut=True)
         cluster = cohort.cluster(cluster_of, [DEVICE, DEVICE + 1], cohort.device)
+        asked, size = [], EVIDENCE.model_copy(update={"max_pairs": 24})
         inputs = prepare_inputs(cohort.model(), 0, 2, cohort.data)
-        windows = cohort.explore(cluster).windows
-        own, beside = fill_wrong_calls(
-            inputs, cluster, ~cohort.discovery, windows, 12, np.random.default_rng(3)
-        )
+        filled = inputs.like.fill
 
-        assert len(own) == len(beside) == 12
-        for film, control in zip(own, beside, strict=True):
-            assert film.film == control.film
-            assert cohort.device[film.film]
-            assert cohort.labels[film.film] != 0 == cohort.data.predictions[film.film]
-            assert len(film.boxes) == len(control.boxes)
-            assert shared_area(film.boxes, control.boxes).max() < 0.05
-            for filled in (film, control):
-                pictures = (inputs.like.fill(filled.film, box) for box in filled.boxes)
-                np.testing.assert_allclose(filled.after, inputs.margins(pictures).margin, atol=1e-5)
+        class Asked:
+            def fill(self, film, box):
+                asked.append((film, box))
+                return filled(film, box)
+
+        windows = cohort.explore(cluster).windows
+        found = compare_wrong_calls(
+            replace(inputs, like=Asked()), cluster, windows, ~cohort.discovery, size, 0.1,
+            np.random.default_rng(3),
+        )  # fmt: skip
+
+        films = list(dict.fromkeys(film for film, _ in asked))
+        assert found.pairs == len(films) == 12
+        drops, undone = np.zeros((2, 12)), np.zeros((2, 12))
+        for at, film in enumerate(films):
+            assert cohort.device[film]
+            assert not cohort.discovery[film]
+            assert cohort.labels[film] != 0 == cohort.data.predictions[film]
+            boxes = [box for one, box in asked if one == film]
+            own, beside = np.split(np.array(boxes), 2)
+            rows = rows_by_film(cluster, cohort.data.region_image, np.array([film]))[film]
+            chosen = choose_places(inputs, cluster, rows, windows)
+            np.testing.assert_array_equal(own, chosen[: len(own)])
+            assert box_shares(own, beside).max() < 0.05
+            before = inputs.untouched(np.array([film])).margin[0]
+            for side, places in enumerate((own, beside)):
+                after = inputs.margins(filled(film, box) for box in places)
+                best = after.margin.argmin()
+                drops[side, at] = before - after.margin[best]
+                undone[side, at] = not after.decided[best]
+        assert found.change == pytest.approx(drops[0].mean(), abs=1e-5)
+        assert found.control == pytest.approx(drops[1].mean(), abs=1e-5)
+        assert found.decisions == pytest.approx((undone[0] - undone[1]).mean())
 
     def test_what_does_no_harm_is_not_located(self, cluster_of):
         cohort = cohort_of()
@@ -857,6 +885,24 @@ class TestHarm:
         fitted = (shown.removal.located != harmless.removal.located).any(axis=1)
         measured = np.isfinite(shown.removal.effect)
         assert 0 < (fitted & measured).sum() <= EVIDENCE.max_fitted
+
+
+def test_one_pair_does_not_say_how_far_a_feature_stands_out(cluster_of):
+    cohort = cohort_of()
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+    hypothesis = Hypothesis(cluster, cohort.discovery, cohort.explore(cluster))
+    nothing = np.zeros((3, 2))
+    relief = np.log([1.0, 2.0, 900.0])
+    filled = FilledPairs([], nothing, nothing, nothing, nothing, 0.0, relief)
+    pairs = FilmPairs(np.array([0, 2, 4]), np.array([6, 8, 10]), [])
+    removal = counterfactual._compare_fills(
+        cohort.measure(cluster).removal, prepare_inputs(cohort.model(), 0, 2, cohort.data),
+        hypothesis, pairs, filled, EVIDENCE,
+    )  # fmt: skip
+
+    assert removal.relief == pytest.approx(2.0)
+    assert removal.relief_interval.low < 1.0 < removal.relief_interval.high
+    assert not removal.stands_out
 
 
 def test_what_no_test_shows_is_not_located(cluster_of):

@@ -532,6 +532,10 @@ class TestRelief:
         found = self.relief([3.0] * 3, [1.5] * 3, usual=5.0)
         assert found == pytest.approx([2.0] * 3, abs=0.01)
 
+    def test_each_pair_speaks_for_itself(self):
+        found = self.relief([1.0, 2.0, 900.0], [1.0] * 3)
+        assert found == pytest.approx([1.0, 2.0, 900.0], rel=0.01)
+
     def test_flat_places_do_not_stand_out_from_each_other(self):
         assert self.relief([0.0] * 3, [0.0] * 3) == pytest.approx([1.0] * 3)
 
