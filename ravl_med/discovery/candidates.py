@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import pearsonr
 
 from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery.clusters import FeatureClusters
@@ -290,6 +291,23 @@ def _percent(count: int, of: int) -> str:
     return f"{100 * count / of:.0f} %"
 
 
+ANYWHERE = -1
+"""A feature that has no place of its own."""
+
+_PLACES = 7  # in a row and in a column
+
+
+def places_of(shares: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the place of each region (R, 4), xyxy as shares of its film, by its middle: (R,).
+
+    Places lie an eighth of the film apart, as windows of a quarter do in half steps.
+    """
+    middles = (shares[:, :2] + shares[:, 2:]) / 2.0
+    column, row = np.clip(np.rint(middles * (_PLACES + 1)).astype(np.int64) - 1, 0, _PLACES - 1).T
+    numbers: NDArray[np.int64] = row * _PLACES + column
+    return numbers
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionEffects:
     """What m regions of some films hold up, by filling windows over them.
@@ -302,6 +320,7 @@ class RegionEffects:
     films: NDArray[np.int64]  # (m,)
     effect: NDArray[np.float64]  # (m, C) of the strongest window over each region
     mean: NDArray[np.float64]  # (m, C) of all of these windows, the coarse ones
+    places: NDArray[np.int64]  # (m,) of `places_of`; -1: another region of the film stands for it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -312,6 +331,7 @@ class EffectFeature:
     direction: NDArray[np.float32]  # (D,) a region belongs to it if its embedding lies along it
     films: int  # that it was learned from
     effect: float  # median over them, in standard deviations of the margin
+    place: int = ANYWHERE  # of `places_of`, where it lies
 
     @property
     def medoids(self) -> NDArray[np.float32]:
@@ -365,6 +385,112 @@ def propose_from_effects(
                 direction -= offset * one
                 features.append(EffectFeature(label, direction, len(group), size))
     return features
+
+
+_USUAL = 2 / 3  # share of films from which a feature is what is usual at its place
+_FOLDS = 5
+_PENALTIES = tuple(np.logspace(-1, 3, 9).tolist())  # of a ridge regression
+_CHANCE = 0.01  # over all places and classes, that a regression predicts by chance
+_LEAST_PATIENTS = 40  # whose films are mapped at a place
+
+
+def propose_at_places(
+    embeddings: NDArray[np.float32],
+    effects: RegionEffects,
+    patients: NDArray[np.int64],
+    seed: int,
+) -> list[EffectFeature]:
+    """Find what lies in one place of some films and holds up a class there.
+
+    A weak feature is never the strongest of its film. But at its own place it is what the films
+    differ by: how much a window holds up is predicted there from the region's embedding, by ridge
+    regression, on patients that it was not fitted on. Where that is no chance, the films of the
+    place are split in two by what is predicted, and a linear discriminant tells the two. Of each
+    class the place is proposed where that makes the largest difference.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
+    patients : ndarray of shape (N,), int64 - of all films
+    """
+    own = take_rows(embeddings, effects.regions)
+    predicted: list[_Predicted] = []
+    places = [np.flatnonzero(effects.places == place) for place in range(_PLACES**2)]
+    used = [
+        (place, rows)
+        for place, rows in enumerate(places)
+        if len(np.unique(patients[effects.films[rows]])) >= _LEAST_PATIENTS
+    ]
+    for place, rows in used:
+        known, films = effects.mean[rows], effects.films[rows]
+        effect = _predict_effects(own[rows], known, patients[films])
+        for label in range(known.shape[1]):
+            one = _Predicted(place, label, rows, films, known[:, label], effect[:, label])
+            if one.p_value * known.shape[1] * len(used) <= _CHANCE:
+                predicted.append(one)
+    features: dict[int, EffectFeature] = {}
+    for one in sorted(predicted, key=lambda one: -one.size):
+        feature = one.feature(own, seed)
+        if feature is not None:
+            features.setdefault(one.label, feature)
+    return list(features.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """Effects at one place on one class, and what the embeddings there say of them."""
+
+    place: int
+    label: int
+    rows: NDArray[np.int64]  # (n,) positions in the region effects
+    films: NDArray[np.int64]  # (n,) ascending
+    known: NDArray[np.float64]  # (n,)
+    effect: NDArray[np.float64]  # (n,) predicted on other patients
+
+    @property
+    def p_value(self) -> float:
+        """Chance that effects are predicted so well where embeddings say nothing of them."""
+        if min(np.ptp(self.known), np.ptp(self.effect)) <= 0:
+            return 1.0
+        return float(pearsonr(self.effect, self.known, alternative="greater").pvalue)
+
+    @property
+    def size(self) -> float:
+        """Standard deviation of the effects that is predicted, in those of the margin."""
+        return float(np.corrcoef(self.effect, self.known)[0, 1] * self.known.std())
+
+    def feature(self, own: NDArray[np.float32], seed: int) -> EffectFeature | None:
+        """Return the feature that splits the films of the place; None: too few or most have it."""
+        from sklearn.cluster import KMeans
+
+        split = KMeans(2, n_init=5, random_state=seed).fit(self.effect[:, None])
+        holds = split.labels_ == split.cluster_centers_[:, 0].argmax()
+        if holds.sum() < FEWEST_FILMS or holds.mean() > _USUAL:
+            return None
+        here = own[self.rows]
+        direction = _discriminant(here[holds], here[~holds])
+        offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
+        direction -= offset * _constant(here)
+        size = float(np.median(self.known[holds]))
+        return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
+
+
+def _predict_effects(
+    regions: NDArray[np.float32],  # (n, D)
+    effects: NDArray[np.float64],  # (n, C)
+    patients: NDArray[np.int64],  # (n,)
+) -> NDArray[np.float64]:
+    """Predict effects from embeddings, each by a regression on other patients, (n, C)."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    predicted = np.zeros_like(effects)
+    scale = max(float(regions.std()), 1e-12)
+    for fitted, left in GroupKFold(_FOLDS).split(regions, groups=patients):
+        model = RidgeCV(_PENALTIES, alpha_per_target=True)
+        model.fit(regions[fitted].astype(np.float64) / scale, effects[fitted])
+        predicted[left] = model.predict(regions[left].astype(np.float64) / scale)
+    return predicted
 
 
 def _best_of_films(
@@ -446,7 +572,8 @@ def measure_effect_feature(
     along = np.concatenate(
         [embeddings[part] @ feature.direction for part in _parts(len(embeddings))]
     )
-    regions = np.flatnonzero(nearest_medoids(feature.medoids, embeddings) == 1)
+    detector = FeatureDetector(feature.medoids, 1, feature.raised_class, None, feature.place)
+    regions = np.flatnonzero(detector.find(embeddings, data.region_shares()))
     regions = regions[np.argsort(-along[regions], kind="stable")]
     present = np.zeros(len(data.labels), dtype=np.bool_)
     present[data.region_image[regions]] = True
@@ -484,10 +611,16 @@ class FeatureDetector:
     label: int  # the cluster, 0 .. K - 1
     raised_class: int
     lowered_class: int | None  # the most lowered one
+    place: int = ANYWHERE  # of `places_of`
 
-    def find(self, regions: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which regions (R, D), embedded by the audited model, belong to the feature."""
-        return np.asarray(nearest_medoids(self.medoids, regions) == self.label)
+    def find(self, regions: NDArray[np.float32], shares: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return which regions belong to the feature, (R,).
+
+        They are embedded by the audited model, (R, D), and lie at `shares` of their films, (R, 4),
+        xyxy.
+        """
+        found = np.asarray(nearest_medoids(self.medoids, regions) == self.label)
+        return found if self.place == ANYWHERE else found & (places_of(shares) == self.place)
 
 
 def nearest_medoids(

@@ -25,6 +25,12 @@ def _not_known() -> NDArray[np.str_]:
     return np.empty(0, dtype=np.str_)
 
 
+def film_shares(boxes: NDArray[np.float32], sizes: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return boxes (R, 4), xyxy in stored pixels, as shares of films of a height and width."""
+    sides = np.tile(sizes[:, ::-1], 2).astype(np.float32)
+    return np.asarray(boxes / sides, dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditData:
     """The films of one zero-shot task, their regions, and what the model says of both."""
@@ -45,6 +51,10 @@ class AuditData:
     # Where each label comes from, and "stated", "uncertain" or "blank"; (N,), empty if not known.
     label_sources: NDArray[np.str_] = field(default_factory=_not_known)
     label_certainty: NDArray[np.str_] = field(default_factory=_not_known)
+
+    def region_shares(self) -> NDArray[np.float32]:
+        """Return the boxes of all regions as shares of their films' width and height, (R, 4)."""
+        return film_shares(self.region_boxes, self.sizes[self.region_image])
 
     @property
     def correct(self) -> NDArray[np.bool_]:

@@ -409,7 +409,7 @@ def rank_by_all_methods(
     model = evidence.counterfactual_model(encoder, structures)
     maps = map_films(data, model, own, _silent)
     tools = InterventionTools(model, maps, relevance)
-    proposed = propose_features(data, evidence.region, model, maps[False], own.seed)
+    proposed = propose_features(data, evidence.region, model, maps[False], own)
     examination = confirm_correlations(data, pooled, config.discovery, own, gate, _silent, proposed)
     correlations = assess_correlations(data, examination, tools, own, gate, _silent)
     ranked["pooled"] = _first_of(examination.discovery.candidates)

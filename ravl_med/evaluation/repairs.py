@@ -181,7 +181,7 @@ def _prepare(
     encoder, validation = trial.encoder, trial.evidence
     split = trial.films.finetune
     taught = embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
-    found = find_features(detectors, taught.region)
+    found = find_features(detectors, taught.region, taught.data.region_shares())
     spurious = np.asarray(found.any(axis=1))
     model = taught.counterfactual_model(encoder, None)
     located = [
@@ -206,7 +206,8 @@ def _prepare(
         config.evidence.discovery_share,
         config.evidence.seed,
     )
-    seen = np.asarray(find_features(detectors, validation.region).any(axis=1))
+    holds = find_features(detectors, validation.region, validation.data.region_shares())
+    seen = np.asarray(holds.any(axis=1))
     there = _films_of(validation, seen)
     along = _companions(detectors, taught, validation, there, half, config)
     along &= carriers.counts()[taught.region_image] > 0

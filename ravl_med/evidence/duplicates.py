@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
-from ravl_med.evidence.results import Confirmation, SpuriousCorrelation
+from ravl_med.evidence.results import Confirmation, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.subgroups import mantel_haenszel
 from ravl_med.evidence.verdict import rank_correlations
 from ravl_med.regions.geometry import box_overlap, box_shares
@@ -54,7 +54,7 @@ def fold_candidates(candidates: Sequence[Candidate]) -> list[tuple[Candidate, tu
     folded = _fold(
         sorted(candidates, key=lambda c: (-c.cluster.strength, -c.cluster.performance_gap)),
         lambda c: c,
-        lambda c: (c.swapped, c.cluster.raised_class),
+        lambda c: (c.swapped, c.cluster.raised_class, _of_effects(c)),
     )
     return [
         (candidate, tuple(other.cluster.cluster for other in others))
@@ -70,12 +70,17 @@ def fold_tested(tested: Sequence[Tested]) -> list[Tested]:
     folded = _fold(
         sorted(tested, key=_by_p),
         lambda entry: entry[0],
-        lambda entry: (entry[1].status, entry[0].cluster.raised_class),
+        lambda entry: (entry[1].status, entry[0].cluster.raised_class, _of_effects(entry[0])),
     )
     return [
         (candidate, outcome, _joined(candidate, also, others))
         for (candidate, outcome, also), others in folded
     ]
+
+
+def _of_effects(candidate: Candidate) -> int:
+    """Return the number of what effects propose, which they alone fold; -1 for clusters."""
+    return candidate.cluster.cluster if candidate.cluster.source == "effects" else -1
 
 
 def _fold(
@@ -123,13 +128,11 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
     """Fold features of one raised class that have their effect in the same place on mapped films.
 
     `explored` are the raised class and what the maps say. Returned is, for each, the position of
-    the one that stands for it, itself where it stands alone: the one with the largest effect. What
-    is not `worth` a test stands alone.
+    the one that stands for it, itself where it stands alone: the one whose effect is surest, by its
+    standard error. What is not `worth` a test stands alone.
     """
     host = list(range(len(explored)))
-    effects = [
-        e.change.contrast / max(e.spread, 1e-9) if e.change else -math.inf for _, e in explored
-    ]
+    effects = [_surety(one.change) for _, one in explored]
     kept: list[int] = []
     for at in sorted(range(len(explored)), key=lambda i: -effects[i]):
         if not worth[at]:
@@ -143,6 +146,14 @@ def fold_places(explored: Sequence[tuple[int, Exploration]], worth: Sequence[boo
         else:
             kept.append(at)
     return host
+
+
+def _surety(change: PairedChange | None) -> float:
+    """Return how far an effect is above 0, by the width of its interval."""
+    width = math.nan if change is None else change.interval.high - change.interval.low
+    if change is None or not width > 0:
+        return -math.inf
+    return float(change.contrast / width)
 
 
 def _places_agree(

@@ -22,6 +22,7 @@ from ravl_med.discovery.candidates import (
     FeatureCluster,
     discover_correlations,
     measure_effect_feature,
+    propose_at_places,
     propose_from_effects,
 )
 from ravl_med.discovery.clusters import FeatureClusters
@@ -127,14 +128,29 @@ def propose_features(
     embeddings: NDArray[np.float32],  # (R, D)
     model: CounterfactualModel,
     maps: EffectMaps,
-    seed: int,
+    evidence: EvidenceConfig,
 ) -> ProposedFeatures:
-    """Group the regions of mapped films that hold up a class into features."""
+    """Group the regions of mapped films that hold up a class into features.
+
+    Of those that say the same of the same places the surest stays.
+    """
     starts = np.searchsorted(data.region_image, maps.films)
     ends = np.searchsorted(data.region_image, maps.films, side="right")
     rows = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
     effects = region_effects(prepare_inputs(model, 0, None, data), maps, rows)
-    return ProposedFeatures(tuple(propose_from_effects(embeddings, effects, seed)), embeddings)
+    features = (
+        *propose_from_effects(embeddings, effects, evidence.seed),
+        *propose_at_places(embeddings, effects, data.patients, evidence.seed),
+    )
+    half = split_patients(data.patients, data.labels, evidence.discovery_share, evidence.seed)
+    every = ProposedFeatures(features, embeddings)
+    clusters = every.measure(data, half, 0, evidence.min_n_on_half)
+    explored = [_explore(model, maps, cluster, half, data, evidence) for cluster in clusters]
+    worth = [is_worth_a_test(one, evidence) for one in explored]
+    raised = [feature.raised_class for feature in features]
+    host = fold_places(list(zip(raised, explored, strict=True)), worth)
+    kept = (feature for at, feature in enumerate(features) if worth[at] and host[at] == at)
+    return replace(every, features=tuple(kept))
 
 
 def min_strength_of(discovery: DiscoveryConfig) -> float:
@@ -292,7 +308,19 @@ def _intervene(
     Features with one raised class whose effect lies in the same place are one claim: the one with
     the largest effect is tested, and speaks for the others.
     """
-    explored = [_explore(tools, candidate, data, evidence) for candidate, _, _ in standing]
+    explored = [
+        None
+        if candidate.swapped not in tools.maps
+        else _explore(
+            tools.model,
+            tools.maps[candidate.swapped],
+            candidate.cluster,
+            ~candidate.films,
+            data,
+            evidence,
+        )
+        for candidate, _, _ in standing
+    ]
     worth = [one is not None and is_worth_a_test(one, evidence) for one in explored]
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
     known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
@@ -328,16 +356,17 @@ def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:
 
 
 def _explore(
-    tools: InterventionTools, candidate: Candidate, data: AuditData, evidence: EvidenceConfig
-) -> Exploration | None:
-    """Look a candidate up in the maps of the half that it was chosen on."""
-    maps, cluster = tools.maps.get(candidate.swapped), candidate.cluster
-    if maps is None:
-        return None
-    sides = cluster.raised_class, cluster.lowered_class
-    inputs = prepare_inputs(tools.model, *sides, data)
+    model: CounterfactualModel,
+    maps: EffectMaps,
+    cluster: FeatureCluster,
+    films: NDArray[np.bool_],
+    data: AuditData,
+    evidence: EvidenceConfig,
+) -> Exploration:
+    """Look a feature up in the maps of the half (N,) that it was chosen on."""
+    inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data)
     margin = inputs.untouched(np.arange(len(data.labels))).margin
-    return explore_feature(inputs, maps, cluster, ~candidate.films, margin, evidence)
+    return explore_feature(inputs, maps, cluster, films, margin, evidence)
 
 
 def _measure_counterfactuals(

@@ -371,7 +371,7 @@ class Removal:
         """Whether the harm is a share or more, and shown not to be chance."""
         wrong = self.wrong_calls
         shown = wrong is not None and wrong.decisions_interval.low > 0
-        return shown and self.harm >= least - _ROUNDING
+        return shown and self.harm > 0 and self.harm >= least - _ROUNDING
 
     @property
     def stands_out(self) -> bool:

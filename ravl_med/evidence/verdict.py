@@ -3,8 +3,9 @@
 A correlation *counts* when the model is shown to use it and when it does harm on held-out patients:
 the gaps of both sides are confirmed and at least ``gate.max_gap``, or so large a share of the films
 of other classes that have it are called wrongly for it: filling its places undoes the call, and
-filling other places of the same film does not. What a feature is follows from where its effect
-lies, from whether it travels, and from whether it goes with the finding:
+filling other places of the same film does not. Of something foreign any such share is harm that is
+no chance: a model has no business with it. What a feature is follows from where its effect lies,
+from whether it travels, and from whether it goes with the finding:
 
 =====================================  =============================  ==============
 Its effect lies                        and                            kind
@@ -99,7 +100,7 @@ def assess_correlation(
     if confirmation.status == "confirmed":
         reasons += gaps_below_gate(cluster, confirmation, gate)
     if counterfactual is not None:
-        harm = [] if counterfactual.removal.undoes(gate.max_gap) else reasons
+        harm = [] if _does_harm(counterfactual, evidence, gate) else reasons
         reasons = [*harm, *counterfactual.reasons]
     elif confirmation.status in ("confirmed", "raised_only"):
         reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
@@ -142,13 +143,33 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
-    if counterfactual.travels and outside and shares.artifact >= _FOREIGN:
+    if is_foreign(counterfactual, evidence) and shares.artifact >= _FOREIGN:
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
     of_body = shares.artifact <= evidence.shortcut_share and removal.relief_interval.low <= 1.0
     inside = shares.inside >= evidence.sign_share
     return "plausible_sign" if inside and goes_along and (stays or of_body) else "undecided"
+
+
+def is_foreign(counterfactual: Counterfactual, evidence: EvidenceConfig) -> bool:
+    """Whether a feature travels, lies outside of the anatomy, and is hardly of the body.
+
+    It is not where its effect lies in artifacts, or where its places stand out from the film more
+    than the same places of films without it.
+    """
+    removal, shares = counterfactual.removal, counterfactual.removal.shares
+    if not counterfactual.travels or shares is None:
+        return False
+    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
+    return outside and (shares.artifact >= _FOREIGN or removal.stands_out)
+
+
+def _does_harm(counterfactual: Counterfactual, evidence: EvidenceConfig, gate: GateConfig) -> bool:
+    """Whether enough wrong calls are its doing; of something foreign, any that are no chance."""
+    removal = counterfactual.removal
+    if removal.undoes(gate.max_gap):
+        return True
+    return removal.undoes(0.0) and is_foreign(counterfactual, evidence)
 
 
 def gaps_below_gate(

@@ -57,12 +57,17 @@ def choose_features(
 
 
 def find_features(
-    detectors: Sequence[FeatureDetector], regions: NDArray[np.float32]
+    detectors: Sequence[FeatureDetector],
+    regions: NDArray[np.float32],
+    shares: NDArray[np.floating],
 ) -> NDArray[np.bool_]:
-    """Return which regions (R, D), unit norm, belong to which feature, (R, F)."""
+    """Return which regions belong to which feature, (R, F).
+
+    Their embeddings are (R, D), unit norm; they lie at `shares` of their films, (R, 4), xyxy.
+    """
     if not detectors:
         return np.zeros((len(regions), 0), dtype=np.bool_)
-    return np.stack([detector.find(regions) for detector in detectors], axis=1)
+    return np.stack([detector.find(regions, shares) for detector in detectors], axis=1)
 
 
 _EXPLORED_FILMS = 8

@@ -14,7 +14,7 @@ from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, add_header_attributes
 from ravl_med.cohort.score_table import ScoreTable, read_scores
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import FeatureDetector, describe_regions
+from ravl_med.discovery.candidates import ANYWHERE, FeatureDetector, describe_regions
 from ravl_med.discovery.clusters import FeatureClusters, cluster_regions, map_clusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
@@ -395,9 +395,7 @@ def _map_effects(
         wanted = discovery.protocol == "pooled" and "effects" in discovery.propose
         if not wanted or False not in maps:
             return intervention, None
-        proposed = propose_features(
-            data, embeddings.region, tools.model, maps[False], evidence.seed
-        )
+        proposed = propose_features(data, embeddings.region, tools.model, maps[False], evidence)
     return intervention, proposed
 
 
@@ -428,16 +426,18 @@ def _features(
         cluster = correlation.cluster
         if cluster.source == "effects":
             assert proposed is not None
-            medoids, label = proposed.features[cluster.cluster - len(clusters)].medoids, 1
+            feature = proposed.features[cluster.cluster - len(clusters)]
+            medoids, label, place = feature.medoids, 1, feature.place
         else:
             partition = clusters.partitions[clusters.origin[cluster.cluster]]
             medoids = take_rows(embeddings.region, partition.medoids)
-            label = int(clusters.label[cluster.cluster])
+            label, place = int(clusters.label[cluster.cluster]), ANYWHERE
         detector = FeatureDetector(
             medoids=medoids,
             label=label,
             raised_class=cluster.raised_class,
             lowered_class=cluster.lowered_class,
+            place=place,
         )
         features.append(
             ConfirmedFeature(correlation.rank, correlation.kind, correlation.counts, detector)

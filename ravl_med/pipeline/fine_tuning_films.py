@@ -407,7 +407,7 @@ def _digest(setting: Setting, explored: ExploredFilms) -> str:
         detector = feature.detector
         digest.update(np.ascontiguousarray(detector.medoids).tobytes())
         settled = (feature.rank, feature.kind, detector.label, detector.raised_class,
-                   detector.lowered_class)  # fmt: skip
+                   detector.lowered_class, detector.place)  # fmt: skip
         digest.update(repr(settled).encode())
     digest.update("".join(explored.films.embeddings.digests).encode())
     for values in (explored.films.cohort.labels, explored.half):

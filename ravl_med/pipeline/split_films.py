@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import nearest_medoids
+from ravl_med.discovery.ravl import film_shares
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.engine import opened_engine
@@ -23,7 +24,7 @@ from ravl_med.mitigation.fine_tuning_set import GrayFilms, RegionTable
 from ravl_med.mitigation.spurious_regions import find_features
 from ravl_med.pipeline.embedding import KeptTables, Model, embed_with
 from ravl_med.pipeline.stages import Run, films_not_finite, list_films, require_films
-from ravl_med.storage.mapped_arrays import map_parts, release_pages
+from ravl_med.storage.mapped_arrays import map_parts, mapped_parts, release_pages
 from ravl_med.storage.remote import FilePath
 
 _FILMS = 512  # positions of a cohort whose regions are taken at a time
@@ -44,9 +45,14 @@ class SplitFilms:
     def find(self, features: Sequence[ConfirmedFeature]) -> NDArray[np.bool_]:
         """Return which regions hold which feature, (R, F)."""
         detectors = [feature.detector for feature in features]
-        found: NDArray[np.bool_] = map_parts(
-            self.embeddings.region, lambda regions: find_features(detectors, regions)
-        )
+        own = self.embeddings
+        shares = film_shares(own.region_boxes, own.sizes[own.region_image])
+        found = np.zeros((len(shares), len(detectors)), dtype=np.bool_)
+        start = 0
+        for regions in mapped_parts(own.region):
+            part = slice(start, start + len(regions))
+            found[part] = find_features(detectors, regions, shares[part])
+            start += len(regions)
         return found
 
     def nearest(self, medoids: NDArray[np.float32]) -> NDArray[np.int64]:

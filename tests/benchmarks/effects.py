@@ -123,7 +123,7 @@ def _search(
     data, own, gate, discovery = evidence.data, config.evidence, config.gate, config.discovery
     maps = map_films(data, model, own, silent)
     tools = InterventionTools(model, maps, relevance_of("phantoms"))
-    proposed = propose_features(data, evidence.region, model, maps[False], own.seed)
+    proposed = propose_features(data, evidence.region, model, maps[False], own)
     clusters = propose_clusters(
         evidence.region,
         discovery.clusters,
@@ -159,6 +159,7 @@ def _describe(model: DrawnModel) -> dict[str, Any]:
         "knows": bool(min(lows) > _KNOWN),
         "raised_gap": model.gaps[0],
         "lowered_gap": model.gaps[1],
+        "shift": [model.shift.low, model.shift.high],
     }
 
 
@@ -223,6 +224,7 @@ _MOST_MADE = 40  # for each model that is wanted
 _WEAK, _MEDIUM, _LARGE = 0.15, 0.25, 0.40  # of both gaps
 _INSIDE_GAP = 0.30
 _STYLE_GAP = 0.20
+_LEAST_SHIFT = 0.1  # standard deviations of the margin
 
 
 def least_gap(row: Row) -> float:
@@ -253,8 +255,18 @@ def _between(rows: Sequence[Row], low: float, high: float) -> list[Row]:
     return [row for row in rows if low <= least_gap(row) < high]
 
 
+def _used(row: Row) -> bool:
+    """Whether painting it moves the margin, by as much as `evidence.min_effect` asks for."""
+    return bool(row["shift"][0] >= _LEAST_SHIFT)
+
+
 def _drawn_summary(rows: Sequence[Row]) -> str:
-    lines = []
+    """Count what is named of what was learned; gaps alone are off by chance."""
+    lines = [
+        "painted on films without it, it does not move the margin by 0.1 sd (lower limit), and is "
+        f"not counted below: {sum(not _used(row) for row in rows)} of {len(rows)}"
+    ]
+    rows = [row for row in rows if _used(row)]
     for name, low, high, least in (
         ("weak, both gaps 15 to 25 points", _WEAK, _MEDIUM, 0.7),
         ("medium, 25 to 40 points", _MEDIUM, _LARGE, 0.9),
@@ -323,6 +335,7 @@ _TABLE = Table(
     Column("films (patients)", "{films} ({patients})"),
     Column("accuracy", "{accuracy:.0%}"),
     Column("gaps", "{raised_gap:signed} / {lowered_gap:signed} points"),
+    Column("shift by painting it", lambda row: "{:.1f} to {:.1f} sd".format(*row["shift"])),
     Column("verdict", "{verdict:words}"),
     Column("items", "{items}"),
     Column("named, first", "{named:yes}, {named_first:yes}"),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,6 +150,15 @@ def test_half_of_the_smaller_candidate_is_enough(found):
     assert kept([large, found(1, [])]) == [(0, ()), (1, ())]
 
 
+def test_what_effects_propose_is_not_folded_by_its_regions(found):
+    """A group of strong regions and a place may share regions; effects say which is surer."""
+    first, second, third = (found(n, [1, 2, 3], 5.0 - n) for n in range(3))
+    first, second = (replace(c, cluster=replace(c.cluster, source="effects"))
+                     for c in (first, second))  # fmt: skip
+
+    assert kept([first, second, third]) == [(0, ()), (1, ()), (2, ())]
+
+
 def test_a_naive_walk_keeps_the_same(found):
     rng = np.random.default_rng(0)
     candidates = [
@@ -171,13 +181,14 @@ def test_a_naive_walk_keeps_the_same(found):
     assert 1 < len(walk) < 30
 
 
-def explored(contrast, x=0.0, films=range(10), spread=1.0):
+def explored(contrast, x=0.0, films=range(10), width=1.0):
     """A feature that has its effect, so large, in a box that begins at x on so many films."""
     change = contrast and PairedChange(
-        20, 20, contrast, NOTHING, 0.0, contrast, NOTHING, 0.1, NOTHING, 0.001
-    )
+        20, 20, contrast, NOTHING, 0.0, contrast,
+        Interval(contrast - width / 2, contrast + width / 2), 0.1, NOTHING, 0.001,
+    )  # fmt: skip
     places = {film: np.array([x, 0, x + 10, 10], np.float32) for film in films}
-    return SimpleNamespace(change=change, spread=spread, places=places)
+    return SimpleNamespace(change=change, places=places)
 
 
 def hosts(*features, raised=None, worth=None):
@@ -186,13 +197,14 @@ def hosts(*features, raised=None, worth=None):
     return fold_places(list(zip(classes, features, strict=True)), asked)
 
 
-def test_one_class_and_place_is_one_claim_and_the_larger_effect_stands_for_it():
+def test_one_class_and_place_is_one_claim_and_the_surest_effect_stands_for_it():
     assert hosts(explored(0.3), explored(0.9, x=2), explored(0.5, x=4)) == [1, 1, 1]
     assert hosts(explored(0.9), explored(0.9, x=2)) == [0, 0]  # equals: the first
 
 
-def test_an_effect_is_measured_in_standard_deviations_of_its_own_margin():
-    assert hosts(explored(0.9, spread=3.0), explored(0.5)) == [1, 1]
+def test_an_effect_is_the_surer_the_narrower_its_interval_is():
+    assert hosts(explored(0.9, width=3.0), explored(0.5)) == [1, 1]
+    assert hosts(explored(0.9, width=1.5), explored(0.5)) == [0, 0]
 
 
 def test_half_of_the_smaller_place_is_enough():

@@ -18,7 +18,6 @@ from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.errors import DataError
 from ravl_med.evidence import examination
-from ravl_med.evidence.confirmation import Candidate
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
@@ -683,7 +682,8 @@ def test_what_moves_the_answer_becomes_a_feature_of_all_films(cohort):
         cohort.data, cohort.model, config_of(effect_films=40).evidence, lambda *step: None
     )[False]
 
-    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, 0)
+    own = config_of().evidence
+    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, own)
 
     raised = [feature for feature in proposed.features if feature.raised_class == 1]
     assert len(raised) == 1
@@ -698,7 +698,8 @@ def test_what_moves_the_answer_becomes_a_feature_of_all_films(cohort):
 
 def test_proposed_features_join_the_clusters_of_their_half(cohort, clusters_of):
     maps = map_films(cohort.data, cohort.model, config_of().evidence, lambda *step: None)[False]
-    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, 0)
+    own = config_of().evidence
+    proposed = propose_features(cohort.data, cohort.embeddings, cohort.model, maps, own)
     config = config_of()
     alike = clusters_of(np.arange(cohort.n_films * 16) % 16 % 3)
 
@@ -725,10 +726,10 @@ def test_a_feature_that_the_maps_cannot_compare_is_left_to_the_test(cohort, clus
         present, cohort.data.labels, cohort.data.correct, regions=np.flatnonzero(present) * 16
     )
     logits = cohort.model.known_logits(cohort.n_films)
-    tools = InterventionTools(replace(cohort.model, audited=logits), maps, HEART)
+    model = replace(cohort.model, audited=logits)
     half = examination.split_patients(cohort.data.patients, cohort.data.labels, 0.5, 0)
 
-    found = examination._explore(tools, Candidate(cluster, ~half), cohort.data, config.evidence)
+    found = examination._explore(model, maps[False], cluster, half, cohort.data, config.evidence)
 
     assert found.change is None
     assert (found.wrong_calls is None) == (where == "on no mapped film")  # they need no other film
@@ -750,7 +751,7 @@ def test_the_whole_way_from_maps_to_a_located_shortcut(data_of, clusters_of):
     tiles[cohort.bright, 0], tiles[along, 10] = 1, 2
     config = config_of(effect_films=120, max_pairs=40)
     maps = map_films(data, cohort.model, config.evidence, lambda *step: None)
-    proposed = propose_features(data, cohort.embeddings, cohort.model, maps[False], 0)
+    proposed = propose_features(data, cohort.embeddings, cohort.model, maps[False], config.evidence)
     tools = InterventionTools(cohort.model, maps, HEART)
 
     found = confirm_correlations(

@@ -310,13 +310,39 @@ def test_wrong_calls_that_removal_undoes_are_harm_without_any_gap(weigh, status)
     ("called", "undone", "low"), [(0.5, 0.19, 0.1), (0.5, 0.9, 0.0), (0.0, 1.0, 0.5)]
 )
 def test_wrong_calls_below_the_gate_or_by_chance_do_not_count(weigh, called, undone, low):
-    tested = used(0.0, undone=undone, called=called)
+    tested = used(0.0, undone=undone, called=called, artifact=0.1)
     wrong = replace(tested.removal.wrong_calls, decisions_interval=Interval(low, 1.0))
     tested = replace(tested, removal=replace(tested.removal, wrong_calls=wrong))
 
     found = weigh(confirmation_of("not_confirmed"), tested)
 
     assert (found.counts, found.reasons) == (False, ("Why it is not_confirmed.",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "low", "counts"),
+    [
+        ({"artifact": 0.6}, 0.1, True),
+        ({"artifact": 0.1, "relief_interval": Interval(1.1, 1.5)}, 0.1, True),
+        ({"artifact": 0.6}, 0.0, False),  # by chance
+        ({"artifact": 0.1, "relief_interval": Interval(0.9, 1.5)}, 0.1, False),  # of the body
+        ({"artifact": 0.6, "inside": 0.9}, 0.1, False),  # in the anatomy
+        ({"artifact": 0.6, "called": 0.0}, 0.1, False),  # no film is called so
+        ({"artifact": 0.6, "by": ("removal",)}, 0.1, False),  # it does not travel
+    ],
+)
+def test_of_something_foreign_less_harm_than_the_gate_counts(weigh, changes, low, counts):
+    more = {"inside": 0.0, "undone": 0.1, "called": 0.5, **changes}
+    relief, by = more.pop("relief_interval", None), more.pop("by", ())
+    tested = used(more.pop("inside"), *by, **more)
+    wrong = replace(tested.removal.wrong_calls, decisions_interval=Interval(low, 1.0))
+    removal = replace(tested.removal, wrong_calls=wrong)
+    if relief is not None:
+        removal = replace(removal, relief_interval=relief)
+
+    found = weigh(confirmation_of("not_confirmed"), replace(tested, removal=removal))
+
+    assert found.counts is counts
 
 
 def test_undone_wrong_calls_do_not_make_a_feature_used(weigh):
@@ -514,7 +540,7 @@ def silent(weigh, name: str) -> SpuriousCorrelation:
         "alone, not tried": lambda: weigh(confirmation_of("raised_only"), None),
         "alone, used": lambda: weigh(confirmation_of("raised_only"), SHORTCUT),
         "proposed by its effect, harmless": lambda: weigh(
-            confirmation_of("not_confirmed"), used(0.0, undone=0.1)
+            confirmation_of("not_confirmed"), used(0.0, undone=0.1, artifact=0.1)
         ),
     }[name]()
 

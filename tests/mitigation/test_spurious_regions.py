@@ -94,9 +94,9 @@ def found_in(films: int, tiles: dict[int, list[int]]) -> NDArray[np.bool_]:
 def test_regions_go_to_their_features() -> None:
     regions = np.eye(3, dtype=np.float32)[[0, 2, 1, 0]]
     first, second = (FeatureDetector(np.eye(3, dtype=np.float32), n, 0, 1) for n in (0, 2))
-    found = find_features([first, second], regions)
+    found = find_features([first, second], regions, np.zeros((4, 4)))
     assert found.tolist() == [[True, False], [False, True], [False, False], [True, False]]
-    assert find_features([], regions).shape == (4, 0)
+    assert find_features([], regions, np.zeros((4, 4))).shape == (4, 0)
 
 
 class TestMoves:

@@ -14,7 +14,8 @@ REGIONS = np.eye(4, dtype=np.float32)
 CLUSTERS = SimpleNamespace(
     partitions=(SimpleNamespace(medoids=np.array([2, 3])),), origin=[0, 0], label=[0, 1]
 )
-PROPOSED = SimpleNamespace(features=(EffectFeature(1, REGIONS[0], 9, 1.5),))
+PROPOSED = SimpleNamespace(features=(EffectFeature(1, REGIONS[0], 9, 1.5, place=48),))
+HERE, ELSEWHERE = (np.tile(box, (4, 1)) for box in ([0.8, 0.8, 1.0, 1.0], [0.0, 0.0, 0.2, 0.2]))
 
 
 class Clusters(SimpleNamespace):
@@ -60,6 +61,7 @@ def test_a_cluster_is_found_by_its_medoid_and_what_effects_proposed_by_its_direc
         correlation(1, counts=True), correlation(2, counts=True, source="effects")
     )
 
-    assert cluster.detector.find(REGIONS).tolist() == [False, False, False, True]
-    assert proposed.detector.find(REGIONS).tolist() == [True, False, False, False]
+    for where, there in ((HERE, True), (ELSEWHERE, False)):
+        assert cluster.detector.find(REGIONS, where).tolist() == [False, False, False, True]
+        assert proposed.detector.find(REGIONS, where).tolist() == [there, False, False, False]
     assert (proposed.detector.raised_class, proposed.detector.lowered_class) == (1, None)

@@ -225,6 +225,7 @@ def measure_counterfactual(
             called=share_called(data, cluster, ~hypothesis.discovery),
         )
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
+    harmful |= removal.stands_out and removal.undoes(0.0)  # it may be foreign
     if p <= evidence.fdr and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)

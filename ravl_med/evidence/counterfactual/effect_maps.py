@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
-from ravl_med.discovery.candidates import FeatureCluster, RegionEffects
+from ravl_med.discovery.candidates import ANYWHERE, FeatureCluster, RegionEffects, places_of
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
@@ -222,9 +222,22 @@ def region_effects(
         means.append(every @ drops[at, : maps.coarse] / count)
         found.append(own)
         films.append(np.full(len(own), film))
-    return RegionEffects(
-        np.concatenate(found), np.concatenate(films), np.concatenate(effects), np.concatenate(means)
-    )
+    regions, own_film = np.concatenate(found), np.concatenate(films)
+    places = _one_a_place(inputs.data.region_shares()[regions], own_film)
+    return RegionEffects(regions, own_film, np.concatenate(effects), np.concatenate(means), places)
+
+
+def _one_a_place(shares: NDArray[np.float32], films: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each region (m,); -1 where another one of the film is more like a window there."""
+    places = places_of(shares)
+    area = np.prod(shares[:, 2:] - shares[:, :2], axis=1)
+    unlike = np.abs(np.log(np.maximum(area, 1e-9) / _COARSE**2))
+    order = np.lexsort((unlike, places, films))
+    both = films[order] * (int(places.max(initial=0)) + 1) + places[order]
+    first = np.unique(both, return_index=True)[1]
+    chosen = np.full(len(places), ANYWHERE)
+    chosen[order[first]] = places[order[first]]
+    return chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -48,13 +48,14 @@ def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
                 feature.detector.label,
                 feature.detector.raised_class,
                 -1 if lowered is None else lowered,
+                feature.detector.place,
             )
         )
     content = io.BytesIO()
     arrays: Any = {f"medoids_{i}": own for i, own in enumerate(medoids)}
     np.savez(
         content,
-        table=np.array(table, dtype=np.int64).reshape(-1, 7),
+        table=np.array(table, dtype=np.int64).reshape(-1, 8),
         **arrays,
     )
     write_owner_only(path, content.getvalue())
@@ -79,9 +80,10 @@ def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
                     label=label,
                     raised_class=raised,
                     lowered_class=None if lowered < 0 else lowered,
+                    place=where,
                 ),
             )
-            for rank, kind, counts, place, label, raised, lowered in kept["table"].tolist()
+            for rank, kind, counts, place, label, raised, lowered, where in kept["table"].tolist()
         )
 
 

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import (
+    ANYWHERE,
     EffectFeature,
     FeatureCluster,
     FeatureDetector,
     RegionEffects,
     measure_effect_feature,
+    places_of,
+    propose_at_places,
     propose_from_effects,
 )
 from ravl_med.discovery.ravl import AuditData
@@ -468,13 +471,32 @@ def test_a_region_has_the_effect_of_the_windows_over_it(maps: EffectMaps) -> Non
         assert effects.mean[region, 1] == pytest.approx(drops[0][coarse].mean())
 
 
+def test_one_region_of_a_film_stands_for_a_place(maps: EffectMaps) -> None:
+    """A tile and a larger window have one middle; the window is of a quarter, as those of maps."""
+    boxes = np.array([[16, 16, 32, 32], [20, 20, 28, 28], [0, 0, 16, 16]], np.float32)
+    plain = data_of([0] * 24, [0] * 24, regions=3)
+    data = replace(plain, region_boxes=np.tile(boxes, (24, 1)))
+
+    effects = region_effects(inputs_of(data), maps, list(np.arange(72).reshape(24, 3)))
+
+    assert effects.places.reshape(24, 3).tolist() == [[2 * 7 + 2, ANYWHERE, 0]] * 24
+
+
+def test_places_lie_an_eighth_of_the_film_apart() -> None:
+    windows = slide_windows(1, 1, 0.25, 0.5)
+
+    assert places_of(windows).tolist() == list(range(49))
+    near = np.array([[0.0, 0.0, 0.1, 0.1], [0.9, 0.9, 1.0, 1.0], [0.0, 0.45, 1.0, 0.55]])
+    assert places_of(near).tolist() == [0, 48, 3 * 7 + 3]
+
+
 def test_mapped_films_without_any_region_have_no_effects(maps: EffectMaps) -> None:
     inputs = inputs_of(data_of([0] * 24, [0] * 24, regions=25))
 
     effects = region_effects(inputs, maps, [np.empty(0, np.int64)] * 24)
 
     assert effects.effect.shape == effects.mean.shape == (0, 3)
-    assert len(effects.regions) == len(effects.films) == 0
+    assert len(effects.regions) == len(effects.films) == len(effects.places) == 0
 
 
 def regions_with(planted: np.ndarray, of_each: int = 6, dimensions: int = 24, size: float = 0.5):
@@ -488,11 +510,18 @@ def regions_with(planted: np.ndarray, of_each: int = 6, dimensions: int = 24, si
     return (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
 
 
+def found_by(feature: EffectFeature, embeddings: np.ndarray) -> np.ndarray:
+    """Which regions belong to a feature, wherever they lie."""
+    detector = FeatureDetector(feature.medoids, 1, 0, None)
+    return detector.find(embeddings, np.zeros((len(embeddings), 4)))
+
+
 def effects_of(planted: np.ndarray, mapped: int, effect: float) -> RegionEffects:
     rng = np.random.default_rng(4)
     values = rng.normal(0, 0.05, (mapped * 6, 2))
     values.reshape(mapped, 6, 2)[planted[:mapped], 2, 0] += effect
-    return RegionEffects(np.arange(6 * mapped), np.repeat(np.arange(mapped), 6), values, values)
+    films = np.repeat(np.arange(mapped), 6)
+    return RegionEffects(np.arange(6 * mapped), films, values, values, np.arange(6 * mapped) % 6)
 
 
 def test_of_regions_under_one_window_the_one_with_the_larger_mean_is_learned_from() -> None:
@@ -510,7 +539,7 @@ def test_of_regions_under_one_window_the_one_with_the_larger_mean_is_learned_fro
     )
 
     def third(feature: EffectFeature) -> float:
-        found = FeatureDetector(feature.medoids, 1, 0, None).find(embeddings).reshape(200, 6)
+        found = found_by(feature, embeddings).reshape(200, 6)
         return float(found[planted, 2].mean())
 
     assert third(feature) == third(wanted) > 0.95
@@ -526,7 +555,7 @@ def test_what_has_an_effect_is_found_on_films_that_were_not_mapped() -> None:
     assert feature.raised_class == 0
     assert feature.films == planted[:80].sum()
     assert feature.effect == pytest.approx(1.0, abs=0.1)
-    found = FeatureDetector(feature.medoids, 1, 0, None).find(embeddings).reshape(200, 6)
+    found = found_by(feature, embeddings).reshape(200, 6)
     later = found[80:].any(axis=1)
     assert (later == planted[80:]).mean() > 0.95
     assert found[80:][planted[80:], 2].mean() > 0.95
@@ -577,3 +606,56 @@ def test_a_feature_becomes_a_candidate_of_the_class_that_it_holds_up() -> None:
     own = labels[:60] == 1
     gap = (predictions == labels)[:60][own & cluster.present[:60]].mean() - 1.0
     assert cluster.gap[1] == pytest.approx(gap)
+
+
+def weak_at_a_place(planted: np.ndarray, mapped: int, effect: float) -> RegionEffects:
+    """A weak effect in the third region of some films, below a strong one elsewhere in each."""
+    rng = np.random.default_rng(8)
+    values = rng.normal(0, 0.1, (mapped, 6, 2))
+    values[:, 5] += rng.normal(1.5, 0.2, (mapped, 1))  # of no region in particular
+    values[planted[:mapped], 2, 0] += effect
+    films, flat = np.repeat(np.arange(mapped), 6), values.reshape(-1, 2)
+    return RegionEffects(np.arange(6 * mapped), films, flat, flat, np.arange(6 * mapped) % 6)
+
+
+def test_what_is_never_the_strongest_of_a_film_is_found_at_its_place() -> None:
+    planted = np.random.default_rng(5).random(240) < 0.5
+    embeddings, patients = regions_with(planted), np.arange(240) // 2
+    effects = weak_at_a_place(planted, 160, 0.4)
+
+    (feature,) = propose_at_places(embeddings, effects, patients, seed=0)
+
+    assert (feature.raised_class, feature.place) == (0, 2)
+    assert feature.effect == pytest.approx(0.4, abs=0.1)
+    shares = slide_windows(1, 1, 0.25, 0.5)[np.arange(1440) % 6]
+    detector = FeatureDetector(feature.medoids, 1, 0, None, feature.place)
+    found = detector.find(embeddings, shares).reshape(240, 6)
+    assert not np.delete(found, 2, axis=1).any()
+    assert (found[160:, 2] == planted[160:]).mean() > 0.95
+    loose = propose_from_effects(embeddings, effects, seed=0)
+    for other in loose:
+        there = found_by(other, embeddings).reshape(240, 6).any(axis=1)
+        assert abs(np.corrcoef(there, planted)[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_at_places_proposes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    embeddings = regions_with(np.zeros(160, bool))
+    flat = rng.normal(0, 0.3, (960, 4))
+    films = np.repeat(np.arange(160), 6)
+    effects = RegionEffects(np.arange(960), films, flat, flat, np.arange(960) % 6)
+
+    assert propose_at_places(embeddings, effects, np.arange(160), seed=seed) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "patients"),
+    [(0.9, 160), (0.5, 20)],
+    ids=["most films have it", "too few patients"],
+)
+def test_what_is_usual_at_a_place_is_no_feature(share: float, patients: int) -> None:
+    planted = np.random.default_rng(5).random(160) < share
+    effects = weak_at_a_place(planted, 160, 0.4)
+
+    assert propose_at_places(regions_with(planted), effects, np.arange(160) % patients, 0) == []

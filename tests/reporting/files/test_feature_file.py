@@ -17,7 +17,7 @@ def features() -> list[ConfirmedFeature]:
     first, second = rng.normal(size=(2, 5, 3)).astype(np.float32)
     return [
         ConfirmedFeature(1, "shortcut", True, FeatureDetector(first, 4, 0, 2)),
-        ConfirmedFeature(3, "plausible_sign", False, FeatureDetector(second, 0, 1, None)),
+        ConfirmedFeature(3, "plausible_sign", False, FeatureDetector(second, 0, 1, None, place=17)),
         ConfirmedFeature(4, "undecided", True, FeatureDetector(first, 2, 2, 0)),
     ]
 
@@ -32,6 +32,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         assert told.detector.label == kept.detector.label
         assert told.detector.raised_class == kept.detector.raised_class
         assert told.detector.lowered_class == kept.detector.lowered_class
+        assert told.detector.place == kept.detector.place
     with np.load(path, allow_pickle=False) as kept_arrays:  # equal medoids once
         assert sum(name.startswith("medoids_") for name in kept_arrays.files) == 2
 
