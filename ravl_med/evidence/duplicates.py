@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -168,7 +169,9 @@ def _places_agree(
 
 
 def fold_counting(
-    correlations: Sequence[SpuriousCorrelation], data: AuditData
+    correlations: Sequence[SpuriousCorrelation],
+    data: AuditData,
+    tested_for: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[SpuriousCorrelation, ...]:
     """Rank correlations; of those that count and are one feature, one stays.
 
@@ -177,7 +180,8 @@ def fold_counting(
     And where a device is missing, its place looks alike on all films: that raises what the device
     lowers. Of a feature and its complement the side stays that is a thing: it stands out from its
     surroundings, and moves other films that it is put into. The others no longer count by
-    themselves, and name the one that they belong to.
+    themselves, and name the one that they belong to; so does what was not tested by itself, since
+    one that counts was `tested_for` it: cluster to cluster.
     """
     kept: list[SpuriousCorrelation] = []
     hosts: dict[int, tuple[int, str]] = {}
@@ -193,6 +197,10 @@ def fold_counting(
             hosts[entry.cluster.cluster] = plainest.cluster.cluster, _COMPLEMENT
         else:
             kept.append(entry)
+    counting = {c.cluster.cluster for c in correlations if c.counts}
+    for cluster, host in tested_for.items():
+        if host in counting and cluster not in counting:
+            hosts[cluster] = hosts.get(host, (host, _PLACE))[0], _PLACE
     return _rank_beside(correlations, hosts)
 
 

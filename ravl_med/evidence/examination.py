@@ -236,8 +236,9 @@ def assess_correlations(
     """
     standing = [e for e in examination.tested if _holds(e) or e[0].cluster.source == "effects"]
     counterfactuals: Sequence[Counterfactual | None] = [None] * len(standing)
+    tested_for: Mapping[int, int] = {}
     if tools is not None:
-        counterfactuals = _intervene(tools, standing, data, evidence, gate, progress)
+        counterfactuals, tested_for = _intervene(tools, standing, data, evidence, gate, progress)
     measured = {id(entry[0]): one for entry, one in zip(standing, counterfactuals, strict=True)}
     bootstrap = PatientBootstrap(data.patients, evidence.draws, evidence.seed)
     assessed = []
@@ -268,7 +269,7 @@ def assess_correlations(
         )
         patients = _count_patients(data, candidate)
         assessed.append(replace(one, found_patients=patients, labels=labels))
-    return name_confounded(fold_counting(assessed, data), data, gate.max_gap)
+    return name_confounded(fold_counting(assessed, data, tested_for), data, gate.max_gap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,11 +303,11 @@ def _intervene(
     evidence: EvidenceConfig,
     gate: GateConfig,
     progress: Progress,
-) -> list[Counterfactual | None]:
+) -> tuple[list[Counterfactual | None], dict[int, int]]:
     """Look all features up in the maps; test those with an effect there on held-out patients.
 
     Features with one raised class whose effect lies in the same place are one claim: the one with
-    the largest effect is tested, and speaks for the others.
+    the surest effect is tested, and speaks for the others. Returned is which does, by cluster.
     """
     explored = [
         None
@@ -325,7 +326,7 @@ def _intervene(
     raised = [candidate.cluster.raised_class for candidate, _, _ in standing]
     known = [(a, one) for a, one in zip(raised, explored, strict=True) if one is not None]
     if len(known) < len(standing):  # no film could be mapped
-        return [None] * len(standing)
+        return [None] * len(standing), {}
     host = fold_places(known, worth)
     chosen = [at for at in range(len(standing)) if worth[at] and host[at] == at]
     hypotheses = [
@@ -342,10 +343,14 @@ def _intervene(
         _measure_counterfactuals(tools.model, hypotheses, data, evidence, progress), evidence
     )
     tested = dict(zip(chosen, done, strict=True))
-    return [
-        tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
-        for at, (_, one) in enumerate(known)
-    ]
+    clusters = [candidate.cluster.cluster for candidate, _, _ in standing]
+    return (
+        [
+            tested[at] if at in tested else explored_only(one, evidence, folded=worth[at])
+            for at, (_, one) in enumerate(known)
+        ],
+        {clusters[at]: clusters[other] for at, other in enumerate(host) if other != at},
+    )
 
 
 def _gaps_shown(entry: Tested, gate: GateConfig) -> bool:

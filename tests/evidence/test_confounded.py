@@ -316,6 +316,22 @@ class TestPlaces:
 
         assert self.folded(here, there)[1] == (2, True, None)
 
+    @pytest.mark.parametrize(
+        ("counts", "hosts", "companion"),
+        [(True, {2: 1}, 1), (False, {2: 1}, None), (True, {2: 9}, None), (True, {}, None)],
+        ids=["counts", "does not count", "another", "none"],
+    )
+    def test_what_one_that_counts_was_tested_for_belongs_to_it(
+        self, cluster_of, counts, hosts, companion
+    ):
+        first, second = (self.used(cluster_of, n, n - 1, 20.0 * n, 0.9) for n in (1, 2))
+        pair = [replace(first, counts=counts), replace(second, counts=False)]
+
+        found = {c.cluster.cluster: c for c in fold_counting(pair, self.data, hosts)}
+
+        assert found[1].counts is counts
+        assert (found[2].counts, found[2].companion_of) == (False, companion)
+
     def test_a_companion_by_place_is_named_once(self, cluster_of):
         pair = self.used(cluster_of, 1, 0, 0.0, 0.9), self.used(cluster_of, 2, 1, 0.0, 0.4)
         ranked = fold_counting(pair, self.data)
