@@ -132,7 +132,9 @@ class EvidenceConfig(Section):
 class GateConfig(Section):
     """Thresholds that decide the verdict, fixed before the run."""
 
-    max_gap: Share = Field(0.10, description="unweighted gap in accuracy that is still tolerated")
+    max_gap: Share = Field(
+        0.10, description="gap in accuracy, or share of wrong calls, that is still tolerated"
+    )
     min_films: int = Field(20, ge=1, description="films a class needs to be audited")
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")

@@ -264,16 +264,17 @@ def decide_verdict(
     worst = Gate(
         "gate.max_gap",
         not shortcuts,
-        f"{_count(shortcuts, 'shortcut')} that the model uses, with gaps or wrong calls of "
-        f"{gate.max_gap:.0%} or more",
+        f"{_count(shortcuts, 'shortcut')} that the model uses, with gaps of {gate.max_gap:.0%} or "
+        "more, or wrong calls that are no chance",
     )
     gates = (worst, *_model_gates(checks), *power)
     doubts = checks.doubts if checks is not None else ()
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     if shortcuts:
         reason = (
-            f"{_count(shortcuts, 'shortcut')} above the gate of {gate.max_gap:.0%} on "
-            f"held-out patients: the model raises {_name_classes(shortcuts, classes)} by a feature "
+            f"{_count(shortcuts, 'shortcut')} that {'does' if len(shortcuts) == 1 else 'do'} harm "
+            "on held-out patients: the model raises "
+            f"{_name_classes(shortcuts, classes)} by a feature "
             + ("that a reviewer called a shortcut." if condemned else _OUTSIDE)
         )
         return Verdict("fail", (reason, *open_points, *closed), gates)
@@ -295,7 +296,7 @@ def _pass_reasons(
     """Say what was not found, and name the signs that the model uses."""
     reason = (
         "No local feature is left that the model uses, that does harm above the gate of "
-        f"{gate.max_gap:.0%}, and that is not the finding itself."
+        f"{gate.max_gap:.0%} (something foreign: any), and that is not the finding itself."
         if bound
         else f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out "
         "patients."

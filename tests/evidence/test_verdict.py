@@ -443,14 +443,15 @@ def test_a_shortcut_fails(weigh):
 
     assert verdict.name == "fail"
     assert verdict.reasons == (
-        "1 shortcut above the gate of 10% on held-out patients: the model raises "
+        "1 shortcut that does harm on held-out patients: the model raises "
         "cardiomegaly by a feature outside the place where it shows.",
     )
     assert gates_of(verdict) == ALL_PASS | {"gate.max_gap": False}
     assert verdict.gates[0] == Gate(
         "gate.max_gap",
         False,
-        "1 shortcut that the model uses, with gaps or wrong calls of 10% or more",
+        "1 shortcut that the model uses, with gaps of 10% or more, or wrong calls that are no "
+        "chance",
     )
 
 
@@ -463,7 +464,7 @@ def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
     )
 
     assert verdict.name == "fail"
-    assert verdict.reasons[0].startswith("3 shortcuts above the gate of 10%")
+    assert verdict.reasons[0].startswith("3 shortcuts that do harm on held-out")
     assert "the model raises cardiomegaly, no finding by" in verdict.reasons[0]
     assert verdict.reasons[1].startswith("1 feature that the model uses, not placed")
     assert verdict.gates[0].text.startswith("3 shortcuts that the model uses")
@@ -560,7 +561,8 @@ def test_what_does_not_count_does_not_decide(weigh, name):
     assert verdict == decide_verdict([], CLASSES, GATE, SEEN)
     assert verdict.name == "pass"
     assert verdict.reasons == (
-        "No local feature is left that the model uses, that does harm above the gate of 10%, and "
+        "No local feature is left that the model uses, that does harm above the gate of 10% "
+        "(something foreign: any), and "
         "that is not the finding itself.",
     )
     assert gates_of(verdict) == ALL_PASS
@@ -624,7 +626,8 @@ def test_the_gate_on_local_effects_tells_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
-        "0 shortcuts that the model uses, with gaps or wrong calls of 10% or more",
+        "0 shortcuts that the model uses, with gaps of 10% or more, or wrong calls that are no "
+        "chance",
         "accuracy that a local feature may cost which was not named, upper limit: 3.0 points; "
         "asked: at most 6",
     ]
@@ -663,7 +666,8 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SCORES)
 
     assert [gate.text for gate in verdict.gates] == [
-        "0 shortcuts that the model uses, with gaps or wrong calls of 10% or more",
+        "0 shortcuts that the model uses, with gaps of 10% or more, or wrong calls that are no "
+        "chance",
         "gap found with 80% power, feature in 20% of the films: 30 points; asked: at most 30 "
         "points",
         "36 of 40 clusters could be tested; asked: at least 50%",
