@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import DiscoveryConfig, EvidenceConfig, GateConfig
-from ravl_med.discovery.candidates import (
-    Discovery,
+from ravl_med.discovery.candidates import Discovery, FeatureCluster, discover_correlations
+from ravl_med.discovery.clusters import FeatureClusters
+from ravl_med.discovery.effect_features import (
     EffectFeature,
-    FeatureCluster,
-    discover_correlations,
     measure_effect_feature,
     propose_at_places,
     propose_from_effects,
 )
-from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.audit_result import LocalEffectBound, Sensitivity
 from ravl_med.evidence.confirmation import (

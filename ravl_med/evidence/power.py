@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from ravl_med.config.audit import EvidenceConfig
-from ravl_med.discovery.candidates import FEWEST_FILMS, FeatureCluster, measure_candidate
+from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
+from ravl_med.discovery.effect_features import FEWEST_FILMS
 from ravl_med.discovery.ravl import AuditData, performance_gaps
 from ravl_med.evidence.audit_result import DetectableGap, LocalEffectBound, Sensitivity
 from ravl_med.evidence.confirmation import (

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ravl_med.discovery.candidates import EffectFeature
+from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.pipeline.audit import _features
 
 REGIONS = np.eye(4, dtype=np.float32)

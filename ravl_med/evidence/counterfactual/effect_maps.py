@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
-from ravl_med.discovery.candidates import ANYWHERE, FeatureCluster, RegionEffects, places_of
+from ravl_med.discovery.candidates import ANYWHERE, FeatureCluster, places_of
+from ravl_med.discovery.effect_features import RegionEffects
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,

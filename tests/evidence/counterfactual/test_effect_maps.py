@@ -8,14 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
-from ravl_med.discovery.candidates import (
-    ANYWHERE,
+from ravl_med.discovery.candidates import ANYWHERE, FeatureCluster, FeatureDetector, places_of
+from ravl_med.discovery.effect_features import (
     EffectFeature,
-    FeatureCluster,
-    FeatureDetector,
     RegionEffects,
     measure_effect_feature,
-    places_of,
     propose_at_places,
     propose_from_effects,
 )

@@ -1,0 +1,316 @@
+"""Features that effects propose: what holds up a class, found by where filling moves the answer.
+
+Clusters hold what looks alike. A thing that is a small part of its region, or that many clusters
+share, is in none of them; but films differ by it, and the model's answers with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import pearsonr
+
+from ravl_med.discovery.candidates import (
+    ANYWHERE,
+    PLACES,
+    FeatureCluster,
+    FeatureDetector,
+    measure_candidate,
+)
+from ravl_med.discovery.ravl import (
+    AuditData,
+    influence_scores,
+    performance_gaps,
+    strongest_regions,
+)
+from ravl_med.storage.mapped_arrays import multiply, take_rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionEffects:
+    """What m regions of some films hold up, by filling windows over them.
+
+    Effects are drops of the margin of each class against the rest, in standard deviations of that
+    margin over films, less the usual drop of the place; -inf where no window lay over it.
+    """
+
+    regions: NDArray[np.int64]  # (m,)
+    films: NDArray[np.int64]  # (m,)
+    effect: NDArray[np.float64]  # (m, C) of the strongest window over each region
+    mean: NDArray[np.float64]  # (m, C) of all of these windows, the coarse ones
+    places: NDArray[np.int64]  # (m,) of `places_of`; -1: another region of the film stands for it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EffectFeature:
+    """Regions that look alike to the model and hold up a class: what tells them from the rest."""
+
+    raised_class: int
+    direction: NDArray[np.float32]  # (D,) a region belongs to it if its embedding lies along it
+    films: int  # that it was learned from
+    effect: float  # median over them, in standard deviations of the margin
+    place: int = ANYWHERE  # of `places_of`, where it lies
+
+    @property
+    def medoids(self) -> NDArray[np.float32]:
+        """The feature as the second of two medoids (2, D): the nearest by inner product."""
+        return np.stack([np.zeros_like(self.direction), self.direction])
+
+
+_MOST_GROUPS = 5  # kinds of regions that hold up one class
+FEWEST_FILMS = 6
+"""Films that a kind is learned from, at least."""
+
+_FAINT_EFFECT = 0.25  # standard deviations of the margin below which nothing is proposed
+_TOP_FILMS = 20  # by which the effect of a class is judged
+_OTHERS = 4000  # regions that a kind is told from
+
+
+def propose_from_effects(
+    embeddings: NDArray[np.float32], effects: RegionEffects, seed: int
+) -> list[EffectFeature]:
+    """Group the regions that hold up each class into features, by their embeddings.
+
+    Each film gives the region with the largest effect, if it is at least half of what the strongest
+    films show. Several lie under its strongest window; it is the one over which windows show an
+    effect on the mean. They are grouped by average linkage and cosine distance, into as many groups
+    as the silhouette asks for; a linear discriminant tells each group from regions without effect.
+    A discriminant finds what no cluster holds: a feature that is a small part of what a region is.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
+    """
+    rng = np.random.default_rng([seed, 8])
+    own = take_rows(embeddings, effects.regions)
+    one = _constant(own)
+    features = []
+    for label in range(effects.effect.shape[1]):
+        effect = effects.effect[:, label]
+        best = _best_of_films(effects.films, effect, effects.mean[:, label])
+        strong = np.sort(effect[best])[-_TOP_FILMS:]
+        least = max(0.5 * float(np.median(strong)), _FAINT_EFFECT) if len(strong) else math.inf
+        holding = best[effect[best] >= least]
+        quiet = np.flatnonzero(effect < 0.5 * least)
+        if len(holding) < FEWEST_FILMS or len(quiet) < FEWEST_FILMS:
+            continue
+        quiet = quiet[rng.permutation(len(quiet))[:_OTHERS]]
+        for group in _group(own[holding]):
+            if len(group) >= FEWEST_FILMS:
+                direction = _discriminant(own[holding[group]], own[quiet])
+                offset = _offset(own @ direction, effects.films, holding[group])
+                size = float(np.median(effect[holding[group]]))
+                direction -= offset * one
+                features.append(EffectFeature(label, direction, len(group), size))
+    return features
+
+
+_USUAL = 2 / 3  # share of films from which a feature is what is usual at its place
+_FOLDS = 5
+_PENALTIES = tuple(np.logspace(-1, 3, 9).tolist())  # of a ridge regression
+_CHANCE = 0.01  # over all places and classes, that a regression predicts by chance
+_LEAST_PATIENTS = 40  # whose films are mapped at a place
+
+
+def propose_at_places(
+    embeddings: NDArray[np.float32],
+    effects: RegionEffects,
+    patients: NDArray[np.int64],
+    seed: int,
+) -> list[EffectFeature]:
+    """Find what lies in one place of some films and holds up a class there.
+
+    A weak feature is never the strongest of its film. But at its own place it is what the films
+    differ by: how much a window holds up is predicted there from the region's embedding, by ridge
+    regression, on patients that it was not fitted on. Where that is no chance, the films of the
+    place are split in two by what is predicted, and a linear discriminant tells the two. Of each
+    class the place is proposed where that makes the largest difference.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (R, D), float32 - of all regions, unit norm
+    patients : ndarray of shape (N,), int64 - of all films
+    """
+    own = take_rows(embeddings, effects.regions)
+    predicted: list[_Predicted] = []
+    places = [np.flatnonzero(effects.places == place) for place in range(PLACES**2)]
+    used = [
+        (place, rows)
+        for place, rows in enumerate(places)
+        if len(np.unique(patients[effects.films[rows]])) >= _LEAST_PATIENTS
+    ]
+    for place, rows in used:
+        known, films = effects.mean[rows], effects.films[rows]
+        effect = _predict_effects(own[rows], known, patients[films])
+        for label in range(known.shape[1]):
+            one = _Predicted(place, label, rows, films, known[:, label], effect[:, label])
+            if one.p_value * known.shape[1] * len(used) <= _CHANCE:
+                predicted.append(one)
+    features: dict[int, EffectFeature] = {}
+    for one in sorted(predicted, key=lambda one: -one.size):
+        feature = one.feature(own, seed)
+        if feature is not None:
+            features.setdefault(one.label, feature)
+    return list(features.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """Effects at one place on one class, and what the embeddings there say of them."""
+
+    place: int
+    label: int
+    rows: NDArray[np.int64]  # (n,) positions in the region effects
+    films: NDArray[np.int64]  # (n,) ascending
+    known: NDArray[np.float64]  # (n,)
+    effect: NDArray[np.float64]  # (n,) predicted on other patients
+
+    @property
+    def p_value(self) -> float:
+        """Chance that effects are predicted so well where embeddings say nothing of them."""
+        if min(np.ptp(self.known), np.ptp(self.effect)) <= 0:
+            return 1.0
+        return float(pearsonr(self.effect, self.known, alternative="greater").pvalue)
+
+    @property
+    def size(self) -> float:
+        """Standard deviation of the effects that is predicted, in those of the margin."""
+        return float(np.corrcoef(self.effect, self.known)[0, 1] * self.known.std())
+
+    def feature(self, own: NDArray[np.float32], seed: int) -> EffectFeature | None:
+        """Return the feature that splits the films of the place; None: too few or most have it."""
+        from sklearn.cluster import KMeans
+
+        split = KMeans(2, n_init=5, random_state=seed).fit(self.effect[:, None])
+        holds = split.labels_ == split.cluster_centers_[:, 0].argmax()
+        if holds.sum() < FEWEST_FILMS or holds.mean() > _USUAL:
+            return None
+        here = own[self.rows]
+        direction = _discriminant(here[holds], here[~holds])
+        offset = _offset(here @ direction, self.films, np.flatnonzero(holds))
+        direction -= offset * _constant(here)
+        size = float(np.median(self.known[holds]))
+        return EffectFeature(self.label, direction, int(holds.sum()), size, self.place)
+
+
+def _predict_effects(
+    regions: NDArray[np.float32],  # (n, D)
+    effects: NDArray[np.float64],  # (n, C)
+    patients: NDArray[np.int64],  # (n,)
+) -> NDArray[np.float64]:
+    """Predict effects from embeddings, each by a regression on other patients, (n, C)."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    predicted = np.zeros_like(effects)
+    scale = max(float(regions.std()), 1e-12)
+    for fitted, left in GroupKFold(_FOLDS).split(regions, groups=patients):
+        model = RidgeCV(_PENALTIES, alpha_per_target=True)
+        model.fit(regions[fitted].astype(np.float64) / scale, effects[fitted])
+        predicted[left] = model.predict(regions[left].astype(np.float64) / scale)
+    return predicted
+
+
+def _best_of_films(
+    films: NDArray[np.int64], effect: NDArray[np.float64], mean: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Position of the region with the largest effect of each film; of equals by the mean."""
+    order = np.lexsort((-mean, -effect, films))
+    return order[np.unique(films[order], return_index=True)[1]]
+
+
+def _group(regions: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """Group regions (n, D) by their embeddings; positions of each group."""
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import silhouette_score
+
+    best, labels = 0.0, np.zeros(len(regions), dtype=np.int64)
+    for count in range(2, min(_MOST_GROUPS, len(regions) // FEWEST_FILMS) + 1):
+        model = AgglomerativeClustering(count, metric="cosine", linkage="average")
+        found = model.fit_predict(regions)
+        score = float(silhouette_score(regions, found, metric="cosine"))
+        if score > best and np.bincount(found).min() >= FEWEST_FILMS:  # an odd one out is no kind
+            best, labels = score, found
+    return [np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)]
+
+
+def _discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Direction (D,), unit norm, that tells regions from others; covariance after Ledoit, Wolf."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5])
+    labels = np.repeat([1, 0], [len(inside), len(outside)])
+    model.fit(np.concatenate([inside, outside]).astype(np.float64), labels)
+    direction = model.coef_[0]
+    return np.asarray(direction / max(float(np.linalg.norm(direction)), 1e-12), dtype=np.float32)
+
+
+def _constant(regions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Direction (D,) along which all regions (n, D) lie about 1 far, as nearly as any can.
+
+    A multiple of it stands for an offset: a discriminant then has the form of a medoid.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    exact = regions.astype(np.float64)
+    mean = exact.mean(axis=0)
+    least = np.linalg.solve(LedoitWolf().fit(exact).covariance_, mean)
+    return np.asarray(least / (least @ mean), dtype=np.float32)
+
+
+def _offset(
+    score: NDArray[np.float32], films: NDArray[np.int64], learned: NDArray[np.int64]
+) -> float:
+    """Halfway between films that a feature was learned from and the others, by their best region.
+
+    score (m,) and films (m,) are of regions; learned are positions of those it was learned from.
+    """
+    known, film = np.unique(films, return_inverse=True)
+    highest = np.full(len(known), -np.inf)
+    np.maximum.at(highest, film, score)
+    own = np.isin(known, films[learned])
+    if own.all():
+        return float(highest.min())
+    return float((np.median(highest[own]) + np.median(highest[~own])) / 2.0)
+
+
+def measure_effect_feature(
+    feature: EffectFeature,
+    number: int,
+    data: AuditData,
+    embeddings: NDArray[np.float32],  # (R, D)
+    films: NDArray[np.bool_],  # (N,) to look at
+    min_films: int,
+) -> FeatureCluster:
+    """Collect the regions of all films that belong to a feature, and measure its gaps on some.
+
+    The raised class is the one that it holds up, whatever the gaps; its number is that of a cluster
+    that no clustering has.
+    """
+    along = multiply(embeddings, feature.direction[:, None])[:, 0]
+    detector = FeatureDetector(feature.medoids, 1, feature.raised_class, None, feature.place)
+    regions = np.flatnonzero(detector.find(embeddings, data.region_shares()))
+    regions = regions[np.argsort(-along[regions], kind="stable")]
+    present = np.zeros(len(data.labels), dtype=np.bool_)
+    present[data.region_image[regions]] = True
+    rows = np.flatnonzero(films & (data.labels >= 0))
+    here, labels, predictions = present[rows, None], data.labels[rows], data.predictions[rows]
+    table = performance_gaps(here, labels, predictions == labels, len(data.classes))
+    strongest = strongest_regions(data.region_image, data.region_scores, data.predictions)[rows]
+    leads = np.isin(strongest, regions)[:, None]
+    influence = influence_scores(here, table, labels, predictions, leads, strongest >= 0)
+    strength = np.where(table.smaller_arm[0] >= min_films, table.standardised_gap[0], 0.0)
+    strength[feature.raised_class] = max(strength.max(), 0.0) + 1.0  # it is known by its effect
+    measured = measure_candidate(
+        0,
+        present,
+        table,
+        strength,
+        regions=regions,
+        similarity=along[regions].astype(np.float64),
+        influence=float(influence[0]),
+    )
+    return replace(measured, cluster=number, source="effects")
