@@ -21,6 +21,7 @@ from ravl_med.cli.console import (
 )
 from tests.benchmarks import (
     discovery,
+    effects,
     encoders,
     evaluation,
     intake,
@@ -36,7 +37,7 @@ from tests.benchmarks.runner import NOTHING, Page, Setup, choose_parts, read_siz
 PAGES = {
     module.PAGE.name: module.PAGE
     for module in (
-        discovery, quickstart, regions, encoders, intake, labels, report, mitigation,
+        effects, discovery, quickstart, regions, encoders, intake, labels, report, mitigation,
         scale,
     )
 }  # fmt: skip

@@ -35,7 +35,7 @@ from ravl_med.evidence.results import Interval
 from ravl_med.evidence.statistics import mean_interval
 from ravl_med.storage.cache import Cache
 
-UNSEEN = 70_000
+UNSEEN = 80_000
 
 POOLS = 7
 """Sets of films that models share, by their numbers."""
