@@ -7,6 +7,7 @@ share, is in none of them; but films differ by it, and the model's answers with 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from ravl_med.discovery.candidates import (
     FeatureDetector,
     measure_candidate,
 )
+from ravl_med.discovery.clusters import FeatureClusters
 from ravl_med.discovery.ravl import (
     AuditData,
     influence_scores,
@@ -314,3 +316,23 @@ def measure_effect_feature(
         influence=float(influence[0]),
     )
     return replace(measured, cluster=number, source="effects")
+
+
+def detect_feature(
+    candidate: FeatureCluster,
+    clusters: FeatureClusters,
+    embeddings: NDArray[np.float32],  # (R, D)
+    proposed: Sequence[EffectFeature] = (),
+) -> FeatureDetector:
+    """Return what finds a candidate's feature in other films, whichever search has proposed it.
+
+    Features of effects are numbered after the clusters, in the order of `proposed`.
+    """
+    if candidate.source == "effects":
+        feature = proposed[candidate.cluster - len(clusters)]
+        medoids, label, place = feature.medoids, 1, feature.place
+    else:
+        partition = clusters.partitions[clusters.origin[candidate.cluster]]
+        medoids = take_rows(embeddings, partition.medoids)
+        label, place = int(clusters.label[candidate.cluster]), ANYWHERE
+    return FeatureDetector(medoids, label, candidate.raised_class, candidate.lowered_class, place)

@@ -47,6 +47,7 @@ from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import FeatureCluster, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
+from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
 from ravl_med.evaluation.small_models import RegionEvidence
@@ -372,6 +373,7 @@ class Answers:
 
     ranked: Mapping[str, RankedRegions]
     clusters: FeatureClusters
+    proposed: tuple[EffectFeature, ...]
     examination: Examination
     correlations: tuple[SpuriousCorrelation, ...]
 
@@ -415,7 +417,7 @@ def rank_by_all_methods(
     ranked["pooled"] = _first_of(examination.discovery.candidates)
     ranked["confirmed"] = _first_of(_confirmed(examination))
     ranked[OURS] = our_ranking(correlations[0], evidence) if correlations else _NOTHING
-    return Answers(ranked, pooled, examination, correlations)
+    return Answers(ranked, pooled, proposed.features, examination, correlations)
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import FeatureDetector, nearest_medoids
+from ravl_med.discovery.effect_features import detect_feature
 from ravl_med.encoders.opening import open_model_folder
 from ravl_med.evaluation.methods import OURS, Answers
 from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, plant_test
@@ -136,7 +137,10 @@ def mitigate_setting(
     if answers is None or not found or setting.kind == "null":
         return [ArmOfSetting(*known)]
     config = setting_config(pool.prompts, setting.seed)
-    detectors = [_detector(one, answers, trial.evidence) for one in found]
+    detectors = [
+        detect_feature(one.cluster, answers.clusters, trial.evidence.region, answers.proposed)
+        for one in found
+    ]
     films, selection = _prepare(setting, pool, trial, detectors, config)
     classes = torch.from_numpy(trial.evidence.class_embeddings)
     test = plant_test(setting, pool)
@@ -229,19 +233,6 @@ def _prepare(
     groups = PseudoGroups.cross(labels, there, pool.classes)
     least = config.mitigation.min_group
     return films, SelectionFilms.of(_store(validation.films), half, groups, labels, least)
-
-
-def _detector(
-    correlation: SpuriousCorrelation, answers: Answers, evidence: RegionEvidence
-) -> FeatureDetector:
-    cluster = correlation.cluster
-    partition = answers.clusters.partitions[answers.clusters.origin[cluster.cluster]]
-    return FeatureDetector(
-        medoids=evidence.region[partition.medoids],
-        label=int(answers.clusters.label[cluster.cluster]),
-        raised_class=cluster.raised_class,
-        lowered_class=cluster.lowered_class,
-    )
 
 
 def _companions(

@@ -14,8 +14,9 @@ from ravl_med.cohort.film import FilmReader, pseudonym
 from ravl_med.cohort.manifest import Cohort, add_header_attributes
 from ravl_med.cohort.score_table import ScoreTable, read_scores
 from ravl_med.config.loading import Config
-from ravl_med.discovery.candidates import ANYWHERE, FeatureDetector, describe_regions
+from ravl_med.discovery.candidates import describe_regions
 from ravl_med.discovery.clusters import FeatureClusters, cluster_regions, map_clusters
+from ravl_med.discovery.effect_features import detect_feature
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.embeddings import Embeddings
@@ -423,21 +424,11 @@ def _features(
     for correlation in correlations:
         if correlation.counterfactual is None or not (correlation.counts or correlation.confirmed):
             continue
-        cluster = correlation.cluster
-        if cluster.source == "effects":
-            assert proposed is not None
-            feature = proposed.features[cluster.cluster - len(clusters)]
-            medoids, label, place = feature.medoids, 1, feature.place
-        else:
-            partition = clusters.partitions[clusters.origin[cluster.cluster]]
-            medoids = take_rows(embeddings.region, partition.medoids)
-            label, place = int(clusters.label[cluster.cluster]), ANYWHERE
-        detector = FeatureDetector(
-            medoids=medoids,
-            label=label,
-            raised_class=cluster.raised_class,
-            lowered_class=cluster.lowered_class,
-            place=place,
+        detector = detect_feature(
+            correlation.cluster,
+            clusters,
+            embeddings.region,
+            () if proposed is None else proposed.features,
         )
         features.append(
             ConfirmedFeature(correlation.rank, correlation.kind, correlation.counts, detector)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from ravl_med.discovery.candidates import FeatureDetector
+from ravl_med.discovery.candidates import FeatureCluster, FeatureDetector, measure_candidate
+from ravl_med.discovery.clusters import propose_clusters
+from ravl_med.discovery.effect_features import EffectFeature, detect_feature
+from ravl_med.discovery.ravl import performance_gaps
 
 
 def test_the_nearest_medoid_decides_chunk_by_chunk() -> None:
@@ -26,3 +30,28 @@ def test_the_nearest_medoid_decides_chunk_by_chunk() -> None:
     placed = replace(detector, place=0).find(regions, shares)
     np.testing.assert_array_equal(placed[::2], found[::2])
     assert not placed[1::2].any()
+
+
+def test_a_feature_is_found_whichever_search_has_proposed_it() -> None:
+    rng = np.random.default_rng(1)
+    regions = rng.normal(size=(200, 6)).astype(np.float32)
+    regions /= np.linalg.norm(regions, axis=1, keepdims=True)
+    clusters = propose_clusters(regions, (4,), draws=1, sample=200, seed=0)
+    features = [EffectFeature(0, regions[k], 9, 1.0, place) for k, place in ((3, -1), (5, 12))]
+    shares = np.tile([0.0, 0.0, 0.1, 0.1], (200, 1))
+    nobody = np.zeros(200, dtype=np.bool_)
+    table = performance_gaps(nobody[:, None], np.zeros(200, np.int64), nobody, 2)
+
+    def candidate(number: int, source: Literal["clusters", "effects"]) -> FeatureCluster:
+        measured = measure_candidate(
+            0, nobody, table, np.array([1.0, 0.0]),
+            regions=np.arange(0), similarity=np.empty(0), influence=0.0,
+        )  # fmt: skip
+        return replace(measured, cluster=number, source=source)
+
+    own = detect_feature(candidate(2, "clusters"), clusters, regions, features)
+    assert set(np.flatnonzero(own.find(regions, shares))) == set(clusters.members(2))
+    other = detect_feature(candidate(len(clusters) + 1, "effects"), clusters, regions, features)
+    assert other.place == 12
+    assert other.find(regions, shares).sum() == 0  # all regions lie elsewhere
+    assert replace(other, place=-1).find(regions, shares)[5]
