@@ -58,7 +58,7 @@ from tests.benchmarks.evaluation_sections import (
     null_blocks,
     other_blocks,
 )
-from tests.benchmarks.tables import DASH, yes_no
+from tests.benchmarks.tables import yes_no
 
 Row = Mapping[str, object]
 
@@ -163,7 +163,7 @@ def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
                 f"precision@10 on {domain}",
                 f"at least {least:.2f}",
                 format_mean(mean),
-                yes_no(mean.value >= least) if mean.models else DASH,
+                "does not stand",
             )
         )
     asked = table[table["method"] != ""].drop_duplicates("digest")["cpu_seconds"]
