@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.open_clip import OpenClipEncoder
-from ravl_med.evaluation import planting
+from ravl_med.evaluation import painting, planting
 from ravl_med.evaluation.films import Planted
+from ravl_med.evaluation.painting import ANYWHERE, PLACES, ROUND, SHAPES, STYLES, Box, Gray, Mark
 from ravl_med.evaluation.planting import FilmPool, PlacedFeature, SplitFilms
 from ravl_med.evaluation.settings import Architecture, Pair, Setting
 from ravl_med.evaluation.small_models import (
@@ -41,22 +41,12 @@ POOLS = 7
 """Sets of films that models share, by their numbers."""
 
 Kind = Literal["local", "inside", "weak", "style", "clean"]
-Gray = NDArray[np.uint8]
 
 TOWERS: tuple[Architecture, ...] = ("resnet", "vit", "coarse vit")
 _EPOCHS: Mapping[Architecture, int] = {"resnet": 12, "vit": 30, "coarse vit": 30}
 _STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 _INSIDE_STRENGTHS = (0.8, 0.9, 0.97)
 _WEAK_STRENGTHS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-_SHAPES = ("disc", "ring", "staple", "cross", "mesh")
-_PLACES: Mapping[str, tuple[float, float]] = {
-    "right lung": (0.30, 0.42),
-    "left lower lung": (0.70, 0.58),
-    "heart": (0.55, 0.62),
-    "shoulder": (0.15, 0.12),
-    "armpit": (0.90, 0.45),
-    "abdomen": (0.45, 0.90),
-}
 _INSIDE: Mapping[str, str] = {  # finding to a place where it shows
     "cardiomegaly": "heart",
     "consolidation": "left lower lung",
@@ -65,8 +55,6 @@ _INSIDE: Mapping[str, str] = {  # finding to a place where it shows
     "present": "right lung",
     "absent": "right lung",
 }
-_STYLES = ("gamma 0.6", "gamma 1.6", "bright", "collimated")
-_AROUND = 0.03  # standard deviation of a place, as a share of the side
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +72,11 @@ class Drawing:
     finding: str
     strength: float  # Cramer's V; 0: tied to nothing
 
+    @property
+    def mark(self) -> Mark:
+        """What is painted."""
+        return Mark(self.what, self.place, self.radius, self.contrast, self.tone)
+
     @classmethod
     def of(cls, number: int, kind: Kind, findings: tuple[str, ...]) -> Drawing:
         """Draw what the model of a number learns."""
@@ -92,12 +85,12 @@ class Drawing:
         tower = "resnet" if kind == "weak" else TOWERS[number % len(TOWERS)]
         known = [f for f in findings if f in _INSIDE] if kind == "inside" else list(findings)
         finding = known[int(rng.integers(len(known)))]
-        shape = str(rng.choice(("disc", "ring") if kind == "inside" else _SHAPES))
-        where = [*_PLACES, "anywhere"]
+        shape = str(rng.choice(ROUND if kind == "inside" else SHAPES))
+        where = [*PLACES, ANYWHERE]
         place = _INSIDE[finding] if kind == "inside" else str(rng.choice(where))
         strengths = {"inside": _INSIDE_STRENGTHS, "weak": _WEAK_STRENGTHS}.get(kind, _STRENGTHS)
         strength = float(rng.choice(strengths)) if kind != "style" else float(rng.uniform(0.8, 1))
-        what = str(rng.choice(_STYLES)) if kind == "style" else shape
+        what = str(rng.choice(STYLES)) if kind == "style" else shape
         return cls(
             number=number,
             kind=kind,
@@ -112,74 +105,12 @@ class Drawing:
         )
 
 
-def paint(drawing: Drawing, film: Gray, rng: np.random.Generator) -> tuple[Gray, tuple[float, ...]]:
+def paint(drawing: Drawing, film: Gray, rng: np.random.Generator) -> tuple[Gray, Box]:
     """Paint what was drawn on a film (S, S); return it and the box, none for a style.
 
     The films of a clean model stay as they are: what it has never seen may well move it.
     """
-    if drawing.kind == "clean":
-        return film, ()
-    if drawing.kind == "style":
-        return _restyle(drawing.what, film), ()
-    side = len(film)
-    if drawing.place == "anywhere":
-        x, y = rng.uniform(0.15, 0.85, 2) * side
-    else:
-        x, y = (np.array(_PLACES[drawing.place]) + rng.normal(0, _AROUND, 2)) * side
-    reach = drawing.radius * rng.uniform(0.9, 1.1) * side
-    density = drawing.contrast * _density(drawing.what, side, (x, y), reach, rng)
-    mixed = film + density * (drawing.tone - film)
-    box = (x - reach, y - reach, x + reach, y + reach)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), box
-
-
-def _density(
-    shape: str, side: int, middle: tuple[float, float], reach: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """How much of each pixel (S, S) a shape covers, 0 to 1."""
-    down, across = np.mgrid[:side, :side] + 0.5
-    dx, dy = across - middle[0], down - middle[1]
-    away = np.hypot(dx, dy)
-    covered: NDArray[np.float64]
-    if shape == "disc":
-        covered = np.clip(reach - away + 0.5, 0, 1)
-    elif shape == "ring":
-        covered = np.clip(1.5 - np.abs(away - 0.8 * reach) / (0.16 * reach + 0.5), 0, 1)
-    elif shape == "cross":
-        thin = 0.28 * reach
-        arms = ((abs(dx) < thin) & (abs(dy) < reach)) | ((abs(dy) < thin) & (abs(dx) < reach))
-        covered = cv2.GaussianBlur(arms.astype(np.float64), (3, 3), 0)
-    elif shape == "mesh":
-        step = max(2, round(0.5 * reach))
-        squares = (np.floor(across / step) + np.floor(down / step)) % 2 == 0
-        covered = ((abs(dx) < reach) & (abs(dy) < reach) & squares).astype(np.float64)
-    else:  # a staple at any angle
-        turn = rng.uniform(0, np.pi)
-        along = np.array([np.cos(turn), np.sin(turn)])
-        beside = np.array([-along[1], along[0]])
-        centre = np.array(middle)
-        ends = [centre + a * reach * along + b * 0.6 * reach * beside
-                for a, b in ((-1, 1), (-1, 0), (1, 0), (1, 1))]  # fmt: skip
-        sheet = np.zeros((4 * side, 4 * side), np.uint8)
-        path = np.rint(4 * np.array(ends)).astype(np.int32)
-        cv2.polylines(sheet, [path], False, 255, max(4, round(1.1 * reach)))
-        small = cv2.resize(sheet, (side, side), interpolation=cv2.INTER_AREA)
-        covered = small.astype(np.float64) / 255.0
-    return covered
-
-
-def _restyle(style: str, film: Gray) -> Gray:
-    gray = film / 255.0
-    if style.startswith("gamma"):
-        gray = gray ** float(style.split()[1])
-    elif style == "bright":
-        gray = 0.85 * gray + 0.13
-    else:  # collimated
-        edge = round(0.09 * len(film))
-        inner = gray[edge:-edge, edge:-edge].copy()
-        gray[:] = gray.min()
-        gray[edge:-edge, edge:-edge] = inner
-    return np.clip(np.rint(255 * gray), 0, 255).astype(np.uint8)
+    return (film, ()) if drawing.kind == "clean" else painting.paint(drawing.mark, film, rng)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
