@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ravl_med"
 
-MODULES, LINES = 193, 50_260
+MODULES, LINES = 205, 56_000
 FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 60, 10, 8
 IMPORT_SHARE = 0.065
 

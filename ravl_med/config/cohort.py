@@ -176,8 +176,11 @@ class RegionsConfig(Section):
     )
     segmenter: ConfigPath | None = Field(
         None,
-        description="folder of a segmentation model of the user's own (TorchScript or MONAI "
+        description="folder of a segmentation model of the user's own (segmenter.yaml or MONAI "
         "bundle); without it the built-in one finds anatomy and artifacts",
+    )
+    allow_code: bool = Field(
+        False, description="run the TorchScript of segmenter, which is a program"
     )
     tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] = Field(
         (6, 6), description="rows and columns of equal tiles"

@@ -1,4 +1,4 @@
-"""A segmentation model of the user's own: TorchScript weights, and a description or a MONAI bundle.
+"""A segmentation model of the user's own: weights, and a description or a MONAI bundle.
 
 ``segmenter.yaml`` or, where that is missing, the metadata of a MONAI bundle says what the network
 takes and gives. Both are read as plain values: no config is instantiated, nothing is unpickled by
@@ -13,10 +13,8 @@ ChestX-Det, 2021 (the PSPNet of torchxrayvision); Seibold et al., CXAS, 2023.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,13 +23,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from ravl_med.config.base import Section, explain_problems
 from ravl_med.config.loading import parse_yaml
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.film_structures import ARTIFACT_NAMES
+from ravl_med.regions.segmentation_network import (
+    build_network,
+    load_scripted,
+    load_weights,
+    network_of_bundle,
+)
 from ravl_med.regions.segmenter import SIDE, STRUCTURES, Segmentation
+from ravl_med.storage.bounded_reading import open_regular, parse_json, read_regular
 
 _LUNG = (
     "{0} lung", "lung {0}", "{0} lung field", "{0} upper lobe", "{0} middle lobe", "{0} lower lobe",
@@ -108,8 +113,10 @@ def structure_of(name: str | None) -> str | None:
     return _STRUCTURE_OF.get(plain_structure_name(name)) if name else None
 
 
-OWN, METADATA, BUNDLE_WEIGHTS = "segmenter.yaml", "configs/metadata.json", "models/model.ts"
+OWN, METADATA, BUNDLE_SCRIPT = "segmenter.yaml", "configs/metadata.json", "models/model.ts"
 """Files of a folder: our own description, and those of a MONAI bundle."""
+
+_BUNDLE_WEIGHTS = ("models/model.safetensors", "models/model.pt")
 
 BACKGROUND = "background"
 """Name of a channel for everything else."""
@@ -122,7 +129,13 @@ Activation = Literal["none", "sigmoid", "softmax"]
 class SegmenterDescription(Section):
     """The input and output of a folder's network; the content of ``segmenter.yaml``."""
 
-    weights: str = Field(min_length=1, description="TorchScript file inside of the folder")
+    weights: str = Field(
+        min_length=1,
+        description="file inside of the folder: weights of network, or else TorchScript",
+    )
+    network: dict[str, Any] | None = Field(
+        None, description="network of MONAI that is built: its name, and plain arguments"
+    )
     size: tuple[Side, Side] = Field(
         description="rows and columns of the input in pixels, or one number for both; films are "
         "squashed to it"
@@ -206,12 +219,12 @@ def read_bundle(folder: Path) -> SegmenterDescription:
         It says too little, or something that fits no 2-D segmenter.
     """
     try:
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = parse_json(read_regular(folder / METADATA))
         image = metadata["network_data_format"]["inputs"]["image"]
         pred = metadata["network_data_format"]["outputs"]["pred"]
         names = {int(channel): str(name) for channel, name in pred["channel_def"].items()}
         shape, channels = list(image["spatial_shape"]), image["num_channels"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         raise ModelError(
             f"regions.segmenter: {METADATA} is not metadata of a segmentation bundle; expected "
             "JSON with network_data_format.inputs.image (num_channels, spatial_shape) and "
@@ -227,8 +240,11 @@ def read_bundle(folder: Path) -> SegmenterDescription:
     axes = "xy" if _loads_columns_first(folder) else "yx"
     plain = [plain_structure_name(names[channel]) for channel in sorted(names)]
     exclusive = len(names) > 1 and (BACKGROUND in plain or pred.get("format") == "labels")
+    network = network_of_bundle(folder)
+    plain_weights = [name for name in _BUNDLE_WEIGHTS if network and (folder / name).is_file()]
     data = {
-        "weights": BUNDLE_WEIGHTS,
+        "weights": plain_weights[0] if plain_weights else BUNDLE_SCRIPT,
+        "network": network if plain_weights else None,
         "size": sides[::-1] if axes == "xy" else sides,
         "channels": channels,
         "range": image.get("value_range") or (0.0, 1.0),
@@ -253,7 +269,7 @@ def _loads_columns_first(folder: Path) -> bool:
     for suffix in ("json", "yaml", "yml"):
         path = folder / "configs" / f"inference.{suffix}"
         if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_regular(path).decode("utf-8", errors="replace")
             turned = re.search(r"reverse_indexing|swap_ij|Transpose|Rot90|Rotate90", text)
             return bool(re.search(r"\bLoadImage(d|D|Dict)?\b", text)) and not turned
     return False
@@ -267,10 +283,6 @@ def _problems(error: ValidationError, file: str, keys: Mapping[str, str]) -> str
 Floats = NDArray[np.float32]
 
 _CLOSE = 1e-2  # rounding of a network that works in half precision
-_EXPORT = (
-    "python -m monai.bundle ckpt_export network_def --filepath models/model.ts --ckpt_file "
-    "models/model.pt --meta_file configs/metadata.json --config_file configs/inference.json"
-)
 
 
 class FolderSegmenter:
@@ -282,7 +294,7 @@ class FolderSegmenter:
 
     def __init__(
         self,
-        network: torch.jit.ScriptModule,
+        network: nn.Module,
         description: SegmenterDescription,
         digest: str,
         device: torch.device,
@@ -330,19 +342,21 @@ class FolderSegmenter:
         return Segmentation(likelihoods)
 
 
-def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
+def open_segmenter(folder: Path, device: torch.device, allow_code: bool = False) -> FolderSegmenter:
     """Open a segmentation model of the user's own.
 
-    The folder has ``segmenter.yaml`` and a TorchScript file, or is a MONAI bundle with
-    ``configs/metadata.json`` and ``models/model.ts``.
+    The folder has ``segmenter.yaml`` and weights, or is a MONAI bundle with
+    ``configs/metadata.json``, ``network_def`` in ``configs/inference.json`` and weights. Weights
+    may be TorchScript, a program, if code is allowed.
 
     Raises
     ------
     ConfigError
         ``segmenter.yaml`` is invalid.
     ModelError
-        The folder, its metadata or its weights are missing or wrong, no channel is a lung, or the
-        network's output does not fit its description.
+        The folder, its metadata or its weights are missing or wrong, it is a program that is not
+        allowed or does what no network needs, no channel is a lung, or the network's output does
+        not fit its description.
     """
     if not folder.is_dir():
         raise ModelError(
@@ -359,7 +373,14 @@ def open_segmenter(folder: Path, device: torch.device) -> FolderSegmenter:
     source = f"{OWN}: structures" if own else f"{METADATA}: outputs.pred.channel_def"
     _require_lung(description, source)
     path = _find_weights(folder, description.weights, own)
-    network = _load_network(path, description.weights, device)
+    network: nn.Module
+    if description.network is not None:
+        network = build_network(description.network, f"{OWN}: network" if own else "network_def")
+        load_weights(network, path, description.weights)
+        network = network.to(device)
+    else:
+        _require_consent(description.weights, allow_code)
+        network = load_scripted(path, description.weights, device)
     height, width = description.size
     ramp = np.tile(np.linspace(0.0, 1.0, width, dtype=np.float32), (height, 1))
     output = _forward(network, description, ramp, device)
@@ -385,37 +406,27 @@ def _find_weights(folder: Path, weights: str, own: bool) -> Path:
     path = folder / weights
     if path.is_file():
         return path
-    if not own and (folder / "models" / "model.pt").is_file():
+    if own:
+        where = f"{OWN}: weights: no file {weights[:80]!r} in the folder; expected weights of "
+        where += "network, or a TorchScript file."
+    else:
+        where = f"the bundle has neither {' nor '.join(_BUNDLE_WEIGHTS)} with a plain network_def "
+        where += f"in configs/inference.json, nor {BUNDLE_SCRIPT}; expected one of them."
+    raise ModelError(f"regions.segmenter: {where}")
+
+
+def _require_consent(weights: str, allow_code: bool) -> None:
+    if not allow_code:
         raise ModelError(
-            f"regions.segmenter: the bundle has models/model.pt, a pickle that is not opened, and "
-            f"no {BUNDLE_WEIGHTS}. Export it, in the bundle's folder, with the package fire "
-            f"installed: {_EXPORT}"
+            f"regions.segmenter: {weights[:80]!r} is TorchScript, a program that could read and "
+            "write your files; set regions.allow_code to true if you trust it. Or lay weights "
+            f"there and name the network in {OWN}, so that no code is run."
         )
-    where = f"{OWN}: weights: no file" if own else "the bundle has no file"
-    raise ModelError(
-        f"regions.segmenter: {where} {weights[:80]!r} in the folder; expected a TorchScript file."
-    )
-
-
-def _load_network(path: Path, weights: str, device: torch.device) -> torch.jit.ScriptModule:
-    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", DeprecationWarning)
-        try:
-            network = load(str(path), map_location=device)
-        except Exception as error:  # torch raises many types here, with paths in their messages
-            raise ModelError(
-                f"regions.segmenter: {weights[:80]!r} does not open as TorchScript "
-                f"({type(error).__name__}); expected what torch.jit.trace or torch.jit.script made "
-                "and torch.jit.save wrote. A state dict or a pickled model is not opened."
-            ) from None
-    network.eval()
-    return network
 
 
 @torch.inference_mode()
 def _forward(
-    network: torch.jit.ScriptModule,
+    network: nn.Module,
     description: SegmenterDescription,
     pixels: Floats,
     device: torch.device,
@@ -504,7 +515,7 @@ def _squash(image: Floats, height: int, width: int) -> Floats:
 
 def _digest(path: Path, description: SegmenterDescription) -> str:
     """Return the SHA-256 of the weights and of everything that the description says."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         hasher = hashlib.sha256(hashlib.file_digest(stream, "sha256").digest())
     hasher.update(description.model_dump_json(exclude={"weights"}).encode())
     return hasher.hexdigest()

@@ -177,7 +177,7 @@ def choose_segmenter(config: RegionsConfig) -> Segmenter:
     """Return the segmenter of a config: the built-in one, which completes the user's own."""
     if config.segmenter is None:
         return built_in_segmenter()
-    own = open_segmenter(config.segmenter, torch.device("cpu"))
+    own = open_segmenter(config.segmenter, torch.device("cpu"), config.allow_code)
     return JointSegmenter(own, built_in_segmenter())
 
 

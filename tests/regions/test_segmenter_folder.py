@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ravl_med.config.cohort import RegionsConfig
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.regions.anatomy import find_anatomy
-from ravl_med.regions.custom_segmenter import FolderSegmenter, open_segmenter, structure_of
+from ravl_med.regions.custom_segmenter import (
+    FolderSegmenter,
+    _forward,
+    open_segmenter,
+    structure_of,
+)
 from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.segmenter import SIDE, STRUCTURES, Segmentation, Segmenter
 
 CPU = torch.device("cpu")
@@ -93,7 +102,9 @@ def save(network: nn.Module, path: Path) -> None:
         torch.jit.save(torch.jit.script(network), str(path))
 
 
-def write_folder(folder: Path, network: nn.Module | None = None, **keys: Any) -> Path:
+def write_folder(
+    folder: Path, network: nn.Module | dict[str, Any] | None = None, **keys: Any
+) -> Path:
     """Write a folder of our own format; a key that is ... is left out."""
     described: dict[str, Any] = {
         "weights": "model.ts",
@@ -102,10 +113,12 @@ def write_folder(folder: Path, network: nn.Module | None = None, **keys: Any) ->
         "structures": [None, "right lung", "left lung", "heart"],
     }
     described |= keys
+    if isinstance(network, dict):
+        described["network"] = network
     lines = [f"{k}: {json.dumps(v)}" for k, v in described.items() if v is not ...]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "segmenter.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if network is not None:
+    if isinstance(network, nn.Module):
         save(network, folder / "model.ts")
     return folder
 
@@ -169,14 +182,16 @@ def assert_found(segmenter: Segmenter) -> None:
         assert (mask & truth).sum() / (mask | truth).sum() > 0.75, name  # mixed shades at edges
 
 
-def assert_refused(folder: Path, kind: type[Exception], match: str) -> None:
+def assert_refused(
+    folder: Path, kind: type[Exception], match: str, allow_code: bool = True
+) -> None:
     with pytest.raises(kind, match=match) as refused:
-        open_segmenter(folder, CPU)
+        open_segmenter(folder, CPU, allow_code)
     assert str(folder) not in str(refused.value)
 
 
 def test_a_folder_finds_what_its_network_finds(tmp_path: Path) -> None:
-    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES)), CPU)
+    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES)), CPU, allow_code=True)
     assert_found(segmenter)
     anatomy = find_anatomy(segmenter.segment(film()))
     assert {"right lung", "left lung", "left upper lung zone", "cardiac silhouette"} <= set(anatomy)
@@ -199,7 +214,9 @@ def test_the_network_sees_what_the_description_says(tmp_path: Path, keys: dict[s
     low, high = keys.get("range", (0.0, 1.0))
     mean, std = np.mean(keys.get("mean", 0.0)), np.mean(keys.get("std", 1.0))
     shades = tuple(float((low + shade * (high - low) - mean) / std) for shade in SHADES)
-    assert_found(open_segmenter(write_folder(tmp_path, Shades(shades), **keys), CPU))
+    assert_found(
+        open_segmenter(write_folder(tmp_path, Shades(shades), **keys), CPU, allow_code=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,12 +225,14 @@ def test_the_network_sees_what_the_description_says(tmp_path: Path, keys: dict[s
 )
 def test_each_activation(tmp_path: Path, given: str, activation: str) -> None:
     folder = write_folder(tmp_path, Shades(SHADES, given), activation=activation)
-    assert_found(open_segmenter(folder, CPU))
+    assert_found(open_segmenter(folder, CPU, allow_code=True))
 
 
 def test_channels_of_one_structure_are_joined_and_others_are_ignored(tmp_path: Path) -> None:
     names = ["Left_Clavicle", "right upper lobe", "Lung lower lobe right", "LeftLung"]
-    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES), structures=names), CPU)
+    segmenter = open_segmenter(
+        write_folder(tmp_path, Shades(SHADES), structures=names), CPU, allow_code=True
+    )
     assert segmenter.structures == ("right lung", "left lung")
     assert segmenter.ignored == ("Left_Clavicle",)
     found = segmenter.segment(film())
@@ -227,7 +246,7 @@ def test_a_frozen_network_opens(tmp_path: Path) -> None:
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
         frozen = torch.jit.freeze(torch.jit.script(Shades(SHADES).eval()))
         torch.jit.save(frozen, str(tmp_path / "model.ts"))
-    assert_found(open_segmenter(tmp_path, CPU))
+    assert_found(open_segmenter(tmp_path, CPU, allow_code=True))
 
 
 def test_rows_first_or_columns_first(tmp_path: Path) -> None:
@@ -236,29 +255,33 @@ def test_rows_first_or_columns_first(tmp_path: Path) -> None:
             tmp_path / axes, FirstHalf(shape), axes=axes, size=[32, 64],
             structures=["right lung"], activation="none",
         )  # fmt: skip
-        likely = open_segmenter(folder, CPU).segment(film()).likelihoods["right lung"]
+        likely = (
+            open_segmenter(folder, CPU, allow_code=True).segment(film()).likelihoods["right lung"]
+        )
         middle = SIDE // 4
         assert likely[middle, -middle] == (axes == "yx")
         assert likely[-middle, middle] == (axes == "xy")
 
 
 def test_a_film_of_one_grey_has_nothing_where_the_network_gives_no_number(tmp_path: Path) -> None:
-    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES, "blank")), CPU)
+    segmenter = open_segmenter(
+        write_folder(tmp_path, Shades(SHADES, "blank")), CPU, allow_code=True
+    )
     found = segmenter.segment(np.zeros((50, 70), np.float32))
     assert all((likely == 0.0).all() for likely in found.likelihoods.values())
 
 
 def test_the_digest_is_of_weights_and_description_alone(tmp_path: Path) -> None:
     first = write_folder(tmp_path / "first", Shades(SHADES))
-    digest = open_segmenter(first, CPU).digest
+    digest = open_segmenter(first, CPU, allow_code=True).digest
     assert re.fullmatch(r"[0-9a-f]{64}", digest)
     moved = tmp_path / "moved"
     shutil.copytree(first, moved)
-    assert open_segmenter(moved, CPU).digest == digest
+    assert open_segmenter(moved, CPU, allow_code=True).digest == digest
     write_folder(moved, size=96)
-    assert open_segmenter(moved, CPU).digest != digest
+    assert open_segmenter(moved, CPU, allow_code=True).digest != digest
     write_folder(moved, Shades((0.0, 0.31, 0.6, 0.9)))
-    assert open_segmenter(moved, CPU).digest != digest
+    assert open_segmenter(moved, CPU, allow_code=True).digest != digest
 
 
 @pytest.mark.parametrize(
@@ -301,7 +324,7 @@ def test_names_of_our_own_and_of_pspnet() -> None:
 
 @pytest.mark.parametrize("given", ["logits", "softmax"])
 def test_a_bundle_of_exclusive_classes(tmp_path: Path, given: str) -> None:
-    segmenter = open_segmenter(write_bundle(tmp_path, Shades(SHADES, given)), CPU)
+    segmenter = open_segmenter(write_bundle(tmp_path, Shades(SHADES, given)), CPU, allow_code=True)
     assert segmenter.description.activation == {"logits": "softmax", "softmax": "none"}[given]
     assert segmenter.ignored == ()
     assert_found(segmenter)
@@ -313,7 +336,7 @@ def test_a_bundle_of_classes_that_may_overlap(tmp_path: Path, given: str) -> Non
     shades = tuple(2.0 * shade - 1.0 for shade in SHADES[:0:-1])
     image = {"value_range": [-1, 1], "num_channels": 3, "spatial_shape": ["32*n", "*"]}
     folder = write_bundle(tmp_path, Shades(shades, given), metadata(names, image))
-    segmenter = open_segmenter(folder, CPU)
+    segmenter = open_segmenter(folder, CPU, allow_code=True)
     assert segmenter.description.activation == {"logits": "sigmoid", "sigmoid": "none"}[given]
     assert segmenter.description.size == (SIDE, SIDE)
     assert_found(segmenter)
@@ -338,7 +361,7 @@ def test_a_bundle_sees_films_as_its_loader_turns_them(
     if loading is not None:
         text = json.dumps({"preprocessing": {"_target_": "Compose", "transforms": [loading]}})
         (tmp_path / "configs" / "inference.json").write_text(text, encoding="utf-8")
-    segmenter = open_segmenter(tmp_path, CPU)
+    segmenter = open_segmenter(tmp_path, CPU, allow_code=True)
     assert segmenter.description.size == ((32, 64) if axes == "xy" else (64, 32))
     likely = segmenter.segment(film()).likelihoods["right lung"]
     assert likely[SIDE // 4, -SIDE // 4] == (axes == "yx")
@@ -347,7 +370,7 @@ def test_a_bundle_sees_films_as_its_loader_turns_them(
 def test_our_own_description_counts_before_the_metadata(tmp_path: Path) -> None:
     write_bundle(tmp_path, Shades(SHADES), {"network_data_format": "unknown"})
     write_folder(tmp_path, weights="models/model.ts")
-    segmenter = open_segmenter(tmp_path, CPU)
+    segmenter = open_segmenter(tmp_path, CPU, allow_code=True)
     assert isinstance(segmenter, FolderSegmenter)
     assert_found(segmenter)
 
@@ -364,7 +387,7 @@ def test_no_folder_and_a_folder_of_something_else(tmp_path: Path) -> None:
     ("keys", "match"),
     [
         ({"wieghts": "model.ts"}, r"unknown key 'wieghts'\. Did you mean 'weights'\?"),
-        ({"zzz": 1}, r"unknown key 'zzz'\. Known keys: weights, size, channels, range, mean"),
+        ({"zzz": 1}, r"unknown key 'zzz'\. Known keys: weights, network, size, channels, range"),
         ({"size": ...}, r"segmenter\.yaml: size: field required"),
         ({"size": 8}, r"size\.0: input should be greater than or equal to 32; got 8"),
         ({"channels": 2}, r"channels: input should be 1 or 3; got 2"),
@@ -448,19 +471,126 @@ def test_an_activation_that_cannot_be(
 
 
 def test_a_network_that_fails_on_a_film_later(tmp_path: Path) -> None:
-    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES)), CPU)
+    segmenter = open_segmenter(write_folder(tmp_path, Shades(SHADES)), CPU, allow_code=True)
     segmenter._network.shades = torch.zeros(1, 4, 5, 5)
     with pytest.raises(ModelError, match=r"does not run on an input of shape"):
         segmenter.segment(film())
 
 
-def test_a_bundle_without_torchscript_says_how_to_export_it(tmp_path: Path) -> None:
+def test_a_bundle_without_weights(tmp_path: Path) -> None:
     write_bundle(tmp_path, None)
-    assert_refused(tmp_path, ModelError, r"the bundle has no file 'models/model\.ts' in the folder")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.pt").write_bytes(b"pickle")
-    match = r"a pickle that is not opened.*python -m monai\.bundle ckpt_export network_def "
+    match = r"the bundle has neither models/model\.safetensors nor models/model\.pt with a plain"
     assert_refused(tmp_path, ModelError, match)
+    write_network_def(tmp_path)
+    assert_refused(
+        tmp_path, ModelError, r"'models/model\.pt' cannot be read \(\w+\); expected safe"
+    )
+
+
+# Networks by name, and programs
+
+UNET = {"in_channels": 1, "out_channels": 4, "channels": [4, 8], "strides": [2]}
+
+
+def write_network_def(folder: Path, **arguments: Any) -> None:
+    network = {"_target_": "monai.networks.nets.UNet", **UNET, "spatial_dims": "@dims", **arguments}
+    text = json.dumps({"dims": 2, "network_def": network})
+    (folder / "configs" / "inference.json").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["own", "bundle"])
+def test_a_network_of_monai_runs_no_code(tmp_path: Path, kind: str) -> None:
+    network = UNet(spatial_dims=2, **UNET)
+    if kind == "own":
+        described = {"name": "UNet", **UNET}
+        write_folder(tmp_path, described, weights="model.safetensors", size=SIDE)
+        save_file(network.state_dict(), tmp_path / "model.safetensors")
+    else:
+        write_bundle(tmp_path, None, metadata(CHANNELS, {"spatial_shape": [SIDE, SIDE]}))
+        write_network_def(tmp_path)
+        (tmp_path / "models").mkdir()
+        torch.save({"model": network.state_dict()}, tmp_path / "models" / "model.pt")
+    segmenter = open_segmenter(tmp_path, CPU)
+    found = segmenter.segment(film()).likelihoods
+    with torch.inference_mode():
+        expected = _forward(network.eval(), segmenter.description, film(), CPU)[0]
+    expected = expected.sigmoid() if kind == "own" else expected.softmax(dim=0)
+    np.testing.assert_allclose(found["heart"], expected[3].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"name": "os.system"}, r"network: name is 'os\.system'; expected one of AttentionUnet, "),
+        ({"chanels": [4]}, r"network: UNet has no argument 'chanels'; expected some of spatial"),
+        (
+            {"channels": [4, 10**9]},
+            r"network: channels is \[4, 1000000000\]; expected names, truth",
+        ),
+        ({"spatial_dims": 3}, r"spatial_dims is 3; expected 2, since films are planes"),
+        ({"act": "$__import__('os')"}, r"network: act is .*; expected names, truth values"),
+        ({"strides": []}, r"MONAI does not build this UNet \(ValueError\)"),
+        ({"channels": [16_000, 16_000]}, r"has [\d,]+ parameters; expected at most 1,000,000,000"),
+        ({"out_channels": 3}, r"weights of 'model\.safetensors' are not those of the network that"),
+    ],
+    ids=["name", "argument", "number", "volume", "code", "build", "size", "weights"],
+)
+def test_a_network_that_is_not_built(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
+    described = {"name": "UNet", **UNET} | changes
+    write_folder(tmp_path, network=described, weights="model.safetensors")
+    save_file(UNet(spatial_dims=2, **UNET).state_dict(), tmp_path / "model.safetensors")
+    assert_refused(tmp_path, ModelError, match, allow_code=False)
+
+
+class Thief(nn.Module):
+    """Reads a file of the user and writes another, when it is run."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.place = str(place)
+
+    def forward(self, films: Tensor) -> Tensor:
+        torch.save(torch.from_file(self.place, False, 8, dtype=torch.uint8), self.place + ".out")
+        return films.repeat(1, 4, 1, 1)
+
+
+class Intruder(Thief):
+    """Writes as soon as it is opened."""
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.place, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.place = state[0]
+        self.training = state[1]
+        torch.save(torch.zeros(1), self.place + ".out")
+
+    def forward(self, films: Tensor) -> Tensor:
+        return films.repeat(1, 4, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [Thief, Intruder])
+def test_a_program_that_reads_or_writes_files_is_never_run(
+    tmp_path: Path, kind: type[Thief]
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"password")
+    write_folder(tmp_path, kind(secret))
+    assert_refused(tmp_path, ModelError, r"'model\.ts' names '(save|from_file)'.*; refused")
+    assert not (tmp_path / "secret.out").exists()
+
+
+def test_a_program_needs_consent(tmp_path: Path) -> None:
+    write_folder(tmp_path, Shades(SHADES))
+    match = r"is TorchScript, a program .*; set regions\.allow_code to true if you trust it"
+    assert_refused(tmp_path, ModelError, match, allow_code=False)
+    with pytest.raises(ModelError, match=match):
+        choose_segmenter(RegionsConfig(segmenter=tmp_path))
+    assert choose_segmenter(RegionsConfig(segmenter=tmp_path, allow_code=True)).structures
 
 
 @pytest.mark.parametrize(

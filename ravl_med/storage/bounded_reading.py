@@ -1,0 +1,121 @@
+"""Reading what may be hostile: regular files of bounded size, JSON and YAML of bounded depth.
+
+A named pipe would hold a run for ever, a device never ends, and a few lines of YAML that refer to
+each other unfold to billions of values: each is refused before it is read or built.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+
+SMALL = 16 << 20
+"""Bytes that a file which describes something may have: a config, a table of prompts, a record."""
+
+_DEEPEST, _MOST_VALUES = 64, 200_000
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UnreadableFileError(OSError):
+    """A path leads to no regular file, or to one that is too large; `str` says which."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes, at once or not at all.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, OSError
+        As `open` does, also for a path that the system cannot take (a NUL, too long a name).
+    UnreadableFileError
+        It is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except ValueError as error:  # a NUL, or half of a character
+        raise UnreadableFileError(f"a name that no file can have ({error})") from None
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise UnreadableFileError(f"{_KINDS.get(kind, 'something else')}; expected a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, most: int = SMALL) -> bytes:
+    """Return the bytes of a file of at most `most` bytes; errors as those of `open_regular`."""
+    with open_regular(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise UnreadableFileError(f"larger than the {most / 1e6:,.0f} MB that it may have")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8, nested at most 64 deep (else ValueError)."""
+    bare = np.frombuffer(_STRINGS.sub(b"", content), dtype=np.uint8)
+    steps = np.isin(bare, list(b"[{")).astype(np.int8) - np.isin(bare, list(b"]}")).astype(np.int8)
+    if steps.cumsum(dtype=np.int64).max(initial=0) > _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    return json.loads(content.decode("utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML 1.2 text.
+
+    Raises
+    ------
+    YAMLError, ValueError
+        It is none, is nested too deep, or unfolds to too many values where it refers to itself.
+    """
+    try:
+        _require_bounded(text)
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ValueError(f"nested more than {_DEEPEST} deep") from None
+    except (AttributeError, KeyError, TypeError, IndexError, AssertionError) as error:
+        raise YAMLError(f"{type(error).__name__} of the parser") from None
+
+
+def _require_bounded(text: str) -> None:
+    """Count depth and values of a YAML text, references unfolded, without building anything."""
+    open_ones: list[tuple[str | None, int]] = []  # anchor and values before, of what is open
+    sizes: dict[str | None, int] = {}
+    values = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        match event:
+            case CollectionStartEvent(anchor=anchor):
+                open_ones.append((anchor, values))
+                values += 1
+            case CollectionEndEvent():
+                anchor, before = open_ones.pop()
+                sizes[anchor] = values - before
+            case ScalarEvent(anchor=anchor):
+                values += 1
+                sizes[anchor] = 1
+            case AliasEvent(anchor=anchor):
+                if anchor in {name for name, _ in open_ones}:
+                    raise ValueError(f"*{anchor[:40]} refers to what it stands in")
+                values += sizes.get(anchor, 1)
+        if len(open_ones) > _DEEPEST or values > _MOST_VALUES:
+            raise ValueError(
+                f"nested more than {_DEEPEST} deep, or more than {_MOST_VALUES:,} values with "
+                "references unfolded"
+            )
