@@ -20,6 +20,12 @@ from ravl_med.config.model import RegionPooling
 from ravl_med.encoders import local_files
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.huggingface_tower import HuggingFaceTower
+from ravl_med.encoders.model_config import (
+    HuggingFaceConfig,
+    HuggingFaceImages,
+    require_room_for,
+    require_valid,
+)
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry, ResizeMode
@@ -98,6 +104,9 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
             f"{key}: the folder has no preprocessor_config.json, which says how the model wants "
             "its images. Lay the one that was published with the model beside config.json."
         )
+    for name in (name for name in _PROCESSORS if (folder / name).is_file()):
+        content = local_files.read_json(folder / name, key)
+        require_valid(HuggingFaceImages, content.get("image_processor", content), key, name)
     try:
         with local_files.no_network():
             kind: Any = transformers.AutoImageProcessor
@@ -280,6 +289,7 @@ def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
             f"{_KEY}: config.json is of a {kind[:40]!r}; expected model_type clip, siglip or "
             "siglip2. An open_clip model needs its open_clip_config.json in the folder."
         )
+    require_valid(HuggingFaceConfig, config, _KEY, "config.json")
     inner = _load(folder, getattr(transformers, _CLASSES[kind]))
     if not getattr(inner.config.vision_config, "vision_use_head", True):
         raise ModelError(
@@ -303,6 +313,8 @@ def _load(folder: Path, kind: Any) -> Any:
     safe = any(path.suffix == ".safetensors" for path in _weights(folder))
     try:
         with _quiet(), local_files.no_network():
+            config = kind.config_class.from_pretrained(folder, local_files_only=True)
+            require_room_for(lambda: kind(config), _KEY)
             model, report = kind.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -313,6 +325,8 @@ def _load(folder: Path, kind: Any) -> Any:
                 dtype=torch.float32,
                 attn_implementation="sdpa",
             )
+    except ModelError:
+        raise
     except Exception as error:  # transformers, torch and safetensors raise many types here
         raise ModelError(
             f"{_KEY}: the weights do not open as the model that config.json describes "

@@ -9,7 +9,6 @@ itself. Nothing is fetched from the hub.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ravl_med.encoders.model_config import (
+    HuggingFaceTokenizer,
+    require_bounded_numbers,
+    require_valid,
+)
 from ravl_med.errors import ModelError
+from ravl_med.storage.bounded_reading import open_regular, parse_json, read_regular
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import RemotePath
 
 _CONFIGS = ("open_clip_config.json", "config.json")
 _MOST_FILES = 200
+_LARGEST_JSON = 64 << 20  # bytes
 _DEEPEST = 2  # the text tower may lie in a subfolder
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -47,7 +53,7 @@ _TOKENIZER_PARTS = (
     "vocab.json",
     "vocab.txt",
 )
-_SUBFOLDER = "text_tower"
+_SUBFOLDER, _TOKENIZER = "text_tower", "tokenizer_config.json"
 
 
 def fetch_model(place: RemotePath, cache: Cache) -> Path:
@@ -133,7 +139,7 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
         It cannot be read, or is no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(path, _LARGEST_JSON))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{key}: {path.name} cannot be read ({type(error).__name__}); expected a JSON object."
@@ -222,7 +228,7 @@ def digest_files(paths: Iterable[Path]) -> str:
     """Return the SHA-256 of the contents of files, in their order."""
     hasher = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
     return hasher.hexdigest()
 
@@ -283,6 +289,8 @@ def open_tokenizer(folder: Path, key: str, open_it: Callable[[], Any]) -> Any:
             f"{key}: no tokenizer in the folder; expected tokenizer.json, vocab.txt, vocab.json "
             "with merges.txt, or spiece.model, beside tokenizer_config.json."
         )
+    if (folder / _TOKENIZER).is_file():
+        require_valid(HuggingFaceTokenizer, read_json(folder / _TOKENIZER, key), key, _TOKENIZER)
     try:
         with no_network():
             tokenizer = open_it()
@@ -334,7 +342,9 @@ def _is_tower(folder: Path) -> bool:
 
 
 def _refuse_code(folder: Path, key: str) -> None:
-    if "auto_map" in read_json(folder / "config.json", key):
+    config = read_json(folder / "config.json", key)
+    require_bounded_numbers(config, key, "config.json")
+    if "auto_map" in config:
         raise ModelError(
             f"{key}: the config.json of the text tower asks for code of its own (auto_map); "
             "refused. Expected a tower that transformers knows."

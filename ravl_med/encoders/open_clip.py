@@ -29,6 +29,7 @@ from ravl_med.config.model import RegionPooling
 from ravl_med.encoders import local_files
 from ravl_med.encoders.architectures import describe_state, explain_difference
 from ravl_med.encoders.base import EncoderInfo
+from ravl_med.encoders.model_config import OpenClipLayout, require_room_for, require_valid
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
@@ -72,11 +73,13 @@ def check_layout(layout: Layout, key: str, name: str) -> None:
             f"{key}: the image tower {tower[:80]!r} is one that timm would fetch from "
             "elsewhere; expected the plain name of an architecture."
         )
-    if (text.get("tokenizer_kwargs") or {}).get("reduction_mask"):
+    options = text.get("tokenizer_kwargs")
+    if isinstance(options, dict) and options.get("reduction_mask"):
         raise ModelError(
             f"{key}: the tokenizer cuts long texts at random (tokenizer_kwargs.reduction_mask); "
             "refused, since no two runs would be alike. Remove that key."
         )
+    require_valid(OpenClipLayout, layout, key, name)
 
 
 def build_model(layout: Layout, text: local_files.TextFiles, key: str) -> Any:
@@ -87,7 +90,7 @@ def build_model(layout: Layout, text: local_files.TextFiles, key: str) -> Any:
     Raises
     ------
     ModelError
-        open_clip cannot build it.
+        open_clip cannot build it, or this machine cannot hold it.
     """
     import open_clip
     from open_clip.model import set_model_preprocess_cfg
@@ -106,10 +109,14 @@ def build_model(layout: Layout, text: local_files.TextFiles, key: str) -> Any:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     try:
         with local_files.no_network():
+            if not config["vision_cfg"].get("timm_model_name"):  # of a size that timm knows
+                require_room_for(lambda: kind(**deepcopy(config)), key)
             model = kind(**config)
         if biased:
             plain = model.text.proj
             model.text.proj = nn.Linear(plain.in_features, plain.out_features)
+    except ModelError:
+        raise
     except Exception as error:  # open_clip, timm and transformers raise many types here
         raise ModelError(
             f"{key}: open_clip cannot build the model that its config describes "
@@ -215,7 +222,13 @@ def _simple_tokenizer(context: int, options: str) -> Any:
     """Return open_clip's own tokenizer, whose table of words takes long to read."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(context_length=context, **json.loads(options))
+    try:
+        return SimpleTokenizer(context_length=context, **json.loads(options))
+    except TypeError:
+        raise ModelError(
+            f"model: tokenizer_kwargs names {', '.join(json.loads(options))[:80]}, of which some "
+            "are not of open_clip's own tokenizer; expected clean or additional_special_tokens."
+        ) from None
 
 
 _CONFIG = "open_clip_config.json"
