@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ravl_med.cohort.annotation_file import AnnotatedBox, read_annotation_file
 from ravl_med.cohort.dicom_header import Edge, edge_of
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
@@ -83,6 +84,15 @@ class FilmReader:
         reading = self._reading(cohort, index)
         require_path_inside(cohort.paths[index], self.roots)
         return _film(index, read_film_file(cohort.paths[index], reading), reading)
+
+    def annotation(
+        self, path: FilePath, film: FilePath, shape: tuple[int, int], names: Mapping[int, str],
+        frame: int | None,
+    ) -> list[AnnotatedBox]:  # fmt: skip
+        """Read the regions of one film as `read_annotation_file` does, where films are read."""
+        if self.pool is not None:
+            return self.pool.annotation(path, film, shape, names, frame)
+        return read_annotation_file(path, film, shape, names, self.reading.for_frame(frame))
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
         """Read all films in order; a film whose pixels occurred before is rejected.

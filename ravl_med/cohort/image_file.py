@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import Edge, left_edge_of, read_acquisition
+from ravl_med.cohort.pixel_decoding import require_whole_jpeg
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
 from ravl_med.storage.files import local_copy
@@ -34,13 +35,16 @@ def read_raster(
     Raises
     ------
     ImageError
-        ``too_large``, before decoding, or ``undecodable``.
+        ``too_large``, before decoding, ``truncated``, or ``undecodable``.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size is judged below, odd chunks are not read
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return _gray(image, reading.max_pixels)
+                pixels, how = _gray(image, reading.max_pixels)
+                if image.format == "JPEG":
+                    require_whole_jpeg(path.read_bytes(), np.asarray(image))
+                return pixels, how
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -143,7 +147,7 @@ def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     """
     with local_film_copy(path, reading.max_file_mb) as file:
         kind = file_kind(file)
-        size = _checked_size(file, reading.max_file_mb)
+        size = checked_size(file, reading.max_file_mb)
         return replace(_read(file, kind, reading), file_bytes=size)
 
 
@@ -224,11 +228,22 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _checked_size(path: Path, most_mb: int) -> int:
+def checked_size(path: Path, most_mb: int) -> int:
+    """Return the bytes of a file, at most `most_mb` MB (else ImageError ``too_large``)."""
     size = path.stat().st_size
     if size > most_mb * 1_000_000:
         raise _too_large(size, most_mb)
     return size
+
+
+def require_pixels(shape: tuple[int, int], frames: int, most: int) -> None:
+    """Refuse more pixels than may be decoded (ImageError ``too_large``)."""
+    if frames < 1 or shape[0] * shape[1] * frames > most:
+        raise ImageError(
+            "too_large",
+            f"{frames} x {shape[0]} x {shape[1]} pixels; expected at most {most} "
+            "(cohort.max_pixels).",
+        )
 
 
 def _missing() -> ImageError:

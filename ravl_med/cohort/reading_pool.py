@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ravl_med
+from ravl_med.cohort.annotation_file import AnnotatedBox
 from ravl_med.cohort.image_file import ImageContent, local_film_copy
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.cohort.table import require_path_inside
@@ -83,6 +84,44 @@ class ReadingPool:
         for answer in self._in_order("any film" if any_film else "chest film", files):
             yield answer if isinstance(answer, ImageError) else SurveyedFile(**answer)
 
+    def annotation(
+        self,
+        path: FilePath,
+        film: FilePath,
+        shape: tuple[int, int],
+        names: Mapping[int, str],
+        frame: int | None,
+    ) -> list[AnnotatedBox]:
+        """Read the regions of one film, see `read_annotation_file`.
+
+        Raises
+        ------
+        ImageError
+            Also ``outside_root``, ``timed_out`` or ``decoder_died``.
+        ConfigError, StorageError
+            A file lies in a storage that denies access, or does not answer.
+        """
+        most = self._reading.max_file_mb
+        for file in (path, film):
+            require_path_inside(file, self._roots)
+        with local_film_copy(path, most) as own, local_film_copy(film, most) as drawn_on:
+            request = {
+                "task": "annotation",
+                "path": str(own.absolute()),
+                "film": str(drawn_on.absolute()),
+                "frame": frame,
+                "shape": list(shape),
+                "names": dict(names),
+            }
+            with self._crew.borrowed() as worker:
+                answer = worker.ask(request)
+        try:
+            return [_box(name, *corners) for name, corners in answer["boxes"]]
+        except (KeyError, TypeError, ValueError):
+            raise ImageError(
+                "decoder_died", "the process that read the file went astray."
+            ) from None
+
     def _in_order(self, task: str, files: Iterable[Wanted]) -> Iterator[Answer | ImageError]:
         return self._crew.map(lambda file: self._ask(task, *file), files, self._ahead)
 
@@ -96,6 +135,10 @@ class ReadingPool:
                     return worker.ask(request)
         except ImageError as error:
             return error
+
+
+def _box(name: Any, x0: Any, y0: Any, x1: Any, y1: Any) -> AnnotatedBox:
+    return AnnotatedBox(str(name), (float(x0), float(y0), float(x1), float(y1)))
 
 
 class _Worker(Child):

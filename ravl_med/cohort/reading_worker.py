@@ -25,13 +25,19 @@ def main() -> None:
         request = json.loads(line)
         _limit_time(2.0 * reading.max_seconds)
         try:
-            content = _read(request, reading)
+            if request["task"] == "annotation":
+                answer = _line({"boxes": _boxes(request, reading), "shape": None})
+            else:
+                content = _read(request, reading)
         except ImageError as error:
             _send(answers, _line({"reason": error.reason, "message": str(error)}))
             if error.reason == "out_of_memory":  # too little is left to read another file
                 return
         else:
-            _answer(answers, content)
+            if request["task"] == "annotation":
+                _send(answers, answer)
+            else:
+                _answer(answers, content)
         _limit_time(0.0)
 
 
@@ -40,6 +46,21 @@ def _read(request: dict[str, Any], reading: ReadingConfig) -> ImageContent | Sur
     if request["task"] == "film":
         return read_film_file(path, reading)
     return survey_file(path, reading, any_film=request["task"] == "any film")
+
+
+def _boxes(request: dict[str, Any], reading: ReadingConfig) -> list[list[Any]]:
+    """Return the regions of an annotation file as names and corners."""
+    from ravl_med.cohort.annotation_file import read_annotation_file
+
+    height, width = request["shape"]
+    boxes = read_annotation_file(
+        Path(request["path"]),
+        Path(request["film"]),
+        (height, width),
+        {int(value): name for value, name in request["names"].items()},
+        reading.for_frame(request["frame"]),
+    )
+    return [[one.name, list(one.box)] for one in boxes]
 
 
 def _answer(answers: IO[bytes], content: ImageContent | SurveyedFile) -> None:

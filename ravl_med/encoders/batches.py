@@ -109,7 +109,7 @@ class BatchEncoder:
 
     def find(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (D,) of a film and those of its regions (r, D), of any size."""
-        return next(store for store in reversed(self.stores) if key in store).read(key)
+        return next(store for store in reversed(self.stores) if store.holds(key)).read(key)
 
     def encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
         """Encode films, each in its place of a batch; those beyond the size make further batches.

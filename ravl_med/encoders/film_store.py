@@ -8,6 +8,9 @@ all, so that a run may end at any moment, and several processes may fill one sto
     embeddings/RECIPE/listed/DIGEST                     a piece of a cohort that is done
     embeddings/RECIPE.inputs/00007-DIGEST.safetensors   keys (n, 32), gray (n, S, S), levels, exact
 
+Each file holds the SHA-256 of its tensors and of the recipe (``digest``), which is checked when the
+file is found: one that was changed, or comes from elsewhere, is taken away and made again.
+
 Embeddings may have a twin in a folder or a storage that other machines reach: what is finished here
 is put there too, and what is there is taken from there. Inputs show patients and stay here.
 """
@@ -68,6 +71,16 @@ def input_key(digest: str) -> bytes:
     return hashlib.sha256(digest.encode()).digest()
 
 
+def digest_tensors(tensors: Mapping[str, NDArray[Any]], origin: str) -> bytes:
+    """Return the SHA-256 of named tensors and of where they come from."""
+    hasher = hashlib.sha256(origin.encode())
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name])
+        hasher.update(f"{name} {values.dtype} {values.shape}".encode())
+        hasher.update(values.data.cast("B") if values.size else b"")
+    return hasher.digest()
+
+
 class _PartFiles:
     """Files of one folder with an entry for each film, found by a key.
 
@@ -107,6 +120,8 @@ class _PartFiles:
         from safetensors.numpy import save
 
         named = {"keys": np.frombuffer(keys, dtype=np.uint8).reshape(-1, _KEY), **tensors}
+        digest = digest_tensors(named, self.folder.name)
+        named["digest"] = np.frombuffer(digest, dtype=np.uint8)
         return f"{part:06d}-{hashlib.sha256(keys).hexdigest()[:24]}{_SUFFIX}", save(named)
 
     def _put(self, path: Path, content: bytes) -> None:
@@ -124,7 +139,11 @@ class _PartFiles:
         try:
             stored = self._open(path)
             keys = stored.get_tensor("keys")
-            whole = keys.shape == (len(keys), _KEY) and self._is_whole(stored, keys)
+            whole = (
+                keys.shape == (len(keys), _KEY)
+                and self._is_whole(stored, keys)
+                and self._is_unchanged(stored)
+            )
         except Exception:  # safetensors raises a type of its own, and whatever a header leads to
             whole = False
         if not whole:
@@ -134,6 +153,11 @@ class _PartFiles:
         for row, key in enumerate(keys):
             self._place.setdefault(key.tobytes(), (path, row))
         return True
+
+    def _is_unchanged(self, stored: Any) -> bool:
+        names = [name for name in stored.keys() if name != "digest"]  # noqa: SIM118
+        made = digest_tensors({name: stored.get_tensor(name) for name in names}, self.folder.name)
+        return bool(stored.get_tensor("digest").tobytes() == made)
 
     def _open(self, path: Path) -> Any:
         from safetensors import safe_open
@@ -163,13 +187,19 @@ class FilmStore(_PartFiles):
 
     def __init__(self, folder: Path, size: int, shared: FilePath | None = None) -> None:
         self._size = size
+        self._not_finite: set[bytes] = set()  # films with NaN or infinity, which are made again
         super().__init__(folder)
         self._shared = None if shared is None else SharedFilms(shared, self.names())
         if self._shared is not None:
             self.damaged |= self._shared.damaged
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether a film is stored; of others' files the one that holds it is taken now."""
+        """Whether a film is stored; of others' files the one that holds it is taken now.
+
+        One whose numbers are not finite counts as missing, see `holds`.
+        """
+        if key in self._not_finite:
+            return False
         if key in self._place or self._shared is None:
             return key in self._place
         with self._lock:
@@ -177,6 +207,10 @@ class FilmStore(_PartFiles):
             if name is not None:
                 self.adopt(name, self._shared.take(name))
             return key in self._place
+
+    def holds(self, key: bytes) -> bool:
+        """Whether a film can be read, be its numbers finite or not."""
+        return key in self._place or key in self
 
     def read(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (D,) of a film and those of its regions (r, D)."""
@@ -272,11 +306,17 @@ class FilmStore(_PartFiles):
     def _is_whole(self, stored: Any, keys: NDArray[np.uint8]) -> bool:
         shapes = {name: stored.get_slice(name).get_shape() for name in ("image", "region")}
         starts = stored.get_tensor("starts")
-        return bool(
+        whole = (
             len(starts) == len(keys) + 1
             and shapes["image"] == [len(keys), self._size]
             and shapes["region"] == [int(starts[-1]), self._size]
         )
+        if whole:
+            finite = np.isfinite(stored.get_tensor("image")).all(axis=1)
+            broken = np.flatnonzero(~np.isfinite(stored.get_tensor("region")).all(axis=1))
+            finite[np.searchsorted(starts, broken, side="right") - 1] = False
+            self._not_finite.update(key.tobytes() for key in keys[~finite])
+        return bool(whole)
 
 
 class SharedFilms:

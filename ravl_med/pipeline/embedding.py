@@ -101,7 +101,7 @@ class FilmEmbedder:
         table = encode_films(
             self.batches,
             zip(unit.positions.tolist(), self.reader.films(unit.films), strict=True),
-            unit.proposer.with_segmenter(self.segmenter).propose,
+            unit.proposer.with_segmenter(self.segmenter).with_reader(self.reader).propose,
             min_visible=self.min_visible,
             part=unit.part,
             pieces=unit.names,
@@ -347,7 +347,7 @@ def _take_from_store(
     films.scratch = scratch
 
     def find(key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return next(store for store in reversed(stores) if key in store).read(key)
+        return next(store for store in reversed(stores) if store.holds(key)).read(key)
 
     embeddings = table.gather(find, size, films)
     if scratch is not None:  # they are not needed any more; the films are

@@ -49,15 +49,16 @@ def preview_regions(
     """
     _require_in_range("--show", shown, 1, MOST_SHOWN)
     _require_in_range("--seed", seed, 0, None)
-    reader = FilmReader.of(config.cohort)
     cohort = list_films(config, prepare_manifest(config, Run(cache, progress)))
-    sheet = _Sheet(RegionProposer.of(config.regions, cohort), TextMasking.of(config), key)
+    proposer, masking = RegionProposer.of(config.regions, cohort), TextMasking.of(config)
     wanted = min(shown, len(cohort))
-    for film in _sampled_films(cohort, reader, seed):
-        sheet.add(film)
-        progress("propose regions", len(sheet.films), wanted)
-        if len(sheet.films) == wanted:
-            break
+    with FilmReader.of(config.cohort).kept_open() as reader:
+        sheet = _Sheet(proposer.with_reader(reader), masking, key)
+        for film in _sampled_films(cohort, reader, seed):
+            sheet.add(film)
+            progress("propose regions", len(sheet.films), wanted)
+            if len(sheet.films) == wanted:
+                break
     if not sheet.films:
         require_films(cohort.keep(np.array([], dtype=np.int64), sheet.skipped), 1.0)
     return ContactSheet(

@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ravl_med.cohort.film import Film
+from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.cohort import RegionsConfig, RegionSource
 from ravl_med.errors import ConfigError, ImageError
 from ravl_med.regions.anatomy import PROPOSED
-from ravl_med.regions.annotations import AnnotationTable, boxes_within, read_annotation_file
+from ravl_med.regions.annotations import AnnotationTable, boxes_within
 from ravl_med.regions.custom_segmenter import open_segmenter
 from ravl_med.regions.film_structures import FilmStructures, box_of, read_structures
 from ravl_med.regions.region_set import (
@@ -39,6 +39,7 @@ class RegionProposer:
     files: tuple[tuple[FilePath, ...], ...] = ()  # annotation files of each film, if any
     table: AnnotationTable | None = None
     segmenter: Segmenter | None = None  # if the sources need one
+    reader: FilmReader | None = None  # of annotation files; None: they are read in this process
 
     @classmethod
     def of(cls, config: RegionsConfig, cohort: Cohort) -> RegionProposer:
@@ -88,6 +89,10 @@ class RegionProposer:
         wanted = {"anatomy", "artifacts"} & set(self.config.sources)
         return replace(self, segmenter=segmenter if wanted else None)
 
+    def with_reader(self, reader: FilmReader) -> RegionProposer:
+        """Return the proposer with what reads annotation files, in processes where it has some."""
+        return replace(self, reader=reader)
+
     def propose(self, film: Film) -> RegionSet:
         """Return the regions of a film; tiles where no source finds any."""
         height, width = film.pixels.shape
@@ -116,15 +121,16 @@ class RegionProposer:
     def _annotations(self, film: Film) -> RegionSet:
         height, width = film.pixels.shape
         boxes = list(self.table.of_film.get(film.index, ())) if self.table else []
+        reader = self.reader or FilmReader(film.reading)
         problems = []
         for path in self.files[film.index] if self.files else ():
             try:
-                boxes += read_annotation_file(
+                boxes += reader.annotation(
                     path,
                     self.films[film.index],
                     (height, width),
                     self.config.mask_names,
-                    film.reading,
+                    film.reading.frame,
                 )
             except ImageError as error:
                 problems.append(error.reason)

@@ -7,14 +7,18 @@ each other unfold to billions of values: each is refused before it is read or bu
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
+import zipfile
+import zlib
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
@@ -23,6 +27,7 @@ SMALL = 16 << 20
 """Bytes that a file which describes something may have: a config, a table of prompts, a record."""
 
 _DEEPEST, _MOST_VALUES = 64, 200_000
+_MOST_UNPACKED = 8 << 30
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -66,6 +71,54 @@ def read_regular(path: Path, most: int = SMALL) -> bytes:
     if len(content) > most:
         raise UnreadableFileError(f"larger than the {most / 1e6:,.0f} MB that it may have")
     return content
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file, none of which is unpickled, or larger than it says.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is missing, no archive of plain arrays, or unpacks to more than 8 GB.
+    """
+    try:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > _MOST_UNPACKED:
+                raise ValueError("unpacks to more than 8 GB")
+            for member in members:
+                with archive.open(member) as inside:
+                    _require_plain_array(inside, member.file_size)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(type(error).__name__) from None
+    except (SyntaxError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__} in a header") from None
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Return the array of an ``.npy`` file as `read_arrays` returns those of an archive."""
+    with open_regular(path) as stream:
+        try:
+            _require_plain_array(stream, os.fstat(stream.fileno()).st_size)
+            stream.seek(0)
+            return np.asarray(np.load(stream, allow_pickle=False))
+        except (EOFError, SyntaxError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__} in the header") from None
+
+
+def _require_plain_array(stream: Any, size: int) -> None:
+    """Refuse an array whose header says another shape than its file has bytes for (ValueError)."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError("another version")
+    first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(stream)
+    if kind.hasobject or math.prod(shape) * kind.itemsize != size - stream.seek(0, os.SEEK_CUR):
+        raise ValueError("not the values that its header says")
 
 
 def parse_json(content: bytes) -> Any:

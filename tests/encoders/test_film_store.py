@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ravl_med.encoders.film_store import FilmStore, film_key
+from ravl_med.encoders.film_store import FilmStore, digest_tensors, film_key
 from ravl_med.errors import ConfigError
 
 SCRIPT = Path(__file__).with_name("killed_embedding.py")
@@ -52,6 +52,63 @@ def test_a_film_without_any_region_in_its_file_is_found(tmp_path):
     image, region = store_of(tmp_path).read(film(0, regions=0)[0])
     assert image.shape == (5,)
     assert region.shape == (0, 5)
+
+
+def rewritten(tmp_path, change, *, resealed: bool = False) -> FilmStore:
+    """A store whose file somebody has changed, with or without a new digest."""
+    from safetensors.numpy import load_file, save_file
+
+    films = [film(0), film(1)]
+    store_of(tmp_path).write(3, films)
+    (path,) = (tmp_path / "root" / "embeddings" / "recipe").glob("*.safetensors")
+    tensors = {name: values.copy() for name, values in load_file(path).items()}
+    change(tensors)
+    if resealed:
+        del tensors["digest"]
+        digest = digest_tensors(tensors, "recipe")
+        tensors["digest"] = np.frombuffer(digest, dtype=np.uint8)
+    save_file(tensors, path)
+    return store_of(tmp_path)
+
+
+def reverse_rows(tensors):
+    tensors["image"] = np.ascontiguousarray(tensors["image"][::-1])
+
+
+def without_digest(tensors):
+    del tensors["digest"]
+
+
+@pytest.mark.parametrize("change", [reverse_rows, without_digest])
+def test_a_file_that_was_changed_is_taken_away_and_made_again(change, tmp_path):
+    store = rewritten(tmp_path, change)
+    assert len(store) == 0
+    assert store.damaged == {3}
+    assert list(store.files()) == []
+    store.write(3, [film(0), film(1)])
+    np.testing.assert_array_equal(store_of(tmp_path).read(film(0)[0])[0], film(0)[1])
+
+
+def test_a_file_of_another_recipe_is_not_taken(tmp_path):
+    store = store_of(tmp_path)
+    store.write(3, [film(0)])
+    (path,) = store.files()
+    other = FilmStore(tmp_path / "root" / "embeddings" / "other", 5)
+    assert not other.adopt(path.name, path.read_bytes())
+    assert film(0)[0] not in other
+
+
+@pytest.mark.parametrize("name", ["image", "region"])
+def test_a_film_with_nan_is_made_again_and_only_that_one(name, tmp_path):
+    def spoil(tensors):
+        tensors[name][-1, 0] = np.nan  # of the second film
+
+    store = rewritten(tmp_path, spoil, resealed=True)
+    first, second = film(0), film(1)
+    assert first[0] in store
+    assert second[0] not in store
+    assert store.holds(second[0])
+    assert not store.holds(film(7)[0])
 
 
 def test_pixels_regions_and_their_order_make_the_key():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
@@ -21,9 +25,12 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from ravl_med.cohort.annotation_file import read_annotation_file
+from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.nifti import read_nifti
+from ravl_med.config.cohort import ReadingConfig, RegionsConfig
 from ravl_med.errors import ImageError
-from ravl_med.regions.annotations import read_annotation_file
+from ravl_med.regions.proposal import RegionProposer
 
 SHAPE = (60, 80)
 STUDY = generate_uid(entropy_srcs=["study"])
@@ -296,3 +303,89 @@ def test_masks_of_another_size_and_blank_ones(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"the mask is blank") as caught:
         read(path, path)
     assert caught.value.reason == "blank_mask"
+
+
+# Limits, and the processes that annotations are read in
+
+
+def refused(path: Path, of: Path, **limits: Any) -> str:
+    reading = ReadingConfig(**limits)
+    with pytest.raises(ImageError) as caught:
+        read_annotation_file(path, of, SHAPE, {}, reading)
+    assert str(path) not in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    of, _ = film(tmp_path)
+    os.mkfifo(tmp_path / "mask.png")
+    assert refused(tmp_path / "mask.png", of) == "unreadable"
+    assert refused(Path("/dev/zero"), of) == "unreadable"
+    assert refused(tmp_path / "a\0b", of) == "unreadable"
+    assert refused(tmp_path / "none.png", of) == "missing"
+
+
+def test_a_mask_of_another_size_is_not_decoded(tmp_path: Path) -> None:
+    of, _ = film(tmp_path)
+    size = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", size), (b"IDAT", b"none"))
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert refused(tmp_path / "large.png", of) == "size_differs"  # nothing of it could be decoded
+    (tmp_path / "long.png").write_bytes(bytes(1_000_001))
+    assert refused(tmp_path / "long.png", of, max_file_mb=1) == "too_large"
+
+
+def test_a_segmentation_that_inflates_is_refused(tmp_path: Path) -> None:
+    of, source = film(tmp_path)
+    path = segmentation(tmp_path, source, masks((8, 10, 30, 40)))
+    made = pydicom.dcmread(path)
+    assert refused(path, of, max_pixels=1000) == "too_large"
+    made.add_new(0x00204000, "UT", "x" * 3_000_000)
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    made.save_as(tmp_path / "bomb.dcm", enforce_file_format=True)
+    assert (tmp_path / "bomb.dcm").stat().st_size < 100_000
+    assert refused(tmp_path / "bomb.dcm", of, max_inflated_mb=1) == "too_large"
+
+
+def test_a_mask_of_too_many_parts(tmp_path: Path) -> None:
+    of, _ = film(tmp_path)
+    values = np.zeros(SHAPE, dtype=np.uint8)
+    values[::2, ::2] = 1
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    assert refused(tmp_path / "mask.png", of) == "too_many_boxes"
+
+
+def test_annotations_are_read_in_the_processes_that_read_films(tmp_path: Path) -> None:
+    of, source = film(tmp_path)
+    Image.fromarray(masks((8, 10, 30, 40))).save(tmp_path / "mask.png")
+    path = segmentation(tmp_path, source, masks((8, 10, 30, 40)))
+    os.mkfifo(tmp_path / "pipe.png")
+    with FilmReader(
+        ReadingConfig(max_file_mb=1), workers=1, roots=(tmp_path,)
+    ).kept_open() as reader:
+        for file in (tmp_path / "mask.png", path):
+            here = read_annotation_file(file, of, SHAPE, {1: "lead"})
+            assert reader.annotation(file, of, SHAPE, {1: "lead"}, None) == here
+        with pytest.raises(ImageError, match="no regular file"):
+            reader.annotation(tmp_path / "pipe.png", of, SHAPE, {}, None)
+        with pytest.raises(ImageError, match=r"cohort\.roots"):
+            reader.annotation(Path("/etc/passwd"), of, SHAPE, {}, None)
+    proposer = RegionProposer(
+        RegionsConfig(sources=("annotations",)), (of,), ((tmp_path / "mask.png",),)
+    )
+    pixels = np.zeros(SHAPE, dtype=np.float32)
+    asked = []
+
+    class Asked(FilmReader):
+        def annotation(self, *arguments: Any) -> Any:
+            asked.append(arguments)
+            return super().annotation(*arguments)
+
+    proposed = proposer.with_reader(Asked()).propose(Film(0, pixels, "", ""))
+    assert proposed.boxes.tolist() == [[8.0, 10.0, 30.0, 40.0]]
+    assert len(asked) == 1

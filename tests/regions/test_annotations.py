@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ravl_med.cohort.annotation_file import AnnotatedBox
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.regions.annotations import AnnotatedBox, AnnotationTable, boxes_within
+from ravl_med.regions.annotations import AnnotationTable, boxes_within
 
 FILMS = [Path(f"/cohort/{name}") for name in ("a/one.dcm", "b/one.dcm", "b/two.png")]
 

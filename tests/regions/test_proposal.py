@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ravl_med.cohort.annotation_file import AnnotatedBox
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.cohort import RegionsConfig, WindowsConfig
 from ravl_med.errors import ConfigError, ModelError
 from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.plan import plan_cohort
-from ravl_med.regions.annotations import AnnotatedBox, AnnotationTable
+from ravl_med.regions.annotations import AnnotationTable
 from ravl_med.regions.proposal import RegionProposer, choose_segmenter, describe_sources
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.regions.segmenter import Segmentation, built_in_segmenter
