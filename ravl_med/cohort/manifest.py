@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.table import (
     OUTSIDE,
+    SPLITS,
     ManifestFiles,
     RejectedFilm,
     cells_of_columns,
@@ -36,7 +38,7 @@ from ravl_med.cohort.table import (
     usable_rows,
 )
 from ravl_med.config.cohort import LabelsConfig
-from ravl_med.errors import DataError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.labelling.film_labels import FilmLabels, FindingCells, cells_from_reports, label_films
 from ravl_med.labelling.findings import chest_labeller
 from ravl_med.labelling.sections import read_radiology_report
@@ -89,6 +91,8 @@ class Cohort:
         read, as ``"report: findings and impression"``; empty without a task
     label_certainty : tuple of str, length N - ``"stated"``, ``"uncertain"`` or ``"blank"``: whether
         the config had to decide what the label's cells count as; empty without a task
+    elsewhere : mapping of str to ndarray of shape (N,), bool - by place (``split finetune``, the
+        model's own list): films that stand there too, or whose patient does; without those of none
     """
 
     name: str
@@ -106,6 +110,7 @@ class Cohort:
     frames: tuple[int | None, ...] = ()
     label_sources: tuple[str, ...] = ()
     label_certainty: tuple[str, ...] = ()
+    elsewhere: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -126,6 +131,7 @@ class Cohort:
             frames=tuple(self.frames[i] for i in index) if self.frames else (),
             label_sources=_of_films(self.label_sources, index),
             label_certainty=_of_films(self.label_certainty, index),
+            elsewhere={place: films[index] for place, films in self.elsewhere.items()},
         )
 
 
@@ -137,20 +143,20 @@ def read_manifest(
     labels: LabelsConfig | None = None,
     unit: str = "image",
     roots: Sequence[FilePath] = (),
+    trained_on: Path | None = None,
 ) -> Cohort:
     """Read a manifest into a cohort; no image is opened.
 
     Parameters
     ----------
-    split : str or None - None, or a manifest without the column, takes every row
+    split : str or None - None takes every row
     columns : mapping of class to (finding to value), optional - the task; a film belongs to the
-        class whose findings all have the given values. Films that fit no class or several, and
-        films with an uncertain or blank finding that `labels` excludes, are counted by reason.
-        None: no task, all rows, labels -1
+        class whose findings all have the given values. Films that fit no class or several, or
+        have an uncertain or blank finding that `labels` excludes, are counted by reason
     unit : {"image", "study"} - take every film, or one of each study
-    roots : sequence of Path or RemotePath - folders besides the manifest's own that reports and
-        annotations may lie in; a row that leads elsewhere is rejected. Images are checked when
-        they are read
+    roots : sequence of Path or RemotePath - folders besides the manifest's own that files may lie
+        in; a row that leads elsewhere is rejected. Links of images are followed when they are read
+    trained_on : Path or None - CSV with ``patient`` or ``image`` of what the model was fitted on
 
     Raises
     ------
@@ -187,7 +193,8 @@ def read_manifest(
         texts = _readable(rows, unit)
     if unit == "study":
         _take_studies(rows)
-    return _cohort(rows, texts, labelled, tuple(columns or ()))
+    cohort = _cohort(rows, texts, labelled, tuple(columns or ()))
+    return replace(cohort, elsewhere=_elsewhere(rows, split, trained_on))
 
 
 @dataclass(slots=True)
@@ -298,6 +305,42 @@ def _annotations(rows: _Rows, index: NDArray[np.int64]) -> tuple[tuple[FilePath,
         return ()
     cells = [str(rows.table["annotation"].iloc[i]).split(";") for i in index]
     return tuple(tuple(rows.file_of(part.strip()) for part in c if part.strip()) for c in cells)
+
+
+def _elsewhere(
+    rows: _Rows, split: str | None, trained_on: Path | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which taken films stand in another split or in a list, they or their patient."""
+    table, taken = rows.table, rows.taken
+    there: dict[str, pd.DataFrame] = {}
+    if "split" in table:
+        others = [name for name in SPLITS if name != split] if split else [SPLITS[0]]
+        there |= {f"split {name}": table[table["split"] == name] for name in others}
+    if trained_on is not None:
+        there["model.trained_on"] = _read_training_list(trained_on)
+    found = {}
+    for place, films in there.items():
+        known = np.zeros(int(taken.sum()), dtype=np.bool_)
+        for column in ("patient", "image"):
+            if column in films:
+                values = films.loc[films[column] != "", column]
+                known |= table.loc[taken, column].isin(values).to_numpy()
+        if known.any():
+            found[place] = known
+    return found
+
+
+def _read_training_list(path: Path) -> pd.DataFrame:
+    try:
+        table = read_table(path)
+    except (ConfigError, DataError) as error:
+        raise ConfigError(str(error).replace("cohort.manifest", "model.trained_on")) from None
+    if not {"patient", "image"} & set(table.columns):
+        raise ConfigError(
+            f"model.trained_on: {path.name!r} has neither column 'patient' nor 'image'; expected "
+            "one of them, with cells as in the manifest."
+        )
+    return table
 
 
 def shared_patients(path: FilePath, splits: Sequence[str]) -> dict[tuple[str, str], int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import overload
 
@@ -16,18 +19,21 @@ from numpy.typing import NDArray
 
 from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.labelling.film_labels import FindingCells
+from ravl_med.storage.bounded_reading import UnreadableFileError, open_regular
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
 
 _SHORT = 8  # characters of a text that many rows may share
-_SPLITS = ("finetune", "validation", "test")
+SPLITS = ("finetune", "validation", "test")
+"""Of these the first is what a model was fitted on."""
+
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
 
 OUTSIDE = (
     "the path, or a link on it, leads out of the manifest's folder. Name the other folder in "
     "cohort.roots, or move the file."
 )
-_PATHS = ("report_path", "annotation")
+_PATHS = ("image", "report_path", "annotation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,10 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     """Read the header, and the rows that are not blank, by the number that a spreadsheet shows."""
     name = path.name
     try:
-        with local_copy(path) as file, file.open(encoding="utf-8-sig", newline="") as stream:
+        with (
+            local_copy(path) as file,
+            TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream,
+        ):
             lines = csv.reader(stream, strict=True)
             header = [cell.strip() for cell in next(lines, [])]
             rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
@@ -86,7 +95,14 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
         if isinstance(path, RemotePath):
             where = "Expected a bucket and an object in it; check both names."
         raise ConfigError(f"cohort.manifest: {name!r} does not exist. {where}") from None
+    except UnreadableFileError as error:
+        raise DataError(f"{name}: {error}. Name a CSV table.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
+        if "unexpected end of data" in str(error):
+            raise DataError(
+                f"{name}: double quotes that open a cell are never closed; the last cell swallows "
+                "all rows below it. Close them, or double those that belong to the text."
+            ) from None
         if "field limit" in str(error):
             raise DataError(
                 f"{name}: a cell is over {csv.field_size_limit():,} characters. Keep long reports "
@@ -153,10 +169,10 @@ def take_split(
     if "split" not in table:
         return taken
     cells = table["split"].to_numpy(dtype=str)
-    for i in np.flatnonzero(~np.isin(cells, (*_SPLITS, ""))):
+    for i in np.flatnonzero(~np.isin(cells, (*SPLITS, ""))):
         raise DataError(
             f"{name} row {row_number(table, i)}: split is {str(cells[i])[:20]!r}; expected one of "
-            f"{', '.join(_SPLITS)}."
+            f"{', '.join(SPLITS)}."
         )
     if split is not None:
         taken = cells == split
@@ -278,18 +294,42 @@ class ManifestFiles(Sequence[FilePath]):
         return ManifestFiles((self._cells[i] for i in index), self._folder, self._roots)
 
 
-def path_is_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
-    """Return whether a path, links resolved, lies in a root; without roots anything does."""
+def names_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
+    """Return whether a path, as it is written, lies in a root; without roots anything does.
+
+    Nothing is asked of a disk or a storage: what a manifest names may be another machine.
+    """
     if not roots:
         return True
     if isinstance(path, RemotePath):
         return any(path.lies_below(root) for root in roots if isinstance(root, RemotePath))
+    written = os.path.abspath(path)  # noqa: PTH100 - without "..", and links are not followed
+    own = [place for root in roots if isinstance(root, Path) for place in _places_of(root)]
+    return any(Path(written).is_relative_to(place) for place in own)
+
+
+@lru_cache(maxsize=256)
+def _places_of(root: Path) -> tuple[Path, Path]:
+    """Return a root as it is written, and with its links followed."""
+    written = Path(os.path.abspath(root))  # noqa: PTH100
+    try:
+        return written, root.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return written, written
+
+
+def path_is_inside(path: FilePath, roots: Sequence[FilePath]) -> bool:
+    """Return whether a path lies in a root, as it is written and with its links followed."""
+    if not names_inside(path, roots):
+        return False
+    if not roots or isinstance(path, RemotePath):
+        return True
     try:
         target = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a ring of links, a NUL: the reader says which
         return True
     own = [root for root in roots if isinstance(root, Path)]
-    return any(target.is_relative_to(root.resolve()) for root in own)
+    return any(target.is_relative_to(_places_of(root)[1]) for root in own)
 
 
 def require_path_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
@@ -301,11 +341,17 @@ def require_path_inside(path: FilePath, roots: Sequence[FilePath]) -> None:
 def rows_with_outside_paths(
     table: pd.DataFrame, taken: NDArray[np.bool_], folder: FilePath, roots: Sequence[FilePath]
 ) -> list[int]:
-    """Return the rows taken whose report or annotation leads out of the roots."""
-    columns = [table[name].tolist() for name in _PATHS if name in table]
+    """Return the rows taken of which a file lies outside of the roots.
+
+    Reports and annotations have their links followed. Those of images are when they are read.
+    """
+    columns = [(name, table[name].tolist()) for name in _PATHS if name in table]
     found = []
     for i in np.flatnonzero(taken).tolist() if columns else []:
-        parts = [part.strip() for cells in columns for part in cells[i].split(";")]
-        if not all(path_is_inside(file_of(part, folder, roots), roots) for part in parts if part):
-            found.append(i)
+        for name, cells in columns:
+            parts = [cells[i]] if name == "image" else [p.strip() for p in cells[i].split(";")]
+            inside = names_inside if name == "image" else path_is_inside
+            if not all(inside(file_of(part, folder, roots), roots) for part in parts if part):
+                found.append(i)
+                break
     return found

@@ -155,6 +155,12 @@ class GateConfig(Section):
         "detectable instead, feature in 20 % of the films",
     )
     min_tested: Share = Field(0.5, description="and this share of the clusters to have been tested")
+    max_leaked_patients: int = Field(
+        0,
+        ge=0,
+        description="audited patients that the model may have been fitted on (split finetune, "
+        "model.trained_on), at most, for anything but a fail",
+    )
     max_rejected_fraction: Share = Field(
         0.2, description="share of the films that may be set aside; more ends the run"
     )

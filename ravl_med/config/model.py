@@ -99,6 +99,11 @@ class ModelConfig(Section):
         "Swin, and a pass of that stage a region; crops, each encoded as an image. Embeddings are "
         "kept by it",
     )
+    trained_on: ConfigPath | None = Field(
+        None,
+        description="CSV of what the model was fitted on, with the column 'patient', 'image' or "
+        "both, as in the manifest: films of these are no test of it",
+    )
     scores: ConfigPath | None = Field(
         None,
         description="CSV with the scores of a model that cannot be opened: a column 'image', "

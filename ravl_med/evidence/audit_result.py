@@ -237,8 +237,19 @@ class Prevalence:
     share: float = Field(description="of all films with the value")
 
 
+@result_type()
+class Leak:
+    """Audited films that stand somewhere else too, they or their patient."""
+
+    place: str = Field(description="another split, or model.trained_on")
+    images: Count = Field(description="of the audited films")
+    patients: Count = Field(description="of the audited patients")
+    fitted: bool = Field(description="what a model is fitted on, so that these are no test of it")
+    share: Literal["some", "most", "all"] = Field(description="of the audited patients")
+
+
 @result_type(
-    members="listed left_out rejected rejected_rows=unread images patients images_by_class"
+    members="listed left_out rejected rejected_rows=unread leaks images patients images_by_class"
     " attributes classes_by_attribute=prevalences radiology_reports synthetic"
 )
 class CohortSummary:
@@ -272,6 +283,9 @@ class CohortSummary:
     )
     class_patients: Mapping[str, Mapping[str, tuple[int, ...]]] | None = Field(
         default=None, description="the same in patients; None where a film is a patient"
+    )
+    leaks: tuple[Leak, ...] = Field(
+        default=(), description="films or patients that are in another split or list as well"
     )
 
     def prevalence(self, attribute: str, value: str, index: int) -> float:

@@ -277,6 +277,12 @@ def _hide_cohort(
         },
         class_patients=None,
         radiology_reports=HIDDEN if hidden_cells(reports, least) else cohort.radiology_reports,
+        leaks=tuple(
+            replace(leak, images=HIDDEN, patients=HIDDEN)
+            if hidden_cells((leak.patients, cohort.patients - leak.patients), least)
+            else leak
+            for leak in cohort.leaks
+        ),
     )
 
 

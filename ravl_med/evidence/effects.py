@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData, GapTable, opposed_gap
-from ravl_med.evidence.audit_result import Accuracy, CohortSummary
+from ravl_med.evidence.audit_result import Accuracy, CohortSummary, Leak
 from ravl_med.evidence.results import AccuracyByPresence, ArmPatients, Interval, ScoreShift
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 
@@ -199,6 +200,19 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
         },
         classes_by_attribute={name: films for name, (films, _) in by_class.items()},
         class_patients={name: patients for name, (_, patients) in by_class.items()},
+        leaks=tuple(_leak(cohort, place, films) for place, films in cohort.elsewhere.items()),
+    )
+
+
+def _leak(cohort: Cohort, place: str, films: NDArray[np.bool_]) -> Leak:
+    patients, of = (len(np.unique(cohort.patients[own])) for own in (films, films | True))
+    share: Literal["some", "most", "all"] = "most" if 2 * patients > of else "some"
+    return Leak(
+        place=place,
+        images=int(films.sum()),
+        patients=patients,
+        fitted=place in ("split finetune", "model.trained_on"),
+        share="all" if patients == of else share,
     )
 
 

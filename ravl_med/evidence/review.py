@@ -8,6 +8,7 @@ very regions that were looked at: it does not hold for another model, or for oth
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,7 +20,13 @@ from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
-from ravl_med.evidence.verdict import decide_verdict, open_correlations, points_for_reviewer
+from ravl_med.evidence.verdict import (
+    decide_verdict,
+    open_correlations,
+    points_for_reviewer,
+    with_leaks,
+)
+from ravl_med.storage.bounded_reading import read_regular
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
@@ -49,10 +56,10 @@ def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
         date is missing, an acceptance has no end, or a correlation is decided twice.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            rows = list(enumerate(reader, start=2)) if not missing else []
+        text = read_regular(path).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        rows = list(enumerate(reader, start=2)) if not missing else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
     if missing:
@@ -144,6 +151,7 @@ def apply_decisions(
         styles=result.dependence.findings if result.dependence else (),
     )
     verdict = with_confounders(verdict, result.confounders or ())
+    verdict = with_leaks(verdict, result.cohort.leaks, gate)
     wanted = {one.rank for one in open_correlations(result.correlations, gate)}
     still_open = len(wanted - in_force.keys())
     return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)

@@ -25,7 +25,8 @@ The verdict, the first row that holds:
 
 =============  =====================================================================================
 fail           a shortcut counts, or a reviewer called something one
-not_auditable  the model does not know a finding (`gate.min_auroc`)
+not_auditable  the model does not know a finding (`gate.min_auroc`), or may have been fitted on the
+               audited patients (`gate.max_leaked_patients`)
 review         something undecided counts, or was confirmed and could not be tested, or a finding
                depends on a style of the films
 not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
@@ -53,6 +54,7 @@ from ravl_med.config.audit import EvidenceConfig, GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import (
     Gate,
+    Leak,
     LocalEffectBound,
     ModelChecks,
     Sensitivity,
@@ -285,6 +287,38 @@ def decide_verdict(
     if blind:
         return Verdict("not_auditable", (*blind, *closed), gates)
     return Verdict("pass", (*_pass_reasons(others, classes, gate, bound), *closed), gates)
+
+
+def with_leaks(verdict: Verdict, leaks: Sequence[Leak], gate: GateConfig) -> Verdict:
+    """Return a verdict that names films which stand elsewhere too.
+
+    Nothing but a fail can be said of a model on patients that it was fitted on. The sentences hold
+    no number, since few patients may not be counted.
+    """
+    known = [leak for leak in leaks if leak.patients]
+    if not known:
+        return verdict
+    fitted = [leak for leak in known if leak.fitted]
+    reasons = tuple(
+        _LEAKED[leak.fitted].format(leak.share.capitalize(), leak.place) for leak in known
+    )
+    void = max((leak.patients for leak in fitted), default=0) > gate.max_leaked_patients
+    share = max(fitted, key=lambda leak: leak.patients).share if fitted else "none"
+    text = (
+        f"audited patients that the model may have been fitted on: {share}; asked: at most "
+        f"{gate.max_leaked_patients}"
+    )
+    gates = (*verdict.gates, Gate("gate.max_leaked_patients", not void, text))
+    if void and verdict.name != "fail":
+        return Verdict("not_auditable", (*reasons, *verdict.reasons), gates)
+    return Verdict(verdict.name, (*verdict.reasons[:1], *reasons, *verdict.reasons[1:]), gates)
+
+
+_LEAKED = {
+    True: "{} of the audited patients, or their films, are in {} too: the model may have been "
+    "fitted on them, and what it says of them is no test. Take them out of one of both.",
+    False: "{} of the audited patients, or their films, are in {} too.",
+}
 
 
 def _pass_reasons(

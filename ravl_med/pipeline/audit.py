@@ -61,7 +61,7 @@ from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.evidence.verdict import decide_verdict, with_leaks
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.audited_model import (
     AuditedFilms,
@@ -533,10 +533,12 @@ def collect_result(
     key: bytes,
 ) -> AuditResult:
     """Put together what an audit found; `key` is the secret of the pseudonyms."""
+    synthetic = config.cohort.synthetic is not None
+    summary = summarise_cohort(cohort, embeddings.applied, synthetic=synthetic)
     return AuditResult(
         name=config.name,
         title=config.report.title,
-        verdict=found.verdict,
+        verdict=with_leaks(found.verdict, summary.leaks, config.gate),
         task=TaskSummary(
             name=config.task.name,
             classes=cohort.classes,
@@ -545,9 +547,7 @@ def collect_result(
             scores=config.task.scores if config.model.scores is None else "table",
         ),
         model=model,
-        cohort=summarise_cohort(
-            cohort, embeddings.applied, synthetic=config.cohort.synthetic is not None
-        ),
+        cohort=summary,
         accuracy=accuracy,
         discovery=found.discovery,
         correlations=found.correlations,

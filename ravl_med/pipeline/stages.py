@@ -182,6 +182,7 @@ def list_films(
         labels=config.labels,
         unit=config.cohort.unit,
         roots=config.cohort.roots,
+        trained_on=config.model.trained_on,
     )
 
 

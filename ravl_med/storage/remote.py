@@ -115,6 +115,9 @@ def _options(protocol: str, access: StorageAccess) -> dict[str, Any]:
     return {"endpoint_url": access.endpoint, "config_kwargs": settings}
 
 
+SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory")
+"""Protocols of storages that may be named; the last is fsspec's own, in the memory of a process."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOCAL = ("file://", "local://")
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified",
@@ -145,10 +148,13 @@ class RemotePath:
         Raises
         ------
         ValueError
-            It holds a password, or names nothing.
+            It is of no storage that may be named, holds a password, or names nothing.
         """
         if text.lower().startswith(_LOCAL):
             return Path(text.partition("://")[2])
+        scheme = text.partition("://")[0].lower()
+        if scheme not in SCHEMES:  # a web server would be told what is asked for
+            raise ValueError(f"{scheme[:20]}:// is no storage; expected s3://, gs:// or abfs://")
         if ":" in (urlsplit(text).netloc.rpartition("@")[0]):
             raise ValueError("the URL holds a password; credentials come from the environment")
         found = cls(_tidy(text), access, role)

@@ -1,5 +1,6 @@
 """The manifest: every column rule, what is left out, what is set aside, rows as shown."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def test_a_manifest_without_a_task(tmp_path: Path) -> None:
         " a.png ,p2, Clear lungs. ,PA,F,61,north,Acme\n"
         "sub/b.dcm,p1,,AP,M,,south,\n"
         "/far/c.png,p2,,,,,,\n",
+        roots=(Path("/far"),),
     )
     assert len(cohort) == cohort.listed == 3
     assert cohort.name == "manifest.csv"
@@ -125,7 +127,7 @@ def test_required_columns(tmp_path: Path, column: str) -> None:
         (b"image,patient\n", "no rows below the header"),
         (b"image,patient\n,\n\n", "no rows below the header"),
         (b"image,patient\n\xff\xfe,1\n", r"not a UTF-8 CSV table \(UnicodeDecodeError\)"),
-        (b'image,patient\n"a,1\n', r"not a UTF-8 CSV table \(Error\)"),
+        (b'image,patient\n"a,1\n', "double quotes that open a cell are never closed"),
         (b"image;patient\na;1\n", "column 'image' is missing; got image;patient"),
         (b"image,patient,image\na,1,b\n", "column 'image' stands 2 times"),
         (b"image,patient\na,1\nb,1,No effusion\n", "row 3: 3 cells; expected 2 as in the header"),
@@ -144,7 +146,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cohort.manifest: 'none.csv' does not exist") as caught:
         read_manifest(tmp_path / "none.csv", split=None)
     assert str(tmp_path) not in str(caught.value)
-    with pytest.raises(DataError, match="IsADirectoryError"):
+    with pytest.raises(DataError, match="a folder; expected a regular file"):
         read_manifest(tmp_path, split=None)
 
 
@@ -379,3 +381,63 @@ def test_equal_short_texts_are_one_and_long_ones_stay_as_they_are() -> None:
     assert shared[0] is shared[1]
     assert intern_texts(["".join(["P", "A"])], known)[0] is shared[0]
     assert set(known) == {"PA", ""}
+
+
+# Patients and films that stand elsewhere too
+
+LEAKY = (
+    "image,patient,split\n"
+    "a.png,p1,finetune\n"
+    "b.png,p2,finetune\n"
+    "c.png,p1,validation\n"  # another film of a patient
+    "b.png,p9,validation\n"  # the same film under another code
+    "d.png,p3,validation\n"
+    "e.png,p3,test\n"
+    "f.png,p4,validation\n"
+)
+
+
+def test_films_and_patients_in_another_split_are_noted(tmp_path: Path) -> None:
+    cohort = read(tmp_path, LEAKY, split="validation")
+    assert {place: films.tolist() for place, films in cohort.elsewhere.items()} == {
+        "split finetune": [True, True, False, False],
+        "split test": [False, False, True, False],
+    }
+    some = cohort.keep(np.array([1, 3]))
+    assert some.elsewhere["split finetune"].tolist() == [True, False]
+    assert read(tmp_path, LEAKY, split=None).elsewhere["split finetune"].sum() == 3
+    assert read(tmp_path, "image,patient\na.png,p1\n").elsewhere == {}
+
+
+def test_films_of_the_list_that_a_model_was_fitted_on_are_noted(tmp_path: Path) -> None:
+    fitted = tmp_path / "fitted.csv"
+    for text, wanted in (
+        ("patient\np3\np7\n", [False, False, True, False]),
+        ("image\nf.png\n", [False, False, False, True]),
+        ("image,patient\nx.png,p1\n", [True, False, False, False]),
+    ):
+        fitted.write_text(text, encoding="utf-8")
+        cohort = read(tmp_path, LEAKY, split="validation", trained_on=fitted)
+        assert cohort.elsewhere["model.trained_on"].tolist() == wanted
+    fitted.write_text("film\nf.png\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"trained_on: 'fitted.csv' has neither column 'patient'"):
+        read(tmp_path, LEAKY, split="validation", trained_on=fitted)
+    with pytest.raises(ConfigError, match=r"model\.trained_on: 'none.csv' does not exist"):
+        read(tmp_path, LEAKY, split="validation", trained_on=tmp_path / "none.csv")
+
+
+@pytest.mark.timeout(10)
+def test_a_manifest_that_is_no_file_and_a_quote_that_never_closes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe.csv: a named pipe; expected a regular file"):
+        read_manifest(tmp_path / "pipe.csv", split=None)
+    with pytest.raises(DataError, match="double quotes that open a cell are never closed"):
+        read(tmp_path, 'image,patient\n"a.png,p1\nb.png,p2\n')
+
+
+@pytest.mark.timeout(10)
+def test_a_report_that_is_no_file_sets_its_row_aside(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    cohort = read(tmp_path, "image,patient,report_path\na.png,p1,pipe.txt\nb.png,p2,\n")
+    assert [(film.row, film.reason) for film in cohort.rejected] == [(2, "report_unreadable")]
+    assert cohort.rows.tolist() == [3]

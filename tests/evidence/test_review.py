@@ -55,7 +55,7 @@ def result_of(*correlations, sensitivity=SEEN) -> AuditResult:
         name="run", title="Audit", verdict=verdict,
         task=SimpleNamespace(name="finding", classes=classes, scores="softmax"),
         model=SimpleNamespace(digest="ab" * 32),
-        cohort=None, accuracy=None, discovery=None,
+        cohort=SimpleNamespace(leaks=()), accuracy=None, discovery=None,
         correlations=tuple(correlations), descriptions={}, subgroups=(), sensitivity=sensitivity,
         image_ids=tuple(f"{n:016x}" for n in range(100)),
         region_image=np.arange(100),

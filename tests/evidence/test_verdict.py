@@ -12,6 +12,7 @@ from ravl_med.evidence.audit_result import (
     DetectableGap,
     FindingAuroc,
     Gate,
+    Leak,
     LocalEffectBound,
     ModelChecks,
     Sensitivity,
@@ -36,6 +37,7 @@ from ravl_med.evidence.verdict import (
     kind_of,
     points_for_reviewer,
     rank_correlations,
+    with_leaks,
 )
 
 CLASSES = ("no finding", "cardiomegaly")
@@ -777,3 +779,43 @@ def test_a_black_box_is_told_of_in_every_verdict(weigh):
     assert any(reason.startswith("No counterfactual is possible") for reason in one.reasons)
     passed = decide_verdict([], CLASSES, GATE, SCORES, black_box=True)
     assert passed.reasons[0].startswith("No correlation above the gate of 10% was confirmed")
+
+
+# Leaks
+
+
+def leak(place: str = "split finetune", patients: int = 3, share: str = "some") -> Leak:
+    return Leak(place, patients, patients, place != "split test", share)
+
+
+def test_nothing_but_a_fail_is_said_of_patients_that_a_model_was_fitted_on():
+    for name in ("pass", "review", "not_auditable"):
+        voided = with_leaks(Verdict(name, ("First.", "Second.")), (leak(share="all"),), GATE)
+        assert voided.name == "not_auditable"
+        assert voided.reasons[0].startswith(
+            "All of the audited patients, or their films, are in split finetune too: the model may"
+        )
+        assert voided.reasons[1:] == ("First.", "Second.")
+        assert gates_of(voided) == {"gate.max_leaked_patients": False}
+    failed = with_leaks(Verdict("fail", ("First.", "Second.")), (leak(),), GATE)
+    assert failed.name == "fail"
+    assert [reason.split()[0] for reason in failed.reasons] == ["First.", "Some", "Second."]
+
+
+def test_leaks_up_to_the_gate_and_into_the_test_split_are_named_alone():
+    verdict = Verdict("pass", ("First.",), (Gate("gate.max_gap", True, "x"),))
+    gate = GATE.model_copy(update={"max_leaked_patients": 3})
+    named = with_leaks(verdict, (leak(), leak("split test", 40, "most")), gate)
+    assert named.name == "pass"
+    assert named.reasons[2] == (
+        "Most of the audited patients, or their films, are in split test too."
+    )
+    assert gates_of(named) == {"gate.max_gap": True, "gate.max_leaked_patients": True}
+    assert with_leaks(verdict, (leak(patients=4),), gate).name == "not_auditable"
+    assert with_leaks(verdict, (), gate) == verdict
+
+
+def test_no_number_of_leaked_patients_stands_in_the_sentences():
+    for patients in (1, 7, 30):
+        told = with_leaks(Verdict("pass", ()), (leak(patients=patients),), GATE)
+        assert not any(char.isdigit() for reason in told.reasons for char in reason)

@@ -42,7 +42,14 @@ def test_a_url_of_this_machine_is_a_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("s3://", "names nothing"), ("s3://key:secret@bucket/a", "a password")]
+    ("text", "match"),
+    [
+        ("s3://", "names nothing"),
+        ("s3://key:secret@bucket/a", "a password"),
+        ("http://host/secret", r"http:// is no storage; expected s3://, gs:// or abfs://"),
+        ("hf://datasets/secret", r"hf:// is no storage"),
+        ("ftp://host/a", r"ftp:// is no storage"),
+    ],
 )
 def test_urls_that_are_refused(text: str, match: str) -> None:
     with pytest.raises(ValueError, match=match) as caught:

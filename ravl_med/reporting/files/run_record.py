@@ -149,6 +149,8 @@ def _describe_gate(gate: GateConfig) -> dict[str, str]:
         "max_detectable_gap": "of a model known by its scores, a pass needs that a gap of "
         f"{_percent(gate.max_detectable_gap)} would be found in 20% of films",
         "min_tested": f"and that {_percent(gate.min_tested)} of the clusters were tested",
+        "max_leaked_patients": f"at most {gate.max_leaked_patients} audited patients that the "
+        "model may have been fitted on, else nothing but a fail is said",
         "max_rejected_fraction": f"at most {_percent(gate.max_rejected_fraction)} of the films set "
         "aside, else the run ends",
     }
