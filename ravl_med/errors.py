@@ -16,6 +16,7 @@ is named by its manifest row and pseudonym.
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -29,6 +30,26 @@ _FULL_MESSAGES = (
     "iostream error",  # PyTorch, which also finds its position to be another than it should be
     "unexpected pos",
 )
+
+
+_JOINERS = "\u200c\u200d\u00ad"
+
+
+def visible(text: str) -> str:
+    """Return text whose control and direction characters are spelled out.
+
+    A terminal would obey them: names of columns, classes, weights and files come from others.
+    """
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode("ascii") if _acts(c) else c for c in text
+    )
+
+
+def _acts(character: str) -> bool:
+    if character.isascii():
+        return not character.isprintable()
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in _JOINERS)
 
 
 class RavlMedError(Exception):

@@ -447,3 +447,44 @@ def test_the_module_runs() -> None:
         [sys.executable, "-m", "ravl_med", "--version"], capture_output=True, text=True, check=True
     )
     assert outcome.stdout.startswith("ravl-med ")
+
+
+def test_a_terminal_obeys_nothing_that_it_is_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ravl_med.cli import console
+    from ravl_med.errors import visible
+
+    evil = "a\x1b]0;owned\x07\x1b[2Jb\u202ec\u2066d\x9be\rf\u00ad\u00a0é"
+    console.say(evil)
+    console.complain(evil)
+    console.note([evil])
+    out, err = capfd.readouterr()
+    for text in (out, err):
+        assert not set("\x1b\x07\x9b\r\u202e\u2066") & set(text)
+        assert r"a\x1b]0;owned\x07\x1b[2Jb\u202ec\u2066d\x9be\rf" in text
+        assert "é" in text
+    assert visible("\ud800\n") == r"\ud800\n"
+    (tmp_path / "audit.yaml").write_text('"\\e[2Jname": 1\n', encoding="utf-8")
+    outcome = run("audit", str(tmp_path / "audit.yaml"))
+    assert outcome.exit_code == 2
+    assert "\x1b" not in outcome.output
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_run_that_is_told_to_stop_says_that_it_goes_on(tmp_path: Path, number: str) -> None:
+    code = (
+        "import os, signal, threading, time, ravl_med.cli as cli\n"
+        "def stop():\n"
+        f"    time.sleep(0.5); os.kill(os.getpid(), signal.{number})\n"
+        "@cli.verb(name='wait')\n"
+        "def wait() -> None:\n"
+        "    threading.Thread(target=stop).start(); time.sleep(20)\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "wait"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.strip().startswith("stopped. What was finished is kept")
+    assert "Traceback" not in ended.stderr

@@ -9,19 +9,20 @@ from __future__ import annotations
 import gc
 import inspect as inspection
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from ravl_med import __version__
 from ravl_med.cli import console
-from ravl_med.errors import ConfigError, DataError
+from ravl_med.errors import ConfigError, DataError, visible
 
 if TYPE_CHECKING:
     from ravl_med.config.loading import Config
@@ -97,7 +98,7 @@ def _open(config: Path, *changes: str) -> tuple[Config, Cache]:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(visible(line) + "\n")
 
 
 def _print_json(content: object) -> None:
@@ -290,6 +291,7 @@ def audit(
     device: console.DeviceOption = None,
     exit_zero: console.ExitZeroOption = False,
     strict: StrictOption = False,
+    replace: console.ReplaceOption = False,
 ) -> int | None:
     """Audit a model: films and reports in, PDF and JSON out.
 
@@ -301,18 +303,19 @@ def audit(
     from ravl_med.pipeline.audit import audit as run_audit
     from ravl_med.reporting.audit.history import user_history_root
     from ravl_med.reporting.files.audit_run import write_run
-    from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+    from ravl_med.reporting.files.run_folder import prepare_folder
     from ravl_med.storage.cache import user_key
 
     settings, cached = _open(config, *console.overrides(set_values, device))
     folder = out if out is not None else Path("reports") / settings.name
-    refuse_foreign_folder(folder)
+    console.note(prepare_folder(folder, replace=replace))
     with console.show_progress() as progress:
         run = run_audit(
             settings, key=user_key(), cache=cached, progress=progress, today=date.today()
         )
         progress("write the report", 0, 1)
-        write_run(run, folder, date=date.today().isoformat(), history_root=user_history_root())
+        day, history = date.today().isoformat(), user_history_root()
+        write_run(run, folder, date=day, history_root=history, replace=replace)
         progress("write the report", 1, 1)
     console.print_audit(run, folder)
     return _gate_code(run.result.verdict.name, strict=strict, exit_zero=exit_zero)
@@ -344,19 +347,20 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default reports/A-vs-B.")
     ] = None,
+    replace: console.ReplaceOption = False,
 ) -> None:
     """Compare two audits: two models on the same films, or one model before and after.
 
     Needs no model and no films. Returns 0 whatever differs, and as audit for errors.
     """
     from ravl_med.reporting.comparison.compare import compare_runs
-    from ravl_med.reporting.comparison.report import refuse_other_folder, write_comparison
+    from ravl_med.reporting.comparison.report import prepare_comparison_folder, write_comparison
 
     name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
     folder = out if out is not None else Path("reports") / name
-    refuse_other_folder(folder)
+    console.note(prepare_comparison_folder(folder, replace=replace))
     comparison = compare_runs(run_a, run_b)
-    write_comparison(comparison, folder)
+    write_comparison(comparison, folder, replace=replace)
     console.print_comparison(comparison, folder)
 
 
@@ -376,6 +380,7 @@ def mitigate(
     set_values: console.SetOption = None,
     device: console.DeviceOption = None,
     exit_zero: console.ExitZeroOption = False,
+    replace: console.ReplaceOption = False,
 ) -> int | None:
     """Fine-tune the audited model away from its shortcut, and test the result.
 
@@ -391,19 +396,18 @@ def mitigate(
     from ravl_med.pipeline.mitigation_setup import open_work_folder, torchrun_starts_again
     from ravl_med.reporting.audit.history import user_history_root
     from ravl_med.reporting.files.audit_run import write_run
-    from ravl_med.reporting.files.run_folder import refuse_foreign_folder
+    from ravl_med.reporting.files.run_folder import prepare_folder
     from ravl_med.storage.cache import user_key
 
     settings, cached = _open(config, *console.overrides(set_values, device))
     folder = out or Path("reports") / f"{settings.name}-mitigation"
     audited = audit_run or Path("reports") / settings.name
-    refuse_foreign_folder(folder)
-    refuse_foreign_folder(audited)
+    console.note((*prepare_folder(folder, replace=replace), *prepare_folder(audited, replace=True)))
     processes = Processes(make_fabric(settings.model.device, settings.mitigation.precision))
     if not processes.first:
         processes.serve()
-        raise typer.Exit
-    today, history = date.today().isoformat(), user_history_root()
+        return 0
+    noted: Any = {"date": date.today().isoformat(), "history_root": user_history_root()}
     with processes, console.show_progress() as progress:
         run = run_mitigation(
             settings,
@@ -412,11 +416,11 @@ def mitigate(
             work=open_work_folder(settings, cached, processes, resume=resume),
             processes=processes,
             earlier_run=audited,
-            keep_audit=lambda run: write_run(run, audited, date=today, history_root=history),
+            keep_audit=lambda run: write_run(run, audited, **noted, replace=True),
             progress=progress,
         )
         progress("write the report", 0, 1)
-        write_mitigation(run, folder, date=today, history_root=history)
+        write_mitigation(run, folder, **noted, replace=replace)
         progress("write the report", 1, 1)
     console.print_mitigation(run, folder)
     good = exit_zero or run.result.verdict.name in ("improved", "nothing_to_do")
@@ -668,7 +672,8 @@ def schema(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a SIGTERM (Slurm, Kubernetes, systemd) ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -5,10 +5,11 @@ Progress is a bar for each stage on a terminal, and a line a minute in a log.
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ravl_med.errors import ConfigError, RavlMedError, means_disk_full
+from ravl_med.errors import ConfigError, RavlMedError, means_disk_full, visible
 
 if TYPE_CHECKING:
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
@@ -36,6 +37,13 @@ DeviceOption = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
 ResultsOption = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Keep an earlier run that holds files of yours beside the new one, under its date.",
+    ),
+]
 ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")]
 
 
@@ -50,10 +58,14 @@ def reporting_errors(debug: bool) -> Iterator[None]:
     """Turn every error into one clear line and its exit code."""
     if not debug:
         warnings.filterwarnings("ignore")
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages hold values of tags
     try:
         yield
     except (typer.Exit, typer.Abort):
         raise
+    except KeyboardInterrupt:
+        complain("stopped. What was finished is kept in the cache: the same command goes on there.")
+        raise typer.Exit(130) from None
     except Exception as error:
         if debug:
             raise
@@ -79,9 +91,21 @@ def _message_of(error: Exception) -> tuple[str, int]:
     ), 4
 
 
+class _Terminal(Console):
+    """A console that obeys no character of what it is given to print, markup apart."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts, whose control and direction characters are spelled out."""
+        shown = [
+            "\n".join(map(visible, one.split("\n"))) if isinstance(one, str) else one
+            for one in objects
+        ]
+        super().print(*shown, **options)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that wraps at words on a terminal and keeps lines whole in a pipe."""
-    made = Console(stderr=stderr, highlight=False)
+    made = _Terminal(stderr=stderr, highlight=False)
     made.soft_wrap = not made.is_terminal
     return made
 
@@ -89,6 +113,12 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str) -> None:
     """Print a line."""
     console().print(text)
+
+
+def note(lines: Iterable[str]) -> None:
+    """Print lines about what was found and done besides, on the terminal's other stream."""
+    for line in lines:
+        console(stderr=True).print(escape(line))
 
 
 def complain(text: str) -> None:
@@ -164,7 +194,7 @@ class StageLog:
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Show]:
     """Yield a function that shows each stage with its pace and time left, over all workers."""
-    terminal = Console(stderr=True)
+    terminal = _Terminal(stderr=True)
     if quiet:
         yield lambda stage, done, total: None
         return
@@ -196,7 +226,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Show]:
             if stage not in tasks:
                 for earlier in tasks.values():
                     bars.stop_task(earlier)
-                tasks[stage] = bars.add_task(escape(stage), total=total, pace="")
+                tasks[stage] = bars.add_task(escape(visible(stage)), total=total, pace="")
             pace = paces.setdefault(stage, Pace())
             pace.note(time.monotonic(), done)
             bars.update(tasks[stage], completed=done, total=total, pace=pace.text(total))

@@ -29,7 +29,12 @@ from ravl_med.storage.documents import document_of
 
 
 def write_mitigation(
-    run: Mitigation, folder: Path, *, date: str | None, history_root: Path | None
+    run: Mitigation,
+    folder: Path,
+    *,
+    date: str | None,
+    history_root: Path | None,
+    replace: bool = False,
 ) -> None:
     """Write a finished mitigation as a run folder, whole or not at all, and clear its work folder.
 
@@ -38,13 +43,14 @@ def write_mitigation(
     folder : Path - an earlier run there is replaced
     date : str or None - printed on the report
     history_root : Path or None - where the re-audit is noted, see `user_history_root`
+    replace : bool - an earlier run that holds what no run wrote is kept beside the new one
 
     Raises
     ------
     ConfigError
         The folder holds something else than a run, or cannot be written.
     """
-    with draft_folder(folder) as draft:
+    with draft_folder(folder, replace=replace) as draft:
         _fill(draft, run, date, history_root)
     run.work.remove()
 

@@ -8,7 +8,9 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import platformdirs
 
 from ravl_med.errors import ConfigError, needing_disk_space
+from ravl_med.storage.bounded_reading import open_regular
 
 KINDS = {
     "cohorts": "phantoms, no patient",
@@ -161,19 +164,31 @@ def user_key() -> bytes:
     Raises
     ------
     ConfigError
-        The key file is damaged.
+        The key file is damaged, can be read by others, or cannot be written.
     """
     path = Path(platformdirs.user_config_dir("ravl-med")) / "pseudonym.key"
-    if not path.exists():
-        _write_key(path)
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii"))
+        if not path.exists():
+            _write_key(path)
+        with open_regular(path) as stream:
+            others = stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077
+            key = bytes.fromhex(stream.read(100).decode("ascii"))
     except ValueError:
         key = b""
+    except OSError as error:
+        raise ConfigError(
+            f"pseudonym.key cannot be kept in the user's config folder ({type(error).__name__}); "
+            "expected one that may be written to. Name another in XDG_CONFIG_HOME."
+        ) from None
     if len(key) != 32:
         raise ConfigError(
             "pseudonym.key in the user's config folder is not a key of 64 hex digits. Put the "
             "right file back, or delete it: films then get new pseudonyms."
+        )
+    if others and os.name == "posix":
+        raise ConfigError(
+            "pseudonym.key can be read by others, who could tell which film has which pseudonym; "
+            f"expected its owner alone. Take their rights away: chmod 600 {shlex.quote(str(path))}"
         )
     return key
 

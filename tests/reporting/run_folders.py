@@ -10,6 +10,7 @@ import numpy as np
 from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.files.run_folder import draft_folder, write_json
 from ravl_med.reporting.files.saved_run import SavedRun
 from ravl_med.reporting.files.tables import write_review
 
@@ -34,10 +35,11 @@ def saved(result: AuditResult) -> SavedRun:
 
 def run_folder(folder: Path, result: AuditResult) -> Path:
     """Write a run folder as an audit does."""
-    (folder / "private").mkdir(parents=True)
-    saved(result).save(folder, film)
-    write_review(folder / "review.csv", result, GATE, [])
-    (folder / "run.json").write_text("{}")
+    with draft_folder(folder) as draft:
+        (draft / "private").mkdir()
+        saved(result).save(draft, film)
+        write_review(draft / "review.csv", result, GATE, [])
+        write_json(draft / "run.json", {"tool": {"name": "ravl-med"}})
     return folder
 
 

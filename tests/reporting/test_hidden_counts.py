@@ -223,7 +223,7 @@ def test_no_format_tells_what_is_hidden(audited, tmp_path):
     saved = SavedRun(result, details, GateConfig().model_dump_json(), 20, None, LEAST)
     (tmp_path / "private").mkdir()
     saved.save(tmp_path, lambda index: np.full((240, 240), index % 200, dtype=np.uint8))
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"tool": {"name": "ravl-med"}}')
     for again in (False, True):
         if again:
             redraw_run(tmp_path, date(2026, 11, 25))

@@ -182,3 +182,33 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cache: its folder cannot be made .*cache\.folder") as e:
         Cache(tmp_path / "file" / "cache").open_kind("models")
     assert str(tmp_path) not in str(e.value)
+
+
+def test_a_key_that_others_can_read_is_refused_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    key = user_key()
+    path = tmp_path / "ravl-med" / "pseudonym.key"
+    for mode in (0o666, 0o644, 0o640):
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match=r"can be read by others.*chmod 600 /") as caught:
+            user_key()
+        assert key.hex() not in str(caught.value)
+    path.chmod(0o600)
+    assert user_key() == key
+
+
+@pytest.mark.timeout(10)
+def test_a_key_that_cannot_be_kept_says_where_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"cannot be kept .*NotADirectory.*XDG_CONFIG_HOME"):
+        user_key()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "ravl-med").mkdir()
+    os.mkfifo(tmp_path / "ravl-med" / "pseudonym.key")
+    with pytest.raises(ConfigError, match="cannot be kept"):
+        user_key()

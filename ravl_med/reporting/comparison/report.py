@@ -24,7 +24,12 @@ from ravl_med.reporting.comparison.compare import (
     Outcome,
 )
 from ravl_med.reporting.comparison.runs import Agreement, Paired, RunFacts, Setting
-from ravl_med.reporting.files.run_folder import draft_folder, refuse_foreign_folder, write_json
+from ravl_med.reporting.files.run_folder import (
+    draft_folder,
+    find_strangers,
+    prepare_folder,
+    write_json,
+)
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.pdf import draw_pdf
@@ -468,29 +473,34 @@ def _gap_rows(at: int, entry: ComparedCorrelation) -> tuple[tuple[blocks.Cell, .
     )
 
 
-def refuse_other_folder(target: Path) -> None:
-    """Raise a ConfigError for a folder that holds something else, such as an audit."""
-    refuse_foreign_folder(target)
-    if (target / "run.json").exists() and not (target / _CONTENT).is_file():
+def prepare_comparison_folder(target: Path, *, replace: bool = False) -> tuple[str, ...]:
+    """Raise a ConfigError for a folder that holds something else, such as an audit.
+
+    Returns what `prepare_folder` does.
+    """
+    if find_strangers(target) is not None and not (target / _CONTENT).is_file():
         raise ConfigError(
             "--out: the folder holds a run that is no comparison, which would be replaced. Choose "
             "another."
         )
+    return prepare_folder(target, replace=replace)
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> None:
+def write_comparison(comparison: Comparison, folder: Path, *, replace: bool = False) -> None:
     """Write a comparison, whole or not at all; an earlier one in the folder is replaced.
+
+    With `replace` one that holds what no comparison wrote is kept beside the new one.
 
     Raises
     ------
     ConfigError
         The folder holds something else, or cannot be written.
     """
-    refuse_other_folder(folder)
+    prepare_comparison_folder(folder, replace=replace)
     content = comparison_blocks(comparison)
     name = f"{comparison.a.name} vs {comparison.b.name}"
     document = document_of(comparison).model_dump(mode="json")
-    with draft_folder(folder) as draft:
+    with draft_folder(folder, replace=replace) as draft:
         write_json(draft / _CONTENT, document)
         (draft / "report.pdf").write_bytes(draw_pdf(content, name, _TITLE, f"Comparison {name}"))
         page = draw_html(content, name, _TITLE)

@@ -12,6 +12,7 @@ percentages", Psychometrika 12 (1947). With one film a patient `swap_test` is it
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections import Counter
@@ -23,7 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from scipy import stats
 from typing_extensions import TypedDict
@@ -36,6 +36,7 @@ from ravl_med.evidence.statistics import PatientBootstrap, count_patients, perce
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.saved_run import read_patients, read_run
 from ravl_med.reporting.layout.blocks import Status
+from ravl_med.storage.bounded_reading import parse_yaml, read_regular
 from ravl_med.storage.documents import Count, result_type
 
 FilmKey = tuple[str, int]
@@ -139,12 +140,12 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
         saved = read_run(folder, argument)
         result = hide_small_cells(saved.result, saved.min_cell)
         labels, predictions = _answers(folder / "predictions.parquet", result)
-        text = (folder / "result.json").read_text(encoding="utf-8")
+        text = read_regular(folder / "result.json", 1 << 30).decode("utf-8")
         return ComparedRun(
             result=result,
             details=saved.details,
             reviewed=_REVIEWED.validate_json(text),
-            config=_flat(YAML(typ="safe", pure=True).load(saved.details.config_yaml) or {}),
+            config=_flat(parse_yaml(saved.details.config_yaml) or {}),
             films=_keys(result.image_ids),
             labels=labels,
             predictions=predictions,
@@ -152,7 +153,7 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
         )
     except DataError as error:
         raise DataError(f"{argument}: {error}") from None
-    except (ValidationError, YAMLError, UnicodeDecodeError, OSError) as error:
+    except (ValidationError, YAMLError, ValueError, OSError) as error:
         raise DataError(
             f"{argument}: result.json or the config cannot be read ({type(error).__name__}); the "
             "folder is damaged or of another version. Audit again."
@@ -166,7 +167,7 @@ def _answers(path: Path, result: AuditResult) -> tuple[NDArray[np.int64], NDArra
 
     classes = result.task.classes
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(io.BytesIO(read_regular(path, 1 << 30)))
         names = table.column("image_id").to_pylist()
         labels = [classes.index(name) for name in table.column("label").to_pylist()]
         scores = np.array([table.column(f"score:{name}").to_numpy() for name in classes])

@@ -78,7 +78,14 @@ class Audit:
         return declares_burned_in(self.cohort.paths[index])
 
 
-def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path | None) -> None:
+def write_run(
+    run: Audit,
+    folder: Path,
+    *,
+    date: str | None,
+    history_root: Path | None,
+    replace: bool = False,
+) -> None:
     """Write a finished audit as a run folder, whole or not at all, and note it in the history.
 
     Parameters
@@ -87,6 +94,7 @@ def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path 
     date : str or None - printed on the report
     history_root : Path or None - where earlier audits are noted, see `user_history_root`; None
         reads and writes no history, and the report then says nothing of earlier audits
+    replace : bool - an earlier run that holds what no run wrote is kept beside the new one
 
     Raises
     ------
@@ -100,7 +108,7 @@ def write_run(run: Audit, folder: Path, *, date: str | None, history_root: Path 
     if history_root is not None:
         history = describe_history(earlier_audits(history_root, *digests), settings)
     reviewed = earlier_rows(folder)
-    with draft_folder(folder) as draft:
+    with draft_folder(folder, replace=replace) as draft:
         _fill(draft, run, date, history, reviewed)
     if history_root is not None:
         record_audit(history_root, *digests, PastAudit(run.result.verdict.name, settings))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -33,16 +32,31 @@ from ravl_med.evidence.review import apply_decisions, read_decisions
 from ravl_med.reporting import pictures
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.files.run_folder import draft_folder, write_json
+from ravl_med.reporting.files.run_folder import (
+    Strangers,
+    copy_run,
+    draft_folder,
+    find_strangers,
+    list_names,
+    write_json,
+)
 from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
+from ravl_med.storage.bounded_reading import (
+    open_regular,
+    parse_json,
+    read_array,
+    read_arrays,
+    read_regular,
+)
 from ravl_med.storage.documents import declared_types
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
 _JSON, _ARRAYS = "archive.json", "archive.npz"
+_LARGEST = 1 << 30  # bytes of the JSON
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -63,16 +77,14 @@ def read_archive(kind: type[T], folder: Path) -> T:
         A file is missing, damaged, or of another kind of dataclass.
     """
     try:
-        data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        value: T = _decode(kind, data, arrays)
+        data = parse_json(read_regular(folder / _JSON, _LARGEST))
+        value: T = _decode(kind, data, read_arrays(folder / _ARRAYS))
     except FileNotFoundError:
         raise DataError(
             "the run folder has no archive in private/; it was made by an earlier version, or "
             "private/ was removed. Audit again."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"the archive in private/ cannot be read ({type(error).__name__}); it is damaged or of "
             "another version. Audit again."
@@ -187,9 +199,12 @@ def read_kept(folder: Path) -> pictures.Film:
 
     def film(index: int) -> NDArray[np.uint8]:
         try:
-            with Image.open(_path(folder, index), formats=("PNG",)) as image:
+            with (
+                open_regular(_path(folder, index)) as stream,
+                Image.open(stream, formats=("PNG",)) as image,
+            ):
                 return np.asarray(image.convert("L"))
-        except OSError:
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
             raise DataError(
                 "a film that the report shows is missing in private/films, or cannot be read. "
                 "Audit again."
@@ -266,13 +281,13 @@ def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:
 def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
     """Read the patient number of each of so many films; a DataError where the file does not fit."""
     try:
-        patients = np.load(folder / _PRIVATE / _PATIENTS, allow_pickle=False)
+        patients = read_array(folder / _PRIVATE / _PATIENTS)
     except FileNotFoundError:
         raise DataError(
             "the run folder does not say which films are of one patient; it was made by an earlier "
             "version, or private/ was removed. Audit again."
         ) from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"private/{_PATIENTS} cannot be read ({type(error).__name__}). Audit again."
         ) from None
@@ -291,8 +306,19 @@ def read_run(folder: Path, argument: str) -> SavedRun:
     DataError
         Its archive cannot be used.
     """
-    if not (folder / "run.json").is_file() or not (folder / "result.json").is_file():
+    try:
+        known = all((folder / name).is_file() for name in ("run.json", "result.json"))
+        strangers = find_strangers(folder) if known else None
+    except (OSError, ValueError):
+        known = False
+    if not known:
         raise ConfigError(f"{argument}: expected the run folder of an audit, with its run.json.")
+    changed = [name for name in (strangers or Strangers()).changed if name.startswith(_PRIVATE)]
+    if changed:
+        raise DataError(
+            f"{list_names(changed)} changed since the run wrote it, or was cut short by a copy; "
+            "expected it as it was. Copy the folder again, or audit again."
+        )
     return read_archive(SavedRun, folder / _PRIVATE)
 
 
@@ -329,13 +355,15 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     _require_searched(saved.result, result)
 
     film = read_kept(folder / _PRIVATE / _FILMS)
-    with draft_folder(folder) as draft:
-        for path in sorted(folder.iterdir()):
-            if path.name == "figures":
-                continue
-            if path.is_dir():
-                shutil.copytree(path, draft / path.name)
-            else:
-                shutil.copy2(path, draft / path.name)
+    carried = find_strangers(folder) or Strangers()
+    rewritten = [name for name in carried.changed if name not in (REVIEW, "run.json")]
+    rewritten = [name for name in rewritten if not name.startswith(f"{_PRIVATE}/")]
+    if rewritten:
+        raise ConfigError(
+            f"RUN_DIR: {list_names(rewritten)} changed since the run wrote it, and would be "
+            "written again. Move it away first; a copy of it may stay under another name."
+        )
+    with draft_folder(folder, carried=carried) as draft:
+        copy_run(folder, draft, without=("figures",))
         write_shared(decided, draft, film)
     return result

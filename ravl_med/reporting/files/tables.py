@@ -25,6 +25,7 @@ from ravl_med.evidence.results import ConfirmedFeature, Kind
 from ravl_med.evidence.verdict import points_for_reviewer
 from ravl_med.reporting.files.run_folder import write_owner_only
 from ravl_med.reporting.wording import KIND_NAMES, printable
+from ravl_med.storage.bounded_reading import read_arrays, read_regular
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -69,22 +70,22 @@ def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
     OSError, ValueError, KeyError
         The file is missing or is not one.
     """
-    with np.load(path, allow_pickle=False) as kept:
-        return tuple(
-            ConfirmedFeature(
-                rank=rank,
-                kind=_KINDS[kind],
-                counts=bool(counts),
-                detector=FeatureDetector(
-                    medoids=kept[f"medoids_{place}"],
-                    label=label,
-                    raised_class=raised,
-                    lowered_class=None if lowered < 0 else lowered,
-                    place=where,
-                ),
-            )
-            for rank, kind, counts, place, label, raised, lowered, where in kept["table"].tolist()
+    kept = read_arrays(path)
+    return tuple(
+        ConfirmedFeature(
+            rank=rank,
+            kind=_KINDS[kind],
+            counts=bool(counts),
+            detector=FeatureDetector(
+                medoids=kept[f"medoids_{place}"],
+                label=label,
+                raised_class=raised,
+                lowered_class=None if lowered < 0 else lowered,
+                place=where,
+            ),
         )
+        for rank, kind, counts, place, label, raised, lowered, where in kept["table"].tolist()
+    )
 
 
 INTAKE = "intake.csv"
@@ -140,8 +141,8 @@ Row = dict[str, str]
 def earlier_rows(folder: Path) -> list[Row]:
     """Return the rows that reviewers have filled in, in the review of an earlier run there."""
     try:
-        with (folder / REVIEW).open(newline="", encoding="utf-8-sig") as stream:
-            rows = [{key: row.get(key) or "" for key in _COLUMNS} for row in csv.DictReader(stream)]
+        stream = io.StringIO(read_regular(folder / REVIEW).decode("utf-8-sig"), newline="")
+        rows = [{key: row.get(key) or "" for key in _COLUMNS} for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [row for row in rows if any(row[key].strip() for key in _DECIDED)]

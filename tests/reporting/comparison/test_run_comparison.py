@@ -66,7 +66,7 @@ def run_folder(
     names = [classes[c] for c in labels]
     write_predictions_file(folder / "predictions.parquet", result.image_ids, names, classes, scores)
     write_patients(folder, patients)
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"tool": {"name": "ravl-med"}}')
     return folder
 
 

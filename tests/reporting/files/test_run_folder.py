@@ -4,8 +4,13 @@ import csv
 import errno
 import json
 import os
+import signal
 import stat
+import warnings
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +18,13 @@ from pyarrow import parquet
 
 from ravl_med.config.loading import Config, load_config
 from ravl_med.errors import ConfigError
+from ravl_med.reporting.files import run_folder
 from ravl_med.reporting.files.run_folder import (
+    Strangers,
     config_text,
     draft_folder,
-    refuse_foreign_folder,
+    find_strangers,
+    prepare_folder,
     write_json,
     write_predictions_file,
     write_private,
@@ -48,14 +56,25 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def run(target: Path, **files: str) -> None:
-    with draft_folder(target) as draft:
+def write_record(folder: Path, number: str) -> None:
+    """Write the run.json of this tool, with a number to tell runs apart."""
+    record = {"tool": {"name": "ravl-med"}, "number": number}
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def run(target: Path, *, replace: bool = False, **files: str) -> None:
+    with draft_folder(target, replace=replace) as draft:
         for name, text in files.items():
-            (draft / f"{name}.json").write_text(text)
+            if name == "run":
+                write_record(draft, text)
+            else:
+                (draft / f"{name}.json").write_text(text)
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {p.name: p.read_text() for p in folder.iterdir()}
+    """Return the texts of a run folder; of run.json the number."""
+    texts = {p.name: p.read_text() for p in folder.iterdir()}
+    return texts | {"run.json": json.loads(texts["run.json"])["number"]}
 
 
 def test_a_full_disk_is_told_and_an_earlier_run_stays(place: Path) -> None:
@@ -64,7 +83,7 @@ def test_a_full_disk_is_told_and_an_earlier_run_stays(place: Path) -> None:
         _fill_the_disk(place / "run")
     assert "doe" not in str(caught.value)
     assert [path.name for path in place.iterdir()] == ["run"]
-    assert (place / "run" / "run.json").read_text(encoding="utf-8") == "1"
+    assert contents(place / "run") == {"run.json": "1"}
 
 
 def _fill_the_disk(target: Path) -> None:
@@ -76,7 +95,7 @@ def _fill_the_disk(target: Path) -> None:
 def test_a_run_appears_when_it_is_whole(place: Path) -> None:
     target = place / "deep" / "first"
     with draft_folder(target) as draft:
-        (draft / "run.json").write_text("1")
+        write_record(draft, "1")
         assert not target.exists()
         assert draft.parent == target.parent
     assert contents(target) == {"run.json": "1"}
@@ -102,7 +121,7 @@ def test_after_an_error_all_is_as_before(place: Path, earlier: bool) -> None:
         run(place / "a", run="1")
 
     def stop(draft: Path) -> None:
-        (draft / "run.json").write_text("2")
+        write_record(draft, "2")
         raise KeyboardInterrupt("stop")
 
     with pytest.raises(KeyboardInterrupt, match="stop"), draft_folder(place / "a") as draft:
@@ -116,6 +135,7 @@ def test_an_earlier_run_comes_back_when_the_new_one_cannot_be_moved(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(place / "a", run="1")
+    monkeypatch.setattr(run_folder, "_exchange", lambda one, other: False)
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
@@ -141,10 +161,164 @@ def test_a_foreign_folder_or_file_is_refused(place: Path) -> None:
         ):
             pytest.fail("the block must not run")
         with pytest.raises(ConfigError, match="Choose another, or empty it") as caught:
-            refuse_foreign_folder(place / name)
+            prepare_folder(place / name)
         assert str(place) not in str(caught.value)
     assert (place / "folder" / "thesis.txt").read_text() == "years"
-    refuse_foreign_folder(place / "none")
+    assert prepare_folder(place / "none") == ()
+
+
+@pytest.mark.parametrize(
+    "record", ["{}", "1", "", "[]", '{"tool": {"name": "other"}}', "[" * 10_000]
+)
+def test_a_folder_of_another_tool_is_left_alone(place: Path, record: str) -> None:
+    (place / "theirs").mkdir()
+    (place / "theirs" / "run.json").write_text(record, encoding="utf-8")
+    (place / "theirs" / "thesis.txt").write_text("years")
+    with pytest.raises(ConfigError, match=r"is not an earlier run"):
+        run(place / "theirs", run="1", replace=True)
+    assert (place / "theirs" / "thesis.txt").read_text() == "years"
+
+
+def lay_into(folder: Path) -> None:
+    (folder / "signed.pdf").write_text("signature")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a\x1b[2J.txt").write_text("years")
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "review.json").write_text("edited")
+
+
+def test_what_no_run_wrote_stops_a_rerun_and_is_named(place: Path) -> None:
+    run(place / "a", run="1", review="blank")
+    (place / "a" / ".DS_Store").touch()
+    run(place / "a", run="2", review="blank")
+    assert contents(place / "a")["run.json"] == "2"
+
+    lay_into(place / "a")
+    with pytest.raises(ConfigError) as caught:
+        run(place / "a", run="3")
+    line = str(caught.value)
+    for name in ("signed.pdf", r"notes/a\x1b[2J.txt", "link", "review.json", "--replace"):
+        assert name in line
+    assert (place / "a" / "review.json").read_text() == "edited"
+    assert [p.name for p in place.iterdir()] == ["a"]
+
+
+def test_replace_keeps_the_earlier_run_whole_beside_the_new_one(place: Path) -> None:
+    today = date.today().isoformat()
+    for number in ("1", "3"):
+        run(place / "a", run=number, review="blank", replace=True)
+        lay_into(place / "a")
+    run(place / "a", run="5", review="blank", replace=True)
+    assert contents(place / "a") == {"run.json": "5", "review.json": "blank"}
+    assert sorted(p.name for p in place.iterdir()) == ["a", f"a.{today}", f"a.{today}.2"]
+    for name, number in ((f"a.{today}", "1"), (f"a.{today}.2", "3")):
+        kept = place / name
+        assert json.loads((kept / "run.json").read_text())["number"] == number
+        assert (kept / "signed.pdf").read_text() == "signature"
+        assert (kept / "review.json").read_text() == "edited"
+
+
+def test_what_is_laid_there_while_a_run_works_is_kept(place: Path) -> None:
+    run(place / "a", run="1")
+    with draft_folder(place / "a") as draft:
+        write_record(draft, "2")
+        (place / "a" / "signed.pdf").write_text("signature")
+    assert contents(place / "a") == {"run.json": "2"}
+    (aside,) = (path for path in place.iterdir() if path.name != "a")
+    assert (aside / "signed.pdf").read_text() == "signature"
+
+
+def test_a_record_that_was_changed_counts_too(place: Path) -> None:
+    run(place / "a", run="1", other="x")
+    assert find_strangers(place / "a") == Strangers()
+    record = json.loads((place / "a" / "run.json").read_text())
+    (place / "a" / "run.json").write_text(json.dumps(record | {"number": "9"}))
+    assert find_strangers(place / "a") == Strangers(changed=("run.json",))
+
+
+def test_private_digests_stay_private(place: Path, config: Config) -> None:
+    with draft_folder(place / "a") as draft:
+        assert stat.S_IMODE(draft.stat().st_mode) == 0o700
+        write_record(draft, "1")
+        write_private(draft / "private", ["1a"], [Path("/films/doe.dcm")], config)
+        (draft / "private" / "films").mkdir()
+        (draft / "private" / "films" / "0.png").touch()
+    record = json.loads((place / "a" / "run.json").read_text())
+    assert set(record["files"]) == {"run.json", "private/files.json"}
+    modes = {
+        path.relative_to(place / "a").as_posix(): stat.S_IMODE(path.stat().st_mode)
+        for path in (place / "a").rglob("*")
+    }
+    assert {mode for name, mode in modes.items() if name.endswith((".csv", ".png", "json"))} <= {
+        0o600,
+        modes["run.json"],
+    }
+    assert modes["private"] == modes["private/films"] == 0o700
+    (place / "a" / "private" / "films" / "0.png").write_text("changed")
+    assert find_strangers(place / "a") == Strangers(changed=("private/films/0.png",))
+
+
+def run_and_die(target: Path, at: int, exchange: bool) -> bool:
+    """Write a run in a process of its own, which is killed at a step; return whether it was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    steps = 0
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return step
+
+    if not exchange:
+        run_folder._exchange = lambda one, other: False  # type: ignore[assignment]
+    for owner, name in (
+        (Path, "rename"), (Path, "chmod"), (run_folder.shutil, "rmtree"),
+        (run_folder, "_exchange"), (run_folder, "_seal"), (run_folder, "_retire"),
+    ):  # fmt: skip
+        setattr(owner, name, dying(getattr(owner, name)))
+    try:
+        run(target, run="2", big="new")
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_kill_at_any_step_leaves_one_run_whole(place: Path, exchange: bool) -> None:
+    for at in range(1, 20):
+        target = place / f"a{at}"
+        run(target, run="1", old="x")
+        killed = run_and_die(target, at, exchange)
+        prepare_folder(target)
+        left = contents(target)
+        assert left in ({"run.json": "1", "old.json": "x"}, {"run.json": "2", "big.json": "new"})
+        assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
+        if not killed:
+            break
+    assert at > 4  # that many steps were killed
+    assert left["run.json"] == "2"
+
+
+def test_the_draft_of_a_run_that_works_is_not_swept(place: Path) -> None:
+    with draft_folder(place / "a") as draft:
+        write_record(draft, "1")
+        run(place / "a", run="2")  # another, which ends first
+        assert draft.is_dir()
+    assert contents(place / "a") == {"run.json": "1"}
+    assert [p.name for p in place.iterdir()] == ["a"]
+
+
+def test_a_name_that_no_folder_can_have(place: Path) -> None:
+    for name in ("n" * 300, "a\0b"):
+        with pytest.raises(ConfigError, match="--out: "):
+            run(place / name, run="1")
 
 
 def test_a_place_that_cannot_be_written(place: Path) -> None:

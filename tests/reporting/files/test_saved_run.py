@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -21,6 +24,7 @@ from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.reporting.files.run_folder import Strangers, find_strangers
 from ravl_med.reporting.files.saved_run import redraw_run
 from ravl_med.reporting.files.tables import earlier_rows, write_review
 
@@ -125,6 +129,88 @@ def test_a_folder_that_is_no_run_and_one_without_its_archive(folder: Path, tmp_p
     with pytest.raises(DataError, match="has no archive"):
         redraw_run(folder, TODAY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def unseal(folder: Path) -> None:
+    """Take away the digests, as whoever forges a folder would."""
+    (folder / "private" / "files.json").unlink()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["archive.npz", "archive.json", "films"])
+@pytest.mark.parametrize("change", [cut_short, flip_a_bit])
+def test_what_a_copy_has_damaged_is_named(
+    folder: Path, change: Callable[[Path], None], name: str
+) -> None:
+    path = folder / "private" / name
+    path = next(path.iterdir()) if path.is_dir() else path
+    change(path)
+    with pytest.raises(DataError, match=f"private/{name}.* changed since the run wrote it"):
+        redraw_run(folder, TODAY)
+    if change is cut_short:
+        unseal(folder)
+        with pytest.raises(DataError, match="cannot be read"):
+            redraw_run(folder, TODAY)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["archive.json", "archive.npz", "films/pipe", "patients.npy"])
+def test_links_and_pipes_of_a_run_folder_are_not_followed(folder: Path, name: str) -> None:
+    path = folder / "private" / name
+    path.unlink(missing_ok=True)
+    unseal(folder)
+    os.mkfifo(path)
+    with pytest.raises(DataError):
+        redraw_run(folder, TODAY)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DataError):
+        redraw_run(folder, TODAY)
+
+
+def test_a_link_in_the_open_is_not_copied(folder: Path) -> None:
+    for target in ("/etc", "/dev/zero", "nowhere"):
+        (folder / "notes").symlink_to(target)
+        with pytest.raises(DataError, match=r"RUN_DIR: notes is a link; expected files"):
+            redraw_run(folder, TODAY)
+        (folder / "notes").unlink()
+
+
+def test_arrays_that_claim_more_than_they_hold_are_refused(folder: Path) -> None:
+    path = folder / "private" / "archive.npz"
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a0.npy", head.getvalue())
+    unseal(folder)
+    with pytest.raises(DataError, match=r"archive in private/ cannot be read \(ValueError\)"):
+        redraw_run(folder, TODAY)
+
+
+def test_files_of_the_users_own_stay_theirs(folder: Path) -> None:
+    (folder / "signed.pdf").write_text("signature")
+    fill(folder, decision="disease", **WORD)
+    redraw_run(folder, TODAY)
+    assert (folder / "signed.pdf").read_text() == "signature"
+    assert find_strangers(folder) == Strangers(("signed.pdf",), ("review.csv",))
+    redraw_run(folder, TODAY)
+
+    (folder / "report.pdf").write_text("signed in place")
+    with pytest.raises(ConfigError, match=r"RUN_DIR: report.pdf changed since the run wrote it"):
+        redraw_run(folder, TODAY)
+    assert (folder / "report.pdf").read_text() == "signed in place"
 
 
 def test_only_films_that_are_shown_are_kept(judged: AuditResult, folder: Path) -> None:
