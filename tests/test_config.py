@@ -1,5 +1,6 @@
 """The config: strict keys with a guess, YAML 1.2, paths beside the file, overrides."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config 'none.yaml': no such file\.") as caught:
         load_config(tmp_path / "none.yaml")
     assert str(tmp_path) not in str(caught.value)
-    with pytest.raises(ConfigError, match="IsADirectoryError"):
+    with pytest.raises(ConfigError, match="a folder; expected a regular file"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be read as text \(OSError\)"):
         load_config(tmp_path / ("x" * 300))
@@ -288,3 +289,38 @@ def test_a_template_is_text_whatever_else_it_holds(template: str, prompt: str) -
         classes={n: ClassConfig(prompts=(prompt,)) for n in "ab"}, templates=(template,)
     )
     assert filled.texts()["a"] == [before + prompt + after]
+
+
+# Hostile text
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("report: {title: %s}", r"references unfolded"),
+        ("report: {title: %s}" % ("[" * 3000), r"deep"),
+        ('report: {title: "a\\ud800"}', r"holds half of a character, or a NUL"),
+        ('report: {title: "a\\0b"}', r"holds half of a character, or a NUL"),
+    ],
+    ids=["bomb", "deep", "surrogate", "nul"],
+)
+def test_a_hostile_text_is_one_line(tmp_path: Path, line: str, match: str) -> None:
+    if "%s" in line:
+        levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+        line = "\n".join([*levels, line % "*a11"])
+    path = tmp_path / "audit.yaml"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(ConfigError, match=match) as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.timeout(10)
+def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "audit.yaml")
+    with pytest.raises(ConfigError, match="a named pipe; expected a regular file"):
+        load_config(tmp_path / "audit.yaml")
+    with pytest.raises(ConfigError, match="a device"):
+        load_config(Path("/dev/zero"))

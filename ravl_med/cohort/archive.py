@@ -8,9 +8,11 @@ that names the film or the examination. Tables may hold findings as well.
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError
+from ravl_med.storage.bounded_reading import open_regular
 
 LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
 """How a finding's cells may be written, and how a manifest writes them."""
@@ -138,7 +141,7 @@ def _lines(path: Path) -> list[list[str]]:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError("a table is over 200 MB; expected reports of an archive.")
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
             return [line for line in csv.reader(stream, strict=True) if any(line)]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"a table is no UTF-8 CSV ({type(error).__name__}).") from None
@@ -222,7 +225,7 @@ def survey_archive(
             "--reports: the table has no column that names films (such as accession, study or "
             "image), or neither reports nor findings."
         )
-    images = _take_reports(survey, find_files(folder))
+    images = _take_reports(survey, find_files(folder, survey.rejected))
     kept: list[tuple[Path, SurveyedFile]] = []
     seen: set[str] = set()
     with ReadingPool(reading, workers, (folder,)) as pool:
@@ -243,27 +246,52 @@ def survey_archive(
     return survey
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Return the files below a folder, in order, without links, hidden files and DICOMDIRs."""
+def find_files(folder: Path, unread: Counter[str] | None = None) -> list[Path]:
+    """Return the files below a folder, in order, without links, hidden files and DICOMDIRs.
+
+    What cannot be looked into, and names that no table can hold, are counted in `unread`.
+    """
+    unread = Counter() if unread is None else unread
     return [
         path
-        for path in _walk(folder)
+        for path in _walk(folder, unread)
         if path.name.upper() != "DICOMDIR" and not (path.parent == folder and path.name in _WRITTEN)
     ]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:  # no right to look into it
-        return
-    for path in entries:
-        if path.name.startswith(".") or path.is_symlink():
+def _walk(folder: Path, unread: Counter[str]) -> Iterator[Path]:
+    """Yield the files below a folder; any depth is walked without recursion."""
+    left = [iter(_entries(folder, unread))]
+    while left:
+        entry = next(left[-1], None)
+        if entry is None:
+            left.pop()
+        elif entry.name.startswith(".") or entry.is_symlink():
             continue
-        if path.is_dir():
-            yield from _walk(path)
-        elif path.is_file():
-            yield path
+        elif entry.is_dir(follow_symlinks=False):
+            left.append(iter(_entries(entry.path, unread)))
+        elif entry.is_file(follow_symlinks=False):
+            if entry.name.isprintable() or _is_text(entry.name):
+                yield Path(entry.path)
+            else:
+                unread["name_no_text"] += 1
+
+
+def _entries(folder: Path | str, unread: Counter[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:  # no right to look into it, or a path beyond what the system takes
+        unread["folder_not_read"] += 1
+        return []
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of another encoding
+        return False
+    return True
 
 
 def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ stanfordmlgroup/chexpert-labeler. The lossy step, a JPEG of quality 95, is left 
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from ravl_med.cohort.grayscale import window_pixels
 from ravl_med.cohort.pixel_decoding import decode_frame
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
+from ravl_med.storage.bounded_reading import open_regular
 
 
 def export_pixels(
@@ -92,7 +94,7 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
     """Read a DICOM file without decoding its Pixel Data.
 
     A file without preamble or file meta information is read if its content shows that it is DICOM.
-    The limit on deflated files holds here; `read_image_file` checks the size of the file.
+    The limits on the size of files, and of what deflated ones unpack to, hold here.
 
     Raises
     ------
@@ -100,7 +102,15 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
         ``not_dicom``, ``too_large``, ``undecodable``.
     """
     with naming_reasons():
-        content = path.read_bytes()
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > reading.max_file_mb * 1_000_000:
+                raise ImageError(
+                    "too_large",
+                    f"the file has {size / 1e6:.0f} MB; expected at most {reading.max_file_mb} "
+                    "(cohort.max_file_mb).",
+                )
+            content = stream.read()
         if content[128:132] != b"DICM":
             return _read_bare(content)
         _check_inflated(path, content, reading.max_inflated_mb)

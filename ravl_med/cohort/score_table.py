@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.errors import ConfigError, DataError
+from ravl_med.storage.bounded_reading import read_regular
 from ravl_med.storage.remote import FilePath
 
 _KEY = "model.scores"
@@ -80,7 +81,7 @@ def read_scores(path: Path, cohort: Cohort, *, complete: bool = True) -> ScoreTa
 
 def _read(path: Path) -> tuple[bytes, Rows, list[str]]:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, 1 << 30)
         lines = list(csv.reader(content.decode("utf-8-sig").splitlines(), strict=True))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ravl_med.config.audit import (
@@ -23,6 +23,8 @@ from ravl_med.config.model import ModelConfig
 from ravl_med.config.runtime import CacheConfig, EngineConfig, StorageConfig
 from ravl_med.config.task import TaskConfig
 from ravl_med.errors import ConfigError
+from ravl_med.storage import bounded_reading
+from ravl_med.storage.bounded_reading import UnreadableFileError
 
 
 class Config(Section):
@@ -77,26 +79,40 @@ def parse_yaml(path: Path) -> Any:
     Raises
     ------
     ConfigError
-        The file is missing, is not text, or is not YAML.
+        The file is missing, is not text, is not YAML, or unfolds to too much.
     """
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        data = bounded_reading.parse_yaml(bounded_reading.read_regular(path).decode("utf-8"))
+        _require_text(data)
+        return data
     except FileNotFoundError:
         raise ConfigError(
             f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
             "configs/."
         ) from None
     except (UnicodeDecodeError, OSError) as error:
-        raise ConfigError(
-            f"config {path.name!r}: cannot be read as text ({type(error).__name__})."
-        ) from None
+        what = error if isinstance(error, UnreadableFileError) else type(error).__name__
+        raise ConfigError(f"config {path.name!r}: cannot be read as text ({what}).") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "syntax error"
         raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
-    except ValueError as error:  # an invalid date or tagged number
+    except ValueError as error:  # an invalid date or tagged number, or too much of it
         raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
+
+
+def _require_text(value: Any) -> None:
+    """Refuse halves of characters and NUL, which no file and no model can take (ValueError)."""
+    if isinstance(value, str) and _NO_TEXT.search(value):
+        raise ValueError(f"{ascii(value)[:80]} holds half of a character, or a NUL")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    for one in value if isinstance(value, list) else ():
+        _require_text(one)
+
+
+_NO_TEXT = re.compile("[\\x00\ud800-\udfff]")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -130,7 +146,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise ConfigError(f"--set {override!r}: expected section.key=value.")
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        value = bounded_reading.parse_yaml(text)
+        _require_text(value)
     except (YAMLError, ValueError):
         raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from None
     target = data

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ravl_med.config.base import ConfigPath, Section
+from ravl_med.storage.bounded_reading import parse_yaml, read_regular
 
 PROMPT_SETS = ("chexpert5", "chexpert14", "nih14", "vindr18", "padchest")
 
@@ -118,7 +118,7 @@ def read_prompt_set(source: str | Path) -> PromptSet:
         return PromptSet.model_validate(_parse(_packaged(source)))
     name = source.name
     try:
-        return PromptSet.model_validate(_parse(source.read_text(encoding="utf-8")))
+        return PromptSet.model_validate(_parse(read_regular(source).decode("utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -140,7 +140,7 @@ def _packaged(name: str) -> str:
 
 
 def _parse(text: str) -> Any:
-    return YAML(typ="safe", pure=True).load(text)
+    return parse_yaml(text)
 
 
 def _texts(

@@ -137,6 +137,8 @@ class _PartFiles:
     def _index(self, path: Path) -> bool:
         """Note where the films of a file are; a file that is damaged is taken away."""
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError(path.name)
             stored = self._open(path)
             keys = stored.get_tensor("keys")
             whole = (

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from ravl_med.errors import DataError
+from ravl_med.storage.bounded_reading import open_regular
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
@@ -29,10 +30,12 @@ def read_radiology_report(path: FilePath) -> str:
         It lies in a storage that denies access, or does not answer.
     """
     try:
-        with local_copy(path, _MAX_BYTES) as file:
-            if file.stat().st_size > _MAX_BYTES:
-                raise TooLargeError(file.stat().st_size)
-            return file.read_text(encoding="utf-8-sig").strip()
+        with local_copy(path, _MAX_BYTES) as file, open_regular(file) as stream:
+            content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise TooLargeError(len(content))
+        text = content.decode("utf-8-sig").strip()
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except TooLargeError:
         raise DataError(
             "report_path: the file is over 1 MB; expected the text of one report."

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import ravl_med
-from ravl_med.cohort.archive import ArchiveSurvey
+from ravl_med.cohort.archive import LABEL_CELLS, ArchiveSurvey
 from ravl_med.cohort.manifest import ATTRIBUTES, number_sites
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.inspect import (
@@ -274,7 +274,7 @@ def _manifest(
     columns += ["report", "report_path", *(findings.names if of_table else ())]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(_guarded, columns))
     for at, film in enumerate(survey.films):
         cells: Mapping[str, str] = {
             **film.found.attributes,
@@ -287,8 +287,14 @@ def _manifest(
             "report": film.report.text,
             "report_path": _relative(film.report.path, out) if film.report.path else "",
         }
-        writer.writerow([cells.get(column, "") for column in columns])
+        writer.writerow([_guarded(cells.get(column, "")) for column in columns])
     return stream.getvalue()
+
+
+def _guarded(cell: str) -> str:
+    """Return a cell that no spreadsheet runs as a formula; a manifest is read without the space."""
+    formula = cell[:1] in ("=", "+", "-", "@") and cell not in LABEL_CELLS
+    return f" {cell}" if formula else cell
 
 
 def _numbered(names: Sequence[str], letter: str) -> list[str]:
@@ -320,11 +326,12 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _write_new(path: Path, text: str) -> None:
     """Write a new file for its owner alone, since it may hold reports."""
+    content = text.encode("utf-8", "replace")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise ConfigError(
             f"{path.name} cannot be written ({type(error).__name__}). Name a folder with --out."
         ) from None
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)

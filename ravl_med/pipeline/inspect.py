@@ -141,6 +141,8 @@ _REASONS = {
     "other_body_part": "another part of the body",
     "not_frontal": "a lateral or another view",
     "for_processing": "raw films, not for presentation",
+    "folder_not_read": "folders that cannot be looked into: no right to, or too deep",
+    "name_no_text": "the file's name is no UTF-8 text; rename it",
     "no_frontal_chest": "not by the header, and the pixels show no frontal chest",
     "duplicate_pixels": "the same pixels as an earlier file",
     "no_pixel_data": "no image",

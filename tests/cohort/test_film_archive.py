@@ -1,6 +1,9 @@
 """A folder of an archive: what is kept, what is not and why, which report belongs where."""
 
+import os
 import shutil
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +109,40 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_table_that_was_named_must_be_one(tree: Path) -> None:
     with pytest.raises(DataError, match=r"--reports: the table has no column that names films"):
         survey(tree, tables=(tree / "other.csv",))
+
+
+def test_odd_entries_of_a_folder_are_counted_and_the_rest_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").touch()
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1500):  # deeper than Python recurses
+            os.mkdir("e", dir_fd=handle)
+            inner = os.open("e", os.O_RDONLY, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        (tmp_path / "b\udce9r.dcm").touch()  # Latin-1
+        os.mkfifo(tmp_path / "pipe.dcm")
+        unread: Counter[str] = Counter()
+        assert [path.name for path in find_files(tmp_path, unread)] == ["a.dcm"]
+        assert unread["name_no_text"] == 1
+        assert set(unread) <= {"name_no_text", "folder_not_read"}
+    finally:  # pytest recurses too when it tidies up
+        os.close(handle)
+        subprocess.run(["rm", "-rf", str(tmp_path / "e")], check=True)
+
+
+def test_a_folder_without_rights_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may look into everything
+    unread: Counter[str] = Counter()
+    assert find_files(tmp_path, unread) == []
+    assert unread == {"folder_not_read": 1}

@@ -115,3 +115,13 @@ def test_a_structured_report_without_text(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no text") as caught:
         survey_file(path, ReadingConfig())
     assert caught.value.reason == "no_text"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.dcm"
+    with path.open("wb") as stream:
+        stream.write(bytes(128) + b"DICM")
+        stream.truncate(60_000_000_000)
+    with pytest.raises(ImageError, match="60000 MB; expected at most 1024") as caught:
+        survey_file(path, ReadingConfig())
+    assert caught.value.reason == "too_large"
