@@ -529,17 +529,19 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME=VALUES",
-            help="Narrow domain (phantoms, digits; radiographs, mnist), kind (planted, null, two, "
-            "global), architecture (resnet, vit), strength (Cramer's V) and seed: "
-            "domain=digits,kind=null,two.",
+            help="Narrow domain (phantoms, digits, garments; radiographs, nih, mnist), kind "
+            "(planted, null, two, style), architecture (resnet, vit, convnext), strength (Cramer's "
+            "V) and seed: domain=digits,kind=null,two.",
         ),
     ] = "",
     shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
     films: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            help="Folder of radiographs: metadata.csv (patientid, finding, filename, view) and "
-            "images/; or of the IDX files of MNIST."
+            metavar="DOMAIN=FOLDER",
+            help="Films that are not made: radiographs (metadata.csv with patientid, finding, "
+            "filename, view; images/), nih (films.csv with file, patient, sex; films/), mnist (IDX "
+            "files). Their settings are run too.",
         ),
     ] = None,
     mitigate: Annotated[bool, typer.Option(help="Repair what is found, by every arm.")] = False,
@@ -552,15 +554,15 @@ def evaluate(
 ) -> None:
     """Train models with known shortcuts and find them, by RaVL, its baselines and this tool.
 
-    Stop it at any time: the next call goes on from there. Several workers share the settings
-    (--shard 1/2 and --shard 2/2); --merge joins what they have done. From a checkout,
+    Stop it at any time: the next call goes on from there. Several processes, on any machines that
+    see the results, share the settings; --merge joins what they have done. From a checkout,
     `python -m tests.benchmarks evaluation` draws the page.
     """  # fmt: skip
     with console.reporting_errors(debug):
         from ravl_med.encoders.base import pick_device
         from ravl_med.evaluation.repairs import choose_repairs
         from ravl_med.evaluation.settings import read_settings
-        from ravl_med.evaluation.sweep import SweepPlan, merge_parts, run_sweep
+        from ravl_med.evaluation.sweep import SweepPlan, merge_parts, read_folders, run_sweep
         from ravl_med.pipeline.shards import Shard
         from ravl_med.storage.cache import user_cache
 
@@ -568,16 +570,19 @@ def evaluate(
             settings, arms = merge_parts(out)
             console.say(f"{settings} settings, {arms} rows of arms")
             return
+        folders = read_folders(films or [])
         plan = SweepPlan(
-            settings=read_settings(only),
+            settings=read_settings(only, folders),
             shard=Shard.parse(shard),
             repairs=choose_repairs(arms=mitigate, ablations=ablate),
             device=str(pick_device("auto")),
-            films=films,
+            films=folders,
         )
         with console.show_progress() as progress:
             run = run_sweep(plan, out, user_cache(), progress)
         console.say(f"{run} settings run, none of this shard left")
+        if plan.without:
+            console.say(f"Left out, since --films names no folder: {', '.join(plan.without)}")
 
 
 @verb(cache, "list")

@@ -1,18 +1,19 @@
-"""Films of every domain without any feature: digits, radiographs that the user names, phantoms.
+"""Films of every domain without any mark: objects, radiographs that the user names, phantoms.
 
 Every film is a square of `SIDE` pixels; all films of a patient have one class and lie in one split.
-Digits lie in one of four quadrants, as RaVL plants its rectangle: scikit-learn brings 1,797 small
-ones along, and MNIST, or what is stored like it, is read from IDX files. Some digits make two
-films, at two places. Of radiographs the most frequent finding against all others is the task; there
-are few such films, so each patient makes as many as any other, in another exposure and a little
-aside each time: the tests exchange patients with as many films as each other. A phantom is rendered
-once without a feature and once with each, with the same body, pose and noise.
+Digits and drawn garments lie in one of four quadrants, as RaVL plants its rectangle: scikit-learn
+brings 1,797 small digits along, garments are silhouettes of the classes of FashionMNIST, and MNIST,
+or what is stored like it, is read from IDX files. Some objects make two films, at two places. Of
+radiographs the most frequent finding against all others is the task, of films of the NIH the
+patient's sex; there are few such films, so each patient makes as many as any other, in another
+exposure and a little aside each time, and copies of one film never lie on both sides. A phantom is
+rendered once without a device and once with each, with the same body, pose and noise.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,14 +24,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ravl_med import __version__
 from ravl_med.cohort.image_file import read_raster
 from ravl_med.errors import ConfigError, ImageError
+from ravl_med.evaluation.settings import GARMENTS
+from ravl_med.evidence.counterfactual.localisation import grow_mask
 from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.film import FINDINGS, Phantom
 from ravl_med.phantoms.plan import SPLITS, FilmPlan, plan_cohort
+from ravl_med.regions.film_structures import FilmStructures
 from ravl_med.storage.cache import Cache
 
 SIDE = 96
@@ -146,6 +150,71 @@ def _lay_out(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) ->
     return PoolFilms(pixels, labels[patients], patients, split)
 
 
+_INK = 40  # gray from which a pixel is ink, above the noise of the films
+_RIM = 0.02  # of a film's side, around an object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectStructures(FilmStructures):
+    """The object of a film as its only anatomy, and all other ink as artifacts."""
+
+    def region(self, names: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Return where the object lies, (S, S), whatever the names."""
+        return self.anatomy["object"]
+
+
+def read_object(plain: NDArray[np.uint8], film: NDArray[np.uint8]) -> ObjectStructures:
+    """Take a film (S, S) apart: the object where the film without marks has it, and other ink."""
+    there = grow_mask(plain > _INK, _RIM)
+    other = (film > _INK) & ~there
+    return ObjectStructures({"object": there}, (), other, np.zeros_like(other))
+
+
+def draw_garments(seed: int) -> PoolFilms:
+    """Return films of drawn silhouettes of `GARMENTS`, as many of each; no two are alike."""
+    rng = np.random.default_rng([seed, 43])
+    labels = np.arange(_DIGITS, dtype=np.int64) % len(GARMENTS)
+    images = np.stack([_garment(GARMENTS[label], rng) for label in labels])
+    return _lay_out(images, labels, seed)
+
+
+_OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {  # right half, or all of a side view
+    "t-shirt": ((0, 2), (3, 1), (9, 5), (8, 8), (5, 7), (5, 18), (0, 18)),
+    "trousers": ((0, 1), (5, 1), (6, 19), (2, 19), (1, 7), (0, 7)),
+    "pullover": ((0, 2), (3, 1), (8, 4), (9, 17), (6.5, 17), (5.5, 8), (5, 18), (0, 18)),
+    "dress": ((0, 3), (2, 1), (3, 1), (3, 7), (8, 19), (0, 19)),
+    "coat": ((0.6, 3), (3, 0), (8, 4), (9, 16), (6.8, 16), (6, 9), (6, 19.5), (0.6, 19.5)),
+    "sandal": ((-9, 14), (-3, 11), (-3, 9), (3, 12), (9, 14), (9, 16), (-9, 16)),
+    "shirt": ((0, 3), (2, 1), (9, 4), (8.5, 11), (6, 11), (5, 6), (5.5, 19), (0, 19)),
+    "sneaker": ((-9, 9), (-5, 8), (-2, 11), (6, 12), (9, 14), (9, 17), (-9, 17)),
+    "bag": ((0, 3), (3, 3), (4, 7), (9, 7), (8, 18), (0, 18), (0, 7), (2.6, 7), (2, 4.6), (0, 4.6)),
+    "boot": ((-8, 2), (-1, 2), (-1, 11), (6, 12), (9, 15), (9, 18), (-8, 18)),
+}
+_SIDE_VIEWS = ("sandal", "sneaker", "boot")
+
+
+def _garment(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a silhouette of another cut, cloth and turn each time, (28, 28)."""
+    right = np.array(_OUTLINES[name], dtype=np.float64)
+    right = right * rng.uniform(0.85, 1.1, 2) + rng.normal(0, 0.35, right.shape)
+    if name in _SIDE_VIEWS:
+        outline = right * np.array([rng.choice((-1.0, 1.0)), 1.0])
+    else:
+        outline = np.concatenate([right, (right * np.array([-1.0, 1.0]))[::-1]])
+    angle = rng.normal(0, 0.07)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    path = (outline - np.array([0.0, 10.0])) @ turn * 1.25 + 14.0
+    sheet = Image.new("L", (112, 112))
+    ImageDraw.Draw(sheet).polygon([tuple(point) for point in 4 * path], fill=255)
+    shape = np.asarray(sheet.resize((28, 28), Image.Resampling.BOX), dtype=np.float64) / 255.0
+    down, across = np.mgrid[:28, :28]
+    way, step = rng.uniform(0, np.pi), rng.uniform(0.5, 2.0)
+    weave = np.sin(step * (np.cos(way) * across + np.sin(way) * down))
+    cloth = rng.uniform(120, 220) + rng.uniform(5, 35) * weave + rng.normal(0, 6, shape.shape)
+    drawn: NDArray[np.uint8] = np.clip(shape * cloth, 0, 255).astype(np.uint8)
+    return drawn
+
+
 def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes, gzipped or not."""
     for path in (folder / name, folder / f"{name}.gz"):
@@ -166,7 +235,7 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
     return values
 
 
-_RADIOGRAPH_SHARES = (0.4, 0.15)
+_RADIOGRAPH_SHARES, _NIH_SHARES = (0.4, 0.15), (0.35, 0.25)
 _RADIOGRAPH_FILMS = 1600
 _LEAST = 20  # patients of each class
 _COLUMNS = ("patientid", "finding", "filename")
@@ -184,29 +253,67 @@ def read_radiographs(folder: Path, seed: int) -> PoolFilms:
     ConfigError
         The table is missing or lacks a column; too few patients of either class can be read.
     """
-    table = _read_table(folder)
+    table = _read_table(folder / "metadata.csv", _COLUMNS)
+    if "view" in table:
+        table = table[table["view"].str.startswith(_FRONTAL)]
+    table = table[(table["finding"] != "") & (table["filename"] != "")]
+    if table.empty:
+        raise ConfigError("--films: metadata.csv lists no frontal film with a finding.")
     kinds = table["finding"].str.split(",").str[0].str.strip()
-    present = kinds == kinds.mode()[0]
-    label_of = dict(zip(table["patientid"], (~present).astype(int), strict=True))
-    kept: list[NDArray[np.uint8]] = []
-    owners: list[str] = []
-    for name, owner in zip(table["filename"], table["patientid"], strict=True):
-        film = _read_film(folder / "images" / Path(name).name)
-        if film is not None:
-            kept.append(film)
-            owners.append(owner)
-    names, of_film = np.unique(owners, return_inverse=True)
-    label = np.array([label_of[name] for name in names], dtype=np.int64)
-    if len(np.bincount(label, minlength=2)) != 2 or np.bincount(label, minlength=2).min() < _LEAST:
+    label_of = dict(zip(table["patientid"], (kinds != kinds.mode()[0]).astype(int), strict=True))
+    kept, owners = _read_films(folder / "images", table["filename"], table["patientid"])
+    return _copy_films(
+        kept,
+        owners,
+        label_of,
+        ("the most frequent finding", "other findings"),
+        _RADIOGRAPH_SHARES,
+        [seed, 42],
+    )
+
+
+_NIH_COLUMNS = ("file", "patient", "sex")
+
+
+def read_nih(folder: Path, seed: int) -> PoolFilms:
+    """Return films of women and men from a folder with ``films.csv`` and ``films/``.
+
+    The columns of the table are file, patient and sex (F, M), one row a film.
+
+    Raises
+    ------
+    ConfigError
+        The table is missing or lacks a column; too few patients of either sex can be read.
+    """
+    table = _read_table(folder / "films.csv", _NIH_COLUMNS)
+    table = table[table["sex"].isin(("F", "M"))]
+    label_of = dict(zip(table["patient"], (table["sex"] == "M").astype(int), strict=True))
+    kept, owners = _read_films(folder / "films", table["file"], table["patient"])
+    return _copy_films(kept, owners, label_of, ("sex F", "sex M"), _NIH_SHARES, [seed, 44])
+
+
+def _copy_films(
+    kept: Sequence[NDArray[np.uint8]],
+    owners: Sequence[str],
+    label_of: Mapping[str, int],
+    names: tuple[str, str],
+    shares: tuple[float, float],
+    seed: Sequence[int],
+) -> PoolFilms:
+    """Make as many films of each patient, and deal whole patients out."""
+    known, of_film = np.unique(np.array(owners, dtype=str), return_inverse=True)
+    label = np.array([label_of[owner] for owner in known], dtype=np.int64)
+    count = np.bincount(label, minlength=2)
+    if count.min() < _LEAST:
         raise ConfigError(
-            f"--films: frontal films of {int((label == 0).sum())} patients with the most frequent "
-            f"finding and of {int((label == 1).sum())} others can be read; expected {_LEAST} each."
+            f"--films: frontal films of {count[0]} patients with {names[0]} and of {count[1]} "
+            f"with {names[1]} can be read; expected {_LEAST} each."
         )
-    rng = np.random.default_rng([seed, 42])
-    copies = -(-_RADIOGRAPH_FILMS // len(names))
-    patients = np.repeat(np.arange(len(names), dtype=np.int64), copies)
-    own = [np.flatnonzero(of_film == patient) for patient in range(len(names))]
-    turns = np.tile(np.arange(copies), len(names))
+    rng = np.random.default_rng(seed)
+    copies = -(-_RADIOGRAPH_FILMS // len(known))
+    patients = np.repeat(np.arange(len(known), dtype=np.int64), copies)
+    own = [np.flatnonzero(of_film == patient) for patient in range(len(known))]
+    turns = np.tile(np.arange(copies), len(known))
     pixels = np.stack(
         [
             _expose(kept[own[patient][turn % len(own[patient])]], rng)
@@ -214,31 +321,35 @@ def read_radiographs(folder: Path, seed: int) -> PoolFilms:
         ]
     )
     labels = label[patients]
-    return PoolFilms(
-        pixels, labels, patients, deal_splits(patients, labels, _RADIOGRAPH_SHARES, rng)
-    )
+    return PoolFilms(pixels, labels, patients, deal_splits(patients, labels, shares, rng))
 
 
-def _read_table(folder: Path) -> pd.DataFrame:
-    path = folder / "metadata.csv"
+def _read_films(
+    folder: Path, files: Iterable[str], owners: Iterable[str]
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Read what of some films can be read, and whose they are."""
+    read = [
+        (_read_film(folder / Path(name).name), own) for name, own in zip(files, owners, strict=True)
+    ]
+    return [film for film, _ in read if film is not None], [
+        owner for film, owner in read if film is not None
+    ]
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise ConfigError("--films: the folder has no metadata.csv.") from None
+        raise ConfigError(f"--films: the folder has no {path.name}.") from None
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise ConfigError(
-            f"--films: metadata.csv cannot be read ({type(error).__name__})."
+            f"--films: {path.name} cannot be read ({type(error).__name__})."
         ) from None
-    missing = [name for name in _COLUMNS if name not in table]
+    missing = [name for name in columns if name not in table]
     if missing:
         raise ConfigError(
-            f"--films: metadata.csv has no column {missing[0]!r}; expected {', '.join(_COLUMNS)}."
+            f"--films: {path.name} has no column {missing[0]!r}; expected {', '.join(columns)}."
         )
-    if "view" in table:
-        table = table[table["view"].str.startswith(_FRONTAL)]
-    table = table[(table["finding"] != "") & (table["filename"] != "")]
-    if table.empty:
-        raise ConfigError("--films: metadata.csv lists no frontal film with a finding.")
     return table.reset_index(drop=True)
 
 

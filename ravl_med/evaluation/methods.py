@@ -1,19 +1,20 @@
 """Every method that is asked where the feature is: published ones, RaVL, and this tool.
 
 Each answers with a ranked list of regions, and the class that the feature raises. They are given
-the same films, predictions and region embeddings of a setting. None of the published methods was
-made for regions. As RaVL compares them, each region inherits the label, the prediction and the
-correctness of its film, and the method runs on region embeddings; how its answer is read stands in
-the docstring of each. They see all films of the validation split; none has a way to say that there
-is no shortcut. Domino is written from its paper: the authors' library has had no release since 2022
-and stands on one that is no longer kept.
+the same films and predictions of a setting. None of the published methods was made for regions. As
+RaVL compares them, each region inherits the label, the prediction and the correctness of its film,
+and the method runs on region embeddings; how its answer is read stands in the docstring of each.
+They see all films of the validation split. Each has as many `OPTIONS`: two poolings of regions, and
+two settings of its own that its paper or its code documents; which of them is `CHOSEN` was measured
+on seeds that nothing is published of. Domino is written from its paper: the authors' library has
+had no release since 2022 and stands on one that is no longer kept.
 
 - ``gap_unweighted``, ``gap_weighted`` : RaVL's clusters by the sum of absolute gaps, without and
   with RaVL's weight, no influence; regions by similarity to the medoid
 - ``ravl`` : the paper's protocol, influence filter included, on all films
 - ``pooled`` : candidates of several K, pooled, the first of them; chosen on half of the patients
 - ``confirmed`` : the first of those that the other half confirms
-- ``ours`` : the first after counterfactuals; regions where removal finds the effect
+- ``ours`` : the first after counterfactuals; regions by what removal does
 
 References
 ----------
@@ -23,13 +24,17 @@ Eyuboglu et al., "Domino", ICLR 2022 (2203.14960), section 4.2 and appendix:
 P(z, y, yhat | s) = N(z) P(y|s)^g P(yhat|s)^g.
 Yang et al., "Mitigating Spurious Correlations in Multi-modal Models during Fine-tuning", ICML 2023
 (2304.03916).
+McInnes et al., "UMAP", JOSS 2018 (1802.03426).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +50,22 @@ from sklearn.svm import LinearSVC
 
 from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
+from ravl_med.config.model import RegionPooling
 from ravl_med.discovery.candidates import FeatureCluster, discover_correlations
 from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
 from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
+from ravl_med.errors import ConfigError
 from ravl_med.evaluation.small_models import RegionEvidence
-from ravl_med.evidence.counterfactual.localisation import RelevanceTable, StructureReader
+from ravl_med.evidence.audit_result import Sensitivity, Verdict
+from ravl_med.evidence.counterfactual import prepare_inputs
+from ravl_med.evidence.counterfactual.localisation import (
+    RelevanceTable,
+    StructureReader,
+    fit_boxes,
+)
+from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.examination import (
     Examination,
     InterventionTools,
@@ -61,6 +75,7 @@ from ravl_med.evidence.examination import (
     propose_features,
 )
 from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.evidence.verdict import decide_verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +86,10 @@ class RankedRegions:
     ----------
     regions : ndarray of shape (n,), int64
     raised_class : int - -1 where the method names none
-    accuses : bool - the method says that there is a shortcut; most have no way to say that there is
-        none
+    accuses : bool or None - the method says that the model has a shortcut; None: it has no rule
+        for that, and would name a feature of any model
+    asks : bool - it asks a reviewer
+    score : float - of its claim: what a gate would be set on; NaN where it makes none
     boxes : ndarray of shape (n, 4), float32, or None - where the method says that the feature lies
         on the film of each region; None: the region itself
     members : ndarray of shape (m,), int64, or None - all regions of the cluster named, where it is
@@ -81,9 +98,48 @@ class RankedRegions:
 
     regions: NDArray[np.int64]
     raised_class: int = -1
-    accuses: bool = True
+    accuses: bool | None = None
+    asks: bool = False
+    score: float = math.nan
     boxes: NDArray[np.float32] | None = None
     members: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a method is set: how regions are embedded, and what is its own."""
+
+    pooling: RegionPooling
+    own: str = ""
+
+    def label(self) -> str:
+        """Return how rows and pages call it."""
+        return ", ".join(filter(None, (self.pooling, self.own)))
+
+
+POOLINGS: tuple[RegionPooling, ...] = ("last_stage", "one_pass")
+"""A pass of the last stage a region, as RaVL's authors embed them, and RoIAlign after it; a ViT,
+which has no such stages, knows the second alone."""
+
+_FAILING, _CLEARER = "failing end", "clearer end"
+_PAPER_K, _MEDICAL_K = "K 2C to 5C", "K 20 to 50"
+_OUR_K: Mapping[str, tuple[int, ...]] = {"K 20, 40, 80": (20, 40, 80), "K 10, 20, 40": (10, 20, 40)}
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "random": ("",),
+    "distilling_failures": (_FAILING, _CLEARER),
+    "george": ("UMAP to 1", "UMAP to 2"),
+    "domino": ("weight 10", "weight 1"),
+    "spurious_aware": (_PAPER_K, _MEDICAL_K),
+    "ravl": (_PAPER_K, _MEDICAL_K),
+    "ours": tuple(_OUR_K),
+}
+OPTIONS: Mapping[str, tuple[Option, ...]] = {
+    name: tuple(Option(pooling, one) for pooling in POOLINGS for one in own)
+    for name, own in _OWN.items()
+}
+"""Of each method that is compared; the ablations of RaVL and of ours take theirs."""
+
+CHOSEN: Mapping[str, Option] = {name: options[0] for name, options in OPTIONS.items()}
 
 
 _FLOOR = 1e-6  # of variances
@@ -92,14 +148,17 @@ _CLOSE = 1e-4  # change of the mean log-likelihood at which it stops
 _LEAST_STEPS = 10  # slices of one cell start alike and take a few steps to part
 
 Floats = NDArray[np.float64]
-Baseline = Callable[[RegionEvidence, int], RankedRegions]
+Baseline = Callable[[RegionEvidence, str, int], RankedRegions]
 
-_FITTED = 4000  # regions that a class's model is fitted on, drawn evenly; all are ranked
+_FITTED = 2000  # regions that a class's model is fitted on, drawn evenly; all are ranked
 _LEAST = 10  # films of a class that are wrong, and right, before its failures can be modelled
 _SLICES = 25
 _COMPONENTS = 32
-_GEORGE_COUNTS = range(2, 8)
-_SILHOUETTE = 1000
+_GEORGE_COUNTS = range(2, 11)
+_MAPPED = 1000  # regions of a class that UMAP takes, drawn evenly; more take minutes
+_NEIGHBOURS, _EPOCHS = 10, 200
+_STRENGTHS = np.logspace(-6, 0, 7).tolist()  # C of the machines, as in the authors' code
+_FOLDS = 2  # as there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,89 +238,150 @@ def _gaussian(z: Floats, mean: Floats, spread: Floats) -> Floats:
     return density
 
 
-def rank_at_random(evidence: RegionEvidence, seed: int) -> RankedRegions:
+def rank_at_random(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
     """Rank the regions by chance; the class is drawn as well."""
     rng = np.random.default_rng([seed, 70])
     order = rng.permutation(len(evidence.region)).astype(np.int64)
     return RankedRegions(order, int(rng.integers(len(evidence.classes))))
 
 
-def distil_failures(evidence: RegionEvidence, seed: int) -> RankedRegions:
+def distil_failures(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
     """Find the direction of failure of each class (Jain et al.).
 
     Embeddings are standardised and brought to unit norm; a linear support-vector machine with
-    balanced weights parts the regions of films that are classified rightly from those that are not.
-    The class whose machine does that best on held-out films (balanced accuracy, five folds of whole
-    films) is read, and its regions by their decision value, the farthest towards failure first. The
-    raised class is the one that its wrong films are mistaken for most often.
+    balanced weights parts the regions of films that are classified rightly from those that are not,
+    its C the best of seven by cross-validation over whole films (balanced accuracy). The class
+    whose machine does that best is read, and its regions by their decision value: the farthest
+    towards failure first, or those of the end whose first ten lie farther from the boundary. At the
+    failing end the raised class is the one that its wrong films are mistaken for most often, at the
+    other end it is the class itself.
     """
-    best: tuple[float, int, NDArray[np.int64]] | None = None
+    best: tuple[float, int, float] | None = None
     rng = np.random.default_rng([seed, 71])
+    samples: dict[int, NDArray[np.int64]] = {}
     for label in range(len(evidence.classes)):
-        regions = _regions_of(evidence, label)
         right = evidence.correct[evidence.films.labels == label]
         if min(right.sum(), (~right).sum()) < _LEAST:
             continue
-        some = np.sort(rng.permutation(regions)[:_FITTED])
+        samples[label] = some = np.sort(rng.permutation(_regions_of(evidence, label))[:_FITTED])
         wrong = ~evidence.correct[evidence.region_image[some]]
-        machine = make_pipeline(
-            StandardScaler(), Normalizer(), LinearSVC(C=0.1, class_weight="balanced", dual=False)
-        )
         groups = evidence.region_image[some]
-        guessed = cross_val_predict(
-            machine, evidence.region[some], wrong, groups=groups, cv=GroupKFold(5)
-        )
-        score = float(balanced_accuracy_score(wrong, guessed))
-        if best is None or score > best[0]:
-            machine.fit(evidence.region[some], wrong)
-            value = machine.decision_function(evidence.region[regions])
-            best = score, label, regions[np.argsort(-value, kind="stable")]
+        for strength in _STRENGTHS:
+            guessed = cross_val_predict(
+                _machine(strength),
+                evidence.region[some],
+                wrong,
+                groups=groups,
+                cv=GroupKFold(_FOLDS),
+            )
+            score = float(balanced_accuracy_score(wrong, guessed))
+            if best is None or score > best[0]:
+                best = score, label, strength
     if best is None:
-        return rank_at_random(evidence, seed)
-    _, label, ranked = best
-    return RankedRegions(ranked, _mistaken_for(evidence, label))
+        return rank_at_random(evidence, "", seed)
+    score, label, strength = best
+    some, regions = samples[label], _regions_of(evidence, label)
+    machine = _machine(strength)
+    machine.fit(evidence.region[some], ~evidence.correct[evidence.region_image[some]])
+    value = machine.decision_function(evidence.region[regions])
+    ends = np.sort(value)
+    if own == _CLEARER and -ends[:_LEAST].mean() > ends[-_LEAST:].mean():
+        return RankedRegions(regions[np.argsort(value, kind="stable")], label, score=score)
+    ranked = regions[np.argsort(-value, kind="stable")]
+    return RankedRegions(ranked, _mistaken_for(evidence, label), score=score)
 
 
-def george(evidence: RegionEvidence, seed: int) -> RankedRegions:
+def _machine(strength: float) -> Any:
+    return make_pipeline(
+        StandardScaler(), Normalizer(), LinearSVC(C=strength, class_weight="balanced", dual=False)
+    )
+
+
+def george(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
     """Cluster the regions of each class and read the cluster with the worst accuracy (Sohoni).
 
-    Principal components stand in for UMAP, which the paper offers beside them and which would take
-    longer than the rest of a setting; then Gaussian mixtures of 2 to 7 components with diagonal
-    covariance, the number by silhouette. Over the clusters of all classes with films of both
-    outcomes, the one whose films fall farthest below the accuracy of their class is read, its
-    regions by their density in it. The raised class is the one that the wrong films of the cluster
-    are mistaken for most often.
+    UMAP to one or two dimensions (10 neighbours, no least distance), of up to 1,000 regions of a
+    class, drawn evenly; then Gaussian mixtures of 2 to 10 components, the number by silhouette.
+    Over the clusters of all classes, the one whose films fall farthest below the accuracy of their
+    class is read, its regions by their density in it. The raised class is the one that the wrong
+    films of the cluster are mistaken for most often.
     """
-    points = _reduce(evidence.region, seed)
     rng = np.random.default_rng([seed, 72])
     best: tuple[float, int, NDArray[np.int64], NDArray[np.int64]] | None = None
     for label in range(len(evidence.classes)):
-        regions = _regions_of(evidence, label)
+        regions = np.sort(rng.permutation(_regions_of(evidence, label))[:_MAPPED])
         if len(regions) < _SLICES:
             continue
-        some = np.sort(rng.permutation(regions)[:_FITTED])
-        mixture = _mixture_by_silhouette(points[some], seed)
-        member = mixture.predict(points[regions])
+        points = _map_down(evidence.region[regions], int(own[-1]), seed)
+        mixture = _mixture_by_silhouette(points, seed)
+        member = mixture.predict(points)
         average = float(evidence.correct[evidence.films.labels == label].mean())
         for cluster in np.unique(member):
-            own = regions[member == cluster]
-            films = np.unique(evidence.region_image[own])
+            inside = np.flatnonzero(member == cluster)
+            films = np.unique(evidence.region_image[regions[inside]])
             if len(films) < _LEAST:
                 continue
-            fall = average - float(evidence.correct[evidence.region_image[own]].mean())
+            fall = average - float(evidence.correct[evidence.region_image[regions[inside]]].mean())
             if best is None or fall > best[0]:
-                away = (points[own] - mixture.means_[cluster]) ** 2 / mixture.covariances_[cluster]
-                best = fall, label, own[np.argsort(away.sum(axis=1), kind="stable")], films
+                near = np.argsort(
+                    -_density_of(mixture, int(cluster), points[inside]), kind="stable"
+                )
+                best = fall, label, regions[inside[near]], films
     if best is None:
-        return rank_at_random(evidence, seed)
-    _, label, ranked, films = best
-    return RankedRegions(ranked, _mistaken_for(evidence, label, films), members=np.sort(ranked))
+        return rank_at_random(evidence, "", seed)
+    fall, label, ranked, films = best
+    raised = _mistaken_for(evidence, label, films)
+    return RankedRegions(ranked, raised, score=fall, members=np.sort(ranked))
 
 
-def domino(evidence: RegionEvidence, seed: int) -> RankedRegions:
+def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float64]:
+    """UMAP of region embeddings (n, D) to (n, dimensions)."""
+    umap = require_umap()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one thread, and of small samples
+        model = umap.UMAP(
+            n_components=dimensions,
+            n_neighbors=min(_NEIGHBOURS, len(region) - 1),
+            min_dist=0.0,
+            n_epochs=_EPOCHS,
+            random_state=seed,
+            n_jobs=1,
+        )
+        mapped = np.asarray(model.fit_transform(region), dtype=np.float64)
+    return np.nan_to_num(mapped)
+
+
+def require_umap() -> Any:
+    """Return the library that George needs; nothing else of this package does.
+
+    Raises
+    ------
+    ConfigError
+        It is not installed.
+    """
+    try:
+        import umap
+    except ImportError:
+        raise ConfigError(
+            "evaluate: George needs umap-learn, which is not installed; "
+            "pip install 'ravl-med[evaluate]' brings it."
+        ) from None
+    return umap
+
+
+def _density_of(
+    mixture: GaussianMixture, cluster: int, points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Log density (n,) of points in one component, up to a constant."""
+    away = (points - mixture.means_[cluster]) @ mixture.precisions_cholesky_[cluster]
+    density: NDArray[np.float64] = -np.square(away).sum(axis=1)
+    return density
+
+
+def domino(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
     """Fit an error-aware mixture and read its most discrepant slice (Eyuboglu et al.).
 
-    25 slices over 32 principal components, labels and predictions weighed by 10, as in the paper;
+    25 slices over 32 principal components, labels and predictions weighed by 10, or by 1;
     the slice whose mean prediction is farthest from its mean label is read, its regions by their
     posterior, ties by the density of the embedding. The raised class is the one that the slice
     predicts more often than it is right.
@@ -273,6 +393,7 @@ def domino(evidence: RegionEvidence, seed: int) -> RankedRegions:
         evidence.films.labels[film],
         evidence.scores.image[film],
         slices=_SLICES,
+        weight=float(own.split()[1]),
         seed=seed,
     )
     size = mixture.share.sum(axis=0)
@@ -281,7 +402,12 @@ def domino(evidence: RegionEvidence, seed: int) -> RankedRegions:
     rank = np.lexsort((-mixture.density[:, slice_], -np.round(mixture.share[:, slice_], 6)))
     surplus = mixture.prediction[slice_] - mixture.label[slice_]
     members = np.flatnonzero(mixture.share.argmax(axis=1) == slice_)
-    return RankedRegions(rank.astype(np.int64), int(np.argmax(surplus)), members=members)
+    return RankedRegions(
+        rank.astype(np.int64),
+        int(np.argmax(surplus)),
+        score=float(mixture.discrepancy[slice_]),
+        members=members,
+    )
 
 
 def spurious_aware(evidence: RegionEvidence, clusters: FeatureClusters) -> RankedRegions:
@@ -302,7 +428,8 @@ def spurious_aware(evidence: RegionEvidence, clusters: FeatureClusters) -> Ranke
     raised = int(label)
     if gap[cluster, label] < 0:
         raised = _mistaken_for(evidence, int(label), np.flatnonzero(present[:, cluster]))
-    return RankedRegions(ranked, raised, members=np.sort(ranked))
+    score = float(np.abs(gap).max())
+    return RankedRegions(ranked, raised, score=score, members=np.sort(ranked))
 
 
 BASELINES: Mapping[str, Baseline] = {
@@ -340,84 +467,157 @@ def _reduce(region: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
 
 def _mixture_by_silhouette(points: NDArray[np.float64], seed: int) -> GaussianMixture:
-    """Fit mixtures of several sizes; return the one with the best silhouette on a sample."""
-    rng = np.random.default_rng([seed, 73])
-    shown = rng.permutation(len(points))[:_SILHOUETTE]
+    """Fit mixtures of several sizes; return the one with the best silhouette."""
     best: tuple[float, GaussianMixture] | None = None
     for count in _GEORGE_COUNTS:
-        mixture = GaussianMixture(
-            count, covariance_type="diag", reg_covar=1e-4, random_state=seed, max_iter=50
-        )
+        mixture = GaussianMixture(count, reg_covar=1e-4, random_state=seed, max_iter=50)
         with warnings.catch_warnings():  # where it is after 50 steps is near enough to be ranked
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(points)
-        member = mixture.predict(points[shown])
+            member = mixture.fit_predict(points)
         if len(np.unique(member)) < 2:
             continue
-        width = float(silhouette_score(points[shown], member))
+        width = float(silhouette_score(points, member))
         if best is None or width > best[0]:
             best = width, mixture
     if best is None:
-        return GaussianMixture(1, covariance_type="diag", random_state=seed).fit(points)
+        return GaussianMixture(1, random_state=seed).fit(points)
     return best[1]
 
 
 OURS = "ours"
 PUBLISHED = ("random", "distilling_failures", "george", "domino", "spurious_aware", "ravl")
+_PAPER_SAMPLE = 2000  # regions that k-medoids is fitted on for RaVL, as in its code
 METHODS = (*PUBLISHED[:-1], "gap_unweighted", "gap_weighted", "ravl", "pooled", "confirmed", OURS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What all `METHODS` say of one setting, and how this tool came to it; its clusters pooled."""
+class OurAnswer:
+    """What this tool says of one setting, and how it came to it; its clusters pooled."""
 
-    ranked: Mapping[str, RankedRegions]
+    evidence: RegionEvidence  # under its pooling
     clusters: FeatureClusters
     proposed: tuple[EffectFeature, ...]
     examination: Examination
     correlations: tuple[SpuriousCorrelation, ...]
+    verdict: Verdict
+
+    def ranked(self, method: str = OURS) -> RankedRegions:
+        """Return our list, or that of a step before it."""
+        if method == "pooled":
+            return _first_of(self.examination.discovery.candidates)
+        if method == "confirmed":
+            return _first_of(_confirmed(self.examination))
+        ranked = our_ranking(self.correlations[0], self.evidence) if self.correlations else _NOTHING
+        return replace(
+            ranked,
+            accuses=self.verdict.name == "fail",
+            asks=self.verdict.name == "review",
+            score=max((harm_of(c) for c in self.correlations), default=0.0),
+        )
 
 
-def rank_by_all_methods(
-    evidence: RegionEvidence,
-    encoder: Encoder,
-    config: Config,
-    relevance: RelevanceTable,
-    structures: StructureReader | None = None,
-) -> Answers:
-    """Ask every method; the encoder is the model of the setting, for counterfactuals.
+def harm_of(correlation: SpuriousCorrelation) -> float:
+    """Return the gate from which on a shortcut would no longer count; 0 for what is none.
 
-    Raises
-    ------
-    DataError
-        Embeddings that are not finite or all equal.
+    It is the larger of the smaller confirmed gap and of the share of wrong calls that are its
+    doing.
     """
-    seed = config.discovery.seed
-    ranked = {name: baseline(evidence, seed) for name, baseline in BASELINES.items()}
-    paper = paper_clusters(
-        evidence.region, len(evidence.classes), sample=config.discovery.sample, seed=seed
-    )
-    ranked["spurious_aware"] = spurious_aware(evidence, paper)
-    ranked |= _rank_paper(evidence, paper, config.discovery)
-    pooled = propose_clusters(
-        evidence.region,
-        config.discovery.clusters,
-        draws=config.discovery.draws,
-        sample=config.discovery.sample,
-        seed=seed,
-        overlap=config.discovery.merge_overlap,
-    )
-    data, own, gate = evidence.data, config.evidence, config.gate
-    model = evidence.counterfactual_model(encoder, structures)
-    maps = map_films(data, model, own, _silent)
-    tools = InterventionTools(model, maps, relevance)
-    proposed = propose_features(data, evidence.region, model, maps[False], own)
-    examination = confirm_correlations(data, pooled, config.discovery, own, gate, _silent, proposed)
-    correlations = assess_correlations(data, examination, tools, own, gate, _silent)
-    ranked["pooled"] = _first_of(examination.discovery.candidates)
-    ranked["confirmed"] = _first_of(_confirmed(examination))
-    ranked[OURS] = our_ranking(correlations[0], evidence) if correlations else _NOTHING
-    return Answers(ranked, pooled, proposed.features, examination, correlations)
+    tested = correlation.counterfactual
+    if correlation.kind != "shortcut" or tested is None or not tested.used:
+        return 0.0
+    arms, raised = correlation.confirmation.arms, correlation.cluster.raised_class
+    gap = min(float(arms.gap[raised]), -arms.opposed_gap) if correlation.confirmed else 0.0
+    undone = tested.removal.harm if tested.removal.undoes(0.0) else 0.0
+    return float(max(np.nan_to_num(gap), undone, 0.0))
+
+
+class Panel:
+    """All methods, and what several of them share: embeddings by pooling, clusters by K."""
+
+    def __init__(
+        self,
+        embed: Callable[[RegionPooling], RegionEvidence],
+        encoder: Encoder,
+        config: Config,
+        relevance: RelevanceTable,
+        structures: StructureReader,
+    ) -> None:
+        self.encoder, self.config, self.relevance = encoder, config, relevance
+        self.structures = structures
+        self.evidence = cache(embed)
+        self.ours = cache(self._ask_ours)
+        self.clusters = cache(self._cluster)
+
+    def ask(self, method: str, option: Option) -> RankedRegions:
+        """Ask one method at one option.
+
+        Raises
+        ------
+        DataError
+            Embeddings that are not finite or all equal.
+        """
+        evidence, seed = self.evidence(option.pooling), self.config.discovery.seed
+        if method in BASELINES:
+            return BASELINES[method](evidence, option.own, seed)
+        if method in (OURS, "pooled", "confirmed"):
+            return self.ours(option).ranked(method)
+        clusters = self.clusters(option)
+        if method == "spurious_aware":
+            return spurious_aware(evidence, clusters)
+        return _rank_paper(method, evidence, clusters, self.config.discovery)
+
+    def _cluster(self, option: Option) -> FeatureClusters:
+        evidence, own = self.evidence(option.pooling), self.config.discovery
+        counts = range(20, 51) if option.own == _MEDICAL_K else None
+        return paper_clusters(
+            evidence.region,
+            len(evidence.classes),
+            counts=counts,
+            sample=_PAPER_SAMPLE,
+            seed=own.seed,
+        )
+
+    def _ask_ours(self, option: Option) -> OurAnswer:
+        """Search and test as an audit does, and decide on the verdict."""
+        evidence, discovery = self.evidence(option.pooling), self.config.discovery
+        pooled = propose_clusters(
+            evidence.region,
+            _OUR_K[option.own],
+            draws=discovery.draws,
+            sample=discovery.sample,
+            seed=discovery.seed,
+            overlap=discovery.merge_overlap,
+        )
+        data, own, gate = evidence.data, self.config.evidence, self.config.gate
+        model = evidence.counterfactual_model(self.encoder, self.structures)
+        maps = map_films(data, model, own, _silent)
+        tools = InterventionTools(model, maps, self.relevance)
+        proposed = propose_features(data, evidence.region, model, maps[False], own)
+        examined = confirm_correlations(data, pooled, discovery, own, gate, _silent, proposed)
+        correlations = assess_correlations(data, examined, tools, own, gate, _silent)
+        bound = tools.bound_unnamed(data, examined.half, correlations)
+        seen = Sensitivity(own.power, 0, 0, (), len(pooled), 0, {}, bound)
+        plain = replace(model, structures=None)  # styles need none, and they take long
+        depends = measure_dependence(plain, data, self.relevance, own)
+        styles = () if depends is None else depends.findings
+        verdict = decide_verdict(correlations, data.classes, gate, seen, styles=styles)
+        return OurAnswer(evidence, pooled, proposed.features, examined, correlations, verdict)
+
+
+def fit_ranking(
+    ranked: RankedRegions, evidence: RegionEvidence, encoder: Encoder, count: int
+) -> NDArray[np.float32]:
+    """Fit the boxes of the first so many regions of any list to where the effect lies, (n, 4).
+
+    The effect is the fall of the margin of the raised class; without one boxes stay as cut.
+    """
+    first = ranked.regions[:count]
+    boxes, films = evidence.region_boxes[first], evidence.region_image[first]
+    if ranked.raised_class < 0 or not len(first):
+        return boxes
+    model = evidence.counterfactual_model(encoder, None)
+    inputs = prepare_inputs(model, ranked.raised_class, None, evidence.data)
+    return fit_boxes(inputs, films, boxes, encoder.info.image_size)
 
 
 def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> RankedRegions:
@@ -432,13 +632,12 @@ def our_ranking(correlation: SpuriousCorrelation, evidence: RegionEvidence) -> R
     return RankedRegions(
         regions,
         cluster.raised_class,
-        accuses=correlation.counts,
         boxes=boxes[correlation.order],
         members=np.sort(cluster.regions),
     )
 
 
-_NOTHING = RankedRegions(np.empty(0, dtype=np.int64), accuses=False)
+_NOTHING = RankedRegions(np.empty(0, dtype=np.int64))
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -446,23 +645,26 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _rank_paper(
-    evidence: RegionEvidence, clusters: FeatureClusters, config: DiscoveryConfig
-) -> dict[str, RankedRegions]:
-    """RaVL's protocol and its two ablations, on all films."""
+    method: str, evidence: RegionEvidence, clusters: FeatureClusters, config: DiscoveryConfig
+) -> RankedRegions:
+    """RaVL's protocol or one of its two ablations, on all films.
+
+    RaVL accuses where a cluster passes its filters, by the gap of the first.
+    """
     present = clusters.presence(evidence.region_image, len(evidence.films))
     data = evidence.data
+    if method == "ravl":
+        films = np.ones(len(data.labels), dtype=np.bool_)
+        paper = config.model_copy(update={"protocol": "paper"})
+        found = discover_correlations(
+            data, clusters, present, films, paper, min_films=1, large_gap=np.inf
+        ).candidates
+        score = found[0].performance_gap if found else 0.0
+        return replace(_first_of(found), accuses=bool(found), score=score)
     table = performance_gaps(present, data.labels, data.correct, len(data.classes))
     unweighted = np.nan_to_num(np.abs(table.gap)).sum(axis=1)
-    films = np.ones(len(data.labels), dtype=np.bool_)
-    paper = config.model_copy(update={"protocol": "paper"})
-    found = discover_correlations(
-        data, clusters, present, films, paper, min_films=1, large_gap=np.inf
-    ).candidates
-    return {
-        "gap_unweighted": _by_gap(clusters, table, unweighted),
-        "gap_weighted": _by_gap(clusters, table, table.performance_gap),
-        "ravl": _first_of(found),
-    }
+    by_weight = method == "gap_weighted"
+    return _by_gap(clusters, table, table.performance_gap if by_weight else unweighted)
 
 
 def _by_gap(

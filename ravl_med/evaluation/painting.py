@@ -7,7 +7,7 @@ digits or garments, in a quadrant that is free. A style changes the whole film a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -41,6 +41,7 @@ OUTSIDE = ("shoulder", "armpit", "abdomen")
 
 _AROUND = 0.03  # standard deviation of a place, as a share of the side
 _RADII, _CONTRASTS, _TONES = (0.045, 0.085), (0.35, 1.0), (245.0, 230.0, 15.0)
+_BESIDE_RADII, _RECTANGLES = (0.08, 0.11), (0.25, 0.9)  # an object is larger than a coin
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,15 @@ def draw_mark(rng: np.random.Generator, places: tuple[str, ...]) -> Mark:
     return Mark(
         str(rng.choice(SHAPES if free else ROUND)),
         place,
-        round(float(rng.uniform(*_RADII)), 3),
+        round(float(rng.uniform(*(_BESIDE_RADII if place == BESIDE else _RADII))), 3),
         round(float(rng.uniform(*_CONTRASTS)), 2),
         float(rng.choice(_TONES)) if free and place != BESIDE else _TONES[0],
     )
+
+
+def draw_rectangle(rng: np.random.Generator) -> Mark:
+    """Draw the contrast of a rectangle beside an object, from faint to clear."""
+    return Mark(RECTANGLE, BESIDE, contrast=round(float(rng.uniform(*_RECTANGLES)), 2))
 
 
 def paint(mark: Mark, film: Gray, rng: np.random.Generator) -> tuple[Gray, Box]:
@@ -108,11 +114,6 @@ def paint(mark: Mark, film: Gray, rng: np.random.Generator) -> tuple[Gray, Box]:
     mixed = film + density * (mark.tone - film)
     box = (x - reach, y - reach, x + reach, y + reach)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), box
-
-
-def fainter(mark: Mark, contrast: float) -> Mark:
-    """Return the mark in another contrast."""
-    return replace(mark, contrast=contrast)
 
 
 def _density(

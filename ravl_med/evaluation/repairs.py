@@ -2,18 +2,23 @@
 
 The steps are those of a mitigation: regions of the films to fine-tune on go to the medoids of the
 audit, removal locates the features in them, and all arms train from the audited model under one
-recipe. Only what this tool has found is repaired: the shortcuts that count, and where there is none
-what is undecided and counts, as if a reviewer had named it. The groups that the arms are judged by
-are those of the truth, on films that nobody has touched.
+recipe; some also start from the weights before that. Only what this tool has found is repaired: the
+shortcuts that count, and where there is none what is undecided and counts, as if a reviewer had
+named it. A model that knows little without the shortcut's help is not repaired: no arm could show
+anything on it. The groups that the arms are judged by are those of the truth, on films that nobody
+has touched. Beside the arms stand a guesser, and a model that was trained on the same films with
+the mark on half of each class: what repair could reach.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,20 +27,37 @@ from numpy.typing import NDArray
 from ravl_med.config.loading import Config
 from ravl_med.discovery.candidates import FeatureDetector, nearest_medoids
 from ravl_med.discovery.effect_features import detect_feature
+from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.opening import open_model_folder
-from ravl_med.evaluation.methods import OURS, Answers
-from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, plant_test
-from ravl_med.evaluation.settings import TAU, Setting, setting_config
-from ravl_med.evaluation.small_models import MEAN, STD, RegionEvidence, embed_split
-from ravl_med.evaluation.trial import Trial, propose_regions
+from ravl_med.encoders.zero_shot import embed_classes
+from ravl_med.evaluation.methods import CHOSEN, OURS, OurAnswer
+from ravl_med.evaluation.planting import FilmPool, SplitFilms, learned_gaps, make_films, plant_test
+from ravl_med.evaluation.settings import RECIPE, TAU, Setting, setting_config
+from ravl_med.evaluation.small_models import (
+    MEAN,
+    STD,
+    RegionEvidence,
+    embed_split,
+    fine_tuning_recipe,
+    normalise_films,
+    pool_regions,
+    pretrained_folder,
+    train_small_model,
+)
+from ravl_med.evaluation.trial import MethodRow, Trial, propose_regions
 from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.counterfactual import prepare_inputs
 from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.mitigation.arms import ARMS, Arm, ImageTower
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.final_test import Predictions
-from ravl_med.mitigation.fine_tuning_set import FineTuningSet, GrayFilms, RegionTable, embed_reports
+from ravl_med.mitigation.fine_tuning_set import (
+    FineTuningSet,
+    GrayFilms,
+    RegionTable,
+    ReportTable,
+    embed_reports,
+)
 from ravl_med.mitigation.spurious_regions import (
     PseudoGroups,
     find_co_occurring,
@@ -43,11 +65,14 @@ from ravl_med.mitigation.spurious_regions import (
     locate_carriers,
 )
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
+from ravl_med.storage.cache import Cache
 
 BASE = "counterfactual"
 """The arm that parts are left out of."""
 
 _LESS, _MORE = 0.5, 0.95  # lambda, about the 0.8 of the paper
+ABOVE = 0.15
+"""A model enters if its accuracy on films without any mark is so far above the largest class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +83,33 @@ class Repair:
     ----------
     title : str - how pages call it
     clip_weight : float or None - lambda, of L_CLIP; None: the config's
+    reduction : {"sum", "mean"} - of the region losses over a batch, where the arm does not say
+    pretrained : bool - it starts from the weights that the audited model started from
     """
 
     title: str
     arm: Arm
     clip_weight: float | None = None
+    reduction: Literal["sum", "mean"] = "sum"
+    pretrained: bool = False
 
 
+_RAVL = {
+    "ravl": Repair("RaVL, summed over the batch", ARMS["ravl"]),
+    "ravl_mean": Repair("RaVL, averaged over the batch", ARMS["ravl"], reduction="mean"),
+}
+_STARTED_BEFORE = {
+    f"{name}_pretrained": replace(one, title=f"{one.title}, from the start", pretrained=True)
+    for name, one in {
+        "standard": Repair(ARMS["standard"].title, ARMS["standard"]),
+        **_RAVL,
+        BASE: Repair(ARMS[BASE].title, ARMS[BASE]),
+    }.items()
+}
 REPAIRS: Mapping[str, Repair] = {
     **{name: Repair(arm.title, arm) for name, arm in ARMS.items()},
+    **_RAVL,
+    **_STARTED_BEFORE,
     "relevance": Repair("exchange and L_R", replace(ARMS[BASE], terms=("relevance",))),
     "alignment": Repair("exchange and L_A", replace(ARMS[BASE], terms=("alignment",))),
     "less_clip": Repair(f"exchange, L_R and L_A, lambda {_LESS:g}", ARMS[BASE], _LESS),
@@ -74,16 +117,19 @@ REPAIRS: Mapping[str, Repair] = {
 }
 """By name; the first are those of `ARMS`."""
 
-ABLATIONS = tuple(name for name in REPAIRS if name not in ARMS)
+ABLATIONS = ("relevance", "alignment", "less_clip", "more_clip")
 
 
 def choose_repairs(*, arms: bool, ablations: bool) -> tuple[str, ...]:
     """Return the names that are asked for: every arm, and ours with parts left out."""
-    return (*(ARMS if arms else ()), *(ABLATIONS if ablations else ()))
+    own = tuple(name for name in REPAIRS if name not in ABLATIONS)
+    return (*(own if arms else ()), *(ABLATIONS if ablations else ()))
 
 
-BEFORE = "before"
-"""The audited model, beside the arms."""
+BEFORE, GUESS, CLEAN = "before", "guess", "clean"
+"""Beside the arms: the audited model, a guesser, and a model trained without the correlation."""
+
+_GUESSES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +138,11 @@ class ArmOfSetting:
 
     Attributes
     ----------
-    precision_10 : float - of our discovery, on the same setting
-    arm : str - of `REPAIRS`, or `BEFORE`; blank where nothing was found that could be repaired
+    precision_10 : float - of our discovery, on the same setting, by fitted boxes
+    bare, majority : float - accuracy on films without any mark, and the share of the largest class
+    reason : str - why nothing was repaired; blank where it was
+    arm : str - of `REPAIRS`, or `BEFORE`, `GUESS`, `CLEAN`; blank where nothing was repaired
+    smallest : int - films of the smallest group
     raised_gap, lowered_gap : float - of the validity test
     seconds : float - of the training
     """
@@ -104,7 +153,11 @@ class ArmOfSetting:
     architecture: str
     strength: float
     seed: int
+    recipe: int
     precision_10: float
+    bare: float
+    majority: float
+    reason: str = ""
     arm: str = ""
     image_overall: float = math.nan
     image_worst: float = math.nan
@@ -112,6 +165,7 @@ class ArmOfSetting:
     region_worst: float = math.nan
     raised_gap: float = math.nan
     lowered_gap: float = math.nan
+    smallest: int = 0
     seconds: float = math.nan
 
 
@@ -119,72 +173,189 @@ def mitigate_setting(
     setting: Setting,
     pool: FilmPool,
     trial: Trial,
+    cache: Cache,
     device: str = "cpu",
     arms: Sequence[str] = tuple(REPAIRS),
 ) -> list[ArmOfSetting]:
-    """Repair what our protocol found, by several of `REPAIRS`; a row for each, and one before.
+    """Repair what our protocol found, by several of `REPAIRS`; a row for each, and those beside.
 
-    There is one row without an arm where the model did not learn the pair, or where no correlation
-    counts.
+    There is one row without an arm, and with the reason, where there is nothing to repair. Arms
+    that start before the audited model are left out where that started from nothing.
     """
-    precision = next((row.precision_10 for row in trial.rows if row.method == OURS), math.nan)
+    model = trial.rows[0]
+    precision = next((row.fitted_10 for row in trial.rows if row.method == OURS), math.nan)
     known = (
         setting.digest, setting.group, setting.domain, setting.architecture, setting.strength,
-        setting.seed, precision,
+        setting.seed, RECIPE, precision, model.bare, model.majority,
     )  # fmt: skip
-    answers = trial.answers
-    found = [] if answers is None else _to_repair(answers)
-    if answers is None or not found or setting.kind == "null":
-        return [ArmOfSetting(*known)]
-    config = setting_config(pool.prompts, setting.seed)
-    detectors = [
-        detect_feature(one.cluster, answers.clusters, trial.evidence.region, answers.proposed)
-        for one in found
-    ]
-    films, selection = _prepare(setting, pool, trial, detectors, config)
-    classes = torch.from_numpy(trial.evidence.class_embeddings)
-    test = plant_test(setting, pool)
-    store, regions = _store(test), _region_table(test, setting)
-
-    def assess(tower: ImageTower, arm: str, seconds: float) -> ArmOfSetting:
-        said = predict_films_and_regions(tower, store, regions, classes, TAU)
-        return ArmOfSetting(*known, arm, *_measure(test, said, pool.classes), seconds)
-
+    found = [] if trial.ours is None else _to_repair(trial.ours)
+    reason = _reason_against(setting, model, found)
+    if reason:
+        return [ArmOfSetting(*known, reason)]
     fabric = make_fabric(device)
+    config = setting_config(pool.prompts, setting.seed)
+    films, selection = _prepare(pool, trial, found, config)
+    test = FinalTest.of(setting, pool)
+    before = pretrained_folder(setting.architecture, pool, cache, device)
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "model"
         trial.encoder.save(start)
-        audited = open_model_folder(start, torch.device("cpu"))
-        outcomes = [assess(ImageTower(audited.model), BEFORE, math.nan)]
+        audited = _Start.of(start, pool, films)
+        earlier = None if before is None else _Start.of(before, pool, films)
+        outcomes = [
+            ArmOfSetting(*known, "", BEFORE, *test.of_model(audited.encoder), math.nan),
+            ArmOfSetting(*known, "", GUESS, *test.of_guesser(setting.seed), math.nan),
+        ]
+        clean, seconds = _train_clean(setting, pool, before, device)
+        outcomes.append(ArmOfSetting(*known, "", CLEAN, *test.of_model(clean), seconds))
         for name in arms:
             repair, rules = REPAIRS[name], config.mitigation
+            begin = earlier if repair.pretrained else audited
+            if begin is None:
+                continue
+            change: dict[str, object] = {"reduction": repair.reduction}
             if repair.clip_weight is not None:
-                rules = rules.model_copy(update={"clip_weight": repair.clip_weight})
+                change["clip_weight"] = repair.clip_weight
             training = ArmTraining(
-                repair.arm, start, films, selection, trial.evidence.class_embeddings, rules
+                repair.arm,
+                begin.folder,
+                begin.films,
+                selection,
+                begin.classes,
+                rules.model_copy(update=change),
             )
             trained = training(fabric)
-            outcomes.append(assess(trained.tower, name, trained.curve.seconds))
+            measured = test.of_tower(trained.tower, begin.classes)
+            outcomes.append(ArmOfSetting(*known, "", name, *measured, trained.curve.seconds))
     return outcomes
 
 
-def _to_repair(answers: Answers) -> list[SpuriousCorrelation]:
+def _reason_against(
+    setting: Setting, model: MethodRow, found: Sequence[SpuriousCorrelation]
+) -> str:
+    """Say why a model is not repaired; blank where it is."""
+    if setting.kind == "null":
+        return "null"
+    if not model.valid:
+        return "not learned"
+    if model.bare < model.majority + ABOVE:
+        return "knows too little"
+    return "" if found else "nothing found"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """Weights that arms start from; class texts and reports are those of its frozen text tower."""
+
+    folder: Path
+    encoder: Encoder
+    films: FineTuningSet
+    classes: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, folder: Path, pool: FilmPool, films: FineTuningSet) -> _Start:
+        encoder = open_model_folder(folder, torch.device("cpu"))
+        texts = [pool.prompts[pool.classes[label]][0] for label in films.labels]
+        own = replace(films, reports=embed_reports(encoder, texts))
+        return cls(folder, encoder, own, embed_classes(encoder, pool.prompts))
+
+
+def _train_clean(
+    setting: Setting, pool: FilmPool, start: Path | None, device: str
+) -> tuple[Encoder, float]:
+    """Train a model on the same films, with the mark on half of each class."""
+    free = make_films(replace(setting, kind="null", strength=0.0), pool).finetune
+    begun = time.perf_counter()
+    encoder = train_small_model(
+        setting.architecture,
+        normalise_films(free.pixels),
+        free.labels,
+        pool.prompts,
+        fine_tuning_recipe(setting.architecture, setting.seed),
+        device,
+        start=start,
+    )
+    return encoder, round(time.perf_counter() - begun, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinalTest:
+    """The films that arms are judged by, in groups by the truth."""
+
+    films: SplitFilms
+    prompts: Mapping[str, Sequence[str]]
+    store: GrayFilms
+    regions: RegionTable
+    groups: PseudoGroups
+
+    @classmethod
+    def of(cls, setting: Setting, pool: FilmPool) -> FinalTest:
+        """Plant the marks on the films of the final test, where they are free."""
+        test = plant_test(setting, pool)
+        present = np.any([feature.present for feature in test.features], axis=0)
+        groups = PseudoGroups.cross(test.labels, present, pool.classes)
+        return cls(test, pool.prompts, _store(test), _region_table(test, setting), groups)
+
+    def of_model(self, encoder: Encoder) -> Measured:
+        """Measure a model with its own class texts."""
+        return self.of_tower(ImageTower(encoder.model), embed_classes(encoder, self.prompts))
+
+    def of_tower(self, tower: ImageTower, classes: NDArray[np.float32]) -> Measured:
+        """Measure an image tower."""
+        texts = torch.from_numpy(classes)
+        said = predict_films_and_regions(tower, self.store, self.regions, texts, TAU)
+        assert said.region_class is not None  # small models have regions
+        return self._measure(said.logits.argmax(axis=1).astype(np.int64), said.region_class)
+
+    def of_guesser(self, seed: int) -> Measured:
+        """Return the mean over guesses of films and regions by chance."""
+        rng = np.random.default_rng([seed, 53])
+        shape = (2, len(self.films))
+        drawn = [rng.integers(len(self.prompts), size=shape) for _ in range(_GUESSES)]
+        rows = np.array([self._measure(*guess)[:-1] for guess in drawn])
+        overall, worst, regions, regions_worst, raised, lowered = rows.mean(axis=0).tolist()
+        return overall, worst, regions, regions_worst, raised, lowered, self._smallest
+
+    @property
+    def _smallest(self) -> int:
+        return int(self.groups.used().sizes().min())
+
+    def _measure(self, films: NDArray[np.int64], regions: NDArray[np.int64]) -> Measured:
+        """Overall and worst-group accuracy of films and of regions; gaps; the smallest group."""
+        labels = self.films.labels
+        measured: list[float] = []
+        for answer in (films, regions):
+            right = np.asarray(answer == labels)
+            measured += [float(right.mean()), float(np.nanmin(self.groups.accuracy(right)))]
+        gaps = max((learned_gaps(labels, films, t) for t in self.films.features), key=max)
+        return measured[0], measured[1], measured[2], measured[3], *gaps, self._smallest
+
+
+Measured = tuple[float, float, float, float, float, float, int]
+"""Accuracy of films, over all and of the worst group, the same of regions, raised and lowered gap,
+and the films of the smallest group."""
+
+
+def _to_repair(answers: OurAnswer) -> list[SpuriousCorrelation]:
     counting = [one for one in answers.correlations if one.counts]
     shortcuts = [one for one in counting if one.kind == "shortcut"]
     return shortcuts or [one for one in counting if one.kind == "undecided"]
 
 
 def _prepare(
-    setting: Setting,
-    pool: FilmPool,
-    trial: Trial,
-    detectors: Sequence[FeatureDetector],
-    config: Config,
+    pool: FilmPool, trial: Trial, wanted: Sequence[SpuriousCorrelation], config: Config
 ) -> tuple[FineTuningSet, SelectionFilms]:
     """Locate the features in the films to fine-tune on; choose epochs on the discovery half."""
-    encoder, validation = trial.encoder, trial.evidence
+    assert trial.ours is not None
+    ours, encoder = trial.ours, trial.encoder
+    detectors = [
+        detect_feature(one.cluster, ours.clusters, ours.evidence.region, ours.proposed)
+        for one in wanted
+    ]
+    validation = ours.evidence
+    pool_regions(encoder, CHOSEN[OURS].pooling)
     split = trial.films.finetune
-    taught = embed_split(encoder, split, propose_regions(split, setting), pool.prompts)
+    taught = embed_split(encoder, split, propose_regions(split, trial.setting), pool.prompts)
     found = find_features(detectors, taught.region, taught.data.region_shares())
     spurious = np.asarray(found.any(axis=1))
     model = taught.counterfactual_model(encoder, None)
@@ -217,9 +388,7 @@ def _prepare(
     along &= carriers.counts()[taught.region_image] > 0
     films = FineTuningSet(
         films=_store(split),
-        reports=embed_reports(
-            encoder, [pool.prompts[pool.classes[label]][0] for label in split.labels]
-        ),
+        reports=ReportTable(np.empty((0, 0), np.float32), np.empty(0, np.int64)),  # not yet
         labels=split.labels,
         present=_films_of(taught, spurious),
         regions=RegionTable.of(taught.region_boxes, taught.region_image, len(split)),
@@ -268,19 +437,3 @@ def _region_table(films: SplitFilms, setting: Setting) -> RegionTable:
     boxes = propose_regions(films, setting)
     film = np.repeat(np.arange(len(films), dtype=np.int64), [len(own) for own in boxes])
     return RegionTable.of(np.concatenate(boxes), film, len(films))
-
-
-def _measure(
-    test: SplitFilms, said: Predictions, classes: tuple[str, ...]
-) -> tuple[float, float, float, float, float, float]:
-    """Overall and worst-group accuracy of films and of regions, and the gaps."""
-    present = np.any([feature.present for feature in test.features], axis=0)
-    groups = PseudoGroups.cross(test.labels, present, classes)
-    predictions = said.logits.argmax(axis=1).astype(np.int64)
-    assert said.region_class is not None  # small models have regions
-    measured: list[float] = []
-    for answer in (predictions, said.region_class):
-        right = np.asarray(answer == test.labels)
-        measured += [float(right.mean()), float(np.nanmin(groups.accuracy(right)))]
-    gaps = max((learned_gaps(test.labels, predictions, t) for t in test.features), key=max)
-    return measured[0], measured[1], measured[2], measured[3], gaps[0], gaps[1]

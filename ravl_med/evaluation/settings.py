@@ -12,83 +12,115 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
-from ravl_med.evidence.counterfactual.localisation import RelevanceTable, read_relevance
+from ravl_med.evaluation.painting import (
+    ANYWHERE,
+    BESIDE,
+    LETTERS,
+    OUTSIDE,
+    PLACES,
+    STYLES,
+    Mark,
+    draw_mark,
+    draw_rectangle,
+)
+from ravl_med.evidence.counterfactual.localisation import (
+    RelevanceTable,
+    RelevantPlaces,
+    read_relevance,
+)
 from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.film import FINDINGS
 
 TAU = 0.07
 
-GLOBAL = "brightness"
-"""Planted on the whole film; it has no place."""
-
-PAINTED = ("button", "faint button", "fixed button", "letter", "clip")
-"""A button that wanders over the film, the same in a fainter tone, one at a fixed place in a lung,
-a boxed letter in a corner, a large metal clip over the lower third."""
-
-RECTANGLES = ("rectangle", "faint rectangle")
-"""As RaVL lays them beside a digit."""
-
-Domain = Literal["phantoms", "radiographs", "digits", "mnist"]
-Kind = Literal["planted", "null", "two", "global"]
-Architecture = Literal["resnet", "vit", "coarse vit"]
-RegionChoice = Literal["tiles", "structures"]
+Domain = Literal["phantoms", "radiographs", "nih", "digits", "garments", "mnist"]
+Kind = Literal["planted", "null", "two", "style"]
+Architecture = Literal["resnet", "vit", "convnext", "coarse resnet", "coarse vit"]
 
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 KINDS: tuple[Kind, ...] = get_args(Kind)
-ARCHITECTURES: tuple[Architecture, ...] = ("resnet", "vit")
-"""Of the published settings."""
+ARCHITECTURES: tuple[Architecture, ...] = ("resnet", "vit", "convnext")
+"""Of the published settings; the maps of the others are coarser than the tiles."""
+
+MADE: tuple[Domain, ...] = ("phantoms", "digits", "garments")
+"""Domains whose films need no folder."""
+
+OBJECTS: tuple[Domain, ...] = ("digits", "garments", "mnist")
+"""Domains whose films hold one object, in a quadrant."""
 
 STRENGTHS = (0.99, 0.95, 0.9, 0.8, 0.7)
-SEEDS = (0, 1, 2)
-"""Seeds of what is published; whoever changes a method tries it on others."""
+SEEDS = (1000, 1001, 1002)
+"""Seeds of what is published: no rule and no option was chosen on any of them."""
 
-RECIPE = 1
+TRIED = (9000, 9001)
+"""Seeds that options are chosen on; whoever changes a method tries it on these."""
+
+RECIPE = 2
 """Raised whenever films, models or methods change so that older rows no longer compare."""
 
 _DIGITS = tuple(str(digit) for digit in range(10))
+GARMENTS = (
+    "t-shirt", "trousers", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+"""The classes of FashionMNIST, whose silhouettes are drawn here."""
+
 _FINDINGS: Mapping[Domain, tuple[str, ...]] = {
     "phantoms": FINDINGS,
     "radiographs": ("present", "absent"),
+    "nih": ("women", "men"),
     "digits": _DIGITS,
+    "garments": GARMENTS,
     "mnist": _DIGITS,
 }
-_FEATURES: Mapping[Domain, tuple[str, ...]] = {
-    "phantoms": (*FEATURES, *PAINTED),
-    "radiographs": PAINTED,
-    "digits": RECTANGLES,
-    "mnist": RECTANGLES,
+_INSIDE: Mapping[str, str] = {  # finding to a place where it shows
+    "cardiomegaly": "heart",
+    "consolidation": "left lower lung",
+    "pneumothorax": "right lung",
+    "pleural effusion": "left lower lung",
+    "present": "right lung",
+    "absent": "left lower lung",
+    "women": "left lower lung",
+    "men": "heart",
 }
-_NULLS = 2  # settings of each feature and architecture, each on another finding and three seeds
+_GROUPS, _NULLS, _OTHERS = 20, 5, 2
+"""Groups of three seeds of each domain and architecture: planted, null, two at once or a style."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A feature and the class that it is tied to."""
+    """A mark and the class that it is tied to."""
 
-    feature: str
+    mark: Mark
     finding: str
+
+    @property
+    def inside(self) -> bool:
+        """Whether the mark lies over anatomy where a finding of the chest shows."""
+        return self.mark.place in PLACES and self.mark.place not in OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One model: what is planted, and how it is trained and cut into regions.
+    """One model: what is planted, and how it is trained.
 
     Attributes
     ----------
-    kind : {"planted", "null", "two", "global"} - null: the feature is on half the films of each
-        class; two: two pairs at once; global: what is planted has no place
+    kind : {"planted", "null", "two", "style"} - null: the mark is on half the films of each class;
+        two: two pairs at once; style: what is planted has no place
     pairs : tuple of Pair - one, or two
-    strength : float - Cramer's V of feature and finding on the films to fine-tune on
+    strength : float - Cramer's V of mark and finding on the films to fine-tune on
     seed : int - of films, contingency and model
-    regions : {"tiles", "structures"} - structures: anatomy and artifacts by the segmenter
     """
 
     domain: Domain
@@ -97,15 +129,11 @@ class Setting:
     strength: float
     architecture: Architecture
     seed: int
-    regions: RegionChoice = "tiles"
 
     @property
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 over every field and the recipe."""
-        # A planted feature was called a thing when the first settings were run.
-        pairs = [{"thing": pair.feature, "finding": pair.finding} for pair in self.pairs]
-        known = {**asdict(self), "pairs": pairs, "recipe": RECIPE}
-        text = json.dumps(known, sort_keys=True)
+        text = json.dumps({**asdict(self), "recipe": RECIPE}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -115,10 +143,10 @@ class Setting:
 
     def label(self) -> str:
         """Return how the progress calls it."""
-        pairs = " and ".join(f"{pair.feature} on {pair.finding}" for pair in self.pairs)
+        pairs = " and ".join(f"{pair.mark.label()} on {pair.finding}" for pair in self.pairs)
         return (
             f"{self.domain}, {self.kind}, {pairs}, V {self.strength:g}, {self.architecture}, "
-            f"{self.regions}, seed {self.seed}"
+            f"seed {self.seed}"
         )
 
 
@@ -132,18 +160,18 @@ def plan_settings(
     """Return the settings in the order in which they are run: groups together, seed after seed.
 
     Groups are dealt out so that any beginning of the plan holds domains, kinds, architectures and
-    strengths about as they are asked for; which feature and which finding comes first is drawn by
-    digest.
+    strengths about as they are asked for. Strengths narrow the plan and change no mark; null
+    settings have none.
     """
-    strengths = sorted(strengths, reverse=True)
     groups = [
         group
         for domain, kind, architecture in product(domains, kinds, architectures)
-        for group in _groups(domain, kind, architecture, strengths)
+        for group in _groups(domain, kind, architecture)
+        if group.kind == "null" or group.strength in strengths
     ]
     decks: dict[tuple[object, ...], list[Setting]] = {}
     for group in sorted(groups, key=lambda group: group.digest):
-        key = (group.domain, group.kind, group.architecture, group.strength, group.regions)
+        key = (group.domain, group.kind, group.architecture, group.strength)
         decks.setdefault(key, []).append(group)
     placed = [
         ((rank + 0.5) / len(deck), number, group)
@@ -154,49 +182,37 @@ def plan_settings(
     return [replace(group, seed=seed) for _, _, group in placed for seed in seeds]
 
 
-Planted = tuple[tuple[Pair, ...], float, RegionChoice]
-"""Pairs, their strength, and how films are cut into regions."""
-
-
-def _groups(
-    domain: Domain, kind: Kind, architecture: Architecture, strengths: Sequence[float]
-) -> Iterator[Setting]:
-    """Give the settings of one domain, kind and architecture, for seed 0."""
-    for pairs, strength, regions in _PLANS[kind](domain, strengths):
-        yield Setting(domain, kind, pairs, strength, architecture, 0, regions)
-
-
-def _plan_planted(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
+def _groups(domain: Domain, kind: Kind, architecture: Architecture) -> Iterator[Setting]:
+    """Give the settings of one domain, kind and architecture, for seed 0; each draws its marks."""
     findings = _FINDINGS[domain]
-    for feature, finding, strength in product(_FEATURES[domain], findings, strengths):
-        yield (Pair(feature, finding),), strength, "tiles"
-    if domain == "phantoms":  # what a segmenter knows by name: devices
-        for feature, finding in product(FEATURES, findings[:2]):
-            yield (Pair(feature, finding),), max(strengths), "structures"
+    for turn in range({"planted": _GROUPS, "null": _NULLS}.get(kind, _OTHERS)):
+        key = [DOMAINS.index(domain), KINDS.index(kind), ARCHITECTURES.index(architecture), turn]
+        rng = np.random.default_rng([66, *key])
+        first, second = rng.permutation(len(findings))[:2].tolist()
+        strength = 0.0 if kind == "null" else STRENGTHS[turn % len(STRENGTHS)]
+        if kind == "style":
+            marks = [Mark(str(rng.choice(STYLES)))]
+        else:
+            marks = [_draw(domain, findings[first], turn, rng)]
+        if kind == "two":
+            marks.append(_draw(domain, findings[second], turn + 1, rng))
+        pairs = tuple(
+            Pair(mark, findings[own]) for mark, own in zip(marks, (first, second), strict=False)
+        )
+        yield Setting(domain, kind, pairs, strength, architecture, 0)
 
 
-def _plan_null(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
-    findings = _FINDINGS[domain]
-    for (number, feature), turn in product(enumerate(_FEATURES[domain]), range(_NULLS)):
-        yield (Pair(feature, findings[(number + turn) % len(findings)]),), 0.0, "tiles"
+def _draw(domain: Domain, finding: str, turn: int, rng: np.random.Generator) -> Mark:
+    """Draw the mark of a turn: of chest films half lie inside the anatomy of a finding."""
+    if domain in OBJECTS:
+        return draw_rectangle(rng) if turn % 3 else draw_mark(rng, (BESIDE,))
+    if domain == "phantoms" and turn % 4 == 0:
+        return Mark(FEATURES[turn // 4 % len(FEATURES)])
+    if turn % 8 == 2:
+        return Mark(LETTERS[0])
+    inside = turn % 2 == 1
+    return draw_mark(rng, (_INSIDE.get(finding, "heart"),) if inside else (*OUTSIDE, ANYWHERE))
 
-
-def _plan_two(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
-    features, findings = _FEATURES[domain], _FINDINGS[domain]
-    for (number, feature), strength in product(enumerate(features), strengths[:2]):
-        other = features[(number + 1) % len(features)]
-        first, second = (findings[(number + turn) % len(findings)] for turn in (0, 1))
-        yield (Pair(feature, first), Pair(other, second)), strength, "tiles"
-
-
-def _plan_global(domain: Domain, strengths: Sequence[float]) -> Iterator[Planted]:
-    for finding, strength in product(_FINDINGS[domain], strengths[:2]):
-        yield (Pair(GLOBAL, finding),), strength, "tiles"
-
-
-_PLANS: Mapping[Kind, Callable[[Domain, Sequence[float]], Iterator[Planted]]] = {
-    "planted": _plan_planted, "null": _plan_null, "two": _plan_two, "global": _plan_global,
-}  # fmt: skip
 
 _TABLE = "relevance/chest.yaml"
 
@@ -228,14 +244,20 @@ def setting_config(prompts: Mapping[str, Sequence[str]], seed: int) -> Config:
     return Config.model_validate(sections)
 
 
-def relevance_of(domain: str) -> RelevanceTable:
-    """Return where findings show: the packaged table for phantoms, an empty one elsewhere.
+_BODY = ("right lung", "left lung", "cardiac silhouette", "mediastinum")
 
-    The classes of radiographs that a user names, and digits, have no anatomy that would clear them.
+
+def relevance_of(domain: Domain) -> RelevanceTable:
+    """Return where the classes of a domain show.
+
+    Findings of phantoms: as the packaged table says. The finding of radiographs, or its absence:
+    in the lungs; sex: in lungs, heart and mediastinum, as far as devices and corners are concerned.
+    Digits and garments: where the object lies.
     """
-    if domain != "phantoms":
-        return RelevanceTable({})
-    return read_relevance(_relevance_file())
+    if domain == "phantoms":
+        return read_relevance(_relevance_file())
+    where = {"radiographs": _BODY[:2], "nih": _BODY}.get(domain, ())
+    return RelevanceTable({name: RelevantPlaces(where) for name in _FINDINGS[domain]})
 
 
 def _relevance_file() -> Path:
@@ -246,11 +268,11 @@ def _relevance_file() -> Path:
     raise ConfigError("the table of relevance is missing from the package. Install it again.")
 
 
-def read_settings(text: str) -> tuple[Setting, ...]:
+def read_settings(text: str, folders: Collection[Domain] = ()) -> tuple[Setting, ...]:
     """Return the settings that ``domain=digits,kind=null,two,seed=0`` asks for.
 
     A name stands for all values up to the next one. What is not named is not narrowed, but for the
-    domain: films of phantoms and digits need no folder.
+    domain: those that are made, and those whose folders are named.
 
     Raises
     ------
@@ -266,7 +288,7 @@ def read_settings(text: str) -> tuple[Setting, ...]:
             expected = ", ".join(f"{known}=..." for known in _CHOICES)
             raise ConfigError(f"--only: expected {expected}; got {part!r}.")
         asked.setdefault(name, []).extend([value] if value else [])
-    chosen: dict[str, Any] = {"domains": ("phantoms", "digits")}
+    chosen: dict[str, Any] = {"domains": (*MADE, *folders)}
     for name, values in asked.items():
         expected, read = _CHOICES[name]
         wanted = [read(value) for value in values]

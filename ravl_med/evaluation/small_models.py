@@ -1,10 +1,12 @@
 """The models of the settings, and what they make of films: small CLIPs, trained in seconds.
 
-Towers and pooling are those of CLIP ResNets and ViTs, so that regions are embedded as in a real
-audit. As in the paper a model is pre-trained first, on films of other patients without any feature,
-once for all settings of a domain, architecture and seed; a setting fine-tunes it. What makes them
-fast: few channels, few pixels, one pass of the text tower over the few texts that differ, and word
-embeddings that stay as they were drawn.
+Towers and poolings are those of real models: a ResNet with CLIP's attention pool, a ViT, a
+ConvNeXt. Their maps have a cell for every 16 pixels (the ViT: 12), so that a region of 16 pixels is
+no part of a cell; the coarse ones, for comparison, have one for 32 or 16. As in the paper a model
+is pre-trained first, on films of other patients without any mark, once for all settings of a
+domain, architecture and seed; a setting fine-tunes it. What makes them fast: few channels, few
+pixels, one pass of the text tower over the few texts that differ, and word embeddings that stay as
+they were drawn.
 """
 
 from __future__ import annotations
@@ -13,23 +15,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.timm_model import TimmModel
+from timm.models import register_model
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ravl_med import __version__
+from ravl_med.config.model import RegionPooling
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.conv_pooling import split_tower
 from ravl_med.encoders.local_files import TextFiles
 from ravl_med.encoders.open_clip import OpenClipEncoder, build_model, open_model
 from ravl_med.encoders.zero_shot import Scores, embed_classes, score_embeddings
 from ravl_med.evaluation.films import PRETRAIN, SIDE
 from ravl_med.evaluation.planting import FilmPool, SplitFilms
-from ravl_med.evaluation.settings import TAU, Architecture
+from ravl_med.evaluation.settings import RECIPE, TAU, Architecture
 from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import StructureReader
 from ravl_med.mitigation.arms import draw_views, view_films
@@ -41,15 +49,56 @@ MEAN, STD = 0.5, 0.25
 _CONTEXT = 24
 _BATCH = 64  # films that a model is asked at once
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
-_PRETRAINED: Mapping[Architecture, int] = {"resnet": 4, "vit": 4, "coarse vit": 4}
+_PRETRAINED = 4
 """Epochs; few on purpose: a model that knows all findings beforehand has no use for a shortcut."""
-_FINE_TUNED: Mapping[Architecture, int] = {"resnet": 10, "vit": 14, "coarse vit": 14}
+_FINE_TUNED: Mapping[Architecture, int] = {
+    "resnet": 10, "vit": 14, "convnext": 14, "coarse resnet": 10, "coarse vit": 14,
+}  # fmt: skip
+_WIDTHS = (16, 32, 64, 128)
+_STRIDE = 16
+
+
+def _of_timm(trunk: Any) -> Any:
+    """Say of a trunk what timm's builder says of those that it makes."""
+    cells = SIDE // _STRIDE
+    trunk.pretrained_cfg = trunk.default_cfg = {
+        "input_size": (3, SIDE, SIDE), "pool_size": (cells, cells),
+    }  # fmt: skip
+    return trunk
+
+
+@register_model
+def ravl_small_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
+    """ResNet with CLIP's deep stem and a block a stage; the last stage keeps the map before it."""
+    block: Any = BasicBlock  # timm asks for an instance where it means the class
+    trunk: Any = ResNet(block, (1, 1, 1, 1), channels=_WIDTHS, stem_width=8, stem_type="deep")
+    for convolution in (trunk.layer4[0].conv1, trunk.layer4[0].downsample[0]):
+        convolution.stride = (1, 1)
+    return cast(nn.Module, _of_timm(trunk))
+
+
+@register_model
+def ravl_small_convnext(pretrained: bool = False, **options: Any) -> nn.Module:
+    """ConvNeXt with kernels of 5; the last stage keeps the map before it."""
+    return cast(
+        nn.Module,
+        _of_timm(
+            ConvNeXt(depths=(1, 1, 2, 1), dims=_WIDTHS, kernel_sizes=5, output_stride=_STRIDE)
+        ),
+    )
 
 
 def small_layout(architecture: Architecture) -> dict[str, Any]:
-    """Return the ``open_clip_config.json`` of a small model."""
+    """Return the ``open_clip_config.json`` of a small model; `open_model` needs this module."""
     vision: dict[str, Any] = {"image_size": SIDE}
-    if architecture == "resnet":
+    if architecture in ("resnet", "convnext"):
+        pool, last = ("abs_attn", "") if architecture == "resnet" else ("avg", "linear")
+        vision |= {
+            "timm_model_name": f"ravl_small_{architecture}",
+            "timm_pool": pool,
+            "timm_proj": last,
+        }
+    elif architecture == "coarse resnet":
         vision |= {"layers": [1, 1, 1, 1], "width": 12, "head_width": 64}
     else:
         patch = 12 if architecture == "vit" else 16
@@ -153,7 +202,8 @@ def pretrained_folder(
         "version": __version__,
         "torch": torch.__version__,
         "layout": small_layout(architecture),
-        "recipe": asdict(_recipe(_PRETRAINED[architecture], 0)),
+        "settings": RECIPE,
+        "recipe": asdict(_recipe(_PRETRAINED, 0)),
         "films": pool.digest,
         "seed": pool.seed,
     }
@@ -161,7 +211,7 @@ def pretrained_folder(
     def make(folder: Path) -> None:
         films = normalise_films(np.asarray(pool.films.pixels[rows]))
         labels = pool.films.labels[rows]
-        own = _recipe(_PRETRAINED[architecture], pool.seed)
+        own = _recipe(_PRETRAINED, pool.seed)
         train_small_model(architecture, films, labels, pool.prompts, own, device).save(folder)
 
     return cache.folder("evaluation-models", recipe, make)[0]
@@ -275,3 +325,44 @@ def embed_split(
         scores=score_embeddings(np.concatenate(images), embedded, classes, TAU),
         class_embeddings=classes,
     )
+
+
+def pool_regions(encoder: OpenClipEncoder, how: RegionPooling) -> None:
+    """Choose how regions are embedded; a tower without known stages knows one pass alone."""
+    known = how == "one_pass" or split_tower(encoder.model.visual) is not None
+    encoder.pool_regions_by(how if known else "one_pass")
+
+
+@dataclass(frozen=True, slots=True)
+class TowerFacts:
+    """What a tower can tell apart, on films of `SIDE` pixels."""
+
+    cells: int  # of its last map in a row
+    cell: float  # side of a cell in pixels
+    receptive: int  # side in pixels of what the middle cell depends on; at most `SIDE`
+
+
+def describe_tower(architecture: Architecture) -> TowerFacts:
+    """Measure the map and the receptive field of a tower, on random weights."""
+    torch.manual_seed(0)
+    visual = build_model(small_layout(architecture), TextFiles(), "evaluate").visual.eval()
+    if architecture in ("vit", "coarse vit"):  # every patch attends to every other
+        cells = int(visual.grid_size[0])
+        return TowerFacts(cells, SIDE / cells, SIDE)
+    for part in visual.modules():
+        if isinstance(part, nn.BatchNorm2d):  # some begin at 0 and let nothing through
+            nn.init.ones_(part.weight)
+    films = torch.randn(8, 3, SIDE, SIDE, requires_grad=True)
+    if isinstance(visual, TimmModel):
+        features: Tensor = visual.trunk.forward_features(films)
+    else:
+        staged = split_tower(visual)
+        assert staged is not None
+        features = visual.layer4(staged.before(films))
+    cells = int(features.shape[-1])
+    middle = features[:, :, cells // 2, cells // 2].square().sum()
+    (gradient,) = torch.autograd.grad(middle, films)
+    seen = gradient.abs().sum(dim=(0, 1)) > 0
+    lines = [torch.nonzero(seen.any(dim=axis)) for axis in (0, 1)]
+    sides = [int(own.max() - own.min()) for own in lines]
+    return TowerFacts(cells, SIDE / cells, max(sides) + 1)

@@ -1,66 +1,78 @@
 """One setting from its films to its rows: plant, train, ask every method, score the answers.
 
 RaVL's validity test finds the models that did not learn what was planted before any method is
-asked; they keep a row without methods.
+asked; they keep a row without methods. On the seeds that options are chosen on, every option of
+every method is asked.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med import __version__
-from ravl_med.cohort.film import Film
-from ravl_med.config.cohort import RegionsConfig
+from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.open_clip import OpenClipEncoder
 from ravl_med.errors import DataError
 from ravl_med.evaluation import planting
+from ravl_med.evaluation.films import VALIDATION
 from ravl_med.evaluation.methods import (
+    CHOSEN,
     METHODS,
+    OPTIONS,
     OURS,
-    Answers,
+    Option,
+    OurAnswer,
+    Panel,
     RankedRegions,
+    fit_ranking,
+    harm_of,
     our_ranking,
-    rank_by_all_methods,
 )
-from ravl_med.evaluation.settings import Setting, relevance_of, setting_config
+from ravl_med.evaluation.settings import (
+    OBJECTS,
+    RECIPE,
+    TRIED,
+    Setting,
+    relevance_of,
+    setting_config,
+)
 from ravl_med.evaluation.small_models import (
     RegionEvidence,
     embed_split,
     fine_tuning_recipe,
     normalise_films,
+    pool_regions,
     pretrained_folder,
     train_small_model,
 )
-from ravl_med.pipeline.stages import structure_reader
+from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.pipeline.truth import precision_at
-from ravl_med.regions.proposal import RegionProposer
 from ravl_med.regions.region_set import cut_tiles
-from ravl_med.regions.segmenter import built_in_segmenter
 from ravl_med.storage.cache import Cache
 
-_TILES = {"digits": (2, 2), "mnist": (2, 2)}
-_DEFAULT_TILES = (6, 6)
-_STRUCTURE_FILMS = 400  # the segmenter takes 70 ms a film
-_FOUND = 0.6  # precision at 10 from which RaVL calls a discovery right
+_TILES, _QUADRANTS = (6, 6), (2, 2)
+FOUND = 0.6
+"""Precision at 10 from which RaVL calls a discovery right."""
 _TRAVELS = 0.5  # phi of cluster and feature from which a candidate is the planted one
 _STRANGER = 0.2  # and up to which it has nothing to do with it
+_LEAK_FILMS = 60
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRow:
-    """One method on one setting; the fields up to `training_seconds` are the same for all methods.
+    """One method on one setting; the fields up to `problem` are the same for all methods.
 
     A model is valid where both gaps of RaVL's validity test exceed 10 points; null settings have
-    nothing to learn and are not valid. The last seven fields are those of our own protocol.
+    nothing to learn and are not valid. The last fields are those of our own protocol.
     """
 
     digest: str
@@ -68,8 +80,11 @@ class MethodRow:
     domain: str
     kind: str
     architecture: str
-    regions: str
-    feature: str
+    feature: str  # shape of the mark
+    place: str
+    inside: bool  # over anatomy where a finding of the chest shows
+    radius: float  # share of the film's side
+    contrast: float
     finding: str
     feature_2: str  # blank where one pair is planted
     finding_2: str
@@ -77,29 +92,39 @@ class MethodRow:
     reached: float  # and reached on the films to fine-tune on
     seed: int
     version: str  # of this package
+    recipe: int
     accuracy: float  # zero-shot, on the validation films
+    bare: float  # on those without any mark
+    majority: float  # share of the largest class among them
     raised_gap: float  # of the pair that was learned least
     lowered_gap: float
     valid: bool
+    leak: float  # change of regions beside the mark by it, as a share of that of regions on it
     films: int
     region_count: int
     seconds: float  # of the whole setting
     cpu_seconds: float
     training_seconds: float
+    problem: str = ""  # why no method was asked of a model that should have been
     method: str = ""  # blank where no method was asked
-    precision_10: float = math.nan  # share of the first regions that lie on the feature
+    option: str = ""
+    precision_10: float = math.nan  # share of the first regions, as cut, that lie on the mark
     precision_25: float = math.nan
     touching_10: float = math.nan  # the same, where any common area counts
+    fitted_10: float = math.nan  # of boxes that were fitted to where the effect lies
     right_class: bool = False  # the planted class is named as raised
-    accuses: bool = False  # it says that there is a shortcut
+    decides: bool = False  # the method has a rule that may say that there is no shortcut
+    accuses: bool = False  # it says that there is a shortcut; ours: the verdict is fail
+    asks: bool = False  # it asks a reviewer
+    harm: float = math.nan  # what a gate would be set on
     true_rank: int = 0  # place of the true cluster among its candidates, from 1; 0: none
-    tested_true: int = 0  # candidates that travel with the feature
+    verdict: str = ""
+    tested_true: int = 0  # candidates that travel with the mark
     confirmed_true: int = 0
     tested_other: int = 0  # candidates that do not
     confirmed_other: int = 0
-    shortcuts: int = 0  # correlations that count, of kind shortcut
-    reviewed: int = 0  # and undecided
     pairs_found: int = 0  # pairs of which one that counts names the class and the place
+    items: str = ""  # JSON: kind, counts, harm, right class and hits of what is used or counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,15 +134,15 @@ class Trial:
     Attributes
     ----------
     rows : tuple of MethodRow - one a method, or one alone
-    answers : Answers or None - None where the planted pair was not learned, or where all regions
-        are embedded alike
+    ours : OurAnswer or None - None where no method was asked
     """
 
+    setting: Setting
     rows: tuple[MethodRow, ...]
     films: planting.SettingFilms
     encoder: OpenClipEncoder
     evidence: RegionEvidence
-    answers: Answers | None
+    ours: OurAnswer | None
 
 
 def run_setting(
@@ -148,91 +173,120 @@ def run_setting(
         start=start,
     )
     trained = time.perf_counter() - begun[0]
-    seen = _validation(films.validation, setting)
-    evidence = embed_split(encoder, seen, propose_regions(seen, setting), pool.prompts)
+    seen = films.validation
+
+    def embed(pooling: RegionPooling) -> RegionEvidence:
+        pool_regions(encoder, pooling)
+        return embed_split(encoder, seen, propose_regions(seen, setting), pool.prompts)
+
+    panel = Panel(
+        embed,
+        encoder,
+        setting_config(pool.prompts, setting.seed),
+        relevance_of(setting.domain),
+        pool.structures(seen, VALIDATION),
+    )
+    evidence = panel.evidence(CHOSEN[OURS].pooling)
     row = _model_row(setting, films, evidence, trained)
-    answers = None
-    if row.valid or setting.kind == "null":
-        config = setting_config(pool.prompts, setting.seed)
-        structures = None
-        if setting.domain == "phantoms":
-            structures = structure_reader(
-                built_in_segmenter(),
-                lambda film: seen.pixels[film].astype(np.float32) / np.float32(255.0),
-            )
+    if not np.isfinite(evidence.region).all():
+        row = replace(row, valid=False, problem="diverged")
+    elif setting.kind in ("planted", "null"):
+        row = replace(row, leak=measure_leak(encoder, evidence, setting, pool))
+    rows, ours = [row], None
+    if row.valid or (setting.kind == "null" and not row.problem):
         progress(f"ask every method: {setting.label()}", 0, 1)
-        with suppress(DataError):  # all regions look alike to this model: it cannot be audited
-            answers = rank_by_all_methods(
-                evidence, encoder, config, relevance_of(setting.domain), structures
-            )
+        try:
+            rows = [_ask(row, panel, method, option) for method, option in _questions(setting)]
+            ours = panel.ours(CHOSEN[OURS])
+        except DataError:  # all regions look alike to this model: it cannot be audited
+            rows = [replace(row, valid=False, problem="regions alike")]
     took = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    row = replace(row, seconds=round(took[0], 2), cpu_seconds=round(took[1], 2))
-    rows = tuple(_method_rows(row, evidence, answers)) if answers is not None else (row,)
-    return Trial(rows, films, encoder, evidence, answers)
+    rows = [replace(r, seconds=round(took[0], 2), cpu_seconds=round(took[1], 2)) for r in rows]
+    return Trial(setting, tuple(rows), films, encoder, evidence, ours)
+
+
+def _questions(setting: Setting) -> Iterator[tuple[str, Option]]:
+    """Every method at the option that was chosen; to choose, at each of its own."""
+    for method in METHODS:
+        if method in OPTIONS and setting.seed in TRIED:
+            yield from ((method, option) for option in OPTIONS[method])
+        elif method in OPTIONS:
+            yield method, CHOSEN[method]
+        else:
+            yield method, CHOSEN["ravl" if method.startswith("gap") else OURS]
 
 
 def propose_regions(films: planting.SplitFilms, setting: Setting) -> list[NDArray[np.float32]]:
-    """Cut films into regions: tiles, quadrants for digits, or what the segmenter finds."""
+    """Cut films into tiles, those with an object into quadrants."""
     side = films.pixels.shape[-1]
-    if setting.regions == "tiles":
-        tiles = cut_tiles(side, side, *_TILES.get(setting.domain, _DEFAULT_TILES))
-        return [tiles.astype(np.float32)] * len(films)
-    config = RegionsConfig(sources=("artifacts", "anatomy"))
-    proposer = RegionProposer(config, segmenter=built_in_segmenter())
-    return [
-        proposer.propose(Film(row, film.astype(np.float32) / np.float32(255.0), "", "")).boxes
-        for row, film in enumerate(films.pixels)
-    ]
+    tiles = cut_tiles(side, side, *(_QUADRANTS if setting.domain in OBJECTS else _TILES))
+    return [tiles.astype(np.float32)] * len(films)
 
 
-def _validation(films: planting.SplitFilms, setting: Setting) -> planting.SplitFilms:
-    """Films to audit; fewer of them where a segmenter proposes the regions."""
-    if setting.regions == "tiles" or len(films) <= _STRUCTURE_FILMS:
-        return films
-    rows = slice(0, _STRUCTURE_FILMS)
-    features = tuple(
-        replace(
-            feature,
-            present=feature.present[rows],
-            boxes=feature.boxes[feature.film < _STRUCTURE_FILMS],
-            film=feature.film[feature.film < _STRUCTURE_FILMS],
-            masks=None if feature.masks is None else feature.masks[rows],
-        )
-        for feature in films.features
+def measure_leak(
+    encoder: OpenClipEncoder, evidence: RegionEvidence, setting: Setting, pool: planting.FilmPool
+) -> float:
+    """Return how much a mark changes regions beside it, as a share of how much it changes its own.
+
+    Change is one less the cosine of a region's embedding on a film with the mark and on the same
+    film without it; regions on it are those that it touches.
+    """
+    films, feature = evidence.films, evidence.films.features[0]
+    rows = np.flatnonzero(feature.present)[:_LEAK_FILMS]
+    plain = planting.SplitFilms(
+        np.asarray(pool.films.pixels[pool.films.rows(VALIDATION)][rows]),
+        films.labels[rows],
+        films.patients[rows],
+        (),
     )
-    return planting.SplitFilms(
-        films.pixels[rows], films.labels[rows], films.patients[rows], features
+    bare = embed_split(encoder, plain, propose_regions(plain, setting), pool.prompts)
+    own = np.flatnonzero(np.isin(evidence.region_image, rows))
+    change = 1.0 - np.einsum("rd,rd->r", evidence.region[own], bare.region)
+    on = planting.regions_on(
+        feature, evidence.region_boxes[own], evidence.region_image[own], touching=True
     )
+    if not on.any() or on.all() or not change[on].mean() > 0:
+        return math.nan
+    return float(change[~on].mean() / change[on].mean())
 
 
-_OF_SETTING = (
-    "digest", "group", "domain", "kind", "architecture", "regions", "strength", "seed",
-)  # fmt: skip
+_OF_SETTING = ("digest", "group", "domain", "kind", "architecture", "strength", "seed")
 
 
 def _model_row(
     setting: Setting, films: planting.SettingFilms, evidence: RegionEvidence, trained: float
 ) -> MethodRow:
     """Return what is known of the model, whatever the method."""
+    audited = evidence.films
     gaps = [
-        planting.learned_gaps(evidence.films.labels, evidence.scores.predictions, feature)
-        for feature in evidence.films.features
+        planting.learned_gaps(audited.labels, evidence.scores.predictions, feature)
+        for feature in audited.features
     ]
     least = min(gaps, key=min)
+    bare = ~np.any([feature.present for feature in audited.features], axis=0)
+    first = setting.pairs[0]
     second = setting.pairs[1] if len(setting.pairs) > 1 else None
     return MethodRow(
         **{name: getattr(setting, name) for name in _OF_SETTING},
-        feature=setting.pairs[0].feature,
-        finding=setting.pairs[0].finding,
-        feature_2=second.feature if second else "",
+        feature=first.mark.shape,
+        place=first.mark.place,
+        inside=first.inside,
+        radius=first.mark.radius,
+        contrast=first.mark.contrast,
+        finding=first.finding,
+        feature_2=second.mark.shape if second else "",
         finding_2=second.finding if second else "",
         reached=round(min(films.reached), 4),
         version=__version__,
+        recipe=RECIPE,
         accuracy=float(evidence.correct.mean()),
+        bare=float(evidence.correct[bare].mean()),
+        majority=float(np.bincount(audited.labels[bare]).max() / bare.sum()),
         raised_gap=least[0],
         lowered_gap=least[1],
         valid=setting.kind != "null" and min(least) > planting.LEARNED,
-        films=len(evidence.films),
+        leak=math.nan,
+        films=len(audited),
         region_count=len(evidence.region),
         seconds=math.nan,
         cpu_seconds=math.nan,
@@ -240,35 +294,74 @@ def _model_row(
     )
 
 
-def _method_rows(row: MethodRow, evidence: RegionEvidence, answers: Answers) -> Iterator[MethodRow]:
+def _ask(row: MethodRow, panel: Panel, method: str, option: Option) -> MethodRow:
+    """Ask a method and score its answer, as cut and with fitted boxes."""
+    row, ranked = replace(row, method=method, option=option.label()), panel.ask(method, option)
+    evidence = panel.evidence(option.pooling)
     planted = evidence.films.features if row.kind != "null" else ()
-    tested = count_tested(answers, planted)
-    for method in METHODS:
-        ranked = answers.ranked[method]
-        one = replace(row, method=method, accuses=ranked.accuses)
-        if planted:
-            scores = score_ranking(ranked, planted, evidence)
-            one = replace(
-                one,
-                precision_10=scores[0],
-                precision_25=scores[1],
-                touching_10=scores[2],
-                right_class=scores[3],
-                true_rank=true_cluster_rank(members_of(method, answers), planted, evidence),
-            )
-        if method == OURS:
-            counting = [c for c in answers.correlations if c.counts]
-            one = replace(
-                one,
-                tested_true=tested[0],
-                confirmed_true=tested[1],
-                tested_other=tested[2],
-                confirmed_other=tested[3],
-                shortcuts=sum(c.kind == "shortcut" for c in counting),
-                reviewed=sum(c.kind == "undecided" for c in counting),
-                pairs_found=count_pairs_found(evidence, answers, planted),
-            )
-        yield one
+    row = replace(
+        row,
+        decides=ranked.accuses is not None,
+        accuses=bool(ranked.accuses),
+        asks=ranked.asks,
+        harm=ranked.score,
+    )
+    if planted:
+        cut = replace(ranked, boxes=None)
+        scores = score_ranking(cut, planted, evidence)
+        fitted = fit_ranking(ranked, evidence, panel.encoder, 10)
+        moved = replace(cut, regions=cut.regions[:10], boxes=fitted)
+        members = [] if ranked.members is None else [ranked.members]
+        if row.method in (OURS, "pooled"):
+            members = _listed(row.method, panel.ours(option))
+        row = replace(
+            row,
+            precision_10=scores[0],
+            precision_25=scores[1],
+            touching_10=scores[2],
+            fitted_10=score_ranking(moved, planted, evidence)[0],
+            right_class=scores[3],
+            true_rank=true_cluster_rank(members, planted, evidence),
+        )
+    if row.method != OURS:
+        return row
+    ours = panel.ours(option)
+    tested = count_tested(ours, planted)
+    return replace(
+        row,
+        verdict=ours.verdict.name,
+        tested_true=tested[0],
+        confirmed_true=tested[1],
+        tested_other=tested[2],
+        confirmed_other=tested[3],
+        pairs_found=count_pairs_found(ours, planted),
+        items=_items(ours, planted),
+    )
+
+
+def _items(ours: OurAnswer, planted: Sequence[planting.PlacedFeature]) -> str:
+    """Return what is used or counts, with its harm, so that a gate can be moved afterwards."""
+
+    def used(one: SpuriousCorrelation) -> bool:
+        return one.counts or (one.counterfactual is not None and one.counterfactual.used)
+
+    found = []
+    for one in filter(used, ours.correlations):
+        hits = [
+            score_ranking(our_ranking(one, ours.evidence), [feature], ours.evidence)[0]
+            for feature in planted
+            if feature.target == one.cluster.raised_class
+        ]
+        found.append(
+            {
+                "kind": one.kind,
+                "counts": one.counts,
+                "harm": round(harm_of(one), 4),
+                "hits": max(hits, default=0.0),
+                "right": bool(hits),
+            }
+        )
+    return json.dumps(found)
 
 
 def score_ranking(
@@ -314,25 +407,22 @@ def true_cluster_rank(
     return 0
 
 
-def members_of(method: str, answers: Answers) -> list[NDArray[np.int64]]:
-    """Return the regions (m,) of each cluster that a method lists, in its order."""
+def _listed(method: str, ours: OurAnswer) -> list[NDArray[np.int64]]:
+    """Return the regions (m,) of each cluster that we list, in order."""
     if method == OURS:
-        return [c.cluster.regions for c in answers.correlations]
-    if method == "pooled":
-        return [c.regions for c in answers.examination.discovery.candidates]
-    members = answers.ranked[method].members
-    return [] if members is None else [members]
+        return [c.cluster.regions for c in ours.correlations]
+    return [c.regions for c in ours.examination.discovery.candidates]
 
 
 def count_tested(
-    answers: Answers, planted: Sequence[planting.PlacedFeature]
+    ours: OurAnswer, planted: Sequence[planting.PlacedFeature]
 ) -> tuple[int, int, int, int]:
     """Count candidates that are the planted feature and strangers to it, and those confirmed.
 
     In null settings nothing is planted: all candidates are strangers.
     """
     counts = [0, 0, 0, 0]
-    for candidate, outcome, _ in answers.examination.tested:
+    for candidate, outcome, _ in ours.examination.tested:
         cluster, confirmed = candidate.cluster, outcome.status == "confirmed"
         travels = [_phi(cluster.present, feature.present) for feature in planted]
         right = any(
@@ -348,17 +438,15 @@ def count_tested(
     return counts[0], counts[1], counts[2], counts[3]
 
 
-def count_pairs_found(
-    evidence: RegionEvidence, answers: Answers, planted: Sequence[planting.PlacedFeature]
-) -> int:
+def count_pairs_found(ours: OurAnswer, planted: Sequence[planting.PlacedFeature]) -> int:
     """Count planted features of which a correlation that counts names class and place."""
     found = 0
     for feature in planted:
         found += any(
             c.counts
             and c.cluster.raised_class == feature.target
-            and score_ranking(our_ranking(c, evidence), [feature], evidence)[0] >= _FOUND
-            for c in answers.correlations
+            and score_ranking(our_ranking(c, ours.evidence), [feature], ours.evidence)[0] >= FOUND
+            for c in ours.correlations
         )
     return found
 

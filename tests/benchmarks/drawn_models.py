@@ -7,6 +7,8 @@ from `UNSEEN` on are for what is published; whoever changes a rule tries it on o
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,8 +44,8 @@ POOLS = 7
 
 Kind = Literal["local", "inside", "weak", "style", "clean"]
 
-TOWERS: tuple[Architecture, ...] = ("resnet", "vit", "coarse vit")
-_EPOCHS: Mapping[Architecture, int] = {"resnet": 12, "vit": 30, "coarse vit": 30}
+TOWERS: tuple[Architecture, ...] = ("coarse resnet", "vit", "coarse vit")
+_EPOCHS: Mapping[Architecture, int] = {"coarse resnet": 12, "vit": 30, "coarse vit": 30}
 _STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 _INSIDE_STRENGTHS = (0.8, 0.9, 0.97)
 _WEAK_STRENGTHS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -82,7 +84,7 @@ class Drawing:
         """Draw what the model of a number learns."""
         rng = np.random.default_rng([number, 97])
         # Small transformers learn such a thing wholly or not at all.
-        tower = "resnet" if kind == "weak" else TOWERS[number % len(TOWERS)]
+        tower = "coarse resnet" if kind == "weak" else TOWERS[number % len(TOWERS)]
         known = [f for f in findings if f in _INSIDE] if kind == "inside" else list(findings)
         finding = known[int(rng.integers(len(known)))]
         shape = str(rng.choice(ROUND if kind == "inside" else SHAPES))
@@ -113,14 +115,34 @@ def paint(drawing: Drawing, film: Gray, rng: np.random.Generator) -> tuple[Gray,
     return (film, ()) if drawing.kind == "clean" else painting.paint(drawing.mark, film, rng)
 
 
+@dataclass(frozen=True, slots=True)
+class _DrawnSetting(Setting):
+    """A setting whose carriers are drawn as when the first numbers were published."""
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of what a setting was then."""
+        known = {
+            "domain": self.domain,
+            "kind": self.kind,
+            "pairs": [{"thing": "drawn", "finding": pair.finding} for pair in self.pairs],
+            "strength": self.strength,
+            "architecture": self.architecture.replace("coarse resnet", "resnet"),
+            "seed": self.seed,
+            "regions": "tiles",
+            "recipe": 1,
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _DrawnPool(FilmPool):
-    """A pool on whose films a drawing is planted, under any name."""
+    """A pool on whose films a drawing is planted, whatever the mark."""
 
     drawing: Drawing | None = None
 
     def plant(
-        self, feature: str, rows: NDArray[np.int64], films: NDArray[np.uint8], turn: int
+        self, mark: Mark, rows: NDArray[np.int64], films: NDArray[np.uint8], turn: int
     ) -> Planted:
         assert self.drawing is not None
         painted, boxes, film = np.empty_like(films), [], []
@@ -154,10 +176,10 @@ def make_drawn_model(drawing: Drawing, pool: FilmPool, cache: Cache, films: int)
     """Train the model of a drawing, and take so many films of whole patients to audit."""
     drawn = _DrawnPool(pool.domain, pool.seed, pool.prompts, pool.films, None, drawing)
     kind: Literal["null", "planted"] = "null" if drawing.kind == "clean" else "planted"
-    setting = Setting(
+    setting = _DrawnSetting(
         pool.domain,
         kind,
-        (Pair("drawn", drawing.finding),),
+        (Pair(drawing.mark, drawing.finding),),
         drawing.strength,
         drawing.tower,
         drawing.number,

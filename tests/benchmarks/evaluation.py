@@ -1,12 +1,13 @@
 """The page of the controlled evaluation, drawn from what ``ravl-med evaluate`` has run.
 
 Markdown with a plot, HTML and PDF are drawn from the same blocks. Every number comes from the rows
-of the results. The first section says what they do not show.
+of the results. The first section answers what the first edition of the page got wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.methods import OURS
+from ravl_med.evaluation.settings import SEEDS
 from ravl_med.evaluation.sweep import read_results
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.layout.blocks import (
@@ -40,12 +42,16 @@ from tests.benchmarks.evaluation_measures import (
     METHOD_NAMES,
     Mean,
     MethodScore,
+    accused,
     exact_share,
     format_mean,
     format_number,
+    format_share,
+    gain_over_best,
     group_mean,
     mean_precision,
     precision_table,
+    published,
     score_methods,
     table_of_rows,
     valid_models,
@@ -55,10 +61,12 @@ from tests.benchmarks.evaluation_sections import (
     arm_blocks,
     confirmation_blocks,
     cost_blocks,
-    null_blocks,
+    criterion_blocks,
+    option_blocks,
     other_blocks,
+    tower_blocks,
 )
-from tests.benchmarks.tables import yes_no
+from tests.benchmarks.tables import DASH, yes_no
 
 Row = Mapping[str, object]
 
@@ -70,9 +78,10 @@ _ABLATION_NAMES = {
     "ravl": "and influence (RaVL, as published)",
     OURS: "and counterfactuals (RaVL-Med)",
 }
-_TARGETS = {"phantoms": 0.95, "radiographs": 0.85}
-_WANTED = 200
-_SECONDS = 60.0
+_REAL = ("nih", "radiographs")
+_PRECISION, _REAL_PRECISION = 0.95, 0.90
+_MOST_FAIL, _MOST_FAIL_HIGH, _LEAST_PASS, _LEAST_NULLS = 0.05, 0.08, 0.60, 200
+_LEAST_GROUPS, _LEAST_REPAIRED = 20, 60
 _STEM = "evaluation"
 _LINES = {
     "random": ("#9aa4ad", ":"),
@@ -87,23 +96,34 @@ _LINES = {
 
 def draw_blocks(rows: Sequence[Row], arms: Sequence[Row]) -> list[Block]:
     """Return the page; rows hold the fields of `MethodRow`, and arms those of `ArmOfSetting`."""
-    table = table_of_rows(rows)
+    every = table_of_rows(rows)
+    table = published(every)
     valid = valid_models(table)
-    planted = valid[(valid["kind"] == "planted") & (valid["regions"] == "tiles")]
+    planted = valid[valid["kind"] == "planted"]
+    shown = [arm for arm in arms if arm["seed"] in SEEDS]
+    measured = (
+        ()
+        if not len(valid)
+        else (
+            *_discovery(planted),
+            *_strengths(planted),
+            *_towers(planted),
+            *_ablation(planted),
+            *criterion_blocks(valid, table),
+            *confirmation_blocks(table, planted),
+            *other_blocks(valid),
+            *arm_blocks(shown, set(valid["digest"])),
+        )
+    )
     return [
         Title(TITLE, "small vision-language models, each trained on a planted pair"),
         Text(_summary(table, valid)),
-        *_withdrawn(),
-        *_targets(table, planted),
-        *_discovery(planted),
-        *_strengths(planted),
-        *_towers(planted),
-        *_ablation(valid, planted),
-        *null_blocks(table),
-        *confirmation_blocks(table, planted),
-        *other_blocks(valid),
-        *arm_blocks(arms, set(valid["digest"])),
-        *cost_blocks(table, valid),
+        *_answers(table, valid, planted, shown),
+        *_targets(table, valid, planted, shown),
+        *tower_blocks(every),
+        *option_blocks(every),
+        *measured,
+        *cost_blocks(every, valid),
     ]
 
 
@@ -112,70 +132,119 @@ def _summary(table: pd.DataFrame, valid: pd.DataFrame) -> str:
     taught = models[models["kind"] != "null"]
     learned = exact_share(int(taught["valid"].sum()), len(taught))
     whole = valid["digest"].nunique()
+    seeds = ", ".join(map(str, SEEDS))
     return (
-        f"{len(models)} models were trained; {len(taught)} were taught a planted pair, of which "
+        f"{len(models)} models were trained on the published seeds {seeds}, which no rule and no "
+        f"option was chosen on; {len(taught)} were taught a planted pair, of which "
         f"{learned.count} learned it (both gaps of the validity test above 10 points), and {whole} "
         "of those belong to a group that all three seeds have learned: these are the valid models, "
         f"of which RaVL's authors had {PAPER_MODELS}. {len(models) - len(taught)} models have "
         "nothing to learn (null settings). Means are given with 95 % intervals, bootstrapped over "
-        "groups of seeds; shares with exact intervals."
+        "groups of seeds; shares with exact intervals. Any row is rebuilt by ravl-med evaluate "
+        "--only domain=...,kind=...,architecture=...,strength=...,seed=..."
     )
 
 
-_WITHDRAWN = (
-    "The first edition of this page claimed gains over published methods. They do not stand, and "
-    "are withdrawn until fair numbers replace them.",
-    "The baseline was handicapped. RaVL and the other published methods ranked 6 x 6 tiles over a "
-    "3 x 3 feature map, pooled after the last stage, with 4 to 10 clusters for two classes. On the "
-    "path of its authors (pooled before the last stage, tiles no finer than the map, 20 to 50 "
-    "clusters) plain RaVL reached precision@10 1.00 in 4 of 4 settings that are counted as 0.00 "
-    "here.",
-    "Boxes differ. RaVL-Med is scored on boxes that it moved and fitted, the published methods on "
-    "tiles as they were cut: as cut, ours reached 0.53 in settings that are counted as 1.00 here.",
-    "False alarms and finds were counted by different rules. An alarm needed a correlation of kind "
-    "shortcut, which cannot occur on radiographs and digits, where the table of relevance is "
-    "empty; by the same rule RaVL-Med finds nothing there. The table of models without a shortcut "
-    "now uses the rule that credits finds.",
-    "Mitigation was measured on models that know nothing. The radiograph models are at chance "
-    "(49.9 %), their test set is 238 films of 14 patients, and the worst group of our arm lies 5.9 "
-    "points (-0.8 to +12.0) above a random guesser's. The published arm's loss was summed over the "
-    "batch, ours was averaged; averaged, RaVL's arm does better as well.",
-)
+def _answers(
+    table: pd.DataFrame, valid: pd.DataFrame, planted: pd.DataFrame, arms: Sequence[Row]
+) -> Iterator[Block]:
+    """Say what did not stand in the first edition, and the number that takes its place."""
+    best, gain = gain_over_best(planted, "fitted_10")
+    cut = gain_over_best(planted, "precision_10")[1]
+    alarms = accused(table[table["kind"] == "null"]).get(OURS)
+    own = planted[planted["method"] == "ravl"]["fitted_10"].mean()
+    known = {str(arm["digest"]) for arm in arms if arm["arm"]}
+    answers = (
+        (
+            "Plain RaVL was handicapped: 6 x 6 tiles over a 3 x 3 map, pooled after the last "
+            "stage, 4 to 10 clusters for two classes. Gains of 338 and 698 % were withdrawn.",
+            "Maps fit their regions, and every method has its best option. RaVL: "
+            f"{format_number(float(own))}. Ours less the best published method"
+            f"{f' ({METHOD_NAMES[best]})' if best else ''}: {format_mean(gain)}.",
+        ),
+        (
+            "Ours was scored on boxes that it had moved and fitted, the others on tiles as cut.",
+            "Every method is scored as cut, and on boxes fitted alike. Ours less the best, as cut: "
+            f"{format_mean(cut)}.",
+        ),
+        (
+            "Finds and false alarms were counted by different rules; a default value stood as "
+            "76 of 76 false alarms of the others.",
+            "One event, accuses, for planted and clean models. Clean models that ours accuses: "
+            f"{format_share(alarms) if alarms else DASH}.",
+        ),
+        (
+            "Mitigation was measured on models at chance, on 14 patients, with the published arm's "
+            "loss summed and ours averaged.",
+            f"A model has to know the classes first; {len(known)} were repaired. RaVL's arm stands "
+            "summed and averaged, from the audited weights and from those before.",
+        ),
+        (
+            "225 valid models of the paper's 654; no V of 0.7, no clean models of digits or ViTs; "
+            "seeds had been looked at.",
+            f"{valid['digest'].nunique()} valid models on seeds that nothing was chosen on; "
+            f"{table[table['kind'] == 'null']['digest'].nunique()} clean ones.",
+        ),
+    )
+    yield Section("What the first edition said, and what takes its place")
+    yield Table(
+        "Withdrawn, and measured again",
+        (Column("What did not stand", "wide"), Column("Now", "wide")),
+        answers,
+        "A dash: not measured on published seeds yet.",
+        titled=False,
+    )
 
 
-def _withdrawn() -> Iterator[Block]:
-    """Say what the numbers below do not show."""
-    yield Section("What these numbers do not show")
-    for text in _WITHDRAWN:
-        yield Text(text)
-
-
-def _targets(table: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
+def _targets(
+    table: pd.DataFrame, valid: pd.DataFrame, planted: pd.DataFrame, arms: Sequence[Row]
+) -> Iterator[Block]:
     """Say what was asked beside what was reached."""
-    whole = valid_models(table)["digest"].nunique()
+    whole = valid["digest"].nunique()
     rows: list[tuple[Cell, ...]] = [
-        ("valid models", f"at least {_WANTED}", str(whole), yes_no(whole >= _WANTED))
+        ("valid models", f"at least {PAPER_MODELS}", str(whole), yes_no(whole >= PAPER_MODELS))
     ]
-    for domain, least in _TARGETS.items():
-        mean = _precision(planted[planted["domain"] == domain])
-        rows.append(
-            (
-                f"precision@10 on {domain}",
-                f"at least {least:.2f}",
-                format_mean(mean),
-                "does not stand",
-            )
+    for name, own in _parts(planted, "domain"):
+        least = _REAL_PRECISION if name in _REAL else _PRECISION
+        mean = _precision(own)
+        met = yes_no(mean.value >= least) if mean.models else DASH
+        asked = f"at least {least:.2f}"
+        rows.append((f"precision@10 on {name}, fitted", asked, format_mean(mean), met))
+        gain = gain_over_best(own, "fitted_10")[1]
+        met = yes_no(gain.value >= 0) if gain.models else DASH
+        rows.append((f"{name}: less the best published method", "0", format_mean(gain), met))
+    gain = gain_over_best(planted, "fitted_10")[1]
+    met = yes_no(gain.low > 0) if gain.models else DASH
+    rows.append(("all: less the best published method", "above 0", format_mean(gain), met))
+    nulls = table[(table["kind"] == "null") & (table["method"] == OURS)]
+    failed = exact_share(int(nulls["accuses"].sum()), len(nulls))
+    passed = exact_share(int((nulls["verdict"] == "pass").sum()), len(nulls))
+    few = failed.value <= _MOST_FAIL and failed.high <= _MOST_FAIL_HIGH
+    rows += [
+        ("clean models", f"at least {_LEAST_NULLS}", str(len(nulls)), yes_no(len(nulls) >= 200)),
+        (
+            "clean models: fail",
+            f"at most {100 * _MOST_FAIL:.0f} %, interval to {100 * _MOST_FAIL_HIGH:.0f} %",
+            format_share(failed),
+            yes_no(few) if failed.total else DASH,
+        ),
+        (
+            "clean models: pass",
+            f"at least {100 * _LEAST_PASS:.0f} %",
+            format_share(passed),
+            yes_no(passed.value >= _LEAST_PASS) if passed.total else DASH,
+        ),
+    ]
+    repaired = {(str(arm["digest"]), str(arm["group"])) for arm in arms if arm["arm"]}
+    groups = len({group for _, group in repaired})
+    rows.append(
+        (
+            "models repaired, and their groups",
+            f"at least {_LEAST_REPAIRED} of {_LEAST_GROUPS}",
+            f"{len(repaired)} of {groups}",
+            yes_no(len(repaired) >= _LEAST_REPAIRED and groups >= _LEAST_GROUPS),
         )
-    asked = table[table["method"] != ""].drop_duplicates("digest")["cpu_seconds"]
-    if len(asked):
-        rows.append(
-            (
-                "one setting, every method",
-                f"at most {_SECONDS:.0f} s on 2 cores",
-                f"{asked.median():.0f} s of one (median)",
-                yes_no(float(asked.median()) <= _SECONDS),
-            )
-        )
+    )
     yield Section("Targets")
     yield Table(
         "What was asked, and what was reached",
@@ -189,16 +258,16 @@ def _discovery(planted: pd.DataFrame) -> Iterator[Block]:
     """Every method on every domain."""
     yield Section("Discovery")
     yield Text(
-        "precision@10 and @25: share of the first regions that lie on the planted thing (half of "
-        "the smaller box is shared). Touching: any common area counts. Class: the planted class is "
-        "named as raised. Found: precision@10 above 0.6, which RaVL's authors call right. First: "
-        "the first cluster of the list is the thing: half of its regions, as they were cut, touch "
-        "it. A method that lists single regions has no cluster."
+        "precision@10: share of the first regions that lie on the planted mark (half of the "
+        "smaller box is shared), as they were cut, and with boxes fitted to where removal takes "
+        "most, those of every method by the same code. Touching: any common area counts, as cut. "
+        "Class: the planted class is named as raised. Found: fitted precision@10 above 0.6, which "
+        "RaVL's authors call right. First: the first cluster of the list is the mark: half of its "
+        "regions, as cut, touch it. A method that lists single regions has no cluster."
     )
     for domain, own in _parts(planted, "domain"):
-        yield _score_table(
-            f"{domain}: {own['digest'].nunique()} valid models", own, COMPARED, METHOD_NAMES
-        )
+        caption = f"{domain}: {own['digest'].nunique()} valid models"
+        yield _score_table(caption, own, COMPARED, METHOD_NAMES)
 
 
 def _score_table(
@@ -208,17 +277,19 @@ def _score_table(
     names: Mapping[str, str],
 ) -> Table:
     scores = {score.method: score for score in score_methods(rows)}
-    counts = [Column(h, "number") for h in ("@25", "touching", "class", "found", "first")]
-    method, mean = Column("Method", "wide"), Column("precision@10", "interval")
-    columns = [method, mean, *counts, Column(Scale(), "plot")]
+    counts = [Column(h, "number") for h in ("touching", "class", "found", "first")]
+    method = Column("Method", "wide")
+    means = Column("As cut", "interval"), Column("Fitted", "interval")
+    columns = [method, *means, *counts, Column(Scale(), "plot")]
     return Table(caption, columns, tuple(_score_row(scores[name], names[name]) for name in methods))
 
 
 def _score_row(score: MethodScore, name: str) -> tuple[Cell, ...]:
-    mean = score.precision_10
+    mean = score.fitted_10
     dot = Dot(name, mean.value, Interval(mean.low, mean.high))
-    rest = (score.precision_25, score.touching_10, score.right_class, score.found, score.first)
-    return (name, format_mean(mean), *(format_number(part.value) for part in rest), Dots((dot,)))
+    rest = (score.touching_10, score.right_class, score.found, score.first)
+    means = format_mean(score.cut_10), format_mean(mean)
+    return (name, *means, *(format_number(part.value) for part in rest), Dots((dot,)))
 
 
 def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
@@ -236,24 +307,27 @@ def _strengths(planted: pd.DataFrame) -> Iterator[Block]:
 
 
 def _towers(planted: pd.DataFrame) -> Iterator[Block]:
-    yield Section("By architecture and by thing")
+    yield Section("By architecture, and by what was planted")
     yield precision_table("precision@10 by architecture", list(_parts(planted, "architecture")))
-    yield precision_table("precision@10 by thing", list(_parts(planted, "feature")))
+    yield precision_table("precision@10 by shape", list(_parts(planted, "feature")))
+    yield precision_table("precision@10 by place", list(_parts(planted, "place")))
+    sized = planted[planted["radius"] > 0]
+    for column, unit in (("radius", "width, % of the film"), ("contrast", "contrast, %")):
+        scale = 200 if column == "radius" else 100
+        edges = [0.0, 0.05, 0.06, 0.07, 1.0] if column == "radius" else [0.0, 0.5, 0.75, 1.0]
+        parts = [
+            (f"{scale * low:.0f} to {scale * min(high, 1):.0f}" if high < 1 or scale == 100
+             else f"above {scale * low:.0f}",
+             sized[(sized[column] > low) & (sized[column] <= high)])
+            for low, high in pairwise(edges)
+        ]  # fmt: skip
+        yield precision_table(f"precision@10 by {unit}", parts)
 
 
-def _ablation(valid: pd.DataFrame, planted: pd.DataFrame) -> Iterator[Block]:
-    """Show what each step adds; tiles against anatomy and artifacts on the same pairs."""
+def _ablation(planted: pd.DataFrame) -> Iterator[Block]:
+    """Show what each step adds."""
     yield Section("Ablations")
     yield _score_table("Step by step, all domains", planted, _ABLATED, _ABLATION_NAMES)
-    cut = valid[(valid["kind"] == "planted") & (valid["domain"] == "phantoms")]
-    named = cut[cut["regions"] == "structures"]
-    keys = ["feature", "finding", "strength", "architecture", "seed"]
-    tiles = cut[cut["regions"] == "tiles"].merge(named[keys].drop_duplicates(), on=keys)
-    named = named.merge(tiles[keys].drop_duplicates(), on=keys)
-    if len(named):
-        yield precision_table(
-            "precision@10 on the same pairs", [("tiles", tiles), ("anatomy, artifacts", named)]
-        )
 
 
 def _parts(rows: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -263,7 +337,7 @@ def _parts(rows: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]
 
 def _precision(rows: pd.DataFrame) -> Mean:
     own = rows[rows["method"] == OURS]
-    return group_mean(own["precision_10"].to_numpy(dtype="float64"), own["group"].tolist())
+    return group_mean(own["fitted_10"].to_numpy(dtype="float64"), own["group"].tolist())
 
 
 def draw_markdown(blocks: list[Block]) -> str:
@@ -273,7 +347,7 @@ def draw_markdown(blocks: list[Block]) -> str:
         f"![precision@10 by what the models have learned]({_STEM}.svg)",
         *as_markdown(blocks),
         "Made by `python -m tests.benchmarks evaluation` from `evaluation.parquet`, which "
-        "`ravl-med evaluate --films FOLDER` has run.",
+        "`ravl-med evaluate` has run, with the folders of real films in `--films`.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -303,9 +377,9 @@ def write_pages(folder: Path) -> Path:
 
 def _plot(rows: list[dict[str, object]], path: Path) -> None:
     """precision@10 of each method over the strength bins, a panel a domain."""
-    valid = valid_models(table_of_rows(rows))
-    valid = valid[(valid["kind"] == "planted") & (valid["regions"] == "tiles")]
-    domains = sorted(valid["domain"].unique()) or ["none"]
+    valid = valid_models(published(table_of_rows(rows)))
+    valid = valid[valid["kind"] == "planted"]
+    domains = sorted(valid["domain"].unique()) or ["no valid models yet"]
     figure = Figure(figsize=(3.4 * len(domains) + 1.6, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]

@@ -48,7 +48,7 @@ def test_the_summary_of_scale_is_what_its_numbers_draw() -> None:
 def test_the_page_of_the_evaluation_is_what_its_rows_draw() -> None:
     drawn = draw_markdown(draw_blocks(*read_results(PUBLISHED)))
     assert drawn == (PUBLISHED / "evaluation.md").read_text(encoding="utf-8")
-    assert "What these numbers do not show" in drawn
+    assert "What the first edition said" in drawn
 
 
 def test_the_list_of_pages_names_them_all() -> None:

@@ -13,8 +13,12 @@ from ravl_med.evaluation.films import (
     SIDE,
     TEST,
     VALIDATION,
+    PoolFilms,
+    draw_garments,
     read_bundled_digits,
     read_idx_digits,
+    read_nih,
+    read_object,
     read_radiographs,
     render_planted_films,
 )
@@ -37,8 +41,8 @@ def write_idx(folder: Path, images: int = 200, *, zipped: bool = False, magic: i
             (folder / name).write_bytes(content)
 
 
-def test_digits_lie_in_one_quadrant_and_no_digit_is_in_two_splits() -> None:
-    films = read_bundled_digits(5)
+@pytest.mark.parametrize("films", [read_bundled_digits(5), draw_garments(5)])
+def test_objects_lie_in_one_quadrant_and_none_is_in_two_splits(films: PoolFilms) -> None:
     half = SIDE // 2
     for film in films.pixels[:50]:
         bright = [
@@ -118,15 +122,65 @@ def test_wrong_folders_of_radiographs_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lists no frontal film"):
         read_radiographs(tmp_path, 0)
     write_radiographs(tmp_path, patients=6)
-    with pytest.raises(ConfigError, match=r"of 3 patients .* of 3 others can be read"):
+    with pytest.raises(ConfigError, match=r"of 3 patients .* of 3 with other findings can be read"):
         read_radiographs(tmp_path, 0)
+
+
+def write_nih(folder: Path, patients: int = 44) -> None:
+    (folder / "films").mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file,patient,sex"]
+    for patient in range(patients):
+        for film in range(1 + patient % 2):
+            name = f"{patient}_{film}.png"
+            pixels = rng.integers(0, 255, (90, 80)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "films" / name)
+            lines.append(f"{name},{patient},{'F' if patient % 2 else 'M'}")
+    lines.append("missing.png,99,F")
+    (folder / "films.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_films_of_a_person_lie_on_one_side_with_all_their_copies(tmp_path: Path) -> None:
+    write_nih(tmp_path)
+    films = read_nih(tmp_path, 3)
+    assert len(films.labels) >= 1600
+    assert len(set(np.bincount(films.patients))) == 1  # as many of each
+    for patient in np.unique(films.patients):
+        own = films.patients == patient
+        assert len(set(films.split[own])) == len(set(films.labels[own])) == 1
+
+
+def test_wrong_folders_of_the_nih_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--films: the folder has no films\.csv"):
+        read_nih(tmp_path, 0)
+    (tmp_path / "films.csv").write_text("file,sex\na.png,F\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"films\.csv has no column 'patient'; expected file"):
+        read_nih(tmp_path, 0)
+    write_nih(tmp_path, patients=6)
+    with pytest.raises(ConfigError, match="of 3 patients with sex F and of 3 with sex M"):
+        read_nih(tmp_path, 0)
+
+
+def test_an_object_is_told_from_other_ink() -> None:
+    plain = np.zeros((96, 96), dtype=np.uint8)
+    plain[10:30, 10:30] = 200
+    film = plain.copy()
+    film[60:80, 60:80] = 150
+    seen = read_object(plain, film)
+    there = seen.region(("lungs",))
+    assert there is not None
+    assert there[10:30, 10:30].all()
+    assert seen.foreign[60:80, 60:80].all()
+    assert not (there & seen.foreign).any()
 
 
 def test_a_domain_asks_for_the_folder_that_it_needs(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    with pytest.raises(ConfigError, match="--films: radiographs need a folder"):
+    with pytest.raises(
+        ConfigError, match=r"--films: radiographs need a folder .* as --films radiographs=FOLDER"
+    ):
         open_pool("radiographs", 0, cache, None)
-    with pytest.raises(ConfigError, match="--films: name the folder with the IDX"):
+    with pytest.raises(ConfigError, match="--films: mnist need a folder with the IDX"):
         open_pool("mnist", 0, cache, None)
 
 

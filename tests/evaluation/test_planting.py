@@ -4,6 +4,17 @@ from numpy.typing import NDArray
 from scipy.stats.contingency import association
 
 from ravl_med.evaluation.films import FINETUNE, TEST, VALIDATION, PoolFilms, deal_splits
+from ravl_med.evaluation.painting import (
+    ANYWHERE,
+    BESIDE,
+    LETTERS,
+    PLACES,
+    RECTANGLE,
+    SHAPES,
+    STYLES,
+    Mark,
+    draw_mark,
+)
 from ravl_med.evaluation.planting import (
     FilmPool,
     PlacedFeature,
@@ -11,11 +22,12 @@ from ravl_med.evaluation.planting import (
     learned_gaps,
     make_films,
     paint_films,
-    plant_brightness,
     plant_test,
     regions_on,
 )
-from ravl_med.evaluation.settings import GLOBAL, PAINTED, Pair, Setting
+from ravl_med.evaluation.settings import Pair, Setting
+
+LETTER = Mark("letter")
 
 
 def small_pool(films: int = 240) -> FilmPool:
@@ -55,7 +67,7 @@ def test_strength_by_hand() -> None:
 
 @pytest.mark.parametrize("strength", [0.7, 0.9, 0.99])
 def test_strength_is_reached_where_it_learns_and_none_where_it_is_asked(strength: float) -> None:
-    setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), strength, "resnet", 0)
+    setting = Setting("radiographs", "planted", (Pair(LETTER, "absent"),), strength, "resnet", 0)
     films = make_films(setting, small_pool(800))
     feature = films.finetune.features[0]
     table = np.array(
@@ -73,7 +85,7 @@ def test_strength_is_reached_where_it_learns_and_none_where_it_is_asked(strength
 
 
 def test_two_things_lie_on_films_independently_of_each_other_when_audited() -> None:
-    pairs = (Pair("letter", "absent"), Pair("clip", "present"))
+    pairs = (Pair(LETTER, "absent"), Pair(Mark("disc", "heart", 0.06), "present"))
     setting = Setting("radiographs", "two", pairs, 0.95, "resnet", 0)
     films = make_films(setting, small_pool(800))
     first, second = films.validation.features
@@ -83,7 +95,7 @@ def test_two_things_lie_on_films_independently_of_each_other_when_audited() -> N
 
 def test_the_thing_is_where_its_box_is_and_other_films_are_untouched() -> None:
     pool = small_pool()
-    setting = Setting("radiographs", "planted", (Pair("letter", "absent"),), 0.9, "resnet", 0)
+    setting = Setting("radiographs", "planted", (Pair(LETTER, "absent"),), 0.9, "resnet", 0)
     test = plant_test(setting, pool)
     plain = pool.films.pixels[pool.films.rows(TEST)]
     feature = test.features[0]
@@ -92,39 +104,68 @@ def test_the_thing_is_where_its_box_is_and_other_films_are_untouched() -> None:
     assert set(feature.film) == set(np.flatnonzero(feature.present))
 
 
-@pytest.mark.parametrize("name", PAINTED)
-def test_painted_things_stay_in_their_boxes(name: str) -> None:
+MARKS = [
+    *(Mark(shape, ANYWHERE, 0.06) for shape in SHAPES),
+    *(Mark("disc", place, 0.05, 0.7) for place in (*PLACES, BESIDE)),
+    *map(Mark, LETTERS),
+    Mark(RECTANGLE, BESIDE, contrast=0.6),
+]
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=Mark.label)
+def test_painted_marks_stay_in_their_boxes(mark: Mark) -> None:
     plain = np.full((6, 128, 128), 90, dtype=np.uint8)
     seeds = np.arange(12).reshape(6, 2)
-    planted = paint_films(name, plain, seeds)
-    again = paint_films(name, plain, seeds)
+    planted = paint_films(mark, plain, seeds)
+    again = paint_films(mark, plain, seeds)
     assert (planted.pixels == again.pixels).all()
+    assert planted.film.tolist() == [*range(6)]
     for film, box in zip(planted.pixels, planted.boxes, strict=True):
         rows, columns = np.nonzero(film != 90)
-        assert box[0] - 2 <= columns.min() <= columns.max() <= box[2] + 2
-        assert box[1] - 2 <= rows.min() <= rows.max() <= box[3] + 2
+        near = 4 if mark.shape == "staple" else 2  # which is turned
+        assert box[0] - near <= columns.min() <= columns.max() <= box[2] + near
+        assert box[1] - near <= rows.min() <= rows.max() <= box[3] + near
     assert (plain == 90).all()
 
 
-def test_the_faint_button_is_fainter_and_the_fixed_one_stays() -> None:
+def test_contrast_and_place_are_what_a_mark_says() -> None:
     plain = np.full((20, 128, 128), 90, dtype=np.uint8)
     seeds = np.arange(40).reshape(20, 2)
-    lift = {
-        name: float(paint_films(name, plain, seeds).pixels.max())
-        for name in ("button", "faint button")
-    }
-    assert lift["faint button"] < lift["button"]
-    spread = {
-        name: float(np.ptp(paint_films(name, plain, seeds).boxes[:, 0]))
-        for name in ("button", "fixed button")
-    }
-    assert spread["fixed button"] < 10 < 40 < spread["button"]
+    faint, clear = (
+        int(paint_films(Mark("disc", "heart", 0.06, contrast), plain, seeds).pixels.max())
+        for contrast in (0.3, 0.9)
+    )
+    assert 90 < faint < clear
+    fixed, free = (
+        float(np.ptp(paint_films(Mark("disc", place, 0.06), plain, seeds).boxes[:, 0]))
+        for place in ("heart", ANYWHERE)
+    )
+    assert fixed < 20 < 40 < free
 
 
-def test_brightness_has_no_place() -> None:
-    planted = plant_brightness(np.full((2, 8, 8), 100, dtype=np.uint8))
+def test_what_lies_beside_an_object_leaves_its_quadrant_free() -> None:
+    plain = np.zeros((30, 96, 96), dtype=np.uint8)
+    plain[:, 8:40, 56:88] = 200
+    for mark in (Mark("ring", BESIDE, 0.08), Mark(RECTANGLE, BESIDE)):
+        planted = paint_films(mark, plain, np.arange(60).reshape(30, 2))
+        assert (planted.pixels[:, :46, 50:] == plain[:, :46, 50:]).all()
+        middles = (planted.boxes[:, :2] + planted.boxes[:, 2:]) / 2
+        assert len(np.unique(np.floor(middles / 48), axis=0)) == 3
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_style_has_no_place(style: str) -> None:
+    plain = np.random.default_rng(0).integers(60, 120, (2, 64, 64)).astype(np.uint8)
+    planted = paint_films(Mark(style), plain, np.zeros((2, 1), np.int64))
     assert planted.boxes.shape == (0, 4)
-    assert (planted.pixels == 123).all()
+    assert planted.film.shape == (0,)
+    assert (planted.pixels != plain).mean() > 0.1
+
+
+def test_marks_that_are_drawn_differ_and_those_over_anatomy_are_round() -> None:
+    drawn = {draw_mark(np.random.default_rng(n), ("heart",)) for n in range(20)}
+    assert len(drawn) == 20
+    assert {mark.shape for mark in drawn} == {"disc", "ring"}
 
 
 def test_gaps_by_hand() -> None:
@@ -156,8 +197,8 @@ def test_a_line_counts_by_its_pixels() -> None:
     assert regions_on(feature, boxes, film, touching=True).tolist() == [True, True]
 
 
-def test_a_thing_without_a_place_is_on_every_region_of_its_films() -> None:
-    feature = placed(np.array([True, False]), name=GLOBAL)
+def test_a_mark_without_a_place_is_on_every_region_of_its_films() -> None:
+    feature = placed(np.array([True, False]), name=STYLES[0])
     boxes = np.zeros((3, 4), dtype=np.float32)
     assert regions_on(feature, boxes, np.array([0, 1, 0])).tolist() == [True, False, True]
 

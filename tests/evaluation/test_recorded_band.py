@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ravl_med.evaluation.methods import OURS
+from ravl_med.evaluation.painting import Mark
 from ravl_med.evaluation.planting import FilmPool, open_pool
 from ravl_med.evaluation.repairs import mitigate_setting
 from ravl_med.evaluation.settings import Domain, Kind, Pair, Setting
@@ -32,35 +33,35 @@ def phantoms(cache: Cache) -> FilmPool:
     return open_pool("phantoms", SEED, cache)
 
 
-def setting(domain: Domain, feature: str, finding: str, strength: float) -> Setting:
+def setting(domain: Domain, mark: Mark, finding: str, strength: float) -> Setting:
     kind: Kind = "planted" if strength else "null"
-    return Setting(domain, kind, (Pair(feature, finding),), strength, "resnet", SEED)
+    return Setting(domain, kind, (Pair(mark, finding),), strength, "resnet", SEED)
 
 
 def precision(trial: Trial) -> float:
     (row,) = (row for row in trial.rows if row.method == OURS)
     assert row.valid
     assert row.right_class
-    text = f"precision@10 {row.precision_10:.2f}, {row.seconds:.0f} s"
+    text = f"precision@10 {row.fitted_10:.2f}, {row.seconds:.0f} s"
     print(f"\n{row.domain}, {row.feature}: {text}")  # noqa: T201
-    return row.precision_10
+    return row.fitted_10
 
 
 def test_a_generator_is_found(phantoms: FilmPool, cache: Cache) -> None:
     """Found, and not repaired: worst group 2 % of our arm, 10 % of plain fine-tuning."""
-    planted = setting("phantoms", "generator", "cardiomegaly", 0.95)
+    planted = setting("phantoms", Mark("generator"), "cardiomegaly", 0.95)
     assert precision(run_setting(planted, phantoms, cache)) >= 0.9
 
 
 def test_a_letter_is_found_and_repaired(phantoms: FilmPool, cache: Cache) -> None:
-    planted = setting("phantoms", "letter", "pneumothorax", 0.95)
+    planted = setting("phantoms", Mark("letter"), "pneumothorax", 0.95)
     trial = run_setting(planted, phantoms, cache)
     assert precision(trial) >= 0.9
-    arms = mitigate_setting(planted, phantoms, trial, arms=("standard", "counterfactual"))
+    arms = mitigate_setting(planted, phantoms, trial, cache, arms=("standard", "counterfactual"))
     for arm in arms:
         text = f"{arm.image_worst:.2f}, {arm.image_overall:.2f}, gap {arm.raised_gap:.2f}"
         print(f"{arm.arm}: {text}, {arm.seconds:.0f} s")  # noqa: T201
-    before, standard, ours = arms
+    before, _, _, standard, ours = arms
     # Two runs, with one thread and with two: worst group +32 and +10 points, overall +18 and +25.
     assert ours.image_worst >= standard.image_worst + 0.05
     assert ours.image_overall >= standard.image_overall + 0.1
@@ -68,33 +69,42 @@ def test_a_letter_is_found_and_repaired(phantoms: FilmPool, cache: Cache) -> Non
 
 
 def test_nobody_is_accused_without_a_shortcut(phantoms: FilmPool, cache: Cache) -> None:
-    trial = run_setting(setting("phantoms", "generator", "cardiomegaly", 0.0), phantoms, cache)
+    trial = run_setting(
+        setting("phantoms", Mark("generator"), "cardiomegaly", 0.0), phantoms, cache
+    )
     (row,) = (row for row in trial.rows if row.method == OURS)
-    assert row.shortcuts == 0
+    assert not row.accuses
 
 
 def test_a_rectangle_beside_a_digit_is_found(cache: Cache) -> None:
     pool = open_pool("digits", SEED, cache)
-    assert precision(run_setting(setting("digits", "rectangle", "3", 0.95), pool, cache)) >= 0.9
+    assert (
+        precision(
+            run_setting(
+                setting("digits", Mark("rectangle", "beside", contrast=0.6), "3", 0.95), pool, cache
+            )
+        )
+        >= 0.9
+    )
 
 
 def test_what_has_nothing_to_do_with_the_feature_is_not_confirmed(
     phantoms: FilmPool, cache: Cache
 ) -> None:
-    planted = setting("phantoms", "letter", "consolidation", 0.95)
+    planted = setting("phantoms", Mark("letter"), "consolidation", 0.95)
     trial = run_setting(planted, phantoms, cache)
     assert precision(trial) >= 0.9
     (row,) = (row for row in trial.rows if row.method == OURS)
     assert row.confirmed_true >= 1
     assert row.confirmed_other <= 0.05 * row.tested_other
-    arms = mitigate_setting(planted, phantoms, trial, arms=("standard", "exchange"))
-    before, standard, exchange = (arm.image_worst for arm in arms)
+    arms = mitigate_setting(planted, phantoms, trial, cache, arms=("standard", "exchange"))
+    before, _, _, standard, exchange = (arm.image_worst for arm in arms)
     assert exchange >= before + 0.15
     assert exchange > standard
 
 
 def test_a_letter_without_a_shortcut_is_not_accused(phantoms: FilmPool, cache: Cache) -> None:
-    trial = run_setting(setting("phantoms", "letter", "consolidation", 0.0), phantoms, cache)
+    trial = run_setting(setting("phantoms", Mark("letter"), "consolidation", 0.0), phantoms, cache)
     (row,) = (row for row in trial.rows if row.method == OURS)
     assert not row.valid
-    assert row.shortcuts == 0
+    assert not row.accuses

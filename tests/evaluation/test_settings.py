@@ -4,22 +4,28 @@ from dataclasses import replace
 import pytest
 
 from ravl_med.errors import ConfigError
+from ravl_med.evaluation.painting import Mark
 from ravl_med.evaluation.settings import (
     DOMAINS,
     KINDS,
+    MADE,
     SEEDS,
+    TRIED,
     Pair,
     Setting,
     plan_settings,
     read_settings,
 )
 
-ONE = Setting("phantoms", "planted", (Pair("generator", "cardiomegaly"),), 0.9, "resnet", 0)
+GENERATOR = Pair(Mark("generator"), "cardiomegaly")
+ONE = Setting("phantoms", "planted", (GENERATOR,), 0.9, "resnet", 0)
 
 
 def test_there_are_more_settings_than_in_the_paper_even_without_mnist() -> None:
-    planned = plan_settings(domains=("phantoms", "digits", "radiographs"), kinds=("planted",))
-    assert len(planned) > 3 * 654
+    planned = plan_settings(domains=("phantoms", "radiographs", "nih", "digits", "garments"))
+    assert sum(setting.kind != "null" for setting in planned) > 1.5 * 654
+    assert sum(setting.kind == "null" for setting in planned) >= 200
+    assert not {setting.seed for setting in planned} & set(TRIED)
     assert len({setting.digest for setting in planned}) == len(planned)
 
 
@@ -43,8 +49,23 @@ def test_any_beginning_is_mixed() -> None:
     planned = plan_settings(domains=("phantoms",), kinds=("planted",))
     first = planned[:60]
     assert set(Counter(s.strength for s in first)) == {0.7, 0.8, 0.9, 0.95, 0.99}
-    assert set(Counter(s.architecture for s in first)) == {"resnet", "vit"}
-    assert len({s.pairs[0].feature for s in first}) >= 5
+    assert set(Counter(s.architecture for s in first)) == {"resnet", "vit", "convnext"}
+    assert len({s.pairs[0].mark.shape for s in first}) >= 5
+
+
+def test_half_of_the_chest_marks_lie_over_anatomy_and_objects_have_theirs_beside() -> None:
+    planned = plan_settings(kinds=("planted",), seeds=(0,))
+    for domain in ("radiographs", "nih"):
+        inside = [s.pairs[0].inside for s in planned if s.domain == domain]
+        assert sum(inside) == len(inside) / 2
+    assert {s.pairs[0].mark.place for s in planned if s.domain == "garments"} == {"beside"}
+
+
+def test_strengths_narrow_the_plan_and_change_no_mark() -> None:
+    every = plan_settings(domains=("nih",), seeds=(0,))
+    some = plan_settings(domains=("nih",), strengths=(0.7,), seeds=(0,))
+    assert {s.digest for s in some} < {s.digest for s in every}
+    assert {s.strength for s in some} == {0.0, 0.7}
 
 
 def test_the_digest_knows_every_field_and_the_group_all_but_the_seed() -> None:
@@ -52,18 +73,12 @@ def test_the_digest_knows_every_field_and_the_group_all_but_the_seed() -> None:
         replace(ONE, seed=1),
         replace(ONE, strength=0.95),
         replace(ONE, architecture="vit"),
-        replace(ONE, regions="structures"),
-        replace(ONE, pairs=(Pair("tube", "cardiomegaly"),)),
+        replace(ONE, pairs=(Pair(Mark("generator", contrast=0.5), "cardiomegaly"),)),
+        replace(ONE, pairs=(Pair(Mark("tube"), "cardiomegaly"),)),
     ]
     assert len({ONE.digest, *(other.digest for other in others)}) == 6
     assert replace(ONE, seed=2).group == ONE.group
     assert replace(ONE, strength=0.95).group != ONE.group
-
-
-def test_rows_of_results_are_known_by_digests_that_hold() -> None:
-    pair = Pair("button", "consolidation")
-    setting = Setting("phantoms", "planted", (pair,), 0.99, "resnet", 1)
-    assert setting.digest == "f7d822e63f2fec9d"
 
 
 @pytest.mark.parametrize(
@@ -94,5 +109,6 @@ def test_options_choose_settings() -> None:
 
 
 def test_what_is_not_named_is_not_narrowed() -> None:
-    assert list(read_settings("")) == plan_settings(domains=("phantoms", "digits"))
-    assert {s.kind for s in read_settings("seed=0,kind=two,global")} == {"two", "global"}
+    assert list(read_settings("")) == plan_settings(domains=MADE)
+    assert {s.kind for s in read_settings("seed=0,kind=two,style")} == {"two", "style"}
+    assert {s.domain for s in read_settings("", ("nih",))} == {*MADE, "nih"}

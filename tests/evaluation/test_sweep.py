@@ -1,5 +1,9 @@
 import math
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +14,7 @@ import pytest
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation import sweep
 from ravl_med.evaluation.repairs import BEFORE, ArmOfSetting, choose_repairs
-from ravl_med.evaluation.settings import Setting, plan_settings
+from ravl_med.evaluation.settings import RECIPE, Setting, plan_settings
 from ravl_med.evaluation.sweep import SweepPlan, merge_parts, read_results, run_sweep, take_shard
 from ravl_med.evaluation.trial import MethodRow
 from ravl_med.pipeline.shards import Shard
@@ -26,8 +30,11 @@ def row_of(setting: Setting, *, valid: bool = True, method: str = "ours") -> Met
         domain=setting.domain,
         kind=setting.kind,
         architecture=setting.architecture,
-        regions=setting.regions,
-        feature=setting.pairs[0].feature,
+        feature=setting.pairs[0].mark.shape,
+        place=setting.pairs[0].mark.place,
+        inside=False,
+        radius=0.05,
+        contrast=0.8,
         finding=setting.pairs[0].finding,
         feature_2="",
         finding_2="",
@@ -35,10 +42,14 @@ def row_of(setting: Setting, *, valid: bool = True, method: str = "ours") -> Met
         reached=setting.strength,
         seed=setting.seed,
         version="0",
+        recipe=RECIPE,
         accuracy=0.7,
+        bare=0.7,
+        majority=0.1,
         raised_gap=0.5 if valid else 0.02,
         lowered_gap=0.6,
         valid=valid,
+        leak=0.1,
         films=10,
         region_count=40,
         seconds=1.0,
@@ -66,6 +77,7 @@ class Trainer:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
     monkeypatch.setattr(sweep, "open_pool", lambda *asked: None)
+    monkeypatch.setattr(sweep, "require_umap", lambda: None)
     monkeypatch.setattr(sweep.gc, "collect", lambda: None)  # of all that the tests have loaded
     return Cache(tmp_path / "cache")
 
@@ -137,12 +149,17 @@ def test_arms_that_a_setting_lacks_are_run_and_its_others_are_kept(
 ) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def repair(setting: Setting, pool: Any, trial: Any, device: str, arms: tuple[str, ...]) -> Any:
+    def repair(
+        setting: Setting, pool: Any, trial: Any, cache: Any, device: str, arms: tuple[str, ...]
+    ) -> Any:
         asked.append(arms)
-        known = (setting.digest, setting.group, setting.domain, "resnet", 0.9, setting.seed, 1.0)
-        if setting.seed == 2:
-            return [ArmOfSetting(*known)]  # nothing to repair
-        return [ArmOfSetting(*known, arm) for arm in (BEFORE, *arms)]
+        known = (
+            setting.digest, setting.group, setting.domain, "resnet", 0.9, setting.seed, RECIPE,
+            1.0, 0.7, 0.1,
+        )  # fmt: skip
+        if setting.seed == SETTINGS[2].seed:
+            return [ArmOfSetting(*known, "nothing found")]
+        return [ArmOfSetting(*known, "", arm) for arm in (BEFORE, *arms)]
 
     monkeypatch.setattr(sweep, "run_setting", Trainer())
     monkeypatch.setattr(sweep, "mitigate_setting", repair)
@@ -157,6 +174,53 @@ def test_arms_that_a_setting_lacks_are_run_and_its_others_are_kept(
     assert asked == [arms] * 3 + [missing] * 2
     assert run_sweep(SweepPlan(SETTINGS[:3], repairs=both), tmp_path, cache) == 0
     assert merge_parts(tmp_path) == (3, 2 * (len(both) + 1) + 1)
+
+
+def test_processes_share_the_settings_and_leave_each_other_s_alone(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = tmp_path / "evaluation-parts"
+    parts.mkdir()
+    host = socket.gethostname()
+    claims = [parts / f"{setting.digest}.claim" for setting in SETTINGS[:4]]
+    claims[0].write_text(f"{host} {os.getpid()}")  # at work
+    claims[1].write_text("elsewhere 7")  # at work on another machine
+    claims[2].write_text("elsewhere 7")
+    os.utime(claims[2], (0, 0))  # and long gone there
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    claims[3].write_text(f"{host} {dead.pid}")  # killed here
+    trainer = Trainer()
+    monkeypatch.setattr(sweep, "run_setting", trainer)
+    run_sweep(SweepPlan(SETTINGS[:6]), tmp_path, cache)
+    assert trainer.seen == [setting.digest for setting in SETTINGS[2:6]]
+    assert sorted(parts.glob("*.claim")) == sorted(claims[:2])
+    for claim in claims[:2]:
+        claim.unlink()
+    assert run_sweep(SweepPlan(SETTINGS[:6]), tmp_path, cache) == 2
+    assert merge_parts(tmp_path) == (6, 0)
+
+
+def test_a_domain_without_films_is_left_out_and_named(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tuple(plan_settings(domains=("nih",), kinds=("planted",)))[:3]
+    monkeypatch.setattr(sweep, "run_setting", Trainer())
+    plan = SweepPlan((*SETTINGS[:3], *other))
+    assert plan.without == ("nih",)
+    assert run_sweep(plan, tmp_path, cache) == 3
+    named = SweepPlan(plan.settings, films={"nih": tmp_path})
+    assert named.without == ()
+    assert run_sweep(named, tmp_path, cache) == 3
+
+
+def test_rows_of_another_recipe_do_not_compare(tmp_path: Path) -> None:
+    old = {**vars_of(row_of(SETTINGS[0])), "recipe": RECIPE - 1}
+    new = vars_of(row_of(SETTINGS[1]))
+    sweep._write_rows(tmp_path / sweep.RESULTS, [old, new], MethodRow)
+    assert merge_parts(tmp_path) == (1, 0)
+    rows, _ = read_results(tmp_path)
+    assert [row["digest"] for row in rows] == [SETTINGS[1].digest]
 
 
 def test_a_new_run_replaces_older_rows_of_the_same_setting(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from tests.benchmarks.__main__ import app as benchmarks
         (["--only", "strength=2"], "--only strength: expected numbers"),
         (["--merge"], "--merge: the folder holds no finished setting"),
         (["--only", "domain=radiographs"], "--films: radiographs need a folder"),
-        (["--only", "domain=mnist"], "--films: name the folder"),
+        (["--only", "domain=mnist"], "--films: mnist need a folder"),
+        (["--films", "/some/where"], "--films: expected DOMAIN=FOLDER with one of radiographs"),
+        (["--films", "digits=/some/where"], "got 'digits'"),
+        (["--films", "nih=/no/such/folder"], "--films nih: there is no such folder"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

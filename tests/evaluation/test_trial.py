@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ravl_med.encoders.zero_shot import Scores
-from ravl_med.evaluation.films import render_planted_films
 from ravl_med.evaluation.methods import RankedRegions
+from ravl_med.evaluation.painting import Mark
 from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
 from ravl_med.evaluation.settings import Pair, Setting
 from ravl_med.evaluation.small_models import RegionEvidence
@@ -66,19 +66,9 @@ def test_rank_of_the_true_cluster_by_hand(evidence: RegionEvidence) -> None:
 
 
 def test_digits_are_cut_into_quadrants_and_films_into_36(evidence: RegionEvidence) -> None:
-    for domain, count in (("digits", 4), ("phantoms", 36)):
-        setting = Setting(domain, "planted", (Pair("x", "y"),), 0.9, "resnet", 0)
+    for domain, count in (("digits", 4), ("garments", 4), ("phantoms", 36)):
+        setting = Setting(domain, "planted", (Pair(Mark("disc"), "y"),), 0.9, "resnet", 0)
         boxes = propose_regions(evidence.films, setting)
         assert len(boxes) == 20
         assert boxes[0].shape == (count, 4)
         assert boxes[0].max() == 16
-
-
-def test_structures_are_what_the_segmenter_finds() -> None:
-    layer = render_planted_films("generator", 101, 3)
-    patients = np.arange(3)
-    films = SplitFilms(layer["pixels"], layer["labels"], patients, ())
-    setting = Setting("phantoms", "planted", (Pair("x", "y"),), 0.9, "resnet", 0, "structures")
-    boxes = propose_regions(films, setting)
-    assert all(len(own) > 5 for own in boxes)
-    assert len({len(own) for own in boxes} | {36}) > 1
