@@ -1,13 +1,15 @@
 """The config: strict keys with a guess, YAML 1.2, paths beside the file, overrides."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ravl_med.config.base import Section
 from ravl_med.config.loading import Config, load_config, parse_yaml
 from ravl_med.config.task import ClassConfig, TaskConfig
 from ravl_med.errors import ConfigError
@@ -324,3 +326,55 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         load_config(tmp_path / "audit.yaml")
     with pytest.raises(ConfigError, match="a device"):
         load_config(Path("/dev/zero"))
+
+
+# Bounds
+
+
+def unbounded(annotation: Any, metadata: tuple[Any, ...] = ()) -> bool:
+    """Whether a number of an annotation may be as large as it likes."""
+    if annotation in (int, float):
+        return not any(getattr(m, "le", None) is not None or getattr(m, "lt", None) is not None
+                       for m in metadata)  # fmt: skip
+    parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        own = [inner for m in parts[1:] for inner in getattr(m, "metadata", (m,))]
+        return unbounded(parts[0], (*metadata, *own))
+    return any(unbounded(part, metadata) for part in parts)
+
+
+def sections(model: type[Section]) -> Iterator[type[Section]]:
+    yield model
+    for field in model.model_fields.values():
+        left = [field.annotation]
+        while left:
+            kind = left.pop()
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from sections(kind)
+            left += get_args(kind)
+
+
+def test_every_number_of_the_config_has_an_upper_bound() -> None:
+    loose = {
+        f"{section.__name__}.{name}"
+        for section in sections(Config)
+        for name, field in section.model_fields.items()
+        if unbounded(field.annotation, tuple(field.metadata))
+    }
+    assert loose == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("cohort.max_seconds=1e300", r"cohort\.max_seconds: .*less than or equal to 86400"),
+        ("model.threads=100000", r"model\.threads: .*less than or equal to 1024"),
+        ("evidence.draws=1000000000", r"evidence\.draws: .*less than or equal to 1000000"),
+        ("gate.max_gap=true", r"gate\.max_gap: a truth value; expected a number\."),
+        ("evidence.draws=true", r"evidence\.draws: a truth value; expected a number\."),
+        ("regions.tiles=[true, 6]", r"regions\.tiles: a truth value; expected a number\."),
+    ],
+)
+def test_numbers_out_of_bounds_and_truth_values(tmp_path: Path, override: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        load_config(CONFIGS[0], (override,))

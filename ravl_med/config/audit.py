@@ -31,12 +31,15 @@ class DiscoveryConfig(Section):
         description="where candidates come from besides clusters of regions: effects of removal, "
         "on films of the discovery half, find what no cluster holds (pooled)",
     )
-    clusters: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+    clusters: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = Field(
         (20, 40, 80), min_length=1, description="values of K (pooled)"
     )
     draws: int = Field(3, ge=1, le=20, description="draws of the sample for each K (pooled)")
     sample: int = Field(
-        3000, ge=10, description="regions that k-medoids is fitted on; all are then assigned"
+        3000,
+        ge=10,
+        le=10_000_000,
+        description="regions that k-medoids is fitted on; all are then assigned",
     )
     merge_overlap: float = Field(
         0.8, gt=0.0, le=1.0, description="clusters that share this much (Jaccard) are one"
@@ -45,10 +48,11 @@ class DiscoveryConfig(Section):
     min_strength: float = Field(
         1.64,
         ge=0.0,
+        le=1_000.0,
         description="gaps of both sides on the discovery half against their standard errors, as "
         "one normal deviate; weaker clusters are listed but not carried into confirmation",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=4_294_967_295)
 
 
 class EvidenceConfig(Section):
@@ -64,34 +68,47 @@ class EvidenceConfig(Section):
     )
     min_gap: Share = Field(0.05, description="least unweighted gap on both halves")
     min_n: int = Field(
-        10, ge=2, description="films in the smaller arm of a class, half of them on each half"
+        10,
+        ge=2,
+        le=1_000_000,
+        description="films in the smaller arm of a class, half of them on each half",
     )
     permutations: int = Field(
-        9_999, ge=99, description="exchanges of patients where a test is not exact, at least"
+        9_999,
+        ge=99,
+        le=10_000_000,
+        description="exchanges of patients where a test is not exact, at least",
     )
-    draws: int = Field(10_000, ge=2_000, description="bootstrap draws of patients")
+    draws: int = Field(10_000, ge=2_000, le=1_000_000, description="bootstrap draws of patients")
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     max_pairs: int = Field(
-        50, ge=10, description="films, each with a control, in a counterfactual test"
+        50, ge=10, le=10_000, description="films, each with a control, in a counterfactual test"
     )
     effect_films: int = Field(
         160, ge=20, le=400, description="films of the discovery half whose effects are mapped"
     )
-    min_pairs: int = Field(20, ge=2, description="films below which no such test is made")
+    min_pairs: int = Field(
+        20, ge=2, le=10_000, description="films below which no such test is made"
+    )
     min_effect: float = Field(
         0.1,
         ge=0.0,
+        le=1_000.0,
         description="a used feature moves the margin by more than this share of its standard "
         "deviation over films: this is tested, not the estimate",
     )
     fill_agreement: float = Field(
         3.0,
         ge=1.0,
+        le=1_000.0,
         description="the effects of two fills are believed where both lower the margin, and "
         "neither by more than so many times the other",
     )
     max_fitted: int = Field(
-        10, ge=0, description="regions of a used feature that are fitted to where the effect lies"
+        10,
+        ge=0,
+        le=10_000,
+        description="regions of a used feature that are fitted to where the effect lies",
     )
     dependence_films: int = Field(
         200,
@@ -102,17 +119,21 @@ class EvidenceConfig(Section):
     max_style_shift: float = Field(
         0.5,
         gt=0.0,
+        le=1_000.0,
         description="change of a finding's margin, in its standard deviations, that a style may "
         "bring between its low and its high end among the films",
     )
     power: float = Field(0.8, gt=0.0, lt=1.0, description="power of the detectable gap")
     simulations: int = Field(
-        100, ge=20, description="simulated cohorts behind the detectable gap, each prevalence"
+        100,
+        ge=20,
+        le=100_000,
+        description="simulated cohorts behind the detectable gap, each prevalence",
     )
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
     sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
     shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=4_294_967_295)
 
     @property
     def min_n_on_half(self) -> int:
@@ -135,7 +156,9 @@ class GateConfig(Section):
     max_gap: Share = Field(
         0.10, description="gap in accuracy, or share of wrong calls, that is still tolerated"
     )
-    min_films: int = Field(20, ge=1, description="films a class needs to be audited")
+    min_films: int = Field(
+        20, ge=1, le=100_000_000, description="films a class needs to be audited"
+    )
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
     min_auroc: Share = Field(
@@ -158,6 +181,7 @@ class GateConfig(Section):
     max_leaked_patients: int = Field(
         0,
         ge=0,
+        le=100_000_000,
         description="audited patients that the model may have been fitted on (split finetune, "
         "model.trained_on), at most, for anything but a fail",
     )
@@ -186,6 +210,7 @@ class PrivacyConfig(Section):
     min_cell: int = Field(
         11,
         ge=0,
+        le=1_000_000,
         description="counts of fewer patients, and what would reveal them, are hidden in the "
         "report and in result.json; phantoms have no patients, and nothing of them is hidden",
     )
@@ -204,5 +229,7 @@ class ReportConfig(Section):
 
     title: str = "Audit of a vision-language model"
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
-    regions_listed: int = Field(200, ge=1, description="regions of each correlation in the JSON")
+    regions_listed: int = Field(
+        200, ge=1, le=1_000_000, description="regions of each correlation in the JSON"
+    )
     dicom: bool = Field(False, description="also write the report as a DICOM Encapsulated PDF")

@@ -19,6 +19,7 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 
 from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
@@ -79,6 +80,23 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``true`` for a number, which Python takes for 1."""
+        listed = value if isinstance(value, (list, tuple)) else (value,)
+        if any(isinstance(one, bool) for one in listed):
+            kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError("a truth value; expected a number")
+        return value
+
+
+def _kinds_of(annotation: Any) -> set[Any]:
+    """Return every plain type that stands in an annotation."""
+    found = {annotation} if isinstance(annotation, type) else set()
+    return found.union(*(_kinds_of(part) for part in get_args(annotation)))
 
 
 _LONGEST = 80  # characters of a value that are repeated

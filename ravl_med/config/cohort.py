@@ -14,15 +14,18 @@ Split = Literal["finetune", "validation", "test"]
 class SyntheticConfig(Section):
     """A phantom cohort made by ``ravl-med synthesize`` and kept in the user's cache folder."""
 
-    images: int = Field(3300, ge=40, description="films over all splits")
+    images: int = Field(3300, ge=40, le=1_000_000, description="films over all splits")
     feature: str = Field("generator", description="the planted device or lettering")
     finding: str = Field("cardiomegaly", description="the finding that it is planted on")
     strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0 = null")
-    seed: int = Field(0, ge=0)
-    size: int = Field(256, ge=64, description="shorter side of a film in pixels")
+    seed: int = Field(0, ge=0, le=4_294_967_295)
+    size: int = Field(256, ge=64, le=4_096, description="shorter side of a film in pixels")
     bystander: str | None = Field(
         None, description="a device that goes with the feature but was never tied to the finding"
     )
+
+
+Level = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class VolumeConfig(Section):
@@ -35,7 +38,7 @@ class VolumeConfig(Section):
     slice: Share = Field(
         0.5, description="place of the slice where no number is given: 0 is left, back or foot"
     )
-    window: tuple[float, Annotated[float, Field(gt=0)]] | None = Field(
+    window: tuple[Level, Annotated[float, Field(gt=0, le=1e9)]] | None = Field(
         None, description="centre and width; null: from the 0.5th to the 99.5th percentile"
     )
     spacing: Literal["stored", "isotropic"] = Field(
@@ -46,7 +49,9 @@ class VolumeConfig(Section):
 class ReadingConfig(Section):
     """How stored values become films, and what is refused before it is decoded."""
 
-    voi_view: int = Field(0, ge=0, description="which VOI LUT or window of a DICOM film is applied")
+    voi_view: int = Field(
+        0, ge=0, le=1_000, description="which VOI LUT or window of a DICOM film is applied"
+    )
     voi: Literal["lut", "window", "full range"] = Field(
         "lut", description="what is applied of a DICOM film that carries a VOI LUT and a window"
     )
@@ -56,22 +61,31 @@ class ReadingConfig(Section):
         "models were trained on",
     )
     frame: int | None = Field(
-        None, ge=1, description="frame of a multi-frame file, or slice of a volume"
+        None, ge=1, le=1_000_000, description="frame of a multi-frame file, or slice of a volume"
     )
     volume: VolumeConfig = VolumeConfig()
     max_pixels: int = Field(
-        100_000_000, ge=1, description="films with more pixels are set aside before decoding"
+        100_000_000,
+        ge=1,
+        le=100_000_000_000,
+        description="films with more pixels are set aside before decoding",
     )
-    max_file_mb: int = Field(1024, ge=1, description="larger files are set aside")
+    max_file_mb: int = Field(1024, ge=1, le=1_000_000, description="larger files are set aside")
     max_inflated_mb: int = Field(
-        1024, ge=1, description="deflated and gzipped files that unpack to more are set aside"
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="deflated and gzipped files that unpack to more are set aside",
     )
     max_memory_mb: int = Field(
         4096,
         ge=512,
+        le=10_000_000,
         description="data that a reading process may hold, if the system can limit it",
     )
-    max_seconds: float = Field(60.0, gt=0, description="time that a film may take to be read")
+    max_seconds: float = Field(
+        60.0, gt=0, le=86_400.0, description="time that a film may take to be read"
+    )
 
     def for_frame(self, frame: int | None) -> Self:
         """Return the section for a file whose row names a frame; None: as it is."""
@@ -158,7 +172,7 @@ class RegionsConfig(Section):
         description="boxes of the user's own, of all films: CSV, COCO JSON, or scene graphs; files "
         "of single films stand in the manifest's column 'annotation'",
     )
-    mask_names: dict[int, str] = Field(
+    mask_names: dict[Annotated[int, Field(ge=0, le=4_294_967_295)], str] = Field(
         default_factory=dict,
         description="what the values of PNG and NIfTI masks mean; without it all but 0 is 'mask'",
     )
@@ -171,6 +185,7 @@ class RegionsConfig(Section):
     max_per_image: int = Field(
         32,
         ge=1,
+        le=10_000,
         description="regions of a film, the most specific and the most certain first; tiles and "
         "windows, which cover a film only together, are not counted",
     )

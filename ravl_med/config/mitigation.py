@@ -31,27 +31,35 @@ class MitigationConfig(Section):
     heads: bool = Field(
         True, description="also DFR and projection of the class texts, which train no tower"
     )
-    force: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    force: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(
         (), description="ranks of confirmed correlations that are mitigated whatever their kind"
     )
     classes_from: Literal["labels", "reports"] = Field(
         "labels",
         description="class of a fine-tuning film: its label columns, or what its report mentions",
     )
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(128, ge=2, description="films of all processes together")
+    epochs: int = Field(100, ge=1, le=100_000)
+    batch_size: int = Field(128, ge=2, le=1_000_000, description="films of all processes together")
     learning_rate: float = Field(
-        5e-5, gt=0, description="peak; warm-up over a tenth of the steps, then half a cosine"
+        5e-5,
+        gt=0,
+        le=100.0,
+        description="peak; warm-up over a tenth of the steps, then half a cosine",
     )
-    weight_decay: float = Field(0.2, ge=0)
-    patience: int = Field(5, ge=1, description="epochs without gain after which it stops")
+    weight_decay: float = Field(0.2, ge=0, le=100.0)
+    patience: int = Field(
+        5, ge=1, le=100_000, description="epochs without gain after which it stops"
+    )
     judged: int = Field(
         3,
         ge=1,
+        le=100_000,
         description="epochs in a row whose mean worst group chooses the best, since one epoch's is "
         "a few dozen films",
     )
-    accumulate: int = Field(1, ge=1, description="batches for each step of the optimiser")
+    accumulate: int = Field(
+        1, ge=1, le=100_000, description="batches for each step of the optimiser"
+    )
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     gradient_checkpointing: bool = Field(
         False,
@@ -61,14 +69,18 @@ class MitigationConfig(Section):
     freeze_norms: bool = Field(True, description="keep the statistics of BatchNorm")
     cropped: Share = Field(0.0, description="share of the films that are cut to a random part")
     clip_weight: Share = Field(0.8, description="lambda: share of L_CLIP in the loss")
-    temperature: float = Field(0.07, gt=0, description="tau of regions and zero-shot logits")
+    temperature: float = Field(
+        0.07, gt=0, le=1_000.0, description="tau of regions and zero-shot logits"
+    )
     denominator: Literal["multiset", "distinct"] = Field(
         "multiset", description="L_R sums over the texts of the batch, or over distinct classes"
     )
     reduction: Literal["sum", "mean"] = Field(
         "sum", description="of L_R + L_A over the films of a batch"
     )
-    eta: float = Field(0.01, gt=0, description="step size of the group weights in VL-GDRO")
+    eta: float = Field(
+        0.01, gt=0, le=1_000.0, description="step size of the group weights in VL-GDRO"
+    )
     exchange_share: Share = Field(
         0.5, description="chance of a film to have the feature after the exchange"
     )
@@ -78,13 +90,16 @@ class MitigationConfig(Section):
         "the films with the feature than of those without it; 1 for never",
     )
     min_group: int = Field(
-        10, ge=1, description="groups with fewer films are joined when the best epoch is chosen"
+        10,
+        ge=1,
+        le=100_000_000,
+        description="groups with fewer films are joined when the best epoch is chosen",
     )
     max_fall: Share = Field(
         0.01, description="fall of the overall accuracy that is tolerated in an improved model"
     )
-    checkpoint_steps: int = Field(500, ge=1)
-    seed: int = Field(0, ge=0)
+    checkpoint_steps: int = Field(500, ge=1, le=1_000_000_000)
+    seed: int = Field(0, ge=0, le=4_294_967_295)
 
     def arms(self) -> tuple[ArmName, ...]:
         """Return every arm that is trained, the delivered one last."""

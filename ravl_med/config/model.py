@@ -15,25 +15,27 @@ class QuickstartModelConfig(Section):
     """A small open_clip model, fine-tuned on the cohort's fine-tuning split and cached."""
 
     tower: Literal["resnet", "vit"] = "resnet"
-    image_size: int = Field(96, ge=32, multiple_of=32, description="input side in pixels")
-    epochs: int = Field(14, ge=1)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    seed: int = Field(0, ge=0)
+    image_size: int = Field(96, ge=32, le=2_048, multiple_of=32, description="input side in pixels")
+    epochs: int = Field(14, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    learning_rate: float = Field(1e-3, gt=0, le=100.0)
+    seed: int = Field(0, ge=0, le=4_294_967_295)
+
+
+Colour = Annotated[float, Field(ge=-1_000.0, le=1_000.0)]
+Spread = Annotated[float, Field(gt=0, le=1_000.0)]
 
 
 class PreprocessConfig(Section):
     """How the images of a raw checkpoint were made, which its file does not state."""
 
     size: int | None = Field(
-        None, ge=16, description="input side in pixels; null: that of the architecture"
+        None, ge=16, le=8_192, description="input side in pixels; null: that of the architecture"
     )
-    mean: tuple[float, float, float] = Field(
+    mean: tuple[Colour, Colour, Colour] = Field(
         (0.48145466, 0.4578275, 0.40821073), description="of the channels, films being 0 to 1"
     )
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] = (0.26862954, 0.26130258, 0.27577711)
+    std: tuple[Spread, Spread, Spread] = (0.26862954, 0.26130258, 0.27577711)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = Field(
         "shortest",
@@ -81,7 +83,10 @@ class ModelConfig(Section):
     name: str | None = Field(None, description="how the report calls the model")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     batch_size: int = Field(
-        64, ge=1, description="films encoded at once; halved where memory does not suffice"
+        64,
+        ge=1,
+        le=65_536,
+        description="films encoded at once; halved where memory does not suffice",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="in which films, regions and texts are encoded"
@@ -89,6 +94,7 @@ class ModelConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
+        le=1_024,
         description="threads of the encoder on a CPU; null: as many as PyTorch takes. Embeddings "
         "are kept by their number",
     )

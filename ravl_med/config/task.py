@@ -190,7 +190,9 @@ class TaskConfig(Section):
     )
     classes: dict[str, ClassConfig] = Field(min_length=2)
     templates: tuple[str, ...] = Field(("{}",), min_length=1)
-    temperature: float = Field(0.07, gt=0, description="tau of RaVL's zero-shot softmax")
+    temperature: float = Field(
+        0.07, gt=0, le=1_000.0, description="tau of RaVL's zero-shot softmax"
+    )
     scores: Literal["softmax", "sigmoid"] = Field(
         "softmax",
         description="over the classes, with tau; or class by class, with the scale and bias that a "
