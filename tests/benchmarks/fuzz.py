@@ -1,0 +1,296 @@
+"""Mutated inputs of every kind: none may end outside a named error, hang, or take the memory.
+
+``python -m tests.benchmarks.fuzz --cases 10000 --journal fuzz.jsonl`` does so many cases, each the
+same for its number and seed, in a child process that is replaced when it dies or hangs. What is
+done is noted in the journal, one line a case, and not done again. Exit code 1: something failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pydicom
+import torch
+import typer
+from PIL import Image
+
+from ravl_med.cohort.annotation_file import read_annotation_file
+from ravl_med.cohort.image_file import read_film_file
+from ravl_med.cohort.manifest import read_manifest
+from ravl_med.config.cohort import ReadingConfig
+from ravl_med.config.loading import load_config
+from ravl_med.encoders.open_clip import save_model
+from ravl_med.encoders.opening import open_model_folder
+from ravl_med.errors import RavlMedError
+from ravl_med.labelling.sections import read_radiology_report
+from ravl_med.regions.annotations import AnnotationTable
+from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.files.saved_run import read_archive, write_archive
+
+LONGEST = 30.0  # seconds of a case
+MOST_MB = 3000  # of data that a case may hold
+_SHAPE = (48, 64)
+_CODES = (0, 1, 2, 3)
+_TOKENS = (
+    b"\0", b"\xff", b"\xed\xa0\x80", b"NaN", b"1e999", b"-1", b"99999999999999999999", b"null",
+    b"true", b"[" * 300, b'{"a":' * 300, b"&a [*a, *a]", b"!!python/object:os.system x", b'"',
+    b"http://127.0.0.1/a", b"../../etc/passwd", b"/dev/zero", b"\x1b[2J", b"=cmd()", b"\r", b",",
+)  # fmt: skip
+_CONFIG = """\
+name: fuzz
+cohort: {manifest: manifest.csv, split: null, max_seconds: 60}
+task: {classes: {effusion: {prompts: [Fluid.]}, "no": {prompts: [Clear.], label: {effusion: 0}}}}
+model: {path: model, threads: 2}
+regions: {sources: [tiles], tiles: [6, 6]}
+evidence: {relevance: relevance.yaml, draws: 10000}
+"""
+_DETAILS = ReportDetails(
+    date="2026-11-20",
+    config_yaml="name: run\n",
+    versions={"ravl-med": "0"},
+    digests={"model": "ab" * 32},
+    seeds={"evidence": 0},
+    thresholds={"gate.max_gap": "10 points"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of input: its valid file, and what reads it."""
+
+    file: Path  # that is mutated
+    read: Callable[[], Any]
+
+
+def make_corpus(root: Path) -> dict[str, Kind]:
+    """Write a valid input of every kind, and return them by name."""
+    reading = ReadingConfig(max_pixels=10_000_000, max_inflated_mb=64)
+    bundled = Path(pydicom.__file__).parent / "data" / "test_files"
+    for name, source in _BUNDLED.items():
+        (root / name).write_bytes((bundled / source).read_bytes())
+    values = np.zeros(_SHAPE, dtype=np.uint8)
+    values[8:24, 8:40] = 1
+    film = np.random.default_rng(0).integers(0, 255, _SHAPE).astype(np.uint8)
+    for name in ("film.png", "film.jpg"):
+        Image.fromarray(film).save(root / name)
+    Image.fromarray(values).save(root / "mask.png")
+    _save_nifti(root / "film.nii", film)
+    texts = {
+        "audit.yaml": _CONFIG,
+        "manifest.csv": "image,patient,view,effusion,report\n"
+        + "".join(f"{i}.dcm,p{i // 2},PA,{i % 2},Small effusion.\n" for i in range(12)),
+        "report.txt": "FINDINGS: Clear lungs.\nIMPRESSION: No effusion.\n",
+        "boxes.csv": "image,name,x0,y0,x1,y1\n" + "film.png,lead,1,2,30,40\n" * 5,
+        "boxes.json": json.dumps(_COCO),
+    }
+    for name, text in texts.items():
+        (root / name).write_text(text, encoding="utf-8")
+    _save_model(root / "model")
+    (root / "private").mkdir()
+    write_archive(_DETAILS, root / "private")
+    names = [root / "film.png"]
+    kinds = {
+        name: Kind(root / name, partial(read_film_file, root / name, reading))
+        for name in ("film.png", "film.jpg", "film.nii", *_BUNDLED)
+    }
+    kinds["audit.yaml"] = Kind(root / "audit.yaml", lambda: load_config(root / "audit.yaml"))
+    kinds["manifest.csv"] = Kind(
+        root / "manifest.csv", lambda: read_manifest(root / "manifest.csv", split=None)
+    )
+    kinds["report.txt"] = Kind(
+        root / "report.txt", lambda: read_radiology_report(root / "report.txt")
+    )
+    for name in ("boxes.csv", "boxes.json"):
+        kinds[name] = Kind(root / name, partial(AnnotationTable.read, root / name, names))
+    kinds["mask.png"] = Kind(
+        root / "mask.png",
+        lambda: read_annotation_file(root / "mask.png", names[0], _SHAPE, {}, reading),
+    )
+    kinds["model config"] = Kind(
+        root / "model" / "open_clip_config.json",
+        lambda: open_model_folder(root / "model", torch.device("cpu")),
+    )
+    for name in ("archive.json", "archive.npz"):
+        kinds[name] = Kind(
+            root / "private" / name, lambda: read_archive(ReportDetails, root / "private")
+        )
+    return kinds
+
+
+_BUNDLED = {
+    "film.dcm": "MR_small.dcm",
+    "rle.dcm": "MR_small_RLE.dcm",
+    "jpeg.dcm": "JPGExtended.dcm",
+    "jpeg2000.dcm": "MR_small_jp2klossless.dcm",
+}
+_COCO = {
+    "images": [{"id": 1, "file_name": "film.png", "height": 48, "width": 64}],
+    "categories": [{"id": 1, "name": "lead"}],
+    "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 20]}],
+}
+
+
+def _save_nifti(path: Path, film: np.ndarray[Any, Any]) -> None:
+    import nibabel as nib
+
+    kind: Any = nib.Nifti1Image
+    image = kind(film.astype(np.float32)[:, :, None], np.eye(4))
+    image.to_filename(path)
+
+
+def _save_model(folder: Path) -> None:
+    import open_clip
+
+    layout: dict[str, Any] = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16,
+                       "patch_size": 16},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2,
+                     "layers": 1},
+    }  # fmt: skip
+    save_model(open_clip.CLIP(**layout), {"model_cfg": layout, "preprocess_cfg": {}}, folder)
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """Return content that was changed at one to six places."""
+    made = bytearray(content)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(made) + 1)
+        match rng.randrange(6):
+            case 0:
+                made[at : at + 1] = bytes([rng.randrange(256)])
+            case 1:
+                del made[at : at + rng.choice((1, 4, 64, 100_000))]
+            case 2:
+                made[at:at] = made[at : at + rng.choice((1, 16, 256))]
+            case 3:
+                token = rng.choice(_TOKENS)
+                made[at : at + rng.choice((0, len(token)))] = token
+            case 4 if made:
+                made[at % len(made)] ^= 1 << rng.randrange(8)
+            case _:
+                other = rng.randrange(len(made) + 1)
+                made[at : at + 32], made[other : other + 32] = (
+                    made[other : other + 32],
+                    made[at : at + 32],
+                )
+    return bytes(made)
+
+
+def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str]:
+    """Do one case; return the name of its kind, and what came of it: blank if all is well."""
+    rng = random.Random(f"{seed} {number}")
+    name = sorted(kinds)[number % len(kinds)]
+    kind = kinds[name]
+    whole = kind.file.read_bytes()
+    start = time.monotonic()
+    try:
+        kind.file.write_bytes(mutate(whole, rng))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kind.read()
+        fault = ""
+    except RavlMedError as error:
+        fault = "" if error.exit_code in _CODES else f"exit code {error.exit_code}"
+    except Exception as error:  # what the harness is there to find
+        fault = type(error).__name__
+    finally:
+        kind.file.write_bytes(whole)
+    seconds = time.monotonic() - start
+    return name, fault or (f"{seconds:.0f} s" if seconds > LONGEST else "")
+
+
+def _child(first: int, last: int, seed: int) -> None:
+    """Do cases and print a line before and after each."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MB * 1_000_000,) * 2)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = make_corpus(Path(folder))
+        for number in range(first, last):
+            print(json.dumps({"begun": number}), flush=True)  # noqa: T201
+            kind, fault = run_case(kinds, number, seed)
+            line = {"case": number, "kind": kind, "fault": fault}
+            print(json.dumps(line), flush=True)  # noqa: T201
+
+
+def run_cases(first: int, last: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield a line for each case of a range, from children that are replaced when they end."""
+    while first < last:
+        command = [sys.executable, "-m", "tests.benchmarks.fuzz", "--child"]
+        command += ["--first", str(first), "--cases", str(last), "--seed", str(seed)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        watch = threading.Timer(10 * LONGEST, process.kill)  # the corpus is made first
+        watch.start()
+        begun: int | None = None
+        for line in process.stdout:
+            watch.cancel()
+            watch = threading.Timer(2 * LONGEST, process.kill)
+            watch.start()
+            entry = json.loads(line)
+            begun = entry.get("begun", begun)
+            if "case" in entry:
+                first, begun = entry["case"] + 1, None
+                yield entry
+        watch.cancel()
+        code = process.wait()
+        if begun is not None:
+            yield {"case": begun, "kind": "", "fault": f"the process ended ({code})"}
+            first = begun + 1
+        elif first < last:
+            raise RuntimeError(f"the child did not begin ({code})")
+
+
+def main(
+    cases: Annotated[int, typer.Option(help="Cases to do, from 0 on.")] = 10_000,
+    journal: Annotated[Path, typer.Option(help="What is done, one line a case.")] = Path(
+        "fuzz.jsonl"
+    ),
+    seed: Annotated[int, typer.Option(help="Other cases.")] = 0,
+    first: Annotated[int, typer.Option(hidden=True)] = 0,
+    child: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Do so many cases, and say what failed."""
+    if child:
+        _child(first, cases, seed)
+        return
+    done = []
+    if journal.is_file():
+        done = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    first = max((entry["case"] + 1 for entry in done), default=0)
+    with journal.open("a", encoding="utf-8") as stream:
+        for entry in run_cases(first, cases, seed):
+            done.append(entry)
+            stream.write(json.dumps(entry) + "\n")
+            stream.flush()
+    faults = [entry for entry in done if entry["fault"]]
+    counts = Counter(entry["kind"] for entry in done)
+    typer.echo(", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())))
+    for entry in faults:
+        typer.echo(f"case {entry['case']} ({entry['kind']}): {entry['fault']}")
+    typer.echo(f"{len(faults)} of {len(done)} failed")
+    raise typer.Exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
