@@ -314,8 +314,14 @@ def audit(
             settings, key=user_key(), cache=cached, progress=progress, today=date.today()
         )
         progress("write the report", 0, 1)
-        day, history = date.today().isoformat(), user_history_root()
-        write_run(run, folder, date=day, history_root=history, replace=replace)
+        write_run(
+            run,
+            folder,
+            date=date.today().isoformat(),
+            history_root=user_history_root(),
+            replace=replace,
+            progress=progress,
+        )
         progress("write the report", 1, 1)
     console.print_audit(run, folder)
     return _gate_code(run.result.verdict.name, strict=strict, exit_zero=exit_zero)
@@ -433,7 +439,7 @@ def preview(
     show: Annotated[int, typer.Option(help="Films on the sheet, at most 100.")] = 20,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.png", help="Default reports/NAME-regions.png."),
+        typer.Option("--out", metavar="PATH", help="DIR or FILE.png; default reports."),
     ] = None,
     split: Annotated[
         str | None,
@@ -447,13 +453,12 @@ def preview(
     No model is opened. Returns 0, and as audit for errors.
     """
     from ravl_med.pipeline.preview import preview_regions
-    from ravl_med.reporting.contact_sheet import refuse_foreign_file, write_sheet
+    from ravl_med.reporting.contact_sheet import sheet_file, write_sheet
     from ravl_med.storage.cache import user_key
 
     chosen = {None: (), "all": ("cohort.split=null",)}.get(split, (f"cohort.split={split}",))
     settings, cached = _open(config, *console.overrides(set_values, None), *chosen)
-    path = out if out is not None else Path("reports") / f"{settings.name}-regions.png"
-    refuse_foreign_file(path)
+    path = sheet_file(out, settings.name)
     with console.show_progress() as progress:
         sheet = preview_regions(
             settings, shown=show, seed=seed, key=user_key(), cache=cached, progress=progress

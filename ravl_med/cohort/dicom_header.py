@@ -172,6 +172,30 @@ def left_edge_of(dataset: pydicom.Dataset) -> Edge:
     return _OPPOSITE[rows]
 
 
+_MOST_PIXEL_MM = 10.0
+
+
+def pixel_mm_of(dataset: pydicom.Dataset) -> float:
+    """Return the width of a pixel in millimetres, 0 where it is not stated.
+
+    Pixel Spacing (0028,0030) or, at the detector, Imager Pixel Spacing (0018,1164); the second
+    value is the distance of columns.
+    """
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        try:
+            value = valid_pixel_mm(float(dataset[name].value[1]))
+        except Exception:  # missing, or a value that its VR does not allow
+            continue
+        if value:
+            return value
+    return 0.0
+
+
+def valid_pixel_mm(value: float) -> float:
+    """Return the width of a pixel that a film can have, 0 for any other."""
+    return value if 0.0 < value <= _MOST_PIXEL_MM else 0.0
+
+
 def _main_direction(value: str) -> str:
     """Return the first letter of a direction, blank where it is invalid."""
     if not 1 <= len(value) <= _MOST_LETTERS or any(letter not in _OPPOSITE for letter in value):

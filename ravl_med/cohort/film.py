@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.annotation_file import AnnotatedBox, read_annotation_file
-from ravl_med.cohort.dicom_header import Edge, edge_of
+from ravl_med.cohort.dicom_header import Edge, edge_of, valid_pixel_mm
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.reading_pool import ReadingPool
@@ -34,6 +34,7 @@ class Film:
     reading: ReadingConfig = DEFAULT_READING  # how it was read, its frame included
     left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
     file_bytes: int = 0  # of the file as it is stored
+    pixel_mm: float = 0.0  # width of a pixel; 0 where the file does not state it
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -166,6 +167,7 @@ def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
         reading,
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
         _stored_bytes(content.file_bytes, reading.max_file_mb),
+        valid_pixel_mm(content.pixel_mm) if isinstance(content.pixel_mm, float) else 0.0,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
-from ravl_med.cohort.dicom_header import Edge, left_edge_of, read_acquisition
+from ravl_med.cohort.dicom_header import Edge, left_edge_of, pixel_mm_of, read_acquisition
 from ravl_med.cohort.pixel_decoding import require_whole_jpeg
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
@@ -87,6 +87,7 @@ class ImageContent:
     digest: str = ""  # SHA-256 of pixels and shape; blank before the film was checked
     left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
     file_bytes: int = 0  # of the file as it is stored
+    pixel_mm: float = 0.0  # width of a pixel; 0 where the file does not state it
 
 
 @contextmanager
@@ -165,7 +166,13 @@ def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
             pixels, applied = film_pixels(dataset, reading)
             with naming_reasons():
                 stated = read_acquisition(dataset)
-            return ImageContent(pixels, applied, stated, left_edge=left_edge_of(dataset))
+            return ImageContent(
+                pixels,
+                applied,
+                stated,
+                left_edge=left_edge_of(dataset),
+                pixel_mm=pixel_mm_of(dataset),
+            )
     except MemoryError:
         raise ImageError(
             "out_of_memory",

@@ -6,7 +6,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ravl_med.storage.mapped_arrays import empty_rows, map_parts, mapped_copy, r
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 _TEXTS = ("digests", "_applied", "_left_edges")
+_NUMBERS, _NANOMETRES = 7, 1e6  # of each film; of a millimetre
 _GATHERED = 512  # films after which what was written to it is let go
 
 
@@ -48,6 +49,8 @@ class Embeddings:
     # (N,) acquisition attributes that DICOM headers state
     attributes: tuple[Mapping[str, str], ...] = ()
     left_edges: tuple[Edge, ...] = ()  # (N,) side of the patient at the left edge of each film
+    # (N,) width of a pixel in millimetres as it is stored, 0 where that is not stated
+    pixel_mm: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     found: int = 0  # films whose embeddings were there before
     halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
     file_bytes: int = 0  # of the files that were read
@@ -63,6 +66,13 @@ class Embeddings:
             self.region_kind,
         ):
             release_pages(mapped)
+
+    def widths_mm(self, films: NDArray[np.int64]) -> list[float]:
+        """Return the widths of films (n,) in millimetres, 0 where a file does not state them."""
+        if not len(self.pixel_mm):
+            return [0.0] * len(films)
+        widths: list[float] = (self.pixel_mm[films] * self.sizes[films, 1]).tolist()
+        return widths
 
     def only_finite(self) -> Embeddings:
         """Leave out the films with an embedding that holds NaN or infinity."""
@@ -86,6 +96,7 @@ class Embeddings:
             not_finite=tuple(int(i) for i in self.films[~finite]),
             attributes=tuple(compress(self.attributes, finite)),
             left_edges=tuple(compress(self.left_edges, finite)),
+            pixel_mm=self.pixel_mm[kept] if len(self.pixel_mm) else self.pixel_mm,
             inputs=None if self.inputs is None else self.inputs.take(kept),
         )
 
@@ -110,7 +121,8 @@ class FilmTable:
     """
 
     def __init__(self) -> None:
-        # position in the cohort, height, width, regions, unseen regions, bytes of the file
+        # position in the cohort, height, width, regions, unseen ones, bytes of the file, width of a
+        # pixel in nanometres
         self._numbers = array("q")
         self._boxes, self._region_kind = bytearray(), array("q")
         self.digests: list[str] = []
@@ -129,8 +141,8 @@ class FilmTable:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Position, height, width, regions, unseen regions and bytes of the file, (N, 6)."""
-        return np.frombuffer(self._numbers, np.int64).reshape(-1, 6)
+        """Position, height, width, regions, unseen ones, bytes, nanometres of a pixel: (N, 7)."""
+        return np.frombuffer(self._numbers, np.int64).reshape(-1, _NUMBERS)
 
     def add(self, position: int, row: FilmRow | RejectedFilm) -> None:
         """Take the next film of the cohort."""
@@ -138,7 +150,9 @@ class FilmTable:
             self.rejected.append((position, row))
             return
         film, regions = row.film, row.regions
-        self._numbers.extend((position, *row.size, len(regions), row.unseen, film.file_bytes))
+        wide = round(film.pixel_mm * _NANOMETRES)
+        seen = len(regions), row.unseen
+        self._numbers.extend((position, *row.size, *seen, film.file_bytes, wide))
         self._boxes += regions.boxes.astype(np.float32, copy=False).tobytes()
         self._region_kind.extend(
             self._kinds.setdefault(kind, len(self._kinds)) for kind in regions.kinds
@@ -203,6 +217,7 @@ class FilmTable:
             not_finite=(),
             attributes=tuple(self._attributes),
             left_edges=tuple(self._left_edges),
+            pixel_mm=numbers[:, 6] / _NANOMETRES,
             found=self.found,
             file_bytes=int(numbers[:, 5].sum()),
             inputs=inputs,
@@ -241,6 +256,8 @@ class FilmTable:
             with safe_open(path, framework="numpy") as stored:
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
                 texts = json.loads(stored.metadata()["texts"])
+            if arrays["numbers"].shape[1:] != (_NUMBERS,):  # of an earlier version
+                return None
             table._numbers.frombytes(arrays["numbers"].tobytes())
             table._boxes += arrays["boxes"].tobytes()
             table._region_kind.frombytes(arrays["region_kind"].tobytes())

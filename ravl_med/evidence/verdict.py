@@ -10,8 +10,8 @@ from whether it travels, and from whether it goes with the finding:
 =====================================  =============================  ==============
 Its effect lies                        and                            kind
 =====================================  =============================  ==============
-in artifacts, hardly in the anatomy    it raises the margin of other  shortcut
-                                       films that it is put into
+hardly in the anatomy: in artifacts,   it raises the margin of other  shortcut
+or where it stands out from the film   films that it is put into
 where the finding shows, on its films  it does not, or it is of the   plausible sign
                                        body
 anywhere else, or it is not known                                     undecided
@@ -140,12 +140,13 @@ def goes_with_finding(confirmation: Confirmation, raised: int) -> bool:
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
     """Say what a used feature is: where its effect lies, and whether it travels.
 
-    `goes_along` says that it goes with the finding, see `goes_with_finding`.
+    `goes_along` says that it goes with the finding, see `goes_with_finding`. A shortcut needs no
+    name: what is foreign shows by artifacts that a segmenter finds, or by standing out.
     """
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    if is_foreign(counterfactual, evidence) and shares.artifact >= _FOREIGN:
+    if is_foreign(counterfactual, evidence):
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
     of_body = shares.artifact <= evidence.shortcut_share and removal.relief_interval.low <= 1.0

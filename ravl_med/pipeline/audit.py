@@ -73,6 +73,8 @@ from ravl_med.pipeline.audited_model import (
     summarise_model,
 )
 from ravl_med.pipeline.embedding import embed_with
+from ravl_med.regions.film_structures import NAME_RECORDS
+from ravl_med.regions.looks import describe_looks
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
 from ravl_med.regions.segmenter import Segmenter
 from ravl_med.reporting.files.audit_run import Audit
@@ -363,7 +365,7 @@ def search_films(
         subgroups,
         sensitivity,
         _features(correlations, clusters, embeddings, proposed),
-        {c.cluster.cluster: _describe(c, embeddings, tools.structures) for c in correlations},
+        _describe_all(config, correlations, embeddings, tools.structures),
         dependence=dependence,
     )
 
@@ -405,10 +407,10 @@ def _counterfactual_model(
 ) -> CounterfactualModel:
     """Return the model as counterfactuals run it, with the workers of the engine."""
     films, listed = scored.films, scored.films.listed
-    mirrored = frozenset(at for at, edge in enumerate(films.embeddings.left_edges) if edge == "L")
+    edges = films.embeddings.left_edges
     inputs = films.embeddings.inputs
     logits = films.embeddings.image @ scored.classes.T / config.task.temperature
-    audited = AuditedFilms(config, films.cohort, scored.classes, mirrored, inputs, logits)
+    audited = AuditedFilms(config, films.cohort, scored.classes, edges, inputs, logits)
     model = counterfactual_model(audited, listed.encoder, segmenter)
     return spread_hypotheses(model, audited, engine, listed.folder)
 
@@ -470,26 +472,49 @@ def _summarise_search(
     )
 
 
+def _describe_all(
+    config: Config,
+    correlations: tuple[SpuriousCorrelation, ...],
+    embeddings: Embeddings,
+    structures: StructureReader | None,
+) -> dict[int, str]:
+    """Describe the regions of each correlation, by its cluster."""
+    # What the user's own segmenter calls right is not known here.
+    records = NAME_RECORDS if config.regions.segmenter is None else {}
+    return {c.cluster.cluster: _describe(c, embeddings, structures, records) for c in correlations}
+
+
 def _describe(
-    correlation: SpuriousCorrelation, embeddings: Embeddings, structures: StructureReader | None
+    correlation: SpuriousCorrelation,
+    embeddings: Embeddings,
+    structures: StructureReader | None,
+    records: Mapping[str, str],
 ) -> str:
     """Describe the regions of a correlation; where it was tested, those that carry the feature.
 
-    Where it counts, what a segmenter finds under the regions is named as well.
+    Where it counts, what a segmenter finds where the effect lies is named as well, or how it looks.
     """
     regions = correlation.cluster.regions
     tested = correlation.counterfactual
+    rows = np.arange(len(regions))
     if tested is not None and tested.removal.carries.any():
-        carriers = [row for row in correlation.order if tested.removal.carries[row]]
-        regions = regions[carriers]
-    films = embeddings.region_image[regions]
-    shares = embeddings.region_boxes[regions] / np.tile(embeddings.sizes[films][:, ::-1], 2)
+        rows = correlation.order[tested.removal.carries[correlation.order]]
+    films = embeddings.region_image[regions[rows]]
+    boxes = embeddings.region_boxes[regions[rows]]
+    if tested is not None and tested.removal.located is not None:
+        located = tested.removal.located[rows]
+        boxes = np.where(np.isfinite(located), located, boxes)
+    sizes = embeddings.sizes[films]
+    shares = boxes / np.tile(sizes[:, ::-1], 2)
     if correlation.counts and structures is not None:
         seen = [structures(int(film)) for film in films[:MOST_REGIONS]]
-        held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=False)]
-        places = [film.place(box) for film, box in zip(seen, shares, strict=False)]
-        return describe_regions(held, shares[: len(seen)], places)
-    kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions]]
+        shares = shares[: len(seen)]
+        held = [film.artifacts_in(box) for film, box in zip(seen, shares, strict=True)]
+        places = [film.place(box) for film, box in zip(seen, shares, strict=True)]
+        looks = [film.look(box) for film, box in zip(seen, shares, strict=True)]
+        widths = embeddings.widths_mm(films[: len(seen)])
+        return describe_regions(held, shares, places, describe_looks(looks, widths), records)
+    kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions[rows]]]
     names = [() if kind.source in ("tiles", "windows") else (kind.name,) for kind in kinds]
     return describe_regions(names, shares, [kind.place for kind in kinds])
 

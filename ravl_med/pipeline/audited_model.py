@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.score_table import ScoreTable
@@ -261,7 +262,7 @@ class AuditedFilms:
     config: Config
     cohort: Cohort  # the N audited films
     classes: NDArray[np.float32]  # (C, D) class texts
-    mirrored: frozenset[int]  # films that have the patient's left at the left edge
+    left_edges: tuple[Edge, ...]  # (N,) side of the patient at the left edge of each film
     inputs: KeptFilms | None = None  # the same films as the model reads them
     logits: NDArray[np.float32] | None = None  # (N, C) of the same films
 
@@ -287,7 +288,7 @@ def counterfactual_model(
         films.classes,
         films.config.task.temperature,
         films.config.model.batch_size,
-        structure_reader(segmenter, read, films.mirrored),
+        structure_reader(segmenter, read, films.left_edges),
         films.logits,
         seed=films.config.evidence.seed,
     )

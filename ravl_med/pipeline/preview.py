@@ -50,7 +50,8 @@ def preview_regions(
     _require_in_range("--show", shown, 1, MOST_SHOWN)
     _require_in_range("--seed", seed, 0, None)
     cohort = list_films(config, prepare_manifest(config, Run(cache, progress)))
-    proposer, masking = RegionProposer.of(config.regions, cohort), TextMasking.of(config)
+    proposer = replace(RegionProposer.of(config.regions, cohort), scored=True)
+    masking = TextMasking.of(config)
     wanted = min(shown, len(cohort))
     with FilmReader.of(config.cohort).kept_open() as reader:
         sheet = _Sheet(proposer.with_reader(reader), masking, key)

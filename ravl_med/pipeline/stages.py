@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ravl_med import __version__
+from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import Cohort, read_manifest
 from ravl_med.cohort.table import RejectedFilm
@@ -294,16 +295,17 @@ def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
 def structure_reader(
     segmenter: Segmenter,
     read_pixels: Callable[[int], NDArray[np.float32]],
-    mirrored: Collection[int] = (),
+    left_edges: Sequence[Edge] = (),
 ) -> Callable[[int], FilmStructures]:
     """Return what finds anatomy and artifacts of a film; those of the last films are held.
 
-    `read_pixels` returns (H, W), float32 in [0, 1]; `mirrored` films have the patient's left at the
-    left edge.
+    `read_pixels` returns (H, W), float32 in [0, 1]; `left_edges` are the patient's sides there, of
+    each film, if any are stated.
     """
 
     @lru_cache(maxsize=_HELD_FILMS)
     def read(film: int) -> FilmStructures:
-        return read_structures(segmenter, read_pixels(film), mirrored=film in mirrored)
+        edge = left_edges[film] if left_edges else ""
+        return read_structures(segmenter, read_pixels(film), left_edge=edge)
 
     return read

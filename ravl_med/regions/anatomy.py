@@ -81,7 +81,9 @@ def find_anatomy(film: Segmentation) -> Mapping[str, Mask]:
     lungs = {side: _lung(film, f"{side} lung") for side in _SIDES}
     if not all(lung.any() for lung in lungs.values()):
         return {}
-    if _middle(lungs["right"]) > _middle(lungs["left"]):  # a wrong side is worse than none
+    across = _middle(lungs["left"]) - _middle(lungs["right"])
+    down = _middle(lungs["left"].T) - _middle(lungs["right"].T)
+    if across <= abs(down):  # a wrong side is worse than none, and a film may lie on its side
         return {}
     for side, lung in lungs.items():
         found |= _parts_of_lung(side, lung)

@@ -14,10 +14,14 @@ detection with differentiable binarization, AAAI 2020.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import re
+import threading
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,10 +33,15 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ravl_med import __version__
 from ravl_med.config.cohort import RegionsConfig
+from ravl_med.errors import ConfigError
 from ravl_med.regions.film_structures import read_structures
 from ravl_med.regions.segmenter import Segmenter
+from ravl_med.storage.cache import Cache
+from ravl_med.storage.files import atomic_write_bytes
 
+_KIND = "texts"  # of a cache
 _TOKEN = re.compile(r"[^\W_]+")
 
 
@@ -63,16 +72,53 @@ class TextSearch(Protocol):
         ...
 
 
-def open_text_search(allowed: Collection[str], regions: RegionsConfig) -> TextSearch:
+def open_text_search(
+    allowed: Collection[str], regions: RegionsConfig, cache: Cache | None = None
+) -> TextSearch:
     """Return the best search that this installation has, for a list of allowed words.
 
-    Without OCR the segmenter of `regions` finds letters as well.
+    Without OCR the segmenter of `regions` finds letters as well. What OCR finds is kept in a
+    cache, if one is given.
     """
     from ravl_med.regions.proposal import choose_segmenter
 
-    if ocr_version():
-        return TextReader(fold_words(allowed))
-    return LetterRows(choose_segmenter(regions))
+    if not ocr_version():
+        return LetterRows(choose_segmenter(regions))
+    words = fold_words(allowed)
+    reader = TextReader(words)
+    return reader if cache is None else KeptTextSearch(reader, cache, words)
+
+
+class KeptTextSearch:
+    """A search whose findings are kept in a cache, so that a film is searched once.
+
+    Places are kept under a digest of the pixels and of all that the search depends on, never what
+    was read.
+    """
+
+    def __init__(self, search: TextSearch, cache: Cache, allowed: frozenset[str]) -> None:
+        self.method, self.reads = search.method, search.reads
+        self._search, self._cache = search, cache
+        self._settings = [__version__, search.method, sorted(allowed)]
+
+    def find(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> tuple[TextArea, ...]:
+        """Find the text on a film (H, W), uint8, at its stored size; `views` are shown enlarged."""
+        recipe = [*self._settings, film.shape, list(map(astuple, views))]
+        digest = hashlib.sha256(json.dumps(recipe).encode())
+        digest.update(np.ascontiguousarray(film).data)
+        name = f"{digest.hexdigest()[:24]}.json"
+        try:
+            stored = json.loads((self._cache.root / _KIND / name).read_bytes())
+            return tuple(
+                TextArea(np.array(corners, dtype=np.float64).reshape(4, 2), bool(allowed))
+                for corners, allowed in stored
+            )
+        except (OSError, ValueError, TypeError):  # not there, or damaged: it is searched
+            found = self._search.find(film, views)
+        content = [[area.corners.tolist(), area.allowed] for area in found]
+        with contextlib.suppress(ConfigError):  # no room: it is searched again next time
+            atomic_write_bytes(self._cache.open_kind(_KIND) / name, json.dumps(content).encode())
+        return found
 
 
 def fold_words(allowed: Collection[str]) -> frozenset[str]:
@@ -238,14 +284,24 @@ class TextReader:
     reads = True
 
     def __init__(self, allowed: frozenset[str]) -> None:
-        from rapidocr import RapidOCR
-
         self.method = ocr_version()
         self._allowed = allowed
+        self._own = threading.local()  # networks hold state, so each thread has its own
+
+    @property
+    def _engine(self) -> Any:
+        """Return the networks of this thread."""
+        if not hasattr(self._own, "engine"):
+            self._own.engine = self._open()
+        return self._own.engine
+
+    def _open(self) -> Any:
+        from rapidocr import RapidOCR
+
         threads = {
             f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")
         }
-        self._engine = RapidOCR(
+        return RapidOCR(
             params={
                 "Global.log_level": "critical",  # it would name paths
                 "Det.limit_side_len": 64,  # parts are brought to their scale here

@@ -79,7 +79,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "generator": ("pacemaker", "pacemaker generator", "icd", "cardiac device"),
     "lead": ("leads", "pacemaker lead", "pacemaker leads", "pacemaker wire", "pacing leads"),
     "tube": (
-        "tubes", "line", "lines", "catheter", "endotracheal tube", "ett", "nasogastric tube", "ngt",
+        "tubes", "catheter", "endotracheal tube", "ett", "nasogastric tube", "ngt",
         "ng tube", "enteric tube", "chest tube", "tracheostomy tube", "drain", "cvc", "picc",
         "central venous catheter", "swan ganz catheter",
     ),
@@ -89,8 +89,10 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "text": ("texts", "letters"),
     "metal": (
         "clip", "clips", "surgical clip", "surgical clips", "sternal wire", "sternal wires",
-        "implant", "prosthesis", "jewellery", "jewelry", "foreign object", "foreign body",
+        "prosthesis", "jewellery", "jewelry",
     ),
+    "compact": ("foreign object", "foreign body", "implant", "device", "support device"),
+    "line": ("lines", "tubes and lines", "lines and tubes", "tube line or wire"),
     "border": ("collimation", "collimator", "collimation border"),
 }  # fmt: skip
 

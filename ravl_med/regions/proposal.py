@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ from ravl_med.errors import ConfigError, ImageError
 from ravl_med.regions.anatomy import PROPOSED
 from ravl_med.regions.annotations import AnnotationTable, boxes_within
 from ravl_med.regions.custom_segmenter import open_segmenter
-from ravl_med.regions.film_structures import FilmStructures, box_of, read_structures
+from ravl_med.regions.film_structures import FilmStructures, View, box_of, read_structures
 from ravl_med.regions.region_set import (
     RegionKind,
     RegionSet,
@@ -40,6 +40,7 @@ class RegionProposer:
     table: AnnotationTable | None = None
     segmenter: Segmenter | None = None  # if the sources need one
     reader: FilmReader | None = None  # of annotation files; None: they are read in this process
+    scored: bool = False  # artifacts tell how likely they are
 
     @classmethod
     def of(cls, config: RegionsConfig, cohort: Cohort) -> RegionProposer:
@@ -100,7 +101,7 @@ class RegionProposer:
         if "annotations" in self.config.sources:
             sets.append(self._annotations(film))
         if self.segmenter is not None:
-            found = read_structures(self.segmenter, film.pixels, mirrored=film.left_edge == "L")
+            found = read_structures(self.segmenter, film.pixels, left_edge=film.left_edge)
             sets += self._structures(found, height, width)
         if "windows" in self.config.sources:
             sets.append(self._windows(height, width))
@@ -145,13 +146,21 @@ class RegionProposer:
             most = self._most_artifacts(len(names))
             certain = film.artifacts[:most]
             boxes = np.array([found.box for found in certain], dtype=np.float32).reshape(-1, 4)
-            kinds = [RegionKind("artifacts", one.name, film.place(one.box)) for one in certain]
+            kinds = [
+                RegionKind(
+                    "artifacts",
+                    one.name,
+                    film.place(one.box),
+                    one.score if self.scored else None,
+                )
+                for one in certain
+            ]
             problems = ("over_limit",) * (len(film.artifacts) - len(certain))
             sets.append(RegionSet(boxes * sides, tuple(kinds), problems))
         if "anatomy" in self.config.sources:
             boxes = np.array([box_of(film.anatomy[name]) for name in names], dtype=np.float32)
-            problems = () if names else ("anatomy_not_found",)
-            kinds = [RegionKind("anatomy", name) for name in names]
+            problems = () if film.view == "frontal" else (_VIEWS[film.view],)
+            kinds = [RegionKind("anatomy", film.call(name)) for name in names]
             sets.append(RegionSet(boxes.reshape(-1, 4) * sides, tuple(kinds), problems))
         return sets
 
@@ -171,6 +180,14 @@ class RegionProposer:
         boxes = [slide_windows(height, width, side, windows.step) for side in windows.sides]
         names = tuple(name for side in windows.sides for name in window_names(side, windows.step))
         return RegionSet(np.concatenate(boxes), _named("windows", names))
+
+
+_VIEWS: Mapping[View, str] = {
+    "mirrored": "looks_mirrored",
+    "turned": "looks_turned",
+    "lateral": "looks_lateral",
+    "none": "anatomy_not_found",
+}
 
 
 @lru_cache(maxsize=64)

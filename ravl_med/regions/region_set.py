@@ -24,6 +24,7 @@ class RegionKind:
     source: RegionSource
     name: str  # in the report
     place: str = ""  # the anatomy that it lies over; blank where unknown, or the region itself
+    score: float | None = None  # likelihood that it is there, where that is to be shown
 
     def text(self) -> str:
         """Return name and place as a report prints them."""

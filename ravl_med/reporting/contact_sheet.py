@@ -90,12 +90,13 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def short_name(kind: RegionKind) -> str:
-    """Return what is written beside a box: the name; of anatomy a short form."""
+    """Return what is written beside a box: the name, how likely it is; of anatomy a short form."""
     name = kind.name
     if kind.source == "anatomy":
         for long, short in _SHORT.items():
             name = name.replace(long, short)
-    return printable(name, _NAME_LIMIT)
+    shown = printable(name, _NAME_LIMIT)
+    return shown if kind.score is None else f"{shown} {kind.score:.2f}"
 
 
 def draw_edge(pen: ImageDraw.ImageDraw, edge: Edge, film: tuple[int, int]) -> None:
@@ -378,6 +379,8 @@ def _draw_head(sheet: ContactSheet, width: int) -> Image.Image:
         notes.append(f"R and L are the patient's sides. {shortened}")
     if any(LOOKS[kind.source].text for film in sheet.films for kind in film.regions.kinds):
         notes.append("A box has no name where there is no room for it.")
+    if any(kind.score is not None for film in sheet.films for kind in film.regions.kinds):
+        notes.append("The number behind an artifact is how sure the segmenter is, 0.5 to 1.")
     lines += [(part, 12, _MUTED) for note in notes for part in _wrapped(note, 12, inner)]
     head = Image.new("RGB", (width, _MARGIN + 30 + 19 * len(lines) + 38), "white")
     pen = ImageDraw.Draw(head)
@@ -399,7 +402,7 @@ def _sides(sheet: ContactSheet) -> str:
         f"{stated:,} of {plural(len(sheet.films), 'film')} state it."
     )
     if stated < len(sheet.films) and "anatomy" in sheet.sources:
-        text += " Where it is not stated, names take the left edge for the patient's right."
+        text += " Where it is not stated, the heart shows it, or names say the picture's side."
     return text
 
 
@@ -440,6 +443,22 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
     return lines
 
 
+def sheet_file(out: Path | None, name: str) -> Path:
+    """Return where the contact sheet of a config goes: a file, or into a folder.
+
+    Raises
+    ------
+    ConfigError
+        It is neither a folder nor ends in .png, or something else than an earlier contact sheet is
+        there.
+    """
+    path = out or Path("reports")
+    if path.is_dir() or not path.suffix:
+        path = path / f"{name}-regions.png"
+    refuse_foreign_file(path)
+    return path
+
+
 def refuse_foreign_file(path: Path) -> None:
     """Refuse a path where no contact sheet may be written.
 
@@ -449,7 +468,10 @@ def refuse_foreign_file(path: Path) -> None:
         It does not end in .png, or something else than an earlier contact sheet is there.
     """
     if path.suffix.lower() != ".png":
-        raise ConfigError(f"--out: expected a file that ends in .png; got {path.suffix!r}.")
+        raise ConfigError(
+            f"--out: got {printable(path.name, 80)!r}; expected a folder, or a file that ends in "
+            ".png."
+        )
     if path.exists() and not _is_sheet(path):
         raise ConfigError(
             "--out: the file exists and is not an earlier contact sheet. Choose another name, or "

@@ -20,6 +20,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import BurnedInText, SpuriousCorrelation
 from ravl_med.regions.burned_in_text import TextArea, TextSearch, View, open_text_search
 from ravl_med.reporting.wording import plural
+from ravl_med.storage.cache import Cache
 
 Film = Callable[[int], NDArray[np.uint8]]
 """Index of an image to its film, ndarray of shape (H, W), uint8, windowed, MONOCHROME2."""
@@ -258,14 +259,15 @@ class TextMasking:
     search: TextSearch
 
     @classmethod
-    def of(cls, config: Config) -> TextMasking | None:
+    def of(cls, config: Config, cache: Cache | None = None) -> TextMasking | None:
         """Return what a config asks for; None where films are shown as they are.
 
-        Phantoms are no patients: nothing is looked for on them.
+        Phantoms are no patients: nothing is looked for on them. Places of text are kept in a cache,
+        if one is given.
         """
         if config.cohort.synthetic is not None or config.privacy.burned_in_text == "show":
             return None
-        return cls(open_text_search(config.privacy.shown_words, config.regions))
+        return cls(open_text_search(config.privacy.shown_words, config.regions, cache))
 
     def mask(self, film: NDArray[np.uint8], views: Sequence[View] = ()) -> MaskedFilm:
         """Hide the text on a film (H, W), uint8, and on the parts of it that are shown enlarged.

@@ -61,6 +61,9 @@ _LEAST_PROBABILITY = 0.001
 
 REGION_PROBLEMS = {
     "anatomy_not_found": "films on which no anatomy was found",
+    "looks_lateral": "films that look lateral, on which no anatomy is named",
+    "looks_turned": "films that lie on a side or on their head, on which no anatomy is named",
+    "looks_mirrored": "films that look mirrored and do not say so: sides are the picture's",
     "over_limit": "regions over the limit of a film",
     "no_region": "films without any region, which took tiles",
     "other_image": "images of the table that are none of these films",

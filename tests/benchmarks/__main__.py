@@ -19,6 +19,8 @@ from ravl_med.cli.console import (
     say,
     show_progress,
 )
+from ravl_med.regions.segmenter import built_in_segmenter
+from ravl_med.reporting.contact_sheet import write_sheet
 from tests.benchmarks import (
     discovery,
     effects,
@@ -32,6 +34,7 @@ from tests.benchmarks import (
     report,
     scale,
 )
+from tests.benchmarks.boxed_films import read_boxed_films
 from tests.benchmarks.runner import NOTHING, Page, Setup, choose_parts, read_sizes, run_page
 
 PAGES = {
@@ -59,6 +62,10 @@ FilmsOption = Annotated[
 BoxesOption = Annotated[
     Path | None, typer.Option(help="Boxes on the same films: CSV, COCO or scene graphs.")
 ]
+ObjectsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of real films with boxes of objects: films.csv, boxes.csv, films/."),
+]
 ReportsOption = Annotated[
     Path | None, typer.Option(help="Archive of coded reports (Open-i, .tgz), or its folder.")
 ]
@@ -80,12 +87,13 @@ def _command(page: Page) -> Callable[..., None]:
         size: SizeOption = None,
         films: FilmsOption = None,
         boxes: BoxesOption = None,
+        objects: ObjectsOption = None,
         reports: ReportsOption = None,
         out: ResultsOption = DEFAULT_FOLDER,
         debug: DebugOption = False,
     ) -> None:
         with reporting_errors(debug):
-            named = {"films": films, "boxes": boxes, "reports": reports}
+            named = {"films": films, "boxes": boxes, "objects": objects, "reports": reports}
             files = {option: path for option, path in named.items() if path is not None}
             chosen = choose_parts(page, parts, files)
             sizes = read_sizes(page, size or [])
@@ -108,19 +116,38 @@ def draw_evaluation(out: ResultsOption = DEFAULT_FOLDER, debug: DebugOption = Fa
 
 
 @app.command()
-def train_segmenter(
-    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
-    films: Annotated[int, typer.Option(help="Phantoms to train on.", min=8)] = 3000,
-    steps: Annotated[int, typer.Option(help="Of 8 films.", min=1)] = 3600,
+def contact_sheet(
+    films: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of real films with boxes.")],
+    sheet: Annotated[Path, typer.Argument(metavar="FILE.png", help="Contact sheet to draw.")],
+    show: Annotated[int, typer.Option(min=1, max=100)] = 24,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Train the built-in segmenter of anatomy and artifacts, on phantoms alone."""
+    """Draw what the built-in segmenter finds on some films of the test part, to be looked at."""
+    with reporting_errors(debug):
+        test = read_boxed_films(films, "test")
+        drawn = regions.draw_contact_sheet(built_in_segmenter(), test, show, seed)
+        write_sheet(drawn, sheet)
+        say(f"Sheet: {escape(str(sheet))}")
+
+
+@app.command()
+def train_segmenter(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
+    films: Annotated[
+        Path, typer.Option(help="Folder of real films with boxes: films.csv, boxes.csv, films/.")
+    ],
+    phantoms: Annotated[int, typer.Option(help="Phantoms to train on.", min=8)] = 500,
+    steps: Annotated[int, typer.Option(help="Of 8 films.", min=4)] = 2000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Train the built-in segmenter on phantoms and real films, and set its thresholds."""
     with reporting_errors(debug):
         from tests.benchmarks.train_segmenter import train_segmenter as train
 
         with show_progress() as progress:
-            train(weights, films=films, steps=steps, seed=seed, progress=progress)
+            train(weights, films, phantoms=phantoms, steps=steps, seed=seed, progress=progress)
         say(f"Weights: {escape(str(weights))}")
 
 

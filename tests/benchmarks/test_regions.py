@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,16 @@ from ravl_med.errors import DataError
 from ravl_med.regions.segmenter import Segmentation
 from tests.benchmarks import regions
 from tests.benchmarks.__main__ import app
+from tests.benchmarks.boxed_films import Box, BoxedFilm
+from tests.benchmarks.painted_objects import THINGS
 from tests.benchmarks.regions import (
-    count_proposals,
+    count_false,
+    draw_contact_sheet,
     measure_devices,
+    measure_found,
     measure_lungs,
+    measure_names,
+    measure_painted,
     measure_phantoms,
     measure_speed,
     read_marked_films,
@@ -93,12 +100,56 @@ def test_devices_by_hand(films: Path) -> None:
     assert rows[1]["overlaps"] == pytest.approx((1.0, 0.5), abs=0.02)
 
 
-def test_proposals_are_counted(films: Path) -> None:
-    (row,) = count_proposals(Eye(), read_marked_films(films), silent)
+@pytest.fixture
+def boxed(tmp_path: Path) -> list[BoxedFilm]:
+    """One clean film and one with a snap, found, and a clip that is too faint to see."""
+    films = []
+    for number, (name, clean) in enumerate((("clean", True), ("boxed", False))):
+        film = np.zeros((256, 256), np.uint8)
+        film[40:200, 30:110] = film[40:200, 150:230] = 128
+        boxes: tuple[Box, ...] = ()
+        if not clean:
+            film[60:80, 60:80] = 255
+            boxes = (
+                Box("electrode", (60 / 256, 60 / 256, 80 / 256, 80 / 256)),
+                Box("clip", (0.8, 0.8, 0.85, 0.85)),
+                Box("wire", (0.1, 0.9, 0.5, 0.95)),
+            )
+        Image.fromarray(film).save(tmp_path / f"{name}.png")
+        films.append(
+            BoxedFilm(tmp_path / f"{name}.png", f"p{number}", "test", clean, not clean, boxes)
+        )
+    return films
 
-    assert (row["films"], row["artifacts"], row["most"]) == (3, 1.0, 1)
-    assert row["by_kind"] == {"electrode": 1.0}
-    assert row["anatomy"] > 10
+
+def test_boxes_found_and_names_by_hand(boxed: list[BoxedFilm]) -> None:
+    compact, line = measure_found(Eye(), boxed, silent)
+    assert (compact["group"], compact["boxes"], compact["share"]) == ("compact", 2, 0.5)
+    assert compact["words"] == {"clip": "0 of 1", "electrode": "1 of 1"}
+    assert (line["boxes"], line["share"]) == (1, 0.0)
+    (name,) = measure_names(Eye(), boxed, silent)
+    assert (name["kind"], name["right"], name["named"]) == ("electrode", 1, 1)
+
+
+def test_what_is_found_where_nothing_is_by_hand(boxed: list[BoxedFilm]) -> None:
+    (row,) = count_false(Eye(), boxed, silent)
+    assert (row["films"], row["objects"], row["names"]) == (1, 0.0, 0.0)
+    (seen,) = count_false(Eye(), [replace(film, clean=True) for film in boxed], silent)
+    assert (seen["objects"], seen["names"], seen["by_kind"]) == (0.5, 0.5, {"electrode": 0.5})
+
+
+def test_painted_things_by_hand(boxed: list[BoxedFilm]) -> None:
+    rows = measure_painted(Eye(), boxed, 2, silent)
+    assert [row["thing"] for row in rows] == list(THINGS)
+    for row in rows:
+        assert row["found"] + row["wrong"] + row["not_found"] == pytest.approx(1.0)
+        assert row["right"] == 0.0  # it calls all that is bright an electrode
+
+
+def test_a_contact_sheet_shows_one_film_of_a_patient_first(boxed: list[BoxedFilm]) -> None:
+    sheet = draw_contact_sheet(Eye(), [*boxed, boxed[0]], 2, 0)
+    assert {film.image_id for film in sheet.films} == {"clean", "boxed"}
+    assert any(kind.score is not None for film in sheet.films for kind in film.regions.kinds)
 
 
 def test_a_blind_segmenter_finds_nothing_on_phantoms() -> None:
@@ -113,10 +164,10 @@ def test_a_blind_segmenter_finds_nothing_on_phantoms() -> None:
 
 
 def test_the_clock_runs() -> None:
-    (row,) = measure_speed(Eye(), 128, 2, silent)
+    regions, text = measure_speed(Eye(), 128, 2, silent)
 
-    assert (row["side"], row["runs"]) == (128, 2)
-    assert row["seconds"] > 0
+    assert (regions["side"], regions["runs"], text["side"]) == (128, 2, 64)
+    assert min(regions["seconds"], text["seconds"]) > 0
 
 
 @pytest.mark.slow
@@ -134,7 +185,7 @@ def test_the_whole_of_it_for_the_built_in_segmenter(
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.output
     parts = json.loads((out / "regions.json").read_text(encoding="utf-8"))["parts"]
-    assert list(parts) == ["phantoms", "lungs", "devices", "films", "speed"]
+    assert list(parts) == ["phantoms", "lungs", "devices", "speed"]
     assert parts["speed"]["rows"][0]["side"] == 256
     text = (out / "regions.md").read_text(encoding="utf-8")
     assert "film0" not in text

@@ -18,7 +18,7 @@ def test_names_and_place_by_hand() -> None:
     names = [("pulse generator",)] * 11 + [("lead", "lead")]
     shares = at(*[(0.9, 0.1)] * 9, *[(0.5, 0.9)] * 3)
     assert describe_regions(names, shares) == (
-        "92 % pulse generator; 75 % in the upper right of the film"
+        "92 % pulse generator; 75 % in the upper right of the picture"
     )
 
 
@@ -34,13 +34,13 @@ def test_names_and_place_by_hand() -> None:
     ],
 )
 def test_places(place: tuple[float, float], word: str) -> None:
-    assert describe_regions([()], at(place)) == f"100 % in the {word} of the film"
+    assert describe_regions([()], at(place)) == f"100 % in the {word} of the picture"
 
 
 def test_what_is_seldom_is_not_told() -> None:
     names = [("a",), ("a",), ("b",), ("b",), ("c",), (), (), ()]
     thirds = [(x, y) for x in (0.1, 0.5, 0.9) for y in (0.1, 0.5, 0.9)][:8]
-    assert describe_regions(names, at(*thirds)) == "25 % a; 25 % b; all over the film"
+    assert describe_regions(names, at(*thirds)) == "25 % a; 25 % b; all over the picture"
     assert describe_regions([], np.empty((0, 4))) == ""
 
 
@@ -55,5 +55,5 @@ def test_a_region_may_hold_several_things_and_anatomy_tells_the_place() -> None:
 def test_anatomy_that_is_seldom_leaves_the_place_on_the_film() -> None:
     places = ["left hilum", "", "", "", ""]
     assert describe_regions([()] * 5, at(*[(0.5, 0.5)] * 5), places) == (
-        "100 % in the centre of the film"
+        "100 % in the centre of the picture"
     )

@@ -22,13 +22,13 @@ from ravl_med.regions.film_structures import (
 )
 from ravl_med.regions.geometry import InputGeometry
 from ravl_med.regions.segmenter import (
-    ARTIFACTS,
     SIDE,
     STRUCTURES,
+    BuiltInSegmenter,
     JointSegmenter,
-    PhantomSegmenter,
     Segmentation,
     built_in_segmenter,
+    join_segmentations,
 )
 
 PLANS = plan_cohort(40, "generator", "cardiomegaly", 0.0, 3)
@@ -177,7 +177,7 @@ def test_a_plural_is_both_sides() -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_things_on_a_phantom_are_found_with_their_names(number: int) -> None:
     film = phantom(number)
-    found = find_artifacts(truth(film))
+    found, foreign, lines = find_artifacts(truth(film))
 
     for kind, *box in film.boxes:
         if kind in ("generator", "text"):
@@ -189,6 +189,8 @@ def test_things_on_a_phantom_are_found_with_their_names(number: int) -> None:
     assert all(0.5 < a.score <= 1 for a in found)
     assert [a.score for a in found] == sorted((a.score for a in found), reverse=True)
     assert all(a.name == ARTIFACT_NAMES[a.kind] for a in found)
+    assert foreign.sum() > lines.sum() > 0
+    assert not (lines & ~foreign).any()
 
 
 def test_a_long_line_is_cut_and_a_speck_is_none() -> None:
@@ -198,7 +200,7 @@ def test_a_long_line_is_cut_and_a_speck_is_none() -> None:
         line[20 + step : 23 + step, 20 + step] = 0.8
     line[250:252, 5:8] = 0.8
     film.likelihoods["tube"] = line
-    found = find_artifacts(film)
+    found, _, _ = find_artifacts(film)
 
     assert len(found) >= 2
     assert all(a.box[2] - a.box[0] <= 0.35 for a in found)
@@ -212,7 +214,7 @@ def test_borders_are_strips() -> None:
     frame = np.ones((SIDE, SIDE), np.float32)
     frame[16:, 32:] = 0.0
     film.likelihoods["border"] = frame
-    boxes = {a.box for a in find_artifacts(film)}
+    boxes = {a.box for a in find_artifacts(film)[0]}
 
     assert boxes == {(0.0, 0.0, 1.0, 16 / 256), (0.0, 0.0, 32 / 256, 1.0)}
 
@@ -220,16 +222,14 @@ def test_borders_are_strips() -> None:
 def test_one_thing_is_not_of_two_kinds() -> None:
     film = blank(marker=(20, 20, 40, 40), text=(22, 20, 42, 40), metal=(100, 100, 120, 120))
     film.likelihoods["text"] *= 0.8
-    kinds = [a.kind for a in find_artifacts(film)]
+    kinds = [a.kind for a in find_artifacts(film)[0]]
 
     assert sorted(kinds) == ["marker", "metal"]
 
 
 def test_places_and_what_a_box_holds() -> None:
     film = blank(**CHEST, generator=(180, 50, 210, 80))
-    structures = FilmStructures(
-        find_anatomy(film), find_artifacts(film), film.mask(*ARTIFACTS), film.mask("lead")
-    )
+    structures = FilmStructures(find_anatomy(film), *find_artifacts(film))
 
     assert structures.place((0.7, 0.2, 0.82, 0.3)) == "left upper lung zone"
     assert structures.place((0.45, 0.6, 0.6, 0.7)) == "cardiac silhouette"
@@ -239,6 +239,105 @@ def test_places_and_what_a_box_holds() -> None:
     assert structures.region(["lungs"]).sum() > structures.region(["left lung"]).sum()
     assert structures.region(["liver"]) is None
     assert NOTHING.place((0, 0, 1, 1)) == ""
+
+
+FOREIGN = {"compact": (180, 50, 210, 80), "line": (40, 20, 44, 70)}
+
+
+def foreign(**likely: float) -> Segmentation:
+    """Return something compact and a line, of kinds that are so likely."""
+    film = blank(**CHEST, **FOREIGN)
+    for kind, value in likely.items():
+        own = "line" if kind in ("tube", "wire") else "compact"
+        film.likelihoods[kind] = film.likelihoods[own] / 0.9 * np.float32(value)
+    names = {"generator": 0.6, "electrode": 0.6, "tube": 0.6, "wire": 0.6}
+    return replace(film, found={"compact": 0.7, "line": 0.7}, names=names)
+
+
+@pytest.mark.parametrize(
+    ("likely", "names"),
+    [
+        ({"generator": 0.5, "tube": 0.3}, {"foreign object", "tube, line or wire"}),
+        ({"generator": 0.7, "tube": 0.9}, {"pulse generator", "tube or line"}),
+        ({"generator": 0.65, "electrode": 0.8, "wire": 0.7}, {"electrode", "wire"}),
+    ],
+)
+def test_only_what_is_likely_enough_has_the_name_of_a_kind(
+    likely: dict[str, float], names: set[str]
+) -> None:
+    artifacts, mask, lines = find_artifacts(foreign(**likely))
+
+    assert {one.name for one in artifacts} == names
+    assert mask.sum() == 30 * 30 + 4 * 50
+    assert lines.sum() == 4 * 50
+
+
+def test_what_is_not_sure_enough_is_nothing() -> None:
+    film = replace(foreign(generator=0.9), found={"compact": 0.95, "line": 0.95})
+    assert find_artifacts(film)[0] == ()
+
+
+def test_a_segmenter_of_ones_own_names_what_it_knows_and_nothing_is_found_twice() -> None:
+    own = blank(generator=FOREIGN["compact"])
+    joined = join_segmentations(own, foreign(electrode=0.9, tube=0.9))
+
+    assert [(one.kind, one.score > 0.8) for one in find_artifacts(joined)[0]] == [
+        ("generator", True),
+        ("tube", True),
+    ]
+    lines = join_segmentations(blank(line=FOREIGN["line"]), foreign(electrode=0.9, tube=0.9))
+    assert {one.kind for one in find_artifacts(lines)[0]} == {"line", "electrode"}
+
+
+class Stated:
+    """A segmenter that gives what it was given, turned as the film is."""
+
+    structures = STRUCTURES
+    digest = "0" * 64
+
+    def __init__(self, film: Segmentation) -> None:
+        self.film = film
+
+    def segment(self, pixels: np.ndarray) -> Segmentation:
+        turns = round(float(pixels[0, 0]) * 4)
+        likely = {
+            name: np.rot90(plane, -turns).copy() for name, plane in self.film.likelihoods.items()
+        }
+        return replace(self.film, likelihoods=likely)
+
+
+MARKS = np.array([[0.0, 0.75], [0.25, 0.5]], np.float32)
+"""A film whose first pixel says by how many quarters it is turned."""
+
+
+def looked_at(turns: int = 0, left_edge: str = "", **change: tuple[int, int, int, int]):
+    film = replace(foreign(generator=0.9), likelihoods={
+        **foreign(generator=0.9).likelihoods, **blank(**change).likelihoods})  # fmt: skip
+    pixels = np.ascontiguousarray(np.rot90(MARKS, -turns) if turns else MARKS)
+    return read_structures(Stated(film), pixels, left_edge=left_edge)
+
+
+def test_a_film_on_its_side_is_told_and_nothing_on_it_is_named() -> None:
+    upright = looked_at()
+    assert (upright.view, upright.sided) == ("frontal", True)
+    assert {one.kind for one in upright.artifacts} == {"generator", "line"}
+    turned = looked_at(1)
+    assert (turned.view, dict(turned.anatomy)) == ("turned", {})
+    assert {one.kind for one in turned.artifacts} == {"compact", "line"}
+    lateral = looked_at(spine=(0, 0, 2, 2), heart=(100, 120, 110, 130))
+    assert (lateral.view, dict(lateral.anatomy)) == ("lateral", {})
+
+
+def test_sides_are_the_patients_where_they_are_stated_or_seen_else_the_pictures() -> None:
+    mirrored = looked_at(heart=(80, 120, 140, 200))
+    place = (0.7, 0.2, 0.82, 0.3)
+    assert (mirrored.view, mirrored.sided) == ("mirrored", False)
+    assert mirrored.place(place) == "upper lung zone at the right of the picture"
+    assert mirrored.call("cardiac silhouette") == "cardiac silhouette"
+    stated = looked_at(left_edge="R", heart=(80, 120, 140, 200))
+    assert (stated.view, stated.place(place)) == ("frontal", "left upper lung zone")
+    middle = looked_at(heart=(98, 120, 158, 200))
+    assert (middle.view, middle.sided) == ("frontal", False)
 
 
 def test_what_is_not_known_lies_nowhere() -> None:
@@ -264,7 +363,7 @@ def test_on_a_mirrored_film_the_sides_are_those_of_the_patient() -> None:
     film = phantom(1, ("generator", "text"))
     segmenter = built_in_segmenter()
     seen = read_structures(segmenter, film.pixels)
-    mirrored = read_structures(segmenter, film.pixels[:, ::-1], mirrored=True)
+    mirrored = read_structures(segmenter, film.pixels[:, ::-1], left_edge="L")
 
     assert (
         {"right lung", "left lung", "left shoulder"} <= set(seen.anatomy) == set(mirrored.anatomy)
@@ -300,10 +399,10 @@ def test_what_the_first_segmenter_does_not_know_the_second_finds() -> None:
     joint = JointSegmenter(Own(), built_in_segmenter())
     film = joint.segment(phantom().pixels)
 
-    assert set(joint.structures) == set(STRUCTURES)
+    assert set(joint.structures) == set(built_in_segmenter().structures) <= set(STRUCTURES)
     assert joint.digest not in (Own.digest, built_in_segmenter().digest)
-    assert set(film.likelihoods) == set(STRUCTURES)
+    assert set(film.likelihoods) == set(joint.structures)
     np.testing.assert_array_equal(
         film.mask("right lung"), blank(right_lung=CHEST["right_lung"]).mask("right lung")
     )
-    assert isinstance(built_in_segmenter(), PhantomSegmenter)
+    assert isinstance(built_in_segmenter(), BuiltInSegmenter)

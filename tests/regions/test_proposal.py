@@ -134,7 +134,9 @@ class Seen:
 
 def test_anatomy_and_artifacts_are_named_with_their_place() -> None:
     config = RegionsConfig(sources=("artifacts", "anatomy"))
-    proposed = RegionProposer(config, segmenter=Seen(1)).propose(film(120, 60))
+    proposer = RegionProposer(config, segmenter=Seen(1))
+    unsaid = proposer.propose(film(120, 60))
+    proposed = proposer.propose(replace(film(120, 60), left_edge="R"))
 
     assert proposed.kinds[0] == RegionKind("artifacts", "electrode", "outside the body")
     assert proposed.boxes[0].tolist() == pytest.approx([2 / 256 * 60, 100 / 256 * 120, 7 / 256 * 60,
@@ -142,6 +144,10 @@ def test_anatomy_and_artifacts_are_named_with_their_place() -> None:
     names = [kind.name for kind in proposed.kinds[1:]]
     assert "cardiac silhouette" in names
     assert "left costophrenic angle" in names
+    assert "costophrenic angle at the right of the picture" in [k.name for k in unsaid.kinds]
+    (scored, *_) = replace(proposer, scored=True).propose(film(120, 60)).kinds
+    assert scored.score is not None
+    assert 0.5 < scored.score <= 1.0
     assert {kind.source for kind in proposed.kinds[1:]} == {"anatomy"}
     assert describe_sources(config) == (
         "artifacts that a segmenter finds; anatomical regions that a segmenter finds"

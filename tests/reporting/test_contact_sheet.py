@@ -16,6 +16,7 @@ from ravl_med.reporting.contact_sheet import (
     SheetFilm,
     draw_sheet,
     refuse_foreign_file,
+    sheet_file,
     write_sheet,
 )
 
@@ -155,8 +156,12 @@ def test_what_is_no_sheet_is_left_alone(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         with pytest.raises(ConfigError, match=r"--out: .* not an earlier contact sheet"):
             write_sheet(sheet(1), tmp_path / name)
-    with pytest.raises(ConfigError, match=r"ends in \.png; got '\.jpg'"):
+    with pytest.raises(ConfigError, match=r"got 'new\.jpg'; expected a folder, or a file"):
         refuse_foreign_file(tmp_path / "new.jpg")
     refuse_foreign_file(tmp_path / "new.PNG")
+    assert sheet_file(tmp_path, "small") == tmp_path / "small-regions.png"
+    assert sheet_file(tmp_path / "new", "small") == tmp_path / "new" / "small-regions.png"
+    assert sheet_file(None, "small") == Path("reports/small-regions.png")
+    assert sheet_file(tmp_path / "x.png", "small") == tmp_path / "x.png"
     with pytest.raises(ConfigError, match="cannot be written"):
         write_sheet(sheet(1), tmp_path / "a.png" / "x.png")

@@ -248,7 +248,8 @@ def _sides(result: AuditResult) -> str:
     text += f", {mirrored:,} of them mirrored (L)." if mirrored else "."
     if stated < films:
         text += (
-            " Where it is not stated, names of anatomy take the left edge for the patient's right."
+            " Sides in names of anatomy are the patient's: where it is not stated, the heart shows "
+            "them, and where it does not, the name says the picture's side."
         )
     return text
 

@@ -148,7 +148,7 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         return f"{where}."
     moves = tested is not None and tested.travels
     meaning = {
-        "shortcut": "it lies in artifacts and moves other films, which speaks for a shortcut",
+        "shortcut": f"it {_why_foreign(tested)} and moves other films, which speaks for a shortcut",
         "plausible_sign": "it goes with the finding and is not shown to "
         f"{'stand out from the film, as a thing does' if moves else 'raise it in other films'}, "
         "so that it is the sign itself, as far as can be told",
@@ -156,6 +156,14 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         "a radiologist has to look",
     }[correlation.kind]
     return f"{where}: {meaning}."
+
+
+def _why_foreign(tested: Counterfactual | None) -> str:
+    """Say why a feature is not of the body: a segmenter's artifacts, or what needs no name."""
+    shares = None if tested is None else tested.removal.shares
+    if shares is not None and shares.artifact >= max(shares.inside, shares.elsewhere):
+        return "lies in artifacts"
+    return "lies elsewhere, stands out there as like places of other films do not,"
 
 
 def _why_undecided(tested: Counterfactual | None) -> str:

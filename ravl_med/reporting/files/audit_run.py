@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from ravl_med.reporting.files.tables import (
 )
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails
 from ravl_med.reporting.pictures import TextMasking, shown_correlations
+from ravl_med.storage.cache import open_cache
 from ravl_med.storage.remote import FilePath
 
 
@@ -85,6 +86,7 @@ def write_run(
     date: str | None,
     history_root: Path | None,
     replace: bool = False,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> None:
     """Write a finished audit as a run folder, whole or not at all, and note it in the history.
 
@@ -95,6 +97,7 @@ def write_run(
     history_root : Path or None - where earlier audits are noted, see `user_history_root`; None
         reads and writes no history, and the report then says nothing of earlier audits
     replace : bool - an earlier run that holds what no run wrote is kept beside the new one
+    progress : callable - stage, films done, films in all
 
     Raises
     ------
@@ -109,7 +112,7 @@ def write_run(
         history = describe_history(earlier_audits(history_root, *digests), settings)
     reviewed = earlier_rows(folder)
     with draft_folder(folder, replace=replace) as draft:
-        _fill(draft, run, date, history, reviewed)
+        _fill(draft, run, date, history, reviewed, progress)
     if history_root is not None:
         record_audit(history_root, *digests, PastAudit(run.result.verdict.name, settings))
 
@@ -120,6 +123,7 @@ def _fill(
     date: str | None,
     history: AuditHistory | None,
     reviewed: list[dict[str, str]],
+    progress: Callable[[str, int, int], None],
 ) -> None:
     """Write every file of a run folder; ``result.json`` knows neither date nor history."""
     config, result = run.config, run.result
@@ -142,8 +146,9 @@ def _fill(
     write_intake(draft / INTAKE, run.cohort, result.image_ids, run.applied or ("",) * len(labels))
     write_features(draft / "private" / "features.npz", run.features)
     write_patients(draft, run.cohort.patients)
+    masking = TextMasking.of(config, open_cache(config.cache.folder))
     _saved(run, date, history, shared_config, record).save(
-        draft, run.film, TextMasking.of(config), run.declares_text
+        draft, run.film, masking, run.declares_text, progress
     )
     write_review(draft / REVIEW, result, config.gate, reviewed)
     run.timings["report"] = round(time.perf_counter() - start, 3)

@@ -11,12 +11,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 import numpy as np
@@ -166,8 +169,9 @@ def keep_films(
     folder: Path,
     masking: pictures.TextMasking | None,
     declared: Callable[[int], bool] = lambda index: False,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> BurnedInText | None:
-    """Write each film that a report shows into a folder, its text hidden.
+    """Write each film that a report shows into a folder, its text hidden; on all cores.
 
     Parameters
     ----------
@@ -175,23 +179,39 @@ def keep_films(
     film : callable - index of an image to its film, ndarray of shape (H, W), uint8
     masking : TextMasking or None - None: films are shown as they are, and nothing is returned
     declared : callable - whether the header of a film says that text is burned in
+    progress : callable - stage, films done, films in all
     """
     shown = pictures.shown_boxes(result, regions_shown)
-    masked = areas = allowed = stated = 0
-    for index, boxes in shown.items():
-        pixels = film(index)
+    reading = Lock()
+
+    def keep(index: int) -> tuple[int, bool, bool]:
+        with reading:
+            pixels, states = film(index), masking is not None and declared(index)
+        hidden, allowed = 0, False
         if masking is not None:
-            done = masking.mask(pixels, [pictures.crop_view(pixels.shape, box) for box in boxes])
-            pixels = done.pixels
-            masked += done.hidden > 0
-            areas += done.hidden
-            allowed += done.allowed
-            stated += declared(index)
+            views = [pictures.crop_view(pixels.shape, box) for box in shown[index]]
+            done = masking.mask(pixels, views)
+            pixels, hidden, allowed = done.pixels, done.hidden, done.allowed
         Image.fromarray(pixels).save(_path(folder, index), compress_level=1)
+        return hidden, allowed, states
+
+    found = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for done, outcome in enumerate(threads.map(keep, shown), start=1):
+            found.append(outcome)
+            progress("hide text on the films shown", done, len(shown))
     if masking is None:
         return None
     search = masking.search
-    return BurnedInText(search.method, search.reads, len(shown), masked, areas, allowed, stated)
+    return BurnedInText(
+        search.method,
+        search.reads,
+        len(shown),
+        masked=sum(hidden > 0 for hidden, _, _ in found),
+        areas=sum(hidden for hidden, _, _ in found),
+        allowed=sum(allowed for _, allowed, _ in found),
+        declared=sum(states for _, _, states in found),
+    )
 
 
 def read_kept(folder: Path) -> pictures.Film:
@@ -240,6 +260,7 @@ class SavedRun:
         film: pictures.Film,
         masking: pictures.TextMasking | None = None,
         declared: Callable[[int], bool] = lambda index: False,
+        progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     ) -> None:
         """Write the archive, and whatever is shared, into a run folder with ``private/``.
 
@@ -248,7 +269,7 @@ class SavedRun:
         films = folder / _PRIVATE / _FILMS
         films.mkdir()
         count = max(self.details.regions_shown, REGIONS_ON_SLIDES)
-        burned_in = keep_films(self.result, count, film, films, masking, declared)
+        burned_in = keep_films(self.result, count, film, films, masking, declared, progress)
         run = replace(self, result=replace(self.result, burned_in=burned_in))
         write_archive(run, folder / _PRIVATE)
         write_shared(run, folder, read_kept(films))

@@ -106,9 +106,9 @@ def test_the_clustering_that_ran_is_told(full_result: AuditResult) -> None:
 @pytest.mark.parametrize(
     ("edges", "said"),
     [
-        ((), "on 0 of 120 films. Where it is not stated"),
+        ((), "on 0 of 120 films. Sides in names of"),
         (("R",) * 120, "on 120 of 120 films."),
-        (("R",) * 50 + ("L",) * 30 + ("",) * 40, "on 80 of 120 films, 30 of them mirrored (L). W"),
+        (("R",) * 50 + ("L",) * 30 + ("",) * 40, "on 80 of 120 films, 30 of them mirrored (L). S"),
     ],
 )
 def test_films_that_state_their_side_are_counted(
@@ -116,7 +116,7 @@ def test_films_that_state_their_side_are_counted(
 ) -> None:
     text = told(replace(full_result, left_edges=edges))
     assert said in text
-    assert ("names of anatomy take the left edge" in text) == (edges.count("") > 0 or not edges)
+    assert ("the name says the picture's side" in text) == (edges.count("") > 0 or not edges)
 
 
 def test_the_pages_of_a_stopped_audit_have_it(
