@@ -219,7 +219,7 @@ def test_none_of_fifty_words_comes_out(
             row = {"image": path, "patient": f"p9{number}", "split": "validation"}
             writer.writerow({**row, "cardiomegaly": "1"})
     sets = (
-        "--set", "model.quickstart={image_size: 64, epochs: 2, batch_size: 8}",
+        "--set", "model.quickstart={image_size: 64, epochs: 8, batch_size: 8}",
         "--set", "regions.sources=[tiles]", "--set", "report.dicom=true",
         "--set", "privacy.min_cell=1", "--set", "gate.min_films=2", "--set", "gate.min_auroc=0",
         "--set", "gate.max_prediction_share=1", "--set", "gate.min_prediction_share=0",
