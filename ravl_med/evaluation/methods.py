@@ -360,7 +360,9 @@ def require_umap() -> Any:
         It is not installed.
     """
     try:
-        import umap
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what its parts that are not used here would need
+            import umap
     except ImportError:
         raise ConfigError(
             "evaluate: George needs umap-learn, which is not installed; "
