@@ -116,6 +116,12 @@ class EvidenceConfig(Section):
         le=400,
         description="films on which structures are covered and styles changed; 0: none",
     )
+    looking_films: int = Field(
+        120,
+        ge=0,
+        le=400,
+        description="films on which it is asked whether the model looks at them at all; 0: none",
+    )
     max_style_shift: float = Field(
         0.5,
         gt=0.0,

@@ -44,6 +44,79 @@ class PreprocessConfig(Section):
     )
 
 
+AnswerStyle = Literal["yes_no", "choice", "report"]
+_ASKED = {
+    "yes_no": "Does this chest radiograph show {}?",
+    "choice": "What is the main finding of this chest radiograph?",
+    "report": "Does this chest radiograph show {}?",
+}
+
+
+class AnswersConfig(Section):
+    """How a model that writes text is asked about the classes of the task."""
+
+    style: AnswerStyle = Field(
+        "yes_no",
+        description="a yes/no question a prompt of each class; one question, with the prompts of "
+        "the classes as its answers; or a report that is read for findings, the yes/no questions "
+        "being its margins",
+    )
+    question: str | None = Field(
+        None,
+        min_length=1,
+        description="{} stands for a prompt of a class, but for choice; a prompt that ends with ? "
+        "is a question of its own. null: the tool's own",
+    )
+    reworded: tuple[str, ...] = Field(
+        ("Is there {} in this chest radiograph?", "Can you see {} on this chest radiograph?"),
+        description="the question in other words, to see whether its answer stays",
+    )
+    request: str = Field(
+        "Write the report of this chest radiograph.", description="what a report is asked for by"
+    )
+    yes: tuple[str, ...] = Field(
+        ("Yes", "yes"), min_length=1, description="first words of an answer; one token each"
+    )
+    no: tuple[str, ...] = Field(("No", "no"), min_length=1)
+    blank_corrected: bool = Field(
+        False, description="take off what is answered to a blank film; both are shown"
+    )
+    max_tokens: int = Field(96, ge=1, le=4096, description="of a report, at most")
+    image_size: int | None = Field(
+        None,
+        ge=28,
+        description="side in pixels of the square that a film is laid on for processors that take "
+        "any size (LLaVA-NeXT, Qwen-VL, Idefics); null: what the processor is made for",
+    )
+    region_films: int = Field(
+        100,
+        ge=0,
+        description="wrongly called films whose regions are each asked about, for the influence of "
+        "clusters; 0: none, which leaves it to effects to propose what has no large gap",
+    )
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Self:
+        wanted = 0 if self.style == "choice" else 1
+        asked = [*([] if self.question is None else [self.question])]
+        asked += [] if self.style == "choice" else list(self.reworded)
+        for text in asked:
+            if text.count("{}") != wanted:
+                raise ValueError(
+                    f"question {text[:60]!r} must hold the placeholder {{}} "
+                    f"{'once' if wanted else 'nowhere: the classes are its answers'}"
+                )
+        both = {one.lower() for one in self.yes} & {one.lower() for one in self.no}
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} stands in both 'yes' and 'no'")
+        return self
+
+    @property
+    def asked(self) -> str:
+        """Return the question, the tool's own where none is given."""
+        return self.question or _ASKED[self.style]
+
+
 class ModelConfig(Section):
     """The vision-language model under audit."""
 
@@ -78,7 +151,14 @@ class ModelConfig(Section):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="package.module:function that returns an Encoder; needs allow_code",
     )
-    allow_code: bool = Field(False, description="run the code that factory names")
+    allow_code: bool = Field(
+        False, description="run the code that factory names, or that a generative model brings"
+    )
+    answers: AnswersConfig | None = Field(
+        None,
+        description="how a model is asked that writes text (image-text-to-text, in 'path'); null: "
+        "a contrastive model",
+    )
     quickstart: QuickstartModelConfig | None = None
     name: str | None = Field(None, description="how the report calls the model")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -88,8 +168,10 @@ class ModelConfig(Section):
         le=65_536,
         description="films encoded at once; halved where memory does not suffice",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="in which films, regions and texts are encoded"
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = Field(
+        "fp32",
+        description="in which films, regions and texts are encoded; fp16 and int8 (weights alone) "
+        "are for models with answers",
     )
     threads: int | None = Field(
         None,
@@ -130,6 +212,15 @@ class ModelConfig(Section):
         stray += ["keys"] if self.keys else []
         if self.weights is None and stray:
             raise ValueError(f"{stray[0]!r} describes 'weights', which is not named")
+        if self.answers is None and self.precision in ("fp16", "int8"):
+            raise ValueError(f"precision {self.precision} is for models with 'answers'; take bf16")
+        if self.answers is not None and self.path is None and self.quickstart is None:
+            raise ValueError("answers are of a model folder; name it in 'path'")
+        if self.answers is not None and self.region_pooling != "one_pass":
+            raise ValueError(
+                f"region_pooling {self.region_pooling} is of image towers; regions of a model with "
+                "answers are means of its visual tokens"
+            )
         if self.factory is not None and not self.allow_code:
             raise ValueError(
                 f"factory {self.factory[:80]!r} is code, which is run only if you trust it: set "

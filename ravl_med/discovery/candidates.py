@@ -137,7 +137,7 @@ def discover_correlations(
     """
     paper = config.protocol == "paper"
     strongest = strongest_regions(data.region_image, data.region_scores, data.predictions)
-    if not (strongest >= 0).any():
+    if np.bincount(data.region_image, minlength=1).max() < 2:
         raise DataError(
             "regions: every film has fewer than 2 regions, so no region can be compared with "
             "another; expected at least 2. Set regions.tiles to 2 x 2 or more."

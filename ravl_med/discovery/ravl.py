@@ -181,7 +181,8 @@ def strongest_regions(
 ) -> NDArray[np.int64]:
     """Return the first region (N,) of each film with the highest score for its prediction.
 
-    It is -1 for films with fewer than two regions, which say nothing.
+    It is -1 for films with fewer than two regions, which say nothing, and for those whose regions
+    have no scores (NaN): a model that answers questions is not asked about every region.
     """
     images = len(predictions)
     strongest = np.full(images, -1, dtype=np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class EncoderInfo:
     logit_scale: float | None = None  # factor of cosines
     logit_bias: float | None = None  # added to them; None but for models trained by a sigmoid
     digests: Mapping[str, str] = field(default_factory=dict)  # of weights, config, tokenizer
+    answers: int = 0  # classes C that the model scores itself; 0: it is scored by cosines
 
 
 class Encoder(Protocol):
@@ -84,6 +85,24 @@ class Encoder(Protocol):
     def save(self, folder: Path) -> None:
         """Write the model, as it is now, into a folder that `open_model_folder` opens."""
         ...
+
+
+class AnsweringEncoder(Encoder, Protocol):
+    """An `Encoder` that scores the C classes of its task itself, in place of cosines."""
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Score the classes for inputs (B, 3, S, S): logits (B, C)."""
+        ...
+
+    def answer_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Score the classes for regions of inputs alone: logits (sum of r_i, C)."""
+        ...
+
+
+def answering(encoder: Encoder) -> AnsweringEncoder | None:
+    """Return an encoder that scores the classes itself as what it is; None for any other."""
+    own = getattr(encoder.info, "answers", 0)  # which the user's own code may not know of
+    return cast(AnsweringEncoder, encoder) if own else None
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ravl_med import __version__
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.base import Encoder, EncoderInfo, answering
 from ravl_med.encoders.embeddings import FilmRow, FilmTable
 from ravl_med.encoders.film_store import (
     EmbeddedFilm,
@@ -108,7 +108,7 @@ class BatchEncoder:
             self._halve()
 
     def find(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the embedding (D,) of a film and those of its regions (r, D), of any size."""
+        """Return what is stored of a film, by batches of any size; see `EmbeddedFilm`."""
         return next(store for store in reversed(self.stores) if store.holds(key)).read(key)
 
     def encode(self, films: Mapping[int, PreparedFilm]) -> list[EmbeddedFilm]:
@@ -142,6 +142,9 @@ class BatchEncoder:
             boxes[place] = self._fill_up(film.boxes, side)
         whole, regions = self.encoder.encode_regions(images, boxes)
         image, region = (_array(part) for part in (whole, regions))
+        own = answering(self.encoder)
+        if own is not None:
+            image = np.concatenate([image, _array(own.answer(images))], axis=1)
         starts = np.concatenate([[0], np.cumsum([len(part) for part in boxes])])
         return [
             (film.key, image[place], region[starts[place] : starts[place] + len(film.boxes)])
@@ -168,7 +171,8 @@ class BatchEncoder:
     def _open_store(self) -> FilmStore:
         name = self.folder_of(self.size)
         shared = None if self._shared is None else self._shared / name
-        return FilmStore(self.root / name, self.encoder.info.embedding_size, shared)
+        info = self.encoder.info
+        return FilmStore(self.root / name, info.embedding_size, shared, info.answers)
 
     def _known_size(self, wanted: int) -> int:
         """Size that an earlier run found to fit, here or on another machine."""

@@ -55,6 +55,8 @@ class Embeddings:
     halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
     file_bytes: int = 0  # of the files that were read
     inputs: KeptFilms | None = None  # the N films as the model reads them; None: they are not kept
+    # (N, C) logits of a model that scores the classes itself; None: they are cosines with texts
+    answers: NDArray[np.float32] | None = None
 
     def release_pages(self) -> None:
         """Let go of what is held of arrays that lie in mapped files."""
@@ -74,9 +76,18 @@ class Embeddings:
         widths: list[float] = (self.pixel_mm[films] * self.sizes[films, 1]).tolist()
         return widths
 
+    def logits(self, classes: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+        """Return the logits (N, C) of the films: answers, or cosines with (C, D) over tau."""
+        if self.answers is not None:
+            return self.answers
+        logits: NDArray[np.float32] = self.image @ classes.T / temperature
+        return logits
+
     def only_finite(self) -> Embeddings:
-        """Leave out the films with an embedding that holds NaN or infinity."""
+        """Leave out the films with an embedding, or an answer, that holds NaN or infinity."""
         finite = map_parts(self.image, _finite_rows)
+        if self.answers is not None:
+            finite &= _finite_rows(self.answers)
         finite[self.region_image[~map_parts(self.region, _finite_rows)]] = False
         if finite.all():
             return self
@@ -98,6 +109,7 @@ class Embeddings:
             left_edges=tuple(compress(self.left_edges, finite)),
             pixel_mm=self.pixel_mm[kept] if len(self.pixel_mm) else self.pixel_mm,
             inputs=None if self.inputs is None else self.inputs.take(kept),
+            answers=None if self.answers is None else self.answers[kept],
         )
 
 
@@ -184,19 +196,24 @@ class FilmTable:
         self.rejected += other.rejected
         self.found += other.found
 
-    def gather(self, find: FindEmbeddings, size: int, inputs: KeptFilms | None) -> Embeddings:
+    def gather(
+        self, find: FindEmbeddings, size: int, inputs: KeptFilms | None, answers: int = 0
+    ) -> Embeddings:
         """Read the embeddings, of D = `size` numbers, from where they are kept.
 
-        `find` takes the key of a film; `inputs` are the films of this table. Films for which the
-        model gives NaN or infinity are left out, and named.
+        `find` takes the key of a film; `inputs` are the films of this table; so many `answers`
+        stand behind the embedding of each. Films for which the model gives NaN or infinity are
+        left out, and named.
         """
         numbers = self.numbers
         counts = numbers[:, 3]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         image = empty_rows((len(counts), size), np.float32)
         region = empty_rows((int(starts[-1]), size), np.float32)
+        answered = np.empty((len(counts), answers), np.float32)
         for at, key in enumerate(self.keys):
-            image[at], region[starts[at] : starts[at + 1]] = find(key)
+            whole, region[starts[at] : starts[at + 1]] = find(key)
+            image[at], answered[at] = whole[:size], whole[size:]
             if at % _GATHERED == 0:
                 release_pages(image)
                 release_pages(region)
@@ -221,6 +238,7 @@ class FilmTable:
             found=self.found,
             file_bytes=int(numbers[:, 5].sum()),
             inputs=inputs,
+            answers=answered if answers else None,
         ).only_finite()
 
     def dump(self) -> bytes:

@@ -38,7 +38,10 @@ from ravl_med.storage.files import atomic_write_bytes, entries, for_each, read_p
 from ravl_med.storage.remote import FilePath
 
 EmbeddedFilm = tuple[bytes, NDArray[np.float32], NDArray[np.float32]]
-"""Key of a film, its embedding (D,) and those of its regions (r, D)."""
+"""Key of a film, its embedding (D,) and those of its regions (r, D).
+
+Behind that of the film stand the answers (C,) of a model that scores the classes itself.
+"""
 
 KeptInput = tuple[bytes, NDArray[np.uint8], bool]
 """Digest of a film, its gray levels (S, S), and whether its input can be made of these again."""
@@ -184,11 +187,14 @@ class _PartFiles:
 class FilmStore(_PartFiles):
     """The embeddings (D,) of films and regions by one recipe: model, batch shape, threads, device.
 
-    `shared` is the folder of the same recipe that other machines reach.
+    `shared` is the folder of the same recipe that other machines reach; `answers` is how many
+    numbers stand behind the embedding of a film.
     """
 
-    def __init__(self, folder: Path, size: int, shared: FilePath | None = None) -> None:
-        self._size = size
+    def __init__(
+        self, folder: Path, size: int, shared: FilePath | None = None, answers: int = 0
+    ) -> None:
+        self._size, self._answers = size, answers
         self._not_finite: set[bytes] = set()  # films with NaN or infinity, which are made again
         super().__init__(folder)
         self._shared = None if shared is None else SharedFilms(shared, self.names())
@@ -215,7 +221,7 @@ class FilmStore(_PartFiles):
         return key in self._place or key in self
 
     def read(self, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the embedding (D,) of a film and those of its regions (r, D)."""
+        """Return what is stored of a film, see `EmbeddedFilm`."""
         path, row = self._place[key]
         with self._lock:
             stored = self._open(path)
@@ -310,7 +316,7 @@ class FilmStore(_PartFiles):
         starts = stored.get_tensor("starts")
         whole = (
             len(starts) == len(keys) + 1
-            and shapes["image"] == [len(keys), self._size]
+            and shapes["image"] == [len(keys), self._size + self._answers]
             and shapes["region"] == [int(starts[-1]), self._size]
         )
         if whole:

@@ -119,7 +119,7 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
         ) from None
     if tower.naflex:
         return FilmProcessor(processor, tower.image_size, tower.image_size, "squash", whole=True)
-    made = _measure(processor, key)
+    made = measure_processor(processor, key)
     if made.size != tower.image_size:
         raise ModelError(
             f"{key}: preprocessor_config.json makes images of {made.size} pixels, the image tower "
@@ -128,7 +128,7 @@ def read_processor(folder: Path, tower: HuggingFaceTower, key: str) -> FilmProce
     return made
 
 
-def _measure(processor: Any, key: str) -> FilmProcessor:
+def measure_processor(processor: Any, key: str) -> FilmProcessor:
     """Return how a processor resizes and crops."""
     size, crop = processor.size or {}, getattr(processor, "crop_size", None) or {}
     cuts, pads = (bool(getattr(processor, name, False)) for name in ("do_center_crop", "do_pad"))
@@ -263,7 +263,7 @@ class HuggingFaceEncoder:
     def save(self, folder: Path) -> None:
         """Write the model, as it is now, into a folder that `open_huggingface` opens."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet():
+        with quiet():
             self.model.inner.save_pretrained(folder)
         others = [self._folder / name for name in _PROCESSORS]
         for path in (*others, *local_files.tokenizer_files(self._folder)):
@@ -287,7 +287,8 @@ def open_huggingface(folder: Path, device: torch.device) -> HuggingFaceEncoder:
     if kind not in _CLASSES:
         raise ModelError(
             f"{_KEY}: config.json is of a {kind[:40]!r}; expected model_type clip, siglip or "
-            "siglip2. An open_clip model needs its open_clip_config.json in the folder."
+            "siglip2. An open_clip model needs its open_clip_config.json in the folder; a model "
+            "that writes text is asked as model.answers says."
         )
     require_valid(HuggingFaceConfig, config, _KEY, "config.json")
     inner = _load(folder, getattr(transformers, _CLASSES[kind]))
@@ -312,7 +313,7 @@ def _load(folder: Path, kind: Any) -> Any:
     """Load the weights, all of them and nothing else."""
     safe = any(path.suffix == ".safetensors" for path in _weights(folder))
     try:
-        with _quiet(), local_files.no_network():
+        with quiet(), local_files.no_network():
             config = kind.config_class.from_pretrained(folder, local_files_only=True)
             require_room_for(lambda: kind(config), _KEY)
             model, report = kind.from_pretrained(
@@ -381,7 +382,7 @@ def _embedding_size(config: Any) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from writing to the terminal in the context."""
     from transformers import utils
 

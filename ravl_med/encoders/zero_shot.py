@@ -11,12 +11,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from torch import Tensor
 
-from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.base import Encoder, EncoderInfo, answering
 from ravl_med.errors import ModelError
 from ravl_med.storage.mapped_arrays import map_parts, multiply
 
@@ -76,6 +78,30 @@ def score_embeddings(
     # By similarity: far from the texts of all classes, every sigmoid is the same zero.
     predictions = multiply(image, classes.T).argmax(axis=1).astype(np.int64)
     return Scores(map_parts(image, score), map_parts(region, score), predictions)
+
+
+def class_logits(
+    encoder: Encoder, images: Tensor, classes: NDArray[np.float32], temperature: float
+) -> NDArray[np.float32]:
+    """Return logits (B, C) of inputs (B, 3, S, S): the model's own, or cosines over tau."""
+    own = answering(encoder)
+    if own is not None:
+        answers: NDArray[np.float32] = own.answer(images).float().cpu().numpy()
+        return answers
+    embedded = encoder.encode_image(images)
+    logits: NDArray[np.float32] = embedded.float().cpu().numpy() @ classes.T / temperature
+    return logits
+
+
+def score_answers(
+    answers: NDArray[np.float32], regions: NDArray[np.float32], kind: Literal["softmax", "sigmoid"]
+) -> Scores:
+    """Score films by a model's own logits (N, C), and regions (R, C): NaN where none was asked."""
+
+    def score(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return softmax(logits) if kind == "softmax" else expit(logits).astype(np.float32)
+
+    return Scores(score(answers), score(regions), answers.argmax(axis=1).astype(np.int64))
 
 
 def sigmoid_of(info: EncoderInfo) -> tuple[float, float]:

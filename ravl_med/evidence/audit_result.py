@@ -17,7 +17,7 @@ from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, Sp
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "4.0"
+SCHEMA_VERSION = "4.1"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
@@ -194,8 +194,8 @@ class TaskSummary:
     temperature: FiniteFloat = Field(description="tau: cosine similarities are divided by it")
     scores: str = Field(
         default="softmax",
-        description="softmax over the classes, sigmoid of each, or a table of a model that nobody "
-        "can open",
+        description="softmax over the classes, sigmoid of each, a table of a model that nobody "
+        "can open, or answers of a model that writes: yes_no, choice or report",
     )
 
 
@@ -490,11 +490,64 @@ class Dependence:
     findings: tuple[str, ...] = Field(description="styles that a reviewer has to decide on")
 
 
+@result_type()
+class LookingCell:
+    """What is answered when something else is shown in place of the film."""
+
+    condition: str = Field(description="such as the film, a blank film, noise, another patient")
+    films: Count = Field(description="films in whose place it could be shown")
+    patients: Count = Field(description="patients that they belong to")
+    accuracy: float = Field(description="share of the answers that are the label of the film")
+    accuracy_interval: Interval
+    auroc: float = Field(description="of the labels of the films, mean of the findings")
+    unchanged: float = Field(description="share of the answers that are those to the film")
+    unchanged_interval: Interval
+    note: str = Field(default="", description="why nothing was measured; blank: it was")
+
+
+@result_type()
+class Regrounding:
+    """What becomes of right calls when places of findings are covered."""
+
+    finding: str = Field(description="class of the task; the films are called so, rightly")
+    kind: str = Field(
+        description="direct: its own places are covered, and the call persists; contextual: those "
+        "of other findings are, and the call falls"
+    )
+    films: Count = Field(description="films that could be covered so")
+    patients: Count = Field(description="patients that they belong to")
+    share: float = Field(description="share of these films; small where a model looks well")
+    interval: Interval
+    note: str = Field(default="", description="why nothing was measured; blank: it was")
+
+
+@result_type()
+class Rewording:
+    """Whether answers stay when the question is put in other words."""
+
+    wording: str = Field(description="of the question, or the order of yes and no")
+    unchanged: float = Field(description="share of the films that are called as before")
+    unchanged_interval: Interval
+    correlation: float = Field(description="of the margins before and after, mean of the findings")
+
+
+@result_type()
+class LookingCheck:
+    """Whether the model looks at the film."""
+
+    films: Count = Field(description="films that were asked about")
+    patients: Count = Field(description="patients that they belong to")
+    conditions: tuple[LookingCell, ...] = Field(description="by what is shown")
+    grounding: tuple[Regrounding, ...] = Field(description="by finding and kind")
+    wordings: tuple[Rewording, ...] = Field(description="empty for a model without questions")
+    ignores: str = Field(description="why it ignores the film, in a sentence; blank: it does not")
+
+
 @result_type(
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity dependence subgroups confounders sensitivity discovery correlations",
+    " sanity looking dependence subgroups confounders sensitivity discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -555,6 +608,12 @@ class AuditResult:
     dependence: Dependence | None = Field(
         default=None,
         description="null: it was not measured (evidence.dependence_films 0, a table of scores)",
+    )
+
+    looking: LookingCheck | None = Field(
+        default=None,
+        description="null: it was not asked whether the model looks at the film "
+        "(evidence.looking_films 0, a table of scores, too few films)",
     )
 
     @property

@@ -208,6 +208,17 @@ def anatomy_changes(
 
 
 def _cover_relevant(film: ChangedFilm, places: RelevantPlaces, *, all_else: bool) -> Made | None:
+    mask = _relevant_mask(film, places)
+    return None if mask is None else _covered(film, ~mask if all_else else mask)
+
+
+def cover_places(film: ChangedFilm, places: RelevantPlaces, spare: RelevantPlaces) -> Made | None:
+    """Cover the places of findings but for others that stay; None where the film lacks them."""
+    mask, kept = _relevant_mask(film, places), _relevant_mask(film, spare)
+    return None if mask is None or kept is None else _covered(film, mask & ~kept)
+
+
+def _relevant_mask(film: ChangedFilm, places: RelevantPlaces) -> Mask | None:
     mask = np.zeros_like(film.structures.foreign)
     if places.anatomy:
         found = film.structures.region(places.anatomy)
@@ -218,7 +229,7 @@ def _cover_relevant(film: ChangedFilm, places: RelevantPlaces, *, all_else: bool
         mask |= box_mask(mask.shape, box)
     if places.artifacts:
         mask |= grow_mask(film.structures.foreign, _HALO)
-    return _covered(film, ~mask if all_else else mask)
+    return mask
 
 
 def style_changes(findings: tuple[int, ...], levels: StyleLevels, seed: int) -> Iterator[Change]:

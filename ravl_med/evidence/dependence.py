@@ -78,7 +78,7 @@ _CAUSES: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
+class FilmSample:
     """The n films that are changed, and what is known of them."""
 
     data: AuditData
@@ -121,11 +121,11 @@ def measure_dependence(
     -------
     Dependence or None - None where fewer than `LEAST_FILMS` films could be taken
     """
-    sample = _draw_sample(data, relevance, evidence)
+    sample = draw_sample(data, relevance, evidence, evidence.dependence_films)
     if len(sample.films) < LEAST_FILMS:
         return None
     plain = replace(model, structures=None)  # styles need none, and they take long
-    levels = StyleLevels.of(sample.films, partial(_read_films, plain, sample))
+    levels = StyleLevels.of(sample.films, partial(read_changed_films, plain, sample))
     changes = [
         *structure_changes(sample.findings),
         *anatomy_changes(data.classes, sample.findings, relevance),
@@ -160,8 +160,10 @@ def measure_dependence(
     )
 
 
-def _draw_sample(data: AuditData, relevance: RelevanceTable, evidence: EvidenceConfig) -> _Sample:
-    """Draw films evenly over classes, and over patients within a class."""
+def draw_sample(
+    data: AuditData, relevance: RelevanceTable, evidence: EvidenceConfig, most: int
+) -> FilmSample:
+    """Draw films, at most so many, evenly over classes, and over patients within a class."""
     rng = np.random.default_rng([evidence.seed, 23])
     turns, drawn = [], []
     for label in range(len(data.classes)):
@@ -171,10 +173,10 @@ def _draw_sample(data: AuditData, relevance: RelevanceTable, evidence: EvidenceC
             turns.append(np.arange(len(own)))
     films = np.concatenate([*drawn, np.empty(0, np.int64)]).astype(np.int64)
     order = np.argsort(np.concatenate([*turns, np.empty(0, np.int64)]), kind="stable")
-    films = np.sort(films[order[: evidence.dependence_films]])
+    films = np.sort(films[order[:most]])
     _, patients = np.unique(data.patients[films], return_inverse=True)
     patients = patients.astype(np.int64)
-    return _Sample(
+    return FilmSample(
         data,
         films,
         data.labels[films],
@@ -196,9 +198,12 @@ def _findings(classes: Sequence[str], relevance: RelevanceTable) -> tuple[int, .
     return (known[0] if len(known) == 1 else 1,)
 
 
-def _read_films(model: CounterfactualModel, sample: _Sample) -> Iterator[ChangedFilm]:
+def read_changed_films(
+    model: CounterfactualModel, sample: FilmSample, rows: NDArray[np.int64] | None = None
+) -> Iterator[ChangedFilm]:
+    """Give the films of a sample, all or some rows of it, as they can be changed."""
     sizes, info = sample.data.sizes, model.encoder.info
-    for film in sample.films.tolist():
+    for film in (sample.films if rows is None else sample.films[rows]).tolist():
         geometry = model.encoder.geometry(int(sizes[film][0]), int(sizes[film][1]))
         picture = model.read(film)
         structures = NOTHING if model.structures is None else model.structures(film)
@@ -210,7 +215,7 @@ def _read_films(model: CounterfactualModel, sample: _Sample) -> Iterator[Changed
 
 def _ask(
     model: CounterfactualModel,
-    sample: _Sample,
+    sample: FilmSample,
     changes: Sequence[Change],
     progress: Callable[[int, int], None],
 ) -> tuple[list[_Answers], int]:
@@ -219,7 +224,7 @@ def _ask(
     covered = np.full((len(sample.films), len(changes) + 1), np.nan)
 
     def pictures() -> Iterator[Picture]:
-        for row, film in enumerate(_read_films(model, sample)):
+        for row, film in enumerate(read_changed_films(model, sample)):
             progress(row, len(sample.films))
             places.append((row, 0))
             yield film.picture
@@ -249,7 +254,7 @@ def _ask(
 
 
 def _measure_cell(
-    sample: _Sample, change: Change, finding: int, full: _Answers, after: _Answers
+    sample: FilmSample, change: Change, finding: int, full: _Answers, after: _Answers
 ) -> DependenceCell:
     """Compare the answers about a finding before and after a change."""
     old, new = full.margin[:, finding], after.margin[:, finding]
@@ -298,7 +303,7 @@ def _correlate(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _measure_style(
-    sample: _Sample,
+    sample: FilmSample,
     levels: StyleLevels,
     style: str,
     finding: int,
@@ -339,7 +344,7 @@ def _measure_style(
 
 
 def _associate(
-    sample: _Sample,
+    sample: FilmSample,
     known: NDArray[np.bool_],
     style: NDArray[np.float64],
     margin: NDArray[np.float64],

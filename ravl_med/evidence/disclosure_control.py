@@ -29,7 +29,10 @@ from ravl_med.evidence.audit_result import (
     Dependence,
     DependenceCell,
     DiscoverySummary,
+    LookingCell,
+    LookingCheck,
     ModelChecks,
+    Regrounding,
     StyleDependence,
 )
 from ravl_med.evidence.results import (
@@ -133,6 +136,8 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
         cohort=_hide_cohort(result.cohort, classes, values, result.classes, least),
         accuracy=_hide_classes(result.accuracy, classes),
         sanity=result.sanity and _hide_findings(result.sanity, classes),
+        looking=result.looking
+        and _hide_looking(result.looking, {result.classes[c] for c in classes}, least),
         dependence=result.dependence
         and _hide_dependence(result.dependence, {result.classes[c] for c in classes}, least),
         subgroups=tuple(
@@ -336,6 +341,27 @@ def _hide_dependence(found: Dependence, classes: Collection[str], least: int) ->
         cells=tuple(map(hide, found.cells)),
         styles=tuple(map(hide, found.styles)),
         **(hidden if found.patients < least else {}),
+    )
+
+
+def _hide_looking(found: LookingCheck, classes: Collection[str], least: int) -> LookingCheck:
+    """Hide rows of few patients and of small classes, and counts that few others follow from."""
+
+    def hide(row: LookingCell | Regrounding) -> Any:
+        if row.patients < least or (isinstance(row, Regrounding) and row.finding in classes):
+            return _blank(row)
+        if 0 < found.patients - row.patients < least:
+            return replace(row, films=HIDDEN, patients=HIDDEN)
+        return row
+
+    small = found.patients < least
+    hidden: dict[str, Any] = {"films": HIDDEN, "patients": HIDDEN} if small else {}
+    return replace(
+        found,
+        conditions=tuple(map(hide, found.conditions)),
+        grounding=tuple(map(hide, found.grounding)),
+        wordings=tuple(map(_blank, found.wordings)) if small else found.wordings,
+        **hidden,
     )
 
 

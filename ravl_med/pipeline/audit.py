@@ -29,6 +29,7 @@ from ravl_med.evidence.audit_result import (
     Confounder,
     Dependence,
     DiscoverySummary,
+    LookingCheck,
     ModelChecks,
     ModelSummary,
     PartitionSummary,
@@ -57,17 +58,25 @@ from ravl_med.evidence.examination import (
     measure_detectable_gap,
     propose_features,
 )
+from ravl_med.evidence.looking import measure_looking
 from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
 from ravl_med.evidence.verdict import decide_verdict, with_leaks
 from ravl_med.pipeline import stages
+from ravl_med.pipeline.answers import (
+    AnsweredFilms,
+    reworded_answers,
+    score_answered,
+    summarise_questions,
+)
 from ravl_med.pipeline.audited_model import (
     AuditedFilms,
     AuditedModel,
     check_audited_model,
     counterfactual_model,
+    input_reader,
     scores_of_table,
     spread_hypotheses,
     summarise_model,
@@ -202,10 +211,19 @@ def score(config: Config, films: EmbeddedFilms, run: stages.Run) -> ScoredFilms:
     own = config.model.scores is None
     with run.stage("zero-shot"):
         classes = embed_classes(encoder, config.task.texts())
-        sigmoid = sigmoid_of(encoder.info) if config.task.scores == "sigmoid" and own else None
-        scores = score_embeddings(
-            embeddings.image, embeddings.region, classes, config.task.temperature, sigmoid=sigmoid
-        )
+        if embeddings.answers is None:
+            sigmoid = sigmoid_of(encoder.info) if config.task.scores == "sigmoid" and own else None
+            scores = score_embeddings(
+                embeddings.image,
+                embeddings.region,
+                classes,
+                config.task.temperature,
+                sigmoid=sigmoid,
+            )
+        else:
+            read = input_reader(encoder, cohort, films.listed.reader, embeddings.inputs)
+            answered = AnsweredFilms.of(cohort, embeddings, encoder, read)
+            scores = score_answered(config, answered, run.staged("ask the model"))
         table = None if config.model.scores is None else read_scores(config.model.scores, cohort)
         if table is not None:
             scores = scores_of_table(table, scores.region, config.task.scores)
@@ -267,6 +285,7 @@ class Findings:
     descriptions: Mapping[int, str] = field(default_factory=dict)
     confounders: tuple[Confounder, ...] = ()
     dependence: Dependence | None = None
+    looking: LookingCheck | None = None
 
     def beside(self, confounders: tuple[Confounder, ...]) -> Findings:
         """Return them with what is confounded, which the verdict names."""
@@ -281,15 +300,38 @@ def search(config: Config, scored: ScoredFilms, tools: SearchTools, run: stages.
         f"The model gives NaN or infinity for {broken} of {len(films.listed.cohort)} films; "
         "expected finite numbers. Check the weights, and the precision on this device."
     )
+    data = audit_data(films.cohort, films.embeddings, scored.scores)
+    looking = check_looking(config, data, tools, run)
+    ignores = [looking.ignores] if looking is not None and looking.ignores else []
     stops = check_auditability(scored.accuracy, films.cohort.classes, config.gate)
-    reasons = [*([lost] if broken else ()), *tools.checks.stops, *stops]
+    reasons = [*ignores, *([lost] if broken else ()), *tools.checks.stops, *stops]
     if not reasons:
-        data = audit_data(films.cohort, films.embeddings, scored.scores)
         try:
-            return search_films(config, data, films.embeddings, tools, run)
+            found = search_films(config, data, films.embeddings, tools, run)
+            return replace(found, looking=looking)
         except DataError as error:  # nothing to search in is an outcome that the report shows
             reasons = [str(error)]
-    return Findings(Verdict("not_auditable", tuple(reasons)), tools.checks)
+    return Findings(Verdict("not_auditable", tuple(reasons)), tools.checks, looking=looking)
+
+
+def check_looking(
+    config: Config, data: AuditData, tools: SearchTools, run: stages.Run
+) -> LookingCheck | None:
+    """Ask whether the model looks at the films; None where that is not asked, or it is a table."""
+    if tools.model is None or not config.evidence.looking_films:
+        return None
+    model = tools.model
+    asked = reworded_answers(model.encoder, config.model.batch_size)
+    with run.stage("looking"):
+        return measure_looking(
+            model,
+            data,
+            tools.relevance,
+            config.evidence,
+            wordings=asked.wordings,
+            blind=asked.blind,
+            progress=run.staged("look at the film"),
+        )
 
 
 def audit_data(cohort: Cohort, embeddings: Embeddings, scores: Scores) -> AuditData:
@@ -409,7 +451,7 @@ def _counterfactual_model(
     films, listed = scored.films, scored.films.listed
     edges = films.embeddings.left_edges
     inputs = films.embeddings.inputs
-    logits = films.embeddings.image @ scored.classes.T / config.task.temperature
+    logits = films.embeddings.logits(scored.classes, config.task.temperature)
     audited = AuditedFilms(config, films.cohort, scored.classes, edges, inputs, logits)
     model = counterfactual_model(audited, listed.encoder, segmenter)
     return spread_hypotheses(model, audited, engine, listed.folder)
@@ -528,6 +570,9 @@ def collect(
     result = collect_result(
         config, films.cohort, films.embeddings, model, scored.accuracy, found, run.key
     )
+    if films.embeddings.answers is not None:
+        task = summarise_questions(result.task, listed.encoder)
+        result = replace(result, task=task)
     films.embeddings.release_pages()
     trim_memory()
     return Audit(
@@ -582,6 +627,7 @@ def collect_result(
         sanity=found.checks,
         confounders=found.confounders,
         dependence=found.dependence,
+        looking=found.looking,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

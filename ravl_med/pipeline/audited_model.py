@@ -39,6 +39,7 @@ from ravl_med.evidence.counterfactual.fills import fill_interpolated
 from ravl_med.evidence.disclosure_control import hidden_classes
 from ravl_med.evidence.results import Counterfactual
 from ravl_med.evidence.statistics import auroc
+from ravl_med.pipeline.answers import AnsweredFilms, check_answers
 from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.geometry import box_overlaps
 from ravl_med.regions.proposal import choose_segmenter
@@ -100,7 +101,10 @@ def check_audited_model(
     texts, image = config.task.texts(), model.embeddings.image
     temperature = config.task.temperature if config.task.scores == "softmax" else None
     by_prompt: list[NDArray[np.float64]] = []
-    if model.scores is None:
+    answers = model.embeddings.answers if model.scores is None else None
+    if answers is not None:
+        scores = model_checks.class_scores(answers, 1.0)
+    elif model.scores is None:
         similarity = multiply(image, model.classes.T)
         scores = model_checks.class_scores(similarity, temperature)
         for c, prompts in enumerate(texts.values()):
@@ -122,7 +126,7 @@ def check_audited_model(
         cohort.labels, cohort.patients, len(cohort.classes), config.hidden_below
     )
     stops, doubts = model_checks.assess_findings(findings, config.gate.min_auroc, hidden)
-    own = model.scores is None
+    own = model.scores is None and answers is None
     chosen = _spread_films(len(cohort))
     inputs = _inputs(model, reader, cohort, chosen)
     checks = [
@@ -130,6 +134,10 @@ def check_audited_model(
         *model_checks.check_inputs(model.encoder.info, inputs),
         *_check_regions(model, inputs, chosen, config.evidence.seed),
     ]
+    if answers is not None:
+        read = input_reader(model.encoder, cohort, reader, model.embeddings.inputs)
+        films = AnsweredFilms.of(cohort, model.embeddings, model.encoder, read)
+        checks += check_answers(films, inputs)
     if own:
         checks += [
             model_checks.check_prompts(findings, hidden),
@@ -205,14 +213,24 @@ def _inputs(
     model: AuditedModel, reader: FilmReader, cohort: Cohort, chosen: Sequence[int]
 ) -> NDArray[np.float32]:
     """Return films (k, 3, S, S) as the model reads them."""
-    films = []
-    for film in chosen:
-        kept = None if model.embeddings.inputs is None else model.embeddings.inputs.input(film)
-        if kept is None:
-            kept = model.encoder.preprocess(reader.film(cohort, film).pixels).numpy()
-        films.append(kept)
+    read = input_reader(model.encoder, cohort, reader, model.embeddings.inputs)
+    films = [read(film) for film in chosen]
     empty: NDArray[np.float32] = np.empty((0, 3, 0, 0), np.float32)
     return np.stack(films) if films else empty
+
+
+def input_reader(
+    encoder: Encoder, cohort: Cohort, reader: FilmReader, inputs: KeptFilms | None
+) -> Callable[[int], NDArray[np.float32]]:
+    """Return what reads a film as the model's input (3, S, S), from where it is kept if it is."""
+
+    def read(film: int) -> NDArray[np.float32]:
+        kept = None if inputs is None else inputs.input(film)
+        if kept is None:
+            kept = encoder.preprocess(reader.film(cohort, film).pixels).numpy()
+        return kept
+
+    return read
 
 
 def _try_activation(
@@ -276,15 +294,9 @@ def counterfactual_model(
     def read(index: int) -> NDArray[np.float32]:
         return reader.film(films.cohort, index).pixels
 
-    def read_input(index: int) -> NDArray[np.float32]:
-        kept = None if films.inputs is None else films.inputs.input(index)
-        if kept is None:
-            kept = encoder.preprocess(read(index)).numpy()
-        return kept
-
     return CounterfactualModel(
         encoder,
-        read_input,
+        input_reader(encoder, films.cohort, reader, films.inputs),
         films.classes,
         films.config.task.temperature,
         films.config.model.batch_size,

@@ -322,13 +322,18 @@ def _take_from_store(
     kept: KeptTables | None,
 ) -> Embeddings:
     """Read the embeddings of a table, and find its inputs, which a mitigation needs."""
-    size, stores, inputs = batches.encoder.info.embedding_size, batches.stores, batches.inputs
+    info, stores, inputs = batches.encoder.info, batches.stores, batches.inputs
     if engine.workers:  # who have written there
         shared = stages.shared_root(config)
         stores = [
             *stores,
             *(
-                FilmStore(batches.root / name, size, shared and shared / name)
+                FilmStore(
+                    batches.root / name,
+                    info.embedding_size,
+                    shared and shared / name,
+                    info.answers,
+                )
                 for name in totals.stores
             ),
         ]
@@ -349,7 +354,7 @@ def _take_from_store(
     def find(key: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return next(store for store in reversed(stores) if store.holds(key)).read(key)
 
-    embeddings = table.gather(find, size, films)
+    embeddings = table.gather(find, info.embedding_size, films, info.answers)
     if scratch is not None:  # they are not needed any more; the films are
         for store in stores:
             shutil.rmtree(store.folder, ignore_errors=True)

@@ -25,7 +25,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
-from ravl_med.encoders.base import Encoder, using_threads
+from ravl_med.encoders.base import Encoder, answering, using_threads
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
@@ -192,7 +192,8 @@ def _measure(
         encoding, embedded = _timed(lambda: batches.encode(inputs))
         filled = batches.size
     pictures = torch.stack([one.image for one in inputs.values()])
-    picture, _ = _timed(lambda: encoder.encode_image(pictures))
+    own = answering(encoder)
+    picture, _ = _timed(lambda: own.answer(pictures) if own else encoder.encode_image(pictures))
     known = np.concatenate([film[2] for film in embedded])
     return _Measured(
         sample=len(good),

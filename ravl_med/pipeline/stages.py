@@ -28,8 +28,10 @@ from ravl_med.config.loading import Config
 from ravl_med.encoders.base import Encoder, in_precision, pick_device
 from ravl_med.encoders.batches import films_a_part
 from ravl_med.encoders.embeddings import Embeddings
+from ravl_med.encoders.generative import open_generative
 from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder
+from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.mitigation.quickstart import cached_quickstart_model
 from ravl_med.regions.film_structures import FilmStructures, read_structures
@@ -228,7 +230,17 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
             "auto or cpu here."
         )
     place = _model_here(config, folder, open_cache(config.cache.folder))
-    return in_precision(open_encoder(config.model, place, device), config.model.precision)
+    asked = config.model.answers
+    if asked is None:
+        return in_precision(open_encoder(config.model, place, device), config.model.precision)
+    assert place is not None  # the config demands a folder
+    return open_generative(
+        place,
+        device,
+        Questions(asked, config.task.texts()),
+        precision=config.model.precision,
+        allow_code=config.model.allow_code,
+    )
 
 
 def _model_here(config: Config, folder: Path | None, cache: Cache) -> Path | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_generative import build
 from tiny_models import FAMILIES, layout_of
 from typer.testing import CliRunner
 
@@ -208,3 +209,29 @@ def test_a_tower_without_stages_says_so_in_one_line(family_folder, workplace, tm
     assert "Expected one_pass or crops" in " ".join(outcome.output.split())
     assert "Traceback" not in outcome.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def writing_folder(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("generative")
+    return lambda family: build(family, root / family)
+
+
+@pytest.mark.usefixtures("no_sockets")
+@pytest.mark.parametrize(
+    ("family", "style"), [("llava", "yes_no"), ("qwen2_vl", "choice"), ("paligemma", "report")]
+)
+def test_a_model_that_writes_goes_through_a_whole_audit(family, style, writing_folder, workplace):
+    answers = f"answers: {{style: {style}, max_tokens: 4, region_films: 5}}"
+    changes = ("task.style=plain", "model.batch_size=8", "evidence.looking_films=30")
+    result = audited(workplace, f"{{path: '{writing_folder(family)}', {answers}}}", *changes)
+
+    assert result["discovery"] is not None, result["verdict_reasons"]
+    assert result["task"]["scores"] == f"answers, {style}"
+    assert result["model"]["region_pooling"].startswith("mean of the visual tokens")
+    assert "pleural effusion" in result["task"]["classes"]["pleural effusion"][0]
+    assert {"answers", "blank film"} <= {check["name"] for check in result["sanity"]["checks"]}
+    shown = [cell["condition"] for cell in result["looking"]["conditions"]]
+    assert shown[-1] == "the question alone"
+    wordings = 0 if style == "choice" else 4
+    assert len(result["looking"]["wordings"]) == wordings

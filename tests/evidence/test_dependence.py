@@ -13,12 +13,15 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual import CounterfactualModel
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.dependence import LEAST_FILMS, describe_styles, measure_dependence
+from ravl_med.evidence.looking import measure_looking
 from ravl_med.evidence.statistics import auroc
 from ravl_med.regions.film_structures import Artifact, FilmStructures
 from ravl_med.regions.geometry import InputGeometry
 
 SIZE, FILMS, TAU = 32, 120, 0.1
-EVIDENCE = EvidenceConfig.model_construct(dependence_films=FILMS, draws=2000, max_style_shift=0.5)
+EVIDENCE = EvidenceConfig.model_construct(
+    dependence_films=FILMS, looking_films=FILMS, draws=2000, max_style_shift=0.5
+)
 CLASSES = ("big heart", "marker", "neither")
 HEART = (slice(12, 24), slice(10, 22))
 RELEVANCE = RelevanceTable({"big heart": RelevantPlaces(anatomy=("cardiac silhouette",))})
@@ -83,6 +86,12 @@ class Cohort:
         )
 
     def measure(self, see, relevance=RELEVANCE, evidence=EVIDENCE, classes=CLASSES):
+        return measure_dependence(*self.parts(see, classes), relevance, evidence)
+
+    def look(self, see, relevance=RELEVANCE, classes=CLASSES, **asked):
+        return measure_looking(*self.parts(see, classes), relevance, EVIDENCE, **asked)
+
+    def parts(self, see, classes):
         films, self.encoder = self.films, Encoder(see)
 
         def read(film):
@@ -101,7 +110,7 @@ class Cohort:
             region_image=np.empty(0, np.int64),
             region_boxes=np.empty((0, 4), np.float32),
         )
-        return measure_dependence(model, data, relevance, evidence)
+        return model, data
 
 
 def by_heart(films):
@@ -333,3 +342,92 @@ class TestBadInput:
         found = cohort.measure(lambda films: by_gray(films / 255.0))
 
         assert np.isfinite(cell(found, "gamma 0.7", "marker").shift)
+
+
+def condition(found, name):
+    return next(c for c in found.conditions if c.condition == name)
+
+
+def by_two_places(films):
+    """A model that calls the big heart by it, and the other two classes by noise in the corner."""
+    corner = films[:, 28, 28] - 0.4
+    heart = 30 * (inner(films) - around(films) - 0.05)
+    return heart, corner, -corner
+
+
+def answer_alike(films):
+    return np.full(len(films), 0.2), np.full(len(films), 0.5), np.full(len(films), 0.1)
+
+
+class TestLooking:
+    places = RelevanceTable(
+        {
+            "big heart": RelevantPlaces(anatomy=("cardiac silhouette",)),
+            "marker": RelevantPlaces(anatomy=("left lung",)),
+        }
+    )
+    found = Cohort().look(by_two_places, places)
+
+    def test_a_model_that_looks_changes_its_answers_with_the_film(self):
+        assert self.found.ignores == ""
+        assert (self.found.films, self.found.patients) == (FILMS, FILMS // 2)
+        own = condition(self.found, "the film")
+        assert own.unchanged == 1.0
+        assert own.accuracy > 0.6
+        swapped = condition(self.found, "another patient, another label")
+        same = condition(self.found, "another patient, same label")
+        assert swapped.accuracy < own.accuracy - 0.2
+        assert same.accuracy == pytest.approx(own.accuracy, abs=0.15)
+        assert condition(self.found, "a blank film").auroc == 0.5
+        assert swapped.unchanged_interval.high < 0.8
+
+    def test_calls_fall_with_their_own_evidence_alone(self):
+        kinds = {(g.finding, g.kind): g for g in self.found.grounding}
+        assert kinds["big heart", "direct"].share == 0.0  # none persists
+        assert kinds["big heart", "contextual"].share == 0.0  # none falls
+        assert kinds["big heart", "direct"].films == 40
+
+    def test_a_call_that_persists_without_its_evidence_is_direct(self):
+        def by_border(films):  # films of a big heart have a bright last row
+            return 30 * (films[:, 31].mean(axis=1) - 0.6), *np.zeros((2, len(films)))
+
+        cohort = Cohort()
+        cohort.films[cohort.labels == 0, 31] = 0.9
+        kinds = {(g.finding, g.kind): g for g in cohort.look(by_border, self.places).grounding}
+        assert kinds["big heart", "direct"].share == 1.0
+        assert kinds["big heart", "contextual"].share == 0.0
+
+    def test_a_model_that_answers_all_films_alike_ignores_them(self):
+        found = Cohort().look(answer_alike)
+        assert found.ignores.startswith("Ignores the film: 100% of the answers stay when another")
+        assert {c.unchanged for c in found.conditions} == {1.0}
+
+    def test_one_call_for_all_with_margins_that_tell_films_is_looking(self):
+        def biased(films):
+            return inner(films), np.full(len(films), 3.0), np.full(len(films), 0.1)
+
+        found = Cohort().look(biased)
+        assert condition(found, "noise").unchanged == 1.0
+        assert found.ignores == ""
+
+    def test_other_words_are_asked_about_the_same_films(self):
+        cohort = Cohort()
+
+        def again(pictures):
+            encoder = Encoder(by_two_places)
+            films = torch.from_numpy(np.stack(list(pictures)))
+            return encoder.encode_image(films).numpy() / TAU
+
+        asked = {"same": again, "turned": lambda pictures: -again(pictures)}
+        blind = np.array([0.0, 2.0, 1.0], np.float32)
+        found = cohort.look(by_two_places, self.places, wordings=asked, blind=blind)
+        same, turned = found.wordings
+        assert (same.wording, same.unchanged) == ("same", 1.0)
+        assert same.correlation == pytest.approx(1.0)
+        assert turned.unchanged < 0.6
+        assert condition(found, "the question alone").accuracy == pytest.approx(1 / 3)
+
+    def test_too_few_films_say_nothing(self):
+        cohort = Cohort()
+        cohort.labels = np.where(np.arange(FILMS) < LEAST_FILMS - 1, cohort.labels, -1)
+        assert cohort.look(by_two_places) is None

@@ -35,6 +35,7 @@ from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.zero_shot import class_logits
 from ravl_med.errors import DataError
 from ravl_med.evidence.counterfactual.effect_maps import Exploration, effects_over
 from ravl_med.evidence.counterfactual.fills import Fills, LikePlaces
@@ -140,8 +141,8 @@ class CounterfactualModel:
         """Give the logits (b, C) of pictures (3, S, S) batch by batch; a generator needs little."""
         stream = iter(pictures)
         while batch := list(islice(stream, self.batch_size)):
-            embedded = self.encoder.encode_image(torch.from_numpy(np.stack(batch)))
-            yield embedded.float().cpu().numpy() @ self.classes.T / self.temperature
+            images = torch.from_numpy(np.stack(batch))
+            yield class_logits(self.encoder, images, self.classes, self.temperature)
 
     def finite_batches(
         self, pictures: Iterable[NDArray[np.float32]]

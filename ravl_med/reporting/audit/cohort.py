@@ -89,6 +89,12 @@ def _numbers(one: FindingAuroc) -> tuple[str, str, str, str]:
     )
 
 
+_ANSWERS = {
+    "yes_no": "log-odds of the yes-words against the no-words, at the first token of the answer",
+    "choice": "log-likelihood of the text of each class after the question, by its tokens",
+    "report": "a film is called as its report says, read for findings; effects are measured by "
+    "log-odds of yes against no",
+}
 _ROWS_SHOWN = 20
 _VALUES_SHOWN = 12
 _TEXTS_SHOWN = 96
@@ -135,10 +141,19 @@ def _model_table(result: AuditResult) -> blocks.Table:
         ("Parameters", f"{model.parameters:,}"),
         ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
         ("Region pooling", model.region_pooling),
-        ("Zero-shot temperature", f"{result.task.temperature:g}"),
+        *(
+            []
+            if is_answered(result)
+            else [("Zero-shot temperature", f"{result.task.temperature:g}")]
+        ),
         ("Scores", _scores_text(result)),
     )
     return fact_table("Model", facts)
+
+
+def is_answered(result: AuditResult) -> bool:
+    """Whether the model writes, and was scored by its answers."""
+    return result.task.scores.startswith("answers")
 
 
 def _scores_text(result: AuditResult) -> str:
@@ -152,6 +167,8 @@ def _scores_text(result: AuditResult) -> str:
             "changed film, so that no counterfactual is possible. Regions are those of the model "
             "named here"
         )
+    if is_answered(result):
+        return _ANSWERS[result.task.scores.removeprefix("answers, ")]
     if result.task.scores == "sigmoid":
         return f"sigmoid of each class, without the temperature{own}"
     return f"softmax over the classes{own}"
@@ -170,7 +187,9 @@ def _prompt_table(result: AuditResult) -> blocks.Table:
             rest = wording.plural(len(texts) - _TEXTS_SHOWN, "more text")
             rows.append(("", f"and {rest}, in the effective config"))
     return blocks.Table(
-        caption="Prompts, verbatim as the text tower reads them",
+        caption="Questions, verbatim as the model reads them with each film"
+        if is_answered(result)
+        else "Prompts, verbatim as the text tower reads them",
         columns=(blocks.Column("Class", "label"), blocks.Column("Texts", "wide")),
         rows=rows,
         limit=2600,

@@ -28,6 +28,7 @@ from ravl_med.reporting.audit.evidence import (
     strata_part,
 )
 from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.audit.looking import looking_chapter
 from ravl_med.reporting.audit.method import checklist_chapter, method_chapter, signing_chapter
 from ravl_med.reporting.audit.search import dependence_chapter, search_chapter
 from ravl_med.reporting.audit.verdict import verdict_chapter
@@ -64,6 +65,7 @@ def audit_blocks(result: AuditResult, film: Film, details: ReportDetails) -> lis
         *verdict_chapter(result, shown, details.date, details.history),
         *cohort_chapter(result),
         *performance_chapter(result),
+        *looking_chapter(result),
         *search_chapter(result),
         *dependence_chapter(result),
         *(correlation_entry(result, entry, pictures) for entry, pictures in shown),
