@@ -98,7 +98,7 @@ def cells_from_reports(
     columns: Mapping[str, Mapping[str, int]],
     labeller: ReportLabeller,
     *,
-    max_unrecognised: float,
+    max_unrecognised: float | None,
     name: str,
 ) -> FindingCells:
     """Read the findings that a task names off the reports of N films, blank where there is none.
@@ -107,7 +107,8 @@ def cells_from_reports(
     ----------
     taken : ndarray of shape (N,), bool - films to read; the others get no label
     columns : mapping of class to (finding to value) - names of `labeller`, or aliases of them
-    max_unrecognised : float - share of the reports in which nothing may be recognised
+    max_unrecognised : float or None - share of the reports in which nothing may be recognised;
+        None: there may be no report, and nothing in any
     name : str - of the cohort, for messages
 
     Raises
@@ -129,7 +130,8 @@ def cells_from_reports(
             unusable[film] = NO_REPORT
         elif not readings[film].recognised:
             unusable[film] = NOT_RECOGNISED
-    _require_recognised(list(unusable.values()), int(taken.sum()), max_unrecognised, name)
+    if max_unrecognised is not None:
+        _require_recognised(list(unusable.values()), int(taken.sum()), max_unrecognised, name)
     return FindingCells(
         {label: [r.cell(finding) for r in readings] for label, finding in findings.items()},
         [_source(reading) for reading in readings],

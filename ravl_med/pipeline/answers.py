@@ -173,7 +173,7 @@ def call_by_reports(
     columns = config.task.columns()
     every = np.ones(len(texts), dtype=np.bool_)
     cells = cells_from_reports(
-        texts, every, columns, chest_labeller(), max_unrecognised=1.0, name="reports of the model"
+        texts, every, columns, chest_labeller(), max_unrecognised=None, name="reports of the model"
     )
     read = label_films(cells, columns, _READ).classes
     return np.where(read >= 0, read, answers.argmax(axis=1)).astype(np.int64)
