@@ -12,7 +12,11 @@ RegionPooling = Literal["one_pass", "last_stage", "crops"]
 
 
 class QuickstartModelConfig(Section):
-    """A small open_clip model, fine-tuned on the cohort's fine-tuning split and cached."""
+    """A small model, fine-tuned on the cohort's fine-tuning split and cached.
+
+    With ``answers`` it writes: a SigLIP tower (vit), a projector and a decoder. Else it is an
+    open_clip model.
+    """
 
     tower: Literal["resnet", "vit"] = "resnet"
     image_size: int = Field(96, ge=32, le=2_048, multiple_of=32, description="input side in pixels")
@@ -212,18 +216,25 @@ class ModelConfig(Section):
         stray += ["keys"] if self.keys else []
         if self.weights is None and stray:
             raise ValueError(f"{stray[0]!r} describes 'weights', which is not named")
-        if self.answers is None and self.precision in ("fp16", "int8"):
-            raise ValueError(f"precision {self.precision} is for models with 'answers'; take bf16")
-        if self.answers is not None and self.path is None and self.quickstart is None:
-            raise ValueError("answers are of a model folder; name it in 'path'")
-        if self.answers is not None and self.region_pooling != "one_pass":
-            raise ValueError(
-                f"region_pooling {self.region_pooling} is of image towers; regions of a model with "
-                "answers are means of its visual tokens"
-            )
         if self.factory is not None and not self.allow_code:
             raise ValueError(
                 f"factory {self.factory[:80]!r} is code, which is run only if you trust it: set "
                 "allow_code to true then"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> Self:
+        if self.answers is None and self.precision in ("fp16", "int8"):
+            raise ValueError(f"precision {self.precision} is for models with 'answers'; take bf16")
+        if self.answers is not None and self.path is None and self.quickstart is None:
+            raise ValueError("answers are of a model folder; name it in 'path'")
+        small = self.quickstart
+        if self.answers is not None and small is not None and small.tower != "vit":
+            raise ValueError("'quickstart' with 'answers' has a SigLIP tower; set tower to vit")
+        if self.answers is not None and self.region_pooling != "one_pass":
+            raise ValueError(
+                f"region_pooling {self.region_pooling} is of image towers; regions of a model with "
+                "answers are means of its visual tokens"
             )
         return self

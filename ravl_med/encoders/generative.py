@@ -82,7 +82,7 @@ class GenerativeEncoder:
             answers=len(questions.classes),
         )
         self.prompts(questions.config.asked)  # bad questions and words are refused before all work
-        self._words = self._answer_words()
+        self.answer_words = self._find_words()  # ids of the yes-words, and of the no-words
 
     def preprocess(self, pixels: NDArray[np.float32]) -> Tensor:
         """Turn a film (H, W) of 0 .. 1 into the model's input, float32 of shape (3, S, S)."""
@@ -129,6 +129,28 @@ class GenerativeEncoder:
         with torch.inference_mode():
             return self._score(self._see(self._blank(self.info.image_size)), self.prompts())[0]
 
+    def answer_losses(self, seen: Seen, labels: Tensor) -> Tensor:
+        """Return the cross-entropy (B,) of the answers for films of classes (B,), with gradients.
+
+        It is the mean over the questions of the task; 0 for a film without a class, -1.
+        """
+        tokens, prompts = self._seen_by(seen), self.prompts()
+        if self.questions.config.style == "choice":
+            scores = self._decoder.likelihoods(tokens, prompts[0], self._class_answers())
+            return functional.cross_entropy(scores, labels, reduction="none", ignore_index=-1)
+        yes, no = (words.to(labels.device) for words in self.answer_words)
+        asked = self.questions.ask(self.questions.config.asked)
+        losses = torch.zeros(len(labels), device=labels.device)
+        for question, logits in zip(asked, self._decoder.first(tokens, prompts), strict=True):
+            share = logits.log_softmax(dim=1)
+            right = torch.where(
+                labels == question.of,
+                share[:, yes].logsumexp(dim=1),
+                share[:, no].logsumexp(dim=1),
+            )
+            losses = losses - right / len(asked)
+        return torch.where(labels >= 0, losses, 0.0)
+
     @torch.inference_mode()
     def answer_regions(self, images: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """Score the classes for regions of inputs, logits (sum of r_i, C).
@@ -154,7 +176,7 @@ class GenerativeEncoder:
     def write(self, images: Tensor, question: str | None = None) -> list[str]:
         """Write an answer to inputs (B, 3, S, S), greedily: to a question, or the report."""
         config = self.questions.config
-        prompt = self._writer.write(question or config.request)
+        prompt = self._writer.write(question) if question else self.request
         seen = self._see(images, prompt)
         ids = self._decoder.write(prompt, seen.tokens, config.max_tokens)
         texts = self._processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -168,10 +190,20 @@ class GenerativeEncoder:
             self._asked[wording] = tuple(self._writer.write(one.text) for one in asked)
         return self._asked[wording]
 
+    @cached_property
+    def request(self) -> Prompt:
+        """The prompt that a report is asked for by."""
+        return self._writer.write(self.questions.config.request)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the decoder."""
+        return self._processor.tokenizer
+
     def first_shares(self, images: Tensor) -> Tensor:
         """Return the share of the first token that is a yes- or a no-word, (B, questions)."""
         with torch.inference_mode():
-            seen, words = self._see(images), torch.cat(self._words).to(self.device)
+            seen, words = self._see(images), torch.cat(self.answer_words).to(self.device)
             logits = self._decoder.first(self._seen_by(seen), self.prompts())
             return torch.stack([one.softmax(1)[:, words].sum(1) for one in logits], dim=1).cpu()
 
@@ -215,7 +247,7 @@ class GenerativeEncoder:
         tokens = self._seen_by(seen)
         if self.questions.config.style == "choice":
             return self._decoder.likelihoods(tokens, prompts[0], self._class_answers())
-        yes, no = (words.to(self.device) for words in self._words)
+        yes, no = (words.to(self.device) for words in self.answer_words)
         odds = torch.stack(
             [
                 one[:, yes].logsumexp(dim=1) - one[:, no].logsumexp(dim=1)
@@ -227,7 +259,7 @@ class GenerativeEncoder:
         means = [odds[:, of == c].mean(dim=1) for c in range(self.info.answers)]
         return torch.stack(means, dim=1)
 
-    def _answer_words(self) -> tuple[Tensor, Tensor]:
+    def _find_words(self) -> tuple[Tensor, Tensor]:
         config, prompt = self.questions.config, self.prompts()[0].text
         if config.style == "choice":
             return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
@@ -267,6 +299,8 @@ class _Decoder:
         if not bool(prompts[0].image[:common].sum() == prompts[0].image.sum()):
             return [self._last(prompt, seen, 1)[:, -1] for prompt in prompts]
         cache = self._new_cache()
+        if torch.is_grad_enabled() and any(cache.is_sliding):  # no copy of it has gradients
+            return [self._last(prompt, seen, 1)[:, -1] for prompt in prompts]
         self._read(prompts[0], seen, slice(0, common), cache)
         answers = []
         for prompt in prompts:

@@ -172,9 +172,18 @@ class ImageTower(nn.Module):
             self.logit_scale.exp(),
         )
 
+    def logits(self, images: Tensor, classes: Tensor, temperature: float) -> Tensor:
+        """Return zero-shot logits (B, C) of inputs, on the CPU."""
+        seen, _, _ = self(images)
+        logits: Tensor = seen.float().cpu() @ classes.T / temperature
+        return logits
+
 
 class Objective:
-    """What an arm does with a batch; class texts (C, D) are those of the frozen text tower."""
+    """What an arm does with a batch; class texts (C, D) are those of the frozen text tower.
+
+    For a model that writes the cross-entropy of its `answers` stands in the place of L_CLIP.
+    """
 
     def __init__(
         self,
@@ -183,8 +192,11 @@ class Objective:
         classes: Tensor,
         config: MitigationConfig,
         fabric: Fabric,
+        *,
+        answers: bool = False,
     ) -> None:
         self.arm, self.films, self.config, self.fabric = arm, films, config, fabric
+        self._answers = answers
         groups = PseudoGroups.cross(
             films.labels, films.present, tuple(map(str, range(len(classes))))
         )
@@ -207,8 +219,8 @@ class Objective:
     ) -> Tensor:
         """Return the loss of a batch; all processes return that of the whole batch."""
         images, boxes, spurious = self._view(rows, part, generator)
-        seen, regions, scale = module(images, boxes)
-        reports = self.films.reports[rows].to(seen.device)
+        taught = (self._labels[rows[part]].to(images.device),) if self._answers else ()
+        seen, regions, last = module(images, boxes, *taught)
         labels, groups, present = (
             values[rows].to(seen.device) for values in (self._labels, self._groups, self._present)
         )
@@ -218,11 +230,18 @@ class Objective:
             assert spurious is not None
             evidence = self._evidence(regions, boxes, spurious, labels)
         whole, evidence = self._gather(seen, evidence)
-        clip = _clip_loss(whole, reports, scale)
+        answers = last if self._answers else None
+        if answers is None:
+            clip = _clip_loss(whole, self.films.reports[rows].to(seen.device), last)
+        else:
+            clip = answers.sum() / (labels >= 0).sum().clamp(min=1)
         if not self.arm.terms:
             return clip
         other = sum(
-            (self._term(t, whole, labels, groups, present, evidence) for t in self.arm.terms),
+            (
+                self._term(term, whole, labels, groups, present, evidence, answers)
+                for term in self.arm.terms
+            ),
             start=torch.zeros((), device=clip.device),
         )
         return self.config.clip_weight * clip + (1.0 - self.config.clip_weight) * other
@@ -281,6 +300,7 @@ class Objective:
         groups: Tensor,
         present: Tensor,
         evidence: RegionEvidence | None,
+        answers: Tensor | None,  # (B,) cross-entropy of a model that writes
     ) -> Tensor:
         """Return a term beside L_CLIP."""
         if term in _OF_REGIONS:
@@ -294,7 +314,9 @@ class Objective:
         if term == "contrast":
             feature = present.long().where(labels >= 0, -1)  # films without a class are in no group
             return contrast_images(whole, labels) + contrast_images(whole, feature)
-        losses = cross_entropy(whole @ self._classes.T / self.config.temperature, labels)
+        losses = answers
+        if losses is None:
+            losses = cross_entropy(whole @ self._classes.T / self.config.temperature, labels)
         known = labels >= 0
         if term == "cross_entropy":
             return losses.sum() / known.sum().clamp(min=1)

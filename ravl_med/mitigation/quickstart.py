@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ravl_med.cohort.manifest import read_manifest
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model, save_model
+from ravl_med.encoders.questions import Questions
 from ravl_med.errors import DataError
 from ravl_med.labelling.sections import impression_of
 from ravl_med.mitigation.arms import draw_views, view_films
@@ -30,6 +32,20 @@ from ravl_med.storage.remote import FilePath
 _CONTEXT = 40
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerativeTask:
+    """What a quickstart model that writes has to answer, and where the answers stand."""
+
+    questions: Questions
+    columns: Mapping[str, Mapping[str, int]]  # of the manifest, by class
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that its weights depend on."""
+        plain = f"{self.questions.digest} {sorted(self.columns)}"
+        return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
@@ -132,21 +148,38 @@ def cached_quickstart_model(
     reader: FilmReader,
     cache: Cache,
     progress: Progress,
+    task: GenerativeTask | None = None,
 ) -> tuple[Path, bool]:
     """Return the folder of the quickstart model for a manifest, and whether it was there before.
 
-    The digest covers the manifest, the settings and the versions that shape the weights; a
-    manifest whose images change in place under the same names is not noticed.
+    With a task it is a model that writes and answers its questions. The digest covers the manifest,
+    the settings and the versions that shape the weights; a manifest whose images change in place
+    under the same names is not noticed.
     """
     recipe = {
         "version": __version__,
         "torch": torch.__version__,
         "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         **config.model_dump(),
+        **({} if task is None else {"task": task.digest}),
     }
 
     def make(folder: Path) -> None:
-        films, texts = _fine_tuning_set(config, manifest, reader, progress)
+        films, texts, labels = _fine_tuning_set(config, manifest, reader, progress, task)
+        if task is not None:
+            from ravl_med.mitigation.generative_quickstart import (
+                AnsweredReports,
+                train_generative_model,
+            )
+
+            train_generative_model(
+                config,
+                task.questions,
+                AnsweredReports(films, texts, labels),
+                folder,
+                lambda done, total: progress("fine-tune the model", done, total),
+            )
+            return
         train_quickstart_model(
             config,
             films,
@@ -159,13 +192,25 @@ def cached_quickstart_model(
 
 
 def _fine_tuning_set(
-    config: QuickstartModelConfig, manifest: FilePath, reader: FilmReader, progress: Progress
-) -> tuple[NDArray[np.float32], list[str]]:
-    """Preprocessed films (N, S, S) and impressions of the fine-tuning split."""
-    cohort = read_manifest(manifest, split="finetune", roots=reader.roots)
-    transform = input_transform(quickstart_layout(config))
+    config: QuickstartModelConfig,
+    manifest: FilePath,
+    reader: FilmReader,
+    progress: Progress,
+    task: GenerativeTask | None = None,
+) -> tuple[NDArray[np.float32], list[str], NDArray[np.int64]]:
+    """Preprocessed films (N, S, S), impressions and classes of the fine-tuning split.
+
+    Without a task there are no classes.
+    """
+    columns = None if task is None else task.columns
+    cohort = read_manifest(manifest, split="finetune", roots=reader.roots, columns=columns)
+    layout = quickstart_layout(config)
+    if task is not None:  # as SigLIP reads them
+        layout["preprocess_cfg"]["std"] = [0.5, 0.5, 0.5]
+    transform = input_transform(layout)
     films: list[NDArray[np.float32]] = []
     texts: list[str] = []
+    labels: list[int] = []
     impressions = [impression_of(text) for text in cohort.radiology_reports]
     reported = np.flatnonzero([bool(text) for text in impressions])
     cohort = cohort.keep(reported)
@@ -175,9 +220,10 @@ def _fine_tuning_set(
             continue
         films.append(transform(Image.fromarray(film.gray()))[0].numpy())
         texts.append(impressions[reported[film.index]])
+        labels.append(int(cohort.labels[film.index]) if len(cohort.labels) else -1)
     if not films:
         raise DataError(
             f"{cohort.name}: no film of split 'finetune' can be read and has a report; the "
             "quickstart model needs both. Name a model folder in model.path instead."
         )
-    return np.stack(films), texts
+    return np.stack(films), texts, np.array(labels, dtype=np.int64)

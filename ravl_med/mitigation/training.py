@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.generative import open_generative
 from ravl_med.encoders.gradient_checkpointing import checkpoint_gradients
 from ravl_med.encoders.opening import open_model_folder
+from ravl_med.encoders.questions import Questions
+from ravl_med.errors import ConfigError
 from ravl_med.evidence.disclosure_control import hide_counts
 from ravl_med.evidence.mitigation_result import LearningCurve
+from ravl_med.mitigation.answer_training import AnswerTower
 from ravl_med.mitigation.arms import Arm, ImageTower, Objective
 from ravl_med.mitigation.final_test import Predictions
 from ravl_med.mitigation.fine_tuning_set import (
@@ -35,9 +39,12 @@ from ravl_med.mitigation.trainer import Selection, Task, TrainingHistory, fit
 
 _FILMS_AT_ONCE = 64
 
+Tower = ImageTower | AnswerTower
+"""The image side of a model as arms train it: contrastive, or one that writes."""
+
 
 def predict_films(
-    tower: nn.Module,
+    tower: Tower,
     films: GrayFilms,
     rows: NDArray[np.int64],
     classes: Tensor,
@@ -56,13 +63,13 @@ def predict_films(
     with torch.inference_mode():
         for start in range(first, len(rows), step):
             part = slice(start, start + _FILMS_AT_ONCE)
-            seen, _, _ = tower(films.inputs(films.read(rows[part])).to(device))
-            logits[part] = (seen.float().cpu() @ classes.T / temperature).numpy()
+            images = films.inputs(films.read(rows[part])).to(device)
+            logits[part] = tower.logits(images, classes, temperature).numpy()
     return logits
 
 
 def predict_films_and_regions(
-    tower: nn.Module,  # an `ImageTower`; set to evaluation mode
+    tower: Tower,  # set to evaluation mode
     films: GrayFilms,  # N films
     regions: RegionTable,  # of these films
     classes: Tensor,  # (C, D) unit norm
@@ -79,8 +86,12 @@ def predict_films_and_regions(
             index, film = regions.take(rows)
             counts = np.bincount(film, minlength=len(rows)).tolist()
             boxes = torch.split(torch.from_numpy(regions.boxes[index]).to(device), counts)
-            seen, parts, _ = tower(films.inputs(films.read(rows)).to(device), list(boxes))
-            logits.append((seen.float().cpu() @ classes.T / temperature).numpy())
+            images = films.inputs(films.read(rows)).to(device)
+            seen, parts, _ = tower(images, list(boxes))
+            if isinstance(tower, AnswerTower):
+                logits.append(tower.logits(images, classes, temperature).numpy())
+            else:
+                logits.append((seen.float().cpu() @ classes.T / temperature).numpy())
             similarity = (parts.float().cpu() @ classes.T).numpy()
             best.append(best_region_class(similarity, film, logits[-1]))
             progress(int(rows[-1]) + 1, len(films))
@@ -139,12 +150,29 @@ class SelectionFilms:
         )
 
 
+def open_tower(
+    folder: Path, region_pooling: RegionPooling, questions: Questions | None
+) -> tuple[Encoder, Tower]:
+    """Open a model on the CPU, and its image side as it is trained.
+
+    Raises
+    ------
+    ModelError
+        It does not open.
+    """
+    if questions is None:
+        encoder = open_model_folder(folder, torch.device("cpu"), region_pooling)
+        return encoder, ImageTower(encoder.model, region_pooling)
+    writing = open_generative(folder, torch.device("cpu"), questions)
+    return writing, AnswerTower(writing)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedArm:
     """A trained model, its image side, and how the training went."""
 
     encoder: Encoder
-    tower: ImageTower
+    tower: Tower
     curve: LearningCurve
 
 
@@ -162,6 +190,7 @@ class ArmTraining:
     classes: NDArray[np.float32]  # (C, D) class texts, unit norm
     config: MitigationConfig
     region_pooling: RegionPooling = "one_pass"
+    questions: Questions | None = None  # of a model that writes
     checkpoint: Path | None = None  # training goes on from it where it is
 
     def __call__(
@@ -180,11 +209,17 @@ class ArmTraining:
             Gradients are to be checkpointed, and the tower has no switch for it.
         """
         films = open_fine_tuning_set(self.films) if isinstance(self.films, Path) else self.films
-        encoder = open_model_folder(self.start, torch.device("cpu"), self.region_pooling)
-        tower = ImageTower(encoder.model, self.region_pooling)
-        if self.config.gradient_checkpointing:
+        encoder, tower = open_tower(self.start, self.region_pooling, self.questions)
+        answers = isinstance(tower, AnswerTower)
+        if answers and fabric.world_size > 1:
+            raise ConfigError(
+                f"mitigation: {fabric.world_size} processes; a model with answers is trained by "
+                "one. Start the command without torchrun."
+            )
+        if isinstance(tower, ImageTower) and self.config.gradient_checkpointing:
             checkpoint_gradients(tower.visual)
-        objective = Objective(self.arm, films, torch.from_numpy(self.classes), self.config, fabric)
+        classes = torch.from_numpy(self.classes)
+        objective = Objective(self.arm, films, classes, self.config, fabric, answers=answers)
         task = Task(
             objective.step, objective.order, partial(self._select, tower, fabric), objective.state
         )
@@ -202,7 +237,7 @@ class ArmTraining:
         tower.eval()
         return TrainedArm(encoder, tower, _curve(history, time.perf_counter() - begun))
 
-    def _select(self, tower: ImageTower, fabric: Fabric) -> Selection:
+    def _select(self, tower: Tower, fabric: Fabric) -> Selection:
         """Judge the present weights by the films that the epoch is chosen by."""
         selection, share = self.selection, (fabric.global_rank, fabric.world_size)
         classes = torch.from_numpy(self.classes)

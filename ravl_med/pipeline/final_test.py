@@ -9,19 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.encoders.opening import open_model_folder
 from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve, MeasureName
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.arms import (
     ARMS,
-    ImageTower,
     feature_directions,
     project_texts,
     retrain_last_layer,
 )
 from ravl_med.mitigation.final_test import FinalTest, Predictions
-from ravl_med.mitigation.training import TrainedArm, predict_films_and_regions
+from ravl_med.mitigation.training import Tower, TrainedArm, open_tower, predict_films_and_regions
+from ravl_med.pipeline import stages
 from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting
 from ravl_med.pipeline.split_films import SplitFilms
 
@@ -46,7 +45,7 @@ def run_final_test(
     """Measure every arm on the films that nobody touched."""
     config, final_test = setting.config, _final_test(setting, test)
 
-    def predict(tower: ImageTower, title: str) -> Predictions:
+    def predict(tower: Tower, title: str) -> Predictions:
         made = predict_films_and_regions(
             tower.to(device),
             test.films,
@@ -58,8 +57,7 @@ def run_final_test(
         tower.to("cpu")
         return made
 
-    audited = open_model_folder(setting.start, torch.device("cpu")).model
-    tower = ImageTower(audited, config.model.region_pooling)
+    _, tower = open_tower(setting.start, config.model.region_pooling, stages.questions_of(config))
     before = predict(tower, "the audited model")
     predictions = {"before": before}
     outcomes: list[ArmOutcome] = []
@@ -110,7 +108,7 @@ def _heads(
     """Titles and logits of the arms that train no tower."""
     config, films, half = setting.config, explored.films, explored.half
     heads: dict[str, tuple[str, NDArray[np.float32]]] = {}
-    if not config.mitigation.heads:
+    if not config.mitigation.heads or config.model.answers is not None:  # which come from a decoder
         return heads
     tested = np.asarray(test.embeddings.image)
     head = retrain_last_layer(

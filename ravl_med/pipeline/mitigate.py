@@ -126,7 +126,7 @@ def _read(config: Config, run: stages.Run, work: WorkFolder) -> tuple[Setting, E
     with run.stage("model"):
         folder, _ = stages.prepare_model(config, manifest, FilmReader.of(config.cohort), run)
         encoder = stages.open_model_of(config, folder)
-        if config.mitigation.gradient_checkpointing:
+        if config.mitigation.gradient_checkpointing and config.model.answers is None:
             require_checkpointing(encoder.model.visual)
         start = require_folder(encoder, folder, work.folder / "audited-model")
         classes = embed_classes(encoder, config.task.texts())
@@ -145,6 +145,12 @@ def _require_splits(config: Config, run: stages.Run) -> FilePath:
         raise ConfigError(
             "model.scores names a table: a model that nobody can open cannot be fine-tuned. "
             "Expected a model alone."
+        )
+    answering = config.model.answers is not None
+    if answering and (config.model.precision != "fp32" or config.mitigation.gradient_checkpointing):
+        raise ConfigError(
+            "mitigation: a model with answers is trained in model.precision fp32, without "
+            "gradient_checkpointing. Set these."
         )
     if config.cohort.split != _VALIDATION:
         raise ConfigError(
@@ -219,6 +225,7 @@ def _train(
             classes=setting.classes,
             config=config.mitigation,
             region_pooling=config.model.region_pooling,
+            questions=stages.questions_of(config),
             checkpoint=setting.work.folder / f"{name}.ckpt",
         )
         stage = partial(_report_progress, run.progress, arm.title)
@@ -284,7 +291,14 @@ def reaudit_config(config: Config, folder: Path) -> Config:
     model = config.model.model_copy(
         update={
             **ModelConfig(path=folder).model_dump(
-                exclude={"device", "batch_size", "precision", "threads", "region_pooling"}
+                exclude={
+                    "device",
+                    "batch_size",
+                    "precision",
+                    "threads",
+                    "region_pooling",
+                    "answers",
+                }
             ),
             "name": f"{config.model.name or config.name}, mitigated",
         }

@@ -33,7 +33,7 @@ from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.mitigation.quickstart import cached_quickstart_model
+from ravl_med.mitigation.quickstart import GenerativeTask, cached_quickstart_model
 from ravl_med.regions.film_structures import FilmStructures, read_structures
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.region_set import window_names
@@ -200,9 +200,17 @@ def prepare_model(
     """
     if config.model.quickstart is None:
         return _model_here(config, None, run.cache), False
+    asked = questions_of(config)
+    task = None if asked is None else GenerativeTask(asked, config.task.columns())
     return cached_quickstart_model(
-        config.model.quickstart, manifest, reader, run.cache, run.progress
+        config.model.quickstart, manifest, reader, run.cache, run.progress, task
     )
+
+
+def questions_of(config: Config) -> Questions | None:
+    """Return what the model is asked; None where it is scored by cosines."""
+    asked = config.model.answers
+    return None if asked is None else Questions(asked, config.task.texts())
 
 
 def open_model_of(config: Config, folder: Path | None) -> Encoder:
@@ -230,14 +238,14 @@ def open_model_of(config: Config, folder: Path | None) -> Encoder:
             "auto or cpu here."
         )
     place = _model_here(config, folder, open_cache(config.cache.folder))
-    asked = config.model.answers
+    asked = questions_of(config)
     if asked is None:
         return in_precision(open_encoder(config.model, place, device), config.model.precision)
     assert place is not None  # the config demands a folder
     return open_generative(
         place,
         device,
-        Questions(asked, config.task.texts()),
+        asked,
         precision=config.model.precision,
         allow_code=config.model.allow_code,
     )

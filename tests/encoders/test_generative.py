@@ -71,7 +71,7 @@ def test_scores_are_those_of_generate(folders: dict[str, Path], family: str) -> 
     images = films(encoder)
     scores = encoder.answer(images)
     assert scores.shape == (2, 3)
-    yes, no = encoder._words
+    yes, no = encoder.answer_words
     for image, own in zip(images, scores, strict=True):
         odds = []
         for prompt in encoder.prompts():

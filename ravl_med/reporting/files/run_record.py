@@ -184,6 +184,8 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         "where the effect lies",
         "dependence_films": f"structures covered and styles changed on {evidence.dependence_films} "
         "films",
+        "looking_films": "whether the model looks at the film is asked on "
+        f"{evidence.looking_films} films",
         "max_style_shift": "exposure and collimation move the margin of a finding by at most "
         f"{evidence.max_style_shift:g} sd over these films",
         "power": f"a detectable gap is found in {_percent(evidence.power)} of simulated cohorts",
