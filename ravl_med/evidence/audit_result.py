@@ -543,11 +543,21 @@ class LookingCheck:
     ignores: str = Field(description="why it ignores the film, in a sentence; blank: it does not")
 
 
+@result_type()
+class WrittenPair:
+    """What a model writes of a film, and of the same film with a feature removed."""
+
+    rank: int = Field(description="of the correlation whose feature it is")
+    image: str = Field(description="pseudonym of the film")
+    before: str = Field(description="report of the film, greedily; numbers and names are masked")
+    after: str = Field(description="report of the film with the place of the feature filled")
+
+
 @result_type(
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity looking dependence subgroups confounders sensitivity discovery correlations",
+    " sanity looking written dependence subgroups confounders sensitivity discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -614,6 +624,12 @@ class AuditResult:
         default=None,
         description="null: it was not asked whether the model looks at the film "
         "(evidence.looking_films 0, a table of scores, too few films)",
+    )
+
+    written: tuple[WrittenPair, ...] | None = Field(
+        default=None,
+        description="by rank, of correlations that count; null: the model writes nothing, or the "
+        "audit stopped",
     )
 
     @property

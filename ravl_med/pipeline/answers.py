@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.cohort import LabelsConfig
 from ravl_med.config.loading import Config
+from ravl_med.discovery.ravl import AuditData
 from ravl_med.encoders.base import Encoder, answering
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.encoders.generative import GenerativeEncoder
 from ravl_med.encoders.zero_shot import Scores, score_answers
-from ravl_med.evidence.audit_result import ModelCheck, TaskSummary
+from ravl_med.evidence.audit_result import ModelCheck, TaskSummary, WrittenPair
 from ravl_med.evidence.confirmation import split_patients
+from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.labelling.film_labels import cells_from_reports, label_films
 from ravl_med.labelling.findings import chest_labeller
 
@@ -32,6 +35,12 @@ _REFUSAL = re.compile(
     r"analy[sz]e|interpret|diagnose))",
     re.IGNORECASE,
 )
+_NUMBERS = re.compile(r"\d[\d/.:,-]*")
+_TITLED = re.compile(
+    r"\b((?:[Dd]r|[Mm]rs?|[Mm]s|[Pp]rof|[Pp]atient|[Nn]ame)\b[.:]?)\s+[A-Z][\w'-]+"
+    r"(?:\s+[A-Z][\w'-]+)*"
+)
+_WRITTEN = 5  # correlations whose films are written of
 _READ = LabelsConfig(blank="negative", uncertain="positive")
 """How a report that a model wrote is read: what it leaves out is not there, a doubt is."""
 
@@ -79,6 +88,40 @@ def score_answered(
         called = call_by_reports(config, films, answers, progress)
     regions = ask_regions(config, films, called, progress)
     return replace(score_answers(answers, regions, config.task.scores), predictions=called)
+
+
+def write_pairs(
+    model: CounterfactualModel,
+    data: AuditData,
+    correlations: Sequence[SpuriousCorrelation],
+    images: Sequence[str],  # (N,) pseudonyms
+) -> tuple[WrittenPair, ...] | None:
+    """Let the model write of a film with each feature that counts, and of it without.
+
+    The film is the one on which removal does most. None for a model that writes nothing.
+    """
+    if answering(model.encoder) is None:
+        return None
+    encoder, fill = cast(GenerativeEncoder, model.encoder), model.like_places(data).fill
+    pairs = []
+    for one in [c for c in correlations if c.counts and len(c.order)][:_WRITTEN]:
+        at = int(one.order[0])
+        film = int(data.region_image[one.cluster.regions[at]])
+        height, width = data.sizes[film].tolist()
+        box = encoder.geometry(height, width).to_input(one.located_boxes[[at]])[0]
+        if np.isfinite(box).all():
+            shown = torch.from_numpy(np.stack([model.read(film), fill(film, box)]))
+            before, after = (mask_identities(text) for text in encoder.write(shown))
+            pairs.append(WrittenPair(one.rank, images[film], before, after))
+    return tuple(pairs)
+
+
+def mask_identities(text: str) -> str:
+    """Return what a model wrote without numbers and without what follows a title.
+
+    A model may write down what it was trained on.
+    """
+    return _NUMBERS.sub("#", _TITLED.sub(r"\1 #", text))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,6 +37,7 @@ from ravl_med.evidence.audit_result import (
     Stratum,
     TaskSummary,
     Verdict,
+    WrittenPair,
 )
 from ravl_med.evidence.confounders import measure_confounders, with_confounders
 from ravl_med.evidence.counterfactual import CounterfactualModel
@@ -70,6 +71,7 @@ from ravl_med.pipeline.answers import (
     reworded_answers,
     score_answered,
     summarise_questions,
+    write_pairs,
 )
 from ravl_med.pipeline.audited_model import (
     AuditedFilms,
@@ -286,6 +288,7 @@ class Findings:
     confounders: tuple[Confounder, ...] = ()
     dependence: Dependence | None = None
     looking: LookingCheck | None = None
+    written: tuple[WrittenPair, ...] | None = None
 
     def beside(self, confounders: tuple[Confounder, ...]) -> Findings:
         """Return them with what is confounded, which the verdict names."""
@@ -409,7 +412,22 @@ def search_films(
         _features(correlations, clusters, embeddings, proposed),
         _describe_all(config, correlations, embeddings, tools.structures),
         dependence=dependence,
+        written=_write(data, correlations, embeddings, tools, run),
     )
+
+
+def _write(
+    data: AuditData,
+    correlations: tuple[SpuriousCorrelation, ...],
+    embeddings: Embeddings,
+    tools: SearchTools,
+    run: stages.Run,
+) -> tuple[WrittenPair, ...] | None:
+    """Let a model that writes do so, of films with and without each feature that counts."""
+    if tools.model is None:
+        return None
+    names = [pseudonym(digest, run.key) for digest in embeddings.digests]
+    return write_pairs(tools.model, data, correlations, names)
 
 
 def find_dependence(
@@ -628,6 +646,7 @@ def collect_result(
         confounders=found.confounders,
         dependence=found.dependence,
         looking=found.looking,
+        written=found.written,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

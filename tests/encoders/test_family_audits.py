@@ -16,6 +16,7 @@ from ravl_med.cli import app
 from ravl_med.config.loading import load_config
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
+from ravl_med.pipeline.answers import mask_identities
 from ravl_med.pipeline.audit import audit
 from ravl_med.storage.cache import Cache
 
@@ -237,3 +238,15 @@ def test_a_model_that_writes_goes_through_a_whole_audit(family, style, writing_f
         shown = [cell["condition"] for cell in result["looking"]["conditions"]]
         assert shown[-1] == "the question alone"
         assert len(result["looking"]["wordings"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("Seen by Dr. Ada Smith on 12/03/2020.", "Seen by Dr. # on #"),
+        ("Patient Jane Doe, MRN 4711: heart enlarged.", "Patient #, MRN # heart enlarged."),
+        ("The patient has no effusion.", "The patient has no effusion."),
+    ],
+)
+def test_what_a_model_writes_names_nobody(written, shown):
+    assert mask_identities(written) == shown

@@ -1,15 +1,18 @@
-"""The page on whether the model looks at the film."""
+"""The page on whether the model looks at the film, and what one that writes says of a film."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from ravl_med.evidence.audit_result import AuditResult, LookingCell, LookingCheck, Regrounding
+from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.tables import shortened
 
 _FINDINGS_SHOWN, _WORDINGS_SHOWN = 16, 8
+_CHANGED = "»"
 
 
 def looking_chapter(result: AuditResult) -> list[blocks.Block]:
@@ -120,3 +123,36 @@ def _wording_table(found: LookingCheck) -> list[blocks.Block]:
             rows=shortened(rows, _WORDINGS_SHOWN, 3),
         )
     ]
+
+
+def written_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[blocks.Block]:
+    """Return what the model writes of a film with the feature and without, changes marked."""
+    pairs = [one for one in result.written or () if one.rank == correlation.rank]
+    if not pairs:
+        return []
+    pair = pairs[0]
+    before, after = (_sentences(text) for text in (pair.before, pair.after))
+    note = "The feature is taken away where removal does most. Numbers and names are masked."
+    if before == after:
+        note = f"No sentence changes. {note}"
+    return [
+        blocks.Table(
+            caption=f"What the model writes of film {pair.image}",
+            columns=(
+                blocks.Column("As it is", "wide"),
+                blocks.Column("Without the feature", "wide"),
+            ),
+            rows=[(_marked(before, after), _marked(after, before))],
+            note=f"{_CHANGED} marks a sentence that the other report does not have. {note}",
+            limit=1200,
+        )
+    ]
+
+
+def _sentences(text: str) -> list[str]:
+    return [part.strip() for part in re.findall(r"[^.!?]+[.!?]?", text) if part.strip()]
+
+
+def _marked(own: list[str], other: list[str]) -> str:
+    shown = [one if one in other else f"{_CHANGED} {one}" for one in own]
+    return wording.printable(" ".join(shown), 1200) if shown else wording.DASH

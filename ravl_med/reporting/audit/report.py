@@ -28,7 +28,7 @@ from ravl_med.reporting.audit.evidence import (
     strata_part,
 )
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.audit.looking import looking_chapter
+from ravl_med.reporting.audit.looking import looking_chapter, written_part
 from ravl_med.reporting.audit.method import checklist_chapter, method_chapter, signing_chapter
 from ravl_med.reporting.audit.search import dependence_chapter, search_chapter
 from ravl_med.reporting.audit.verdict import verdict_chapter
@@ -112,6 +112,7 @@ def correlation_entry(
         *evidence_part(result, correlation),
         blocks.Text(sentences.shift_sentence(correlation, classes)),
         *counterfactual_part(correlation),
+        *written_part(result, correlation),
         *_regions(pictures, correlation, compact=compact),
         _accuracy_table(correlation, classes),
         *_films(pictures, correlation, compact=compact),

@@ -14,11 +14,12 @@ from ravl_med.evidence.audit_result import (
     LookingCheck,
     Regrounding,
     Rewording,
+    WrittenPair,
     result_document,
 )
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.audit.looking import looking_chapter
+from ravl_med.reporting.audit.looking import looking_chapter, written_part
 from ravl_med.reporting.layout.blocks import Table, Text
 from ravl_med.reporting.wording import DASH
 from ravl_med.storage.documents import schema_of
@@ -90,3 +91,15 @@ def test_rows_of_few_patients_and_small_classes_are_hidden(looking):
     assert (shown.conditions[3].films, shown.conditions[3].patients) == (HIDDEN, HIDDEN)
     hidden = [math.isnan(one.share) for one in shown.grounding]
     assert hidden == [True] * 4 + [False] * 2
+
+
+def test_a_sentence_that_changes_is_marked(looking):
+    pair = WrittenPair(
+        1, "image-1", "The heart is large. No effusion.", "Heart normal. No effusion."
+    )
+    result = replace(looking, written=(pair,))
+    first, second = result.correlations[:2]
+    (table,) = written_part(result, first)
+    assert table.rows == (("» The heart is large. No effusion.", "» Heart normal. No effusion."),)
+    assert written_part(result, second) == []
+    assert written_part(looking, first) == []
