@@ -26,6 +26,7 @@ from tests.benchmarks import (
     effects,
     encoders,
     evaluation,
+    generative,
     intake,
     labels,
     mitigation,
@@ -40,8 +41,8 @@ from tests.benchmarks.runner import NOTHING, Page, Setup, choose_parts, read_siz
 PAGES = {
     module.PAGE.name: module.PAGE
     for module in (
-        effects, discovery, quickstart, regions, encoders, intake, labels, report, mitigation,
-        scale,
+        effects, discovery, quickstart, regions, encoders, generative, intake, labels, report,
+        mitigation, scale,
     )
 }  # fmt: skip
 DEFAULT_FOLDER = Path("reports/benchmark")
