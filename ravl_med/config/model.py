@@ -89,12 +89,14 @@ class AnswersConfig(Section):
     image_size: int | None = Field(
         None,
         ge=28,
+        le=8192,
         description="side in pixels of the square that a film is laid on for processors that take "
         "any size (LLaVA-NeXT, Qwen-VL, Idefics); null: what the processor is made for",
     )
     region_films: int = Field(
         100,
         ge=0,
+        le=100_000,
         description="wrongly called films whose regions are each asked about, for the influence of "
         "clusters; 0: none, which leaves it to effects to propose what has no large gap",
     )

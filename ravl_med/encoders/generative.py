@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from torch.nn import functional
 from ravl_med.encoders import local_files
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.huggingface import quiet
+from ravl_med.encoders.model_config import machine_memory
 from ravl_med.encoders.questions import Prompt, PromptWriter, Questions, shared_length
 from ravl_med.encoders.visual_tokens import FAMILIES, Seen, VisualTokens, open_visual_tokens
 from ravl_med.errors import ModelError
@@ -598,7 +598,7 @@ def _require_memory(folder: Path, device: torch.device, precision: str) -> None:
     weights = sum(_count_weights(path) for path in _weights(folder))
     loaded = max(_BYTES[precision], 2)  # of int8, while they are read
     free = free_memory(device)
-    if free is None or weights * loaded <= free:
+    if weights * loaded <= free:
         return
     smaller = [name for name, size in _BYTES.items() if weights * max(size, 2) <= free]
     cure = f"Take model.precision: {smaller[0]}, or" if smaller else "Take"
@@ -622,20 +622,17 @@ def _count_weights(path: Path) -> int:
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device; None where that is not known."""
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as stream:
             lines = dict(line.split(":", 1) for line in stream)
-        return 1024 * int(lines["MemAvailable"].split()[0])
+        available = 1024 * int(lines["MemAvailable"].split()[0])
     except (OSError, ValueError, LookupError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError, AttributeError):
-        return None
+        return machine_memory()
+    return min(available, machine_memory())
 
 
 class Int8Linear(nn.Module):

@@ -64,7 +64,12 @@ from ravl_med.mitigation.spurious_regions import (
     find_features,
     locate_carriers,
 )
-from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films_and_regions
+from ravl_med.mitigation.training import (
+    ArmTraining,
+    SelectionFilms,
+    Tower,
+    predict_films_and_regions,
+)
 from ravl_med.storage.cache import Cache
 
 BASE = "counterfactual"
@@ -300,7 +305,7 @@ class FinalTest:
         """Measure a model with its own class texts."""
         return self.of_tower(ImageTower(encoder.model), embed_classes(encoder, self.prompts))
 
-    def of_tower(self, tower: ImageTower, classes: NDArray[np.float32]) -> Measured:
+    def of_tower(self, tower: Tower, classes: NDArray[np.float32]) -> Measured:
         """Measure an image tower."""
         texts = torch.from_numpy(classes)
         said = predict_films_and_regions(tower, self.store, self.regions, texts, TAU)

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import RegionPooling
+from ravl_med.encoders.generative import GenerativeEncoder
 from ravl_med.encoders.region_pooling import embed_images, region_pooling_of
 from ravl_med.mitigation.fine_tuning_set import FineTuningSet, RegionTable
 from ravl_med.mitigation.losses import (
@@ -108,6 +109,11 @@ def move_boxes(boxes: Tensor, film: Tensor, views: Views, size: int) -> tuple[Te
 Term = Literal["cross_entropy", "group_robust", "contrast", "regions", "relevance", "alignment"]
 _OF_REGIONS: frozenset[Term] = frozenset({"regions", "relevance", "alignment"})
 _LEAST_VISIBLE = 0.5
+_IMAGE_SIDE = (
+    "vision_tower", "vision_model", "visual", "multi_modal_projector", "connector", "qformer",
+    "language_projection", "query_tokens", "image_newline",
+)  # fmt: skip
+"""Parts of the names of weights that belong to the image tower and its projector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,42 @@ class ImageTower(nn.Module):
         seen, _, _ = self(images)
         logits: Tensor = seen.float().cpu() @ classes.T / temperature
         return logits
+
+
+class AnswerTower(nn.Module):
+    """The image side of a model that writes, as arms train it: its decoder is frozen in place.
+
+    What is taught are the answers to the questions of the task: the share of their first token that
+    is the right word, or of the texts of the classes the right one.
+    """
+
+    def __init__(self, encoder: GenerativeEncoder) -> None:
+        super().__init__()
+        self.inner: Any = encoder.model
+        self._encoder = encoder
+        self.inner.requires_grad_(False)
+        for name, parameter in self.inner.named_parameters():
+            parameter.requires_grad_(any(part in name for part in _IMAGE_SIDE))
+
+    def forward(
+        self, images: Tensor, boxes: list[Tensor] | None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return inputs (B, D), regions (R, D) or None, unit norm, and losses (B,) or None.
+
+        `labels` (B,) are the classes that are taught; -1 teaches nothing.
+        """
+        seen = self._encoder.visual.see(images)
+        own = [images.new_empty(0, 4)] * len(images) if boxes is None else boxes
+        whole, regions = self._encoder.visual.pool(seen, own)
+        return (
+            functional.normalize(whole, dim=-1),
+            None if boxes is None else functional.normalize(regions, dim=-1),
+            None if labels is None else self._encoder.answer_losses(seen, labels),
+        )
+
+    def logits(self, images: Tensor, classes: Tensor, temperature: float) -> Tensor:
+        """Return the answers (B, C) to inputs, on the CPU; class texts have no part in them."""
+        return self._encoder.answer(images)
 
 
 class Objective:

@@ -17,10 +17,13 @@ from ravl_med.encoders.generative import GenerativeEncoder, open_generative
 from ravl_med.encoders.questions import Questions
 from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError
-from ravl_med.mitigation.answer_training import AnsweringModel, AnswerTower
-from ravl_med.mitigation.arms import ARMS, Objective
+from ravl_med.mitigation.arms import ARMS, AnswerTower, Objective
 from ravl_med.mitigation.distributed import make_fabric
-from ravl_med.mitigation.generative_quickstart import AnsweredReports, train_generative_model
+from ravl_med.mitigation.generative_quickstart import (
+    AnsweredReports,
+    AnsweringModel,
+    train_generative_model,
+)
 from ravl_med.mitigation.training import ArmTraining, SelectionFilms, predict_films
 
 QUESTIONS = Questions(AnswersConfig(), {"above": ["a bright top"], "below": ["a bright base"]})
