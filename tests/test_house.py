@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ravl_med"
 
-MODULES, LINES = 205, 56_000
+MODULES, LINES = 207, 57_000
 FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 60, 10, 8
 IMPORT_SHARE = 0.067
 
