@@ -64,6 +64,7 @@ class BoxedFilm:
     clean: bool  # nothing made by man but letters, after a second look
     boxed: bool  # every compact object has a box
     boxes: tuple[Box, ...]
+    listed: frozenset[str] | None = None  # kinds that are somewhere on it; None: not certain
 
     def read(self) -> NDArray[np.float32]:
         """Read the film, (H, W) in [0, 1]."""
@@ -102,6 +103,9 @@ def read_boxed_films(folder: Path, *splits: str) -> list[BoxedFilm]:
             row["clean"] == "yes" and row["certain"] == "yes",
             row["boxed"] == "yes",
             tuple(boxes.get(row["file"], ())),
+            None
+            if row["clean"] == "unsure"
+            else frozenset(KIND_OF[word] for word in row["kinds"].split(";") if word),
         )
         for row in _rows(folder / "films.csv")
         if row["split"] in splits

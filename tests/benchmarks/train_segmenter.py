@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,21 +97,24 @@ def _lesson(
     pixels: NDArray[np.float32],
     masks: Masks,
     *,
-    letters: bool,
-    lines: bool = True,
+    loose: Collection[str] = (),
     weight: float = 1.0,
 ) -> Lesson:
-    """Put a film (S, S) and its masks together; letters or lines may be known only in part."""
+    """Put a film (S, S) and its masks together; of `loose` kinds only what is marked is known."""
     for name, kinds in ANY.items():
         masks[name] = np.any([masks[kind] for kind in kinds], axis=0)
-    loose = set() if lines else {"line", *LINES}
-    known = [name not in loose and (letters or name not in LETTERS) for name in FINE]
+    known = [loose_of(name).isdisjoint(loose) for name in FINE]
     return Lesson(
         np.rint(255 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8),
         np.packbits(np.stack([masks[name] for name in FINE]), axis=-1),
         np.array(known),
         weight,
     )
+
+
+def loose_of(name: str) -> set[str]:
+    """Return the kinds of which all must be known for a structure to be known."""
+    return {name, *ANY.get(name, ())}
 
 
 def _rows(box: Box, side: int) -> tuple[slice, slice]:
@@ -139,18 +142,20 @@ def box_masks(film: BoxedFilm, side: int) -> Masks:
 def _phantom_lesson(seed: int) -> Lesson:
     film, masks = draw_training_film(seed, FINE_SIDE)
     named = {name: masks[STRUCTURES.index(name)] for name in OBJECTS}
-    return _lesson(film.astype(np.float32) / 255.0, named, letters=True)
+    return _lesson(film.astype(np.float32) / 255.0, named)
 
 
 def _painted_lesson(film: BoxedFilm, seed: int) -> Lesson:
+    """Paint on a clean film, or on one of which it is known what kinds are on it, not where."""
     pixels = _shrunk(film, FINE_SIDE)
     masks = paint_objects(pixels, np.random.default_rng([37, seed]))
-    return _lesson(pixels, masks, letters=False)
+    return _lesson(pixels, masks, loose={*LETTERS, *(film.listed or ())})
 
 
 def _clean_lesson(film: BoxedFilm) -> Lesson:
     masks = box_masks(film, FINE_SIDE)
-    return _lesson(_shrunk(film, FINE_SIDE), masks, letters=film.boxed, weight=_CLEAN)
+    loose = () if film.boxed else LETTERS
+    return _lesson(_shrunk(film, FINE_SIDE), masks, loose=loose, weight=_CLEAN)
 
 
 def boxed_lesson(film: BoxedFilm, seed: int, *, painted: bool) -> Lesson:
@@ -159,7 +164,7 @@ def boxed_lesson(film: BoxedFilm, seed: int, *, painted: bool) -> Lesson:
     if painted:
         for name, mask in paint_objects(pixels, np.random.default_rng([41, seed])).items():
             masks[name] |= mask
-    return _lesson(pixels, masks, letters=True, lines=False)
+    return _lesson(pixels, masks, loose=LINES)
 
 
 def train_objects(
@@ -168,13 +173,15 @@ def train_objects(
     """Train the fine network; `films` are those of the training patients."""
     clean = [film for film in films if film.clean and not keeps_back(film)]
     boxed = [film for film in films if film.boxed and not film.clean]
+    listed = [film for film in films if not film.clean and not film.boxed and film.listed]
+    known = clean + listed
     pools: list[list[Lesson]] = [[], [], [], []]
     for number in range(phantoms):
         pools[0].append(_phantom_lesson(1_000_003 * seed + number))
         progress("draw phantoms", number + 1, phantoms)
     for number in range(2 * phantoms):
-        at = number % len(clean)
-        pools[1].append(_painted_lesson(clean[at], 1_000_003 * seed + number))
+        at = number % len(known)
+        pools[1].append(_painted_lesson(known[at], 1_000_003 * seed + number))
         progress("paint films", number + 1, 2 * phantoms)
     pools[2] = [_clean_lesson(film) for film in clean]
     for number in range(4 * len(boxed)):

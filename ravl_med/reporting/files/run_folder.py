@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -37,6 +37,7 @@ from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK, _TOOL = "run.json", "ravl-med"
 _PRIVATE, _PRIVATE_FILES = "private", "files.json"
+_OWN_DRAFTS: set[Path] = set()  # of this process, which alone writes there
 _OF_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _SHOWN = 5
 _NO_ROOM = (
@@ -86,15 +87,18 @@ def draft_folder(
         raise ConfigError(
             f"--out: the folder cannot be written ({type(error).__name__}). Choose another."
         ) from None
+    inside = target.parent in _OWN_DRAFTS  # held already: to wait for it would be for ever
+    _OWN_DRAFTS.add(draft)
     with _held(draft):
         try:
             with needing_disk_space(_NO_ROOM):
                 yield draft
                 _seal(draft, _files_of(target), carried or Strangers())
                 draft.chmod(mode)
-            with _held(target.parent, wait=True):
+            with nullcontext() if inside else _held(target.parent, wait=True):
                 _put_in_place(draft, target)
         finally:
+            _OWN_DRAFTS.discard(draft)
             shutil.rmtree(draft, ignore_errors=True)
 
 
