@@ -67,6 +67,7 @@ _GRAY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PS3.3 C.7.6.3.1.2 takes for YBR
 _CHUNK = 1 << 20
+_PIXEL_DATA = b"\xe0\x7f\x10\x00"  # tag as most files spell it
 
 
 def read_dicom(
@@ -99,7 +100,7 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
     Raises
     ------
     ImageError
-        ``not_dicom``, ``too_large``, ``undecodable``.
+        ``not_dicom``, ``too_large``, ``truncated``, ``undecodable``.
     """
     with naming_reasons():
         with open_regular(path) as stream:
@@ -114,7 +115,11 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
         if content[128:132] != b"DICM":
             return _read_bare(content)
         _check_inflated(path, content, reading.max_inflated_mb)
-        return pydicom.dcmread(io.BytesIO(content))
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        cut = "Rows" in dataset and _PIXEL_DATA in content
+        if "PixelData" not in dataset and (cut or not len(dataset)):  # pydicom gives what it has
+            raise ImageError("truncated", "the file ends within its Pixel Data; export it again.")
+        return dataset
 
 
 def film_pixels(
@@ -198,7 +203,11 @@ def _check(dataset: pydicom.Dataset, reading: ReadingConfig) -> int:
     rows, columns = int(dataset.get("Rows", 0) or 0), int(dataset.get("Columns", 0) or 0)
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     samples = int(dataset.get("SamplesPerPixel", 1) or 1)
-    if rows < 1 or columns < 1 or frames < 1:
+    if frames < 1:
+        raise ImageError(
+            "bad_geometry", f"(0028,0008) Number of Frames is {frames}; expected positive."
+        )
+    if rows < 1 or columns < 1:
         raise ImageError(
             "bad_geometry", f"(0028,0010) Rows x Columns is {rows} x {columns}; expected positive."
         )

@@ -126,10 +126,10 @@ def _voi(
     steps: list[str],
 ) -> NDArray[np.float64]:
     """Map the values of interest to 0 .. 1, in the direction of rising input."""
-    luts, windows = dataset.get("VOILUTSequence") or (), _windows(dataset)
     if reading.voi == "full range":
         steps.append("full range")
         return _full_range(values, seen)
+    luts, windows = dataset.get("VOILUTSequence") or (), _windows(dataset)
     if luts and (reading.voi == "lut" or not windows):
         view = min(reading.voi_view, len(luts) - 1)
         steps.append(f"VOI LUT {view + 1} of {len(luts)}")
@@ -173,12 +173,22 @@ def _look_up(
     """Map values through a lookup table, clipped to its ends; return its depth in bits too."""
     entries, first, bits = (int(v) for v in item.LUTDescriptor)
     entries = entries or 2**16
+    if not 1 <= bits <= 16:
+        raise ImageError(
+            "undecodable", f"(0028,3002) LUT Descriptor says {bits} bits; expected 8 to 16."
+        )
     data = item.LUTData
     if isinstance(data, bytes):
         syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else ""
         wide = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
         data = np.frombuffer(data, "u1" if len(data) < 2 * entries else wide)
     table = np.atleast_1d(np.asarray(data, dtype=np.float64))[:entries]
+    if len(table) < entries:
+        raise ImageError(
+            "undecodable",
+            f"(0028,3006) LUT Data has {len(table)} entries; expected {entries} as (0028,3002) LUT "
+            "Descriptor says.",
+        )
     position = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)
     return table[position], bits
 
@@ -191,13 +201,15 @@ def _full_range(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray
 
 def _windows(dataset: pydicom.Dataset) -> list[tuple[float, float]]:
     """Return centre and width of each window."""
-    centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if centers in (None, "") or widths in (None, ""):
-        return []
-    return list(
-        zip(
-            np.atleast_1d(np.asarray(centers, dtype=np.float64)).tolist(),
-            np.atleast_1d(np.asarray(widths, dtype=np.float64)).tolist(),
-            strict=False,
-        )
-    )
+    try:
+        stated = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+        if any(one in (None, "") for one in stated):
+            return []
+        centers, widths = (np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in stated)
+    except ValueError:
+        raise ImageError(
+            "undecodable",
+            "(0028,1050) Window Center or (0028,1051) Window Width is no number; expected one such "
+            "as 40.5, with a point. Correct it, or set cohort.voi to full range.",
+        ) from None
+    return list(zip(centers.tolist(), widths.tolist(), strict=False))

@@ -86,11 +86,9 @@ def decode_frame(dataset: pydicom.Dataset, frame: int) -> tuple[NDArray[Any], st
         ``no_decoder``, ``truncated``, ``bad_geometry``, ``undecodable``.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    package, available = decoder_of(syntax or "")
-    if syntax and not available:
-        raise _no_decoder(syntax, package)
+    _require_decoder(syntax)
     try:
-        if syntax and UID(syntax).is_encapsulated:
+        if UID(syntax).is_encapsulated:
             _check_codestream(dataset, syntax, frame)
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:
             return _decode_extended(dataset, frame)
@@ -112,6 +110,18 @@ def decode_frame(dataset: pydicom.Dataset, frame: int) -> tuple[NDArray[Any], st
         raise ImageError(
             "undecodable", f"Pixel Data cannot be decoded ({type(error).__name__}); truncated?"
         ) from None
+
+
+def _require_decoder(syntax: str | None) -> None:
+    if not syntax:
+        raise ImageError(
+            "undecodable",
+            "(0002,0010) Transfer Syntax UID is missing, which says how Pixel Data are coded. "
+            "Export the file again.",
+        )
+    package, available = decoder_of(syntax)
+    if not available:
+        raise _no_decoder(syntax, package)
 
 
 def _no_decoder(syntax: str, package: str) -> ImageError:

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 from ravl_med.cohort.grayscale import window_pixels
 from ravl_med.config.cohort import ReadingConfig
+from ravl_med.errors import ImageError
 
 STORED = np.array([[0, 40, 80], [120, 160, 200]], dtype=np.uint8)
 
@@ -126,3 +129,32 @@ def test_levels_stand_for_every_pixel(values: list[int], kind: str) -> None:
 def test_more_levels_than_a_table_holds() -> None:
     stored = np.array([[0, 1 << 20, 1 << 30]], dtype=np.uint32)
     np.testing.assert_allclose(window_pixels(stored, header())[0], [[0, 2**-10, 1]])
+
+
+@pytest.mark.parametrize(
+    ("entries", "bits", "match"),
+    [
+        (256, 99, r"LUT Descriptor says 99 bits; expected 8 to 16"),
+        (300, 8, r"LUT Data has 256 entries; expected 300 as \(0028,3002\)"),
+    ],
+)
+def test_a_lookup_table_that_is_none_is_refused(entries: int, bits: int, match: str) -> None:
+    sequence = lut(list(range(256)))
+    sequence[0].LUTDescriptor = [entries, 0, bits]
+    for name in ("VOILUTSequence", "ModalityLUTSequence"):
+        with pytest.raises(ImageError, match=match):
+            window_pixels(STORED, header(**{name: sequence}), ReadingConfig())
+
+
+def test_a_window_that_is_no_number_is_named_and_can_be_passed_by() -> None:
+    dataset = header()
+    dataset[0x00281050] = RawDataElement(Tag(0x00281050), "DS", 4, b"40,5", 0, False, True)
+    dataset.WindowWidth = 80
+    with pytest.raises(ImageError, match=r"\(0028,1050\) Window Center .* full range"):
+        window_pixels(STORED, dataset, ReadingConfig())
+    assert window_pixels(STORED, dataset, ReadingConfig(voi="full range"))[1] == "full range"
+
+
+def test_a_window_around_zero_is_a_window() -> None:
+    dataset = header(WindowCenter=0, WindowWidth=201)
+    assert window_pixels(STORED, dataset, ReadingConfig())[1].startswith("window 1 of 1")

@@ -11,6 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
 from ravl_med.cohort import pixel_decoding
+from ravl_med.cohort.dicom import film_pixels, read_dicom
 from ravl_med.cohort.image_file import read_raster
 from ravl_med.cohort.pixel_decoding import DECODERS, decode_frame, decoder_of
 from ravl_med.errors import ImageError
@@ -185,3 +186,23 @@ def test_a_frame_that_was_cut_is_truncated(name: str, share: float) -> None:
     with pytest.raises(ImageError, match="ends before its last rows") as caught:
         decode_frame(dataset, 0)
     assert caught.value.reason == "truncated"
+
+
+def test_a_file_that_ends_within_its_pixels_is_truncated(tmp_path: Path) -> None:
+    content = (BUNDLED / "MR_small_RLE.dcm").read_bytes()
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content[: len(content) - 2000])
+    with pytest.raises(ImageError) as caught:
+        read_dicom(path)
+    assert caught.value.reason == "truncated"
+
+
+def test_what_a_header_lacks_is_named() -> None:
+    dataset = opened("MR_small.dcm")
+    del dataset.file_meta.TransferSyntaxUID
+    with pytest.raises(ImageError, match=r"\(0002,0010\) Transfer Syntax UID is missing"):
+        decode_frame(dataset, 0)
+    dataset = opened("MR_small.dcm")
+    dataset.NumberOfFrames = -3
+    with pytest.raises(ImageError, match=r"Number of Frames is -3; expected positive"):
+        film_pixels(dataset)
