@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from encoders.tiny_models import build
 
+from ravl_med.cohort.manifest import read_manifest
 from ravl_med.phantoms.cohort import synthesize
 
 REPOSITORY = Path(__file__).parents[1]
@@ -122,8 +123,9 @@ def verb(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> V
 def test_a_manifest_that_names_other_machines_reaches_none(verb: Verb, listener) -> None:
     ended = verb("embed", "audit.yaml")
     assert ended.returncode == 0, ended.stderr
-    count = len(hostile_cells(0))
-    assert f"{count} " in ended.stdout + ended.stderr
+    aside = read_manifest(verb.root / "cohort" / "manifest.csv", split=None).rejected
+    assert [film.row for film in aside] == list(range(2, 2 + len(hostile_cells(0))))
+    assert {film.reason for film in aside} == {"outside_root"}
     processes = (verb.root / "connections.processes").read_text().split()
     assert len(set(processes)) >= 3  # the run's own, a reader and a worker: all had the hook
     assert "127.0.0.1" not in ended.stdout + ended.stderr

@@ -29,14 +29,14 @@ import torch
 import typer
 from PIL import Image
 
-from ravl_med.cohort.annotation_file import read_annotation_file
-from ravl_med.cohort.image_file import read_film_file
+from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.image_file import ImageContent, read_film_file
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.cohort import ReadingConfig
 from ravl_med.config.loading import load_config
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.opening import open_model_folder
-from ravl_med.errors import RavlMedError
+from ravl_med.errors import ImageError, RavlMedError
 from ravl_med.labelling.sections import read_radiology_report
 from ravl_med.regions.annotations import AnnotationTable
 from ravl_med.reporting.audit.history import ReportDetails
@@ -77,9 +77,15 @@ class Kind:
     read: Callable[[], Any]
 
 
-def make_corpus(root: Path) -> dict[str, Kind]:
-    """Write a valid input of every kind, and return them by name."""
-    reading = ReadingConfig(max_pixels=10_000_000, max_inflated_mb=64)
+READING = ReadingConfig(max_pixels=10_000_000, max_inflated_mb=64)
+
+
+def make_corpus(root: Path, reader: FilmReader | None = None) -> dict[str, Kind]:
+    """Write a valid input of every kind, and return them by name.
+
+    Films and annotations are read by the reader's processes, as the tool does; None: in this one.
+    """
+    reader = reader or FilmReader(READING)
     bundled = Path(pydicom.__file__).parent / "data" / "test_files"
     for name, source in _BUNDLED.items():
         (root / name).write_bytes((bundled / source).read_bytes())
@@ -105,7 +111,7 @@ def make_corpus(root: Path) -> dict[str, Kind]:
     write_archive(_DETAILS, root / "private")
     names = [root / "film.png"]
     kinds = {
-        name: Kind(root / name, partial(read_film_file, root / name, reading))
+        name: Kind(root / name, partial(_read_film, reader, root / name))
         for name in ("film.png", "film.jpg", "film.nii", *_BUNDLED)
     }
     kinds["audit.yaml"] = Kind(root / "audit.yaml", lambda: load_config(root / "audit.yaml"))
@@ -119,7 +125,7 @@ def make_corpus(root: Path) -> dict[str, Kind]:
         kinds[name] = Kind(root / name, partial(AnnotationTable.read, root / name, names))
     kinds["mask.png"] = Kind(
         root / "mask.png",
-        lambda: read_annotation_file(root / "mask.png", names[0], _SHAPE, {}, reading),
+        lambda: reader.annotation(root / "mask.png", names[0], _SHAPE, {}, None),
     )
     kinds["model config"] = Kind(
         root / "model" / "open_clip_config.json",
@@ -130,6 +136,12 @@ def make_corpus(root: Path) -> dict[str, Kind]:
             root / "private" / name, lambda: read_archive(ReportDetails, root / "private")
         )
     return kinds
+
+
+def _read_film(reader: FilmReader, path: Path) -> ImageContent | ImageError:
+    if reader.pool is None:
+        return read_film_file(path, READING)
+    return next(reader.pool.read([(path, None)]))
 
 
 _BUNDLED = {
@@ -222,8 +234,11 @@ def _child(first: int, last: int, seed: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MB * 1_000_000,) * 2)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        kinds = make_corpus(Path(folder))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        FilmReader(READING, workers=1).kept_open() as reader,
+    ):
+        kinds = make_corpus(Path(folder), reader)
         for number in range(first, last):
             print(json.dumps({"begun": number}), flush=True)  # noqa: T201
             kind, fault = run_case(kinds, number, seed)
