@@ -27,12 +27,7 @@ from ruamel.yaml import YAML
 
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError, DataError, needing_disk_space, visible
-from ravl_med.storage.bounded_reading import (
-    UnreadableFileError,
-    open_regular,
-    parse_json,
-    read_regular,
-)
+from ravl_med.storage import bounded_reading
 from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK, _TOOL = "run.json", "ravl-med"
@@ -173,7 +168,7 @@ def _resolved(target: Path) -> Path:
 def _record(folder: Path) -> dict[str, Any] | None:
     """Return the content of a folder's ``run.json``, or None where this tool did not write it."""
     try:
-        record = parse_json(read_regular(folder / _MARK))
+        record = bounded_reading.parse_json(bounded_reading.read_regular(folder / _MARK))
         return record if record["tool"]["name"] == _TOOL else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -191,7 +186,9 @@ def _files_of(folder: Path) -> dict[str, str]:
 def _private_files(folder: Path) -> Any:
     """Return the digests of private files; None where they were removed with ``private/``."""
     try:
-        return parse_json(read_regular(folder / _PRIVATE / _PRIVATE_FILES))
+        return bounded_reading.parse_json(
+            bounded_reading.read_regular(folder / _PRIVATE / _PRIVATE_FILES)
+        )
     except (OSError, ValueError):
         return None
 
@@ -209,7 +206,7 @@ def _digest(path: Path) -> str:
     try:
         if path.is_symlink():
             return "a link"
-        with open_regular(path) as stream:
+        with bounded_reading.open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return "unreadable"
@@ -365,10 +362,10 @@ def copy_run(folder: Path, draft: Path, without: Sequence[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if path.is_symlink():
-                raise UnreadableFileError("a link")
-            with open_regular(path) as source, target.open("xb") as copy:
+                raise bounded_reading.UnreadableFileError("a link")
+            with bounded_reading.open_regular(path) as source, target.open("xb") as copy:
                 shutil.copyfileobj(source, copy)
-        except UnreadableFileError as error:
+        except bounded_reading.UnreadableFileError as error:
             raise DataError(
                 f"RUN_DIR: {list_names([name])} is {error}; expected files that the run wrote. "
                 "Move it away."

@@ -46,13 +46,7 @@ from ravl_med.reporting.files.run_folder import (
 from ravl_med.reporting.files.tables import REVIEW
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
-from ravl_med.storage.bounded_reading import (
-    open_regular,
-    parse_json,
-    read_array,
-    read_arrays,
-    read_regular,
-)
+from ravl_med.storage import bounded_reading
 from ravl_med.storage.documents import declared_types
 
 T = TypeVar("T")
@@ -80,8 +74,8 @@ def read_archive(kind: type[T], folder: Path) -> T:
         A file is missing, damaged, or of another kind of dataclass.
     """
     try:
-        data = parse_json(read_regular(folder / _JSON, _LARGEST))
-        value: T = _decode(kind, data, read_arrays(folder / _ARRAYS))
+        data = bounded_reading.parse_json(bounded_reading.read_regular(folder / _JSON, _LARGEST))
+        value: T = _decode(kind, data, bounded_reading.read_arrays(folder / _ARRAYS))
     except FileNotFoundError:
         raise DataError(
             "the run folder has no archive in private/; it was made by an earlier version, or "
@@ -220,7 +214,7 @@ def read_kept(folder: Path) -> pictures.Film:
     def film(index: int) -> NDArray[np.uint8]:
         try:
             with (
-                open_regular(_path(folder, index)) as stream,
+                bounded_reading.open_regular(_path(folder, index)) as stream,
                 Image.open(stream, formats=("PNG",)) as image,
             ):
                 return np.asarray(image.convert("L"))
@@ -302,7 +296,7 @@ def write_patients(folder: Path, patients: NDArray[np.int64]) -> None:
 def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
     """Read the patient number of each of so many films; a DataError where the file does not fit."""
     try:
-        patients = read_array(folder / _PRIVATE / _PATIENTS)
+        patients = bounded_reading.read_array(folder / _PRIVATE / _PATIENTS)
     except FileNotFoundError:
         raise DataError(
             "the run folder does not say which films are of one patient; it was made by an earlier "
