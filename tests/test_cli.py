@@ -43,7 +43,9 @@ gate:
   min_prediction_share: 0.0
   min_auroc: 0.0
 discovery: {clusters: [8, 12]}
-evidence: {relevance: %s, simulations: 20, effect_films: 20, max_pairs: 20, dependence_films: 0}
+evidence:
+  {relevance: %s, simulations: 20, effect_films: 20, max_pairs: 20, dependence_films: 0,
+   looking_films: 0}
 privacy: {burned_in_text: show}  # `test_privacy` is about it; looking takes a second a film
 """
 

@@ -295,7 +295,7 @@ def test_what_is_forced_is_mitigated(workplace: Workplace) -> None:
 def test_an_arm_that_diverges_is_told(workplace: Workplace) -> None:
     earlier = workplace.audited_with(workplace.feature(), name="diverging")
     config = workplace.load(
-        "mitigation.learning_rate=1.0e+30", "mitigation.epochs=1", "mitigation.compare=[]",
+        "mitigation.learning_rate=100.0", "mitigation.epochs=1", "mitigation.compare=[]",
         "mitigation.heads=false",
     )  # fmt: skip
     run = workplace.mitigate(config, earlier)
