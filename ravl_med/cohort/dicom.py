@@ -116,9 +116,10 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
             return _read_bare(content)
         _check_inflated(path, content, reading.max_inflated_mb)
         dataset = pydicom.dcmread(io.BytesIO(content))
-        cut = "Rows" in dataset and _PIXEL_DATA in content
-        if "PixelData" not in dataset and (cut or not len(dataset)):  # pydicom gives what it has
-            raise ImageError("truncated", "the file ends within its Pixel Data; export it again.")
+        cut = "Rows" in dataset and _PIXEL_DATA in content and "PixelData" not in dataset
+        if cut or not len(dataset):  # pydicom gives what it has
+            place = "within its Pixel Data" if cut else "before its first element"
+            raise ImageError("truncated", f"the file ends {place}; export it again.")
         return dataset
 
 
