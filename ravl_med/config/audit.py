@@ -20,10 +20,17 @@ SHOWN_WORDS = (
 class DiscoveryConfig(Section):
     """RaVL, Stage 1."""
 
-    protocol: Literal["pooled", "paper"] = Field(
+    protocol: Literal["pooled", "paper", "ravl"] = Field(
         "pooled",
-        description="candidates from several K, pooled; or the paper's: K over 2C .. 5C, best "
-        "silhouette, the top cluster alone",
+        description="candidates from several K, pooled; or the paper's: the K with the best "
+        "silhouette, the top cluster alone; or ravl: the same on all films, every cluster that "
+        "passes the filters, by similarity to its medoid, with nothing confirmed: the verdict is "
+        "review at most",
+    )
+    k_range: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] | None = Field(
+        None,
+        description="first and last K that are tried (paper, ravl); null: 2C .. 5C for C classes. "
+        "The paper's medical run has 20 .. 50",
     )
     propose: tuple[Literal["clusters", "effects"], ...] = Field(
         ("clusters", "effects"),
@@ -53,6 +60,14 @@ class DiscoveryConfig(Section):
         "one normal deviate; weaker clusters are listed but not carried into confirmation",
     )
     seed: int = Field(0, ge=0, le=4_294_967_295)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.k_range is not None and self.k_range[0] > self.k_range[1]:
+            raise ValueError(
+                f"k_range is {self.k_range[0]} .. {self.k_range[1]}; expected the smaller K first"
+            )
+        return self
 
 
 class EvidenceConfig(Section):

@@ -32,7 +32,9 @@ class MitigationConfig(Section):
         True, description="also DFR and projection of the class texts, which train no tower"
     )
     force: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(
-        (), description="ranks of confirmed correlations that are mitigated whatever their kind"
+        (),
+        description="ranks of correlations that are mitigated whatever their kind; of one that was "
+        "not confirmed the report warns",
     )
     classes_from: Literal["labels", "reports"] = Field(
         "labels",
@@ -76,7 +78,9 @@ class MitigationConfig(Section):
         "multiset", description="L_R sums over the texts of the batch, or over distinct classes"
     )
     reduction: Literal["sum", "mean"] = Field(
-        "sum", description="of L_R + L_A over the films of a batch"
+        "mean",
+        description="of L_R + L_A over the films of a batch; the paper leaves it open, and a sum "
+        "drowns L_CLIP",
     )
     eta: float = Field(
         0.01, gt=0, le=1_000.0, description="step size of the group weights in VL-GDRO"

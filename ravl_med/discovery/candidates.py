@@ -128,14 +128,14 @@ def discover_correlations(
     clusters whose unweighted gaps are `large_gap` or more on both sides: the weight of G hides a
     device in 3 % of the films. The raised class is the one whose gap is largest against its
     standard error. The paper takes the largest as such (its textual attribute), and reports the
-    first survivor alone.
+    first survivor alone; the protocol ``ravl`` lists all of them.
 
     Raises
     ------
     DataError
         When no film has two regions or more: influence is then undefined everywhere.
     """
-    paper = config.protocol == "paper"
+    paper = config.protocol != "pooled"
     strongest = strongest_regions(data.region_image, data.region_scores, data.predictions)
     if np.bincount(data.region_image, minlength=1).max() < 2:
         raise DataError(
@@ -168,7 +168,7 @@ def discover_correlations(
             influence=float(influence[k]),
             rare=bool(not survives[k]),
         )
-        for k in ranked[: 1 if paper else None]
+        for k in ranked[: 1 if config.protocol == "paper" else None]
     )
     return Discovery(table, influence, int(survives.sum()), candidates)
 

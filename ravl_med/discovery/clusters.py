@@ -200,9 +200,15 @@ def cluster_regions(
     progress: Progress = _silent,
 ) -> FeatureClusters:
     """Propose feature clusters by the protocol of a config, see `propose_clusters`."""
-    if config.protocol == "paper":
+    if config.protocol != "pooled":
+        first, last = config.k_range or (0, -1)
         return paper_clusters(
-            embeddings, classes, sample=config.sample, seed=config.seed, progress=progress
+            embeddings,
+            classes,
+            sample=config.sample,
+            seed=config.seed,
+            counts=range(first, last + 1),
+            progress=progress,
         )
     return propose_clusters(
         embeddings,
@@ -267,7 +273,7 @@ def paper_clusters(
     *,
     sample: int,
     seed: int,
-    counts: Sequence[int] | None = None,
+    counts: Sequence[int] = (),
     progress: Progress = _silent,
 ) -> FeatureClusters:
     """Cluster as RaVL does: every K from 2|Y| to 5|Y|, the best ordinary silhouette wins.

@@ -22,12 +22,7 @@ from ravl_med.discovery.candidates import (
     measure_candidate,
 )
 from ravl_med.discovery.clusters import FeatureClusters
-from ravl_med.discovery.ravl import (
-    AuditData,
-    influence_scores,
-    performance_gaps,
-    strongest_regions,
-)
+from ravl_med.discovery.ravl import AuditData, influence_scores, performance_gaps, strongest_regions
 from ravl_med.storage.mapped_arrays import multiply, take_rows
 
 

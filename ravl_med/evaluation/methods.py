@@ -60,11 +60,7 @@ from ravl_med.errors import ConfigError
 from ravl_med.evaluation.small_models import RegionEvidence
 from ravl_med.evidence.audit_result import Sensitivity, Verdict
 from ravl_med.evidence.counterfactual import prepare_inputs
-from ravl_med.evidence.counterfactual.localisation import (
-    RelevanceTable,
-    StructureReader,
-    fit_boxes,
-)
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable, StructureReader, fit_boxes
 from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.examination import (
     Examination,
@@ -570,7 +566,7 @@ class Panel:
 
     def _cluster(self, option: Option) -> FeatureClusters:
         evidence, own = self.evidence(option.pooling), self.config.discovery
-        counts = range(20, 51) if option.own == _MEDICAL_K else None
+        counts = range(20, 51) if option.own == _MEDICAL_K else ()
         return paper_clusters(
             evidence.region,
             len(evidence.classes),

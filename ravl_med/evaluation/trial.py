@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med import __version__
+from ravl_med.config.loading import Config
 from ravl_med.config.model import RegionPooling
 from ravl_med.encoders.open_clip import OpenClipEncoder
 from ravl_med.errors import DataError
@@ -62,7 +63,7 @@ FOUND = 0.6
 """Precision at 10 from which RaVL calls a discovery right."""
 _TRAVELS = 0.5  # phi of cluster and feature from which a candidate is the planted one
 _STRANGER = 0.2  # and up to which it has nothing to do with it
-_LEAK_FILMS = 60
+_LEAK_FILMS, _STYLE_FILMS = 60, 80
 
 Progress = Callable[[str, int, int], None]
 
@@ -182,7 +183,7 @@ def run_setting(
     panel = Panel(
         embed,
         encoder,
-        setting_config(pool.prompts, setting.seed),
+        _config_of(setting, pool),
         relevance_of(setting.domain),
         pool.structures(seen, VALIDATION),
     )
@@ -203,6 +204,14 @@ def run_setting(
     took = time.perf_counter() - begun[0], time.process_time() - begun[1]
     rows = [replace(r, seconds=round(took[0], 2), cpu_seconds=round(took[1], 2)) for r in rows]
     return Trial(setting, tuple(rows), films, encoder, evidence, ours)
+
+
+def _config_of(setting: Setting, pool: planting.FilmPool) -> Config:
+    """Return the config; what styles do is asked of fewer films, and of chest films alone."""
+    config = setting_config(pool.prompts, setting.seed)
+    films = 0 if setting.domain in OBJECTS else _STYLE_FILMS
+    own = config.evidence.model_copy(update={"dependence_films": films})
+    return config.model_copy(update={"evidence": own})
 
 
 def _questions(setting: Setting) -> Iterator[tuple[str, Option]]:

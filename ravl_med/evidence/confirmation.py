@@ -258,6 +258,17 @@ def confirm_candidates(
     )
 
 
+def list_unconfirmed(
+    data: AuditData, clusters: Sequence[FeatureCluster], evidence: EvidenceConfig
+) -> tuple[tuple[Candidate, Confirmation], ...]:
+    """Measure clusters on the films that they were chosen on, and test nothing (plain RaVL)."""
+    every = np.ones(len(data.labels), dtype=np.bool_)
+    why = "plain RaVL chooses on all films, and leaves none to confirm on (discovery.protocol)"
+    test = RaisedLoweredTest(math.nan, math.nan, math.nan, True, (why,))
+    listed = [Candidate(cluster, every) for cluster in clusters]
+    return tuple((one, _conclude(data, one, test, math.nan, evidence)) for one in listed)
+
+
 def raised_and_lowered_test(
     data: AuditData,
     cluster: FeatureCluster,

@@ -31,11 +31,7 @@ from numpy.typing import NDArray
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.audit_result import (
-    Dependence,
-    DependenceCell,
-    StyleDependence,
-)
+from ravl_med.evidence.audit_result import Dependence, DependenceCell, StyleDependence
 from ravl_med.evidence.changed_films import (
     STYLE_ENDS,
     STYLES,

@@ -30,6 +30,7 @@ from ravl_med.evidence.confirmation import (
     Candidate,
     confirm_candidates,
     count_untested,
+    list_unconfirmed,
     split_patients,
 )
 from ravl_med.evidence.counterfactual import (
@@ -153,7 +154,7 @@ def propose_features(
 
 def min_strength_of(discovery: DiscoveryConfig) -> float:
     """Return the strength from which a candidate is tested; the paper tests what it finds."""
-    return -math.inf if discovery.protocol == "paper" else discovery.min_strength
+    return discovery.min_strength if discovery.protocol == "pooled" else -math.inf
 
 
 def confirm_correlations(
@@ -167,7 +168,8 @@ def confirm_correlations(
 ) -> Examination:
     """Choose candidates on one half of the patients and test them on the other.
 
-    `proposed` are features that effects proposed on the same half; they join the clusters.
+    `proposed` are features that effects proposed on the same half; they join the clusters. Plain
+    RaVL chooses on all films and confirms nothing.
 
     Raises
     ------
@@ -185,6 +187,11 @@ def confirm_correlations(
         min_films=evidence.min_n_on_half,
         large_gap=gate.max_gap,
     )
+    untested = count_untested(data, present, half, evidence.min_n_on_half)
+    if discovery.protocol == "ravl":
+        found = found_on(np.ones_like(half))
+        listed = tuple((*one, ()) for one in list_unconfirmed(data, found.candidates, evidence))
+        return Examination(half, found, len(listed), listed, len(clusters), untested)
     found = found_on(half)
     candidates = [Candidate(cluster, ~half) for cluster in found.candidates]
     if proposed is not None:
@@ -205,14 +212,8 @@ def confirm_correlations(
     tested = fold_tested(
         [(c, outcome, also[c.cluster.cluster, c.swapped]) for c, outcome in confirmed]
     )
-    return Examination(
-        half=half,
-        discovery=found,
-        candidates=sum(c.cluster.strength >= least for c, _ in folded),
-        tested=tuple(tested),
-        clusters=len(clusters),
-        untested=count_untested(data, present, half, evidence.min_n_on_half),
-    )
+    carried = sum(c.cluster.strength >= least for c, _ in folded)
+    return Examination(half, found, carried, tuple(tested), len(clusters), untested)
 
 
 def _holds(entry: Tested) -> bool:

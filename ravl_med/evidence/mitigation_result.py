@@ -172,6 +172,9 @@ class MitigatedCorrelation:
     finetune_films: int = Field(description="films of the fine-tuning set that hold it")
     finetune_regions: int = Field(description="regions of the fine-tuning set that hold it")
     located_films: int = Field(description="films in which removal located it")
+    confirmed: bool = Field(
+        default=True, description="on patients that had no part in choosing it, and on the model"
+    )
 
 
 @result_type()

@@ -652,18 +652,21 @@ def _rounded(box: NDArray[np.floating]) -> Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfirmedFeature:
-    """A confirmed correlation as what a later mitigation needs of it.
+    """A correlation as what a later mitigation needs of it.
 
     Attributes
     ----------
     rank : int - of the correlation in its audit
     counts : bool - it decided the verdict
+    confirmed : bool - it counts or was confirmed, and was tested by counterfactuals; what was not
+        is mitigated by force alone
     """
 
     rank: int
     kind: Kind
     counts: bool
     detector: FeatureDetector
+    confirmed: bool = True
 
 
 Decision = Literal["disease", "accepted", "shortcut"]

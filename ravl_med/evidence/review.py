@@ -21,6 +21,7 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
 from ravl_med.evidence.verdict import (
+    as_unconfirmed,
     decide_verdict,
     open_correlations,
     points_for_reviewer,
@@ -150,6 +151,8 @@ def apply_decisions(
         decided=in_force,
         styles=result.dependence.findings if result.dependence else (),
     )
+    if result.discovery is not None and result.discovery.protocol == "ravl":
+        verdict = as_unconfirmed(verdict, len(result.correlations))
     verdict = with_confounders(verdict, result.confounders or ())
     verdict = with_leaks(verdict, result.cohort.leaks, gate)
     wanted = {one.rank for one in open_correlations(result.correlations, gate)}

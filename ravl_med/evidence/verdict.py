@@ -290,6 +290,22 @@ def decide_verdict(
     return Verdict("pass", (*_pass_reasons(others, classes, gate, bound), *closed), gates)
 
 
+def as_unconfirmed(verdict: Verdict, listed: int) -> Verdict:
+    """Return the verdict of plain RaVL, which confirms nothing: review at most.
+
+    `listed` clusters pass its filters.
+    """
+    reason = (
+        f"Plain RaVL lists {listed} feature cluster{'' if listed == 1 else 's'}, by gaps on the "
+        "films that they were chosen on; nothing was confirmed on other patients or tested on the "
+        "model (discovery.protocol), and it lists some for clean models as well: a radiologist "
+        "decides."
+    )
+    if verdict.name == "pass":
+        return Verdict("review", (reason,), verdict.gates)
+    return Verdict(verdict.name, (*verdict.reasons, reason), verdict.gates)
+
+
 def with_leaks(verdict: Verdict, leaks: Sequence[Leak], gate: GateConfig) -> Verdict:
     """Return a verdict that names films which stand elsewhere too.
 

@@ -39,19 +39,19 @@ _FILMS_AT_ONCE = 64
 def choose_features(
     features: Sequence[ConfirmedFeature], force: Sequence[int]
 ) -> tuple[ConfirmedFeature, ...]:
-    """Choose the confirmed shortcuts that count, and those whose ranks are forced.
+    """Choose the confirmed shortcuts that count, and whatever has a rank that is forced.
 
     Raises
     ------
     ConfigError
-        A forced rank is of no confirmed feature.
+        A forced rank is of no correlation of the audit.
     """
     known = {feature.rank for feature in features}
     unknown = sorted(set(force) - known)
     if unknown:
         raise ConfigError(
-            f"mitigation.force names rank {unknown[0]}; expected confirmed correlations that were "
-            f"tested by counterfactuals: {', '.join(map(str, sorted(known))) or 'there is none'}."
+            f"mitigation.force names rank {unknown[0]}; expected ranks of correlations of the "
+            f"audit: {', '.join(map(str, sorted(known))) or 'there is none'}."
         )
     return tuple(f for f in features if f.rank in force or (f.kind == "shortcut" and f.counts))
 

@@ -64,7 +64,7 @@ from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import decide_verdict, with_leaks
+from ravl_med.evidence.verdict import as_unconfirmed, decide_verdict, with_leaks
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.answers import (
     AnsweredFilms,
@@ -402,6 +402,8 @@ def search_films(
         black_box=tools.model is None,
         styles=dependence.findings if dependence else (),
     )
+    if discovery.protocol == "ravl":
+        verdict = as_unconfirmed(verdict, len(correlations))
     return Findings(
         verdict,
         tools.checks,
@@ -449,7 +451,7 @@ def _map_effects(
     config: Config, data: AuditData, embeddings: Embeddings, tools: SearchTools, run: stages.Run
 ) -> tuple[InterventionTools | None, ProposedFeatures | None]:
     """Map effects on films, and propose features from them; nothing of a model known by scores."""
-    if tools.model is None:
+    if tools.model is None or config.discovery.protocol == "ravl":  # which tests nothing
         return None, None
     discovery, evidence = config.discovery, config.evidence
     with run.stage("effects"):
@@ -481,11 +483,14 @@ def _features(
     embeddings: Embeddings,
     proposed: ProposedFeatures | None,
 ) -> tuple[ConfirmedFeature, ...]:
-    """Return what counts or was confirmed as features that can be looked for in other films."""
+    """Return what was found as features that can be looked for in other films.
+
+    What neither counts nor was confirmed is mitigated by force alone.
+    """
     features = []
     for correlation in correlations:
-        if correlation.counterfactual is None or not (correlation.counts or correlation.confirmed):
-            continue
+        known = correlation.counts or correlation.confirmed
+        confirmed = known and correlation.counterfactual is not None
         detector = detect_feature(
             correlation.cluster,
             clusters,
@@ -493,7 +498,9 @@ def _features(
             () if proposed is None else proposed.features,
         )
         features.append(
-            ConfirmedFeature(correlation.rank, correlation.kind, correlation.counts, detector)
+            ConfirmedFeature(
+                correlation.rank, correlation.kind, correlation.counts, detector, confirmed
+            )
         )
     return tuple(features)
 

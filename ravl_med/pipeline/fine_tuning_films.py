@@ -364,6 +364,7 @@ def _mitigated(
             rank=feature.rank,
             kind=feature.kind,
             forced=feature.rank in setting.config.mitigation.force,
+            confirmed=feature.confirmed,
             raised_class=classes[feature.detector.raised_class],
             lowered_class=None
             if feature.detector.lowered_class is None

@@ -277,8 +277,9 @@ def _repair(
         trained.arms[config.mitigation.arm].encoder.save(folder)
     with run.stage("re-audit"):
         again = _audit_of(reaudit_config(config, folder), run)
-        present = tested.films.present(tested.films.find(past.features))
-        reaudit = compare_reaudit(again.result, past.features, setting.features, present)
+        known = [one for one in past.features if one.confirmed or one in setting.features]
+        present = tested.films.present(tested.films.find(known))
+        reaudit = compare_reaudit(again.result, known, setting.features, present)
     return _Repaired(folder, again, reaudit)
 
 
@@ -351,7 +352,7 @@ def _nothing_done(setting: Setting, past: PastAudit, *, reused: bool) -> Mitigat
     return MitigationResult(
         name=setting.config.name,
         title=setting.config.mitigation.title,
-        verdict=nothing_to_mitigate(past.verdict, len(past.features)),
+        verdict=nothing_to_mitigate(past.verdict, sum(one.confirmed for one in past.features)),
         audited_digest=setting.encoder.info.digest,
         new_digest="",
         audit_reused=reused,

@@ -5,9 +5,16 @@ import math
 import kmedoids
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.discovery import clusters as clustering
-from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose_clusters
+from ravl_med.discovery.clusters import (
+    FeatureClusters,
+    cluster_regions,
+    paper_clusters,
+    propose_clusters,
+)
 from ravl_med.discovery.k_medoids import cosine_distances, silhouette
 from ravl_med.errors import DataError
 from tests.benchmarks.simulated_cohorts import draw_embeddings, draw_prototypes
@@ -290,6 +297,17 @@ def test_the_paper_takes_the_k_of_the_best_silhouette():
     assert found.origin.tolist() == [0] * 7
     assert found.label.tolist() == list(range(7))
     assert found.folded == ((),) * 7
+
+
+def test_a_range_of_k_takes_the_place_of_the_classes():
+    points = blobs(300, 6, 8, 0.2, 0)
+    for protocol in ("paper", "ravl"):
+        config = DiscoveryConfig(protocol=protocol, k_range=(5, 8))
+        assert list(cluster_regions(points, 2, config).silhouettes) == [5, 6, 7, 8]
+    plain = DiscoveryConfig(protocol="ravl")
+    assert list(cluster_regions(points, 2, plain).silhouettes) == [4, 5, 6, 7, 8, 9, 10]
+    with pytest.raises(ValidationError, match=r"k_range is 9 \.\. 8; expected the smaller K first"):
+        DiscoveryConfig(k_range=(9, 8))
 
 
 def test_the_silhouette_of_the_paper_is_on_the_sample():

@@ -161,6 +161,20 @@ def test_the_paper_carries_one_cluster_by_its_largest_gap(planted):
     assert also == ()
 
 
+def test_plain_ravl_lists_what_passes_its_filters_on_all_films(planted):
+    subject = planted()
+    found = subject.confirm(config_of("ravl"))
+
+    assert found.candidates == len(found.tested) == found.discovery.survivors >= 2
+    gaps = [candidate.cluster.performance_gap for candidate, _, _ in found.tested]
+    assert gaps == sorted(gaps, reverse=True)
+    for candidate, outcome, _ in found.tested:
+        assert outcome.status == "not_tested"
+        assert "discovery.protocol" in outcome.reasons[0]
+        n = candidate.cluster.n_present + candidate.cluster.n_absent
+        assert n.sum() == outcome.films == len(subject.data.labels)
+
+
 def test_cross_fitting_looks_from_both_halves(planted):
     subject = planted()
     labels = subject.data.labels

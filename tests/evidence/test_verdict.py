@@ -31,6 +31,7 @@ from ravl_med.evidence.results import (
     Strata,
 )
 from ravl_med.evidence.verdict import (
+    as_unconfirmed,
     assess_correlation,
     decide_verdict,
     goes_with_finding,
@@ -674,6 +675,17 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
         "points",
         "36 of 40 clusters could be tested; asked: at least 50%",
     ]
+
+
+def test_plain_ravl_asks_a_reviewer_at_most():
+    passed = decide_verdict([], CLASSES, GATE, SCORES)
+    assert passed.name == "pass"
+    asked = as_unconfirmed(passed, 3)
+    assert asked.name == "review"
+    assert asked.reasons[0].startswith("Plain RaVL lists 3 feature clusters")
+    assert asked.gates == passed.gates
+    weak = decide_verdict([], CLASSES, GateConfig(max_detectable_gap=1.0), blind())
+    assert as_unconfirmed(weak, 1).name == "not_auditable"
 
 
 def test_a_pass_of_a_black_box_needs_power():

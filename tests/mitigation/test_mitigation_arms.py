@@ -61,7 +61,8 @@ def test_lambda_one_is_plain_fine_tuning() -> None:
 
 
 def test_the_region_term_is_the_loss_of_its_regions() -> None:
-    tower, films, weights = ImageTower(toy_model()), toy_set(), MitigationConfig(clip_weight=0.0)
+    tower, films = ImageTower(toy_model()), toy_set()
+    weights = MitigationConfig(clip_weight=0.0, reduction="sum")
     # Views are drawn first, so the same generator gives the same inputs.
     own = lesson("ravl", weights)
     images, boxes, spurious = own._view(

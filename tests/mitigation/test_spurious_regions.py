@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.discovery.ravl import AuditData
+from ravl_med.errors import ConfigError
 from ravl_med.evidence.counterfactual.fills import Interpolation
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
+from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.mitigation.spurious_regions import (
     TrimmingRule,
     carriers_in,
+    choose_features,
     films_to_explore,
     find_features,
     locate_carriers,
@@ -271,3 +274,13 @@ def test_many_films_go_in_parts() -> None:
     assert film.tolist() == rows.tolist()
     assert boxes == pytest.approx(np.tile(TILES[0], (68, 1)))
     assert told == [(64, 68), (68, 68)]
+
+
+def test_what_was_not_confirmed_is_mitigated_by_force_alone() -> None:
+    detector = FeatureDetector(np.eye(3, dtype=np.float32), 0, 0, 1)
+    shortcut = ConfirmedFeature(1, "shortcut", True, detector)
+    other = ConfirmedFeature(2, "undecided", False, detector, confirmed=False)
+    assert choose_features([shortcut, other], ()) == (shortcut,)
+    assert choose_features([shortcut, other], (2,)) == (shortcut, other)
+    with pytest.raises(ConfigError, match=r"names rank 3; expected ranks .*: 1, 2"):
+        choose_features([shortcut, other], (3,))

@@ -91,9 +91,11 @@ _REGIONS = (
 _GROUPING = {
     "pooled": "in several numbers K of clusters and several draws, pooled and near-duplicates "
     "folded. No label enters.",
-    "paper": "for every number K of clusters from 2 to 5 times that of the classes, of which the "
-    "one with the best silhouette is kept. No label enters.",
+    "paper": "for every number K of clusters from 2 to 5 times that of the classes, or in the "
+    "range that the config names, of which the one with the best silhouette is kept. No label "
+    "enters.",
 }
+_GROUPING["ravl"] = _GROUPING["paper"]
 _CHOOSING = (
     "Choosing. The patients are split into two halves, all films of a patient on one. On the "
     "discovery half the accuracy on films with a region of a cluster is compared, class by class, "
@@ -102,6 +104,15 @@ _CHOOSING = (
     "answer belongs to the cluster. Clusters with low H, or without both a raised and a lowered "
     "class, are dropped, but those with large gaps on both sides are carried along. This is the "
     "discovery stage of RaVL (Varma et al., NeurIPS 2024, arXiv 2411.04097)."
+)
+_LISTING = (
+    "Choosing. Plain RaVL (Varma et al., NeurIPS 2024, arXiv 2411.04097), on all films: the "
+    "accuracy on films with a region of a cluster is compared, class by class, with that on films "
+    "without one. G sums these gaps, weighted by how evenly the films are split; H is the share of "
+    "mistakes in which the region that speaks loudest for the wrong answer belongs to the cluster. "
+    "Every cluster with a high H and with both a raised and a lowered class is listed, by G, its "
+    "regions by similarity to the medoid. Nothing is confirmed on other patients and nothing is "
+    "tested on the model; on clean models this lists clusters as well."
 )
 _CONFIRMING = (
     "Confirming. Clusters that share half of their regions and raise the same class are taken as "
@@ -211,8 +222,10 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[b
 def _search(result: AuditResult) -> list[str]:
     """Return what a search did, from its proposals on."""
     protocol = result.discovery.protocol if result.discovery is not None else "pooled"
-    steps = [_REGIONS + _GROUPING[protocol], _CHOOSING]
-    if not result.correlations:
+    steps = [_REGIONS + _GROUPING[protocol], _LISTING if protocol == "ravl" else _CHOOSING]
+    if protocol == "ravl":
+        pass
+    elif not result.correlations:
         steps.append(_NOTHING_CONFIRMED)
     else:
         steps += [_CONFIRMING, *_interventions(result)]

@@ -162,7 +162,9 @@ def _procedure(search: DiscoverySummary) -> list[str]:
         "by how the model sees them, labels unseen, in "
         f"{wording.plural(len(search.partitions), 'way')} "
         f"(protocol: {search.protocol}); {pooled}.{unseen}{_problems(search)}",
-        "Candidates were chosen on the discovery half, "
+        "Candidates were chosen on all films, and none was tested on others."
+        if search.protocol == "ravl"
+        else "Candidates were chosen on the discovery half, "
         f"{wording.plural(search.films, 'film')} of "
         f"{wording.plural(search.patients, 'patient')}, and tested on "
         f"the confirmation half, {wording.plural(search.confirmation_films, 'film')} of "

@@ -196,14 +196,24 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
     }
 
 
+_PROTOCOLS = {
+    "pooled": "clusters of several K, pooled",
+    "paper": "that of the paper: K by the silhouette, the top cluster alone",
+    "ravl": "plain RaVL: K by the silhouette, on all films, nothing confirmed",
+}
+
+
 def _describe_discovery(discovery: DiscoveryConfig) -> dict[str, str]:
     pooled = discovery.protocol == "pooled"
-    unused = "not used by the protocol of the paper"
+    unused, unused_pooled = "not used by the protocol of the paper", "not used where K is pooled"
     values = ", ".join(str(number) for number in discovery.clusters)
     return {
-        "protocol": "clusters of several K, pooled"
+        "protocol": _PROTOCOLS[discovery.protocol],
+        "k_range": unused_pooled
         if pooled
-        else "that of the paper: K by the silhouette, the top cluster alone",
+        else "K of 2 to 5 times the classes"
+        if discovery.k_range is None
+        else f"K of {discovery.k_range[0]} to {discovery.k_range[1]}",
         "propose": f"candidates from {' and '.join(discovery.propose)}" if pooled else unused,
         "clusters": f"K of {values}" if pooled else unused,
         "draws": f"{discovery.draws} draws of the sample for each K" if pooled else unused,

@@ -50,13 +50,14 @@ def write_features(path: Path, features: Sequence[ConfirmedFeature]) -> None:
                 feature.detector.raised_class,
                 -1 if lowered is None else lowered,
                 feature.detector.place,
+                int(feature.confirmed),
             )
         )
     content = io.BytesIO()
     arrays: Any = {f"medoids_{i}": own for i, own in enumerate(medoids)}
     np.savez(
         content,
-        table=np.array(table, dtype=np.int64).reshape(-1, 8),
+        table=np.array(table, dtype=np.int64).reshape(-1, 9),
         **arrays,
     )
     write_owner_only(path, content.getvalue())
@@ -83,8 +84,11 @@ def read_features(path: Path) -> tuple[ConfirmedFeature, ...]:
                 lowered_class=None if lowered < 0 else lowered,
                 place=where,
             ),
+            confirmed=all(confirmed),  # of older audits only what was confirmed is kept
         )
-        for rank, kind, counts, place, label, raised, lowered, where in kept["table"].tolist()
+        for rank, kind, counts, place, label, raised, lowered, where, *confirmed in kept[
+            "table"
+        ].tolist()
     )
 
 

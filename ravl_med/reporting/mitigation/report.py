@@ -84,6 +84,11 @@ def mitigated_sentence(entry: MitigatedCorrelation) -> str:
         if entry.forced
         else ""
     )
+    if not entry.confirmed:
+        forced += (
+            " It was not confirmed on other patients or on the model, so it may be chance, or the "
+            "disease itself, that was trained away."
+        )
     return f"Correlation {entry.rank} of the audit, {kind}: {calls}{cost}.{forced}"
 
 

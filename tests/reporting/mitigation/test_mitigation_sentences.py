@@ -52,6 +52,8 @@ def test_what_was_mitigated():
     forced = mitigated_sentence(replace(entry, forced=True, lowered_class=None))
     assert forced.endswith("asks for it (mitigation.force).")
     assert "cost" not in forced
+    unconfirmed = mitigated_sentence(replace(entry, forced=True, confirmed=False))
+    assert "not confirmed on other patients or on the model, so it may be chance" in unconfirmed
 
 
 @pytest.mark.parametrize(
