@@ -1,5 +1,3 @@
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -25,8 +23,8 @@ from ravl_med.evaluation.small_models import RegionEvidence
 
 FILMS, REGIONS, SIZE = 400, 4, 24
 
-NEEDS_UMAP = pytest.mark.skipif(find_spec("umap") is None, reason="umap-learn is not installed")
-GEORGE = pytest.param("george", marks=NEEDS_UMAP)
+SLOW = pytest.mark.slow  # UMAP compiles for twenty seconds
+GEORGE = pytest.param("george", marks=SLOW)
 OTHERS = [name for name in BASELINES if name != "george"]
 
 
@@ -137,7 +135,7 @@ def test_spurious_aware_reads_the_largest_gap() -> None:
     assert ranked.raised_class == 0
 
 
-@NEEDS_UMAP
+@SLOW
 def test_george_reads_the_worst_cluster_of_a_class() -> None:
     evidence = planted_evidence()
     ranked = george(evidence, "UMAP to 2", 0)
