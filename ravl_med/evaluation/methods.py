@@ -56,6 +56,7 @@ from ravl_med.discovery.clusters import FeatureClusters, paper_clusters, propose
 from ravl_med.discovery.effect_features import EffectFeature
 from ravl_med.discovery.ravl import GapTable, performance_gaps
 from ravl_med.encoders.base import Encoder
+from ravl_med.encoders.conv_pooling import split_tower
 from ravl_med.errors import ConfigError
 from ravl_med.evaluation.small_models import RegionEvidence
 from ravl_med.evidence.audit_result import Sensitivity, Verdict
@@ -152,7 +153,7 @@ _SLICES = 25
 _COMPONENTS = 32
 _GEORGE_COUNTS = range(2, 11)
 _MAPPED = 1000  # regions of a class that UMAP takes, drawn evenly; more take minutes
-_NEIGHBOURS, _EPOCHS = 10, 200
+_NEIGHBOURS, _NEAREST, _EPOCHS = 10, 5, 200
 _STRENGTHS = np.logspace(-6, 0, 7).tolist()  # C of the machines, as in the authors' code
 _FOLDS = 2  # as there
 
@@ -297,19 +298,22 @@ def george(evidence: RegionEvidence, own: str, seed: int) -> RankedRegions:
     """Cluster the regions of each class and read the cluster with the worst accuracy (Sohoni).
 
     UMAP to one or two dimensions (10 neighbours, no least distance), of up to 1,000 regions of a
-    class, drawn evenly; then Gaussian mixtures of 2 to 10 components, the number by silhouette.
-    Over the clusters of all classes, the one whose films fall farthest below the accuracy of their
-    class is read, its regions by their density in it. The raised class is the one that the wrong
-    films of the cluster are mistaken for most often.
+    class, drawn evenly; the others lie where their five nearest of these lie on the mean, as UMAP
+    begins with points that it has not seen. Then Gaussian mixtures of 2 to 10 components, the
+    number by silhouette. Over the clusters of all classes, the one whose films fall farthest below
+    the accuracy of their class is read, its regions by their density in it. The raised class is the
+    one that the wrong films of the cluster are mistaken for most often.
     """
     rng = np.random.default_rng([seed, 72])
     best: tuple[float, int, NDArray[np.int64], NDArray[np.int64]] | None = None
     for label in range(len(evidence.classes)):
-        regions = np.sort(rng.permutation(_regions_of(evidence, label))[:_MAPPED])
+        regions = _regions_of(evidence, label)
         if len(regions) < _SLICES:
             continue
-        points = _map_down(evidence.region[regions], int(own[-1]), seed)
-        mixture = _mixture_by_silhouette(points, seed)
+        some = np.sort(rng.permutation(len(regions))[:_MAPPED])
+        mapped = _map_down(evidence.region[regions[some]], int(own[-1]), seed)
+        mixture = _mixture_by_silhouette(mapped, seed)
+        points = _place_all(evidence.region[regions], some, mapped)
         member = mixture.predict(points)
         average = float(evidence.correct[evidence.films.labels == label].mean())
         for cluster in np.unique(member):
@@ -345,6 +349,16 @@ def _map_down(region: NDArray[np.float32], dimensions: int, seed: int) -> NDArra
         )
         mapped = np.asarray(model.fit_transform(region), dtype=np.float64)
     return np.nan_to_num(mapped)
+
+
+def _place_all(
+    region: NDArray[np.float32], some: NDArray[np.int64], mapped: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Place all regions (n, D) on a map of some of them: at the mean of the five nearest."""
+    near = np.argpartition(-region @ region[some].T, _NEAREST, axis=1)[:, :_NEAREST]
+    placed: NDArray[np.float64] = mapped[near].mean(axis=1)
+    placed[some] = mapped
+    return placed
 
 
 def require_umap() -> Any:
@@ -546,8 +560,13 @@ class Panel:
         self.ours = cache(self._ask_ours)
         self.clusters = cache(self._cluster)
 
+    def fitting(self, option: Option) -> Option:
+        """Return the option with a pooling that the tower knows."""
+        staged = split_tower(self.encoder.model.visual) is not None
+        return option if staged else replace(option, pooling="one_pass")
+
     def ask(self, method: str, option: Option) -> RankedRegions:
-        """Ask one method at one option.
+        """Ask one method at an option that fits the tower.
 
         Raises
         ------

@@ -140,7 +140,7 @@ def run_sweep(
             done = _Done.read(folder)  # others may have been here since
             if done.settles(setting, plan.repairs):
                 continue
-            _run(setting, plan, folder, cache, pools)
+            _run(setting, plan, folder, cache, pools, progress)
             gc.collect()  # films and models in cycles: Python does not see how large they are
             run += 1
             done = _Done.read(folder)
@@ -261,10 +261,11 @@ def _run(
     folder: Path,
     cache: Cache,
     pools: Callable[[Domain, int], FilmPool],
+    progress: Progress,
 ) -> None:
     """Run one setting, and write its part once everything of it is there."""
     pool = pools(setting.domain, setting.seed)
-    trial = run_setting(setting, pool, cache, plan.device)
+    trial = run_setting(setting, pool, cache, plan.device, progress)
     if plan.repairs:
         arms = mitigate_setting(setting, pool, trial, cache, plan.device, plan.repairs)
         known = {arm.arm for arm in arms}

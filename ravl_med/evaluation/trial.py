@@ -187,7 +187,8 @@ def run_setting(
         relevance_of(setting.domain),
         pool.structures(seen, VALIDATION),
     )
-    evidence = panel.evidence(CHOSEN[OURS].pooling)
+    ours_at = panel.fitting(CHOSEN[OURS])
+    evidence = panel.evidence(ours_at.pooling)
     row = _model_row(setting, films, evidence, trained)
     if not np.isfinite(evidence.region).all():
         row = replace(row, valid=False, problem="diverged")
@@ -198,7 +199,7 @@ def run_setting(
         progress(f"ask every method: {setting.label()}", 0, 1)
         try:
             rows = [_ask(row, panel, method, option) for method, option in _questions(setting)]
-            ours = panel.ours(CHOSEN[OURS])
+            ours = panel.ours(ours_at)
         except DataError:  # all regions look alike to this model: it cannot be audited
             rows = [replace(row, valid=False, problem="regions alike")]
     took = time.perf_counter() - begun[0], time.process_time() - begun[1]
@@ -305,7 +306,8 @@ def _model_row(
 
 def _ask(row: MethodRow, panel: Panel, method: str, option: Option) -> MethodRow:
     """Ask a method and score its answer, as cut and with fitted boxes."""
-    row, ranked = replace(row, method=method, option=option.label()), panel.ask(method, option)
+    row, option = replace(row, method=method, option=option.label()), panel.fitting(option)
+    ranked = panel.ask(method, option)
     evidence = panel.evidence(option.pooling)
     planted = evidence.films.features if row.kind != "null" else ()
     row = replace(
