@@ -149,7 +149,10 @@ def test_every_problem_has_its_line(tmp_path: Path) -> None:
         ("regions.min_visible=.nan", "regions.min_visible: .*got nan"),
         ("discovery.clusters=[1]", "discovery.clusters.0: .*equal to 2; got 1"),
         ("discovery.clusters=[]", "discovery.clusters: .*at least 1 item"),
-        ("discovery.protocol=other", "discovery.protocol: input should be 'pooled' or 'paper'"),
+        (
+            "discovery.protocol=other",
+            "discovery.protocol: input should be 'pooled', 'paper' or 'ravl'",
+        ),
         ("discovery.merge_overlap=0", "discovery.merge_overlap: .*greater than 0; got 0"),
         ("discovery.min_influence=1.5", "discovery.min_influence: .*equal to 1; got 1.5"),
         ("evidence.draws=10", "evidence.draws: .*equal to 2000; got 10"),

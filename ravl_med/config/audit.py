@@ -17,6 +17,9 @@ SHOWN_WORDS = (
 """Words on films that a reviewer needs and that identify no patient: side, view, position."""
 
 
+_Clusters = Annotated[int, Field(ge=2, le=10_000)]
+
+
 class DiscoveryConfig(Section):
     """RaVL, Stage 1."""
 
@@ -27,7 +30,7 @@ class DiscoveryConfig(Section):
         "passes the filters, by similarity to its medoid, with nothing confirmed: the verdict is "
         "review at most",
     )
-    k_range: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] | None = Field(
+    k_range: tuple[_Clusters, _Clusters] | None = Field(
         None,
         description="first and last K that are tried (paper, ravl); null: 2C .. 5C for C classes. "
         "The paper's medical run has 20 .. 50",
@@ -38,7 +41,7 @@ class DiscoveryConfig(Section):
         description="where candidates come from besides clusters of regions: effects of removal, "
         "on films of the discovery half, find what no cluster holds (pooled)",
     )
-    clusters: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = Field(
+    clusters: tuple[_Clusters, ...] = Field(
         (20, 40, 80), min_length=1, description="values of K (pooled)"
     )
     draws: int = Field(3, ge=1, le=20, description="draws of the sample for each K (pooled)")

@@ -21,11 +21,11 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
 from ravl_med.evidence.verdict import (
-    as_unconfirmed,
     decide_verdict,
     open_correlations,
     points_for_reviewer,
     with_leaks,
+    with_protocol,
 )
 from ravl_med.storage.bounded_reading import read_regular
 
@@ -151,8 +151,8 @@ def apply_decisions(
         decided=in_force,
         styles=result.dependence.findings if result.dependence else (),
     )
-    if result.discovery is not None and result.discovery.protocol == "ravl":
-        verdict = as_unconfirmed(verdict, len(result.correlations))
+    if result.discovery is not None:
+        verdict = with_protocol(verdict, result.discovery.protocol, len(result.correlations))
     verdict = with_confounders(verdict, result.confounders or ())
     verdict = with_leaks(verdict, result.cohort.leaks, gate)
     wanted = {one.rank for one in open_correlations(result.correlations, gate)}

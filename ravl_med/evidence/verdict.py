@@ -290,11 +290,13 @@ def decide_verdict(
     return Verdict("pass", (*_pass_reasons(others, classes, gate, bound), *closed), gates)
 
 
-def as_unconfirmed(verdict: Verdict, listed: int) -> Verdict:
-    """Return the verdict of plain RaVL, which confirms nothing: review at most.
+def with_protocol(verdict: Verdict, protocol: str, listed: int) -> Verdict:
+    """Return the verdict of a protocol: plain RaVL confirms nothing, so it is review at most.
 
     `listed` clusters pass its filters.
     """
+    if protocol != "ravl":
+        return verdict
     reason = (
         f"Plain RaVL lists {listed} feature cluster{'' if listed == 1 else 's'}, by gaps on the "
         "films that they were chosen on; nothing was confirmed on other patients or tested on the "

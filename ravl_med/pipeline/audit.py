@@ -64,7 +64,7 @@ from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import as_unconfirmed, decide_verdict, with_leaks
+from ravl_med.evidence.verdict import decide_verdict, with_leaks, with_protocol
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.answers import (
     AnsweredFilms,
@@ -402,8 +402,7 @@ def search_films(
         black_box=tools.model is None,
         styles=dependence.findings if dependence else (),
     )
-    if discovery.protocol == "ravl":
-        verdict = as_unconfirmed(verdict, len(correlations))
+    verdict = with_protocol(verdict, discovery.protocol, len(correlations))
     return Findings(
         verdict,
         tools.checks,

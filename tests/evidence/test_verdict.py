@@ -31,7 +31,6 @@ from ravl_med.evidence.results import (
     Strata,
 )
 from ravl_med.evidence.verdict import (
-    as_unconfirmed,
     assess_correlation,
     decide_verdict,
     goes_with_finding,
@@ -39,6 +38,7 @@ from ravl_med.evidence.verdict import (
     points_for_reviewer,
     rank_correlations,
     with_leaks,
+    with_protocol,
 )
 
 CLASSES = ("no finding", "cardiomegaly")
@@ -680,12 +680,13 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
 def test_plain_ravl_asks_a_reviewer_at_most():
     passed = decide_verdict([], CLASSES, GATE, SCORES)
     assert passed.name == "pass"
-    asked = as_unconfirmed(passed, 3)
+    assert with_protocol(passed, "pooled", 3) == passed
+    asked = with_protocol(passed, "ravl", 3)
     assert asked.name == "review"
     assert asked.reasons[0].startswith("Plain RaVL lists 3 feature clusters")
     assert asked.gates == passed.gates
     weak = decide_verdict([], CLASSES, GateConfig(max_detectable_gap=1.0), blind())
-    assert as_unconfirmed(weak, 1).name == "not_auditable"
+    assert with_protocol(weak, "ravl", 1).name == "not_auditable"
 
 
 def test_a_pass_of_a_black_box_needs_power():
