@@ -285,7 +285,9 @@ def test_a_nifti_mask_lies_where_its_film_shows_it(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "annotation"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=r"neither DICOM|cannot be read|ends before its first") as caught:
+    with pytest.raises(
+        ImageError, match=r"neither DICOM|cannot be read|ends before its first"
+    ) as caught:
         read(path, path)
     assert caught.value.reason == reason
     with pytest.raises(ImageError, match="cannot be opened") as caught:
