@@ -36,7 +36,7 @@ from monai.transforms.intensity.dictionary import (
 )
 from monai.transforms.spatial.dictionary import RandAffined
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,9 +66,8 @@ Progress = Callable[[str, int, int], None]
 
 _BATCH = 8
 _MIX = (3, 2, 1, 2)  # films of a batch: phantoms, painted, clean, boxed
-_RATE, _COARSE_RATE = 4e-3, 3e-3
+_COARSE_RATE = 3e-3
 _CLEAN = 3.0  # weight of a film on which nothing is, against bones and gas that look like wires
-_RARE = (20.0, 4.0)  # weight of a pixel that is something's, while crops are shown and after
 _ENTROPY, _SMOOTH = 3.0, 30.0  # weight of the cross-entropy beside the overlap; pixels
 _KEPT_BACK = 3  # one of so many training patients with clean films calibrates
 
@@ -167,30 +166,91 @@ def boxed_lesson(film: BoxedFilm, seed: int, *, painted: bool) -> Lesson:
     return _lesson(pixels, masks, loose=LINES)
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Lessons that are drawn anew, and how long and how hard they are learned."""
+
+    seed: int  # besides that of the recipe
+    phantoms: float  # of those that are asked for
+    steps: float
+    rate: float
+    rare: tuple[float, float]  # weight of a pixel that is something's, on crops and on whole films
+    warm: float  # share of the steps in which the rate rises
+    listed: bool  # films that are not clean are painted on too, where their kinds are listed
+
+
+# First all that may be something, then less and less that is nothing.
+_OBJECT_ROUNDS = (
+    Round(0, 1.0, 1.0, 4e-3, (20.0, 4.0), 0.3, listed=False),
+    Round(3, 0.75, 1.5, 2e-3, (2.0, 2.0), 0.1, listed=True),
+)
+
+
 def train_objects(
-    films: Sequence[BoxedFilm], *, phantoms: int, steps: int, seed: int, progress: Progress
+    films: Sequence[BoxedFilm],
+    *,
+    phantoms: int,
+    steps: int,
+    seed: int,
+    progress: Progress,
+    kept: Path | None = None,
 ) -> nn.Module:
-    """Train the fine network; `films` are those of the training patients."""
+    """Train the fine network, round by round; `films` are those of the training patients.
+
+    What a round learned lies in the folder `kept`, if one is given, and is not learned again.
+    """
+    torch.manual_seed(seed)
+    network = FineLayout().make()
+    for number, one in enumerate(_OBJECT_ROUNDS):
+        state = kept / f"objects-{number + 1}.safetensors" if kept is not None else None
+        if state is not None and state.is_file():
+            network.load_state_dict(load_file(state))
+            continue
+        pools = _object_lessons(films, round(one.phantoms * phantoms), one, seed, progress)
+        _learn_objects(network, pools, round(one.steps * steps), one, seed, progress)
+        if state is not None:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, state)
+    return network
+
+
+def _object_lessons(
+    films: Sequence[BoxedFilm], phantoms: int, one: Round, seed: int, progress: Progress
+) -> list[list[Lesson]]:
+    """Return the lessons of a round: phantoms, painted films, clean ones, boxed ones."""
     clean = [film for film in films if film.clean and not keeps_back(film)]
     boxed = [film for film in films if film.boxed and not film.clean]
     listed = [film for film in films if not film.clean and not film.boxed and film.listed]
-    known = clean + listed
-    pools: list[list[Lesson]] = [[], [], [], []]
+    known = clean + listed if one.listed else clean
+    first = 1_000_003 * (seed + one.seed)
+    drawn, painted = [], []
     for number in range(phantoms):
-        pools[0].append(_phantom_lesson(1_000_003 * seed + number))
+        drawn.append(_phantom_lesson(first + number))
         progress("draw phantoms", number + 1, phantoms)
     for number in range(2 * phantoms):
-        at = number % len(known)
-        pools[1].append(_painted_lesson(known[at], 1_000_003 * seed + number))
+        painted.append(_painted_lesson(known[number % len(known)], first + number))
         progress("paint films", number + 1, 2 * phantoms)
-    pools[2] = [_clean_lesson(film) for film in clean]
-    for number in range(4 * len(boxed)):
-        film = boxed[number % len(boxed)]
-        pools[3].append(boxed_lesson(film, number, painted=number >= 2 * len(boxed)))
-    torch.manual_seed(seed)
-    network = FineLayout().make()
-    shown_pools = [pool for pool in pools if pool]
-    parts = _batches(shown_pools, seed, _CROP), _batches(shown_pools, seed + 1, FINE_SIDE)
+    again = [
+        boxed_lesson(
+            boxed[number % len(boxed)],
+            10_000 * one.seed + number,
+            painted=number >= 2 * len(boxed),
+        )
+        for number in range(4 * len(boxed))
+    ]
+    return [
+        pool for pool in (drawn, painted, [_clean_lesson(film) for film in clean], again) if pool
+    ]
+
+
+def _learn_objects(
+    network: nn.Module,
+    pools: Sequence[Sequence[Lesson]],
+    steps: int,
+    one: Round,
+    seed: int,
+    progress: Progress,
+) -> None:
+    parts = [_batches(pools, seed + one.seed + part, side) for part, side in enumerate(_SIDES)]
     done = 0
 
     def loss_of(network: nn.Module) -> Tensor:
@@ -200,10 +260,9 @@ def train_objects(
         done += 1
         known = torch.from_numpy(np.stack([lesson.known for lesson in lessons]))
         weight = torch.tensor([lesson.weight for lesson in lessons])
-        return _fine_loss(_answers(network, shown), wanted, known, weight, _RARE[whole])
+        return _fine_loss(_answers(network, shown), wanted, known, weight, one.rare[whole])
 
-    _descend(network, loss_of, steps, "train objects", progress)
-    return network
+    _descend(network, loss_of, steps, "train objects", progress, one.rate, one.warm)
 
 
 def _answers(network: nn.Module, shown: Tensor) -> Tensor:
@@ -219,10 +278,13 @@ def _descend(
     steps: int,
     name: str,
     progress: Progress,
-    rate: float = _RATE,
+    rate: float,
+    warm: float = 0.3,
 ) -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(steps, 2))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=max(steps, 2), pct_start=warm
+    )
     network.train()
     for step in range(steps):
         loss = loss_of(network)
@@ -255,7 +317,7 @@ def _fine_loss(
     return _ENTROPY * entropy + (overlap * shown).sum() / shown.sum().clamp(min=1.0)
 
 
-_CROP, _CROPPED = 256, 0.88  # pixels that a step shows in its first part, which is that long
+_SIDES, _CROPPED = (256, FINE_SIDE), 0.9  # pixels that a step shows: crops for that long, then all
 
 
 def _batches(
@@ -476,7 +538,9 @@ def train_segmenter(
 ) -> None:
     """Train both networks, set the thresholds and write the weights in half precision."""
     films = read_boxed_films(folder, "train")
-    fine = train_objects(films, phantoms=phantoms, steps=steps, seed=seed, progress=progress)
+    fine = train_objects(
+        films, phantoms=phantoms, steps=steps, seed=seed, progress=progress, kept=weights.parent
+    )
     coarse = train_anatomy(
         films, phantoms=2 * phantoms, steps=steps * 3 // 4, seed=seed, progress=progress
     )
