@@ -58,11 +58,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
             boxes += [(f"{number}.png", "electrode", 30, 20, 40, 30)]
             boxes += [(f"{number}.png", "wire", 10, 58, 80, 64)]
         Image.fromarray(film).save(root / "films" / f"{number}.png")
-        rows.append(
-            (f"{number}.png", patient, split, clean, clean, "no" if clean == "yes" else "yes")
-        )
+        boxed = "no" if clean == "yes" else "yes"
+        kinds = "" if clean == "yes" else "electrode;wire"
+        rows.append((f"{number}.png", patient, split, clean, clean, boxed, kinds))
     for name, header, content in (
-        ("films", ("file", "patient", "split", "clean", "certain", "boxed"), rows),
+        ("films", ("file", "patient", "split", "clean", "certain", "boxed", "kinds"), rows),
         ("boxes", ("file", "kind", "x0", "y0", "x1", "y1"), boxes),
     ):
         with (root / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:

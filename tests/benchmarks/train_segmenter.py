@@ -18,6 +18,7 @@ import csv
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from monai.transforms.intensity.dictionary import (
     RandGaussianSmoothd,
     RandHistogramShiftd,
 )
-from monai.transforms.spatial.dictionary import RandAffined
+from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -59,16 +60,19 @@ from ravl_med.regions.segmenter import (
 )
 from tests.benchmarks.boxed_films import Box, BoxedFilm, read_boxed_films
 from tests.benchmarks.calibrate_segmenter import choose_thresholds
+from tests.benchmarks.followed_lines import draw_lines
 from tests.benchmarks.painted_objects import Masks, no_masks, paint_objects
 from tests.benchmarks.training_films import draw_training_film
 
 Progress = Callable[[str, int, int], None]
 
 _BATCH = 8
-_MIX = (3, 2, 1, 2)  # films of a batch: phantoms, painted, clean, boxed
 _COARSE_RATE = 3e-3
 _CLEAN = 3.0  # weight of a film on which nothing is, against bones and gas that look like wires
+_RARE = 20.0  # weight of a pixel that is something's
 _ENTROPY, _SMOOTH = 3.0, 30.0  # weight of the cross-entropy beside the overlap; pixels
+_LEAST_THERE = 500.0  # pixels of a kind in a batch, so that a batch without any counts little
+_WIDE = {"lead": 3, "tube": 5, "wire": 3}  # pixels of a line that is followed
 _KEPT_BACK = 3  # one of so many training patients with clean films calibrates
 
 
@@ -79,6 +83,7 @@ class Lesson:
     film: NDArray[np.uint8]  # (S, S)
     masks: NDArray[np.uint8]  # (K, S, S / 8), packed
     known: NDArray[np.bool_]  # (K,), else only what is marked is known
+    empty: NDArray[np.uint8]  # (S, S / 8), packed: where no line is, though lines are not known
     weight: float = 1.0
 
 
@@ -97,6 +102,7 @@ def _lesson(
     masks: Masks,
     *,
     loose: Collection[str] = (),
+    empty: NDArray[np.bool_] | None = None,
     weight: float = 1.0,
 ) -> Lesson:
     """Put a film (S, S) and its masks together; of `loose` kinds only what is marked is known."""
@@ -107,6 +113,7 @@ def _lesson(
         np.rint(255 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8),
         np.packbits(np.stack([masks[name] for name in FINE]), axis=-1),
         np.array(known),
+        np.packbits(np.zeros(pixels.shape, np.bool_) if empty is None else empty, axis=-1),
         weight,
     )
 
@@ -148,22 +155,48 @@ def _painted_lesson(film: BoxedFilm, seed: int) -> Lesson:
     """Paint on a clean film, or on one of which it is known what kinds are on it, not where."""
     pixels = _shrunk(film, FINE_SIDE)
     masks = paint_objects(pixels, np.random.default_rng([37, seed]))
-    return _lesson(pixels, masks, loose={*LETTERS, *(film.listed or ())})
+    known = _add_letters(masks, film)
+    return _lesson(pixels, masks, loose={*(() if known else LETTERS), *(film.listed or ())})
 
 
 def _clean_lesson(film: BoxedFilm) -> Lesson:
     masks = box_masks(film, FINE_SIDE)
-    loose = () if film.boxed else LETTERS
+    loose = () if _add_letters(masks, film) or film.boxed else LETTERS
     return _lesson(_shrunk(film, FINE_SIDE), masks, loose=loose, weight=_CLEAN)
+
+
+def _add_letters(masks: Masks, film: BoxedFilm) -> bool:
+    """Add the letters of a film, where they were boxed by eye; return whether they were."""
+    found = _read_letters().get(film.image.name, [])
+    for kind, down, across in found:
+        masks[kind][down, across] = True
+    return bool(found)
+
+
+@cache
+def _read_letters() -> dict[str, list[tuple[str, slice, slice]]]:
+    """Read the boxes of letters of each film: kind, rows and columns on the fine side."""
+    boxes: dict[str, list[tuple[str, slice, slice]]] = {}
+    with LETTER_BOXES.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            x0, y0, x1, y1 = (
+                round(float(row[edge]) * FINE_SIDE / _OUTLINED) for edge in ("x0", "y0", "x1", "y1")
+            )
+            boxes.setdefault(row["file"], []).append((row["kind"], slice(y0, y1), slice(x0, x1)))
+    return boxes
 
 
 def boxed_lesson(film: BoxedFilm, seed: int, *, painted: bool) -> Lesson:
     """Return a film with boxes as a lesson, with more objects painted on it or as it is."""
     pixels, masks = _shrunk(film, FINE_SIDE), box_masks(film, FINE_SIDE)
+    pieces = [(box.kind, *_rows(box, FINE_SIDE)) for box in film.boxes if box.kind in LINES]
+    drawn, empty = draw_lines(pixels, pieces, _WIDE)
+    masks |= drawn
     if painted:
         for name, mask in paint_objects(pixels, np.random.default_rng([41, seed])).items():
             masks[name] |= mask
-    return _lesson(pixels, masks, loose=LINES)
+    lines = LINES if film.listed is None else film.listed & {*LINES}
+    return _lesson(pixels, masks, loose=lines, empty=empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +207,19 @@ class Round:
     phantoms: float  # of those that are asked for
     steps: float
     rate: float
-    rare: tuple[float, float]  # weight of a pixel that is something's, on crops and on whole films
     warm: float  # share of the steps in which the rate rises
-    listed: bool  # films that are not clean are painted on too, where their kinds are listed
+    mix: tuple[int, int, int, int]  # films of a batch: phantoms, painted, clean, boxed
+    side: int  # pixels of a film that a step shows
+    seeking: bool  # what is missed costs more than what is found where nothing is
 
 
-# First all that may be something, then less and less that is nothing.
+# Crops first, for their speed; then whole films, since networks normalise by all that they see.
 _OBJECT_ROUNDS = (
-    Round(0, 1.0, 1.0, 4e-3, (20.0, 4.0), 0.3, listed=False),
-    Round(3, 0.75, 1.5, 2e-3, (2.0, 2.0), 0.1, listed=True),
+    Round(0, 1.0, 1.0, 4e-3, 0.3, (3, 2, 1, 2), 256, seeking=True),
+    Round(5, 0.75, 0.75, 3e-3, 0.05, (2, 3, 1, 2), 256, seeking=False),
+    Round(7, 0.5, 0.35, 2e-3, 0.05, (1, 1, 1, 1), FINE_SIDE, seeking=False),
 )
+_LINE = FINE.index("line")
 
 
 def train_objects(
@@ -220,7 +256,7 @@ def _object_lessons(
     clean = [film for film in films if film.clean and not keeps_back(film)]
     boxed = [film for film in films if film.boxed and not film.clean]
     listed = [film for film in films if not film.clean and not film.boxed and film.listed]
-    known = clean + listed if one.listed else clean
+    known = clean + listed
     first = 1_000_003 * (seed + one.seed)
     drawn, painted = [], []
     for number in range(phantoms):
@@ -250,17 +286,16 @@ def _learn_objects(
     seed: int,
     progress: Progress,
 ) -> None:
-    parts = [_batches(pools, seed + one.seed + part, side) for part, side in enumerate(_SIDES)]
-    done = 0
+    batches = _batches(pools, one.mix, seed + one.seed, one.side)
 
     def loss_of(network: nn.Module) -> Tensor:
-        nonlocal done
-        whole = done >= _CROPPED * steps
-        lessons, shown, wanted = next(parts[whole])
-        done += 1
-        known = torch.from_numpy(np.stack([lesson.known for lesson in lessons]))
+        lessons, shown, wanted, empty = next(batches)
+        known = torch.from_numpy(np.stack([lesson.known for lesson in lessons])).float()
+        counts = torch.maximum(known[:, :, None, None], wanted)
+        counts[:, _LINE] = torch.maximum(counts[:, _LINE], empty)
         weight = torch.tensor([lesson.weight for lesson in lessons])
-        return _fine_loss(_answers(network, shown), wanted, known, weight, one.rare[whole])
+        loss = _seeking_loss if one.seeking else _judging_loss
+        return loss(_answers(network, shown), wanted, counts, weight)
 
     _descend(network, loss_of, steps, "train objects", progress, one.rate, one.warm)
 
@@ -296,17 +331,14 @@ def _descend(
     network.eval()
 
 
-def _fine_loss(
-    logits: Tensor, wanted: Tensor, known: Tensor, weight: Tensor, rare: float
-) -> Tensor:
-    """Cross-entropy, and the overlap of what is there, film by film; where something is known.
+def _seeking_loss(logits: Tensor, wanted: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy, and the overlap of what is there, film by film.
 
-    An object covers a thousandth of a film: without the weight `rare` of its pixels the network
-    learns for long that nothing is anywhere.
+    An object covers a thousandth of a film: without the weight of its pixels the network learns
+    for long that nothing is anywhere. What is found where nothing is costs little.
     """
-    counts = torch.maximum(known[:, :, None, None].float(), wanted)
     entropy = functional.binary_cross_entropy_with_logits(
-        logits, wanted, reduction="none", pos_weight=torch.tensor(rare)
+        logits, wanted, reduction="none", pos_weight=torch.tensor(_RARE)
     )
     entropy = (entropy * counts * weight[:, None, None, None]).mean()
     likely = logits.sigmoid() * counts
@@ -317,33 +349,46 @@ def _fine_loss(
     return _ENTROPY * entropy + (overlap * shown).sum() / shown.sum().clamp(min=1.0)
 
 
-_SIDES, _CROPPED = (256, FINE_SIDE), 0.9  # pixels that a step shows: crops for that long, then all
+def _judging_loss(logits: Tensor, wanted: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy for each pixel that is there, and the overlap over all films of the batch.
+
+    What is found where nothing is, on any film, costs as much as what is missed.
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    entropy = (entropy * counts * weight[:, None, None, None]).sum((0, 2, 3))
+    there = wanted.sum((0, 2, 3))
+    likely = logits.sigmoid() * counts
+    common = 2.0 * (likely * wanted).sum((0, 2, 3)) + _SMOOTH
+    overlap = 1.0 - common / ((likely**2).sum((0, 2, 3)) + there + _SMOOTH)
+    return (entropy / (there + _LEAST_THERE) + overlap).mean()
 
 
 def _batches(
-    pools: Sequence[Sequence[Lesson]], seed: int, side: int
-) -> Iterator[tuple[list[Lesson], Tensor, Tensor]]:
-    """Show parts of lessons without end: films (B, 1, S, S) and masks (B, K, S, S)."""
+    pools: Sequence[Sequence[Lesson]], mix: Sequence[int], seed: int, side: int
+) -> Iterator[tuple[list[Lesson], Tensor, Tensor, Tensor]]:
+    """Show parts of lessons without end: (B, 1, S, S), masks (B, K, S, S), empty (B, S, S)."""
     rng = np.random.default_rng([31, seed])
-    vary = _variation(seed, FINE_SIDE, ["film", "masks"], shown=side)
-    shares = _MIX[: len(pools)] if len(pools) == len(_MIX) else (2,) * len(pools)
-    orders = [_endless(len(pool), rng) for pool in pools]
+    vary = _variation(seed, FINE_SIDE, ["film", "masks"], shown=side, mirrored=True)
+    taken = [(pool, count) for pool, count in zip(pools, mix, strict=True) if pool]
+    orders = [_endless(len(pool), rng) for pool, _ in taken]
     while True:
         lessons = [
             pool[next(order)]
-            for pool, order, count in zip(pools, orders, shares, strict=True)
+            for (pool, count), order in zip(taken, orders, strict=True)
             for _ in range(count)
         ]
         shown, wanted = [], []
         for lesson in lessons:
+            planes = np.concatenate([lesson.masks, lesson.empty[None]])
             item: dict[str, Any] = {
                 "film": torch.from_numpy(lesson.film.astype(np.float32) / 255.0)[None],
-                "masks": torch.from_numpy(np.unpackbits(lesson.masks, axis=-1).astype(np.float32)),
+                "masks": torch.from_numpy(np.unpackbits(planes, axis=-1).astype(np.float32)),
             }
             item = vary(item)
             shown.append(item["film"].as_tensor())
             wanted.append(item["masks"].as_tensor())
-        yield lessons, torch.stack(shown), torch.stack(wanted)
+        moved = torch.stack(wanted)
+        yield lessons, torch.stack(shown), moved[:, :-1], moved[:, -1]
 
 
 def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
@@ -351,8 +396,10 @@ def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(count).tolist()
 
 
-def _variation(seed: int, side: int, moved: list[str], shown: int) -> Compose:
-    """Vary pose, exposure and sharpness; never mirrored, since left and right are not the same.
+def _variation(
+    seed: int, side: int, moved: list[str], *, shown: int, mirrored: bool = False
+) -> Compose:
+    """Vary pose, exposure and sharpness; mirrored where left and right are the same.
 
     Of a film's side so many pixels are shown, some part of it.
     """
@@ -371,6 +418,7 @@ def _variation(seed: int, side: int, moved: list[str], shown: int) -> Compose:
     vary = Compose(
         [
             move,
+            RandFlipd(moved, prob=0.5 if mirrored else 0.0, spatial_axis=1),
             RandAdjustContrastd(film, prob=0.6, gamma=(0.5, 1.9)),
             RandBiasFieldd(film, prob=0.2, coeff_range=(0.0, 0.25)),
             RandHistogramShiftd(film, prob=0.3, num_control_points=(4, 8)),
@@ -382,6 +430,9 @@ def _variation(seed: int, side: int, moved: list[str], shown: int) -> Compose:
     vary.set_random_state(seed)
     return vary
 
+
+LETTER_BOXES = Path(__file__).with_name("letter_boxes.csv")
+"""Boxes of the letters of clean training films, drawn by eye, on a side of 768."""
 
 OUTLINES = Path(__file__).with_name("lung_outlines.csv")
 """Lungs of training films that a network of phantoms gets wrong, outlined by eye: file, side and
