@@ -43,6 +43,9 @@ ReportsOption = Annotated[
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Return 1 for 'review' too.")]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept-conditional", help="Return 0 for 'conditional'.")
+]
 
 app = typer.Typer(
     name="ravl-med",
@@ -105,9 +108,10 @@ def _print_json(content: object) -> None:
     sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
-def _gate_code(verdict: str, *, strict: bool, exit_zero: bool) -> int:
-    failed = verdict in ("fail", "not_auditable") or (strict and verdict == "review")
-    return 1 if failed and not exit_zero else 0
+def _gate_code(verdict: str, *, strict: bool, accept_conditional: bool, exit_zero: bool) -> int:
+    passed = {"pass"} | ({"conditional"} if accept_conditional else set())
+    passed |= set() if strict else {"review"}
+    return 0 if verdict in passed or exit_zero else 1
 
 
 @verb()
@@ -291,12 +295,13 @@ def audit(
     device: console.DeviceOption = None,
     exit_zero: console.ExitZeroOption = False,
     strict: StrictOption = False,
+    accept_conditional: AcceptOption = False,
     replace: console.ReplaceOption = False,
 ) -> int | None:
     """Audit a model: films and reports in, PDF and JSON out.
 
-    Returns 0 for pass and review, 1 for fail and not auditable, 2 for a wrong config, 3 for data
-    that cannot be used, 4 for an internal error.
+    Returns 0 for pass and review, 1 for fail, conditional and not auditable, 2 for a wrong config,
+    3 for data that cannot be used, 4 for an internal error.
     """
     from datetime import date
 
@@ -324,7 +329,12 @@ def audit(
         )
         progress("write the report", 1, 1)
     console.print_audit(run, folder)
-    return _gate_code(run.result.verdict.name, strict=strict, exit_zero=exit_zero)
+    return _gate_code(
+        run.result.verdict.name,
+        strict=strict,
+        accept_conditional=accept_conditional,
+        exit_zero=exit_zero,
+    )
 
 
 @verb()
@@ -332,6 +342,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder of an audit.")],
     exit_zero: console.ExitZeroOption = False,
     strict: StrictOption = False,
+    accept_conditional: AcceptOption = False,
 ) -> int | None:
     """Draw a report again, with the decisions in review.csv; needs no model and no films.
 
@@ -343,7 +354,12 @@ def report(
 
     result = redraw_run(run, date.today())
     console.print_review(result, run)
-    return _gate_code(result.verdict.name, strict=strict, exit_zero=exit_zero)
+    return _gate_code(
+        result.verdict.name,
+        strict=strict,
+        accept_conditional=accept_conditional,
+        exit_zero=exit_zero,
+    )
 
 
 @verb()

@@ -248,6 +248,7 @@ def _duration(seconds: float) -> str:
 _VERDICTS = {
     "fail": ("red", "FAIL"),
     "review": ("yellow", "REVIEW"),
+    "conditional": ("yellow", "CONDITIONAL"),
     "pass": ("green", "PASS"),
     "not_auditable": ("magenta", "NOT AUDITABLE"),
     "improved": ("green", "IMPROVED"),
@@ -266,13 +267,22 @@ def print_review(result: AuditResult, folder: Path) -> None:
     for reason in result.verdict.reasons:
         terminal.print(f"  {escape(reason)}")
     if result.undecided is not None:
-        held = sum(ruling.in_force for ruling in result.rulings)
-        status = "FINAL" if result.undecided == 0 else "DRAFT"
-        terminal.print(
-            f"  {held} decisions in force, {len(result.rulings) - held} expired, "
-            f"{result.undecided} correlations to decide on: {status}."
-        )
+        terminal.print(f"  {_review_line(result)}")
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}", soft_wrap=True)
+
+
+def _review_line(result: AuditResult) -> str:
+    """Say what is decided and what is open."""
+    from ravl_med.reporting.wording import plural
+
+    left = result.undecided or 0
+    held = sum(ruling.in_force for ruling in result.rulings)
+    expired = len(result.rulings) - held
+    ended = f", {plural(expired, 'acceptance')} expired" if expired else ""
+    if left:
+        needs = f"{plural(left, 'feature')} still {'needs' if left == 1 else 'need'} a decision"
+        return f"Draft: {needs} ({held} decided{ended})."
+    return f"Final: nothing is left to decide ({held} decided{ended})."
 
 
 def print_audit(run: Audit, folder: Path) -> None:

@@ -17,7 +17,7 @@ from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, Sp
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
-SCHEMA_VERSION = "4.1"
+SCHEMA_VERSION = "4.2"
 """Of ``result.json``: major.minor; the major changes when a name goes."""
 
 ModelCheckStatus = Literal["held", "odd", "failed"]
@@ -56,7 +56,8 @@ class ModelChecks:
     doubts: tuple[str, ...] = Field(description="why it could end in nothing better than a fail")
 
 
-VerdictName = Literal["fail", "review", "pass", "not_auditable"]
+VerdictName = Literal["fail", "review", "conditional", "pass", "not_auditable"]
+"""Conditional: a pass but for what a reviewer tolerates for a time."""
 
 
 @result_type()
@@ -593,7 +594,7 @@ class AuditResult:
     )
     undecided: int | None = Field(
         default=None,
-        description="correlations that a reviewer still has to decide on; null: no review yet",
+        description="correlations that a reviewer still has to decide on; null: not counted",
     )
     hidden_below: int = Field(
         default=0,

@@ -86,7 +86,7 @@ def with_confounders(verdict: Verdict, confounders: Sequence[Confounder]) -> Ver
     named = confounder_reasons(confounders)
     if not named:
         return verdict
-    if verdict.name == "pass":
+    if verdict.name in ("pass", "conditional"):
         return replace(verdict, name="review", reasons=(*named, *verdict.reasons))
     return replace(verdict, reasons=(*verdict.reasons[:1], *named, *verdict.reasons[1:]))
 

@@ -119,8 +119,8 @@ def apply_decisions(
 ) -> AuditResult:
     """Return the result with its rulings and the verdict that follows from them.
 
-    An acceptance holds or has expired `today`. Where the audit stopped before it could judge,
-    nothing changes.
+    An acceptance holds or has expired `today`. Where the audit stopped before it could judge, there
+    is nothing to decide.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def apply_decisions(
         gate.
     """
     if result.sensitivity is None:
-        return result
+        return replace(result, undecided=0)
     asked = {
         one.correlation_id(result): one for one in points_for_reviewer(result.correlations, gate)
     }
@@ -140,7 +140,6 @@ def apply_decisions(
             "on. Take the review.csv of this run; decisions on another model do not carry over."
         )
     rulings = tuple(_rule(one, asked[one.correlation].rank, today) for one in decisions)
-    in_force = {ruling.rank: ruling.decision for ruling in rulings if ruling.in_force}
     verdict = decide_verdict(
         result.correlations,
         result.task.classes,
@@ -148,7 +147,7 @@ def apply_decisions(
         result.sensitivity,
         checks=result.sanity,
         black_box=result.task.scores == "table",
-        decided=in_force,
+        rulings=rulings,
         styles=result.dependence.findings if result.dependence else (),
     )
     if result.discovery is not None:
@@ -156,8 +155,8 @@ def apply_decisions(
     verdict = with_confounders(verdict, result.confounders or ())
     verdict = with_leaks(verdict, result.cohort.leaks, gate)
     wanted = {one.rank for one in open_correlations(result.correlations, gate)}
-    still_open = len(wanted - in_force.keys())
-    return replace(result, verdict=verdict, rulings=rulings, undecided=still_open)
+    decided = {ruling.rank for ruling in rulings if ruling.in_force}
+    return replace(result, verdict=verdict, rulings=rulings, undecided=len(wanted - decided))
 
 
 def _rule(row: RecordedDecision, rank: int, today: date) -> ReviewDecision:

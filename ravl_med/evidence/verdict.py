@@ -31,6 +31,7 @@ review         something undecided counts, or was confirmed and could not be tes
                depends on a style of the films
 not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
                model cannot be run on changed films: too large a gap could have been missed
+conditional    none of these, and a reviewer tolerates something for a time
 pass           none of these
 =============  =====================================================================================
 
@@ -44,7 +45,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,14 @@ from ravl_med.evidence.audit_result import (
     ModelChecks,
     Sensitivity,
     Verdict,
+    VerdictName,
 )
 from ravl_med.evidence.results import (
     Check,
     Confirmation,
     Counterfactual,
-    Decision,
     Kind,
+    ReviewDecision,
     SpuriousCorrelation,
     Strata,
     failed_reasons,
@@ -239,7 +241,7 @@ def decide_verdict(
     *,
     checks: ModelChecks | None = None,
     black_box: bool = False,
-    decided: Mapping[int, Decision] | None = None,
+    rulings: Sequence[ReviewDecision] = (),
     styles: Sequence[str] = (),
 ) -> Verdict:
     """Turn correlations and what could have been seen into a verdict, gate by gate.
@@ -247,47 +249,134 @@ def decide_verdict(
     Parameters
     ----------
     black_box : bool - the model is known by its scores alone; the reasons say so
-    decided : mapping of int to Decision, or None - what a reviewer decided, by rank
+    rulings : sequence of ReviewDecision - what reviewers decided; one that is not in force changes
+        nothing and is named
     styles : sequence of str - findings of `Dependence`, each a point for a reviewer
     """
-    decided = decided or {}
-    condemned = {rank for rank, decision in decided.items() if decision == "shortcut"}
-    correlations = [c for c in correlations if c.rank not in decided or c.rank in condemned]
-    shortcuts = [
-        c for c in correlations if (c.counts and c.kind == "shortcut") or c.rank in condemned
-    ]
-    others = [c for c in correlations if c.rank not in condemned]
+    reviewed = _Reviewed.of(correlations, rulings)
     open_points = tuple(
         f"{_count(group, noun)} {text.format(_name_classes(group, classes))}"
-        for group, noun, text in _open_groups(others, gate)
+        for group, noun, text in _open_groups(reviewed.left, gate)
     )
     open_points += tuple(styles)
     bound = sensitivity.local
     power, blind = _effect_gate(bound, gate) if bound else _power_gates(sensitivity, gate)
-    worst = Gate(
-        "gate.max_gap",
-        not shortcuts,
-        f"{_count(shortcuts, 'shortcut')} that the model uses, with gaps of {gate.max_gap:.0%} or "
-        "more, or wrong calls that are no chance",
-    )
-    gates = (worst, *_model_gates(checks), *power)
+    gates = (reviewed.gate(gate), *_model_gates(checks), *power)
+    tolerated = reviewed.tolerations(classes)
     doubts = checks.doubts if checks is not None else ()
+    outcomes: tuple[tuple[VerdictName, tuple[str, ...]], ...] = (
+        ("fail", reviewed.accusations(classes)),
+        ("not_auditable", doubts),
+        ("review", open_points),
+        ("not_auditable", blind),
+        ("conditional", tolerated),
+        ("pass", _pass_reasons(reviewed, classes, gate, bound)),
+    )
+    name, why = next((name, why) for name, why in outcomes if why)
+    told = (*why, *reviewed.lapses(), *tolerated, *open_points, *reviewed.overrulings(classes))
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
-    if shortcuts:
-        reason = (
-            f"{_count(shortcuts, 'shortcut')} that {'does' if len(shortcuts) == 1 else 'do'} harm "
-            "on held-out patients: the model raises "
-            f"{_name_classes(shortcuts, classes)} by a feature "
-            + ("that a reviewer called a shortcut." if condemned else _OUTSIDE)
+    return Verdict(name, (*dict.fromkeys(told), *closed), gates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reviewed:
+    """Correlations by what the audit found and what reviewers decided."""
+
+    found: tuple[SpuriousCorrelation, ...]  # shortcuts of the audit that no decision took away
+    named: tuple[SpuriousCorrelation, ...]  # called one by a reviewer alone
+    tolerated: tuple[tuple[SpuriousCorrelation, ReviewDecision], ...]
+    overruled: tuple[tuple[SpuriousCorrelation, ReviewDecision], ...]  # shortcuts of the audit
+    left: tuple[SpuriousCorrelation, ...]  # without a decision
+    settled: int  # correlations that were judged part of the finding
+    expired: tuple[ReviewDecision, ...]
+
+    @classmethod
+    def of(
+        cls, correlations: Sequence[SpuriousCorrelation], rulings: Sequence[ReviewDecision]
+    ) -> _Reviewed:
+        held = {ruling.rank: ruling for ruling in rulings if ruling.in_force}
+        decided = [(c, held[c.rank]) for c in correlations if c.rank in held]
+        called = [c for c, ruling in decided if ruling.decision == "shortcut"]
+        disease = [(c, ruling) for c, ruling in decided if ruling.decision == "disease"]
+        left = tuple(c for c in correlations if c.rank not in held)
+        return cls(
+            found=tuple(c for c in (*left, *called) if is_shortcut(c)),
+            named=tuple(c for c in called if not is_shortcut(c)),
+            tolerated=tuple((c, one) for c, one in decided if one.decision == "accepted"),
+            overruled=tuple((c, ruling) for c, ruling in disease if is_shortcut(c)),
+            left=left,
+            settled=len(disease),
+            expired=tuple(ruling for ruling in rulings if not ruling.in_force),
         )
-        return Verdict("fail", (reason, *open_points, *closed), gates)
-    if doubts:
-        return Verdict("not_auditable", (*doubts, *open_points, *closed), gates)
-    if open_points:
-        return Verdict("review", (*open_points, *closed), gates)
-    if blind:
-        return Verdict("not_auditable", (*blind, *closed), gates)
-    return Verdict("pass", (*_pass_reasons(others, classes, gate, bound), *closed), gates)
+
+    def gate(self, gate: GateConfig) -> Gate:
+        """Count shortcuts by who found them; one that is tolerated is still one."""
+        parts = [f"{_count(self.found, 'shortcut') if self.found else 'no shortcut'} found"]
+        if self.named:
+            parts.append(f"{len(self.named)} named by a reviewer")
+        if self.tolerated:
+            until = min(ruling.until for _, ruling in self.tolerated)
+            parts.append(f"{len(self.tolerated)} tolerated until {until}")
+        if self.overruled:
+            parts.append(f"{len(self.overruled)} judged part of the finding by a reviewer")
+        text = (
+            f"{', '.join(parts)}; asked: none with gaps of {100 * gate.max_gap:g} points or more, "
+            "or with wrong calls that are no chance"
+        )
+        return Gate("gate.max_gap", not (self.found or self.named or self.tolerated), text)
+
+    def accusations(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Say what was found, and what a reviewer called a shortcut."""
+        groups = ((self.found, _OUTSIDE), (self.named, "that a reviewer called a shortcut."))
+        return tuple(
+            f"{_count(group, 'shortcut')} that {'does' if len(group) == 1 else 'do'} harm "
+            f"on held-out patients: the model raises {_name_classes(group, classes)} by a feature "
+            f"{ending}"
+            for group, ending in groups
+            if group
+        )
+
+    def tolerations(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Say what is tolerated, by whom and until when, and what it will be then."""
+        return tuple(
+            f"Correlation {ruling.rank}, {_TOLERATED[c.kind]} that raises "
+            f"{_name_classes((c,), classes)}, is tolerated by {_name(ruling)} until "
+            f"{ruling.until}; it is still there. After that day "
+            + ("the verdict is fail again." if is_shortcut(c) else "it has to be decided on again.")
+            for c, ruling in self.tolerated
+        )
+
+    def lapses(self) -> tuple[str, ...]:
+        """Name the acceptances that have ended."""
+        return tuple(
+            f"Correlation {ruling.rank} was tolerated by {_name(ruling)} until {ruling.until}; "
+            "that day is over, and it counts again."
+            for ruling in self.expired
+        )
+
+    def overrulings(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Name the shortcuts of the audit that a reviewer took for the finding."""
+        return tuple(
+            f"The audit found correlation {ruling.rank} to be a shortcut; {_name(ruling)} judged "
+            f"it part of {_name_classes((c,), classes)}."
+            for c, ruling in self.overruled
+        )
+
+
+_TOLERATED: Mapping[Kind, str] = {
+    "shortcut": "a shortcut",
+    "plausible_sign": "a plausible sign",
+    "undecided": "a feature",
+}
+
+
+def is_shortcut(correlation: SpuriousCorrelation) -> bool:
+    """Whether the audit found a shortcut, whatever a reviewer decided."""
+    return correlation.counts and correlation.kind == "shortcut"
+
+
+def _name(ruling: ReviewDecision) -> str:
+    return " ".join(ruling.name.split())[:60]
 
 
 def with_protocol(verdict: Verdict, protocol: str, listed: int) -> Verdict:
@@ -305,7 +394,8 @@ def with_protocol(verdict: Verdict, protocol: str, listed: int) -> Verdict:
     )
     if verdict.name == "pass":
         return Verdict("review", (reason,), verdict.gates)
-    return Verdict(verdict.name, (*verdict.reasons, reason), verdict.gates)
+    name: VerdictName = "review" if verdict.name == "conditional" else verdict.name
+    return Verdict(name, (*verdict.reasons, reason), verdict.gates)
 
 
 def with_leaks(verdict: Verdict, leaks: Sequence[Leak], gate: GateConfig) -> Verdict:
@@ -341,7 +431,7 @@ _LEAKED = {
 
 
 def _pass_reasons(
-    correlations: Sequence[SpuriousCorrelation],
+    reviewed: _Reviewed,
     classes: Sequence[str],
     gate: GateConfig,
     bound: LocalEffectBound | None,
@@ -354,7 +444,14 @@ def _pass_reasons(
         else f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out "
         "patients."
     )
-    signs = [c for c in correlations if c.counts and c.kind == "plausible_sign"]
+    if reviewed.settled:
+        judged = f"{reviewed.settled} feature{'' if reviewed.settled == 1 else 's'}"
+        verb = "was" if reviewed.settled == 1 else "were"
+        reason = (
+            f"Nothing that was confirmed remains open: {judged} {verb} judged part of the finding "
+            "by a reviewer."
+        )
+    signs = [c for c in reviewed.left if c.counts and c.kind == "plausible_sign"]
     if not signs:
         return (reason,)
     kept = (
@@ -407,7 +504,7 @@ def open_correlations(
     correlations: Sequence[SpuriousCorrelation], gate: GateConfig
 ) -> tuple[SpuriousCorrelation, ...]:
     """Return what a reviewer has to decide on: shortcuts, and what is not placed or not tested."""
-    shortcuts = [c for c in correlations if c.counts and c.kind == "shortcut"]
+    shortcuts = [c for c in correlations if is_shortcut(c)]
     others = [c for group, _, _ in _open_groups(correlations, gate) for c in group]
     return tuple(sorted([*shortcuts, *others], key=lambda c: c.rank))
 

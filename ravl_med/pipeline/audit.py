@@ -133,8 +133,6 @@ def audit(
         tools = SearchTools(None if black_box else model, model.structures, relevance, checks)
         found = search(config, scored, tools, run).beside(confounders)
         made = collect(config, scored, found, segmenter.digest, run)
-    if not decided:
-        return made
     on_this = decisions_for(made.result, decided, config.gate)
     return replace(
         made, result=apply_decisions(made.result, on_this, config.gate, today or date.min)

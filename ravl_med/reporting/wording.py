@@ -29,18 +29,20 @@ NBSP = "\u00a0"
 VERDICT_NAMES: dict[VerdictName, str] = {
     "fail": "Fail",
     "review": "Review",
+    "conditional": "Conditional",
     "pass": "Pass",
     "not_auditable": "Not auditable",
 }
 VERDICT_LINES: dict[VerdictName, str] = {
     "fail": "Do not use this model as it stands.",
     "review": "A person has to decide before this model is used.",
+    "conditional": "Use this model only under the conditions below.",
     "pass": "No shortcut above the thresholds, within what these films can show.",
     "not_auditable": "The films or the model do not allow an answer.",
 }
 DECISION_TEXT: dict[Decision, str] = {
     "disease": "is the disease",
-    "accepted": "accepted for a time",
+    "accepted": "tolerated for a time",
     "shortcut": "is a shortcut",
 }
 EDGE_TEXT: dict[Edge, str] = {

@@ -96,6 +96,7 @@ def test_what_a_reviewer_calls_a_shortcut_fails(kind: str, verdict: str) -> None
 
     assert found.verdict.name == "fail"
     assert "a reviewer called a shortcut" in found.verdict.reasons[0]
+    assert found.verdict.gates[0].text.startswith("no shortcut found, 1 named by a reviewer;")
     assert found.verdict.reasons[1].startswith("1 feature that the model uses, not placed")
     assert not found.verdict.gates[0].passed
     assert found.undecided == 1
@@ -103,7 +104,7 @@ def test_what_a_reviewer_calls_a_shortcut_fails(kind: str, verdict: str) -> None
 
 @pytest.mark.parametrize(
     ("today", "verdict", "in_force"),
-    [(date(2027, 1, 1), "pass", True), (date(2027, 1, 2), "fail", False)],
+    [(date(2027, 1, 1), "conditional", True), (date(2027, 1, 2), "fail", False)],
 )
 def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
     result = result_of(correlation(1, "shortcut"))
@@ -114,6 +115,58 @@ def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
     assert found.verdict.name == verdict
     assert found.rulings[0].in_force is in_force
     assert found.undecided == (0 if in_force else 1)
+    assert not found.verdict.gates[0].passed
+    found_or_tolerated = "no shortcut found, 1 tolerated until 2027-01-01; asked: none"
+    assert found.verdict.gates[0].text.startswith(
+        found_or_tolerated if in_force else "1 shortcut found; asked: none"
+    )
+    said = found.verdict.reasons[0 if in_force else 1]
+    assert said == (
+        "Correlation 1, a shortcut that raises heart, is tolerated by Dr. A until 2027-01-01; it "
+        "is still there. After that day the verdict is fail again."
+        if in_force
+        else "Correlation 1 was tolerated by Dr. A until 2027-01-01; that day is over, and it "
+        "counts again."
+    )
+
+
+@pytest.mark.parametrize("kind", ["shortcut", "undecided", "plausible_sign"])
+def test_nothing_that_is_tolerated_passes(kind: str) -> None:
+    result = result_of(correlation(1, kind))
+    verdict = judged(result, decide(result, 1, "accepted", TODAY)).verdict
+    assert verdict.name == "conditional"
+    assert not verdict.gates[0].passed
+
+
+@pytest.mark.parametrize(
+    ("second", "changes", "verdict"),
+    [
+        ("shortcut", {}, "fail"),
+        ("undecided", {}, "review"),
+        ("plausible_sign", {}, "conditional"),
+        ("plausible_sign", {"sensitivity": replace(SEEN, tested=1)}, "not_auditable"),
+        ("plausible_sign", {"confounders": (Confounder("view", sentence="Told."),)}, "review"),
+    ],
+)
+def test_a_toleration_is_told_whatever_the_verdict(second: str, changes, verdict: str) -> None:
+    result = replace(result_of(correlation(1, "shortcut"), correlation(2, second)), **changes)
+    found = judged(result, decide(result, 1, "accepted", TODAY)).verdict
+    assert found.name == verdict
+    assert sum("is tolerated by Dr. A until" in reason for reason in found.reasons) == 1
+
+
+def test_a_shortcut_that_a_reviewer_takes_for_the_finding_is_told() -> None:
+    result = result_of(correlation(1, "shortcut"), correlation(2, "undecided"))
+    verdict = judged(result, decide(result, 1, "disease"), decide(result, 2, "disease")).verdict
+    assert verdict.name == "pass"
+    assert verdict.reasons == (
+        "Nothing that was confirmed remains open: 2 features were judged part of the finding by a "
+        "reviewer.",
+        "The audit found correlation 1 to be a shortcut; Dr. A judged it part of heart.",
+    )
+    assert verdict.gates[0].text.startswith(
+        "no shortcut found, 1 judged part of the finding by a reviewer; asked: none"
+    )
 
 
 def test_without_decisions_nothing_changes_but_the_count() -> None:
@@ -134,7 +187,8 @@ def test_a_confounder_outlives_every_decision() -> None:
 
 def test_an_audit_that_stopped_cannot_be_decided() -> None:
     result = result_of(sensitivity=None)
-    assert judged(result) is result
+    stopped = judged(result)
+    assert (stopped.verdict, stopped.undecided) == (result.verdict, 0)
 
 
 def test_a_decision_is_bound_to_model_class_and_regions() -> None:

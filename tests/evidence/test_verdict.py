@@ -26,6 +26,7 @@ from ravl_med.evidence.results import (
     Interval,
     PairedChange,
     Removal,
+    ReviewDecision,
     ScoreShift,
     SpuriousCorrelation,
     Strata,
@@ -453,8 +454,8 @@ def test_a_shortcut_fails(weigh):
     assert verdict.gates[0] == Gate(
         "gate.max_gap",
         False,
-        "1 shortcut that the model uses, with gaps of 10% or more, or wrong calls that are no "
-        "chance",
+        "1 shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
+        "are no chance",
     )
 
 
@@ -470,7 +471,7 @@ def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
     assert verdict.reasons[0].startswith("3 shortcuts that do harm on held-out")
     assert "the model raises cardiomegaly, no finding by" in verdict.reasons[0]
     assert verdict.reasons[1].startswith("1 feature that the model uses, not placed")
-    assert verdict.gates[0].text.startswith("3 shortcuts that the model uses")
+    assert verdict.gates[0].text.startswith("3 shortcuts found;")
 
 
 def bounded(points: float) -> Sensitivity:
@@ -506,7 +507,7 @@ def test_what_a_radiologist_has_to_decide_goes_to_review(weigh, name):
     told = OPEN_POINTS["undecided" if name == "undecided" else "not tried"]
     assert (verdict.name, verdict.reasons) == ("review", (told,))
     assert gates_of(verdict) == ALL_PASS
-    assert verdict.gates[0].text.startswith("0 shortcuts that the model uses")
+    assert verdict.gates[0].text.startswith("no shortcut found;")
     unseen = decide_verdict([found], CLASSES, GATE, bounded(1.0))  # a review needs no power
     assert (unseen.name, unseen.reasons) == ("review", verdict.reasons)
 
@@ -602,8 +603,17 @@ def test_what_a_reviewer_settled_or_condemned_is_no_longer_open(weigh):
         replace(weigh(counterfactual=tested), rank=rank) for rank, tested in ((1, SIGN), (2, OPEN))
     )
     settled, condemned = (
-        decide_verdict([sign, unplaced], CLASSES, GATE, SEEN, decided=decided)
-        for decided in ({1: "disease", 2: "accepted"}, {1: "shortcut", 2: "disease"})
+        decide_verdict(
+            [sign, unplaced],
+            CLASSES,
+            GATE,
+            SEEN,
+            rulings=[
+                ReviewDecision(rank, word, "", "Seen.", "Dr. A", "2026-11-25", True)
+                for rank, word in enumerate(decided, 1)
+            ],
+        )
+        for decided in (("disease", "disease"), ("shortcut", "disease"))
     )
 
     assert (settled.name, len(settled.reasons)) == ("pass", 1)
@@ -629,8 +639,8 @@ def test_the_gate_on_local_effects_tells_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
-        "0 shortcuts that the model uses, with gaps of 10% or more, or wrong calls that are no "
-        "chance",
+        "no shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
+        "are no chance",
         "accuracy that a local feature may cost which was not named, upper limit: 3.0 points; "
         "asked: at most 6",
     ]
@@ -669,8 +679,8 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SCORES)
 
     assert [gate.text for gate in verdict.gates] == [
-        "0 shortcuts that the model uses, with gaps of 10% or more, or wrong calls that are no "
-        "chance",
+        "no shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
+        "are no chance",
         "gap found with 80% power, feature in 20% of the films: 30 points; asked: at most 30 "
         "points",
         "36 of 40 clusters could be tested; asked: at least 50%",

@@ -19,11 +19,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit.sentences import holds_until, verdict_line
 from ravl_med.reporting.audit.verdict import report_status
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.pdf_style import can_sign
 from ravl_med.reporting.tables import fact_table
-from ravl_med.reporting.wording import DASH, VERDICT_LINES, VERDICT_NAMES, plural, printable
+from ravl_med.reporting.wording import DASH, VERDICT_NAMES, plural, printable
 
 _CHAPTERS = {
     "cohort": "Model and cohort",
@@ -267,31 +268,36 @@ def _sides(result: AuditResult) -> str:
     return text
 
 
+CHOICES = ("Use", "Use with conditions", "Do not use", "I disagree with this report")
 SIGNERS = ("Validation engineer", "Radiologist", "Person responsible for deployment")
 
 _STATEMENT = (
-    "Who signs has read this report and takes note of its verdict, of the decisions of reviewers "
-    "and of the limitations. A signature does not change the verdict, and it is no diagnosis, no "
-    "clinical validation and no approval by an authority."
+    "By signing, I confirm that I have read this report, including its verdict, the decisions of "
+    "reviewers and the limitations. A signature does not change the verdict. It is no diagnosis, "
+    "no clinical validation and no approval by an authority."
 )
 _ROLES = (
     "Validation engineer: the run was made with this model, these films and this config, and the "
     "thresholds were fixed before it.",
-    "Radiologist: has looked at the films that this report shows, where it shows any, and stands "
-    "by the medical decisions in it.",
-    "Person responsible for deployment: knows the verdict and the limitations, and decides on the "
-    "use of the model.",
+    "Radiologist: I have reviewed the films shown, if any, and agree with the decisions listed on "
+    "page one, or say below where I disagree.",
+    "Person responsible for deployment: I know the verdict and the limitations, and decide whether "
+    "the model is used, and under which conditions.",
 )
 _HOW = (
-    "In the PDF, name, role, date and remarks can be filled in on a screen. A name that is filled "
-    "in is no signature: sign on paper, or {electronically}. Any later change makes it another "
-    "file."
+    "In the PDF, all of this can be filled in on a screen. Typing a name is not a signature: sign "
+    "on paper, or {electronically}. Changing the file afterwards invalidates the signature."
 )
 _IN_A_FIELD = (
     "in the signature field of your role with any tool that signs PDF files, after your row was "
     "filled in"
 )
 _FROM_OUTSIDE = "sign the whole file with a tool of your institution, after it was filled in"
+_DRAFT = (
+    "This is a draft. It cannot be signed: {open}. Write each decision with its reason into "
+    "review.csv of the run folder and draw the report again (ravl-med report RUN). The final "
+    "report has the places to sign."
+)
 
 
 def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blocks.Block]:
@@ -305,30 +311,45 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blo
         ("Model", printable(result.model.name, 80)),
         ("Model digest", printable(result.model.digest, 80)),
         ("Cohort digest", printable(digests.get("cohort", ""), 80) or DASH),
-        ("Verdict", f"{VERDICT_NAMES[name]}. {VERDICT_LINES[name]}"),
+        ("Verdict", f"{VERDICT_NAMES[name]}. {verdict_line(result)}"),
         ("Status", f"{report_status(result)}. {status_sentence(result)}"),
         ("Decisions on correlations", _decisions(result)),
     )
     return [
         blocks.Chapter("Sign-off", "sign-off", "page"),
         fact_table("What is signed", facts, dense=False),
+        *(_places_to_sign() if report_status(result) == "FINAL" else _no_place(result)),
+    ]
+
+
+def _no_place(result: AuditResult) -> list[blocks.Block]:
+    """Say why a draft has no place to sign."""
+    left = result.undecided
+    open_ones = "it has not been reviewed" if left is None else f"{plural(left, 'decision')} open"
+    return [blocks.Text(_DRAFT.format(open=open_ones), "lead")]
+
+
+def _places_to_sign() -> list[blocks.Block]:
+    """Return what a signature says, the choices and where to sign."""
+    return [
         blocks.Section("What a signature says"),
         blocks.Text(_STATEMENT),
         blocks.Items(_ROLES),
         blocks.Text(
             _HOW.format(electronically=_IN_A_FIELD if can_sign() else _FROM_OUTSIDE), "muted"
         ),
-        blocks.SignOff(SIGNERS, signable=can_sign()),
+        blocks.SignOff(SIGNERS, CHOICES, signable=can_sign()),
     ]
 
 
 def status_sentence(result: AuditResult) -> str:
     """Say why the report is a draft, or that it is final."""
     if result.undecided is None:
-        return "No review has been taken in."
-    return (
-        "Not all that asks for a reviewer is decided." if result.undecided else "Nothing is open."
-    )
+        return "Not yet reviewed."
+    if not result.undecided:
+        until = holds_until(result)
+        return f"Nothing is open. Valid until {until}." if until else "Nothing is open."
+    return f"{plural(result.undecided, 'decision')} still open."
 
 
 def _decisions(result: AuditResult) -> str:
@@ -336,8 +357,8 @@ def _decisions(result: AuditResult) -> str:
     if result.sensitivity is None:
         return "none; the audit stopped before there was anything to decide"
     if result.undecided is None:
-        return "none yet; what is open is counted with the first review"
+        return "none yet"
     decided = sum(ruling.in_force for ruling in result.rulings)
     expired = len(result.rulings) - decided
-    text = f"{plural(decided, 'correlation')} decided, {result.undecided:,} open"
+    text = f"{decided:,} made, {result.undecided:,} open"
     return f"{text}; {plural(expired, 'acceptance')} expired" if expired else text

@@ -10,13 +10,15 @@ import math
 from typing import Any
 
 from ravl_med.discovery.candidates import FeatureCluster
-from ravl_med.evidence.audit_result import Sensitivity
+from ravl_med.evidence.audit_result import AuditResult, Sensitivity
 from ravl_med.evidence.results import (
     ConfirmationStatus,
     Counterfactual,
+    ReviewDecision,
     SpuriousCorrelation,
     Strata,
 )
+from ravl_med.evidence.verdict import is_shortcut
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit.history import AuditHistory
 
@@ -358,6 +360,32 @@ def history_sentence(history: AuditHistory) -> str:
         keys = wording.listing([wording.printable(key, 60) for key in before], _KEYS_SHOWN)
         parts.append(f"changed at some time before: {keys}")
     return f"{'; '.join(parts)}; earlier verdicts: {wording.listing(verdicts, 8) or 'none'}."
+
+
+def verdict_line(result: AuditResult) -> str:
+    """Say in a line what the verdict means for this audit."""
+    verdict = result.verdict.name
+    judged = {one.rank for one in result.rulings if one.in_force and one.decision == "disease"}
+    if verdict == "pass" and any(
+        is_shortcut(one) for one in result.correlations if one.rank in judged
+    ):
+        return "No shortcut is left, by the judgement of a reviewer, against that of the audit."
+    return wording.VERDICT_LINES[verdict]
+
+
+def holds_until(result: AuditResult) -> str:
+    """Return the last day of the first acceptance to end; blank where nothing is tolerated."""
+    tolerated = (one for one in result.rulings if one.in_force and one.decision == "accepted")
+    return min((one.until for one in tolerated), default="")
+
+
+def decision_text(ruling: ReviewDecision) -> str:
+    """Say what a reviewer decided, or that it no longer holds."""
+    if not ruling.in_force:
+        return f"tolerated until {ruling.until}, expired"
+    if ruling.decision == "accepted":
+        return f"tolerated until {ruling.until}"
+    return wording.DECISION_TEXT[ruling.decision]
 
 
 def verdict_name(name: str, limit: int = 30) -> str:

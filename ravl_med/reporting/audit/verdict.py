@@ -24,9 +24,10 @@ _RULINGS_SHOWN = 8
 _CONFOUNDERS_SHOWN = 3
 _LOOKS: dict[VerdictName, tuple[blocks.Tone, blocks.Symbol]] = {
     "fail": ("bad", "cross"),
-    "review": ("caution", "warning"),
+    "review": ("caution", "question"),
+    "conditional": ("caution", "warning"),
     "pass": ("good", "tick"),
-    "not_auditable": ("open", "question"),
+    "not_auditable": ("open", "dash"),
 }
 DISCLAIMER = (
     "This report is about a model, not about a patient. It is no diagnosis and no clinical "
@@ -39,6 +40,9 @@ NEXT_STEPS: dict[VerdictName, str] = {
     "review": "A radiologist should look at the films that the report shows and say whether "
     "each feature belongs to the finding. Write the decisions and their reasons into review.csv "
     "of the run folder and draw the report again (ravl-med report) before the model is used.",
+    "conditional": "Use the model only as the decisions below allow, and no longer than they say. "
+    "Before the first of them ends, repair the model, or decide again in review.csv and draw the "
+    "report again (ravl-med report).",
     "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
     "site where the model will be used. A pass does not replace clinical validation.",
     "not_auditable": "Mend what the reasons name (more films, more of a class, other "
@@ -60,7 +64,7 @@ def verdict_chapter(
         blocks.Title(result.title, _subtitle(result, date)),
         blocks.Banner(
             wording.VERDICT_NAMES[name],
-            wording.VERDICT_LINES[name],
+            sentences.verdict_line(result),
             *_LOOKS[name],
             report_status(result),
         ),
@@ -100,7 +104,9 @@ def _unconfounding(result: AuditResult) -> list[blocks.Block]:
 def _subtitle(result: AuditResult, date: str | None) -> str:
     kind = " · synthetic phantoms only, no patient" if result.cohort.synthetic else ""
     status = report_status(result)
-    return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{kind}"
+    until = sentences.holds_until(result)
+    valid = f" · valid until {until}" if until else ""
+    return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{valid}{kind}"
 
 
 def report_status(result: AuditResult) -> blocks.Status:
@@ -119,8 +125,7 @@ def _rulings(result: AuditResult) -> list[blocks.Block]:
     rows: list[tuple[blocks.Cell, ...]] = [
         (
             str(ruling.rank),
-            wording.DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired",
-            ruling.until or wording.DASH,
+            sentences.decision_text(ruling),
             wording.printable(ruling.reason, 160),
             wording.printable(ruling.name, 50),
             ruling.date,
@@ -134,16 +139,17 @@ def _rulings(result: AuditResult) -> list[blocks.Block]:
     )
     return [
         blocks.Table(
-            caption="Decisions of reviewers",
+            caption="Conditions and decisions of reviewers"
+            if sentences.holds_until(result)
+            else "Decisions of reviewers",
             columns=(
                 blocks.Column("No.", "number"),
                 blocks.Column("Decision"),
-                blocks.Column("Until", "status"),
                 blocks.Column("Reason", "wide"),
                 blocks.Column("By"),
                 blocks.Column("On", "status"),
             ),
-            rows=shortened(rows, _RULINGS_SHOWN, 6),
+            rows=shortened(rows, _RULINGS_SHOWN, 5),
             note=f"The verdict above follows them. {left}",
             limit=200,
         )

@@ -75,8 +75,9 @@ def _films(result: AuditResult) -> str:
 
 def verdict_text(result: AuditResult) -> str:
     """Return the verdict and what it means."""
-    name = result.verdict.name
-    return f"**{wording.VERDICT_NAMES[name]}**. {wording.VERDICT_LINES[name]}"
+    name, until = result.verdict.name, sentences.holds_until(result)
+    ending = f" They hold until {until}." if name == "conditional" else ""
+    return f"**{wording.VERDICT_NAMES[name]}**. {sentences.verdict_line(result)}{ending}"
 
 
 def audited_use_text(result: AuditResult) -> str:
@@ -149,9 +150,9 @@ def decisions_text(result: AuditResult) -> str:
 
 
 def _decision(ruling: ReviewDecision) -> str:
-    decided = wording.DECISION_TEXT[ruling.decision] if ruling.in_force else "acceptance expired"
-    until = f", until {ruling.until}" if ruling.until else ""
-    return f"Correlation {ruling.rank}: {decided}{until} (decided on {ruling.date})"
+    return (
+        f"Correlation {ruling.rank}: {sentences.decision_text(ruling)} (decided on {ruling.date})"
+    )
 
 
 def films_origin(result: AuditResult) -> str:

@@ -30,7 +30,7 @@ from ravl_med.reporting.comparison import runs
 from ravl_med.reporting.layout.blocks import Status
 from ravl_med.storage.documents import BY_CLASS, Count, result_type
 
-COMPARISON_SCHEMA_VERSION = "1.0"
+COMPARISON_SCHEMA_VERSION = "1.1"
 """Of ``comparison.json``: major.minor; the major changes when a name goes."""
 
 MIN_OVERLAP = 0.5

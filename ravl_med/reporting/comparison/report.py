@@ -261,7 +261,8 @@ def _facts(run: RunFacts) -> tuple[str, ...]:
         f"{wording.plural(run.films, 'phantom')}, synthetic, no patient"
         if run.synthetic
         else f"{wording.plural(run.films, 'film')} of {wording.plural(run.patients, 'patient')}",
-        f"{wording.VERDICT_NAMES[run.verdict]}, {run.status}",
+        f"{wording.VERDICT_NAMES[run.verdict]}, {run.status}"
+        + (f"; tolerates a shortcut or an open feature until {run.until}" if run.until else ""),
         f"{run.counting:,} counted, {run.confirmed:,} confirmed of "
         f"{wording.plural(run.candidates, 'candidate')}"
         if run.searched

@@ -44,7 +44,7 @@ FilmKey = tuple[str, int]
 
 
 _Ruling = TypedDict(  # noqa: UP013 - a class would have to use the file's name as its own
-    "_Ruling", {"rank": int, "word": Decision, "in_force": bool}
+    "_Ruling", {"rank": int, "word": Decision, "until": str, "in_force": bool}
 )
 """A decision of a reviewer, by the names of ``result.json``."""
 
@@ -110,6 +110,7 @@ class RunFacts:
     patients: Count = Field(description="that they belong to")
     synthetic: bool = Field(description="phantoms only, no patient")
     verdict: VerdictName = Field(description="as its own report has it, after any review")
+    until: str = Field(description="last day of the first acceptance to end; blank without any")
     status: Status = Field(description="FINAL: reviewers have decided on all that asks for one")
     searched: bool = Field(description="the audit got as far as the search for correlations")
     candidates: int = Field(description="correlations that were carried into evidence")
@@ -217,6 +218,10 @@ def facts_of(run: ComparedRun) -> RunFacts:
         patients=result.cohort.patients,
         synthetic=result.cohort.synthetic,
         verdict=run.reviewed.verdict,
+        until=min(
+            (r["until"] for r in run.reviewed.rulings if r["in_force"] and r["word"] == "accepted"),
+            default="",
+        ),
         status="FINAL" if run.reviewed.undecided == 0 else "DRAFT",
         searched=result.discovery is not None,
         candidates=len(found),

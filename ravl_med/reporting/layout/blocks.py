@@ -270,12 +270,13 @@ class CurvePanels:
 class SignOff:
     """Where a report is signed: a row for each role. One a report.
 
-    The short form has lines to write on. Else there is room for remarks, and on paper what is
-    written can be filled in on a screen too; `signable` gives each role a field for an electronic
-    signature, which otherwise comes from outside.
+    The short form has lines to write on. Else each role takes one of some choices, there is room
+    for conditions, and on paper what is written can be filled in on a screen too; `signable` gives
+    each role a field for an electronic signature, which otherwise comes from outside.
     """
 
     roles: tuple[str, ...]
+    choices: tuple[str, ...] = ()
     short: bool = False
     signable: bool = False
 
@@ -286,8 +287,8 @@ class SignOff:
         return ("To be signed by", "Name", *place, "Date", "Signature")
 
 
-REMARKS = "Remarks"
-"""Heading over the room for remarks of a `SignOff`."""
+CHOICES, REMARKS = "Decisions", "Conditions and remarks"
+"""Headings over the choices and the room for conditions of a `SignOff`."""
 
 
 @dataclass(frozen=True, slots=True)

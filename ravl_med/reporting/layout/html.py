@@ -323,7 +323,19 @@ def _sign_off(block: blocks.SignOff, place: _Place) -> str:
     )
     if block.short:
         return table
-    return f'{table}\n{_section(blocks.REMARKS, place)}\n<div class="remarks"></div>'
+    choices = "".join(f'<th scope="col">{html_text(one, 60)}</th>' for one in block.choices)
+    boxes = '<td><span class="box"></span></td>' * len(block.choices)
+    decided = "".join(
+        f'<tr><th scope="row">{html_text(role, 80)}</th>{boxes}</tr>' for role in block.roles
+    )
+    chosen = (
+        f'<table class="signatures"><caption>{blocks.CHOICES}</caption>'
+        f"<thead><tr><td></td>{choices}</tr></thead><tbody>{decided}</tbody></table>\n"
+    )
+    return (
+        f"{chosen if block.choices else ''}"
+        f'{_section(blocks.REMARKS, place)}\n<div class="remarks"></div>\n{table}'
+    )
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> str:

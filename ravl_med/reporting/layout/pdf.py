@@ -14,6 +14,7 @@ from ravl_med.reporting.layout.drawings import draw_curve, draw_dots, draw_flow,
 from ravl_med.reporting.layout.map_drawing import draw_clusters
 from ravl_med.reporting.layout.pdf_shapes import (
     BannerFlowable,
+    ChoiceFlowable,
     DrawingFlowable,
     FieldFlowable,
     FilmFlowable,
@@ -36,7 +37,7 @@ _LINES_A_PIECE = 10
 _SIGNED = (0.23, 0.21, 0.21, 0.13, 0.22)  # of the width: who, name, role, date, signature
 _SIGNED_SHORT = (0.28, 0.28, 0.14, 0.3)
 _FIELDS = (("name", "Name"), ("role", "Role and institution"), ("date", "Date, as YYYY-MM-DD"))
-_FIELD, _REMARKS = 30.0, 110.0
+_FIELD, _REMARKS, _RADIO = 30.0, 84.0, 11.0
 
 Pages = Mapping[str, int]
 """Page of each heading by its key; empty on the first pass."""
@@ -258,7 +259,7 @@ def _sign_off(block: blocks.SignOff) -> Flowable:
         rows += [[role, gap(17), "", ""] for role in block.roles]
         return platypus.KeepTogether([gap(6), pdf_style.table(rows, widths, dense=True), gap(5)])
     for role in block.roles:
-        slug, name = "_".join(printable(role, 40).lower().split()), printable(role, 60)
+        slug, name = _slug(role), printable(role, 60)
         fields = [
             FieldFlowable(f"{slug}_{key}", f"{label}: {name}", width - 6, _FIELD)
             for (key, label), width in zip(_FIELDS, widths[1:], strict=False)
@@ -270,10 +271,45 @@ def _sign_off(block: blocks.SignOff) -> Flowable:
             )
         rows.append([role, *fields, signature])
     remarks = FieldFlowable(
-        "remarks", "Remarks of those who sign", WIDTH, _REMARKS, limit=2000, lines=True
+        "remarks",
+        "Conditions, and remarks of those who sign",
+        WIDTH,
+        _REMARKS,
+        limit=2000,
+        lines=True,
     )
-    heads = [paragraph(title, "h2") for title in ("Signatures", blocks.REMARKS)]
-    return platypus.KeepTogether([heads[0], pdf_style.table(rows, widths), heads[1], remarks])
+    parts: list[tuple[str, Flowable]] = [
+        *([(blocks.CHOICES, _choices(block))] if block.choices else []),
+        (blocks.REMARKS, remarks),
+        ("Signatures", pdf_style.table(rows, widths)),
+    ]
+    return platypus.KeepTogether(
+        [one for title, part in parts for one in (paragraph(title, "h2"), part)]
+    )
+
+
+def _choices(block: blocks.SignOff) -> platypus.Table:
+    """Return a row a role, with a button for each choice, of which one can be taken."""
+    first = _SIGNED[0]
+    other = (1 - first) / max(len(block.choices), 1)
+    widths = [first * WIDTH, *[other * WIDTH] * len(block.choices)]
+    rows: list[list[pdf_style.Cell]] = [["", *block.choices]]
+    for role in block.roles:
+        name = f"{_slug(role)}_decision"
+        rows.append(
+            [
+                role,
+                *(
+                    ChoiceFlowable(name, _slug(choice), f"Decision: {printable(role, 60)}", _RADIO)
+                    for choice in block.choices
+                ),
+            ]
+        )
+    return pdf_style.table(rows, widths)
+
+
+def _slug(text: str) -> str:
+    return "_".join(printable(text, 40).lower().split())
 
 
 def _reproduction(

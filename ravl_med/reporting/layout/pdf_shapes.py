@@ -202,6 +202,31 @@ class FieldFlowable(_Fixed):
         )
 
 
+class ChoiceFlowable(_Fixed):
+    """A button; of those with one name a single one can be taken, on a screen or with a pen."""
+
+    def __init__(self, name: str, value: str, tooltip: str, side: float) -> None:
+        super().__init__()
+        self.name, self.value, self.tooltip = name, value, tooltip
+        self.width = self.height = side
+        self.hAlign = "LEFT"
+
+    def draw(self) -> None:
+        """Lay the button over the page, not taken."""
+        self.canv.acroForm.radio(
+            name=self.name,
+            value=self.value,
+            tooltip=self.tooltip,
+            relative=True,
+            size=round(self.width),
+            fieldFlags="radio",  # a second click takes it back
+            fillColor=FIELD,
+            borderColor=MUTED,
+            textColor=INK,
+            borderWidth=1,
+        )
+
+
 class SignatureFlowable(_Fixed):
     """Where a field for an electronic signature will lie, which the document adds at its end."""
 

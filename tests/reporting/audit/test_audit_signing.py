@@ -9,13 +9,15 @@ from html_reading import read_html
 from pypdf import PdfReader, PdfWriter
 
 from ravl_med.evidence.results import ReviewDecision
-from ravl_med.reporting.audit.method import SIGNERS, signing_chapter
+from ravl_med.reporting.audit.method import CHOICES, SIGNERS, signing_chapter
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Table
 
 DIGESTS = {"model": "ab12" * 16, "cohort": "ef56" * 16}
 SLUGS = ("validation_engineer", "radiologist", "person_responsible_for_deployment")
-FIELDS = {f"{slug}_{cell}" for slug in SLUGS for cell in ("name", "role", "date")} | {"remarks"}
+CELLS = ("name", "role", "date")
+TYPED = {f"{slug}_{cell}" for slug in SLUGS for cell in CELLS} | {"remarks"}
+CHOSEN = {f"{slug}_decision" for slug in SLUGS}
 
 
 def flat(text: str) -> str:
@@ -55,8 +57,8 @@ def test_what_is_signed(result_of):
         "Model digest": "ab12" * 16,
         "Cohort digest": "ef56" * 16,
         "Verdict": "Fail. Do not use this model as it stands.",
-        "Status": "DRAFT. No review has been taken in.",
-        "Decisions on correlations": "none yet; what is open is counted with the first review",
+        "Status": "DRAFT. Not yet reviewed.",
+        "Decisions on correlations": "none yet",
     }
     assert facts_of(result, {})["Cohort digest"] == "–"
 
@@ -64,20 +66,20 @@ def test_what_is_signed(result_of):
 @pytest.mark.parametrize(
     ("rulings", "undecided", "status", "told"),
     [
-        ((), 3, "DRAFT. Not all that asks", "0 correlations decided, 3 open"),
-        ((ruling(1),), 0, "FINAL. Nothing is open.", "1 correlation decided, 0 open"),
+        ((), 3, "DRAFT. 3 decisions still open.", "0 made, 3 open"),
+        ((ruling(1),), 0, "FINAL. Nothing is open. Valid until 2026-12-31.", "1 made, 0 open"),
         (
             (ruling(1), ruling(2, in_force=False)),
             1,
-            "DRAFT. Not all that asks",
-            "1 correlation decided, 1 open; 1 acceptance expired",
+            "DRAFT. 1 decision still open.",
+            "1 made, 1 open; 1 acceptance expired",
         ),
-        ((), 0, "FINAL. Nothing is open.", "0 correlations decided, 0 open"),
+        ((), 0, "FINAL. Nothing is open.", "0 made, 0 open"),
     ],
 )
 def test_decisions_are_counted(result_of, rulings, undecided, status, told):
     facts = facts_of(result_of(rulings=rulings, undecided=undecided))
-    assert facts["Status"].startswith(status)
+    assert facts["Status"] == status
     assert facts["Decisions on correlations"] == told
 
 
@@ -88,20 +90,23 @@ def test_a_stopped_audit_has_nothing_to_decide(stopped_result):
 
 
 def test_the_last_page_has_empty_fields_with_names_of_their_own(result_of, paper):
-    reader = paper(result_of())
+    reader = paper(result_of(undecided=0))
     fields = reader.get_fields()
-    assert set(fields) == FIELDS
-    assert all(field["/FT"] == "/Tx" and field["/V"] == "" for field in fields.values())
+    assert set(fields) == TYPED | CHOSEN
+    assert all(fields[name]["/FT"] == "/Tx" and fields[name]["/V"] == "" for name in TYPED)
+    assert all(fields[name]["/FT"] == "/Btn" and "/V" not in fields[name] for name in CHOSEN)
     widgets = [
         [a.get_object() for a in page.get("/Annots", ()) if a.get_object()["/Subtype"] == "/Widget"]
         for page in reader.pages
     ]
     assert not any(widgets[:-1])
-    names = [widget["/T"] for widget in widgets[-1]]
-    assert len(names) == len(set(names)) == len(FIELDS) == 10
-    tips = {widget["/T"]: widget["/TU"] for widget in widgets[-1]}
+    names = [widget["/T"] for widget in widgets[-1] if "/T" in widget]
+    assert len(names) == len(set(names)) == len(TYPED) == 10
+    assert len(widgets[-1]) == len(TYPED) + len(SIGNERS) * len(CHOICES)
+    tips = {widget["/T"]: widget["/TU"] for widget in widgets[-1] if "/T" in widget}
     assert tips["radiologist_role"] == "Role and institution: Radiologist"
-    assert tips["remarks"] == "Remarks of those who sign"
+    assert tips["remarks"] == "Conditions, and remarks of those who sign"
+    assert fields["radiologist_decision"]["/TU"] == "Decision: Radiologist"
     assert len(set(tips.values())) == 10
     left, low, right, high = reader.pages[-1].mediabox
     areas = [tuple(map(float, widget["/Rect"])) for widget in widgets[-1]]
@@ -111,15 +116,21 @@ def test_the_last_page_has_empty_fields_with_names_of_their_own(result_of, paper
     for at, (x0, y0, x1, y1) in enumerate(areas):
         for a0, b0, a1, b1 in areas[at + 1 :]:
             assert x1 < a0 or a1 < x0 or y1 < b0 or b1 < y0
-    (remarks,) = [widget for widget in widgets[-1] if widget["/T"] == "remarks"]
+    (remarks,) = [widget for widget in widgets[-1] if widget.get("/T") == "remarks"]
     assert remarks["/Ff"] & 1 << 12  # more than one line
 
 
 def test_the_last_page_tells_what_a_signature_says(result_of, paper):
-    reader = paper(result_of())
+    reader = paper(result_of(undecided=0))
     last = flat(reader.pages[-1].extract_text())
     assert last.startswith("Sign-off What is signed Run sample-run")
-    for told in (*SIGNERS, "ef56" * 16, "A signature does not change the verdict", "Remarks"):
+    for told in (
+        *SIGNERS,
+        "ef56" * 16,
+        "A signature does not change the verdict",
+        "Conditions and remarks",
+        *CHOICES,
+    ):
         assert told in last
     assert last.count("external signature") == 3
     assert "sign the whole file with a tool of your institution" in last
@@ -131,8 +142,18 @@ def test_the_last_page_tells_what_a_signature_says(result_of, paper):
     ]
 
 
+def test_a_draft_has_no_place_to_sign(result_of, paper, tmp_path):
+    reader = paper(result_of(undecided=2))
+    assert not reader.get_fields()
+    last = flat(reader.pages[-1].extract_text())
+    assert "This is a draft. It cannot be signed: 2 decisions open." in last
+    assert "Signatures" not in last
+    page = read_html((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Signatures" not in [table.caption for table in page.tables]
+
+
 def test_fields_can_be_filled_in(result_of, paper):
-    writer = PdfWriter(clone_from=paper(result_of()))
+    writer = PdfWriter(clone_from=paper(result_of(undecided=0)))
     writer.update_page_form_field_values(writer.pages[-1], {"radiologist_name": "R. Ray"})
     stream = io.BytesIO()
     writer.write(stream)
@@ -142,14 +163,14 @@ def test_fields_can_be_filled_in(result_of, paper):
 def test_same_input_same_bytes(result_of, film, details, tmp_path):
     made = []
     for _ in range(2):
-        write_report(result_of(correlations=0), film, details, tmp_path)
+        write_report(result_of(correlations=0, undecided=0), film, details, tmp_path)
         made.append((tmp_path / "report.pdf").read_bytes())
     assert made[0] == made[1]
     assert b"/AcroForm" in made[0]
 
 
 def test_html_has_cells_to_write_in_and_no_field_that_keeps_nothing(result_of, paper, tmp_path):
-    paper(result_of(correlations=0))
+    paper(result_of(correlations=0, undecided=0))
     reader = read_html((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert not reader.of("input", "textarea", "form", "select")
     (table,) = [table for table in reader.tables if table.caption == "Signatures"]
@@ -158,15 +179,19 @@ def test_html_has_cells_to_write_in_and_no_field_that_keeps_nothing(result_of, p
         *([role, "", "", "", ""] for role in SIGNERS),
     ]
     assert [a for a in reader.of("div") if a.get("class") == "remarks"]
-    assert reader.headings[-1] == (3, "Remarks")
+    assert reader.headings[-1] == (3, "Conditions and remarks")
+    (chosen,) = [table for table in reader.tables if table.caption == "Decisions"]
+    assert chosen.rows[0] == ["", *CHOICES]
+    assert [row[0] for row in chosen.rows[1:]] == list(SIGNERS)
 
 
 def test_hostile_text_stays_on_one_last_page(result_of, paper, tmp_path):
     reader = paper(
-        hostile_result(result_of(HOSTILE, 2)), digests=dict.fromkeys(DIGESTS, HOSTILE[3])
+        replace(hostile_result(result_of(HOSTILE, 2)), undecided=0),
+        digests=dict.fromkeys(DIGESTS, HOSTILE[3]),
     )
-    assert set(reader.get_fields()) == FIELDS
+    assert set(reader.get_fields()) == TYPED | CHOSEN
     last = flat(reader.pages[-1].extract_text())
     assert last.startswith("Sign-off")
     assert '<img src="http://x.invalid/a.png"/>' in last
-    assert "Remarks" in last
+    assert "Conditions and remarks" in last

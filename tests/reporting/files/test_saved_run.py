@@ -100,15 +100,42 @@ def test_an_acceptance_that_has_expired_is_told_and_does_not_hold(folder: Path) 
 
     assert result.verdict.name == "fail"
     page = PdfReader(folder / "report.pdf").pages[0].extract_text()
-    assert "acceptance expired" in page
+    assert "tolerated until 2026-11-24, expired" in " ".join(page.split())
     assert "DRAFT" in page
+
+
+def test_what_is_tolerated_is_never_a_pass(folder: Path) -> None:
+    """In the PDF, the browser, JSON, both cards, on the console, and by its exit code."""
+    fill(folder, decision="accepted", until="9999-12-31", **WORD)
+    done = CliRunner().invoke(app, ["report", str(folder)])
+    assert done.exit_code == 1, done.output
+    assert "CONDITIONAL" in done.output
+    accepted = CliRunner().invoke(app, ["report", str(folder), "--accept-conditional"])
+    assert accepted.exit_code == 0, accepted.output
+    document = json.loads((folder / "result.json").read_text())
+    assert document["verdict"] == "conditional"
+    assert not document["gates"]["gate.max_gap"]["passed"]
+    pages = [
+        " ".join(page.extract_text().split()) for page in PdfReader(folder / "report.pdf").pages
+    ]
+    page = " ".join((folder / "report.html").read_text().split())
+    cards = [(folder / f"model_card.{kind}").read_text() for kind in ("xml", "md")]
+    for text in (pages[0], pages[-1], page, *cards):
+        assert "Use this model only under the conditions below." in text
+        assert "No shortcut above" not in text
+    for text in (pages[0], page, *cards):
+        assert "tolerated until 9999-12-31" in text
+    for text in (pages[0], page):
+        assert "is tolerated by Dr. A until 9999-12-31" in text
+        assert "Conditions and decisions of reviewers" in text
+    assert "valid until 9999-12-31" in pages[0]
 
 
 def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     outcome = CliRunner().invoke(app, ["report", str(folder)])
     assert outcome.exit_code == 1, outcome.output
     assert "FAIL" in outcome.output
-    assert "DRAFT" in outcome.output
+    assert "Draft: 2 features still need a decision (0 decided)." in outcome.output
     fill(folder, decision="maybe", **WORD)
     before = (folder / "report.pdf").read_bytes()
     outcome = CliRunner().invoke(app, ["report", str(folder)])

@@ -453,7 +453,7 @@ CONTRAST = """
 
 
 @needs_chromium
-@pytest.mark.parametrize("verdict", ["fail", "review", "pass", "not_auditable"])
+@pytest.mark.parametrize("verdict", ["fail", "review", "conditional", "pass", "not_auditable"])
 def test_text_stands_out_and_nothing_is_wider_than_a_phone(
     result_of, report_of, details, tmp_path, verdict
 ) -> None:

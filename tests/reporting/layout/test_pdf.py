@@ -115,7 +115,13 @@ def test_history_stands_on_page_one(result_of, text_of):
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("fail", "Fail"), ("review", "Review"), ("pass", "Pass"), ("not_auditable", "Not auditable")],
+    [
+        ("fail", "Fail"),
+        ("review", "Review"),
+        ("conditional", "Conditional"),
+        ("pass", "Pass"),
+        ("not_auditable", "Not auditable"),
+    ],
 )
 def test_verdict_words(result_of, text_of, name, word):
     result = result_of(correlations=0, verdict=Verdict(name, ("A reason.",)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,7 +171,8 @@ def test_a_name_can_be_filled_in_and_then_signed(signer: Any) -> None:
 def test_an_audit_says_so_on_paper_and_in_the_browser(
     null_result: AuditResult, film, details, tmp_path: Path
 ) -> None:
-    write_report(null_result, film, details, tmp_path)
+    final = replace(null_result, undecided=0)
+    write_report(final, film, details, tmp_path)
     content = (tmp_path / "report.pdf").read_bytes()
     assert len(signatures(content)) == 3
     told = "in the signature field of your role with any tool that signs PDF files"
@@ -178,5 +180,7 @@ def test_an_audit_says_so_on_paper_and_in_the_browser(
     assert told in " ".join(last.split())
     reader = read_html((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert told in reader.text
-    write_report(null_result, film, details, tmp_path)
+    write_report(final, film, details, tmp_path)
     assert (tmp_path / "report.pdf").read_bytes() == content
+    write_report(replace(null_result, undecided=2), film, details, tmp_path)
+    assert not signatures((tmp_path / "report.pdf").read_bytes())
