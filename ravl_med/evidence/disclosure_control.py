@@ -35,6 +35,7 @@ from ravl_med.evidence.audit_result import (
     Regrounding,
     StyleDependence,
 )
+from ravl_med.evidence.rate_rounding import coarsen_rates
 from ravl_med.evidence.results import (
     Confirmation,
     Counterfactual,
@@ -130,7 +131,7 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
     values = _hidden_values(result, least)
     search = result.discovery and _hide_halves(result.discovery, least)
     halved = search is not None and search.films == HIDDEN
-    return replace(
+    shown = replace(
         result,
         hidden_below=least,
         cohort=_hide_cohort(result.cohort, classes, values, result.classes, least),
@@ -154,6 +155,7 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
             for entry in result.correlations
         ),
     )
+    return coarsen_rates(shown, result, least)
 
 
 def _blank(row: T, **changes: Any) -> T:

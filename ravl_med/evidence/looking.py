@@ -273,8 +273,7 @@ def _ignores(
     sample: FilmSample, conditions: Sequence[LookingCell], logits: NDArray[np.float32]
 ) -> str:
     """Say that the model ignores the film; blank where it does not."""
-    by_name = {cell.condition: cell for cell in conditions}
-    shown = [by_name[name] for name in ("another patient, another label", "a blank film", "noise")]
+    shown = _in_place_of_films(conditions)
     if not all(cell.unchanged_interval.low >= STAYS for cell in shown):  # NaN is not
         return ""
     scores, labels = class_scores(logits.astype(np.float64), 1.0), sample.labels
@@ -285,7 +284,17 @@ def _ignores(
     }
     if any(area.low > 0.5 for area in areas.values()):
         return ""
-    swapped, blank, noise = shown
+    return sentence_of_ignoring(conditions)
+
+
+def _in_place_of_films(conditions: Sequence[LookingCell]) -> list[LookingCell]:
+    by_name = {cell.condition: cell for cell in conditions}
+    return [by_name[name] for name in ("another patient, another label", "a blank film", "noise")]
+
+
+def sentence_of_ignoring(conditions: Sequence[LookingCell]) -> str:
+    """Say that a model ignores the film, by what it answers when something else is shown."""
+    swapped, blank, noise = _in_place_of_films(conditions)
     return (
         f"Ignores the film: {swapped.unchanged:.0%} of the answers stay when another patient's "
         f"film with another label is shown ({swapped.unchanged_interval.low:.0%} to "

@@ -11,16 +11,23 @@ DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), for AUROC as a rank statis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.encoders.zero_shot import softmax
 from ravl_med.evidence.disclosure_control import hidden_cells
-from ravl_med.evidence.mitigation_result import Change, FeatureGap, MeasureName
+from ravl_med.evidence.mitigation_result import (
+    ArmOutcome,
+    Change,
+    FeatureGap,
+    LearningCurve,
+    MeasureName,
+)
+from ravl_med.evidence.rate_rounding import coarse_rates, coarsen_change, coarsen_gap
 from ravl_med.evidence.results import Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.mitigation.spurious_regions import PseudoGroups
@@ -60,6 +67,47 @@ class FinalTest:
 
         They are measured, and judged by; a report does not show them, see `disclosure_control`.
         """
+        return frozenset(
+            name
+            for names, member in self._tables()
+            for at, name in enumerate(names)
+            if at in self._hidden(member)
+        )
+
+    def shown(self, arm: ArmOutcome) -> ArmOutcome:
+        """Return an arm as a report shows it: nothing of few patients, and no number of them."""
+        least = self.hidden_below
+        if not least:
+            return arm
+        counts = {
+            name: n
+            for names, member in self._tables()
+            for name, n in zip(names, self._count(member), strict=True)
+        }
+        total = self._count(np.ones((len(self.labels), 1), dtype=np.bool_))[0]
+        fewest = min(n for name, n in counts.items() if name in self.groups().names and n)
+
+        def coarsen(changes: Mapping[Any, Change]) -> dict[Any, Change]:
+            return {name: coarsen_change(c, counts[name], least) for name, c in changes.items()}
+
+        return replace(
+            arm.without(self.hidden()),
+            image_overall=coarsen_change(arm.image_overall, total, least),
+            region_overall=coarsen_change(arm.region_overall, total, least),
+            image_worst=coarsen_change(arm.image_worst, max(fewest, 2 * least), least),
+            region_worst=coarsen_change(arm.region_worst, max(fewest, 2 * least), least),
+            classes=coarsen(arm.classes),
+            groups=coarsen(arm.groups),
+            subgroups=coarsen(arm.subgroups),
+            gaps=tuple(
+                replace(gap, gap=coarsen_gap(gap.gap, self._count(member), least))
+                for gap, (*_, member) in zip(arm.gaps, self._arms(), strict=True)
+            ),
+            curve=arm.curve and _coarse_curve(arm.curve, max(fewest // least, 2)),
+        )
+
+    def _tables(self) -> list[tuple[list[MeasureName], NDArray[np.bool_]]]:
+        """Names of classes, groups and subgroups, with their films (N, M)."""
         groups = self.groups()
         by_class = np.eye(len(self.classes), dtype=np.bool_)[self.labels]
         rows: list[tuple[list[MeasureName], NDArray[np.bool_]]] = [
@@ -69,19 +117,26 @@ class FinalTest:
         for axis, values in self.axes.items():
             found = np.unique(values)
             rows.append(([(axis, str(v)) for v in found], values[:, None] == found))
-        return frozenset(
-            name
-            for names, member in rows
-            for at, name in enumerate(names)
-            if at in self._hidden(member)
-        )
+        return rows
+
+    def _count(self, member: NDArray[np.bool_]) -> list[int]:
+        counts: list[int] = count_patients(member, self.bootstrap.patients).tolist()
+        return counts
+
+    def _arms(self) -> Iterator[tuple[Literal["raised", "lowered"], int, NDArray[np.bool_]]]:
+        """Films (N, 2) with and without each feature, of the classes that it raised and lowered."""
+        for feature, (raised, lowered) in enumerate(self.sides):
+            there = self.present[:, feature]
+            for side, label in (("raised", raised), ("lowered", lowered)):
+                if label is not None:
+                    own = (self.labels == label)[:, None]
+                    yield side, label, np.column_stack([there, ~there]) & own  # type: ignore[misc]
 
     def _hidden(self, member: NDArray[np.bool_]) -> frozenset[int]:
         """Arms (N, M) of few patients, and those that would give them away."""
         if not self.hidden_below:
             return frozenset()
-        counts = count_patients(member, self.bootstrap.patients)
-        return hidden_cells(counts.tolist(), self.hidden_below)
+        return hidden_cells(self._count(member), self.hidden_below)
 
     def groups(self) -> PseudoGroups:
         """Return classes crossed with the presence of any mitigated feature."""
@@ -202,31 +257,30 @@ class FinalTest:
     def _gaps(self, hits: Sequence[NDArray[np.bool_]]) -> tuple[FeatureGap, ...]:
         """Accuracy with minus without each feature, of the classes that it raised and lowered."""
         gaps: list[FeatureGap] = []
-        for feature, (raised, lowered) in enumerate(self.sides):
-            there = self.present[:, feature]
-            for side, label in (("raised", raised), ("lowered", lowered)):
-                if label is None:
-                    continue
-                member = np.column_stack([there, ~there]) & (self.labels == label)[:, None]
-                draws = [self.bootstrap.proportions(member, hit) for hit in hits]
-                if self._hidden(member):
-                    member = np.zeros_like(member)
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    values = [
-                        (member & hit[:, None]).sum(axis=0) / member.sum(axis=0) for hit in hits
-                    ]
-                change = self._change(
-                    float(values[0][0] - values[0][1]),
-                    float(values[1][0] - values[1][1]),
-                    draws[0][:, 0] - draws[0][:, 1],
-                    draws[1][:, 0] - draws[1][:, 1],
-                    int(member.sum()) if member.any(axis=0).all() else 0,
-                )
-                gaps.append(
-                    FeatureGap(self.classes[label], "raised" if side == "raised" else "lowered",
-                               change)
-                )  # fmt: skip
+        for side, label, member in self._arms():
+            draws = [self.bootstrap.proportions(member, hit) for hit in hits]
+            if self._hidden(member):
+                member = np.zeros_like(member)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values = [(member & hit[:, None]).sum(axis=0) / member.sum(axis=0) for hit in hits]
+            change = self._change(
+                float(values[0][0] - values[0][1]),
+                float(values[1][0] - values[1][1]),
+                draws[0][:, 0] - draws[0][:, 1],
+                draws[1][:, 0] - draws[1][:, 1],
+                int(member.sum()) if member.any(axis=0).all() else 0,
+            )
+            gaps.append(FeatureGap(self.classes[label], side, change))
         return tuple(gaps)
+
+
+def _coarse_curve(curve: LearningCurve, steps: int) -> LearningCurve:
+    """Return a curve whose accuracies are the middles of so many steps."""
+    overall, worst = (
+        tuple(coarse_rates(rates, 1_000_000, steps).tolist())
+        for rates in (curve.overall, curve.worst_group)
+    )
+    return replace(curve, overall=overall, worst_group=worst)
 
 
 def _members(groups: PseudoGroups) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve, MeasureName
+from ravl_med.evidence.mitigation_result import ArmOutcome, ArmRole, LearningCurve
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata
 from ravl_med.mitigation.arms import (
@@ -32,7 +32,7 @@ class FinalTestOutcome:
     films: SplitFilms  # of the test, as the audited model sees them
     outcomes: tuple[ArmOutcome, ...]  # the audited model first, the delivered one last
     predictions: Mapping[str, Predictions]
-    hidden: frozenset[MeasureName]  # classes, groups and subgroups that a report does not show
+    shown: tuple[ArmOutcome, ...]  # the same as a report shows them
 
 
 def run_final_test(
@@ -82,7 +82,8 @@ def run_final_test(
     for name, arm in trained.items():
         predictions[name] = predict(arm.tower, ARMS[name].title)
         add(name, ARMS[name].title, "tower", arm.curve)
-    return FinalTestOutcome(test, tuple(outcomes), predictions, final_test.hidden())
+    shown = tuple(map(final_test.shown, outcomes))
+    return FinalTestOutcome(test, tuple(outcomes), predictions, shown)
 
 
 def _final_test(setting: Setting, test: SplitFilms) -> FinalTest:

@@ -342,7 +342,7 @@ def _result(
             tested.films.summary("final test", least),
         ),
         selection_groups=trained.selection.count_groups(films.cohort.patients, least),
-        arms=tuple(outcome.without(tested.hidden) for outcome in tested.outcomes),
+        arms=tested.shown,
         reaudit=repaired.reaudit,
         notes=(*prepared.notes, *_diverged(trained.arms)),
     )

@@ -260,7 +260,8 @@ def hidden_sentence(least: int, where: str = "") -> str:
         return ""
     return (
         f"“{HIDDEN_TEXT.capitalize()}” stands{f', {where},' if where else ''} for what is told of "
-        f"fewer than {least} patients, and for what it could be told from (privacy.min_cell)."
+        f"fewer than {least} patients, and for what it could be told from (privacy.min_cell). "
+        f"Rates are the middle of steps that hold {least} patients or more; q is an upper bound."
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from ravl_med.evidence.mitigation_result import ArmOutcome, LearningCurve
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.mitigation.final_test import (
     FinalTest,
@@ -171,3 +172,30 @@ def test_few_patients_are_judged_by_and_not_told() -> None:
     assert (gaps["raised"].films, gaps["lowered"].films) == (0, 100)
     assert np.isnan(gaps["raised"].difference)
     assert not final_test(labels, present).hidden()
+
+
+def test_what_is_shown_of_an_arm_gives_away_no_small_number() -> None:
+    """Of class b with the feature 3 of 40 are wrong: as many as 1 or 10 would be."""
+    labels = np.repeat([0, 1], 100).astype(np.int64)
+    present = np.arange(200) % 5 < 2
+    final = final_test(labels, present, hidden_below=11)
+    right = Predictions(logits_of(labels), labels)
+    shown = []
+    for wrong in (1, 3, 10):
+        answers = labels.copy()
+        answers[np.flatnonzero(present & (labels == 1))[:wrong]] = 0
+        none = LearningCurve((1.0,), (1 - wrong / 40,), (1 - wrong / 200,), 0, "early", 1, 1.0)
+        arm = ArmOutcome(
+            "a", "A", "tower", False, True, curve=none,
+            **final.measure(right, Predictions(logits_of(answers), answers)),
+        )  # fmt: skip
+        told = final.shown(arm)
+        changes = (told.image_overall, told.classes["b"], told.groups["b, with the feature"])
+        shown.append([*(c.after for c in changes), told.curve.overall[0]])
+        exact = arm.groups["b, with the feature"]
+        assert changes[2].interval.low <= exact.interval.low
+        assert changes[2].interval.high >= exact.interval.high
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0][2] == pytest.approx(2.5 / 3)
+    plain = final_test(labels, present)
+    assert plain.shown(arm) is arm

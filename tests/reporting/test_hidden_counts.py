@@ -13,11 +13,13 @@ import jsonschema
 import numpy as np
 import pytest
 from pypdf import PdfReader
+from scipy import optimize
 
 from ravl_med.config.audit import GateConfig
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
-from ravl_med.evidence.results import ArmPatients, SpuriousCorrelation
+from ravl_med.evidence.rate_rounding import coarse_rates, numerators
+from ravl_med.evidence.results import ArmPatients, Interval, PairedChange, SpuriousCorrelation
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.files.saved_run import SavedRun, redraw_run
 from ravl_med.storage.documents import schema_of
@@ -57,7 +59,7 @@ def test_large_counts_are_told(audited):
     first, before = shown.correlations[0], audited.correlations[0]
     assert first.cluster.n_present.tolist() == before.cluster.n_present.tolist()
     assert first.films == int(before.cluster.present.sum())
-    assert shown.accuracy == audited.accuracy
+    assert shown.accuracy.images_by_class == audited.accuracy.images_by_class
     assert shown.cohort.images_by_class == audited.cohort.images_by_class
 
 
@@ -68,8 +70,11 @@ def test_a_stratum_of_two_patients_and_the_next_smallest(audited):
         assert (rows["view", value].films, rows["view", value].patients) == (HIDDEN, HIDDEN)
         assert math.isnan(rows["view", value].accuracy)
         assert math.isnan(rows["view", value].q_value)
-    assert rows["view", "PA"] == audited.subgroups[2]
-    assert rows["sex", "F"] == audited.subgroups[3]
+    for told, before in ((rows["view", "PA"], 2), (rows["sex", "F"], 3)):
+        assert told.patients == audited.subgroups[before].patients
+        assert abs(told.accuracy - audited.subgroups[before].accuracy) <= 0.5 / (
+            told.patients // LEAST
+        )
     assert shown.cohort.attributes["view"] == {"PA": 77, "AP": HIDDEN, "LL": HIDDEN}
 
 
@@ -97,13 +102,12 @@ def test_an_arm_of_ten_patients_hides_its_class_on_both_halves(audited):
     assert math.isnan(shown.confirmation.arms.gap_interval[0].low)
     assert math.isnan(shown.confirmation.shift.raised)
     assert math.isfinite(shown.confirmation.shift.lowered)
-    assert math.isfinite(shown.confirmation.arms.opposed_gap)
     assert shown.films == HIDDEN  # the sum over classes would tell the one
     assert shown.strata is not None
     for crossed in shown.strata.attributes:
         assert {gap.n_present for gap in crossed.raised} == {HIDDEN}
         assert math.isnan(crossed.raised_adjusted)
-    assert shown.confirmation.q_value == first.confirmation.q_value
+    assert shown.confirmation.q_value >= first.confirmation.q_value
     assert shown.kind == first.kind
 
 
@@ -150,6 +154,11 @@ def test_a_hidden_value_or_class_is_hidden_where_they_cross(audited):
 REMOVALS = ("explored", "typical", "replaced", "both", "wrong_calls")
 
 
+def margins(change: PairedChange) -> PairedChange:
+    """The same without the share of decisions, which is coarsened or hidden."""
+    return replace(change, decisions=0.0, decisions_interval=Interval(0.0, 0.0))
+
+
 def with_removal(audited: AuditResult, **changes) -> AuditResult:
     first = audited.correlations[0]
     removal = replace(first.counterfactual.removal, **changes)
@@ -169,8 +178,10 @@ def test_a_removal_on_few_patients_is_hidden_and_no_other(audited, name):
     for interval in (hidden.change_interval, hidden.interval, hidden.decisions_interval):
         assert math.isnan(interval.low)
     for other in set(REMOVALS) - {name}:
-        assert getattr(shown.counterfactual.removal, other) == getattr(removal, other)
-    assert shown.counterfactual.transplant == audited.correlations[0].counterfactual.transplant
+        told = getattr(shown.counterfactual.removal, other)
+        assert margins(told) == margins(getattr(removal, other))
+    transplant = audited.correlations[0].counterfactual.transplant
+    assert margins(shown.counterfactual.transplant) == margins(transplant)
     assert shown.counterfactual.used
 
 
@@ -181,7 +192,7 @@ def test_a_transplant_into_few_patients_is_hidden(audited):
     result = replace(audited, correlations=(replace(first, counterfactual=tested),))
     shown = hide_small_cells(result, LEAST).correlations[0].counterfactual
     assert shown.transplant.pairs == HIDDEN
-    assert shown.removal.both == first.counterfactual.removal.both
+    assert margins(shown.removal.both) == margins(first.counterfactual.removal.both)
 
 
 @pytest.mark.parametrize(("few", "hidden"), [(0, False), (1, True)])
@@ -241,3 +252,139 @@ def test_no_format_tells_what_is_hidden(audited, tmp_path):
             assert "7013" in text or "7,013" in text
         for text in texts_of(tmp_path):
             assert "fewer than 11 patients" in text.replace("\n", " ")
+
+
+def audit_of(seed: int, result: AuditResult) -> tuple[AuditResult, np.ndarray]:
+    """An audit of 540 films of 3 classes, one a patient, and right calls (E, half, arm, class)."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), 180)
+    half = np.tile([0, 1], 270)
+    right = rng.random(540) < np.array([0.93, 0.06, 0.7])[labels]
+    rows = [(labels == c) for c in range(3)]
+    right_by = np.zeros((len(result.correlations), 2, 2, 3), dtype=np.int64)
+    entries = []
+    for at, entry in enumerate(result.correlations):
+        present = rng.random(540) < 0.5
+        tables = []
+        for side in (0, 1):
+            arms = [
+                np.array([(row & (half == side) & (present == with_it)) for row in rows])
+                for with_it in (True, False)
+            ]
+            right_by[at, side] = [(arm & right).sum(axis=1) for arm in arms]
+            films = [arm.sum(axis=1) for arm in arms]
+            tables.append({
+                "n_present": films[0], "n_absent": films[1],
+                "accuracy_present": right_by[at, side, 0] / films[0],
+                "accuracy_absent": right_by[at, side, 1] / films[1],
+            })  # fmt: skip
+        test = entry.confirmation
+        arms = replace(test.arms, **tables[1])
+        entries.append(
+            replace(
+                entry,
+                cluster=replace(entry.cluster, **tables[0]),
+                confirmation=replace(test, arms=arms, swapped=False),
+            )
+        )
+    counts = tuple(int(row.sum()) for row in rows)
+    accuracy = replace(
+        result.accuracy, overall=float(right.mean()), images=540, images_by_class=counts,
+        by_class=tuple(float(right[row].mean()) for row in rows),
+    )  # fmt: skip
+    cohort = replace(
+        result.cohort, images=540, patients=540, attributes={}, classes_by_attribute={},
+        images_by_class=dict(zip(result.classes, counts, strict=True)),
+    )  # fmt: skip
+    made = replace(
+        result, accuracy=accuracy, cohort=cohort, correlations=tuple(entries), subgroups=()
+    )
+    return made, right_by
+
+
+def shown_windows(shown: AuditResult) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators that the shown rates stand for: least and largest, (E, half, arm, class)."""
+    pairs = []
+    for entry in shown.correlations:
+        for table in (entry.cluster, entry.confirmation.arms):
+            for rates, films in (
+                (table.accuracy_present, table.n_present),
+                (table.accuracy_absent, table.n_absent),
+            ):
+                pairs += [
+                    numerators(float(r), int(n), int(n) // LEAST)
+                    for r, n in zip(rates, films, strict=True)
+                ]
+    low, high = np.array(pairs).T.reshape(2, len(shown.correlations), 2, 2, -1)
+    return low, high
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_small_count_follows_from_shown_rates_by_integer_programming(result_of, seed):
+    """The attack knows every number of films, and that arms, halves and classes add up."""
+    exact, right = audit_of(seed, result_of(correlations=6))
+    shown = hide_small_cells(exact, LEAST)
+    low, high = shown_windows(shown)
+    assert ((low <= right) & (right <= high)).all()  # what is shown is true
+    films = np.array([
+        [[t.n_present, t.n_absent] for t in (e.cluster, e.confirmation.arms)]
+        for e in exact.correlations
+    ])  # fmt: skip
+    small = ((right > 0) & (right < LEAST)) | ((films - right > 0) & (films - right < LEAST))
+    assert small.sum() > 20
+    for c in range(3):
+        total = numerators(shown.accuracy.by_class[c], 180, 180 // LEAST)
+        count = right[..., c].size
+        cells = np.arange(count).reshape(right.shape[:3])
+        sums = np.zeros((2 * len(cells), count + 2))  # pairs, then the two halves
+        for row, (entry, half) in enumerate(np.ndindex(len(cells), 2)):
+            sums[row, cells[entry, half]] = 1
+            sums[row, count + half] = -1
+        both = np.zeros(count + 2)
+        both[count:] = 1
+        bounds = optimize.Bounds(
+            np.append(low[..., c].ravel(), [0, 0]), np.append(high[..., c].ravel(), [180, 180])
+        )
+        limits = [
+            optimize.LinearConstraint(sums, 0, 0),
+            optimize.LinearConstraint(both, *total),
+        ]
+        for cell in np.flatnonzero(small[..., c].ravel())[:8]:
+            goal = np.zeros(count + 2)
+            goal[cell] = 1
+            ends = [
+                optimize.milp(
+                    sign * goal, constraints=limits, bounds=bounds, integrality=np.ones(count + 2)
+                ).fun
+                for sign in (1, -1)
+            ]
+            assert -ends[1] - ends[0] + 1 >= LEAST // 2, (c, cell, ends)
+
+
+@pytest.mark.parametrize("films", [22, 26, 45, 100, 901])
+def test_small_numerators_and_their_complements_look_alike(films):
+    steps = films // LEAST
+    shown = coarse_rates(np.arange(films + 1) / films, films, steps)
+    assert len(set(shown[:LEAST].tolist())) == 1
+    assert len(set(shown[-LEAST:].tolist())) == 1
+    for numerator, rate in enumerate(shown.tolist()):
+        low, high = numerators(rate, films, steps)
+        assert low <= numerator <= high
+        assert high - low + 1 >= LEAST
+        assert abs(rate - numerator / films) <= 0.5 / steps + 1e-9
+
+
+def test_an_exact_rate_is_in_no_shared_number(result_of):
+    """0.1538 of 26 films is 4 of them; so are its interval, p and q."""
+    exact, _ = audit_of(0, result_of(correlations=2))
+    shown = hide_small_cells(exact, LEAST)
+    for before, after in zip(exact.correlations, shown.correlations, strict=True):
+        test, told = before.confirmation, after.confirmation
+        assert math.isnan(told.p_value)
+        assert told.q_value in (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
+        for name in ("accuracy_present", "accuracy_absent"):
+            assert not (getattr(test.arms, name) == getattr(told.arms, name)).any()
+        for exactly, widely in zip(test.arms.gap_interval, told.arms.gap_interval, strict=True):
+            assert math.isnan(widely.low) or (
+                widely.low <= exactly.low and widely.high >= exactly.high
+            )

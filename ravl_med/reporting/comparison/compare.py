@@ -10,8 +10,8 @@ alike; two runs that say the same of every film differ by 0 (0 to 0).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +22,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.disclosure_control import HIDDEN
+from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells
+from ravl_med.evidence.rate_rounding import coarse_rates, on_grid, upper_bound, widened
 from ravl_med.evidence.results import Interval, Kind, PairedChange, SpuriousCorrelation
 from ravl_med.evidence.statistics import PatientBootstrap, percentile_interval
 from ravl_med.reporting.audit.sentences import outcome_text
@@ -248,6 +249,7 @@ Outcome = Literal["same_decisions", "no_difference_shown", "a_more_accurate", "b
 
 _CONFIDENCE = 0.95
 _DRAWS = 10_000
+_CELLS = ("both_right", "only_a", "only_b", "both_wrong")
 
 
 @result_type()
@@ -287,6 +289,7 @@ class Comparison:
     classes: tuple[str, ...]
     films: FilmCounts
     settings: tuple[runs.Setting, ...] = Field(description="that differ; empty: none does")
+    outcome: Outcome = Field(description="what the interval of the difference of accuracy shows")
     overall: runs.Paired = Field(description="accuracy on all compared films")
     worst: WorstClass
     by_class: Annotated[tuple[runs.Paired, ...], BY_CLASS] = Field(
@@ -322,15 +325,6 @@ class Comparison:
         return MIN_OVERLAP
 
     @property
-    def outcome(self) -> Outcome:
-        """What the interval of the difference of accuracy shows."""
-        if self.agreement.same == self.agreement.films:
-            return "same_decisions"
-        if not self.overall.interval.excludes_zero():
-            return "no_difference_shown"
-        return "b_more_accurate" if self.overall.difference > 0 else "a_more_accurate"
-
-    @property
     def status(self) -> Status:
         """FINAL where both runs are."""
         return "FINAL" if self.a.status == self.b.status == "FINAL" else "DRAFT"
@@ -354,17 +348,19 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
     overall, *by_class = films.shares(member)
     few = films.hidden(member[:, 1:])
     by_class = [runs.HIDDEN_PAIR if c in few else paired for c, paired in enumerate(by_class)]
-    return Comparison(
+    agreed = films.agreement(every)
+    made = Comparison(
         a=runs.facts_of(a),
         b=runs.facts_of(b),
         task=a.result.task.name,
         classes=a.classes,
         films=counts,
         settings=runs.differing_settings(a, b),
+        outcome=_outcome(overall, agreed),
         overall=overall,
         worst=_worst(films, member, by_class),
         by_class=tuple(by_class),
-        agreement=films.agreement(every),
+        agreement=agreed,
         agreement_interval=percentile_interval(
             films.bootstrap.proportions(every[:, None], films.same)[:, 0], films.confidence
         ),
@@ -380,6 +376,73 @@ def compare_runs(folder_a: Path, folder_b: Path) -> Comparison:
         seed=films.bootstrap.seed,
         hidden_below=films.least,
     )
+    return _coarsen(made, films) if films.least > 1 else made
+
+
+def _outcome(overall: runs.Paired, agreed: runs.Agreement) -> Outcome:
+    if agreed.same == agreed.films:
+        return "same_decisions"
+    if not overall.interval.excludes_zero():
+        return "no_difference_shown"
+    return "b_more_accurate" if overall.difference > 0 else "a_more_accurate"
+
+
+def _coarsen(made: Comparison, films: runs.SharedFilms) -> Comparison:
+    """Return a comparison as it may be shown: rates in steps, small counts of films hidden."""
+    least, share = films.least, len(np.unique(films.patients)) / films.count
+
+    def coarsen(pair: runs.Paired, *, gap: bool = False) -> runs.Paired:
+        if pair.films < 0:
+            return pair
+        steps = int(pair.films * share) // least // (2 if gap else 1)
+        step, low = 1 / max(steps, 1), -1.0 if gap else 0.0
+        a, b = (
+            on_grid(rate, steps) if gap else float(coarse_rates(rate, pair.films, steps))
+            for rate in (pair.a, pair.b)
+        )
+        return replace(
+            pair,
+            a=a,
+            a_interval=widened(a, pair.a, pair.a_interval, step, least=low),
+            b=b,
+            b_interval=widened(b, pair.b, pair.b_interval, step, least=low),
+            difference=b - a,
+            interval=widened(b - a, pair.difference, pair.interval, step, least=low - 1),
+        )
+
+    by_class = [_hide_counts(one, least) for one in made.agreement_by_class]
+    counts = np.array([[getattr(one, name) for name in _CELLS] for one in by_class])
+    agreed = _hide_counts(made.agreement, least, np.flatnonzero((counts < 0).any(axis=0)).tolist())
+    return replace(
+        made,
+        overall=coarsen(made.overall),
+        worst=replace(made.worst, change=coarsen(made.worst.change)),
+        by_class=tuple(map(coarsen, made.by_class)),
+        agreement=agreed,
+        agreement_interval=made.agreement_interval if agreed.same >= 0 else runs.NOTHING,
+        agreement_by_class=tuple(by_class),
+        p_value=upper_bound(made.p_value),
+        correlations=tuple(
+            replace(
+                one, raised=coarsen(one.raised, gap=True), lowered=coarsen(one.lowered, gap=True)
+            )
+            for one in made.correlations
+        ),
+    )
+
+
+def _hide_counts(
+    agreed: runs.Agreement, least: int, forced: Collection[int] = ()
+) -> runs.Agreement:
+    """Hide small counts of an agreement, and what they would follow from."""
+    if agreed.films < 0:
+        return agreed
+    counts = [getattr(agreed, name) for name in _CELLS]
+    hidden = hidden_cells(counts, least, [at for at in forced if counts[at]])
+    changes = {_CELLS[at]: HIDDEN for at in hidden}
+    if hidden or hidden_cells((agreed.same, agreed.films - agreed.same), least):
+        changes["same"] = HIDDEN
+    return replace(agreed, **changes)
 
 
 def _refuse_other_task(a: runs.ComparedRun, b: runs.ComparedRun) -> None:

@@ -116,8 +116,9 @@ def difference_sentences(comparison: Comparison) -> list[str]:
         f"{wording.estimate(worst.change.difference, worst.change.interval)} points.",
         f"Decisions: the same on {wording.percent(agreed.same_share, 1)} of the films "
         f"({wording.spread(comparison.agreement_interval, 1, sign=False)} %). Both right on "
-        f"{agreed.both_right:,}, A alone on {agreed.only_a:,}, B alone on {agreed.only_b:,}, "
-        f"neither on {agreed.both_wrong:,}.",
+        f"{wording.counted(agreed.both_right)}, A alone on {wording.counted(agreed.only_a)}, B "
+        f"alone on {wording.counted(agreed.only_b)}, neither on "
+        f"{wording.counted(agreed.both_wrong)}.",
         _correlations_sentence(comparison),
     ]
     if comparison.outcome == "same_decisions":
@@ -354,12 +355,14 @@ def _agreement_row(name: str, agreed: Agreement) -> tuple[str, ...]:
     if agreed.films < 0:
         return (name, wording.HIDDEN_TEXT, *(wording.DASH,) * 5)
     same = (
-        f"{agreed.same:,} ({wording.percent(agreed.same_share, 1)})"
+        wording.HIDDEN_TEXT
+        if agreed.same < 0
+        else f"{agreed.same:,} ({wording.percent(agreed.same_share, 1)})"
         if agreed.films
         else wording.DASH
     )
     counts = (agreed.both_right, agreed.only_a, agreed.only_b, agreed.both_wrong)
-    return (name, f"{agreed.films:,}", same, *(f"{count:,}" for count in counts))
+    return (name, f"{agreed.films:,}", same, *map(wording.counted, counts))
 
 
 def _correlation_table(comparison: Comparison) -> list[blocks.Block]:

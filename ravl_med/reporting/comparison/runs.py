@@ -288,7 +288,7 @@ class Agreement:
     @property
     def same_share(self) -> float:
         """The same as a share."""
-        return self.same / self.films if self.films > 0 else math.nan
+        return self.same / self.films if self.films > 0 and self.same >= 0 else math.nan
 
 
 HIDDEN_PAIR = Paired(HIDDEN, _NAN, NOTHING, _NAN, NOTHING, _NAN, NOTHING)

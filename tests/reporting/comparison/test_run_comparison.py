@@ -575,7 +575,10 @@ def test_nothing_is_told_of_few_patients(result_of: ResultOf, tmp_path: Path) ->
     assert made.hidden_below == 11
     assert [one.films for one in made.by_class] == [-1, 40, -1]
     assert math.isnan(made.by_class[2].difference)
-    assert [one.same for one in made.agreement_by_class] == [-1, 39, -1]
+    assert [one.same for one in made.agreement_by_class] == [-1, -1, -1]
+    assert made.agreement_by_class[1].films == 40
+    assert made.agreement.only_a == made.agreement.both_right == -1  # 3 films, and what is left
+    assert made.by_class[1].a == made.by_class[1].b == 0.75  # 38 and 37 of 40
     assert made.worst.class_a == made.worst.class_b == made.classes[1]
     assert made.overall.films == 120
     entry = made.correlations[0]  # of cardiomegaly, which is hidden

@@ -139,6 +139,7 @@ def test_what_was_mitigated_and_the_re_audit() -> None:
         "finetune_films": 96,
         "finetune_regions": 131,
         "located_films": 40,
+        "confirmed": True,
     }
     assert document["reaudit"]["verdict"] == "review"
     assert document["reaudit"]["remaining"] == []
