@@ -21,6 +21,7 @@ from ravl_med.regions.looks import Look, read_look
 from ravl_med.regions.segmenter import (
     ANY,
     ARTIFACTS,
+    COMPACT,
     LETTERS,
     LINES,
     SIDE,
@@ -63,6 +64,8 @@ NAME_RECORDS = {
 _LEAST = {"generator": 9e-4, "text": 1.8e-4, "marker": 3e-4, "electrode": 1e-4, "metal": 8e-5,
           "compact": 8e-5}  # fmt: skip
 _LEAST_LINE = 3e-4
+_SMALL = frozenset({"compact", *COMPACT})
+_BESIDE = 0.5  # of the longer side of letters; nearer is what belongs to them
 _CORE = 0.9  # quantile of an object's likelihoods that stands for it
 _LONG, _SPARSE = 0.35, 0.25  # a box that is longer, and filled less, is cut in two
 _SAME, _MUCH = 0.6, 6.0  # an object has one kind; but a letter may lie on a border
@@ -115,7 +118,7 @@ def find_artifacts(film: Segmentation) -> tuple[tuple[Artifact, ...], Mask, Mask
     A lead that runs across the chest is several regions, since the box around all of it would be
     mostly chest. An object that is seen as two kinds is the more certain one. Where a segmenter
     tells foreign things from their kinds (`ANY`), one has the name of a kind only where that is
-    likely enough (`Segmentation.names`).
+    likely enough (`Segmentation.names`). What is small and close to letters belongs to them.
 
     Returns
     -------
@@ -135,10 +138,13 @@ def find_artifacts(film: Segmentation) -> tuple[tuple[Artifact, ...], Mask, Mask
         rivals = [o for o in kept if o.kind not in ("border", one.kind) and not _is_line(o)]
         if loose or all(_shared(one.box(), other.box()) < _SAME for other in rivals):
             kept.append(one)
+    letters = [one for one in kept if one.kind in LETTERS]
+    parts = [one for one in kept if one.kind in _SMALL and _is_beside(one, letters)]
     whole = [_mask_of(kept), _mask_of(one for one in kept if _is_line(one))]
     artifacts = [
         Artifact(part.kind, part.score, part.box(), part.likely)
         for one in kept
+        if one not in parts
         for part in (_cut(film, one) if _is_line(one) else (one,))
     ]
     return tuple(artifacts), whole[0], whole[1]
@@ -146,6 +152,18 @@ def find_artifacts(film: Segmentation) -> tuple[tuple[Artifact, ...], Mask, Mask
 
 def _is_line(found: _Object) -> bool:
     return found.kind in (*LINES, "line")
+
+
+def _is_beside(found: _Object, letters: Sequence[_Object]) -> bool:
+    """Return whether something belongs to letters: the plate, the ball or the pin of a marker."""
+    box = np.array(found.box())
+    for one in letters:
+        other = np.array(one.box())
+        sides = other[2:] - other[:2]
+        gap = np.maximum(other[:2] - box[2:], box[:2] - other[2:]).max()
+        if gap <= _BESIDE * sides.max() and _area(found.box()) <= _area(one.box()):
+            return True
+    return False
 
 
 def _mask_of(objects: Iterable[_Object]) -> Mask:

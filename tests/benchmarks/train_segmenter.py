@@ -218,6 +218,7 @@ _OBJECT_ROUNDS = (
     Round(0, 1.0, 1.0, 4e-3, 0.3, (3, 2, 1, 2), 256, seeking=True),
     Round(5, 0.75, 0.75, 3e-3, 0.05, (2, 3, 1, 2), 256, seeking=False),
     Round(7, 0.5, 0.35, 2e-3, 0.05, (1, 1, 1, 1), FINE_SIDE, seeking=False),
+    Round(9, 0.5, 0.5, 2e-3, 0.05, (1, 1, 1, 1), FINE_SIDE, seeking=False),
 )
 _LINE = FINE.index("line")
 
