@@ -273,9 +273,9 @@ def decide_verdict(
         ("pass", _pass_reasons(reviewed, classes, gate, bound)),
     )
     name, why = next((name, why) for name, why in outcomes if why)
-    told = (*why, *reviewed.lapses(), *tolerated, *open_points, *reviewed.overrulings(classes))
+    reasons = (*why, *reviewed.lapses(), *tolerated, *open_points, *reviewed.overrulings(classes))
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
-    return Verdict(name, (*dict.fromkeys(told), *closed), gates)
+    return Verdict(name, (*dict.fromkeys(reasons), *closed), gates)
 
 
 @dataclass(frozen=True, slots=True)

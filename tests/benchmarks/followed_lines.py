@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 Floats = NDArray[np.float32]
 
@@ -23,7 +24,7 @@ _SCALES = (0.8, 1.3, 2.0)  # pixels
 _STEP = 2  # pixels that a path moves aside in one pixel along
 _ASIDE = 0.05  # what that costs, a pixel
 _CLEAR = 0.6  # mean ridge along a path, of the box's 95th percentile, from which it is a line
-_ROUGH = 0.45  # most pixels aside that a path turns by, on the mean
+_ROUGH, _STRETCH = 0.5, 9  # most pixels that a path lies off its own mean over so many, on the mean
 _LEAST = 8  # pixels along
 
 
@@ -65,7 +66,7 @@ def follow_line(ridges: Floats) -> NDArray[np.int64] | None:
     for at in range(length - 1, 0, -1):
         rows[at - 1] = back[rows[at], at]
     columns = np.arange(length)
-    rough = np.abs(np.diff(rows, 2)).mean()
+    rough = np.abs(rows - uniform_filter1d(rows.astype(np.float64), _STRETCH)).mean()
     if score[rows, columns].mean() < _CLEAR or rough > _ROUGH:
         return None
     return np.stack([columns, rows] if upright else [rows, columns], axis=1)

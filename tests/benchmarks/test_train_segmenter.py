@@ -27,8 +27,10 @@ from ravl_med.regions.segmenter import (
 )
 from tests.benchmarks.boxed_films import Box, is_found, read_boxed_films, true_kinds
 from tests.benchmarks.calibrate_segmenter import choose_thresholds
+from tests.benchmarks.followed_lines import draw_lines
 from tests.benchmarks.painted_objects import PAINTERS, THINGS, no_masks, paint_objects, paint_thing
 from tests.benchmarks.train_segmenter import (
+    LETTER_BOXES,
     SOURCE,
     box_masks,
     boxed_lesson,
@@ -143,8 +145,38 @@ def test_where_lines_lie_on_boxed_films_is_not_known(films: Path) -> None:
     (boxed,) = (film for film in read_boxed_films(films, "train") if film.boxed)
     for painted in (False, True):
         lesson = boxed_lesson(boxed, 0, painted=painted)
-        assert not lesson.known[[FINE.index(name) for name in ("line", "wire", "tube")]].any()
-        assert lesson.known[[FINE.index(name) for name in ("compact", "text")]].all()
+        assert not lesson.known[[FINE.index(name) for name in ("line", "wire")]].any()
+        assert lesson.known[[FINE.index(name) for name in ("compact", "text", "tube")]].all()
+
+
+def test_a_line_is_followed_through_its_box_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    film = rng.normal(0.4, 0.01, (64, 64)).astype(np.float32)
+    along = np.arange(8, 56)
+    course = np.rint(20 + 6 * np.sin(along / 12)).astype(int)
+    film[course, along] += 0.3
+    pieces = [("wire", slice(12, 30), slice(8, 56)), ("tube", slice(40, 52), slice(8, 56))]
+    masks, empty = draw_lines(film, pieces, {"wire": 1, "tube": 1})
+
+    at_line = np.zeros(film.shape, np.bool_)
+    at_line[course, along] = True
+    assert masks["wire"][at_line].mean() > 0.95
+    assert masks["wire"].sum() == len(along)
+    assert not masks["tube"].any()
+    assert not empty[at_line].any()
+    assert not empty[40:52].any()  # no clear line: nothing is known
+    assert empty[29, 8:56].all()
+
+
+def test_letters_of_clean_films_lie_on_them() -> None:
+    with LETTER_BOXES.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) > 20
+    for row in rows:
+        x0, y0, x1, y1 = (int(row[edge]) for edge in ("x0", "y0", "x1", "y1"))
+        assert row["kind"] in ("marker", "text")
+        assert 0 <= x0 < x1 <= 768
+        assert 0 <= y0 < y1 <= 768
 
 
 def structures(*artifacts: Artifact, line: tuple[int, int, int, int] | None = None):
