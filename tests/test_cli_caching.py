@@ -81,7 +81,8 @@ def test_a_kind_that_there_is_not_is_one_line(config: Path, cache: Cache) -> Non
     outcome = run("cache", "clear", "--config", str(config), "--yes", "--kind", "films")
     assert outcome.exit_code == 2
     assert outcome.stderr.strip() == (
-        "error: --kind is 'films'; expected one of cohorts, embeddings, mitigations, models, texts."
+        "error: --kind is 'films'; expected one of cohorts, embeddings, mitigations, models, "
+        "sketches, texts."
     )
     assert len(list(cache.entries())) == 3
 

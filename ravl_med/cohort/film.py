@@ -15,6 +15,7 @@ from ravl_med.cohort.annotation_file import AnnotatedBox, read_annotation_file
 from ravl_med.cohort.dicom_header import Edge, edge_of, valid_pixel_mm
 from ravl_med.cohort.image_file import ImageContent, read_film_file, read_image_file
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.near_duplicates import SKETCH_BYTES
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.cohort.table import RejectedFilm, require_path_inside
 from ravl_med.config.cohort import DEFAULT_READING, CohortConfig, ReadingConfig
@@ -35,6 +36,7 @@ class Film:
     left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
     file_bytes: int = 0  # of the file as it is stored
     pixel_mm: float = 0.0  # width of a pixel; 0 where the file does not state it
+    sketch: bytes = bytes(SKETCH_BYTES)  # by which it is found among others; zeros: too small
 
     def gray(self) -> NDArray[np.uint8]:
         """Return the film as (H, W) uint8, rounded."""
@@ -168,7 +170,17 @@ def _film(index: int, content: ImageContent, reading: ReadingConfig) -> Film:
         edge_of(content.left_edge),  # a worker that a hostile file has taken over may send any text
         _stored_bytes(content.file_bytes, reading.max_file_mb),
         valid_pixel_mm(content.pixel_mm) if isinstance(content.pixel_mm, float) else 0.0,
+        _sketch(content.sketch),
     )
+
+
+def _sketch(reported: object) -> bytes:
+    """Return the sketch that a worker reports; zeros, which nothing is like, where it is none."""
+    try:
+        sketch = bytes.fromhex(reported) if isinstance(reported, str) else b""
+    except ValueError:
+        sketch = b""
+    return sketch if len(sketch) == SKETCH_BYTES else bytes(SKETCH_BYTES)
 
 
 def _stored_bytes(reported: object, most_mb: int) -> int:

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ravl_med.cohort.dicom import film_pixels, naming_reasons, open_dicom
 from ravl_med.cohort.dicom_header import Edge, left_edge_of, pixel_mm_of, read_acquisition
+from ravl_med.cohort.near_duplicates import sketch_film
 from ravl_med.cohort.pixel_decoding import require_whole_jpeg
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
 from ravl_med.errors import ImageError
@@ -85,6 +86,7 @@ class ImageContent:
     applied: str  # how stored values became pixels
     attributes: Mapping[str, str]  # as a DICOM header states them
     digest: str = ""  # SHA-256 of pixels and shape; blank before the film was checked
+    sketch: str = ""  # of `near_duplicates`, in hexadecimal digits; blank as before, or too small
     left_edge: Edge = ""  # side of the patient there; blank where the file does not state it
     file_bytes: int = 0  # of the file as it is stored
     pixel_mm: float = 0.0  # width of a pixel; 0 where the file does not state it
@@ -133,7 +135,8 @@ def read_film_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     pixels = np.ascontiguousarray(content.pixels)
     hasher = hashlib.sha256(repr(pixels.shape).encode())
     hasher.update(pixels.data)
-    return replace(content, pixels=pixels, digest=hasher.hexdigest())
+    sketch = sketch_film(pixels).hex()
+    return replace(content, pixels=pixels, digest=hasher.hexdigest(), sketch=sketch)
 
 
 def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:

@@ -93,6 +93,7 @@ class Cohort:
         the config had to decide what the label's cells count as; empty without a task
     elsewhere : mapping of str to ndarray of shape (N,), bool - by place (``split finetune``, the
         model's own list): films that stand there too, or whose patient does; without those of none
+    not_compared : int - films of other splits whose pixels were not looked for among these
     """
 
     name: str
@@ -111,6 +112,7 @@ class Cohort:
     label_sources: tuple[str, ...] = ()
     label_certainty: tuple[str, ...] = ()
     elsewhere: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    not_compared: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -197,6 +199,24 @@ def read_manifest(
     return replace(cohort, elsewhere=_elsewhere(rows, split, trained_on))
 
 
+def splits_beside(path: FilePath, split: str | None) -> tuple[str, ...]:
+    """Return the other splits that a manifest has rows of, what models are fitted on first."""
+    table = read_table(path)
+    if split is None or "split" not in table:
+        return ()
+    held = set(table["split"])
+    return tuple(name for name in SPLITS if name != split and name in held)
+
+
+def list_split(path: FilePath, split: str, roots: Sequence[FilePath] = ()) -> Cohort:
+    """List the films of a split without labels and reports; what cannot be used is left out."""
+    table = read_table(path)
+    rows = _Rows(path, table, np.ones(len(table), dtype=np.bool_), (path.parent, *roots))
+    rows.taken = take_split(table, split, rows.name, rows.left_out)
+    _set_aside(rows, "image")
+    return _cohort(rows, [""] * len(table), None, ())
+
+
 @dataclass(slots=True)
 class _Rows:
     """The rows of a manifest while it is read: those still taken, left out and rejected."""
@@ -218,12 +238,16 @@ class _Rows:
 
 def _readable(rows: _Rows, unit: str) -> list[str]:
     """Set aside the rows that lack something every film needs; return the report of each row."""
+    _set_aside(rows, unit)
+    return _reports(rows)
+
+
+def _set_aside(rows: _Rows, unit: str) -> None:
     rows.taken &= usable_rows(rows.table, rows.taken, rows.name, rows.rejected, unit)
     for i in rows_with_outside_paths(rows.table, rows.taken, rows.path.parent, rows.roots):
         rows.taken[i], row = False, row_number(rows.table, i)
         message = f"{rows.name} row {row}: {OUTSIDE}"
         rows.rejected.append(RejectedFilm(row, "outside_root", message))
-    return _reports(rows)
 
 
 def _label(

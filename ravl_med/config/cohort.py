@@ -117,6 +117,13 @@ class CohortConfig(ReadingConfig):
     roots: tuple[ConfigLocation, ...] = Field(
         (), description="folders or URLs besides the manifest's own that its paths may lead to"
     )
+    compared_films: int = Field(
+        20_000,
+        ge=0,
+        le=10_000_000,
+        description="films of other splits that are read, to find audited ones among them by their "
+        "pixels, also where they were encoded anew; 0: none",
+    )
     workers: int = Field(
         2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"
     )

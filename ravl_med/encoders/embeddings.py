@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.cohort.film import Film
+from ravl_med.cohort.near_duplicates import SKETCH_BYTES
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.regions.region_set import RegionKind, RegionSet
@@ -51,6 +52,10 @@ class Embeddings:
     left_edges: tuple[Edge, ...] = ()  # (N,) side of the patient at the left edge of each film
     # (N,) width of a pixel in millimetres as it is stored, 0 where that is not stated
     pixel_mm: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    # (N, 128) by which films are found among others, see `near_duplicates`
+    sketches: NDArray[np.uint8] = field(
+        default_factory=lambda: np.empty((0, SKETCH_BYTES), dtype=np.uint8)
+    )
     found: int = 0  # films whose embeddings were there before
     halved_to: int = 0  # films encoded at once, where memory did not suffice for more; 0: it did
     file_bytes: int = 0  # of the files that were read
@@ -108,6 +113,7 @@ class Embeddings:
             attributes=tuple(compress(self.attributes, finite)),
             left_edges=tuple(compress(self.left_edges, finite)),
             pixel_mm=self.pixel_mm[kept] if len(self.pixel_mm) else self.pixel_mm,
+            sketches=self.sketches[kept] if len(self.sketches) else self.sketches,
             inputs=None if self.inputs is None else self.inputs.take(kept),
             answers=None if self.answers is None else self.answers[kept],
         )
@@ -137,6 +143,7 @@ class FilmTable:
         # pixel in nanometres
         self._numbers = array("q")
         self._boxes, self._region_kind = bytearray(), array("q")
+        self._sketches = bytearray()
         self.digests: list[str] = []
         self.keys: list[bytes] = []
         self._applied: list[str] = []
@@ -170,6 +177,7 @@ class FilmTable:
             self._kinds.setdefault(kind, len(self._kinds)) for kind in regions.kinds
         )
         self.digests.append(film.digest)
+        self._sketches += film.sketch
         self.keys.append(row.key)
         stated = tuple(sorted(film.attributes.items()))
         self._applied.append(self._once(film.applied, film.applied))
@@ -190,6 +198,7 @@ class FilmTable:
             code[old] = self._kinds.setdefault(kind, len(self._kinds))
         self._numbers.frombytes(numbers[keep].tobytes())
         self._boxes += boxes.tobytes()
+        self._sketches += other._sketched()[keep].tobytes()
         self._region_kind.frombytes(code[codes].tobytes())
         for name in ("digests", "keys", "_applied", "_left_edges", "_attributes", "_problems"):
             getattr(self, name).extend(compress(getattr(other, name), keep))
@@ -235,6 +244,7 @@ class FilmTable:
             attributes=tuple(self._attributes),
             left_edges=tuple(self._left_edges),
             pixel_mm=numbers[:, 6] / _NANOMETRES,
+            sketches=self._sketched().copy(),
             found=self.found,
             file_bytes=int(numbers[:, 5].sum()),
             inputs=inputs,
@@ -256,6 +266,7 @@ class FilmTable:
             save(
                 {
                     "numbers": self.numbers,
+                    "sketches": self._sketched(),
                     "keys": np.frombuffer(b"".join(self.keys), np.uint8),
                     "boxes": np.frombuffer(self._boxes, np.float32),
                     "region_kind": np.frombuffer(self._region_kind, np.int64),
@@ -277,6 +288,7 @@ class FilmTable:
             if arrays["numbers"].shape[1:] != (_NUMBERS,):  # of an earlier version
                 return None
             table._numbers.frombytes(arrays["numbers"].tobytes())
+            table._sketches += arrays["sketches"].tobytes()
             table._boxes += arrays["boxes"].tobytes()
             table._region_kind.frombytes(arrays["region_kind"].tobytes())
             keys = arrays["keys"].tobytes()
@@ -290,6 +302,9 @@ class FilmTable:
         except Exception:  # not there; safetensors raises a type of its own for what is damaged
             return None
         return table
+
+    def _sketched(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self._sketches, np.uint8).reshape(-1, SKETCH_BYTES)
 
     def _once(self, known_by: Any, value: Any) -> Any:
         """Return what was held first of equal values."""

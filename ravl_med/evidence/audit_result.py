@@ -250,8 +250,8 @@ class Leak:
 
 
 @result_type(
-    members="listed left_out rejected rejected_rows=unread leaks images patients images_by_class"
-    " attributes classes_by_attribute=prevalences radiology_reports synthetic"
+    members="listed left_out rejected rejected_rows=unread leaks not_compared images patients"
+    " images_by_class attributes classes_by_attribute=prevalences radiology_reports synthetic"
 )
 class CohortSummary:
     """Who was audited, in counts."""
@@ -286,7 +286,13 @@ class CohortSummary:
         default=None, description="the same in patients; None where a film is a patient"
     )
     leaks: tuple[Leak, ...] = Field(
-        default=(), description="films or patients that are in another split or list as well"
+        default=(),
+        description="films, or nearly the same ones, or patients, that are in another split or "
+        "list as well",
+    )
+    not_compared: int = Field(
+        default=0,
+        description="films of other splits whose pixels were not compared (cohort.compared_films)",
     )
 
     def prevalence(self, attribute: str, value: str, index: int) -> float:

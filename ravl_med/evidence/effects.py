@@ -201,6 +201,7 @@ def summarise_cohort(cohort: Cohort, applied: Sequence[str], *, synthetic: bool)
         classes_by_attribute={name: films for name, (films, _) in by_class.items()},
         class_patients={name: patients for name, (_, patients) in by_class.items()},
         leaks=tuple(_leak(cohort, place, films) for place, films in cohort.elsewhere.items()),
+        not_compared=cohort.not_compared,
     )
 
 

@@ -84,6 +84,7 @@ from ravl_med.pipeline.audited_model import (
     summarise_model,
 )
 from ravl_med.pipeline.embedding import embed_with
+from ravl_med.pipeline.other_splits import find_films_elsewhere
 from ravl_med.regions.film_structures import NAME_RECORDS
 from ravl_med.regions.looks import describe_looks
 from ravl_med.regions.proposal import choose_segmenter, describe_sources
@@ -191,6 +192,8 @@ def embed(config: Config, listed: ListedFilms, engine: Engine, run: stages.Run) 
         stages.require_films(cohort, config.gate.max_rejected_fraction)
         cohort = add_header_attributes(cohort, embeddings.attributes, stages.headers_wanted(config))
         trim_memory()
+    with run.stage("other splits"):
+        cohort = find_films_elsewhere(config, listed.manifest, cohort, embeddings, run)
     return EmbeddedFilms(listed, cohort, embeddings)
 
 

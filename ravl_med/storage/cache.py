@@ -26,6 +26,7 @@ KINDS = {
     "embeddings": "films as one model reads them, and their embeddings",
     "mitigations": "weights and lists of films of a mitigation that was ended",
     "models": "a quickstart model, or one that was fetched",
+    "sketches": "digests of films of other splits, by which they are found among audited ones",
     "texts": "places of text on films, without what it says",
 }
 """The content of each subfolder of a cache."""

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ravl_med.cohort.film import Film, FilmReader, _stored_bytes, pseudonym
 from ravl_med.cohort.manifest import Cohort
+from ravl_med.cohort.near_duplicates import SAME, SketchIndex, sketch_film
 from ravl_med.cohort.table import ManifestFiles, RejectedFilm
 from ravl_med.config.cohort import CohortConfig, ReadingConfig, SyntheticConfig, VolumeConfig
 from ravl_med.errors import ImageError
@@ -275,3 +276,85 @@ def test_shared_volumes_go_through_the_intake() -> None:
 )
 def test_a_size_that_cannot_be_counts_as_none(told: object, kept: int) -> None:
     assert _stored_bytes(told, most_mb=200) == kept
+
+
+def smooth_film(seed: int, side: int = 220) -> NDArray[np.float32]:
+    """Shades and an edge, as a film has them, with noise."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.random((9, 9)).astype(np.float32))
+    shades = np.asarray(coarse.resize((side + 20, side), Image.Resampling.BICUBIC))
+    shades = shades + 0.4 * (np.arange(side + 20) > rng.integers(40, side - 40))
+    noisy = 0.1 + 0.5 * shades + rng.normal(0, 0.01, shades.shape)
+    return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+def sketched(*films: NDArray[np.float32]) -> NDArray[np.uint8]:
+    rows = [np.frombuffer(sketch_film(film), np.uint8) for film in films]
+    return np.stack(rows)
+
+
+def jpeg_of(film: NDArray[np.float32], folder: Path) -> NDArray[np.float32]:
+    Image.fromarray(np.rint(film * 255).astype(np.uint8)).save(folder / "a.jpg", quality=60)
+    return np.asarray(Image.open(folder / "a.jpg"), dtype=np.float32) / 255
+
+
+def half_of(film: NDArray[np.float32]) -> NDArray[np.float32]:
+    height, width = film.shape
+    return np.asarray(Image.fromarray(film).resize((width // 2, height // 2)))
+
+
+def marked(film: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.add.outer(*map(np.arange, film.shape)) < 20, 1, film).astype(np.float32)
+
+
+def test_a_film_is_found_however_it_was_encoded_and_no_other(tmp_path):
+    films = [smooth_film(seed) for seed in range(60)]
+    copies = [
+        *(jpeg_of(film, tmp_path) for film in films[:4]),
+        *(half_of(film) for film in films[4:8]),
+        *(film**0.7 for film in films[8:12]),
+        *(np.clip((film - 0.05) / 0.9, 0, 1) for film in films[12:16]),
+        *map(marked, films[16:20]),
+    ]
+    index = SketchIndex(sketched(*films))
+    index.look_up(sketched(*(smooth_film(seed) for seed in range(1000, 1060))))
+    assert not index.found.any()
+    index.look_up(sketched(*copies))
+    assert index.found.tolist() == [n < 20 for n in range(60)]
+
+
+def test_plain_and_small_films_are_like_nothing():
+    assert sketch_film(smooth_film(0)[:20]) == b""
+    index = SketchIndex(np.zeros((3, 128), dtype=np.uint8))
+    index.look_up(np.zeros((3, 128), dtype=np.uint8))
+    assert not index.found.any()
+    SketchIndex(np.empty((0, 128), dtype=np.uint8)).look_up(sketched(smooth_film(0)))
+
+
+def test_many_sketches_are_looked_up_without_comparing_all():
+    """1,500 films, 1,000 of them among 4,000 others with 2 % of the bits changed."""
+    rng = np.random.default_rng(0)
+    films = rng.random((1_500, 1024)) < 0.3
+    others = rng.random((4_000, 1024)) < 0.3
+    others[:1_000] = films[:1_000] ^ (rng.random((1_000, 1024)) < 0.02)
+    index = SketchIndex(np.packbits(films, axis=1))
+    for start in range(0, 4_000, 2_000):
+        index.look_up(np.packbits(others[start : start + 2_000], axis=1))
+    changed = (films[:1_000] ^ others[:1_000]).sum(axis=1)
+    alike = changed <= SAME * (films[:1_000] | others[:1_000]).sum(axis=1)
+    assert alike.mean() > 0.9
+    assert index.found[:1_000][alike].mean() > 0.999
+    assert not index.found[1_000:].any()
+
+
+@pytest.mark.skipif(not (SHARED / "nih").is_dir(), reason="no test data here")
+def test_real_films_of_different_patients_are_apart():
+    films = [
+        np.asarray(Image.open(path).convert("L"), dtype=np.float32) / 255
+        for path in sorted((SHARED / "nih" / "films").glob("*"))[:80]
+    ]
+    bits = np.unpackbits(sketched(*films), axis=1)
+    differ = (bits[:, None] ^ bits[None]).sum(axis=2)
+    either = (bits[:, None] | bits[None]).sum(axis=2)
+    share = (differ / either)[np.triu_indices(len(films), 1)]
+    assert share.min() > 3 * SAME

@@ -12,8 +12,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
 from ravl_med.cohort.film import FilmReader
+from ravl_med.cohort.manifest import list_split
 from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.discovery.candidates import FeatureDetector
@@ -35,6 +37,7 @@ from ravl_med.phantoms.cohort import synthesize
 from ravl_med.pipeline import embedding, fine_tuning_films
 from ravl_med.pipeline.fine_tuning_films import locate_features
 from ravl_med.pipeline.mitigation_setup import Setting, WorkFolder
+from ravl_med.pipeline.other_splits import find_films_elsewhere
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import Run, open_model_of
 from ravl_med.storage import files
@@ -320,3 +323,44 @@ def test_workers_locate_the_same_places(root: Path, tmp_path: Path) -> None:
 def test_workers_keep_the_same_films(root: Path, tmp_path: Path) -> None:
     alone = read(config_of(root, engine={"workers": 1}), tmp_path / "one")
     require_same(alone, read(config_of(root, engine={"workers": 2}), tmp_path / "two"))
+
+
+def test_films_of_other_splits_are_found_by_their_pixels(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy, and a film encoded anew, under names and patients of their own."""
+    folder = root / "cohort"
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    audited = [row for row in rows if row["split"] == "validation"]
+    shutil.copyfile(folder / audited[2]["image"], folder / "copied.dcm")
+    listed = list_split(folder / "manifest.csv", "validation")
+    film = FilmReader().film(listed, 5)
+    Image.fromarray(film.gray()).save(folder / "anew.jpg", quality=95)
+    taught = {**rows[0], "split": "finetune"}
+    more = [{**taught, "image": n, "patient": n} for n in ("copied.dcm", "anew.jpg", "none.png")]
+    with (folder / "leaky.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows([*rows, *more])
+    manifest, told = folder / "leaky.csv", []
+    cohort = {"manifest": manifest, "workers": 0, "split": "validation"}
+    config = config_of(root, cohort=cohort)
+    run = Run(Cache(tmp_path / "cache"), lambda *more: told.append(more))
+    model = open_model_of(config, config.model.path), config.model.path
+    films = read_split(config, manifest, "validation", model, run, tmp_path)
+    found = find_films_elsewhere(config, manifest, films.cohort, films.embeddings, run)
+    (place,) = found.elsewhere
+    assert place == "split finetune"
+    assert np.flatnonzero(found.elsewhere[place]).tolist() == [2, 5]
+    assert found.not_compared == 0
+    assert told[-1][0] == "compare with other splits"
+    assert len(list((tmp_path / "cache" / "sketches").iterdir())) == 2
+
+    monkeypatch.setattr(FilmReader, "film", lambda *asked: pytest.fail("a film is read again"))
+    again = find_films_elsewhere(config, manifest, films.cohort, films.embeddings, run)
+    assert again.elsewhere[place].tolist() == found.elsewhere[place].tolist()
+    few = config_of(root, cohort={**cohort, "compared_films": 0})
+    without = find_films_elsewhere(few, manifest, films.cohort, films.embeddings, run)
+    assert not without.elsewhere
+    assert without.not_compared == len(rows) - len(audited) + 3
