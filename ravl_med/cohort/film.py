@@ -19,6 +19,7 @@ from ravl_med.cohort.near_duplicates import SKETCH_BYTES
 from ravl_med.cohort.reading_pool import ReadingPool
 from ravl_med.cohort.table import RejectedFilm, require_path_inside
 from ravl_med.config.cohort import DEFAULT_READING, CohortConfig, ReadingConfig
+from ravl_med.engine.supervisor import hushed
 from ravl_med.errors import ImageError
 from ravl_med.storage.remote import FilePath
 
@@ -95,7 +96,8 @@ class FilmReader:
         """Read the regions of one film as `read_annotation_file` does, where films are read."""
         if self.pool is not None:
             return self.pool.annotation(path, film, shape, names, frame)
-        return read_annotation_file(path, film, shape, names, self.reading.for_frame(frame))
+        with hushed():
+            return read_annotation_file(path, film, shape, names, self.reading.for_frame(frame))
 
     def films(self, cohort: Cohort) -> Iterator[Film | RejectedFilm]:
         """Read all films in order; a film whose pixels occurred before is rejected.

@@ -20,6 +20,7 @@ from ravl_med.cohort.dicom_header import Edge, left_edge_of, pixel_mm_of, read_a
 from ravl_med.cohort.near_duplicates import sketch_film
 from ravl_med.cohort.pixel_decoding import require_whole_jpeg
 from ravl_med.config.cohort import DEFAULT_READING, ReadingConfig
+from ravl_med.engine.supervisor import hushed
 from ravl_med.errors import ImageError
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
@@ -152,7 +153,8 @@ def read_image_file(path: FilePath, reading: ReadingConfig) -> ImageContent:
     with local_film_copy(path, reading.max_file_mb) as file:
         kind = file_kind(file)
         size = checked_size(file, reading.max_file_mb)
-        return replace(_read(file, kind, reading), file_bytes=size)
+        with hushed():
+            return replace(_read(file, kind, reading), file_bytes=size)
 
 
 def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
@@ -188,7 +190,8 @@ def _read(path: Path, kind: str, reading: ReadingConfig) -> ImageContent:
 def declares_burned_in(path: FilePath) -> bool:
     """Return whether a DICOM header declares burned-in text: (0028,0301) is YES."""
     try:
-        with local_film_copy(path, DEFAULT_READING.max_file_mb) as file, naming_reasons():
+        most = DEFAULT_READING.max_file_mb
+        with local_film_copy(path, most) as file, naming_reasons(), hushed():
             if file_kind(file) != "dicom":
                 return False
             header = pydicom.dcmread(

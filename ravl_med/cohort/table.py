@@ -81,7 +81,8 @@ def read_table(path: FilePath) -> pd.DataFrame:
 
 def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     """Read the header, and the rows that are not blank, by the number that a spreadsheet shows."""
-    name = path.name
+    name, read = path.name, 1
+    rows: dict[int, list[str]] = {}
     try:
         with (
             local_copy(path) as file,
@@ -89,7 +90,9 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
         ):
             lines = csv.reader(stream, strict=True)
             header = [cell.strip() for cell in next(lines, [])]
-            rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
+            for read, line in enumerate(_stripped(lines), start=2):
+                if any(line):
+                    rows[read] = line
     except (FileNotFoundError, NotADirectoryError):
         where = "Paths are relative to the config file."
         if isinstance(path, RemotePath):
@@ -98,20 +101,25 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     except UnreadableFileError as error:
         raise DataError(f"{name}: {error}. Name a CSV table.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        if "unexpected end of data" in str(error):
-            raise DataError(
-                f"{name}: double quotes that open a cell are never closed; the last cell swallows "
-                "all rows below it. Close them, or double those that belong to the text."
-            ) from None
-        if "field limit" in str(error):
-            raise DataError(
-                f"{name}: a cell is over {csv.field_size_limit():,} characters. Keep long reports "
-                "in files, and name them in the column report_path."
-            ) from None
-        raise DataError(
-            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
-        ) from None
+        raise _no_table(error, name, read + 1) from None
     return header, rows
+
+
+def _no_table(error: Exception, name: str, row: int) -> DataError:
+    """Say what is wrong with a table that cannot be read beyond a row."""
+    if "unexpected end of data" in str(error):
+        return DataError(
+            f"{name} row {row}: double quotes that open a cell are never closed; the cell swallows "
+            "all rows below it. Close them, or double those that belong to the text."
+        )
+    if "field limit" in str(error):
+        return DataError(
+            f"{name} row {row}: a cell is over {csv.field_size_limit():,} characters. Keep long "
+            "reports in files, and name them in the column report_path."
+        )
+    return DataError(
+        f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
+    )
 
 
 def intern_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:

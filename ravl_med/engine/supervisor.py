@@ -8,6 +8,7 @@ JSON where it reads hostile files, so that such a child can send wrong numbers b
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import subprocess
@@ -197,6 +198,58 @@ def silence_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
+
+
+class _Hush:
+    """Standard error and loggers of this process, silent while any thread asks for it."""
+
+    def __init__(self, *loggers: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in loggers]
+        self._levels: list[int] = []
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._stderr: int | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._asked += 1
+            if self._asked == 1:
+                self._begin()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked -= 1
+                if not self._asked:
+                    self._end()
+
+    def _begin(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or none
+            sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            self._stderr = os.dup(2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+
+    def _end(self) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+        if self._stderr is not None:
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+            self._stderr = None
+
+
+hushed = _Hush("pydicom", "highdicom")
+"""A context in which neither pydicom nor decoders in C print, whose lines may name a patient.
+
+What another thread writes to standard error meanwhile, such as a bar of progress, is lost too.
+"""
 
 
 def send(stream: IO[bytes], content: bytes) -> None:

@@ -1,6 +1,8 @@
 """Films one by one: told by content, set aside with a reason, named by a keyed pseudonym."""
 
+import contextlib
 import gzip
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +22,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.near_duplicates import SAME, SketchIndex, sketch_film
 from ravl_med.cohort.table import ManifestFiles, RejectedFilm
 from ravl_med.config.cohort import CohortConfig, ReadingConfig, SyntheticConfig, VolumeConfig
+from ravl_med.engine.supervisor import hushed
 from ravl_med.errors import ImageError
 
 SHARED = Path(os.environ.get("RAVL_MED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -276,6 +279,36 @@ def test_shared_volumes_go_through_the_intake() -> None:
 )
 def test_a_size_that_cannot_be_counts_as_none(told: object, kept: int) -> None:
     assert _stored_bytes(told, most_mb=200) == kept
+
+
+def test_decoders_and_pydicom_print_nothing_where_the_run_itself_reads(tmp_path, capfd):
+    """GDCM complains of odd bytes in a JPEG; pydicom names the value of a tag."""
+    content = (BUNDLED / "JPGExtended.dcm").read_bytes()
+    at = len(content) * 3 // 4
+    odd = tmp_path / "odd.dcm"
+    odd.write_bytes(content[:at] + bytes(64) + content[at + 64 :])
+    dataset = pydicom.dcmread(BUNDLED / "MR_small.dcm")
+    named = tmp_path / "named.dcm"
+    dataset.WindowCenter = dataset.WindowWidth = "600"
+    dataset.save_as(named)
+    named.write_bytes(named.read_bytes().replace(b"MR1", b"\xff\xfe1", 1))
+    logger = pydicom.config.logger
+    handler, level = logging.StreamHandler(os.fdopen(os.dup(2), "w")), logger.level
+    logger.addHandler(handler)
+    try:
+        for path in (odd, named):
+            with contextlib.suppress(ImageError):
+                READER.film(cohort_of([path]), 0)
+        with hushed():
+            logger.warning("a value")
+        assert capfd.readouterr().err == ""
+        os.write(2, b"heard")
+        logger.error("again")
+        assert capfd.readouterr().err == "heardagain\n"
+        assert logger.level == level
+    finally:
+        logger.removeHandler(handler)
+        handler.stream.close()
 
 
 def smooth_film(seed: int, side: int = 220) -> NDArray[np.float32]:

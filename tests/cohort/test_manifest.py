@@ -127,7 +127,10 @@ def test_required_columns(tmp_path: Path, column: str) -> None:
         (b"image,patient\n", "no rows below the header"),
         (b"image,patient\n,\n\n", "no rows below the header"),
         (b"image,patient\n\xff\xfe,1\n", r"not a UTF-8 CSV table \(UnicodeDecodeError\)"),
-        (b'image,patient\n"a,1\n', "double quotes that open a cell are never closed"),
+        (
+            b'image,patient\na,1\n"b,1\nc,2\n',
+            "row 3: double quotes that open a cell are never closed",
+        ),
         (b"image;patient\na;1\n", "column 'image' is missing; got image;patient"),
         (b"image,patient,image\na,1,b\n", "column 'image' stands 2 times"),
         (b"image,patient\na,1\nb,1,No effusion\n", "row 3: 3 cells; expected 2 as in the header"),

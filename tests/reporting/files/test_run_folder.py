@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import time
 import warnings
 from collections.abc import Callable
 from datetime import date
@@ -304,6 +305,41 @@ def test_a_kill_at_any_step_leaves_one_run_whole(place: Path, exchange: bool) ->
             break
     assert at > 4  # that many steps were killed
     assert left["run.json"] == "2"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_two_runs_that_meet_while_they_take_their_place(place: Path, exchange: bool) -> None:
+    """One sleeps between its renames; the other waits for it, and both end well."""
+    run(place / "a", run="1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        rename = Path.rename
+        if not exchange:
+            run_folder._exchange = lambda one, other: False  # type: ignore[assignment]
+
+        def slow(path: Path, to: Path) -> Path:
+            moved = rename(path, to)
+            (place / "begun").touch()
+            time.sleep(0.3)
+            return moved
+
+        Path.rename = slow  # type: ignore[assignment]
+        retire = run_folder._retire
+        run_folder._retire = lambda *asked: ((place / "begun").touch(), retire(*asked))[1]
+        code = 1
+        try:
+            run(place / "a", run="2")
+            code = 0
+        finally:
+            os._exit(code)
+    while not (place / "begun").exists():
+        time.sleep(0.01)
+    run(place / "a", run="3")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert contents(place / "a") == {"run.json": "3"}
+    assert sorted(path.name for path in place.iterdir()) == ["a", "begun"]
 
 
 def test_the_draft_of_a_run_that_works_is_not_swept(place: Path) -> None:
