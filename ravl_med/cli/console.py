@@ -312,7 +312,8 @@ def _audit_lines(run: Audit) -> Iterator[str]:
         )
     yield (
         f"{cohort.images} films of {cohort.patients} patients audited, "
-        f"{sum(cohort.rejected.values())} set aside; accuracy {result.accuracy.overall:.1%}."
+        f"{sum(cohort.rejected.values())} set aside; accuracy "
+        f"{100 * result.accuracy.overall:.1f} %."
     )
     yield from _search_lines(result)
     if run.config.cohort.synthetic is not None:
@@ -322,14 +323,17 @@ def _audit_lines(run: Audit) -> Iterator[str]:
 
 
 def _search_lines(result: AuditResult) -> Iterator[str]:
+    from ravl_med.reporting.wording import plural
+
     for correlation in [c for c in result.correlations if c.counts][:_CORRELATIONS_SHOWN]:
-        yield _correlation_line(correlation, result.task.classes)
+        yield _correlation_line(correlation, result)
     if result.discovery is not None:
         found = result.correlations
         confirmed = sum(c.confirmation.status == "confirmed" for c in found)
         used = sum(c.counterfactual is not None and c.counterfactual.used for c in found)
+        clusters = plural(result.discovery.clusters, "cluster")
         yield (
-            f"{result.discovery.clusters} clusters, {result.discovery.candidates} candidates, "
+            f"{clusters}, {plural(result.discovery.candidates, 'candidate')}, "
             f"{confirmed} confirmed on held-out patients, {used} used by the model."
         )
     if result.sensitivity is not None:
@@ -381,23 +385,32 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
 
 
-def _correlation_line(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> str:
+    from ravl_med.reporting.audit.sentences import feature_name
+    from ravl_med.reporting.wording import class_name, class_names, signed
+
     cluster, tested = correlation.cluster, correlation.confirmation
-    found = correlation.counterfactual
-    kind, raised = correlation.kind.replace("_", " "), classes[cluster.raised_class]
-    line = f"{correlation.rank}. {kind}: raises {raised}"
+    found, classes = correlation.counterfactual, result.classes
+    raised = class_name(classes, cluster.raised_class)
+    line = (
+        f"{correlation.rank}. {correlation.kind.replace('_', ' ').capitalize()}: with "
+        f"{feature_name(result, correlation)} "
+    )
     if correlation.confirmed:
-        others = ", ".join(classes[c] for c in cluster.opposed_classes)
-        line += (
-            f" by {100 * tested.arms.gap[cluster.raised_class]:+.0f} points, moves {others} by "
-            f"{100 * tested.arms.opposed_gap:+.0f}, q {_small(tested.q_value)}"
-        )
-    elif found is not None:
-        line += f", which makes {found.removal.harm:.0%} of the other films with it wrong"
+        up, down = tested.arms.gap[cluster.raised_class], tested.arms.opposed_gap
+        line += f"the model finds {raised} {100 * up:.0f} points more often"
+        if cluster.opposed_classes:
+            lost = class_names(classes, cluster.opposed_classes)
+            line += f" and {lost} {100 * -down:.0f} points less often"
+        line += f" (q {_small(tested.q_value)})"
+    else:
+        line += f"the model calls more films {raised}"
+        if found is not None:
+            line += f"; {100 * found.removal.harm:.0f} % of the other films are wrong for it"
     if found is not None and found.removal.both is not None:
-        line += f"; removal {found.removal.both.contrast:+.2f} logits"
+        line += f"; removal {signed(found.removal.both.contrast, 2)} logits"
     if found is not None and found.transplant is not None:
-        line += f", transplant {found.transplant.contrast:+.2f}"
+        line += f", transplant {signed(found.transplant.contrast, 2)}"
     return f"{line}."
 
 
@@ -407,7 +420,7 @@ def _small(value: float) -> str:
 
 def _sensitivity_line(sensitivity: Sensitivity) -> str:
     gaps = [
-        f"{100 * d.gap:.0f} points at {d.prevalence:.0%}"
+        f"{100 * d.gap:.0f} points at {100 * d.prevalence:.0f} %"
         for d in sensitivity.detectable
         if d.gap == d.gap
     ]
@@ -418,6 +431,7 @@ def _sensitivity_line(sensitivity: Sensitivity) -> str:
         f"What is not named may cost {100 * cost.points:.1f} points of accuracy. " if cost else ""
     )
     return (
-        f"{known}Smallest gap found with {sensitivity.power:.0%} power, by share of films with the "
+        f"{known}Smallest gap found with {100 * sensitivity.power:.0f} % power, by share of "
+        "films with the "
         f"feature: {', '.join(gaps)}."
     )

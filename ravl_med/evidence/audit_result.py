@@ -13,7 +13,13 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.discovery.clusters import ClusterMap
-from ravl_med.evidence.results import BurnedInText, Interval, ReviewDecision, SpuriousCorrelation
+from ravl_med.evidence.results import (
+    Box,
+    BurnedInText,
+    Interval,
+    ReviewDecision,
+    SpuriousCorrelation,
+)
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.storage.documents import Count, Table, document_of, result_type
 
@@ -560,11 +566,39 @@ class WrittenPair:
     after: str = Field(description="report of the film with the place of the feature filled")
 
 
+@result_type(eq=False)
+class FilmChange:
+    """A film before and after a feature is taken out of it or put into it, drawn at random."""
+
+    rank: int = Field(description="of the correlation whose feature it is")
+    image: str = Field(description="pseudonym of the film")
+    change: Literal["removal", "insertion"] = Field(description="taken out, or put in")
+    box: Box = Field(description="[x0, y0, x1, y1] in stored pixels, where the film is changed")
+    label: str = Field(description="reference class of the film; blank: none")
+    called: str = Field(description="class that the model says before")
+    score: float = Field(description="its score, softmax over the classes")
+    called_after: str = Field(description="class that it says after")
+    score_after: float = Field(description="its score")
+    patch: NDArray[np.uint8] = Field(
+        exclude=True, description="(h, w) what the box holds after, at the model's resolution"
+    )
+
+
+@result_type(eq=False)
+class FilmAnswers:
+    """Reference label and answer of each of N films, as ``predictions.parquet`` has them."""
+
+    labels: NDArray[np.int64] = Field(description="(N,) class of each film")
+    called: NDArray[np.int64] = Field(description="(N,) class that the model says")
+    score: NDArray[np.float32] = Field(description="(N,) its score")
+
+
 @result_type(
     "ResultDocument",
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
-    " verdict_reasons=verdict.reasons verdict.gates rulings undecided model task cohort accuracy"
-    " sanity looking written dependence subgroups confounders sensitivity discovery correlations",
+    " verdict_reasons=verdict.reasons verdict.gates rulings to_decide undecided model task cohort"
+    " accuracy sanity looking written changes dependence subgroups confounders sensitivity "
+    "discovery correlations",
     doc="An audit.",
     eq=False,
 )
@@ -598,9 +632,10 @@ class AuditResult:
     rulings: tuple[ReviewDecision, ...] = Field(
         default=(), description="decisions of reviewers; the verdict follows"
     )
-    undecided: int | None = Field(
+    to_decide: tuple[int, ...] | None = Field(
         default=None,
-        description="correlations that a reviewer still has to decide on; null: not counted",
+        description="ranks of the correlations that a reviewer has to decide on, decided or not; "
+        "null: not known",
     )
     hidden_below: int = Field(
         default=0,
@@ -638,6 +673,23 @@ class AuditResult:
         description="by rank, of correlations that count; null: the model writes nothing, or the "
         "audit stopped",
     )
+    changes: tuple[FilmChange, ...] = Field(
+        default=(), description="by rank, of correlations that count or have to be decided on"
+    )
+    answers: FilmAnswers | None = Field(
+        default=None, exclude=True, description="None: not known, as of older runs"
+    )
+
+    @property
+    def open_ranks(self) -> tuple[int, ...]:
+        """Ranks of what still has to be decided on."""
+        decided = {ruling.rank for ruling in self.rulings if ruling.in_force}
+        return tuple(rank for rank in self.to_decide or () if rank not in decided)
+
+    @property
+    def undecided(self) -> int | None:
+        """Correlations that a reviewer still has to decide on; null: not known."""
+        return None if self.to_decide is None else len(self.open_ranks)
 
     @property
     def schema_version(self) -> str:

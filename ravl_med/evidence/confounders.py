@@ -359,7 +359,7 @@ def _sentence(shown: Confounder, one: Confounder, *, inseparable: bool) -> str:
         elif not hidden:
             text += (
                 f": with {name} {_printed(strongest.value)}, {counts} are labelled "
-                f"{strongest.finding}, of the others {strongest.elsewhere:.0%}"
+                f"{strongest.finding}, of the others {100 * strongest.elsewhere:.0f} %"
             )
     if np.isfinite(shown.association):
         v = f"{shown.association:.2f} ({shown.interval.low:.2f} to {shown.interval.high:.2f})"

@@ -70,14 +70,16 @@ def check_auditability(
     for name, share in zip(classes, accuracy.predicted_share, strict=True):
         if accuracy.images and share > gate.max_prediction_share:
             reasons.append(
-                f"The model calls {share:.1%} of the films {name}, above "
-                f"{gate.max_prediction_share:.0%} (gate.max_prediction_share): it does not tell "
+                f"The model calls {100 * share:.1f} % of the films {name}, above "
+                f"{100 * gate.max_prediction_share:.0f} % (gate.max_prediction_share): it does "
+                "not tell "
                 "the classes apart. Check prompts and preprocessing."
             )
         elif accuracy.images and share < gate.min_prediction_share:
             reasons.append(
-                f"The model calls {share:.1%} of the films {name}, below "
-                f"{gate.min_prediction_share:.0%} (gate.min_prediction_share): the class is never "
+                f"The model calls {100 * share:.1f} % of the films {name}, below "
+                f"{100 * gate.min_prediction_share:.0f} % (gate.min_prediction_share): the "
+                "class is never "
                 "predicted. Check its prompts."
             )
     return tuple(reasons)

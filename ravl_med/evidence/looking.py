@@ -296,10 +296,13 @@ def sentence_of_ignoring(conditions: Sequence[LookingCell]) -> str:
     """Say that a model ignores the film, by what it answers when something else is shown."""
     swapped, blank, noise = _in_place_of_films(conditions)
     return (
-        f"Ignores the film: {swapped.unchanged:.0%} of the answers stay when another patient's "
-        f"film with another label is shown ({swapped.unchanged_interval.low:.0%} to "
-        f"{swapped.unchanged_interval.high:.0%}), {blank.unchanged:.0%} with a blank film, "
-        f"{noise.unchanged:.0%} with noise, and no finding is told better than by chance. The "
+        f"Ignores the film: {100 * swapped.unchanged:.0f} % of the answers stay when another "
+        "patient's "
+        f"film with another label is shown ({100 * swapped.unchanged_interval.low:.0f} % to "
+        f"{100 * swapped.unchanged_interval.high:.0f} %), {100 * blank.unchanged:.0f} % with a "
+        "blank film, "
+        f"{100 * noise.unchanged:.0f} % with noise, and no finding is told better than by "
+        "chance. The "
         "answers come from elsewhere: the question, or what the model was trained on. The usual "
         "cure: a model that was trained on images of this kind; its processor and chat template."
     )

@@ -129,7 +129,7 @@ def apply_decisions(
         gate.
     """
     if result.sensitivity is None:
-        return replace(result, undecided=0)
+        return replace(result, to_decide=())
     asked = {
         one.correlation_id(result): one for one in points_for_reviewer(result.correlations, gate)
     }
@@ -154,9 +154,8 @@ def apply_decisions(
         verdict = with_protocol(verdict, result.discovery.protocol, len(result.correlations))
     verdict = with_confounders(verdict, result.confounders or ())
     verdict = with_leaks(verdict, result.cohort.leaks, gate)
-    wanted = {one.rank for one in open_correlations(result.correlations, gate)}
-    decided = {ruling.rank for ruling in rulings if ruling.in_force}
-    return replace(result, verdict=verdict, rulings=rulings, undecided=len(wanted - decided))
+    to_decide = tuple(one.rank for one in open_correlations(result.correlations, gate))
+    return replace(result, verdict=verdict, rulings=rulings, to_decide=to_decide)
 
 
 def _rule(row: RecordedDecision, rank: int, today: date) -> ReviewDecision:

@@ -340,7 +340,7 @@ class _Reviewed:
         """Say what is tolerated, by whom and until when, and what it will be then."""
         return tuple(
             f"Correlation {ruling.rank}, {_TOLERATED[c.kind]} that raises "
-            f"{_name_classes((c,), classes)}, is tolerated by {_name(ruling)} until "
+            f"{_name_classes((c,), classes)}, is tolerated by {reviewer_name(ruling)} until "
             f"{ruling.until}; it is still there. After that day "
             + ("the verdict is fail again." if is_shortcut(c) else "it has to be decided on again.")
             for c, ruling in self.tolerated
@@ -349,7 +349,8 @@ class _Reviewed:
     def lapses(self) -> tuple[str, ...]:
         """Name the acceptances that have ended."""
         return tuple(
-            f"Correlation {ruling.rank} was tolerated by {_name(ruling)} until {ruling.until}; "
+            f"Correlation {ruling.rank} was tolerated by {reviewer_name(ruling)} until "
+            f"{ruling.until}; "
             "that day is over, and it counts again."
             for ruling in self.expired
         )
@@ -357,7 +358,8 @@ class _Reviewed:
     def overrulings(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Name the shortcuts of the audit that a reviewer took for the finding."""
         return tuple(
-            f"The audit found correlation {ruling.rank} to be a shortcut; {_name(ruling)} judged "
+            f"The audit found correlation {ruling.rank} to be a shortcut; "
+            f"{reviewer_name(ruling)} judged "
             f"it part of {_name_classes((c,), classes)}."
             for c, ruling in self.overruled
         )
@@ -375,7 +377,8 @@ def is_shortcut(correlation: SpuriousCorrelation) -> bool:
     return correlation.counts and correlation.kind == "shortcut"
 
 
-def _name(ruling: ReviewDecision) -> str:
+def reviewer_name(ruling: ReviewDecision) -> str:
+    """Return who decided, as reasons say it."""
     return " ".join(ruling.name.split())[:60]
 
 
@@ -439,9 +442,10 @@ def _pass_reasons(
     """Say what was not found, and name the signs that the model uses."""
     reason = (
         "No local feature is left that the model uses, that does harm above the gate of "
-        f"{gate.max_gap:.0%} (something foreign: any), and that is not the finding itself."
+        f"{100 * gate.max_gap:.0f} % (something foreign: any), and that is not the finding itself."
         if bound
-        else f"No correlation above the gate of {gate.max_gap:.0%} was confirmed on held-out "
+        else f"No correlation above the gate of {100 * gate.max_gap:.0f} % was confirmed on "
+        "held-out "
         "patients."
     )
     if reviewed.settled:
@@ -560,32 +564,36 @@ def _power_gates(
         Gate(
             "gate.max_detectable_gap",
             bool(seen),
-            f"gap found with {sensitivity.power:.0%} power, feature in {common.prevalence:.0%} of "
+            f"gap found with {100 * sensitivity.power:.0f} % power, feature in "
+            f"{100 * common.prevalence:.0f} % of "
             f"the films: {smallest}; asked: at most {100 * gate.max_detectable_gap:.0f} points",
         ),
         Gate(
             "gate.min_tested",
             bool(tested),
             f"{sensitivity.tested} of {sensitivity.clusters} clusters could be tested; asked: at "
-            f"least {gate.min_tested:.0%}",
+            f"least {100 * gate.min_tested:.0f} %",
         ),
     )
     reasons = []
     if not seen:
         reasons.append(
-            f"Underpowered: a feature in {common.prevalence:.0%} of the films is found with "
-            f"{sensitivity.power:.0%} power only from {smallest} on; a pass needs "
+            f"Underpowered: a feature in {100 * common.prevalence:.0f} % of the films is found "
+            "with "
+            f"{100 * sensitivity.power:.0f} % power only from {smallest} on; a pass needs "
             f"{100 * gate.max_detectable_gap:.0f} points (gate.max_detectable_gap). Audit more "
             "films."
             if finite
-            else f"Underpowered: a feature in {common.prevalence:.0%} of the films would not be "
-            f"found with {sensitivity.power:.0%} power, however large its gap "
+            else f"Underpowered: a feature in {100 * common.prevalence:.0f} % of the films "
+            "would not be "
+            f"found with {100 * sensitivity.power:.0f} % power, however large its gap "
             "(gate.max_detectable_gap). Audit more films."
         )
     if not tested:
         reasons.append(
             f"Underpowered: {sensitivity.tested} of {sensitivity.clusters} clusters have enough "
-            f"films to be tested; a pass needs {gate.min_tested:.0%} (gate.min_tested). Audit more "
+            f"films to be tested; a pass needs {100 * gate.min_tested:.0f} % (gate.min_tested). "
+            "Audit more "
             "films."
         )
     return gates, tuple(reasons)

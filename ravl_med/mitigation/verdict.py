@@ -200,10 +200,10 @@ def _detectable(again: AuditResult) -> str:
     if sensitivity is None:
         return "what these films could have shown was not measured, since the audit stopped before"
     gaps = [
-        f"{100 * d.gap:.0f} points for a feature in {d.prevalence:.0%} of the films"
+        f"{100 * d.gap:.0f} points for a feature in {100 * d.prevalence:.0f} % of the films"
         for d in sensitivity.detectable
         if np.isfinite(d.gap)
     ]
     if not gaps:
         return "these films could not have shown any gap with the asked power"
-    return f"smallest gap found with {sensitivity.power:.0%} power: {', '.join(gaps)}"
+    return f"smallest gap found with {100 * sensitivity.power:.0f} % power: {', '.join(gaps)}"

@@ -29,6 +29,8 @@ from ravl_med.evidence.audit_result import (
     Confounder,
     Dependence,
     DiscoverySummary,
+    FilmAnswers,
+    FilmChange,
     LookingCheck,
     ModelChecks,
     ModelSummary,
@@ -41,6 +43,7 @@ from ravl_med.evidence.audit_result import (
 )
 from ravl_med.evidence.confounders import measure_confounders, with_confounders
 from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.counterfactual.examples import example_changes
 from ravl_med.evidence.counterfactual.localisation import (
     MOST_REGIONS,
     RelevanceTable,
@@ -64,7 +67,12 @@ from ravl_med.evidence.results import ConfirmedFeature, SpuriousCorrelation
 from ravl_med.evidence.review import apply_decisions, decisions_for, read_decisions
 from ravl_med.evidence.statistics import PatientBootstrap
 from ravl_med.evidence.subgroups import attribute_strata, measure_subgroups
-from ravl_med.evidence.verdict import decide_verdict, with_leaks, with_protocol
+from ravl_med.evidence.verdict import (
+    decide_verdict,
+    points_for_reviewer,
+    with_leaks,
+    with_protocol,
+)
 from ravl_med.pipeline import stages
 from ravl_med.pipeline.answers import (
     AnsweredFilms,
@@ -290,6 +298,7 @@ class Findings:
     dependence: Dependence | None = None
     looking: LookingCheck | None = None
     written: tuple[WrittenPair, ...] | None = None
+    changes: tuple[FilmChange, ...] = ()
 
     def beside(self, confounders: tuple[Confounder, ...]) -> Findings:
         """Return them with what is confounded, which the verdict names."""
@@ -403,9 +412,8 @@ def search_films(
         black_box=tools.model is None,
         styles=dependence.findings if dependence else (),
     )
-    verdict = with_protocol(verdict, discovery.protocol, len(correlations))
     return Findings(
-        verdict,
+        with_protocol(verdict, discovery.protocol, len(correlations)),
         tools.checks,
         _summarise_search(config, data, embeddings, clusters, examination, correlations),
         correlations,
@@ -415,6 +423,7 @@ def search_films(
         _describe_all(config, correlations, embeddings, tools.structures),
         dependence=dependence,
         written=_write(data, correlations, embeddings, tools, run),
+        changes=_change_films(config, data, correlations, embeddings, tools, run),
     )
 
 
@@ -430,6 +439,25 @@ def _write(
         return None
     names = [pseudonym(digest, run.key) for digest in embeddings.digests]
     return write_pairs(tools.model, data, correlations, names)
+
+
+def _change_films(
+    config: Config,
+    data: AuditData,
+    correlations: tuple[SpuriousCorrelation, ...],
+    embeddings: Embeddings,
+    tools: SearchTools,
+    run: stages.Run,
+) -> tuple[FilmChange, ...]:
+    """Change a few films of each correlation that counts or has to be decided on, to be shown."""
+    if tools.model is None:
+        return ()
+    names = [pseudonym(digest, run.key) for digest in embeddings.digests]
+    return tuple(
+        change
+        for one in points_for_reviewer(correlations, config.gate)
+        for change in example_changes(tools.model, data, one, names)
+    )
 
 
 def find_dependence(
@@ -598,6 +626,13 @@ def collect(
     if films.embeddings.answers is not None:
         task = summarise_questions(result.task, listed.encoder)
         result = replace(result, task=task)
+    called = scored.scores.predictions
+    answers = FilmAnswers(
+        labels=films.cohort.labels,
+        called=called,
+        score=scored.scores.image[np.arange(len(called)), called],
+    )
+    result = replace(result, answers=answers)
     films.embeddings.release_pages()
     trim_memory()
     return Audit(
@@ -654,6 +689,7 @@ def collect_result(
         dependence=found.dependence,
         looking=found.looking,
         written=found.written,
+        changes=found.changes,
         image_ids=tuple(pseudonym(digest, key) for digest in embeddings.digests),
         region_image=embeddings.region_image,
         region_boxes=embeddings.region_boxes,

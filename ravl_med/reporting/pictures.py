@@ -16,10 +16,10 @@ from PIL import Image
 
 from ravl_med.cohort.dicom_header import Edge
 from ravl_med.config.loading import Config
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import AuditResult, FilmChange
 from ravl_med.evidence.results import BurnedInText, SpuriousCorrelation
 from ravl_med.regions.burned_in_text import TextArea, TextSearch, View, open_text_search
-from ravl_med.reporting.wording import plural
+from ravl_med.reporting.wording import number, plural, printable
 from ravl_med.storage.cache import Cache
 
 Film = Callable[[int], NDArray[np.uint8]]
@@ -30,8 +30,11 @@ Box = tuple[float, float, float, float]
 CORRELATIONS_SHOWN = 10
 """Correlations that get a page and pictures of their own."""
 
-CARRIES = " ●"
-"""Mark behind the removal effect of a region that carries the feature."""
+COMPANIONS_SHOWN = 12
+"""Correlations without a page, of which one region is shown."""
+
+PANEL = 4
+"""Films of each kind that are shown of a correlation."""
 
 FILM_SIDE, CROP_SIDE = 300, 180
 """Pixels of the long side."""
@@ -52,7 +55,6 @@ class Picture:
 
     pixels: NDArray[np.uint8]  # (h, w)
     boxes: tuple[Box, ...]  # as shares of width and height, origin top left
-    located: tuple[Box, ...] = ()  # where their effect lies, as far as it lies elsewhere
     large: NDArray[np.uint8] | None = None  # (h, w): with more to look at on a screen
     edge: Edge = ""  # side of the patient at the left edge; blank for a crop, or not stated
 
@@ -65,31 +67,108 @@ class RegionPicture:
     image_id: str  # pseudonym of the film
     name: str  # what it is, and where; blank for a place in a grid
     effect: float  # removal effect in logits; NaN where it was not measured
-    carries: bool  # the effect passes the trimming rule: the region carries the feature
     picture: Picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilmPicture:
-    """A whole film with the boxes of the regions, by their place in the order."""
+    """A whole film, with the place of the feature where it has it."""
 
-    numbers: tuple[int, ...]
     image_id: str
+    answer: str  # label and answer in words; blank where they are not known
     picture: Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangePictures:
+    """A film before and after its feature was taken out, or one was put in."""
+
+    change: FilmChange
+    before: FilmPicture
+    after: FilmPicture
+
+
+@dataclass(frozen=True, slots=True)
+class FilmPanels:
+    """Films of the audit that are shown of a correlation, by their index."""
+
+    mistakes: tuple[int, ...]  # with the feature, and called wrongly
+    random: tuple[int, ...]  # with the feature
+    without: tuple[int, ...]  # of the same classes as the random ones
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every one of them once."""
+        return tuple(dict.fromkeys((*self.mistakes, *self.random, *self.without)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CorrelationPictures:
     """What is shown of one correlation."""
 
-    crops: tuple[RegionPicture, ...]
-    films: tuple[FilmPicture, ...]
+    crops: tuple[RegionPicture, ...]  # those with the largest effects
+    mistakes: tuple[FilmPicture, ...]
+    random: tuple[FilmPicture, ...]
+    without: tuple[FilmPicture, ...]
+    changes: tuple[ChangePictures, ...]
 
 
 def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
-    """Return the correlations that get a page: those that count, then the rest, by rank."""
-    ranked = sorted(result.correlations, key=lambda entry: (not entry.counts, entry.rank))
-    return tuple(ranked[:CORRELATIONS_SHOWN])
+    """Return the correlations that get a page: what counts, then what has to be decided on."""
+    asked = result.to_decide or ()
+    wanted = [entry for entry in result.correlations if entry.counts or entry.rank in asked]
+    return tuple(
+        sorted(wanted, key=lambda entry: (not entry.counts, entry.rank))[:CORRELATIONS_SHOWN]
+    )
+
+
+def companions(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
+    """Return the correlations without a page that travel with one that has a page, by rank."""
+    paged = {entry.rank for entry in shown_correlations(result)}
+    return tuple(
+        entry
+        for entry in result.correlations
+        if entry.rank not in paged and entry.companion_of in paged
+    )
+
+
+def film_panels(result: AuditResult, correlation: SpuriousCorrelation) -> FilmPanels:
+    """Choose films of a correlation: mistakes by how sure the model is, the others at random."""
+    answers, cluster = result.answers, correlation.cluster
+    rng = np.random.default_rng(int(correlation.correlation_id(result), 16))
+    present = np.flatnonzero(cluster.present)
+    if answers is None:
+        return FilmPanels((), tuple(rng.permutation(present)[:PANEL].tolist()), ())
+    called, labels = answers.called, answers.labels
+    wrong = present[called[present] != labels[present]]
+    raised = called[wrong] == cluster.raised_class
+    mistakes = wrong[np.lexsort((-answers.score[wrong], ~raised))][:PANEL]
+    random = rng.permutation(present)[:PANEL]
+    bare = rng.permutation(np.flatnonzero(~cluster.present)).tolist()
+    without: list[int] = []
+    for film in random.tolist():
+        alike = [other for other in bare if labels[other] == labels[film] and other not in without]
+        without += alike[:1]
+    return FilmPanels(tuple(mistakes.tolist()), tuple(random.tolist()), tuple(without))
+
+
+def answer_text(result: AuditResult, film: int) -> str:
+    """Say what a film is labelled and what the model says of it; blank where it is not known."""
+    answers, classes = result.answers, result.classes
+    if answers is None:
+        return ""
+    label, called = int(answers.labels[film]), int(answers.called[film])
+    return words_of_answer(
+        classes[label] if label >= 0 else "", classes[called], float(answers.score[film])
+    )
+
+
+def words_of_answer(label: str, called: str, score: float) -> str:
+    """Return ``✓ edema (0.91)``, or ``✗ labelled normal, called edema (0.77)``."""
+    said = f"{printable(called, 30)} ({number(score)})"
+    if not label:
+        return f"called {said}"
+    return f"✓ {said}" if label == called else f"✗ labelled {printable(label, 30)}, called {said}"
 
 
 def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
@@ -99,11 +178,11 @@ def removal_effect(correlation: SpuriousCorrelation) -> NDArray[np.float64]:
     return correlation.counterfactual.removal.effect
 
 
-def _carrying(correlation: SpuriousCorrelation) -> NDArray[np.bool_]:
-    """Return which regions of a cluster carry the feature; none where it was not tested."""
-    if correlation.counterfactual is None:
-        return np.zeros(len(correlation.cluster.regions), dtype=np.bool_)
-    return correlation.counterfactual.removal.carries
+def _places(result: AuditResult, correlation: SpuriousCorrelation) -> NDArray[np.float32]:
+    """Return where the feature lies, (n, 4): where its effect does, else the region itself."""
+    located = correlation.located_boxes
+    own = result.region_boxes[correlation.cluster.regions]
+    return np.where(np.isfinite(located), located, own).astype(np.float32)
 
 
 def _name(result: AuditResult, region: int) -> str:
@@ -115,7 +194,6 @@ def film_picture(
     film: NDArray[np.uint8],
     boxes: Sequence[Sequence[float]],
     side: int = FILM_SIDE,
-    located: Sequence[Sequence[float]] = (),
     large: int = 0,
     edge: Edge = "",
 ) -> Picture:
@@ -125,11 +203,9 @@ def film_picture(
     where the film has more to show; 0: none.
     """
     rows, columns = film.shape
-    shares, drawn = (
-        tuple(_clipped(box, columns, rows) for box in every) for every in (boxes, located)
-    )
+    shares = tuple(_clipped(box, columns, rows) for box in boxes)
     bigger = _shrunk(film, large) if large and max(rows, columns) > side else None
-    return Picture(_shrunk(film, side), shares, drawn, bigger, edge)
+    return Picture(_shrunk(film, side), shares, bigger, edge)
 
 
 def _shrunk(film: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -185,16 +261,53 @@ def crop_view(shape: tuple[int, ...], box: Sequence[float]) -> View:
 
 
 def shown_boxes(result: AuditResult, count: int) -> dict[int, list[tuple[float, ...]]]:
-    """Return the films that are shown, each with the boxes of the regions that are shown of it.
+    """Return the films that are shown, each with the boxes that are shown enlarged.
 
-    `count` regions of each correlation are shown.
+    `count` regions of each correlation are shown. Films after a change follow those of the audit,
+    see `with_changes`.
     """
     shown: dict[int, list[tuple[float, ...]]] = {}
-    for correlation in shown_correlations(result):
-        for region in correlation.cluster.regions[correlation.order[:count]]:
-            boxes = shown.setdefault(int(result.region_image[region]), [])
-            boxes.append(tuple(result.region_boxes[region].tolist()))
+    for correlation in (*shown_correlations(result), *companions(result)[:COMPANIONS_SHOWN]):
+        paged = correlation.companion_of is None or correlation.counts
+        places = _places(result, correlation)
+        for at in correlation.order[: count if paged else 1].tolist():
+            boxes = shown.setdefault(int(result.region_image[correlation.cluster.regions[at]]), [])
+            boxes.append(tuple(places[at].tolist()))
+        for film in film_panels(result, correlation).all if paged else ():
+            shown.setdefault(film, [])
+    for at, change in _shown_changes(result):
+        shown.setdefault(result.image_ids.index(change.image), [])
+        shown[len(result.image_ids) + at] = []
     return shown
+
+
+def _shown_changes(result: AuditResult) -> list[tuple[int, FilmChange]]:
+    """Return the changes of correlations that have a page, with their numbers."""
+    paged = {entry.rank for entry in shown_correlations(result)}
+    return [(at, one) for at, one in enumerate(result.changes) if one.rank in paged]
+
+
+def with_changes(result: AuditResult, film: Film) -> Film:
+    """Return a reader that gives the films after a change too, numbered after those of the audit.
+
+    What a place holds then is set into the film at the resolution that the model sees.
+    """
+
+    def read(index: int) -> NDArray[np.uint8]:
+        films = len(result.image_ids)
+        if index < films:
+            return film(index)
+        change = result.changes[index - films]
+        pixels = film(result.image_ids.index(change.image)).copy()
+        rows, columns = pixels.shape
+        x0, x1 = (min(max(round(edge), 0), columns) for edge in change.box[::2])
+        y0, y1 = (min(max(round(edge), 0), rows) for edge in change.box[1::2])
+        if x1 > x0 and y1 > y0:
+            patch = Image.fromarray(change.patch).resize((x1 - x0, y1 - y0))
+            pixels[y0:y1, x0:x1] = np.asarray(patch)
+        return pixels
+
+    return read
 
 
 def correlation_pictures(
@@ -205,42 +318,84 @@ def correlation_pictures(
     *,
     enlarged: bool = False,
 ) -> CorrelationPictures:
-    """Return crops of the first `count` regions and the films that they lie on.
+    """Return crops of the first `count` regions, and films with the feature and without it.
 
-    Each film is asked for once; a film that holds several of the regions is shown once. With
-    `enlarged` each picture also has one to be looked at on a screen.
+    With `enlarged` each picture also has one to be looked at on a screen.
     """
-    large = (_LARGE_FILM, _LARGE_CROP) if enlarged else (0, 0)
+    large = _LARGE_FILM if enlarged else 0
+    panels = film_panels(result, correlation)
+    places = _places(result, correlation)
+    images = result.region_image[correlation.cluster.regions]
+    first: dict[int, int] = {}  # of each film the region with the largest effect
+    for at in correlation.order.tolist():
+        first.setdefault(int(images[at]), at)
+
+    def whole(index: int) -> FilmPicture:
+        boxes = [tuple(places[first[index]].tolist())] if index in first else []
+        edge = result.left_edge(index)
+        picture = film_picture(film(index), boxes, large=large, edge=edge)
+        return FilmPicture(result.image_ids[index], answer_text(result, index), picture)
+
+    return CorrelationPictures(
+        crops=region_pictures(result, correlation, film, count, enlarged=enlarged),
+        mistakes=tuple(map(whole, panels.mistakes)),
+        random=tuple(map(whole, panels.random)),
+        without=tuple(map(whole, panels.without)),
+        changes=tuple(
+            _change_pictures(result, at, change, film, large)
+            for at, change in _shown_changes(result)
+            if change.rank == correlation.rank
+        ),
+    )
+
+
+def region_pictures(
+    result: AuditResult,
+    correlation: SpuriousCorrelation,
+    film: Film,
+    count: int,
+    *,
+    enlarged: bool = False,
+) -> tuple[RegionPicture, ...]:
+    """Return crops of the first `count` regions, each around where its effect lies."""
     picked = correlation.order[:count]
     regions = correlation.cluster.regions[picked]
-    effects, carries = removal_effect(correlation)[picked], _carrying(correlation)[picked]
-    located = correlation.located_boxes[picked]
-    images = result.region_image[regions]
-    crops: dict[int, RegionPicture] = {}
-    films: list[FilmPicture] = []
-    for image in dict.fromkeys(images.tolist()):  # distinct, in the order of the regions
-        pixels = film(image)
-        places = np.flatnonzero(images == image).tolist()
-        boxes = [tuple(map(float, result.region_boxes[regions[place]])) for place in places]
-        for place, box in zip(places, boxes, strict=True):
-            crops[place] = RegionPicture(
-                place + 1,
-                result.image_ids[image],
-                _name(result, int(regions[place])),
-                float(effects[place]),
-                bool(carries[place]),
-                crop_picture(pixels, box, large=large[1]),
-            )
-        numbers = tuple(place + 1 for place in places)
-        moved = [
-            tuple(located[place].tolist())
-            for place, box in zip(places, boxes, strict=True)
-            if math.isfinite(located[place, 0]) and np.abs(located[place] - box).max() >= 1.0
-        ]
-        edge = result.left_edge(image)
-        picture = film_picture(pixels, boxes, located=moved, large=large[0], edge=edge)
-        films.append(FilmPicture(numbers, result.image_ids[image], picture))
-    return CorrelationPictures(tuple(crops[place] for place in sorted(crops)), tuple(films))
+    effects, places = removal_effect(correlation)[picked], _places(result, correlation)[picked]
+    return tuple(
+        RegionPicture(
+            at + 1,
+            result.image_ids[int(result.region_image[region])],
+            _name(result, int(region)),
+            float(effects[at]),
+            crop_picture(
+                film(int(result.region_image[region])),
+                places[at].tolist(),
+                large=_LARGE_CROP if enlarged else 0,
+            ),
+        )
+        for at, region in enumerate(regions.tolist())
+    )
+
+
+def _change_pictures(
+    result: AuditResult, at: int, change: FilmChange, film: Film, large: int
+) -> ChangePictures:
+    """Return a film before and after, with the place that was changed."""
+    index = result.image_ids.index(change.image)
+    edge = result.left_edge(index)
+    answers = (
+        words_of_answer(change.label, change.called, change.score),
+        words_of_answer(change.label, change.called_after, change.score_after),
+    )
+    before, after = (
+        FilmPicture(
+            change.image,
+            answer,
+            film_picture(film(number_of), [change.box], large=large, edge=edge),
+        )
+        for number_of, answer in zip((index, len(result.image_ids) + at), answers, strict=True)
+    )
+    return ChangePictures(change, before, after)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

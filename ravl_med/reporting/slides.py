@@ -21,7 +21,6 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import Interval, SpuriousCorrelation
 from ravl_med.reporting.contact_sheet import DARK, PLATE, draw_edge, font
 from ravl_med.reporting.pictures import (
-    CARRIES,
     CROP_SIDE,
     FILM_SIDE,
     Box,
@@ -36,8 +35,8 @@ REGIONS_ON_SLIDES = 10
 """Regions of each correlation."""
 
 _CAPTION = 30  # pixels under a picture on a contact sheet
-_YELLOW, _WHITE = (255, 216, 77), (255, 255, 255)
-_BLUE, _AMBER = "#0b5fa5", "#d98200"
+_YELLOW = (255, 216, 77)
+_BLUE, _AMBER = "#0b5fa5", "#b87000"
 
 
 def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
@@ -52,15 +51,12 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
         stem = f"correlation_{correlation.rank:02d}"
         pictures = correlation_pictures(result, correlation, film, REGIONS_ON_SLIDES)
         films = []
-        for entry in pictures.films:
-            numbers, edge = ", ".join(map(str, entry.numbers)), entry.picture.edge
-            unusual = () if edge == "R" else (EDGE_TEXT[edge],)
-            films.append(((f"{numbers} · {entry.image_id}", *unusual), entry.picture))
+        for entry in (*pictures.mistakes, *pictures.random, *pictures.without):
+            edge = entry.picture.edge
+            unusual = "" if edge == "R" else f" · {EDGE_TEXT[edge]}"
+            films.append(((entry.answer, f"{entry.image_id}{unusual}"), entry.picture))
         crops = [
-            (
-                (f"{e.number} · {e.image_id} · {signed(e.effect, 2)}{CARRIES * e.carries}",),
-                e.picture,
-            )
+            ((f"{e.number} · {e.image_id} · {signed(e.effect, 2)}",), e.picture)
             for e in pictures.crops
         ]
         _contact_sheet(films, FILM_SIDE).save(folder / f"{stem}_films.png", compress_level=1)
@@ -85,8 +81,6 @@ def _contact_sheet(
         draw_edge(pen, picture.edge, (left, top + height // 2))
         for box in picture.boxes:
             _outline(pen, box, (left, top, width, height), _YELLOW)
-        for box in picture.located:
-            _outline(pen, box, (left, top, width, height), _WHITE)
         middle = (at % columns) * step + step // 2
         for number, line in enumerate(lines):
             place = (middle, top + height + 4 + 13 * number)

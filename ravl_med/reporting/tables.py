@@ -32,11 +32,11 @@ def fact_table(caption: str, facts: Sequence[tuple[str, ...]], *, dense: bool = 
 def gate_table(gates: Sequence[Gate]) -> Table:
     """Return every gate by name: whether it held, and what was found beside what is asked."""
     rows: list[tuple[Cell, ...]] = [
-        ("✓ held" if gate.passed else "✗ not held", printable(gate.name, 60), gate.text)
+        ("✓ met" if gate.passed else "✗ not met", printable(gate.name, 60), gate.text)
         for gate in gates
     ]
     return Table(
-        caption="Gates, fixed before the run",
+        caption="Criteria set before the run",
         columns=(
             Column("Outcome", "status"),
             Column("Gate", "code"),

@@ -52,5 +52,5 @@ def test_a_stuck_class_and_a_dead_one_cannot_be_audited():
 
     dead, stuck = check_auditability(accuracy_of(labels, np.ones(100, int)), CLASSES, GateConfig())
 
-    assert dead.startswith("The model calls 0.0% of the films no finding, below 2%")
-    assert stuck.startswith("The model calls 100.0% of the films cardiomegaly, above 98%")
+    assert dead.startswith("The model calls 0.0 % of the films no finding, below 2 %")
+    assert stuck.startswith("The model calls 100.0 % of the films cardiomegaly, above 98 %")

@@ -399,7 +399,7 @@ class TestLooking:
 
     def test_a_model_that_answers_all_films_alike_ignores_them(self):
         found = Cohort().look(answer_alike)
-        assert found.ignores.startswith("Ignores the film: 100% of the answers stay when another")
+        assert found.ignores.startswith("Ignores the film: 100 % of the answers stay when another")
         assert {c.unchanged for c in found.conditions} == {1.0}
 
     def test_one_call_for_all_with_margins_that_tell_films_is_looking(self):

@@ -565,7 +565,7 @@ def test_what_does_not_count_does_not_decide(weigh, name):
     assert verdict == decide_verdict([], CLASSES, GATE, SEEN)
     assert verdict.name == "pass"
     assert verdict.reasons == (
-        "No local feature is left that the model uses, that does harm above the gate of 10% "
+        "No local feature is left that the model uses, that does harm above the gate of 10 % "
         "(something foreign: any), and "
         "that is not the finding itself.",
     )
@@ -681,9 +681,9 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     assert [gate.text for gate in verdict.gates] == [
         "no shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
         "are no chance",
-        "gap found with 80% power, feature in 20% of the films: 30 points; asked: at most 30 "
+        "gap found with 80 % power, feature in 20 % of the films: 30 points; asked: at most 30 "
         "points",
-        "36 of 40 clusters could be tested; asked: at least 50%",
+        "36 of 40 clusters could be tested; asked: at least 50 %",
     ]
 
 
@@ -706,7 +706,7 @@ def test_a_pass_of_a_black_box_needs_power():
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
-        "Underpowered: a feature in 20% of the films is found with 80% power only from 32 points "
+        "Underpowered: a feature in 20 % of the films is found with 80 % power only from 32 points "
         "on; a pass needs 30 points (gate.max_detectable_gap). Audit more films.",
     )
     assert gates_of(verdict) == BY_SCORES | {"gate.max_detectable_gap": False}
@@ -717,11 +717,11 @@ def test_a_gap_that_is_never_found_does_not_pass():
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
-        "Underpowered: a feature in 20% of the films would not be found with 80% power, however "
+        "Underpowered: a feature in 20 % of the films would not be found with 80 % power, however "
         "large its gap (gate.max_detectable_gap). Audit more films.",
     )
     assert gates_of(verdict) == BY_SCORES | {"gate.max_detectable_gap": False}
-    assert "20% of the films: not even a gap of 100 points; asked" in verdict.gates[1].text
+    assert "20 % of the films: not even a gap of 100 points; asked" in verdict.gates[1].text
 
 
 def test_the_prevalence_nearest_to_20_percent_is_asked_for():
@@ -732,7 +732,7 @@ def test_the_prevalence_nearest_to_20_percent_is_asked_for():
     verdict = decide_verdict([], CLASSES, GATE, near)
 
     assert verdict.name == "pass"
-    assert "feature in 25% of the films: 10 points" in verdict.gates[1].text
+    assert "feature in 25 % of the films: 10 points" in verdict.gates[1].text
 
 
 @pytest.mark.parametrize(("tested", "passes"), [(20, True), (19, False), (0, False)])
@@ -744,7 +744,7 @@ def test_a_pass_of_a_black_box_needs_clusters_that_were_tested(tested, passes):
     if not passes:
         assert verdict.reasons == (
             f"Underpowered: {tested} of 40 clusters have enough films to be tested; a pass needs "
-            "50% (gate.min_tested). Audit more films.",
+            "50 % (gate.min_tested). Audit more films.",
         )
 
 
@@ -801,7 +801,7 @@ def test_a_black_box_is_told_of_in_every_verdict(weigh):
     assert not one.counts
     assert any(reason.startswith("No counterfactual is possible") for reason in one.reasons)
     passed = decide_verdict([], CLASSES, GATE, SCORES, black_box=True)
-    assert passed.reasons[0].startswith("No correlation above the gate of 10% was confirmed")
+    assert passed.reasons[0].startswith("No correlation above the gate of 10 % was confirmed")
 
 
 # Leaks

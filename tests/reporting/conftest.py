@@ -528,8 +528,8 @@ def result_of() -> Callable[..., AuditResult]:
 
 @pytest.fixture(scope="session")
 def full_result() -> AuditResult:
-    """Every kind of correlation, seven in all."""
-    return make_result(correlations=7)
+    """Every kind of correlation, seven in all; each has a page, as a reviewer is asked."""
+    return make_result(correlations=7, to_decide=tuple(range(1, 8)))
 
 
 @pytest.fixture(scope="session")

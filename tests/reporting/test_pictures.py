@@ -3,15 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import result_document
+from ravl_med.evidence.audit_result import FilmAnswers, FilmChange, result_document
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.audit.report import _crop
 from ravl_med.reporting.pictures import (
+    companions,
     correlation_pictures,
     crop_picture,
+    film_panels,
     film_picture,
     removal_effect,
+    shown_boxes,
     shown_correlations,
+    with_changes,
+    words_of_answer,
 )
 
 
@@ -57,24 +62,77 @@ def test_box_outside_the_film_is_cut():
     assert crop_picture(film, (49.9, 49.9, 50, 50)).pixels.size > 0
 
 
-def test_regions_come_in_order_and_a_film_once(result_of, film):
+def test_regions_come_in_order_and_each_lies_where_its_effect_does(result_of, film):
     result = result_of()
     entry = result.correlations[0]
-    # The first and the third region lie on one film.
-    regions = entry.cluster.regions.copy()
-    first, third = entry.order[0], entry.order[2]
-    regions[third] = regions[first] // 36 * 36 + (regions[first] + 5) % 36
-    entry = replace(entry, cluster=replace(entry.cluster, regions=regions))
-    asked = []
-    pictures = correlation_pictures(result, entry, lambda i: asked.append(i) or film(i), 10)
+    pictures = correlation_pictures(result, entry, film, 10)
     assert [crop.number for crop in pictures.crops] == list(range(1, 11))
     removal = entry.counterfactual.removal
     assert [crop.effect for crop in pictures.crops] == removal.effect[entry.order[:10]].tolist()
-    assert [crop.carries for crop in pictures.crops] == removal.carries[entry.order[:10]].tolist()
-    assert pictures.films[0].numbers == (1, 3)
-    assert len(pictures.films[0].picture.boxes) == 2
-    assert len(pictures.films) == 9
-    assert len(asked) == len(set(asked)) == 9
+    moved = np.full((len(entry.cluster.regions), 4), [10.0, 20.0, 30.0, 60.0], np.float32)
+    located = replace(removal, located=moved)
+    entry = replace(entry, counterfactual=replace(entry.counterfactual, removal=located))
+    shown = correlation_pictures(result, entry, film, 1)
+    assert shown.crops[0].picture.boxes == crop_picture(film(0), (10, 20, 30, 60)).boxes
+    assert shown.random[0].picture.boxes == film_picture(film(0), [(10, 20, 30, 60)]).boxes
+
+
+def answered(result, seed=0):
+    """A result with labels and answers, of which about half are wrong."""
+    rng = np.random.default_rng(seed)
+    labels, called = rng.integers(0, 3, (2, len(result.image_ids)))
+    score = rng.random(len(labels)).astype(np.float32)
+    return replace(result, answers=FilmAnswers(labels, called, score))
+
+
+def test_mistakes_come_first_then_films_at_random_with_it_and_without(result_of):
+    result = answered(result_of())
+    entry, answers = result.correlations[0], result.answers
+    panels = film_panels(result, entry)
+    present, raised = entry.cluster.present, entry.cluster.raised_class
+    assert len(panels.mistakes) == len(panels.random) == len(panels.without) == 4
+    assert present[[*panels.mistakes, *panels.random]].all()
+    assert not present[list(panels.without)].any()
+    labels, called = answers.labels, answers.called
+    assert (labels[list(panels.mistakes)] != called[list(panels.mistakes)]).all()
+    assert (called[list(panels.mistakes)] == raised).all()
+    assert (np.diff(answers.score[list(panels.mistakes)]) <= 0).all()
+    assert (labels[list(panels.random)] == labels[list(panels.without)]).all()
+    assert film_panels(result, entry) == panels
+    assert film_panels(replace(result, answers=None), entry).mistakes == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "called", "told"),
+    [
+        ("edema", "edema", "✓ edema (0.91)"),
+        ("normal", "edema", "✗ labelled normal, called edema (0.91)"),
+        ("", "edema", "called edema (0.91)"),
+    ],
+)
+def test_label_and_answer_stand_under_a_film(label, called, told):
+    assert words_of_answer(label, called, 0.912) == told
+
+
+def test_a_film_after_a_change_holds_the_patch_where_it_was_changed(result_of, film):
+    patch = np.full((5, 4), 17, np.uint8)
+    result = result_of()
+    change = FilmChange(
+        1, result.image_ids[3], "removal", (40.0, 60.0, 80.0, 110.0),
+        "no finding", "cardiomegaly", 0.77, "no finding", 0.61, patch,
+    )  # fmt: skip
+    result = replace(result, changes=(change,))
+    read = with_changes(result, film)
+    assert (read(3) == film(3)).all()
+    after = read(len(result.image_ids))
+    assert (after[60:110, 40:80] == 17).all()
+    after[60:110, 40:80] = film(3)[60:110, 40:80]
+    assert (after == film(3)).all()
+    assert {3, len(result.image_ids)} <= set(shown_boxes(result, 3))
+    (shown,) = correlation_pictures(result, result.correlations[0], read, 1).changes
+    assert shown.before.answer == "✗ labelled no finding, called cardiomegaly (0.77)"
+    assert shown.after.answer == "✓ no finding (0.61)"
+    assert shown.after.picture.pixels.shape == shown.before.picture.pixels.shape
 
 
 def test_without_an_intervention_no_region_has_an_effect_or_carries(full_result, film):
@@ -84,14 +142,18 @@ def test_without_an_intervention_no_region_has_an_effect_or_carries(full_result,
     assert removal_effect(entry).shape == entry.cluster.regions.shape
     pictures = correlation_pictures(full_result, entry, film, 10)
     assert len(pictures.crops) == 10
-    assert all(np.isnan(crop.effect) and not crop.carries for crop in pictures.crops)
+    assert all(np.isnan(crop.effect) for crop in pictures.crops)
 
 
-def test_counting_correlations_are_shown_first(result_of):
+def test_what_counts_or_has_to_be_decided_has_a_page_and_nothing_else(result_of):
     result = result_of(correlations=12)
+    assert [entry.rank for entry in shown_correlations(result)] == [1, 2]
     late = replace(result.correlations[-1], counts=True)
-    shown = shown_correlations(replace(result, correlations=(*result.correlations[:-1], late)))
-    assert [entry.rank for entry in shown] == [1, 2, 12, 3, 4, 5, 6, 7, 8, 9]
+    along = replace(result.correlations[3], companion_of=1)
+    entries = (*result.correlations[:3], along, *result.correlations[4:-1], late)
+    result = replace(result, correlations=entries, to_decide=(1, 2, 5))
+    assert [entry.rank for entry in shown_correlations(result)] == [1, 2, 12, 5]
+    assert [entry.rank for entry in companions(result)] == [4]
 
 
 def test_a_picture_has_a_larger_one_where_the_film_has_more_to_show():
@@ -113,8 +175,7 @@ def test_pictures_for_a_screen_show_the_same(result_of, film):
     plain, enlarged = (
         correlation_pictures(result, entry, large, 10, enlarged=asked) for asked in (False, True)
     )
-    for one, other in zip(plain.films, enlarged.films, strict=True):
-        assert one.numbers == other.numbers
+    for one, other in zip(plain.random, enlarged.random, strict=True):
         assert (one.picture.pixels == other.picture.pixels).all()
         assert one.picture.boxes == other.picture.boxes
         assert one.picture.large is None

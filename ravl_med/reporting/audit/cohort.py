@@ -32,8 +32,8 @@ def model_checks_part(result: AuditResult) -> list[blocks.Block]:
     if sanity is None:
         return []
     gate = (
-        f"The interval of each finding has to lie above {sanity.min_auroc:g} (gate.min_auroc) for "
-        "anything but a fail; one that lies below 0.5 stops the audit."
+        f"The interval of each finding must lie above {sanity.min_auroc:g} (gate.min_auroc), or "
+        "the audit can only fail; one that lies below 0.5 stops it."
         if sanity.min_auroc
         else "It is not judged (gate.min_auroc)."
     )
@@ -46,10 +46,10 @@ def model_checks_part(result: AuditResult) -> list[blocks.Block]:
         for check in sanity.checks
     )
     return [
-        blocks.Section("Sanity of the model"),
+        blocks.Section("Basic checks"),
         blocks.Text(
-            "How well each finding is told from the other classes (area under the ROC curve, "
-            f"interval by patient), and what was looked at of the wiring. {gate}",
+            "How well the model distinguishes each finding from the other classes (area under the "
+            f"ROC curve, interval by patient), and technical checks of model and input. {gate}",
             "muted",
         ),
         blocks.Table(
@@ -59,7 +59,7 @@ def model_checks_part(result: AuditResult) -> list[blocks.Block]:
                 blocks.Column("Films", "number"),
                 blocks.Column("AUROC", "number"),
                 blocks.Column("Interval", "interval"),
-                blocks.Column("Single prompts", "interval"),
+                blocks.Column("AUROC by prompt", "interval"),
                 blocks.Column("", "status"),
             ),
             rows=shortened(rows, _FINDINGS_SHOWN, 6, mark=""),
@@ -67,7 +67,7 @@ def model_checks_part(result: AuditResult) -> list[blocks.Block]:
             titled=False,
         ),
         blocks.Table(
-            caption="What was looked at",
+            caption="Checks",
             columns=(
                 blocks.Column("Outcome", "status"),
                 blocks.Column("What"),
@@ -103,19 +103,28 @@ _CLASSES_LISTED = 60
 _SUBGROUPS_SHOWN = 120
 _CLASSES_CROSSED = 6
 _FLOW_REASONS = 5
+_SURE = 0.05  # q from which a subgroup is said to differ
 
 
 def cohort_chapter(result: AuditResult) -> list[blocks.Block]:
-    """Return what the model is, what it reads, and which films were audited."""
+    """Return what the model is, and which films were audited."""
     return [
-        blocks.Chapter("Model and cohort", "cohort"),
-        _model_table(result),
-        _prompt_table(result),
+        blocks.Chapter("Model and cohort", "cohort", "page"),
+        model_table(result),
         cohort_flow(result),
-        _flow_table(result),
-        _composition_table(result),
-        *_confounder_part(result.confounders or ()),
+        composition_table(result),
+        *confounder_part(result.confounders or ()),
         *(blocks.Text(text, "muted") for text in _notes(result) if text),
+    ]
+
+
+def cohort_annex(result: AuditResult) -> list[blocks.Block]:
+    """Return what the model reads, its digests, and every reason for which rows were left out."""
+    return [
+        blocks.Chapter("Prompts, digests and rows", "prompts"),
+        prompt_table(result),
+        digest_table(result),
+        flow_table(result),
     ]
 
 
@@ -131,16 +140,26 @@ def _notes(result: AuditResult) -> tuple[str, str]:
     return hidden, burned_in
 
 
-def _model_table(result: AuditResult) -> blocks.Table:
+def digest_table(result: AuditResult) -> blocks.Table:
+    """Return the digests of all that was loaded, and how a region is embedded."""
+    model = result.model
+    facts = (
+        ("Digest of the model", model.digest),
+        *((f"Digest of the {name}", digest) for name, digest in model.digests.items()),
+        ("Region pooling", model.region_pooling),
+    )
+    return fact_table("Model, exactly", facts)
+
+
+def model_table(result: AuditResult) -> blocks.Table:
+    """Return what the model is and how it answers."""
     model = result.model
     facts = (
         ("Name", model.name),
         ("Architecture", model.architecture),
-        ("Digest", model.digest),
-        *((f"Digest of the {name}", digest) for name, digest in model.digests.items()),
+        ("Digest", wording.printable(model.digest, 17)),
         ("Parameters", f"{model.parameters:,}"),
         ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
-        ("Region pooling", model.region_pooling),
         *(
             []
             if is_answered(result)
@@ -174,7 +193,8 @@ def _scores_text(result: AuditResult) -> str:
     return f"softmax over the classes{own}"
 
 
-def _prompt_table(result: AuditResult) -> blocks.Table:
+def prompt_table(result: AuditResult) -> blocks.Table:
+    """Return the texts of each class, as they are read."""
     rows = []
     for index, name in enumerate(result.task.classes):
         texts = [f"“{wording.printable(text, 200)}”" for text in result.task.texts.get(name, ())]
@@ -242,7 +262,8 @@ def _reasons(counts: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(wording.first_of(reasons, _FLOW_REASONS, "reason"))
 
 
-def _flow_table(result: AuditResult) -> blocks.Table:
+def flow_table(result: AuditResult) -> blocks.Table:
+    """Return every reason for which rows of the manifest were left out."""
     cohort = result.cohort
     rows = [("Listed in the manifest", "", f"{cohort.listed:,}")]
     rows += [("Left out", reason, f"−{count:,}") for reason, count in cohort.left_out.items()]
@@ -278,7 +299,8 @@ def _rejected_rows(result: AuditResult) -> str:
     return f"Rejected: {wording.listing(named, _ROWS_SHOWN)}."
 
 
-def _composition_table(result: AuditResult) -> blocks.Table:
+def composition_table(result: AuditResult) -> blocks.Table:
+    """Return how many films there are of each class and of each value of an attribute."""
     cohort = result.cohort
     rows = []
     groups = {"class": cohort.images_by_class, **cohort.attributes}
@@ -296,7 +318,7 @@ def _composition_table(result: AuditResult) -> blocks.Table:
             )
         )
     rows.append(
-        ("radiology report", f"{wording.plural(cohort.radiology_reports, 'film')} with a text")
+        ("radiology report", f"{wording.plural(cohort.radiology_reports, 'film')} with a report")
     )
     return blocks.Table(
         caption="Audited films",
@@ -323,7 +345,7 @@ def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
     return f" ({'/'.join(wording.number(100 * share, 0) for share in shares)}{wording.NBSP}%)"
 
 
-def _confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
+def confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
     """Return what each attribute says of the label, those that give it away marked."""
     if not confounders:
         return []
@@ -387,10 +409,11 @@ def _dot(
 
 
 def performance_chapter(result: AuditResult) -> list[blocks.Block]:
-    """Return accuracy overall, by class, and by subgroup, as numbers and as plots."""
+    """Return accuracy overall and by class, and in a sentence by subgroup."""
     accuracy = result.accuracy
     return [
-        blocks.Chapter("Performance", "performance", "page"),
+        blocks.Chapter("Performance", "performance"),
+        *([key_facts(result)] if any(entry.counts for entry in result.correlations) else []),
         blocks.Text(
             f"Zero-shot accuracy on {wording.plural(accuracy.images, 'film')}: "
             f"{wording.percent(accuracy.overall, 1)} (interval "
@@ -399,9 +422,99 @@ def performance_chapter(result: AuditResult) -> list[blocks.Block]:
             "lead",
         ),
         _class_table(result),
-        *model_checks_part(result),
-        *_subgroup_part(result),
+        *(
+            blocks.Text(text)
+            for text in (_auroc_sentence(result), _subgroup_sentence(result))
+            if text
+        ),
     ]
+
+
+def performance_annex(result: AuditResult) -> list[blocks.Block]:
+    """Return the basic checks and accuracy by subgroup, as numbers and as plots."""
+    parts = [*model_checks_part(result), *_subgroup_part(result)]
+    return [blocks.Chapter("Checks and subgroups", "subgroups"), *parts] if parts else []
+
+
+def _auroc_sentence(result: AuditResult) -> str:
+    """Say whether the model tells the findings apart, and which least."""
+    sanity = result.sanity
+    known = [
+        (one.auroc, c)
+        for c, one in enumerate(sanity.findings if sanity else ())
+        if math.isfinite(one.auroc)
+    ]
+    if sanity is None or not known:
+        return ""
+    least, c = min(known)
+    return (
+        f"The model distinguishes the findings with an AUROC of {wording.number(least)} "
+        f"({wording.class_name(result.classes, c)}) to {wording.number(max(known)[0])}."
+    )
+
+
+def _subgroup_sentence(result: AuditResult) -> str:
+    """Say whether accuracy differs by subgroup; the annex has the numbers."""
+    compared = [one for one in result.subgroups if not one.insufficient]
+    compared = [one for one in compared if math.isfinite(one.q_value)]
+    if not compared:
+        return ""
+    differ = sorted((one for one in compared if one.q_value <= _SURE), key=lambda o: o.difference)
+    if not differ:
+        lowest = min(one.q_value for one in compared)
+        return (
+            f"None of the {wording.plural(len(compared), 'subgroup')} that can be compared differs "
+            f"in accuracy from the other films (smallest q {wording.probability(lowest)})."
+        )
+    named = [
+        f"{wording.printable(one.attribute, 30)} {wording.printable(one.value, 30)} "
+        f"{wording.signed(100 * one.difference)} points"
+        for one in differ
+    ]
+    return (
+        f"Of {wording.plural(len(compared), 'subgroup')} that can be compared, {len(differ)} "
+        f"{'differs' if len(differ) == 1 else 'differ'} in accuracy from the other films: "
+        f"{wording.listing(named, 4)}."
+    )
+
+
+def _search_text(result: AuditResult) -> str:
+    """Say how many candidates there were, and what came of them."""
+    if result.discovery is None:
+        return "no search was made"
+    found = result.correlations
+    confirmed = sum(entry.confirmation.status == "confirmed" for entry in found)
+    return (
+        f"{wording.plural(result.discovery.candidates, 'candidate')}, {confirmed} confirmed, "
+        f"{sum(entry.counts for entry in found)} counted"
+    )
+
+
+def key_facts(result: AuditResult) -> blocks.Table:
+    """Return what was audited, on how many films, and what the search came to."""
+    cohort, accuracy = result.cohort, result.accuracy
+    films = (
+        f"{wording.plural(cohort.images, 'film')} of {wording.plural(cohort.patients, 'patient')}"
+    )
+    if cohort.synthetic:
+        films = f"{wording.plural(cohort.images, 'phantom')}, synthetic, no patient"
+    facts = (
+        ("Model", wording.printable(result.model.name, 60), "Cohort", films),
+        (
+            "Model digest",
+            wording.printable(result.model.digest, 17),
+            "Accuracy",
+            wording.accuracy_text(accuracy.overall, accuracy.overall_interval),
+        ),
+        (
+            "Task",
+            f"{wording.printable(result.task.name, 40)}, "
+            f"{wording.plural(len(result.task.classes), 'class', 'es')}",
+            "Search",
+            _search_text(result),
+        ),
+    )
+    return fact_table("Key facts", facts)
 
 
 def _class_table(result: AuditResult) -> blocks.Table:
@@ -462,7 +575,8 @@ def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
             "apart. q: exchange of whole patients within class, false discovery rate over all "
             "comparisons. Insufficient: too few films or patients to compare; the row stays, "
             "without a dot. The dark line marks the accuracy of all films; a subgroup is part of "
-            "them, so that the comparison is the difference, not the distance from the line.",
+            "them, so that the comparison is the difference, not the distance from the line. The "
+            "difference is adjusted for class mix, and can differ in sign from plain accuracies.",
             "muted",
         ),
         blocks.Table(

@@ -33,7 +33,7 @@ from ravl_med.reporting.wording import number
 
 _SOURCES_SHOWN = 6
 _OUTCOMES: dict[StatedOutcome, str] = {
-    "vanishes": ", not told from 0",
+    "vanishes": ", not distinguished from 0",
     "turns": ", sign changes",
 }
 _NOTE = (
@@ -46,7 +46,7 @@ def labels_text(labels: LabelQuality | None) -> str:
     """Say in a few words that all labels are alike; blank where they are not, or not known."""
     if labels is None or not labels.one_source or not labels.all_stated:
         return ""
-    return f"Labels: {wording.printable(labels.one_source, 60)}, all stated."
+    return f"Labels: from the {wording.printable(labels.one_source, 60)}; none missing."
 
 
 def labels_part(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> list[blocks.Block]:
@@ -266,11 +266,11 @@ def _extent(correlation: SpuriousCorrelation) -> str:
     if correlation.also:
         also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
         noun = "Cluster" if len(correlation.also) == 1 else "Clusters"
-        parts.append(f"{noun} {also} with the same regions shown as this one.")
+        parts.append(f"{noun} {also} with the same regions: merged into this one.")
     if cluster.source == "effects":
         parts.append("Effects of removal proposed it, no clustering.")
     if cluster.rare:
-        parts.append("Candidate for its unweighted gaps alone; RaVL's filters drop it.")
+        parts.append("RaVL's filters would drop it; kept because both gaps are large.")
     return " ".join(parts)
 
 
@@ -279,7 +279,11 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[blocks.Block]:
     tested = correlation.counterfactual
     if tested is None:
         return [blocks.Text(f"{use_sentence(None)} {labels_text(correlation.labels)}".rstrip())]
-    used = blocks.Text(use_sentence(tested), limit=1300)
+    used = blocks.Text(
+        use_sentence(tested)
+        if tested.used or correlation.counts
+        else "Not shown to be used by the model, for the reasons above."
+    )
     made = blocks.Table(
         caption="What the interventions do",
         columns=(
@@ -291,11 +295,25 @@ def counterfactual_part(correlation: SpuriousCorrelation) -> list[blocks.Block]:
             blocks.Column("Decisions, points (interval)", "interval"),
         ),
         rows=[(name, *_changes(change)) for name, change in _made(tested).items()],
-        note=_intervention_note(correlation, tested),
+        note=_SHORT_NOTE if tested.tested else _intervention_note(correlation, tested),
         limit=120,
         titled=False,
     )
     return [blocks.KeepTogether((blocks.Section("Does the model use it?"), used, made))]
+
+
+def intervention_note(correlation: SpuriousCorrelation) -> str:
+    """Say how the interventions were made and measured; blank where none was."""
+    tested = correlation.counterfactual
+    if tested is None or not tested.tested:
+        return ""
+    return _intervention_note(correlation, tested)
+
+
+_SHORT_NOTE = (
+    "Change, control and contrast: of the score, in logits. Decisions: how many more films change "
+    "their class than control films. Intervals by patient. How it was measured: annex."
+)
 
 
 def _made(tested: Counterfactual) -> dict[str, PairedChange | None]:
@@ -376,7 +394,7 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[b
     if strata is None:
         return []
     note = (
-        "Held apart: Mantel-Haenszel difference over the strata, in points, with its interval by "
+        "Adjusted: Mantel-Haenszel difference over the subgroups, in points, with its interval by "
         "patient. V: Cramer's V of the feature and the attribute; with the label it is "
         f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
     )
@@ -390,7 +408,7 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[b
         arms = wording.listing(empty, _EMPTY_SHOWN)
         notes.append(blocks.Text(f"Not compared, an arm is empty: {arms}.", "muted"))
     return [
-        blocks.Section("Inside strata of acquisition and patient"),
+        blocks.Section("Does it hold in every subgroup?"),
         *notes,
         _strata_table(correlation, strata, result.task.classes),
     ]
@@ -406,7 +424,7 @@ def _strata_table(
     )
     rows: list[tuple[blocks.Cell, ...]] = [
         (
-            "all films, raw",
+            "all films, unadjusted",
             "",
             *_raw(arms, cluster.raised_class),
             *_raw(arms, cluster.lowered_class),
@@ -451,7 +469,7 @@ def _raw(arms: AccuracyByPresence, index: int | None) -> tuple[str, str]:
 def _attribute_rows(crossed: CrossedAttribute) -> list[tuple[blocks.Cell, ...]]:
     """Return the adjusted gaps of an attribute, then its largest values, each on a row."""
     adjusted: tuple[blocks.Cell, ...] = (
-        blocks.Lines((f"{wording.printable(crossed.attribute, 30)}, held apart",), strong=True),
+        blocks.Lines((f"adjusted for {wording.printable(crossed.attribute, 30)}",), strong=True),
         number(crossed.association, 2),
         "",
         blocks.Lines(

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.reporting.audit.search import sensitivity_part
 from ravl_med.reporting.audit.sentences import holds_until, verdict_line
 from ravl_med.reporting.audit.verdict import report_status
 from ravl_med.reporting.layout import blocks
@@ -30,13 +31,17 @@ _CHAPTERS = {
     "cohort": "Model and cohort",
     "performance": "Performance",
     "search": "Search for shortcuts",
-    "method": "Method and limitations",
+    "method": "Method and thresholds",
+    "limits": "Limits, and how this was found",
+    "subgroups": "Checks and subgroups",
+    "candidates": "Features without a page of their own",
+    "prompts": "Prompts, digests and rows",
     "reproducibility": "Reproducibility",
     "sign-off": "Sign-off",
 }
 _ABOUT = (
-    "A map for reviewers, no claim of conformity. Items are told in short and in own words; the "
-    "guidelines themselves count, and each asks for more than an audit can tell. Numbers are those "
+    "A map for reviewers, no claim of conformity. Items are paraphrased; the guidelines prevail, "
+    "and each asks for more than an audit can tell. Numbers are those "
     "of CLAIM 2024 (artificial intelligence in medical imaging, update of 2024), of TRIPOD+AI "
     "(prediction models, BMJ 2024), and of Annex IV of the EU AI Act, Regulation (EU) 2024/1689: "
     "point 2 (g), on validation and testing. Asked of a manuscript, and not in the map: CLAIM 1, "
@@ -73,10 +78,10 @@ def checklist_chapter() -> list[blocks.Block]:
 
 
 _SANITY = (
-    "Sanity. First, each finding has to be told from the other classes (AUROC, with an interval "
-    "by patient), and embeddings, texts and input are looked at. A fault that leaves no doubt, "
+    "Checks. First we check that the model can tell the findings apart (AUROC, with an interval "
+    "by patient), and that embeddings, texts and input are sound. A fault that leaves no doubt, "
     "such as a flipped class, stops the audit; chance alone does not, since a model that follows "
-    "a balanced shortcut is at chance too, but then the audit ends in a fail or says nothing."
+    "a balanced shortcut is at chance too, but the verdict is then fail or not auditable."
 )
 _STOPPED = (
     "Measuring. Films were cut into regions, and the image tower embedded films and regions. "
@@ -91,14 +96,14 @@ _REGIONS = (
 )
 _GROUPING = {
     "pooled": "in several numbers K of clusters and several draws, pooled and near-duplicates "
-    "folded. No label enters.",
+    "folded. Labels are not used.",
     "paper": "for every number K of clusters from 2 to 5 times that of the classes, or in the "
-    "range that the config names, of which the one with the best silhouette is kept. No label "
-    "enters.",
+    "range that the config names, of which the one with the best silhouette is kept. Labels are "
+    "not used.",
 }
 _GROUPING["ravl"] = _GROUPING["paper"]
 _CHOOSING = (
-    "Choosing. The patients are split into two halves, all films of a patient on one. On the "
+    "Choosing. The patients are split into two halves, all films of a patient in the same. On the "
     "discovery half the accuracy on films with a region of a cluster is compared, class by class, "
     "with that on films without one. G sums these gaps, weighted by how evenly the films are "
     "split; H is the share of mistakes in which the region that speaks loudest for the wrong "
@@ -185,10 +190,10 @@ LIMITATIONS = (
     "another site can differ. It is no diagnosis and no clinical validation.",
     "Only features that fit into a region (a tile) and that appear in some films and not in others "
     "can be found: not one that is in every film or spread over the film.",
-    "What is smaller or rarer than the search page says may be there unseen.",
+    "Smaller or rarer shortcuts than those of the table of detectable gaps may exist.",
     "Fills can look unusual to the model; a control film is like its partner in margin and place.",
     "A region next to the cause can carry part of its effect; where a finding shows is coarse.",
-    "Labels are taken as given; a gap may come from labels that are more often wrong with it.",
+    "Labels are taken as given; labels may be wrong more often when the feature is present.",
 )
 
 
@@ -199,10 +204,54 @@ _STOPPED_LIMITATIONS = (
 )
 
 
-def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[blocks.Block]:
-    """Return the steps that were taken in own words, their thresholds and the limitations."""
+_PLAIN = (
+    "The model was given films and asked which finding they show. Films were cut into regions, and "
+    "regions that look alike to the model were grouped into features.",
+    "On half of the patients we looked for features that go with right and wrong answers; on the "
+    "other half we tested them. What is reported held on patients that had no part in the search.",
+    "Then the feature was taken out of films, by two methods, and put into other films. If the "
+    "answers change more than when the same is done elsewhere, the model uses it.",
+    "Where the effect lies says what it is: a device or a mark is a shortcut, anatomy of the "
+    "finding a plausible sign, all else is for a radiologist to decide.",
+)
+_GLOSSARY = (
+    ("gap", "accuracy on films with a feature minus accuracy on films without it, in points"),
+    ("G", "performance gap: the gaps of all classes, weighted by how evenly films are split"),
+    ("H", "influence: share of mistakes in which a region of the feature speaks loudest"),
+    ("margin", "score of one class minus that of another, in logits: the larger, the surer"),
+    ("removal", "the feature is painted over with what like places of other films hold"),
+    ("transplant", "the feature is put into films that do not have it (insertion)"),
+    ("control", "the same change made elsewhere or on films without the feature"),
+    ("q", "share of false findings to expect among those with this q or a smaller one"),
+    ("held-out", "patients that had no part in choosing what is tested"),
+    ("AUROC", "1: the model separates two classes without error; 0.5: as a coin does"),
+)
+
+
+def limits_chapter(result: AuditResult) -> list[blocks.Block]:
+    """Return what a signature has to know of: limits, method in plain words, and ten terms."""
     searched = result.discovery is not None
-    content: list[blocks.Block] = [blocks.Chapter("Method and limitations", "method", "page")]
+    content: list[blocks.Block] = [
+        blocks.Chapter("Limits, and how this was found", "limits", "page"),
+        blocks.Section("What this report cannot say"),
+        blocks.Items(LIMITATIONS if searched else _STOPPED_LIMITATIONS, 1500),
+    ]
+    if not searched:
+        return content
+    return [
+        *content,
+        *sensitivity_part(result.sensitivity),
+        blocks.Section("How it was found"),
+        blocks.Items(_PLAIN),
+        blocks.Section("Terms"),
+        fact_table("Terms", _GLOSSARY),
+    ]
+
+
+def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[blocks.Block]:
+    """Return the steps that were taken in own words, and their thresholds."""
+    searched = result.discovery is not None
+    content: list[blocks.Block] = [blocks.Chapter("Method and thresholds", "method")]
     if result.sanity is not None:
         content.append(blocks.Text(_SANITY))
     if result.confounders:
@@ -214,10 +263,7 @@ def method_chapter(result: AuditResult, thresholds: Mapping[str, str]) -> list[b
         for rule, text in thresholds.items()
         if searched or not rule.startswith(_SEARCHING)
     )
-    if rows:
-        content.append(fact_table("Thresholds", rows))
-    limits = LIMITATIONS if searched else _STOPPED_LIMITATIONS
-    return [*content, blocks.Section("Limitations"), blocks.Items(limits, 1500)]
+    return [*content, *([fact_table("Thresholds", rows)] if rows else [])]
 
 
 def _search(result: AuditResult) -> list[str]:

@@ -1,8 +1,8 @@
 """The report of an audit, the same for paper and for the browser, and the cards of its model.
 
-Verdict first, then who was audited, how well the model does, what was searched, a page or two for
-each correlation, how all of this was found, and who signs it. The pages say what the result holds
-and nothing else.
+What who has to decide needs comes first, on ten pages or so: the verdict, what has to be decided, a
+page or two for each correlation that counts or is open, performance, films, limits, sign-off. An
+annex holds the rest. The pages say what the result holds and nothing else.
 
 References
 ----------
@@ -12,6 +12,7 @@ Varma et al., RaVL, NeurIPS 2024 (arXiv 2411.04097).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +21,37 @@ from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
-from ravl_med.reporting.audit.cohort import cohort_chapter, performance_chapter
+from ravl_med.reporting.audit.cohort import (
+    cohort_annex,
+    cohort_chapter,
+    performance_annex,
+    performance_chapter,
+)
 from ravl_med.reporting.audit.evidence import (
     counterfactual_part,
     evidence_part,
+    intervention_note,
     labels_part,
     strata_part,
 )
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.looking import looking_chapter, written_part
-from ravl_med.reporting.audit.method import checklist_chapter, method_chapter, signing_chapter
-from ravl_med.reporting.audit.search import dependence_chapter, search_chapter
-from ravl_med.reporting.audit.verdict import verdict_chapter
+from ravl_med.reporting.audit.method import (
+    checklist_chapter,
+    limits_chapter,
+    method_chapter,
+    signing_chapter,
+)
+from ravl_med.reporting.audit.search import candidates_chapter, dependence_chapter, search_chapter
+from ravl_med.reporting.audit.verdict import Shown, decision_chapter, verdict_chapter
 from ravl_med.reporting.cards.chai import chai_card, chai_properties
 from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.html import draw_html
 from ravl_med.reporting.layout.pdf import draw_pdf
 from ravl_med.reporting.pictures import (
-    CARRIES,
     HIDDEN_LOOK,
+    ChangePictures,
     CorrelationPictures,
     Film,
     FilmPicture,
@@ -52,23 +64,64 @@ _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8
 _ID_LIMIT = 20
 _NAME_LIMIT = 60
-_LOCATED = "Yellow: the region. White, dashed: where its removal effect lies."
+_ON_TWO_PAGES = 2  # correlations; of more each has one page
+_ANNEX = (
+    "What follows is for those who check how this report came about: all numbers of the "
+    "correlations, features without a page of their own, the search, the model and its films, the "
+    "method with its thresholds, digests and versions, and a map of guidelines."
+)
+
+Progress = Callable[[str, int, int], None]
+"""Stage, steps done, steps in all."""
 
 
-def audit_blocks(result: AuditResult, film: Film, details: ReportDetails) -> list[blocks.Block]:
-    """Return the whole report as blocks; each film is asked for once for each correlation."""
-    shown = [
-        (entry, correlation_pictures(result, entry, film, details.regions_shown, enlarged=True))
-        for entry in shown_correlations(result)
-    ]
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def audit_blocks(
+    result: AuditResult, film: Film, details: ReportDetails, progress: Progress = _silent
+) -> list[blocks.Block]:
+    """Return the whole report as blocks."""
+    entries = shown_correlations(result)
+    shown = []
+    for at, entry in enumerate(entries):
+        progress("prepare the films shown", at, len(entries))
+        count = details.regions_shown
+        shown.append((entry, correlation_pictures(result, entry, film, count, enlarged=True)))
+    short = len(shown) > _ON_TWO_PAGES
     return [
         *verdict_chapter(result, shown, details.date, details.history),
-        *cohort_chapter(result),
+        *decision_chapter(result, film, shown),
         *performance_chapter(result),
+        *(correlation_entry(result, entry, pictures, short=short) for entry, pictures in shown),
+        *cohort_chapter(result),
+        *limits_chapter(result),
+        *signing_chapter(result, details.digests),
+        *_annex(result, film, shown, details),
+    ]
+
+
+def _annex(
+    result: AuditResult, film: Film, shown: Shown, details: ReportDetails
+) -> list[blocks.Block]:
+    return [
+        blocks.Chapter("Annex", "annex", "page"),
+        blocks.Text(_ANNEX),
+        *candidates_chapter(result, film),
+        *(
+            part
+            for entry, pictures in shown
+            for part in (
+                *_numbers(result, entry),
+                *(regions_part(pictures, entry) if len(shown) > _ON_TWO_PAGES else ()),
+            )
+        ),
         *looking_chapter(result),
-        *search_chapter(result),
         *dependence_chapter(result),
-        *(correlation_entry(result, entry, pictures) for entry, pictures in shown),
+        *search_chapter(result),
+        *performance_annex(result),
+        *cohort_annex(result),
         *method_chapter(result, details.thresholds),
         blocks.Reproduction(
             {
@@ -79,106 +132,171 @@ def audit_blocks(result: AuditResult, film: Film, details: ReportDetails) -> lis
             details.config_yaml,
         ),
         *checklist_chapter(),
-        *signing_chapter(result, details.digests),
     ]
 
 
-def write_report(result: AuditResult, film: Film, details: ReportDetails, folder: Path) -> None:
+def write_report(
+    result: AuditResult,
+    film: Film,
+    details: ReportDetails,
+    folder: Path,
+    progress: Progress = _silent,
+) -> None:
     """Write ``report.pdf`` and ``report.html``, and the cards of the model: the same numbers.
 
     ``model_card.xml`` is for the Coalition for Health AI, and lies in the PDF as well;
     ``model_card.md`` is in the layout of the Hugging Face Hub. The same input gives the same bytes.
     """
-    content = audit_blocks(result, film, details)
+    content = audit_blocks(result, film, details, progress)
     name, title = result.name, result.title
+    progress("draw the report", 0, 3)
     card = chai_card(result, details)
     (folder / "model_card.xml").write_text(card, encoding="utf-8")
     (folder / "model_card.md").write_text(hub_card(result, details), encoding="utf-8")
+    progress("draw the report", 1, 3)
     document = draw_pdf(content, name, title, f"Audit {name}", chai_properties(card))
     (folder / "report.pdf").write_bytes(document)
+    progress("draw the report", 2, 3)
     page = draw_html(content, name, title)
     (folder / "report.html").write_text(page, encoding="utf-8")
+    progress("draw the report", 3, 3)
 
 
 def correlation_entry(
-    result: AuditResult, correlation: SpuriousCorrelation, pictures: CorrelationPictures
+    result: AuditResult,
+    correlation: SpuriousCorrelation,
+    pictures: CorrelationPictures,
+    *,
+    short: bool = False,
 ) -> blocks.Entry:
-    """Return the page of one correlation, or its two pages."""
-    classes = result.task.classes
-    # Without an intervention one page is enough: smaller pictures, nothing to speak against.
-    compact = correlation.counterfactual is None
+    """Return what a radiologist needs of one correlation, on two pages or, if short, on one."""
+    classes = result.classes
+    hidden = result.burned_in is not None and result.burned_in.masked
     content: list[blocks.Block] = [
         *_introduction(result, correlation),
-        *evidence_part(result, correlation),
-        blocks.Text(sentences.shift_sentence(correlation, classes)),
+        *_changes(pictures.changes[:2] if short else pictures.changes, compact=short),
+        _accuracy_table(correlation, classes),
         *counterfactual_part(correlation),
         *written_part(result, correlation),
-        *_regions(pictures, correlation, compact=compact),
-        _accuracy_table(correlation, classes),
-        *_films(pictures, correlation, compact=compact),
-        *(
-            [blocks.Text(HIDDEN_LOOK, "muted")]
-            if result.burned_in and result.burned_in.masked
-            else []
-        ),
-        *strata_part(result, correlation),
-        *labels_part(correlation, classes),
+        *_films(pictures, correlation, compact=short),
+        *([] if short else regions_part(pictures, correlation)),
+        *([blocks.Text(HIDDEN_LOOK, "muted")] if hidden else []),
     ]
+    name = sentences.feature_name(result, correlation)
     return blocks.Entry(
-        sentences.correlation_heading(correlation, classes),
+        sentences.correlation_heading(correlation, classes, name),
         sentences.correlation_key(correlation),
         "correlation",
-        sentences.correlation_marks(correlation),
+        sentences.correlation_marks(result, correlation),
         tuple(content),
     )
 
 
 def _introduction(result: AuditResult, correlation: SpuriousCorrelation) -> list[blocks.Block]:
-    """Say what goes with the feature, of what kind it is, why it does not count."""
-    classes = result.task.classes
-    content: list[blocks.Block] = [
-        blocks.Text(sentences.correlation_sentence(correlation, classes), "lead")
-    ]
-    described = result.descriptions.get(correlation.cluster.cluster, "")
-    if described:
-        content.append(blocks.Text(f"Its regions: {described}.", limit=200))
+    """Say what the feature is and does, what was decided, and what speaks against it."""
+    classes = result.classes
+    lead = (
+        sentences.headline(result, correlation)
+        if correlation.counts
+        else sentences.correlation_sentence(correlation, classes)
+    )
+    content: list[blocks.Block] = [blocks.Text(lead, "lead")]
+    ruling = sentences.ruling_on(result, correlation)
+    if ruling is not None:
+        content.append(
+            blocks.Text(
+                f"Decided: {sentences.decision_text(ruling)}, by {ruling.name} on {ruling.date}. "
+                f"{ruling.reason}",
+                limit=400,
+            )
+        )
+    described = correlation.description(result)
+    parts = [f"Where: {described}."] if described else []
+    if correlation.counts:
+        parts.append(sentences.harm_sentence(result, correlation))
+    parts.append(sentences.strata_sentence(correlation, classes))
+    content.append(blocks.Text(" ".join(filter(None, parts)), limit=1200))
     if correlation.counterfactual is not None:
         content.append(blocks.Text(sentences.kind_sentence(correlation, classes)))
     if not correlation.counts:
         content += [
-            blocks.Text("It does not count for the verdict, because:"),
+            blocks.Text("Why it does not affect the verdict by itself:"),
             blocks.Items(correlation.reasons[:_REASONS_SHOWN] or ("no rule is named.",), 300),
         ]
     if correlation.counterfactual is not None:
-        content.append(blocks.Text(sentences.counter_evidence(correlation, classes)))
+        against = sentences.counter_evidence(correlation, classes)
+        content.append(blocks.Text(against, limit=1200))
     return content
 
 
-def _regions(
+def _changes(changes: tuple[ChangePictures, ...], *, compact: bool) -> list[blocks.Block]:
+    """Films before and after, with the answer under each."""
+    if not changes:
+        return []
+    titles = {"removal": ("As it is", "Taken out"), "insertion": ("As it is", "Put in")}
+    figures = tuple(
+        _film(film, title, named=not compact)
+        for one in changes
+        for film, title in zip((one.before, one.after), titles[one.change.change], strict=True)
+    )
+    return [
+        blocks.Section("Before and after: the feature taken out, and put in"),
+        blocks.FigureGrid(
+            figures,
+            "film",
+            compact,
+            "Films are drawn at random, those that are called wrongly first. In brackets: the "
+            "score of the class that is called.",
+        ),
+    ]
+
+
+def _films(
     pictures: CorrelationPictures, correlation: SpuriousCorrelation, *, compact: bool
 ) -> list[blocks.Block]:
-    """Crops in order, those that carry the feature marked."""
+    """Return mistakes with the feature, a random sample with it, and films without it."""
+    held = wording.counted(correlation.films)
+    groups = (
+        ("Mistakes: films with it that are called wrongly", pictures.mistakes),
+        (f"A random sample of the {held} films with it", pictures.random),
+        ("Films of the same classes without it, at random", pictures.without),
+    )
+    content: list[blocks.Block] = []
+    for title, films in groups[: 2 if compact else 3]:
+        if films:
+            content += [
+                blocks.Section(title),
+                blocks.FigureGrid(
+                    tuple(_film(one, named=not compact) for one in films), "film", compact
+                ),
+            ]
+    if content:
+        every = (*pictures.mistakes, *pictures.random, *pictures.without)
+        content.append(blocks.Text(_sides(every), "muted"))
+    return content
+
+
+def regions_part(
+    pictures: CorrelationPictures, correlation: SpuriousCorrelation
+) -> list[blocks.Block]:
+    """Crops in order, and how many of all they are."""
     if not pictures.crops:
         return [blocks.Text("The cluster holds no region to show.")]
     measured = sum(math.isfinite(entry.effect) for entry in pictures.crops)
-    order = "by similarity to the medoid"
-    if measured:
-        order = "by removal effect, the largest first"
-        if measured < len(pictures.crops):
-            order = "by removal effect, then by similarity where it was not measured"
+    count = wording.plural(len(pictures.crops), "region")
+    title = f"The {count} most like the centre of the cluster (a selection)"
     note = ""
     if measured and correlation.counterfactual is not None:
-        least = wording.signed(correlation.counterfactual.removal.threshold, 2)
-        rule = f"an effect of at least {least} logits, fixed on the discovery half"
-        carried = any(entry.carries for entry in pictures.crops)
-        which = f"{CARRIES.strip()} carries" if carried else "None of these carries"
-        note = f"{which} the feature ({rule})."
+        title = f"The {count} with the largest removal effect (a selection)"
+        removal = correlation.counterfactual.removal
+        note = (
+            f"{removal.carrying:,} of {wording.plural(removal.measured, 'measured region')} carry "
+            f"the feature; the {len(pictures.crops)} strongest are shown. Each is outlined where "
+            "its effect lies."
+        )
     cluster = correlation.cluster.cluster
     crops = tuple(_crop(entry, cluster, measured=measured > 0) for entry in pictures.crops)
-    return [
-        blocks.Section(f"The first {wording.plural(len(pictures.crops), 'region')}, {order}"),
-        blocks.FigureGrid(crops, "region", compact, note),
-    ]
+    return [blocks.Section(title), blocks.FigureGrid(crops, "region", note=note)]
 
 
 def _crop(entry: RegionPicture, cluster: int, *, measured: bool) -> blocks.Figure:
@@ -188,49 +306,46 @@ def _crop(entry: RegionPicture, cluster: int, *, measured: bool) -> blocks.Figur
         lines.append(wording.printable(entry.name, _NAME_LIMIT))
     if measured:
         effect = wording.signed(entry.effect, 2)
-        found = (
+        lines.append(
             f"removal effect {effect}" if effect != wording.DASH else "removal effect not measured"
         )
-        lines.append(found + CARRIES * entry.carries)
     alt = f"Region {entry.number} of cluster {cluster}, outlined, with what is around it: a part "
     return blocks.Figure(entry.picture, f"{alt}of film {name}", tuple(lines))
 
 
-def _films(
-    pictures: CorrelationPictures, correlation: SpuriousCorrelation, *, compact: bool
-) -> list[blocks.Block]:
-    """Whole films with the boxes of the regions."""
-    if not pictures.films:
-        return []
-    located = any(entry.picture.located for entry in pictures.films)
-    heading = f"Where they lie: {wording.plural(len(pictures.films), 'film')}; {_sides(pictures)}"
-    films = tuple(_film(entry, correlation.cluster.cluster) for entry in pictures.films)
-    return [
-        blocks.Section(heading),
-        blocks.FigureGrid(films, "film", compact, _LOCATED if located else ""),
-    ]
-
-
-def _sides(pictures: CorrelationPictures) -> str:
+def _sides(films: tuple[FilmPicture, ...]) -> str:
     """Say what the letters beside the films mean, and where there is none."""
-    stated = sum(entry.picture.edge != "" for entry in pictures.films)
+    stated = sum(entry.picture.edge != "" for entry in films)
     if not stated:
-        return wording.EDGE_TEXT[""]
-    meaning = "letter: the patient's side at the left edge"
-    return meaning if stated == len(pictures.films) else f"{meaning}, none: not stated"
+        return f"Sides of the patient: {wording.EDGE_TEXT['']}."
+    meaning = "Letter beside a film: the patient's side at its left edge"
+    return f"{meaning}." if stated == len(films) else f"{meaning}; none: not stated."
 
 
-def _film(entry: FilmPicture, cluster: int) -> blocks.Figure:
-    ending = "" if len(entry.numbers) == 1 else "s"
-    where = f"region{ending} {', '.join(map(str, entry.numbers))}"
+def _film(entry: FilmPicture, title: str = "", *, named: bool = True) -> blocks.Figure:
     name = wording.printable(entry.image_id, _ID_LIMIT)
-    alt = f"Film {name}, feature of cluster {cluster} outlined: {where}"
-    if entry.picture.located:
-        alt += "; dashed, where the removal effect lies"
     edge = entry.picture.edge
     unusual = () if edge in ("", "R") else (wording.EDGE_TEXT[edge],)
-    lines = (wording.printable(where, 60), name, *unusual)
-    return blocks.Figure(entry.picture, f"{alt}; {wording.EDGE_TEXT[edge]}", lines)
+    answer = ": ".join(part for part in (title, entry.answer) if part)
+    outlined = ", feature outlined" if entry.picture.boxes else ""
+    alt = f"Film {name}{outlined}. {answer}; {wording.EDGE_TEXT[edge]}"
+    lines = (answer, name if named or not answer else "", *unusual)
+    return blocks.Figure(entry.picture, alt, tuple(filter(None, lines)))
+
+
+def _numbers(result: AuditResult, correlation: SpuriousCorrelation) -> list[blocks.Block]:
+    """Return the numbers behind a correlation that has a page."""
+    return [
+        blocks.Chapter(
+            f"Numbers of {sentences.correlation_name(correlation).lower()}",
+            f"numbers-{correlation.rank}",
+        ),
+        *evidence_part(result, correlation),
+        blocks.Text(sentences.shift_sentence(correlation, result.classes)),
+        *(blocks.Text(text, "muted", 1500) for text in (intervention_note(correlation),) if text),
+        *strata_part(result, correlation),
+        *labels_part(correlation, result.classes),
+    ]
 
 
 def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> blocks.Table:
@@ -260,10 +375,10 @@ def _accuracy_table(correlation: SpuriousCorrelation, classes: tuple[str, ...]) 
         columns=(
             blocks.Column("Class", "wide"),
             blocks.Column("Films with / without", "status"),
-            blocks.Column("Acc. with", "number"),
-            blocks.Column("Acc. without", "number"),
+            blocks.Column("Correct with it", "number"),
+            blocks.Column("Correct without", "number"),
             blocks.Column("Gap in points (interval)", "interval"),
-            blocks.Column("Gap when found", "number"),
+            blocks.Column("Gap in the discovery half", "number"),
             blocks.Column(blocks.Scale((("with", "main"), ("without", "other"))), "plot"),
         ),
         rows=rows,

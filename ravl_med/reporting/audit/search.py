@@ -18,7 +18,13 @@ from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
 from ravl_med.reporting.layout import blocks
-from ravl_med.reporting.pictures import CORRELATIONS_SHOWN, shown_correlations
+from ravl_med.reporting.pictures import (
+    COMPANIONS_SHOWN,
+    Film,
+    companions,
+    region_pictures,
+    shown_correlations,
+)
 from ravl_med.reporting.tables import shortened
 from ravl_med.reporting.wording import number
 
@@ -128,7 +134,7 @@ _REASONS_SHOWN = 8
 def search_chapter(result: AuditResult) -> list[blocks.Block]:
     """Say what was looked for and what came of it, also where that is nothing."""
     search = result.discovery
-    content: list[blocks.Block] = [blocks.Chapter("Search for shortcuts", "search", "whole")]
+    content: list[blocks.Block] = [blocks.Chapter("Search for shortcuts", "search")]
     if search is None:
         text = "No search was made: the audit stopped before discovery. Nothing is known about "
         return [
@@ -138,7 +144,9 @@ def search_chapter(result: AuditResult) -> list[blocks.Block]:
         ]
     content += [blocks.Text(text, limit=900) for text in _procedure(search)]
     content += [_partition_table(search), _funnel(result, search), *map_part(result)]
-    return [*content, *_found(result), *_sensitivity_part(result.sensitivity)]
+    if result.sensitivity is not None and result.sensitivity.clusters:
+        content.append(blocks.Text(_tested_sentence(result.sensitivity)))
+    return content
 
 
 def _procedure(search: DiscoverySummary) -> list[str]:
@@ -158,9 +166,9 @@ def _procedure(search: DiscoverySummary) -> list[str]:
     )
     return [
         f"{wording.plural(search.regions, 'region')} "
-        f"({wording.printable(search.region_source, 60)}) were grouped "
-        "by how the model sees them, labels unseen, in "
-        f"{wording.plural(len(search.partitions), 'way')} "
+        f"({wording.printable(search.region_source, 200)}) were grouped "
+        "by how the model sees them, without using the labels, in "
+        f"{wording.plural(len(search.partitions), 'run')} "
         f"(protocol: {search.protocol}); {pooled}.{unseen}{_problems(search)}",
         "Candidates were chosen on all films, and none was tested on others."
         if search.protocol == "ravl"
@@ -237,64 +245,84 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> blocks.Table:
     )
 
 
-def _found(result: AuditResult) -> list[blocks.Block]:
-    """Return the lists of correlations, or the words for an empty one."""
+def candidates_chapter(result: AuditResult, film: Film) -> list[blocks.Block]:
+    """Return a row for each correlation without a page, with a picture of what travels along."""
+    if result.discovery is None:
+        return []
+    chapter = blocks.Chapter("Features without a page of their own", "candidates")
     found = result.correlations
     if not found:
         return [
-            blocks.Section("Nothing found"),
+            chapter,
             blocks.Text(
-                "Looked for was a group of regions, alike to the model, that goes with higher "
-                "accuracy on one class and lower accuracy on another and also leads the model in "
-                "its mistakes, or whose gaps are large on both sides. None came out, so nothing "
-                "was tested on held-out patients. This says nothing about effects smaller than "
-                "those named below, about features that every film carries or that are spread "
-                "over the whole film, or about films of another kind."
+                "Nothing found. We looked for a group of regions, alike to the model, that goes "
+                "with higher accuracy on one class and lower accuracy on another and also leads "
+                "the model in its mistakes, or whose gaps are large on both sides. None came out, "
+                "so nothing was tested on held-out patients. This says nothing about smaller "
+                "effects, about features that every film carries or that are spread over the whole "
+                "film, or about films of another kind."
             ),
         ]
-    further = _further_lists(result)
-    listed = {entry.rank for _, _, entries in further for entry in entries}
-    main = [entry for entry in found if entry.counts or entry.rank not in listed]
-    content: list[blocks.Block] = []
-    rest = len(found) - CORRELATIONS_SHOWN
-    if rest > 0:
-        content.append(
-            blocks.Text(
-                f"{CORRELATIONS_SHOWN} of {len(found):,} correlations have a page of their own, "
-                f"those that count first, and {rest} more {'has' if rest == 1 else 'have'} none."
-            )
+    paged = {entry.rank for entry in shown_correlations(result)}
+    rest = [entry for entry in found if entry.rank not in paged]
+    content: list[blocks.Block] = [chapter, blocks.Text(_unpaged(result, len(rest)))]
+    along = companions(result)
+    if along:
+        content += _listed(
+            "They occur together with a feature that has a page",
+            "Once that is accounted for, little is left of their own gaps.",
+            along,
+            (_ROWS_SHOWN, 10),
+            result,
+            film,
         )
-    if not any(entry.counts for entry in found):
-        content.append(
-            blocks.Text(
-                "Looked for was a feature that raises one class and lowers another, on held-out "
-                "patients too, and that the model uses. No candidate passed every rule of evidence."
-            )
-        )
-    note = "Gaps, held out: of the raised and of the lowered side on held-out patients, in points."
-    content += _listed("Correlations", note, main, _ROWS_SHOWN, result)
-    for title, text, entries in further:
-        content += _listed(title, text, entries, _FURTHER_ROWS, result)
+    listed = {entry.rank for entry in along}
+    for title, text, entries in _lists([one for one in rest if one.rank not in listed]):
+        content += _listed(title, text, entries, (_FURTHER_ROWS, 9), result)
     return content
 
 
-def _further_lists(
-    result: AuditResult,
+def every_correlation(result: AuditResult) -> list[blocks.Block]:
+    """Return a row for each correlation, whether it has a page or not."""
+    if not result.correlations:
+        return []
+    return _listed("Correlations", "", result.correlations, (_ROWS_SHOWN, 9), result)
+
+
+def _unpaged(result: AuditResult, rest: int) -> str:
+    """Say how many correlations have a page and how many do not, and what the columns mean."""
+    paged = wording.plural(len(result.correlations) - rest, "feature")
+    return (
+        f"What counts or asks for a decision has a page: {paged}. Without one: {rest:,}. Gaps: "
+        "of the raised and of the lowered "
+        "side on held-out patients, in points."
+    )
+
+
+def _lists(
+    entries: Sequence[SpuriousCorrelation],
 ) -> list[tuple[str, str, list[SpuriousCorrelation]]]:
-    """Return title, meaning and members of the lists beside the main one that have members."""
+    """Return title, meaning and members of the lists that have members; each entry is in one."""
+    rare = [one for one in entries if one.cluster.rare]
+    sided = [
+        one for one in entries if one.confirmation.status == "raised_only" and not one.cluster.rare
+    ]
+    taken = {one.rank for one in (*rare, *sided)}
     lists = [
+        ("Candidates", "", [one for one in entries if one.rank not in taken]),
         (
-            "Rare but large",
-            "Gaps that are large on both sides of a feature that RaVL's filters drop: G weights a "
-            "gap by how evenly the films are split, which hides what few films carry.",
-            [entry for entry in result.correlations if entry.cluster.rare],
+            "Large gaps that RaVL's filters drop",
+            "RaVL drops a feature whose influence H is low, or whose weighted gap G is small "
+            "because few films carry it. These are kept, because their gaps are large on both "
+            "sides.",
+            rare,
         ),
         (
-            "Raised side alone",
+            "One-sided",
             "Films of the raised class with the feature are recognised more often, also on "
             "held-out patients; that films of other classes are pulled along was not or could not "
             "be shown.",
-            [e for e in result.correlations if e.confirmation.status == "raised_only"],
+            sided,
         ),
     ]
     return [entry for entry in lists if entry[2]]
@@ -304,65 +332,63 @@ def _listed(
     title: str,
     text: str,
     entries: Sequence[SpuriousCorrelation],
-    shown: int,
+    shown: tuple[int, int],
     result: AuditResult,
+    film: Film | None = None,
 ) -> list[blocks.Block]:
-    """Return a heading, what the list means, and a row for every correlation."""
-    if not entries:
-        return []
-    paged = {entry.rank for entry in shown_correlations(result)}
-    rows: list[tuple[blocks.Cell, ...]] = [
-        (
-            *_row(entry, result.task.classes),
-            blocks.Reference(sentences.correlation_key(entry), sentences.correlation_name(entry))
-            if entry.rank in paged
-            else wording.DASH,
-        )
-        for entry in entries
-    ]
+    """Return a heading, what the list means, and a row for every correlation; pictures if asked."""
+    rows: list[tuple[blocks.Cell, ...]] = []
+    for at, entry in enumerate(entries):
+        picture: tuple[blocks.Cell, ...] = ()
+        if film is not None:
+            crops = region_pictures(result, entry, film, 1) if at < COMPANIONS_SHOWN else ()
+            name = sentences.feature_name(result, entry)
+            picture = (blocks.Thumbnail(crops[0].picture, f"{name}, outlined"),) if crops else ("",)
+        rows.append((str(entry.rank), *picture, *_row(entry, result)))
+    pictured = (blocks.Column("", "picture"),) if film is not None else ()
     return [
         blocks.Section(title),
-        blocks.Text(text, "muted"),
+        *([blocks.Text(text, "muted")] if text else []),
         blocks.Table(
             caption=f"{title}, a row each",
             columns=(
                 blocks.Column("No.", "number"),
-                blocks.Column("Raises", "wide"),
-                blocks.Column("Lowers most", "wide"),
+                *pictured,
+                blocks.Column("Feature", "wide"),
+                blocks.Column("Raises", "text"),
                 blocks.Column("G", "number"),
                 blocks.Column("H", "number"),
-                blocks.Column("Gaps, held out", "number"),
+                blocks.Column("Gaps", "number"),
                 blocks.Column("q", "number"),
                 blocks.Column("Used", "status"),
                 blocks.Column("Outcome"),
-                blocks.Column("Page", "number"),
             ),
-            rows=shortened(rows, shown, 10),
+            rows=shortened(rows, shown[0], 9 + len(pictured)),
             limit=120,
             titled=False,
         ),
     ]
 
 
-def _row(entry: SpuriousCorrelation, classes: tuple[str, ...]) -> tuple[blocks.Cell, ...]:
+def _row(entry: SpuriousCorrelation, result: AuditResult) -> tuple[blocks.Cell, ...]:
     cluster, arms = entry.cluster, entry.confirmation.arms
+    along = f", with No. {entry.companion_of}" if entry.companion_of else ""
     return (
-        str(entry.rank),
-        wording.class_name(classes, cluster.raised_class),
-        sentences.lowered_class_name(cluster, classes),
+        entry.description(result) or sentences.feature_name(result, entry),
+        wording.class_name(result.classes, cluster.raised_class),
         number(cluster.performance_gap, 2),
         number(cluster.influence, 2),
         f"{wording.signed(100 * float(arms.gap[cluster.raised_class]), 0)} / "
         f"{wording.signed(100 * arms.opposed_gap, 0)}",
         wording.probability(entry.confirmation.q_value),
         sentences.used_text(entry),
-        sentences.outcome_text(entry),
+        f"{sentences.outcome_text(entry)}{along}",
     )
 
 
-def _sensitivity_part(sensitivity: Sensitivity | None) -> list[blocks.Block]:
-    """Say what these films could have shown, in words and by prevalence."""
-    heading = blocks.Section("What these films could have shown")
+def sensitivity_part(sensitivity: Sensitivity | None) -> list[blocks.Block]:
+    """Say how small a shortcut these films can show, in words and by prevalence."""
+    heading = blocks.Section("How small a shortcut these films can detect")
     if sensitivity is None:
         return [heading, blocks.Text("Not measured: the audit stopped before it.")]
     smallest = f"Smallest gap found with {wording.percent(sensitivity.power)} power, points"
@@ -385,14 +411,12 @@ def _sensitivity_part(sensitivity: Sensitivity | None) -> list[blocks.Block]:
             ],
             rows=rows,
             note=f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under "
-            "the rules of this audit; multiplicity charged for "
+            "the rules of this audit, corrected for "
             f"{wording.plural(sensitivity.candidates, 'candidate')}.",
             limit=120,
             titled=False,
         ),
     ]
-    if sensitivity.clusters:
-        content.append(blocks.Text(_tested_sentence(sensitivity)))
     return [blocks.KeepTogether(tuple(content))]
 
 
@@ -402,7 +426,7 @@ def _tested_sentence(sensitivity: Sensitivity) -> str:
     text = (
         f"{sensitivity.tested:,} of {wording.plural(sensitivity.clusters, 'proposed cluster')} "
         "had enough "
-        "films on both halves to be tested"
+        "films in both halves to be tested"
     )
     reasons = [f"{wording.printable(reason, 100)} ({count:,})" for reason, count in untested]
     return (

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
+
+import numpy as np
 
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.evidence.audit_result import AuditResult, Sensitivity
 from ravl_med.evidence.results import (
+    AccuracyByPresence,
     ConfirmationStatus,
     Counterfactual,
+    PairedChange,
     ReviewDecision,
     SpuriousCorrelation,
     Strata,
@@ -29,13 +34,15 @@ _STATUS_NAMES: dict[ConfirmationStatus, str] = {
     "not_tested": "not tested",
 }
 _STATUS_ENDS: dict[ConfirmationStatus, str] = {
-    "confirmed": "that holds on held-out patients and is not shown to be used by the model",
-    "raised_only": "of which the raised side alone holds on held-out patients",
-    "not_confirmed": "that did not hold on held-out patients",
-    "not_tested": "that could not be tested on held-out patients",
+    "confirmed": "also in patients that had no part in the search; it was not shown that the model "
+    "uses the feature",
+    "raised_only": "but in patients that had no part in the search on the raised side alone",
+    "not_confirmed": "but not in patients that had no part in the search",
+    "not_tested": "which could not be tested on other patients",
 }
 _USUAL_SHARE = 0.2  # the prevalence that the sentence on what could be seen begins with
-_OBJECTIONS_SHOWN = 6
+_OBJECTIONS_SHOWN = 10
+_LOSING_SHOWN = 3
 _CHANGES_SHOWN = 6
 _KEYS_SHOWN = 8
 _VALUE_LIMIT = 40
@@ -77,23 +84,191 @@ def correlation_name(correlation: SpuriousCorrelation) -> str:
     return f"Correlation {correlation.rank}"
 
 
-def correlation_marks(correlation: SpuriousCorrelation) -> tuple[str, ...]:
+_ANATOMY = re.compile(
+    r"\b(lung|heart|hilum|diaphragm|spine|mediastin|clavicle|abdomen|costophrenic|zone|apex|rib)"
+)
+
+
+def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Call a feature by the commonest name of its regions, their look or their place.
+
+    Such as ``a pulse generator``, ``something bright, round, 12 mm``; where nothing is common it is
+    ``feature 3``, by its rank.
+    """
+    described = wording.printable(correlation.description(result).split("; ")[0], 80)
+    share, _, name = described.partition(" % ")
+    if not share.isdecimal():
+        return (
+            f"something {described}" if described[:3] not in ("", "all") else _number(correlation)
+        )
+    name = name.partition(" (")[0]
+    if name.startswith("in the "):
+        return _number(correlation)
+    if _ANATOMY.search(name):
+        return f"something over the {name}"
+    article = "an" if name[:1].lower() in "aeio" else "a"
+    return name if name.endswith("s") else f"{article} {name}"
+
+
+def _number(correlation: SpuriousCorrelation) -> str:
+    return f"feature {correlation.rank}"
+
+
+def correlation_marks(result: AuditResult, correlation: SpuriousCorrelation) -> tuple[str, ...]:
     """Return what a reader may choose correlations by; only what counts has a kind."""
-    return (
+    kind = (
         ("counted", wording.KIND_NAMES[correlation.kind])
         if correlation.counts
         else ("not counted",)
     )
+    return ("needs my decision", *kind) if correlation.rank in result.open_ranks else kind
 
 
-def correlation_heading(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
-    """Return rank, outcome, raised class and lowered classes in one line."""
+def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Say in one sentence what the model does with a feature that it uses."""
+    raised = wording.class_name(result.classes, correlation.cluster.raised_class)
+    feature = feature_name(result, correlation)
+    ruling = ruling_on(result, correlation)
+    decision = ruling.decision if ruling else None
+    if decision == "disease":
+        return f"The model reads {feature} as {raised}; a reviewer judged it part of the finding."
+    ending = f" This is tolerated until {ruling.until}." if ruling and ruling.until else ""
+    if correlation.kind == "shortcut" or decision == "shortcut":
+        return f"The model takes {feature} for {raised}.{ending}"
+    if correlation.kind == "plausible_sign":
+        return (
+            f"The model reads {feature} as {raised}: a sign of it, as far as can be told.{ending}"
+        )
+    return (
+        f"The model reads {feature} as {raised}; whether it is part of the finding is open.{ending}"
+    )
+
+
+def ruling_on(result: AuditResult, correlation: SpuriousCorrelation) -> ReviewDecision | None:
+    """Return the decision of a reviewer that is in force."""
+    held = (one for one in result.rulings if one.in_force and one.rank == correlation.rank)
+    return next(held, None)
+
+
+def harm_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Count films that are called right with the feature and without it, class by class.
+
+    Classes that lose come first, those beyond the tested ones too, then the raised class.
+    """
+    cluster, test = correlation.cluster, correlation.confirmation
+    arms, raised, classes = test.arms, cluster.raised_class, result.classes
+    lost = [
+        c
+        for c in range(len(classes))
+        if c != raised and (c in cluster.opposed_classes or arms.gap_interval[c].high < 0)
+    ]
+    lost.sort(key=lambda c: float(np.nan_to_num(arms.gap[c], nan=1.0)))
+    texts = [_called_right(result, arms, c) for c in (*lost[:_LOSING_SHOWN], raised)]
+    known = " ".join(filter(None, texts)) or "How many films of each class is hidden."
+    rest = len(lost) - _LOSING_SHOWN
+    verb = "loses" if rest == 1 else "lose"
+    more = f" {wording.plural(rest, 'more class', 'es')} {verb} too." if rest > 0 else ""
+    return (
+        f"{known}{more} These are {wording.plural(test.films, 'film')} of "
+        f"{wording.plural(test.patients, 'patient')} that had no part in the search."
+    )
+
+
+def _called_right(result: AuditResult, arms: AccuracyByPresence, c: int) -> str:
+    """Say of a class how many films are called right, with the feature and without it."""
+    counts = []
+    for films, share in (
+        (int(arms.n_present[c]), float(arms.accuracy_present[c])),
+        (int(arms.n_absent[c]), float(arms.accuracy_absent[c])),
+    ):
+        if films <= 0 or not math.isfinite(share):
+            return ""
+        counts.append((films, round(films * share)))
+    (films, right), (others, right_too) = counts
+    return (
+        f"Of {wording.plural(films, 'film')} of {wording.class_name(result.classes, c)} with it, "
+        f"{right} {'was' if right == 1 else 'were'} called right; without it, {right_too} of "
+        f"{others}."
+    )
+
+
+def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Say on whom a feature was found and tested, and what every intervention does."""
+    test, tested, search = correlation.confirmation, correlation.counterfactual, result.discovery
+    parts = [f"{correlation_name(correlation)}:"]
+    if search is not None:
+        found = search.confirmation_patients if test.swapped else search.patients
+        verb = "confirmed" if correlation.confirmed else "tested"
+        parts.append(
+            f"found on {wording.plural(found, 'patient')}, {verb} on "
+            f"{wording.plural(test.patients, 'other')} (q {wording.probability(test.q_value)}, "
+            f"corrected for {wording.plural(search.candidates, 'candidate')})."
+        )
+    if tested is None or not tested.tested:
+        return " ".join([*parts, "The model was not tested on changed films."])
+    removal = tested.removal
+    fills = sorted(
+        (one for one in (removal.typical, removal.replaced) if one), key=lambda one: one.contrast
+    )
+    raised = wording.class_name(result.classes, correlation.cluster.raised_class)
+    if fills:
+        two = " (two fills, the weaker first)" if fills[1:] else ""
+        parts.append(f"Taking it out lowers the score for {raised}{two}: {_effects(fills)}.")
+    if tested.transplant is not None:
+        parts.append(f"Putting it into other films raises it: {_effects([tested.transplant])}.")
+    return " ".join(parts)
+
+
+def _effects(changes: list[PairedChange]) -> str:
+    """Write by how much interventions move the score, and how many decisions they change."""
+    return "; ".join(
+        f"{wording.estimate(one.contrast, one.interval, 2, scale=1.0)} logits, and "
+        f"{wording.estimate(one.decisions, one.decisions_interval, 0)} points more of the "
+        "decisions change than in control films"
+        for one in changes
+    )
+
+
+def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
+    """Say in a line whether the raised gap holds in every subgroup, and where it is smallest."""
+    strata, cluster = correlation.strata, correlation.cluster
+    if strata is None:
+        return ""
+    raised = wording.class_name(classes, cluster.raised_class)
+    gaps = [
+        (float(one.gap), f"{wording.printable(crossed.attribute, 30)} "
+         f"{wording.printable(one.value, 30)}")
+        for crossed in strata.attributes
+        for one in crossed.raised
+        if math.isfinite(one.gap)
+    ]  # fmt: skip
+    if not gaps:
+        return ""
+    least, where = min(gaps)
+    turned = sum(gap <= 0 for gap, _ in gaps)
+    smallest = f"smallest {wording.signed(100 * least)} points ({where})"
+    if turned:
+        return (
+            f"The gap on {raised} does not hold in {turned} of "
+            f"{wording.plural(len(gaps), 'subgroup')}; {smallest}."
+        )
+    return (
+        f"The gap on {raised} holds in all {len(gaps):,} subgroups that can be compared; "
+        f"{smallest}."
+    )
+
+
+def correlation_heading(
+    correlation: SpuriousCorrelation, classes: tuple[str, ...], name: str = ""
+) -> str:
+    """Return rank, outcome, name, raised class and lowered classes in one line."""
     cluster = correlation.cluster
     parts = [
         f"{correlation_name(correlation)}: {outcome_text(correlation)}",
+        *([name] if name else []),
         f"raises {wording.class_name(classes, cluster.raised_class)}",
     ]
-    if cluster.opposed_classes:
+    if cluster.opposed_classes and not name:
         parts.append(f"lowers {wording.class_names(classes, cluster.opposed_classes)}")
     return " · ".join(parts)
 
@@ -115,9 +290,7 @@ def correlation_sentence(
         start = f"When {feature} is present, the model tends to call films {raised}"
     else:
         ending = _STATUS_ENDS[correlation.confirmation.status]
-        start = (
-            f"Films with {feature} and films without it differ in accuracy, an association {ending}"
-        )
+        start = f"Accuracy differs between films with {feature} and films without it, {ending}"
     parts = [
         f"{wording.class_name(classes, c)} {wording.percent(float(arms.accuracy_present[c]))} "
         "with it and "
@@ -216,17 +389,40 @@ def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...])
 
 
 def _against_intervention(tested: Counterfactual) -> list[str]:
+    """Name every intervention that is missing, and each whose effect may be none."""
     if not tested.tested:
         return ["the model was not tested on the other half"]
-    against, removal = [], tested.removal
-    if removal.typical is None or removal.replaced is None:
+    removal, against = tested.removal, []
+    if removal.typical is None and removal.replaced is None:
         against.append("removal could not be tried")
+    elif removal.typical is None or removal.replaced is None:
+        against.append("one of the two fills could not be tried")
     elif removal.typical.contrast * removal.replaced.contrast <= 0:
         against.append("the two fills do not agree in sign")
-    if removal.both is not None and not removal.both.decisions_interval.excludes_zero():
-        against.append("removal is not shown to change decisions beyond the controls")
     if tested.transplant is None:
         against.append("a transplant could not be tried")
+    for name, change in (
+        ("removal (typical fill)", removal.typical),
+        ("removal (replaced)", removal.replaced),
+        ("transplant", tested.transplant),
+    ):
+        against += _doubts_of(name, change) if change is not None else []
+    return against
+
+
+def _doubts_of(name: str, change: PairedChange) -> list[str]:
+    """Name the measures of an intervention whose interval reaches 0, or that go the other way."""
+    measures = (
+        ("the score", change.contrast, change.interval, 2, 1.0, ""),
+        ("decisions", change.decisions, change.decisions_interval, 1, 100.0, " points"),
+    )
+    against = []
+    for what, value, interval, decimals, scale, unit in measures:
+        if scale * interval.low >= 10.0**-decimals / 2:  # by what is printed
+            continue
+        how = "the other way" if interval.high < 0 else "not distinguished from 0"
+        change_text = wording.estimate(value, interval, decimals, scale=scale)
+        against.append(f"{name} changes {what} by {change_text}{unit}, {how}")
     return against
 
 
@@ -242,7 +438,7 @@ def label_objections(correlation: SpuriousCorrelation, classes: tuple[str, ...])
         sides.append((lowered_classes_text(cluster, classes), arms.opposed_gap, labels.lowered))
     for name, whole, gap in sides:
         if gap.outcome in ("vanishes", "turns"):
-            what = "changes sign" if gap.outcome == "turns" else "is not told from 0"
+            what = "changes sign" if gap.outcome == "turns" else "is not distinguished from 0"
             against.append(
                 f"on stated labels alone the gap on {name} {what} "
                 f"({wording.estimate(gap.gap, gap.interval)}; {wording.signed(100 * whole)} "
@@ -273,7 +469,9 @@ def _against_strata(strata: Strata, cluster: FeatureCluster, classes: tuple[str,
         held = [n for n, i in zip(names, intervals, strict=True) if not i.excludes_zero()]
         if held:
             apart = wording.listing(held, _KEYS_SHOWN)
-            against.append(f"the gap on {side} is not told from 0 with {apart} held apart")
+            against.append(
+                f"the gap on {side} is not distinguished from 0 once adjusted for {apart}"
+            )
     empty = [f"{n} {len(c.empty)}" for n, c in zip(names, crossed, strict=True) if c.empty]
     if empty:
         against.append(f"comparisons with an empty arm: {wording.listing(empty, _KEYS_SHOWN)}")
@@ -334,8 +532,7 @@ def detectable_sentences(sensitivity: Sensitivity) -> list[str]:
     if missed:
         shares = wording.listing([wording.percent(entry.prevalence) for entry in missed], 8)
         sentences.append(
-            f"A feature in {shares} of the films would not have been found with {power} "
-            "probability, not even with a gap of 100 points."
+            f"A feature in {shares} of the films may have been missed, however strong."
         )
     return sentences
 

@@ -1,4 +1,4 @@
-"""Page one: the verdict, why, what the model learned, how sure that is, what next."""
+"""Page one: what the model does wrong, how sure that is, what is open, what next."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from ravl_med.evidence.audit_result import AuditResult, VerdictName
 from ravl_med.evidence.confounders import attribute_name
-from ravl_med.evidence.results import PairedChange, SpuriousCorrelation
+from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
+from ravl_med.reporting.audit.cohort import key_facts
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.layout import blocks
-from ravl_med.reporting.pictures import CorrelationPictures
-from ravl_med.reporting.tables import fact_table, gate_table, shortened
+from ravl_med.reporting.pictures import CorrelationPictures, Film, FilmPicture, region_pictures
+from ravl_med.reporting.tables import gate_table, shortened
 
 Shown = Sequence[tuple[SpuriousCorrelation, CorrelationPictures]]
 """Correlations that have a page, with their pictures."""
 
-_REASONS_SHOWN = 8
+_REASONS_SHOWN = 6
 _LEARNED_SHOWN = 2
-_CERTAIN_SHOWN = 3
 _RULINGS_SHOWN = 8
 _CONFOUNDERS_SHOWN = 3
 _LOOKS: dict[VerdictName, tuple[blocks.Tone, blocks.Symbol]] = {
@@ -34,19 +34,22 @@ DISCLAIMER = (
     "validation."
 )
 NEXT_STEPS: dict[VerdictName, str] = {
-    "fail": "Look at the films that the report shows together with a radiologist. If the "
-    "feature is no sign of the finding, keep the model out of use, repair it, and audit the "
-    "repaired model again on films of other patients.",
-    "review": "A radiologist should look at the films that the report shows and say whether "
-    "each feature belongs to the finding. Write the decisions and their reasons into review.csv "
-    "of the run folder and draw the report again (ravl-med report) before the model is used.",
+    "fail": "Do not use the model as it stands. With a radiologist, look at the films of this "
+    "report. If the feature is no sign of the finding, repair the model (ravl-med mitigate) and "
+    "audit the repaired one on films of other patients.",
+    "review": "Do not use the model yet. A radiologist looks at the films of this report, says of "
+    "each open feature whether it is part of the finding, and writes decision and reason into "
+    "review.csv of the run folder; ravl-med report RUN then draws this report again.",
     "conditional": "Use the model only as the decisions below allow, and no longer than they say. "
-    "Before the first of them ends, repair the model, or decide again in review.csv and draw the "
-    "report again (ravl-med report).",
-    "pass": "Audit again whenever model, prompts or acquisition change, and on films of the "
-    "site where the model will be used. A pass does not replace clinical validation.",
-    "not_auditable": "Mend what the reasons name (more films, more of a class, other "
-    "prompts, readable films) and run the audit again. Until then shortcuts stay unknown.",
+    "Before the first of them ends, repair the model (ravl-med mitigate), or decide again in "
+    "review.csv and draw the report again (ravl-med report RUN).",
+    "pass": "The model may go on to clinical validation, which a pass does not replace. Audit "
+    "again whenever model, prompts or acquisition change, and on films of the site where it will "
+    "be used.",
+    "not_auditable": "Fix the problems that the reasons name (more films, more of a class, "
+    "other prompts, "
+    "readable films) and run the audit again. Until then it is not known whether the model uses "
+    "shortcuts.",
 }
 
 
@@ -56,9 +59,6 @@ def verdict_chapter(
     """Return page one; the date is that of the run."""
     verdict = result.verdict
     name = verdict.name
-    reasons = wording.first_of(verdict.reasons, _REASONS_SHOWN, "reason")
-    if len(verdict.reasons) > _REASONS_SHOWN:
-        reasons[-1] += "."
     counting = [entry for entry, _ in shown if entry.counts]
     content: list[blocks.Block] = [
         blocks.Title(result.title, _subtitle(result, date)),
@@ -68,23 +68,32 @@ def verdict_chapter(
             *_LOOKS[name],
             report_status(result),
         ),
-        blocks.Section("Why"),
-        blocks.Items(tuple(reasons), 400),
-        *_learned(result, shown, counting),
+        *_learned(result, counting),
+        *_before_and_after(shown),
         *_certainty(result, counting),
+        *_missed(result),
+        *_to_decide(result),
         *_rulings(result),
+        blocks.Section("Why this verdict"),
+        blocks.Items(_reasons(result), 400),
         blocks.Section("What next"),
         blocks.Text(NEXT_STEPS[name]),
         *_unconfounding(result),
         *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
-        content.append(blocks.Text(sentences.history_sentence(history), limit=1200))
-    return [
-        *content,
-        _key_facts(result),
-        blocks.Text(DISCLAIMER, "muted"),
-    ]
+        content.append(blocks.Text(sentences.history_sentence(history), "muted", limit=1200))
+    if not counting:  # else they stand with the performance, and page one says what counts
+        content.append(key_facts(result))
+    return [*content, blocks.Text(DISCLAIMER, "muted")]
+
+
+def _reasons(result: AuditResult) -> tuple[str, ...]:
+    """Return the first reasons of the verdict, and how many more there are."""
+    reasons = wording.first_of(result.verdict.reasons, _REASONS_SHOWN, "reason")
+    if len(result.verdict.reasons) > _REASONS_SHOWN:
+        reasons[-1] += "."
+    return tuple(reasons)
 
 
 def _unconfounding(result: AuditResult) -> list[blocks.Block]:
@@ -95,8 +104,8 @@ def _unconfounding(result: AuditResult) -> list[blocks.Block]:
     names = wording.listing(named, _CONFOUNDERS_SHOWN)
     return [
         blocks.Text(
-            f"Only other films can part label and {names}: some of every class for each {names}. "
-            "More films of the same mixture, or a look at single films, cannot settle it."
+            f"Only other films can separate label and {names}: some of every class for each "
+            f"{names}. More films of the same mixture, or a look at single films, cannot settle it."
         )
     ]
 
@@ -106,7 +115,9 @@ def _subtitle(result: AuditResult, date: str | None) -> str:
     status = report_status(result)
     until = sentences.holds_until(result)
     valid = f" · valid until {until}" if until else ""
-    return f"Run {result.name} · {date or 'no date given'} · {status}, not signed{valid}{kind}"
+    model = wording.printable(result.model.name, 60)
+    when = date or "no date given"
+    return f"Model {model} · run {result.name} · {when} · {status}, not signed{valid}{kind}"
 
 
 def report_status(result: AuditResult) -> blocks.Status:
@@ -114,14 +125,188 @@ def report_status(result: AuditResult) -> blocks.Status:
     return "FINAL" if result.undecided == 0 else "DRAFT"
 
 
+def _learned(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
+    """Say what the model does wrong, in a sentence and in films."""
+    if not counting:
+        return [
+            blocks.Text(_nothing_used(result), "lead"),
+            *(blocks.Text(text) for text in nothing_learned(result)),
+        ]
+    first, *others = counting
+    content: list[blocks.Block] = [
+        blocks.Text(sentences.headline(result, first), "lead"),
+        blocks.Text(sentences.harm_sentence(result, first), limit=900, see=_page_of(first)),
+    ]
+    content += [
+        blocks.Text(sentences.headline(result, entry), see=_page_of(entry))
+        for entry in others[:_LEARNED_SHOWN]
+    ]
+    rest = len(others) - _LEARNED_SHOWN
+    if rest > 0:
+        content.append(
+            blocks.Text(f"{wording.plural(rest, 'more feature')} that the model uses: see below.")
+        )
+    return content
+
+
+def _page_of(entry: SpuriousCorrelation) -> blocks.Reference:
+    return blocks.Reference(sentences.correlation_key(entry), sentences.correlation_name(entry))
+
+
+def _nothing_used(result: AuditResult) -> str:
+    """Say in one sentence what is known of a model that no feature was shown to mislead."""
+    left = len(result.open_ranks)
+    if left:
+        verb = "asks" if left == 1 else "ask"
+        return (
+            f"Whether the model uses a shortcut is open: {wording.plural(left, 'feature')} {verb} "
+            "for a radiologist."
+        )
+    if result.verdict.name == "not_auditable":
+        return "Whether the model uses shortcuts is not known."
+    if result.verdict.name == "review":
+        return "No single feature was shown to mislead the model, but a person has to decide."
+    return "On these films no feature was shown to mislead the model."
+
+
+def nothing_learned(result: AuditResult) -> list[str]:
+    """Say that no correlation counts, and what that leaves open."""
+    if result.discovery is None:
+        return ["The audit stopped before it could search for shortcuts."]
+    candidates = result.discovery.candidates
+    verb = "was" if candidates == 1 else "were"
+    if not result.correlations:
+        return ["No candidate for a shortcut came out of the search."]
+    examined = f"{wording.plural(candidates, 'candidate')} {verb} examined"
+    if result.open_ranks:
+        return [f"No feature met every criterion by itself; {examined}."]
+    return [f"No feature met every criterion: {examined} and dismissed."]
+
+
+def _before_and_after(shown: Shown) -> list[blocks.Block]:
+    """Show a film as it is and without its feature, with the answers to both."""
+    for _, pictures in shown:
+        for one in pictures.changes:
+            if one.change.change == "removal":
+                figures = (
+                    _captioned(one.before, "As it is"),
+                    _captioned(one.after, "The feature taken out"),
+                )
+                return [blocks.FigureGrid(figures, "large", compact=True)]
+        films = (*pictures.mistakes, *pictures.random)[:2]
+        if films:
+            return [
+                blocks.FigureGrid(
+                    tuple(_captioned(film, "") for film in films), "large", compact=True
+                )
+            ]
+    return []
+
+
+def _captioned(film: FilmPicture, what: str) -> blocks.Figure:
+    lines = [f"{what}: {film.answer}" if what and film.answer else what or film.answer]
+    edge = film.picture.edge
+    if edge != "R":
+        lines.append(wording.EDGE_TEXT[edge])
+    lines = [line for line in lines if line]
+    return blocks.Figure(
+        film.picture,
+        f"Film {wording.printable(film.image_id, 20)}, feature outlined. {'. '.join(lines)}",
+        (*lines, f"Film {wording.printable(film.image_id, 20)}"),
+    )
+
+
+def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
+    """Say how sure that is: on whom it was tested, and what every intervention does."""
+    if not counting:
+        return []
+    return [
+        blocks.Section("How sure?"),
+        blocks.Text(sentences.certainty_sentence(result, counting[0])),
+    ]
+
+
+def _missed(result: AuditResult) -> list[blocks.Block]:
+    """Say what could not have been seen."""
+    if result.sensitivity is None:
+        return []
+    return [
+        blocks.Section("What could have been missed?"),
+        blocks.Text(" ".join(sentences.detectable_sentences(result.sensitivity)), limit=900),
+    ]
+
+
+def _to_decide(result: AuditResult) -> list[blocks.Block]:
+    """Say on what a reviewer has to decide, and on which page it is listed."""
+    left = result.open_ranks
+    if not left:
+        return []
+    numbers = wording.listing([str(rank) for rank in left], 12)
+    text = f"You have to decide on {wording.plural(len(left), 'feature')}: No. {numbers}."
+    return [
+        blocks.Section("What has to be decided?"),
+        blocks.Text(text, see=blocks.Reference("decisions", "the list")),
+    ]
+
+
+def decision_chapter(result: AuditResult, film: Film, shown: Shown) -> list[blocks.Block]:
+    """Return what counts or has to be decided on, with a picture each."""
+    if not shown:
+        return []
+    return [
+        blocks.Chapter("What has to be decided", "decisions"),
+        blocks.Text(
+            "Is what is outlined part of the finding? disease: yes, it is the finding or a "
+            "sign of it. shortcut: no. accepted: known, and tolerated until a date, with the "
+            "safeguard as the reason. Decisions stand in review.csv, one row each."
+        ),
+        _decision_table(result, film, shown),
+    ]
+
+
+def _decision_table(result: AuditResult, film: Film, shown: Shown) -> blocks.Table:
+    rows: list[tuple[blocks.Cell, ...]] = []
+    decided = {one.rank: sentences.decision_text(one) for one in result.rulings}
+    for entry, _ in shown:
+        crops = region_pictures(result, entry, film, 1)
+        name = sentences.feature_name(result, entry)
+        rows.append(
+            (
+                str(entry.rank),
+                blocks.Thumbnail(crops[0].picture, f"{name}, outlined") if crops else "",
+                name,
+                wording.class_name(result.classes, entry.cluster.raised_class),
+                sentences.outcome_text(entry),
+                decided.get(
+                    entry.rank,
+                    "open" if entry.rank in result.open_ranks else "not asked for",
+                ),
+                blocks.Reference(
+                    sentences.correlation_key(entry), sentences.correlation_name(entry)
+                ),
+            )
+        )
+    return blocks.Table(
+        caption="Features that count or are open",
+        columns=(
+            blocks.Column("No.", "number"),
+            blocks.Column("", "picture"),
+            blocks.Column("Feature", "wide"),
+            blocks.Column("Raises", "text"),
+            blocks.Column("Found", "text"),
+            blocks.Column("Decision", "text"),
+            blocks.Column("Page", "number"),
+        ),
+        rows=rows,
+        limit=120,
+        titled=False,
+    )
+
+
 def _rulings(result: AuditResult) -> list[blocks.Block]:
     """Every decision of a reviewer, and what is still open."""
-    if result.undecided is None:
-        return []
     if not result.rulings:
-        left = wording.plural(result.undecided, "open correlation")
-        open_ones = f"No reviewer has decided on the {left} yet."
-        return [blocks.Text(open_ones)] if result.undecided else []
+        return []
     rows: list[tuple[blocks.Cell, ...]] = [
         (
             str(ruling.rank),
@@ -132,10 +317,9 @@ def _rulings(result: AuditResult) -> list[blocks.Block]:
         )
         for ruling in result.rulings
     ]
-    left = (
-        f"{wording.plural(result.undecided, 'correlation')} still to be decided on."
-        if result.undecided
-        else "Nothing is left to decide."
+    left = len(result.open_ranks)
+    note = (
+        f"{wording.plural(left, 'decision')} still open." if left else "Nothing is left to decide."
     )
     return [
         blocks.Table(
@@ -150,159 +334,7 @@ def _rulings(result: AuditResult) -> list[blocks.Block]:
                 blocks.Column("On", "status"),
             ),
             rows=shortened(rows, _RULINGS_SHOWN, 5),
-            note=f"The verdict above follows them. {left}",
+            note=f"The verdict follows these decisions. {note}",
             limit=200,
         )
     ]
-
-
-def _learned(
-    result: AuditResult, shown: Shown, counting: Sequence[SpuriousCorrelation]
-) -> list[blocks.Block]:
-    """Say what the model learned, beside a film of what counts, else of the closest candidate."""
-    content: list[blocks.Block] = [
-        blocks.Section("What the model learned"),
-        *_lessons(result, counting),
-    ]
-    pictured = next(((e, p) for e, p in shown if p.films), None)
-    if pictured is None:
-        return content
-    return [blocks.SideBySide(tuple(content), _first_film(result, *pictured))]
-
-
-def _lessons(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
-    """Return a sentence for each correlation that counts, or the words for none."""
-    total = sum(entry.counts for entry in result.correlations)
-    if not total:
-        return [blocks.Text(text) for text in nothing_learned(result)]
-    content: list[blocks.Block] = [
-        blocks.Text(
-            sentences.correlation_sentence(
-                entry,
-                result.task.classes,
-                result.descriptions.get(entry.cluster.cluster, ""),
-            ),
-            see=blocks.Reference(
-                sentences.correlation_key(entry), sentences.correlation_name(entry)
-            ),
-        )
-        for entry in counting[:_LEARNED_SHOWN]
-    ]
-    if total > _LEARNED_SHOWN:
-        content.append(
-            blocks.Text(f"{wording.plural(total - _LEARNED_SHOWN, 'more correlation')} counted.")
-        )
-    return content
-
-
-def nothing_learned(result: AuditResult) -> list[str]:
-    """Say that no correlation counts, and what that leaves open."""
-    if result.discovery is None:
-        return ["Not known: the audit stopped before any search for shortcuts."]
-    candidates = len(result.correlations)
-    first = (
-        "No candidate for a shortcut came out of the search."
-        if not candidates
-        else "Nothing that passes every rule of evidence. "
-        f"{wording.plural(candidates, 'candidate')} of the search did not count; the report shows "
-        "what was seen."
-    )
-    if result.sensitivity is None:
-        return [first, "Smaller effects stay possible."]
-    return [first, *sentences.detectable_sentences(result.sensitivity)]
-
-
-def _first_film(
-    result: AuditResult, entry: SpuriousCorrelation, pictures: CorrelationPictures
-) -> blocks.Figure:
-    first = pictures.films[0]
-    raised = wording.class_name(result.task.classes, entry.cluster.raised_class, 30)
-    role = "counted" if entry.counts else "candidate, not counted"
-    film = wording.printable(first.image_id, 20)
-    caption = (
-        f"{sentences.correlation_name(entry)} ({role}): film {film}, feature of cluster "
-        f"{entry.cluster.cluster}, raises {raised}"
-    )
-    side = wording.EDGE_TEXT[first.picture.edge]
-    if first.picture.edge != "R":  # what is usual, the letter beside the film says
-        caption += f"; {side}"
-    alt = f"Film {film}, feature of cluster {entry.cluster.cluster} outlined; {side}"
-    return blocks.Figure(first.picture, alt, (caption,))
-
-
-def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> list[blocks.Block]:
-    """Say how sure that is: gaps on held-out patients and contrasts, with intervals."""
-    if not counting:
-        return []
-    classes = result.task.classes
-    rows = []
-    for entry in counting[:_CERTAIN_SHOWN]:
-        arms, cluster = entry.confirmation.arms, entry.cluster
-        raised = cluster.raised_class
-        tested = entry.counterfactual
-        rows.append(
-            (
-                str(entry.rank),
-                f"{wording.class_name(classes, raised)} "
-                + wording.estimate(float(arms.gap[raised]), arms.gap_interval[raised]),
-                f"{sentences.lowered_classes_text(cluster, classes)} "
-                + wording.estimate(arms.opposed_gap, arms.opposed_interval)
-                if cluster.opposed_classes
-                else wording.DASH,
-                wording.probability(entry.confirmation.q_value),
-                _contrast(tested.removal.both if tested else None),
-                _contrast(tested.transplant if tested else None),
-            )
-        )
-    return [
-        blocks.Table(
-            caption="How sure",
-            columns=(
-                blocks.Column("No.", "number"),
-                blocks.Column("Raised, points", "wide"),
-                blocks.Column("Lowered, points", "wide"),
-                blocks.Column("q", "number"),
-                blocks.Column("Removal, logits", "interval"),
-                blocks.Column("Transplant", "interval"),
-            ),
-            rows=rows,
-            note="Gaps of accuracy with minus without the feature, on held-out patients. Removal "
-            "and transplant: change of the margin beyond that of a control. In brackets: intervals "
-            "by patient.",
-            limit=120,
-        )
-    ]
-
-
-def _contrast(change: PairedChange | None) -> str:
-    if change is None:
-        return "not tried"
-    return wording.estimate(change.contrast, change.interval, 2, scale=1.0)
-
-
-def _key_facts(result: AuditResult) -> blocks.Table:
-    cohort, accuracy = result.cohort, result.accuracy
-    films = (
-        f"{wording.plural(cohort.images, 'film')} of {wording.plural(cohort.patients, 'patient')}"
-    )
-    if cohort.synthetic:
-        films = f"{wording.plural(cohort.images, 'phantom')}, synthetic, no patient"
-    facts = (
-        ("Model", wording.printable(result.model.name, 60), "Cohort", films),
-        (
-            "Model digest",
-            wording.printable(result.model.digest, 17),
-            "Accuracy",
-            f"{wording.percent(accuracy.overall, 1)} "
-            f"({wording.spread(accuracy.overall_interval, 1, sign=False)})",
-        ),
-        (
-            "Task",
-            f"{wording.printable(result.task.name, 40)}, "
-            f"{wording.plural(len(result.task.classes), 'class', 'es')}",
-            "Correlations",
-            f"{wording.plural(len(result.correlations), 'candidate')}, "
-            f"{sum(entry.counts for entry in result.correlations)} counted",
-        ),
-    )
-    return fact_table("Key facts", facts)

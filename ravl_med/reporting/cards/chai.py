@@ -339,7 +339,7 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
     seen = detectable_sentences(could) if could is not None else []
     parts = [
         f"Outcome of the audit: {words.verdict_text(result)}",
-        bullets([*result.verdict.reasons[:8], *seen]),
+        bullets([*words.unnamed_reasons(result)[:8], *seen]),
         words.decisions_text(result),
     ]
     return _key_metric(

@@ -19,9 +19,18 @@ from typing import Literal
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult
-from ravl_med.reporting.audit.cohort import cohort_chapter, performance_chapter
+from ravl_med.reporting.audit.cohort import (
+    composition_table,
+    confounder_part,
+    digest_table,
+    flow_table,
+    model_table,
+    performance_annex,
+    performance_chapter,
+    prompt_table,
+)
 from ravl_med.reporting.audit.history import MitigationDetails, ReportDetails
-from ravl_med.reporting.audit.search import search_chapter
+from ravl_med.reporting.audit.search import every_correlation, search_chapter, sensitivity_part
 from ravl_med.reporting.audit.sentences import verdict_name
 from ravl_med.reporting.audit.verdict import NEXT_STEPS
 from ravl_med.reporting.cards import words
@@ -73,15 +82,19 @@ _METRICS = (
 
 def hub_card(result: AuditResult, details: ReportDetails) -> str:
     """Return the card of an audited model as Markdown with a YAML head."""
-    tables = [block for block in cohort_chapter(result) if isinstance(block, Table)]
-    model, prompts, *films = tables
+    films = [
+        flow_table(result),
+        composition_table(result),
+        *(one for one in confounder_part(result.confounders or ()) if isinstance(one, Table)),
+    ]
     parts = [
         _HEAD.format(library=_library(result.model.architecture)),
         f"# Model Card for {escaped(result.model.name, 120)}",
         words.card_summary(result, details),
         "## Model Details",
         "### Model Description",
-        markdown_table(model),
+        markdown_table(model_table(result)),
+        markdown_table(digest_table(result)),
         _not_filled(_DESCRIPTION),
         "### Model Sources",
         _not_filled(("Repository", "Paper", "Demo")),
@@ -95,14 +108,20 @@ def hub_card(result: AuditResult, details: ReportDetails) -> str:
         NEXT_STEPS[result.verdict.name],
         "## How to Get Started with the Model",
         words.audited_use_text(result),
-        markdown_table(prompts),
+        markdown_table(prompt_table(result)),
         "## Training Details",
         *_unfilled("### Training Data", "### Training Procedure"),
         *_evaluation(result, films),
         "## Model Examination",
         words.found_biases(result),
         words.decisions_text(result),
-        *as_markdown(search_chapter(result)),
+        *as_markdown(
+            [
+                *search_chapter(result),
+                *every_correlation(result),
+                *sensitivity_part(result.sensitivity),
+            ]
+        ),
         *_rest(result, details),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -127,7 +146,7 @@ def _not_filled(names: Sequence[str]) -> str:
 def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
     measured = [
         block
-        for block in performance_chapter(result)
+        for block in (*performance_chapter(result), *performance_annex(result))
         if isinstance(block, Table) or (isinstance(block, Text) and block.role == "lead")
     ]
     return [
@@ -253,7 +272,7 @@ def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetail
     ]
     repaired = [mitigated_sentence(entry) for entry in result.mitigated]
     gates = [
-        f"{'✓ held' if gate.passed else '✗ not held'}: {gate.name} – {gate.text}"
+        f"{'✓ met' if gate.passed else '✗ not met'}: {gate.name} – {gate.text}"
         for gate in result.verdict.gates
     ]
     return [
@@ -261,7 +280,7 @@ def _origin(result: MitigationResult, arm: ArmOutcome, details: MitigationDetail
         "A vision-language model for radiographs: the image tower of an audited model, fine-tuned "
         "away from a shortcut, with the text tower that it had.",
         "\n".join(facts),
-        *(["### Gates, fixed before the run", bullets(gates)] if gates else []),
+        *(["### Criteria set before the run", bullets(gates)] if gates else []),
         "## What it was taught to ignore",
         bullets(repaired) or DASH,
         "## Recipe",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ReviewDecision
+from ravl_med.evidence.verdict import reviewer_name
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
 from ravl_med.reporting.audit.history import ReportDetails
@@ -106,11 +107,22 @@ def known_limits(result: AuditResult) -> str:
     """Return why the verdict is what it is, and the limits of any such audit."""
     parts = [
         f"Outcome of the audit: {verdict_text(result)}",
-        bullets(_first(result.verdict.reasons, _REASONS_SHOWN, "reason")),
+        bullets(_first(unnamed_reasons(result), _REASONS_SHOWN, "reason")),
         "Limits of the audit itself:",
         bullets(LIMITATIONS),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def unnamed_reasons(result: AuditResult) -> list[str]:
+    """Return the reasons of the verdict without names of reviewers, which stand in the report."""
+    reasons = list(result.verdict.reasons)
+    for ruling in result.rulings:
+        name = reviewer_name(ruling)
+        for said, ending in (("by ", " until"), ("; ", " judged")):
+            named, unnamed = f"{said}{name}{ending}", f"{said}a reviewer{ending}"
+            reasons = [reason.replace(named, unnamed) for reason in reasons]
+    return reasons
 
 
 def _first(texts: Sequence[str], shown: int, noun: str, where: str = "") -> list[str]:

@@ -113,7 +113,7 @@ class RunFacts:
     until: str = Field(description="last day of the first acceptance to end; blank without any")
     status: Status = Field(description="FINAL: reviewers have decided on all that asks for one")
     searched: bool = Field(description="the audit got as far as the search for correlations")
-    candidates: int = Field(description="correlations that were carried into evidence")
+    candidates: int = Field(description="feature clusters that went on to the test")
     confirmed: int = Field(description="those among them that hold on held-out patients")
     counting: int = Field(description="those that decide its verdict")
 
@@ -224,7 +224,7 @@ def facts_of(run: ComparedRun) -> RunFacts:
         ),
         status="FINAL" if run.reviewed.undecided == 0 else "DRAFT",
         searched=result.discovery is not None,
-        candidates=len(found),
+        candidates=0 if result.discovery is None else result.discovery.candidates,
         confirmed=sum(one.confirmation.status == "confirmed" for one in found),
         counting=sum(one.counts for one in found),
     )

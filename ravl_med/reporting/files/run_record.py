@@ -147,7 +147,7 @@ def _describe_gate(gate: GateConfig) -> dict[str, str]:
         "max_local_effect": "a pass needs that a local feature that was not named costs at most "
         f"{_percent(gate.max_local_effect)} of accuracy",
         "max_detectable_gap": "of a model known by its scores, a pass needs that a gap of "
-        f"{_percent(gate.max_detectable_gap)} would be found in 20% of films",
+        f"{_percent(gate.max_detectable_gap)} would be found in 20 % of films",
         "min_tested": f"and that {_percent(gate.min_tested)} of the clusters were tested",
         "max_leaked_patients": f"at most {gate.max_leaked_patients} audited patients that the "
         "model may have been fitted on, else nothing but a fail is said",
@@ -232,7 +232,7 @@ def _describe_discovery(discovery: DiscoveryConfig) -> dict[str, str]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:g}%"
+    return f"{100 * share:g} %"
 
 
 def peak_memory_mb() -> float:

@@ -175,12 +175,13 @@ def keep_films(
     declared : callable - whether the header of a film says that text is burned in
     progress : callable - stage, films done, films in all
     """
-    shown = pictures.shown_boxes(result, regions_shown)
+    shown, audited = pictures.shown_boxes(result, regions_shown), len(result.image_ids)
     reading = Lock()
 
     def keep(index: int) -> tuple[int, bool, bool]:
         with reading:
-            pixels, states = film(index), masking is not None and declared(index)
+            pixels = film(index)
+            states = masking is not None and index < audited and declared(index)
         hidden, allowed = 0, False
         if masking is not None:
             views = [pictures.crop_view(pixels.shape, box) for box in shown[index]]
@@ -263,7 +264,8 @@ class SavedRun:
         films = folder / _PRIVATE / _FILMS
         films.mkdir()
         count = max(self.details.regions_shown, REGIONS_ON_SLIDES)
-        burned_in = keep_films(self.result, count, film, films, masking, declared, progress)
+        shown = pictures.with_changes(self.result, film)
+        burned_in = keep_films(self.result, count, shown, films, masking, declared, progress)
         run = replace(self, result=replace(self.result, burned_in=burned_in))
         write_archive(run, folder / _PRIVATE)
         write_shared(run, folder, read_kept(films))

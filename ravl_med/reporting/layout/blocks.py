@@ -30,8 +30,12 @@ Status = Literal["DRAFT", "FINAL"]
 
 Symbol = Literal["tick", "warning", "level", "cross", "question", "dash"]
 
-ColumnKind = Literal["text", "wide", "label", "number", "interval", "status", "code", "plot"]
+ColumnKind = Literal[
+    "text", "wide", "label", "number", "interval", "status", "code", "plot", "picture"
+]
 """What a column holds; the layout decides how wide that is and how it is set.
+
+``picture`` holds thumbnails.
 
 ``text`` takes what it needs up to a third of the table, ``wide`` what is left, ``label`` names a
 fact. ``number``, ``interval`` and ``status`` stay on one line, ``code`` is read letter by letter.
@@ -182,7 +186,18 @@ class Lines:
     indented: bool = False
 
 
-Cell = str | Lines | Dots | Scale | Reference
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A cell with a small picture; `alt` says what is seen."""
+
+    picture: Picture
+    alt: str
+
+
+Words = str | Lines | Dots | Scale | Reference
+"""A cell that is read, or drawn from numbers."""
+
+Cell = Words | Thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +241,7 @@ class FigureGrid:
     """Figures in rows, with a note under them."""
 
     figures: tuple[Figure, ...]
-    kind: Literal["film", "region"]
+    kind: Literal["large", "film", "region"]  # two, four or five a row
     compact: bool = False
     note: str = ""
 

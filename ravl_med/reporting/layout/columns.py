@@ -19,12 +19,13 @@ _CELL, _HEAD, _CODE = 7.5, 7.0, 6.8  # sizes of type
 _CODE_LETTER = 0.602 * _CODE
 _INDENT = 9.0
 _PLOT, _LARGE_PLOT = (76.0, 104.0), 150.0
+_PICTURE = 46.0
 _LABEL = 110.0  # the least width of the names of facts, so that tables of them are alike
 _LONGEST_WORD, _LONGEST_CODE = 84.0, 180.0
 # Shares of a line: the most of a text and of a label, the least of a wide column if it can.
 _THIRD, _QUARTER, _LEAST_WIDE = 0.34, 0.26, 0.18
 _READ = 400  # characters of a cell that its width is measured by
-_ON_ONE_LINE: tuple[blocks.ColumnKind, ...] = ("number", "status", "interval")
+_ON_ONE_LINE: tuple[blocks.ColumnKind, ...] = ("number", "status", "interval", "picture")
 _FIRST: tuple[blocks.ColumnKind, ...] = ("text", "label")  # before wide columns
 
 
@@ -43,7 +44,7 @@ def column_widths(table: blocks.Table) -> list[float]:
     for firm, least_wide in (
         (_ON_ONE_LINE + _FIRST, _LEAST_WIDE),
         (_ON_ONE_LINE, _LEAST_WIDE),
-        (("number", "status"), _LEAST_WIDE),
+        (("number", "status", "picture"), _LEAST_WIDE),
         (_ON_ONE_LINE, 0.0),
         ((), 0.0),
     ):
@@ -84,6 +85,8 @@ def _need(
     """Return the least and the full width: of the longest word, and of the longest line."""
     if column.kind == "plot":
         return _PLOT
+    if column.kind == "picture":
+        return _PICTURE, _PICTURE
     least = most = 0.0
     for cell in cells:
         for text, bold, indent in _lines(cell):
@@ -116,7 +119,7 @@ def _lines(cell: blocks.Cell) -> list[tuple[str, bool, float]]:
             return [(text, strong and at == 0, indent) for at, text in enumerate(lines)]
         case blocks.Reference():
             return [("999", False, 0.0)]
-        case blocks.Dots() | blocks.Scale():
+        case blocks.Dots() | blocks.Scale() | blocks.Thumbnail():
             return []
         case str():
             return [(cell, False, 0.0)]

@@ -28,7 +28,7 @@ COLOURS = {
     "muted": _hex(MUTED),
     "rule": _hex(RULE),
     "main": "#0b5fa5",  # dark and filled: differs from "other" in grey and by shape
-    "other": "#d98200",
+    "other": "#b87000",
     "white": "#ffffff",
 }
 """Colours of figures by what they are for."""

@@ -94,6 +94,9 @@ def _pictured(content: Iterable[blocks.Block]) -> Iterator[Picture]:
                 yield from (*_pictured(inner), figure.picture)
             case blocks.KeepTogether(inner) | blocks.Entry(_, _, _, _, inner):
                 yield from _pictured(inner)
+            case blocks.Table(_, _, rows):
+                cells = (cell for row in rows for cell in row)
+                yield from (one.picture for one in cells if isinstance(one, blocks.Thumbnail))
             case _:
                 continue
 
@@ -130,7 +133,7 @@ def _element(block: blocks.Block, place: _Place) -> str:  # noqa: C901 - a case 
         case blocks.Items(items, limit):
             return "<ul>" + "".join(f"<li>{html_text(i, limit)}</li>" for i in items) + "</ul>"
         case blocks.Table():
-            return _table(block)
+            return _table(block, place)
         case blocks.FigureGrid():
             return _figures(block, place)
         case blocks.SideBySide(content, figure):
@@ -212,7 +215,7 @@ def _controls(entries: Sequence[blocks.Entry]) -> str:
     )
 
 
-def _table(block: blocks.Table) -> str:
+def _table(block: blocks.Table, place: _Place) -> str:
     head = ""
     if block.headed:
         cells = "".join(_head(column) for column in block.columns)
@@ -221,7 +224,9 @@ def _table(block: blocks.Table) -> str:
     body = "\n".join(
         "<tr>"
         + "".join(
-            _cell(value, block.columns[at], block.limit, first=at == 0)
+            _thumbnail(value, place)
+            if isinstance(value, blocks.Thumbnail)
+            else _cell(value, block.columns[at], block.limit, first=at == 0)
             for at, value in enumerate(row)
         )
         + "</tr>"
@@ -232,9 +237,10 @@ def _table(block: blocks.Table) -> str:
     note = f'\n<p class="muted">{html_text(block.note)}</p>' if block.note else ""
     caption = html_text(block.caption, 200)
     unseen = "" if block.titled else ' class="unseen"'
+    headed = ' class="headed"' if block.headed else ""
     # The table scrolls by itself on a narrow screen, and by keyboard.
     return (
-        f'<div class="wide" role="group" aria-label="{caption}" tabindex="0"><table>'
+        f'<div class="wide" role="group" aria-label="{caption}" tabindex="0"><table{headed}>'
         f"<caption{unseen}>{caption}</caption>\n<colgroup>{shares}</colgroup>\n{head}<tbody>\n"
         f"{body}\n</tbody></table></div>{note}"
     )
@@ -249,7 +255,12 @@ def _head(column: blocks.Column) -> str:
     return f'<th scope="col"{side}>{html_text(column.head, 120)}</th>'
 
 
-def _cell(value: blocks.Cell, column: blocks.Column, limit: int, *, first: bool) -> str:
+def _thumbnail(cell: blocks.Thumbnail, place: _Place) -> str:
+    figure = blocks.Figure(cell.picture, cell.alt, ())
+    return f'<td class="thumb">{_figure(figure, place)}</td>'
+
+
+def _cell(value: blocks.Words, column: blocks.Column, limit: int, *, first: bool) -> str:
     look = {"number": "right", "code": "mono"}.get(column.kind, "")
     if first and column.kind in ("number", "status"):
         look = f"{look} slim".strip()
@@ -269,20 +280,30 @@ def _cell(value: blocks.Cell, column: blocks.Column, limit: int, *, first: bool)
         case str():
             content = html_text(value, limit) if column.kind == "code" else _wrapping(value, limit)
     of = f' class="{look}"' if look else ""
-    return f'<th scope="row"{of}>{content}</th>' if first and content else f"<td{of}>{content}</td>"
+    if first and content:
+        return f'<th scope="row"{of}>{content}</th>'
+    return f"<td{of}{_named(column)}>{content}</td>"
+
+
+def _named(column: blocks.Column) -> str:
+    """Return the head of a column as an attribute, which stands before a cell on a phone."""
+    head = column.head if isinstance(column.head, str) else ""
+    return f' data-head="{html_text(head, 120)}"' if head else ""
 
 
 def _figures(block: blocks.FigureGrid, place: _Place) -> str:
     figures = "\n".join(_figure(figure, place) for figure in block.figures)
     note = f'\n<p class="muted">{html_text(block.note)}</p>' if block.note else ""
-    return f'<div class="shots">\n{figures}\n</div>{note}'
+    kind = "films" if block.kind == "film" else block.kind
+    return f'<div class="shots {kind}">\n{figures}\n</div>{note}'
 
 
 def _figure(figure: blocks.Figure, place: _Place) -> str:
     """Return a picture that a script lets open; its boxes lie over it and scale."""
     picture, film = figure.picture, place.films[figure.picture]
     boxes = overlay(picture, film.width, film.height)
-    caption = "<br>".join(html_text(line, 160) for line in figure.lines)
+    lines = "<br>".join(html_text(line, 160) for line in figure.lines)
+    caption = f"<figcaption>{lines}</figcaption>" if lines else ""
     edge, look = figure.picture.edge, "film"
     letter = ""
     if edge:  # beside the film; who cannot see it has its words
@@ -294,7 +315,7 @@ def _figure(figure: blocks.Figure, place: _Place) -> str:
         f'<img src="{film.address}" width="{film.width}" height="{film.height}" decoding="async" '
         f'alt="{html_text(figure.alt, 300)}">{boxes}{letter}'
         "</button>"
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"{caption}</figure>"
     )
 
 
@@ -339,14 +360,14 @@ def _sign_off(block: blocks.SignOff, place: _Place) -> str:
 
 
 def _reproduction(tables: Mapping[str, Mapping[str, str]], config: str) -> str:
-    shown = [_table(table) for table in reproduction_tables(tables)]
+    shown = [_table(table, _Place()) for table in reproduction_tables(tables)]
     lines = escape(printable_block(config, 105, 600) or DASH)
     return "\n".join(
         [
             '<h2 class="chapter" id="reproducibility">Reproducibility</h2>',
             *shown,
-            f'<h3 class="section">Effective config</h3>\n'
-            f'<pre tabindex="0" role="group" aria-label="Effective config">{lines}</pre>',
+            "<details><summary>Effective config</summary>\n"
+            f'<pre tabindex="0" role="group" aria-label="Effective config">{lines}</pre></details>',
         ]
     )
 
@@ -390,8 +411,9 @@ def draw_html(content: Sequence[blocks.Block], run: str, title: str, *, still: b
     else:
         body = (
             '<a class="skip" href="#main">Skip to the report</a>\n'
-            '<nav class="contents" aria-label="Contents"><details><summary>Contents</summary>'
-            f"{contents_of(content)}</details></nav>\n"
+            '<nav class="contents" aria-label="Contents"><details open><summary>Contents</summary>'
+            f'{contents_of(content)}<p class="muted">For paper, print report.pdf.</p></details>'
+            "</nav>\n"
             f'<main id="main" tabindex="-1">\n{body}\n</main>'
         )
         policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'

@@ -16,7 +16,7 @@ from ravl_med.reporting.wording import printable
 
 _BUDGET = 6_500_000  # bytes of all films of a page before they become text, which adds a third
 _STEPS = ((768, 82), (640, 80), (512, 78), (400, 74), (300, 66), (220, 50), (150, 40), (90, 30))
-_HALO, _BOX, _LOCATED = "#10161c", "#ffd84d", "#ffffff"
+_HALO, _BOX = "#10161c", "#ffd84d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,11 @@ def overlay(picture: Picture, width: int, height: int) -> str:
         across, down = _length((x1 - x0) * width), _length((y1 - y0) * height)
         return f'<rect x="{left}" y="{top}" width="{across}" height="{down}" {look}/>'
 
-    drawn = ""
-    for boxes, colour, line, dash in (
-        (picture.boxes, _BOX, 2.0, ""),
-        (picture.located, _LOCATED, 1.6, ' stroke-dasharray="5 3"'),
-    ):
-        halo = f'stroke="{_HALO}" stroke-width="{_length(line + 2.4)}"'
-        drawn += "".join(outline(box, halo) for box in boxes)
-        look = f'stroke="{colour}" stroke-width="{_length(line)}"{dash}'
-        drawn += "".join(outline(box, look) for box in boxes)
+    drawn = "".join(
+        outline(box, f'stroke="{colour}" stroke-width="{_length(weight)}"')
+        for colour, weight in ((_HALO, 4.4), (_BOX, 2.0))
+        for box in picture.boxes
+    )
     size = f'viewBox="0 0 {width} {height}" preserveAspectRatio="none"'
     return f'<svg class="boxes" aria-hidden="true" {size}>{drawn}</svg>'
 

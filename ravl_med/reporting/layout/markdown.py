@@ -91,5 +91,5 @@ def _cell(value: blocks.Cell, limit: int) -> str:
             return "<br>".join(texts)
         case str():
             return escaped(value, limit)
-        case blocks.Dots() | blocks.Scale() | blocks.Reference():
+        case blocks.Dots() | blocks.Scale() | blocks.Reference() | blocks.Thumbnail():
             return ""

@@ -22,18 +22,20 @@ from ravl_med.reporting.layout.pdf_shapes import (
 )
 from ravl_med.reporting.layout.pdf_style import WIDTH, Document, Heading, Imprint, gap, paragraph
 from ravl_med.reporting.tables import reproduction_tables
-from ravl_med.reporting.wording import DASH, printable, printable_block
+from ravl_med.reporting.wording import DASH, printable
 
 _ONE_PAGE = 14  # rows; a longer table splits over pages
 _FEW = 3  # rows
-_TABLE_START, _ENOUGH = 110.0, 330.0  # that a heading wants below it: of a table, of anything
+_TABLE_START, _ENOUGH = 110.0, 80.0  # that a heading wants below it: of a table, of anything
 _PAGE = pdf_style.HEIGHT - 1.0
-_FIGURES_A_ROW, _PANELS_A_ROW = 5, 3
-_HEIGHTS = {"film": (68.0, 42.0), "region": (52.0, 34.0)}  # of a figure, and of a compact one
-_LINES = {"film": 1.0, "region": 0.8}  # weight of the boxes
+_A_ROW, _PANELS_A_ROW = {"large": 2, "film": 4, "region": 5}, 3
+_HEIGHTS = {"large": (160.0, 104.0), "film": (112.0, 58.0), "region": (60.0, 36.0)}  # and compact
+_LINES = {"large": 1.4, "film": 1.1, "region": 0.8}  # weight of the boxes
+_THUMBNAIL = 34.0
 _BESIDE, _BESIDE_SHARE = 140.0, 0.3  # of a figure beside text: height, share of the width
 _DOT_HEIGHTS = {1: (10.0, 13.0), 2: (13.5, 15.0)}  # by number of dots: dense, with more air
-_LINES_A_PIECE = 10
+_CONFIG = "config.yaml"
+_ATTACHED = f"The effective config is attached to this file as {_CONFIG}."
 _SIGNED = (0.23, 0.21, 0.21, 0.13, 0.22)  # of the width: who, name, role, date, signature
 _SIGNED_SHORT = (0.28, 0.28, 0.14, 0.3)
 _FIELDS = (("name", "Name"), ("role", "Role and institution"), ("date", "Date, as YYYY-MM-DD"))
@@ -117,7 +119,7 @@ def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:  # noqa: C901 - a
             heading = Heading(text, "verdict", style="title", limit=120)
             return [heading, paragraph(below, "muted", 300), gap(4)]
         case blocks.Banner():
-            return [BannerFlowable(block), gap(2)]
+            return [BannerFlowable(block), gap(7)]
         case blocks.Chapter(title, key):
             return [Heading(title, key)]
         case blocks.Section(title):
@@ -145,8 +147,8 @@ def _set(block: blocks.Block, pages: Pages) -> list[Flowable]:  # noqa: C901 - a
             return [_drawn(caption, DrawingFlowable(draw_clusters(block, WIDTH)), *note)]
         case blocks.SignOff():
             return [_sign_off(block)]
-        case blocks.Reproduction(tables, config):
-            return _reproduction(tables, config, pages)
+        case blocks.Reproduction(tables):
+            return _reproduction(tables, pages)
 
 
 def _paragraph(block: blocks.Text, pages: Pages) -> Flowable:
@@ -214,6 +216,8 @@ def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -
             ]
         case blocks.Scale():
             return DrawingFlowable(draw_scale(value, width - PADDING))
+        case blocks.Thumbnail(picture):
+            return FilmFlowable(picture, width - PADDING, _THUMBNAIL, 0.7)
         case blocks.Reference(key):
             return str(pages[key]) if key in pages else DASH
         case str():
@@ -223,10 +227,11 @@ def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -
 def _figures(block: blocks.FigureGrid) -> list[Flowable]:
     if not block.figures:
         return []
-    width, height = WIDTH / _FIGURES_A_ROW - 6, _HEIGHTS[block.kind][block.compact]
+    columns = _A_ROW[block.kind]
+    width, height = WIDTH / columns - 6, _HEIGHTS[block.kind][block.compact]
     cells = [_figure(one, width, height, _LINES[block.kind]) for one in block.figures]
     note = paragraph(block.note, "caption") if block.note else None
-    return [pdf_style.grid(cells, _FIGURES_A_ROW, note)]
+    return [pdf_style.grid(cells, columns, note)]
 
 
 def _figure(figure: blocks.Figure, width: float, height: float, line: float) -> list[Flowable]:
@@ -312,19 +317,10 @@ def _slug(text: str) -> str:
     return "_".join(printable(text, 40).lower().split())
 
 
-def _reproduction(
-    tables: Mapping[str, Mapping[str, str]], config: str, pages: Pages
-) -> list[Flowable]:
+def _reproduction(tables: Mapping[str, Mapping[str, str]], pages: Pages) -> list[Flowable]:
     heading = [CondPageBreak(200), Heading("Reproducibility", "reproducibility")]
     shown = [one for table in reproduction_tables(tables) for one in _table(table, pages)]
-    lines = (printable_block(config, 105, 600) or DASH).split("\n")
-    # In pieces, so that the heading stays with the first one and not with the whole file.
-    pieces = [
-        pdf_style.block("\n".join(lines[at : at + _LINES_A_PIECE]))
-        for at in range(0, len(lines), _LINES_A_PIECE)
-    ]
-    first = platypus.KeepTogether([paragraph("Effective config", "h2"), pieces[0]])
-    return [*heading, *shown, first, *pieces[1:]]
+    return [*heading, *shown, paragraph(_ATTACHED, "muted")]
 
 
 def draw_pdf(
@@ -343,5 +339,7 @@ def draw_pdf(
         return flowables(content, pages)
 
     status = blocks.status_of(content)
-    imprint = Imprint(run, title, __version__, subject, status, properties or {})
+    configs = [block.config_yaml for block in content if isinstance(block, blocks.Reproduction)]
+    attached = {_CONFIG: configs[0].encode()} if configs else {}
+    imprint = Imprint(run, title, __version__, subject, status, properties or {}, attached)
     return Document.render(place, imprint)

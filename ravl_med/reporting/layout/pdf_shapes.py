@@ -70,13 +70,6 @@ class FilmFlowable(_Fixed):
             canvas.setStrokeColor(colour)
             canvas.setLineWidth(weight)
             self._outline(self.picture.boxes)
-        for colour, weight in ((HALO, 2.0 * self.line), (white, 0.8 * self.line)):
-            canvas.setStrokeColor(colour)
-            canvas.setLineWidth(weight)
-            if colour is white:
-                canvas.setDash(2, 1.2)
-            self._outline(self.picture.located)
-        canvas.setDash()
 
     def _letter(self, canvas: Canvas) -> None:
         """Write the side of the patient on a dark plate, half-way up."""

@@ -23,7 +23,15 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.pdfdoc import PDFDictionary, PDFDocument, PDFInfo, PDFString
+from reportlab.pdfbase.pdfdoc import (
+    PDFArray,
+    PDFDictionary,
+    PDFDocument,
+    PDFInfo,
+    PDFName,
+    PDFStream,
+    PDFString,
+)
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
@@ -33,7 +41,6 @@ from reportlab.platypus import (
     Frame,
     PageTemplate,
     Paragraph,
-    Preformatted,
     Spacer,
     Table,
     TableStyle,
@@ -88,6 +95,18 @@ def add_signature_fields(document: bytes, fields: Sequence[SignatureField]) -> b
     stream = io.BytesIO()
     writer.write(stream)
     return stream.getvalue()
+
+
+def _attachment(document: Any, name: str, content: bytes) -> Any:
+    """Return a reference to a file that lies inside of a PDF (ISO 32000-2, 7.11.4)."""
+    kept = PDFStream(PDFDictionary({"Type": PDFName("EmbeddedFile")}), content, filters=[])
+    entries = {
+        "Type": PDFName("Filespec"),
+        "F": PDFString(name),
+        "UF": PDFString(name),
+        "EF": PDFDictionary({"F": document.Reference(kept)}),
+    }
+    return document.Reference(PDFDictionary(entries))
 
 
 class PropertiesInfo(PDFInfo):
@@ -181,7 +200,6 @@ def _styles() -> dict[str, ParagraphStyle]:
         style("head_right", 7, 9, fontName=SANS_BOLD, textColor=MUTED, alignment=TA_RIGHT),
         style("caption", 6.4, 8.2, textColor=MUTED, alignment=TA_CENTER),
         style("note", 6.4, 8.2, textColor=MUTED),
-        style("mono", 6.8, 9.2, fontName=MONO),
     ]
     return {entry.name: entry for entry in made}
 
@@ -211,16 +229,19 @@ class _Text(Paragraph):
             super().wrap(availWidth, availHeight)
         return self.width, self.height
 
+    def split(self, availWidth: float, availHeight: float) -> list[Any]:
+        """Return its parts on two pages, each to be broken into lines by itself."""
+        parts: list[Any] = super().split(availWidth, availHeight)
+        for part in parts:
+            if part is not self:
+                part.blPara = None
+        return parts
+
 
 def paragraph(text: str, style: str = "body", limit: int = 1500) -> Paragraph:
     """Return a paragraph of plain text: made printable, cut at `limit`, escaped."""
     bullet = "•" if style == "item" else None
     return _Text(escape(printable(text, limit)), _styles()[style], bulletText=bullet)
-
-
-def block(text: str) -> Preformatted:
-    """Return text in the monospaced font, as it is; it has been made printable before."""
-    return Preformatted(text, _styles()["mono"])
 
 
 def gap(height: float) -> Spacer:
@@ -337,6 +358,7 @@ class Imprint:
     subject: str  # of the metadata, such as "Audit quickstart"
     status: Status | None  # of what is to be signed
     properties: Mapping[str, str] = field(default_factory=dict)  # further entries of the metadata
+    attached: Mapping[str, bytes] = field(default_factory=dict)  # files inside of the file, by name
 
 
 class _Measured(Frame):
@@ -375,7 +397,7 @@ class Document(BaseDocTemplate):
             initialFontName=SANS,
             invariant=1,
         )
-        self.status, self.properties = status, imprint.properties
+        self.status, self.properties, self.attached = status, imprint.properties, imprint.attached
         self.run, self.version, self.total = printable(imprint.run, 36), version, total
         self.pages = _Pages()
         self.signature_fields: list[SignatureField] = []
@@ -384,10 +406,18 @@ class Document(BaseDocTemplate):
         self.addPageTemplates([PageTemplate("page", [frame], onPageEnd=self._footer)])
 
     def beforeDocument(self) -> None:  # noqa: N802
-        """Enter the properties into the metadata."""
+        """Enter the properties into the metadata, and attach files."""
+        document = self.canv._doc  # type: ignore[attr-defined]  # no public way to its metadata
         if self.properties:
-            document = self.canv._doc  # type: ignore[attr-defined]  # no public way to its metadata
             document.info = PropertiesInfo(document.info, self.properties)
+        if self.attached:
+            files = [
+                part
+                for name, content in sorted(self.attached.items())
+                for part in (PDFString(name), _attachment(document, name, content))
+            ]
+            names = PDFDictionary({"Names": PDFArray(files)})
+            document.Catalog.Names = PDFDictionary({"EmbeddedFiles": names})
 
     def _footer(self, canvas: Canvas, _document: BaseDocTemplate) -> None:
         canvas.setViewerPreference("DisplayDocTitle", "true")

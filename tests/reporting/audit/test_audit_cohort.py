@@ -5,14 +5,14 @@ from math import isnan
 
 from html_reading import read_html
 
-from ravl_med.reporting.audit.cohort import cohort_chapter, cohort_flow, performance_chapter
+from ravl_med.reporting.audit.cohort import cohort_chapter, cohort_flow, performance_annex
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Dots, FlowBox, Scale, Table
 from ravl_med.reporting.wording import NBSP
 
 
 def subgroup_table(result) -> Table:
-    *_, table = performance_chapter(result)
+    *_, table = performance_annex(result)
     assert isinstance(table, Table)
     return table
 

@@ -10,17 +10,13 @@ import pytest
 
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.reporting.audit.evidence import counterfactual_part
-from ravl_med.reporting.layout.blocks import KeepTogether, Table
+from ravl_med.reporting.audit.evidence import intervention_note
 
 HIDDEN = -1
 
 
 def note(correlation: SpuriousCorrelation) -> str:
-    (kept,) = counterfactual_part(correlation)
-    assert isinstance(kept, KeepTogether)
-    (table,) = (block for block in kept.content if isinstance(block, Table))
-    return table.note
+    return intervention_note(correlation)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from ravl_med.reporting.wording import DASH
 from ravl_med.storage.documents import schema_of
 
 NAN = math.nan
-SENTENCE = "Ignores the film: 98% of the answers stay when another patient's film is shown."
+SENTENCE = "Ignores the film: 98 % of the answers stay when another patient's film is shown."
 SURE = Interval(0.7, 0.9)
 
 

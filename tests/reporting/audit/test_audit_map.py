@@ -58,7 +58,7 @@ def test_what_counts_and_is_no_shortcut(full_result: AuditResult, kind: str, loo
 
 
 def test_only_those_with_a_page_are_numbered_and_lead_there(result_of) -> None:
-    block = part_of(result_of(correlations=14))
+    block = part_of(result_of(correlations=14, to_decide=tuple(range(3, 11))))
     links = {spot.number: spot.key for spot in block.spots if spot.number}
     assert links == {str(rank): f"correlation-{rank}" for rank in range(1, 11)}
     assert sum(spot.look == "candidate" and not spot.number for spot in block.spots) == 4

@@ -12,7 +12,7 @@ from pypdf import PdfReader
 from ravl_med.evidence.audit_result import AuditResult, FindingAuroc, ModelChecks
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.audit.method import LIMITATIONS, method_chapter
+from ravl_med.reporting.audit.method import LIMITATIONS, limits_chapter, method_chapter
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Items, Table, Text
 from ravl_med.reporting.pictures import Film
@@ -54,7 +54,7 @@ def steps_in(text: str) -> list[str]:
 def test_a_whole_audit_tells_every_step(full_result: AuditResult) -> None:
     text = told(replace(full_result, sanity=SANITY))
     assert steps_in(text) == list(STEPS)
-    assert text.startswith("Sanity. ")
+    assert text.startswith("Checks. ")
     assert "Stopping." not in text
 
 
@@ -62,15 +62,15 @@ def test_an_audit_that_stopped_tells_no_step_that_never_ran(stopped_result: Audi
     blocks = method_chapter(replace(stopped_result, sanity=SANITY), THRESHOLDS)
     text = told(replace(stopped_result, sanity=SANITY))
     assert steps_in(text) == []
-    assert text.startswith("Sanity. ")
+    assert text.startswith("Checks. ")
     assert "The audit ended before its search for shortcuts was done" in text
     assert "the image tower embedded films and regions" in text
     (table,) = (block for block in blocks if isinstance(block, Table))
     assert table.rows == (("gate.min_films", "at least 20 films a class"),)
-    (limits,) = (block for block in blocks if isinstance(block, Items))
+    (limits,) = (block for block in limits_chapter(stopped_result) if isinstance(block, Items))
     assert not set(limits.items) & set(LIMITATIONS)
     assert not any(word in " ".join(limits.items) for word in ("Used", "tile", "Fills", "search"))
-    assert "Sanity." not in told(stopped_result)  # where it was not looked at
+    assert "Checks." not in told(stopped_result)  # where it was not looked at
 
 
 def test_with_no_candidate_nothing_was_confirmed_or_tested(null_result: AuditResult) -> None:
@@ -124,6 +124,6 @@ def test_the_pages_of_a_stopped_audit_have_it(
 ) -> None:
     write_report(stopped_result, film, details, tmp_path)
     pages = [" ".join(p.extract_text().split()) for p in PdfReader(tmp_path / "report.pdf").pages]
-    page = next(page for page in pages if page.startswith("Method and limitations"))
+    page = next(page for page in pages if "Method and thresholds" in page)
     assert "The audit ended before its search" in page
     assert "k-medoids" not in page

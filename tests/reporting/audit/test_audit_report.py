@@ -63,7 +63,7 @@ def test_cards_follow_what_reviewers_decided(judged, tmp_path):
     before = {name: (folder / name).read_text(encoding="utf-8") for name in CARDS}
     for text in before.values():
         assert "**Fail**" in text
-        assert "DRAFT, not signed. No review has been taken in." in text
+        assert "DRAFT, not signed. Not yet reviewed." in text
     fill(folder, decision="disease", **WORD)
     result = redraw_run(folder, date(2026, 11, 25))
     assert result.undecided == 0

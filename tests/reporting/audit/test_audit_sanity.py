@@ -15,7 +15,7 @@ from ravl_med.evidence.audit_result import (
 )
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import Interval
-from ravl_med.reporting.audit.cohort import model_checks_part, performance_chapter
+from ravl_med.reporting.audit.cohort import model_checks_part, performance_annex
 from ravl_med.reporting.files.saved_run import read_archive, write_archive
 from ravl_med.reporting.layout.blocks import Table
 from ravl_med.storage.documents import schema_of
@@ -52,7 +52,7 @@ def test_every_finding_and_every_check_has_a_row(full_result):
         ("✗ failed", "padding of texts", "A text changes with those beside it."),
         ("✓ held", "films alike", "mean cosine of two films 0.4000"),
     )
-    assert set(model_checks_part(result)) <= set(performance_chapter(result))
+    assert set(model_checks_part(result)) <= set(performance_annex(result))
 
 
 def test_where_it_was_not_looked_at_there_is_nothing(full_result):

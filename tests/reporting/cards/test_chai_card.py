@@ -284,7 +284,9 @@ def test_a_stopped_audit_tells_no_number_of_a_search(stopped_result, card):
     assert metrics_of(root, "FairnessEquity") == {
         "No group was compared": {"kind": "single", "value": None}
     }
-    assert "Not known" in text_of(root, "KnownBiasesOrEthicalConsiderations")
+    assert "The audit stopped before it could search" in text_of(
+        root, "KnownBiasesOrEthicalConsiderations"
+    )
 
 
 def test_phantoms_are_no_patients(result_of, card):
@@ -298,10 +300,10 @@ def test_decisions_of_reviewers_are_taken_in_without_their_names(result_of, card
         ReviewDecision(1, "disease", "", "Seen with Dr. Blue", "R. Ray", "2026-11-01", True),
         ReviewDecision(2, "accepted", "2026-12-31", "why", "R. Ray", "2026-11-02", False),
     )
-    root = card(result_of(rulings=rulings, undecided=0))
+    root = card(result_of(rulings=rulings, to_decide=()))
     told = text_of(root, "KnownBiasesOrEthicalConsiderations")
     assert "- Correlation 1: is the disease (decided on 2026-11-01)" in told
-    assert "- Correlation 2: acceptance expired, until 2026-12-31" in told
+    assert "- Correlation 2: tolerated until 2026-12-31, expired" in told
     assert "Nothing is left to decide." in told
     assert "FINAL, not signed. Nothing is open." in text_of(root, "Summary")
     whole = ElementTree.tostring(root, encoding="unicode")

@@ -143,7 +143,7 @@ def test_cohort_and_correlations_are_those_of_the_json(full_result, details):
         str(cohort["images"]),
     ]
     listed = [
-        row for table in tables_of(card) if table[0][:2] == ["No.", "Raises"] for row in table[1:]
+        row for table in tables_of(card) if table[0][:2] == ["No.", "Feature"] for row in table[1:]
     ]
     assert all("Page" not in table[0] for table in tables_of(card))
     by_rank = {entry["rank"]: entry for entry in found["correlations"]}

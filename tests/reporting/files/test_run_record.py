@@ -115,16 +115,18 @@ def test_thresholds_are_those_of_the_config() -> None:
         discovery={"clusters": [25, 50], "draws": 2},
     )
     thresholds = describe_thresholds(config)
-    assert thresholds["gate.max_gap"].startswith("a correlation counts with a gap of 12.5% or more")
+    assert thresholds["gate.max_gap"].startswith(
+        "a correlation counts with a gap of 12.5 % or more"
+    )
     assert thresholds["gate.min_films"] == "at least 33 films a class, else not auditable"
     assert thresholds["gate.max_local_effect"] == (
-        "a pass needs that a local feature that was not named costs at most 6% of accuracy"
+        "a pass needs that a local feature that was not named costs at most 6 % of accuracy"
     )
-    assert "a pass needs that a gap of 30% would" in thresholds["gate.max_detectable_gap"]
+    assert "a pass needs that a gap of 30 % would" in thresholds["gate.max_detectable_gap"]
     assert thresholds["evidence.fdr"] == "q at most 0.01 over all candidates"
     assert thresholds["evidence.side_level"].startswith("p at most 0.1 of the raised")
     assert thresholds["evidence.draws"] == "12,000 bootstrap draws of patients"
-    assert thresholds["evidence.confidence"].startswith("95% intervals by patient")
+    assert thresholds["evidence.confidence"].startswith("95 % intervals by patient")
     assert thresholds["discovery.clusters"] == "K of 25, 50"
     assert thresholds["discovery.min_influence"].startswith("influence H of at least 0.25")
 

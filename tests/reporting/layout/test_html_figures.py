@@ -48,15 +48,12 @@ def test_no_picture_is_no_film():
     assert films_of([]) == {}
 
 
-def test_boxes_are_shares_of_the_picture_and_what_is_located_is_dashed():
-    picture = Picture(NOISE[:100, :200], ((0.25, 0.5, 0.5, 1.0),), ((0.0, 0.0, 0.5, 0.5),))
+def test_boxes_are_shares_of_the_picture():
+    picture = Picture(NOISE[:100, :200], ((0.25, 0.5, 0.5, 1.0),))
     drawn = overlay(picture, 400, 200)
     assert 'viewBox="0 0 400 200"' in drawn
     boxes = re.findall(r'<rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)" (.*?)/>', drawn)
-    assert [box[:4] for box in boxes] == [("100", "100", "100", "100")] * 2 + [
-        ("0", "0", "200", "100")
-    ] * 2
-    assert ["stroke-dasharray" in box[4] for box in boxes] == [False, False, False, True]
+    assert [box[:4] for box in boxes] == [("100", "100", "100", "100")] * 2
 
 
 def test_a_flow_is_a_figure_that_is_told_in_words() -> None:

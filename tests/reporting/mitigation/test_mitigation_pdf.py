@@ -47,7 +47,7 @@ def test_page_one_has_the_verdict_and_can_be_signed(text_of):
     for reason in result.verdict.reasons:
         assert reason in first
     for gate in result.verdict.gates:
-        assert f"{'✓ held' if gate.passed else '✗ not held'} {gate.name} {gate.text}" in first
+        assert f"{'✓ met' if gate.passed else '✗ not met'} {gate.name} {gate.text}" in first
     worst = result.delivered.image_worst
     audited = result.arms[0].image_worst
     assert (
@@ -71,7 +71,7 @@ def test_verdict_words(text_of, name, word):
     first = text_of(replace(made.improved(), verdict=verdict))[0]
     assert word in first
     assert "A reason." in first
-    assert "✗ not held gate.x too little" in first
+    assert "✗ not met gate.x too little" in first
 
 
 def test_every_arm_is_told_with_intervals(text_of):
@@ -147,7 +147,7 @@ def test_reproducibility(text_of):
         assert told in text
     assert "mitigation 3 evidence 7" in text
     assert "torch 2.6.0" in text
-    assert "arm: counterfactual" in text
+    assert "The effective config is attached to this file as config.yaml." in text
 
 
 def test_a_shortcut_that_stays_is_told(text_of):
