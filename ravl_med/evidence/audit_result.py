@@ -683,7 +683,8 @@ class AuditResult:
     @property
     def open_ranks(self) -> tuple[int, ...]:
         """Ranks of what still has to be decided on."""
-        decided = {ruling.rank for ruling in self.rulings if ruling.in_force}
+        counting = {one.rank for one in self.correlations if one.counts}
+        decided = {one.rank for one in self.rulings if one.in_force and one.settles(counting)}
         return tuple(rank for rank in self.to_decide or () if rank not in decided)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -669,8 +669,8 @@ class ConfirmedFeature:
     confirmed: bool = True
 
 
-Decision = Literal["disease", "accepted", "shortcut"]
-"""It is the disease; it is tolerated for a time; it is a shortcut."""
+Decision = Literal["disease", "accepted", "shortcut", "chance", "cannot_tell"]
+"""The disease; tolerated for a time; a shortcut; nothing in common; looked at, and still open."""
 
 
 @result_type("RulingDocument", "rank word=decision until reason name date in_force")
@@ -678,9 +678,19 @@ class ReviewDecision:
     """A decision of a reviewer."""
 
     rank: int = Field(description="of the correlation")
-    decision: Decision = Field(description="disease, accepted for a time, or shortcut")
+    decision: Decision = Field(
+        description="disease, accepted for a time, shortcut, chance, or cannot tell"
+    )
     until: str = Field(description="last day of an acceptance; blank without")
     reason: str = Field(description="as the reviewer gave it")
     name: str = Field(description="of the reviewer")
     date: str = Field(description="of the decision")
     in_force: bool = Field(description="false: the acceptance has expired")
+
+    def settles(self, counting: Collection[int]) -> bool:
+        """Whether nothing is open on its correlation; a feature that the model uses is no chance.
+
+        `counting` are ranks of the correlations that count.
+        """
+        closed = self.decision not in ("chance", "cannot_tell")
+        return closed or (self.decision == "chance" and self.rank not in counting)

@@ -3,12 +3,24 @@
 Statistics name what has to be looked at; a radiologist decides whether it is the disease. Decisions
 stand in a CSV, a row for each correlation, with a reason, a name and a date. Each is bound to the
 very regions that were looked at: it does not hold for another model, or for other films.
+
+=============  ===================================================================================
+disease        it is the finding, or a sign of it
+shortcut       it is none
+accepted       it is a shortcut that is tolerated until a date
+chance         the regions have nothing in common; it settles only what is not shown to be used
+cannot tell    looked at, and still open
+same as No. N  it is the feature of another row, and follows the decision there
+=============  ===================================================================================
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -32,7 +44,11 @@ from ravl_med.storage.bounded_reading import read_regular
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
 
+SAME = re.compile(r"same(?:\s+as)?\s*(?:no\.?|nr\.?|#)?\s*(\d{1,6})\.?", re.IGNORECASE)
+"""A decision that follows the row of another number."""
+
 _WHERE = "review.csv"
+_EXPECTED = "disease, accepted, shortcut, chance, cannot tell, same as No. 1, or nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,65 +61,211 @@ class RecordedDecision:
     reason: str
     name: str
     date: date
+    row: int = 0  # of the file; 0: of none
 
 
 def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
-    """Read ``review.csv``; rows without a decision are still open.
+    """Read ``review.csv``, also as spreadsheets save it; rows without a decision are still open.
 
     Raises
     ------
     DataError
-        It cannot be read, a column is missing, a decision is none of the three, a reason, name or
-        date is missing, an acceptance has no end, or a correlation is decided twice.
+        It cannot be read, a column is missing, a decision is none that is known, a reason, name or
+        date is missing, an acceptance has no end, or a correlation or number stands in two rows.
     """
-    try:
-        text = read_regular(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        rows = list(enumerate(reader, start=2)) if not missing else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
-    if missing:
-        raise DataError(f"{_WHERE}: the column {missing[0]!r} is missing; expected {COLUMNS}.")
     decisions: dict[str, RecordedDecision] = {}
-    for number, row in rows:
-        cells = {name: (row[name] or "").strip() for name in COLUMNS}
+    following: dict[str, tuple[int, Mapping[str, str]]] = {}
+    rows = read_review_rows(path)
+    for number, cells in rows:
+        where = f"{_WHERE} row {number}"
+        name = cells["correlation"]
         if not cells["decision"]:
             continue
-        decision = _read_row(cells, f"{_WHERE} row {number}")
-        if decision.correlation in decisions:
-            raise DataError(f"{_WHERE} row {number}: this correlation was decided in a row above.")
-        decisions[decision.correlation] = decision
-    return tuple(decisions.values())
+        if name in decisions or name in following:
+            raise DataError(f"{where}: this correlation was decided in a row above.")
+        if SAME.fullmatch(cells["decision"]):
+            following[name] = number, cells
+        else:
+            decisions[name] = _read_row(cells, number)
+    for name, (number, row) in following.items():
+        first = _followed(row, rows, number)
+        if first in decisions:
+            decisions[name] = _follow(row, decisions[first], number)
+    return tuple(sorted(decisions.values(), key=lambda one: one.row))
 
 
-def _read_row(cells: Mapping[str, str], where: str) -> RecordedDecision:
-    known = get_args(Decision)
-    decision = cells["decision"].lower()
-    if decision not in known:
+def read_review_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a ``review.csv`` with their numbers, the header being row 1.
+
+    Columns may be separated by commas, semicolons or tabs, and named in capitals or not.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or a column is missing.
+    """
+    try:
+        text = _decoded(read_regular(path))
+        first = text.lstrip().partition("\n")[0]
+        separator = max(",;\t", key=first.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        head = [name.strip().lower() for name in next(reader, [])]
+        lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
+    missing = [name for name in COLUMNS if name not in head]
+    if missing:
         raise DataError(
-            f"{where}: decision is {cells['decision'][:40]!r}; expected {', '.join(known)}, or "
-            "nothing."
+            f"{_WHERE}: the column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}, "
+            "separated by commas, semicolons or tabs."
         )
+    rows = []
+    for number, line in lines:
+        cells = dict.fromkeys(("rank", *COLUMNS), "")
+        cells |= {name: cell.strip() for name, cell in zip(head, line, strict=False)}
+        cells["correlation"] = bare_id(cells["correlation"])
+        if any(cells.values()):
+            rows.append((number, cells))
+    _require_single_ranks(rows)
+    return rows
+
+
+def bare_id(name: str) -> str:
+    """Return a correlation's ID without the letter that keeps a spreadsheet from counting it."""
+    return name.strip().lower().removeprefix("c-")
+
+
+def _decoded(content: bytes) -> str:
+    """Decode UTF-8, UTF-16 with its mark, or what Windows calls ANSI."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _require_single_ranks(rows: Sequence[tuple[int, Mapping[str, str]]]) -> None:
+    ranks = Counter(cells["rank"] for _, cells in rows if cells["rank"])
+    twice = [(number, cells) for number, cells in rows if ranks[cells["rank"]] > 1]
+    decided = [(number, cells) for number, cells in twice if cells["decision"]]
+    if len(decided) > 1:
+        number, cells = decided[1]
+        raise DataError(
+            f"{_WHERE} row {number}: No. {cells['rank'][:20]} stands in row {decided[0][0]} too; "
+            "expected one row for each number. Remove one of both."
+        )
+
+
+def _read_row(cells: Mapping[str, str], number: int) -> RecordedDecision:
+    where = f"{_WHERE} row {number}"
+    known = get_args(Decision)
+    decision = re.sub(r"[\s_]+", "_", cells["decision"].lower())
+    if decision not in known:
+        raise DataError(f"{where}: decision is {cells['decision'][:40]!r}; expected {_EXPECTED}.")
     for name in ("correlation", "reason", "name", "date"):
         if not cells[name]:
             raise DataError(f"{where}: {name} is blank; a decision needs one.")
-    until = _read_date(cells["until"], where, "until") if cells["until"] else None
+    until = read_date(cells["until"], where, "until") if cells["until"] else None
     if decision == "accepted" and until is None:
         raise DataError(f"{where}: until is blank; an acceptance holds until a date.")
-    made = _read_date(cells["date"], where, "date")
     return RecordedDecision(
-        cells["correlation"], cast(Decision, decision), until, cells["reason"], cells["name"], made
+        cells["correlation"],
+        cast(Decision, decision),
+        until,
+        cells["reason"],
+        cells["name"],
+        read_date(cells["date"], where, "date"),
+        number,
     )
 
 
-def _read_date(text: str, where: str, column: str) -> date:
+def _followed(
+    cells: Mapping[str, str], rows: Sequence[tuple[int, Mapping[str, str]]], number: int
+) -> str:
+    """Return the correlation that a row follows, from number to number."""
+    by_rank = {one["rank"].lstrip("0"): one for _, one in rows if one["rank"]}
+    passed = {cells["correlation"]}
+    while found := SAME.fullmatch(cells["decision"]):
+        rank = found.group(1).lstrip("0")
+        if rank not in by_rank:
+            raise DataError(
+                f"{_WHERE} row {number}: {cells['decision'][:40]!r}, but no row has this number; "
+                f"expected one of {', '.join(by_rank) or 'none: the column rank is missing'}."
+            )
+        cells = by_rank[rank]
+        if cells["correlation"] in passed:
+            raise DataError(
+                f"{_WHERE} row {number}: rows that are the same as each other lead to no decision. "
+                "Decide one of them."
+            )
+        passed.add(cells["correlation"])
+    return cells["correlation"]
+
+
+def _follow(cells: Mapping[str, str], first: RecordedDecision, number: int) -> RecordedDecision:
+    """Return the decision of a row that follows another; name and date may be left to that one."""
+    where = f"{_WHERE} row {number}"
+    named = SAME.fullmatch(cells["decision"])
+    said = cells["reason"] or first.reason
+    return replace(
+        first,
+        correlation=cells["correlation"],
+        reason=f"Same as No. {named.group(1) if named else ''}: {said}",
+        name=cells["name"] or first.name,
+        date=read_date(cells["date"], where, "date") if cells["date"] else first.date,
+        row=number,
+    )
+
+
+_YEAR_FIRST = re.compile(r"(\d{4})[-./](\d{1,2})[-./](\d{1,2})")
+_YEAR_LAST = re.compile(r"(\d{1,2})([-./])(\d{1,2})\2(\d{4})")
+
+
+def read_date(text: str, where: str, column: str) -> date:
+    """Read a date as ISO, or as spreadsheets of a country write it, where it can be but one.
+
+    Raises
+    ------
+    DataError
+        It is none, or 03/04/2026, which may be in March or in April.
+    """
+    plain = text.strip().removesuffix(" 00:00").removesuffix(" 00:00:00")
     try:
-        return date.fromisoformat(text)
+        if found := _YEAR_FIRST.fullmatch(plain):
+            return date(*map(int, found.groups()))
+        if found := _YEAR_LAST.fullmatch(plain):
+            one, sign, other, year = found.groups()
+            first, second = int(one), int(other)
+            if sign == "." or first > 12 or first == second:
+                return date(int(year), second, first)
+            if second > 12:
+                return date(int(year), first, second)
+            raise DataError(
+                f"{where}: {column} is {text[:20]!r}, which may be day or month first; expected "
+                "a date such as 2026-11-25."
+            )
     except ValueError:
-        raise DataError(
-            f"{where}: {column} is {text[:20]!r}; expected a date such as 2026-11-25."
-        ) from None
+        pass
+    raise DataError(f"{where}: {column} is {text[:20]!r}; expected a date such as 2026-11-25.")
+
+
+def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return Cohen's kappa of two readers' decisions, in the same order; 1 is full agreement.
+
+    NaN where there is nothing to compare, or both say one and the same word of everything.
+
+    References
+    ----------
+    Cohen, A coefficient of agreement for nominal scales, Educ. Psychol. Meas. 20 (1960).
+    """
+    count = len(first)
+    if not count:
+        return math.nan
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / count
+    one, other = Counter(first), Counter(second)
+    expected = sum(one[decision] * other[decision] for decision in one) / count**2
+    return (observed - expected) / (1.0 - expected) if expected < 1.0 else math.nan
 
 
 def decisions_for(
@@ -133,13 +295,16 @@ def apply_decisions(
     asked = {
         one.correlation_id(result): one for one in points_for_reviewer(result.correlations, gate)
     }
-    unknown = [d.correlation for d in decisions if d.correlation not in asked]
+    unknown = [d for d in decisions if d.correlation not in asked]
     if unknown:
         raise DataError(
-            f"{_WHERE}: correlation {unknown[0][:20]!r} is not one of this run that can be decided "
-            "on. Take the review.csv of this run; decisions on another model do not carry over."
+            f"{_WHERE}{f' row {unknown[0].row}' if unknown[0].row else ''}: correlation "
+            f"{unknown[0].correlation[:20]!r} is not one of this run that can be decided on. Take "
+            "the review.csv of this run; decisions on another model do not carry over."
         )
     rulings = tuple(_rule(one, asked[one.correlation].rank, today) for one in decisions)
+    counting = {one.rank for one in asked.values() if one.counts}
+    settling = tuple(one for one in rulings if not one.in_force or one.settles(counting))
     verdict = decide_verdict(
         result.correlations,
         result.task.classes,
@@ -147,7 +312,7 @@ def apply_decisions(
         result.sensitivity,
         checks=result.sanity,
         black_box=result.task.scores == "table",
-        rulings=rulings,
+        rulings=settling,
         styles=result.dependence.findings if result.dependence else (),
     )
     if result.discovery is not None:

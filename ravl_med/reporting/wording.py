@@ -44,6 +44,8 @@ DECISION_TEXT: dict[Decision, str] = {
     "disease": "is the disease",
     "accepted": "tolerated for a time",
     "shortcut": "is a shortcut",
+    "chance": "is chance",
+    "cannot_tell": "cannot be told",
 }
 EDGE_TEXT: dict[Edge, str] = {
     "R": "patient's right at the left edge",

@@ -20,7 +20,12 @@ from ravl_med.evidence.audit_result import (
     Verdict,
 )
 from ravl_med.evidence.results import SpuriousCorrelation
-from ravl_med.evidence.review import RecordedDecision, apply_decisions, read_decisions
+from ravl_med.evidence.review import (
+    RecordedDecision,
+    apply_decisions,
+    cohens_kappa,
+    read_decisions,
+)
 from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.regions.region_set import RegionKind
 
@@ -244,7 +249,10 @@ def test_rows_are_read_and_open_ones_passed_over(tmp_path: Path) -> None:
         ("abc,1,disease,,x,,2026-11-24", "row 2: name is blank"),
         ("abc,1,disease,,x,y,", "row 2: date is blank"),
         (",1,disease,,x,y,2026-11-24", "row 2: correlation is blank"),
-        ("abc,1,disease,,x,y,24.11.2026", "row 2: date is '24.11.2026'; expected a date such as"),
+        ("abc,1,disease,,x,y,31.2.2026", "row 2: date is '31.2.2026'; expected a date such as"),
+        ("abc,1,disease,,x,y,03/04/2026", "'03/04/2026', which may be day or month first"),
+        ("abc,1,same as No. 7,,,,", "row 2: 'same as No. 7', but no row has this number"),
+        ("abc,1,same as 1,,,,", "row 2: rows that are the same as each other lead to no decision"),
         ("abc,1,accepted,,x,y,2026-11-24", "row 2: until is blank; an acceptance holds until"),
         ("abc,1,accepted,soon,x,y,2026-11-24", "row 2: until is 'soon'; expected a date"),
         ("abc,1,disease", "row 2: reason is blank"),
@@ -261,9 +269,61 @@ def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "review.csv").write_text("rank,decision\n1,disease\n")
     with pytest.raises(DataError, match="the column 'correlation' is missing"):
         read_decisions(tmp_path / "review.csv")
-    (tmp_path / "review.csv").write_bytes(b"\xff\xfe\x00bad")
+    (tmp_path / "review.csv").write_bytes(b"\xff\xfe\x00ba")
     with pytest.raises(DataError, match="cannot be read"):
         read_decisions(tmp_path / "review.csv")
     row = "abc,1,disease,,x,y,2026-11-24"
+    with pytest.raises(DataError, match=r"row 3: No\. 1 stands in row 2 too; expected one row"):
+        read(tmp_path, row, row.replace("abc", "def"))
     with pytest.raises(DataError, match="row 3: this correlation was decided in a row above"):
-        read(tmp_path, row, row)
+        read(tmp_path, row, row.replace(",1,", ",2,"))
+
+
+def test_what_spreadsheets_make_of_it_is_read(tmp_path: Path) -> None:
+    plain = ("c-12345678901e,1,shortcut,,A device,Dr. Ä,2026-11-24", "c-2,2,,,,,")
+    expected = read(tmp_path, *plain)
+    text = (HEAD + "\n".join(plain)).replace("2026-11-24", "24.11.2026").title()
+    for separator, encoding in ((";", "cp1252"), ("\t", "utf-16"), (",", "utf-8")):
+        (tmp_path / "review.csv").write_bytes(text.replace(",", separator).encode(encoding))
+        (found,) = read_decisions(tmp_path / "review.csv")
+        assert replace(found, reason="A device") == expected[0]
+    assert expected[0].correlation == "12345678901e"
+    for written in ("24/11/2026", "11/24/2026", "2026/11/24", "2026-11-24 00:00"):
+        (found,) = read(tmp_path, plain[0].replace("2026-11-24", written))
+        assert found.date == date(2026, 11, 24)
+
+
+def test_a_row_that_is_the_same_as_another_follows_it(tmp_path: Path) -> None:
+    rows = ("a,1,accepted,2027-01-01,Known,Dr. A,2026-11-24", "b,2,same as No. 3,,,,")
+    found = read(tmp_path, *rows, "c,3,Same as 1,,,Dr. B,")
+    assert [(d.correlation, d.decision, d.until) for d in found] == [
+        (name, "accepted", date(2027, 1, 1)) for name in "abc"
+    ]
+    assert [(d.reason, d.name) for d in found[1:]] == [
+        ("Same as No. 3: Known", "Dr. A"), ("Same as No. 1: Known", "Dr. B"),
+    ]  # fmt: skip
+    assert read(tmp_path, "a,1,,,,,", "b,2,same as No. 1,,,,") == ()
+
+
+def test_chance_settles_only_what_the_model_is_not_shown_to_use() -> None:
+    used = result_of(correlation(1, "undecided"))
+    untested = result_of(replace(correlation(1, "undecided", counts=False),
+        confirmation=SimpleNamespace(status="confirmed", arms=SimpleNamespace(
+            gap=np.array([-0.5, 0.5]), opposed_gap=-0.5)),
+        cluster=SimpleNamespace(raised_class=1, opposed_classes=(0,), lowered_class=0,
+                                lowered_classes=(0,), regions=np.array([1, 2])),
+        counterfactual=None))  # fmt: skip
+    assert [result.verdict.name for result in (used, untested)] == ["review", "review"]
+    for decision, undecided in (("chance", (1, 0)), ("cannot_tell", (1, 1))):
+        found = [judged(result, decide(result, 1, decision)) for result in (used, untested)]
+        assert tuple(result.undecided for result in found) == undecided
+        assert [result.verdict.name == "pass" for result in found] == [not n for n in undecided]
+        assert all(result.rulings[0].decision == decision for result in found)
+
+
+def test_agreement_is_what_chance_does_not_explain() -> None:
+    one, other = ["s", "s", "d", "d", "c"], ["s", "d", "d", "d", "c"]
+    assert cohens_kappa(one, other) == pytest.approx((0.8 - 9 / 25) / (1 - 9 / 25))
+    assert cohens_kappa(one, one) == 1
+    assert np.isnan(cohens_kappa([], []))
+    assert np.isnan(cohens_kappa(["s"], ["s"]))

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureDetector
+from ravl_med.errors import DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import ConfirmedFeature, Kind
+from ravl_med.evidence.review import bare_id, read_review_rows
 from ravl_med.evidence.verdict import points_for_reviewer
 from ravl_med.reporting.files.run_folder import write_owner_only
 from ravl_med.reporting.wording import KIND_NAMES, printable
-from ravl_med.storage.bounded_reading import read_arrays, read_regular
+from ravl_med.storage.bounded_reading import read_arrays
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -145,11 +147,11 @@ Row = dict[str, str]
 def earlier_rows(folder: Path) -> list[Row]:
     """Return the rows that reviewers have filled in, in the review of an earlier run there."""
     try:
-        stream = io.StringIO(read_regular(folder / REVIEW).decode("utf-8-sig"), newline="")
-        rows = [{key: row.get(key) or "" for key in _COLUMNS} for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        read = [cells for _, cells in read_review_rows(folder / REVIEW)]
+    except DataError:
         return []
-    return [row for row in rows if any(row[key].strip() for key in _DECIDED)]
+    rows = [{key: cells.get(key, "") for key in _COLUMNS} for cells in read]
+    return [row for row in rows if any(row[key] for key in _DECIDED)]
 
 
 def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: list[Row]) -> None:
@@ -159,25 +161,37 @@ def write_review(path: Path, result: AuditResult, gate: GateConfig, earlier: lis
     """
     filled = {row["correlation"]: row for row in earlier}
     rows = []
-    for one in points_for_reviewer(result.correlations, gate):
-        name = one.correlation_id(result)
-        row = {
-            "correlation": name,
-            "rank": str(one.rank),
-            "raised_class": _cell(one.raised_class(result)),
-            "kind": KIND_NAMES[one.kind],
-            "description": _cell(one.description(result)),
-        }
-        before = filled.pop(name, {})
+    for row in review_rows(result, gate):
+        before = filled.pop(row["correlation"], {})
         rows.append(row | {key: before.get(key, "") for key in _DECIDED})
     _write_rows(path, rows)
     if filled:
         _write_rows(path.with_name("review.earlier.csv"), filled.values())
 
 
+def review_rows(result: AuditResult, gate: GateConfig) -> list[Row]:
+    """Return a row for each correlation that may be decided on, and nothing decided."""
+    return [
+        {
+            "correlation": one.correlation_id(result),
+            "rank": str(one.rank),
+            "raised_class": _cell(one.raised_class(result)),
+            "kind": KIND_NAMES[one.kind],
+            "description": _cell(one.description(result)),
+            **dict.fromkeys(_DECIDED, ""),
+        }
+        for one in points_for_reviewer(result.correlations, gate)
+    ]
+
+
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    text = _table(_COLUMNS, [[row[key] for key in _COLUMNS] for row in rows])
-    path.write_text(text, encoding="utf-8", newline="")
+    path.write_text(review_text(rows), encoding="utf-8", newline="")
+
+
+def review_text(rows: Iterable[Row]) -> str:
+    """Return the content of a ``review.csv``; a letter keeps spreadsheets from reading numbers."""
+    table = [[row[key] for key in _COLUMNS] for row in rows]
+    return _table(_COLUMNS, [[f"c-{bare_id(name)}", *rest] for name, *rest in table])
 
 
 def _cell(text: str) -> str:

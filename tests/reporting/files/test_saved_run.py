@@ -85,7 +85,7 @@ def test_decisions_turn_the_verdict_and_stand_on_page_one(
     assert {ruling["word"] for ruling in document["rulings"]} == {"disease"}
     ids = {entry["correlation_id"] for entry in document["correlations"]}
     with (folder / "review.csv").open() as stream:
-        assert {row["correlation"] for row in csv.DictReader(stream)} <= ids
+        assert {row["correlation"][2:] for row in csv.DictReader(stream)} <= ids
     page = PdfReader(folder / "report.pdf").pages[0].extract_text()
     for words in ("Decisions of reviewers", "Dr. A", "Seen with Dr. B.", "FINAL"):
         assert words in page
