@@ -112,6 +112,7 @@ def test_an_audit_writes_the_whole_folder(audited: Path) -> None:
         "report.pdf",
         "result.json",
         "review.csv",
+        "review.html",
         "run.json",
     }
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -360,6 +361,37 @@ def report(
         accept_conditional=accept_conditional,
         exit_zero=exit_zero,
     )
+
+
+@verb()
+def review(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder of an audit.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of this machine; 0: any that is free.")
+    ] = 0,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address and open nothing.")
+    ] = False,
+) -> None:
+    """Decide on what an audit found, in a browser of this machine; each decision is saved at once.
+
+    Ends with Ctrl-C, and then draws the report with what was decided. Returns 0, and as audit for
+    errors.
+    """
+    from ravl_med.cli.review_server import ReviewServer, opened_browser
+    from ravl_med.reporting.files.review_log import ReviewSession, hold_for_review
+
+    with hold_for_review(run):
+        session = ReviewSession(run)
+        server = ReviewServer(session, port)
+        with nullcontext() if no_browser else opened_browser(server.address):
+            console.say(escape(f"Review at {server.address}"))
+            console.say("Only this machine can open it. Ctrl-C ends it; nothing is lost.")
+            with suppress(KeyboardInterrupt):
+                server.serve()
+        if session.drawn < len(session.readings):
+            console.say("Drawing the report again ...")
+            console.print_review(session.draw(), run)
 
 
 @verb()

@@ -259,6 +259,12 @@ _VERDICTS = {
 _CORRELATIONS_SHOWN = 5
 
 
+def verdict_line(result: AuditResult) -> str:
+    """Say the verdict of a reviewed run, and what is still open, in a line."""
+    left = f"{result.undecided} still to decide: DRAFT" if result.undecided else "FINAL"
+    return f"Verdict: {_VERDICTS[result.verdict.name][1]}. {left}."
+
+
 def print_review(result: AuditResult, folder: Path) -> None:
     """Print the verdict that follows from the reviewers' decisions."""
     colour, verdict = _VERDICTS[result.verdict.name]

@@ -73,9 +73,13 @@ def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
         It cannot be read, a column is missing, a decision is none that is known, a reason, name or
         date is missing, an acceptance has no end, or a correlation or number stands in two rows.
     """
+    return parse_decisions(read_review_rows(path))
+
+
+def parse_decisions(rows: Sequence[tuple[int, Mapping[str, str]]]) -> tuple[RecordedDecision, ...]:
+    """Return what numbered rows of a ``review.csv`` decide; a DataError as `read_decisions`."""
     decisions: dict[str, RecordedDecision] = {}
     following: dict[str, tuple[int, Mapping[str, str]]] = {}
-    rows = read_review_rows(path)
     for number, cells in rows:
         where = f"{_WHERE} row {number}"
         name = cells["correlation"]

@@ -5,7 +5,12 @@ Playwright drives the browser of the system, axe-core looks for what keeps peopl
 
 from __future__ import annotations
 
+import csv
+import shutil
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +20,16 @@ import pytest
 from browser import CHROMIUM, WHY_NOT
 from hostile_results import HOSTILE, hostile_result
 from numpy.typing import NDArray
+from run_folders import run_folder
 
+from ravl_med.cli.review_server import ReviewServer
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.review import read_decisions
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.files.review_log import ReviewSession
+from ravl_med.reporting.files.run_folder import write_predictions_file
+from ravl_med.reporting.files.saved_run import redraw_run
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT),
@@ -255,3 +266,122 @@ def test_the_map_is_told_to_who_cannot_see_it(reading: Reading) -> None:
     for rank in range(1, 8):
         assert f"Correlation {rank}, " in told
         assert reading.page.get_by_role("link", name=f"Correlation {rank}, ").count() == 1
+
+
+@pytest.fixture(scope="module")
+def to_review(result_of: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an audit with five correlations to decide on."""
+    result = result_of(correlations=5)
+    five = (replace(one, counts=True, kind="undecided") for one in result.correlations)
+    result = replace(result, correlations=tuple(five))
+    folder = run_folder(tmp_path_factory.mktemp("review") / "run", result)
+    labels = [result.task.classes[n % 3] for n in range(len(result.image_ids))]
+    scores = np.eye(3, dtype=np.float32)[np.arange(len(labels)) // 2 % 3]
+    predictions = folder / "predictions.parquet"
+    write_predictions_file(predictions, result.image_ids, labels, result.task.classes, scores)
+    redraw_run(folder, date(2026, 11, 25))
+    return folder
+
+
+@pytest.fixture
+def reviewed(to_review: Path, tmp_path: Path) -> Iterator[ReviewServer]:
+    server = ReviewServer(ReviewSession(shutil.copytree(to_review, tmp_path / "run")))
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield server
+    server.close()
+    thread.join()
+
+
+def decide(page: Any, key: str, reason: str = "Seen on all films.") -> None:
+    """Decide on the correlation that is shown, by keyboard; the page goes on to the next."""
+    page.evaluate("document.getElementById('message').className = ''")
+    page.keyboard.press(key)
+    if key == "5":
+        page.keyboard.press("1")
+    else:
+        page.keyboard.type(reason)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#message.good")
+
+
+def test_five_correlations_are_decided_by_keyboard_and_outlive_the_browser(
+    browser: Any, reviewed: ReviewServer
+) -> None:
+    own, folder = reviewed.address, reviewed.session.folder
+    page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+    asked: list[str] = []
+    told: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(own)
+    page.wait_for_selector("#decision:not([hidden])")
+    page.keyboard.press("2")
+    page.keyboard.type("A pacemaker.")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#message") == "Your initials first."
+    page.keyboard.type("AB")
+    for key in ("Escape", "2"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")  # the reason stands there
+    page.wait_for_selector("#message.good")
+    for key in ("1", "5"):
+        decide(page, key)
+    page.close()  # in the middle
+
+    page = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(own)
+    page.wait_for_selector("#decision:not([hidden])")
+    assert page.inner_text("#progress").startswith("3 of 5 decided.")
+    assert page.inner_text("h2:visible").startswith("No. 4")
+    page.fill("#name", "AB")
+    page.focus("h2:visible")
+    for key in ("4", "3"):
+        decide(page, key)
+    assert page.inner_text("#progress").startswith("5 of 5 decided.")
+    page.click("#draw")
+    page.wait_for_selector("#message:has-text('Verdict')")
+    assert "Verdict: FAIL. 2 still to decide: DRAFT." in page.inner_text("#message")
+    with (folder / "review.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["decision"] for row in rows] == [
+        "shortcut", "disease", "same as No. 1", "cannot tell", "chance",
+    ]  # fmt: skip
+    assert {row["name"] for row in rows} == {"AB"}
+    assert "A pacemaker." in (folder / "report.html").read_text()
+    assert all(url.startswith((own, "data:", "blob:")) for url in asked)
+    assert told == []
+    page.close()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_the_review_from_a_disk_downloads_its_decisions(
+    read, to_review: Path, size: tuple[int, int]
+) -> None:
+    reading = read(to_review / "review.html", size)
+    page = reading.page
+    page.wait_for_selector("#decision:not([hidden])")
+    assert violations(reading) == []
+    assert page.inner_text("#caption").startswith("Labelled ")
+    page.fill("#name", "CD")
+    page.focus("h2:visible")
+    reading.press("b", "+", "ArrowRight")
+    assert page.get_attribute("#boxes", "aria-pressed") == "false"
+    decide(page, "1", 'Part of it, "seen".')
+    reading.press("k")
+    page.evaluate("document.getElementById('message').className = ''")
+    reading.press("u")
+    page.wait_for_selector("#message.good")
+    decide(page, "2", "=no")
+    page.reload()
+    page.wait_for_selector("#decision:not([hidden])")
+    with page.expect_download() as download:
+        page.click("#download")
+    decisions = read_decisions(download.value.path())
+    assert [(one.decision, one.reason, one.name) for one in decisions] == [
+        ("shortcut", "=no", "CD"),
+    ]  # fmt: skip
+    assert [url for url in reading.asked if not url.startswith("blob:")] == []
+    assert reading.told == []

@@ -32,9 +32,11 @@ from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import BurnedInText
 from ravl_med.evidence.review import apply_decisions, read_decisions
+from ravl_med.evidence.verdict import open_correlations
 from ravl_med.reporting import pictures
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.audit.review_page import draw_review_page, read_answers
 from ravl_med.reporting.files.run_folder import (
     Strangers,
     copy_run,
@@ -43,7 +45,7 @@ from ravl_med.reporting.files.run_folder import (
     list_names,
     write_json,
 )
-from ravl_med.reporting.files.tables import REVIEW
+from ravl_med.reporting.files.tables import REVIEW, review_rows
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
 from ravl_med.storage import bounded_reading
@@ -236,6 +238,7 @@ _FILMS = "films"
 _PRIVATE = "private"
 _PATIENTS = "patients.npy"
 _FULL = "result.full.json"
+REVIEW_PAGE = "review.html"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +285,16 @@ def write_shared(run: SavedRun, folder: Path, film: pictures.Film) -> None:
         _write_result(run.result, run.regions_listed, folder / _PRIVATE / _FULL)
     write_figures(result, film, folder / "figures")
     write_report(result, film, run.details, folder)
+    gate = GateConfig.model_validate_json(run.gate)
+    page = draw_review_page(
+        result,
+        review_rows(run.result, gate),
+        {one.rank for one in open_correlations(run.result.correlations, gate)},
+        film,
+        run.details.regions_shown,
+        read_answers(folder, result),
+    )
+    (folder / REVIEW_PAGE).write_text(page, encoding="utf-8")
     if run.document is not None:
         write_dicom_pdf(folder / "report.pdf", folder / "report.dcm", run.document)
 
@@ -339,6 +352,26 @@ def read_run(folder: Path, argument: str) -> SavedRun:
     return read_archive(SavedRun, folder / _PRIVATE)
 
 
+def read_unchanged_run(folder: Path) -> SavedRun:
+    """Read a finished audit whose files are as the run wrote them, but for the review.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `read_run`; or a file was edited, which drawing the report again would write over.
+    """
+    saved = read_run(folder, "RUN_DIR")
+    changed = (find_strangers(folder) or Strangers()).changed
+    rewritten = [name for name in changed if name not in (REVIEW, "run.json")]
+    rewritten = [name for name in rewritten if not name.startswith(f"{_PRIVATE}/")]
+    if rewritten:
+        raise ConfigError(
+            f"RUN_DIR: {list_names(rewritten)} changed since the run wrote it, and would be "
+            "written again. Move it away first; a copy of it may stay under another name."
+        )
+    return saved
+
+
 def _require_searched(before: AuditResult, now: AuditResult) -> None:
     """Refuse to show regions in which nobody has looked for text."""
     searched = {entry.cluster.cluster for entry in pictures.shown_correlations(before)}
@@ -363,7 +396,7 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     DataError
         Its archive, its films or its ``review.csv`` cannot be used.
     """
-    saved = read_run(folder, "RUN_DIR")
+    saved = read_unchanged_run(folder)
     review = folder / REVIEW
     decisions = read_decisions(review) if review.is_file() else ()
     gate = GateConfig.model_validate_json(saved.gate)
@@ -372,15 +405,7 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     _require_searched(saved.result, result)
 
     film = read_kept(folder / _PRIVATE / _FILMS)
-    carried = find_strangers(folder) or Strangers()
-    rewritten = [name for name in carried.changed if name not in (REVIEW, "run.json")]
-    rewritten = [name for name in rewritten if not name.startswith(f"{_PRIVATE}/")]
-    if rewritten:
-        raise ConfigError(
-            f"RUN_DIR: {list_names(rewritten)} changed since the run wrote it, and would be "
-            "written again. Move it away first; a copy of it may stay under another name."
-        )
-    with draft_folder(folder, carried=carried) as draft:
+    with draft_folder(folder, carried=find_strangers(folder) or Strangers()) as draft:
         copy_run(folder, draft, without=("figures",))
         write_shared(decided, draft, film)
     return result

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -184,14 +185,24 @@ def review_rows(result: AuditResult, gate: GateConfig) -> list[Row]:
     ]
 
 
+def run_digest(rows: Sequence[Row]) -> str:
+    """Return a digest of the correlations that are decided on, each bound to its regions."""
+    return sha256("\n".join(row["correlation"] for row in rows).encode()).hexdigest()[:16]
+
+
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
     path.write_text(review_text(rows), encoding="utf-8", newline="")
 
 
 def review_text(rows: Iterable[Row]) -> str:
     """Return the content of a ``review.csv``; a letter keeps spreadsheets from reading numbers."""
-    table = [[row[key] for key in _COLUMNS] for row in rows]
+    table = [[_inert(row[key]) for key in _COLUMNS] for row in rows]
     return _table(_COLUMNS, [[f"c-{bare_id(name)}", *rest] for name, *rest in table])
+
+
+def _inert(text: str) -> str:
+    """Return what a reader typed so that no spreadsheet runs it; reading takes the space away."""
+    return f" {text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _cell(text: str) -> str:

@@ -385,18 +385,19 @@ _VIEWER = """\
 </dialog>"""
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
     """Return a file of this package as text."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _policy() -> str:
+def content_policy(script: str = "report.js", connect: str = "'none'") -> str:
     """Return the Content-Security-Policy of a page: it runs nothing but this script."""
-    digest = base64.b64encode(hashlib.sha256(_resource("report.js").encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(resource(script).encode()).digest()).decode()
+    asks = "" if connect == "'none'" else f"connect-src {connect}; "
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"{asks}script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -416,8 +417,8 @@ def draw_html(content: Sequence[blocks.Block], run: str, title: str, *, still: b
             "</nav>\n"
             f'<main id="main" tabindex="-1">\n{body}\n</main>'
         )
-        policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
-        end = f"{_VIEWER}\n<script>{_resource('report.js')}</script>\n"
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{content_policy()}">\n'
+        end = f"{_VIEWER}\n<script>{resource('report.js')}</script>\n"
     foot = " · ".join(part for part in (html_text(run, 80), blocks.status_of(content)) if part)
     version = html_text(__version__, 20)
     return f"""<!DOCTYPE html>
@@ -428,7 +429,7 @@ def draw_html(content: Sequence[blocks.Block], run: str, title: str, *, still: b
 <meta name="generator" content="RaVL-Med {version}">
 <title>{html_text(title, 200)}</title>
 <style>
-{_resource("report.css")}</style>
+{resource("report.css")}</style>
 </head>
 <body>
 {body}

@@ -82,6 +82,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[AuditHistory | None]:
         (folder / "report.html").write_text("<!DOCTYPE html>")
 
     monkeypatch.setattr(saved_run, "write_report", note)
+    monkeypatch.setattr(saved_run, "draw_review_page", lambda *asked: "<!DOCTYPE html>")
     monkeypatch.setattr(saved_run, "keep_films", lambda *asked: None)
     monkeypatch.setattr(saved_run, "write_figures", lambda result, film, folder: folder.mkdir())
     return told
@@ -178,7 +179,7 @@ def test_the_folder_of_a_run(
     write_run(audit_of(result_of()), tmp_path / "run", date=None, history_root=tmp_path / "c")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "config.yaml", "figures", "intake.csv", "predictions.parquet", "private",
-        "report.html", "report.pdf", "result.json", "review.csv", "run.json",
+        "report.html", "report.pdf", "result.json", "review.csv", "review.html", "run.json",
     }  # fmt: skip
     record = run_json(tmp_path / "run")
     assert list(record["timings_s"]) == ["cohort", "report"]

@@ -1,0 +1,251 @@
+"""The page on which a radiologist decides, correlation by correlation.
+
+One file that needs nothing else. Served by ``ravl-med review`` it saves each decision at once;
+opened from a disk it keeps them in the browser and downloads ``review.csv``. Its films are those of
+the report, in the same sizes, their text hidden; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravl_med import __version__
+from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.reporting import wording
+from ravl_med.reporting.audit import sentences
+from ravl_med.reporting.files.run_folder import read_predictions_file
+from ravl_med.reporting.files.tables import Row, run_digest
+from ravl_med.reporting.layout import blocks
+from ravl_med.reporting.layout.html import body_of, content_policy, resource
+from ravl_med.reporting.layout.html_figures import Film as PageFilm
+from ravl_med.reporting.layout.html_figures import films_of, html_text, overlay
+from ravl_med.reporting.pictures import (
+    HIDDEN_LOOK,
+    Film,
+    FilmPicture,
+    Picture,
+    correlation_pictures,
+    shown_correlations,
+)
+
+_FOREIGN = 0.5  # share of an effect in artifacts that speaks against the disease
+
+PHRASES = {
+    "disease": ("Part of the finding itself.", "A sign that goes with the finding."),
+    "shortcut": ("A device, no part of the finding.", "A marker or an edge of the film."),
+    "chance": ("The regions have nothing in common.",),
+    "cannot tell": ("No single thing is seen.", "The films are too small to tell."),
+}
+"""Reasons that are one click away."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """The label of each film, and what the model made of it."""
+
+    labels: Sequence[str]
+    classes: Sequence[str]
+    scores: NDArray[np.float64]  # (N, C)
+
+    def called(self, index: int) -> int:
+        """Return the class that a film is called."""
+        return int(np.argmax(self.scores[index]))
+
+    def is_wrong(self, index: int) -> bool:
+        """Whether the answer is not the label."""
+        return self.classes[self.called(index)] != self.labels[index]
+
+    def sentence(self, index: int) -> str:
+        """Return label and answer, and in a word whether they agree."""
+        called = self.called(index)
+        label, answer = (
+            wording.printable(name, 40) for name in (self.labels[index], self.classes[called])
+        )
+        score = wording.number(float(self.scores[index, called]), 2)
+        verdict = "wrong" if self.is_wrong(index) else "right"
+        return f"Labelled {label}, called {answer} ({score}): {verdict}."
+
+
+def read_answers(folder: Path, result: AuditResult) -> Answers | None:
+    """Read label and answer of each film of a run; None where the run does not hold them."""
+    read = read_predictions_file(folder / "predictions.parquet")
+    if read is None or tuple(read.image_ids) != tuple(result.image_ids):
+        return None
+    return Answers(read.labels, read.classes, read.scores)
+
+
+def draw_review_page(
+    result: AuditResult,
+    rows: Sequence[Row],
+    asked: Collection[int],
+    film: Film,
+    regions_shown: int,
+    answers: Answers | None,
+) -> str:
+    """Return the page as HTML.
+
+    Parameters
+    ----------
+    result : AuditResult - small counts hidden
+    rows : sequence of Row - of ``review.csv``, nothing decided
+    asked : collection of int - ranks of the correlations that ask for a decision
+    film : callable - reads a film that the report shows, its text hidden
+    regions_shown : int - of each correlation
+    answers : Answers or None - None: films have no label and answer under them
+    """
+    by_rank = {str(one.rank): one for one in result.correlations}
+    points = [by_rank[row["rank"]] for row in rows]
+    pictured = {entry.rank for entry in shown_correlations(result)}
+    pictures = {
+        one.rank: correlation_pictures(result, one, film, regions_shown, enlarged=True).films
+        for one in points
+        if one.rank in pictured
+    }
+    small = films_of(entry.picture for films in pictures.values() for entry in films)
+    index = {name: at for at, name in enumerate(result.image_ids)}
+    cases = [
+        _case(
+            result,
+            one,
+            row,
+            _films(pictures.get(one.rank, ()), small, answers, index.__getitem__),
+            asked=one.rank in asked,
+        )
+        for one, row in zip(points, rows, strict=True)
+    ]
+    hidden = result.burned_in is not None and result.burned_in.masked > 0
+    return _page(result, rows, cases, HIDDEN_LOOK if hidden else "")
+
+
+def _case(
+    result: AuditResult,
+    correlation: SpuriousCorrelation,
+    row: Row,
+    films: str,
+    *,
+    asked: bool,
+) -> str:
+    """Return what is shown of one correlation."""
+    classes, rank = result.task.classes, correlation.rank
+    described = row["description"]
+    name = _name(row)
+    raised = wording.class_name(classes, correlation.cluster.raised_class)
+    content: list[blocks.Block] = [
+        blocks.Text(sentences.correlation_sentence(correlation, classes, described), "lead"),
+        *([blocks.Text(f"Its regions: {described}.", limit=200)] if described else []),
+        blocks.Text(sentences.counter_evidence(correlation, classes)),
+        _accuracies(correlation, classes),
+    ]
+    title = f"No. {rank}: {wording.printable(name, 60)}, raises {raised}"
+    note = "asks for a decision" if asked else "may be decided on"
+    return (
+        f'<section class="case" id="no-{rank}" data-id="{html_text(row["correlation"], 20)}" '
+        f'data-rank="{rank}" data-asked="{int(asked)}" data-counts="{int(correlation.counts)}" '
+        f'data-raised="{html_text(raised)}" data-warning="{html_text(_warning(correlation))}">\n'
+        f'<h2 tabindex="-1">{html_text(title, 160)}</h2>\n<p class="muted">{note}; '
+        f"{html_text(row['kind'])}</p>\n"
+        f'<div class="place"></div>\n{films}\n'
+        f'<div class="evidence">\n{body_of(content)}\n</div>\n</section>'
+    )
+
+
+def _name(row: Row) -> str:
+    """Return what most of the regions of a correlation are."""
+    return re.sub(r"^[<\d]+ % ", "", row["description"].split("; ")[0]) or "no name"
+
+
+def _warning(correlation: SpuriousCorrelation) -> str:
+    """Return what is asked of whoever calls a foreign thing the disease."""
+    tested = correlation.counterfactual
+    shares = None if tested is None else tested.removal.shares
+    if shares is None or not (math.isfinite(shares.artifact) and shares.artifact >= _FOREIGN):
+        return ""
+    return (
+        f"{wording.percent(shares.artifact)} of its effect lies in artifacts. Let a second reader "
+        "decide as well."
+    )
+
+
+def _accuracies(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> blocks.Table:
+    arms = correlation.confirmation.arms
+    return blocks.Table(
+        caption="Films called right, with and without the feature (held-out patients)",
+        columns=(
+            blocks.Column("Class", "wide"),
+            blocks.Column("Films with / without", "status"),
+            blocks.Column("With", "number"),
+            blocks.Column("Without", "number"),
+        ),
+        rows=[
+            (
+                wording.class_name(classes, c),
+                wording.with_without(int(arms.n_present[c]), int(arms.n_absent[c])),
+                wording.percent(float(arms.accuracy_present[c])),
+                wording.percent(float(arms.accuracy_absent[c])),
+            )
+            for c in range(len(classes))
+        ],
+    )
+
+
+def _films(
+    films: Sequence[FilmPicture],
+    small: Mapping[Picture, PageFilm],
+    answers: Answers | None,
+    index: Callable[[str], int],
+) -> str:
+    """Return the films of a correlation, those that the model is wrong on first."""
+    if not films:
+        return '<p class="muted">No film of it was kept: the report shows none.</p>'
+    wrong = [answers is not None and answers.is_wrong(index(entry.image_id)) for entry in films]
+    order = sorted(range(len(films)), key=lambda at: not wrong[at])
+    drawn = []
+    for at in order:
+        entry, shown = films[at], small[films[at].picture]
+        said = answers.sentence(index(entry.image_id)) if answers else "Label and answer: not kept."
+        edge = entry.picture.edge
+        letter = f'<span class="edge" aria-hidden="true">{edge}</span>' if edge else ""
+        lines = [said, wording.EDGE_TEXT[edge] if edge else "", entry.image_id]
+        caption = "<br>".join(html_text(line, 160) for line in lines if line)
+        drawn.append(
+            f'<figure class="shot{" wrong" if wrong[at] else ""}"><button type="button" '
+            f'class="film" disabled style="--ratio:{shown.width / shown.height:.3f}">'
+            f'<img src="{shown.address}" width="{shown.width}" height="{shown.height}" '
+            f'decoding="async" alt="{html_text(f"Film {entry.image_id}. {said}", 200)}">'
+            f"{overlay(entry.picture, shown.width, shown.height)}{letter}</button>"
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    mistakes = f"{sum(wrong)} of them wrong, shown first" if answers else ""
+    heading = ", ".join(filter(None, [f"{wording.plural(len(films), 'film')} with it", mistakes]))
+    return f'<h3>{html_text(heading)}</h3>\n<div class="shots">\n{"".join(drawn)}\n</div>'
+
+
+def _page(result: AuditResult, rows: Sequence[Row], cases: Sequence[str], note: str) -> str:
+    data = {"run": run_digest(rows), "rows": list(rows), "phrases": PHRASES}
+    links = (
+        f'<li><a href="#no-{html_text(row["rank"], 8)}"><span class="which">No. '
+        f"{html_text(row['rank'], 8)}</span> {html_text(_name(row), 60)} "
+        f'<span class="state"></span></a></li>'
+        for row in rows
+    )
+    return Template(resource("review.html")).substitute(
+        policy=content_policy("review.js", "'self'"),
+        version=html_text(__version__, 20),
+        name=html_text(result.name, 80),
+        style=resource("report.css") + resource("review.css"),
+        links="".join(links),
+        cases="\n".join(cases) or "<p>Nothing in this run asks for a decision.</p>",
+        note=html_text(note),
+        data=json.dumps(data, ensure_ascii=True).replace("<", "\\u003c"),
+        script=resource("review.js"),
+    )
