@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ravl_med"
 
-MODULES, LINES = 210, 59_200  # the review: page, log, server; and the public API
+MODULES, LINES = 214, 60_400  # the review: page, log, server; and the public API
 FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 60, 10, 8
 IMPORT_SHARE = 0.067
 

@@ -192,7 +192,7 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
     finding = _choose(plan.finding, report, audited)
     out.mkdir(parents=True, exist_ok=True)
     _write_new(targets[0], _manifest(survey, out, findings, halves))
-    _write_new(targets[2], _relevance())
+    _write_new(targets[2], relevance_table().read_text(encoding="utf-8"))
     config = write_config(
         finding=finding,
         source="manifest" if findings.source == "table" else "reports",
@@ -312,11 +312,12 @@ def _halves(survey: ArchiveSurvey) -> list[str]:
     return ["finetune" if patient in first else _AUDITED for patient in patients]
 
 
-def _relevance() -> str:
+def relevance_table() -> Path:
+    """Return the table of where findings of the chest show, of the package or of a checkout."""
     package = Path(ravl_med.__file__).parent
     for folder in (package, package.parent / "configs"):
         if (folder / _TABLE).is_file():
-            return (folder / _TABLE).read_text(encoding="utf-8")
+            return folder / _TABLE
     raise ConfigError("the table of relevance is missing from the package. Install it again.")
 
 

@@ -61,7 +61,7 @@ def write_figures(result: AuditResult, film: Film, folder: Path) -> None:
         ]
         _contact_sheet(films, FILM_SIDE).save(folder / f"{stem}_films.png", compress_level=1)
         _contact_sheet(crops, CROP_SIDE).save(folder / f"{stem}_crops.png", compress_level=1)
-        _save(_correlation_figure(result, correlation), folder / f"{stem}_accuracy.png")
+        _save(correlation_figure(result, correlation), folder / f"{stem}_accuracy.png")
 
 
 def _contact_sheet(
@@ -112,7 +112,8 @@ def _accuracy_figure(result: AuditResult) -> Figure:
     return figure
 
 
-def _correlation_figure(result: AuditResult, correlation: SpuriousCorrelation) -> Figure:
+def correlation_figure(result: AuditResult, correlation: SpuriousCorrelation) -> Figure:
+    """Draw accuracy by class with a feature and without it, on held-out patients."""
     arms, classes = correlation.confirmation.arms, result.task.classes
     figure, axes = _dot_axes([class_name(classes, c, 30) for c in range(len(classes))])
     _dots(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ravl_med.cohort.manifest import Cohort
 from ravl_med.config.loading import Config
 from ravl_med.encoders.zero_shot import Scores
 from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.confirmation import split_patients
 from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.reporting.audit.history import (
     AuditHistory,
@@ -140,6 +142,7 @@ def _fill(
         labels,
         run.cohort.classes,
         run.scores.image,
+        _film_columns(run),
     )
     write_private(draft / "private", result.image_ids, run.cohort.paths, config)
     write_rejected_films(draft / "private" / "rejected.csv", run.cohort)
@@ -156,6 +159,38 @@ def _fill(
     record["throughput"] = run.throughput
     record["peak_memory_mb"] = peak_memory_mb()
     write_json(draft / "run.json", record)
+
+
+def _film_columns(run: Audit) -> dict[str, Any]:
+    """Return what ``predictions.parquet`` says of each film beside label and scores.
+
+    ``prediction``; ``split`` of the manifest; ``half`` of the patients, on which candidates were
+    chosen or tested; ``patient``, a pseudonym that follows from those of the films; and
+    ``feature:RANK``, whether the film has the feature of a correlation that counts or is confirmed.
+    """
+    config, cohort, result = run.config, run.cohort, run.result
+    evidence = config.evidence
+    half = split_patients(cohort.patients, cohort.labels, evidence.discovery_share, evidence.seed)
+    if config.discovery.protocol == "ravl":
+        half = np.ones_like(half)  # chosen on all films
+    films: dict[int, list[str]] = {}
+    for patient, name in zip(cohort.patients.tolist(), result.image_ids, strict=True):
+        films.setdefault(patient, []).append(name)
+    names = {
+        patient: hashlib.sha256(" ".join(sorted(own)).encode()).hexdigest()[:12]
+        for patient, own in films.items()
+    }
+    return {
+        "prediction": [cohort.classes[c] for c in run.scores.predictions],
+        "split": [config.cohort.split or ""] * len(cohort),
+        "half": np.where(half, "discovery", "confirmation").tolist(),
+        "patient": [names[patient] for patient in cohort.patients.tolist()],
+        **{
+            f"feature:{one.rank}": one.cluster.present
+            for one in result.correlations
+            if one.counts or one.confirmed
+        },
+    }
 
 
 def _saved(

@@ -408,14 +408,19 @@ def write_predictions_file(
     labels: Sequence[str],
     classes: Sequence[str],
     scores: NDArray[np.float32],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``predictions.parquet``: image_id, label, and scores (N, C) as ``score:CLASS``."""
+    """Write ``predictions.parquet``: image_id, label, and scores (N, C) as ``score:CLASS``.
+
+    More columns, each of N values, follow.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     columns: dict[str, Any] = {"image_id": list(image_ids), "label": list(labels)}
     for c, name in enumerate(classes):
         columns[f"score:{name}"] = scores[:, c]
+    columns |= more or {}
     parquet.write_table(pa.table(columns), path)
 
 
