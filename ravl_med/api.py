@@ -76,7 +76,8 @@ def audit(
     classes : mapping of str to sequence of str - prompts of each class
     out : str or Path - run folder; None: a temporary one, which ends with the run object
     progress : callable - stage, done, total
-    sections : mappings - sections of the config, such as ``evidence={"effect_films": 80}``
+    sections : mappings - settings of the config by section, ``evidence={"effect_films": 80}``,
+        which take the place of those in the file
 
     Returns
     -------
@@ -124,22 +125,27 @@ def _settings(
 ) -> Iterator[Config]:
     """Yield a config; of objects, one whose films and model lie in a folder for the time."""
     if config is not None:
+        if isinstance(model, Mapping):
+            model, sections = None, {**sections, "model": model}
         if model is not None or films is not None or classes is not None:
             raise ConfigError("audit: name a config, or model, films and classes; not both.")
         settings = config if isinstance(config, Config) else load_config(Path(config))
-        yield _validated({**settings.model_dump(), **sections}) if sections else settings
+        yield _validated(_merged(settings.model_dump(), sections)) if sections else settings
         return
     if model is None or films is None or not classes:
         raise ConfigError("audit: expected a config, or all of model, films and classes.")
+    from ravl_med.pipeline.initialise import relevance_table
+
     with tempfile.TemporaryDirectory(prefix="ravl-med-films-") as name:
         folder = Path(name)
         data: dict[str, Any] = {
             "name": "run",
             "cohort": _write_films(films, classes, folder),
             "task": {"classes": {key: {"prompts": list(texts)} for key, texts in classes.items()}},
+            "evidence": {"relevance": str(relevance_table())},
         }
         token = None
-        data["model"], encoder = _model_section(model, folder, sections.get("model") or {})
+        data["model"], encoder = _model_section(model, folder)
         if encoder is not None:
             token = _IN_MEMORY.set(encoder)
         try:
@@ -149,16 +155,13 @@ def _settings(
                 _IN_MEMORY.reset(token)
 
 
-def _merged(data: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    from ravl_med.pipeline.initialise import relevance_table
-
+def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with changes put over them."""
     merged = dict(data)
-    for name, section in sections.items():
+    for name, change in changes.items():
         known = merged.get(name)
-        both = isinstance(known, dict) and isinstance(section, Mapping)
-        merged[name] = {**cast("dict[str, Any]", known), **section} if both else section
-    evidence = dict(merged.get("evidence") or {})
-    merged["evidence"] = {"relevance": str(relevance_table()), **evidence}
+        both = isinstance(known, Mapping) and isinstance(change, Mapping)
+        merged[name] = _merged(cast("Mapping[str, Any]", known), change) if both else change
     return merged
 
 
@@ -170,9 +173,7 @@ def _validated(data: Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(f"audit: {line}" for line in lines)) from None
 
 
-def _model_section(
-    model: Any, folder: Path, section: Mapping[str, Any]
-) -> tuple[dict[str, Any], Encoder | None]:
+def _model_section(model: Any, folder: Path) -> tuple[dict[str, Any], Encoder | None]:
     """Return the section of the config for a model, and the encoder of one that has no folder."""
     from ravl_med.encoders.base import pick_device
     from ravl_med.encoders.objects import encoder_of, save_huggingface
@@ -181,7 +182,7 @@ def _model_section(
         return {"path": str(Path(model).absolute())}, None
     if save_huggingface(model, folder / "model"):
         return {"path": str(folder / "model")}, None
-    encoder = encoder_of(model, pick_device(str(section.get("device", "auto"))))
+    encoder = encoder_of(model, pick_device("auto"))
     return {"factory": _FACTORY, "allow_code": True, "name": encoder.info.architecture}, encoder
 
 
