@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ravl_med"
 
-MODULES, LINES = 214, 60_400  # the review: page, log, server; and the public API
+MODULES, LINES = 217, 62_000
 FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 60, 10, 8
 IMPORT_SHARE = 0.067
 
