@@ -403,32 +403,25 @@ class Run:
         from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle
 
+        from ravl_med.reporting.audit.review_page import read_answers, review_films
         from ravl_med.reporting.files.saved_run import read_kept
-        from ravl_med.reporting.pictures import correlation_pictures
 
-        correlation, table = self._correlation(rank), self.films(rank).set_index("image_id")
         film = read_kept(self.folder / "private" / "films")
-        shown = self._saved.details.regions_shown
-        wanted = {"mistakes": [False], "right": [True], "all": [True, False]}[which]
-        entries = [
-            entry
-            for entry in correlation_pictures(self.result, correlation, film, shown).films
-            if bool(table.loc[[entry.image_id], "right"].iloc[0]) in wanted
-        ][:count]
-        if not entries:
+        answers = read_answers(self.folder, self.result)
+        kept = self._saved.details.regions_shown
+        every = review_films(self.result, self._correlation(rank), film, kept, answers)
+        shown = [one for one in every if which == "all" or one.wrong == (which == "mistakes")]
+        if not shown:
             raise DataError(f"No film of correlation {rank} was kept for {which!r}.")
-        figure = Figure(figsize=(2.6 * len(entries), 3.2), layout="constrained")
-        for axes, entry in zip(
-            np.atleast_1d(figure.subplots(1, len(entries))), entries, strict=True
-        ):
-            height, width = entry.picture.pixels.shape
-            axes.imshow(entry.picture.pixels, cmap="gray", vmin=0, vmax=255)
-            for x0, y0, x1, y1 in entry.picture.boxes:
+        shown = shown[:count]
+        figure = Figure(figsize=(2.6 * len(shown), 3.2), layout="constrained")
+        for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+            height, width = one.picture.pixels.shape
+            axes.imshow(one.picture.pixels, cmap="gray", vmin=0, vmax=255)
+            for x0, y0, x1, y1 in one.picture.boxes:
                 corner, sides = (x0 * width, y0 * height), ((x1 - x0) * width, (y1 - y0) * height)
                 axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="#ffd84d"))
-            row = table.loc[[entry.image_id]].iloc[0]
-            text = f"labelled {row['label']}\ncalled {row['predicted']} ({row['score']:.2f})"
-            axes.set_title(text, fontsize=8, parse_math=False)
+            axes.set_title(one.said.replace(", called", "\ncalled"), fontsize=8, parse_math=False)
             axes.set_axis_off()
         return figure
 

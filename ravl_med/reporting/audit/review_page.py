@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -32,7 +32,6 @@ from ravl_med.reporting.layout.html_figures import films_of, html_text, overlay
 from ravl_med.reporting.pictures import (
     HIDDEN_LOOK,
     Film,
-    FilmPicture,
     Picture,
     correlation_pictures,
     shown_correlations,
@@ -105,22 +104,14 @@ def draw_review_page(
     """
     by_rank = {str(one.rank): one for one in result.correlations}
     points = [by_rank[row["rank"]] for row in rows]
-    pictured = {entry.rank for entry in shown_correlations(result)}
-    pictures = {
-        one.rank: correlation_pictures(result, one, film, regions_shown, enlarged=True).films
+    films = {
+        one.rank: review_films(result, one, film, regions_shown, answers)
         for one in points
-        if one.rank in pictured
+        if one in shown_correlations(result)
     }
-    small = films_of(entry.picture for films in pictures.values() for entry in films)
-    index = {name: at for at, name in enumerate(result.image_ids)}
+    small = films_of(shown.picture for own in films.values() for shown in own)
     cases = [
-        _case(
-            result,
-            one,
-            row,
-            _films(pictures.get(one.rank, ()), small, answers, index.__getitem__),
-            asked=one.rank in asked,
-        )
+        _case(result, one, row, _films(films.get(one.rank, ()), small), asked=one.rank in asked)
         for one, row in zip(points, rows, strict=True)
     ]
     hidden = result.burned_in is not None and result.burned_in.masked > 0
@@ -198,36 +189,63 @@ def _accuracies(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> b
     )
 
 
-def _films(
-    films: Sequence[FilmPicture],
-    small: Mapping[Picture, PageFilm],
+@dataclass(frozen=True, slots=True, eq=False)
+class ReviewFilm:
+    """A film as it is shown for a decision."""
+
+    image_id: str
+    said: str  # label and answer, in words
+    wrong: bool  # the answer is not the label
+    picture: Picture
+
+
+def review_films(
+    result: AuditResult,
+    correlation: SpuriousCorrelation,
+    film: Film,
+    count: int,
     answers: Answers | None,
-    index: Callable[[str], int],
-) -> str:
-    """Return the films of a correlation, those that the model is wrong on first."""
+) -> tuple[ReviewFilm, ...]:
+    """Return the films that the report shows of a correlation, those called wrongly first."""
+    index = {name: at for at, name in enumerate(result.image_ids)}
+    films = [
+        ReviewFilm(
+            entry.image_id,
+            answers.sentence(index[entry.image_id]) if answers else "Label and answer: not kept.",
+            answers is not None and answers.is_wrong(index[entry.image_id]),
+            entry.picture,
+        )
+        for entry in correlation_pictures(result, correlation, film, count, enlarged=True).films
+    ]
+    return tuple(sorted(films, key=lambda shown: not shown.wrong))
+
+
+def _films(films: Sequence[ReviewFilm], small: Mapping[Picture, PageFilm]) -> str:
+    """Return the films of a correlation."""
     if not films:
         return '<p class="muted">No film of it was kept: the report shows none.</p>'
-    wrong = [answers is not None and answers.is_wrong(index(entry.image_id)) for entry in films]
-    order = sorted(range(len(films)), key=lambda at: not wrong[at])
-    drawn = []
-    for at in order:
-        entry, shown = films[at], small[films[at].picture]
-        said = answers.sentence(index(entry.image_id)) if answers else "Label and answer: not kept."
-        edge = entry.picture.edge
-        letter = f'<span class="edge" aria-hidden="true">{edge}</span>' if edge else ""
-        lines = [said, wording.EDGE_TEXT[edge] if edge else "", entry.image_id]
-        caption = "<br>".join(html_text(line, 160) for line in lines if line)
-        drawn.append(
-            f'<figure class="shot{" wrong" if wrong[at] else ""}"><button type="button" '
-            f'class="film" disabled style="--ratio:{shown.width / shown.height:.3f}">'
-            f'<img src="{shown.address}" width="{shown.width}" height="{shown.height}" '
-            f'decoding="async" alt="{html_text(f"Film {entry.image_id}. {said}", 200)}">'
-            f"{overlay(entry.picture, shown.width, shown.height)}{letter}</button>"
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    mistakes = f"{sum(wrong)} of them wrong, shown first" if answers else ""
-    heading = ", ".join(filter(None, [f"{wording.plural(len(films), 'film')} with it", mistakes]))
-    return f'<h3>{html_text(heading)}</h3>\n<div class="shots">\n{"".join(drawn)}\n</div>'
+    drawn = "".join(_film(shown, small[shown.picture]) for shown in films)
+    wrong = sum(shown.wrong for shown in films)
+    heading = f"{wording.plural(len(films), 'film')} with it"
+    if wrong:
+        heading += ", all called wrongly" if wrong == len(films) else f", {wrong} called wrongly"
+    return f'<h3>{html_text(heading)}</h3>\n<div class="shots">\n{drawn}\n</div>'
+
+
+def _film(shown: ReviewFilm, drawn: PageFilm) -> str:
+    edge = shown.picture.edge
+    letter = f'<span class="edge" aria-hidden="true">{edge}</span>' if edge else ""
+    lines = [shown.said, wording.EDGE_TEXT[edge] if edge else "", shown.image_id]
+    caption = "<br>".join(html_text(line, 160) for line in lines if line)
+    return (
+        f'<figure class="shot{" wrong" if shown.wrong else ""}"><button type="button" '
+        f'class="film{" sided" if edge else ""}" disabled '
+        f'style="--ratio:{drawn.width / drawn.height:.3f}">'
+        f'<img src="{drawn.address}" width="{drawn.width}" height="{drawn.height}" '
+        f'decoding="async" alt="{html_text(f"Film {shown.image_id}. {shown.said}", 200)}">'
+        f"{overlay(shown.picture, drawn.width, drawn.height)}{letter}</button>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def _page(result: AuditResult, rows: Sequence[Row], cases: Sequence[str], note: str) -> str:
