@@ -35,9 +35,11 @@ from ravl_med.storage.bounded_reading import parse_json, read_regular
 from ravl_med.storage.cache import open_cache, user_key
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ravl_med.encoders.base import Encoder
+    from ravl_med.reporting.pictures import Picture
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""
@@ -391,9 +393,15 @@ class Run:
         return correlation_figure(self.result, self._correlation(rank))
 
     def show(
-        self, rank: int = 1, which: Literal["mistakes", "right", "all"] = "all", count: int = 5
+        self,
+        rank: int = 1,
+        which: Literal["mistakes", "changes", "random", "without"] = "mistakes",
+        count: int = 4,
     ) -> Figure:
-        """Return a figure of films with the feature outlined, each with its label and answer.
+        """Return a figure of films, the feature outlined, each with its label and answer.
+
+        Films with the feature that are called wrongly; or before and after the feature is taken
+        out or put in, one below the other; or with the feature, or without it, at random.
 
         Raises
         ------
@@ -401,28 +409,29 @@ class Run:
             No such film was kept in the run folder.
         """
         from matplotlib.figure import Figure
-        from matplotlib.patches import Rectangle
 
-        from ravl_med.reporting.audit.review_page import read_answers, review_films
+        from ravl_med.reporting.audit import review_page as page
         from ravl_med.reporting.files.saved_run import read_kept
 
         film = read_kept(self.folder / "private" / "films")
-        answers = read_answers(self.folder, self.result)
-        kept = self._saved.details.regions_shown
-        every = review_films(self.result, self._correlation(rank), film, kept, answers)
-        shown = [one for one in every if which == "all" or one.wrong == (which == "mistakes")]
+        groups = page.review_films(self.result, self._correlation(rank), film)
+        names = {
+            "mistakes": page.MISTAKES,
+            "changes": page.CHANGED,
+            "random": page.AT_RANDOM,
+            "without": page.WITHOUT,
+        }
+        shown = groups.get(names[which], ())[:count]
         if not shown:
             raise DataError(f"No film of correlation {rank} was kept for {which!r}.")
-        shown = shown[:count]
-        figure = Figure(figsize=(2.6 * len(shown), 3.2), layout="constrained")
-        for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
-            height, width = one.picture.pixels.shape
-            axes.imshow(one.picture.pixels, cmap="gray", vmin=0, vmax=255)
-            for x0, y0, x1, y1 in one.picture.boxes:
-                corner, sides = (x0 * width, y0 * height), ((x1 - x0) * width, (y1 - y0) * height)
-                axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="#ffd84d"))
-            axes.set_title(one.said.replace(", called", "\ncalled"), fontsize=8, parse_math=False)
-            axes.set_axis_off()
+        rows = 2 if which == "changes" else 1
+        figure = Figure(figsize=(2.6 * len(shown), 3.2 * rows), layout="constrained")
+        for column, one in enumerate(shown, start=1):
+            pairs = ((one.picture, one.said), (one.after, one.said_after))
+            for row, (picture, said) in enumerate(pairs[:rows]):
+                if picture is not None:
+                    axes = figure.add_subplot(rows, len(shown), row * len(shown) + column)
+                    _draw_film(axes, picture, said)
         return figure
 
     def save(self, folder: str | Path) -> Path:
@@ -460,6 +469,19 @@ class Run:
             f'<div style="background:{fill};color:{colour};border:2px solid {edge};padding:.6em">'
             f"<b>{name}</b> {escape(self.result.name)}</div><ul>{reasons}</ul>{table}"
         )
+
+
+def _draw_film(axes: Axes, picture: Picture, said: str) -> None:
+    """Draw a film with its boxes, and label and answer above it."""
+    from matplotlib.patches import Rectangle
+
+    height, width = picture.pixels.shape
+    axes.imshow(picture.pixels, cmap="gray", vmin=0, vmax=255)
+    for x0, y0, x1, y1 in picture.boxes:
+        corner, sides = (x0 * width, y0 * height), ((x1 - x0) * width, (y1 - y0) * height)
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="#ffd84d"))
+    axes.set_title(said.replace(", called", "\ncalled"), fontsize=8, parse_math=False)
+    axes.set_axis_off()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -136,7 +136,7 @@ def test_an_audit_of_objects_is_tables_and_pictures(run: rm.Run, tmp_path: Path)
     assert len(run.plot(1).axes) == 1
     shown = run.show(1, which="mistakes", count=3)
     assert 1 <= len(shown.axes) <= 3
-    assert all(axes.get_title().startswith("Labelled ") for axes in shown.axes)
+    assert all(axes.get_title().startswith("✗ labelled ") for axes in shown.axes)
     with pytest.raises(ValueError, match="rank is 99; expected 1 to"):
         run.films(99)
     page = run._repr_html_()

@@ -12,18 +12,14 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from string import Template
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.results import SpuriousCorrelation
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
-from ravl_med.reporting.files.run_folder import read_predictions_file
 from ravl_med.reporting.files.tables import Row, run_digest
 from ravl_med.reporting.layout import blocks
 from ravl_med.reporting.layout.html import body_of, content_policy, resource
@@ -48,48 +44,11 @@ PHRASES = {
 """Reasons that are one click away."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """The label of each film, and what the model made of it."""
-
-    labels: Sequence[str]
-    classes: Sequence[str]
-    scores: NDArray[np.float64]  # (N, C)
-
-    def called(self, index: int) -> int:
-        """Return the class that a film is called."""
-        return int(np.argmax(self.scores[index]))
-
-    def is_wrong(self, index: int) -> bool:
-        """Whether the answer is not the label."""
-        return self.classes[self.called(index)] != self.labels[index]
-
-    def sentence(self, index: int) -> str:
-        """Return label and answer, and in a word whether they agree."""
-        called = self.called(index)
-        label, answer = (
-            wording.printable(name, 40) for name in (self.labels[index], self.classes[called])
-        )
-        score = wording.number(float(self.scores[index, called]), 2)
-        verdict = "wrong" if self.is_wrong(index) else "right"
-        return f"Labelled {label}, called {answer} ({score}): {verdict}."
-
-
-def read_answers(folder: Path, result: AuditResult) -> Answers | None:
-    """Read label and answer of each film of a run; None where the run does not hold them."""
-    read = read_predictions_file(folder / "predictions.parquet")
-    if read is None or tuple(read.image_ids) != tuple(result.image_ids):
-        return None
-    return Answers(read.labels, read.classes, read.scores)
-
-
 def draw_review_page(
     result: AuditResult,
     rows: Sequence[Row],
     asked: Collection[int],
     film: Film,
-    regions_shown: int,
-    answers: Answers | None,
 ) -> str:
     """Return the page as HTML.
 
@@ -99,19 +58,23 @@ def draw_review_page(
     rows : sequence of Row - of ``review.csv``, nothing decided
     asked : collection of int - ranks of the correlations that ask for a decision
     film : callable - reads a film that the report shows, its text hidden
-    regions_shown : int - of each correlation
-    answers : Answers or None - None: films have no label and answer under them
     """
     by_rank = {str(one.rank): one for one in result.correlations}
     points = [by_rank[row["rank"]] for row in rows]
     films = {
-        one.rank: review_films(result, one, film, regions_shown, answers)
+        one.rank: review_films(result, one, film)
         for one in points
         if one in shown_correlations(result)
     }
-    small = films_of(shown.picture for own in films.values() for shown in own)
+    small = films_of(
+        picture
+        for groups in films.values()
+        for shown in chain.from_iterable(groups.values())
+        for picture in (shown.picture, shown.after)
+        if picture is not None
+    )
     cases = [
-        _case(result, one, row, _films(films.get(one.rank, ()), small), asked=one.rank in asked)
+        _case(result, one, row, _films(films.get(one.rank, {}), small), asked=one.rank in asked)
         for one, row in zip(points, rows, strict=True)
     ]
     hidden = result.burned_in is not None and result.burned_in.masked > 0
@@ -195,54 +158,75 @@ class ReviewFilm:
 
     image_id: str
     said: str  # label and answer, in words
-    wrong: bool  # the answer is not the label
     picture: Picture
+    after: Picture | None = None  # with the feature taken out, or put in
+    said_after: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the answer is not the label."""
+        return self.said.startswith("✗")
+
+
+MISTAKES, CHANGED, AT_RANDOM, WITHOUT = (
+    "With it, and called wrongly",
+    "Before and after: the feature taken out, or put in (Space)",
+    "With it, at random",
+    "Without it, of the same classes",
+)
 
 
 def review_films(
-    result: AuditResult,
-    correlation: SpuriousCorrelation,
-    film: Film,
-    count: int,
-    answers: Answers | None,
-) -> tuple[ReviewFilm, ...]:
-    """Return the films that the report shows of a correlation, those called wrongly first."""
-    index = {name: at for at, name in enumerate(result.image_ids)}
-    films = [
+    result: AuditResult, correlation: SpuriousCorrelation, film: Film
+) -> dict[str, tuple[ReviewFilm, ...]]:
+    """Return the films that the report shows of a correlation, by what they are shown for."""
+    shown = correlation_pictures(result, correlation, film, 0, enlarged=True)
+    whole = ((MISTAKES, shown.mistakes), (AT_RANDOM, shown.random), (WITHOUT, shown.without))
+    groups = {
+        name: tuple(ReviewFilm(one.image_id, one.answer, one.picture) for one in films)
+        for name, films in whole
+    }
+    groups[CHANGED] = tuple(
         ReviewFilm(
-            entry.image_id,
-            answers.sentence(index[entry.image_id]) if answers else "Label and answer: not kept.",
-            answers is not None and answers.is_wrong(index[entry.image_id]),
-            entry.picture,
+            one.before.image_id,
+            one.before.answer,
+            one.before.picture,
+            one.after.picture,
+            one.after.answer,
         )
-        for entry in correlation_pictures(result, correlation, film, count, enlarged=True).films
-    ]
-    return tuple(sorted(films, key=lambda shown: not shown.wrong))
+        for one in shown.changes
+    )
+    return {name: groups[name] for name in (MISTAKES, CHANGED, AT_RANDOM, WITHOUT) if groups[name]}
 
 
-def _films(films: Sequence[ReviewFilm], small: Mapping[Picture, PageFilm]) -> str:
+def _films(groups: Mapping[str, Sequence[ReviewFilm]], small: Mapping[Picture, PageFilm]) -> str:
     """Return the films of a correlation."""
-    if not films:
+    if not groups:
         return '<p class="muted">No film of it was kept: the report shows none.</p>'
-    drawn = "".join(_film(shown, small[shown.picture]) for shown in films)
-    wrong = sum(shown.wrong for shown in films)
-    heading = f"{wording.plural(len(films), 'film')} with it"
-    if wrong:
-        heading += ", all called wrongly" if wrong == len(films) else f", {wrong} called wrongly"
-    return f'<h3>{html_text(heading)}</h3>\n<div class="shots">\n{drawn}\n</div>'
+    return "\n".join(
+        f"<h3>{html_text(name)}</h3>\n"
+        f'<div class="shots">\n{"".join(_film(one, small) for one in films)}\n</div>'
+        for name, films in groups.items()
+    )
 
 
-def _film(shown: ReviewFilm, drawn: PageFilm) -> str:
-    edge = shown.picture.edge
+def _film(shown: ReviewFilm, small: Mapping[Picture, PageFilm]) -> str:
+    drawn, edge, after = small[shown.picture], shown.picture.edge, ""
     letter = f'<span class="edge" aria-hidden="true">{edge}</span>' if edge else ""
-    lines = [shown.said, wording.EDGE_TEXT[edge] if edge else "", shown.image_id]
+    said = shown.said or "Label and answer: not kept."
+    if shown.after is not None:
+        words = html_text(f"After: {shown.said_after}", 160)
+        after = f' data-changed="{small[shown.after].address}" data-said="{words}"'
+    lines = [said, wording.EDGE_TEXT[edge] if edge else "", shown.image_id]
+    if after:
+        lines.insert(1, f"After: {shown.said_after}")
     caption = "<br>".join(html_text(line, 160) for line in lines if line)
     return (
         f'<figure class="shot{" wrong" if shown.wrong else ""}"><button type="button" '
         f'class="film{" sided" if edge else ""}" disabled '
-        f'style="--ratio:{drawn.width / drawn.height:.3f}">'
+        f'style="--ratio:{drawn.width / drawn.height:.3f}"{after}>'
         f'<img src="{drawn.address}" width="{drawn.width}" height="{drawn.height}" '
-        f'decoding="async" alt="{html_text(f"Film {shown.image_id}. {shown.said}", 200)}">'
+        f'decoding="async" alt="{html_text(f"Film {shown.image_id}. {said}", 200)}">'
         f"{overlay(shown.picture, drawn.width, drawn.height)}{letter}</button>"
         f"<figcaption>{caption}</figcaption></figure>"
     )

@@ -424,35 +424,6 @@ def write_predictions_file(
     parquet.write_table(pa.table(columns), path)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """The content of ``predictions.parquet``."""
-
-    image_ids: tuple[str, ...]
-    labels: tuple[str, ...]
-    classes: tuple[str, ...]
-    scores: NDArray[np.float64]  # (N, C)
-
-
-def read_predictions_file(path: Path) -> Predictions | None:
-    """Read what `write_predictions_file` wrote; None where it is missing or no such file."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        with bounded_reading.open_regular(path) as stream:
-            table = parquet.read_table(stream)
-        names = [name for name in table.column_names if name.startswith("score:")]
-        columns = [table[name].to_numpy().astype(np.float64) for name in names]
-        return Predictions(
-            tuple(map(str, table["image_id"].to_pylist())),
-            tuple(map(str, table["label"].to_pylist())),
-            tuple(name.removeprefix("score:") for name in names),
-            np.column_stack(columns),
-        )
-    except (OSError, ValueError, KeyError, TypeError, ArrowException):
-        return None
-
-
 def write_private(
     folder: Path, image_ids: Sequence[str], paths: Sequence[FilePath], config: Config
 ) -> None:

@@ -36,7 +36,7 @@ from ravl_med.evidence.verdict import open_correlations
 from ravl_med.reporting import pictures
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
-from ravl_med.reporting.audit.review_page import draw_review_page, read_answers
+from ravl_med.reporting.audit.review_page import draw_review_page
 from ravl_med.reporting.files.run_folder import (
     Strangers,
     copy_run,
@@ -291,8 +291,6 @@ def write_shared(run: SavedRun, folder: Path, film: pictures.Film) -> None:
         review_rows(run.result, gate),
         {one.rank for one in open_correlations(run.result.correlations, gate)},
         film,
-        run.details.regions_shown,
-        read_answers(folder, result),
     )
     (folder / REVIEW_PAGE).write_text(page, encoding="utf-8")
     if run.document is not None:
