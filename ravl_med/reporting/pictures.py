@@ -112,11 +112,6 @@ class CorrelationPictures:
     without: tuple[FilmPicture, ...]
     changes: tuple[ChangePictures, ...]
 
-    @property
-    def films(self) -> tuple[FilmPicture, ...]:
-        """Every film with the feature once, the mistakes first."""
-        return tuple({one.image_id: one for one in (*self.mistakes, *self.random)}.values())
-
 
 def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
     """Return the correlations that get a page: what counts, then what has to be decided on."""
