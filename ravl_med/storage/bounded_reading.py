@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -81,32 +82,39 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     OSError, ValueError
         It is missing, no archive of plain arrays, or unpacks to more than 8 GB.
     """
-    try:
-        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > _MOST_UNPACKED:
-                raise ValueError("unpacks to more than 8 GB")
-            for member in members:
-                with archive.open(member) as inside:
-                    _require_plain_array(inside, member.file_size)
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(type(error).__name__) from None
-    except (SyntaxError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{type(error).__name__} in a header") from None
+    with (
+        _only_value_errors(),
+        open_regular(path) as stream,
+        zipfile.ZipFile(stream) as archive,
+    ):
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > _MOST_UNPACKED:
+            raise ValueError("unpacks to more than 8 GB")
+        for member in members:
+            with archive.open(member) as inside:
+                _require_plain_array(inside, member.file_size)
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
 
 
 def read_array(path: Path) -> NDArray[Any]:
     """Return the array of an ``.npy`` file as `read_arrays` returns those of an archive."""
-    with open_regular(path) as stream:
-        try:
-            _require_plain_array(stream, os.fstat(stream.fileno()).st_size)
-            stream.seek(0)
-            return np.asarray(np.load(stream, allow_pickle=False))
-        except (EOFError, SyntaxError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{type(error).__name__} in the header") from None
+    with _only_value_errors(), open_regular(path) as stream:
+        _require_plain_array(stream, os.fstat(stream.fileno()).st_size)
+        stream.seek(0)
+        return np.asarray(np.load(stream, allow_pickle=False))
+
+
+@contextmanager
+def _only_value_errors() -> Iterator[None]:
+    """Turn what damaged archives and headers end in into a ValueError, but for an OSError."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a header is Python's own syntax, and fails as a program does
+        raise ValueError(f"{type(error).__name__} in an archive or a header") from None
 
 
 def _require_plain_array(stream: Any, size: int) -> None:

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     effects,
     encoders,
     evaluation,
+    fuzz,
     generative,
     intake,
     labels,
@@ -42,7 +43,7 @@ PAGES = {
     module.PAGE.name: module.PAGE
     for module in (
         effects, discovery, quickstart, regions, encoders, generative, intake, labels, report,
-        mitigation, scale,
+        mitigation, scale, fuzz,
     )
 }  # fmt: skip
 DEFAULT_FOLDER = Path("reports/benchmark")

@@ -1,8 +1,9 @@
 """Mutated inputs of every kind: none may end outside a named error, hang, or take the memory.
 
-``python -m tests.benchmarks.fuzz --cases 10000 --journal fuzz.jsonl`` does so many cases, each the
-same for its number and seed, in a child process that is replaced when it dies or hangs. What is
-done is noted in the journal, one line a case, and not done again. Exit code 1: something failed.
+``python -m tests.benchmarks fuzz --parts inputs`` makes the page; ``python -m tests.benchmarks.fuzz
+--cases 10000 --journal fuzz.jsonl`` can be ended and goes on. Each case is the same for its number
+and seed, and is done in a child process that is replaced when it dies or hangs. What is done is
+noted in the journal, one line a case, and not done again. Exit code 1: something failed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,13 +36,25 @@ from ravl_med.cohort.image_file import ImageContent, read_film_file
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.config.cohort import ReadingConfig
 from ravl_med.config.loading import load_config
+from ravl_med.discovery.candidates import FeatureDetector
 from ravl_med.encoders.open_clip import save_model
 from ravl_med.encoders.opening import open_model_folder
 from ravl_med.errors import ImageError, RavlMedError
+from ravl_med.evidence.audit_result import result_document
+from ravl_med.evidence.disclosure_control import hide_small_cells
+from ravl_med.evidence.results import ConfirmedFeature
 from ravl_med.labelling.sections import read_radiology_report
 from ravl_med.regions.annotations import AnnotationTable
 from ravl_med.reporting.audit.history import ReportDetails
-from ravl_med.reporting.files.saved_run import read_archive, write_archive
+from ravl_med.reporting.comparison.runs import open_run
+from ravl_med.reporting.files.run_folder import draft_folder, write_json, write_predictions_file
+from ravl_med.reporting.files.run_record import peak_memory_mb
+from ravl_med.reporting.files.saved_run import SavedRun, write_archive, write_patients
+from ravl_med.reporting.files.tables import read_features, write_features
+from tests.benchmarks import run_folders
+from tests.benchmarks.made_up_audit import AuditSize, make_up_audit
+from tests.benchmarks.runner import Page, Part, Setup
+from tests.benchmarks.tables import Column, Row, Table, Target
 
 LONGEST = 30.0  # seconds of a case
 MOST_MB = 3000  # of data that a case may hold
@@ -107,8 +121,6 @@ def make_corpus(root: Path, reader: FilmReader | None = None) -> dict[str, Kind]
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")
     _save_model(root / "model")
-    (root / "private").mkdir()
-    write_archive(_DETAILS, root / "private")
     names = [root / "film.png"]
     kinds = {
         name: Kind(root / name, partial(_read_film, reader, root / name))
@@ -131,11 +143,64 @@ def make_corpus(root: Path, reader: FilmReader | None = None) -> dict[str, Kind]
         root / "model" / "open_clip_config.json",
         lambda: open_model_folder(root / "model", torch.device("cpu")),
     )
-    for name in ("archive.json", "archive.npz"):
-        kinds[name] = Kind(
-            root / "private" / name, lambda: read_archive(ReportDetails, root / "private")
+    kinds["model weights"] = replace(
+        kinds["model config"], file=root / "model" / "open_clip_model.safetensors"
+    )
+    return kinds | _of_runs(root)
+
+
+def _of_runs(root: Path) -> dict[str, Kind]:
+    """Return the files of a run folder; of those that only its digests guard, in one without."""
+    save_run(root / "run")
+    shutil.copytree(root / "run", root / "bare")
+    (root / "bare" / "private" / "files.json").unlink()
+    kinds = {
+        f"run {name}": Kind(root / folder / name, partial(open_run, root / folder, "RUN_A"))
+        for folder, name in (
+            ("run", "run.json"), ("run", "result.json"), ("run", "predictions.parquet"),
+            ("run", "private/files.json"), ("run", "private/archive.npz"),
+            ("bare", "private/archive.json"), ("bare", "private/patients.npy"),
         )
+    }  # fmt: skip
+    arrays = root / "bare" / "private" / "archive.npz"
+    kinds["run arrays, no digest"] = Kind(arrays, partial(open_run, root / "bare", "RUN_A"))
+    features = root / "run" / "private" / "features.npz"
+    kinds["run private/features.npz"] = Kind(features, partial(_features, features))
     return kinds
+
+
+def _features(path: Path) -> Any:
+    """Read features as a mitigation does, which takes these errors for a run to be made again."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return read_features(path)
+
+
+def save_run(folder: Path, note: str = "") -> None:
+    """Write a small run folder with all that is read of one again, but for its pages."""
+    size = AuditSize(films=60, correlations=2, classes=3, shape=(60, 48), subgroups=2, clusters=20)
+    result = make_up_audit(size)
+    labels = np.arange(size.films) % size.classes
+    detector = FeatureDetector(
+        medoids=np.eye(3, 8, dtype=np.float32), label=1, raised_class=0, lowered_class=1
+    )
+    with draft_folder(folder) as draft:
+        (draft / "private").mkdir(mode=0o700)
+        write_archive(SavedRun(result, _DETAILS, "{}", 5, None, 11), draft / "private")
+        write_features(
+            draft / "private" / "features.npz",
+            [ConfirmedFeature(rank=1, kind="shortcut", counts=True, detector=detector)],
+        )
+        write_patients(draft, np.arange(size.films))
+        document = result_document(hide_small_cells(result, 11), 5)
+        write_json(draft / "result.json", document.model_dump(mode="json"))
+        write_predictions_file(
+            draft / "predictions.parquet",
+            result.image_ids,
+            [result.classes[c] for c in labels],
+            result.classes,
+            np.eye(size.classes, dtype=np.float32)[labels],
+        )
+        write_json(draft / "run.json", {"tool": {"name": "ravl-med"}, "note": note})
 
 
 def _read_film(reader: FilmReader, path: Path) -> ImageContent | ImageError:
@@ -204,8 +269,8 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
-def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str]:
-    """Do one case; return the name of its kind, and what came of it: blank if all is well."""
+def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str, float]:
+    """Do one case; return its kind, what came of it (blank if all is well), and the seconds."""
     rng = random.Random(f"{seed} {number}")
     name = sorted(kinds)[number % len(kinds)]
     kind = kinds[name]
@@ -224,7 +289,7 @@ def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str]:
     finally:
         kind.file.write_bytes(whole)
     seconds = time.monotonic() - start
-    return name, fault or (f"{seconds:.0f} s" if seconds > LONGEST else "")
+    return name, fault or (f"{seconds:.0f} s" if seconds > LONGEST else ""), seconds
 
 
 def _child(first: int, last: int, seed: int) -> None:
@@ -241,8 +306,9 @@ def _child(first: int, last: int, seed: int) -> None:
         kinds = make_corpus(Path(folder), reader)
         for number in range(first, last):
             print(json.dumps({"begun": number}), flush=True)  # noqa: T201
-            kind, fault = run_case(kinds, number, seed)
-            line = {"case": number, "kind": kind, "fault": fault}
+            kind, fault, seconds = run_case(kinds, number, seed)
+            line = {"case": number, "kind": kind, "fault": fault, "seconds": round(seconds, 2)}
+            line["memory"] = peak_memory_mb()
             print(json.dumps(line), flush=True)  # noqa: T201
 
 
@@ -270,7 +336,8 @@ def run_cases(first: int, last: int, seed: int) -> Iterator[dict[str, Any]]:
         watch.cancel()
         code = process.wait()
         if begun is not None:
-            yield {"case": begun, "kind": "", "fault": f"the process ended ({code})"}
+            yield {"case": begun, "kind": "", "fault": f"the process ended ({code})",
+                   "seconds": 0.0, "memory": 0.0}  # fmt: skip
             first = begun + 1
         elif first < last:
             raise RuntimeError(f"the child did not begin ({code})")
@@ -305,6 +372,59 @@ def main(
         typer.echo(f"case {entry['case']} ({entry['kind']}): {entry['fault']}")
     typer.echo(f"{len(faults)} of {len(done)} failed")
     raise typer.Exit(1 if faults else 0)
+
+
+def measure_inputs(cases: int, seed: int, progress: run_folders.Progress) -> Iterator[Row]:
+    """Do so many cases, and yield a row for each kind, and one for all."""
+    done = []
+    for entry in run_cases(0, cases, seed):
+        done.append(entry)
+        progress("mutated inputs", len(done), cases)
+    for kind in (*sorted({entry["kind"] for entry in done}), "all"):
+        own = [entry for entry in done if kind in ("all", entry["kind"])]
+        yield {
+            "kind": kind or "unknown: the process ended",
+            "cases": len(own),
+            "faults": sum(bool(entry["fault"]) for entry in own),
+            "named": ", ".join(sorted({entry["fault"] for entry in own} - {""})),
+            "slowest": max(entry["seconds"] for entry in own),
+            "memory": max(entry["memory"] for entry in own),
+        }
+
+
+def _inputs(setup: Setup) -> Iterator[Row]:
+    return measure_inputs(setup.size("cases"), setup.size("seed"), setup.progress)
+
+
+PAGE = Page(
+    "fuzz",
+    "Hostile inputs, foreign files, kills",
+    "Mutated inputs of every kind, reruns into folders with foreign files, and kills.",
+    (
+        Part(
+            "inputs",
+            "Mutated inputs",
+            "A valid input of each kind is changed at one to six places: bytes, cuts, copies, "
+            "hostile words. What reads it in the tool reads it, in a process with 3 GB; films and "
+            "annotations are read by a reading process, as in an audit. A case fails where it ends "
+            "in anything but a result or a named error with an exit code from 0 to 3, or takes "
+            "more than 30 s. Files that the digests of a run folder guard are changed in one "
+            "without digests as well.",
+            [
+                Table(
+                    Column("input", "{kind}"),
+                    Column("cases", "{cases:,}"),
+                    Target("faults", 0).beside("failed", "{faults}"),
+                    Column("slowest, s", "{slowest:.1f}"),
+                    Column("memory of the process so far, MB", "{memory:,.0f}"),
+                )
+            ],
+            _inputs,
+            {"cases": 10_000, "seed": 0},
+        ),
+        *run_folders.PARTS,
+    ),
+)
 
 
 if __name__ == "__main__":
