@@ -9,8 +9,9 @@ import signal
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,27 +95,27 @@ def measure_kills(kills: int, at_renames: int, seed: int, progress: Progress) ->
         write_run(Path(folder) / "a", "0", wait=0.02)
     usual = time.perf_counter() - start
     for how, count in (("at any moment", kills - at_renames), ("at a rename", at_renames)):
-        row = {"how": how, "kills": 0, "earlier": 0, "new": 0, "broken": 0, "left": 0}
+        met: Counter[str] = Counter()
         tries = 0
-        while row["kills"] < count and tries < 10 * count:
+        while met["kills"] < count and tries < 10 * count:
             tries += 1
             with tempfile.TemporaryDirectory() as folder:
                 target = Path(folder) / "run"
                 write_run(target, "1")
                 step = 0 if how == "at any moment" else 1 + tries % 3
-                killed = _killed(target, step, rng.uniform(0, usual), exchange=tries % 2 == 0)
-                row["kills"] += killed
-                if killed:
+                death = _Death(step, then=tries % 4 > 1, exchange=tries % 2 == 0)
+                if _killed(target, death, rng.uniform(0, 1.2 * usual)):
+                    met["kills"] += 1
                     prepare_folder(target)
                     left = contents(target)
                     note = next((n for n in ("1", "2") if _whole(target, n)), "")
-                    row["earlier"] += note == "1"
-                    row["new"] += note == "2"
-                    row["broken"] += not note or len(left) != len(_FILES) + 2
+                    met["earlier" if note == "1" else "new"] += bool(note)
+                    met["broken"] += not note or len(left) != len(_FILES) + 2
                     write_run(target, "3")
-                    row["left"] += len([*Path(folder).iterdir()]) - 1
-                    progress(f"kills {how}", row["kills"], count)
-        yield {**row, "tries": tries}
+                    met["left"] += len([*Path(folder).iterdir()]) - 1
+                    progress(f"kills {how}", met["kills"], count)
+        names = ("kills", "earlier", "new", "broken", "left")
+        yield {"how": how, **{name: met[name] for name in names}}
 
 
 def _whole(target: Path, note: str) -> bool:
@@ -126,43 +127,54 @@ def _whole(target: Path, note: str) -> bool:
     )
 
 
-def _killed(target: Path, step: int, after: float, *, exchange: bool) -> bool:
-    """Run in a process that is killed at a rename, or after some seconds; say whether it was."""
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """Where a run is killed by fault injection."""
+
+    step: int  # of those that give folders their names, the first being 1; 0: at none
+    then: bool  # right after it, not right before
+    exchange: bool  # the system can exchange two folders in one step
+
+
+def _killed(target: Path, death: _Death, after: float) -> bool:
+    """Run in a process that is killed at a step, or after some seconds; say whether it was."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
         child = os.fork()
     if not child:
         try:
-            with _dying(step, exchange=exchange):
-                write_run(target, "2", wait=0.0 if step else 0.02)
+            _prepare(death)
+            write_run(target, "2", wait=0.0 if death.step else 0.02)
         finally:
             os._exit(0)
-    if not step:
+    if not death.step:
         time.sleep(after)
         os.kill(child, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@contextmanager
-def _dying(at: int, *, exchange: bool) -> Iterator[None]:
-    """Kill this process at a rename of a run, the first being 1; 0: at none."""
+def _prepare(death: _Death) -> None:
+    """Let this process, which is there for this alone, kill itself at a step."""
     done = 0
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **options: Any) -> Any:
             nonlocal done
             done += 1
-            if done == at:
+            own = done == death.step
+            if own and not death.then:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
+            made = real(*arguments, **options)
+            if own:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
 
         return step
 
-    if at and not exchange:  # as on a system that cannot
-        run_folder._exchange = lambda one, other: False  # type: ignore[assignment]
+    if death.step and not death.exchange:  # as on a system that cannot
+        run_folder._exchange = lambda one, other: False
     for owner, name in zip((Path, run_folder), _STEPS, strict=True):
         setattr(owner, name, dying(getattr(owner, name)))
-    yield
 
 
 def _reruns(setup: Setup) -> Iterator[Row]:
