@@ -7,19 +7,22 @@ A sentence that changes changes the file: read it there, and write it anew with
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_film, make_result, make_stopped
 
 from ravl_med.evidence.audit_result import AuditResult, FilmAnswers, Verdict
 from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import audit_blocks
+from ravl_med.reporting.cards.chai import chai_card
+from ravl_med.reporting.cards.hub import hub_card
 from ravl_med.reporting.layout import blocks
+from ravl_med.reporting.pictures import Film
 
 KEPT = Path(__file__).with_name("sentences.txt")
 WRITE = "RAVL_MED_WRITE_SENTENCES"
@@ -34,27 +37,30 @@ def answered(result: AuditResult) -> AuditResult:
     )
 
 
-def results() -> dict[str, AuditResult]:
+@pytest.fixture
+def results(
+    result_of: Callable[..., AuditResult], stopped_result: AuditResult
+) -> dict[str, AuditResult]:
     """An audit of each verdict."""
-    found = answered(make_result(correlations=7, to_decide=(1, 2, 3)))
+    found = answered(result_of(correlations=7, to_decide=(1, 2, 3)))
     tolerated = tuple(
         ReviewDecision(rank, "accepted", "2027-06-30", "Watched.", "Dr. A", "2026-11-25", True)
         for rank in (1, 2)
     )
-    asked = replace(make_result(correlations=3), to_decide=(3,))
+    asked = replace(result_of(correlations=3), to_decide=(3,))
     entries = tuple(replace(entry, counts=False) for entry in asked.correlations)
     return {
         "fail": found,
         "conditional": replace(
-            answered(make_result(correlations=2, to_decide=(1, 2))),
+            answered(result_of(correlations=2, to_decide=(1, 2))),
             rulings=tolerated,
             verdict=Verdict("conditional", ("Correlation 1 is tolerated.",)),
         ),
         "review": replace(
             asked, correlations=entries, verdict=Verdict("review", ("1 feature is open.",))
         ),
-        "pass": make_result(correlations=0, to_decide=()),
-        "not auditable": replace(make_stopped(), to_decide=()),
+        "pass": result_of(correlations=0, to_decide=()),
+        "not auditable": replace(stopped_result, to_decide=()),
     }
 
 
@@ -89,21 +95,48 @@ def sentences(content: Iterable[blocks.Block]) -> Iterator[str]:
                 continue
 
 
-def written(details: ReportDetails) -> str:
+def test_every_sentence_stands_in_the_file(
+    results: dict[str, AuditResult], film: Film, details: ReportDetails
+) -> None:
     parts, seen = [], set()
-    for name, result in results().items():
+    for name, result in results.items():
         parts.append(f"== {name} ==\n")
-        for text in sentences(audit_blocks(result, make_film, details)):
+        for text in sentences(audit_blocks(result, film, details)):
             flat = " ".join(text.split())
             if flat and flat not in seen:
                 seen.add(flat)
                 parts.append(f"{flat}\n")
-    return "".join(parts)
-
-
-def test_every_sentence_stands_in_the_file(details: ReportDetails) -> None:
-    now = written(details)
+    now = "".join(parts)
     if os.environ.get(WRITE):
         KEPT.write_text(now, encoding="utf-8")
         pytest.skip(f"{KEPT.name} was written anew: read it")
     assert now == KEPT.read_text(encoding="utf-8"), f"sentences changed: {WRITE}=1 writes them anew"
+
+
+def test_page_one_names_feature_finding_harm_certainty_and_next_step_in_its_first_lines(
+    results: dict[str, AuditResult], film: Film, details: ReportDetails
+) -> None:
+    content = audit_blocks(results["fail"], film, details)
+    first = next(at for at, block in enumerate(content) if isinstance(block, blocks.Chapter))
+    page = list(sentences(content[:first]))
+    at = page.index("The model takes a pulse generator for cardiomegaly.")
+    assert at <= 3
+    assert page[at + 1].startswith("Of 8 films of no finding with it, 2 were called right;")
+    for title, start in (
+        ("How sure?", "Correlation 1: found on 35 patients, confirmed on 35 others"),
+        ("What has to be decided?", "You have to decide on 3 features: No. 1, 2, 3."),
+        ("What next", "Do not use the model as it stands."),
+    ):
+        assert page[page.index(f"# {title}") + 1].startswith(start)
+
+
+def test_there_is_one_number_of_candidates(
+    results: dict[str, AuditResult], film: Film, details: ReportDetails
+) -> None:
+    found = results["fail"]
+    assert found.discovery is not None
+    found = replace(found, discovery=replace(found.discovery, candidates=5))
+    whole = " ".join(sentences(audit_blocks(found, film, details)))
+    whole += hub_card(found, details) + chai_card(found, details)
+    said = set(re.findall(r"(\d+) candidates?\b", whole))
+    assert said <= {"5", str(found.sensitivity.candidates)}  # type: ignore[union-attr]

@@ -301,3 +301,34 @@ def test_an_audit_under_the_same_settings_says_that_nothing_changed():
         "This is the 2nd audit of this model on these films; changed since the last: nothing; "
         "earlier verdicts: 1 pass."
     )
+
+
+def test_harm_is_counted_in_films_or_in_rates_where_counts_are_hidden(full_result):
+    entry = full_result.correlations[0]
+    told = sentences.harm_sentence(full_result, entry)
+    assert told.startswith(
+        "Of 8 films of no finding with it, 2 were called right; without it, 15 of 17."
+    )
+    hidden = sentences.harm_sentence(replace(full_result, hidden_below=11), entry)
+    assert hidden.replace("\u00a0", " ").startswith(
+        "Of 8 films of no finding with it, 30 % were called right; without it, 87 % of 17."
+    )
+
+
+@pytest.mark.parametrize(
+    ("described", "name"),
+    [
+        ("92 % pulse generator; 85 % left lung", "a pulse generator"),
+        ("92 % ECG leads; 85 % left lung", "ECG leads"),
+        ("60 % pulse generator (right in 83 %); x", "a pulse generator"),
+        ("85 % left upper lung zone", "something over the left upper lung zone"),
+        ("bright, round, 12 mm; 40 % right lung", "something bright, round, 12 mm"),
+        ("44 % in the upper left of the picture", "feature 1"),
+        ("all over the picture", "feature 1"),
+        ("", "feature 1"),
+    ],
+)
+def test_a_feature_is_called_by_its_name_its_look_or_its_number(full_result, described, name):
+    entry = full_result.correlations[0]
+    result = replace(full_result, descriptions={entry.cluster.cluster: described})
+    assert sentences.feature_name(result, entry) == name

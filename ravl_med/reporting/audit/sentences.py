@@ -175,20 +175,25 @@ def harm_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
 
 
 def _called_right(result: AuditResult, arms: AccuracyByPresence, c: int) -> str:
-    """Say of a class how many films are called right, with the feature and without it."""
-    counts = []
-    for films, share in (
-        (int(arms.n_present[c]), float(arms.accuracy_present[c])),
-        (int(arms.n_absent[c]), float(arms.accuracy_absent[c])),
-    ):
-        if films <= 0 or not math.isfinite(share):
-            return ""
-        counts.append((films, round(films * share)))
-    (films, right), (others, right_too) = counts
+    """Say of a class how many films are called right, with the feature and without it.
+
+    Where counts of few patients are hidden a rate is a step, and no count follows from it.
+    """
+    films, others = int(arms.n_present[c]), int(arms.n_absent[c])
+    share, share_other = float(arms.accuracy_present[c]), float(arms.accuracy_absent[c])
+    if min(films, others) <= 0 or not (math.isfinite(share) and math.isfinite(share_other)):
+        return ""
+    of = f"{wording.plural(films, 'film')} of {wording.class_name(result.classes, c)} with it"
+    if result.hidden_below:
+        return (
+            f"Of {of}, {wording.percent(share)} were called right; without it, "
+            f"{wording.percent(share_other)} of {others:,}."
+        )
+    right = round(films * share)
+    verb = "was" if right == 1 else "were"
     return (
-        f"Of {wording.plural(films, 'film')} of {wording.class_name(result.classes, c)} with it, "
-        f"{right} {'was' if right == 1 else 'were'} called right; without it, {right_too} of "
-        f"{others}."
+        f"Of {of}, {right:,} {verb} called right; without it, {round(others * share_other):,} of "
+        f"{others:,}."
     )
 
 
