@@ -21,9 +21,9 @@ from tests.benchmarks.painted_objects import Masks, paint_objects
 
 Segment = Callable[[NDArray[np.float32]], Segmentation]
 
-_FALSE = {"compact": 0.15, "line": 0.1}  # objects a film on which nothing is
+_FALSE = {"compact": 0.15, "line": 0.2}  # objects a film on which nothing is
 _PRECISION = 0.9  # of a name, and of letters
-_STEPS = tuple(np.round(np.arange(0.3, 0.99, 0.04), 2).tolist())
+_STEPS = tuple(np.round(np.arange(0.1, 0.99, 0.04), 2).tolist())
 _FEW = 5  # named objects; of fewer nothing is said, and the name needs certainty
 _NEVER = 2.0  # no likelihood reaches it
 _PAINTED = 6  # times each clean film is painted
