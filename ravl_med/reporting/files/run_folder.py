@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -31,6 +31,7 @@ from ravl_med.storage import bounded_reading
 from ravl_med.storage.remote import FilePath, RemotePath
 
 _MARK, _TOOL = "run.json", "ravl-med"
+_UNFINISHED = ".unfinished"  # in a draft until its files are listed
 _PRIVATE, _PRIVATE_FILES = "private", "files.json"
 _OWN_DRAFTS: set[Path] = set()  # of this process, which alone writes there
 _OF_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -78,6 +79,7 @@ def draft_folder(
         draft.mkdir(parents=True)
         mode = stat.S_IMODE(draft.stat().st_mode)
         draft.chmod(0o700)
+        (draft / _UNFINISHED).touch()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--out: the folder cannot be written ({type(error).__name__}). Choose another."
@@ -94,7 +96,7 @@ def draft_folder(
                 _put_in_place(draft, target)
         finally:
             _OWN_DRAFTS.discard(draft)
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft)
 
 
 def prepare_folder(target: Path, *, replace: bool = False) -> tuple[str, ...]:
@@ -227,7 +229,8 @@ def _seal(draft: Path, before: Mapping[str, str], carried: Strangers) -> None:
     digests = {
         name: before[name] if name in carried.changed else _digest(path)
         for name, path in _walk(draft)
-        if name not in carried.foreign and name not in (_MARK, f"{_PRIVATE}/{_PRIVATE_FILES}")
+        if name not in carried.foreign
+        and name not in (_MARK, _UNFINISHED, f"{_PRIVATE}/{_PRIVATE_FILES}")
     }
     hidden = {name: one for name, one in digests.items() if _PRIVATE in name.split("/")}
     shown = {name: one for name, one in digests.items() if name not in hidden}
@@ -242,6 +245,7 @@ def _seal(draft: Path, before: Mapping[str, str], carried: Strangers) -> None:
     if record is not None:
         record["files"] = {**shown, _MARK: _digest_record(record)}
         write_json(draft / _MARK, record)
+    (draft / _UNFINISHED).unlink()
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
@@ -274,7 +278,7 @@ def _retire(old: Path, target: Path) -> str:
     theirs = [*strangers.foreign, *strangers.changed]
     lost = [name for name in theirs if _digest(old / name) != _digest(target / name)]
     if not lost:
-        shutil.rmtree(old)
+        _discard(old)
         return ""
     day = date.today().isoformat()
     for number in range(1, 1000):
@@ -283,6 +287,13 @@ def _retire(old: Path, target: Path) -> str:
             old.rename(aside)
             return aside.name
     raise ConfigError("--out: a thousand earlier runs of today lie beside it. Move some away.")
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder, its record first: what a kill leaves of it then is no run to anybody."""
+    with suppress(OSError):
+        (folder / _MARK).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _recover(target: Path) -> tuple[str, ...]:
@@ -305,10 +316,12 @@ def _recover(target: Path) -> tuple[str, ...]:
                     f"{target.name}: a run was killed while it took its place; the earlier one is "
                     "back."
                 )
+            elif (path / _UNFINISHED).exists():
+                _discard(path)
             elif target.exists() and (kept := _retire(path, target)):
                 notes.append(f"{kept}: an earlier run with files of yours, which a kill had left.")
             elif path.exists():
-                shutil.rmtree(path, ignore_errors=True)
+                _discard(path)
     return tuple(notes)
 
 

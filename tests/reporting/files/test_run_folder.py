@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import time
@@ -300,11 +301,54 @@ def test_a_kill_at_any_step_leaves_one_run_whole(place: Path, exchange: bool) ->
         prepare_folder(target)
         left = contents(target)
         assert left in ({"run.json": "1", "old.json": "x"}, {"run.json": "2", "big.json": "new"})
-        assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
+        assert {p.name for p in place.iterdir()} == {f"a{n}" for n in range(1, at + 1)}
         if not killed:
             break
     assert at > 4  # that many steps were killed
     assert left["run.json"] == "2"
+
+
+def test_a_kill_while_the_earlier_run_is_removed_leaves_nothing_beside(place: Path) -> None:
+    """Half of it is gone, its list of private files too: what is left is no file of a user."""
+    for at in range(1, 6):
+        target = place / f"a{at}"
+        for number in ("1", "2"):
+            if number == "2":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    child = os.fork()
+                if child:
+                    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+                    continue
+                kill_at(os, "unlink", at + 2)  # two are of the new run
+            try:
+                with draft_folder(target) as draft:
+                    (draft / "private").mkdir()
+                    for name in ("b.npz", "c.json", "z.npy"):
+                        (draft / "private" / name).write_text(number)
+                    write_record(draft, number)
+            finally:
+                if number == "2":
+                    os._exit(0)
+        (left,) = place.glob(".a*")
+        there = [path for path in left.rglob("*") if path.is_file()]
+        assert len(there) == 5 or not (left / "run.json").exists()  # whole, or no run
+        prepare_folder(target)
+        assert (target / "private" / "c.json").read_text() == "2"
+        assert [path.name for path in place.iterdir()] == [target.name]
+        shutil.rmtree(target)
+
+
+def kill_at(owner: Any, name: str, at: int) -> None:
+    """Let this process die at a call of a function."""
+    real, calls = getattr(owner, name), iter(range(1, 1000))
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(owner, name, call)
 
 
 @pytest.mark.parametrize("exchange", [True, False])
