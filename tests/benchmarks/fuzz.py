@@ -393,7 +393,7 @@ def measure_inputs(cases: int, seed: int, progress: run_folders.Progress) -> Ite
 
 
 def _inputs(setup: Setup) -> Iterator[Row]:
-    return measure_inputs(setup.size("cases"), setup.size("seed"), setup.progress)
+    return measure_inputs(setup.size("cases"), 0, setup.progress)
 
 
 PAGE = Page(
@@ -420,7 +420,7 @@ PAGE = Page(
                 )
             ],
             _inputs,
-            {"cases": 10_000, "seed": 0},
+            {"cases": 10_000},
         ),
         *run_folders.PARTS,
     ),

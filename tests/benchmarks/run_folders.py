@@ -178,12 +178,11 @@ def _prepare(death: _Death) -> None:
 
 
 def _reruns(setup: Setup) -> Iterator[Row]:
-    return measure_reruns(setup.size("reruns"), setup.size("seed"), setup.progress)
+    return measure_reruns(setup.size("reruns"), 0, setup.progress)
 
 
 def _kills(setup: Setup) -> Iterator[Row]:
-    sizes = (setup.size("kills"), setup.size("at-renames"), setup.size("seed"))
-    return measure_kills(*sizes, setup.progress)
+    return measure_kills(setup.size("kills"), setup.size("at-renames"), 0, setup.progress)
 
 
 PARTS = (
@@ -203,7 +202,7 @@ PARTS = (
             )
         ],
         _reruns,
-        {"reruns": 200, "seed": 0},
+        {"reruns": 200},
     ),
     Part(
         "kills",
@@ -223,6 +222,6 @@ PARTS = (
             )
         ],
         _kills,
-        {"kills": 60, "at-renames": 20, "seed": 0},
+        {"kills": 60, "at-renames": 20},
     ),
 )
