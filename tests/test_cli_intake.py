@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from ravl_med.cli import app, self_check
+from ravl_med.cohort.manifest import list_split
 from ravl_med.config.loading import load_config
 from ravl_med.evidence.audit_result import result_document
 from ravl_med.phantoms.cohort import synthesize
@@ -102,6 +103,26 @@ def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:
     assert line.split()[2:] == ["1", "2", "0", "1"]
     assert "reports in which nothing is recognised: 1" in outcome.output
     assert SECRET not in outcome.output
+
+
+def test_no_cell_of_a_manifest_is_a_formula(tree: Path, tmp_path: Path) -> None:
+    """Names of films and headers of others' tables are text to a spreadsheet, and still work."""
+    table = [["accession", "report", "=cmd()"]]
+    for number, name in enumerate(("=cmd|calc!A0.dcm", "+1.dcm", "@SUM(1).dcm", "-2.dcm", "a.dcm")):
+        dataset = pydicom.dcmread(tree / f"{SECRET}{number}" / f"IM{number}")
+        dataset.save_as(tmp_path / name)
+        table.append([str(dataset.AccessionNumber), "=HYPERLINK(1)", str(number % 2)])
+    with (tmp_path / "ris.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(table)
+    outcome = run("init", str(tmp_path), "--out", str(tmp_path),
+                  "--reports", str(tmp_path / "ris.csv"))  # fmt: skip
+    assert outcome.exit_code == 0, outcome.output
+    with (tmp_path / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert any("=cmd|calc!A0.dcm" in cell for cell in cells)
+    assert [cell for cell in cells if cell[:1] in "=+-@\t\r" and cell not in ("", "-1")] == []
+    films = list_split(tmp_path / "manifest.csv", None)
+    assert {path.name for path in films.paths} >= {"=cmd|calc!A0.dcm", "+1.dcm", "-2.dcm"}
 
 
 def test_init_inspect_audit(tree: Path, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def splits_beside(path: FilePath, split: str | None) -> tuple[str, ...]:
     return tuple(name for name in SPLITS if name != split and name in held)
 
 
-def list_split(path: FilePath, split: str, roots: Sequence[FilePath] = ()) -> Cohort:
+def list_split(path: FilePath, split: str | None, roots: Sequence[FilePath] = ()) -> Cohort:
     """List the films of a split without labels and reports; what cannot be used is left out."""
     table = read_table(path)
     rows = _Rows(path, table, np.ones(len(table), dtype=np.bool_), (path.parent, *roots))
