@@ -33,6 +33,7 @@ from ravl_med.evidence.audit_result import (
     LookingCheck,
     ModelChecks,
     Regrounding,
+    Sensitivity,
     StyleDependence,
 )
 from ravl_med.evidence.rate_rounding import coarsen_rates
@@ -150,6 +151,7 @@ def hide_small_cells(result: AuditResult, least: int) -> AuditResult:
             hide_confounder(one, values.get(one.attribute, ()), least) for one in result.confounders
         ),
         discovery=search,
+        sensitivity=result.sensitivity and _hide_wrong(result.sensitivity, least),
         correlations=tuple(
             _hide_correlation(entry, classes, values, least, halved=halved)
             for entry in result.correlations
@@ -221,6 +223,14 @@ def _rounded(value: Interval | float, digits: int) -> Interval | float:
     if isinstance(value, Interval):
         return Interval(round(value.low, digits), round(value.high, digits))
     return round(value, digits)
+
+
+def _hide_wrong(found: Sensitivity, least: int) -> Sensitivity:
+    """Hide how many of the mapped films are called wrongly, where few are, or few are not."""
+    local = found.local
+    if local is None or not hidden_cells((local.wrong, local.films - local.wrong), least):
+        return found
+    return replace(found, local=replace(local, wrong=HIDDEN))
 
 
 def _hide_halves(search: DiscoverySummary, least: int) -> DiscoverySummary:

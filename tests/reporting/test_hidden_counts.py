@@ -16,7 +16,7 @@ from pypdf import PdfReader
 from scipy import optimize
 
 from ravl_med.config.audit import GateConfig
-from ravl_med.evidence.audit_result import AuditResult
+from ravl_med.evidence.audit_result import AuditResult, LocalEffectBound
 from ravl_med.evidence.disclosure_control import HIDDEN, hide_small_cells
 from ravl_med.evidence.rate_rounding import coarse_rates, numerators
 from ravl_med.evidence.results import ArmPatients, Interval, PairedChange, SpuriousCorrelation
@@ -372,6 +372,13 @@ def test_small_numerators_and_their_complements_look_alike(films):
         assert low <= numerator <= high
         assert high - low + 1 >= LEAST
         assert abs(rate - numerator / films) <= 0.5 / steps + 1e-9
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [(7, HIDDEN), (0, 0), (60, 60), (114, HIDDEN)])
+def test_few_wrong_calls_among_mapped_films_are_hidden(audited, wrong, shown):
+    bound = LocalEffectBound(0.1, 0.1, 0.1, 1, 120, wrong)
+    result = replace(audited, sensitivity=replace(audited.sensitivity, local=bound))
+    assert hide_small_cells(result, LEAST).sensitivity.local.wrong == shown
 
 
 def test_an_exact_rate_is_in_no_shared_number(result_of):
