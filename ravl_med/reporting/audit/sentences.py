@@ -217,20 +217,23 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
     )
     raised = wording.class_name(result.classes, correlation.cluster.raised_class)
     if fills:
-        two = " (two fills, the weaker first)" if fills[1:] else ""
-        parts.append(f"Taking it out lowers the score for {raised}{two}: {_effects(fills)}.")
+        other = ""
+        if fills[1:]:
+            score = wording.signed(fills[1].contrast, 2)
+            decisions = wording.signed(100 * fills[1].decisions, 0)
+            other = f" (the weaker of two fills; the other: {score} logits, {decisions} points)"
+        parts.append(f"Taking it out lowers the score for {raised} by {_effect(fills[0])}{other}.")
     if tested.transplant is not None:
-        parts.append(f"Putting it into other films raises it: {_effects([tested.transplant])}.")
+        parts.append(f"Putting it into other films raises it by {_effect(tested.transplant)}.")
     return " ".join(parts)
 
 
-def _effects(changes: list[PairedChange]) -> str:
-    """Write by how much interventions move the score, and how many decisions they change."""
-    return "; ".join(
-        f"{wording.estimate(one.contrast, one.interval, 2, scale=1.0)} logits, and "
-        f"{wording.estimate(one.decisions, one.decisions_interval, 0)} points more of the "
-        "decisions change than in control films"
-        for one in changes
+def _effect(change: PairedChange) -> str:
+    """Write by how much an intervention moves the score, and how many decisions it changes."""
+    return (
+        f"{wording.estimate(change.contrast, change.interval, 2, scale=1.0)} logits and changes "
+        f"{wording.estimate(change.decisions, change.decisions_interval, 0)} points more of the "
+        "decisions than the same in control films"
     )
 
 

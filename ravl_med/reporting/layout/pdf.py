@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
 from reportlab import platypus
@@ -217,7 +218,7 @@ def _cell(value: blocks.Cell, width: float, table: blocks.Table, pages: Pages) -
         case blocks.Scale():
             return DrawingFlowable(draw_scale(value, width - PADDING))
         case blocks.Thumbnail(picture):
-            return FilmFlowable(picture, width - PADDING, _THUMBNAIL, 0.7)
+            return FilmFlowable(picture, width - PADDING, _THUMBNAIL, 0.7, value.alt)
         case blocks.Reference(key):
             return str(pages[key]) if key in pages else DASH
         case str():
@@ -236,7 +237,8 @@ def _figures(block: blocks.FigureGrid) -> list[Flowable]:
 
 def _figure(figure: blocks.Figure, width: float, height: float, line: float) -> list[Flowable]:
     lines = [paragraph(text, "caption", 160) for text in figure.lines]
-    return [FilmFlowable(figure.picture, width, height, line), gap(1.5), *lines]
+    film = FilmFlowable(figure.picture, width, height, line, printable(figure.alt, 300))
+    return [film, gap(1.5), *lines]
 
 
 def _beside(block: blocks.SideBySide, pages: Pages) -> Flowable:
@@ -329,10 +331,13 @@ def draw_pdf(
     title: str,
     subject: str,
     properties: Mapping[str, str] | None = None,
+    *,
+    date: str | None = None,
 ) -> bytes:
-    """Return blocks as a PDF; the same blocks give the same bytes.
+    """Return blocks as a PDF with tags for screen readers; the same blocks give the same bytes.
 
-    The footer names the run; title, subject and properties are entries of the metadata.
+    The footer names the run; title, subject, properties and date are entries of the metadata. The
+    date is that of the run, such as 2026-11-25; another text is none.
     """
 
     def place(pages: dict[str, int]) -> list[Flowable]:
@@ -341,5 +346,14 @@ def draw_pdf(
     status = blocks.status_of(content)
     configs = [block.config_yaml for block in content if isinstance(block, blocks.Reproduction)]
     attached = {_CONFIG: configs[0].encode()} if configs else {}
-    imprint = Imprint(run, title, __version__, subject, status, properties or {}, attached)
+    imprint = Imprint(
+        run, title, __version__, subject, status, properties or {}, attached, _day(date)
+    )
     return Document.render(place, imprint)
+
+
+def _day(text: str | None) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text or "")
+    except ValueError:
+        return None

@@ -22,6 +22,7 @@ from ravl_med.reporting.layout.pdf_style import (
     SignatureField,
     register_fonts,
 )
+from ravl_med.reporting.layout.pdf_tags import tagged
 from ravl_med.reporting.pictures import Picture
 
 BOX = HexColor("#ffd84d")
@@ -46,8 +47,11 @@ class FilmFlowable(_Fixed):
     The side of the patient at its left edge is written beside it, so that no pixel is hidden.
     """
 
-    def __init__(self, picture: Picture, width: float, height: float, line: float = 1.0) -> None:
+    def __init__(
+        self, picture: Picture, width: float, height: float, line: float = 1.0, alt: str = ""
+    ) -> None:
         super().__init__()
+        self.alt = alt
         rows, columns = picture.pixels.shape
         self.beside = (_PLATE + 1.6) * line if picture.edge else 0.0
         scale = min((width - self.beside) / columns, height / rows)
@@ -58,6 +62,10 @@ class FilmFlowable(_Fixed):
 
     def draw(self) -> None:
         """Draw the letter, the film in grey JPEG, then its boxes."""
+        with tagged(self.canv, "Figure", self.alt):
+            self._draw()
+
+    def _draw(self) -> None:
         stream = io.BytesIO()
         Image.fromarray(self.picture.pixels).save(stream, "JPEG", quality=85)
         stream.seek(0)
@@ -103,7 +111,8 @@ class DrawingFlowable(_Fixed):
 
     def draw(self) -> None:
         """Draw every shape."""
-        _draw(self.canv, self.drawing)
+        with tagged(self.canv, "Figure", self.drawing.alt):
+            _draw(self.canv, self.drawing)
 
 
 def _draw(canvas: Canvas, drawing: drawings.Drawing) -> None:
@@ -252,6 +261,10 @@ class BannerFlowable(_Fixed):
 
     def draw(self) -> None:
         """Draw the band; the dashed edge says that there is no answer."""
+        with tagged(self.canv, "P"):
+            self._draw()
+
+    def _draw(self) -> None:
         canvas: Canvas = self.canv
         fill, text, edge = (HexColor(colour) for colour in drawings.BANNER_LOOK[self.banner.tone])
         canvas.setFillColor(fill)

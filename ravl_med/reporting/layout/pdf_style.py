@@ -12,6 +12,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -47,6 +48,7 @@ from reportlab.platypus import (
 )
 
 from ravl_med.reporting.layout.blocks import Status
+from ravl_med.reporting.layout.pdf_tags import StructureTree, TaggedCanvas, TaggedTable, tagged
 from ravl_med.reporting.wording import DASH, font_file, printable
 
 
@@ -213,6 +215,11 @@ class Heading(Paragraph):
         self.title, self.key, self.level = printable(text, limit) or DASH, key, level
         super().__init__(escape(self.title), _styles()[style])
 
+    def draw(self) -> None:
+        """Draw it as a heading of its level."""
+        with tagged(self.canv, self.style.name):
+            super().draw()
+
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of text in points."""
@@ -228,6 +235,11 @@ class _Text(Paragraph):
         if getattr(self, "blPara", None) is None or self.width != availWidth:
             super().wrap(availWidth, availHeight)
         return self.width, self.height
+
+    def draw(self) -> None:
+        """Draw it as a part of the structure."""
+        with tagged(self.canv, self.style.name):
+            super().draw()
 
     def split(self, availWidth: float, availHeight: float) -> list[Any]:
         """Return its parts on two pages, each to be broken into lines by itself."""
@@ -288,7 +300,9 @@ def table(
     ]
     if header:
         look += [("LINEBELOW", (0, 0), (-1, 0), 0.8, INK), ("VALIGN", (0, 0), (-1, 0), "BOTTOM")]
-    made = Table(cells, colWidths=list(widths), repeatRows=int(header), style=TableStyle(look))
+    made = TaggedTable(
+        cells, colWidths=list(widths), repeatRows=int(header), style=TableStyle(look)
+    )
     made.hAlign = "LEFT"
     return made
 
@@ -359,6 +373,7 @@ class Imprint:
     status: Status | None  # of what is to be signed
     properties: Mapping[str, str] = field(default_factory=dict)  # further entries of the metadata
     attached: Mapping[str, bytes] = field(default_factory=dict)  # files inside of the file, by name
+    date: date | None = None  # of the run, which is that of the file; None: not known
 
 
 class _Measured(Frame):
@@ -397,7 +412,7 @@ class Document(BaseDocTemplate):
             initialFontName=SANS,
             invariant=1,
         )
-        self.status, self.properties, self.attached = status, imprint.properties, imprint.attached
+        self.status, self.imprint = status, imprint
         self.run, self.version, self.total = printable(imprint.run, 36), version, total
         self.pages = _Pages()
         self.signature_fields: list[SignatureField] = []
@@ -408,12 +423,15 @@ class Document(BaseDocTemplate):
     def beforeDocument(self) -> None:  # noqa: N802
         """Enter the properties into the metadata, and attach files."""
         document = self.canv._doc  # type: ignore[attr-defined]  # no public way to its metadata
-        if self.properties:
-            document.info = PropertiesInfo(document.info, self.properties)
-        if self.attached:
+        document.structure = StructureTree()
+        if self.imprint.date is not None:
+            document._timeStamp.YMDhms = (*self.imprint.date.timetuple()[:3], 0, 0, 0)
+        if self.imprint.properties:
+            document.info = PropertiesInfo(document.info, self.imprint.properties)
+        if self.imprint.attached:
             files = [
                 part
-                for name, content in sorted(self.attached.items())
+                for name, content in sorted(self.imprint.attached.items())
                 for part in (PDFString(name), _attachment(document, name, content))
             ]
             names = PDFDictionary({"Names": PDFArray(files)})
@@ -448,5 +466,5 @@ class Document(BaseDocTemplate):
         first.build(content({}))
         stream = io.BytesIO()
         last = cls(stream, imprint, first.page)
-        last.build(content(first.pages.by_key))
+        last.build(content(first.pages.by_key), canvasmaker=TaggedCanvas)
         return add_signature_fields(stream.getvalue(), last.signature_fields)

@@ -391,7 +391,8 @@ def write_mitigation_report(
 ) -> None:
     """Write ``report.pdf`` and ``report.html``; the same input gives the same bytes."""
     content = mitigation_blocks(result, details)
-    document = draw_pdf(content, result.name, result.title, f"Mitigation {result.name}")
+    subject = f"Mitigation {result.name}"
+    document = draw_pdf(content, result.name, result.title, subject, date=details.date)
     (folder / "report.pdf").write_bytes(document)
     page = draw_html(content, result.name, result.title, still=True)
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -35,6 +35,7 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     map_effects,
     sample_for_maps,
 )
+from ravl_med.evidence.counterfactual.examples import CHANGED, example_changes
 from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.interventions import (
     FilledPairs,
@@ -45,7 +46,13 @@ from ravl_med.evidence.counterfactual.interventions import (
 )
 from ravl_med.evidence.counterfactual.localisation import RelevantPlaces, most_share_pictures
 from ravl_med.evidence.counterfactual.model_inputs import compare_pairs
-from ravl_med.evidence.results import Counterfactual, Interval, PairedChange, Removal
+from ravl_med.evidence.results import (
+    Counterfactual,
+    Interval,
+    PairedChange,
+    Removal,
+    SpuriousCorrelation,
+)
 from ravl_med.regions.geometry import InputGeometry, box_shares
 
 SIZE = 32
@@ -81,7 +88,7 @@ class Encoder:
     """Sees how bright the device's tile is: the first class; the others stay where they are."""
 
     device = torch.device("cpu")
-    info = SimpleNamespace(image_size=SIZE)
+    info = SimpleNamespace(image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3)
     mode = "squash"
 
     def __init__(self):
@@ -1292,3 +1299,39 @@ def test_features_share_the_films_that_are_held(cluster_of):
         np.testing.assert_array_equal(found.removal.effect, alone.removal.effect)
         assert [told(c) for c in changes_of(found)] == [told(c) for c in changes_of(alone)]
     assert len(cohort.reads) > len(together) + len(set(together))
+
+
+def test_films_are_shown_before_and_after_their_feature_is_taken_out_or_put_in(cluster_of):
+    cohort = Cohort()
+    cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
+    found = cohort.measure(cluster)
+    order = np.argsort(-np.nan_to_num(found.removal.effect, nan=-np.inf))
+    entry = SpuriousCorrelation(
+        1, cluster, None, found, None, "shortcut", True, (), (), order.astype(np.int64)
+    )
+    names = [f"film {film}" for film in range(cohort.n)]
+    shown = example_changes(cohort.model(), cohort.data, entry, names)
+
+    assert [one.change for one in shown] == ["removal"] * CHANGED + ["insertion"] * CHANGED
+    scores = np.exp(cohort.logits) / np.exp(cohort.logits).sum(axis=1, keepdims=True)
+    x0, y0, x1, y1 = cohort.boxes[0, DEVICE]
+    for one in shown:
+        film = names.index(one.image)
+        assert cohort.device[film] == (one.change == "removal")
+        assert one.label == cohort.data.classes[cohort.labels[film]]
+        assert one.called == cohort.data.classes[cohort.logits[film].argmax()]
+        assert one.score == pytest.approx(scores[film].max(), abs=1e-5)
+        assert min(one.box[2], x1) > max(one.box[0], x0)
+        assert min(one.box[3], y1) > max(one.box[1], y0)
+        own = cohort.films[film][
+            round(one.box[1]) : round(one.box[3]), round(one.box[0]) : round(one.box[2])
+        ]
+        brighter = one.patch.mean() / 255 - own.mean()
+        assert brighter < -0.05 if one.change == "removal" else brighter > 0.05
+    again = example_changes(cohort.model(), cohort.data, entry, names)
+    assert [(one.image, one.score_after) for one in again] == [
+        (one.image, one.score_after) for one in shown
+    ]
+    nowhere = replace(entry, counterfactual=replace(found, removal=Removal(
+        found.removal.effect, found.removal.carries, 0.0)))  # fmt: skip
+    assert example_changes(cohort.model(), cohort.data, nowhere, names) == ()

@@ -2,6 +2,7 @@ import io
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,13 @@ def test_how_sure_tells_gaps_q_and_contrasts_of_what_counts(result_of, text_of):
     sure = first[first.index("How sure") : first.index("What could have been missed")]
     entry = result.correlations[0]
     tested = entry.counterfactual
-    for change in (tested.removal.typical, tested.removal.replaced, tested.transplant):
+    fills = sorted(
+        (tested.removal.typical, tested.removal.replaced), key=lambda fill: fill.contrast
+    )
+    for change in (fills[0], tested.transplant):
         assert flat(estimate(change.contrast, change.interval, 2, scale=1.0)) in sure
         assert flat(estimate(change.decisions, change.decisions_interval, 0)) in sure
-    weaker, stronger = sorted((tested.removal.typical.contrast, tested.removal.replaced.contrast))
-    assert sure.index(f"+{weaker:.2f}") < sure.index(f"+{stronger:.2f}")
+    assert f"the weaker of two fills; the other: +{fills[1].contrast:.2f} logits" in sure
     assert "found on 35 patients, confirmed on 35 others (q < 0.001, corrected for 3" in sure
 
 
@@ -616,6 +619,50 @@ def test_regions_shown_is_kept(result_of, text_of):
     text = part(text_of(result_of(), regions_shown=3), 1)
     assert "The 3 regions with the largest removal effect" in text
     assert text.count("removal effect +") == 3
+
+
+def elements(part: dict, found: list, above: str = "") -> list:
+    """Role, words and role above of every element, in reading order."""
+    part = part.get_object()
+    found.append((part["/S"][1:], part.get("/Alt", ""), above))
+    kids = part["/K"]
+    for kid in kids if isinstance(kids, list) else ():
+        elements(kid, found, part["/S"][1:])
+    return found
+
+
+def test_tags_say_what_is_a_heading_a_table_and_a_picture(result_of, report_of, details):
+    result = result_of(correlations=3, to_decide=(1, 2, 3))
+    reader = PdfReader(io.BytesIO((report_of(result, details) / "report.pdf").read_bytes()))
+    root = reader.trailer["/Root"]
+    assert root["/MarkInfo"]["/Marked"] == True  # noqa: E712 - an object of pypdf
+    tree = root["/StructTreeRoot"]
+    found = elements(tree["/K"], [])
+    roles = [role for role, _, _ in found]
+    assert roles[:2] == ["Document", "H1"]
+    levels = [int(role[1]) for role in roles if re.fullmatch(r"H\d", role)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert {above for role, _, above in found if role == "TR"} == {"Table"}
+    assert {above for role, _, above in found if role in ("TH", "TD")} == {"TR"}
+    alts = [alt for role, alt, _ in found if role == "Figure"]
+    assert len(alts) > 50
+    assert alts[0].startswith("Film ")
+    assert all(alts)
+    numbers = tree["/ParentTree"]["/Nums"]
+    assert numbers[::2] == list(range(len(reader.pages)))
+    for at, page in enumerate(reader.pages):
+        assert page["/StructParents"] == at
+        content = page.get_contents().get_data()
+        marks = [int(n) for n in re.findall(rb"/MCID (\d+)>> BDC", content)]
+        assert marks == list(range(len(numbers[2 * at + 1])))
+        assert content.count(b"BDC") == content.count(b"EMC")
+
+
+def test_the_file_is_of_the_day_of_the_run(result_of, report_of, details):
+    for date, said in (("2025-03-01", "D:20250301"), ("no day", "D:2000")):
+        path = report_of(result_of(), replace(details, date=date)) / "report.pdf"
+        metadata = PdfReader(io.BytesIO(path.read_bytes())).metadata
+        assert metadata["/CreationDate"].startswith(said)
 
 
 def test_the_config_is_attached_and_not_printed(result_of, report_of, details):
