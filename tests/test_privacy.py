@@ -226,6 +226,9 @@ def test_none_of_fifty_words_comes_out(
         "--set",
         f"discovery={{clusters: [{clusters}], draws: 1, min_influence: 0, min_strength: 0}}",
         "--set", "evidence.min_n=2", "--set", "evidence.simulations=20",
+        # whatever comes out has a page, and so films that are shown
+        "--set", "evidence.fdr=0.99", "--set", "evidence.side_level=0.99",
+        "--set", "evidence.min_gap=0", "--set", "gate.max_gap=0.001",
         "--set", "evidence.effect_films=20", "--set", "evidence.max_pairs=20",
         "--set", "evidence.dependence_films=0",
         "--set", f"report.regions={regions}",

@@ -34,6 +34,7 @@ from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, hide_smal
 from ravl_med.evidence.results import Decision, Interval
 from ravl_med.evidence.statistics import PatientBootstrap, count_patients, percentile_interval
 from ravl_med.reporting.audit.history import ReportDetails
+from ravl_med.reporting.files.run_folder import Strangers, find_strangers
 from ravl_med.reporting.files.saved_run import read_patients, read_run
 from ravl_med.reporting.layout.blocks import Status
 from ravl_med.storage.bounded_reading import parse_yaml, read_regular
@@ -139,6 +140,11 @@ def open_run(folder: Path, argument: str) -> ComparedRun:
     """
     try:
         saved = read_run(folder, argument)
+        if "result.json" in (find_strangers(folder) or Strangers()).changed:
+            raise DataError(
+                "result.json changed since the run wrote it; expected it as it was. Draw the "
+                "report again (ravl-med report), or audit again."
+            )
         result = hide_small_cells(saved.result, saved.min_cell)
         labels, predictions = _answers(folder / "predictions.parquet", result)
         text = read_regular(folder / "result.json", 1 << 30).decode("utf-8")

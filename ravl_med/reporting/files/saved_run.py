@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -234,6 +235,7 @@ def _path(folder: Path, index: int) -> Path:
     return folder / f"{index}.png"
 
 
+_HELD_FILMS = 32  # that are decoded once, whatever shows them
 _FILMS = "films"
 _PRIVATE = "private"
 _PATIENTS = "patients.npy"
@@ -271,10 +273,15 @@ class SavedRun:
         burned_in = keep_films(self.result, count, shown, films, masking, declared, progress)
         run = replace(self, result=replace(self.result, burned_in=burned_in))
         write_archive(run, folder / _PRIVATE)
-        write_shared(run, folder, read_kept(films))
+        write_shared(run, folder, read_kept(films), progress)
 
 
-def write_shared(run: SavedRun, folder: Path, film: pictures.Film) -> None:
+def write_shared(
+    run: SavedRun,
+    folder: Path,
+    film: pictures.Film,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> None:
     """Write ``result.json``, the figures, and the report in all its formats.
 
     Where counts of few patients are hidden in them, ``private/result.full.json`` has them all.
@@ -283,8 +290,11 @@ def write_shared(run: SavedRun, folder: Path, film: pictures.Film) -> None:
     _write_result(result, run.regions_listed, folder / "result.json")
     if result.hidden_below:
         _write_result(run.result, run.regions_listed, folder / _PRIVATE / _FULL)
+    film = lru_cache(maxsize=_HELD_FILMS)(film)
+    progress("draw the figures", 0, 1)
     write_figures(result, film, folder / "figures")
-    write_report(result, film, run.details, folder)
+    progress("draw the figures", 1, 1)
+    write_report(result, film, run.details, folder, progress)
     gate = GateConfig.model_validate_json(run.gate)
     page = draw_review_page(
         result,

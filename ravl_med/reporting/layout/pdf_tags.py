@@ -116,9 +116,9 @@ class TaggedCanvas(Canvas):
         """Finish the last page, then the tree, then the file."""
         tree = tree_of(self)
         if tree is not None:
-            if self._code:
+            if self._code:  # type: ignore[attr-defined]
                 self.showPage()
-            tree.write(self._doc)
+            tree.write(self._doc)  # type: ignore[attr-defined]
         super().save()
 
 
@@ -159,7 +159,7 @@ class TaggedTable(Table):
     def _drawCell(self, cell: Any, style: Any, place: Any, size: Any) -> None:  # noqa: N802
         tree = tree_of(self.canv)
         if tree is None:
-            super()._drawCell(cell, style, place, size)
+            super()._drawCell(cell, style, place, size)  # type: ignore[misc]
             return
         if place[1] != self._place:
             if self._row is not None:
@@ -168,4 +168,4 @@ class TaggedTable(Table):
             self._row.__enter__()
             self._rows += 1
         with tree.element("TH" if self._rows <= self.repeatRows else "TD"):
-            super()._drawCell(cell, style, place, size)
+            super()._drawCell(cell, style, place, size)  # type: ignore[misc]

@@ -24,6 +24,7 @@ from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.reporting.comparison.runs import open_run
 from ravl_med.reporting.files.run_folder import Strangers, find_strangers
 from ravl_med.reporting.files.saved_run import redraw_run
 from ravl_med.reporting.files.tables import earlier_rows, write_review
@@ -131,6 +132,13 @@ def test_what_is_tolerated_is_never_a_pass(folder: Path) -> None:
         assert "is tolerated by Dr. A until 9999-12-31" in text
         assert "Conditions and decisions of reviewers" in text
     assert "valid until 9999-12-31" in pages[0]
+
+
+def test_a_result_that_was_edited_is_not_compared(folder: Path) -> None:
+    path = folder / "result.json"
+    path.write_text(path.read_text().replace('"verdict": "fail"', '"verdict": "pass"'))
+    with pytest.raises(DataError, match=r"RUN_A: result\.json changed since the run wrote it"):
+        open_run(folder, "RUN_A")
 
 
 def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
