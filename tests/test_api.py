@@ -18,6 +18,7 @@ from ravl_med import api
 from ravl_med.encoders.objects import encoder_of
 from ravl_med.errors import ConfigError, DataError, ModelError
 from ravl_med.pipeline import discover as discovery
+from ravl_med.pipeline.planning import cohort_of_run, plan_power
 
 CLASSES = {"disease": ["Disease."], "no finding": ["Normal."]}
 SMALL = {
@@ -147,6 +148,23 @@ def test_an_audit_of_objects_is_tables_and_pictures(run: rm.Run, tmp_path: Path)
     assert run.folder == saved
     sentences = rm.compare(again, saved).sentences
     assert sentences[1].startswith("Accuracy on 120 films: A 60.8")
+
+
+def test_power_like_a_run_says_what_the_run_says(run: rm.Run) -> None:
+    said = run.result.sensitivity
+    assert said is not None
+    with api._settings(None, Toy(), films_of(), CLASSES, SMALL) as config:
+        cohort = cohort_of_run(run.folder, None, 20)
+        plan = plan_power(config, cohort, like=run.folder)
+        larger = plan_power(config, cohort_of_run(run.folder, 480, 20), like=run.folder)
+    assert (cohort.films, plan.sensitivity.candidates) == (120, said.candidates)
+    gaps = [[one.gap for one in found.detectable] for found in (plan.sensitivity, said)]
+    np.testing.assert_allclose(*gaps, atol=0.03)
+    for one in plan.sensitivity.detectable:
+        assert not one.interval.low > one.gap
+        assert not one.interval.high < one.gap
+    assert larger.common.gap < 0.7
+    assert not larger.common.gap > plan.common.gap
 
 
 def test_what_objects_are_refused(tmp_path: Path) -> None:

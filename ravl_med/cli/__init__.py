@@ -557,21 +557,37 @@ def synthesize(
 @verb()
 def power(
     config: console.ConfigArgument,
-    films: Annotated[int, typer.Option(help="Films to be collected, all classes together.")],
+    films: Annotated[
+        int | None, typer.Option(help="Films to be collected, all classes together.")
+    ] = None,
     accuracy: Annotated[float, typer.Option(help="Expected accuracy on each class.")] = 0.8,
     films_per_patient: Annotated[float, typer.Option(help="Mean, at least 1.")] = 1.0,
     candidates: Annotated[
-        int, typer.Option(help="Clusters that a feature has to stand out among.")
-    ] = 20,
+        int | None,
+        typer.Option(help="Clusters to stand out among; default what such a search carries."),
+    ] = None,
     simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="RUN_DIR",
+            help="Finished audit, whose classes, patients, accuracy and candidates are taken.",
+        ),
+    ] = None,
 ) -> None:
     """Estimate what a cohort that is yet to be collected could show."""
-    from ravl_med.pipeline.planning import PlannedCohort, plan_power
+    from ravl_med.pipeline.planning import PlannedCohort, cohort_of_run, plan_power
 
     settings, _ = _open(config)
-    cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
+    if run is not None:
+        cohort = cohort_of_run(run, films, simulations)
+    elif films is None:
+        raise ConfigError("--films: expected how many films are to be collected, or --run.")
+    else:
+        cohort = PlannedCohort(films, accuracy, films_per_patient, candidates, simulations)
     with console.show_progress() as progress:
-        plan = plan_power(settings, cohort, progress=progress)
+        plan = plan_power(settings, cohort, like=run, progress=progress)
     _print_lines(plan.table())
     console.say(escape(plan.sentence()))
 

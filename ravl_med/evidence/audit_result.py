@@ -151,6 +151,10 @@ class DetectableGap:
         description="smallest gap found with the asked power; null: not even the largest possible"
     )
     power_at_largest: float = Field(description="power at the largest gap that is possible")
+    interval: Interval = Field(
+        default=Interval(math.nan, math.nan),
+        description="of the gap, by the number of simulations; null: beyond the largest gap",
+    )
 
 
 @result_type()

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster, measure_candidate
@@ -29,7 +29,7 @@ from ravl_med.evidence.confirmation import (
 )
 from ravl_med.evidence.counterfactual.interventions import wrongly_called
 from ravl_med.evidence.counterfactual.model_inputs import class_margin
-from ravl_med.evidence.results import SpuriousCorrelation
+from ravl_med.evidence.results import Interval, SpuriousCorrelation
 
 PREVALENCES = (0.05, 0.10, 0.20, 0.50)
 _STEP = 0.02  # gaps are given in steps of two points
@@ -92,6 +92,33 @@ def design_to_collect(
     return CohortDesign(labels, patients, np.full(classes, accuracy), discovery)
 
 
+def design_like(
+    labels: NDArray[np.int64],  # (N,) of an audited cohort
+    patients: NDArray[np.int64],  # (N,)
+    accuracy: NDArray[np.float64],  # (C,)
+    films: int,
+    share: float,
+    seed: int,
+) -> CohortDesign:
+    """Return the design of a cohort of about so many films like an audited one.
+
+    Of as many films it is that cohort itself; else patients are drawn of it, with all their films.
+    """
+    if films == len(labels):
+        return CohortDesign(
+            labels, patients, accuracy, split_patients(patients, labels, share, seed)
+        )
+    rng = np.random.default_rng([seed, 7])
+    own = np.bincount(patients)
+    drawn = rng.integers(len(own), size=max(1, 2 * films))
+    drawn = drawn[: 1 + int(np.searchsorted(np.cumsum(own[drawn]), films))]
+    order, starts = np.argsort(patients, kind="stable"), np.cumsum(own) - own
+    rows = [order[starts[one] : starts[one] + own[one]] for one in drawn.tolist()]
+    who = np.repeat(np.arange(len(drawn)), own[drawn])
+    chosen = labels[np.concatenate(rows)]
+    return CohortDesign(chosen, who, accuracy, split_patients(who, chosen, share, seed))
+
+
 def measure_sensitivity(
     design: CohortDesign,
     evidence: EvidenceConfig,
@@ -129,6 +156,7 @@ def measure_sensitivity(
                 prevalence=float(prevalence),
                 gap=float(reached) if np.isfinite(reached) else math.nan,
                 power_at_largest=float(np.isfinite(least).mean()),
+                interval=_quantile_interval(least, evidence.power, evidence.confidence),
             )
         )
     progress(total, total)
@@ -142,6 +170,14 @@ def measure_sensitivity(
         tested=clusters - sum(reasons.values()),
         untested=reasons,
     )
+
+
+def _quantile_interval(values: NDArray[np.float64], share: float, confidence: float) -> Interval:
+    """Return the interval of a quantile by order statistics; infinite values are no bound."""
+    tails = (1.0 - confidence) / 2.0
+    ranks = np.asarray(binom.ppf([tails, 1.0 - tails], len(values), share)).astype(np.int64)
+    low, high = np.sort(values)[np.clip(ranks, 0, len(values) - 1)].tolist()
+    return Interval(*(bound if math.isfinite(bound) else math.nan for bound in (low, high)))
 
 
 class SimulatedCohort:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
 from ravl_med.encoders.base import Encoder, answering, using_threads
@@ -34,10 +35,16 @@ from ravl_med.evidence.counterfactual.effect_maps import most_map_pictures
 from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
 from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
-from ravl_med.evidence.power import design_to_collect, measure_sensitivity
+from ravl_med.evidence.power import (
+    CohortDesign,
+    design_like,
+    design_to_collect,
+    measure_sensitivity,
+)
 from ravl_med.pipeline import stages
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.reporting.files.run_record import peak_memory_mb
+from ravl_med.reporting.files.saved_run import read_patients, read_run
 from ravl_med.storage.cache import Cache
 
 T = TypeVar("T")
@@ -319,7 +326,7 @@ class PlannedCohort:
     films: int
     accuracy: float = 0.8  # expected zero-shot accuracy on each class
     films_a_patient: float = 1.0  # mean
-    candidates: int = 20  # clusters that the feature has to stand out among
+    candidates: int | None = None  # clusters to stand out among; None: what the search carries
     simulations: int = 200  # cohorts for each prevalence
 
 
@@ -344,10 +351,13 @@ class PlannedPower:
 
     def table(self) -> list[str]:
         """Return what could be seen, as lines of a table in plain text."""
-        lines = ["feature in   smallest gap found   power at the largest gap"]
+        lines = ["feature in         smallest gap found   power at the largest gap"]
         for row in self.sensitivity.detectable:
-            gap = f"{100 * row.gap:.0f} points" if row.gap == row.gap else "none"
-            lines.append(f"{row.prevalence:>10.0%}   {gap:>18}   {row.power_at_largest:>24.0%}")
+            gap = _points(row.gap)
+            if row.gap == row.gap:
+                low, high = row.interval.low, row.interval.high
+                gap = f"{gap} ({100 * low:.0f} to {_points(high).removesuffix(' points')})"
+            lines.append(f"{row.prevalence:>10.0%}   {gap:>24}   {row.power_at_largest:>24.0%}")
         return lines
 
     def sentence(self) -> str:
@@ -359,45 +369,99 @@ class PlannedPower:
             else f"is not found with {power:.0%} power, however large its gap"
         )
         return (
-            f"With {cohort.films:,} films, {self.classes} classes and an accuracy of "
-            f"{cohort.accuracy:.0%}, a feature in {self.common.prevalence:.0%} of the films {seen}."
+            f"With {cohort.films:,} films, {self.classes} classes, an accuracy of "
+            f"{cohort.accuracy:.0%} and {self.sensitivity.candidates} candidates, a feature in "
+            f"{self.common.prevalence:.0%} of the films {seen}."
             f" A pass needs {100 * self.asked:.0f} points (gate.max_detectable_gap)"
             f"{'.' if self.enough else ': collect more films.'}"
         )
+
+
+def _points(gap: float) -> str:
+    return f"{100 * gap:.0f} points" if gap == gap else "none"
+
+
+def carried_candidates(config: DiscoveryConfig) -> int:
+    """Return about how many clusters a search carries into its test.
+
+    Pooled searches were seen to carry half as many as the sum of their K: 65 and 70 of 140.
+    """
+    return sum(config.clusters) // 2 if config.protocol == "pooled" else 1
+
+
+def cohort_of_run(folder: Path, films: int | None, simulations: int) -> PlannedCohort:
+    """Return a cohort like that of a finished audit; its number of films where none is given.
+
+    Raises
+    ------
+    ConfigError, DataError
+        There is no run, or it was made by an earlier version.
+    """
+    result = read_run(folder, "--run").result
+    found, own = result.discovery, result.cohort
+    candidates = max(found.candidates, 1) if found is not None else None
+    each = own.images / max(own.patients, 1)
+    return PlannedCohort(
+        films or own.images, result.accuracy.overall, each, candidates, simulations
+    )
 
 
 def plan_power(
     config: Config,
     cohort: PlannedCohort,
     *,
+    like: Path | None = None,
     progress: stages.Progress = lambda stage, done, total: None,
 ) -> PlannedPower:
     """Simulate what a planned cohort could show, with the classes and thresholds of a config.
 
+    `like` is the run folder of an audit: classes, patients and accuracy are then drawn of its own.
+
     Raises
     ------
     ConfigError
-        A number of the planned cohort is out of range.
+        A number of the planned cohort is out of range, or there is no run of this task.
+    DataError
+        The run cannot be used.
     """
-    classes = len(config.task.classes)
+    classes, evidence = len(config.task.classes), config.evidence
+    if cohort.candidates is None:
+        cohort = replace(cohort, candidates=carried_candidates(config.discovery))
     _require_sense(cohort, classes)
-    evidence = config.evidence
-    design = design_to_collect(
-        cohort.films,
-        classes,
-        cohort.accuracy,
-        cohort.films_a_patient,
-        evidence.discovery_share,
-        evidence.seed,
+    design = (
+        _design_of_run(config, cohort, like)
+        if like is not None
+        else design_to_collect(
+            cohort.films,
+            classes,
+            cohort.accuracy,
+            cohort.films_a_patient,
+            evidence.discovery_share,
+            evidence.seed,
+        )
     )
     sensitivity = measure_sensitivity(
         design,
         evidence.model_copy(update={"simulations": cohort.simulations}),
         min_strength=min_strength_of(config.discovery),
-        candidates=cohort.candidates,
+        candidates=cohort.candidates or 1,
         progress=partial(progress, "simulate what could be seen"),
     )
     return PlannedPower(cohort, classes, sensitivity, config.gate.max_detectable_gap)
+
+
+def _design_of_run(config: Config, cohort: PlannedCohort, folder: Path) -> CohortDesign:
+    result = read_run(folder, "--run").result
+    if result.answers is None or result.classes != tuple(config.task.classes):
+        raise ConfigError(
+            "--run: the run is of other classes than the config, or of an earlier version; "
+            "expected an audit of this config."
+        )
+    labels = result.answers.labels
+    patients = read_patients(folder, len(labels))
+    accuracy = np.array(result.accuracy.by_class, dtype=np.float64)
+    share, seed = config.evidence.discovery_share, config.evidence.seed
+    return design_like(labels, patients, accuracy, cohort.films, share, seed)
 
 
 def _require_sense(cohort: PlannedCohort, classes: int) -> None:
@@ -417,7 +481,7 @@ def _require_sense(cohort: PlannedCohort, classes: int) -> None:
             1.0 <= cohort.films_a_patient <= cohort.films / least,
             f"in the range [1, {cohort.films / least:g}], two patients a class at the least",
         ),
-        ("--candidates", cohort.candidates, cohort.candidates >= 1, "1 or more"),
+        ("--candidates", cohort.candidates, (cohort.candidates or 0) >= 1, "1 or more"),
         (
             "--simulations",
             cohort.simulations,
