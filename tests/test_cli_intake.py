@@ -253,7 +253,8 @@ def test_init_with_a_model_audits_every_film(tree: Path, tmp_path: Path) -> None
     assert outcome.exit_code == 0, outcome.output
     assert "Lacking: labels" in outcome.output
     config = YAML(typ="safe").load((tmp_path / "o" / "audit.yaml").read_text(encoding="utf-8"))
-    assert config["model"] == {"path": "../model"}
+    assert config["model"] == {"path": "../model", "name": "model"}
+    assert "demonstration" not in outcome.output
     assert config["cohort"]["split"] is None
     assert (
         "split" not in (tmp_path / "o" / "manifest.csv").read_text(encoding="utf-8").splitlines()[0]
@@ -263,11 +264,15 @@ def test_init_with_a_model_audits_every_film(tree: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "code", "parts"),
     [
-        (("inspect", "nowhere"), 2, ("'nowhere'", "expected a folder")),
+        (("inspect", "nowhere"), 2, ("'nowhere': no such file or folder", "expected a folder")),
         (("init", "nowhere"), 2, ("'nowhere' is no folder",)),
         (("init", "{empty}"), 3, ("none of 0 files", "the folder is empty")),
         (("init", "{tree}", "--out", "{empty}/o", "--finding", "gout"), 2, ("'gout'", "none of")),
-        (("init", "{tree}", "--out", "{empty}/o", "--reports", "{empty}/no.csv"), 3, ("no UTF-8",)),
+        (
+            ("init", "{tree}", "--out", "{empty}/o", "--reports", "{empty}/no.csv"),
+            2,
+            ("--reports no.csv: no such file.",),
+        ),
     ],
 )
 def test_bad_input_gets_one_line(
@@ -279,6 +284,13 @@ def test_bad_input_gets_one_line(
     assert outcome.exit_code == code, outcome.output
     one_line(outcome, *parts)
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_folder_without_a_usable_film_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "film.jpg").write_bytes(b"\xff\xd8\xff")
+    outcome = run("inspect", str(tmp_path))
+    assert outcome.exit_code == 3, outcome.output
+    assert "1 files looked at, 0 films kept" in outcome.output
 
 
 def test_a_manifest_can_be_inspected(tree: Path) -> None:

@@ -124,17 +124,18 @@ def inspect(
         ),
     ],
     reports: ReportsOption = None,
-) -> None:
+) -> int | None:
     """Report what a folder or a manifest holds: films read and rejected, views, makers, findings.
 
-    Nothing is written, and nothing that names a patient is printed. Returns 0, and as audit for
-    errors.
+    Nothing is written, and nothing that names a patient is printed. Returns 0, 3 where no film can
+    be used, and as audit for errors.
     """
     from ravl_med.pipeline.inspect import inspect as look
 
     with console.show_progress() as progress:
         report = look(path, tables=tuple(reports or ()), progress=progress)
     _print_lines(report.lines())
+    return 0 if report.usable else DataError.exit_code
 
 
 @verb()
@@ -153,7 +154,7 @@ def init(
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", metavar="DIR", help="Folder of the model; default: a small one is trained."
+            "--model", metavar="DIR", help="Folder of your model; without it, a demonstration."
         ),
     ] = None,
 ) -> None:
@@ -171,6 +172,11 @@ def init(
     sys.stdout.write("\n")
     console.say(f"Manifest: {escape(str(start.manifest))}")
     console.say(f"Config:   {escape(str(start.config))}")
+    if model is None:
+        console.say(
+            "No --model was given: this config is a demonstration. It trains a small model on half "
+            "of your films and audits it on the other half."
+        )
     for lack in start.lacking:
         console.say(f"Lacking: {escape(lack)}.")
     if not start.lacking:

@@ -24,6 +24,15 @@ from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.storage.bounded_reading import open_regular
 
+_WORDS = {
+    **dict.fromkeys(("yes", "y", "true", "positive", "pos", "present"), "1"),
+    **dict.fromkeys(("no", "n", "false", "negative", "neg", "absent"), "0"),
+    **dict.fromkeys(("uncertain", "possible", "equivocal"), "-1"),
+    **dict.fromkeys(("unknown", "not stated", "n/a", ""), ""),
+}
+"""Cells of a label column in words; a manifest has 1, 0 and -1."""
+_NO_FINDINGS = frozenset({"portable", "sex", "view", "site", "split"})
+
 LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
 """How a finding's cells may be written, and how a manifest writes them."""
 
@@ -105,7 +114,7 @@ def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...
     -------
     rows : dict of key to FilmReport - empty where the table has no column of keys, or neither
         reports nor findings; a key that is a path counts by its last part
-    findings : tuple of str - columns whose cells are 1, 0, -1 or blank
+    findings : tuple of str - columns whose cells are 1, 0, -1 or blank, or yes, no and the like
 
     Raises
     ------
@@ -119,16 +128,17 @@ def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...
     texts = [at for at, name in enumerate(lower) if name in _TEXTS]
     if not keys or {"image", "patient"} <= set(lower):  # a manifest is no table of reports
         return {}, ()
-    findings = [
-        at
+    findings = {
+        at: meaning
         for at, name in enumerate(header)
-        if name and at not in (*keys, *texts) and holds_labels(_column(lines[1:], at))
-    ]
+        if name and at not in (*keys, *texts) and lower[at] not in _NO_FINDINGS
+        if (meaning := _meaning_of(_column(lines[1:], at)))
+    }
     rows: dict[str, FilmReport] = {}
     for line in lines[1:] if texts or findings else ():
         cells = [cell.strip() for cell in line] + [""] * (len(header) - len(line))
         text = _joined(header, cells, texts)
-        labels = {header[at]: LABEL_CELLS[cells[at]] for at in findings}
+        labels = {header[at]: known[cells[at].lower()] for at, known in findings.items()}
         found = FilmReport(text, None, "table" if text else "", labels)
         for at in keys:
             name = cells[at].replace("\\", "/").rsplit("/", 1)[-1]
@@ -143,8 +153,19 @@ def _lines(path: Path) -> list[list[str]]:
             raise DataError("a table is over 200 MB; expected reports of an archive.")
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
             return [line for line in csv.reader(stream, strict=True) if any(line)]
+    except FileNotFoundError:
+        raise ConfigError(f"--reports {path.name[:80]}: no such file.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"a table is no UTF-8 CSV ({type(error).__name__}).") from None
+
+
+def _meaning_of(cells: Iterable[str]) -> Mapping[str, str]:
+    """Return what the cells of a column of labels mean; empty for any other column."""
+    found = {cell.lower() for cell in cells}
+    if holds_labels(found):
+        return LABEL_CELLS
+    stated = {_WORDS.get(cell, "?") for cell in found}
+    return _WORDS if "1" in stated and "?" not in stated else {}
 
 
 def holds_labels(cells: Iterable[str]) -> bool:

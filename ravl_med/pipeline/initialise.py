@@ -33,21 +33,22 @@ _HEAD = """\
 # An audit of the films in manifest.csv. Run it with:   ravl-med audit audit.yaml
 # Look first with:   ravl-med inspect audit.yaml   and   ravl-med regions audit.yaml
 # Every key: configs/README.md. Paths are relative to this file.
-name: my-films               # name of the run and of its folder; printed in the report
+name: %-23s# name of the run and of its folder; printed in the report
 cohort:
   manifest: manifest.csv     # one row a film; patients, studies and sites are numbers
 """
 
 _QUICKSTART = """\
 model:
-  # A small model, trained on the split finetune and its reports, to try the audit with. Your own:
-  # put   path: ../model   for the next line, and   split: null   above to audit every film.
+  # DEMONSTRATION: a small model, trained on half of your films and their reports. Your own: put
+  #   path: ../model   for the next line, and   split: null   above to audit every film.
   quickstart: {batch_size: %d}
 """
 
 _MODEL = """\
 model:
   path: {path}
+  name: {name}               # how the report calls it
 """
 
 _NO_TASK = """\
@@ -71,7 +72,7 @@ def write_config(
     roots : sequence of str - folders besides the config's own that films lie in
     batch_size : int - of the small model's training
     """
-    parts = [_HEAD]
+    parts = [_HEAD % ("demonstration" if model is None else "my-films")]
     if roots:
         parts.append("  roots: " + _quoted(list(roots), "where the films lie"))
     chosen = "validation" if model is None else "null"
@@ -81,7 +82,11 @@ def write_config(
     parts.append(f"  source: {source:<19}# columns of the manifest, or what its reports say\n")
     parts.append("  blank: exclude             # or negative: what is not stated is absent\n")
     parts.append(_task(finding))
-    parts.append(_QUICKSTART % batch_size if model is None else _MODEL.format(path=_scalar(model)))
+    parts.append(
+        _QUICKSTART % batch_size
+        if model is None
+        else _MODEL.format(path=_scalar(model), name=_scalar(Path(model).name))
+    )
     parts.append("regions:\n  sources: [artifacts, anatomy, tiles]\n")
     parts.append("evidence:\n  relevance: relevance.yaml  # where each finding shows on a film\n")
     return "".join(parts)

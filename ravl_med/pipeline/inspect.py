@@ -168,6 +168,11 @@ class IntakeReport:
     prevalence: Prevalence = field(default_factory=dict)
     hidden_below: int = 0  # counts of fewer patients are hidden in the prevalence
 
+    @property
+    def usable(self) -> bool:
+        """Whether there is anything to audit: films, or the reports of films elsewhere."""
+        return bool(self.films or self.findings)
+
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         lines = [
@@ -273,6 +278,11 @@ def inspect(
     ConfigError, DataError
         The path is none of the three, or something that it names cannot be read.
     """
+    if not path.exists():
+        raise ConfigError(
+            f"{path.name!r}: no such file or folder; expected a folder, a manifest (.csv) or a "
+            "config (.yaml)."
+        )
     if path.is_dir():
         return report_archive(inspect_archive(path, tables=tables, progress=progress))
     if path.suffix.lower() in (".yaml", ".yml"):

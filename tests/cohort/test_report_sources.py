@@ -81,3 +81,17 @@ def test_a_table_that_is_no_text_is_not_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no UTF-8 CSV \(UnicodeDecodeError\)") as caught:
         read_report_table(path)
     assert "doe" not in str(caught.value)
+
+
+def test_labels_in_words_are_labels(tmp_path: Path) -> None:
+    text = (
+        "accession,covid-19,Effusion,portable,remark\n"
+        "A,Yes,negative,yes,old\nB,no,POSITIVE,no,\nC,unknown,,,x\n"
+    )
+    rows, columns = read_report_table(table(tmp_path / "t.csv", text))
+    assert columns == ("covid-19", "Effusion")
+    assert [list(rows[key].findings.values()) for key in "ABC"] == [
+        ["1", "0"],
+        ["0", "1"],
+        ["", ""],
+    ]
