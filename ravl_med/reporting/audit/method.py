@@ -243,7 +243,6 @@ def limits_chapter(result: AuditResult) -> list[blocks.Block]:
         *sensitivity_part(result.sensitivity),
         blocks.Section("How it was found"),
         blocks.Items(_PLAIN),
-        blocks.Section("Terms"),
         fact_table("Terms", _GLOSSARY),
     ]
 
@@ -372,7 +371,15 @@ def _no_place(result: AuditResult) -> list[blocks.Block]:
     """Say why a draft has no place to sign."""
     left = result.undecided
     open_ones = "it has not been reviewed" if left is None else f"{plural(left, 'decision')} open"
-    return [blocks.Text(_DRAFT.format(open=open_ones), "lead")]
+    return [
+        blocks.Text(_DRAFT.format(open=open_ones), "lead"),
+        blocks.Section("What a signature on the final report will say"),
+        blocks.Text(_STATEMENT),
+        blocks.Items(_ROLES),
+        blocks.Text(
+            f"Each of them chooses: {', '.join(CHOICES).lower()}; with room for conditions."
+        ),
+    ]
 
 
 def _places_to_sign() -> list[blocks.Block]:
