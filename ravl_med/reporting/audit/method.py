@@ -339,8 +339,8 @@ _IN_A_FIELD = (
 )
 _FROM_OUTSIDE = "sign the whole file with a tool of your institution, after it was filled in"
 _DRAFT = (
-    "This is a draft. It cannot be signed: {open}. Write each decision with its reason into "
-    "review.csv of the run folder and draw the report again (ravl-med report RUN). The final "
+    "This is a draft. It cannot be signed: {open}. Decide with a reason each (ravl-med review RUN, "
+    "or review.csv of the run folder) and draw the report again (ravl-med report RUN). The final "
     "report has the places to sign."
 )
 

@@ -37,19 +37,18 @@ NEXT_STEPS: dict[VerdictName, str] = {
     "fail": "Do not use the model as it stands. With a radiologist, look at the films of this "
     "report. If the feature is no sign of the finding, repair the model (ravl-med mitigate) and "
     "audit the repaired one on films of other patients.",
-    "review": "Do not use the model yet. A radiologist looks at the films of this report, says of "
-    "each open feature whether it is part of the finding, and writes decision and reason into "
-    "review.csv of the run folder; ravl-med report RUN then draws this report again.",
+    "review": "Do not use the model yet. A radiologist looks at the films and says of each open "
+    "feature whether it is part of the finding, with a reason: ravl-med review RUN, or review.csv "
+    "of the run folder by hand; ravl-med report RUN then draws this report again.",
     "conditional": "Use the model only as the decisions below allow, and no longer than they say. "
-    "Before the first of them ends, repair the model (ravl-med mitigate), or decide again in "
-    "review.csv and draw the report again (ravl-med report RUN).",
+    "Before the first of them ends, repair the model (ravl-med mitigate), or decide again "
+    "(ravl-med review RUN) and draw the report again (ravl-med report RUN).",
     "pass": "The model may go on to clinical validation, which a pass does not replace. Audit "
     "again whenever model, prompts or acquisition change, and on films of the site where it will "
     "be used.",
-    "not_auditable": "Fix the problems that the reasons name (more films, more of a class, "
-    "other prompts, "
-    "readable films) and run the audit again. Until then it is not known whether the model uses "
-    "shortcuts.",
+    "not_auditable": "Fix the problems that the reasons name (more films, more of a class, other "
+    "prompts, readable films) and run the audit again. Until then it is not known whether the "
+    "model uses shortcuts.",
 }
 
 
@@ -257,8 +256,9 @@ def decision_chapter(result: AuditResult, film: Film, shown: Shown) -> list[bloc
         blocks.Chapter("What has to be decided", "decisions"),
         blocks.Text(
             "Is what is outlined part of the finding? disease: yes, it is the finding or a "
-            "sign of it. shortcut: no. accepted: known, and tolerated until a date, with the "
-            "safeguard as the reason. Decisions stand in review.csv, one row each."
+            "sign of it. shortcut: no. chance: the films have nothing in common. cannot tell: it "
+            "stays open. accepted: known, and tolerated until a date, with the safeguard as the "
+            "reason. Decide with ravl-med review RUN, or in review.csv, one row each."
         ),
         _decision_table(result, film, shown),
     ]
