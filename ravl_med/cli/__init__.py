@@ -310,6 +310,8 @@ def audit(
     Returns 0 for pass and review, 1 for fail, conditional and not auditable, 2 for a wrong config,
     3 for data that cannot be used, 4 for an internal error.
     """
+    console.say(f"Audit of {escape(config.name)}: reading config, films and model.")
+    settings, cached = _open(config, *console.overrides(set_values, device))
     from datetime import date
 
     from ravl_med.pipeline.audit import audit as run_audit
@@ -318,7 +320,6 @@ def audit(
     from ravl_med.reporting.files.run_folder import prepare_folder
     from ravl_med.storage.cache import user_key
 
-    settings, cached = _open(config, *console.overrides(set_values, device))
     folder = out if out is not None else Path("reports") / settings.name
     console.note(prepare_folder(folder, replace=replace))
     with console.show_progress() as progress:

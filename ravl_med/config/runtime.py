@@ -39,7 +39,7 @@ class EngineConfig(Section):
     """The workers that films, regions and counterfactuals are given to; no number changes."""
 
     kind: Literal["local", "ray"] = Field(
-        "local", description="processes of this machine; or Ray (pip install 'ravl-med[ray]')"
+        "local", description="processes of this machine; or Ray (pip install '.[ray]')"
     )
     workers: int = Field(
         0,

@@ -81,7 +81,7 @@ def joined_cluster(config: EngineConfig, threads: int) -> Iterator[float]:
     except ImportError:
         raise ConfigError(
             "engine.kind is 'ray', which is not installed. Install it (pip install "
-            "'ravl-med[ray]'), or set engine.kind to local."
+            "'.[ray]'), or set engine.kind to local."
         ) from None
     if ray.is_initialized():  # by the caller, in a job of Ray
         yield _fitting(config, threads, ray.nodes())

@@ -376,7 +376,7 @@ def require_umap() -> Any:
     except ImportError:
         raise ConfigError(
             "evaluate: George needs umap-learn, which is not installed; "
-            "pip install 'ravl-med[evaluate]' brings it."
+            "pip install '.[evaluate]' brings it."
         ) from None
     return umap
 

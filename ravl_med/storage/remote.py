@@ -25,7 +25,7 @@ AT_ONCE = 32
 
 _S3 = ("s3", "s3a")
 _LIBRARIES = {
-    **dict.fromkeys(_S3, "s3fs (pip install 'ravl-med[s3]')"),
+    **dict.fromkeys(_S3, "s3fs (pip install '.[s3]')"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs (pip install gcsfs)"),
     **dict.fromkeys(("abfs", "abfss", "az"), "adlfs (pip install adlfs)"),
 }

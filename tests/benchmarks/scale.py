@@ -68,7 +68,7 @@ def _with_ray(measure: Callable[[Setup], Iterator[Row]]) -> Callable[[Setup], It
         if find_spec("ray") is None:
             raise ConfigError(
                 "benchmark scale: Ray is not installed; expected it for the parts same, speed and "
-                "chaos. Install it: pip install 'ravl-med[ray]'."
+                "chaos. Install it: pip install '.[ray]'."
             )
         return measure(setup)
 

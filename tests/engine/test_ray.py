@@ -263,7 +263,7 @@ def test_without_ray_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(
-            ConfigError, match=r"not installed. Install it \(pip install 'ravl-med\[ray\]"
+            ConfigError, match=r"not installed. Install it \(pip install '\.\[ray\]"
         ),
         joined_cluster(EngineConfig(kind="ray", workers=1), 1),
     ):

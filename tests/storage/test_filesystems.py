@@ -180,7 +180,7 @@ def test_s3_without_its_library_names_the_extra(monkeypatch) -> None:
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", lacking)
     access = StorageAccess(timeout=7.25)  # opened by no other test
-    with pytest.raises(ConfigError, match=r"s3:// needs s3fs \(pip install 'ravl-med\[s3\]'\)"):
+    with pytest.raises(ConfigError, match=r"s3:// needs s3fs \(pip install '\.\[s3\]'\)"):
         RemotePath("s3://bucket/film", access).stamp()
 
 

@@ -20,7 +20,7 @@ from ravl_med.reporting.layout.pdf import draw_pdf
 from ravl_med.reporting.layout.pdf_style import SignatureField, add_signature_fields, can_sign
 
 pytestmark = pytest.mark.skipif(
-    find_spec("pyhanko") is None, reason="pyHanko is not installed: `pip install 'ravl-med[sign]'`"
+    find_spec("pyhanko") is None, reason="pyHanko is not installed: `pip install '.[sign]'`"
 )
 
 ROLES = ("Validation engineer", "Radiologist", "Person responsible for deployment")
