@@ -262,9 +262,7 @@ def test_a_plan_that_cannot_be_scheduled_is_refused() -> None:
 def test_without_ray_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(
-            ConfigError, match=r"not installed. Install it \(pip install '\.\[ray\]"
-        ),
+        pytest.raises(ConfigError, match=r"not installed. Install it \(pip install '\.\[ray\]"),
         joined_cluster(EngineConfig(kind="ray", workers=1), 1),
     ):
         pass

@@ -87,7 +87,7 @@ def config_of(place: Path | str, s3: S3Server | None = None, **sections) -> Conf
         "discovery": {"clusters": (4, 8), "draws": 1, "min_strength": 0.0, "min_influence": 0.0},
         "evidence": {"relevance": str(RELEVANCE), "permutations": 99, "draws": 2000,
                      "simulations": 20, "effect_films": 20, "max_pairs": 10, "min_pairs": 2,
-                     "dependence_films": 0,
+                     "dependence_films": 0, "looking_films": 0,
                      "min_n": 2, "fdr": 0.99, "side_level": 0.99, "min_gap": 0.0},
         "gate": {"min_films": 2, "max_prediction_share": 1.0, "min_prediction_share": 0.0,
                  "min_auroc": 0.0},

@@ -21,9 +21,7 @@ from ravl_med.storage.documents import schema_of
 
 NAN = float("nan")
 CLASSES = ("cardiomegaly", "no finding", "pleural effusion")
-VANISHED = (
-    "on stated labels alone the gap on no finding, pleural effusion together is not told from 0"
-)
+VANISHED = "on stated labels alone the gap on no finding, pleural effusion together is not distinguished from 0"
 
 
 def flat(text: str) -> str:
@@ -89,7 +87,7 @@ def test_the_table_says_what_the_json_says(texts, document, where):
     assert flat(f"not stated 15 / 12 37.5 % 15.0 % {together}") in text
     for side, name, end in (
         ("raised", "cardiomegaly", ""),
-        ("lowered", "no finding, pleural effusion together", ", not told from 0"),
+        ("lowered", "no finding, pleural effusion together", ", not distinguished from 0"),
     ):
         gap = found[side]
         words = estimate(gap["gap"], Interval(*gap["interval"]))
@@ -100,7 +98,9 @@ def test_the_table_says_what_the_json_says(texts, document, where):
 @pytest.mark.parametrize("where", ["pdf", "html"])
 def test_one_source_is_one_line_or_a_paragraph(texts, where):
     text = texts[where]
-    assert text.count("Labels: report: impression, all stated.") == 2  # correlations 1 and 6
+    assert (
+        text.count("Labels: from the report: impression; none missing.") == 2
+    )  # correlations 1 and 6
     assert text.count("Where the labels come from") == 1
     assert (
         "Labels: all from the manifest; uncertain: 12 of 40 with the feature (30.0 %) and 12 of 80 "
@@ -149,7 +149,7 @@ def test_without_an_intervention_the_meaning_stands_below(full_result):
     assert last.text.startswith(f"O{VANISHED[1:]}")
     first = replace(full_result.correlations[0], counterfactual=None)
     assert labels_part(first, CLASSES) == []
-    assert labels_text(first.labels) == "Labels: report: impression, all stated."
+    assert labels_text(first.labels) == "Labels: from the report: impression; none missing."
     assert labels_part(replace(first, labels=None), CLASSES) == []
     assert labels_text(None) == ""
 
@@ -191,4 +191,4 @@ def test_few_patients_are_hidden_in_every_format(result_of, report_of, details):
         assert "on cardiomegaly, stated labels hidden hidden" in text
         for told in ("73.8 %", "37.5 % of the labels", "16 / 59", "+47.0 (+19.0"):
             assert told not in text
-        assert "Labels: report: impression, all stated." in text
+        assert "Labels: from the report: impression; none missing." in text

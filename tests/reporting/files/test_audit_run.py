@@ -76,7 +76,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[AuditHistory | None]:
     """What each report is told of the history; pages and pictures have tests of their own."""
     told: list[AuditHistory | None] = []
 
-    def note(result: AuditResult, film: Any, details: ReportDetails, folder: Path) -> None:
+    def note(
+        result: AuditResult, film: Any, details: ReportDetails, folder: Path, *progress: Any
+    ) -> None:
         told.append(details.history)
         (folder / "report.pdf").write_bytes(b"%PDF")
         (folder / "report.html").write_text("<!DOCTYPE html>")
