@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import json
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -294,3 +297,33 @@ def test_discovery_says_what_does_not_fit() -> None:
                  "labels": labels, "region_scores": own}  # fmt: skip
         with pytest.raises(error, match=words):
             rm.discover(**(given | changed))
+
+
+NOTEBOOK = Path(__file__).parents[1] / "reports" / "sample" / "audit.ipynb"
+
+
+def notebook_cells() -> list[str]:
+    book = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return ["".join(one["source"]) for one in book["cells"] if one["cell_type"] == "code"]
+
+
+def test_the_notebook_asks_for_nothing_that_is_not_there() -> None:
+    cells = notebook_cells()
+    assert len(json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]) <= 16
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
+    own = [one for one in nodes if isinstance(one, ast.Attribute)]
+    asked = {one.attr for one in own if getattr(one.value, "id", "") == "rm"}
+    assert {"audit", "discover", "mitigate"} <= asked <= set(rm.__all__)
+
+
+@pytest.mark.slow
+def test_the_notebook_finds_and_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(NOTEBOOK.parent)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in notebook_cells():
+        exec(compile(cell, "cell", "exec"), names)
+    run, fixed = names["run"], names["fixed"]
+    assert run.verdict == "fail"
+    assert "pulse generator" in run.correlations.loc[1, "feature"]
+    (delivered,) = fixed.arms[fixed.arms["delivered"]].itertuples()
+    assert delivered.worst > delivered.worst_before
