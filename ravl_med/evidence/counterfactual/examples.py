@@ -25,6 +25,7 @@ CHANGED = 2
 """Films of each correlation from which its feature is taken, and as many into which it is put."""
 
 _STRONGEST = 12  # films with the largest effects, of which one gives the feature
+_TRIED = 200  # films of which some have the frame of one that gives
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +64,13 @@ def example_changes(
     ]
     bare = (data.labels >= 0) & (data.labels != raised) & ~correlation.cluster.present
     donors = np.array(list(places)[:_STRONGEST], dtype=np.int64)
-    for film in rng.permutation(np.flatnonzero(bare)).tolist()[:CHANGED]:
-        alike = donors[(data.sizes[donors] == data.sizes[film]).all(axis=1)]
-        if len(alike):
+    frames = {film: _frame(model, data, film) for film in donors.tolist()}
+    for film in rng.permutation(np.flatnonzero(bare)).tolist()[:_TRIED]:
+        if sum(one.change == "insertion" for one in made) == CHANGED:
+            break
+        own = _frame(model, data, film)
+        alike = [donor for donor in donors.tolist() if frames[donor] == own]
+        if alike:
             donor = int(rng.choice(alike))
             after = transplant_box(model.read(film), model.read(donor), places[donor])
             made.append(_Changed(film, "insertion", places[donor], after))
@@ -77,6 +82,14 @@ def example_changes(
         _describe(model, data, (correlation.rank, images[one.film]), one, before, after)
         for one, before, after in zip(made, *logits, strict=True)
     )
+
+
+def _frame(model: CounterfactualModel, data: AuditData, film: int) -> tuple[int, ...]:
+    """Return what of the model's input is film and not padding: a place is one of it."""
+    height, width = data.sizes[film].tolist()
+    whole = np.array([[0, 0, width, height]], dtype=np.float32)
+    (frame,) = model.encoder.geometry(height, width).to_input(whole)
+    return tuple(np.rint(frame).astype(int).tolist())
 
 
 def _places(

@@ -113,7 +113,7 @@ def cohort_chapter(result: AuditResult) -> list[blocks.Block]:
         model_table(result),
         cohort_flow(result),
         composition_table(result),
-        *confounder_part(result.confounders or ()),
+        *(confounder_part(result.confounders or ()) if _gives_away(result) else []),
         *(blocks.Text(text, "muted") for text in _notes(result) if text),
     ]
 
@@ -125,7 +125,13 @@ def cohort_annex(result: AuditResult) -> list[blocks.Block]:
         prompt_table(result),
         digest_table(result),
         flow_table(result),
+        *([] if _gives_away(result) else confounder_part(result.confounders or ())),
     ]
+
+
+def _gives_away(result: AuditResult) -> bool:
+    """Whether an attribute gives away the label: then it stands with the films."""
+    return any(one.sentence for one in result.confounders or ())
 
 
 def _notes(result: AuditResult) -> tuple[str, str]:
