@@ -21,7 +21,10 @@ from ravl_med.storage.documents import schema_of
 
 NAN = float("nan")
 CLASSES = ("cardiomegaly", "no finding", "pleural effusion")
-VANISHED = "on stated labels alone the gap on no finding, pleural effusion together is not distinguished from 0"
+VANISHED = (
+    "on stated labels alone the gap on no finding, pleural effusion together is not "
+    "distinguished from 0"
+)
 
 
 def flat(text: str) -> str:
