@@ -50,6 +50,9 @@ ARTIFACT_NAMES = {
 """The name of each of `ARTIFACTS` in the report. What is foreign and of no sure kind is called a
 foreign object, or a tube, line or wire."""
 
+UNSURE_LETTERS = "marker or other foreign object"
+"""The name of letters of no sure kind: on real films, devices are taken for letters too."""
+
 NAMES_RIGHT: Mapping[str, tuple[int, int]] = {}
 """Names of the built-in segmenter that were right on real test films, of those that it gave, by
 kind (``reports/benchmark/regions.md``). A kind that is right less often has no name."""
@@ -86,11 +89,12 @@ class Artifact:
     score: float  # likelihood of its core, 0.5 to 1
     box: tuple[float, float, float, float]  # xyxy as shares of the film's width and height
     likely: Mapping[str, float] = field(default_factory=dict)  # of kinds that it may be, the mean
+    sure: bool = True  # of letters: the kind is likely enough to be said
 
     @property
     def name(self) -> str:
         """Return its name in the report."""
-        return ARTIFACT_NAMES[self.kind]
+        return ARTIFACT_NAMES[self.kind] if self.sure else UNSURE_LETTERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +107,7 @@ class _Object:
     mask: Mask  # of the rows alone
     side: int
     likely: Mapping[str, float] = field(default_factory=dict)  # of kinds that it may be, the mean
+    sure: bool = True
 
     def box(self) -> tuple[float, float, float, float]:
         """Return its box, xyxy as shares of the film."""
@@ -142,7 +147,7 @@ def find_artifacts(film: Segmentation) -> tuple[tuple[Artifact, ...], Mask, Mask
     parts = [one for one in kept if one.kind in _SMALL and _is_beside(one, letters)]
     whole = [_mask_of(kept), _mask_of(one for one in kept if _is_line(one))]
     artifacts = [
-        Artifact(part.kind, part.score, part.box(), part.likely)
+        Artifact(part.kind, part.score, part.box(), part.likely, part.sure)
         for one in kept
         if one not in parts
         for part in (_cut(film, one) if _is_line(one) else (one,))
@@ -177,7 +182,13 @@ def _mask_of(objects: Iterable[_Object]) -> Mask:
 
 
 def _named(film: Segmentation, found: _Object, group: str) -> _Object:
-    """Call something foreign by the kind that is likely enough, or by its group."""
+    """Call something foreign by the kind that is likely enough, or by its group.
+
+    Letters keep their kind, by which they are read and hidden; their name may be unsure.
+    """
+    if group in LETTERS and group in film.names:
+        mean = float(film.likelihoods[group][found.rows][found.mask].mean())
+        return replace(found, likely={group: mean}, sure=mean >= film.names[group])
     likely = {
         kind: float(film.likelihoods[kind][found.rows][found.mask].mean())
         for kind in ANY.get(group, ())
@@ -418,7 +429,8 @@ def read_structures(
         return _turned(read_structures(segmenter, turned, left_edge="R"))
     film: Segmentation = segmenter.segment(pixels)
     anatomy, view = _look_at(segmenter, film, pixels)
-    artifacts, foreign, lines = find_artifacts(film if anatomy else replace(film, names=_NEVER))
+    named = film if anatomy else replace(film, names={**film.names, **_NEVER})
+    artifacts, foreign, lines = find_artifacts(named)
     refined = tuple(
         replace(one, box=refine_box(pixels, one.box)) if one.kind in LETTERS else one
         for one in artifacts

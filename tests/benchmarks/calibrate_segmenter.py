@@ -50,9 +50,7 @@ def choose_thresholds(
             masks = paint_objects(pixels, rng)
             painted.append(_judged(segment(pixels), found, partial(_painted, masks)))
     both = list(chain(*real)), list(chain(*painted))
-    names = {
-        kind: _least(partial(_is_sure, both, kind)) for kinds in ANY.values() for kind in kinds
-    }
+    names = {kind: _least(partial(_is_sure, both, kind)) for kind in OBJECTS}
     return found, {kind: least if least < 1.0 else _NEVER for kind, least in names.items()}
 
 
@@ -91,7 +89,7 @@ def _judged(
     """Return the objects that may have a name; those are left out of which nothing is known."""
     unnamed = dict.fromkeys(OBJECTS, _NEVER)
     artifacts, _, _ = find_artifacts(replace(answer, found=found, names=unnamed))
-    kinds = [(one.likely, true(one)) for one in artifacts if one.kind in ANY]
+    kinds = [(one.likely, true(one)) for one in artifacts if one.kind in (*ANY, *LETTERS)]
     return [(likely, known) for likely, known in kinds if known is not None]
 
 

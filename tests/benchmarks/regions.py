@@ -244,18 +244,19 @@ def measure_names(
             group = group_of(one.kind)
             if group == "border" or (group == "line" and not kinds):
                 continue
-            fits = one.kind in kinds or (one.kind in ANY and bool(kinds))
-            right.setdefault(one.kind, []).append((film.patient, fits))
+            open_name = one.kind in ANY or not one.sure
+            fits = bool(kinds) if open_name else one.kind in kinds
+            right.setdefault(one.name, []).append((film.patient, fits))
         progress("names", number + 1, len(boxed))
     return [
         {
-            "kind": kind,
+            "called": name,
             "named": len(hits),
             "right": sum(hit for _, hit in hits),
             "share": float(np.mean([hit for _, hit in hits])),
             "interval": _by_patient(hits),
         }
-        for kind, hits in sorted(right.items())
+        for name, hits in sorted(right.items())
     ]
 
 
@@ -437,7 +438,7 @@ _FOUND_BOXES = Table(
     Column("by what was drawn", lambda row: ", ".join(f"{k} {v}" for k, v in row["words"].items())),
 )
 _NAMES = Table(
-    Column("called", lambda row: ARTIFACT_NAMES[row["kind"]]),
+    Column("called", "{called}"),
     Column("right", "{right} of {named}"),
     Target("share", _NAMES_RIGHT, "{limit:.0%}", least=True).beside(
         "reached (95 %, by patient)",

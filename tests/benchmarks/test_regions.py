@@ -128,7 +128,7 @@ def test_boxes_found_and_names_by_hand(boxed: list[BoxedFilm]) -> None:
     assert compact["words"] == {"clip": "0 of 1", "electrode": "1 of 1"}
     assert (line["boxes"], line["share"]) == (1, 0.0)
     (name,) = measure_names(Eye(), boxed, silent)
-    assert (name["kind"], name["right"], name["named"]) == ("electrode", 1, 1)
+    assert (name["called"], name["right"], name["named"]) == ("electrode", 1, 1)
 
 
 def test_what_is_found_where_nothing_is_by_hand(boxed: list[BoxedFilm]) -> None:

@@ -272,6 +272,15 @@ def test_only_what_is_likely_enough_has_the_name_of_a_kind(
     assert lines.sum() == 4 * 50
 
 
+@pytest.mark.parametrize(
+    ("least", "name"), [(0.8, "laterality marker"), (0.95, "marker or other foreign object")]
+)
+def test_letters_keep_their_kind_but_not_a_name_that_is_not_likely(least: float, name: str) -> None:
+    film = replace(blank(marker=(20, 20, 40, 40)), names={"marker": least, "text": least})
+    (found,), _, _ = find_artifacts(film)
+    assert (found.kind, found.name) == ("marker", name)
+
+
 def test_what_is_not_sure_enough_is_nothing() -> None:
     film = replace(foreign(generator=0.9), found={"compact": 0.95, "line": 0.95})
     assert find_artifacts(film)[0] == ()
