@@ -291,7 +291,7 @@ def correlation_sentence(
     cluster, arms = correlation.cluster, correlation.confirmation.arms
     raised = wording.class_name(classes, cluster.raised_class)
     commonest = wording.printable(description.split("; ")[0], 60)
-    feature = f"the feature of cluster {cluster.cluster}"
+    feature = f"feature {correlation.rank}"
     if commonest:
         feature += f" ({commonest})"
     if _is_used(correlation):
