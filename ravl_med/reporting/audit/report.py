@@ -65,6 +65,7 @@ _REASONS_SHOWN = 8
 _ID_LIMIT = 20
 _NAME_LIMIT = 60
 _ON_TWO_PAGES = 2  # correlations; of more each has one page
+_IN_A_ROW = 4  # films
 _ANNEX = (
     "What follows is for those who check how this report came about: all numbers of the "
     "correlations, features without a page of their own, the search, the model and its films, the "
@@ -114,7 +115,7 @@ def _annex(
             for entry, pictures in shown
             for part in (
                 *_numbers(result, entry),
-                *(regions_part(pictures, entry) if len(shown) > _ON_TWO_PAGES else ()),
+                *(_more_films(pictures, entry) if len(shown) > _ON_TWO_PAGES else ()),
             )
         ),
         *looking_chapter(result),
@@ -179,7 +180,7 @@ def correlation_entry(
         _accuracy_table(correlation, classes),
         *counterfactual_part(correlation),
         *written_part(result, correlation),
-        *_films(pictures, correlation, compact=short),
+        *(_few_films(pictures) if short else _films(pictures, correlation)),
         *([] if short else regions_part(pictures, correlation)),
         *([blocks.Text(HIDDEN_LOOK, "muted")] if hidden else []),
     ]
@@ -252,9 +253,7 @@ def _changes(changes: tuple[ChangePictures, ...], *, compact: bool) -> list[bloc
     ]
 
 
-def _films(
-    pictures: CorrelationPictures, correlation: SpuriousCorrelation, *, compact: bool
-) -> list[blocks.Block]:
+def _films(pictures: CorrelationPictures, correlation: SpuriousCorrelation) -> list[blocks.Block]:
     """Return mistakes with the feature, a random sample with it, and films without it."""
     held = wording.counted(correlation.films)
     groups = (
@@ -263,18 +262,36 @@ def _films(
         ("Films of the same classes without it, at random", pictures.without),
     )
     content: list[blocks.Block] = []
-    for title, films in groups[: 2 if compact else 3]:
+    for title, films in groups:
         if films:
-            content += [
-                blocks.Section(title),
-                blocks.FigureGrid(
-                    tuple(_film(one, named=not compact) for one in films), "film", compact
-                ),
-            ]
+            figures = tuple(_film(one) for one in films)
+            content += [blocks.Section(title), blocks.FigureGrid(figures, "film")]
     if content:
         every = (*pictures.mistakes, *pictures.random, *pictures.without)
         content.append(blocks.Text(_sides(every), "muted"))
     return content
+
+
+def _few_films(pictures: CorrelationPictures) -> list[blocks.Block]:
+    """Return a row of films with the feature, mistakes and random ones; the annex has more."""
+    mistakes = pictures.mistakes[: _IN_A_ROW // 2]
+    random = pictures.random[: _IN_A_ROW - len(mistakes)]
+    if not (mistakes or random):
+        return []
+    figures = [_film(one, "Mistake", named=False) for one in mistakes]
+    figures += [_film(one, "Random", named=False) for one in random]
+    return [
+        blocks.Section("Films with it: mistakes, and a random sample (more in the annex)"),
+        blocks.FigureGrid(tuple(figures), "film", compact=True),
+        blocks.Text(_sides((*mistakes, *random)), "muted"),
+    ]
+
+
+def _more_films(
+    pictures: CorrelationPictures, correlation: SpuriousCorrelation
+) -> list[blocks.Block]:
+    """Return all films and crops of a correlation whose page has few."""
+    return [*_films(pictures, correlation), *regions_part(pictures, correlation)]
 
 
 def regions_part(

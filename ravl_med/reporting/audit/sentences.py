@@ -219,8 +219,8 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
     if fills:
         other = ""
         if fills[1:]:
-            score = wording.signed(fills[1].contrast, 2)
-            decisions = wording.signed(100 * fills[1].decisions, 0)
+            score = wording.signed(fills[1].contrast, 2).replace("+", "")
+            decisions = wording.signed(100 * fills[1].decisions, 0).replace("+", "")
             other = f" (the weaker of two fills; the other: {score} logits, {decisions} points)"
         parts.append(f"Taking it out lowers the score for {raised} by {_effect(fills[0])}{other}.")
     if tested.transplant is not None:
@@ -230,11 +230,9 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
 
 def _effect(change: PairedChange) -> str:
     """Write by how much an intervention moves the score, and how many decisions it changes."""
-    return (
-        f"{wording.estimate(change.contrast, change.interval, 2, scale=1.0)} logits and changes "
-        f"{wording.estimate(change.decisions, change.decisions_interval, 0)} points more of the "
-        "decisions than the same in control films"
-    )
+    score = wording.estimate(change.contrast, change.interval, 2, scale=1.0).replace("+", "")
+    decisions = wording.estimate(change.decisions, change.decisions_interval, 0).replace("+", "")
+    return f"{score} logits more than in control films, and changes {decisions} points more answers"
 
 
 def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:

@@ -27,7 +27,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
 NUMBER = re.compile(r"[+−]?\d+(?:,\d{3})*(?:\.\d+)?")
 # Tables of what the JSON does not hold.
 OF_THE_RUN = {"Digests", "Seeds", "Versions", "Thresholds", "What is signed", "Checklist map"}
-IMAGES_SHOWN = 2 + 7 + 7 * 4 + 7 * 10  # page one, a list, films and regions of each
+IMAGES_SHOWN = 2 + 7 + 7 * 4 + 7 * (4 + 10)  # page one, a list; films of each; films and regions
 LINKED = re.compile(  # on paper the number of a page
     r"Correlation \d+|Model and cohort|Performance|Search for shortcuts|Method and thresholds"
     r"|Reproducibility|Sign-off|Checks and subgroups|Limits, and how this was found"
