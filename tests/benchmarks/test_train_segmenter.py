@@ -18,6 +18,7 @@ from ravl_med.regions.film_structures import Artifact, FilmStructures
 from ravl_med.regions.segmenter import (
     ANY,
     FINE,
+    LETTERS,
     OBJECTS,
     SIDE,
     STRUCTURES,
@@ -219,7 +220,7 @@ def test_thresholds_let_through_what_is_there_and_not_what_is_not(films: Path) -
 
     assert found["compact"] == pytest.approx(0.66)
     assert names["electrode"] > 1.0  # on painted films it calls everything an electrode
-    assert set(names) == {kind for kinds in ANY.values() for kind in kinds}
+    assert set(names) == {*LETTERS, *(kind for kinds in ANY.values() for kind in kinds)}
 
 
 @pytest.mark.slow
