@@ -482,6 +482,7 @@ def test_a_run_that_is_told_to_stop_says_that_it_goes_on(tmp_path: Path, number:
         f"    time.sleep(0.5); os.kill(os.getpid(), signal.{number})\n"
         "@cli.verb(name='wait')\n"
         "def wait() -> None:\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells may ignore it
         "    threading.Thread(target=stop).start(); time.sleep(20)\n"
         "cli.main()\n"
     )

@@ -197,9 +197,9 @@ def test_none_of_fifty_words_comes_out(
     assert len(set(TOKENS)) == 50
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    # So few films ask for no decision; each candidate has a page, so that films are shown.
+    # So few films ask for no decision; two candidates have a page, so that films are shown.
     every = "ravl_med.evidence.review.open_correlations"
-    monkeypatch.setattr(every, lambda found, gate: tuple(found))
+    monkeypatch.setattr(every, lambda found, gate: tuple(found[:2]))
     printed = []
 
     def run(*words: str) -> int:
