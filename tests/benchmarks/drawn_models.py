@@ -42,13 +42,15 @@ UNSEEN = 80_000
 POOLS = 7
 """Sets of films that models share, by their numbers."""
 
-Kind = Literal["local", "inside", "weak", "style", "clean"]
+Kind = Literal["local", "inside", "small", "weak", "style", "clean"]
 
 TOWERS: tuple[Architecture, ...] = ("coarse resnet", "vit", "coarse vit")
 _EPOCHS: Mapping[Architecture, int] = {"coarse resnet": 12, "vit": 30, "coarse vit": 30}
 _STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
-_INSIDE_STRENGTHS = (0.8, 0.9, 0.97)
+_STRONG = (0.8, 0.9, 0.97)
 _WEAK_STRENGTHS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+_RADII, _SMALL_RADII = (0.045, 0.075), (0.022, 0.032)  # 18 to 26 mm of a film 40 cm wide
+_SMALL_SHAPES = ("disc", "ring", "staple")  # as buttons and clips are
 _INSIDE: Mapping[str, str] = {  # finding to a place where it shows
     "cardiomegaly": "heart",
     "consolidation": "left lower lung",
@@ -87,10 +89,12 @@ class Drawing:
         tower = "coarse resnet" if kind == "weak" else TOWERS[number % len(TOWERS)]
         known = [f for f in findings if f in _INSIDE] if kind == "inside" else list(findings)
         finding = known[int(rng.integers(len(known)))]
-        shape = str(rng.choice(ROUND if kind == "inside" else SHAPES))
+        shapes = {"inside": ROUND, "small": _SMALL_SHAPES}.get(kind, SHAPES)
+        shape = str(rng.choice(shapes))
         where = [*PLACES, ANYWHERE]
         place = _INSIDE[finding] if kind == "inside" else str(rng.choice(where))
-        strengths = {"inside": _INSIDE_STRENGTHS, "weak": _WEAK_STRENGTHS}.get(kind, _STRENGTHS)
+        ties = {"inside": _STRONG, "small": _STRONG, "weak": _WEAK_STRENGTHS}
+        strengths = ties.get(kind, _STRENGTHS)
         strength = float(rng.choice(strengths)) if kind != "style" else float(rng.uniform(0.8, 1))
         what = str(rng.choice(STYLES)) if kind == "style" else shape
         return cls(
@@ -99,7 +103,7 @@ class Drawing:
             tower=tower,
             what=what,
             place="" if kind == "style" else place,
-            radius=float(rng.uniform(0.045, 0.075)),
+            radius=float(rng.uniform(*(_SMALL_RADII if kind == "small" else _RADII))),
             contrast=float(rng.uniform(0.55, 1.0)),
             tone=float(rng.choice((245.0, 230.0, 15.0))),
             finding=finding,
