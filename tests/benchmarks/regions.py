@@ -26,7 +26,12 @@ from ravl_med.phantoms.devices import FEATURES
 from ravl_med.phantoms.plan import plan_cohort
 from ravl_med.regions.annotations import AnnotationTable
 from ravl_med.regions.burned_in_text import open_text_search
-from ravl_med.regions.film_structures import ARTIFACT_NAMES, FilmStructures, read_structures
+from ravl_med.regions.film_structures import (
+    ARTIFACT_NAMES,
+    Artifact,
+    FilmStructures,
+    read_structures,
+)
 from ravl_med.regions.geometry import InputGeometry, box_overlaps
 from ravl_med.regions.proposal import RegionProposer, describe_sources
 from ravl_med.regions.segmenter import ANY, LINES, SIDE, Segmenter, built_in_segmenter
@@ -313,11 +318,17 @@ def measure_painted(
     rows: list[Row] = []
     for thing in THINGS:
         outcomes: Counter[str] = Counter()
+        called: Counter[str] = Counter()
         for number in range(times):
             pixels = clean[number % len(clean)].read()
             kind, mask = paint_thing(pixels, thing, rng)
-            artifacts = read_structures(segmenter, pixels).artifacts
-            outcomes[_outcome([(one.kind, one.box) for one in artifacts], kind, mask)] += 1
+            artifacts = [
+                one
+                for one in read_structures(segmenter, pixels).artifacts
+                if one.kind != "border" and _lies_on(one.box, mask)
+            ]
+            outcomes[_outcome(artifacts, kind)] += 1
+            called.update({one.name for one in artifacts})
             progress(thing, number + 1, times)
         rows.append(
             {
@@ -325,23 +336,22 @@ def measure_painted(
                 "films": times,
                 "found": (outcomes["right"] + outcomes["foreign"]) / times,
                 **{what: outcomes[what] / times for what in ("right", "wrong", "not_found")},
+                "called": dict(called.most_common()),
             }
         )
     return rows
 
 
-def _outcome(
-    artifacts: Sequence[tuple[str, tuple[float, float, float, float]]],
-    kind: str,
-    mask: NDArray[np.bool_],
-) -> str:
-    """Say what the artifacts on a painted thing are: the best that one of them is called."""
-    names = [own for own, box in artifacts if _lies_on(box, mask) and own != "border"]
-    if kind in names:
+def _outcome(artifacts: Sequence[Artifact], kind: str) -> str:
+    """Say what the artifacts on a painted thing are: the best that one of them is called.
+
+    Letters of no sure kind are called a marker or another foreign object, which any thing is.
+    """
+    if any(one.kind == kind and one.sure for one in artifacts):
         return "right"
-    if any(name in ANY for name in names):
+    if any(one.kind in ANY or not one.sure for one in artifacts):
         return "foreign"
-    return "wrong" if any(group_of(name) != "line" for name in names) else "not_found"
+    return "wrong" if any(group_of(one.kind) != "line" for one in artifacts) else "not_found"
 
 
 def _lies_on(box: tuple[float, float, float, float], mask: NDArray[np.bool_]) -> bool:
@@ -468,6 +478,7 @@ _PAINTED = Table(
     ),
     Column("right name", "{right:.0%}"),
     Column("not found", "{not_found:.0%}"),
+    Column("called", lambda row: ", ".join(f"{name} {n}" for name, n in row["called"].items())),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ravl_med.errors import DataError
+from ravl_med.regions.film_structures import (
+    NAMES_RIGHT,
+    NAMES_RIGHT_PAINTED,
+    UNSURE_LETTERS,
+)
 from ravl_med.regions.segmenter import Segmentation
 from tests.benchmarks import regions
 from tests.benchmarks.__main__ import app
@@ -144,6 +150,40 @@ def test_painted_things_by_hand(boxed: list[BoxedFilm]) -> None:
     for row in rows:
         assert row["found"] + row["wrong"] + row["not_found"] == pytest.approx(1.0)
         assert row["right"] == 0.0  # it calls all that is bright an electrode
+
+
+class Reader(Eye):
+    """Takes all that is bright for letters, of no kind that it would name."""
+
+    def segment(self, pixels: np.ndarray) -> Segmentation:
+        seen = super().segment(pixels).likelihoods
+        return Segmentation({"marker": seen["electrode"]}, names={"marker": 2.0})
+
+
+def test_letters_of_no_sure_kind_are_no_wrong_name(boxed: list[BoxedFilm]) -> None:
+    rows = measure_painted(Reader(), boxed, 2, silent)
+    assert sum(row["found"] for row in rows) > 0
+    assert all(row["wrong"] == row["right"] == 0.0 for row in rows)
+    assert {name for row in rows for name in row["called"]} == {UNSURE_LETTERS}
+
+
+def test_what_a_report_says_of_a_name_was_measured() -> None:
+    page = Path(__file__).parents[2] / "reports/benchmark/regions.json"
+    parts = json.loads(page.read_text("utf-8"))["parts"]
+    rows = {part: parts[part]["rows"] for part in ("names", "painted")}
+    real = {row["called"]: (row["right"], row["named"]) for row in rows["names"]}
+    assert dict(NAMES_RIGHT) == real
+
+    name_of = {"generator": "pulse generator", "marker": "laterality marker"}
+    given: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    for row in rows["painted"]:
+        given.update(row["called"])
+        name = name_of.get(row["thing"], "metal")
+        right[name] += row["called"].get(name, 0)
+    for name, record in NAMES_RIGHT_PAINTED.items():
+        assert record == (right[name], given[name])
+    assert set(given) <= {*NAMES_RIGHT, *NAMES_RIGHT_PAINTED}
 
 
 def test_a_contact_sheet_shows_one_film_of_a_patient_first(boxed: list[BoxedFilm]) -> None:

@@ -110,6 +110,12 @@ def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     return name if name.endswith("s") else f"{article} {name}"
 
 
+def name_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
+    """Say how often the segmenter was right with the name of a feature; blank where unknown."""
+    record = re.search(r" \((right [^)]+)\)", correlation.description(result).split("; ")[0])
+    return f"The name comes from the segmenter, which was {record[1]}." if record else ""
+
+
 def _number(correlation: SpuriousCorrelation) -> str:
     return f"feature {correlation.rank}"
 

@@ -222,6 +222,7 @@ def _certainty(result: AuditResult, counting: Sequence[SpuriousCorrelation]) -> 
     return [
         blocks.Section("How sure?"),
         blocks.Text(sentences.certainty_sentence(result, counting[0])),
+        *([blocks.Text(named)] if (named := sentences.name_sentence(result, counting[0])) else []),
     ]
 
 
