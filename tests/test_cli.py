@@ -214,7 +214,7 @@ def test_a_vit_goes_the_whole_way(workplace: Path, tmp_path: Path) -> None:
 
 
 def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None:
-    stuck = ("--set", "gate.min_films=10000")
+    stuck = ("--set", "gate.max_prediction_share=0")
     assert audit(workplace, tmp_path / "a", *stuck).exit_code == 1
     result = json.loads((tmp_path / "a" / "result.json").read_text(encoding="utf-8"))
     assert result["verdict"] == "not_auditable"
@@ -222,13 +222,19 @@ def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None
     assert audit(workplace, tmp_path / "b", "--exit-zero", *stuck).exit_code == 0
 
 
-def test_a_class_without_films_is_a_named_outcome(workplace: Path, tmp_path: Path) -> None:
+def test_too_few_films_of_a_class_are_told_before_any_film_is_read(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ravl_med.pipeline.stages.prepare_model", reached)
     never = "task.classes.never={prompts: [Never.], label: {cardiomegaly: 1, no finding: 1}}"
-    outcome = audit(workplace, tmp_path / "run", "--set", never)
-    assert outcome.exit_code == 1, outcome.output
-    assert "Class never has fewer than 5 films" in outcome.output
-    text = "".join(p.extract_text() for p in PdfReader(tmp_path / "run" / "report.pdf").pages)
-    assert "never has fewer than 5 films" in " ".join(text.split())
+    outcome = audit(workplace, tmp_path / "run", "--exit-zero", "--set", never)
+    assert outcome.exit_code == 3, outcome.output
+    one_line(outcome, "too few films of never (0); expected at least 5", "Of 220 rows 60 count",
+             "Add films, choose other classes, or lower gate.min_films.")  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +261,7 @@ def test_what_cannot_be_searched_is_a_named_outcome(
 
 
 def test_the_next_audit_says_so(workplace: Path, tmp_path: Path) -> None:
-    stuck = ("--set", "gate.min_films=9999", "--set", "cohort.split=null")
+    stuck = ("--set", "gate.max_prediction_share=0", "--set", "cohort.split=null")
     for number, words in enumerate(((), ("--set", "evidence.min_gap=0.07")), start=1):
         outcome = audit(workplace, tmp_path / "run", "--exit-zero", *stuck, *words)
         assert outcome.exit_code == 0, outcome.output
@@ -361,7 +367,11 @@ def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path:
 def test_no_readable_film_ends_with_the_reasons(workplace: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     columns = "image,patient,cardiomegaly,pleural effusion,pneumothorax,consolidation,no finding"
-    manifest.write_text(f"{columns}\nsecret-name.dcm,p1,1,0,0,0,0\n", encoding="utf-8")
+    rows = [
+        f"secret-name-{row}.dcm,p{row}," + ",".join("01"[row % 5 == at] for at in range(5))
+        for row in range(25)
+    ]
+    manifest.write_text("\n".join([columns, *rows, ""]), encoding="utf-8")
     model = next((workplace / "cache" / "ravl-med" / "models").iterdir())
     outcome = audit(
         workplace,
@@ -372,7 +382,7 @@ def test_no_readable_film_ends_with_the_reasons(workplace: Path, tmp_path: Path)
         f"model={{path: '{model}'}}",
     )
     assert outcome.exit_code == 3
-    one_line(outcome, "missing 1", "row 2")
+    one_line(outcome, "missing 25", "row 2")
     assert "secret-name" not in outcome.output
 
 

@@ -166,6 +166,8 @@ def read_films(config: Config, run: stages.Run) -> ListedFilms:
     with run.stage("cohort"):
         manifest = stages.prepare_manifest(config, run)
         cohort = stages.list_films(config, manifest)
+        stages.require_films(cohort, config.gate.max_rejected_fraction)
+        stages.require_classes(cohort, config.gate.min_films, config.cohort.split)
         trim_memory()
     if config.model.scores is not None:  # a bad table is refused before hours of embedding
         read_scores(config.model.scores, cohort, complete=False)

@@ -140,7 +140,7 @@ def _read(config: Config, run: stages.Run, work: WorkFolder) -> tuple[Setting, E
 
 
 def _require_splits(config: Config, run: stages.Run) -> FilePath:
-    """Return the manifest, once a model can be trained and no patient is in two splits."""
+    """Return the manifest, once a model can be trained and the splits can be audited."""
     if config.model.scores is not None:
         raise ConfigError(
             "model.scores names a table: a model that nobody can open cannot be fine-tuned. "
@@ -166,6 +166,9 @@ def _require_splits(config: Config, run: stages.Run) -> FilePath:
             f"{manifest.name}: patients are in two splits ({pairs}); expected none. Move all films "
             "of a patient into one split."
         )
+    for split in (_VALIDATION, _TEST):  # both are audited: what lacks is told before the work
+        listed = stages.list_films(config, manifest, split)
+        stages.require_classes(listed, config.gate.min_films, split)
     return manifest
 
 

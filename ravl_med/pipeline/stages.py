@@ -304,6 +304,31 @@ def require_films(cohort: Cohort, max_rejected: float) -> None:
     )
 
 
+def require_classes(cohort: Cohort, least: int, split: str | None) -> None:
+    """Refuse films of a split with fewer than `least` of a class; none has to be read for that.
+
+    Raises
+    ------
+    DataError
+    """
+    counts = np.bincount(cohort.labels, minlength=len(cohort.classes)).tolist()
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(cohort.classes, counts, strict=True)
+        if count < least
+    ]
+    if not few:
+        return
+    where = cohort.name if split is None else f"{cohort.name}, split {split}"
+    left_out = ", ".join(f"{reason} {n}" for reason, n in cohort.left_out.items())
+    raise DataError(
+        f"{where}: too few films of {', '.join(few)}; expected at least {least} of each class "
+        f"(gate.min_films). Of {cohort.listed} rows {len(cohort)} count"
+        f"{f' (left out: {left_out})' if left_out else ''}. Add films, choose other classes, or "
+        "lower gate.min_films."
+    )
+
+
 def digest_cohort(films: tuple[str, ...], labels: NDArray[np.int64]) -> str:
     """Return the SHA-256 over the digests of films and their labels, whatever their order."""
     digest = hashlib.sha256()

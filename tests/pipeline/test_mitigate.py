@@ -320,6 +320,12 @@ def test_another_audited_split_is_refused(workplace: Workplace) -> None:
         workplace.mitigate(workplace.load("cohort.split=test"), None)
 
 
+def test_a_final_test_that_is_too_small_is_told_before_the_work(workplace: Workplace) -> None:
+    few = workplace.load("gate.min_films=17")
+    with pytest.raises(DataError, match=r"split \w+: too few films of .*at least 17 of each class"):
+        workplace.mitigate(few, None)
+
+
 @pytest.fixture
 def edited(
     workplace: Workplace, tmp_path: Path
