@@ -8,9 +8,12 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ravl_med.cli import app
 from ravl_med.config.base import Section
 from ravl_med.config.loading import Config, load_config, parse_yaml
+from ravl_med.config.reference import config_reference
 from ravl_med.config.task import ClassConfig, TaskConfig
 from ravl_med.errors import ConfigError
 
@@ -329,6 +332,57 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         load_config(tmp_path / "audit.yaml")
     with pytest.raises(ConfigError, match="a device"):
         load_config(Path("/dev/zero"))
+
+
+# Reference
+
+
+def test_the_reference_is_that_of_the_schema_and_leaves_nothing_unsaid() -> None:
+    said = config_reference()
+    page = (CONFIGS[0].parent / "README.md").read_text(encoding="utf-8")
+    assert page.endswith(f"<!-- written by: ravl-med config --reference -->\n{said}")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows if len(row) != 4 or "" in [one.strip(" |") for one in row]] == []
+    keys = {row[0].strip("|` ") for row in rows}
+    assert len(keys) == len(rows)
+    assert {"name", "task.classes.NAME.prompts", "model.answers", "model.answers.style"} <= keys
+    plain = load_config(CONFIGS[0]).model_dump()
+    plain["task"]["classes"] = {"NAME": next(iter(plain["task"]["classes"].values()))}
+    assert set(leaves(plain)) <= keys
+
+
+def leaves(section: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        ("regions.tiles", ("list of 2: whole number, 1 to 64", "`[6, 6]`")),
+        ("evidence.fdr", ("number, above 0, below 1", "`0.05`")),
+        ("cohort.split", ("`finetune`, `validation`, `test` or `null`", "`validation`")),
+        ("model.quickstart.image_size", ("whole number, 32 to 2,048, in steps of 32", "`96`")),
+        ("evidence.relevance", ("path", "required")),
+    ],
+)
+def test_a_row_says_what_a_key_takes(key: str, row: tuple[str, str]) -> None:
+    assert f"| `{key}` | {row[0]} | {row[1]} | " in config_reference()
+
+
+def test_the_verb_checks_a_config_and_fills_it_in(tmp_path: Path) -> None:
+    load(tmp_path)
+    words = ["config", str(tmp_path / "audit.yaml"), "--set", "gate.min_films=33"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0
+    (tmp_path / "again.yaml").write_text(shown.output, encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == load(tmp_path, MINIMAL, "gate.min_films=33")
+    assert CliRunner().invoke(app, ["config", "--reference"]).output == config_reference()
+    assert CliRunner().invoke(app, ["config"]).exit_code == 2
+    assert CliRunner().invoke(app, [*words[:-1], "gate.min_film=33"]).exit_code == 2
 
 
 # Bounds

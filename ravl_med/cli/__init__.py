@@ -203,6 +203,34 @@ def doctor(
     return 1 if any(check.status == "missing" for check in checks) else 0
 
 
+@verb(name="config")
+def show_config(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file to check.")
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print every key there is, as Markdown.")
+    ] = False,
+    set_values: console.SetOption = None,
+) -> None:
+    """Check a config, and print it with every default filled in; or the reference of all keys.
+
+    No film is read and no model opened. Returns 0, 2 for a wrong config.
+    """
+    if reference:
+        from ravl_med.config.reference import config_reference
+
+        sys.stdout.write(config_reference())
+        return
+    if config is None:
+        raise ConfigError("config: expected a CONFIG to check, or --reference.")
+    from ravl_med.config.loading import load_config
+    from ravl_med.reporting.files.run_folder import config_text
+
+    settings = load_config(config, console.overrides(set_values, None))
+    _print_lines(config_text(settings, show_paths=True).splitlines())
+
+
 @verb()
 def embed(
     config: console.ConfigArgument,

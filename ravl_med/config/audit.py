@@ -62,7 +62,7 @@ class DiscoveryConfig(Section):
         description="gaps of both sides on the discovery half against their standard errors, as "
         "one normal deviate; weaker clusters are listed but not carried into confirmation",
     )
-    seed: int = Field(0, ge=0, le=4_294_967_295)
+    seed: int = Field(0, ge=0, le=4_294_967_295, description="of the draws")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -98,12 +98,17 @@ class EvidenceConfig(Section):
         description="exchanges of patients where a test is not exact, at least",
     )
     draws: int = Field(10_000, ge=2_000, le=1_000_000, description="bootstrap draws of patients")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="of every interval")
     max_pairs: int = Field(
         50, ge=10, le=10_000, description="films, each with a control, in a counterfactual test"
     )
     effect_films: int = Field(
-        160, ge=20, le=400, description="films of the discovery half whose effects are mapped"
+        160,
+        ge=20,
+        le=400,
+        description="films of the discovery half whose effects are mapped, half of them called "
+        "wrongly where there are as many; only a candidate with an effect there is tested on the "
+        "other half",
     )
     min_pairs: int = Field(
         20, ge=2, le=10_000, description="films below which no such test is made"
@@ -155,9 +160,19 @@ class EvidenceConfig(Section):
         description="simulated cohorts behind the detectable gap, each prevalence",
     )
     relevance: ConfigPath = Field(description="table of where each finding shows on a film")
-    sign_share: Share = Field(0.5, description="at least this share inside: plausible sign")
-    shortcut_share: Share = Field(0.2, description="at most this share inside: shortcut")
-    seed: int = Field(0, ge=0, le=4_294_967_295)
+    sign_share: Share = Field(
+        0.5,
+        description="share of the effect in anatomy where the finding shows: at least this much in "
+        "a plausible sign",
+    )
+    shortcut_share: Share = Field(
+        0.2,
+        description="at most this much in a shortcut; and at most this much in artifacts, in a "
+        "sign that raises the finding in other films",
+    )
+    seed: int = Field(
+        0, ge=0, le=4_294_967_295, description="of the halves, exchanges and bootstrap draws"
+    )
 
     @property
     def min_n_on_half(self) -> int:
@@ -178,17 +193,19 @@ class GateConfig(Section):
     """Thresholds that decide the verdict, fixed before the run."""
 
     max_gap: Share = Field(
-        0.10, description="gap in accuracy, or share of wrong calls, that is still tolerated"
+        0.10,
+        description="gap in accuracy, or share of wrong calls that a feature makes, that is still "
+        "tolerated; of something foreign none that is no chance",
     )
     min_films: int = Field(
-        20, ge=1, le=100_000_000, description="films a class needs to be audited"
+        20, ge=1, le=100_000_000, description="films that each class needs; told before any is read"
     )
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
     min_auroc: Share = Field(
         0.55,
         description="AUROC of each finding that the lower end of its interval has to be above, for "
-        "anything but a fail; 0: not judged",
+        "anything but a fail; a finding clearly below 0.5 stops the audit. 0: not judged",
     )
     max_local_effect: Share = Field(
         0.06,
@@ -236,7 +253,8 @@ class PrivacyConfig(Section):
         ge=0,
         le=1_000_000,
         description="counts of fewer patients, and what would reveal them, are hidden in the "
-        "report and in result.json; phantoms have no patients, and nothing of them is hidden",
+        "report and in result.json: rates are the middle of steps that hold as many patients, q is "
+        "a bound. private/result.full.json has them all; of phantoms nothing is hidden",
     )
     burned_in_text: Literal["mask", "show"] = Field(
         "mask",
@@ -244,16 +262,23 @@ class PrivacyConfig(Section):
         "or films are shown as they are. The model sees them as they are",
     )
     shown_words: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{1,16}$")], ...] = Field(
-        SHOWN_WORDS, description="words that are not hidden, in capitals or not"
+        SHOWN_WORDS,
+        description="sides, views and positions: a line is left as it is when each of its words is "
+        "one of them, in capitals or not",
     )
 
 
 class ReportConfig(Section):
     """The content of the report's pages."""
 
-    title: str = "Audit of a vision-language model"
+    title: str = Field("Audit of a vision-language model", description="of the report")
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
     regions_listed: int = Field(
         200, ge=1, le=1_000_000, description="regions of each correlation in the JSON"
     )
-    dicom: bool = Field(False, description="also write the report as a DICOM Encapsulated PDF")
+    dicom: bool = Field(
+        False,
+        description="also write report.dcm, the PDF as a DICOM document under a patient and a "
+        "study of its own (RAVL-MED^MODEL AUDIT); BurnedInAnnotation is YES where it shows films "
+        "of patients",
+    )

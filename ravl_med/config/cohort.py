@@ -17,8 +17,8 @@ class SyntheticConfig(Section):
     images: int = Field(3300, ge=40, le=1_000_000, description="films over all splits")
     feature: str = Field("generator", description="the planted device or lettering")
     finding: str = Field("cardiomegaly", description="the finding that it is planted on")
-    strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0 = null")
-    seed: int = Field(0, ge=0, le=4_294_967_295)
+    strength: Share = Field(0.95, description="Cramer's V in the fine-tuning split; 0: none")
+    seed: int = Field(0, ge=0, le=4_294_967_295, description="same seed, same films")
     size: int = Field(256, ge=64, le=4_096, description="shorter side of a film in pixels")
     bystander: str | None = Field(
         None, description="a device that goes with the feature but was never tied to the finding"
@@ -34,7 +34,9 @@ class VolumeConfig(Section):
     show: Literal["projection", "slice"] = Field(
         "projection", description="the mean along an axis, or one slice"
     )
-    plane: Literal["coronal", "axial", "sagittal"] = "coronal"
+    plane: Literal["coronal", "axial", "sagittal"] = Field(
+        "coronal", description="of the film that is made"
+    )
     slice: Share = Field(
         0.5, description="place of the slice where no number is given: 0 is left, back or foot"
     )
@@ -53,7 +55,9 @@ class ReadingConfig(Section):
         0, ge=0, le=1_000, description="which VOI LUT or window of a DICOM film is applied"
     )
     voi: Literal["lut", "window", "full range"] = Field(
-        "lut", description="what is applied of a DICOM film that carries a VOI LUT and a window"
+        "lut",
+        description="what is applied of a DICOM film that carries a VOI LUT and a window: one of "
+        "them, or the full range of stored values",
     )
     preset: Literal["window", "mimic-cxr-jpg", "chexpert"] = Field(
         "window",
@@ -61,7 +65,11 @@ class ReadingConfig(Section):
         "models were trained on",
     )
     frame: int | None = Field(
-        None, ge=1, le=1_000_000, description="frame of a multi-frame file, or slice of a volume"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="frame of a multi-frame file, or slice of a volume, the first is 1; the "
+        "manifest's column frame goes before it",
     )
     volume: VolumeConfig = VolumeConfig()
     max_pixels: int = Field(
@@ -107,7 +115,9 @@ class CohortConfig(ReadingConfig):
         "validation", description="rows of the manifest that are audited; null takes every row"
     )
     unit: Literal["image", "study"] = Field(
-        "image", description="what is counted: every film, or one film of each study"
+        "image",
+        description="what is counted: every film; or one film of each study, PA before AP before "
+        "others, by the column study",
     )
     attributes_from_header: bool | None = Field(
         None,
@@ -115,17 +125,24 @@ class CohortConfig(ReadingConfig):
         "lacks, true for blank cells too, false for none",
     )
     roots: tuple[ConfigLocation, ...] = Field(
-        (), description="folders or URLs besides the manifest's own that its paths may lead to"
+        (),
+        description="folders or URLs besides the manifest's own that its paths may lead to; a path "
+        "or link that leads elsewhere is set aside",
     )
     compared_films: int = Field(
         20_000,
         ge=0,
         le=10_000_000,
-        description="films of other splits that are read, to find audited ones among them by their "
-        "pixels, also where they were encoded anew; 0: none",
+        description="films of other splits that are read once, to find audited ones among them by "
+        "their pixels, also encoded, scaled or windowed anew; what stands in finetune counts for "
+        "gate.max_leaked_patients. 0: none",
     )
     workers: int = Field(
-        2, ge=0, le=64, description="processes that films are read in; 0 reads in this one"
+        2,
+        ge=0,
+        le=64,
+        description="processes that films are read in, so that a file that brings its decoder down "
+        "costs itself alone; 0: the run's own process reads",
     )
 
     @model_validator(mode="after")
@@ -148,7 +165,7 @@ class LabelsConfig(Section):
         "exclude", description="a film with an uncertain cell is left out, or it counts as 1 or 0"
     )
     max_unrecognised: Share = Field(
-        0.2, description="share of the reports in which nothing may be recognised"
+        0.2, description="share of the reports in which nothing may be recognised; more end the run"
     )
 
 
@@ -176,7 +193,8 @@ class RegionsConfig(Section):
     windows: WindowsConfig = WindowsConfig()
     annotations: ConfigPath | None = Field(
         None,
-        description="boxes of the user's own, of all films: CSV, COCO JSON, or scene graphs; files "
+        description="boxes of the user's own, of all films: CSV (image, name, x0, y0, x1, y1), "
+        "COCO JSON, or a folder of Chest ImaGenome scene graphs; files "
         "of single films stand in the manifest's column 'annotation'",
     )
     mask_names: dict[Annotated[int, Field(ge=0, le=4_294_967_295)], str] = Field(

@@ -30,7 +30,10 @@ from ravl_med.storage.bounded_reading import UnreadableFileError
 class Config(Section):
     """One whole audit, and the mitigation that may follow it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="of the run, and of its folder under reports/: letters, digits, . _ and -",
+    )
     cohort: CohortConfig
     labels: LabelsConfig = LabelsConfig()
     task: TaskConfig

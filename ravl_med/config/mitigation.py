@@ -40,7 +40,7 @@ class MitigationConfig(Section):
         "labels",
         description="class of a fine-tuning film: its label columns, or what its report mentions",
     )
-    epochs: int = Field(100, ge=1, le=100_000)
+    epochs: int = Field(100, ge=1, le=100_000, description="at most")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="films of all processes together")
     learning_rate: float = Field(
         5e-5,
@@ -48,7 +48,7 @@ class MitigationConfig(Section):
         le=100.0,
         description="peak; warm-up over a tenth of the steps, then half a cosine",
     )
-    weight_decay: float = Field(0.2, ge=0, le=100.0)
+    weight_decay: float = Field(0.2, ge=0, le=100.0, description="of AdamW")
     patience: int = Field(
         5, ge=1, le=100_000, description="epochs without gain after which it stops"
     )
@@ -62,7 +62,7 @@ class MitigationConfig(Section):
     accumulate: int = Field(
         1, ge=1, le=100_000, description="batches for each step of the optimiser"
     )
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the training")
     gradient_checkpointing: bool = Field(
         False,
         description="keep less of the forward pass and compute it again for the gradients: less "
@@ -97,13 +97,16 @@ class MitigationConfig(Section):
         10,
         ge=1,
         le=100_000_000,
-        description="groups with fewer films are joined when the best epoch is chosen",
+        description="groups with fewer films are joined when the best epoch is chosen and the "
+        "worst group is named",
     )
     max_fall: Share = Field(
         0.01, description="fall of the overall accuracy that is tolerated in an improved model"
     )
-    checkpoint_steps: int = Field(500, ge=1, le=1_000_000_000)
-    seed: int = Field(0, ge=0, le=4_294_967_295)
+    checkpoint_steps: int = Field(
+        500, ge=1, le=1_000_000_000, description="steps after which what was done is kept"
+    )
+    seed: int = Field(0, ge=0, le=4_294_967_295, description="of the order of films and exchanges")
 
     def arms(self) -> tuple[ArmName, ...]:
         """Return every arm that is trained, the delivered one last."""

@@ -18,12 +18,14 @@ class QuickstartModelConfig(Section):
     open_clip model.
     """
 
-    tower: Literal["resnet", "vit"] = "resnet"
+    tower: Literal["resnet", "vit"] = Field("resnet", description="that embeds films")
     image_size: int = Field(96, ge=32, le=2_048, multiple_of=32, description="input side in pixels")
-    epochs: int = Field(14, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=2, le=65_536)
-    learning_rate: float = Field(1e-3, gt=0, le=100.0)
-    seed: int = Field(0, ge=0, le=4_294_967_295)
+    epochs: int = Field(14, ge=1, le=100_000, description="passes over the films")
+    batch_size: int = Field(64, ge=2, le=65_536, description="films a step")
+    learning_rate: float = Field(1e-3, gt=0, le=100.0, description="peak, after a warm-up")
+    seed: int = Field(
+        0, ge=0, le=4_294_967_295, description="of the first weights and of the order of films"
+    )
 
 
 Colour = Annotated[float, Field(ge=-1_000.0, le=1_000.0)]
@@ -39,8 +41,12 @@ class PreprocessConfig(Section):
     mean: tuple[Colour, Colour, Colour] = Field(
         (0.48145466, 0.4578275, 0.40821073), description="of the channels, films being 0 to 1"
     )
-    std: tuple[Spread, Spread, Spread] = (0.26862954, 0.26130258, 0.27577711)
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    std: tuple[Spread, Spread, Spread] = Field(
+        (0.26862954, 0.26130258, 0.27577711), description="of the channels"
+    )
+    interpolation: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="by which films are resized"
+    )
     resize_mode: Literal["shortest", "longest", "squash"] = Field(
         "shortest",
         description="shortest side resized and the centre cut out; longest side resized and padded "
@@ -81,7 +87,7 @@ class AnswersConfig(Section):
     yes: tuple[str, ...] = Field(
         ("Yes", "yes"), min_length=1, description="first words of an answer; one token each"
     )
-    no: tuple[str, ...] = Field(("No", "no"), min_length=1)
+    no: tuple[str, ...] = Field(("No", "no"), min_length=1, description="likewise")
     blank_corrected: bool = Field(
         False, description="take off what is answered to a blank film; both are shown"
     )
@@ -167,12 +173,17 @@ class ModelConfig(Section):
     )
     quickstart: QuickstartModelConfig | None = None
     name: str | None = Field(None, description="how the report calls the model")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="cpu, mps, cuda, cuda:0 and so on; auto: a GPU where there is one",
+    )
     batch_size: int = Field(
         64,
         ge=1,
         le=65_536,
-        description="films encoded at once; halved where memory does not suffice",
+        description="films encoded at once; halved where memory does not suffice, which is said, "
+        "and remembered for the model and device",
     )
     precision: Literal["fp32", "bf16", "fp16", "int8"] = Field(
         "fp32",

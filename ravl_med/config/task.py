@@ -156,7 +156,7 @@ def _list(names: Any) -> str:
 
 
 class ClassConfig(Section):
-    """One class of the zero-shot task."""
+    """A class of the zero-shot task, by the name that it has in the report; two or more."""
 
     prompts: tuple[str, ...] = Field(min_length=1, description="texts put into the templates")
     label: dict[str, Literal[0, 1]] | None = Field(
@@ -169,7 +169,7 @@ class ClassConfig(Section):
 class TaskConfig(Section):
     """A zero-shot task: classes, prompts, templates."""
 
-    name: str = "finding"
+    name: str = Field("finding", description="how the report calls the task")
     prompts: str | None = Field(
         None,
         description="a ready set of findings (chexpert5, chexpert14, nih14, vindr18, padchest); it "
@@ -189,7 +189,9 @@ class TaskConfig(Section):
         default_factory=dict, description="findings of a ready set whose column is called otherwise"
     )
     classes: dict[str, ClassConfig] = Field(min_length=2)
-    templates: tuple[str, ...] = Field(("{}",), min_length=1)
+    templates: tuple[str, ...] = Field(
+        ("{}",), min_length=1, description="sentences that prompts are put into, at {}"
+    )
     temperature: float = Field(
         0.07, gt=0, le=1_000.0, description="tau of RaVL's zero-shot softmax"
     )

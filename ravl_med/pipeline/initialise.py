@@ -32,7 +32,7 @@ from ravl_med.pipeline.stages import Progress
 _HEAD = """\
 # An audit of the films in manifest.csv. Run it with:   ravl-med audit audit.yaml
 # Look first with:   ravl-med inspect audit.yaml   and   ravl-med regions audit.yaml
-# Every key: configs/README.md. Paths are relative to this file.
+# Every key: ravl-med config --reference. Paths are relative to this file.
 name: %-23s# name of the run and of its folder; printed in the report
 cohort:
   manifest: manifest.csv     # one row a film; patients, studies and sites are numbers
