@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import subprocess
@@ -297,6 +298,26 @@ def test_bad_input_gets_one_line(
     assert outcome.exit_code == code, outcome.output
     one_line(outcome, *parts)
     assert not list(tmp_path.iterdir())
+
+
+def said_in_the_package() -> set[str]:
+    """Every text in the code, with … for what is put into it."""
+    said = set()
+    for path in (REPOSITORY / "ravl_med").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [getattr(one, "value", None) for one in parts]
+            said.add("".join(one if isinstance(one, str) else "…" for one in texts))
+    return said
+
+
+def test_the_page_of_errors_quotes_what_the_tool_says() -> None:
+    page = (REPOSITORY / "reports" / "README.md").read_text(encoding="utf-8")
+    table = page[page.index("| the line says") :].splitlines()[2:]
+    quoted = [line.split("`")[1] for line in table if line.startswith("| `")]
+    said = said_in_the_package()
+    assert len(quoted) >= 20
+    assert [one for one in quoted if not any(one.strip("… ") in text for text in said)] == []
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
