@@ -5,8 +5,10 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
@@ -235,6 +237,33 @@ def attributes(out: Path, cache: Path, *changes: str) -> dict[str, dict[str, int
     document = json.loads(result_document(made.result, 0).model_dump_json())
     found: dict[str, dict[str, int]] = document["cohort"]["attributes"]
     return found
+
+
+def test_a_folder_of_images_and_a_table_is_enough(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(48):
+        pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        kind = "jpg" if number % 2 else "png"
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.{kind}")
+    rows = [
+        f"images/{number:02}.{'jpg' if number % 2 else 'png'},{SECRET}{number // 2},"
+        f"{'Edema' if number % 4 < 2 else 'No Finding'},PA"
+        for number in range(48)
+    ]
+    table = "\n".join(["filename,patient_id,finding,view", *rows])
+    (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
+    looked = run("inspect", str(tmp_path))
+    assert "49 files looked at, 48 films kept: 24 patients" in looked.output
+    (tmp_path / "model").mkdir()
+    outcome = run("init", str(tmp_path), "--model", str(tmp_path / "model"))
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.output.splitlines()[-1].endswith("(Edema)")
+    assert SECRET not in looked.output + outcome.output
+    with (tmp_path / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        films = list(csv.DictReader(stream))
+    assert {film["patient"] for film in films} == {f"p{n:05}" for n in range(1, 25)}
+    assert [film["Edema"] for film in films[:4]] == ["1", "1", "0", "0"]
+    assert load_config(tmp_path / "audit.yaml").task.columns()["no Edema"] == {"Edema": 0}
 
 
 def test_init_writes_nothing_over(tree: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="Folder of DICOM files and reports, a manifest.csv or a config."
+            metavar="PATH", help="Folder of films and reports, a manifest.csv or a config."
         ),
     ],
     reports: ReportsOption = None,
@@ -141,7 +141,8 @@ def inspect(
 @verb()
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Folder of DICOM files and reports.")
+        Path,
+        typer.Argument(metavar="PATH", help="Folder of films (DICOM, PNG, JPEG) and tables (CSV)."),
     ],
     out: Annotated[
         Path | None,
@@ -158,10 +159,10 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Make a manifest and a config out of a folder of DICOM files and reports.
+    """Make a manifest and a config out of a folder of films and reports.
 
-    Frontal chest films are kept, by their header, or by their pixels where it does not say. No
-    file is overwritten. Returns 0, and as audit for errors.
+    Frontal chest films are kept, by their header or a table, or by their pixels where none says.
+    No file is overwritten. Returns 0, and as audit for errors.
     """
     from ravl_med.pipeline.initialise import StartPlan, initialise
 

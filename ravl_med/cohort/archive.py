@@ -1,58 +1,27 @@
 """A folder of an archive: each file is identified by its content, films and reports are paired.
 
 Reports come from structured reports of the same study or accession number, from text files named
-after an accession number, an identifier or the film's file, and from tables (CSV) with a column
-that names the film or the examination. Tables may hold findings as well.
+after an accession number, an identifier or the film's file, and from tables (CSV), which may hold
+findings as well, and patient, view, sex and age, which PNG and JPEG films do not state.
 """
 
 from __future__ import annotations
 
-import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ravl_med.cohort.reading_pool import ReadingPool
-from ravl_med.cohort.survey import SurveyedFile
+from ravl_med.cohort.report_table import FilmReport, read_report_table
+from ravl_med.cohort.survey import FRONTAL_VIEWS, SurveyedFile
 from ravl_med.config.cohort import ReadingConfig
 from ravl_med.errors import ConfigError, DataError, ImageError
-from ravl_med.storage.bounded_reading import open_regular
-
-_WORDS = {
-    **dict.fromkeys(("yes", "y", "true", "positive", "pos", "present"), "1"),
-    **dict.fromkeys(("no", "n", "false", "negative", "neg", "absent"), "0"),
-    **dict.fromkeys(("uncertain", "possible", "equivocal"), "-1"),
-    **dict.fromkeys(("unknown", "not stated", "n/a", ""), ""),
-}
-"""Cells of a label column in words; a manifest has 1, 0 and -1."""
-_NO_FINDINGS = frozenset({"portable", "sex", "view", "site", "split"})
-
-LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
-"""How a finding's cells may be written, and how a manifest writes them."""
-
-_KEYS = (
-    "accession", "accession_number", "accessionnumber", "study", "study_id", "study_uid",
-    "studyinstanceuid", "study_instance_uid", "image", "image_id", "dicom_id", "file", "filename",
-    "file_name", "path", "sopinstanceuid", "sop_instance_uid", "uid",
-)  # fmt: skip
-_TEXTS = ("report", "report_text", "radiology_report", "text", "findings", "impression")
-_LARGEST = 200_000_000  # bytes of a table
-
-
-@dataclass(frozen=True, slots=True)
-class FilmReport:
-    """The report of one film, and the findings that a table states for it."""
-
-    text: str = ""  # blank where the report is a file, or there is none
-    path: Path | None = None  # of a text file
-    source: str = ""  # "structured report", "text file", "table" or blank
-    findings: Mapping[str, str] = field(default_factory=dict)  # cells 1, 0, -1 or blank of a table
 
 
 @dataclass(slots=True)
@@ -63,6 +32,16 @@ class ReportSources:
     files: dict[str, Path] = field(default_factory=dict)
     rows: dict[str, FilmReport] = field(default_factory=dict)
     columns: tuple[str, ...] = ()  # findings that the tables hold
+    repeated: set[str] = field(default_factory=set)  # ends of the paths of several films
+
+    def note_paths(self, paths: Iterable[Path]) -> None:
+        """Note which ends of paths belong to several files, and so name none of them."""
+        left, length = list(paths), 1
+        while left:
+            counts = Counter(_end(path, length) for path in left)
+            left = [path for path in left if counts[_end(path, length)] > 1]
+            self.repeated.update(_end(path, length) for path in left)
+            length += 1
 
     def add_structured(self, report: SurveyedFile) -> None:
         """Add a structured report; the latest of a study counts."""
@@ -86,16 +65,20 @@ class ReportSources:
     def add_table(self, path: Path) -> bool:
         """Add the rows of a table; return whether it holds anything about films."""
         rows, columns = read_report_table(path)
+        joined: dict[tuple[int, int], FilmReport] = {}  # one for all keys of a row
         for key, row in rows.items():
-            self.rows.setdefault(key, row)
+            known = self.rows.get(key)
+            if known is None:
+                self.rows[key] = row
+            else:
+                self.rows[key] = joined.setdefault((id(known), id(row)), known.beside(row))
         self.columns = tuple(dict.fromkeys((*self.columns, *columns)))
         return bool(rows)
 
     def find(self, film: SurveyedFile, path: Path) -> FilmReport:
         """Return the report and findings of a film."""
-        names = [film.accession, film.study, film.instance, path.name, path.stem]
-        names = [name for name in dict.fromkeys(names) if name]
-        row = next((self.rows[name] for name in names if name in self.rows), FilmReport())
+        names = self._names(film, path)
+        row = self.row(film, path) or FilmReport()
         if row.text:
             return row
         dated = next((self.structured[name] for name in names if name in self.structured), None)
@@ -106,90 +89,28 @@ class ReportSources:
             return FilmReport("", file, "text file", row.findings)
         return row
 
+    def row(self, film: SurveyedFile, path: Path) -> FilmReport | None:
+        """Return what tables say of a film; None where none names it."""
+        names = self._names(film, path)
+        return next((self.rows[name] for name in names if name in self.rows), None)
 
-def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...]]:
-    """Read a CSV of reports or findings.
-
-    Returns
-    -------
-    rows : dict of key to FilmReport - empty where the table has no column of keys, or neither
-        reports nor findings; a key that is a path counts by its last part
-    findings : tuple of str - columns whose cells are 1, 0, -1 or blank, or yes, no and the like
-
-    Raises
-    ------
-    DataError
-        The file is no CSV. The message does not name it.
-    """
-    lines = _lines(path)
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    lower = [name.lower().replace(" ", "_") for name in header]
-    keys = [at for at, name in enumerate(lower) if name in _KEYS]
-    texts = [at for at, name in enumerate(lower) if name in _TEXTS]
-    if not keys or {"image", "patient"} <= set(lower):  # a manifest is no table of reports
-        return {}, ()
-    findings = {
-        at: meaning
-        for at, name in enumerate(header)
-        if name and at not in (*keys, *texts) and lower[at] not in _NO_FINDINGS
-        if (meaning := _meaning_of(_column(lines[1:], at)))
-    }
-    rows: dict[str, FilmReport] = {}
-    for line in lines[1:] if texts or findings else ():
-        cells = [cell.strip() for cell in line] + [""] * (len(header) - len(line))
-        text = _joined(header, cells, texts)
-        labels = {header[at]: known[cells[at].lower()] for at, known in findings.items()}
-        found = FilmReport(text, None, "table" if text else "", labels)
-        for at in keys:
-            name = cells[at].replace("\\", "/").rsplit("/", 1)[-1]
-            if name:
-                rows.setdefault(name, found)
-    return rows, tuple(header[at] for at in findings) if rows else ()
+    def _names(self, film: SurveyedFile, path: Path) -> list[str]:
+        """Return what a film may be found by: its identifiers, and ends of its path."""
+        names = [film.accession, film.study, film.instance]
+        for length in range(1, len(path.parts)):
+            end = _end(path, length)
+            if end not in self.repeated:
+                names += [end, end.removesuffix(path.suffix)]
+        return [name for name in dict.fromkeys(names) if name]
 
 
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError("a table is over 200 MB; expected reports of an archive.")
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
-            return [line for line in csv.reader(stream, strict=True) if any(line)]
-    except FileNotFoundError:
-        raise ConfigError(f"--reports {path.name[:80]}: no such file.") from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"a table is no UTF-8 CSV ({type(error).__name__}).") from None
-
-
-def _meaning_of(cells: Iterable[str]) -> Mapping[str, str]:
-    """Return what the cells of a column of labels mean; empty for any other column."""
-    found = {cell.lower() for cell in cells}
-    if holds_labels(found):
-        return LABEL_CELLS
-    stated = {_WORDS.get(cell, "?") for cell in found}
-    return _WORDS if "1" in stated and "?" not in stated else {}
-
-
-def holds_labels(cells: Iterable[str]) -> bool:
-    """Return whether the cells of a column are 1, 0, -1 or blank, and one of them is 1."""
-    found = set(cells)
-    return found <= LABEL_CELLS.keys() and bool(found & {"1", "1.0"})
-
-
-def _column(lines: Sequence[Sequence[str]], at: int) -> Iterable[str]:
-    return (line[at].strip() if at < len(line) else "" for line in lines)
-
-
-def _joined(header: Sequence[str], cells: Sequence[str], texts: Sequence[int]) -> str:
-    """Join the report columns of a row; findings and impression keep their headings."""
-    parts = [
-        f"{header[at].upper()}: {cells[at]}" if len(texts) > 1 else cells[at]
-        for at in texts
-        if cells[at]
-    ]
-    return "\n".join(parts)
+def _end(path: Path, length: int) -> str:
+    return "/".join(path.parts[-length:])
 
 
 Progress = Callable[[str, int, int], None]
 
+_LATERAL = ("L", "LL", "RL", "LAT")
 _WRITTEN = ("manifest.csv", "audit.yaml", "relevance.yaml")  # by ``ravl-med init``, at the top
 
 
@@ -239,7 +160,7 @@ def survey_archive(
         A named table cannot be read, or holds nothing about films.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder.name!r} is no folder. Name one with DICOM files.")
+        raise ConfigError(f"{folder.name!r} is no folder. Name one with films.")
     survey = ArchiveSurvey(folder)
     if not all(survey.sources.add_table(table) for table in tables):
         raise DataError(
@@ -247,6 +168,7 @@ def survey_archive(
             "image), or neither reports nor findings."
         )
     images = _take_reports(survey, find_files(folder, survey.rejected))
+    survey.sources.note_paths(images)
     kept: list[tuple[Path, SurveyedFile]] = []
     seen: set[str] = set()
     with ReadingPool(reading, workers, (folder,)) as pool:
@@ -260,11 +182,46 @@ def survey_archive(
                 survey.rejected["report"] += 1
             elif found.digest in seen:
                 survey.rejected["duplicate_pixels"] += 1
-            elif _keep(survey, found, is_frontal):
-                seen.add(found.digest)
-                kept.append((path, replace(found, pixels=None)))
-    survey.films = [ArchiveFilm(p, f, survey.sources.find(f, p)) for p, f in kept]
+            else:
+                row = survey.sources.row(found, path) or FilmReport()
+                film = _with_table(found, row.stated)
+                if _keep(survey, film, is_frontal):
+                    seen.add(film.digest)
+                    kept.append((path, replace(film, pixels=None)))
+    survey.films = list(_paired(survey, kept))
     return survey
+
+
+def _paired(
+    survey: ArchiveSurvey, kept: Sequence[tuple[Path, SurveyedFile]]
+) -> Iterator[ArchiveFilm]:
+    """Yield films with their reports; beside DICOM, PNG and JPEG count where a table names them."""
+    previews = any(found.has_header for _, found in kept)
+    for path, found in kept:
+        if previews and not found.has_header and survey.sources.row(found, path) is None:
+            survey.rejected["beside_dicom"] += 1
+        else:
+            yield ArchiveFilm(path, found, survey.sources.find(found, path))
+
+
+def _with_table(found: SurveyedFile, stated: Mapping[str, str]) -> SurveyedFile:
+    """Add what a table says of a film; its header goes before."""
+    said = {name: value for name, value in stated.items() if value}
+    patient = said.pop("patient", "")
+    if "view" in said:
+        said["view"] = _view(said["view"].upper())
+    if said.get("sex", "")[:1].upper() in ("F", "M"):
+        said["sex"] = said["sex"][0].upper()
+    said |= {name: value for name, value in found.attributes.items() if value}
+    return replace(found, patient=found.patient or patient, attributes=said)
+
+
+def _view(text: str) -> str:
+    """Return AP, PA or LATERAL for the ways in which tables write them."""
+    frontal = re.match(r"(AP|PA)\b", text)
+    if frontal is not None:
+        return frontal[1]
+    return "LATERAL" if text in _LATERAL or "LATERAL" in text else text
 
 
 def find_files(folder: Path, unread: Counter[str] | None = None) -> list[Path]:
@@ -338,8 +295,12 @@ def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:
 def _keep(
     survey: ArchiveSurvey, found: SurveyedFile, is_frontal: Callable[[NDArray[np.float32]], bool]
 ) -> bool:
-    if found.certain:
+    view = "" if found.has_header else found.attributes.get("view", "")
+    if found.certain or view in FRONTAL_VIEWS:
         return True
+    if view == "LATERAL":
+        survey.rejected["not_frontal"] += 1
+        return False
     assert found.pixels is not None
     if not is_frontal(found.pixels):
         survey.rejected["no_frontal_chest"] += 1

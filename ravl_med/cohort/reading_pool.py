@@ -77,11 +77,9 @@ class ReadingPool:
         for answer in self._in_order("film", files):
             yield answer if isinstance(answer, ImageError) else ImageContent(**answer)
 
-    def survey(
-        self, files: Iterable[Wanted], *, any_film: bool = False
-    ) -> Iterator[SurveyedFile | ImageError]:
+    def survey(self, files: Iterable[Wanted]) -> Iterator[SurveyedFile | ImageError]:
         """Identify files of an archive, in their order; see `survey_file`."""
-        for answer in self._in_order("any film" if any_film else "chest film", files):
+        for answer in self._in_order("chest film", files):
             yield answer if isinstance(answer, ImageError) else SurveyedFile(**answer)
 
     def annotation(

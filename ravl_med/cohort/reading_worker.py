@@ -45,7 +45,7 @@ def _read(request: dict[str, Any], reading: ReadingConfig) -> ImageContent | Sur
     path, reading = Path(request["path"]), reading.for_frame(request["frame"])
     if request["task"] == "film":
         return read_film_file(path, reading)
-    return survey_file(path, reading, any_film=request["task"] == "any film")
+    return survey_file(path, reading)
 
 
 def _boxes(request: dict[str, Any], reading: ReadingConfig) -> list[list[Any]]:

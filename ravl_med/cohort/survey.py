@@ -117,6 +117,7 @@ class SurveyedFile:
     """One file of an archive; its identifiers serve for pairing and are never printed."""
 
     kind: str  # "film" or "report"
+    has_header: bool = True  # which says what it shows; PNG and JPEG have none
     certain: bool = False  # the header says frontal chest film; else the pixels must
     patient: str = ""  # identifiers are blank where not stated
     study: str = ""
@@ -130,10 +131,8 @@ class SurveyedFile:
     pixels: NDArray[np.float32] | None = None  # (H, W), of a film
 
 
-def survey_file(path: Path, reading: ReadingConfig, *, any_film: bool = False) -> SurveyedFile:
+def survey_file(path: Path, reading: ReadingConfig) -> SurveyedFile:
     """Identify a file of an archive, and read it where it is a film.
-
-    `any_film` takes films that are no frontal chest films too, and films that are not DICOM.
 
     Raises
     ------
@@ -141,13 +140,14 @@ def survey_file(path: Path, reading: ReadingConfig, *, any_film: bool = False) -
         Besides the reasons of `read_film_file`: ``other_modality``, ``for_processing``,
         ``other_body_part``, ``not_frontal``; ``no_text`` for an empty report.
     """
-    if any_film and file_kind(path) != "dicom":
-        content = read_film_file(path, reading)
+    kind = file_kind(path)
+    if kind == "raster":
+        film = read_film_file(path, reading)
         return SurveyedFile(
-            "film", applied=content.applied, digest=content.digest, pixels=content.pixels
+            "film", has_header=False, applied=film.applied, digest=film.digest, pixels=film.pixels
         )
-    if file_kind(path) != "dicom":
-        raise ImageError("not_dicom", "the file is not DICOM.")
+    if kind != "dicom":
+        raise ImageError("not_dicom", "the file is not DICOM, PNG or JPEG.")
     dataset = open_dicom(path, reading)
     with naming_reasons():
         found = _identify(dataset)
@@ -155,8 +155,7 @@ def survey_file(path: Path, reading: ReadingConfig, *, any_film: bool = False) -
             if not found.text:
                 raise ImageError("no_text", "the structured report holds no text.")
             return found
-        if not any_film:
-            found = replace(found, certain=_is_certain(dataset))
+        found = replace(found, certain=_is_certain(dataset))
     content = read_film_file(path, reading)
     return replace(
         found,

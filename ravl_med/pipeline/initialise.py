@@ -1,4 +1,4 @@
-"""``ravl-med init``: a manifest and a commented config from a folder of DICOM files and reports."""
+"""``ravl-med init``: a manifest and a commented config from a folder of films and reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import ravl_med
-from ravl_med.cohort.archive import LABEL_CELLS, ArchiveSurvey
+from ravl_med.cohort.archive import ArchiveSurvey
 from ravl_med.cohort.manifest import ATTRIBUTES, number_sites
+from ravl_med.cohort.report_table import LABEL_CELLS
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.inspect import (
     FilmFindings,
@@ -95,7 +96,7 @@ def write_config(
 def _task(finding: str) -> str:
     named = finding or "FINDING"
     opposite = _OPPOSITES.get(named, f"no {named}")
-    positive, negative = (_scalar(f"{text.capitalize()}.") for text in (named, opposite))
+    positive, negative = (_scalar(f"{text[:1].upper()}{text[1:]}.") for text in (named, opposite))
     name, other = _scalar(named), _scalar(opposite)
     lines = [
         "task:",
@@ -258,7 +259,7 @@ def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[
         name: min(_count(audited, name, "1"), _count(audited, name, "0"))
         for name in report.findings
     }
-    usable = {name: count for name, count in known.items() if name not in _NOTHING}
+    usable = {name: count for name, count in known.items() if name.lower() not in _NOTHING}
     if max(usable.values(), default=0) < _LEAST_FILMS <= max(known.values(), default=0):
         usable = known
     return max(usable, key=lambda name: usable[name], default="")

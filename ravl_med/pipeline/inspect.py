@@ -18,15 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ravl_med.cohort.archive import (
-    LABEL_CELLS,
-    ArchiveSurvey,
-    FilmReport,
-    holds_labels,
-    survey_archive,
-)
+from ravl_med.cohort.archive import ArchiveSurvey, survey_archive
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import ATTRIBUTES, add_header_attributes, number_sites, read_manifest
+from ravl_med.cohort.report_table import LABEL_CELLS, FilmReport, holds_labels
 from ravl_med.cohort.table import RejectedFilm, read_table
 from ravl_med.config.audit import PrivacyConfig
 from ravl_med.config.cohort import CohortConfig
@@ -135,8 +130,9 @@ def _wrapped(head: str, items: Sequence[str]) -> list[str]:
 
 
 _REASONS = {
-    "report": "radiology reports",
-    "not_dicom": "no DICOM file",
+    "report": "radiology reports and tables",
+    "not_dicom": "neither DICOM, PNG nor JPEG",
+    "beside_dicom": "PNG or JPEG beside DICOM films, named by no table: perhaps previews",
     "other_modality": "another modality",
     "other_body_part": "another part of the body",
     "not_frontal": "a lateral or another view",
@@ -159,6 +155,7 @@ class IntakeReport:
     studies: int
     rejected: Mapping[str, int]
     by_pixels: int = 0  # films kept by their pixels, where the header did not say
+    unnamed: int = 0  # films whose patient is not stated, each of which counts as one
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     applied: Mapping[str, int] = field(default_factory=dict)  # how stored values became pixels
     reports: Mapping[str, int] = field(default_factory=dict)  # films with a report, by source
@@ -180,7 +177,12 @@ class IntakeReport:
             f"{self.studies} studies.",
         ]
         if self.by_pixels:
-            lines.append(f"{self.by_pixels} of them by their pixels; their headers do not say.")
+            lines.append(f"{self.by_pixels} of them by their pixels; no header or table says.")
+        if self.unnamed:
+            lines.append(
+                f"{self.unnamed} name no patient: each counts as one. A CSV with the columns "
+                "image and patient names them."
+            )
         if self.rejected:
             lines += ["", "Not kept"]
         for reason, count in sorted(self.rejected.items(), key=lambda entry: -entry[1]):
@@ -338,6 +340,7 @@ def report_archive(survey: ArchiveSurvey) -> IntakeReport:
         studies=len({film.found.study or str(film.path) for film in films}),
         rejected=dict(survey.rejected),
         by_pixels=survey.by_pixels,
+        unnamed=sum(not film.found.patient for film in films),
         attributes=count_attributes(attributes, ATTRIBUTES),
         applied=dict(Counter(film.found.applied for film in films).most_common()),
         reports=dict(Counter(film.report.source for film in films if film.report.source)),

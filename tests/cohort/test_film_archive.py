@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from ravl_med.cohort.archive import ArchiveSurvey, find_files, survey_archive
 from ravl_med.config.cohort import ReadingConfig
@@ -146,3 +147,36 @@ def test_a_folder_without_rights_is_counted(
     unread: Counter[str] = Counter()
     assert find_files(tmp_path, unread) == []
     assert unread == {"folder_not_read": 1}
+
+
+def images(folder: Path, count: int) -> None:
+    rng = np.random.default_rng(count)
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_images_are_films_with_what_a_table_says(tmp_path: Path) -> None:
+    images(tmp_path, 4)
+    rows = "image,patient,view,sex,edema\n0.png,a,AP Supine,female,1\n1.png,a,L,,0\n2.png,b,,,0\n"
+    (tmp_path / "t.csv").write_text(rows, encoding="utf-8")
+    found = survey(tmp_path)
+    assert [film.found.patient for film in found.films] == ["a", "b", ""]
+    assert found.films[0].found.attributes == {"view": "AP", "sex": "F"}
+    assert found.films[0].report.findings == {"edema": "1"}
+    assert found.rejected == {"report": 1, "not_frontal": 1}
+    assert found.by_pixels == 2
+    assert len(survey(tmp_path, lungs=False).films) == 1
+
+
+def test_images_beside_dicom_are_films_where_a_table_names_them(tree: Path) -> None:
+    images(tree / "previews", 2)
+    table = tree / "named.csv"
+    table.write_text("file,patient\npreviews/1.png,x\n", encoding="utf-8")
+    found = survey(tree)
+    table.unlink()
+    assert found.rejected["beside_dicom"] == 1
+    assert [film.path.name for film in found.films if not film.found.has_header] == ["1.png"]
+    assert survey(tree).rejected["beside_dicom"] == 2
+    shutil.rmtree(tree / "previews")

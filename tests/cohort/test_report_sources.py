@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ravl_med.cohort.archive import ReportSources, read_report_table
+from ravl_med.cohort.archive import ReportSources
+from ravl_med.cohort.report_table import read_report_table
 from ravl_med.cohort.survey import SurveyedFile
 from ravl_med.errors import DataError
 
@@ -67,8 +68,7 @@ def test_no_report() -> None:
     [
         "",
         "a,b\n1,2\n",
-        "accession,age\nACC1,61\n",
-        "image,patient,report\na.dcm,1,Clear.\n",  # a manifest
+        "accession,remark\nACC1,old\n",
     ],
 )
 def test_tables_that_are_none_of_films(tmp_path: Path, text: str) -> None:
@@ -95,3 +95,45 @@ def test_labels_in_words_are_labels(tmp_path: Path) -> None:
         ["0", "1"],
         ["", ""],
     ]
+
+
+BARE = SurveyedFile("film", has_header=False)
+
+
+def test_a_table_says_what_images_do_not(tmp_path: Path) -> None:
+    text = (
+        "Image Index,Finding Labels,Patient ID,View Position,Patient Gender\n"
+        "1.png,Edema|Mass,7,PA,F\n2.png,Edema,8,AP,M\n3.png,No Finding,8,AP,M\n"
+        "4.png,No Finding,9,AP,M\n5.png,Mass,9,,\n"
+    )
+    rows, columns = read_report_table(table(tmp_path / "nih.csv", text))
+    assert columns == ("Edema", "Mass", "No Finding")
+    assert rows["1.png"].findings == {"Edema": "1", "Mass": "1", "No Finding": "0"}
+    assert rows["1.png"].stated == {"patient": "7", "view": "PA", "sex": "F", "age": "", "site": ""}
+    assert rows["1.png"].text == ""
+
+
+def test_a_path_names_a_film_by_what_no_other_has(tmp_path: Path) -> None:
+    """As in CheXpert, where every file is called view1_frontal.jpg."""
+    folder = Path("/data/train")
+    paths = [folder / f"patient{n}" / "study1" / "view1.jpg" for n in (1, 2, 3)]
+    sources = ReportSources()
+    sources.note_paths([*paths, folder / "own.jpg"])
+    text = "Path,Edema\nC/train/patient1/study1/view1.jpg,1\nC/train/patient2/study1/view1.jpg,0\n"
+    assert sources.add_table(table(tmp_path / "train.csv", f"{text}elsewhere/own.jpg,1\n"))
+    said = [sources.find(BARE, path).findings.get("Edema") for path in paths]
+    assert said == ["1", "0", None]
+    assert sources.find(BARE, folder / "own.jpg").findings == {"Edema": "1"}
+    alone = ReportSources()
+    alone.note_paths(paths)
+    alone.add_table(table(tmp_path / "one.csv", "image,Edema\nview1.jpg,1\n"))
+    assert not any(alone.find(BARE, path).findings for path in paths)
+
+
+def test_two_tables_of_one_film_are_one(tmp_path: Path) -> None:
+    sources = ReportSources()
+    sources.add_table(table(tmp_path / "a.csv", "image,patient,accession\n1.png,7,A\n"))
+    sources.add_table(table(tmp_path / "b.csv", "image,accession,report,edema\n1.png,A,Clear.,1\n"))
+    found = sources.find(BARE, Path("/x/1.png"))
+    assert (found.text, found.findings, found.stated["patient"]) == ("Clear.", {"edema": "1"}, "7")
+    assert len(sources.reports()) == 1

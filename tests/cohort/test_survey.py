@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, BasicTextSRStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -90,7 +91,6 @@ def test_every_refusal_has_a_reason(tmp_path: Path, tags: dict[str, str], reason
         survey_file(path, ReadingConfig())
     assert caught.value.reason == reason
     assert "4711" not in str(caught.value)
-    assert survey_file(path, ReadingConfig(), any_film=True).kind == "film"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,16 @@ def test_files_that_pydicom_brings(name: str, reason: str) -> None:
     with pytest.raises(ImageError, match=TOLD) as caught:
         survey_file(BUNDLED / name, ReadingConfig())
     assert caught.value.reason == (reason or "not_dicom")
+
+
+def test_an_image_without_a_header_is_a_film_for_the_pixels_to_judge(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
+    Image.fromarray(gray).save(tmp_path / "IM1", format="PNG")
+    found = survey_file(tmp_path / "IM1", ReadingConfig())
+    assert (found.kind, found.has_header, found.certain) == ("film", False, False)
+    assert (found.patient, found.attributes, found.applied) == ("", {}, "8-bit")
+    assert found.pixels is not None
+    np.testing.assert_array_equal(np.rint(255 * found.pixels), gray)
 
 
 def test_a_structured_report_is_read() -> None:

@@ -44,7 +44,7 @@ def test_the_lines() -> None:
     lines = report.lines()
     assert lines[:2] == [
         "9 files looked at, 4 films kept: 3 patients, 4 studies.",
-        "2 of them by their pixels; their headers do not say.",
+        "2 of them by their pixels; no header or table says.",
     ]
     assert lines[3:6] == [
         "Not kept",
