@@ -149,6 +149,8 @@ def _settings(
         token = None
         data["model"], encoder = _model_section(model, folder)
         if encoder is not None:
+            if dict(sections.get("engine", {})).get("workers"):
+                raise ConfigError("audit: workers cannot share a model in memory; name its folder.")
             token = _IN_MEMORY.set(encoder)
         try:
             yield _validated(_merged(data, sections))
@@ -183,7 +185,7 @@ def _model_section(model: Any, folder: Path) -> tuple[dict[str, Any], Encoder | 
     if isinstance(model, (str, Path)):
         return {"path": str(Path(model).absolute())}, None
     if save_huggingface(model, folder / "model"):
-        return {"path": str(folder / "model")}, None
+        return {"path": str(folder / "model"), "name": type(model[0]).__name__}, None
     encoder = encoder_of(model, pick_device("auto"))
     return {"factory": _FACTORY, "allow_code": True, "name": encoder.info.architecture}, encoder
 

@@ -12,16 +12,23 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 import ravl_med as rm
 from ravl_med import api
+from ravl_med.config.model import ModelConfig
+from ravl_med.encoders.base import Encoder
 from ravl_med.encoders.objects import encoder_of
+from ravl_med.encoders.opening import open_encoder
 from ravl_med.errors import ConfigError, DataError, ModelError
 from ravl_med.pipeline import discover as discovery
 from ravl_med.pipeline.planning import cohort_of_run, plan_power
+from ravl_med.pipeline.stages import open_model_of
+from tests.encoders.tiny_models import build
 
 CLASSES = {"disease": ["Disease."], "no finding": ["Normal."]}
 SMALL = {
@@ -188,6 +195,62 @@ def test_what_objects_are_refused(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             rm.audit(**given)
+
+
+ENDED = {"gate": {"max_prediction_share": 0.0, "min_prediction_share": 0.0, "min_films": 5}}
+
+
+def opened(model: object, tmp_path: Path) -> tuple[Encoder, rm.Run]:
+    """A model as an audit opens it, and the audit of a few films, which finds nothing."""
+    films = films_of(20)
+    with api._settings(None, model, films, CLASSES, {}) as config:
+        encoder = open_model_of(config, config.model.path)
+    changed = SMALL | ENDED
+    run = rm.audit(model=model, films=films, classes=CLASSES, out=tmp_path / "run", **changed)
+    assert (run.verdict, len(run.films())) == ("not_auditable", 20)
+    return encoder, run
+
+
+NAMES = {
+    "hf_clip": "CLIPModel",
+    "open_clip_vit": "open_clip CLIP, image tower VisionTransformer",
+}
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_a_model_object_is_as_its_folder(family: str, tmp_path: Path) -> None:
+    folder = build(family, tmp_path / family)
+    model: tuple[Any, Any]
+    if family == "hf_clip":
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+        images = transformers.CLIPImageProcessor.from_pretrained(folder)
+        processor = transformers.CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+        model = transformers.CLIPModel.from_pretrained(folder), processor
+    else:
+        made, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        model = made, open_clip.get_tokenizer(f"local-dir:{folder}")
+    encoder, run = opened(model, tmp_path)
+    known = open_encoder(ModelConfig(path=folder), folder, torch.device("cpu"))
+    pixels = np.random.default_rng(0).uniform(size=(60, 90)).astype(np.float32)
+    inputs = known.preprocess(pixels)[None]
+    boxes = [torch.tensor([[0.0, 0, 20, 20], [10, 10, 30, 30]])]
+    torch.testing.assert_close(encoder.preprocess(pixels)[None], inputs)
+    assert encoder.geometry(60, 90) == known.geometry(60, 90)
+    assert encoder.info.region_pooling == known.info.region_pooling
+    for theirs, own in zip(
+        encoder.encode_regions(inputs, boxes), known.encode_regions(inputs, boxes), strict=True
+    ):
+        torch.testing.assert_close(theirs, own)
+    texts = ["Normal.", "no heart"]
+    torch.testing.assert_close(encoder.encode_text(texts), known.encode_text(texts))
+    assert run.result.model.name == NAMES[family]
+    with pytest.raises(ModelError, match=r"came without its (processor|tokenizer)"):
+        rm.audit(model=model[0], films=films_of(4), classes=CLASSES)
+
+
+def test_workers_cannot_share_a_model_in_memory() -> None:
+    with pytest.raises(ConfigError, match="workers cannot share a model in memory"):
+        rm.audit(model=Toy(), films=films_of(4), classes=CLASSES, engine={"workers": 2})
 
 
 def test_a_feature_map_gives_regions_in_one_pass() -> None:

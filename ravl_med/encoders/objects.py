@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from ravl_med.encoders.base import Encoder, EncoderInfo
+from ravl_med.encoders.local_files import TextFiles
+from ravl_med.encoders.open_clip import Layout, OpenClipEncoder
 from ravl_med.encoders.opening import CropEncoder
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
@@ -48,6 +50,8 @@ def encoder_of(model: Any, device: torch.device) -> Encoder:
     tokenizer = None
     if isinstance(model, (tuple, list)) and len(model) == 2:
         model, tokenizer = model
+    if hasattr(getattr(model, "visual", None), "preprocess_cfg"):  # as open_clip makes them
+        return _of_open_clip(model, tokenizer, device)
     missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
     if missing:
         raise ModelError(
@@ -57,6 +61,23 @@ def encoder_of(model: Any, device: torch.device) -> Encoder:
         )
     made = ObjectEncoder(model, tokenizer, device)
     return made if made.has_map else CropEncoder(made)
+
+
+def _of_open_clip(model: Any, tokenizer: Any, device: torch.device) -> Encoder:
+    """Return a model of open_clip as from its folder: its preprocessing, its region pooling."""
+    if not callable(tokenizer):
+        raise ModelError(
+            f"model: {type(model).__name__} came without its tokenizer; expected (model, "
+            "tokenizer), as open_clip.get_tokenizer returns it."
+        )
+    size = model.visual.preprocess_cfg["size"]
+    side = int(size[0] if isinstance(size, (tuple, list)) else size)
+    model.eval().to(device)
+    with torch.no_grad():
+        answer = model.encode_image(torch.zeros((1, 3, side, side), device=device))
+    parts: Layout = {"embed_dim": answer.shape[1], "vision_cfg": {}, "text_cfg": {}}
+    digests = {"weights": _digest(dict(model.state_dict()), answer)}
+    return _InMemory(model, tokenizer, {"model_cfg": parts}, TextFiles(), digests, device)
 
 
 def save_huggingface(model: Any, folder: Path) -> bool:
@@ -79,6 +100,22 @@ def save_huggingface(model: Any, folder: Path) -> bool:
     first.save_pretrained(folder)
     processor.save_pretrained(folder)
     return True
+
+
+class _InMemory(OpenClipEncoder):
+    """A model of open_clip whose layout is not known."""
+
+    def save(self, folder: Path) -> None:
+        """Refuse, see `refuse_to_save`."""
+        refuse_to_save()
+
+
+def refuse_to_save() -> Never:
+    """Refuse to write an object into a folder: nobody knows how to open it again (ModelError)."""
+    raise ModelError(
+        "model: an object in memory cannot be written into a folder; mitigation needs a folder or "
+        "a checkpoint."
+    )
 
 
 class ObjectEncoder:
@@ -153,11 +190,8 @@ class ObjectEncoder:
         return dict(self.model.state_dict()) if isinstance(self.model, torch.nn.Module) else {}
 
     def save(self, folder: Path) -> None:
-        """Refuse: nobody knows how to open it again."""
-        raise ModelError(
-            "model: an object in memory cannot be written into a folder; mitigation needs a "
-            "folder or a checkpoint."
-        )
+        """Refuse, see `refuse_to_save`."""
+        refuse_to_save()
 
     def _unit(self, embedded: Any, count: int) -> Tensor:
         found = torch.as_tensor(embedded).float()
