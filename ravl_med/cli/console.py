@@ -360,6 +360,8 @@ def print_comparison(comparison: Comparison, folder: Path) -> None:
 
 def print_mitigation(run: Mitigation, folder: Path) -> None:
     """Print the verdict, a line for each arm, and the place of the new model."""
+    from ravl_med.reporting.wording import percent
+
     result = run.result
     colour, verdict = _VERDICTS[result.verdict.name]
     terminal = console()
@@ -367,15 +369,12 @@ def print_mitigation(run: Mitigation, folder: Path) -> None:
     for reason in result.verdict.reasons:
         terminal.print(f"  {escape(reason)}")
     for arm in result.arms:
-        regions = "" if arm.region_worst.films == 0 else f"{arm.region_worst.after:7.1%}"
-        terminal.print(
-            escape(
-                f"  {arm.title:<50} overall {arm.image_overall.after:6.1%}  worst group "
-                f"{arm.image_worst.after:6.1%}"
-                + (f"  regions, worst group {regions}" if regions else "")
-                + ("  <- delivered" if arm.delivered else "")
-            )
-        )
+        measures = {"overall": arm.image_overall, "worst group": arm.image_worst}
+        if arm.region_worst.films:
+            measures["regions, worst group"] = arm.region_worst
+        texts = [f"{name} {percent(one.after, 1):>7}" for name, one in measures.items()]
+        ending = "  <- delivered" if arm.delivered else ""
+        terminal.print(escape(f"  {arm.title:<50} {'  '.join(texts)}{ending}"))
     for note in result.notes:
         terminal.print(f"  Note: {escape(note)}")
     if result.reaudit is not None:

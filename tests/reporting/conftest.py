@@ -12,6 +12,7 @@ uncertain ones of the manifest.
 import hashlib
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ravl_med.config.audit import GateConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.clusters import ClusterMap, map_clusters
 from ravl_med.evidence.audit_result import (
@@ -27,6 +29,7 @@ from ravl_med.evidence.audit_result import (
     CohortSummary,
     DetectableGap,
     DiscoverySummary,
+    FilmAnswers,
     Gate,
     LocalEffectBound,
     ModelSummary,
@@ -48,6 +51,7 @@ from ravl_med.evidence.results import (
     LabelShare,
     PairedChange,
     Removal,
+    ReviewDecision,
     ScoreShift,
     SpuriousCorrelation,
     StatedGap,
@@ -55,12 +59,14 @@ from ravl_med.evidence.results import (
     Strata,
     StratumGap,
 )
+from ravl_med.evidence.verdict import decide_verdict, open_correlations
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import write_report
 
 IMAGES, GRID, SIDE = 120, 6, 240
 NAMES = ("cardiomegaly", "no finding", "pleural effusion", "pneumothorax", "pneumonia")
+GATE = GateConfig()
 NAN = float("nan")
 NOTHING = Interval(NAN, NAN)
 
@@ -512,6 +518,46 @@ def make_stopped() -> AuditResult:
     )
 
 
+def answered(result: AuditResult) -> AuditResult:
+    """With labels and answers, a third of them wrong."""
+    labels = np.arange(len(result.image_ids)) % len(result.classes)
+    called = np.where(np.arange(len(labels)) % 3 == 1, 0, labels)
+    return replace(
+        result, answers=FilmAnswers(labels, called, np.full(len(labels), 0.8, np.float32))
+    )
+
+
+def decided(result: AuditResult, **changes: Any) -> AuditResult:
+    """With the verdict and the open points that the audit itself makes of what was found."""
+    result = replace(result, **changes)
+    assert result.sensitivity is not None
+    verdict = decide_verdict(
+        result.correlations, result.classes, GATE, result.sensitivity, rulings=result.rulings
+    )
+    asked = tuple(entry.rank for entry in open_correlations(result.correlations, GATE))
+    return replace(result, verdict=verdict, to_decide=result.to_decide or asked)
+
+
+def make_verdicts() -> dict[str, AuditResult]:
+    """An audit of each verdict."""
+    few, blind = make_result(correlations=3), sensitivity(1)
+    assert blind.local is not None
+    tolerated = tuple(
+        ReviewDecision(rank, "accepted", "2027-06-30", "Watched.", "Dr. A", "2026-11-25", True)
+        for rank in (1, 2)
+    )
+    idle = tuple(replace(entry, counts=False) for entry in few.correlations)
+    untested = (*idle[:2], replace(idle[2], counterfactual=None))
+    blind = replace(blind, local=replace(blind.local, points=0.093))
+    return {
+        "fail": decided(answered(make_result(correlations=7, to_decide=(1, 2, 3)))),
+        "conditional": decided(answered(make_result(correlations=2)), rulings=tolerated),
+        "review": decided(few, correlations=untested),
+        "pass": decided(few, correlations=idle),
+        "not_auditable": decided(make_result(correlations=0), sensitivity=blind),
+    }
+
+
 def make_film(index: int) -> NDArray[np.uint8]:
     """A film that is wider than high, bright in the middle, with a bright square."""
     y, x = np.mgrid[0:SIDE, 0 : SIDE + 40]
@@ -542,6 +588,12 @@ def null_result() -> AuditResult:
 def stopped_result() -> AuditResult:
     """Not auditable: no discovery, no correlation, no subgroups, no sensitivity."""
     return make_stopped()
+
+
+@pytest.fixture(scope="session")
+def verdict_results() -> dict[str, AuditResult]:
+    """An audit of each verdict, by its name."""
+    return make_verdicts()
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from ravl_med.evidence.audit_result import AuditResult, FilmAnswers, Verdict
-from ravl_med.evidence.results import ReviewDecision
+from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.audit.report import audit_blocks
 from ravl_med.reporting.cards.chai import chai_card
@@ -28,39 +26,15 @@ KEPT = Path(__file__).with_name("sentences.txt")
 WRITE = "RAVL_MED_WRITE_SENTENCES"
 
 
-def answered(result: AuditResult) -> AuditResult:
-    """With labels and answers, a third of them wrong."""
-    labels = np.arange(len(result.image_ids)) % len(result.classes)
-    called = np.where(np.arange(len(labels)) % 3 == 1, 0, labels)
-    return replace(
-        result, answers=FilmAnswers(labels, called, np.full(len(labels), 0.8, np.float32))
-    )
-
-
 @pytest.fixture
 def results(
-    result_of: Callable[..., AuditResult], stopped_result: AuditResult
+    verdict_results: dict[str, AuditResult], stopped_result: AuditResult, null_result: AuditResult
 ) -> dict[str, AuditResult]:
-    """An audit of each verdict."""
-    found = answered(result_of(correlations=7, to_decide=(1, 2, 3)))
-    tolerated = tuple(
-        ReviewDecision(rank, "accepted", "2027-06-30", "Watched.", "Dr. A", "2026-11-25", True)
-        for rank in (1, 2)
-    )
-    asked = replace(result_of(correlations=3), to_decide=(3,))
-    entries = tuple(replace(entry, counts=False) for entry in asked.correlations)
+    """An audit of each verdict, one that found nothing, and one that stopped early."""
     return {
-        "fail": found,
-        "conditional": replace(
-            answered(result_of(correlations=2, to_decide=(1, 2))),
-            rulings=tolerated,
-            verdict=Verdict("conditional", ("Correlation 1 is tolerated.",)),
-        ),
-        "review": replace(
-            asked, correlations=entries, verdict=Verdict("review", ("1 feature is open.",))
-        ),
-        "pass": result_of(correlations=0, to_decide=()),
-        "not auditable": replace(stopped_result, to_decide=()),
+        **verdict_results,
+        "nothing found": replace(null_result, to_decide=()),
+        "stopped": replace(stopped_result, to_decide=()),
     }
 
 
