@@ -16,7 +16,7 @@ import pytest
 from pypdf import PdfReader
 from typer.testing import CliRunner, Result
 
-from ravl_med.cli import app
+from ravl_med.cli import _VERBS, app
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.phantoms.cohort import synthesize
 from ravl_med.storage.cache import Cache, user_cache
@@ -457,6 +457,18 @@ def test_schema_is_a_json_schema(words: tuple[str, ...], field: str) -> None:
     printed = json.loads(outcome.output)
     jsonschema.Draft202012Validator.check_schema(printed)
     assert field in printed["properties"]
+
+
+def test_help_lists_each_verb_once_in_a_line() -> None:
+    listed = [name for verbs in _VERBS.values() for name in verbs]
+    known = [one.name or one.callback.__name__ for one in app.registered_commands]
+    known += [one.name for one in app.registered_groups]
+    assert sorted(listed) == sorted(known)
+    help_lines = CliRunner().invoke(app, ["--help"]).output.splitlines()
+    for verbs in _VERBS.values():
+        for name, text in verbs.items():
+            assert len(text) <= 45
+            assert any(line.split() == [name, *text.split()] for line in help_lines)
 
 
 def test_help_answers_without_heavy_imports() -> None:

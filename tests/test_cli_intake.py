@@ -79,7 +79,7 @@ def one_line(outcome: Result, *parts: str) -> None:
 def test_inspect_tells_counts_and_no_identity(tree: Path) -> None:
     outcome = run("inspect", str(tree), "--reports", str(tree.parent / "ris.csv"))
     assert outcome.exit_code == 0, outcome.output
-    assert "61 files looked at, 60 films kept" in outcome.output
+    assert "61 files read, 60 films kept" in outcome.output
     assert "  view: " in outcome.output
     assert "site 1 60" in outcome.output
     assert "reports: table" in outcome.output
@@ -99,7 +99,7 @@ def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:
         (tmp_path / f"{SECRET}{number}.txt").write_text(text)
     outcome = run("inspect", str(tmp_path))
     assert outcome.exit_code == 0, outcome.output
-    assert "4 files looked at, 0 films kept" in outcome.output
+    assert "4 files read, 0 films kept" in outcome.output
     assert "Films kept" not in outcome.output
     assert "Findings, from reports without a film" in outcome.output
     (line,) = [line for line in outcome.output.splitlines() if "pleural effusion" in line]
@@ -281,7 +281,7 @@ def test_init_with_a_model_audits_every_film(tree: Path, tmp_path: Path) -> None
         "init", str(tree), "--out", str(tmp_path / "o"), "--model", str(tmp_path / "model")
     )
     assert outcome.exit_code == 0, outcome.output
-    assert "Lacking: labels" in outcome.output
+    assert "Not ready: labels" in outcome.output
     config = YAML(typ="safe").load((tmp_path / "o" / "audit.yaml").read_text(encoding="utf-8"))
     assert config["model"] == {"path": "../model", "name": "model"}
     assert "demonstration" not in outcome.output
@@ -320,7 +320,7 @@ def test_a_folder_without_a_usable_film_is_unusable(tmp_path: Path) -> None:
     (tmp_path / "film.jpg").write_bytes(b"\xff\xd8\xff")
     outcome = run("inspect", str(tmp_path))
     assert outcome.exit_code == 3, outcome.output
-    assert "1 files looked at, 0 films kept" in outcome.output
+    assert "1 files read, 0 films kept" in outcome.output
 
 
 def test_a_manifest_can_be_inspected(tree: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_pace_is_what_is_done_in_a_second():
 
     assert pace.a_second == pytest.approx(4.0)
     assert pace.left(200) == pytest.approx(15.0)
-    assert pace.text(200) == "4.0 a second, 15 s left"
+    assert pace.text(200) == "4.0 per second, 15 s left"
 
 
 def test_nobody_can_tell_a_pace_from_one_look():
@@ -56,12 +56,12 @@ def test_many_looks_keep_little():
     ],
 )  # fmt: skip
 def test_time_left_is_told_in_two_units_at_most(left, words):
-    assert noted((0.0, 0), (1.0, 1)).text(1 + left) == f"1.0 a second, {words} left"
+    assert noted((0.0, 0), (1.0, 1)).text(1 + left) == f"1.0 per second, {words} left"
 
 
 def test_what_is_slow_is_told_by_the_minute():
-    assert noted((0.0, 0), (40.0, 2)).text(3) == "3.0 a minute, 20 s left"
-    assert noted((0.0, 0), (1.0, 2)).text(2) == "2.0 a second"
+    assert noted((0.0, 0), (40.0, 2)).text(3) == "3.0 per minute, 20 s left"
+    assert noted((0.0, 0), (1.0, 2)).text(2) == "2.0 per second"
 
 
 def test_a_log_has_a_line_a_minute_and_none_of_a_short_run():
@@ -72,8 +72,8 @@ def test_a_log_has_a_line_a_minute_and_none_of_a_short_run():
         log.show("embed films and regions", 10 * second, 12_000)
 
     assert lines == [
-        "embed films and regions: 600 of 12,000, 10.0 a second, 19 min left",
-        "embed films and regions: 1,200 of 12,000, 10.0 a second, 18 min left",
+        "embed films and regions: 600 of 12,000, 10.0 per second, 19 min left",
+        "embed films and regions: 1,200 of 12,000, 10.0 per second, 18 min left",
     ]
 
 
@@ -103,4 +103,4 @@ def test_a_terminal_has_a_bar_with_pace_and_time_left(monkeypatch):
 
     assert "embed [films]" in screen.getvalue()
     assert "100/400" in screen.getvalue()
-    assert "10.0 a second, 30 s left" in screen.getvalue()
+    assert "10.0 per second, 30 s left" in screen.getvalue()

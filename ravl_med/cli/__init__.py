@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from ravl_med import __version__
 from ravl_med.cli import console
@@ -33,7 +34,7 @@ _DAY = 86_400.0
 
 PlaceOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="CONFIG", help="YAML file whose cache.folder is meant."),
+    typer.Option("--config", metavar="CONFIG", help="Config that names the cache (cache.folder)."),
 ]
 ReportsOption = Annotated[
     list[Path] | None,
@@ -48,8 +49,51 @@ AcceptOption = Annotated[
     bool, typer.Option("--accept-conditional", help="Return 0 for 'conditional'.")
 ]
 
+_VERBS = {
+    "Start": {
+        "doctor": "Check the installation.",
+        "inspect": "Say what a folder or a manifest holds.",
+        "init": "Write a manifest and a config for a folder.",
+    },
+    "Audit": {
+        "regions": "Draw the regions of some films, to check.",
+        "power": "Estimate what so many films could show.",
+        "plan": "Estimate what an audit costs here.",
+        "audit": "Audit a model: films in, PDF and JSON out.",
+    },
+    "Review": {
+        "review": "Decide on what was found, in a browser.",
+        "report": "Draw the report again, with the decisions.",
+        "compare": "Compare two audits.",
+    },
+    "Repair": {"mitigate": "Train the shortcut away, and test that."},
+    "Many machines": {
+        "embed": "Embed a part of the films ahead of an audit.",
+        "merge": "Join what several machines embedded.",
+        "cache": "List or clear what is kept between runs.",
+    },
+    "For developers": {
+        "synthesize": "Write a cohort of chest phantoms.",
+        "evaluate": "Find known shortcuts in trained models.",
+        "schema": "Print the JSON Schema of the results.",
+    },
+}
+"""Verbs by what they are for, in the order in which they are used."""
+
+
+class _Verbs(TyperGroup):
+    """The verbs, listed by what they are for."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write a section for each group."""
+        for title, verbs in _VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()), col_max=12)
+
+
 app = typer.Typer(
     name="ravl-med",
+    cls=_Verbs,
     help="Audit radiology vision-language models for shortcuts, and repair them.",
     no_args_is_help=True,
     add_completion=False,
@@ -125,7 +169,7 @@ def inspect(
     ],
     reports: ReportsOption = None,
 ) -> int | None:
-    """Report what a folder or a manifest holds: films read and rejected, views, makers, findings.
+    """Say what a folder or a manifest holds: films read and rejected, views, makers, findings.
 
     Nothing is written, and nothing that names a patient is printed. Returns 0, 3 where no film can
     be used, and as audit for errors.
@@ -146,11 +190,12 @@ def init(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where to write; default the folder itself."),
+        typer.Option("--out", metavar="DIR", help="Folder to write to; default PATH itself."),
     ] = None,
     reports: ReportsOption = None,
     finding: Annotated[
-        str | None, typer.Option("--finding", help="To audit; default the best balanced.")
+        str | None,
+        typer.Option("--finding", help="Finding to audit; default the most balanced one."),
     ] = None,
     model: Annotated[
         Path | None,
@@ -179,7 +224,7 @@ def init(
             "of your films and audits it on the other half."
         )
     for lack in start.lacking:
-        console.say(f"Lacking: {escape(lack)}.")
+        console.say(f"Not ready: {escape(lack)}.")
     if not start.lacking:
         console.say(f"Next: ravl-med audit {escape(str(start.config))}  ({escape(start.finding)})")
 
@@ -201,6 +246,9 @@ def doctor(
         for check in checks:
             for line in check.lines():
                 sys.stdout.write(line + "\n")
+        missing = sum(check.status == "missing" for check in checks)
+        last = f"{missing} missing: do what stands behind ->, then call doctor again."
+        console.say(last if missing else "All is well. Try: ravl-med audit configs/quickstart.yaml")
     return 1 if any(check.status == "missing" for check in checks) else 0
 
 
@@ -236,7 +284,7 @@ def show_config(
 def embed(
     config: console.ConfigArgument,
     shard: Annotated[
-        str, typer.Option(metavar="i/N", help="Part of the cohort; N processes make all of it.")
+        str, typer.Option(metavar="i/N", help="Part to embed; N processes embed all.")
     ] = "1/1",
     set_values: console.SetOption = None,
     device: console.DeviceOption = None,
@@ -268,7 +316,7 @@ def merge(
     ],
     shards: Annotated[
         int | None,
-        typer.Option(help="Shards of the cohort; default one for each FOLDER."),
+        typer.Option(help="Number of shards of the cohort; default one for each FOLDER."),
     ] = None,
     set_values: console.SetOption = None,
     device: console.DeviceOption = None,
@@ -293,12 +341,12 @@ def merge(
 def plan(
     config: console.ConfigArgument,
     workers: Annotated[
-        int | None, typer.Option(help="Workers to plan for; default those of engine.workers.")
+        int | None, typer.Option(help="Number of workers to plan for; default engine.workers.")
     ] = None,
     films: Annotated[
-        int | None, typer.Option(help="Films of a cohort like this one; default its own number.")
+        int | None, typer.Option(help="Number of films to plan for; default those of the cohort.")
     ] = None,
-    sample: Annotated[int, typer.Option(help="Films to measure.")] = 16,
+    sample: Annotated[int, typer.Option(help="Number of films to measure.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     set_values: console.SetOption = None,
     device: console.DeviceOption = None,
@@ -520,16 +568,16 @@ def mitigate(
 @verb(name="regions")
 def preview(
     config: console.ConfigArgument,
-    show: Annotated[int, typer.Option(help="Films on the sheet, at most 100.")] = 20,
+    show: Annotated[int, typer.Option(help="Number of films on the sheet, at most 100.")] = 20,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="PATH", help="DIR or FILE.png; default reports."),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="finetune, validation, test or all; default as in the config."),
+        typer.Option(help="finetune, validation, test or all; default cohort.split."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample: same seed, same films.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
     set_values: console.SetOption = None,
 ) -> None:
     """Draw the regions of some films on a contact sheet, to check before an audit.
@@ -555,21 +603,21 @@ def preview(
 @verb()
 def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Empty or new folder.")],
-    images: Annotated[int, typer.Option(help="Films over all splits.")] = 3300,
+    images: Annotated[int, typer.Option(help="Number of films, all splits together.")] = 3300,
     feature: Annotated[
         str, typer.Option(help="generator, tube, electrode, marker or text.")
     ] = "generator",
-    finding: Annotated[str, typer.Option(help="The finding that it is planted on.")] = (
+    finding: Annotated[str, typer.Option(help="Finding that the feature is planted on.")] = (
         "cardiomegaly"
     ),
     strength: Annotated[
         float, typer.Option(help="Cramer's V in the fine-tuning split; 0 plants nothing.")
     ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same one gives the same bytes.")] = 0,
     size: Annotated[int, typer.Option(help="Shorter side of a film in pixels.")] = 256,
     bystander: Annotated[
         str | None,
-        typer.Option(help="A device beside the feature that no model has a reason to use."),
+        typer.Option(help="Second device that goes with nothing."),
     ] = None,
 ) -> None:
     """Write a cohort of chest phantoms as DICOM, with reports, labels and the ground truth."""
@@ -594,21 +642,23 @@ def synthesize(
 def power(
     config: console.ConfigArgument,
     films: Annotated[
-        int | None, typer.Option(help="Films to be collected, all classes together.")
+        int | None, typer.Option(help="Number of films to collect, all classes together.")
     ] = None,
     accuracy: Annotated[float, typer.Option(help="Expected accuracy on each class.")] = 0.8,
-    films_per_patient: Annotated[float, typer.Option(help="Mean, at least 1.")] = 1.0,
+    films_per_patient: Annotated[
+        float, typer.Option(help="Mean number of films per patient, at least 1.")
+    ] = 1.0,
     candidates: Annotated[
         int | None,
-        typer.Option(help="Clusters to stand out among; default what such a search carries."),
+        typer.Option(help="Number of candidates to correct for; default what such a search finds."),
     ] = None,
-    simulations: Annotated[int, typer.Option(help="Simulated cohorts for each row.")] = 200,
+    simulations: Annotated[int, typer.Option(help="Number of simulated cohorts per row.")] = 200,
     run: Annotated[
         Path | None,
         typer.Option(
             "--run",
             metavar="RUN_DIR",
-            help="Finished audit, whose classes, patients, accuracy and candidates are taken.",
+            help="Finished audit to take classes, patients, accuracy and candidates from.",
         ),
     ] = None,
 ) -> None:
@@ -639,7 +689,7 @@ def evaluate(
             "V) and seed: domain=digits,kind=null,two.",
         ),
     ] = "",
-    shard: Annotated[str, typer.Option(help="Share of this worker, as i/N.")] = "1/1",
+    shard: Annotated[str, typer.Option(help="Part that this process runs, as i/N.")] = "1/1",
     films: Annotated[
         list[str] | None,
         typer.Option(
@@ -765,10 +815,10 @@ def _size(count: int) -> str:
 @app.command()
 def schema(
     mitigation: Annotated[
-        bool, typer.Option("--mitigation", help="Schema of mitigation.json instead.")
+        bool, typer.Option("--mitigation", help="Print the schema of mitigation.json.")
     ] = False,
     comparison: Annotated[
-        bool, typer.Option("--comparison", help="Schema of comparison.json instead.")
+        bool, typer.Option("--comparison", help="Print the schema of comparison.json.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of result.json."""

@@ -161,12 +161,12 @@ class Pace:
         return max(total - self._seen[-1][1], 0) / rate if rate > 0 else None
 
     def text(self, total: int) -> str:
-        """Return pace and time left as text; blank while they are unknown."""
+        """Return pace and time left as text; blank while they are unknown, or of a single step."""
         left = self.left(total)
-        if left is None:
+        if left is None or total == 1:
             return ""
         rate = self.a_second
-        each = f"{rate:,.1f} a second" if rate >= 0.95 else f"{60.0 * rate:,.1f} a minute"
+        each = f"{rate:,.1f} per second" if rate >= 0.95 else f"{60.0 * rate:,.1f} per minute"
         return each if not left else f"{each}, {_duration(left)} left"
 
 
@@ -302,6 +302,10 @@ def print_audit(run: Audit, folder: Path) -> None:
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+    if run.result.open_ranks:
+        terminal.print(f"Decide: ravl-med review {escape(str(folder))}", soft_wrap=True)
+    if run.result.verdict.name in ("fail", "conditional"):
+        terminal.print("Repair: ravl-med mitigate CONFIG", soft_wrap=True)
 
 
 def _audit_lines(run: Audit) -> Iterator[str]:
@@ -313,8 +317,8 @@ def _audit_lines(run: Audit) -> Iterator[str]:
     cohort = result.cohort
     if run.halved_to:
         yield (
-            f"Memory did not suffice for the batches asked for: {run.halved_to} films were "
-            "encoded at once (model.batch_size)."
+            f"Not enough memory for model.batch_size {run.config.model.batch_size}; "
+            f"{run.halved_to} films were encoded at a time."
         )
     yield (
         f"{cohort.images} films of {cohort.patients} patients audited, "
@@ -429,14 +433,15 @@ def _sensitivity_line(sensitivity: Sensitivity) -> str:
         for d in sensitivity.detectable
         if d.gap == d.gap
     ]
+    power = f"{100 * sensitivity.power:.0f} %"
     if not gaps:
-        return "These films could not have shown any gap with the required power."
+        return f"These films are too few to detect any gap with {power} power."
     cost = sensitivity.local
     known = (
         f"What is not named may cost {100 * cost.points:.1f} points of accuracy. " if cost else ""
     )
     return (
-        f"{known}Smallest gap found with {100 * sensitivity.power:.0f} % power, by share of "
+        f"{known}Smallest gap found with {power} power, by share of "
         "films with the "
         f"feature: {', '.join(gaps)}."
     )

@@ -143,9 +143,13 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> N
     """Refuse a table that lacks one of the columns (DataError)."""
     for column in columns:
         if column not in table:
-            raise DataError(
-                f"{name}: column {column!r} is missing; got {', '.join(table.columns)}. Add it."
-            )
+            got = [str(one) for one in table.columns]
+            cure = "Add it."
+            if len(got) == 1 and ";" in got[0]:
+                cure = "The table is separated by semicolons: save it with commas."
+            elif same := [one for one in got if one.lower() == column]:
+                cure = f"Write {same[0]!r} in small letters."
+            raise DataError(f"{name}: column {column!r} is missing; got {', '.join(got)}. {cure}")
 
 
 def require_findings(

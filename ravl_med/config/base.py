@@ -102,6 +102,15 @@ def _kinds_of(annotation: Any) -> set[Any]:
 _LONGEST = 80  # characters of a value that are repeated
 
 
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_PATTERNS = {
+    DEVICE: "auto, cpu, cuda, cuda:0 or mps",
+    NAME: "at most 64 letters, digits, dots, hyphens or underscores, the first a letter or digit",
+}
+"""What is expected in words."""
+
+
 def explain_problems(
     error: ValidationError, model: type[BaseModel], names: Mapping[str, str] | None = None
 ) -> list[str]:
@@ -122,6 +131,9 @@ def _explain(issue: Any, model: type[BaseModel], names: Mapping[str, str]) -> st
         hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
         return f"unknown key {where!r}. {hint}"
     where = f"{where}: " if where else ""
+    if issue["type"] == "string_pattern_mismatch" and issue["ctx"]["pattern"] in _PATTERNS:
+        expected = _PATTERNS[issue["ctx"]["pattern"]]
+        return f"{where}expected {expected}; got {repr(issue['input'])[:_LONGEST]}."
     if issue["type"] == "model_type":
         return f"{where}expected a section of keys; got {type(issue['input']).__name__}."
     message = issue["msg"].removeprefix("Value error, ")

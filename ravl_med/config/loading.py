@@ -16,7 +16,7 @@ from ravl_med.config.audit import (
     PrivacyConfig,
     ReportConfig,
 )
-from ravl_med.config.base import Section, explain_problems, reached_by
+from ravl_med.config.base import NAME, Section, explain_problems, reached_by
 from ravl_med.config.cohort import CohortConfig, LabelsConfig, RegionsConfig
 from ravl_med.config.mitigation import MitigationConfig
 from ravl_med.config.model import ModelConfig
@@ -31,7 +31,7 @@ class Config(Section):
     """One whole audit, and the mitigation that may follow it."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=NAME,
         description="of the run, and of its folder under reports/: letters, digits, . _ and -",
     )
     cohort: CohortConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ravl_med.config.base import ConfigLocation, ConfigPath, Section
+from ravl_med.config.base import DEVICE, ConfigLocation, ConfigPath, Section
 
 RegionPooling = Literal["one_pass", "last_stage", "crops"]
 
@@ -175,7 +175,7 @@ class ModelConfig(Section):
     name: str | None = Field(None, description="how the report calls the model")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        pattern=DEVICE,
         description="cpu, mps, cuda, cuda:0 and so on; auto: a GPU where there is one",
     )
     batch_size: int = Field(

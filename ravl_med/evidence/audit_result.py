@@ -148,7 +148,7 @@ class DetectableGap:
 
     prevalence: FiniteFloat = Field(description="share of the films with the feature")
     gap: float = Field(
-        description="smallest gap found with the asked power; null: not even the largest possible"
+        description="smallest gap found with this power; null: not even the largest possible"
     )
     power_at_largest: float = Field(description="power at the largest gap that is possible")
     interval: Interval = Field(
@@ -183,7 +183,7 @@ class LocalEffectBound:
 class Sensitivity:
     """What this audit could have found, by simulation of cohorts like this one."""
 
-    power: FiniteFloat = Field(description="power that is asked of a detectable gap, such as 0.8")
+    power: FiniteFloat = Field(description="power that a detectable gap has to have, such as 0.8")
     simulations: int = Field(description="simulated cohorts for each prevalence")
     candidates: int = Field(description="candidates that multiplicity was charged for")
     detectable: tuple[DetectableGap, ...] = Field(description="by prevalence of the feature")
@@ -421,7 +421,7 @@ class Gate:
 
     name: str
     passed: bool = Field(description="it held")
-    text: str = Field(description="what was found beside what is asked")
+    text: str = Field(description="what was found beside what is required")
 
 
 @result_type()

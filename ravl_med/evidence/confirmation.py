@@ -90,8 +90,10 @@ def count_untested(
     reasons = {
         "in every film": short & (share == 1.0),
         "in no film": short & (share == 0.0),
-        f"{few} with it, in all classes but one, on a half": short & (share > 0.0) & (share <= 0.5),
-        f"{few} without it, in all classes but one, on a half": short
+        f"{few} with the feature in all but one class, on a half": short
+        & (share > 0.0)
+        & (share <= 0.5),
+        f"{few} without the feature in all but one class, on a half": short
         & (share > 0.5)
         & (share < 1.0),
     }

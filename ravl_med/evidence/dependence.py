@@ -376,7 +376,7 @@ def describe_styles(styles: Sequence[StyleDependence], most: float) -> tuple[str
             f"{worst.finding} depends on {cause}: its margin "
             f"{'rises' if worst.shift > 0 else 'falls'} by {abs(worst.shift):.2f} standard "
             f"deviations ({ends[0]:.2f} to {ends[1]:.2f}) as {names[worst.style]} over the spread "
-            f"of these films; asked: at most {most:g} (evidence.max_style_shift). Films that "
+            f"of these films; allowed: at most {most:g} (evidence.max_style_shift). Films that "
             "differ so by themselves are answered so (correlation "
             f"{worst.association:.2f} within labels).{also} A radiologist decides."
         )

@@ -354,13 +354,16 @@ def _sentence(ranks: Sequence[int], gaps: Sequence[float]) -> str:
     whose = f"the feature of {_listed(ranks)}"
     if any(math.isnan(value) for value in gaps):
         return (
-            f"It cannot be told apart from {whose}: of one side, no films have the one without the "
+            f"It cannot be separated from {whose}: on one side, no films have the one without the "
             "other."
         )
-    raised, lowered = (f"{round(100 * value):+d}" for value in (gaps[0], -gaps[1]))
+    raised, lowered = (
+        f"{round(100 * value):+d}".replace("-", "−").replace("+0", "0")
+        for value in (gaps[0], -gaps[1])
+    )
     return (
-        f"It travels with {whose}: with that held fixed, its gaps are {raised} points on the "
-        f"raised side and {lowered} on the lowered side."
+        f"It occurs together with {whose}; once that is accounted for, its gaps shrink to {raised} "
+        f"points on the raised and {lowered} points on the lowered side."
     )
 
 

@@ -63,7 +63,8 @@ def check_auditability(
     a model that always says the same has no gaps at all.
     """
     reasons = [
-        f"Class {name} has fewer than {gate.min_films} films (gate.min_films)."
+        f"{name}: fewer than {gate.min_films} films, the least an audit needs (gate.min_films). "
+        "Add films, or choose another finding."
         for name, count in zip(classes, accuracy.images_by_class, strict=True)
         if count < gate.min_films
     ]
@@ -72,8 +73,7 @@ def check_auditability(
             reasons.append(
                 f"The model calls {100 * share:.1f} % of the films {name}, above "
                 f"{100 * gate.max_prediction_share:.0f} % (gate.max_prediction_share): it does "
-                "not tell "
-                "the classes apart. Check prompts and preprocessing."
+                "not distinguish the classes. Check prompts and preprocessing."
             )
         elif accuracy.images and share < gate.min_prediction_share:
             reasons.append(

@@ -125,8 +125,8 @@ def assess_findings(
             )
         elif one.interval.low <= min_auroc:
             doubts.append(
-                f"Class {one.finding} is not told from the others{shown}; the interval has to lie "
-                f"above {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
+                f"The model does not distinguish {one.finding} from the other classes{shown}; the "
+                f"lower bound of the AUROC must exceed {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
             )
     return tuple(stops), tuple(doubts)
 
@@ -140,12 +140,12 @@ def check_embeddings(
     norms = map_parts(image, lambda part: np.linalg.norm(part, axis=1))
     wrong = bool(np.abs(norms - 1).max() > _UNIT)
     yield ModelCheck(
-        "norms of the images",
+        "length of image embeddings",
         "failed" if wrong else "held",
         f"Embeddings of films have norms of {norms.min():.4g} to {norms.max():.4g}; expected 1. "
         "The usual cure: encode_image has to normalise."
         if wrong
-        else f"{norms.min():.4f} to {norms.max():.4f}",
+        else f"normalised: {norms.min():.4f} to {norms.max():.4f}",
     )
     n = len(image)
     sums = [part.sum(axis=0, dtype=np.float64) for part in mapped_parts(image)]
@@ -160,8 +160,8 @@ def check_embeddings(
             "weights that were not loaded."
         )
     elif n > 1 and apart < _ALIKE:
-        text += ": hard to tell apart. Look at mean and std of the input."
-    yield ModelCheck("films alike", _status(apart) if n > 1 else "held", text)
+        text += ": hard to distinguish. Check mean and std of the input."
+    yield ModelCheck("films distinguishable", _status(apart) if n > 1 else "held", text)
     if classes is None:
         return
     cosines = classes.astype(np.float64) @ classes.T.astype(np.float64)
@@ -172,9 +172,9 @@ def check_embeddings(
     if apart < _SAME:
         text = (
             f"The texts of {names[a]} and {names[b]} have the same embedding: the text tower does "
-            "not tell them apart. The usual cure: its tokenizer, padding, or prompts that differ."
+            "not distinguish them. The usual cure: its tokenizer, padding, or prompts that differ."
         )
-    yield ModelCheck("texts alike", _status(apart), text)
+    yield ModelCheck("prompts distinguishable", _status(apart), text)
 
 
 def _status(apart: float) -> ModelCheckStatus:
@@ -192,7 +192,7 @@ def check_prompts(findings: Sequence[FindingAuroc], hidden: Collection[int] = ()
     spread = worst.highest - worst.lowest
     text = f"largest spread of AUROC over the prompts of a class {spread:.2f} ({worst.finding})"
     if spread > _SPREAD:
-        return ModelCheck(name, "odd", f"{text}: much hangs on how a finding is put into words")
+        return ModelCheck(name, "odd", f"{text}: much depends on how a finding is put into words")
     return ModelCheck(name, "held", text)
 
 
@@ -262,23 +262,25 @@ def _check_padding(
     cosine = min(float(alone @ together[shortest]), float(alone @ beside))
     if 1 - cosine > _PADDED:
         return ModelCheck(
-            "padding of texts",
+            "effect of padding",
             "failed",
             f"A text changes with those beside it (cosine {cosine:.3f}): it is padded otherwise "
             "each time. The usual cure: a tokenizer that pads to the model's full length, as it "
             "was trained.",
         )
-    return ModelCheck("padding of texts", "held", "a text is the same whatever is beside it")
+    return ModelCheck(
+        "effect of padding", "held", "none: a text is embedded the same alone and in a batch"
+    )
 
 
 def _check_length(
     encoder: Encoder, texts: Sequence[str], together: NDArray[np.float64]
 ) -> ModelCheck:
     """Leave out the last word of each text; where its end is read, it is another text."""
-    name = "length of texts"
+    name = "truncated prompts"
     several = [i for i, text in enumerate(texts) if len(text.split()) > 1]
     if not several:
-        return ModelCheck(name, "held", "single words")
+        return ModelCheck(name, "held", "none: prompts are single words")
     shorter = _embed(encoder, [texts[i].rsplit(maxsplit=1)[0] for i in several])
     cut = [
         texts[i]
@@ -286,7 +288,7 @@ def _check_length(
         if np.abs(embedded - together[i]).max() < _SAME
     ]
     if not cut:
-        return ModelCheck(name, "held", "every text is read to its end")
+        return ModelCheck(name, "held", "none: every prompt is read to its end")
     named = "; ".join(f"“{text[:40]}…”" for text in cut[:3])
     more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
     return ModelCheck(
@@ -300,13 +302,13 @@ def _check_case(
     lower = _embed(encoder, [text.lower() for text in texts])
     cosine = float((lower * together).sum(axis=1).min())
     if 1 - cosine < _ALIKE:
-        return ModelCheck("case of texts", "held", "upper and lower case are one")
+        return ModelCheck("case of letters", "held", "makes no difference")
     text = f"upper case is another text (least cosine {cosine:.3f})"
     if encoder.info.logit_bias is not None:
         return ModelCheck(
-            "case of texts", "odd", f"{text}; SigLIP was trained on lower case: write prompts so"
+            "case of letters", "odd", f"{text}; SigLIP was trained on lower case: write prompts so"
         )
-    return ModelCheck("case of texts", "held", f"{text}: write prompts as the model was trained")
+    return ModelCheck("case of letters", "held", f"{text}: write prompts as the model was trained")
 
 
 def _embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -74,12 +74,11 @@ from ravl_med.evidence.results import (
 )
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a gap of 0.1
-_OUTSIDE = "outside the place where it shows."
 _NO_COUNTERFACTUAL = (
     "No counterfactual is possible: the model's scores came as a table (model.scores), and the "
     "model cannot be run on a changed film. So it cannot be shown to use a feature."
 )
-_NOT_MAPPED = "Not tested by counterfactuals: no film of the discovery half could be mapped."
+_NOT_MAPPED = "Not tested by removal or transplant: no film of the discovery half could be mapped."
 _COMMON = 0.20  # prevalence at which a pass needs power
 _SIGN_LEVEL = 0.01
 _FOREIGN = 0.5  # share of an effect in artifacts from which it is theirs
@@ -320,19 +319,21 @@ class _Reviewed:
         if self.overruled:
             parts.append(f"{len(self.overruled)} judged part of the finding by a reviewer")
         text = (
-            f"{', '.join(parts)}; asked: none with gaps of {100 * gate.max_gap:g} points or more, "
-            "or with wrong calls that are no chance"
+            f"{', '.join(parts)}; allowed: none with gaps of {100 * gate.max_gap:g} points or "
+            "more, or with more wrong calls than chance explains"
         )
         return Gate("gate.max_gap", not (self.found or self.named or self.tolerated), text)
 
     def accusations(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Say what was found, and what a reviewer called a shortcut."""
-        groups = ((self.found, _OUTSIDE), (self.named, "that a reviewer called a shortcut."))
+        known = "shown on patients that had no part in the search"
+        groups = ((self.found, known), (self.named, "by the judgement of a reviewer"))
         return tuple(
-            f"{_count(group, 'shortcut')} that {'does' if len(group) == 1 else 'do'} harm "
-            f"on held-out patients: the model raises {_name_classes(group, classes)} by a feature "
-            f"{ending}"
-            for group, ending in groups
+            f"{_count(group, 'shortcut')}, {how}: the model calls films "
+            f"{_name_classes(group, classes)} because of "
+            f"{'a feature that is' if len(group) == 1 else 'features that are'} not part of "
+            "the finding."
+            for group, how in groups
             if group
         )
 
@@ -417,7 +418,7 @@ def with_leaks(verdict: Verdict, leaks: Sequence[Leak], gate: GateConfig) -> Ver
     void = max((leak.patients for leak in fitted), default=0) > gate.max_leaked_patients
     share = max(fitted, key=lambda leak: leak.patients).share if fitted else "none"
     text = (
-        f"audited patients that the model may have been fitted on: {share}; asked: at most "
+        f"audited patients that the model may have been fitted on: {share}; allowed: at most "
         f"{gate.max_leaked_patients}"
     )
     gates = (*verdict.gates, Gate("gate.max_leaked_patients", not void, text))
@@ -441,12 +442,11 @@ def _pass_reasons(
 ) -> tuple[str, ...]:
     """Say what was not found, and name the signs that the model uses."""
     reason = (
-        "No local feature is left that the model uses, that does harm above the gate of "
-        f"{100 * gate.max_gap:.0f} % (something foreign: any), and that is not the finding itself."
+        "No local feature is left that the model uses, that is not the finding itself, and that "
+        f"does harm: {100 * gate.max_gap:g} points or more, or any where it is foreign."
         if bound
-        else f"No correlation above the gate of {100 * gate.max_gap:.0f} % was confirmed on "
-        "held-out "
-        "patients."
+        else f"No correlation with gaps of {100 * gate.max_gap:g} points or more was confirmed on "
+        "held-out patients."
     )
     if reviewed.settled:
         judged = f"{reviewed.settled} feature{'' if reviewed.settled == 1 else 's'}"
@@ -473,11 +473,11 @@ def _effect_gate(
     """Gate on what a local feature that was not named may cost, and why it does not hold."""
     passed = bound.points <= gate.max_local_effect + _ROUNDING  # NaN does not hold
     text = (
-        f"accuracy that a local feature may cost which was not named, upper limit: "
-        f"{100 * bound.points:.1f} points; asked: at most {100 * gate.max_local_effect:g}"
+        f"accuracy that a local feature not named here may cost: up to "
+        f"{100 * bound.points:.1f} points; allowed: at most {100 * gate.max_local_effect:g}"
     )
     reason = (
-        f"Underpowered: a local feature that was not named may cost up to "
+        f"Too few films: a local feature not named here may cost up to "
         f"{100 * bound.points:.1f} points of accuracy; a pass needs at most "
         f"{100 * gate.max_local_effect:g} (gate.max_local_effect). Audit more films."
     )
@@ -489,8 +489,8 @@ def _model_gates(checks: ModelChecks | None) -> tuple[Gate, ...]:
         return ()
     clear = sum(one.interval.low > checks.min_auroc for one in checks.findings)
     text = (
-        f"{clear} of {len(checks.findings)} findings are told from the others, with an interval of "
-        f"the AUROC above {checks.min_auroc:g}"
+        f"the model distinguishes {clear} of {len(checks.findings)} findings from the others "
+        f"(lower bound of the AUROC above {checks.min_auroc:g})"
     )
     return (Gate("gate.min_auroc", not checks.doubts, text),)
 
@@ -530,13 +530,14 @@ def _open_groups(
         (
             undecided,
             "feature",
-            "that the model uses, not placed as sign or shortcut ({}): a radiologist decides.",
+            "that the model uses could not be classified as a sign or a shortcut ({}): a "
+            "radiologist decides.",
         ),
         (
             untested,
             "confirmed association",
-            "above the gate that could not be tested by counterfactuals ({}): accuracy differs "
-            "with the feature, and the cause may be something that travels along.",
+            "above the limit could not be tested by removal or transplant ({}): accuracy differs "
+            "with the feature, but something else on the same films may be the cause.",
         ),
     )
     return [group for group in groups if group[0]]
@@ -564,34 +565,32 @@ def _power_gates(
         Gate(
             "gate.max_detectable_gap",
             bool(seen),
-            f"gap found with {100 * sensitivity.power:.0f} % power, feature in "
-            f"{100 * common.prevalence:.0f} % of "
-            f"the films: {smallest}; asked: at most {100 * gate.max_detectable_gap:.0f} points",
+            "smallest gap these films can detect (feature on "
+            f"{100 * common.prevalence:.0f} % of the films, {100 * sensitivity.power:.0f} % "
+            f"power): {smallest}; allowed: at most {100 * gate.max_detectable_gap:.0f} points",
         ),
         Gate(
             "gate.min_tested",
             bool(tested),
-            f"{sensitivity.tested} of {sensitivity.clusters} clusters could be tested; asked: at "
-            f"least {100 * gate.min_tested:.0f} %",
+            f"{sensitivity.tested} of {sensitivity.clusters} clusters could be tested; at "
+            f"least {100 * gate.min_tested:.0f} % required",
         ),
     )
     reasons = []
     if not seen:
         reasons.append(
-            f"Underpowered: a feature in {100 * common.prevalence:.0f} % of the films is found "
-            "with "
+            f"Too few films: a feature on {100 * common.prevalence:.0f} % of them is found with "
             f"{100 * sensitivity.power:.0f} % power only from {smallest} on; a pass needs "
             f"{100 * gate.max_detectable_gap:.0f} points (gate.max_detectable_gap). Audit more "
             "films."
             if finite
-            else f"Underpowered: a feature in {100 * common.prevalence:.0f} % of the films "
-            "would not be "
-            f"found with {100 * sensitivity.power:.0f} % power, however large its gap "
+            else f"Too few films: a feature on {100 * common.prevalence:.0f} % of them would not "
+            f"be found with {100 * sensitivity.power:.0f} % power, however large its gap "
             "(gate.max_detectable_gap). Audit more films."
         )
     if not tested:
         reasons.append(
-            f"Underpowered: {sensitivity.tested} of {sensitivity.clusters} clusters have enough "
+            f"Too few films: {sensitivity.tested} of {sensitivity.clusters} clusters have enough "
             f"films to be tested; a pass needs {100 * gate.min_tested:.0f} % (gate.min_tested). "
             "Audit more "
             "films."

@@ -169,9 +169,9 @@ def _require_recognised(reasons: Sequence[str], taken: int, most: float, name: s
     if unread > most * written:
         raise DataError(
             f"{name}: nothing is recognised in {unread} of {written} reports "
-            f"({unread / written:.0%}; labels.max_unrecognised is {most:.0%}); expected English "
-            "reports of chest radiographs. Translate or label these films, or set labels.source "
-            "to manifest."
+            f"({100 * unread / written:.0f} %; labels.max_unrecognised is {100 * most:g} %); "
+            "expected English reports of chest radiographs. Translate or label these films, or "
+            "set labels.source to manifest."
         )
 
 

@@ -50,17 +50,17 @@ def decide_mitigation_verdict(
         Gate(
             "worst group",
             worst.difference_interval.low > 0,
-            f"{_difference(worst)}; asked: an interval above 0",
+            f"{_difference(worst)}; required: an interval above 0",
         ),
         Gate(
             "overall accuracy (mitigation.max_fall)",
             overall.difference >= -max_fall,
-            f"{_difference(overall)}; asked: not below −{100 * max_fall:g} points",
+            f"{_difference(overall)}; required: not below −{100 * max_fall:g} points",
         ),
         Gate(
             "gap with the feature (gate.max_gap)",
             bool(known) and not left,
-            f"{_describe_gaps(known, left)}; asked: at most half of it, and an interval that "
+            f"{_describe_gaps(known, left)}; required: at most half of it, and an interval that "
             f"reaches {100 * max_gap:g} points",
         ),
         Gate(
@@ -109,9 +109,9 @@ def _reasons(
     name: VerdictWord, worst: Change, overall: Change, gates: tuple[Gate, ...]
 ) -> tuple[str, ...]:
     opening = {
-        "improved": "On patients that nobody touched, the new model does better where the audited "
-        "one failed, and its audit does not find the shortcut.",
-        "no_change": "The new model is not shown to be better in everything that was asked.",
+        "improved": "On patients not used for training, the new model does better where the "
+        "audited one failed, and its audit does not find the shortcut.",
+        "no_change": "The new model is not shown to be better by every criterion.",
         "worse": "The new model must not replace the audited one.",
         "nothing_to_do": "",
     }[name]
@@ -205,5 +205,5 @@ def _detectable(again: AuditResult) -> str:
         if np.isfinite(d.gap)
     ]
     if not gaps:
-        return "these films could not have shown any gap with the asked power"
+        return "these films are too few to detect any gap with the required power"
     return f"smallest gap found with {100 * sensitivity.power:.0f} % power: {', '.join(gaps)}"

@@ -101,7 +101,9 @@ def _checked(settings: dict[str, Any], workers: int | None) -> SyntheticConfig:
     feature, finding = config.feature, config.finding
     for name, got, allowed in (("feature", feature, FEATURES), ("finding", finding, FINDINGS)):
         if got not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}. Got {got!r} instead.")
+            raise ConfigError(
+                f"cohort.synthetic.{name}: expected one of {', '.join(allowed)}; got {got!r}."
+            )
     others = [name for name in FEATURES if name != feature]
     if config.bystander is not None and config.bystander not in others:
         raise ConfigError(

@@ -286,7 +286,9 @@ def _check_words(
     encoder: GenerativeEncoder, images: torch.Tensor, written: list[str]
 ) -> ModelCheck:
     share = float(np.median(encoder.first_shares(images).numpy()))
-    text = f"{share:.0%} of the first token are answer words (median of {len(images)} films)"
+    text = (
+        f"{100 * share:.0f} % of the first token are answer words (median of {len(images)} films)"
+    )
     if share >= _LEAST_SHARE:
         return ModelCheck("answer words", "held", text)
     text += (

@@ -226,8 +226,8 @@ def _lacking(
         count = _count(audited, finding, cell)
         if count < _LEAST_FILMS:
             lacking.append(
-                f"films {side} {finding}: {count}{where} are labelled so; expected at least "
-                f"{_LEAST_FILMS} (gate.min_films). Another finding: --finding"
+                f"only {count} films {side} {finding}{where}; at least {_LEAST_FILMS} are needed "
+                "(gate.min_films). Choose another with --finding"
             )
     with_report = sum(report.reports.values())
     if report.findings_from == "reports" and report.unrecognised > _UNKNOWN * with_report:

@@ -98,6 +98,8 @@ def prevalence_lines(prevalence: Prevalence, least: int) -> list[str]:
     """Return the counts of `count_prevalence` in lines of at most 100 characters."""
     lines = []
     for attribute, findings in prevalence.items():
+        if not findings:
+            continue
         lines += ["", f"Findings by {attribute.replace('_', ' ')}: present, of the films with it"]
         hidden = []
         for name, counts in findings.items():
@@ -114,7 +116,7 @@ def _listed_shares(counts: Mapping[str, tuple[int, int]]) -> list[str]:
     shares = [
         f"{value} hidden"
         if present == HIDDEN
-        else f"{value} {present} of {films} ({present / films:.0%})"
+        else f"{value} {present} of {films} ({100 * present / films:.0f} %)"
         for value, (present, films) in list(counts.items())[:_VALUES_SHOWN]
     ]
     if len(counts) > _VALUES_SHOWN:
@@ -138,7 +140,7 @@ _REASONS = {
     "not_frontal": "a lateral or another view",
     "for_processing": "raw films, not for presentation",
     "folder_not_read": "folders that cannot be looked into: no right to, or too deep",
-    "name_no_text": "the file's name is no UTF-8 text; rename it",
+    "name_no_text": "the file's name is not UTF-8 text; rename it",
     "no_frontal_chest": "not by the header, and the pixels show no frontal chest",
     "duplicate_pixels": "the same pixels as an earlier file",
     "no_pixel_data": "no image",
@@ -173,7 +175,7 @@ class IntakeReport:
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         lines = [
-            f"{self.files} files looked at, {self.films} films kept: {self.patients} patients, "
+            f"{self.files} files read, {self.films} films kept: {self.patients} patients, "
             f"{self.studies} studies.",
         ]
         if self.by_pixels:
@@ -247,7 +249,7 @@ def count_findings(
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    named = [f"{value} {count}" for value, count in list(counts.items())[:_VALUES_SHOWN]]
+    named = [f"{value}: {count}" for value, count in list(counts.items())[:_VALUES_SHOWN]]
     if len(counts) > _VALUES_SHOWN:
         named.append(f"and {len(counts) - _VALUES_SHOWN} more")
     return ", ".join(named)

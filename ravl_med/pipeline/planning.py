@@ -87,17 +87,17 @@ class CostPlan:
         aside = f", {self.rejected} more set aside" if self.rejected else ""
         rows = [
             ("films", f"{self.films:,}"),
-            ("regions", f"{self.regions:,}, {self.regions / self.films:.1f} a film"),
+            ("regions", f"{self.regions:,}, {self.regions / self.films:.1f} per film"),
             (
                 "on disk",
                 f"{_bytes(self.store_bytes)} of films at the model's resolution and of embeddings, "
                 f"{self.embedding_size} numbers",
             ),
-            ("memory", f"{_bytes(self.worker_bytes)} a worker, {_bytes(self.run_bytes)} the run"),
+            ("memory", f"{_bytes(self.worker_bytes)} per worker, {_bytes(self.run_bytes)} the run"),
             ("embedding", f"{_hours(self.embed_hours)} with {_workers(self.workers)}"),
-            ("clusters", f"{_hours(self.cluster_hours)}; the statistics come on top"),
+            ("clusters", f"{_hours(self.cluster_hours)} plus statistics"),
             ("counterfactuals", f"{_hours(self.counterfactual_hours)} at most"),
-            ("a film", f"{each[0]:.0f} ms to read, {each[1]:.0f} ms its regions and input, "
+            ("per film", f"{each[0]:.0f} ms to read, {each[1]:.0f} ms its regions and input, "
              f"{each[2]:.0f} ms the model"),
             ("measured on", f"{self.sample} films{aside}; {self.cores} cores, {self.device}"),
         ]  # fmt: skip
@@ -357,24 +357,31 @@ class PlannedPower:
             if row.gap == row.gap:
                 low, high = row.interval.low, row.interval.high
                 gap = f"{gap} ({100 * low:.0f} to {_points(high).removesuffix(' points')})"
-            lines.append(f"{row.prevalence:>10.0%}   {gap:>24}   {row.power_at_largest:>24.0%}")
+            lines.append(
+                f"{_percent(row.prevalence):>10}   {gap:>24}   {_percent(row.power_at_largest):>24}"
+            )
         return lines
 
     def sentence(self) -> str:
         """Return the outcome as a sentence."""
         cohort, power = self.cohort, self.sensitivity.power
         seen = (
-            f"is found with {power:.0%} power from a gap of {100 * self.common.gap:.0f} points on"
+            f"is found with {_percent(power)} power from a gap of "
+            f"{100 * self.common.gap:.0f} points on"
             if self.common.gap == self.common.gap
-            else f"is not found with {power:.0%} power, however large its gap"
+            else f"is not found with {_percent(power)} power, however large its gap"
         )
         return (
             f"With {cohort.films:,} films, {self.classes} classes, an accuracy of "
-            f"{cohort.accuracy:.0%} and {self.sensitivity.candidates} candidates, a feature in "
-            f"{self.common.prevalence:.0%} of the films {seen}."
+            f"{_percent(cohort.accuracy)} and {self.sensitivity.candidates} candidates, a feature "
+            f"in {_percent(self.common.prevalence)} of the films {seen}."
             f" A pass needs {100 * self.asked:.0f} points (gate.max_detectable_gap)"
             f"{'.' if self.enough else ': collect more films.'}"
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _points(gap: float) -> str:

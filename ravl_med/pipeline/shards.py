@@ -92,7 +92,7 @@ class EmbeddingReport:
             lines.append(f"Set aside: {reasons}.")
         if self.halved_to:
             lines.append(
-                f"Memory did not suffice: {self.halved_to} films are encoded at once "
+                f"Not enough memory: {self.halved_to} films are encoded at a time "
                 "(model.batch_size)."
             )
         lines.append(

@@ -294,7 +294,7 @@ def require_films(cohort: Cohort, max_rejected: float) -> None:
     if len(cohort):
         raise DataError(
             f"{cohort.name}: {rejected.total()} of {tried} films cannot be used ({counts}); "
-            f"expected at most {max_rejected:.0%} (gate.max_rejected_fraction). First: "
+            f"expected at most {100 * max_rejected:g} % (gate.max_rejected_fraction). First: "
             f"{cohort.rejected[0].message}"
         )
     first = f" First: {cohort.rejected[0].message}" if cohort.rejected else ""

@@ -209,4 +209,4 @@ def truth_boxes(run: Audit, kind: str) -> dict[str, list[NDArray[np.float64]]]:
 
 
 def _share(value: float) -> str:
-    return "none" if math.isnan(value) else f"{value:.0%}"
+    return "none" if math.isnan(value) else f"{100 * value:.0f} %"

@@ -40,7 +40,7 @@ def gate_table(gates: Sequence[Gate]) -> Table:
         columns=(
             Column("Outcome", "status"),
             Column("Gate", "code"),
-            Column("Found and asked", "wide"),
+            Column("Found and required", "wide"),
         ),
         rows=shortened(rows, _GATES_SHOWN, 3),
         headed=False,

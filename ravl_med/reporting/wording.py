@@ -261,8 +261,9 @@ def hidden_sentence(least: int, where: str = "") -> str:
     if not least:
         return ""
     return (
-        f"“{HIDDEN_TEXT.capitalize()}” stands{f', {where},' if where else ''} for what is told of "
-        f"fewer than {least} patients, and for what it could be told from (privacy.min_cell). "
+        f"“{HIDDEN_TEXT.capitalize()}” replaces{f', {where},' if where else ''} numbers of fewer "
+        f"than {least} patients, and numbers that they could be worked out from "
+        "(privacy.min_cell). "
         f"Rates are the middle of steps that hold {least} patients or more; q is an upper bound."
     )
 

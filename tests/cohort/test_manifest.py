@@ -313,7 +313,7 @@ def test_labels_read_off_reports(tmp_path: Path) -> None:
 def test_reports_of_another_language_stop_the_run(tmp_path: Path) -> None:
     text = "image,patient,report\na,1,Cardiomegaly.\nb,1,Kein Pneumothorax. Herz normal.\n"
     task = {"cardiomegaly": {"cardiomegaly": 1}, "pneumothorax": {"pneumothorax": 1}}
-    with pytest.raises(DataError, match=r"nothing is recognised in 1 of 2 reports \(50%"):
+    with pytest.raises(DataError, match=r"nothing is recognised in 1 of 2 reports \(50 %"):
         read(tmp_path, text, columns=task, labels=LabelsConfig(source="reports"))
 
 

@@ -78,7 +78,7 @@ def test_tables_that_are_none_of_films(tmp_path: Path, text: str) -> None:
 def test_a_table_that_is_no_text_is_not_named(tmp_path: Path) -> None:
     path = tmp_path / "doe.csv"
     path.write_bytes(b"\xff\xfe\x00accession")
-    with pytest.raises(DataError, match=r"no UTF-8 CSV \(UnicodeDecodeError\)") as caught:
+    with pytest.raises(DataError, match=r"not a UTF-8 CSV file \(UnicodeDecodeError\)") as caught:
         read_report_table(path)
     assert "doe" not in str(caught.value)
 

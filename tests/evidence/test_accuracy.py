@@ -42,9 +42,13 @@ def test_a_class_without_enough_films_cannot_be_audited():
 
     (reason,) = check_auditability(accuracy_of(labels, labels), CLASSES, GateConfig())
 
-    assert reason == "Class cardiomegaly has fewer than 20 films (gate.min_films)."
+    few = (
+        "cardiomegaly: fewer than 20 films, the least an audit needs (gate.min_films). Add films, "
+        "or choose another finding."
+    )
+    assert reason == few
     none = check_auditability(accuracy_of([0] * 50, [0, 1] * 25), CLASSES, GateConfig())
-    assert none == ("Class cardiomegaly has fewer than 20 films (gate.min_films).",)
+    assert none == (few,)
 
 
 def test_a_stuck_class_and_a_dead_one_cannot_be_audited():

@@ -116,8 +116,8 @@ def test_a_bystander_is_the_companion_of_what_is_used(films, entry, data_of):
     assert named[1].companion_of == 1
     assert named[1].reasons == (
         "Why 2 does not count.",
-        "It travels with the feature of correlation 1: with that held fixed, its gaps are +0 "
-        "points on the raised side and +0 on the lowered side.",
+        "It occurs together with the feature of correlation 1; once that is accounted for, its "
+        "gaps shrink to 0 points on the raised and 0 points on the lowered side.",
     )
     assert named[1].cluster is second.cluster
     assert not named[1].counts
@@ -141,15 +141,15 @@ def test_the_gap_that_is_tolerated_decides(films, entry, data_of, max_gap, named
     assert (second.companion_of == 1) is named
     if named:
         assert second.reasons[-1].endswith(
-            "its gaps are +20 points on the raised side and -20 on the lowered side."
+            "shrink to +20 points on the raised and −20 points on the lowered side."
         )
 
 
 @pytest.mark.parametrize(
     ("lost", "told"),
     [
-        (1, "+0 points on the raised side and -20 on"),
-        (0, "+20 points on the raised side and +0 on"),
+        (1, "0 points on the raised and −20 points on"),
+        (0, "+20 points on the raised and 0 points on"),
     ],
 )
 def test_one_side_without_a_gap_is_enough(films, entry, data_of, lost, told):
@@ -176,7 +176,7 @@ def test_what_is_on_the_same_films_cannot_be_told_apart(films, entry, data_of, s
     assert named.companion_of == 1
     assert named.reasons == (
         "Why 2 does not count.",
-        "It cannot be told apart from the feature of correlation 1: of one side, no films "
+        "It cannot be separated from the feature of correlation 1: on one side, no films "
         "have the one without the other.",
     )
 
@@ -223,8 +223,8 @@ def test_each_is_named_after_the_first_that_it_travels_with_and_order_is_kept(
 
     assert [c.rank for c in named] == [1, 2, 3, 4, 5]
     assert [c.companion_of for c in named] == [None, None, 2, None, 1]
-    assert "the feature of correlation 2:" in named[2].reasons[-1]
-    assert "the feature of correlation 1:" in named[4].reasons[-1]
+    assert "the feature of correlation 2;" in named[2].reasons[-1]
+    assert "the feature of correlation 1;" in named[4].reasons[-1]
 
 
 def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, data_of):
@@ -239,7 +239,7 @@ def test_clusters_that_share_a_device_are_held_fixed_together(films, entry, data
     assert name_confounded([parts[0], traveller], task, MAX_GAP)[1].companion_of is None
     (*_, named) = name_confounded([*parts, traveller], task, MAX_GAP)
     assert named.companion_of == 1
-    assert "travels with the feature of correlations 1 and 2: " in named.reasons[-1]
+    assert "occurs together with the feature of correlations 1 and 2; " in named.reasons[-1]
 
 
 class TestPlaces:

@@ -534,7 +534,7 @@ def test_where_no_film_could_be_mapped_nothing_counts(planted, asked):
     assert (asked.looked_up, asked.tests) == ([], [])
     assert (first.counterfactual, first.counts) == (None, False)
     assert first.reasons == (
-        "Not tested by counterfactuals: no film of the discovery half could be mapped.",
+        "Not tested by removal or transplant: no film of the discovery half could be mapped.",
     )
     assert tools.mapped_films().tolist() == []
 

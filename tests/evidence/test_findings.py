@@ -39,8 +39,10 @@ def test_a_model_at_chance_is_doubted_and_not_stopped():
     stops, doubts = assess_findings(findings, 0.55)
     assert stops == ()
     assert len(doubts) == 3
-    assert doubts[0].startswith("Class cardiomegaly is not told from the others (AUROC 0.")
-    assert "above 0.55 (gate.min_auroc)" in doubts[0]
+    assert doubts[0].startswith(
+        "The model does not distinguish cardiomegaly from the other classes (AUROC 0."
+    )
+    assert "must exceed 0.55 (gate.min_auroc)" in doubts[0]
     assert "The usual cure: prompts" in doubts[0]
 
 

@@ -62,21 +62,21 @@ def status(checks):
 def test_a_text_tower_that_is_wired_right_has_no_fault():
     checks = check_texts(TextTower(), TEXTS)
     assert status(checks) == dict.fromkeys(
-        ("padding of texts", "length of texts", "case of texts"), "held"
+        ("effect of padding", "truncated prompts", "case of letters"), "held"
     )
     assert "write prompts as the model was trained" in checks[2].text
 
 
 def test_padding_to_the_longest_text_stops_the_audit():
     checks = check_texts(TextTower(padded=False), TEXTS)
-    assert status(checks)["padding of texts"] == "failed"
+    assert status(checks)["effect of padding"] == "failed"
     assert "A text changes with those beside it" in checks[0].text
     assert "pads to the model's full length" in checks[0].text
 
 
 def test_a_text_that_is_not_read_to_its_end_is_named():
     checks = check_texts(TextTower(context=3), TEXTS)
-    assert status(checks)["length of texts"] == "odd"
+    assert status(checks)["truncated prompts"] == "odd"
     assert "1 texts are not read to their end" in checks[1].text
     assert "The heart is enlarged." in checks[1].text
     assert "Cardiomegaly" not in checks[1].text
@@ -87,7 +87,7 @@ def test_a_text_that_is_not_read_to_its_end_is_named():
 ])  # fmt: skip
 def test_a_siglip_reads_lower_case(lower, bias, wanted):
     checks = check_texts(TextTower(lower=lower, bias=bias), TEXTS)
-    assert status(checks)["case of texts"] == wanted
+    assert status(checks)["case of letters"] == wanted
 
 
 def unit(rng, count, spread):
@@ -100,8 +100,10 @@ def test_films_and_texts_that_are_all_alike(spread, wanted):
     rng = np.random.default_rng(0)
     checks = tuple(check_embeddings(unit(rng, 50, spread), unit(rng, 2, spread), ("a", "b")))
     assert status(checks) == {
-        "norms of the images": "held", "films alike": wanted, "texts alike": wanted,
-    }  # fmt: skip
+        "length of image embeddings": "held",
+        "films distinguishable": wanted,
+        "prompts distinguishable": wanted,
+    }
 
 
 def test_norms_are_one():

@@ -105,7 +105,7 @@ def test_clusters_that_no_test_can_reach_are_counted_by_reason(data_of):
 
     untested = count_untested(data_of(labels, labels == 0), present, half, 2)
 
-    few = "films {} it, in all classes but one, on a half"
+    few = "films {} the feature in all but one class, on a half"
     assert untested == {
         "in every film": 2,
         "in no film": 1,
@@ -124,7 +124,7 @@ def test_two_classes_of_three_are_enough(data_of):
 
     untested = count_untested(data_of(labels, labels == 0, ("a", "b", "c")), present, half, 2)
 
-    assert untested == {"fewer than 2 films with it, in all classes but one, on a half": 1}
+    assert untested == {"fewer than 2 films with the feature in all but one class, on a half": 1}
 
 
 def test_films_without_a_label_do_not_reach_a_cluster(data_of):

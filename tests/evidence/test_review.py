@@ -100,9 +100,9 @@ def test_what_a_reviewer_calls_a_shortcut_fails(kind: str, verdict: str) -> None
     found = judged(result, decide(result, 1, "shortcut"))
 
     assert found.verdict.name == "fail"
-    assert "a reviewer called a shortcut" in found.verdict.reasons[0]
+    assert "by the judgement of a reviewer" in found.verdict.reasons[0]
     assert found.verdict.gates[0].text.startswith("no shortcut found, 1 named by a reviewer;")
-    assert found.verdict.reasons[1].startswith("1 feature that the model uses, not placed")
+    assert found.verdict.reasons[1].startswith("1 feature that the model uses could not")
     assert not found.verdict.gates[0].passed
     assert found.undecided == 1
 
@@ -121,9 +121,9 @@ def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
     assert found.rulings[0].in_force is in_force
     assert found.undecided == (0 if in_force else 1)
     assert not found.verdict.gates[0].passed
-    found_or_tolerated = "no shortcut found, 1 tolerated until 2027-01-01; asked: none"
+    found_or_tolerated = "no shortcut found, 1 tolerated until 2027-01-01; allowed: none"
     assert found.verdict.gates[0].text.startswith(
-        found_or_tolerated if in_force else "1 shortcut found; asked: none"
+        found_or_tolerated if in_force else "1 shortcut found; allowed: none"
     )
     said = found.verdict.reasons[0 if in_force else 1]
     assert said == (
@@ -170,7 +170,7 @@ def test_a_shortcut_that_a_reviewer_takes_for_the_finding_is_told() -> None:
         "The audit found correlation 1 to be a shortcut; Dr. A judged it part of heart.",
     )
     assert verdict.gates[0].text.startswith(
-        "no shortcut found, 1 judged part of the finding by a reviewer; asked: none"
+        "no shortcut found, 1 judged part of the finding by a reviewer; allowed: none"
     )
 
 

@@ -286,7 +286,7 @@ def test_what_the_model_does_not_use_has_no_kind_and_does_not_count(weigh):
 def test_what_was_not_tried_on_the_model_does_not_count(weigh, status):
     found = weigh(confirmation_of(status), None)
 
-    told = ("Not tested by counterfactuals: no film of the discovery half could be mapped.",)
+    told = ("Not tested by removal or transplant: no film of the discovery half could be mapped.",)
     why = () if status == "confirmed" else (f"Why it is {status}.",)
     assert found.reasons == why + (told if status in ("confirmed", "raised_only") else ())
     assert not found.counts
@@ -447,15 +447,15 @@ def test_a_shortcut_fails(weigh):
 
     assert verdict.name == "fail"
     assert verdict.reasons == (
-        "1 shortcut that does harm on held-out patients: the model raises "
-        "cardiomegaly by a feature outside the place where it shows.",
+        "1 shortcut, shown on patients that had no part in the search: the model calls films "
+        "cardiomegaly because of a feature that is not part of the finding.",
     )
     assert gates_of(verdict) == ALL_PASS | {"gate.max_gap": False}
     assert verdict.gates[0] == Gate(
         "gate.max_gap",
         False,
-        "1 shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
-        "are no chance",
+        "1 shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
+        "calls than chance explains",
     )
 
 
@@ -468,9 +468,11 @@ def test_several_shortcuts_name_each_class_once_and_open_points_follow(weigh):
     )
 
     assert verdict.name == "fail"
-    assert verdict.reasons[0].startswith("3 shortcuts that do harm on held-out")
-    assert "the model raises cardiomegaly, no finding by" in verdict.reasons[0]
-    assert verdict.reasons[1].startswith("1 feature that the model uses, not placed")
+    assert verdict.reasons[0].startswith("3 shortcuts, shown on patients")
+    assert (
+        "the model calls films cardiomegaly, no finding because of features" in verdict.reasons[0]
+    )
+    assert verdict.reasons[1].startswith("1 feature that the model uses could not")
     assert verdict.gates[0].text.startswith("3 shortcuts found;")
 
 
@@ -486,11 +488,11 @@ def test_a_shortcut_fails_however_little_could_be_seen(weigh):
 
 
 OPEN_POINTS = {
-    "undecided": "1 feature that the model uses, not placed as sign or shortcut (cardiomegaly): a "
-    "radiologist decides.",
-    "not tried": "1 confirmed association above the gate that could not be tested by "
-    "counterfactuals (cardiomegaly): accuracy differs with the feature, and the cause may be "
-    "something that travels along.",
+    "undecided": "1 feature that the model uses could not be classified as a sign or a shortcut "
+    "(cardiomegaly): a radiologist decides.",
+    "not tried": "1 confirmed association above the limit could not be tested by removal or "
+    "transplant (cardiomegaly): accuracy differs with the feature, but something else on the same "
+    "films may be the cause.",
 }
 
 
@@ -518,8 +520,8 @@ def test_open_points_are_told_group_by_group(weigh):
     verdict = decide_verdict(found, CLASSES, GATE, SEEN)
 
     first, second = verdict.reasons
-    assert first.startswith("2 features that the model uses, not placed")
-    assert second.startswith("1 confirmed association above the gate")
+    assert first.startswith("2 features that the model uses could not be classified")
+    assert second.startswith("1 confirmed association above the limit")
 
 
 @pytest.mark.parametrize("left", ["transplant", "both", "maps"])
@@ -565,9 +567,8 @@ def test_what_does_not_count_does_not_decide(weigh, name):
     assert verdict == decide_verdict([], CLASSES, GATE, SEEN)
     assert verdict.name == "pass"
     assert verdict.reasons == (
-        "No local feature is left that the model uses, that does harm above the gate of 10 % "
-        "(something foreign: any), and "
-        "that is not the finding itself.",
+        "No local feature is left that the model uses, that is not the finding itself, and that "
+        "does harm: 10 points or more, or any where it is foreign.",
     )
     assert gates_of(verdict) == ALL_PASS
     assert decide_verdict([found], CLASSES, GATE, bounded(1.0)).name == "not_auditable"
@@ -618,7 +619,7 @@ def test_what_a_reviewer_settled_or_condemned_is_no_longer_open(weigh):
 
     assert (settled.name, len(settled.reasons)) == ("pass", 1)
     assert condemned.name == "fail"
-    assert condemned.reasons[0].endswith("by a feature that a reviewer called a shortcut.")
+    assert condemned.reasons[0].startswith("1 shortcut, by the judgement of a reviewer: ")
 
 
 def test_a_companion_of_what_counts_is_no_open_point(weigh):
@@ -639,10 +640,10 @@ def test_the_gate_on_local_effects_tells_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
-        "are no chance",
-        "accuracy that a local feature may cost which was not named, upper limit: 3.0 points; "
-        "asked: at most 6",
+        "no shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
+        "calls than chance explains",
+        "accuracy that a local feature not named here may cost: up to 3.0 points; allowed: at "
+        "most 6",
     ]
 
 
@@ -654,7 +655,7 @@ def test_a_pass_needs_a_bound_on_what_was_not_named(points, passes):
     assert gates_of(verdict) == ALL_PASS | {"gate.max_local_effect": passes}
     if not passes:
         assert verdict.reasons == (
-            "Underpowered: a local feature that was not named may cost up to "
+            "Too few films: a local feature not named here may cost up to "
             f"{100 * points:.1f} points of accuracy; a pass needs at most 6 "
             "(gate.max_local_effect). Audit more films.",
         )
@@ -679,11 +680,11 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SCORES)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; asked: none with gaps of 10 points or more, or with wrong calls that "
-        "are no chance",
-        "gap found with 80 % power, feature in 20 % of the films: 30 points; asked: at most 30 "
-        "points",
-        "36 of 40 clusters could be tested; asked: at least 50 %",
+        "no shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
+        "calls than chance explains",
+        "smallest gap these films can detect (feature on 20 % of the films, 80 % power): 30 "
+        "points; allowed: at most 30 points",
+        "36 of 40 clusters could be tested; at least 50 % required",
     ]
 
 
@@ -706,7 +707,7 @@ def test_a_pass_of_a_black_box_needs_power():
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
-        "Underpowered: a feature in 20 % of the films is found with 80 % power only from 32 points "
+        "Too few films: a feature on 20 % of them is found with 80 % power only from 32 points "
         "on; a pass needs 30 points (gate.max_detectable_gap). Audit more films.",
     )
     assert gates_of(verdict) == BY_SCORES | {"gate.max_detectable_gap": False}
@@ -717,11 +718,11 @@ def test_a_gap_that_is_never_found_does_not_pass():
 
     assert verdict.name == "not_auditable"
     assert verdict.reasons == (
-        "Underpowered: a feature in 20 % of the films would not be found with 80 % power, however "
+        "Too few films: a feature on 20 % of them would not be found with 80 % power, however "
         "large its gap (gate.max_detectable_gap). Audit more films.",
     )
     assert gates_of(verdict) == BY_SCORES | {"gate.max_detectable_gap": False}
-    assert "20 % of the films: not even a gap of 100 points; asked" in verdict.gates[1].text
+    assert "80 % power): not even a gap of 100 points; allowed" in verdict.gates[1].text
 
 
 def test_the_prevalence_nearest_to_20_percent_is_asked_for():
@@ -732,7 +733,7 @@ def test_the_prevalence_nearest_to_20_percent_is_asked_for():
     verdict = decide_verdict([], CLASSES, GATE, near)
 
     assert verdict.name == "pass"
-    assert "feature in 25 % of the films: 10 points" in verdict.gates[1].text
+    assert "feature on 25 % of the films, 80 % power): 10 points" in verdict.gates[1].text
 
 
 @pytest.mark.parametrize(("tested", "passes"), [(20, True), (19, False), (0, False)])
@@ -743,7 +744,7 @@ def test_a_pass_of_a_black_box_needs_clusters_that_were_tested(tested, passes):
     assert gates_of(verdict) == BY_SCORES | {"gate.min_tested": passes}
     if not passes:
         assert verdict.reasons == (
-            f"Underpowered: {tested} of 40 clusters have enough films to be tested; a pass needs "
+            f"Too few films: {tested} of 40 clusters have enough films to be tested; a pass needs "
             "50 % (gate.min_tested). Audit more films.",
         )
 
@@ -772,7 +773,7 @@ def sanity_of(*doubts: str) -> ModelChecks:
 
 
 def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
-    doubt = "Class heart is not told from the others."
+    doubt = "The model does not distinguish heart from the other classes."
     shortcut = weigh(counterfactual=SHORTCUT)
     failed = decide_verdict([shortcut], CLASSES, GATE, SEEN, checks=sanity_of(doubt))
     assert failed.name == "fail"
@@ -785,7 +786,7 @@ def test_a_model_at_chance_can_fail_and_nothing_else(weigh):
     for verdict in (failed, asked, nothing):
         gate = next(gate for gate in verdict.gates if gate.name == "gate.min_auroc")
         assert not gate.passed
-        assert gate.text.startswith("0 of 1 findings are told from the others")
+        assert gate.text.startswith("the model distinguishes 0 of 1 findings")
     passed = decide_verdict([], CLASSES, GATE, SEEN, checks=sanity_of())
     assert passed.name == "pass"
     assert passed.gates[1].passed
@@ -801,7 +802,9 @@ def test_a_black_box_is_told_of_in_every_verdict(weigh):
     assert not one.counts
     assert any(reason.startswith("No counterfactual is possible") for reason in one.reasons)
     passed = decide_verdict([], CLASSES, GATE, SCORES, black_box=True)
-    assert passed.reasons[0].startswith("No correlation above the gate of 10 % was confirmed")
+    assert passed.reasons[0].startswith(
+        "No correlation with gaps of 10 points or more was confirmed"
+    )
 
 
 # Leaks

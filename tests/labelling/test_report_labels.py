@@ -50,8 +50,8 @@ def test_cells_sources_and_reasons() -> None:
 def test_too_many_reports_in_another_language_stop_the_run() -> None:
     with pytest.raises(
         DataError,
-        match=r"^manifest.csv: nothing is recognised in 2 of 3 reports \(67%; "
-        r"labels.max_unrecognised is 50%\); expected English reports of chest radiographs\. "
+        match=r"^manifest.csv: nothing is recognised in 2 of 3 reports \(67 %; "
+        r"labels.max_unrecognised is 50 %\); expected English reports of chest radiographs\. "
         r"Translate or label these films, or set labels\.source to manifest\.$",
     ):
         cells(["No edema.", GERMAN, GERMAN, ""])

@@ -272,8 +272,14 @@ def test_a_cohort_is_not_overwritten(cohort: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feature": "necklace"}, r"feature must be one of generator, .*Got 'necklace'"),
-        ({"finding": "fracture"}, r"finding must be one of cardiomegaly, .*Got 'fracture'"),
+        (
+            {"feature": "necklace"},
+            r"synthetic.feature: expected one of generator, .*got 'necklace'",
+        ),
+        (
+            {"finding": "fracture"},
+            r"synthetic.finding: expected one of cardiomegaly, .*got 'fracture'",
+        ),
         ({"strength": 1.2}, r"^strength: .* less than or equal to 1; got 1\.2\.$"),
         ({"strength": float("nan")}, r"^strength: .* finite number; got nan\.$"),
         ({"images": 39}, r"^images: .* greater than or equal to 40; got 39\.$"),

@@ -74,7 +74,7 @@ def test_a_model_that_is_wired_right_passes_the_gate(root, tmp_path):
     assert result.discovery is not None
     gate = next(gate for gate in result.verdict.gates if gate.name == "gate.min_auroc")
     assert gate.passed
-    assert gate.text.startswith("2 of 2 findings are told from the others")
+    assert gate.text.startswith("the model distinguishes 2 of 2 findings from the others")
 
 
 @pytest.mark.parametrize(("factory", "reason"), [
@@ -96,7 +96,9 @@ def test_a_fault_without_doubt_stops_the_audit(root, tmp_path, factory, reason):
 def test_a_model_at_chance_is_not_auditable(root, tmp_path):
     result = audited(root, tmp_path, "chance")
     assert result.verdict.name == "not_auditable"
-    assert result.verdict.reasons[0].startswith("Class left is not told from the others")
+    assert result.verdict.reasons[0].startswith(
+        "The model does not distinguish left from the other"
+    )
     assert result.discovery is not None  # a shortcut would have been found
     again = apply_decisions(result, (), config_of(root).gate, None)
     assert again.verdict == result.verdict
@@ -151,7 +153,7 @@ def test_a_black_box_that_is_right_has_its_own_accuracy(root, tmp_path):
     assert result.accuracy.overall == pytest.approx(wanted)
     assert result.sanity.findings[0].auroc > 0.65
     assert np.isnan(result.sanity.findings[0].lowest)  # it has no prompts
-    assert {check.name for check in result.sanity.checks}.isdisjoint({"padding of texts"})
+    assert {check.name for check in result.sanity.checks}.isdisjoint({"effect of padding"})
     assert "No counterfactual is possible" in result.verdict.reasons[-1]
     assert result.verdict.name in ("pass", "not_auditable")
 

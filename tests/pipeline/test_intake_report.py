@@ -43,7 +43,7 @@ def test_the_lines() -> None:
     )
     lines = report.lines()
     assert lines[:2] == [
-        "9 files looked at, 4 films kept: 3 patients, 4 studies.",
+        "9 files read, 4 films kept: 3 patients, 4 studies.",
         "2 of them by their pixels; no header or table says.",
     ]
     assert lines[3:6] == [
@@ -51,7 +51,7 @@ def test_the_lines() -> None:
         "       4  truncated",
         "       1  not_frontal: a lateral or another view",
     ]
-    assert any(line.endswith("2011 1, and 2 more") for line in lines)
+    assert any(line.endswith("2011: 1, and 2 more") for line in lines)
     assert "  reports: none" in lines
     assert lines[-2].split() == ["edema", "3", "0", "0", "1"]
     assert lines[-1] == "  reports in which nothing is recognised: 1"
@@ -60,5 +60,5 @@ def test_the_lines() -> None:
         *lines,
         "",
         "Findings by view: present, of the films with it",
-        "  edema: PA 3 of 4 (75%), AP 0 of 1 (0%)",
+        "  edema: PA 3 of 4 (75 %), AP 0 of 1 (0 %)",
     ]

@@ -29,12 +29,12 @@ def test_a_planned_cohort_is_described_in_a_table_and_a_sentence() -> None:
     outcome = run("power", str(QUICKSTART), "--films", "900", "--simulations", "20")
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["feature", "5%", "10%", "20%", "50%"]
+    assert [line.split()[0] for line in lines[:5]] == ["feature", "5", "10", "20", "50"]
     points = " ".join(lines[3].split()[1:3])
-    assert re.fullmatch(r"20% +\d+ points \(\d+ to (\d+|none)\) +\d+%", lines[3].strip())
+    assert re.fullmatch(r"20 % +\d+ points \(\d+ to (\d+|none)\) +\d+ %", lines[3].strip())
     said = (
-        "With 900 films, 5 classes, an accuracy of 80% and 70 candidates, a feature in 20% of the "
-        f"films is found with 80% power from a gap of {points} on. A pass needs 30 points "
+        "With 900 films, 5 classes, an accuracy of 80 % and 70 candidates, a feature in 20 % of "
+        f"the films is found with 80 % power from a gap of {points} on. A pass needs 30 points "
         "(gate.max_detectable_gap)"
     )
     assert lines[5] in (f"{said}.", f"{said}: collect more films.")
@@ -52,9 +52,9 @@ def test_what_a_pass_asks_for_is_held_against_a_fifth_of_the_films(config: Confi
 def test_too_few_films_are_said_to_be_too_few(config: Config) -> None:
     plan = plan_power(config, PlannedCohort(40, films_a_patient=2.0, simulations=20))
     assert not plan.enough
-    assert "is not found with 80% power, however large its gap" in plan.sentence()
+    assert "is not found with 80 % power, however large its gap" in plan.sentence()
     assert plan.sentence().endswith("(gate.max_detectable_gap): collect more films.")
-    assert plan.table()[3].split() == ["20%", "none", "0%"]
+    assert plan.table()[3].split() == ["20", "%", "none", "0", "%"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_by_hand():
     assert prevalence_lines(counted, 0) == [
         "",
         "Findings by view: present, of the films with it",
-        "  edema: PA 15 of 60 (25%), AP 25 of 40 (62%), not stated 0 of 20 (0%)",
+        "  edema: PA 15 of 60 (25 %), AP 25 of 40 (62 %), not stated 0 of 20 (0 %)",
     ]
 
 
@@ -37,7 +37,7 @@ def test_few_patients_are_hidden_with_what_would_tell_them():
 
     assert counted == {"PA": (HIDDEN, 60), "AP": (HIDDEN, 40), "not stated": (20, 20)}
     (_, head, line) = prevalence_lines({"view": {"edema": counted}}, 11)
-    assert line == "  edema: PA hidden, AP hidden, not stated 20 of 20 (100%)"
+    assert line == "  edema: PA hidden, AP hidden, not stated 20 of 20 (100 %)"
     assert "3" not in head + line
 
 
@@ -65,7 +65,7 @@ def test_findings_of_which_nothing_is_told_share_a_line():
 
     assert lines[1].startswith("Findings by study year: ")
     assert lines[2:] == [
-        "  b: PA 20 of 60 (33%), AP 15 of 40 (38%)",
+        "  b: PA 20 of 60 (33 %), AP 15 of 40 (38 %)",
         "  hidden, of fewer than 11 patients: a, c",
     ]
 

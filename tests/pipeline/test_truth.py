@@ -75,7 +75,7 @@ def check(**changes: object) -> TruthCheck:
 def test_the_check_reads_as_a_sentence() -> None:
     planted, found = check().lines()
     assert "+84 points with it on cardiomegaly, -87 on the most lowered class" in planted
-    assert "names cardiomegaly; of its top 10 regions 90% hit the generator (10%" in found
+    assert "names cardiomegaly; of its top 10 regions 90 % hit the generator (10 %" in found
     assert check(strength=0.0, shortcuts=0).lines() == [
         "nothing was planted; correlations of kind shortcut: 0"
     ]

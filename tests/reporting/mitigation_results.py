@@ -187,7 +187,7 @@ def improved() -> MitigationResult:
         arms=arms(),
         reaudit=Reaudit(
             "review",
-            ("1 correlation above the gate, not placed as sign or shortcut.",),
+            ("1 feature that the model uses could not be classified as a sign or a shortcut.",),
             (),
             ("Correlation 3: raises pneumothorax, undecided, gap +14.2 points",),
             "A feature in 20 % of the films with a gap of 24 points or more would have been found "

@@ -111,11 +111,11 @@ OF_A_CORRELATION: dict[str, str] = {
     rf"control films, and changes {N} \({N} to {N}\) points more answers",
     "accuracy with and without": rf"[:;] (?P<of>[a-z ]+?) {N} % with it and {N} % without",
     "smallest in a subgroup": rf"smallest {N} points \((\w+ \w+)\)",
-    "where the effect lies": rf"{N} % of the removal effect lies in anatomy where [a-z ]+ shows, "
-    rf"{N} % in artifacts, {N} % elsewhere",
+    "where the effect lies": rf"{N} % of the effect of removal comes from artifacts, {N} % from "
+    rf"anatomy where [a-z ]+ shows, {N} % from elsewhere",
     "regions that carry it": rf"{N} of {N} measured regions? carry",
     "cluster": rf"Cluster {N} holds {N} regions? on {N} of {N} films",
-    "score shift": rf"differs by {N} \({N} to {N}\) on films of [a-z ]+ and by {N} \({N} to {N}\) ",
+    "score shift": rf"shifted by {N} \({N} to {N}\) on films of [a-z ]+ and by {N} \({N} to {N}\) ",
     "points more often": rf"finds [a-z ]+? {N} points more often(?: and [a-z ,]+? {N} points less "
     rf"often)? \(q {Q}\)",
     "removal, console": rf"; removal {N} logits",
@@ -132,7 +132,7 @@ SENTENCES: dict[str, str] = {
     rf"patients, {N} used by the model",
     "detectable gap": rf"in (?P<of>\d+) %(?: of the films with a gap of|:) {N} points",
     "detectable gap, console": rf"{N} points at (?P<of>\d+) %",
-    "cost of what is not named": rf"may cost(?: up to| which was not named, upper limit:)? {N} "
+    "cost of what is not named": rf"may cost:?(?: up to)? {N} "
     "points",
     "subgroups that differ": rf"Of {N} subgroups? that can be compared, {N} differ",
     "difference of a subgroup": rf"(?P<of>(?:view|sex) \w+) {N} points[,.]",
@@ -143,7 +143,7 @@ SENTENCES: dict[str, str] = {
     "decided": rf"{N} (?:made,|decided\b)",
     "listed as open": r"decide on \d+ features?: No\. ([\d, ]+\d)",
     "tolerated until": r"(?:until|valid until) (\d{4}-\d\d-\d\d)",
-    "shortcuts": rf"(?<!%){N} shortcuts? (?:that do|found)",
+    "shortcuts": rf"(?<!%){N} shortcuts?(?:, shown on| found)",
 }
 
 
@@ -261,7 +261,7 @@ def _add_interventions(truth: dict[str, set[tuple[str, ...]]], entry: Any, of: s
     regions = (write(removal["carrying"]), write(removal["measured"]))
     truth[f"regions that carry it{of}"] = {regions}
     if removal["shares"]:
-        names = ("inside", "artifact", "elsewhere")
+        names = ("artifact", "inside", "elsewhere")
         texts = tuple(write(removal["shares"][one], 0, scale=100.0) for one in names)
         truth[f"where the effect lies{of}"] = {texts}
     fills = [removal[one] for one in ("typical", "replaced") if removal[one]]

@@ -120,7 +120,7 @@ def test_class_names():
     [
         (1, "shortcut", "yes"),
         (3, "confirmed, not shown to be used", "no"),
-        (4, "raised side alone", "no"),
+        (4, "one-sided", "no"),
         (5, "not confirmed", "not tested"),
         (6, "confirmed and used, not counted", "yes"),
         (7, "not tested", "not tested"),
@@ -188,7 +188,7 @@ def test_what_the_maps_alone_were_asked_was_not_tested(full_result):
         "Counter-evidence: the model was not tested on the other half."
     )
     assert sentences.use_sentence(entry.counterfactual) == (
-        "Used by the model: no, an association. " + entry.counterfactual.reasons[0]
+        "Used by the model: not shown. " + entry.counterfactual.reasons[0]
     )
 
 
@@ -198,13 +198,13 @@ def test_what_the_maps_alone_were_asked_was_not_tested(full_result):
 def test_use_is_shown_by_what_showed_it(full_result, rank, shown):
     tested = full_result.correlations[rank - 1].counterfactual
     assert sentences.use_sentence(tested) == f"Used by the model: yes, shown by {shown}."
-    assert sentences.use_sentence(None).startswith("Used by the model: not tested.")
+    assert sentences.use_sentence(None).startswith("Not tested whether the model uses it.")
 
 
 def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     tested = full_result.correlations[3].counterfactual
     sentence = sentences.use_sentence(tested)
-    assert sentence.startswith("Used by the model: no, an association. Removal is not shown")
+    assert sentence.startswith("Used by the model: not shown. Removing it is not shown")
     assert all(reason in sentence for reason in tested.reasons)
     assert len(tested.reasons) == 2
 
@@ -212,19 +212,19 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
 @pytest.mark.parametrize(
     ("kind", "meaning"),
     [
-        ("shortcut", "it lies in artifacts and moves other films, which speaks for a shortcut"),
+        ("shortcut", "a shortcut, since it changes the answers to films that it is put into"),
         ("plausible_sign", "it goes with the finding and is not shown to stand out from the film, "
                            "as a thing does, so that it is the sign itself, as far as can be told"),
-        ("undecided", "it moves other films, as a shortcut does, and part of it may lie where the "
-                      "finding shows, so whether this is a sign or a shortcut is open; a "
-                      "radiologist has to look"),
+        ("undecided", "it changes the answers to other films, as a shortcut does, and part of it "
+                      "may lie where the finding shows, so whether this is a sign or a shortcut is "
+                      "open; a radiologist has to look"),
     ],
 )  # fmt: skip
 def test_a_kind_is_told_with_the_place_of_the_effect(full_result, kind, meaning):
     entry, classes = replace(full_result.correlations[0], kind=kind), full_result.task.classes
     where = (
-        "3 % of the removal effect lies in anatomy where cardiomegaly shows, 92 % in artifacts, "
-        "5 % elsewhere"
+        "92 % of the effect of removal comes from artifacts, 3 % from anatomy where cardiomegaly "
+        "shows, 5 % from elsewhere"
     )
     told = sentences.kind_sentence(entry, classes).replace("\u00a0", " ")
     assert told == f"{where}: {meaning}."
@@ -247,18 +247,34 @@ def test_what_stands_out_where_the_finding_shows_is_told_so(full_result):
     shown = replace(entry, counterfactual=replace(tested, removal=removal))
     told = sentences.kind_sentence(shown, full_result.task.classes)
     assert (
-        "moves other films, as a shortcut does, and lies where the finding shows and stands" in told
+        "changes the answers to other films, as a shortcut does, and lies where the finding shows "
+        "and stands" in told
     )
 
 
 @pytest.mark.parametrize(
     ("inside", "artifact", "travels", "why"),
     [
-        (0.9, 0.1, True, "it moves other films, as a shortcut does, and lies where the finding"),
-        (0.1, 0.2, True, "it moves other films, as a shortcut does, and no artifact is known"),
-        (0.2, 0.7, True, "it moves other films, as a shortcut does, and part of it may lie"),
+        (
+            0.9,
+            0.1,
+            True,
+            "it changes the answers to other films, as a shortcut does, and lies where the finding",
+        ),
+        (
+            0.1,
+            0.2,
+            True,
+            "it changes the answers to other films, as a shortcut does, and no artifact is known",
+        ),
+        (
+            0.2,
+            0.7,
+            True,
+            "it changes the answers to other films, as a shortcut does, and part of it may lie",
+        ),
         (0.9, 0.1, False, "it lies where the finding shows, and does not go with the finding"),
-        (0.1, 0.9, False, "it does not lie where the finding shows, and is not shown to move"),
+        (0.1, 0.9, False, "it does not lie where the finding shows, and is not shown to change"),
         (0.1, 0.9, None, "it could not be put into other films"),
         (NAN, NAN, True, "its place says nothing"),
     ],

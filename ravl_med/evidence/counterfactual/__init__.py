@@ -461,13 +461,14 @@ def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
     shows = max(first.contrast, second.contrast) > least  # else there is nothing to agree on
     if shows and not fills_agree(removal, evidence.fill_agreement):
         reason = (
-            "Unsure: the two fills disagree, or one of them does not lower the margin "
+            "Removal: the two fills disagree, or one of them does not lower the score "
             "(evidence.fill_agreement)."
         )
         return [Check(False, reason)]
     reason = (
-        f"Removal is not shown to lower the margin by more than {100 * evidence.min_effect:g} % of "
-        "its spread (evidence.min_effect)."
+        "Removing it changes the score no more than removing the same area from control films: "
+        f"by less than {100 * evidence.min_effect:g} % of its spread, the smallest effect that "
+        "counts (evidence.min_effect)."
     )
     return [Check(False, reason)]
 
@@ -478,8 +479,8 @@ def _transplant_check(transplant: PairedChange | None, evidence: EvidenceConfig)
         f"Transplant could not be tried: fewer than {evidence.min_pairs} films of other "
         "classes could be given the feature and an ordinary place (evidence.min_pairs)."
         if transplant is None
-        else "Putting the feature into films of other classes is not shown to raise the margin by "
-        f"more than {100 * evidence.min_effect:g} % of its spread (evidence.min_effect)."
+        else "Putting it into films of other classes is not shown to raise the score by more than "
+        f"{100 * evidence.min_effect:g} % of its spread (evidence.min_effect)."
     )
     return Check(False, reason)
 

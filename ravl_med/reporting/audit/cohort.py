@@ -188,7 +188,7 @@ def _scores_text(result: AuditResult) -> str:
     own = "" if model.logit_scale is None else f"; the model's scale {model.logit_scale:.3g}{bias}"
     if result.task.scores == "table":
         return (
-            "a table of what the model said of each film (model.scores); nobody can ask it about a "
+            "a table of what the model said of each film (model.scores); it cannot be run on a "
             "changed film, so that no counterfactual is possible. Regions are those of the model "
             "named here"
         )
@@ -577,12 +577,12 @@ def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
     return [
         blocks.Section("By subgroup"),
         blocks.Text(
-            "Difference: accuracy minus that of the other films of the attribute, classes held "
-            "apart. q: exchange of whole patients within class, false discovery rate over all "
-            "comparisons. Insufficient: too few films or patients to compare; the row stays, "
-            "without a dot. The dark line marks the accuracy of all films; a subgroup is part of "
-            "them, so that the comparison is the difference, not the distance from the line. The "
-            "difference is adjusted for class mix, and can differ in sign from plain accuracies.",
+            "Difference: accuracy minus that of the other films of the attribute, adjusted for "
+            "class mix, so that it can differ in sign from the plain accuracies. q: exchange of "
+            "whole patients within class, false discovery rate over all comparisons. Insufficient: "
+            "too few films or patients to compare; the row stays, without a dot. The dark line "
+            "marks the accuracy of all films; a subgroup is part of them, so that the comparison "
+            "is the difference, not the distance from the line.",
             "muted",
         ),
         blocks.Table(

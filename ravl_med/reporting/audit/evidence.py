@@ -265,10 +265,11 @@ def _extent(correlation: SpuriousCorrelation) -> str:
     ]
     if correlation.also:
         also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
-        noun = "Cluster" if len(correlation.also) == 1 else "Clusters"
-        parts.append(f"{noun} {also} with the same regions: merged into this one.")
+        count = wording.plural(len(correlation.also), "near-identical cluster")
+        verb = "is" if len(correlation.also) == 1 else "are"
+        parts.append(f"{count} ({also}) {verb} merged into this one.")
     if cluster.source == "effects":
-        parts.append("Effects of removal proposed it, no clustering.")
+        parts.append("Found by the effects of removal, not by clustering.")
     if cluster.rare:
         parts.append("RaVL's filters would drop it; kept because both gaps are large.")
     return " ".join(parts)
@@ -369,9 +370,9 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
     return (
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
         "the same places on films of the same class without the feature; for the transplant a "
-        "place of a film without it that has about the same margin. Decisions: share of films that "
-        "change, beyond the controls; of wrong calls, those undone, beyond those that other places "
-        "of the same films undo. That neither moves the margin by enough has q "
+        "place of a film without it that has about the same margin. Decisions: how many more "
+        "films change their class than control films; of wrong calls, how many more are undone "
+        "than by other places of the same films. The test of whether the model uses it has q "
         f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 
@@ -384,7 +385,7 @@ def _removal_sample(correlation: SpuriousCorrelation, removal: Removal) -> str:
     return (
         f" Removal is measured on a sample of {wording.plural(tested.pairs, 'film')} with the "
         "feature, "
-        f"spread over patients, of {wording.counted(held)} on the side of the test."
+        f"spread over patients, of {wording.counted(held)} in the half it was tested on."
     )
 
 
@@ -440,7 +441,7 @@ def _strata_table(
     if left_out > 0:
         rows.append((f"and {wording.plural(left_out, 'more attribute')}", *[""] * 5))
     return blocks.Table(
-        caption="Gaps inside strata, in points",
+        caption="Gaps by subgroup, in points",
         columns=(
             blocks.Column("Attribute, value", "label"),
             blocks.Column("V", "number"),

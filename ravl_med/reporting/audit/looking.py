@@ -29,7 +29,7 @@ def looking_chapter(result: AuditResult) -> list[blocks.Block]:
         blocks.Text(verdict, limit=700),
         blocks.Text(
             f"{wording.plural(found.films, 'film')} of {wording.plural(found.patients, 'patient')}"
-            " were asked about as they are, and something else was shown in the place of each. "
+            " were shown as they are, and something else was shown in the place of each. "
             "What a model answers all the same does not come from the film. Intervals are by "
             "patient."
         ),

@@ -41,11 +41,11 @@ _CHAPTERS = {
 }
 _ABOUT = (
     "A map for reviewers, no claim of conformity. Items are paraphrased; the guidelines prevail, "
-    "and each asks for more than an audit can tell. Numbers are those "
+    "and each requires more than an audit can show. Numbers are those "
     "of CLAIM 2024 (artificial intelligence in medical imaging, update of 2024), of TRIPOD+AI "
     "(prediction models, BMJ 2024), and of Annex IV of the EU AI Act, Regulation (EU) 2024/1689: "
-    "point 2 (g), on validation and testing. Asked of a manuscript, and not in the map: CLAIM 1, "
-    "2, 4, 5, 6; TRIPOD+AI 1, 2, 4, 9c."
+    "point 2 (g), on validation and testing. Required of a manuscript, and not in the map: CLAIM "
+    "1, 2, 4, 5, 6; TRIPOD+AI 1, 2, 4, 9c."
 )
 
 
@@ -106,23 +106,24 @@ _CHOOSING = (
     "Choosing. The patients are split into two halves, all films of a patient in the same. On the "
     "discovery half the accuracy on films with a region of a cluster is compared, class by class, "
     "with that on films without one. G sums these gaps, weighted by how evenly the films are "
-    "split; H is the share of mistakes in which the region that speaks loudest for the wrong "
-    "answer belongs to the cluster. Clusters with low H, or without both a raised and a lowered "
-    "class, are dropped, but those with large gaps on both sides are carried along. This is the "
+    "split; H is the share of mistakes in which the region with the highest score for the "
+    "wrong class belongs to the cluster. Clusters with low H, or without both a raised and a "
+    "lowered class, are dropped, but those with large gaps on both sides are kept. This is the "
     "discovery stage of RaVL (Varma et al., NeurIPS 2024, arXiv 2411.04097)."
 )
 _LISTING = (
     "Choosing. Plain RaVL (Varma et al., NeurIPS 2024, arXiv 2411.04097), on all films: the "
     "accuracy on films with a region of a cluster is compared, class by class, with that on films "
     "without one. G sums these gaps, weighted by how evenly the films are split; H is the share of "
-    "mistakes in which the region that speaks loudest for the wrong answer belongs to the cluster. "
+    "mistakes in which the region with the highest score for the wrong class belongs to the "
+    "cluster. "
     "Every cluster with a high H and with both a raised and a lowered class is listed, by G, its "
     "regions by similarity to the medoid. Nothing is confirmed on other patients and nothing is "
     "tested on the model; on clean models this lists clusters as well."
 )
 _CONFIRMING = (
     "Confirming. Clusters that share half of their regions and raise the same class are taken as "
-    "one. Each makes one hypothesis, fixed before the confirmation half is looked at: with the "
+    "one. Each makes one hypothesis, fixed before the confirmation half is used: with the "
     "feature its raised class is right more often and its lowered classes, taken as one, less "
     "often. Whole patients are exchanged within class; with one film a patient the test is exact. "
     "The two sides are joined by Stouffer's method, and Benjamini-Hochberg holds the false "
@@ -162,19 +163,19 @@ _KIND = (
     "same places of films without it. All else is undecided."
 )
 _CONFOUNDERS = (
-    "Confounders. Each attribute is set against the label before the model is asked: Cramér's V, "
+    "Confounders. Each attribute is compared with the label, without the model: Cramér's V, "
     "corrected for chance, and how well the attribute alone predicts the label on other patients. "
     "It is named on page one where it explains more than half of the variance of the label, by "
     "the lower end of the interval, or where values under which a class always or never occurs, "
     "beyond chance (exact binomial, Bonferroni), hold most patients of a class."
 )
 _SUBGROUPS = (
-    "Subgroups. Accuracy by attribute is compared with the other films, classes held apart, by "
+    "Subgroups. Accuracy by attribute is compared with the other films, adjusted for class, by "
     "exchange of whole patients."
 )
 _STRATA = (
-    "Strata. Each correlation that was tested so is looked at inside the strata of every "
-    "attribute and joined over them (Mantel-Haenszel)."
+    "Strata. Each correlation that was tested on the model is measured inside every subgroup too, "
+    "and joined over them (Mantel-Haenszel)."
 )
 _SENSITIVITY = (
     "What could be seen. Cohorts with these films, patients and accuracies are simulated, each "
@@ -217,7 +218,7 @@ _PLAIN = (
 _GLOSSARY = (
     ("gap", "accuracy on films with a feature minus accuracy on films without it, in points"),
     ("G", "performance gap: the gaps of all classes, weighted by how evenly films are split"),
-    ("H", "influence: share of mistakes in which a region of the feature speaks loudest"),
+    ("H", "influence: share of mistakes in which the feature scores highest for the wrong class"),
     ("margin", "score of one class minus that of another, in logits: the larger, the surer"),
     ("removal", "the feature is painted over with what like places of other films hold"),
     ("transplant", "the feature is put into films that do not have it (insertion)"),
@@ -290,7 +291,7 @@ def _interventions(result: AuditResult) -> list[str]:
     if tested:
         return [_USING, *([_KIND] if any(one.removal.shares is not None for one in tested) else [])]
     if result.task.scores == "table":
-        return [f"{_NOT_TESTED}The model's scores are a table, and a table cannot be asked again."]
+        return [f"{_NOT_TESTED}The model's scores are a table: it cannot be run on changed films."]
     return [f"{_NOT_TESTED}No correlation came so far."]
 
 
@@ -377,7 +378,7 @@ def _no_place(result: AuditResult) -> list[blocks.Block]:
         blocks.Text(_STATEMENT),
         blocks.Items(_ROLES),
         blocks.Text(
-            f"Each of them chooses: {', '.join(CHOICES).lower()}; with room for conditions."
+            f"Each of them chooses one: {'; '.join(CHOICES)}. There is room for conditions."
         ),
     ]
 
@@ -410,7 +411,7 @@ def _decisions(result: AuditResult) -> str:
     if result.sensitivity is None:
         return "none; the audit stopped before there was anything to decide"
     if result.undecided is None:
-        return "none yet"
+        return "not yet reviewed"
     decided = sum(ruling.in_force for ruling in result.rulings)
     expired = len(result.rulings) - decided
     text = f"{decided:,} made, {result.undecided:,} open"

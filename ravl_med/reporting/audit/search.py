@@ -159,7 +159,7 @@ def _procedure(search: DiscoverySummary) -> list[str]:
         else f"this gives {wording.plural(search.clusters, 'cluster')}"
     )
     unseen = (
-        f" {wording.plural(search.regions_unseen, 'region')} that the model does not see enough of "
+        f" {wording.plural(search.regions_unseen, 'region')} of which the model sees too little "
         f"{'was' if search.regions_unseen == 1 else 'were'} left out."
         if search.regions_unseen
         else ""
@@ -231,8 +231,8 @@ def _funnel(result: AuditResult, search: DiscoverySummary) -> blocks.Table:
     steps = {
         "Clusters proposed": search.clusters,
         "Survived RaVL's filters": search.survivors,
-        "Carried as candidates": search.candidates,
-        "Confirmed, held out": confirmed,
+        "Candidates": search.candidates,
+        "Confirmed on held-out patients": confirmed,
         "Used by the model": used,
         "Counted for the verdict": sum(entry.counts for entry in found),
     }
@@ -450,7 +450,7 @@ def dependence_chapter(result: AuditResult) -> list[blocks.Block]:
         why = (
             "the model is known by its scores alone, and cannot be run on a changed film"
             if result.task.scores == "table"
-            else "it was not asked for (evidence.dependence_films), or there were too few films"
+            else "it was not requested (evidence.dependence_films), or there were too few films"
         )
         return [chapter, blocks.Text(f"This was not measured: {why}.")]
     accused = blocks.Items(found.findings, 700) if found.findings else blocks.Text(_no_style(found))

@@ -29,14 +29,14 @@ from ravl_med.reporting.audit.history import AuditHistory
 
 _STATUS_NAMES: dict[ConfirmationStatus, str] = {
     "confirmed": "confirmed, not shown to be used",
-    "raised_only": "raised side alone",
+    "raised_only": "one-sided",
     "not_confirmed": "not confirmed",
     "not_tested": "not tested",
 }
 _STATUS_ENDS: dict[ConfirmationStatus, str] = {
     "confirmed": "also in patients that had no part in the search; it was not shown that the model "
     "uses the feature",
-    "raised_only": "but in patients that had no part in the search on the raised side alone",
+    "raised_only": "but in patients that had no part in the search only on the raised side",
     "not_confirmed": "but not in patients that had no part in the search",
     "not_tested": "which could not be tested on other patients",
 }
@@ -321,21 +321,21 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
     tested = correlation.counterfactual
     shares = None if tested is None else tested.removal.shares
     if shares is None or not math.isfinite(shares.inside):
-        where = f"How much of a removal effect lies where {raised} shows is not known"
+        where = "Where the effect of removal lies could not be measured"
         if shares is not None and shares.unknown:
             where += f": the anatomy was not found on {wording.plural(shares.unknown, 'film')}"
     else:
         where = (
-            f"{wording.percent(shares.inside)} of the removal effect lies in anatomy where "
-            f"{raised} shows, "
-            f"{wording.percent(shares.artifact)} in artifacts, "
-            f"{wording.percent(shares.elsewhere)} elsewhere"
+            f"{wording.percent(shares.artifact)} of the effect of removal comes from artifacts, "
+            f"{wording.percent(shares.inside)} from anatomy where {raised} shows, "
+            f"{wording.percent(shares.elsewhere)} from elsewhere"
         )
     if not correlation.counts:
         return f"{where}."
     moves = tested is not None and tested.travels
     meaning = {
-        "shortcut": f"it {_why_foreign(tested)} and moves other films, which speaks for a shortcut",
+        "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
+        "it is put into",
         "plausible_sign": "it goes with the finding and is not shown to "
         f"{'stand out from the film, as a thing does' if moves else 'raise it in other films'}, "
         "so that it is the sign itself, as far as can be told",
@@ -346,11 +346,11 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
 
 
 def _why_foreign(tested: Counterfactual | None) -> str:
-    """Say why a feature is not of the body: a segmenter's artifacts, or what needs no name."""
+    """Say why a feature is not of the body; blank where its artifacts are named already."""
     shares = None if tested is None else tested.removal.shares
     if shares is not None and shares.artifact >= max(shares.inside, shares.elsewhere):
-        return "lies in artifacts"
-    return "lies elsewhere, stands out there as like places of other films do not,"
+        return ""
+    return "stands out from the film, as like places of other films do not, and "
 
 
 def _why_undecided(tested: Counterfactual | None) -> str:
@@ -360,7 +360,7 @@ def _why_undecided(tested: Counterfactual | None) -> str:
         return "its place says nothing"
     inside = shares.inside >= max(shares.artifact, shares.elsewhere)
     if tested.travels:
-        moves = "it moves other films, as a shortcut does,"
+        moves = "it changes the answers to other films, as a shortcut does,"
         if inside:
             stands = " and stands out there" if tested.removal.stands_out else ""
             return f"{moves} and lies where the finding shows{stands}"
@@ -371,18 +371,21 @@ def _why_undecided(tested: Counterfactual | None) -> str:
         return "it could not be put into other films"
     if inside:
         return "it lies where the finding shows, and does not go with the finding clearly enough"
-    return "it does not lie where the finding shows, and is not shown to move other films"
+    return (
+        "it does not lie where the finding shows, and is not shown to change the answers to other "
+        "films"
+    )
 
 
 def use_sentence(counterfactual: Counterfactual | None) -> str:
     """Say whether the model uses the feature, and why not where it does not."""
     if counterfactual is None:
-        return "Used by the model: not tested. The correlation stays an association."
+        return "Not tested whether the model uses it."
     if counterfactual.used:
         shown = " and ".join(counterfactual.shown_by)
         return f"Used by the model: yes, shown by {shown}."
     why = " ".join(wording.printable(reason, 300) for reason in counterfactual.reasons[:4])
-    return f"Used by the model: no, an association. {why}".rstrip()
+    return f"Used by the model: not shown. {why}".rstrip()
 
 
 def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
@@ -510,10 +513,10 @@ def shift_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -
         if math.isfinite(value)
     ]
     if not parts:
-        return "Score shift with the feature, whatever the threshold: not measured."
+        return "How far the score moves with the feature was not measured."
     return (
-        f"Score shift: with the feature the margin ({raised} minus {lowered}, logits) differs by "
-        f"{' and by '.join(parts)}."
+        f"With the feature, the score for {raised} minus that for {lowered} is shifted by "
+        f"{' and by '.join(parts)} (logits)."
     )
 
 

@@ -299,8 +299,8 @@ def _usefulness(result: AuditResult, level: float | None) -> _Fields:
     return _key_metric(
         "How often the model names the class of a film that its label names.",
         _results(accuracy_metrics(result), level, "Accuracy was not measured"),
-        "Accuracy of the answers, no proof of use: usability and effect on care were not looked "
-        f"at.{_left_out(missing, 'class', 'es')} Outcome of the audit: "
+        "Accuracy of the answers, no proof of use: usability and effect on care were not "
+        f"examined.{_left_out(missing, 'class', 'es')} Outcome of the audit: "
         f"{words.verdict_text(result)}",
         words.films_text(result),
         "The answer is the class with the highest zero-shot score. Intervals come from a bootstrap "
@@ -328,7 +328,7 @@ def _fairness(result: AuditResult, level: float | None) -> _Fields:
         _results(subgroup_metrics(result), level, "No group was compared"),
         "\n\n".join(part for part in (interpretation, bullets(shown)) if part),
         words.films_text(result),
-        "Accuracy by attribute, and its difference from the other films with classes held apart; "
+        "Accuracy by attribute, and its difference from the other films, adjusted for class; "
         "whole patients are exchanged within class, and the false discovery rate is held over all "
         "comparisons (q).",
     )
@@ -351,7 +351,7 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
         "Groups of regions that are alike to the model are found on one half of the patients "
         "(RaVL) and tested on the other; the model uses a feature when removing it lowers the "
         "score beyond that of a control, and transplanting it, where it can be tried, raises it. "
-        "Thresholds were fixed before the run. Not looked at: noise, attacks, drift, failures in "
+        "Thresholds were fixed before the run. Not examined: noise, attacks, drift, failures in "
         "operation.",
     )
 

@@ -74,9 +74,9 @@ _DESCRIPTION = (
     "Finetuned from model",
 )  # fmt: skip
 _METRICS = (
-    "Zero-shot accuracy with intervals by patient; its difference between subgroups, classes held "
-    "apart (q: false discovery rate over all comparisons); gaps of accuracy with minus without a "
-    "feature; change of the score when the feature is removed or transplanted."
+    "Zero-shot accuracy with intervals by patient; its difference between subgroups, adjusted "
+    "for class (q: false discovery rate over all comparisons); gaps of accuracy with minus without "
+    "a feature; change of the score when the feature is removed or transplanted."
 )
 
 

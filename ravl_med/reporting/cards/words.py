@@ -20,7 +20,7 @@ from ravl_med.reporting.audit.method import LIMITATIONS, status_sentence
 from ravl_med.reporting.audit.verdict import nothing_learned, report_status
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 
-NOT_FILLED = "Not filled by an audit."
+NOT_FILLED = "To be completed by the developer."
 
 METHOD_CITATION = """@inproceedings{varma2024ravl,
   title = {{RaVL}: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models},
@@ -46,7 +46,7 @@ def card_summary(result: AuditResult, details: ReportDetails) -> str:
         f"{escaped(result.name, 80)}, {escaped(details.date or 'no date given', 40)}, with "
         f"RaVL-Med {escaped(__version__, 20)}. Outcome: {verdict_text(result)} Status: "
         f"{report_status(result)}, not signed. {status_sentence(result)} This card is made by the "
-        "audit: what only a developer can know is not filled, and it is no diagnosis and no "
+        "audit: what only a developer can know is left to them, and it is no diagnosis and no "
         "clinical validation."
     )
 
@@ -68,7 +68,7 @@ def audited_model(result: AuditResult) -> str:
 def _films(result: AuditResult) -> str:
     cohort = result.cohort
     if cohort.synthetic:
-        return f"{wording.plural(cohort.images, 'phantom')}, synthetic, of no patient"
+        return f"{wording.plural(cohort.images, 'synthetic phantom')} (no patient data)"
     return (
         f"{wording.plural(cohort.images, 'film')} of {wording.plural(cohort.patients, 'patient')}"
     )
@@ -96,7 +96,7 @@ def audited_use_text(result: AuditResult) -> str:
 def out_of_scope(result: AuditResult) -> str:
     """Say where the audit speaks against use, and what it did not look at."""
     return (
-        f"Outcome of the audit: {verdict_text(result)} Not looked at, so not shown to be safe: "
+        f"Outcome of the audit: {verdict_text(result)} Not examined, so not shown to be safe: "
         "other classes, other texts, another preprocessing, films of another site, view, device "
         "or patient group than the tested ones; noise, attacks, drift; use by people. Uses that "
         f"the developer excludes: {NOT_FILLED}"

@@ -135,13 +135,13 @@ def _describe_gate(gate: GateConfig) -> dict[str, str]:
     return {
         "max_gap": f"a correlation counts with a gap of {_percent(gate.max_gap)} or more on both "
         "sides, or of wrong calls; if foreign, with any",
-        "min_films": f"at least {gate.min_films} films a class, else not auditable",
+        "min_films": f"at least {gate.min_films} films of each class, else not auditable",
         "max_prediction_share": f"at most {_percent(gate.max_prediction_share)} of the "
         "predictions for one class, else not auditable",
         "min_prediction_share": f"at least {_percent(gate.min_prediction_share)} of the "
         "predictions for each class, else not auditable",
-        "min_auroc": f"an AUROC of each finding whose interval lies above {gate.min_auroc:g}, else "
-        "nothing but a fail is said"
+        "min_auroc": f"AUROC of each finding with a lower bound above {gate.min_auroc:g}, "
+        "otherwise the verdict cannot be better than fail or not auditable"
         if gate.min_auroc
         else "AUROC is not judged",
         "max_local_effect": "a pass needs that a local feature that was not named costs at most "
@@ -150,7 +150,7 @@ def _describe_gate(gate: GateConfig) -> dict[str, str]:
         f"{_percent(gate.max_detectable_gap)} would be found in 20 % of films",
         "min_tested": f"and that {_percent(gate.min_tested)} of the clusters were tested",
         "max_leaked_patients": f"at most {gate.max_leaked_patients} audited patients that the "
-        "model may have been fitted on, else nothing but a fail is said",
+        "model may have been fitted on, otherwise fail or not auditable",
         "max_rejected_fraction": f"at most {_percent(gate.max_rejected_fraction)} of the films set "
         "aside, else the run ends",
     }
@@ -180,11 +180,11 @@ def _describe_evidence(evidence: EvidenceConfig) -> dict[str, str]:
         f"{_percent(evidence.min_effect)} of its standard deviation (lower limit)",
         "fill_agreement": "the effect of either fill is at most "
         f"{evidence.fill_agreement:g} times that of the other",
-        "max_fitted": f"at most {evidence.max_fitted} regions of a used feature grown or shrunk to "
-        "where the effect lies",
+        "max_fitted": f"boxes of at most {evidence.max_fitted} regions of a used feature adjusted "
+        "to the area of the effect",
         "dependence_films": f"structures covered and styles changed on {evidence.dependence_films} "
         "films",
-        "looking_films": "whether the model looks at the film is asked on "
+        "looking_films": "whether the model looks at the film is tested on "
         f"{evidence.looking_films} films",
         "max_style_shift": "exposure and collimation move the margin of a finding by at most "
         f"{evidence.max_style_shift:g} sd over these films",
@@ -224,7 +224,7 @@ def _describe_discovery(discovery: DiscoveryConfig) -> dict[str, str]:
         else unused,
         "min_influence": f"influence H of at least {discovery.min_influence:g}, but for clusters "
         "with large gaps",
-        "min_strength": f"gaps that stand {discovery.min_strength:g} standard errors out on the "
+        "min_strength": f"gaps at least {discovery.min_strength:g} standard errors from 0 in the "
         "discovery half, both sides joined, before a cluster is tested"
         if pooled
         else unused,

@@ -9,6 +9,7 @@ dataclasses declare, and nothing is pickled. Text on the films is hidden before 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import os
@@ -49,6 +50,7 @@ from ravl_med.reporting.files.run_folder import (
 from ravl_med.reporting.files.tables import REVIEW, review_rows
 from ravl_med.reporting.layout.dicom_pdf import DocumentDetails, write_dicom_pdf
 from ravl_med.reporting.slides import REGIONS_ON_SLIDES, write_figures
+from ravl_med.reporting.wording import printable
 from ravl_med.storage import bounded_reading
 from ravl_med.storage.documents import declared_types
 
@@ -334,6 +336,21 @@ def read_patients(folder: Path, films: int) -> NDArray[np.int64]:
     return np.asarray(patients)
 
 
+def _no_run(folder: Path) -> str:
+    """Say that a folder holds no run, and which one beside it has almost that name."""
+    name = printable(folder.name)
+    expected = "expected the run folder of an audit, with its run.json."
+    try:
+        if folder.is_dir():
+            return f"{name!r} is none; {expected}"
+        runs = [one.parent.name for one in folder.parent.glob("*/run.json")]
+    except (OSError, ValueError):
+        runs = []
+    near = difflib.get_close_matches(folder.name, runs, n=1)
+    hint = f" Did you mean {printable(near[0])!r}?" if near else ""
+    return f"no folder {name!r}; {expected}{hint}"
+
+
 def read_run(folder: Path, argument: str) -> SavedRun:
     """Read what a finished audit left in its run folder, which the user named as `argument`.
 
@@ -350,7 +367,7 @@ def read_run(folder: Path, argument: str) -> SavedRun:
     except (OSError, ValueError):
         known = False
     if not known:
-        raise ConfigError(f"{argument}: expected the run folder of an audit, with its run.json.")
+        raise ConfigError(f"{argument}: {_no_run(folder)}")
     changed = [name for name in (strangers or Strangers()).changed if name.startswith(_PRIVATE)]
     if changed:
         raise DataError(

@@ -240,7 +240,7 @@ def _arms_chapter(result: MitigationResult) -> list[blocks.Block]:
         blocks.Text(
             f"Every arm answers the same {plural(films, 'film')} of the final test, which had no "
             "part in the search for the shortcut, in the training or in the choice of the epoch. "
-            "The audited model comes first; what a difference is told against is always it.",
+            "The audited model comes first; differences are always to it.",
             "lead",
         ),
         accuracy_table(result),
@@ -267,7 +267,7 @@ def _delivered_chapter(result: MitigationResult, arm: ArmOutcome) -> list[blocks
         *worsened,
         *part_tables(result, arm),
         blocks.Text(
-            "A class, group or subgroup with too few films is not told by itself; its films count "
+            "A class, group or subgroup with too few films is not shown by itself; its films count "
             "in the accuracy of all films.",
             "muted",
         ),

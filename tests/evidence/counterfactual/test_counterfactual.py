@@ -60,8 +60,8 @@ ROWS = 4
 SIDE = SIZE // ROWS  # of a tile, and of a window of the maps
 DEVICE, BYSTANDER = 5, 3  # tiles of a 4 x 4 grid, not side by side
 PLAIN = 9  # nothing lies on it
-NO_FALL = "Removal is not shown to lower the margin"
-NO_RISE = "Putting the feature into films of other classes is not shown to raise the margin"
+NO_FALL = "Removing it is not shown to lower the score"
+NO_RISE = "Putting it into films of other classes is not shown to raise the score"
 EVIDENCE = EvidenceConfig.model_construct(
     max_pairs=40, min_pairs=10, effect_films=40, max_fitted=3, min_n=10
 )
@@ -384,7 +384,7 @@ def assert_unsure_without_transplant(found):
     assert joint_p_value(alone, EVIDENCE) == 1.0
     [decided] = decide_use([replace(alone, p_value=1.0)], EVIDENCE)
     assert not decided.used
-    assert starts(decided.reasons) == ["Unsure", "Transplant"]
+    assert starts(decided.reasons) == ["Removal", "Transplant"]
 
 
 def test_two_fills_that_disagree_leave_it_unsure(cluster_of):
@@ -450,7 +450,7 @@ def test_the_margin_of_the_films_themselves_has_to_fall(cluster_of):
         assert fill.interval.low > least  # against the controls all speaks for it
     assert abs(removal.both.change) < least
     assert not found.used
-    assert starts(found.reasons) == ["Unsure", "Transplant"]
+    assert starts(found.reasons) == ["Removal", "Transplant"]
 
 
 def test_what_lowers_a_class_shows_in_its_absence_by_what_is_put_in(cluster_of):

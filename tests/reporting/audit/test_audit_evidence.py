@@ -36,7 +36,7 @@ def with_films(correlation: SpuriousCorrelation, films: int) -> SpuriousCorrelat
 def test_the_size_of_the_sample_is_told(correlation: SpuriousCorrelation) -> None:
     assert (
         " Removal is measured on a sample of 23 films with the feature, spread over patients, of "
-        "1,984 on the side of the test."
+        "1,984 in the half it was tested on."
     ) in note(with_films(correlation, 1984))
 
 

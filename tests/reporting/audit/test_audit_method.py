@@ -91,7 +91,7 @@ def test_without_an_intervention_none_is_told(result_of: ResultOf) -> None:
         assert does not in text
     assert "Intervals come from a bootstrap of patients." in text
     table = replace(result, task=replace(result.task, scores="table"))
-    assert "a table cannot be asked again" in told(table)
+    assert "it cannot be run on changed films" in told(table)
 
 
 def test_the_clustering_that_ran_is_told(full_result: AuditResult) -> None:

@@ -31,8 +31,8 @@ def with_sanity(result):
     )  # fmt: skip
     checks = (
         ModelCheck("normalisation", "odd", "mean 0.3: not those of CLIP"),
-        ModelCheck("padding of texts", "failed", "A text changes with those beside it."),
-        ModelCheck("films alike", "held", "mean cosine of two films 0.4000"),
+        ModelCheck("effect of padding", "failed", "A text changes with those beside it."),
+        ModelCheck("films distinguishable", "held", "mean cosine of two films 0.4000"),
     )
     return replace(result, sanity=ModelChecks(0.55, findings, checks, ("Stopped.",), ()))
 
@@ -49,8 +49,8 @@ def test_every_finding_and_every_check_has_a_row(full_result):
     assert findings.rows[1][4:] == ("–", "flipped")
     assert checks.rows == (
         ("! odd", "normalisation", "mean 0.3: not those of CLIP"),
-        ("✗ failed", "padding of texts", "A text changes with those beside it."),
-        ("✓ held", "films alike", "mean cosine of two films 0.4000"),
+        ("✗ failed", "effect of padding", "A text changes with those beside it."),
+        ("✓ held", "films distinguishable", "mean cosine of two films 0.4000"),
     )
     assert set(model_checks_part(result)) <= set(performance_annex(result))
 

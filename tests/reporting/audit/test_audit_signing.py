@@ -67,7 +67,7 @@ def test_what_is_signed(result_of):
         "Cohort digest": "ef56" * 16,
         "Verdict": "Fail. Do not use this model as it stands.",
         "Status": "DRAFT. Not yet reviewed.",
-        "Decisions on correlations": "none yet",
+        "Decisions on correlations": "not yet reviewed",
     }
     assert facts_of(result, {})["Cohort digest"] == "–"
 

@@ -292,7 +292,7 @@ def test_a_stopped_audit_tells_no_number_of_a_search(stopped_result, card):
 def test_phantoms_are_no_patients(result_of, card):
     result = result_of()
     made = replace(result, cohort=replace(result.cohort, synthetic=True))
-    assert "120 phantoms, synthetic, of no patient" in text_of(card(made), "Summary")
+    assert "120 synthetic phantoms (no patient data)" in text_of(card(made), "Summary")
 
 
 def test_decisions_of_reviewers_are_taken_in_without_their_names(result_of, card):
