@@ -192,7 +192,7 @@ def test_evidence_tells_what_was_found_and_what_was_tested(result_of, text_of):
         kind = "exact, one film a patient" if test.exact else "permutation of whole patients"
         assert flat(f"{' '.join(map(probability, values))} {kind}") in text
         shift = flat(estimate(test.shift.raised, test.shift.raised_interval, 2, scale=1.0))
-        assert f"differs by {shift} on films of cardiomegaly" in text
+        assert f"shifted by {shift} on films of cardiomegaly" in text
     assert "2 near-identical clusters (3, 47) are merged into this one." in part(pages, 1)
 
 
@@ -200,7 +200,7 @@ def test_what_effects_proposed_says_so(result_of, text_of):
     result = result_of(correlations=1)
     (entry,) = result.correlations
     proposed = replace(entry, cluster=replace(entry.cluster, source="effects"))
-    said = "Effects of removal proposed it, no clustering."
+    said = "Found by the effects of removal, not by clustering."
     assert said in part(text_of(replace(result, correlations=(proposed,))), 1)
     assert said not in part(text_of(result), 1)
 
@@ -541,7 +541,7 @@ def test_missing_numbers_are_dashes(result_of, text_of):
     assert text.startswith("Correlation 1: shortcut · a pulse generator · raises cardiomegaly The")
     assert "How far the score moves with the feature was not measured." in text
     assert "removal could not be tried" in text
-    assert "Where the effect of removal lies could not be measured." in text
+    assert "Where the effect of removal lies could not be measured" in text
     assert "no finding 8 / 17 – – – " in text
 
 
