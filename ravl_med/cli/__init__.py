@@ -84,7 +84,7 @@ _VERBS = {
 class _Verbs(TyperGroup):
     """The verbs, listed by what they are for."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group."""
         for title, verbs in _VERBS.items():
             with formatter.section(title):
@@ -435,9 +435,10 @@ def report(
     """
     from datetime import date
 
+    from ravl_med.reporting.files.review_log import agreement_sentence
     from ravl_med.reporting.files.saved_run import redraw_run
 
-    result = redraw_run(run, date.today())
+    result = redraw_run(run, date.today(), agreement_sentence(run))
     console.print_review(result, run)
     return _gate_code(
         result.verdict.name,

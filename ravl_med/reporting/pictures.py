@@ -140,7 +140,7 @@ def film_panels(result: AuditResult, correlation: SpuriousCorrelation) -> FilmPa
     if answers is None:
         return FilmPanels((), tuple(rng.permutation(present)[:PANEL].tolist()), ())
     called, labels = answers.called, answers.labels
-    wrong = present[called[present] != labels[present]]
+    wrong = present[(called[present] != labels[present]) & (labels[present] >= 0)]
     raised = called[wrong] == cluster.raised_class
     mistakes = wrong[np.lexsort((-answers.score[wrong], ~raised))][:PANEL]
     random = rng.permutation(present)[:PANEL]

@@ -7,6 +7,7 @@ from ravl_med.evidence.audit_result import FilmAnswers, FilmChange, result_docum
 from ravl_med.regions.region_set import RegionKind
 from ravl_med.reporting.audit.report import _crop
 from ravl_med.reporting.pictures import (
+    answer_text,
     companions,
     correlation_pictures,
     crop_picture,
@@ -100,6 +101,19 @@ def test_mistakes_come_first_then_films_at_random_with_it_and_without(result_of)
     assert (labels[list(panels.random)] == labels[list(panels.without)]).all()
     assert film_panels(result, entry) == panels
     assert film_panels(replace(result, answers=None), entry).mistakes == ()
+
+
+def test_what_stands_under_mistakes_is_marked_as_one(result_of):
+    """A film without a label is none: nobody knows whether its answer is right."""
+    result = result_of(correlations=1)
+    entry = result.correlations[0]
+    labels = np.where(np.arange(len(result.image_ids)) % 2, 0, -1)
+    called = np.where(np.arange(len(labels)) % 3, 0, 1)
+    answers = FilmAnswers(labels, called, np.full(len(labels), 0.8, np.float32))
+    result = replace(result, answers=answers)
+    mistakes = film_panels(result, entry).mistakes
+    assert mistakes
+    assert all(answer_text(result, film).startswith("✗") for film in mistakes)
 
 
 @pytest.mark.parametrize(

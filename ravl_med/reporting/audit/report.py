@@ -81,9 +81,13 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def audit_blocks(
-    result: AuditResult, film: Film, details: ReportDetails, progress: Progress = _silent
+    result: AuditResult,
+    film: Film,
+    details: ReportDetails,
+    progress: Progress = _silent,
+    agreement: str = "",
 ) -> list[blocks.Block]:
-    """Return the whole report as blocks."""
+    """Return the whole report as blocks; `agreement` says how far two readers agree."""
     entries = shown_correlations(result)
     shown = []
     for at, entry in enumerate(entries):
@@ -92,7 +96,7 @@ def audit_blocks(
         shown.append((entry, correlation_pictures(result, entry, film, count, enlarged=True)))
     short = len(shown) > _ON_TWO_PAGES
     return [
-        *verdict_chapter(result, shown, details.date, details.history),
+        *verdict_chapter(result, shown, details.date, details.history, agreement),
         *decision_chapter(result, film, shown),
         *performance_chapter(result),
         *(correlation_entry(result, entry, pictures, short=short) for entry, pictures in shown),
@@ -142,13 +146,14 @@ def write_report(
     details: ReportDetails,
     folder: Path,
     progress: Progress = _silent,
+    agreement: str = "",
 ) -> None:
     """Write ``report.pdf`` and ``report.html``, and the cards of the model: the same numbers.
 
     ``model_card.xml`` is for the Coalition for Health AI, and lies in the PDF as well;
     ``model_card.md`` is in the layout of the Hugging Face Hub. The same input gives the same bytes.
     """
-    content = audit_blocks(result, film, details, progress)
+    content = audit_blocks(result, film, details, progress, agreement)
     name, title = result.name, result.title
     progress("draw the report", 0, 3)
     card = chai_card(result, details)
@@ -281,7 +286,7 @@ def _few_films(pictures: CorrelationPictures) -> list[blocks.Block]:
     figures = [_film(one, "Mistake", named=False) for one in mistakes]
     figures += [_film(one, "Random", named=False) for one in random]
     return [
-        blocks.Section("Films with it: mistakes, and a random sample (more in the annex)"),
+        blocks.Section("Films with the feature (more in the annex)"),
         blocks.FigureGrid(tuple(figures), "film", compact=True),
         blocks.Text(_sides((*mistakes, *random)), "muted"),
     ]

@@ -92,20 +92,18 @@ _ANATOMY = re.compile(
 def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     """Call a feature by the commonest name of its regions, their look or their place.
 
-    Such as ``a pulse generator``, ``something bright, round, 12 mm``; where nothing is common it is
-    ``feature 3``, by its rank.
+    Such as ``a pulse generator``, ``a bright, round spot, 12 mm across``; where nothing is common
+    it is ``feature 3``, by its rank.
     """
     described = wording.printable(correlation.description(result).split("; ")[0], 80)
     share, _, name = described.partition(" % ")
     if not share.isdecimal():
-        return (
-            f"something {described}" if described[:3] not in ("", "all") else _number(correlation)
-        )
+        return _name_of_look(described) or _number(correlation)
     name = name.partition(" (")[0]
     if name.startswith("in the "):
         return _number(correlation)
     if _ANATOMY.search(name):
-        return f"something over the {name}"
+        return f"a feature over the {name}"
     article = "an" if name[:1].lower() in "aeio" else "a"
     return name if name.endswith("s") else f"{article} {name}"
 
@@ -114,6 +112,29 @@ def name_sentence(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     """Say how often the segmenter was right with the name of a feature; blank where unknown."""
     record = re.search(r" \((right [^)]+)\)", correlation.description(result).split("; ")[0])
     return f"The name comes from the segmenter, which was {record[1]}." if record else ""
+
+
+_SPOT_MM = 30  # what is longer is an area
+
+
+def _name_of_look(described: str) -> str:
+    """Make a name of a look of `describe_looks`; blank where there is none."""
+    words = described.split(", ")
+    if words[0] not in ("bright", "dark", "round", "long and thin", "in pieces"):
+        return ""
+    *known, last = words
+    size = last if last.endswith(("mm", "width")) else ""
+    traits = known if size else words
+    millimetres = size.removesuffix(" mm")
+    spot = not size or (millimetres.isdecimal() and int(millimetres) <= _SPOT_MM)
+    noun = "line" if "long and thin" in traits else "spot" if spot else "area"
+    plain = [trait for trait in traits if trait not in ("long and thin", "in pieces")]
+    name = f"a {', '.join(plain)} {noun}" if plain else f"a {noun}"
+    if "in pieces" in traits:
+        name += " in pieces"
+    if not size:
+        return name
+    return f"{name}, {size} {'long' if noun == 'line' else 'across'}"
 
 
 def _number(correlation: SpuriousCorrelation) -> str:

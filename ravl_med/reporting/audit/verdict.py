@@ -53,9 +53,13 @@ NEXT_STEPS: dict[VerdictName, str] = {
 
 
 def verdict_chapter(
-    result: AuditResult, shown: Shown, date: str | None, history: AuditHistory | None
+    result: AuditResult,
+    shown: Shown,
+    date: str | None,
+    history: AuditHistory | None,
+    agreement: str = "",
 ) -> list[blocks.Block]:
-    """Return page one; the date is that of the run."""
+    """Return page one; the date is that of the run, the agreement that of two readers."""
     verdict = result.verdict
     name = verdict.name
     counting = [entry for entry, _ in shown if entry.counts]
@@ -72,7 +76,7 @@ def verdict_chapter(
         *_certainty(result, counting),
         *_missed(result),
         *_to_decide(result),
-        *_rulings(result),
+        *_rulings(result, agreement),
         blocks.Section("Why this verdict"),
         blocks.Items(_reasons(result), 400),
         blocks.Section("What next"),
@@ -304,8 +308,8 @@ def _decision_table(result: AuditResult, film: Film, shown: Shown) -> blocks.Tab
     )
 
 
-def _rulings(result: AuditResult) -> list[blocks.Block]:
-    """Every decision of a reviewer, and what is still open."""
+def _rulings(result: AuditResult, agreement: str) -> list[blocks.Block]:
+    """Every decision of a reviewer, how far two agreed, and what is still open."""
     if not result.rulings:
         return []
     rows: list[tuple[blocks.Cell, ...]] = [
@@ -335,7 +339,7 @@ def _rulings(result: AuditResult) -> list[blocks.Block]:
                 blocks.Column("On", "status"),
             ),
             rows=shortened(rows, _RULINGS_SHOWN, 5),
-            note=f"The verdict follows these decisions. {note}",
+            note=" ".join(filter(None, ("The verdict follows these decisions.", note, agreement))),
             limit=200,
         )
     ]

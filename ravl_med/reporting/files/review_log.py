@@ -166,6 +166,18 @@ def agreement(readings: Sequence[Reading]) -> Agreement | None:
     return Agreement(len(both), agreed, cohens_kappa(first, second))
 
 
+def agreement_sentence(folder: Path) -> str:
+    """Say how far two readers of a run agree; blank until both have decided on the same."""
+    readings = read_log(folder / LOG)
+    last = {(one.role, one.correlation): one.decision for one in readings}
+    first, second = (
+        {name for (by, name), decision in last.items() if by == role and decision}
+        for role in ("first", "second")
+    )
+    found = agreement(readings) if first == second else None
+    return found.sentence() if found else ""
+
+
 @contextmanager
 def hold_for_review(folder: Path) -> Iterator[None]:
     """Hold a run folder for one review at a time, on this machine; the hold ends with the process.
@@ -362,7 +374,7 @@ class ReviewSession:
     def draw(self) -> AuditResult:
         """Draw the report of the run again; errors are those of `redraw_run`."""
         count = len(self.readings)
-        result = redraw_run(self.folder, date.today())
+        result = redraw_run(self.folder, date.today(), agreement_sentence(self.folder))
         self.drawn = count
         return result
 

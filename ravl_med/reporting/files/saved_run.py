@@ -283,6 +283,7 @@ def write_shared(
     folder: Path,
     film: pictures.Film,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    agreement: str = "",
 ) -> None:
     """Write ``result.json``, the figures, and the report in all its formats.
 
@@ -296,7 +297,7 @@ def write_shared(
     progress("draw the figures", 0, 1)
     write_figures(result, film, folder / "figures")
     progress("draw the figures", 1, 1)
-    write_report(result, film, run.details, folder, progress)
+    write_report(result, film, run.details, folder, progress, agreement)
     gate = GateConfig.model_validate_json(run.gate)
     page = draw_review_page(
         result,
@@ -408,8 +409,10 @@ def _require_searched(before: AuditResult, now: AuditResult) -> None:
         )
 
 
-def redraw_run(folder: Path, today: date) -> AuditResult:
+def redraw_run(folder: Path, today: date, agreement: str = "") -> AuditResult:
     """Draw the report of a run folder again, with what reviewers have decided since.
+
+    `agreement` says how far two readers agree, see `agreement_sentence`.
 
     The folder is replaced whole, or not at all. The result has the verdict that follows from the
     decisions; acceptances hold or have expired `today`.
@@ -432,5 +435,5 @@ def redraw_run(folder: Path, today: date) -> AuditResult:
     film = read_kept(folder / _PRIVATE / _FILMS)
     with draft_folder(folder, carried=find_strangers(folder) or Strangers()) as draft:
         copy_run(folder, draft, without=("figures",))
-        write_shared(decided, draft, film)
+        write_shared(decided, draft, film, agreement=agreement)
     return result

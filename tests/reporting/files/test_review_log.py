@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def test_two_readers_do_not_see_each_other_before_both_are_done(session, folder:
     )  # fmt: skip
     session.save(said(session, 1, "disease", reason="Both."), "together", "AB CD")
     assert rows_of(folder)[1]["decision"] == "disease"
+    session.draw()
+    assert state["agreement"] in unescape((folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
