@@ -54,6 +54,7 @@ _VERBS = {
         "doctor": "Check the installation.",
         "inspect": "Say what a folder or a manifest holds.",
         "init": "Write a manifest and a config for a folder.",
+        "config": "Check a config, print it with defaults.",
     },
     "Audit": {
         "regions": "Draw the regions of some films, to check.",

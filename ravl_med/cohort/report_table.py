@@ -197,7 +197,7 @@ def _lines(path: Path) -> list[list[str]]:
     except FileNotFoundError:
         raise ConfigError(f"--reports {path.name[:80]}: no such file.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"a table is no UTF-8 CSV ({type(error).__name__}).") from None
+        raise DataError(f"a table is not a UTF-8 CSV file ({type(error).__name__}).") from None
 
 
 def _meaning_of(cells: Iterable[str]) -> Mapping[str, str]:
