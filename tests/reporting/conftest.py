@@ -493,7 +493,10 @@ def make_result(
             cluster_map=make_map(found),
         ),
         "correlations": found,
-        "descriptions": {c.cluster.cluster: f"{90 - c.rank} % pulse generator" for c in found},
+        "descriptions": {
+            c.cluster.cluster: f"{90 - c.rank} % pulse generator (right 24 of 25 times)"
+            for c in found
+        },
         "subgroups": subgroups(),
         "sensitivity": sensitivity(len(found)),
         "image_ids": tuple(f"{i * 2654435761 % 2**48:012x}" for i in range(IMAGES)),

@@ -96,6 +96,7 @@ def test_page_one_names_feature_finding_harm_certainty_and_next_step_in_its_firs
     at = page.index("The model takes a pulse generator for cardiomegaly.")
     assert at <= 3
     assert page[at + 1].startswith("Of 8 films of no finding with it, 2 were called right;")
+    assert "The name comes from the segmenter, which was right 24 of 25 times." in page
     for title, start in (
         ("How sure?", "Correlation 1: found on 35 patients, confirmed on 35 others"),
         ("What has to be decided?", "You have to decide on 3 features: No. 1, 2, 3."),
