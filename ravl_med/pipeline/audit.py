@@ -455,11 +455,12 @@ def _change_films(
     if tools.model is None:
         return ()
     names = [pseudonym(digest, run.key) for digest in embeddings.digests]
-    return tuple(
-        change
-        for one in points_for_reviewer(correlations, config.gate)
-        for change in example_changes(tools.model, data, one, names)
-    )
+    with run.stage("examples"):
+        return tuple(
+            change
+            for one in points_for_reviewer(correlations, config.gate)
+            for change in example_changes(tools.model, data, one, names)
+        )
 
 
 def find_dependence(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ravl_med.cohort.film import Film, FilmReader
@@ -26,15 +25,18 @@ from ravl_med.cohort.table import RejectedFilm
 from ravl_med.config.audit import DiscoveryConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
-from ravl_med.encoders.base import Encoder, answering, using_threads
+from ravl_med.encoders.base import Encoder, using_threads
 from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, ReadFilm, prepare_film
+from ravl_med.encoders.zero_shot import embed_classes
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import DetectableGap, Sensitivity
-from ravl_med.evidence.counterfactual import most_test_pictures
-from ravl_med.evidence.counterfactual.effect_maps import most_map_pictures
+from ravl_med.evidence.counterfactual import CounterfactualModel, most_test_pictures
+from ravl_med.evidence.counterfactual.effect_maps import map_effects, most_map_pictures
+from ravl_med.evidence.counterfactual.fills import LikePlaces
 from ravl_med.evidence.counterfactual.localisation import MOST_REGIONS, most_share_pictures
 from ravl_med.evidence.dependence import most_dependence_pictures
 from ravl_med.evidence.examination import min_strength_of
+from ravl_med.evidence.looking import most_looking_pictures
 from ravl_med.evidence.power import (
     CohortDesign,
     design_like,
@@ -42,15 +44,19 @@ from ravl_med.evidence.power import (
     measure_sensitivity,
 )
 from ravl_med.pipeline import stages
-from ravl_med.regions.proposal import RegionProposer
+from ravl_med.regions.film_structures import read_structures
+from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 from ravl_med.reporting.files.run_record import peak_memory_mb
 from ravl_med.reporting.files.saved_run import read_patients, read_run
+from ravl_med.reporting.pictures import TextMasking
 from ravl_med.storage.cache import Cache
 
 T = TypeVar("T")
 
-_TESTED = 6  # features that a usual audit tests on held-out patients
-_CLUSTERED = (10_000, 60_000)  # regions whose clustering is timed: what is fixed, and what grows
+_TESTED = 13  # features that the quickstart tests on held-out patients
+_MAPPED, _LONGEST = 8, 5.0  # films that are mapped to see how long it takes, and seconds of it
+_SEGMENTED = 3  # films whose anatomy and artifacts are found to see how long it takes
+_CLUSTERED = (5_000, 20_000)  # regions whose clustering is timed: what is fixed, and what grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,18 @@ class CostPlan:
     read_seconds: float  # of a film
     region_seconds: float  # of a film: its regions, and the model's input
     encode_seconds: float  # of a film
-    picture_seconds: float  # of a changed film in a counterfactual
-    pictures: int  # of all counterfactuals, at most
+    map_seconds: float  # of a film whose effects are mapped
+    structure_seconds: float  # of a film whose anatomy and artifacts are found
+    text_seconds: float  # of a film whose text is looked for before it is shown; 0: it is not
     store_bytes: int  # of embeddings on disk
     worker_bytes: int  # of memory, as measured here
     run_bytes: int  # of memory beside it; embeddings above 1 GiB lie in a mapped file
     embed_hours: float
+    looking_hours: float
     cluster_hours: float
-    counterfactual_hours: float
+    effect_hours: float
+    counterfactual_hours: float  # of as many features as the quickstart tests
+    dependence_hours: float
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain values, for JSON."""
@@ -95,8 +105,15 @@ class CostPlan:
             ),
             ("memory", f"{_bytes(self.worker_bytes)} per worker, {_bytes(self.run_bytes)} the run"),
             ("embedding", f"{_hours(self.embed_hours)} with {_workers(self.workers)}"),
-            ("clusters", f"{_hours(self.cluster_hours)} plus statistics"),
-            ("counterfactuals", f"{_hours(self.counterfactual_hours)} at most"),
+            ("looking", _hours(self.looking_hours)),
+            ("clusters", _hours(self.cluster_hours)),
+            ("effects", _hours(self.effect_hours)),
+            ("counterfactuals", f"{_hours(self.counterfactual_hours)} if {_TESTED} features are "
+             "tested"),
+            ("dependence", _hours(self.dependence_hours)),
+            ("report", f"{self.text_seconds:.1f} s per film shown, to look for text"
+             if self.text_seconds else "no text is looked for"),
+            ("not measured", "confirmation, power, pages of the report: 14 s on the quickstart"),
             ("per film", f"{each[0]:.0f} ms to read, {each[1]:.0f} ms its regions and input, "
              f"{each[2]:.0f} ms the model"),
             ("measured on", f"{self.sample} films{aside}; {self.cores} cores, {self.device}"),
@@ -161,7 +178,10 @@ class _Measured:
     read: float
     prepare: float
     encode: float
-    picture: float
+    preprocess: float  # of a film to the model's input
+    mapping: float
+    structures: float
+    text: float
     clustering: tuple[float, float]  # seconds, and seconds a region
 
 
@@ -198,9 +218,6 @@ def _measure(
         batches.encode(inputs)  # the first batch pays for what is made once
         encoding, embedded = _timed(lambda: batches.encode(inputs))
         filled = batches.size
-    pictures = torch.stack([one.image for one in inputs.values()])
-    own = answering(encoder)
-    picture, _ = _timed(lambda: own.answer(pictures) if own else encoder.encode_image(pictures))
     known = np.concatenate([film[2] for film in embedded])
     return _Measured(
         sample=len(good),
@@ -212,9 +229,59 @@ def _measure(
         read=read / len(chosen),
         prepare=preparing / len(good),
         encode=encoding / filled,  # a batch is always full
-        picture=picture / len(pictures),
+        preprocess=_timed(lambda: [encoder.preprocess(one.pixels) for one in good])[0] / len(good),
+        mapping=_measure_mapping(config, encoder, good, cohort.patients),
+        structures=_measure_structures(config, good[:_SEGMENTED]),
+        text=_measure_text(config, good[0]),
         clustering=_measure_clustering(config, known, len(cohort.classes)),
     )
+
+
+def _measure_mapping(
+    config: Config, encoder: Encoder, films: Sequence[Film], patients: NDArray[np.int64]
+) -> float:
+    """Time the mapping of effects on films of a sample: seconds a film."""
+    classes = embed_classes(encoder, config.task.texts())
+    held = [encoder.preprocess(film.pixels).numpy() for film in films]
+    frames = [
+        encoder.geometry(*film.pixels.shape).to_input(
+            np.array([[0, 0, *film.pixels.shape[::-1]]], dtype=np.float32)
+        )[0]
+        for film in films
+    ]
+    model = CounterfactualModel(
+        encoder, held.__getitem__, classes, config.task.temperature, config.model.batch_size
+    )
+    own = patients[[film.index for film in films]]
+    fill = LikePlaces(held.__getitem__, own, np.array(frames), config.evidence.seed).fill
+    start, done = time.perf_counter(), 0
+    while done < min(len(films), _MAPPED) and time.perf_counter() - start < _LONGEST:
+        map_effects(
+            held.__getitem__,
+            fill,
+            lambda pictures: np.concatenate(list(model.batches(pictures))),
+            np.array([done]),
+            encoder.info.image_size,
+        )
+        done += 1
+    return (time.perf_counter() - start) / done
+
+
+def _measure_structures(config: Config, films: Sequence[Film]) -> float:
+    """Time the search for anatomy and artifacts: seconds a film."""
+    segmenter = choose_segmenter(config.regions)
+    read_structures(segmenter, films[0].pixels)  # the first pays for what is made once
+    took, _ = _timed(lambda: [read_structures(segmenter, film.pixels) for film in films])
+    return took / len(films)
+
+
+def _measure_text(config: Config, film: Film) -> float:
+    """Time the search for text on a film that is shown; 0 where none is made."""
+    masking = TextMasking.of(config)
+    if masking is None:
+        return 0.0
+    masking.mask(film.gray()[:64, :64])  # opens the networks
+    return _timed(lambda: masking.mask(film.gray()))[0]
 
 
 def _readable(
@@ -257,7 +324,15 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
     film = max(own, reading) if at_once else own + measured.read
     regions = round(films * measured.regions)
     row = 4 * measured.size
-    pictures = _most_pictures(config)
+    evidence = config.evidence
+    look, change, mapped = (
+        min(most, films)
+        for most in (evidence.looking_films, evidence.dependence_films, evidence.effect_films)
+    )
+    filled = measured.mapping / most_map_pictures(1)  # a film with a place filled
+    whole = measured.preprocess + max(measured.encode, filled)  # one that is changed as a whole
+    test = most_test_pictures(evidence) + most_share_pictures(MOST_REGIONS)
+    changes = most_dependence_pictures(change, len(config.task.texts()))
     fixed, slope = measured.clustering
     peak = round(1e6 * peak_memory_mb())
     return CostPlan(
@@ -272,23 +347,21 @@ def _project(config: Config, measured: _Measured, films: int, workers: int) -> C
         read_seconds=measured.read,
         region_seconds=measured.prepare,
         encode_seconds=measured.encode,
-        picture_seconds=measured.picture,
-        pictures=pictures,
+        map_seconds=measured.mapping,
+        structure_seconds=measured.structures,
+        text_seconds=measured.text,
         store_bytes=films * (32 + 8 + row + 32 + 1 + measured.side**2) + regions * row,
         worker_bytes=peak,
         run_bytes=peak + min((films + regions) * row, 2**30),
         embed_hours=films * film / workers / 3600.0,
+        looking_hours=(look * measured.structures + most_looking_pictures(look) * whole) / 3600.0,
         cluster_hours=(fixed + slope * regions) / 3600.0,
-        counterfactual_hours=pictures * measured.picture / 3600.0,
+        effect_hours=mapped * measured.mapping / 3600.0,
+        counterfactual_hours=_TESTED
+        * (test * filled + MOST_REGIONS / 2 * measured.structures)  # films recur, and are held
+        / 3600.0,
+        dependence_hours=(change * measured.structures + changes * whole) / 3600.0,
     )
-
-
-def _most_pictures(config: Config) -> int:
-    """Pictures that effect maps, and the tests of a few features, have the model encode."""
-    evidence = config.evidence
-    each = most_test_pictures(evidence) + most_share_pictures(MOST_REGIONS)
-    changed = most_dependence_pictures(evidence.dependence_films, len(config.task.texts()))
-    return most_map_pictures(evidence.effect_films) + _TESTED * each + changed
 
 
 def _timed(do: Callable[[], T]) -> tuple[float, T]:

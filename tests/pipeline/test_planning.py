@@ -35,6 +35,7 @@ regions: {{tiles: [2, 3]}}
 discovery: {{clusters: [4], draws: 1, sample: 200}}
 evidence: {{relevance: {RELEVANCE}}}
 cache: {{folder: kept}}
+privacy: {{burned_in_text: show}}
 """
 
 
@@ -64,6 +65,8 @@ def test_a_plan_counts_and_keeps_nothing(root, plan):
     assert (plan.films, plan.regions, plan.sample, plan.rejected) == (40, 40 * 6, 6, 0)
     assert not (root / "kept").exists()
     assert min(plan.read_seconds, plan.region_seconds, plan.encode_seconds) > 0
+    assert min(plan.map_seconds, plan.structure_seconds) > 0
+    assert plan.text_seconds == 0
     assert plan.worker_bytes > 1e8
 
 
@@ -98,7 +101,10 @@ def test_the_verb_prints_a_table_or_json(root, monkeypatch):
     table = CliRunner().invoke(app, words)
     assert table.exit_code == 0, table.output
     assert table.stdout.splitlines()[0].split() == ["films", "40"]
-    assert len(table.stdout.splitlines()) == 9
+    named = [line.split("  ")[0] for line in table.stdout.splitlines()]
+    assert named[4:11] == [
+        "embedding", "looking", "clusters", "effects", "counterfactuals", "dependence", "report",
+    ]  # fmt: skip
     told = CliRunner().invoke(app, [*words, "--json", "--films", "1000"])
     document = json.loads(told.stdout)
     assert (document["films"], document["regions"]) == (1000, 6000)
@@ -119,6 +125,18 @@ def test_unreadable_films_are_counted_or_refused(root, tmp_path):
         film.write_bytes(b"no film")
     with pytest.raises(DataError, match=r"^manifest\.csv: none of a sample of 3 films can be read"):
         plan_cost(config, sample=3, cache=Cache(tmp_path / "kept"))
+
+
+def test_each_stage_costs_what_it_is_asked(root, plan):
+    words = ("evidence.looking_films=0", "evidence.dependence_films=0", "evidence.effect_films=20",
+             "privacy.burned_in_text=mask")  # fmt: skip
+    less = plan_cost(load_config(root / "audit.yaml", words), sample=2, cache=Cache(root / "kept"))
+    assert less.looking_hours == less.dependence_hours == 0
+    assert min(plan.looking_hours, plan.dependence_hours, plan.counterfactual_hours) > 0
+    assert plan.effect_hours == pytest.approx(40 * plan.map_seconds / 3600)
+    assert less.effect_hours == pytest.approx(20 * less.map_seconds / 3600)
+    assert less.text_seconds > 0
+    assert "per film shown, to look for text" in "\n".join(less.lines())
 
 
 @pytest.mark.parametrize("name", ["workers", "films", "sample"])
