@@ -307,8 +307,8 @@ PAGE = Page(
         Part(
             "null",
             "Null: nothing planted, a clean model",
-            "Measured before the search by effects; clean models that go through it, on phantoms and "
-            "on real films, stand in effects.md.",
+            "Measured before the search by effects; clean models that go through it, on phantoms "
+            "and on real films, stand in effects.md.",
             [_null_summary, _AUDITS],
             lambda setup: measure_audits("null", setup),
             {"cohorts": 20},
