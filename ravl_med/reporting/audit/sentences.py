@@ -92,7 +92,7 @@ _ANATOMY = re.compile(
 def feature_name(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     """Call a feature by the commonest name of its regions, their look or their place.
 
-    Such as ``a pulse generator``, ``a bright, round spot, 12 mm across``; where nothing is common
+    Such as ``a pulse generator``, ``a bright, round spot 12 mm across``; where nothing is common
     it is ``feature 3``, by its rank.
     """
     described = wording.printable(correlation.description(result).split("; ")[0], 80)
@@ -134,7 +134,7 @@ def _name_of_look(described: str) -> str:
         name += " in pieces"
     if not size:
         return name
-    return f"{name}, {size} {'long' if noun == 'line' else 'across'}"
+    return f"{name} {size} {'long' if noun == 'line' else 'across'}"
 
 
 def _number(correlation: SpuriousCorrelation) -> str:

@@ -118,7 +118,7 @@ def test_thresholds_are_those_of_the_config() -> None:
     assert thresholds["gate.max_gap"].startswith(
         "a correlation counts with a gap of 12.5 % or more"
     )
-    assert thresholds["gate.min_films"] == "at least 33 films a class, else not auditable"
+    assert thresholds["gate.min_films"] == "at least 33 films of each class, else not auditable"
     assert thresholds["gate.max_local_effect"] == (
         "a pass needs that a local feature that was not named costs at most 6 % of accuracy"
     )
