@@ -93,8 +93,8 @@ NO_EFFECT = (
     "of its spread on others (evidence.min_effect)."
 )
 UNUSED = (
-    "Removing it is not shown to lower the score, beyond control films, by more than the smallest "
-    "effect that counts: 10 % of its spread (evidence.min_effect).",
+    "Removing it is not shown to lower the score, beyond control films, by more than 10 % of its "
+    "spread, the smallest effect that counts (evidence.min_effect).",
     "Transplant could not be tried: fewer than 20 films of other classes could be given the "
     "feature and an ordinary place (evidence.min_pairs).",
 )

@@ -466,9 +466,9 @@ def _removal_checks(removal: Removal, evidence: EvidenceConfig) -> list[Check]:
         )
         return [Check(False, reason)]
     reason = (
-        "Removing it changes the score no more than removing the same area from control films: "
-        f"by less than {100 * evidence.min_effect:g} % of its spread, the smallest effect that "
-        "counts (evidence.min_effect)."
+        "Removing it is not shown to lower the score, beyond control films, by more than "
+        f"{100 * evidence.min_effect:g} % of its spread, the smallest effect that counts "
+        "(evidence.min_effect)."
     )
     return [Check(False, reason)]
 
