@@ -60,7 +60,7 @@ ROWS = 4
 SIDE = SIZE // ROWS  # of a tile, and of a window of the maps
 DEVICE, BYSTANDER = 5, 3  # tiles of a 4 x 4 grid, not side by side
 PLAIN = 9  # nothing lies on it
-NO_FALL = "Removing it is not shown to lower the score"
+NO_FALL = "Removing it is not shown to lower the score, beyond control films,"
 NO_RISE = "Putting it into films of other classes is not shown to raise the score"
 EVIDENCE = EvidenceConfig.model_construct(
     max_pairs=40, min_pairs=10, effect_films=40, max_fitted=3, min_n=10
