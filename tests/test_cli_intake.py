@@ -81,7 +81,7 @@ def test_inspect_tells_counts_and_no_identity(tree: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     assert "61 files read, 60 films kept" in outcome.output
     assert "  view: " in outcome.output
-    assert "site 1 60" in outcome.output
+    assert "site 1: 60" in outcome.output
     assert "reports: table" in outcome.output
     assert "Findings, from table" in outcome.output
     assert SECRET not in outcome.output
