@@ -377,7 +377,7 @@ def test_bad_films_are_set_aside_and_the_rest_goes_on(workplace: Path, tmp_path:
     few = (*words, f"cohort.roots=['{workplace}']", "--set", "gate.max_rejected_fraction=0.03")
     outcome = audit(workplace, tmp_path / "few", *few)
     assert outcome.exit_code == 3
-    one_line(outcome, "3 of 60 films cannot be used", "missing 1", "at most 3%")
+    one_line(outcome, "3 of 60 films cannot be used", "missing 1", "at most 3 %")
     outcome = audit(workplace, tmp_path / "none", *words, "cohort.roots=[]")
     assert outcome.exit_code == 3
     one_line(outcome, "outside_root 57", "First: manifest.csv row")

@@ -253,7 +253,7 @@ def test_a_folder_of_images_and_a_table_is_enough(tmp_path: Path) -> None:
     table = "\n".join(["filename,patient_id,finding,view", *rows])
     (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
     looked = run("inspect", str(tmp_path))
-    assert "49 files looked at, 48 films kept: 24 patients" in looked.output
+    assert "49 files read, 48 films kept: 24 patients" in looked.output
     (tmp_path / "model").mkdir()
     outcome = run("init", str(tmp_path), "--model", str(tmp_path / "model"))
     assert outcome.exit_code == 0, outcome.output
