@@ -30,7 +30,7 @@ def test_a_planned_cohort_is_described_in_a_table_and_a_sentence() -> None:
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["feature", "5", "10", "20", "50"]
-    points = " ".join(lines[3].split()[1:3])
+    points = " ".join(lines[3].split()[2:4])
     assert re.fullmatch(r"20 % +\d+ points \(\d+ to (\d+|none)\) +\d+ %", lines[3].strip())
     said = (
         "With 900 films, 5 classes, an accuracy of 80 % and 70 candidates, a feature in 20 % of "
