@@ -180,7 +180,9 @@ def test_a_correlation(full_result: AuditResult) -> None:
     document = written(full_result)
     assert [c["rank"] for c in document["correlations"]] == [1, 2, 3, 4, 5, 6, 7]
     assert [c["counts"] for c in document["correlations"]] == [True] * 2 + [False] * 5
-    assert document["correlations"][1]["description"] == "88 % pulse generator"
+    assert (
+        document["correlations"][1]["description"] == "88 % pulse generator (right 24 of 25 times)"
+    )
     assert [c["rare"] for c in document["correlations"]] == [False] * 5 + [True, False]
     first = document["correlations"][0]
     assert first["kind"] == "shortcut"

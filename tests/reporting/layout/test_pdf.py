@@ -394,7 +394,7 @@ def test_what_has_no_page_stands_in_one_list(result_of, text_of):
     for entry in entries[2:]:
         cluster, test = entry.cluster, entry.confirmation
         row = flat(
-            f"{90 - entry.rank} % pulse generator cardiomegaly "
+            f"{90 - entry.rank} % pulse generator (right 24 of 25 times) cardiomegaly "
             f"{number(cluster.performance_gap)} {number(cluster.influence)} "
             f"{signed(100 * float(test.arms.gap[0]), 0)} / "
             f"{signed(100 * test.arms.opposed_gap, 0)} {probability(test.q_value)}"
