@@ -715,14 +715,20 @@ _LISTED_OF_CANDIDATE = 10  # regions of a candidate that nobody has to look into
 
 
 def result_document(result: AuditResult, regions_listed: int) -> BaseModel:
-    """Return what ``result.json`` says, with so many regions of each correlation."""
+    """Return what ``result.json`` says, with so many regions of each that was tested on the model.
+
+    Of the others it lists a few.
+    """
     few = min(regions_listed, _LISTED_OF_CANDIDATE)
+
+    def listed(one: SpuriousCorrelation) -> int:
+        return regions_listed if one.counterfactual and one.counterfactual.tested else few
+
     return document_of(
         replace(
             result,
             correlations=tuple(
-                replace(one, order=one.order[: regions_listed if one.counterfactual else few])
-                for one in result.correlations
+                replace(one, order=one.order[: listed(one)]) for one in result.correlations
             ),
         )
     )

@@ -294,29 +294,16 @@ def _precision(rows: Sequence[Row], least: float) -> str:
     )
 
 
-def _small_summary(rows: Sequence[Row]) -> str:
+def _learned_summary(rows: Sequence[Row], least: float, wanted: str = "") -> str:
+    """Count what is named of what was learned well, and how sharply."""
     own = [row for row in _between(rows, _LEARNED_GAP, 2.0) if _used(row)]
     return bullets(
         [
-            f"both gaps above 30 points: {len(own)} of {len(rows)} models",
+            f"both gaps above 30 points: {len(own)} of {len(rows)} models{wanted}",
             _share(
                 "right feature and class on page one", sum(r["named"] for r in own), len(own), 1
             ),
-            _precision(own, 0.85),
-            _items(own),
-        ]
-    )
-
-
-def _inside_summary(rows: Sequence[Row]) -> str:
-    own = _between(rows, _LEARNED_GAP, 2.0)
-    return bullets(
-        [
-            f"both gaps above 30 points: {len(own)} of {len(rows)} models (target: at least 9)",
-            _share(
-                "right feature and class on page one", sum(r["named"] for r in own), len(own), 1
-            ),
-            _precision(own, 0.9),
+            _precision(own, least),
             _items(own),
         ]
     )
@@ -399,9 +386,13 @@ def _part(
     name: str, title: str, text: str, kind: Kind, first: int, films: int, models: int
 ) -> Part:
     summary = {
-        "local": _drawn_summary, "weak": _drawn_summary, "inside": _inside_summary,
-        "clean": _clean_summary, "style": _style_summary, "small": _small_summary,
-    }[kind]  # fmt: skip
+        "local": _drawn_summary,
+        "weak": _drawn_summary,
+        "inside": partial(_learned_summary, least=0.9, wanted=" (target: at least 9)"),
+        "small": partial(_learned_summary, least=0.85),
+        "clean": _clean_summary,
+        "style": _style_summary,
+    }[kind]
     return Part(
         name,
         title,

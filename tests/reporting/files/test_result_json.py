@@ -375,6 +375,18 @@ def test_as_many_regions_as_asked(result_of: ResultOf) -> None:
     assert first["regions_total"] == 40
 
 
+def test_of_what_was_not_tested_on_the_model_few_regions_are_listed(result_of: ResultOf) -> None:
+    result = result_of()
+    first, *others = result.correlations
+    assert first.counterfactual is not None
+    looked_up = replace(first, counterfactual=replace(first.counterfactual, tested=False))
+    (whole, *_), (few, *_) = (
+        written(replace(result, correlations=(one, *others)))["correlations"]
+        for one in (first, looked_up)
+    )
+    assert (len(whole["regions"]), len(few["regions"])) == (40, 10)
+
+
 def test_nothing_found_is_a_result(null_result: AuditResult) -> None:
     document = written(null_result)
     assert document["verdict"] == "pass"
