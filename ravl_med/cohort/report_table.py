@@ -80,8 +80,10 @@ def read_report_table(path: Path) -> tuple[dict[str, FilmReport], tuple[str, ...
 
     Raises
     ------
+    ConfigError
+        There is no such file.
     DataError
-        The file is no CSV. The message does not name it.
+        It is no CSV. The message does not name it.
     """
     lines = _lines(path)
     if not lines:
