@@ -414,7 +414,7 @@ def audit(
             progress=progress,
         )
         progress("write the report", 1, 1)
-    console.print_audit(run, folder)
+    console.print_audit(run, folder, config)
     return _gate_code(
         run.result.verdict.name,
         strict=strict,

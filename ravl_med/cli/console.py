@@ -291,8 +291,8 @@ def _review_line(result: AuditResult) -> str:
     return f"Final: nothing is left to decide ({held} decided{ended})."
 
 
-def print_audit(run: Audit, folder: Path) -> None:
-    """Print the verdict of an audit in a few lines, and the place of its report."""
+def print_audit(run: Audit, folder: Path, config: Path) -> None:
+    """Print the verdict of an audit in a few lines, its report, and the commands that go on."""
     terminal = console()
     colour, verdict = _VERDICTS[run.result.verdict.name]
     terminal.print(f"[bold {colour}]{verdict}[/]  {escape(run.result.name)}")
@@ -305,7 +305,7 @@ def print_audit(run: Audit, folder: Path) -> None:
     if run.result.open_ranks:
         terminal.print(f"Decide: ravl-med review {escape(str(folder))}", soft_wrap=True)
     if run.result.verdict.name in ("fail", "conditional"):
-        terminal.print("Repair: ravl-med mitigate CONFIG", soft_wrap=True)
+        terminal.print(f"Repair: ravl-med mitigate {escape(str(config))}", soft_wrap=True)
 
 
 def _audit_lines(run: Audit) -> Iterator[str]:

@@ -103,10 +103,11 @@ def prevalence_lines(prevalence: Prevalence, least: int) -> list[str]:
         lines += ["", f"Findings by {attribute.replace('_', ' ')}: present, of the films with it"]
         hidden = []
         for name, counts in findings.items():
-            if all(present == HIDDEN for present, _ in counts.values()):
-                hidden.append(name)
-            else:
+            known = [present for present, _ in counts.values() if present != HIDDEN]
+            if any(known):
                 lines += _wrapped(f"  {name}:", _listed_shares(counts))
+            elif len(known) < len(counts):  # a finding that no film has is said above
+                hidden.append(name)
         if hidden:
             lines += _wrapped(f"  hidden, of fewer than {least} patients:", hidden)
     return lines

@@ -522,7 +522,7 @@ def outputs_of(result: AuditResult, folder: Path) -> Outputs:
         "HTML": html_text(folder),
         "model_card.md": (folder / "model_card.md").read_text(encoding="utf-8"),
         "model_card.xml": " ".join(card.itertext()),
-        "console": printed(lambda: print_audit(run, folder)),
+        "console": printed(lambda: print_audit(run, folder, Path("my.yaml"))),
         "console, review": printed(lambda: print_review(result, folder)),
     }
     document = result_document(result, 20).model_dump(mode="json")
