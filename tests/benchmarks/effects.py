@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -385,19 +385,19 @@ _CLEAN = "Nothing is planted; the models learn the findings alone. Films of whol
 def _part(
     name: str, title: str, text: str, kind: Kind, first: int, films: int, models: int
 ) -> Part:
-    summary = {
+    summaries: Mapping[Kind, Callable[[list[Row]], str]] = {
         "local": _drawn_summary,
         "weak": _drawn_summary,
         "inside": partial(_learned_summary, least=0.9, wanted=" (target: at least 9)"),
         "small": partial(_learned_summary, least=0.85),
         "clean": _clean_summary,
         "style": _style_summary,
-    }[kind]
+    }
     return Part(
         name,
         title,
         text,
-        [summary, _CLEAN_TABLE if kind == "clean" else _TABLE],
+        [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
         {"films": "a folder of radiographs (metadata.csv, images/)"} if "real" in name else {},

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -78,7 +77,8 @@ def draw_review_page(
         for one, row in zip(points, rows, strict=True)
     ]
     hidden = result.burned_in is not None and result.burned_in.masked > 0
-    return _page(result, rows, cases, HIDDEN_LOOK if hidden else "")
+    names = [sentences.feature_name(result, one) for one in points]
+    return _page(result, rows, names, cases, HIDDEN_LOOK if hidden else "")
 
 
 def _case(
@@ -92,7 +92,7 @@ def _case(
     """Return what is shown of one correlation."""
     classes, rank = result.task.classes, correlation.rank
     described = row["description"]
-    name = _name(row)
+    name = sentences.feature_name(result, correlation)
     raised = wording.class_name(classes, correlation.cluster.raised_class)
     content: list[blocks.Block] = [
         blocks.Text(sentences.correlation_sentence(correlation, classes, described), "lead"),
@@ -111,11 +111,6 @@ def _case(
         f'<div class="place"></div>\n{films}\n'
         f'<div class="evidence">\n{body_of(content)}\n</div>\n</section>'
     )
-
-
-def _name(row: Row) -> str:
-    """Return what most of the regions of a correlation are."""
-    return re.sub(r"^[<\d]+ % ", "", row["description"].split("; ")[0]) or "no name"
 
 
 def _warning(correlation: SpuriousCorrelation) -> str:
@@ -232,13 +227,19 @@ def _film(shown: ReviewFilm, small: Mapping[Picture, PageFilm]) -> str:
     )
 
 
-def _page(result: AuditResult, rows: Sequence[Row], cases: Sequence[str], note: str) -> str:
+def _page(
+    result: AuditResult,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    cases: Sequence[str],
+    note: str,
+) -> str:
     data = {"run": run_digest(rows), "rows": list(rows), "phrases": PHRASES}
     links = (
         f'<li><a href="#no-{html_text(row["rank"], 8)}"><span class="which">No. '
-        f"{html_text(row['rank'], 8)}</span> {html_text(_name(row), 60)} "
+        f"{html_text(row['rank'], 8)}</span> {html_text(name, 60)} "
         f'<span class="state"></span></a></li>'
-        for row in rows
+        for row, name in zip(rows, names, strict=True)
     )
     return Template(resource("review.html")).substitute(
         policy=content_policy("review.js", "'self'"),
