@@ -108,9 +108,13 @@ class Browser:
     def open(self, page: Path, fragment: str = "") -> None:
         """Open a page and wait until it has been read."""
         self.call("Page.navigate", url=page.as_uri() + fragment)
+        self.wait_for("location.protocol + document.readyState === 'file:complete'")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until JavaScript is true: a page answers some keys after the key has gone up."""
         end = time.monotonic() + 30
-        while self.run("location.protocol + document.readyState") != "file:complete":
-            assert time.monotonic() < end
+        while not self.run(expression):
+            assert time.monotonic() < end, expression
             time.sleep(0.05)
 
     def run(self, expression: str) -> Any:

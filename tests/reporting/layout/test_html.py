@@ -405,7 +405,7 @@ def test_films_open_large_by_keyboard_and_the_focus_goes_back(
     assert browser.run("document.getElementById('viewer-name').textContent") != name
     browser.press("Escape")
     assert not browser.run("document.getElementById('viewer').open")
-    assert browser.run("films.indexOf(document.activeElement)") == 10
+    browser.wait_for("films.indexOf(document.activeElement) === 10")
     browser.press(" ")
     assert browser.run("document.getElementById('viewer').open")
     browser.press("Enter")  # on "Close"
@@ -426,8 +426,7 @@ def test_boxes_toggle_and_a_link_brings_back_what_is_hidden(folder: Path, browse
     assert browser.run(shown) == "2 of 7 correlations shown"
     assert browser.run("location.hash") == "#kind=counted"
     browser.run("document.querySelector('td a[href=\"#correlation-5\"]').click()")
-    browser.run("new Promise((done) => setTimeout(done, 200))")
-    assert browser.run(shown) == "7 of 7 correlations shown"
+    browser.wait_for(f"{shown} === '7 of 7 correlations shown'")
     assert browser.told == []
 
 
