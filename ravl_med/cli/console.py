@@ -411,7 +411,7 @@ def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> 
         if cluster.opposed_classes:
             lost = class_names(classes, cluster.opposed_classes)
             line += f" and {lost} {100 * -down:.0f} points less often"
-        line += f" (q {_small(tested.q_value)})"
+        line += " (q below 0.001)" if tested.q_value < 0.001 else f" (q {tested.q_value:.3f})"
     else:
         line += f"the model calls more films {raised}"
         if found is not None:
@@ -421,10 +421,6 @@ def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> 
     if found is not None and found.transplant is not None:
         line += f", transplant {signed(found.transplant.contrast, 2)}"
     return f"{line}."
-
-
-def _small(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _sensitivity_line(sensitivity: Sensitivity) -> str:

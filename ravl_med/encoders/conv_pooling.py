@@ -110,12 +110,8 @@ def _chain(*steps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _channels_first(maps: Tensor) -> Tensor:
-    return maps.permute(0, 3, 1, 2)
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1)
+_channels_first = partial(torch.permute, dims=(0, 3, 1, 2))
+_channels_last = partial(torch.permute, dims=(0, 2, 3, 1))
 
 
 class _Features(nn.Module):

@@ -20,7 +20,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from open_clip.timm_model import TimmModel
 from timm.models import register_model
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, ResNet
@@ -331,38 +330,3 @@ def pool_regions(encoder: OpenClipEncoder, how: RegionPooling) -> None:
     """Choose how regions are embedded; a tower without known stages knows one pass alone."""
     known = how == "one_pass" or split_tower(encoder.model.visual) is not None
     encoder.pool_regions_by(how if known else "one_pass")
-
-
-@dataclass(frozen=True, slots=True)
-class TowerFacts:
-    """What a tower can tell apart, on films of `SIDE` pixels."""
-
-    cells: int  # of its last map in a row
-    cell: float  # side of a cell in pixels
-    receptive: int  # side in pixels of what the middle cell depends on; at most `SIDE`
-
-
-def describe_tower(architecture: Architecture) -> TowerFacts:
-    """Measure the map and the receptive field of a tower, on random weights."""
-    torch.manual_seed(0)
-    visual = build_model(small_layout(architecture), TextFiles(), "evaluate").visual.eval()
-    if architecture in ("vit", "coarse vit"):  # every patch attends to every other
-        cells = int(visual.grid_size[0])
-        return TowerFacts(cells, SIDE / cells, SIDE)
-    for part in visual.modules():
-        if isinstance(part, nn.BatchNorm2d):  # some begin at 0 and let nothing through
-            nn.init.ones_(part.weight)
-    films = torch.randn(8, 3, SIDE, SIDE, requires_grad=True)
-    if isinstance(visual, TimmModel):
-        features: Tensor = visual.trunk.forward_features(films)
-    else:
-        staged = split_tower(visual)
-        assert staged is not None
-        features = visual.layer4(staged.before(films))
-    cells = int(features.shape[-1])
-    middle = features[:, :, cells // 2, cells // 2].square().sum()
-    (gradient,) = torch.autograd.grad(middle, films)
-    seen = gradient.abs().sum(dim=(0, 1)) > 0
-    lines = [torch.nonzero(seen.any(dim=axis)) for axis in (0, 1)]
-    sides = [int(own.max() - own.min()) for own in lines]
-    return TowerFacts(cells, SIDE / cells, max(sides) + 1)

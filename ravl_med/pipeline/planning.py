@@ -49,6 +49,7 @@ from ravl_med.regions.proposal import RegionProposer, choose_segmenter
 from ravl_med.reporting.files.run_record import peak_memory_mb
 from ravl_med.reporting.files.saved_run import read_patients, read_run
 from ravl_med.reporting.pictures import TextMasking
+from ravl_med.reporting.wording import plural
 from ravl_med.storage.cache import Cache
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class CostPlan:
                 f"{self.embedding_size} numbers",
             ),
             ("memory", f"{_bytes(self.worker_bytes)} per worker, {_bytes(self.run_bytes)} the run"),
-            ("embedding", f"{_hours(self.embed_hours)} with {_workers(self.workers)}"),
+            ("embedding", f"{_hours(self.embed_hours)} with {plural(self.workers, 'worker')}"),
             ("looking", _hours(self.looking_hours)),
             ("clusters", _hours(self.cluster_hours)),
             ("effects", _hours(self.effect_hours)),
@@ -374,10 +375,6 @@ def _hours(hours: float) -> str:
     if hours >= 1.0:
         return f"{hours:.1f} hours"
     return f"{60.0 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600.0 * hours:.1f} seconds"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _bytes(count: int) -> str:

@@ -11,7 +11,6 @@ from ravl_med.evaluation.films import SIDE
 from ravl_med.evaluation.methods import CHOSEN, OPTIONS, OURS
 from ravl_med.evaluation.repairs import ABLATIONS, ABOVE, BASE, BEFORE, CLEAN, GUESS, REPAIRS
 from ravl_med.evaluation.settings import ARCHITECTURES, TRIED
-from ravl_med.evaluation.small_models import describe_tower
 from ravl_med.reporting.layout.blocks import Block, Cell, Column, Section, Table, Text
 from tests.benchmarks.evaluation_measures import (
     COMPARED,
@@ -29,6 +28,7 @@ from tests.benchmarks.evaluation_measures import (
     tried,
 )
 from tests.benchmarks.tables import DASH
+from tests.benchmarks.tower_facts import describe_tower
 
 PAPER_MODELS = 654
 """Valid models that RaVL's authors had."""

@@ -10,7 +10,8 @@ from ravl_med.encoders.open_clip import build_model, open_model, save_model
 from ravl_med.encoders.region_pooling import region_pooling_of
 from ravl_med.evaluation.films import SIDE
 from ravl_med.evaluation.settings import ARCHITECTURES, Architecture
-from ravl_med.evaluation.small_models import describe_tower, pool_regions, small_layout
+from ravl_med.evaluation.small_models import pool_regions, small_layout
+from tests.benchmarks.tower_facts import describe_tower
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -20,6 +20,7 @@ from ravl_med.errors import DataError
 from ravl_med.evidence import examination
 from ravl_med.evidence.counterfactual import CounterfactualModel, Hypothesis
 from ravl_med.evidence.counterfactual.effect_maps import Exploration
+from ravl_med.evidence.counterfactual.interventions import Windows
 from ravl_med.evidence.counterfactual.localisation import RelevanceTable, RelevantPlaces
 from ravl_med.evidence.examination import (
     Examination,
@@ -326,8 +327,7 @@ class Asked:
             rows={film: np.array([film]) for film in range(10)},
             places=dict.fromkeys(range(10), place),
             donors=None,
-            usual=np.zeros(1),
-            windows=np.zeros((1, 4), np.float32),
+            windows=Windows(np.zeros((1, 4), np.float32), np.zeros(1), np.ones(1)),
         )
 
     def test(self, model, hypothesis, data, evidence, progress) -> Counterfactual:

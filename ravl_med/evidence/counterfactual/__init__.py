@@ -409,6 +409,7 @@ def _compare_fills(
         )
         return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
+    relief = mean_interval(filled.relief, patients, evidence.confidence)
     return replace(
         removal,
         typical=compare([0]),
@@ -416,12 +417,8 @@ def _compare_fills(
         both=compare([0, 1]),
         imbalance=filled.imbalance / max(removal.spread, 1e-9),
         relief=math.exp(float(np.median(filled.relief))),
-        relief_interval=_exponential(mean_interval(filled.relief, patients, evidence.confidence)),
+        relief_interval=Interval(math.exp(relief.low), math.exp(relief.high)),
     )
-
-
-def _exponential(interval: Interval) -> Interval:
-    return Interval(math.exp(interval.low), math.exp(interval.high))
 
 
 def _with_effects(
@@ -434,9 +431,8 @@ def _with_effects(
     """Add the effects of the regions of the films of the test."""
     films = np.array([film.film for film in filled], dtype=np.int64)
     rows = rows_by_film(cluster, inputs.data.region_image, films)
-    usual = {
-        window.tobytes(): u for window, u in zip(explored.windows, explored.usual, strict=True)
-    }
+    windows = explored.windows
+    usual = {box.tobytes(): u for box, u in zip(windows.boxes, windows.usual, strict=True)}
     effect, located = explored.effect.copy(), explored.located.copy()
     for film in filled:
         own = rows[film.film]

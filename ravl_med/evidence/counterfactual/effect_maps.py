@@ -10,7 +10,7 @@ lies on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.interventions import (
     FEWEST_WRONG,
     Donors,
+    Windows,
     choose_places,
     elsewhere,
+    hold_regions,
     match_films,
     rows_by_film,
     share_called,
+    window_worth,
     wrongly_called,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
@@ -256,8 +259,7 @@ class Exploration:
     rows: dict[int, NDArray[np.int64]]  # positions in cluster.regions, by mapped film
     places: dict[int, NDArray[np.float32]]  # film to its place with the largest effect, (4,)
     donors: Donors
-    usual: NDArray[np.float64]  # (W,) usual drop of each coarse window in films without it
-    windows: NDArray[np.float32]  # (W, 4) the coarse windows
+    windows: Windows  # the coarse ones
 
 
 def explore_feature(
@@ -275,14 +277,10 @@ def explore_feature(
     """
     bare = ~cluster.present[maps.films]
     before, drop, usual = maps.margins(cluster.raised_class, cluster.lowered_class, bare)
-    windows = maps.windows[: maps.coarse]
     rows = rows_by_film(cluster, inputs.data.region_image, maps.films)
     effect, located = _effects_of_regions(inputs, maps, cluster, rows, drop - usual)
-    held = np.array(list(rows), dtype=np.int64)
-    tried = {
-        film: _window_rows(choose_places(inputs, cluster, own, windows), windows)
-        for film, own in rows.items()
-    }
+    known, tried = _places_to_try(inputs, maps, cluster, rows, drop, usual)
+    windows, held = known.boxes, np.array(list(rows), dtype=np.int64)
     spread = float(before.std())
     look_up = _LookUp(
         maps.films,
@@ -311,9 +309,30 @@ def explore_feature(
         rows=rows,
         places=places,
         donors=donors,
-        usual=usual[: maps.coarse],
-        windows=windows,
+        windows=known,
     )
+
+
+def _places_to_try(
+    inputs: ModelInputs,
+    maps: EffectMaps,
+    cluster: FeatureCluster,
+    rows: dict[int, NDArray[np.int64]],  # positions in cluster.regions, by film
+    drop: NDArray[np.float64],  # (n, W)
+    usual: NDArray[np.float64],  # (W,)
+) -> tuple[Windows, dict[int, NDArray[np.int64]]]:
+    """Say what windows are worth, and which are tried on a film by what the others say."""
+    windows, held = maps.windows[: maps.coarse], np.array(list(rows), dtype=np.int64)
+    hold = [hold_regions(inputs, cluster, own, windows)[2] for own in rows.values()]
+    effects = (drop - usual)[np.isin(maps.films, held), : maps.coarse]
+    by_film = np.reshape(hold, (-1, maps.coarse)), effects, inputs.data.patients[held]
+    worth, without = window_worth(*by_film)
+    known = Windows(windows, usual[: maps.coarse], worth)
+    tried = {}
+    for (film, own), others in zip(rows.items(), without, strict=True):
+        places = choose_places(inputs, cluster, own, replace(known, worth=others))
+        tried[film] = _window_rows(places, windows)
+    return known, tried
 
 
 Looked = tuple[NDArray[np.int64], NDArray[np.int64]]  # films and a window of each

@@ -99,6 +99,15 @@ def fill_films(
     ]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Windows of the effect maps, and what the discovery half says of filling each of them."""
+
+    boxes: NDArray[np.float32]  # (W, 4) of the model's input
+    usual: NDArray[np.float64]  # (W,) logits, drop of the margin in films without the feature
+    worth: NDArray[np.float64]  # (W,) effect where it holds the feature, as a share of the largest
+
+
 def rows_by_film(
     cluster: FeatureCluster, region_image: NDArray[np.int64], films: NDArray[np.int64]
 ) -> dict[int, NDArray[np.int64]]:
@@ -115,26 +124,73 @@ def choose_places(
     inputs: ModelInputs,
     cluster: FeatureCluster,
     rows: NDArray[np.int64],  # positions in `cluster.regions`, of one film
-    windows: NDArray[np.float32],  # (W, 4) of the model's input
+    windows: Windows,
 ) -> NDArray[np.float32]:
     """Choose the places of a film where a feature would lie, most likely first: (k, 4).
 
-    A window counts by how much of the feature's regions it holds, each by its similarity. A region
-    that is larger than a window is a place itself: no window would cover it. What holds nothing is
-    no place, unless the model sees none of the regions.
+    A window counts by how much of the feature's regions it holds, each by its similarity, and by
+    its worth: a region may be larger than the thing in it. A region that is larger than a window is
+    a place itself: no window would cover it. What holds nothing is no place, unless the model sees
+    none of the regions.
+    """
+    large, size, held = hold_regions(inputs, cluster, rows, windows.boxes)
+    score = np.concatenate([size, held * windows.worth])
+    places = np.concatenate([large, windows.boxes])
+    likely = np.argsort(-score, kind="stable")[:PLACES]
+    return places[likely[: max(1, int((score[likely] > 0).sum()))]]
+
+
+def hold_regions(
+    inputs: ModelInputs,
+    cluster: FeatureCluster,
+    rows: NDArray[np.int64],  # positions in `cluster.regions`, of one film
+    windows: NDArray[np.float32],  # (W, 4) of the model's input
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """Share a film's regions of a feature out over windows, by area and similarity.
+
+    Returned are the boxes of regions that are larger than a window (k, 4), how much each of them
+    holds (k,), and how much of the others each window holds (W,).
     """
     film = int(inputs.data.region_image[cluster.regions[rows[0]]])
     boxes = inputs.carry_in(film, inputs.data.region_boxes[cluster.regions[rows]])
     weight = np.maximum(cluster.similarity[rows], 1e-6)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    large = area > _LARGER * np.prod(windows[0, 2:] - windows[0, :2])
-    low = np.maximum(boxes[:, None, :2], windows[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], windows[None, :, 2:])
-    held = np.prod(np.maximum(high - low, 0.0), axis=2) * (weight * ~large)[:, None]
-    score = np.concatenate([(weight * area)[large], held.sum(axis=0)])
-    places = np.concatenate([boxes[large], windows])
-    likely = np.argsort(-score, kind="stable")[:PLACES]
-    return places[likely[: max(1, int((score[likely] > 0).sum()))]]
+    window = np.prod(windows[0, 2:] - windows[0, :2])
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / window
+    large = area > _LARGER
+    held = (weight * area * ~large) @ box_shares(boxes, windows)  # none is larger than a window
+    return boxes[large], (weight * area)[large], held
+
+
+def window_worth(
+    held: NDArray[np.float64],  # (n, W) how much of a feature each window of a film holds
+    drop: NDArray[np.float64],  # (n, W) beyond the usual
+    patients: NDArray[np.int64],  # (n,)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimate what filling a window does where it holds a feature, as a share of the largest.
+
+    By least squares through the origin, shrunk towards all windows by how far they differ beyond
+    chance (DerSimonian and Laird, 1986): where a feature lies anywhere, they do not. (W,) of all
+    films, and (n, W) without the patient of each film.
+    """
+    who = np.unique(patients, return_inverse=True)[1]
+    by_patient = np.zeros((2, int(who.max(initial=-1)) + 1, held.shape[1]))
+    for sums, values in zip(by_patient, (held**2, held * drop), strict=True):
+        np.add.at(sums, who, values)
+    size, total = by_patient.sum(axis=1)
+    every, windows = max(float(size.sum()), _FAINT), int((size > 0).sum())
+    effect, mean = total / np.maximum(size, _FAINT), float(total.sum()) / every
+    left = ((drop - held * effect)[held > 0] ** 2).sum()
+    noise = float(left) / max(int((held > 0).sum()) - windows, 1)
+    apart = float((size * (effect - mean) ** 2).sum()) - (windows - 1) * noise
+    between = max(0.0, apart / max(every - float((size**2).sum()) / every, _FAINT))
+
+    def share(size: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+        shrunk = (between * total + noise * mean) / np.maximum(between * size + noise, 1e-12)
+        largest = shrunk.max(axis=-1, keepdims=True)
+        kept: NDArray[np.float64] = np.maximum(shrunk, 0.0) / np.maximum(largest, 1e-12)
+        return np.where(largest > 0, kept, 1.0)
+
+    return share(size, total), share(*(by_patient.sum(axis=1, keepdims=True) - by_patient)[:, who])
 
 
 def match_films(
@@ -213,7 +269,7 @@ def pair_films(
     inputs: ModelInputs,
     cluster: FeatureCluster,
     films: NDArray[np.bool_],  # (N,) of the half that tests
-    windows: NDArray[np.float32],
+    windows: Windows,
     most: int,
     rng: np.random.Generator,
 ) -> FilmPairs:
@@ -293,7 +349,7 @@ _BEFORE = ("before", "decided")
 def compare_wrong_calls(
     inputs: ModelInputs,
     cluster: FeatureCluster,
-    windows: NDArray[np.float32],
+    windows: Windows,
     films: NDArray[np.bool_],  # (N,) of the half that tests
     evidence: EvidenceConfig,
     least: float,  # logits, see `compare_pairs`
@@ -310,7 +366,7 @@ def compare_wrong_calls(
     own, others = [], []
     for film, regions in rows.items():
         places = choose_places(inputs, cluster, regions, windows)
-        beside = windows[elsewhere(places, windows, rng)]
+        beside = windows.boxes[elsewhere(places, windows.boxes, rng)]
         if len(beside):
             own.append((film, places[: len(beside)]))
             others.append((film, beside))

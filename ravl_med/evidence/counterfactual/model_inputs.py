@@ -50,7 +50,9 @@ class ModelInputs:
 
     def place(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
         """Carry film-relative boxes (k, 4) into the input of a film, clipped to what is seen."""
-        return self._geometry(film).to_input(self._stored(film, shares))
+        return self.carry_in(
+            film, (shares * self.data.sizes[film][[1, 0, 1, 0]]).astype(np.float32)
+        )
 
     def frame(self, film: int) -> NDArray[np.float32]:
         """Return what of the model's input is film and not padding, (4,) xyxy."""
@@ -74,13 +76,6 @@ class ModelInputs:
     def _geometry(self, film: int) -> InputGeometry:
         height, width = self.data.sizes[film]
         return self.geometry(int(height), int(width))
-
-    def _stored(self, film: int, shares: NDArray[np.float64]) -> NDArray[np.float32]:
-        return (shares * self._sides(film)).astype(np.float32)
-
-    def _sides(self, film: int) -> NDArray[np.int64]:
-        sides: NDArray[np.int64] = self.data.sizes[film][[1, 0, 1, 0]]
-        return sides
 
 
 def class_margin(

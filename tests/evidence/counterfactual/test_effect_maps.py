@@ -28,6 +28,7 @@ from ravl_med.evidence.counterfactual.effect_maps import (
     sample_for_maps,
 )
 from ravl_med.evidence.counterfactual.fills import LikePlaces, fill_interpolated
+from ravl_med.evidence.counterfactual.interventions import window_worth
 from ravl_med.evidence.counterfactual.model_inputs import Margins, ModelInputs
 from ravl_med.evidence.model_checks import class_scores
 from ravl_med.regions.geometry import InputGeometry
@@ -300,16 +301,24 @@ class TestExploration:
             max(min(x1, 20) - max(x0, 8), 0) * max(min(y1, 56) - max(y0, 40), 0)
             for x0, y0, x1, y1 in coarse
         ]
-        tried = coarse[np.argsort(-np.array(shared), kind="stable")[:3]]
-
         like = like_places(self.PICTURES, np.arange(80) // 2)
 
         def margin(picture: NDArray[np.float32]) -> float:
             return float(np.subtract(*ask([picture])[0, [1, 0]]))
 
+        alike = np.linspace(1, 0.5, self.PRESENT.sum())[::-1][:8]  # the regions of films 0 to 7
+        held = np.array(shared) / 16.0**2 * alike[:, None]
+        dropped = np.array([
+            [margin(film) - margin(like.fill(at, box)) for box in coarse]
+            for at, film in enumerate(self.PICTURES[:8])
+        ])  # fmt: skip
+        _, worth = window_worth(held, dropped, np.arange(8) // 2)  # too few say what is usual
+        tried = coarse[np.argsort(-held * worth, axis=1, kind="stable")[:, :3]]
+
         def best(film: int) -> tuple[float, int]:
             picture = self.PICTURES[film]
-            drops = [margin(picture) - margin(like.fill(film, box)) for box in tried]
+            places = tried[film % 8]  # controls are filled as their partners are
+            drops = [margin(picture) - margin(like.fill(film, box)) for box in places]
             return max(drops), int(np.argmax(drops))
 
         own, controls = ([best(film) for film in films] for films in (range(8), range(8, 16)))
@@ -327,11 +336,13 @@ class TestExploration:
         donors = explored.donors
         assert donors.films.tolist() == list(range(8))
         assert donors.ordinary.tolist() == list(range(8, 16))
-        np.testing.assert_array_equal(donors.boxes, [tried[at] for _, at in own])
-        np.testing.assert_array_equal(donors.ordinary_boxes, [tried[at] for _, at in controls])
+        np.testing.assert_array_equal(donors.boxes, [tried[f, at] for f, (_, at) in enumerate(own)])
+        np.testing.assert_array_equal(
+            donors.ordinary_boxes, [tried[f, at] for f, (_, at) in enumerate(controls)]
+        )
         assert sorted(explored.places) == list(range(8))
-        np.testing.assert_array_equal(explored.places[3], tried[own[3][1]])
-        np.testing.assert_array_equal(explored.windows, coarse)
+        np.testing.assert_array_equal(explored.places[3], tried[3, own[3][1]])
+        np.testing.assert_array_equal(explored.windows.boxes, coarse)
 
     def test_regions_of_mapped_films_have_an_effect_and_a_place(
         self, cluster_of: Callable[..., FeatureCluster]
@@ -356,7 +367,7 @@ class TestExploration:
         explored = self.explore(cluster_of, mapped=np.arange(40))
 
         assert (explored.effect > 7.5).all()
-        assert np.abs(explored.usual).max() < 0.1
+        assert np.abs(explored.windows.usual).max() < 0.1
 
     def test_wrong_calls_are_compared_by_themselves(
         self, cluster_of: Callable[..., FeatureCluster]

@@ -17,6 +17,7 @@ from ravl_med.evidence.counterfactual.interventions import (
     Donors,
     FilledFilm,
     FilmPairs,
+    Windows,
     choose_places,
     compare_transplants,
     fill_films,
@@ -25,6 +26,7 @@ from ravl_med.evidence.counterfactual.interventions import (
     pair_films,
     rows_by_film,
     share_called,
+    window_worth,
     wrongly_called,
 )
 from ravl_med.evidence.counterfactual.model_inputs import (
@@ -38,6 +40,7 @@ from ravl_med.regions.region_set import slide_windows
 
 SIZE = 24
 WINDOWS = slide_windows(SIZE, SIZE, 0.25, 0.5)  # 6 pixels, in steps of 3
+EVEN = Windows(WINDOWS, np.zeros(len(WINDOWS)), np.ones(len(WINDOWS)))  # worth the same
 
 
 def tiles(sizes, rows=3):
@@ -230,14 +233,16 @@ def test_the_best_place_is_the_one_that_takes_most():
 class TestPlaces:
     """Regions of film 1, in stored pixels, which are those of the input."""
 
-    def choose(self, cluster_of, boxes, similarity=None):
+    def choose(self, cluster_of, boxes, similarity=None, worth=None):
         images = make_images([0, 0])
         images.region_boxes[9 : 9 + len(boxes)] = boxes
         cluster = cluster_of([False, True], [0, 0], [True, True], 3, 9 + np.arange(len(boxes)))
         if similarity is not None:
             cluster.similarity[:] = similarity
         inputs = make_inputs(images)
-        return choose_places(inputs, cluster, np.arange(len(boxes)), WINDOWS).tolist()
+        rows = np.arange(len(boxes))
+        windows = EVEN if worth is None else replace(EVEN, worth=worth)
+        return choose_places(inputs, cluster, rows, windows).tolist()
 
     def test_the_window_that_holds_most_of_the_regions_comes_first(self, cluster_of):
         first, *rest = self.choose(cluster_of, [[7, 6, 11, 11], [12, 6, 15, 9]])
@@ -278,7 +283,96 @@ class TestPlaces:
         cluster = cluster_of([True], [0], [True], 3, [0])  # a tile at the top
         inputs = make_inputs(images, mode="shortest")
 
-        assert len(choose_places(inputs, cluster, np.array([0]), WINDOWS)) == 1
+        assert len(choose_places(inputs, cluster, np.array([0]), EVEN)) == 1
+
+    def test_of_windows_that_hold_a_region_those_worth_more_come_first(self, cluster_of):
+        worth = np.full(len(WINDOWS), 0.1)
+        beside = WINDOWS.tolist().index([9, 9, 15, 15])
+        worth[beside] = 1.0
+
+        boxes = [[6, 6, 9, 12], [9, 6, 14, 12]]
+        assert self.choose(cluster_of, boxes, worth=worth)[0] == [9, 9, 15, 15]
+        assert self.choose(cluster_of, [[0, 0, 6, 6]], worth=worth)[0] == [0, 0, 6, 6]
+
+
+class TestWorth:
+    """What filling a window does to 60 films, by how much of a feature it holds."""
+
+    PATIENTS = np.repeat(np.arange(30), 2)
+
+    def of(self, effects, noise=0.2, seed=0):
+        rng = np.random.default_rng(seed)
+        held = rng.uniform(0.2, 1.0, (60, len(effects)))
+        held[rng.random(held.shape) < 0.3] = 0.0
+        return held, held * effects + rng.normal(0, noise, held.shape)
+
+    def test_it_equals_the_formula(self):
+        held, drop = self.of(np.array([0.2, 0.5, 0.4, 0.9]), noise=0.6)
+
+        def naive(films):
+            n, sums = {}, {}
+            for window in range(4):
+                n[window] = sum(held[f, window] ** 2 for f in films)
+                sums[window] = sum(held[f, window] * drop[f, window] for f in films)
+            return n, sums
+
+        n, sums = naive(range(60))
+        holding = [(f, w) for f in range(60) for w in range(4) if held[f, w] > 0]
+        left = sum((drop[f, w] - held[f, w] * sums[w] / n[w]) ** 2 for f, w in holding)
+        noise, total = left / (len(holding) - 4), sum(n.values())
+        mean = sum(sums.values()) / total
+        q = sum(n[w] * (sums[w] / n[w] - mean) ** 2 for w in range(4)) / noise
+        between = noise * (q - 3) / (total - sum(one**2 for one in n.values()) / total)
+        assert between > 0
+
+        def shares(films):
+            n, sums = naive(films)
+            kept = {w: 1 / (1 + noise / (between * n[w])) for w in range(4)}
+            found = [kept[w] * sums[w] / n[w] + (1 - kept[w]) * mean for w in range(4)]
+            return np.maximum(found, 0) / max(found)
+
+        worth, without = window_worth(held, drop, self.PATIENTS)
+
+        np.testing.assert_allclose(worth, shares(range(60)))
+        others = [film for film in range(60) if self.PATIENTS[film] != 4]
+        np.testing.assert_allclose(without[8], shares(others))
+
+    def test_windows_are_worth_what_they_do(self):
+        worth, _ = window_worth(*self.of(np.array([1.0, 0.5, 0.0, 2.0])), self.PATIENTS)
+
+        np.testing.assert_allclose(worth, [0.5, 0.25, 0.0, 1.0], atol=0.06)
+
+    def test_where_windows_differ_by_chance_alone_they_are_worth_the_same(self):
+        rough, _ = window_worth(*self.of(np.full(20, 0.3), noise=1.0), self.PATIENTS)
+        held, drop = self.of(np.full(20, 0.3), noise=1.0)
+        raw = (held * drop).sum(axis=0) / (held**2).sum(axis=0)
+
+        assert raw.min() < 0.5 * raw.max()
+        assert rough.min() > 0.8
+
+    def test_where_nothing_does_anything_windows_are_worth_the_same(self):
+        worth, without = window_worth(*self.of(np.full(6, -1.0)), self.PATIENTS)
+
+        np.testing.assert_array_equal(worth, 1.0)
+        np.testing.assert_array_equal(without, 1.0)
+
+    def test_a_film_says_nothing_of_itself(self):
+        patients = np.repeat([0, 1, 2, 3], 15)
+        held, drop = self.of(np.ones(3), noise=0.01)
+        drop[patients == 3, 2] += held[patients == 3, 2]
+
+        worth, without = window_worth(held, drop, patients)
+
+        assert worth.argmax() == 2
+        assert worth[0] < 0.9
+        assert without[patients == 3].min() > 0.98
+        assert (without[patients != 3].argmax(axis=1) == 2).all()
+
+    def test_no_film_says_nothing(self):
+        worth, without = window_worth(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64))
+
+        assert worth.tolist() == [1, 1, 1]
+        assert without.shape == (0, 3)
 
 
 def test_regions_are_found_film_by_film(cluster_of):
@@ -405,7 +499,7 @@ class TestPairs:
     def pair(self, cluster_of, most=50, images=IMAGES):
         inputs, cluster = make_inputs(images), self.cluster(cluster_of)
         rng = np.random.default_rng(0)
-        return pair_films(inputs, cluster, self.HALF, WINDOWS, most, rng)
+        return pair_films(inputs, cluster, self.HALF, EVEN, most, rng)
 
     def test_who_is_called_wrongly(self, cluster_of):
         cluster = self.cluster(cluster_of)
