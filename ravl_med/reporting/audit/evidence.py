@@ -224,7 +224,9 @@ def _halves_table(result: AuditResult, correlation: SpuriousCorrelation) -> bloc
         blocks.Column(f"{wording.class_name(classes, raised)}, gap in points", "wide"),
         blocks.Column(f"{lowered_classes_text(cluster, classes)}, gap in points", "wide"),
     )
-    return blocks.Table("Found and tested", columns, rows, limit=200, titled=False)
+    shown = len(columns) if cluster.lowered_classes else -1  # else the last one would be dashes
+    kept = [row[:shown] for row in rows]
+    return blocks.Table("Found and tested", columns[:shown], kept, limit=200, titled=False)
 
 
 def _test_table(correlation: SpuriousCorrelation) -> blocks.Table:
@@ -256,12 +258,10 @@ def _test_name(correlation: SpuriousCorrelation) -> str:
 def _extent(correlation: SpuriousCorrelation) -> str:
     """Say how large the cluster is, on all films, and what it stands for."""
     cluster = correlation.cluster
-    films = (
-        f"{wording.counted(correlation.films)} of {wording.plural(len(cluster.present), 'film')}"
-    )
+    films = "a hidden number" if correlation.films < 0 else f"{correlation.films:,}"
     parts = [
         f"Cluster {cluster.cluster} holds {wording.plural(len(cluster.regions), 'region')} on "
-        f"{films}."
+        f"{films} of {wording.plural(len(cluster.present), 'film')}."
     ]
     if correlation.also:
         also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
