@@ -208,10 +208,12 @@ def test_another_run_gives_the_same_result_and_nothing_identifying_leaves_its_pr
 
 def test_a_vit_goes_the_whole_way(workplace: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    outcome = audit(workplace, out, "--exit-zero", "--set", "model.quickstart.tower=vit")
+    words = ("--set", "model.quickstart.tower=vit", "--set", "report.operator=V. Engineer")
+    outcome = audit(workplace, out, "--exit-zero", *words)
     assert outcome.exit_code == 0, outcome.output
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert "class token" in result["model"]["region_pooling"]
+    assert result["about"] == {"operator": "V. Engineer"}
 
 
 def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None:

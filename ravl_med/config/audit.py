@@ -268,10 +268,19 @@ class PrivacyConfig(Section):
     )
 
 
+STATED = ("institution", "operator", "intended_use")
+"""What a report says of an audit as it is told; no number follows from it."""
+
+
 class ReportConfig(Section):
     """The content of the report's pages."""
 
     title: str = Field("Audit of a vision-language model", description="of the report")
+    institution: str = Field("", max_length=120, description="where the audit is made")
+    operator: str = Field("", max_length=120, description="who makes the audit")
+    intended_use: str = Field(
+        "", max_length=400, description="what the model is meant for: task, films, users"
+    )
     regions: int = Field(10, ge=1, le=24, description="regions shown for each correlation")
     regions_listed: int = Field(
         200, ge=1, le=1_000_000, description="regions of each correlation in the JSON"
@@ -282,3 +291,7 @@ class ReportConfig(Section):
         "study of its own (RAVL-MED^MODEL AUDIT); BurnedInAnnotation is YES where it shows films "
         "of patients",
     )
+
+    def stated(self) -> dict[str, str]:
+        """Return what is stated of the audit: institution, operator, intended use."""
+        return {name: text for name in STATED if (text := getattr(self, name))}

@@ -602,7 +602,7 @@ class FilmAnswers:
     "schema_version name hidden_below burned_in_text=burned_in verdict=verdict.name"
     " verdict_reasons=verdict.reasons verdict.gates rulings to_decide undecided model task cohort"
     " accuracy sanity looking written changes dependence subgroups confounders sensitivity "
-    "discovery correlations",
+    "discovery correlations about",
     doc="An audit.",
     eq=False,
 )
@@ -655,6 +655,10 @@ class AuditResult:
         default=None,
         description="text hidden on the films that are shown; null: they are shown as they are "
         "(privacy.burned_in_text), or are phantoms",
+    )
+    about: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="institution, operator and intended_use, as far as the config states them",
     )
     confounders: tuple[Confounder, ...] | None = Field(
         default=None,

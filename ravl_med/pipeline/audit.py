@@ -671,6 +671,7 @@ def collect_result(
     return AuditResult(
         name=config.name,
         title=config.report.title,
+        about=config.report.stated(),
         verdict=with_leaks(found.verdict, summary.leaks, config.gate),
         task=TaskSummary(
             name=config.task.name,

@@ -355,6 +355,10 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blo
     facts = (
         ("Run", printable(result.name, 80)),
         ("Model", printable(result.model.name, 80)),
+        *(
+            (name.replace("_", " ").capitalize(), printable(text, 400))
+            for name, text in result.about.items()
+        ),
         ("Model digest", printable(result.model.digest, 80)),
         ("Cohort digest", printable(digests.get("cohort", ""), 80) or DASH),
         ("Verdict", f"{VERDICT_NAMES[name]}. {verdict_line(result)}"),

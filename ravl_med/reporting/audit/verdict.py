@@ -71,6 +71,7 @@ def verdict_chapter(
             *_LOOKS[name],
             report_status(result),
         ),
+        *_intended(result),
         *_learned(result, counting),
         *_before_and_after(shown),
         *_certainty(result, counting),
@@ -89,6 +90,12 @@ def verdict_chapter(
     if not counting:  # else they stand with the performance, and page one says what counts
         content.append(key_facts(result))
     return [*content, blocks.Text(DISCLAIMER, "muted")]
+
+
+def _intended(result: AuditResult) -> list[blocks.Block]:
+    """Say what the model is meant for, where the config does."""
+    use = wording.printable(result.about.get("intended_use", ""), 400)
+    return [blocks.Text(f"Intended use of the model: {use}", "muted", limit=500)] if use else []
 
 
 def _reasons(result: AuditResult) -> tuple[str, ...]:
@@ -120,7 +127,9 @@ def _subtitle(result: AuditResult, date: str | None) -> str:
     valid = f" · valid until {until}" if until else ""
     model = wording.printable(result.model.name, 60)
     when = date or "no date given"
-    return f"Model {model} · run {result.name} · {when} · {status}, not signed{valid}{kind}"
+    by = [wording.printable(result.about.get(key, ""), 120) for key in ("operator", "institution")]
+    made = f" · audited by {', '.join(filter(None, by))}" if any(by) else ""
+    return f"Model {model} · run {result.name} · {when}{made} · {status}, not signed{valid}{kind}"
 
 
 def report_status(result: AuditResult) -> blocks.Status:

@@ -242,7 +242,8 @@ def _model_summary(result: AuditResult, details: ReportDetails) -> _Fields:
 
 def _uses(result: AuditResult) -> _Fields:
     return (
-        *_unfilled("IntendedUseAndWorkflow", "PrimaryIntendedUsers"),
+        ("IntendedUseAndWorkflow", words.intended_use(result)),
+        *_unfilled("PrimaryIntendedUsers"),
         (
             "HowToUse",
             f"{words.audited_use_text(result)} Directions for the clinic: {words.NOT_FILLED}",

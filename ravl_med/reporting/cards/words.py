@@ -22,6 +22,12 @@ from ravl_med.reporting.layout.markdown import bullets, code, escaped
 
 NOT_FILLED = "To be completed by the developer."
 
+
+def intended_use(result: AuditResult) -> str:
+    """Return what the model is meant for, as the audit was told, or that nobody said."""
+    return escaped(result.about.get("intended_use", ""), 400) or NOT_FILLED
+
+
 METHOD_CITATION = """@inproceedings{varma2024ravl,
   title = {{RaVL}: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models},
   author = {Varma, Maya and Delbrouck, Jean-Benoit and Chen, Zhihong and Chaudhari, Akshay and Langlotz, Curtis},

@@ -11,6 +11,7 @@ from pypdf import PdfReader, PdfWriter
 from ravl_med.evidence.results import ReviewDecision
 from ravl_med.reporting.audit.method import CHOICES, SIGNERS, signing_chapter
 from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.cards.chai import chai_card
 from ravl_med.reporting.layout.blocks import Table
 
 DIGESTS = {"model": "ab12" * 16, "cohort": "ef56" * 16}
@@ -130,6 +131,27 @@ def test_the_last_page_has_empty_fields_with_names_of_their_own(result_of, paper
             assert x1 < a0 or a1 < x0 or y1 < b0 or b1 < y0
     (remarks,) = [widget for widget in widgets[signing] if widget.get("/T") == "remarks"]
     assert remarks["/Ff"] & 1 << 12  # more than one line
+
+
+def test_who_audits_and_what_for_is_said_where_it_is_stated(result_of, paper, details):
+    about = {
+        "institution": "Harbour Hospital\x07",
+        "operator": "V. Engineer",
+        "intended_use": "Triage of frontal films of adults.",
+    }
+    stated = replace(result_of(), about=about)
+
+    facts = facts_of(stated)
+    assert facts["Institution"] == "Harbour Hospital"
+    assert facts["Operator"] == "V. Engineer"
+    assert facts["Intended use"] == "Triage of frontal films of adults."
+    first = flat(paper(stated).pages[0].extract_text())
+    assert "audited by V. Engineer, Harbour Hospital" in first
+    assert "Intended use of the model: Triage of frontal films of adults." in first
+    card = chai_card(stated, details)
+    assert "<IntendedUseAndWorkflow>Triage of frontal films of adults.</" in card
+    assert "Institution" not in facts_of(result_of())
+    assert "audited by" not in flat(paper(result_of()).pages[0].extract_text())
 
 
 def test_the_last_page_tells_what_a_signature_says(result_of, paper):
