@@ -19,7 +19,7 @@ from ravl_med.evidence.confounders import attribute_name
 from ravl_med.evidence.results import Interval
 from ravl_med.reporting import wording
 from ravl_med.reporting.layout import blocks
-from ravl_med.reporting.pictures import burned_in_sentence
+from ravl_med.reporting.pictures import burned_in_sentence, shown_correlations
 from ravl_med.reporting.tables import fact_table, shortened
 
 _FINDINGS_SHOWN = 60
@@ -108,8 +108,9 @@ _SURE = 0.05  # q from which a subgroup is said to differ
 
 def cohort_chapter(result: AuditResult) -> list[blocks.Block]:
     """Return what the model is, and which films were audited."""
+    shown = shown_correlations(result)  # else it stands beside the performance
     return [
-        blocks.Chapter("Model and cohort", "cohort", "page"),
+        blocks.Chapter("Model and cohort", "cohort", "page" if shown else "whole"),
         model_table(result),
         cohort_flow(result),
         composition_table(result),
