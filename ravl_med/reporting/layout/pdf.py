@@ -107,7 +107,8 @@ def _start_height(placed: Iterable[Flowable]) -> float:
         if isinstance(one, PageBreak) or height > _ENOUGH:
             break
         if isinstance(one, platypus.Table):
-            return height + min(_height([one]), _TABLE_START)
+            whole, first = _height([one]), sum(one._rowHeights[: one.repeatRows + 1])  # type: ignore[attr-defined]
+            return height + min(whole, max(_TABLE_START, first))  # a row of films is high
         height += _height([one])
         if isinstance(one, platypus.KeepTogether):
             break

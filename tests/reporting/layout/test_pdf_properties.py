@@ -4,11 +4,13 @@ import io
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from pypdf import PdfReader
 
-from ravl_med.reporting.layout.blocks import Banner, Text, Title
+from ravl_med.reporting.layout.blocks import Banner, Figure, FigureGrid, Section, Text, Title
 from ravl_med.reporting.layout.pdf import draw_pdf
+from ravl_med.reporting.pictures import Picture
 
 BLOCKS = [Title("Title", "below"), Text("A page.")]
 ENTRIES = {
@@ -59,3 +61,18 @@ def test_poppler_does_not_complain(tmp_path):
         "ravl-med", "ravl-med "
     )
     assert ENTRIES["chaiMcXml"] in told.stdout
+
+
+@pytest.mark.parametrize("kind", ["film", "region"])
+def test_no_heading_is_left_behind_by_its_films(kind):
+    """Wherever on the page it comes, of films that are higher than a table's first rows."""
+    picture = Picture(np.zeros((300, 200), np.uint8), ())
+    films = FigureGrid((Figure(picture, "a film", ("called normal", "film 1")),) * 4, kind)
+    lines = [Text("A line of text.")] * 80
+    left = []
+    for count in range(20, 56):
+        content = [BLOCKS[0], *lines[:count], Section("Films with it"), films]
+        pages = PdfReader(io.BytesIO(draw_pdf(content, "run", "A title", "Audit run"))).pages
+        (page,) = [p.extract_text() for p in pages if "Films with it" in p.extract_text()]
+        left.append("film 1" not in page)
+    assert not any(left)
