@@ -328,6 +328,12 @@ def _clean_summary(rows: Sequence[Row]) -> str:
     )
 
 
+def _dated(summary: Callable[[list[Row]], str], rows: list[Row]) -> str:
+    """Say of rows that they are older than a rule."""
+    older = f"- numbers below {UNSEEN}: before windows were chosen by what the maps say of them\n"
+    return (older if min(row["number"] for row in rows) < UNSEEN else "") + summary(rows)
+
+
 def _style_summary(rows: Sequence[Row]) -> str:
     own = _between(rows, _STYLE_GAP, 2.0)
     named = sum(row["styles"] > 0 for row in own)
@@ -397,7 +403,7 @@ def _part(
         name,
         title,
         text,
-        [summaries[kind], _CLEAN_TABLE if kind == "clean" else _TABLE],
+        [partial(_dated, summaries[kind]), _CLEAN_TABLE if kind == "clean" else _TABLE],
         partial(measure, kind, first),
         {"models": models, "films": films},
         {"films": "a folder of radiographs (metadata.csv, images/)"} if "real" in name else {},
