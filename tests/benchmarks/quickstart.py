@@ -298,7 +298,8 @@ PAGE = Page(
             "planted",
             "Planted: a shortcut that the model has learned",
             "Each cohort has films and a model of its own. The first correlation has to be a "
-            "shortcut that names the planted finding.",
+            "shortcut that names the planted finding. Measured before windows were chosen by what "
+            "the maps say of them.",
             [_planted_summary, _AUDITS],
             lambda setup: measure_audits("planted", setup),
             {"cohorts": 5},
@@ -333,7 +334,8 @@ PAGE = Page(
             "fine-tuning with nothing. Each is the cluster of the tiles that hit it and hold "
             "nothing of the other, taken from the truth. Contrasts are in logits against controls, "
             "intervals 95 %, not corrected; use is decided over both of the two, at the false "
-            "discovery rate of the audit.",
+            "discovery rate of the audit. Measured before windows were chosen by what the maps say "
+            "of them.",
             [_BYSTANDERS],
             measure_bystanders,
             {"cohorts": 5},
