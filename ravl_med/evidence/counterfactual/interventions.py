@@ -1,12 +1,12 @@
 """Interventions: whether the margin falls when a feature is removed, and rises when it is put in.
 
 Places are windows of the effect maps that lie over the regions of a feature, or a region itself
-where it is larger. Which of them is looked at is chosen by its effect, and choosing and testing on
-the same film is circular: on pure noise the best of nine places drops by more than a standard
-deviation. So the control makes the same choice. It is a film of the same class without the feature,
-filled at the same places; its best of k stands against the best of k of the feature. It is not
-matched by the margin: where a feature lies on the sign of a finding, films of its margin have that
-sign, and removing it moves them as far.
+where it is larger; of many windows those are tried that did most on the discovery half. Which of
+them is looked at is chosen by its effect, and choosing and testing on the same film is circular: on
+pure noise the best of nine places drops by more than a standard deviation. So the control makes the
+same choice. It is a film of the same class without the feature, filled at the same places; its best
+of k stands against the best of k of the feature. It is not matched by the margin: where a feature
+lies on the sign of a finding, films of its margin have that sign, and lose as much by it.
 
 In a transplant the place of a film with the feature goes into a film of another class; as a
 control, the place of a film without it does, chosen in the same way, of about the same margin: a
@@ -15,7 +15,8 @@ feature travels where it moves films more than the finding itself would.
 References
 ----------
 Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and
-Electronic Systems 52 (2016), for the matching: `scipy.optimize.linear_sum_assignment`.
+Electronic Systems 52 (2016), for the matching: `scipy.optimize.linear_sum_assignment`. DerSimonian
+and Laird, "Meta-analysis in clinical trials", Controlled Clinical Trials 7 (1986), for the windows.
 """
 
 from __future__ import annotations
@@ -169,8 +170,8 @@ def window_worth(
     """Estimate what filling a window does where it holds a feature, as a share of the largest.
 
     By least squares through the origin, shrunk towards all windows by how far they differ beyond
-    chance (DerSimonian and Laird, 1986): where a feature lies anywhere, they do not. (W,) of all
-    films, and (n, W) without the patient of each film.
+    chance (DerSimonian and Laird): where a feature lies anywhere, they do not. (W,) of all films,
+    and (n, W) without the patient of each film.
     """
     who = np.unique(patients, return_inverse=True)[1]
     by_patient = np.zeros((2, int(who.max(initial=-1)) + 1, held.shape[1]))
