@@ -68,7 +68,9 @@ def open_regular(path: Path) -> BufferedReader:
 def read_regular(path: Path, most: int = SMALL) -> bytes:
     """Return the bytes of a file of at most `most` bytes; errors as those of `open_regular`."""
     with open_regular(path) as stream:
-        content = stream.read(most + 1)
+        size = min(os.fstat(stream.fileno()).st_size, most)
+        content = stream.read(size + 1)  # it takes as much memory as it is asked for
+        content += stream.read(most - size) if len(content) > size else b""  # a file that grows
     if len(content) > most:
         raise UnreadableFileError(f"larger than the {most / 1e6:,.0f} MB that it may have")
     return content

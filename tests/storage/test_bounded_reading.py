@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml.error import YAMLError
@@ -82,3 +85,24 @@ def test_yaml_is_bounded_in_depth_and_in_what_it_unfolds_to() -> None:
         parse_yaml("a: &x [*x]")
     with pytest.raises(YAMLError):
         parse_yaml("a: [1")
+
+
+def test_a_small_file_takes_little_memory_whatever_it_may_have(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"film")
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "a", 1 << 30) == b"film"
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_grows_is_read_to_its_end_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    smaller = SimpleNamespace(st_size=2, st_mode=stat.S_IFREG)
+    monkeypatch.setattr("ravl_med.storage.bounded_reading.os.fstat", lambda handle: smaller)
+    assert read_regular(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(UnreadableFileError, match="larger than"):
+        read_regular(tmp_path / "a", 4)
