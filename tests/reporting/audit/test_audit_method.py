@@ -29,7 +29,7 @@ STEPS = {
     "Proposing.": "grouped by k-medoids",
     "Choosing.": "split into two halves",
     "Confirming.": "Benjamini-Hochberg",
-    "Using.": "Removal: the best of 3 places is filled",
+    "Using.": "the 3 that did most in the maps are filled so",
     "Kind.": "removed one by one",
     "Subgroups.": "Accuracy by attribute",
     "Strata.": "Mantel-Haenszel",

@@ -686,7 +686,7 @@ def test_method_says_what_is_done(result_of, text_of):
         "Stouffer's method, and Benjamini-Hochberg",
         "an association until an intervention shows otherwise",
         "filled each time with the most ordinary of like places of other films",
-        "filled so, and again with a like place of one film without the feature",
+        "filled so, the best also with a like place of one film without the feature",
         "films of the same class without the feature, at the best of the same places",
         "against an ordinary place, chosen alike on films that have about the same margin",
         "of a removal the two fills have to agree",
