@@ -268,10 +268,6 @@ class PrivacyConfig(Section):
     )
 
 
-STATED = ("institution", "operator", "intended_use")
-"""What a report says of an audit as it is told; no number follows from it."""
-
-
 class ReportConfig(Section):
     """The content of the report's pages."""
 
@@ -293,5 +289,6 @@ class ReportConfig(Section):
     )
 
     def stated(self) -> dict[str, str]:
-        """Return what is stated of the audit: institution, operator, intended use."""
-        return {name: text for name in STATED if (text := getattr(self, name))}
+        """Return what is stated of the audit, of which no number follows: institution and so on."""
+        kept = self.model_dump(include={"institution", "operator", "intended_use"})
+        return {name: text for name, text in kept.items() if text}

@@ -54,6 +54,7 @@ _TIE = 1e-6  # puts pairs of one frame in order; far less than frames differ by
 _BESIDE = 0.05  # of a window may lie over a place
 _FAINT = 1e-3  # in units of the input; a flat place does not stand out at all
 _LARGER = 1.001  # than a window, beyond rounding
+_TINY = 1e-30  # where nothing is divided by nothing; a similarity has no unit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,17 +179,17 @@ def window_worth(
     for sums, values in zip(by_patient, (held**2, held * drop), strict=True):
         np.add.at(sums, who, values)
     size, total = by_patient.sum(axis=1)
-    every, windows = max(float(size.sum()), _FAINT), int((size > 0).sum())
-    effect, mean = total / np.maximum(size, _FAINT), float(total.sum()) / every
+    every, windows = max(float(size.sum()), _TINY), int((size > 0).sum())
+    effect, mean = total / np.maximum(size, _TINY), float(total.sum()) / every
     left = ((drop - held * effect)[held > 0] ** 2).sum()
     noise = float(left) / max(int((held > 0).sum()) - windows, 1)
     apart = float((size * (effect - mean) ** 2).sum()) - (windows - 1) * noise
-    between = max(0.0, apart / max(every - float((size**2).sum()) / every, _FAINT))
+    between = max(0.0, apart / max(every - float((size**2).sum()) / every, _TINY))
 
     def share(size: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-        shrunk = (between * total + noise * mean) / np.maximum(between * size + noise, 1e-12)
+        shrunk = (between * total + noise * mean) / np.maximum(between * size + noise, _TINY)
         largest = shrunk.max(axis=-1, keepdims=True)
-        kept: NDArray[np.float64] = np.maximum(shrunk, 0.0) / np.maximum(largest, 1e-12)
+        kept: NDArray[np.float64] = np.maximum(shrunk, 0.0) / np.maximum(largest, _TINY)
         return np.where(largest > 0, kept, 1.0)
 
     return share(size, total), share(*(by_patient.sum(axis=1, keepdims=True) - by_patient)[:, who])

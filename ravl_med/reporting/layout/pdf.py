@@ -28,6 +28,7 @@ from ravl_med.reporting.wording import DASH, printable
 _ONE_PAGE = 14  # rows; a longer table splits over pages
 _FEW = 3  # rows
 _TABLE_START, _ENOUGH = 110.0, 80.0  # that a heading wants below it: of a table, of anything
+_STEP = 10.0
 _PAGE = pdf_style.HEIGHT - 1.0
 _A_ROW, _PANELS_A_ROW = {"large": 2, "film": 4, "region": 5}, 3
 _HEIGHTS = {"large": (160.0, 104.0), "film": (112.0, 58.0), "region": (60.0, 36.0)}  # and compact
@@ -107,8 +108,10 @@ def _start_height(placed: Iterable[Flowable]) -> float:
         if isinstance(one, PageBreak) or height > _ENOUGH:
             break
         if isinstance(one, platypus.Table):
-            whole, first = _height([one]), sum(one._rowHeights[: one.repeatRows + 1])  # type: ignore[attr-defined]
-            return height + min(whole, max(_TABLE_START, first))  # a row of films is high
+            whole, start = _height([one]), _TABLE_START
+            while start < whole and not one.split(WIDTH, start):  # a row of films is high
+                start += _STEP
+            return height + min(whole, start)
         height += _height([one])
         if isinstance(one, platypus.KeepTogether):
             break

@@ -342,6 +342,17 @@ class TestWorth:
 
         np.testing.assert_allclose(worth, [0.5, 0.25, 0.0, 1.0], atol=0.06)
 
+    def test_the_unit_of_similarity_changes_nothing(self):
+        held, drop = self.of(np.array([0.2, 0.5, 0.4, 0.9]), noise=0.6)
+
+        for unit in (1e-4, 1e4):
+            for one, other in zip(
+                window_worth(held, drop, self.PATIENTS),
+                window_worth(unit * held, drop, self.PATIENTS),
+                strict=True,
+            ):
+                np.testing.assert_allclose(one, other)
+
     def test_where_windows_differ_by_chance_alone_they_are_worth_the_same(self):
         rough, _ = window_worth(*self.of(np.full(20, 0.3), noise=1.0), self.PATIENTS)
         held, drop = self.of(np.full(20, 0.3), noise=1.0)
