@@ -23,10 +23,12 @@ def shortened(
     return [*rows[:shown], *last]
 
 
-def fact_table(caption: str, facts: Sequence[tuple[str, ...]], *, dense: bool = True) -> Table:
+def fact_table(
+    caption: str, facts: Sequence[tuple[str, ...]], *, dense: bool = True, limit: int = 120
+) -> Table:
     """Return names and values, or several pairs of them side by side, without heads."""
     columns = [Column("", "wide" if at % 2 else "label") for at in range(len(facts[0]))]
-    return Table(caption, columns, facts, headed=False, limit=120, dense=dense)
+    return Table(caption, columns, facts, headed=False, limit=limit, dense=dense)
 
 
 def gate_table(gates: Sequence[Gate]) -> Table:

@@ -330,6 +330,7 @@ _ROLES = (
     "Person responsible for deployment: I know the verdict and the limitations, and decide whether "
     "the model is used, and under which conditions.",
 )
+_WHOLE = 400  # signs: nothing that is signed is cut
 _HOW = (
     "In the PDF, all of this can be filled in on a screen. Typing a name is not a signature: sign "
     "on paper, or {electronically}. Changing the file afterwards invalidates the signature."
@@ -356,7 +357,7 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blo
         ("Run", printable(result.name, 80)),
         ("Model", printable(result.model.name, 80)),
         *(
-            (name.replace("_", " ").capitalize(), printable(text, 400))
+            (name.replace("_", " ").capitalize(), printable(text, _WHOLE))
             for name, text in result.about.items()
         ),
         ("Model digest", printable(result.model.digest, 80)),
@@ -367,7 +368,7 @@ def signing_chapter(result: AuditResult, digests: Mapping[str, str]) -> list[blo
     )
     return [
         blocks.Chapter("Sign-off", "sign-off", "page"),
-        fact_table("What is signed", facts, dense=False),
+        fact_table("What is signed", facts, dense=False, limit=_WHOLE),
         *(_places_to_sign() if report_status(result) == "FINAL" else _no_place(result)),
     ]
 

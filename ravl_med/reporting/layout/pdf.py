@@ -28,7 +28,6 @@ from ravl_med.reporting.wording import DASH, printable
 _ONE_PAGE = 14  # rows; a longer table splits over pages
 _FEW = 3  # rows
 _TABLE_START, _ENOUGH = 110.0, 80.0  # that a heading wants below it: of a table, of anything
-_STEP = 10.0
 _PAGE = pdf_style.HEIGHT - 1.0
 _A_ROW, _PANELS_A_ROW = {"large": 2, "film": 4, "region": 5}, 3
 _HEIGHTS = {"large": (160.0, 104.0), "film": (112.0, 58.0), "region": (60.0, 36.0)}  # and compact
@@ -110,7 +109,7 @@ def _start_height(placed: Iterable[Flowable]) -> float:
         if isinstance(one, platypus.Table):
             whole, start = _height([one]), _TABLE_START
             while start < whole and not one.split(WIDTH, start):  # a row of films is high
-                start += _STEP
+                start += 10.0
             return height + min(whole, start)
         height += _height([one])
         if isinstance(one, platypus.KeepTogether):

@@ -134,22 +134,25 @@ def test_the_last_page_has_empty_fields_with_names_of_their_own(result_of, paper
 
 
 def test_who_audits_and_what_for_is_said_where_it_is_stated(result_of, paper, details):
+    use = f"Triage of frontal films of adults. {'Users are radiologists. ' * 14}".strip()
     about = {
         "institution": "Harbour Hospital\x07",
         "operator": "V. Engineer",
-        "intended_use": "Triage of frontal films of adults.",
+        "intended_use": use,
     }
     stated = replace(result_of(), about=about)
 
     facts = facts_of(stated)
     assert facts["Institution"] == "Harbour Hospital"
     assert facts["Operator"] == "V. Engineer"
-    assert facts["Intended use"] == "Triage of frontal films of adults."
-    first = flat(paper(stated).pages[0].extract_text())
+    assert facts["Intended use"] == use
+    pages = paper(stated)
+    first = flat(pages.pages[0].extract_text())
+    assert f"Intended use {use}" in flat(pages.pages[signing_page(pages)].extract_text())
     assert "audited by V. Engineer, Harbour Hospital" in first
-    assert "Intended use of the model: Triage of frontal films of adults." in first
+    assert f"Intended use of the model: {use}" in first
     card = chai_card(stated, details)
-    assert "<IntendedUseAndWorkflow>Triage of frontal films of adults.</" in card
+    assert f"<IntendedUseAndWorkflow>{use}</" in card
     assert "Institution" not in facts_of(result_of())
     assert "audited by" not in flat(paper(result_of()).pages[0].extract_text())
 
