@@ -26,6 +26,9 @@ class QuickstartModelConfig(Section):
     seed: int = Field(
         0, ge=0, le=4_294_967_295, description="of the first weights and of the order of films"
     )
+    retrain: bool = Field(
+        False, description="train the model of configs/quickstart.yaml too, which comes trained"
+    )
 
 
 Colour = Annotated[float, Field(ge=-1_000.0, le=1_000.0)]

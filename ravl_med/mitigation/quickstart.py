@@ -1,10 +1,16 @@
-"""The quickstart model: a small open_clip CLIP, trained on the fine-tuning split and cached."""
+"""The quickstart model: a small open_clip CLIP, trained on the fine-tuning split and cached.
+
+That of ``configs/quickstart.yaml`` comes trained, in 8 bits: `SHIPPED`. It was made by
+``python -m tests.benchmarks train-quickstart``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from ravl_med import __version__
 from ravl_med.cohort.film import FilmReader
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.cohort.table import RejectedFilm
+from ravl_med.config.loading import Config
 from ravl_med.config.model import QuickstartModelConfig
 from ravl_med.encoders.open_clip import open_model, save_model
 from ravl_med.encoders.questions import Questions
@@ -29,7 +36,17 @@ from ravl_med.mitigation.trainer import Task, TrainingConfig, fit
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import FilePath
 
-_CONTEXT = 40
+SHIPPED = Path(__file__).with_name("quickstart.safetensors")
+RECIPE, SCALE, ROWS = "recipe", ".scale", ".rows"
+"""In the file that ships: its metadata, and what follows the name of a weight.
+
+Weights of two dimensions or more are of 8 bits, with a scale for each row; of the vocabulary the
+rows of words that were learned are there.
+"""
+
+CONTEXT = 40
+"""Tokens of a text."""
+
 _CROPPED = 0.5  # share of films that are cut to a part in the second half of the training
 Progress = Callable[[str, int, int], None]
 
@@ -60,7 +77,7 @@ def quickstart_layout(config: QuickstartModelConfig) -> dict[str, Any]:
             "embed_dim": 128,
             "vision_cfg": vision,
             "text_cfg": {
-                "context_length": _CONTEXT,
+                "context_length": CONTEXT,
                 "vocab_size": 49408,
                 "width": 64,
                 "heads": 2,
@@ -116,7 +133,7 @@ def train_quickstart_model(
         model = open_clip.CLIP(**layout["model_cfg"])
     else:
         model = open_model(start, torch.device("cpu")).model
-    tokens = open_clip.SimpleTokenizer(context_length=_CONTEXT)(list(texts))
+    tokens = open_clip.SimpleTokenizer(context_length=CONTEXT)(list(texts))
     training = TrainingConfig(config.epochs, config.batch_size, config.learning_rate, config.seed)
     inputs, objective = torch.from_numpy(films), ClipLoss()
 
@@ -142,6 +159,60 @@ def train_quickstart_model(
     save_model(model, layout, folder)
 
 
+def shipped_recipe(config: Config) -> dict[str, Any]:
+    """Return what makes a config's quickstart model, as the file that ships states it."""
+    synthetic, model = config.cohort.synthetic, config.model.quickstart
+    assert model is not None
+    return {
+        "cohort": None if synthetic is None else synthetic.model_dump(),
+        "model": model.model_dump(exclude={"retrain"}),
+        "answers": config.model.answers is not None,
+    }
+
+
+def comes_trained(config: Config) -> bool:
+    """Return whether the quickstart model of a config ships with the package."""
+    own = config.model.quickstart
+    return own is not None and not own.retrain and shipped_recipe(config) == _recipe_of_shipped()
+
+
+@cache
+def _recipe_of_shipped() -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(SHIPPED, "pt") as file:
+        recipe: dict[str, Any] = json.loads(file.metadata()[RECIPE])
+    return recipe
+
+
+def shipped_model(cache: Cache) -> Path:
+    """Return the folder of the model that ships."""
+    recipe = {"shipped": hashlib.sha256(SHIPPED.read_bytes()).hexdigest()}
+    return cache.folder("models", recipe, _unpack_model)[0]
+
+
+def _unpack_model(folder: Path) -> None:
+    """Write the model that ships as a folder that open_clip opens."""
+    import open_clip
+    from safetensors.torch import load_file
+
+    packed = load_file(SHIPPED)
+    layout = quickstart_layout(QuickstartModelConfig(**_recipe_of_shipped()["model"]))
+    model = open_clip.CLIP(**layout["model_cfg"])
+    state = model.state_dict()
+    for name, held in state.items():
+        weight = packed[name]
+        if name + SCALE in packed:
+            scale = packed[name + SCALE]
+            weight = weight.float() * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        if name + ROWS in packed:
+            rows = packed[name + ROWS].long()
+            weight = torch.zeros_like(held).index_copy(0, rows, weight)
+        state[name] = weight
+    model.load_state_dict(state)
+    save_model(model, layout, folder)
+
+
 def cached_quickstart_model(
     config: QuickstartModelConfig,
     manifest: FilePath,
@@ -160,7 +231,7 @@ def cached_quickstart_model(
         "version": __version__,
         "torch": torch.__version__,
         "manifest": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        **config.model_dump(),
+        **config.model_dump(exclude={"retrain"}),
         **({} if task is None else {"task": task.digest}),
     }
 

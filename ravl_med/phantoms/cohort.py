@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -45,6 +45,7 @@ def synthesize(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    splits: Collection[str] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a cohort of phantom films with a planted feature, and return its ``manifest.csv``.
@@ -61,6 +62,8 @@ def synthesize(
     folder : Path - gets ``images/``, ``truth/``, ``truth.csv``, ``cohort.json``, ``manifest.csv``
     workers : int or None - processes; None: one a core
     progress : callable or None - called with films written and films in all
+    splits : collection of str or None - whose films are written; None: of all. The manifest lists
+        every film
     settings - keys of `SyntheticConfig`
 
     Raises
@@ -82,8 +85,9 @@ def synthesize(
         (folder / name).mkdir(parents=True, exist_ok=True)
     plans = plan_cohort(config.images, feature, finding, config.strength, config.seed, bystander)
     task = partial(_write_films, folder=folder, seed=config.seed, size=config.size)
-    boxes = _run(task, plans, workers, progress)
-    _write_truth(folder, plans, boxes)
+    written = [plan for plan in plans if splits is None or plan.split in splits]
+    boxes = _run(task, written, workers, progress)
+    _write_truth(folder, written, boxes)
     summary = _summary(plans, feature, finding, config.strength)
     summary |= {"seed": config.seed, "size": config.size, "images": config.images}
     if bystander is not None:

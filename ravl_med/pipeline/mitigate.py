@@ -158,7 +158,7 @@ def _require_splits(config: Config, run: stages.Run) -> FilePath:
             "splits 'finetune' and 'test' of the manifest."
         )
     with run.stage("cohort"):
-        manifest = stages.prepare_manifest(config, run)
+        manifest = stages.prepare_manifest(config, run, whole=True)
         shared = shared_patients(manifest, (_FINETUNE, _VALIDATION, _TEST))
     if shared:
         pairs = ", ".join(f"{a} and {b} share {count}" for (a, b), count in shared.items())

@@ -33,7 +33,12 @@ from ravl_med.encoders.local_files import fetch_model
 from ravl_med.encoders.opening import open_encoder
 from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.mitigation.quickstart import GenerativeTask, cached_quickstart_model
+from ravl_med.mitigation.quickstart import (
+    GenerativeTask,
+    cached_quickstart_model,
+    comes_trained,
+    shipped_model,
+)
 from ravl_med.regions.film_structures import FilmStructures, read_structures
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.region_set import window_names
@@ -157,8 +162,12 @@ class Run:
         return partial(self.progress, stage)
 
 
-def prepare_manifest(config: Config, run: Run) -> FilePath:
-    """Return the path of the manifest; a synthetic cohort is made first when the cache lacks it."""
+def prepare_manifest(config: Config, run: Run, *, whole: bool = False) -> FilePath:
+    """Return the path of the manifest; a synthetic cohort is made first when the cache lacks it.
+
+    Of one whose model comes trained only the films that an audit reads are made, unless it is to be
+    whole; the manifest lists them all.
+    """
     if config.cohort.manifest is not None:
         return config.cohort.manifest
     from ravl_med.phantoms.cohort import synthesize
@@ -166,9 +175,17 @@ def prepare_manifest(config: Config, run: Run) -> FilePath:
     synthetic = config.cohort.synthetic
     assert synthetic is not None  # the config demands one of the two
     recipe = {"version": __version__, **synthetic.model_dump()}
+    splits, own = None, config.cohort.split
+    if own and not whole and comes_trained(config) and not run.cache.holds("cohorts", recipe):
+        recipe["splits"] = splits = [own]
 
     def make(folder: Path) -> None:
-        synthesize(folder, **synthetic.model_dump(), progress=run.staged("synthesize films"))
+        synthesize(
+            folder,
+            splits=splits,
+            **synthetic.model_dump(),
+            progress=run.staged("synthesize films"),
+        )
 
     folder, _ = run.cache.folder("cohorts", recipe, make)
     return folder / "manifest.csv"
@@ -194,12 +211,14 @@ def prepare_model(
 ) -> tuple[Path | None, bool]:
     """Return the folder of the model, and whether it was there before.
 
-    The quickstart model is trained first when the cache lacks it; what lies in a storage is fetched
-    into the cache. A checkpoint of this machine, or what code makes, has no folder; of a checkpoint
-    that was fetched its file is returned.
+    The quickstart model is trained first when neither the package nor the cache has it; what lies
+    in a storage is fetched into the cache. A checkpoint of this machine, or what code makes, has no
+    folder; of a checkpoint that was fetched its file is returned.
     """
     if config.model.quickstart is None:
         return _model_here(config, None, run.cache), False
+    if comes_trained(config):
+        return shipped_model(run.cache), True
     asked = questions_of(config)
     task = None if asked is None else GenerativeTask(asked, config.task.columns())
     return cached_quickstart_model(

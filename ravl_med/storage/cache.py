@@ -61,8 +61,7 @@ class Cache:
 
         `make` fills an empty folder; when it fails, nothing is kept.
         """
-        text = json.dumps(recipe, sort_keys=True, default=str)
-        target = self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+        target = self._target(kind, recipe)
         if target.is_dir():
             return target, True
         self.open_kind(kind)
@@ -79,6 +78,14 @@ class Cache:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return target, False
+
+    def holds(self, kind: str, recipe: Mapping[str, Any]) -> bool:
+        """Return whether there is a folder for a recipe."""
+        return self._target(kind, recipe).is_dir()
+
+    def _target(self, kind: str, recipe: Mapping[str, Any]) -> Path:
+        text = json.dumps(recipe, sort_keys=True, default=str)
+        return self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def open_kind(self, kind: str) -> Path:
         """Return the subfolder of a kind; it and the root are made for their owner alone.

@@ -134,6 +134,20 @@ def contact_sheet(
 
 
 @app.command()
+def train_quickstart(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
+    debug: DebugOption = False,
+) -> None:
+    """Train the model of configs/quickstart.yaml, as it ships."""
+    with reporting_errors(debug):
+        from tests.benchmarks.train_quickstart import train_shipped_model
+
+        with show_progress() as progress:
+            train_shipped_model(weights, progress)
+        say(f"Weights: {escape(str(weights))}")
+
+
+@app.command()
 def train_segmenter(
     weights: Annotated[Path, typer.Argument(metavar="FILE", help="Safetensors to write.")],
     films: Annotated[

@@ -121,7 +121,7 @@ def _ask_clean_model(setup: Setup, seed: int, test: SplitFilms) -> Predictions:
     config = _trial(setup.config, seed, planted=False)
     reader = FilmReader.of(config.cohort)
     run = Run(setup.cache, setup.progress)
-    manifest = prepare_manifest(config, run)
+    manifest = prepare_manifest(config, run, whole=True)
     folder, _ = prepare_model(config, manifest, reader, run)
     encoder = open_encoder(config.model, folder, pick_device(config.model.device))
     classes = torch.from_numpy(embed_classes(encoder, config.task.texts()))

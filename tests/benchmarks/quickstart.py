@@ -87,7 +87,7 @@ def phantom_settings(config: Config, trial: Trial) -> Config:
             "bystander": trial.bystander,
         }
     )
-    tower = model.model_copy(update={"seed": trial.seed, "tower": trial.tower})
+    tower = model.model_copy(update={"seed": trial.seed, "tower": trial.tower, "retrain": True})
     return config.model_copy(
         update={
             "cohort": config.cohort.model_copy(update={"synthetic": films}),
