@@ -245,6 +245,7 @@ def measure_candidate(
 
 _ROWS = ("upper", "middle", "lower")
 _COLUMNS = ("left", "middle", "right")
+_OF_PATIENT = ("at the patient's right", "near the midline", "at the patient's left")
 _LEAST = 0.25  # share of the regions below which a name or a place says nothing
 _MOST = 2  # names that are shown
 _REGIONS_AT_ONCE = 65_536
@@ -256,6 +257,7 @@ def describe_regions(
     places: Sequence[str] = (),
     look: str = "",
     records: Mapping[str, str] | None = None,
+    edges: Sequence[str] = (),
 ) -> str:
     """Describe n regions by their names, the most common first, and by where they lie.
 
@@ -263,7 +265,8 @@ def describe_regions(
     boxes, xyxy, of the film's width and height; places are the anatomy that each lies over, blank
     where it is not known; `look` is how they look, which stands where no name is common. `records`
     say of a name how often it is right. The text is such as ``92 % pulse generator; 85 % left upper
-    lung zone``. Sides in names of anatomy are the patient's, other places are the picture's.
+    lung zone``. Sides in names of anatomy are the patient's; others are as well where `edges` state
+    for each region the patient's side at the left edge of its film (L, R), else the picture's.
     """
     if len(names) == 0:
         return ""
@@ -273,13 +276,20 @@ def describe_regions(
     if anatomy:
         return "; ".join([*parts, *anatomy])
     middles = (np.asarray(shares)[:, :2] + np.asarray(shares)[:, 2:]) / 2.0
+    stated = len(edges) > 0 and set(edges) <= {"L", "R"}
+    if stated:  # as the patient lies: the right side first
+        middles[:, 0] = np.where(np.asarray(edges) == "L", 1.0 - middles[:, 0], middles[:, 0])
     thirds = np.clip((3.0 * middles).astype(int), 0, 2)
     (column, row), count = Counter(map(tuple, thirds.tolist())).most_common(1)[0]
-    if count >= _LEAST * len(names):
-        place = "centre" if row == column == 1 else f"{_ROWS[row]} {_COLUMNS[column]}"
-        parts.append(f"{_percent(count, len(names))} in the {place} of the picture")
-    else:
+    share = _percent(count, len(names))
+    if count < _LEAST * len(names):
         parts.append("all over the picture")
+    elif row == column == 1:
+        parts.append(f"{share} in the centre of the picture")
+    elif stated:
+        parts.append(f"{share} in the {_ROWS[row]} third {_OF_PATIENT[column]}")
+    else:
+        parts.append(f"{share} in the {_ROWS[row]} {_COLUMNS[column]} of the picture")
     return "; ".join(parts)
 
 

@@ -31,7 +31,8 @@ review         something undecided counts, or was confirmed and could not be tes
                depends on a style of the films
 not_auditable  what was not named could cost more accuracy than `gate.max_local_effect`; where the
                model cannot be run on changed films: too large a gap could have been missed
-conditional    none of these, and a reviewer tolerates something for a time
+conditional    none of these, and a reviewer tolerates something for a time, or took a shortcut that
+               the audit found for the finding
 pass           none of these
 =============  =====================================================================================
 
@@ -261,18 +262,18 @@ def decide_verdict(
     bound = sensitivity.local
     power, blind = _effect_gate(bound, gate) if bound else _power_gates(sensitivity, gate)
     gates = (reviewed.gate(gate), *_model_gates(checks), *power)
-    tolerated = reviewed.tolerations(classes)
+    tolerated, overruled = reviewed.tolerations(classes), reviewed.overrulings(classes)
     doubts = checks.doubts if checks is not None else ()
     outcomes: tuple[tuple[VerdictName, tuple[str, ...]], ...] = (
         ("fail", reviewed.accusations(classes)),
         ("not_auditable", doubts),
         ("review", open_points),
         ("not_auditable", blind),
-        ("conditional", tolerated),
+        ("conditional", (*tolerated, *overruled)),
         ("pass", _pass_reasons(reviewed, classes, gate, bound)),
     )
     name, why = next((name, why) for name, why in outcomes if why)
-    reasons = (*why, *reviewed.lapses(), *tolerated, *open_points, *reviewed.overrulings(classes))
+    reasons = (*why, *reviewed.lapses(), *tolerated, *open_points, *overruled)
     closed = (_NO_COUNTERFACTUAL,) if black_box else ()
     return Verdict(name, (*dict.fromkeys(reasons), *closed), gates)
 
@@ -309,26 +310,39 @@ class _Reviewed:
         )
 
     def gate(self, gate: GateConfig) -> Gate:
-        """Count shortcuts by who found them; one that is tolerated is still one."""
-        parts = [f"{_count(self.found, 'shortcut') if self.found else 'no shortcut'} found"]
+        """Count shortcuts by who found them; what a reviewer decides takes none of them away."""
+        allowed = [(c, ruling) for c, ruling in self.tolerated if is_shortcut(c)]
+        known = [*self.found, *(c for c, _ in (*allowed, *self.overruled))]
+        parts = [f"{_count(known, 'shortcut') if known else 'no shortcut'} found"]
+        if allowed:
+            until = min(ruling.until for _, ruling in allowed)
+            parts.append(f"{len(allowed)} of them tolerated until {until}")
+        if self.overruled:
+            parts.append(f"{len(self.overruled)} of them judged part of the finding by a reviewer")
         if self.named:
             parts.append(f"{len(self.named)} named by a reviewer")
-        if self.tolerated:
-            until = min(ruling.until for _, ruling in self.tolerated)
-            parts.append(f"{len(self.tolerated)} tolerated until {until}")
-        if self.overruled:
-            parts.append(f"{len(self.overruled)} judged part of the finding by a reviewer")
+        others = len(self.tolerated) - len(allowed)
+        if others:
+            parts.append(f"{others} other feature{'' if others == 1 else 's'} tolerated")
         text = (
             f"{', '.join(parts)}; allowed: none with gaps of {100 * gate.max_gap:g} points or "
             "more, or with more wrong calls than chance explains"
         )
-        return Gate("gate.max_gap", not (self.found or self.named or self.tolerated), text)
+        return Gate("gate.max_gap", not (known or self.named or self.tolerated), text)
 
     def accusations(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Say what was found, and what a reviewer called a shortcut."""
         known = "shown on patients that had no part in the search"
-        groups = ((self.found, known), (self.named, "by the judgement of a reviewer"))
-        return tuple(
+        used = [c for c in self.named if _is_used(c)]
+        groups = ((self.found, known), (used, "by the judgement of a reviewer"))
+        unused = tuple(
+            f"A reviewer calls correlation {c.rank}, a feature that goes with "
+            f"{_name_classes((c,), classes)}, a shortcut; the audit did not show that the model "
+            "uses it."
+            for c in self.named
+            if not _is_used(c)
+        )
+        accused = tuple(
             f"{_count(group, 'shortcut')}, {how}: the model calls films "
             f"{_name_classes(group, classes)} because of "
             f"{'a feature that is' if len(group) == 1 else 'features that are'} not part of "
@@ -336,6 +350,7 @@ class _Reviewed:
             for group, how in groups
             if group
         )
+        return accused + unused
 
     def tolerations(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Say what is tolerated, by whom and until when, and what it will be then."""
@@ -360,8 +375,8 @@ class _Reviewed:
         """Name the shortcuts of the audit that a reviewer took for the finding."""
         return tuple(
             f"The audit found correlation {ruling.rank} to be a shortcut; "
-            f"{reviewer_name(ruling)} judged "
-            f"it part of {_name_classes((c,), classes)}."
+            f"{reviewer_name(ruling)} judged it part of {_name_classes((c,), classes)}, which the "
+            "measurements do not show."
             for c, ruling in self.overruled
         )
 
@@ -371,6 +386,10 @@ _TOLERATED: Mapping[Kind, str] = {
     "plausible_sign": "a plausible sign",
     "undecided": "a feature",
 }
+
+
+def _is_used(correlation: SpuriousCorrelation) -> bool:
+    return correlation.counterfactual is not None and correlation.counterfactual.used
 
 
 def is_shortcut(correlation: SpuriousCorrelation) -> bool:

@@ -614,7 +614,13 @@ def _describe(
         return describe_regions(held, shares, places, describe_looks(looks, widths), records)
     kinds = [embeddings.kinds[i] for i in embeddings.region_kind[regions[rows]]]
     names = [() if kind.source in ("tiles", "windows") else (kind.name,) for kind in kinds]
-    return describe_regions(names, shares, [kind.place for kind in kinds])
+    edges = embeddings.left_edges
+    return describe_regions(
+        names,
+        shares,
+        [kind.place for kind in kinds],
+        edges=[edges[film] for film in films.tolist()] if edges else (),
+    )
 
 
 def collect(

@@ -114,12 +114,14 @@ class CorrelationPictures:
 
 
 def shown_correlations(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
-    """Return the correlations that get a page: what counts, then what has to be decided on."""
-    asked = result.to_decide or ()
-    wanted = [entry for entry in result.correlations if entry.counts or entry.rank in asked]
-    return tuple(
-        sorted(wanted, key=lambda entry: (not entry.counts, entry.rank))[:CORRELATIONS_SHOWN]
-    )
+    """Return the correlations that get a page: what counts, then what has to be decided on.
+
+    There may be too many that only count; what has to be decided on has a page, however many.
+    """
+    asked = [entry for entry in result.correlations if entry.rank in (result.to_decide or ())]
+    others = [entry for entry in result.correlations if entry.counts and entry not in asked]
+    room = max(0, CORRELATIONS_SHOWN - len(asked))
+    return tuple(sorted([*asked, *others[:room]], key=lambda one: (not one.counts, one.rank)))
 
 
 def companions(result: AuditResult) -> tuple[SpuriousCorrelation, ...]:
@@ -270,7 +272,7 @@ def shown_boxes(result: AuditResult, count: int) -> dict[int, list[tuple[float, 
     for correlation in (*shown_correlations(result), *companions(result)[:COMPANIONS_SHOWN]):
         paged = correlation.companion_of is None or correlation.counts
         places = _places(result, correlation)
-        for at in correlation.order[: count if paged else 1].tolist():
+        for at in first_regions(result, correlation, count if paged else 1).tolist():
             boxes = shown.setdefault(int(result.region_image[correlation.cluster.regions[at]]), [])
             boxes.append(tuple(places[at].tolist()))
         for film in film_panels(result, correlation).all if paged else ():
@@ -318,7 +320,7 @@ def correlation_pictures(
     *,
     enlarged: bool = False,
 ) -> CorrelationPictures:
-    """Return crops of the first `count` regions, and films with the feature and without it.
+    """Return crops of `count` regions, and films with the feature and without it.
 
     With `enlarged` each picture also has one to be looked at on a screen.
     """
@@ -349,6 +351,18 @@ def correlation_pictures(
     )
 
 
+def first_regions(
+    result: AuditResult, correlation: SpuriousCorrelation, count: int
+) -> NDArray[np.int64]:
+    """Return the positions of at most `count` regions, by effect, of a film each.
+
+    Regions that overlap on a film have the same effect and show the same place.
+    """
+    films = result.region_image[correlation.cluster.regions[correlation.order]]
+    first = np.sort(np.unique(films, return_index=True)[1])
+    return correlation.order[first[:count]]
+
+
 def region_pictures(
     result: AuditResult,
     correlation: SpuriousCorrelation,
@@ -357,8 +371,8 @@ def region_pictures(
     *,
     enlarged: bool = False,
 ) -> tuple[RegionPicture, ...]:
-    """Return crops of the first `count` regions, each around where its effect lies."""
-    picked = correlation.order[:count]
+    """Return crops of the regions of `first_regions`, each around where its effect lies."""
+    picked = first_regions(result, correlation, count)
     regions = correlation.cluster.regions[picked]
     effects, places = removal_effect(correlation)[picked], _places(result, correlation)[picked]
     return tuple(

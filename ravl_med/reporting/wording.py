@@ -25,6 +25,12 @@ DASH = "–"
 HIDDEN_TEXT = "hidden"
 """Stands for a count of few patients, or one that would reveal such a count."""
 NBSP = "\u00a0"
+RESIZE_TEXT = {
+    "squash": "stretched to a square",
+    "shortest": "cut to the square in the middle",
+    "longest": "padded to a square",
+}
+"""How films become inputs, by the name of open_clip."""
 
 VERDICT_NAMES: dict[VerdictName, str] = {
     "fail": "Fail",

@@ -37,6 +37,20 @@ def test_places(place: tuple[float, float], word: str) -> None:
     assert describe_regions([()], at(place)) == f"100 % in the {word} of the picture"
 
 
+def test_sides_are_the_patients_where_every_film_states_them() -> None:
+    shares = at((0.9, 0.1), (0.1, 0.1), (0.9, 0.1))
+    names: list[tuple[str, ...]] = [()] * 3
+    assert describe_regions(names, shares, edges=("R", "L", "R")) == (
+        "100 % in the upper third at the patient's left"
+    )
+    assert describe_regions(names, shares, edges=("R", "", "R")) == (
+        "67 % in the upper right of the picture"
+    )
+    low = at((0.5, 0.9))
+    assert describe_regions([()], low, edges="L") == "100 % in the lower third near the midline"
+    assert describe_regions([()], at((0.5, 0.5)), edges="R") == "100 % in the centre of the picture"
+
+
 def test_what_is_seldom_is_not_told() -> None:
     names = [("a",), ("a",), ("b",), ("b",), ("c",), (), (), ()]
     thirds = [(x, y) for x in (0.1, 0.5, 0.9) for y in (0.1, 0.5, 0.9)][:8]

@@ -32,7 +32,9 @@ from ravl_med.regions.region_set import RegionKind
 GATE = GateConfig(max_gap=0.10)
 SEEN = Sensitivity(0.8, 200, 10, (DetectableGap(0.20, 0.2, 1.0),), 10, 9, {})
 TODAY = date(2026, 11, 25)
-TESTED = SimpleNamespace(removal=SimpleNamespace(both="measured"), transplant=None, tested=True)
+TESTED = SimpleNamespace(
+    removal=SimpleNamespace(both="measured"), transplant=None, tested=True, used=True
+)
 HEAD = "correlation,rank,decision,until,reason,name,date\n"
 
 
@@ -121,7 +123,7 @@ def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
     assert found.rulings[0].in_force is in_force
     assert found.undecided == (0 if in_force else 1)
     assert not found.verdict.gates[0].passed
-    found_or_tolerated = "no shortcut found, 1 tolerated until 2027-01-01; allowed: none"
+    found_or_tolerated = "1 shortcut found, 1 of them tolerated until 2027-01-01; allowed: none"
     assert found.verdict.gates[0].text.startswith(
         found_or_tolerated if in_force else "1 shortcut found; allowed: none"
     )
@@ -160,18 +162,34 @@ def test_a_toleration_is_told_whatever_the_verdict(second: str, changes, verdict
     assert sum("is tolerated by Dr. A until" in reason for reason in found.reasons) == 1
 
 
-def test_a_shortcut_that_a_reviewer_takes_for_the_finding_is_told() -> None:
-    result = result_of(correlation(1, "shortcut"), correlation(2, "undecided"))
+@pytest.mark.parametrize("second", [None, "undecided"])
+def test_a_shortcut_that_a_reviewer_takes_for_the_finding_is_no_pass(second: str | None) -> None:
+    others = () if second is None else (correlation(2, second),)
+    result = result_of(correlation(1, "shortcut"), *others)
+    rulings = [decide(result, rank, "disease") for rank in range(1, 2 + len(others))]
+    verdict = judged(result, *rulings).verdict
+    assert verdict.name == "conditional"
+    assert verdict.reasons == (
+        "The audit found correlation 1 to be a shortcut; Dr. A judged it part of heart, which the "
+        "measurements do not show.",
+    )
+    assert not verdict.gates[0].passed
+    assert verdict.gates[0].text.startswith(
+        "1 shortcut found, 1 of them judged part of the finding by a reviewer; allowed: none"
+    )
+    left = judged(result, decide(result, 1, "disease")).verdict.name
+    assert left == ("conditional" if second is None else "review")
+
+
+def test_a_feature_that_the_audit_left_open_may_be_part_of_the_finding() -> None:
+    result = result_of(correlation(1, "undecided"), correlation(2, "undecided"))
     verdict = judged(result, decide(result, 1, "disease"), decide(result, 2, "disease")).verdict
     assert verdict.name == "pass"
     assert verdict.reasons == (
         "Nothing that was confirmed remains open: 2 features were judged part of the finding by a "
         "reviewer.",
-        "The audit found correlation 1 to be a shortcut; Dr. A judged it part of heart.",
     )
-    assert verdict.gates[0].text.startswith(
-        "no shortcut found, 1 judged part of the finding by a reviewer; allowed: none"
-    )
+    assert verdict.gates[0].text.startswith("no shortcut found; allowed: none")
 
 
 def test_without_decisions_nothing_changes_but_the_count() -> None:

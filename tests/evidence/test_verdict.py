@@ -622,6 +622,19 @@ def test_what_a_reviewer_settled_or_condemned_is_no_longer_open(weigh):
     assert condemned.reasons[0].startswith("1 shortcut, by the judgement of a reviewer: ")
 
 
+def test_what_only_a_reviewer_calls_a_shortcut_is_not_said_to_be_used(weigh):
+    called = ReviewDecision(1, "shortcut", "", "Seen.", "Dr. A", "2026-11-25", True)
+    untried = replace(weigh(counterfactual=UNTRIED), rank=1)
+    verdict = decide_verdict([untried], CLASSES, GATE, SEEN, rulings=[called])
+
+    assert verdict.name == "fail"
+    assert verdict.reasons[0] == (
+        "A reviewer calls correlation 1, a feature that goes with cardiomegaly, a shortcut; the "
+        "audit did not show that the model uses it."
+    )
+    assert verdict.gates[0].text.startswith("no shortcut found, 1 named by a reviewer;")
+
+
 def test_a_companion_of_what_counts_is_no_open_point(weigh):
     """Confirmed and not tried, and it travels with the correlation of rank 1."""
     sign, bystander = weigh(counterfactual=SIGN), weigh(counterfactual=UNTRIED)

@@ -106,11 +106,11 @@ OF_A_CORRELATION: dict[str, str] = {
     rf"it, {N} of {N}\.",
     "tested on": rf"These are {N} films? of {N} patients? that had no part",
     "found and tested": rf"found on {N} patients?, \w+ on {N} others? \(q {Q}, corrected for {N} ",
-    "taken out": rf"Taking it out lowers the score for [a-z ]+ by {N} \({N} to {N}\) logits more "
-    rf"than in control films, and changes {N} \({N} to {N}\) points more answers",
-    "taken out, other fill": rf"the weaker of two fills; the other: {N} logits, {N} points",
-    "put in": rf"Putting it into other films raises it by {N} \({N} to {N}\) logits more than in "
-    rf"control films, and changes {N} \({N} to {N}\) points more answers",
+    "taken out": rf"Taking it out lowers the score for [a-z ]+ by {N} \({N} to {N}\) logits "
+    rf"and changes {N} \({N} to {N}\) of 100 answers, beyond control films",
+    "taken out, other fill": rf"the weaker of two fills; the other: {N} logits, {N} of 100",
+    "put in": rf"Putting it into other films raises it by {N} \({N} to {N}\) logits "
+    rf"and changes {N} \({N} to {N}\) of 100 answers, beyond control films",
     "accuracy with and without": rf"[:;] (?P<of>[a-z ]+?) {N} % with it and {N} % without",
     "smallest in a subgroup": rf"smallest {N} points \((\w+ \w+)\)",
     "where the effect lies": rf"{N} % of the effect of removal comes from artifacts, {N} % from "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import groupby
 
 from ravl_med.evidence.audit_result import (
     Accuracy,
@@ -33,7 +34,7 @@ def model_checks_part(result: AuditResult) -> list[blocks.Block]:
         return []
     gate = (
         f"The interval of each finding must lie above {sanity.min_auroc:g} (gate.min_auroc), or "
-        "the audit can only fail; one that lies below 0.5 stops it."
+        "the verdict is fail or not auditable; one that lies below 0.5 stops it."
         if sanity.min_auroc
         else "It is not judged (gate.min_auroc)."
     )
@@ -101,7 +102,8 @@ _TEXTS_SHOWN = 96
 _TEXTS_A_ROW = 12
 _CLASSES_LISTED = 60
 _SUBGROUPS_SHOWN = 120
-_CLASSES_CROSSED = 6
+_ONE_WINDOW = "window 1 of 1"
+_FEW_APART = 2  # values of an attribute with too few films; more of them share a row
 _FLOW_REASONS = 5
 _SURE = 0.05  # q from which a subgroup is said to differ
 
@@ -166,7 +168,11 @@ def model_table(result: AuditResult) -> blocks.Table:
         ("Architecture", model.architecture),
         ("Digest", wording.printable(model.digest, 17)),
         ("Parameters", f"{model.parameters:,}"),
-        ("Input", f"{model.image_size} x {model.image_size} pixels, {model.resize_mode}"),
+        (
+            "Input",
+            f"{model.image_size} x {model.image_size} pixels, "
+            f"{wording.RESIZE_TEXT.get(model.resize_mode, model.resize_mode)}",
+        ),
         *(
             []
             if is_answered(result)
@@ -313,8 +319,8 @@ def composition_table(result: AuditResult) -> blocks.Table:
     groups = {"class": cohort.images_by_class, **cohort.attributes}
     for name, counts in groups.items():
         values = [
-            f"{wording.printable(value, 40) or wording.DASH} "
-            f"{wording.counted(count)}{_class_shares(result, name, value)}"
+            f"{wording.printable(value, 40).replace(_ONE_WINDOW, 'its window') or wording.DASH}: "
+            f"{wording.counted(count)}"
             for value, count in counts.items()
         ]
         rows.append(
@@ -331,25 +337,8 @@ def composition_table(result: AuditResult) -> blocks.Table:
         caption="Audited films",
         columns=(blocks.Column("Attribute", "label"), blocks.Column("Films", "wide")),
         rows=rows,
-        note="In brackets: percent of each class, in the order of the first row."
-        if any("%" in row[1] for row in rows[1:])
-        else "",
         limit=1500,
     )
-
-
-def _class_shares(result: AuditResult, attribute: str, value: str) -> str:
-    """How frequent each class is with a value, such as `` (21/79 %)``; blank where nobody counted.
-
-    Of many classes it is left to the JSON.
-    """
-    cohort, classes = result.cohort, len(result.task.classes)
-    if classes > _CLASSES_CROSSED or value not in cohort.classes_by_attribute.get(attribute, {}):
-        return ""
-    shares = [cohort.prevalence(attribute, value, c) for c in range(classes)]
-    if not any(math.isfinite(share) for share in shares):
-        return ""
-    return f" ({'/'.join(wording.number(100 * share, 0) for share in shares)}{wording.NBSP}%)"
 
 
 def confounder_part(confounders: tuple[Confounder, ...]) -> list[blocks.Block]:
@@ -568,11 +557,16 @@ def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
     if not subgroups:
         return []
     rows: list[tuple[blocks.Cell, ...]] = []
-    before = ""
-    for stratum in subgroups:
-        name = wording.printable(stratum.attribute, 30) if stratum.attribute != before else ""
-        rows.append((name, *_subgroup_row(stratum, accuracy.overall)))
-        before = stratum.attribute
+    for attribute, group in groupby(subgroups, key=lambda one: one.attribute):
+        own = list(group)
+        few = [one for one in own if one.insufficient]
+        folded = few if len(few) > _FEW_APART else []
+        lines = [_subgroup_row(one, accuracy.overall) for one in own if one not in folded]
+        if folded:
+            rest = f"{len(folded)} {'other ' if lines else ''}values with too few films"
+            lines.append((rest, *[""] * 4, "insufficient", wording.DASH, ""))
+        names = [wording.printable(attribute, 30), *[""] * (len(lines) - 1)]
+        rows += [(name, *line) for name, line in zip(names, lines, strict=True)]
     rows = shortened(rows, _SUBGROUPS_SHOWN, 9, mark="")
     rows.append(_all_films_row(accuracy, result.cohort.patients))
     return [
@@ -581,7 +575,7 @@ def _subgroup_part(result: AuditResult) -> list[blocks.Block]:
             "Difference: accuracy minus that of the other films of the attribute, adjusted for "
             "class mix, so that it can differ in sign from the plain accuracies. q: exchange of "
             "whole patients within class, false discovery rate over all comparisons. Insufficient: "
-            "too few films or patients to compare; the row stays, without a dot. The dark line "
+            "too few films or patients to compare. The dark line "
             "marks the accuracy of all films; a subgroup is part of them, so that the comparison "
             "is the difference, not the distance from the line.",
             "muted",

@@ -251,17 +251,18 @@ def _test_name(correlation: SpuriousCorrelation) -> str:
     if correlation.confirmation.status == "not_tested":
         return "none: too few films"
     if correlation.confirmation.exact:
-        return "exact, one film a patient"
+        return "exact, one film per patient"
     return "permutation of whole patients"
 
 
 def _extent(correlation: SpuriousCorrelation) -> str:
     """Say how large the cluster is, on all films, and what it stands for."""
     cluster = correlation.cluster
-    films = "a hidden number" if correlation.films < 0 else f"{correlation.films:,}"
+    of = wording.plural(len(cluster.present), "film")
+    films = f"few of {of} (hidden)" if correlation.films < 0 else f"{correlation.films:,} of {of}"
     parts = [
         f"Cluster {cluster.cluster} holds {wording.plural(len(cluster.regions), 'region')} on "
-        f"{films} of {wording.plural(len(cluster.present), 'film')}."
+        f"{films}."
     ]
     if correlation.also:
         also = wording.listing([str(number) for number in correlation.also], _CLUSTERS_SHOWN)
@@ -352,14 +353,18 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
         if cluster.lowered_class is not None
         else "Logits of the raised minus the largest other class"
     )
-    spread = (
-        f" Its standard deviation over films is {number(removal.spread, 2)}; controls lie "
-        f"{number(removal.imbalance, 2)} of it lower. Its places stand out from like places of "
-        f"other films {wording.spread(removal.relief_interval, 2, sign=False, scale=1.0)} times as "
-        "far as those of the controls (interval)."
-        if math.isfinite(removal.imbalance)
-        else ""
-    )
+    spread, relief = "", removal.relief_interval
+    if math.isfinite(removal.imbalance):
+        spread = (
+            f" Its standard deviation over films is {number(removal.spread, 2)}; films with the "
+            f"feature start {number(removal.imbalance, 2)} of it above their controls."
+        )
+    if math.isfinite(relief.low):
+        spread += (
+            f" The places of the feature stand out "
+            f"{wording.spread(relief, 2, sign=False, scale=1.0)} times as far from like places of "
+            "other films as control places do (interval)."
+        )
     if not tested.tested:
         return (
             f"{margin}: how far it falls where places of the feature are covered, on mapped films "
@@ -400,7 +405,7 @@ def strata_part(result: AuditResult, correlation: SpuriousCorrelation) -> list[b
         f"{number(strata.label_association, 2)} (RaVL assumes near 0)."
     )
     empty = [
-        f"{wording.printable(crossed.attribute, 30)} {wording.printable(text, 90)}"
+        f"{wording.printable(crossed.attribute, 30)} {wording.printable(text, 160)}"
         for crossed in strata.attributes
         for text in crossed.empty
     ]
@@ -440,17 +445,19 @@ def _strata_table(
     left_out = len(strata.attributes) - _ATTRIBUTES_SHOWN
     if left_out > 0:
         rows.append((f"and {wording.plural(left_out, 'more attribute')}", *[""] * 5))
+    columns = (
+        blocks.Column("Attribute, value", "label"),
+        blocks.Column("V", "number"),
+        blocks.Column("With / without", "status"),
+        blocks.Column(f"{up}: gap", "wide"),
+        blocks.Column("With / without", "status"),
+        blocks.Column(f"{down}: gap", "wide"),
+    )
+    shown = len(columns) if cluster.lowered_class is not None else -2  # else dashes
     return blocks.Table(
         caption="Gaps by subgroup, in points",
-        columns=(
-            blocks.Column("Attribute, value", "label"),
-            blocks.Column("V", "number"),
-            blocks.Column("With / without", "status"),
-            blocks.Column(f"{up}: gap", "wide"),
-            blocks.Column("With / without", "status"),
-            blocks.Column(f"{down}: gap", "wide"),
-        ),
-        rows=rows,
+        columns=columns[:shown],
+        rows=[row[:shown] for row in rows],
         limit=120,
         titled=False,
         joined=joined,

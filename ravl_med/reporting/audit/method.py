@@ -193,7 +193,8 @@ LIMITATIONS = (
     "can be found: not one that is in every film or spread over the film.",
     "Smaller or rarer shortcuts than those of the table of detectable gaps may exist.",
     "Fills can look unusual to the model; a control film is like its partner in margin and place.",
-    "A region next to the cause can carry part of its effect; where a finding shows is coarse.",
+    "A region next to the cause can carry part of its effect; the table of where findings show is "
+    "coarse.",
     "Labels are taken as given; labels may be wrong more often when the feature is present.",
 )
 

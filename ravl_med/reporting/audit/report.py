@@ -120,6 +120,7 @@ def _annex(
             for part in (
                 *_numbers(result, entry),
                 *(_more_films(pictures, entry) if len(shown) > _ON_TWO_PAGES else ()),
+                *regions_part(pictures, entry),
             )
         ),
         *looking_chapter(result),
@@ -181,12 +182,11 @@ def correlation_entry(
     hidden = result.burned_in is not None and result.burned_in.masked
     content: list[blocks.Block] = [
         *_introduction(result, correlation),
-        *_changes(pictures.changes[:2] if short else pictures.changes, compact=short),
+        *_changes(_one_each(pictures.changes) if short else pictures.changes, compact=short),
         _accuracy_table(correlation, classes),
         *counterfactual_part(correlation),
         *written_part(result, correlation),
         *(_few_films(pictures) if short else _films(pictures, correlation)),
-        *([] if short else regions_part(pictures, correlation)),
         *([blocks.Text(HIDDEN_LOOK, "muted")] if hidden else []),
     ]
     name = sentences.feature_name(result, correlation)
@@ -236,18 +236,27 @@ def _introduction(result: AuditResult, correlation: SpuriousCorrelation) -> list
     return content
 
 
+def _one_each(changes: tuple[ChangePictures, ...]) -> tuple[ChangePictures, ...]:
+    """Return the first removal and the first insertion; two of one kind where the other lacks."""
+    kinds = [one.change.change for one in changes]
+    first = [at for at, kind in enumerate(kinds) if kinds.index(kind) == at]
+    rest = [at for at in range(len(changes)) if at not in first]
+    return tuple(changes[at] for at in (*first, *rest)[:2])
+
+
 def _changes(changes: tuple[ChangePictures, ...], *, compact: bool) -> list[blocks.Block]:
     """Films before and after, with the answer under each."""
     if not changes:
         return []
     titles = {"removal": ("As it is", "Taken out"), "insertion": ("As it is", "Put in")}
+    kinds = dict.fromkeys(titles[one.change.change][1].lower() for one in changes)
     figures = tuple(
         _film(film, title, named=not compact)
         for one in changes
         for film, title in zip((one.before, one.after), titles[one.change.change], strict=True)
     )
     return [
-        blocks.Section("Before and after: the feature taken out, and put in"),
+        blocks.Section(f"Before and after: the feature {' and '.join(kinds)}"),
         blocks.FigureGrid(
             figures,
             "film",
@@ -295,8 +304,8 @@ def _few_films(pictures: CorrelationPictures) -> list[blocks.Block]:
 def _more_films(
     pictures: CorrelationPictures, correlation: SpuriousCorrelation
 ) -> list[blocks.Block]:
-    """Return all films and crops of a correlation whose page has few."""
-    return [*_films(pictures, correlation), *regions_part(pictures, correlation)]
+    """Return all films of a correlation whose page has few."""
+    return [*_changes(pictures.changes, compact=False), *_films(pictures, correlation)]
 
 
 def regions_part(
@@ -314,8 +323,8 @@ def regions_part(
         removal = correlation.counterfactual.removal
         note = (
             f"{removal.carrying:,} of {wording.plural(removal.measured, 'measured region')} carry "
-            f"the feature; the {len(pictures.crops)} strongest are shown. Each is outlined where "
-            "its effect lies."
+            f"the feature; the strongest of {wording.plural(len(pictures.crops), 'film')} are "
+            "shown, each outlined where its effect lies."
         )
     cluster = correlation.cluster.cluster
     crops = tuple(_crop(entry, cluster, measured=measured > 0) for entry in pictures.crops)

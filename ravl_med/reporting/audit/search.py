@@ -268,8 +268,9 @@ def candidates_chapter(result: AuditResult, film: Film) -> list[blocks.Block]:
     content: list[blocks.Block] = [chapter, blocks.Text(_unpaged(result, len(rest)))]
     along = companions(result)
     if along:
+        ranks = sorted({entry.companion_of for entry in along if entry.companion_of})
         content += _listed(
-            "They occur together with a feature that has a page",
+            f"They occur together with No. {wording.listing([str(rank) for rank in ranks], 6)}",
             "Once that is accounted for, little is left of their own gaps.",
             along,
             (_ROWS_SHOWN, 10),
@@ -338,13 +339,14 @@ def _listed(
 ) -> list[blocks.Block]:
     """Return a heading, what the list means, and a row for every correlation; pictures if asked."""
     rows: list[tuple[blocks.Cell, ...]] = []
+    along = len({entry.companion_of for entry in entries}) > 1  # else the heading says it
     for at, entry in enumerate(entries):
         picture: tuple[blocks.Cell, ...] = ()
         if film is not None:
             crops = region_pictures(result, entry, film, 1) if at < COMPANIONS_SHOWN else ()
             name = sentences.feature_name(result, entry)
             picture = (blocks.Thumbnail(crops[0].picture, f"{name}, outlined"),) if crops else ("",)
-        rows.append((str(entry.rank), *picture, *_row(entry, result)))
+        rows.append((str(entry.rank), *picture, *_row(entry, result, along=along)))
     pictured = (blocks.Column("", "picture"),) if film is not None else ()
     return [
         blocks.Section(title),
@@ -370,9 +372,11 @@ def _listed(
     ]
 
 
-def _row(entry: SpuriousCorrelation, result: AuditResult) -> tuple[blocks.Cell, ...]:
+def _row(
+    entry: SpuriousCorrelation, result: AuditResult, *, along: bool
+) -> tuple[blocks.Cell, ...]:
     cluster, arms = entry.cluster, entry.confirmation.arms
-    along = f", with No. {entry.companion_of}" if entry.companion_of else ""
+    beside = f", with No. {entry.companion_of}" if along and entry.companion_of else ""
     return (
         entry.description(result) or sentences.feature_name(result, entry),
         wording.class_name(result.classes, cluster.raised_class),
@@ -382,7 +386,7 @@ def _row(entry: SpuriousCorrelation, result: AuditResult) -> tuple[blocks.Cell, 
         f"{wording.signed(100 * arms.opposed_gap, 0)}",
         wording.probability(entry.confirmation.q_value),
         sentences.used_text(entry),
-        f"{sentences.outcome_text(entry)}{along}",
+        f"{sentences.outcome_text(entry)}{beside}",
     )
 
 
@@ -410,8 +414,8 @@ def sensitivity_part(sensitivity: Sensitivity | None) -> list[blocks.Block]:
                 for head in ("Films with the feature", smallest, "Power at the largest gap")
             ],
             rows=rows,
-            note=f"From {sensitivity.simulations:,} simulated cohorts a row, like this one, under "
-            "the rules of this audit, corrected for "
+            note=f"Each row from {sensitivity.simulations:,} simulated cohorts like this one, "
+            "under the rules of this audit, corrected for "
             f"{wording.plural(sensitivity.candidates, 'candidate')}.",
             limit=120,
             titled=False,

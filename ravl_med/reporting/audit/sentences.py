@@ -158,7 +158,11 @@ def headline(result: AuditResult, correlation: SpuriousCorrelation) -> str:
     ruling = ruling_on(result, correlation)
     decision = ruling.decision if ruling else None
     if decision == "disease":
-        return f"The model reads {feature} as {raised}; a reviewer judged it part of the finding."
+        against = ", against the measurements" if is_shortcut(correlation) else ""
+        return (
+            f"The model reads {feature} as {raised}; a reviewer judged it part of the finding"
+            f"{against}."
+        )
     ending = f" This is tolerated until {ruling.until}." if ruling and ruling.until else ""
     if correlation.kind == "shortcut" or decision == "shortcut":
         return f"The model takes {feature} for {raised}.{ending}"
@@ -233,8 +237,13 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
         verb = "confirmed" if correlation.confirmed else "tested"
         parts.append(
             f"found on {wording.plural(found, 'patient')}, {verb} on "
-            f"{wording.plural(test.patients, 'other')} (q {wording.probability(test.q_value)}, "
-            f"corrected for {wording.plural(search.candidates, 'candidate')})."
+            f"{wording.plural(test.patients, 'other')}"
+            + (
+                f" (q {wording.probability(test.q_value)}, corrected for "
+                f"{wording.plural(search.candidates, 'candidate')})."
+                if math.isfinite(test.q_value)
+                else "."
+            )
         )
     if tested is None or not tested.tested:
         return " ".join([*parts, "The model was not tested on changed films."])
@@ -248,7 +257,7 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
         if fills[1:]:
             score = wording.signed(fills[1].contrast, 2).replace("+", "")
             decisions = wording.signed(100 * fills[1].decisions, 0).replace("+", "")
-            other = f" (the weaker of two fills; the other: {score} logits, {decisions} points)"
+            other = f" (the weaker of two fills; the other: {score} logits, {decisions} of 100)"
         parts.append(f"Taking it out lowers the score for {raised} by {_effect(fills[0])}{other}.")
     if tested.transplant is not None:
         parts.append(f"Putting it into other films raises it by {_effect(tested.transplant)}.")
@@ -256,10 +265,10 @@ def certainty_sentence(result: AuditResult, correlation: SpuriousCorrelation) ->
 
 
 def _effect(change: PairedChange) -> str:
-    """Write by how much an intervention moves the score, and how many decisions it changes."""
+    """Write by how much an intervention moves the score, and how many answers it changes."""
     score = wording.estimate(change.contrast, change.interval, 2, scale=1.0).replace("+", "")
     decisions = wording.estimate(change.decisions, change.decisions_interval, 0).replace("+", "")
-    return f"{score} logits more than in control films, and changes {decisions} points more answers"
+    return f"{score} logits and changes {decisions} of 100 answers, beyond control films"
 
 
 def strata_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -> str:
@@ -324,12 +333,18 @@ def correlation_sentence(
     else:
         ending = _STATUS_ENDS[correlation.confirmation.status]
         start = f"Accuracy differs between films with {feature} and films without it, {ending}"
-    parts = [
-        f"{wording.class_name(classes, c)} {wording.percent(float(arms.accuracy_present[c]))} "
-        "with it and "
-        f"{wording.percent(float(arms.accuracy_absent[c]))} without"
+    shares = [
+        (c, float(arms.accuracy_present[c]), float(arms.accuracy_absent[c]))
         for c in (cluster.raised_class, *cluster.opposed_classes[:3])
     ]
+    parts = [
+        f"{wording.class_name(classes, c)} {wording.percent(share)} with it and "
+        f"{wording.percent(other)} without"
+        for c, share, other in shares
+        if math.isfinite(share) or math.isfinite(other)
+    ]
+    if not parts:
+        return f"{start}. Too few patients to show accuracies."
     rest = len(cluster.opposed_classes) - 3
     if rest > 0:
         parts.append(f"{rest} more {'class is' if rest == 1 else 'classes are'} lowered")
@@ -416,6 +431,8 @@ def counter_evidence(correlation: SpuriousCorrelation, classes: tuple[str, ...])
         against.append("it was found on the confirmation half and tested on the other")
     if correlation.counterfactual is not None:
         against += _against_intervention(correlation.counterfactual)
+    else:
+        against.append("no intervention was made")
     against += label_objections(correlation, classes)
     if correlation.strata is not None:
         against += _against_strata(correlation.strata, correlation.cluster, classes)
@@ -525,6 +542,7 @@ def shift_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -
     cluster, shift = correlation.cluster, correlation.confirmation.shift
     raised = wording.class_name(classes, cluster.raised_class)
     lowered = lowered_class_name(cluster, classes)
+    than = "the largest other" if cluster.lowered_class is None else f"that for {lowered}"
     parts = [
         f"{wording.estimate(value, interval, 2, scale=1.0)} on films of {name}"
         for name, value, interval in (
@@ -536,7 +554,7 @@ def shift_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) -
     if not parts:
         return "How far the score moves with the feature was not measured."
     return (
-        f"With the feature, the score for {raised} minus that for {lowered} is shifted by "
+        f"With the feature, the score for {raised} minus {than} is shifted by "
         f"{' and by '.join(parts)} (logits)."
     )
 
@@ -597,13 +615,7 @@ def history_sentence(history: AuditHistory) -> str:
 
 def verdict_line(result: AuditResult) -> str:
     """Say in a line what the verdict means for this audit."""
-    verdict = result.verdict.name
-    judged = {one.rank for one in result.rulings if one.in_force and one.decision == "disease"}
-    if verdict == "pass" and any(
-        is_shortcut(one) for one in result.correlations if one.rank in judged
-    ):
-        return "No shortcut is left, by the judgement of a reviewer, against that of the audit."
-    return wording.VERDICT_LINES[verdict]
+    return wording.VERDICT_LINES[result.verdict.name]
 
 
 def holds_until(result: AuditResult) -> str:

@@ -41,8 +41,9 @@ NEXT_STEPS: dict[VerdictName, str] = {
     "feature whether it is part of the finding, with a reason: ravl-med review RUN, or review.csv "
     "of the run folder by hand; ravl-med report RUN then draws this report again.",
     "conditional": "Use the model only as the decisions below allow, and no longer than they say. "
-    "Before the first of them ends, repair the model (ravl-med mitigate), or decide again "
-    "(ravl-med review RUN) and draw the report again (ravl-med report RUN).",
+    "A shortcut that was taken for the finding needs a second reader (ravl-med review RUN). Before "
+    "a toleration ends, repair the model (ravl-med mitigate), or decide again and draw the report "
+    "again (ravl-med report RUN).",
     "pass": "The model may go on to clinical validation, which a pass does not replace. Audit "
     "again whenever model, prompts or acquisition change, and on films of the site where it will "
     "be used.",
@@ -77,12 +78,12 @@ def verdict_chapter(
         *_certainty(result, counting),
         *_missed(result),
         *_to_decide(result),
-        *_rulings(result, agreement),
-        blocks.Section("Why this verdict"),
-        blocks.Items(_reasons(result), 400),
         blocks.Section("What next"),
         blocks.Text(NEXT_STEPS[name]),
         *_unconfounding(result),
+        *_rulings(result, agreement),
+        blocks.Section("Why this verdict"),
+        blocks.Items(_reasons(result), 400),
         *([gate_table(verdict.gates)] if verdict.gates else []),
     ]
     if history is not None:
@@ -272,7 +273,8 @@ def decision_chapter(result: AuditResult, film: Film, shown: Shown) -> list[bloc
             "Is what is outlined part of the finding? disease: yes, it is the finding or a "
             "sign of it. shortcut: no. chance: the films have nothing in common. cannot tell: it "
             "stays open. accepted: known, and tolerated until a date, with the safeguard as the "
-            "reason. Decide with ravl-med review RUN, or in review.csv, one row each."
+            "reason. Decide with ravl-med review RUN, in review.html of the run folder, or in "
+            "review.csv, one row each."
         ),
         _decision_table(result, film, shown),
     ]

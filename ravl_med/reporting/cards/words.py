@@ -83,7 +83,7 @@ def _films(result: AuditResult) -> str:
 def verdict_text(result: AuditResult) -> str:
     """Return the verdict and what it means."""
     name, until = result.verdict.name, sentences.holds_until(result)
-    ending = f" They hold until {until}." if name == "conditional" else ""
+    ending = f" They hold until {until}." if name == "conditional" and until else ""
     return f"**{wording.VERDICT_NAMES[name]}**. {sentences.verdict_line(result)}{ending}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from PIL import Image
 from reportlab.lib.colors import HexColor, white
 from reportlab.lib.utils import ImageReader
+from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
@@ -281,7 +282,9 @@ class BannerFlowable(_Fixed):
         canvas.setFillColor(text)
         canvas.setFont(SANS_BOLD, 20)
         canvas.drawString(62, 30, self.banner.title)
-        canvas.setFont(SANS, 9.6)
+        room = self.width - 62 - 84  # beside the status
+        size = 9.6 * min(1.0, room / stringWidth(self.banner.line, SANS, 9.6))
+        canvas.setFont(SANS, size)
         canvas.drawString(62, 13, self.banner.line)
         canvas.setStrokeColor(text)
         canvas.setLineWidth(0.9)

@@ -200,8 +200,8 @@ def _styles() -> dict[str, ParagraphStyle]:
         style("cell_mono", 6.8, 9.4, fontName=MONO),
         style("head", 7, 9, fontName=SANS_BOLD, textColor=MUTED),
         style("head_right", 7, 9, fontName=SANS_BOLD, textColor=MUTED, alignment=TA_RIGHT),
-        style("caption", 6.4, 8.2, textColor=MUTED, alignment=TA_CENTER),
-        style("note", 6.4, 8.2, textColor=MUTED),
+        style("caption", 7.4, 9.0, textColor=MUTED, alignment=TA_CENTER),
+        style("note", 7.0, 8.8, textColor=MUTED),
     ]
     return {entry.name: entry for entry in made}
 

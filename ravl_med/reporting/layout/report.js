@@ -5,7 +5,7 @@ const by = (id) => document.getElementById(id);
 
 // The contents stand at the side where there is room; else they are folded away.
 const contents = document.querySelector(".contents details");
-if (contents && !matchMedia("(min-width: 84rem)").matches) contents.open = false;
+if (contents && !matchMedia("(min-width: 78rem)").matches) contents.open = false;
 
 // Region boxes: one state for the whole page.
 const toggles = all("[data-boxes]");

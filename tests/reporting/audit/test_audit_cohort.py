@@ -8,7 +8,6 @@ from html_reading import read_html
 from ravl_med.reporting.audit.cohort import cohort_chapter, cohort_flow, performance_annex
 from ravl_med.reporting.audit.report import write_report
 from ravl_med.reporting.layout.blocks import Dots, FlowBox, Scale, Table
-from ravl_med.reporting.wording import NBSP
 
 
 def subgroup_table(result) -> Table:
@@ -25,34 +24,27 @@ def composition(result) -> Table:
     return table
 
 
-def test_how_frequent_each_class_is_by_attribute(result_of):
-    table = composition(result_of())
-    assert table.rows[:3] == (
-        ("class", "cardiomegaly 40, no finding 40, pleural effusion 40"),
-        ("view", f"PA 80 (35/32/32{NBSP}%), AP 40 (35/32/32{NBSP}%)"),  # 32.5 to the even one
-        ("sex", f"F 61 (34/33/33{NBSP}%), M 59 (36/32/32{NBSP}%)"),
-    )
-    assert table.note == "In brackets: percent of each class, in the order of the first row."
-
-
-def test_hidden_shares_are_dashes_or_nothing_and_those_of_many_classes_are_left_out(result_of):
+def test_how_many_films_each_class_and_attribute_has(result_of):
     result = result_of()
-    cohort = replace(
-        result.cohort,
-        attributes={"view": {"PA": 80, "AP": -1, "LL": 9}},
-        classes_by_attribute={"view": {"PA": (-1, 40, -1), "AP": (-1, -1, -1)}},
+    table = composition(result)
+    assert table.rows[:3] == (
+        ("class", "cardiomegaly: 40, no finding: 40, pleural effusion: 40"),
+        ("view", "PA: 80, AP: 40"),
+        ("sex", "F: 61, M: 59"),
     )
-    table = composition(replace(result, cohort=cohort))
-    assert table.rows[1] == (
-        "view", f"PA 80 (–/50/–{NBSP}%), AP hidden, LL 9",
-    )  # fmt: skip
-    for other in (
-        result_of(tuple(f"finding {n}" for n in range(9))),
-        replace(result, cohort=replace(cohort, classes_by_attribute={})),
-    ):
-        table = composition(other)
-        assert "%" not in "".join(row[1] for row in table.rows)
-        assert table.note == ""
+    attributes = {"view": {"PA": 80, "AP": -1}, "reading": {"rescale, window 1 of 1": 9}}
+    few = composition(replace(result, cohort=replace(result.cohort, attributes=attributes)))
+    assert few.rows[1:3] == (("view", "PA: 80, AP: hidden"), ("reading", "rescale, its window: 9"))
+
+
+def test_values_with_too_few_films_share_a_row(result_of):
+    result = result_of()
+    one = result.subgroups[0]
+    few = [replace(one, value=f"site {n}", insufficient=True) for n in range(3)]
+    rows = subgroup_table(replace(result, subgroups=(one, *few))).rows
+    assert [row[1] for row in rows[:-1]] == [one.value, "3 other values with too few films"]
+    kept = subgroup_table(replace(result, subgroups=(one, *few[:2]))).rows
+    assert [row[1] for row in kept[:-1]] == [one.value, "site 0", "site 1"]
 
 
 def test_the_flow_tells_who_went_where(result_of):

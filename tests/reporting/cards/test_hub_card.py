@@ -181,7 +181,7 @@ def test_no_film_is_named(full_result, details):
 
 def test_counts_of_few_patients_stay_hidden(full_result, details):
     card = hub_card(hide_small_cells(full_result, 26), details)
-    assert "PA hidden, AP hidden" in card
+    assert "PA: hidden, AP: hidden" in card
     assert "fewer than 26 patients" in card
     assert not re.search(r"(?<![\w-])[-−]1(?!\d)|\bnan\b", card.split("**From the list")[0])
     rows = table_with(card, "Attribute", "Value", "Films")

@@ -14,6 +14,8 @@ from ravl_med.evidence.audit_result import Verdict
 from ravl_med.evidence.results import CrossedAttribute, Interval, Strata, StratumGap
 from ravl_med.reporting.audit.history import AuditHistory
 from ravl_med.reporting.audit.report import write_report
+from ravl_med.reporting.audit.verdict import NEXT_STEPS
+from ravl_med.reporting.pictures import shown_correlations
 from ravl_med.reporting.wording import estimate, number, percent, probability, signed, spread
 
 NAN = float("nan")
@@ -93,9 +95,47 @@ def test_how_sure_tells_gaps_q_and_contrasts_of_what_counts(result_of, text_of):
     for change in (fills[0], tested.transplant):
         score = flat(estimate(change.contrast, change.interval, 2, scale=1.0)).replace("+", "")
         decisions = flat(estimate(change.decisions, change.decisions_interval, 0)).replace("+", "")
-        assert f"by {score} logits more than in control films, and changes {decisions}" in sure
+        changed = f"by {score} logits and changes {decisions} of 100 answers, beyond control films"
+        assert changed in sure
     assert f"the weaker of two fills; the other: {fills[1].contrast:.2f} logits" in sure
     assert "found on 35 patients, confirmed on 35 others (q < 0.001, corrected for 3" in sure
+
+
+_FOOT = 3  # lines of text at the foot of a page
+VERDICTS = ("fail", "conditional", "review", "pass", "not_auditable")
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_page_one_says_what_next_whatever_the_verdict(verdict_results, text_of, name):
+    result = verdict_results[name]
+    first = text_of(result)[0]
+    assert flat(NEXT_STEPS[result.verdict.name]) in first
+    assert "This report is about a model, not about a patient." in first or result.rulings
+
+
+def placed_text(page) -> list[float]:
+    """Heights of the pieces of text on a page, in points, the lowest first."""
+    places: list[float] = []
+
+    def place(text, cm, tm, *_) -> None:
+        if text.strip():
+            places.append(tm[5] + cm[5])
+
+    page.extract_text(visitor_text=place)
+    return sorted(places)
+
+
+def test_no_page_before_the_annex_is_mostly_empty(result_of, report_of, details):
+    few = replace(result_of(correlations=3), to_decide=(1,))
+    document = PdfReader(report_of(few, details) / "report.pdf")
+    lowest = []
+    for page in document.pages:
+        if page.extract_text().startswith("Annex"):
+            break
+        places = placed_text(page)
+        lowest.append(places[_FOOT] / float(page.mediabox.height))
+    assert 5 <= len(lowest) <= 10
+    assert max(lowest[:-1]) < 0.6, lowest  # but for the page to sign
 
 
 def test_gates_by_name(result_of, text_of):
@@ -189,7 +229,7 @@ def test_evidence_tells_what_was_found_and_what_was_tested(result_of, text_of):
             in text
         )
         values = (test.p_raised, test.p_lowered, test.p_value, test.q_value)
-        kind = "exact, one film a patient" if test.exact else "permutation of whole patients"
+        kind = "exact, one film per patient" if test.exact else "permutation of whole patients"
         assert flat(f"{' '.join(map(probability, values))} {kind}") in text
         shift = flat(estimate(test.shift.raised, test.shift.raised_interval, 2, scale=1.0))
         assert f"shifted by {shift} on films of cardiomegaly" in text
@@ -235,7 +275,7 @@ def test_interventions_in_a_table(result_of, text_of):
         ) in part(pages, 1)
     assert "Used by the model: yes, shown by removal and transplant." in part(pages, 1)
     assert "The test of whether the model uses it has q 0.001." in part(pages, 1)
-    assert "over films is 2.40; controls lie 0.04 of it lower" in part(pages, 1)
+    assert "over films is 2.40; films with the feature start 0.04 of it above" in part(pages, 1)
     where = "92 % of the effect of removal comes from artifacts, 3 % from anatomy where"
     assert where in part(pages, 1)
     assert "Used by the model: yes, shown by transplant." in part(pages, 2)
@@ -251,7 +291,7 @@ def test_interventions_in_a_table(result_of, text_of):
     assert "Effect maps, wrong calls not tried" in part(pages, 3)
     assert "Transplant" not in part(pages, 3)
     assert "Intervals are not corrected for the number of features." in part(pages, 3)
-    assert re.search(r"0 of \d+ measured regions carry the feature; the 10 str", part(pages, 3))
+    assert re.search(r"0 of \d+ measured regions carry the feature; the strong", part(pages, 3))
     assert "Not tested whether the model uses it." in part(pages, 5)
     assert "most like the centre of the cluster (a selection)" in part(pages, 5)
     assert "removal effect not measured" not in part(pages, 5)
@@ -402,7 +442,7 @@ def test_what_has_no_page_stands_in_one_list(result_of, text_of):
         assert text.count(row) == 1
     titles = ("They occur together", "Candidates", "Large gaps that RaVL", "One-sided")
     assert sorted(titles, key=text.index) == list(titles)
-    assert ", with No. 1" in text
+    assert "They occur together with No. 1" in text
     alone = search_part(text_of(result_of(correlations=2)))
     assert "Large gaps that RaVL" not in alone
     assert "One-sided" not in alone
@@ -464,15 +504,19 @@ def test_search_without_sensitivity(result_of, text_of):
     assert "Not measured: the audit stopped before it." in " ".join(pages)
 
 
-def test_twelve_correlations_make_ten_pages(result_of, text_of):
+def test_what_has_to_be_decided_has_a_page_and_ten_of_the_others(result_of, text_of):
     result = result_of(correlations=12)
     # A late correlation that counts comes before earlier ones that do not.
     late = replace(result.correlations[-1], counts=True, kind="shortcut", reasons=())
     pages = text_of(replace(result, correlations=(*result.correlations[:-1], late)))
-    assert "has a page: 10 features. Without one: 2." in search_part(pages)
+    assert "has a page: 12 features. Without one: 0." in search_part(pages)
     starts = [page for page in pages if re.match(r"Correlation \d+:", page)]
     assert [re.match(r"Correlation (\d+)", page)[1] for page in starts[:4]] == ["1", "2", "12", "3"]
-    assert len(starts) == 10
+    assert len(starts) == 12
+
+    signs = [replace(one, counts=True, kind="plausible_sign") for one in result.correlations]
+    shown = shown_correlations(replace(result, correlations=tuple(signs), to_decide=(11, 12)))
+    assert [one.rank for one in shown] == [1, 2, 3, 4, 5, 6, 7, 8, 11, 12]
 
 
 def test_sixty_classes_split_over_pages(result_of, text_of):
