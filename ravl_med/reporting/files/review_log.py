@@ -22,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ravl_med import __version__
 from ravl_med.config.audit import GateConfig
 from ravl_med.errors import ConfigError, DataError, means_disk_full
 from ravl_med.evidence.audit_result import AuditResult
@@ -61,6 +62,7 @@ class Reading:
     until: str
     reason: str
     date: str  # ISO, of the reader
+    tool: str = ""  # name and version of what showed it; blank: decided by hand
 
 
 def read_log(path: Path) -> list[Reading]:
@@ -295,6 +297,7 @@ class ReviewSession:
             correlation=str(said.get("correlation", ""))[:20],
             **(cells | {"name": self._checked_name(role, name)}),
             date=date.today().isoformat(),
+            tool=f"ravl-med {__version__}",
         )
         self._require_valid(reading)
         self._append(reading)

@@ -18,6 +18,7 @@ import pytest
 from run_folders import GATE, WORD, fill, run_folder
 from typer.testing import CliRunner
 
+from ravl_med import __version__
 from ravl_med.cli import app
 from ravl_med.cli.review_server import ReviewServer
 from ravl_med.errors import ConfigError, DataError
@@ -67,6 +68,7 @@ def test_each_decision_is_on_the_disk_and_turns_the_report(session, folder: Path
         ("AB", "first", "disease"), ("AB", "first", "same as No. 1"),
     ]  # fmt: skip
     assert log[0].time.endswith("+00:00")
+    assert log[0].tool == f"ravl-med {__version__}"
     result = session.draw()
     assert result.undecided == 0
     assert {ruling.decision for ruling in result.rulings} == {"disease"}
