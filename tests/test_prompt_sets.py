@@ -116,11 +116,18 @@ def test_a_set_of_ones_own_may_bring_styles(tmp_path: Path) -> None:
         ("{prompt_file: none.yaml, finding: Mass}", "'none.yaml' cannot be read .FileNotFound"),
         ("{prompt_file: bad.yaml, finding: Mass}", "'bad.yaml': findings: field required"),
         ("{prompt_file: odd.yaml, finding: Mass}", "'odd.yaml' is not valid YAML"),
+        ("{prompt_file: half.yaml, finding: a}", "'half.yaml': .* holds half of a character"),
+        ("{prompt_file: nul.yaml, finding: a}", "'nul.yaml': .* or a NUL"),
+        ("{prompt_file: deep.yaml, finding: a}", "'deep.yaml': nested more than 64 deep"),
     ],
 )
 def test_what_names_no_task(task: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: 1\n", encoding="utf-8")
     (tmp_path / "odd.yaml").write_text("a: [1\n", encoding="utf-8")
+    (tmp_path / "deep.yaml").write_text("[" * 3000, encoding="utf-8")
+    for name, escape in (("half", "\\ud800"), ("nul", "\\0")):
+        text = 'findings: {a: {terms: [x], positive: ["a%s"]}}' % escape
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"task: .*{message}"):
         with_task(tmp_path, task)
 

@@ -288,7 +288,9 @@ def _cohort(
         labels=(labelled.classes if labelled else unlabelled)[index],
         classes=classes,
         attributes={
-            column: _of_films(intern_texts(table[column]), index)
+            column: _of_films(
+                intern_texts(cell.replace("\0", " ") for cell in table[column]), index
+            )
             for column in ATTRIBUTES
             if column in table
         },

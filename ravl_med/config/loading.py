@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,9 +84,7 @@ def parse_yaml(path: Path) -> Any:
         The file is missing, is not text, is not YAML, or unfolds to too much.
     """
     try:
-        data = bounded_reading.parse_yaml(bounded_reading.read_regular(path).decode("utf-8"))
-        _require_text(data)
-        return data
+        return bounded_reading.parse_yaml(bounded_reading.read_regular(path).decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
@@ -103,19 +100,6 @@ def parse_yaml(path: Path) -> Any:
         raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
     except ValueError as error:  # an invalid date or tagged number, or too much of it
         raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
-
-
-def _require_text(value: Any) -> None:
-    """Refuse halves of characters and NUL, which no file and no model can take (ValueError)."""
-    if isinstance(value, str) and _NO_TEXT.search(value):
-        raise ValueError(f"{ascii(value)[:80]} holds half of a character, or a NUL")
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    for one in value if isinstance(value, list) else ():
-        _require_text(one)
-
-
-_NO_TEXT = re.compile("[\\x00\ud800-\udfff]")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -150,7 +134,6 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected section.key=value.")
     try:
         value = bounded_reading.parse_yaml(text)
-        _require_text(value)
     except (YAMLError, ValueError):
         raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from None
     target = data

@@ -127,6 +127,8 @@ def read_prompt_set(source: str | Path) -> PromptSet:
         raise ValueError(f"prompt_file {name!r} cannot be read ({type(error).__name__})") from None
     except YAMLError:
         raise ValueError(f"prompt_file {name!r} is not valid YAML") from None
+    except ValueError as error:  # too deep, or no text
+        raise ValueError(f"prompt_file {name!r}: {error}") from None
 
 
 def read_prompt_styles() -> dict[str, PromptStyle]:

@@ -95,7 +95,7 @@ def boxes_within(boxes: Iterable[AnnotatedBox], height: int, width: int) -> Regi
         0.0,
         np.array([width, height, width, height], dtype=np.float32),
     )
-    kinds = tuple(RegionKind("annotations", box.name) for box in kept)
+    kinds = tuple(RegionKind("annotations", box.name.replace("\0", " ")) for box in kept)
     return RegionSet(inside, kinds, tuple(reasons))
 
 

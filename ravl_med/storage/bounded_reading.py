@@ -30,6 +30,8 @@ SMALL = 16 << 20
 _DEEPEST, _MOST_VALUES = 64, 200_000
 _MOST_UNPACKED = 8 << 30
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_NO_TEXT = re.compile("[\\x00\ud800-\udfff]")
+_MAY_BE_NO_TEXT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -132,12 +134,15 @@ def _require_plain_array(stream: Any, size: int) -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8, nested at most 64 deep (else ValueError)."""
+    """Return the value of a JSON text in UTF-8, nested at most 64 deep, each text one (ValueError)."""
     bare = np.frombuffer(_STRINGS.sub(b"", content), dtype=np.uint8)
     steps = np.isin(bare, list(b"[{")).astype(np.int8) - np.isin(bare, list(b"]}")).astype(np.int8)
     if steps.cumsum(dtype=np.int64).max(initial=0) > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
-    return json.loads(content.decode("utf-8"))
+    value = json.loads(content.decode("utf-8"))
+    if _MAY_BE_NO_TEXT.search(content):  # only so can it be written, and few files are so written
+        _require_text(value)
+    return value
 
 
 def parse_yaml(text: str) -> Any:
@@ -146,15 +151,28 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     YAMLError, ValueError
-        It is none, is nested too deep, or unfolds to too many values where it refers to itself.
+        It is none, is nested too deep, unfolds to too many values where it refers to itself, or
+        holds half of a character or a NUL.
     """
     try:
         _require_bounded(text)
-        return YAML(typ="safe", pure=True).load(text)
+        value = YAML(typ="safe", pure=True).load(text)
+        _require_text(value)
+        return value
     except RecursionError:
         raise ValueError(f"nested more than {_DEEPEST} deep") from None
     except (AttributeError, KeyError, TypeError, IndexError, AssertionError) as error:
         raise YAMLError(f"{type(error).__name__} of the parser") from None
+
+
+def _require_text(value: Any) -> None:
+    """Refuse halves of characters and NUL, which no file and no model can take (ValueError)."""
+    if isinstance(value, str) and _NO_TEXT.search(value):
+        raise ValueError(f"{ascii(value)[:80]} holds half of a character, or a NUL")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    for one in value if isinstance(value, (list, tuple, set)) else ():
+        _require_text(one)
 
 
 def _require_bounded(text: str) -> None:

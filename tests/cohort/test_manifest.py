@@ -170,9 +170,9 @@ def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
 
 
 def test_short_rows_trailing_commas_and_an_unnamed_column(tmp_path: Path) -> None:
-    cohort = read(tmp_path, ",image,patient,view,\n0,a,1\n1,b,2,PA,,,\n")
+    cohort = read(tmp_path, ",image,patient,view,\n0,a,1\n1,b,2,P\0A,,,\n")
     assert tuple(cohort.paths) == (tmp_path / "a", tmp_path / "b")
-    assert cohort.attributes == {"view": ("", "PA")}
+    assert cohort.attributes == {"view": ("", "P A")}  # a NUL could not be read back
 
 
 def test_blanks_do_not_split_a_patient(tmp_path: Path) -> None:

@@ -98,8 +98,9 @@ def test_boxes_are_cut_off_and_faults_are_named() -> None:
         AnnotatedBox("of another", (0, 0, 10, 10), (50, 50)),
         AnnotatedBox("same size", (1, 1, 10, 10), (100, 80)),
     ]
+    boxes.append(AnnotatedBox("wire\0lead", (1, 1, 9, 9)))  # a table may hold what no JSON may
     found = boxes_within(boxes, 100, 80)
-    assert [kind.name for kind in found.kinds] == ["whole", "mostly", "same size"]
+    assert [kind.name for kind in found.kinds] == ["whole", "mostly", "same size", "wire lead"]
     assert found.boxes[1].tolist() == [70, 90, 80, 100]
     assert found.problems == (
         "box_outside", "box_outside", "box_empty", "box_empty", "size_differs",
@@ -114,6 +115,9 @@ def test_boxes_are_cut_off_and_faults_are_named() -> None:
         ("boxes.csv", "image,name,x0,y0,x1,y1\na,b,0,zero,1,1\n", r"row 2: y0 is 'zero'; expected"),
         ("boxes.csv", "image,name,x0,y0,x1,y1\na,b,0,nan,1,1\n", r"row 2: y0 is 'nan'; expected"),
         ("boxes.csv", "image,name,x0,y0,x1,y1\nx,b,0,0,1,1\n", r"none of its 1 images is in the"),
+        ("boxes.json", "[" * 100_000, r"not a JSON file \(ValueError\)"),
+        ("a.json", coco(categories=[{"id": 1, "name": "a\ud800"}]), r"not a JSON file"),
+        ("a.json", coco(categories=[{"id": 1, "name": "a\0"}]), r"not a JSON file"),
         ("a.json", "{", r"not a JSON file"),
         ("a.json", "[]", r"neither COCO|not as the layout"),
         (

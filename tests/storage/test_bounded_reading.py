@@ -64,6 +64,20 @@ def test_json_is_bounded_in_depth() -> None:
         parse_json(b"\xff")
 
 
+@pytest.mark.parametrize("escape", ["\\ud800", "\\uDFFF", "\\u0000"])
+def test_what_is_no_text_is_refused_wherever_it_stands(escape: str) -> None:
+    for text in (f'["a", {{"b": ["c{escape}"]}}]', f'{{"{escape}": 1}}', f'"{escape}"'):
+        with pytest.raises(ValueError, match="holds half of a character, or a NUL"):
+            parse_json(text.encode())
+        with pytest.raises(ValueError, match="holds half of a character, or a NUL"):
+            parse_yaml(text)
+    assert parse_json(b'["\\ud83e\\udec1", "\\\\ud800", "\\u00e4"]') == [
+        "\U0001fac1",
+        "\\ud800",
+        "ä",
+    ]
+
+
 def bomb(levels: int) -> str:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]

@@ -116,6 +116,9 @@ def test_settings_that_changed_since_the_last_audit_come_back(tmp_path: Path) ->
         '{"number": 1.0, "count": 1.5, "names": [], "pairs": [], "maybe": null}',
         '{"number": 1.0, "count": 1, "names": [1], "pairs": [], "maybe": null}',
         '{"number": 1.0, "count": 1, "names": 3, "pairs": [], "maybe": null}',
+        '{"number": 1.0, "count": 1, "names": ["\\ud800"], "pairs": [], "maybe": null}',
+        '{"number": 1.0, "count": 1, "names": ["\\u0000"], "pairs": [], "maybe": null}',
+        "[" * 100_000,
     ],
 )
 def test_what_is_damaged_is_said(text: str, tmp_path: Path) -> None:
