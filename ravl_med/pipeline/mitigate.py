@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,8 +37,10 @@ from ravl_med.pipeline.mitigation_setup import ExploredFilms, Setting, WorkFolde
 from ravl_med.pipeline.split_films import SplitFilms
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.reporting.files.audit_run import Audit
+from ravl_med.reporting.files.run_folder import Strangers, find_strangers, list_names
 from ravl_med.reporting.files.run_record import digest_regions, digest_settings
 from ravl_med.reporting.files.tables import read_features
+from ravl_med.storage.bounded_reading import parse_json, read_regular
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.remote import FilePath
 
@@ -394,7 +395,12 @@ def find_past_audit(
     """Return an earlier audit when model, films, labels, regions and settings are the same.
 
     What a reviewer called the disease or a shortcut since is one. None where the run folder holds
-    no such audit.
+    no such audit, or one that no digest vouches for.
+
+    Raises
+    ------
+    DataError
+        It holds one, and its result or private files are not as the run wrote them.
     """
     if folder is None:
         return None
@@ -407,10 +413,20 @@ def find_past_audit(
         "segmenter": choose_segmenter(config.regions).digest,
     }
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = parse_json(read_regular(folder / "run.json"))
         if any(record["digests"].get(name) != digest for name, digest in wanted.items()):
             return None
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        strangers = find_strangers(folder) or Strangers()
+        kept = ("result.json", "private/")
+        changed = [name for name in strangers.changed if name.startswith(kept)]
+        if changed:
+            raise DataError(
+                f"--audit: {list_names(changed)} changed since the run wrote it; expected it as it "
+                "was. Draw the report again (ravl-med report), or audit again."
+            )
+        if any(name.startswith(kept) for name in strangers.foreign):
+            return None
+        result = parse_json(read_regular(folder / "result.json", 1 << 30))
         decided = {r["rank"]: r["word"] for r in result.get("rulings", ()) if r["in_force"]}
         features = read_features(folder / "private" / "features.npz")
         followed = tuple(_follow(feature, decided.get(feature.rank)) for feature in features)

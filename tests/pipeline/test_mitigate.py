@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from ravl_med.pipeline.mitigation_setup import open_work_folder
 from ravl_med.pipeline.split_films import SplitFilms, read_split
 from ravl_med.pipeline.stages import Run, prepare_model
 from ravl_med.reporting.files.audit_run import write_run
+from ravl_med.reporting.files.run_folder import copy_run, draft_folder
 from ravl_med.reporting.files.run_record import digest_settings
 from ravl_med.reporting.files.tables import write_features
 from ravl_med.storage.cache import Cache
@@ -134,9 +136,10 @@ class Workplace:
         """A copy of the audit's run folder that has confirmed other features."""
         folder = self.root / name
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.root / "audit", folder)
-        (folder / "private" / "features.npz").unlink()
-        write_features(folder / "private" / "features.npz", features)
+        with draft_folder(folder) as draft:
+            copy_run(self.root / "audit", draft, without=())
+            (draft / "private" / "features.npz").unlink()
+            write_features(draft / "private" / "features.npz", features)
         return folder
 
     def mitigate(self, config: Config, earlier: Path | None, *, resume: bool = False) -> Mitigation:
@@ -259,6 +262,35 @@ def test_an_earlier_audit_counts_only_for_the_same_model_films_and_settings(
     assert find_past_audit(folder, workplace.config, "another", films) is None
     assert find_past_audit(workplace.root, workplace.config, digest, films) is None
     assert find_past_audit(None, workplace.config, digest, films) is None
+
+    def found(change: Callable[[Path], object], name: str) -> object:
+        edited = shutil.copytree(folder, workplace.root / "edited")
+        try:
+            change(edited / name)
+            return find_past_audit(edited, workplace.config, digest, films)
+        finally:
+            shutil.rmtree(edited)
+
+    def forge(path: Path) -> None:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["rulings"] = [{"rank": 1, "word": "disease", "in_force": True}]
+        path.write_text(json.dumps(result), encoding="utf-8")
+
+    for change, name in (
+        (forge, "result.json"),
+        (lambda path: path.write_bytes(b"[" * 100_000), "result.json"),
+        (lambda path: path.unlink() or os.mkfifo(path), "result.json"),
+        (lambda path: path.write_bytes(b"other"), "private/features.npz"),
+        (lambda path: path.write_text("{}", encoding="utf-8"), "private/files.json"),
+    ):
+        with pytest.raises(DataError, match=f"--audit: {name} changed since the run wrote it"):
+            found(change, name)
+    for change, name in (
+        (Path.unlink, "private/files.json"),  # nothing vouches for the features
+        (lambda path: path.write_bytes(b"[" * 100_000), "run.json"),
+        (lambda path: path.unlink() or os.mkfifo(path), "run.json"),
+    ):
+        assert found(change, name) is None
 
 
 def test_nothing_to_do_is_said_and_written(workplace: Workplace, tmp_path: Path) -> None:
