@@ -38,6 +38,7 @@ from ravl_med.encoders.film_store import (
 from ravl_med.encoders.region_pooling import ONE_BY_ONE
 from ravl_med.errors import ModelError
 from ravl_med.regions.region_set import RegionSet
+from ravl_med.storage.bounded_reading import read_regular
 from ravl_med.storage.files import atomic_write_bytes, local_copy
 from ravl_med.storage.remote import FilePath, TooLargeError
 
@@ -217,7 +218,7 @@ def read_size(note: FilePath, wanted: int) -> int:
     """Return how many films fit at once by a note; `wanted` where there is none."""
     try:
         with local_copy(note, _NOTE) as file:
-            found = int(file.read_bytes()[:_NOTE])
+            found = int(read_regular(file, _NOTE))
     except (OSError, ValueError, TooLargeError):
         return wanted
     return found if 0 < found < wanted else wanted

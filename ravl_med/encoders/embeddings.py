@@ -20,6 +20,7 @@ from ravl_med.cohort.near_duplicates import SKETCH_BYTES
 from ravl_med.cohort.table import RejectedFilm
 from ravl_med.encoders.kept_films import KeptFilms
 from ravl_med.regions.region_set import RegionKind, RegionSet
+from ravl_med.storage.bounded_reading import open_regular, parse_json
 from ravl_med.storage.mapped_arrays import empty_rows, map_parts, mapped_copy, release_pages
 
 FindEmbeddings = Callable[[bytes], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -282,9 +283,9 @@ class FilmTable:
 
         table = cls()
         try:
-            with safe_open(path, framework="numpy") as stored:
+            with open_regular(path), safe_open(path, framework="numpy") as stored:
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-                texts = json.loads(stored.metadata()["texts"])
+                texts = parse_json(stored.metadata()["texts"].encode())
             if arrays["numbers"].shape[1:] != (_NUMBERS,):  # of an earlier version
                 return None
             table._numbers.frombytes(arrays["numbers"].tobytes())

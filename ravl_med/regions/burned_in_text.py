@@ -38,6 +38,7 @@ from ravl_med.config.cohort import RegionsConfig
 from ravl_med.errors import ConfigError
 from ravl_med.regions.film_structures import read_structures
 from ravl_med.regions.segmenter import Segmenter
+from ravl_med.storage.bounded_reading import parse_json, read_regular
 from ravl_med.storage.cache import Cache
 from ravl_med.storage.files import atomic_write_bytes
 
@@ -108,7 +109,7 @@ class KeptTextSearch:
         digest.update(np.ascontiguousarray(film).data)
         name = f"{digest.hexdigest()[:24]}.json"
         try:
-            stored = json.loads((self._cache.root / _KIND / name).read_bytes())
+            stored = parse_json(read_regular(self._cache.root / _KIND / name))
             return tuple(
                 TextArea(np.array(corners, dtype=np.float64).reshape(4, 2), bool(allowed))
                 for corners, allowed in stored

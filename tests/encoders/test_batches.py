@@ -1,10 +1,12 @@
 """Batches of one shape: what else is in them changes nothing; short memory halves them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from ravl_med.encoders.batches import BatchEncoder, PreparedFilm
+from ravl_med.encoders.batches import BatchEncoder, PreparedFilm, read_size
 from ravl_med.encoders.film_store import film_key
 from ravl_med.errors import ModelError
 
@@ -109,3 +111,14 @@ def test_threads_batch_and_regions_are_part_of_the_recipe(encoder_of, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert len(folders) == 5
+
+
+@pytest.mark.timeout(20)
+def test_a_note_that_is_damaged_or_a_pipe_is_none(tmp_path):
+    note = tmp_path / "note"
+    for content, size in ((b"3", 3), (b"0", 8), (b"9", 8), (b"three", 8), (b"3" * 40, 8)):
+        note.write_bytes(content)
+        assert read_size(note, 8) == size
+    note.unlink()
+    os.mkfifo(note)
+    assert read_size(note, 8) == 8

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from ravl_med.cohort.film import Film
 from ravl_med.cohort.table import RejectedFilm
@@ -99,3 +102,13 @@ def test_a_damaged_table_is_none(tmp_path, length: int) -> None:
     path.write_bytes(table_of(*WHOLE).dump()[:length])
     assert FilmTable.load(path) is None
     assert FilmTable.load(tmp_path / "none") is None
+
+
+@pytest.mark.timeout(20)
+def test_a_table_that_is_a_pipe_or_deep_is_none(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert FilmTable.load(tmp_path / "pipe") is None
+    metadata = {"texts": "[" * 100_000}
+    arrays = {"numbers": np.zeros((0, 1), np.float32)}
+    (tmp_path / "deep").write_bytes(safetensors.numpy.save(arrays, metadata))
+    assert FilmTable.load(tmp_path / "deep") is None

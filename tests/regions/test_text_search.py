@@ -1,5 +1,6 @@
 """Allowed words, and a search that is kept."""
 
+import os
 from dataclasses import replace
 
 import cv2
@@ -68,3 +69,9 @@ def test_a_film_is_searched_once_and_what_is_kept_holds_no_text(tmp_path):
     kept.write_bytes(b'[["nonsense"')
     assert len(search.find(film)) == len(first)
     assert inner.asked == 4
+    kept.write_bytes(b"[" * 100_000)
+    assert len(search.find(film)) == len(first)
+    kept.unlink()
+    os.mkfifo(kept)  # is written over
+    assert len(search.find(film)) == len(first)
+    assert inner.asked == 6

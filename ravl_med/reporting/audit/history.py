@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from ravl_med.config.loading import Config
 from ravl_med.errors import ConfigError
 from ravl_med.evidence.audit_result import VerdictName
+from ravl_med.storage.bounded_reading import open_regular, parse_json, read_regular
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, RemotePath
 
@@ -42,6 +43,7 @@ CANNOT_CHANGE_A_FINDING = (
 )
 """Keys and sections of the config that are no part of the settings of an audit."""
 
+_LARGEST, _MOST_LINES = 64 << 30, 1 << 28  # bytes of a file of the config, and of a history
 _PLACE = (Path, RemotePath)
 _VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 
@@ -105,9 +107,11 @@ def _file_digest(path: FilePath) -> str | None:
     if isinstance(path, RemotePath) and not path.is_file():
         return None
     try:
-        with local_copy(path) as file, file.open("rb") as stream:
+        with local_copy(path) as file, open_regular(file) as stream:
+            if os.fstat(stream.fileno()).st_size > _LARGEST:
+                return None
             return f"sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
-    except OSError:  # a folder: the digest of the model tells its content
+    except OSError:  # a folder, whose content the digest of the model tells, or no file at all
         return None
 
 
@@ -120,7 +124,7 @@ def earlier_audits(root: Path, model_digest: str, cohort_digest: str) -> tuple[P
         There is a history, and it cannot be read.
     """
     try:
-        content = _file(root, model_digest, cohort_digest).read_bytes()
+        content = read_regular(_file(root, model_digest, cohort_digest), _MOST_LINES)
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -191,8 +195,8 @@ def _file(root: Path, model_digest: str, cohort_digest: str) -> Path:
 def _parsed(line: bytes) -> PastAudit | None:
     """Read one line; None when it is no audit."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        entry = parse_json(line)
+    except ValueError:
         return None
     if not isinstance(entry, dict):
         return None

@@ -102,6 +102,7 @@ def test_another_model_or_cohort_has_another_history(tmp_path: Path) -> None:
         b'{"verdict": "pass", "settings": []}\n',
         b'{"verdict": "pass"}\n',
         b"[" * 100_000 + b"\n",
+        b'{"verdict": "pass", "settings": {"a": "\\ud800"}}\n',
         b"9" * 10_000 + b"\n",
     ],
 )
@@ -160,6 +161,16 @@ def test_a_history_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be written .FileExists.*The run folder") as it:
         record_audit(tmp_path, MODEL, COHORT, past("fail"))
     assert str(tmp_path) not in str(it.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_history_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    record_audit(tmp_path, MODEL, COHORT, past("fail"))
+    path = history_file(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"history of audits .* cannot be read"):
+        earlier_audits(tmp_path, MODEL, COHORT)
 
 
 def test_a_value_that_is_no_json_is_refused(tmp_path: Path) -> None:
@@ -244,6 +255,17 @@ def test_another_content_of_a_file_is_another_setting(tmp_path: Path) -> None:
         seen.append(settings_of(config_of(tmp_path))["evidence.relevance"])
     assert seen[0] == seen[2] == f"sha256 {hashlib.sha256(texts[0].encode()).hexdigest()[:16]}"
     assert seen[1] != seen[0]
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_a_setting_by_its_role(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    os.truncate(os.open(tmp_path / "vast", os.O_CREAT | os.O_WRONLY), 1 << 40)
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "vast"):
+        regions = config.regions.model_copy(update={"annotations": path})
+        settings = settings_of(config.model_copy(update={"regions": regions}))
+        assert settings["regions.annotations"] == "<regions.annotations>"
 
 
 def test_a_setting_survives_the_file(tmp_path: Path) -> None:
