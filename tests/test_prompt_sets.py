@@ -126,7 +126,7 @@ def test_what_names_no_task(task: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("a: [1\n", encoding="utf-8")
     (tmp_path / "deep.yaml").write_text("[" * 3000, encoding="utf-8")
     for name, escape in (("half", "\\ud800"), ("nul", "\\0")):
-        text = 'findings: {a: {terms: [x], positive: ["a%s"]}}' % escape
+        text = f'findings: {{a: {{terms: [x], positive: ["a{escape}"]}}}}'
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"task: .*{message}"):
         with_task(tmp_path, task)

@@ -495,12 +495,14 @@ def compare(
     """
     from ravl_med.reporting.comparison.compare import compare_runs
     from ravl_med.reporting.comparison.report import prepare_comparison_folder, write_comparison
+    from ravl_med.reporting.files.saved_run import naming_damage
 
     name = f"{run_a.resolve().name}-vs-{run_b.resolve().name}"
     folder = out if out is not None else Path("reports") / name
     console.note(prepare_comparison_folder(folder, replace=replace))
-    comparison = compare_runs(run_a, run_b)
-    write_comparison(comparison, folder, replace=replace)
+    with naming_damage(run_a, "RUN_A"), naming_damage(run_b, "RUN_B"):
+        comparison = compare_runs(run_a, run_b)
+        write_comparison(comparison, folder, replace=replace)
     console.print_comparison(comparison, folder)
 
 

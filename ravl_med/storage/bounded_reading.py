@@ -134,7 +134,10 @@ def _require_plain_array(stream: Any, size: int) -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8, nested at most 64 deep, each text one (ValueError)."""
+    """Return the value of a JSON text in UTF-8 (else ValueError).
+
+    It is nested at most 64 deep, and holds neither half of a character nor a NUL.
+    """
     bare = np.frombuffer(_STRINGS.sub(b"", content), dtype=np.uint8)
     steps = np.isin(bare, list(b"[{")).astype(np.int8) - np.isin(bare, list(b"]}")).astype(np.int8)
     if steps.cumsum(dtype=np.int64).max(initial=0) > _DEEPEST:

@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,7 +50,12 @@ from ravl_med.reporting.audit.history import ReportDetails
 from ravl_med.reporting.comparison.runs import open_run
 from ravl_med.reporting.files.run_folder import draft_folder, write_json, write_predictions_file
 from ravl_med.reporting.files.run_record import peak_memory_mb
-from ravl_med.reporting.files.saved_run import SavedRun, write_archive, write_patients
+from ravl_med.reporting.files.saved_run import (
+    SavedRun,
+    redraw_run,
+    write_archive,
+    write_patients,
+)
 from ravl_med.reporting.files.tables import read_features, write_features
 from tests.benchmarks import run_folders
 from tests.benchmarks.made_up_audit import AuditSize, make_up_audit
@@ -59,11 +65,16 @@ from tests.benchmarks.tables import Column, Row, Table, Target
 LONGEST = 30.0  # seconds of a case
 MOST_MB = 3000  # of data that a case may hold
 _SHAPE = (48, 64)
+_FILMS = 60  # of a run folder
 _CODES = (0, 1, 2, 3)
 _TOKENS = (
     b"\0", b"\xff", b"\xed\xa0\x80", b"NaN", b"1e999", b"-1", b"99999999999999999999", b"null",
     b"true", b"[" * 300, b'{"a":' * 300, b"&a [*a, *a]", b"!!python/object:os.system x", b'"',
     b"http://127.0.0.1/a", b"../../etc/passwd", b"/dev/zero", b"\x1b[2J", b"=cmd()", b"\r", b",",
+)  # fmt: skip
+_VALUES: tuple[Any, ...] = (
+    "", "a\0b", "a\ud800b", "nan", "inf", "<b>&amp;", "no such name", 0, -1, 2**31, 10**30,
+    0.0, -0.5, 1e300, True, False, None, [], {},
 )  # fmt: skip
 _CONFIG = """\
 name: fuzz
@@ -89,6 +100,7 @@ class Kind:
 
     file: Path  # that is mutated
     read: Callable[[], Any]
+    mutate: Callable[[bytes, random.Random], bytes] | None = None  # None: at any bytes
 
 
 READING = ReadingConfig(max_pixels=10_000_000, max_inflated_mb=64)
@@ -164,9 +176,25 @@ def _of_runs(root: Path) -> dict[str, Kind]:
     }  # fmt: skip
     arrays = root / "bare" / "private" / "archive.npz"
     kinds["run arrays, no digest"] = Kind(arrays, partial(open_run, root / "bare", "RUN_A"))
+    kinds["run drawn"] = Kind(
+        root / "bare" / "private" / "archive.json",
+        partial(_draw_again, root / "bare"),
+        mutate_values,
+    )
     features = root / "run" / "private" / "features.npz"
     kinds["run private/features.npz"] = Kind(features, partial(_features, features))
     return kinds
+
+
+def _draw_again(folder: Path) -> None:
+    """Draw a copy of a run folder again, with a film of one gray for each that may be shown."""
+    copied = folder.with_name("drawn")
+    shutil.rmtree(copied, ignore_errors=True)
+    shutil.copytree(folder, copied)
+    (copied / "private" / "films").mkdir()
+    for index in range(_FILMS):
+        Image.new("L", (48, 60), 90).save(copied / "private" / "films" / f"{index}.png")
+    redraw_run(copied, date(2026, 11, 28))
 
 
 def _features(path: Path) -> Any:
@@ -177,7 +205,9 @@ def _features(path: Path) -> Any:
 
 def save_run(folder: Path, note: str = "") -> None:
     """Write a small run folder with all that is read of one again, but for its pages."""
-    size = AuditSize(films=60, correlations=2, classes=3, shape=(60, 48), subgroups=2, clusters=20)
+    size = AuditSize(
+        films=_FILMS, correlations=2, classes=3, shape=(60, 48), subgroups=2, clusters=20
+    )
     result = make_up_audit(size)
     labels = np.arange(size.films) % size.classes
     detector = FeatureDetector(
@@ -269,6 +299,22 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
+def mutate_values(content: bytes, rng: random.Random) -> bytes:
+    """Return JSON of which one to three values are others, most of them of the same type."""
+    made = json.loads(content)
+    for _ in range(rng.randint(1, 3)):
+        part: Any = made
+        above: Any = made
+        key: Any = None
+        while isinstance(part, (dict, list)) and part:
+            places: Any = list(part) if isinstance(part, dict) else range(len(part))
+            above, key = part, rng.choice(places)
+            part = above[key]
+        same = [one for one in _VALUES if type(one) is type(part)]
+        above[key] = rng.choice(same if same and rng.random() < 0.8 else _VALUES)
+    return json.dumps(made).encode("ascii")
+
+
 def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str, float]:
     """Do one case; return its kind, what came of it (blank if all is well), and the seconds."""
     rng = random.Random(f"{seed} {number}")
@@ -277,7 +323,7 @@ def run_case(kinds: dict[str, Kind], number: int, seed: int) -> tuple[str, str, 
     whole = kind.file.read_bytes()
     start = time.monotonic()
     try:
-        kind.file.write_bytes(mutate(whole, rng))
+        kind.file.write_bytes((kind.mutate or mutate)(whole, rng))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kind.read()

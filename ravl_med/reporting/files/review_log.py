@@ -35,7 +35,7 @@ from ravl_med.evidence.review import (
     read_review_rows,
 )
 from ravl_med.evidence.verdict import open_correlations
-from ravl_med.reporting.files.saved_run import read_unchanged_run, redraw_run
+from ravl_med.reporting.files.saved_run import naming_damage, read_unchanged_run, redraw_run
 from ravl_med.reporting.files.tables import REVIEW, Row, review_rows, review_text, run_digest
 from ravl_med.reporting.wording import printable
 from ravl_med.storage.bounded_reading import parse_json, read_regular
@@ -226,12 +226,13 @@ class ReviewSession:
         self.folder = folder.resolve()
         saved = read_unchanged_run(self.folder)
         self.result: AuditResult = saved.result
-        self._gate = GateConfig.model_validate_json(saved.gate)
-        self.rows = review_rows(self.result, self._gate)
-        self.asked = frozenset(
-            one.correlation_id(self.result)
-            for one in open_correlations(self.result.correlations, self._gate)
-        )
+        with naming_damage(self.folder, "RUN_DIR"):
+            self._gate = GateConfig.model_validate_json(saved.gate)
+            self.rows = review_rows(self.result, self._gate)
+            self.asked = frozenset(
+                one.correlation_id(self.result)
+                for one in open_correlations(self.result.correlations, self._gate)
+            )
         self._archive = self._digest()
         self.readings = read_log(self.folder / LOG)
         self._take_over()

@@ -15,8 +15,9 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ravl_med.config.audit import GateConfig
-from ravl_med.errors import ConfigError, DataError
+from ravl_med.errors import ConfigError, DataError, RavlMedError
 from ravl_med.evidence.audit_result import AuditResult, result_document
 from ravl_med.evidence.disclosure_control import hide_small_cells
 from ravl_med.evidence.results import BurnedInText
@@ -398,6 +399,31 @@ def read_unchanged_run(folder: Path) -> SavedRun:
     return saved
 
 
+@contextmanager
+def naming_damage(folder: Path, argument: str) -> Iterator[None]:
+    """Name a run folder whose archive no digest vouches for, where what it holds ends the context.
+
+    `argument` is how the user named the folder.
+
+    Raises
+    ------
+    DataError
+        In place of any error of a program. One of an archive that is as its run wrote it is a fault
+        of the tool, and is raised as it is.
+    """
+    try:
+        yield
+    except (RavlMedError, OSError, MemoryError):
+        raise
+    except Exception as error:  # numbers and names that no audit gives fail anywhere in a drawing
+        if f"{_PRIVATE}/{_JSON}" not in (find_strangers(folder) or Strangers()).foreign:
+            raise
+        raise DataError(
+            f"{argument}: the archive in private/ holds what cannot be drawn "
+            f"({type(error).__name__}); it is damaged or of another version. Audit again."
+        ) from None
+
+
 def _require_searched(before: AuditResult, now: AuditResult) -> None:
     """Refuse to show regions in which nobody has looked for text."""
     searched = {entry.cluster.cluster for entry in pictures.shown_correlations(before)}
@@ -427,13 +453,13 @@ def redraw_run(folder: Path, today: date, agreement: str = "") -> AuditResult:
     saved = read_unchanged_run(folder)
     review = folder / REVIEW
     decisions = read_decisions(review) if review.is_file() else ()
-    gate = GateConfig.model_validate_json(saved.gate)
-    result = apply_decisions(saved.result, decisions, gate, today)
-    decided = replace(saved, result=result)
-    _require_searched(saved.result, result)
-
     film = read_kept(folder / _PRIVATE / _FILMS)
-    with draft_folder(folder, carried=find_strangers(folder) or Strangers()) as draft:
-        copy_run(folder, draft, without=("figures",))
-        write_shared(decided, draft, film, agreement=agreement)
+    with naming_damage(folder, "RUN_DIR"):
+        gate = GateConfig.model_validate_json(saved.gate)
+        result = apply_decisions(saved.result, decisions, gate, today)
+        decided = replace(saved, result=result)
+        _require_searched(saved.result, result)
+        with draft_folder(folder, carried=find_strangers(folder) or Strangers()) as draft:
+            copy_run(folder, draft, without=("figures",))
+            write_shared(decided, draft, film, agreement=agreement)
     return result

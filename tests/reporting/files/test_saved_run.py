@@ -25,6 +25,8 @@ from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.verdict import decide_verdict
 from ravl_med.reporting.comparison.runs import open_run
+from ravl_med.reporting.files import saved_run
+from ravl_med.reporting.files.review_log import ReviewSession
 from ravl_med.reporting.files.run_folder import Strangers, find_strangers
 from ravl_med.reporting.files.saved_run import redraw_run
 from ravl_med.reporting.files.tables import earlier_rows, write_review
@@ -199,6 +201,56 @@ def test_what_a_copy_has_damaged_is_named(
         unseal(folder)
         with pytest.raises(DataError, match="cannot be read"):
             redraw_run(folder, TODAY)
+
+
+def forge(folder: Path, place: str, value: object) -> None:
+    """Set one value of the archive, at a place such as ``result.name``, which no digest guards."""
+    unseal(folder)
+    path = folder / "private" / "archive.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    *above, last = [int(key) if key.isdecimal() else key for key in place.split(".")]
+    part = content
+    for key in above:
+        part = part[key]
+    part[last] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("result.task.name", "half \ud800"),
+        ("result.discovery.cluster_map.clusters.0.x", "inf"),
+        ("result.discovery.protocol", ""),
+        ("gate", "{"),
+        ("document", []),
+    ],
+)
+def test_a_value_that_no_audit_gives_is_one_line(folder: Path, place: str, value: object) -> None:
+    forge(folder, place, value)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"it is damaged or of another version\. Audit again\.$"):
+        redraw_run(folder, TODAY)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_error_over_an_archive_as_it_was_written_is_the_tools_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_run, "write_figures", lambda *given: {}["name"])
+    with pytest.raises(KeyError):
+        redraw_run(folder, TODAY)
+    unseal(folder)
+    with pytest.raises(DataError, match=r"RUN_DIR: .* holds what cannot be drawn \(KeyError\)"):
+        redraw_run(folder, TODAY)
+
+
+def test_a_gate_that_is_none_ends_a_review_and_a_comparison_alike(folder: Path) -> None:
+    forge(folder, "gate", '{"max_gap": 7}')
+    with pytest.raises(DataError, match=r"RUN_DIR: .* damaged or of another version"):
+        ReviewSession(folder)
+    outcome = CliRunner().invoke(app, ["report", str(folder)])
+    assert outcome.exit_code == 3, outcome.output
 
 
 @pytest.mark.timeout(60)
