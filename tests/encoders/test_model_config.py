@@ -84,13 +84,30 @@ def test_a_text_tower_of_a_million_layers(family_folder, tmp_path: Path) -> None
         open_model_folder(folder, CPU)
 
 
-@pytest.mark.parametrize("family", ["open_clip_vit", "hf_clip"])
+@pytest.mark.parametrize("family", ["open_clip_vit", "hf_clip", "timm_vit", "biomedclip"])
 def test_a_model_that_memory_does_not_hold_is_not_built(
     family: str, family_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_config, "machine_memory", lambda: 1000)
     with pytest.raises(ModelError, match=r"describes [\d,]+ parameters, which take 0\.\d GB"):
         open_model_folder(family_folder(family), CPU)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_text_tower_beside_one_of_timm_is_counted(
+    counted: bool, family_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(family_folder("biomedclip"), tmp_path / "model"))
+    tower = next(path for path in folder.rglob("config.json"))
+    changed(tower.parent, CONFIG, "vocab_size", 2**32)
+    if not counted:  # a tower of timm that asks for values while it is built
+
+        def create(*given: Any, **options: Any) -> Any:
+            return torch.zeros(1).item()
+
+        monkeypatch.setattr("open_clip.timm_model.timm.create_model", create)
+    with pytest.raises(ModelError, match=r"describes [\d,]{12,} parameters"):
+        open_model_folder(folder, CPU)
 
 
 @pytest.mark.timeout(60)
