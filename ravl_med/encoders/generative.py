@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
+import math
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
@@ -26,15 +26,27 @@ from torch.nn import functional
 from ravl_med.encoders import local_files
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.huggingface import quiet
-from ravl_med.encoders.model_config import machine_memory
+from ravl_med.encoders.model_config import (
+    AreaImages,
+    HuggingFaceImages,
+    HuggingFaceTokenizer,
+    machine_memory,
+    require_bounded_numbers,
+    require_room_for,
+    require_valid,
+)
 from ravl_med.encoders.questions import Prompt, PromptWriter, Questions, shared_length
 from ravl_med.encoders.visual_tokens import FAMILIES, Seen, VisualTokens, open_visual_tokens
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
+from ravl_med.storage.bounded_reading import open_regular, parse_json
 
 _KEY = "model.path"
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # else bfloat16
+_LONGEST_HEAD, _MOST_SIDES = 100_000_000, 16  # bytes of a safetensors head; sides of a tensor
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER = "tokenizer_config.json"
 _FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")  # beside the weights
 _REGIONS = 16  # of a film that are asked about at once
 _POOLING = "mean of the visual tokens of a region, after the projector"
@@ -507,9 +519,17 @@ def open_generative(
             f"{_KEY}: config.json is of a {kind[:40]!r}; with model.answers it has to be one of "
             f"{', '.join(FAMILIES)}. Leave model.answers out for a contrastive model."
         )
+    require_bounded_numbers(config, _KEY, "config.json")
     _require_memory(folder, device, precision)
+    images = AreaImages if kind.startswith("qwen") else HuggingFaceImages
+    for name in (*_PROCESSORS, _TOKENIZER):
+        if (folder / name).is_file():
+            given = local_files.read_json(folder / name, _KEY)
+            wanted = HuggingFaceTokenizer if name == _TOKENIZER else images
+            require_valid(wanted, given.get("image_processor", given), _KEY, name)
     processor = _open_processor(folder, allow_code)
-    model = _load(folder, transformers.AutoModelForImageTextToText, precision, allow_code)
+    own = allow_code and "auto_map" in config
+    model = _load(folder, transformers.AutoModelForImageTextToText, precision, own)
     visual = open_visual_tokens(model, processor, questions.config.image_size)
     return GenerativeEncoder(model, processor, visual, questions, folder, device)
 
@@ -517,12 +537,11 @@ def open_generative(
 def _open_processor(folder: Path, allow_code: bool) -> Any:
     import transformers
 
-    names = ("processor_config.json", "preprocessor_config.json")
-    if not any((folder / name).is_file() for name in names):
+    if not any((folder / name).is_file() for name in _PROCESSORS):
         raise ModelError(
-            f"{_KEY}: the folder has no processor ({' or '.join(names)}), which says how the model "
-            "wants images and questions. Lay the one that was published with the model beside "
-            "config.json."
+            f"{_KEY}: the folder has no processor ({' or '.join(_PROCESSORS)}), which says how the "
+            "model wants images and questions. Lay the one that was published with the model "
+            "beside config.json."
         )
     kind: Any = transformers.AutoProcessor
     try:
@@ -556,8 +575,14 @@ def _package(message: str) -> str:
 
 def _load(folder: Path, kind: Any, precision: str, allow_code: bool) -> Any:
     """Load the weights, all of them and nothing else."""
+    import transformers
+
     try:
         with quiet(), local_files.no_network():
+            if not allow_code:  # what is trusted may do more than build
+                config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+                least = max(_BYTES[precision], 2)
+                require_room_for(lambda: kind.from_config(config), _KEY, least)
             model, report = kind.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -567,6 +592,8 @@ def _load(folder: Path, kind: Any, precision: str, allow_code: bool) -> Any:
                 dtype=_DTYPES.get(precision, torch.bfloat16),
                 attn_implementation="sdpa",
             )
+    except ModelError:
+        raise
     except Exception as error:  # transformers, torch and safetensors raise many types here
         raise ModelError(
             f"{_KEY}: the weights do not open as the model that config.json describes "
@@ -612,14 +639,15 @@ def _require_memory(folder: Path, device: torch.device, precision: str) -> None:
 def _count_weights(path: Path) -> int:
     """Return how many numbers a file of safetensors holds, by its description alone."""
     try:
-        with path.open("rb") as stream:
-            described = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        with open_regular(path) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            described = parse_json(stream.read(length if length <= _LONGEST_HEAD else 0))
         shapes = [v["shape"] for name, v in described.items() if name != "__metadata__"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return sum(math.prod(map(int, shape[:_MOST_SIDES])) for shape in shapes)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise ModelError(
             f"{_KEY}: {path.name} is no safetensors file, or is cut short; fetch it again."
         ) from None
-    return sum(int(np.prod(shape)) for shape in shapes)
 
 
 def free_memory(device: torch.device) -> int:

@@ -29,6 +29,7 @@ Layers = Annotated[int, Strict(), Field(ge=1, le=_DEEPEST)]
 Heads = Annotated[int, Strict(), Field(ge=1, le=1024)]
 Channels = Annotated[int, Strict(), Field(ge=1, le=64)]
 Pixels = Annotated[int, Strict(), Field(ge=1, le=8192)]
+Area = Annotated[int, Strict(), Field(ge=1, le=1 << 26)]
 Patch = Annotated[int, Strict(), Field(ge=1, le=1024)]
 Words = Annotated[int, Strict(), Field(ge=1, le=_MOST_WORDS)]
 TokenId = Annotated[int, Strict(), Field(ge=0, le=_MOST_WORDS)]
@@ -171,6 +172,17 @@ class HuggingFaceImages(_Part):
     do_convert_rgb: StrictBool | None = None
 
 
+class _Areas(_Part):
+    shortest_edge: Area | None = None
+    longest_edge: Area | None = None
+
+
+class AreaImages(HuggingFaceImages):
+    """One of a family that bounds the area of its images, in place of their sides."""
+
+    size: _Areas | None = None  # type: ignore[assignment]
+
+
 class _Token(_Part):
     content: StrictStr
 
@@ -217,21 +229,23 @@ def require_bounded_numbers(content: Any, key: str, name: str, depth: int = 0) -
         require_bounded_numbers(value, key, name, depth + 1)
 
 
-def require_room_for(build: Callable[[], nn.Module], key: str) -> None:
+def require_room_for(build: Callable[[], nn.Module], key: str, each: int = 8) -> None:
     """Build a model without values, and refuse one that does not fit into this machine's memory.
+
+    `each` is the bytes of a parameter: 8 are two in float32, the model and what is read into it.
 
     Raises
     ------
     ModelError
-        Its parameters, twice in float32 (the model and what is read into it), take more.
+        Its parameters take more.
     """
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in build().parameters())
     room = machine_memory()
-    if 8 * parameters > room:
+    if each * parameters > room:
         raise ModelError(
             f"{key}: the config describes {parameters:,} parameters, which take "
-            f"{8 * parameters / 1e9:,.1f} GB while they are read; this machine has "
+            f"{each * parameters / 1e9:,.1f} GB while they are read; this machine has "
             f"{room / 1e9:,.1f} GB. Check the numbers of the config, or take a larger machine."
         )
 

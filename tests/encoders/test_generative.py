@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from test_model_config import changed
 from tiny_generative import HERE, TEMPLATE, build, local_tower
 
 from ravl_med.config.model import AnswersConfig, ModelConfig
 from ravl_med.encoders import generative
 from ravl_med.encoders.generative import GenerativeEncoder, open_generative
+from ravl_med.encoders.model_config import AreaImages, HuggingFaceImages, require_valid
 from ravl_med.encoders.questions import Questions
 from ravl_med.errors import ModelError
 
@@ -299,6 +302,69 @@ def test_weights_are_safetensors(folders: dict[str, Path], tmp_path: Path) -> No
     (folder / "model.safetensors").write_bytes(b"\x04\x00\x00\x00\x00\x00\x00\x00none")
     with pytest.raises(ModelError, match="no safetensors file"):
         opened(folder)
+
+
+def head(text: bytes, length: int | None = None) -> bytes:
+    return (len(text) if length is None else length).to_bytes(8, "little") + text
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "content",
+    [
+        head(b"", 2**64 - 1), head(b"", 10**12), head(b"[" * 100_000), head(b"[]"), b"\x01",
+        head(b'{"a": {"shape": "wide"}}'), head(b'{"a": {"shape": [1e999]}}'), head(b'{"a": {}}'),
+        head(b'{"a": {"shape": 3}}'), None,
+    ],
+    ids=["2**64", "1 TB", "deep", "list", "short", "text", "inf", "none", "number", "pipe"],
+)  # fmt: skip
+def test_a_hostile_head_of_weights_is_one_line(
+    content: bytes | None, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(folders["llava"], tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    if content is None:
+        os.mkfifo(folder / "model.safetensors")
+    else:
+        (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors is no safetensors file"):
+        opened(folder)
+
+
+IMAGES = "processor_config.json"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("family", "name", "place", "value", "line"),
+    [
+        ("llava", "config.json", "text_config.num_hidden_layers", 10**6, "at most 512"),
+        ("llava", "config.json", "vision_config.num_hidden_layers", 10**6, "at most 512"),
+        ("llava", "config.json", "text_config.hidden_size", 10**9, r"describes [\d,]{12,} param"),
+        ("llava", IMAGES, "image_processor.resample", 99, "resample"),
+        ("llava", IMAGES, "image_processor.image_mean", "grey", "image_mean"),
+        ("llava", IMAGES, "image_processor.image_std", [0, 0, 0], "image_std"),
+        ("llava", IMAGES, "image_processor.size", {"shortest_edge": 10**9}, "size"),
+        ("qwen2_vl", IMAGES, "image_processor.size", {"longest_edge": 10**9}, "size"),
+        ("llava", "tokenizer_config.json", "pad_token", 5, "pad_token"),
+    ],
+)
+def test_a_wrong_value_of_a_config_is_one_line(
+    family: str, name: str, place: str, value: Any, line: str,
+    folders: dict[str, Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    folder = copied(folders[family], tmp_path / "m")
+    changed(folder, name, place, value)
+    with pytest.raises(ModelError, match=line) as refused:
+        opened(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_areas_that_qwen_bounds_are_no_sides() -> None:
+    published = {"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}
+    require_valid(AreaImages, published, "model.path", IMAGES)
+    with pytest.raises(ModelError):
+        require_valid(HuggingFaceImages, published, "model.path", IMAGES)
 
 
 @pytest.mark.parametrize(
