@@ -116,8 +116,9 @@ def open_dicom(path: Path, reading: ReadingConfig = DEFAULT_READING) -> pydicom.
             return _read_bare(content)
         _check_inflated(path, content, reading.max_inflated_mb)
         dataset = pydicom.dcmread(io.BytesIO(content))
-        cut = "Rows" in dataset and _PIXEL_DATA in content and "PixelData" not in dataset
-        if cut or not len(dataset):  # pydicom gives what it has
+        cut = _PIXEL_DATA in content and "PixelData" not in dataset
+        # pydicom gives what it has, and nothing where the cut is within fragments of pixels.
+        if not len(dataset) or (cut and "Rows" in dataset):
             place = "within its Pixel Data" if cut else "before its first element"
             raise ImageError("truncated", f"the file ends {place}; export it again.")
         return dataset

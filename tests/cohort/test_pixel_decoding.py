@@ -188,11 +188,15 @@ def test_a_frame_that_was_cut_is_truncated(name: str, share: float) -> None:
     assert caught.value.reason == "truncated"
 
 
-def test_a_file_that_ends_within_its_pixels_is_truncated(tmp_path: Path) -> None:
-    content = (BUNDLED / "MR_small_RLE.dcm").read_bytes()
+@pytest.mark.parametrize("name", ["MR_small_RLE", "MR_small_jp2klossless", "JPGExtended"])
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_a_file_that_ends_within_its_pixels_is_truncated(
+    name: str, share: float, tmp_path: Path
+) -> None:
+    content = (BUNDLED / f"{name}.dcm").read_bytes()
     path = tmp_path / "film.dcm"
-    path.write_bytes(content[: len(content) - 2000])
-    with pytest.raises(ImageError) as caught:
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ImageError, match="the file ends within its Pixel Data; export") as caught:
         read_dicom(path)
     assert caught.value.reason == "truncated"
 
