@@ -6,7 +6,6 @@ their cells.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.storage.bounded_reading import open_regular
+from ravl_med.storage.bounded_reading import TableError, open_regular, read_rows
 
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "positive", "pos", "present"), "1"),
@@ -195,10 +194,12 @@ def _lines(path: Path) -> list[list[str]]:
         if path.stat().st_size > _LARGEST:
             raise DataError("a table is over 200 MB; expected reports of an archive.")
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
-            return [line for line in csv.reader(stream, strict=True) if any(line)]
+            return [line for line in read_rows(stream) if any(line)]
     except FileNotFoundError:
         raise ConfigError(f"--reports {path.name[:80]}: no such file.") from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
+    except TableError as error:
+        raise DataError(f"a table, {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"a table is not a UTF-8 CSV file ({type(error).__name__}).") from None
 
 

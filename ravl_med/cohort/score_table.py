@@ -6,7 +6,6 @@ Numbers that all lie between 0 and 1 are probabilities; any others are logits.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.storage.bounded_reading import read_regular
+from ravl_med.storage.bounded_reading import TableError, read_regular, read_rows
 from ravl_med.storage.remote import FilePath
 
 _KEY = "model.scores"
@@ -82,12 +81,14 @@ def read_scores(path: Path, cohort: Cohort, *, complete: bool = True) -> ScoreTa
 def _read(path: Path) -> tuple[bytes, Rows, list[str]]:
     try:
         content = read_regular(path, 1 << 30)
-        lines = list(csv.reader(content.decode("utf-8-sig").splitlines(), strict=True))
+        lines = list(read_rows(content.decode("utf-8-sig").splitlines()))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{_KEY}: {path.name!r} does not exist. Paths are relative to the config file."
         ) from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
+    except TableError as error:
+        raise DataError(f"{_KEY} {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"{_KEY}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None

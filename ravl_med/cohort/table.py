@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 from collections import Counter
@@ -19,7 +18,12 @@ from numpy.typing import NDArray
 
 from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.labelling.film_labels import FindingCells
-from ravl_med.storage.bounded_reading import UnreadableFileError, open_regular
+from ravl_med.storage.bounded_reading import (
+    TableError,
+    UnreadableFileError,
+    open_regular,
+    read_rows,
+)
 from ravl_med.storage.files import local_copy
 from ravl_med.storage.remote import FilePath, RemotePath, StorageAccess, is_url
 
@@ -81,18 +85,15 @@ def read_table(path: FilePath) -> pd.DataFrame:
 
 def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
     """Read the header, and the rows that are not blank, by the number that a spreadsheet shows."""
-    name, read = path.name, 1
-    rows: dict[int, list[str]] = {}
+    name = path.name
     try:
         with (
             local_copy(path) as file,
             TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream,
         ):
-            lines = csv.reader(stream, strict=True)
+            lines = read_rows(stream)
             header = [cell.strip() for cell in next(lines, [])]
-            for read, line in enumerate(_stripped(lines), start=2):
-                if any(line):
-                    rows[read] = line
+            rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
     except (FileNotFoundError, NotADirectoryError):
         where = "Paths are relative to the config file."
         if isinstance(path, RemotePath):
@@ -100,26 +101,13 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
         raise ConfigError(f"cohort.manifest: {name!r} does not exist. {where}") from None
     except UnreadableFileError as error:
         raise DataError(f"{name}: {error}. Name a CSV table.") from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise _no_table(error, name, read + 1) from None
+    except TableError as error:
+        raise DataError(f"{name} {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(
+            f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
+        ) from None
     return header, rows
-
-
-def _no_table(error: Exception, name: str, row: int) -> DataError:
-    """Say what is wrong with a table that cannot be read beyond a row."""
-    if "unexpected end of data" in str(error):
-        return DataError(
-            f"{name} row {row}: double quotes that open a cell are never closed; the cell swallows "
-            "all rows below it. Close them, or double those that belong to the text."
-        )
-    if "field limit" in str(error):
-        return DataError(
-            f"{name} row {row}: a cell is over {csv.field_size_limit():,} characters. Keep long "
-            "reports in files, and name them in the column report_path."
-        )
-    return DataError(
-        f"{name}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
-    )
 
 
 def intern_texts(texts: Iterable[str], known: dict[str, str] | None = None) -> list[str]:

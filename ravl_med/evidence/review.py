@@ -16,7 +16,6 @@ same as No. N  it is the feature of another row, and follows the decision there
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import re
@@ -39,7 +38,7 @@ from ravl_med.evidence.verdict import (
     with_leaks,
     with_protocol,
 )
-from ravl_med.storage.bounded_reading import read_regular
+from ravl_med.storage.bounded_reading import TableError, read_regular, read_rows
 
 COLUMNS = ("correlation", "decision", "until", "reason", "name", "date")
 """Columns of ``review.csv`` that are read; it may hold others."""
@@ -112,10 +111,12 @@ def read_review_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         text = _decoded(read_regular(path))
         first = text.lstrip().partition("\n")[0]
         separator = max(",;\t", key=first.count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        reader = read_rows(io.StringIO(text, newline=""), separator)
         head = [name.strip().lower() for name in next(reader, [])]
-        lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = list(enumerate(reader, start=2))
+    except TableError as error:
+        raise DataError(f"{_WHERE} {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{_WHERE} cannot be read ({type(error).__name__}).") from None
     missing = [name for name in COLUMNS if name not in head]
     if missing:

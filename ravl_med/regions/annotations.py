@@ -14,7 +14,6 @@ COCO, "Data format". Wu et al., Chest ImaGenome dataset, PhysioNet 2021.
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from ravl_med.cohort.annotation_file import AnnotatedBox
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.regions.region_set import RegionKind, RegionSet
-from ravl_med.storage.bounded_reading import parse_json, read_regular
+from ravl_med.storage.bounded_reading import TableError, parse_json, read_regular, read_rows
 from ravl_med.storage.remote import FilePath
 
 _COLUMNS = ("image", "name", "x0", "y0", "x1", "y1")
@@ -146,10 +145,10 @@ def _rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
 def _csv_rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
     try:
         text = read_regular(path, _LARGEST).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        header = reader.fieldnames or []
-        rows = list(reader)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        header, *rows = list(read_rows(io.StringIO(text, newline=""))) or [[]]
+    except TableError as error:
+        raise DataError(f"{_KEY} {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"{_KEY}: not a UTF-8 CSV table ({type(error).__name__}). Save it as CSV with commas."
         ) from None
@@ -158,12 +157,15 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:
         raise DataError(
             f"{_KEY}: column {missing[0]!r} is missing; expected {', '.join(_COLUMNS)}. Add it."
         )
-    for number, row in enumerate(rows, start=2):
+    for number, cells in enumerate(rows, start=2):
+        if not any(cells):
+            continue
+        row = dict(zip(header, [*cells, *[""] * len(header)], strict=False))
         where = f"{_KEY} row {number}"
         if not row["name"]:
             raise DataError(f"{where}: name is blank; expected what the region is called.")
         numbers = [_number(row[column], f"{where}: {column}") for column in _COLUMNS[2:]]
-        yield row["image"] or "", AnnotatedBox(row["name"], _four(numbers))
+        yield row["image"], AnnotatedBox(row["name"], _four(numbers))
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, AnnotatedBox]]:

@@ -6,13 +6,14 @@ each other unfold to billions of values: each is refused before it is read or bu
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -39,6 +40,10 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class TableError(ValueError):
+    """A CSV text cannot be read beyond a row, which `str` names with what is wrong and a cure."""
 
 
 class UnreadableFileError(OSError):
@@ -146,6 +151,35 @@ def parse_json(content: bytes) -> Any:
     if _MAY_BE_NO_TEXT.search(content):  # only so can it be written, and few files are so written
         _require_text(value)
     return value
+
+
+def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
+    """Yield the rows of a CSV text, which a spreadsheet numbers from 1.
+
+    Raises
+    ------
+    TableError
+        Double quotes are never closed or stand within a cell, or a cell is too long.
+    """
+    row = 0
+    try:
+        for cells in csv.reader(lines, delimiter=separator, strict=True):
+            row += 1
+            yield cells
+    except csv.Error as error:
+        what = "double quotes stand within a cell. Double those that belong to the text"
+        if "unexpected end of data" in str(error):
+            what = (
+                "double quotes that open a cell are never closed; the cell swallows all rows below "
+                "it. Close them, or double those that belong to the text"
+            )
+        elif "field limit" in str(error):
+            what = (
+                f"a cell is over {csv.field_size_limit():,} characters, as one is whose double "
+                "quotes are never closed. Close them; a long report belongs into a file, which a "
+                "manifest names in the column report_path"
+            )
+        raise TableError(f"row {row + 1}: {what}.") from None
 
 
 def parse_yaml(text: str) -> Any:

@@ -341,7 +341,7 @@ def test_one_film_of_each_study(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a cell is over 131,072 characters\. Keep long"):
+    with pytest.raises(DataError, match=r"a cell is over 131,072 characters, as one is whose"):
         read(tmp_path, "image,patient,report\na,1," + "x" * 140_000 + "\n")
 
 
@@ -436,6 +436,10 @@ def test_a_manifest_that_is_no_file_and_a_quote_that_never_closes(tmp_path: Path
         read_manifest(tmp_path / "pipe.csv", split=None)
     with pytest.raises(DataError, match="double quotes that open a cell are never closed"):
         read(tmp_path, 'image,patient\n"a.png,p1\nb.png,p2\n')
+    with pytest.raises(DataError, match=r"manifest\.csv row 3: .* double quotes are never closed"):
+        read(tmp_path, 'image,patient\na.png,p1\n"b.png,p2\n' + "c.png,p3\n" * 20_000)
+    with pytest.raises(DataError, match=r"row 2: double quotes stand within a cell"):
+        read(tmp_path, 'image,patient\n"a" png,p1\n')
 
 
 @pytest.mark.timeout(10)

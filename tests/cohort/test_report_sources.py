@@ -81,6 +81,8 @@ def test_a_table_that_is_no_text_is_not_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a UTF-8 CSV file \(UnicodeDecodeError\)") as caught:
         read_report_table(path)
     assert "doe" not in str(caught.value)
+    with pytest.raises(DataError, match=r"a table, row 2: double quotes .* are never closed"):
+        read_report_table(table(path, 'accession,report\nA,"Clear lungs.\nB,Effusion.\n'))
 
 
 def test_labels_in_words_are_labels(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_a_file_that_is_no_table(tmp_path):
         read_scores(tmp_path / "scores.csv", COHORT)
     with pytest.raises(DataError, match="not a UTF-8 CSV table"):
         read(tmp_path, b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"model\.scores row 3: double quotes .* never closed"):
+        read(tmp_path, GOOD.replace("a/2", '"a/2'))
 
 
 def test_before_the_films_are_read_a_film_may_lack_its_row(tmp_path):

@@ -345,3 +345,8 @@ def test_agreement_is_what_chance_does_not_explain() -> None:
     assert cohens_kappa(one, one) == 1
     assert np.isnan(cohens_kappa([], []))
     assert np.isnan(cohens_kappa(["s"], ["s"]))
+
+
+def test_double_quotes_that_are_never_closed_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"review\.csv row 3: double quotes .* are never closed"):
+        read(tmp_path, "abc,1,,,,,", 'def,2,disease,,"A heart,y,2026-11-24', "ghi,3,,,,,")
