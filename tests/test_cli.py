@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
+import torch
 from pypdf import PdfReader
 from typer.testing import CliRunner, Result
 
@@ -99,6 +100,12 @@ def one_line(outcome: Result, *parts: str) -> None:
         assert part in text
 
 
+def require_private(folder: Path) -> None:
+    """Every file below ``private/`` is for its owner alone, and every folder."""
+    for path in (folder / "private", *(folder / "private").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
 def test_an_audit_writes_the_whole_folder(audited: Path) -> None:
     out = audited
     assert {path.name for path in out.iterdir()} == {
@@ -143,9 +150,10 @@ def test_an_audit_writes_the_whole_folder(audited: Path) -> None:
     assert 0 < read["films_per_s"] < read["regions_per_s"]
     assert read["megabytes_per_s"] > 0
     assert record["throughput"]["clustering"]["regions_per_s"] > 0
-    assert (out / "private").stat().st_mode & 0o777 == 0o700
-    for name in ("key.csv", "config.yaml", "features.npz"):
-        assert (out / "private" / name).stat().st_mode & 0o777 == 0o600
+    require_private(out)
+    assert {"key.csv", "config.yaml", "features.npz", "films"} <= {
+        path.name for path in (out / "private").iterdir()
+    }
     pages = PdfReader(out / "report.pdf").pages
     assert len(pages) >= 4
 
@@ -222,7 +230,37 @@ def test_the_gate_decides_the_exit_code(workplace: Path, tmp_path: Path) -> None
     result = json.loads((tmp_path / "a" / "result.json").read_text(encoding="utf-8"))
     assert result["verdict"] == "not_auditable"
     assert result["correlations"] == []
-    assert audit(workplace, tmp_path / "b", "--exit-zero", *stuck).exit_code == 0
+    (tmp_path / "a" / "signed.pdf").write_text("signature")
+    outcome = audit(workplace, tmp_path / "a", "--exit-zero", *stuck)
+    assert outcome.exit_code == 2
+    one_line(outcome, "--out: the earlier run holds what no run wrote", "signed.pdf", "--replace")
+    assert audit(workplace, tmp_path / "a", "--replace", "--exit-zero", *stuck).exit_code == 0
+    assert not (tmp_path / "a" / "signed.pdf").exists()
+    (aside,) = (path for path in tmp_path.iterdir() if path.name != "a")
+    assert (aside / "signed.pdf").read_text() == "signature"
+    assert json.loads((aside / "result.json").read_text(encoding="utf-8")) == result
+
+
+def test_patients_that_the_model_was_fitted_on_void_the_audit(
+    workplace: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(workplace / "cohort" / "manifest.csv", dtype=str, keep_default_na=False)
+    audited = sorted(set(table["patient"][table["split"] == "validation"]))
+    table.loc[table.index[table["split"] == "finetune"][:30], "patient"] = (audited * 30)[:30]
+    table.to_csv(workplace / "cohort" / "leaky.csv", index=False)
+    words = ("--set", "cohort.manifest=cohort/leaky.csv", "--set", "gate.max_prediction_share=0")
+    outcome = audit(workplace, tmp_path / "a", *words)
+    assert outcome.exit_code == 1, outcome.output
+    said = "in split finetune too: the model may have been fitted on them"
+    result = json.loads((tmp_path / "a" / "result.json").read_text(encoding="utf-8"))
+    assert result["verdict"] == "not_auditable"
+    assert not result["gates"]["gate.max_leaked_patients"]["passed"]
+    (leak,) = (one for one in result["cohort"]["leaks"] if one["place"] == "split finetune")
+    assert (leak["fitted"], leak["patients"]) == (True, min(30, len(audited)))
+    assert any(said in reason for reason in result["verdict_reasons"])
+    first = PdfReader(tmp_path / "a" / "report.pdf").pages[0].extract_text()
+    for text in (outcome.output, first):
+        assert said in " ".join(text.split())
 
 
 def test_too_few_films_of_a_class_are_told_before_any_film_is_read(
@@ -290,9 +328,13 @@ def test_the_next_audit_says_so(workplace: Path, tmp_path: Path) -> None:
             ("cardiomegly", "Did you mean 'cardiomegaly'?"),
         ),
         (("--set", "evidence.draws=200"), 2, ("evidence.draws", "2000")),
+        (("--set", "cohort.manifest=/dev/zero"), 3, ("zero: a device; expected a regular file",)),
+        (("--set", "evidence.relevance=/dev/zero"), 2, ("a device; expected a regular file",)),
+        (("--set", "gate.accepted=/dev/zero"), 3, ("review.csv cannot be read",)),
         (("--device", "tpu"), 2, ("model.device",)),
     ],
 )
+@pytest.mark.timeout(60)
 def test_bad_input_gets_one_line(
     workplace: Path, tmp_path: Path, words: tuple[str, ...], code: int, parts: tuple[str, ...]
 ) -> None:
@@ -428,6 +470,20 @@ def test_a_full_disk_is_no_internal_error(
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith("error: no room left on a disk; expected some where the cache")
     assert "doe" not in outcome.output + outcome.stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError("X^DOE"), torch.OutOfMemoryError("X^DOE")])
+def test_memory_that_runs_out_is_no_internal_error(
+    error: Exception, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(self: Cache, *_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(user_cache()), "folder", short)
+    outcome = audit(workplace, tmp_path / "run")
+    assert outcome.exit_code == 2
+    one_line(outcome, "the memory of this machine does not suffice", "model.batch_size")
+    assert "X^DOE" not in outcome.output + outcome.stderr
 
 
 def test_an_internal_error_shows_no_traceback(

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -273,6 +276,48 @@ def test_init_writes_nothing_over(tree: Path, tmp_path: Path) -> None:
     one_line(outcome, "audit.yaml exists", "--out")
     assert (tmp_path / "audit.yaml").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "manifest.csv").exists()
+
+
+def odd_folder(tree: Path, root: Path) -> Path:
+    """Films, one with a name in Latin-1; a folder without rights; folders deeper than a path is."""
+    odd = root / "odd"
+    (odd / "closed").mkdir(parents=True)
+    for number, path in enumerate(sorted(tree.rglob("IM*"))[:12]):
+        (odd / ("J\udce9r.dcm" if number == 11 else f"{number}.dcm")).write_bytes(path.read_bytes())
+    handle = os.open(odd, os.O_RDONLY)
+    for _ in range(25):  # more than 4,096 bytes
+        os.mkdir("e" * 200, dir_fd=handle)
+        inner = os.open("e" * 200, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    return odd
+
+
+def test_odd_names_and_closed_folders_are_counted_and_said(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, scandir = odd_folder(tree, tmp_path), os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may look into everything
+    try:
+        out = tmp_path / "out"
+        for words in (("inspect", str(odd)), ("init", str(odd), "--out", str(out))):
+            outcome = run(*words)
+            assert outcome.exit_code == 0, outcome.output
+            said = " ".join(outcome.output.split())
+            assert "folders that cannot be looked into: no right to, or too deep" in said
+            assert "the file's name is not UTF-8 text; rename it" in said
+        with (out / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+            assert len(list(csv.DictReader(stream))) == 11
+    finally:  # pytest tidies up no path that long
+        monkeypatch.undo()
+        subprocess.run(["rm", "-rf", str(odd)], check=True)
 
 
 def test_init_with_a_model_audits_every_film(tree: Path, tmp_path: Path) -> None:

@@ -52,6 +52,18 @@ def test_every_package_has_a_lower_bound_that_it_meets() -> None:
             assert Version(INSTALLED[name][0].version) in one.specifier
 
 
+def test_floors_leave_out_releases_with_published_faults() -> None:
+    wanted = {"monai": "1.5.1", "protobuf": "6.31.1", "pillow": "11.3", "sentencepiece": "0.2.1",
+              "torch": "2.6"}  # fmt: skip
+    floors = {
+        canonicalize_name(one.name): Version(part.version)
+        for extra, one in ASKED
+        if not extra
+        for part in one.specifier
+    }
+    assert {name for name, least in wanted.items() if floors[name] < Version(least)} == set()
+
+
 def test_both_files_are_what_is_installed() -> None:
     here = {name: dependencies.public_version(there) for name, (there, _) in INSTALLED.items()}
     if here != LOCK:

@@ -85,6 +85,11 @@ def _message_of(error: Exception) -> tuple[str, int]:
             "temporary files lie (cache.folder, --out, TMPDIR). Make room and run the same "
             "command again: what was finished is kept."
         ), ConfigError.exit_code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # of torch
+        return (
+            "error: the memory of this machine does not suffice. Free some, take smaller batches "
+            "(model.batch_size), or a larger machine: what was finished is kept."
+        ), ConfigError.exit_code
     return (
         f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
         "for the traceback, which may hold file names, and report it."

@@ -1,5 +1,6 @@
 """Scores of a model that nobody can open: every fault of the table is one clear line."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,15 @@ def test_a_name_that_two_films_have_names_none(tmp_path):
         read(tmp_path, "image,heart,lung\n1.dcm,1,0\n", both)
 
 
+@pytest.mark.timeout(20)
 def test_a_file_that_is_no_table(tmp_path):
     with pytest.raises(ConfigError, match=r"'scores.csv' does not exist"):
         read_scores(tmp_path / "scores.csv", COHORT)
+    for kind in ("pipe", "/dev/zero"):
+        if kind == "pipe":
+            os.mkfifo(tmp_path / kind)
+        with pytest.raises(DataError, match=r"CSV table \(UnreadableFileError\)"):
+            read_scores(tmp_path / kind, COHORT)
     with pytest.raises(DataError, match="not a UTF-8 CSV table"):
         read(tmp_path, b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"model\.scores row 3: double quotes .* never closed"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ravl_med.encoders import film_store
@@ -132,6 +133,25 @@ def test_a_damaged_object_is_ignored_and_made_again(machine, shared, length: int
     assert contents(shared)[name] == whole
     assert other.done([*["none"] * 4, PIECE]) == {4}
     assert film(0)[0] in machine("third")
+
+
+def test_an_object_whose_rows_were_reversed_is_made_again(machine, shared) -> None:
+    one = machine("one")
+    one.write(4, [film(0), film(1)])
+    one.list_done(PIECE)
+    (name,) = (name for name in contents(shared) if name.startswith("000004"))
+    whole = contents(shared)[name]
+    tensors = dict(safetensors.numpy.load(whole))
+    tensors["image"] = np.ascontiguousarray(tensors["image"][::-1])
+    atomic_write_bytes(shared / name, safetensors.numpy.save(tensors))
+
+    other = machine("other")
+    assert film(0)[0] not in other
+    other.write(4, [film(0), film(1)])
+    assert contents(shared)[name] == whole
+    third = machine("third")
+    assert film(1)[0] in third
+    np.testing.assert_array_equal(third.read(film(1)[0])[0], film(1)[1])
 
 
 def test_an_object_that_only_looks_whole_is_not_used(machine, shared) -> None:

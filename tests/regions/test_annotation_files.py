@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,35 @@ def test_a_mask_of_too_many_parts(tmp_path: Path) -> None:
     values[::2, ::2] = 1
     Image.fromarray(values).save(tmp_path / "mask.png")
     assert refused(tmp_path / "mask.png", of) == "too_many_boxes"
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"max_memory_mb": 512}, "out_of_memory"),
+        ({"max_seconds": 0.3}, "timed_out"),
+        ({}, "decoder_died"),
+    ],
+)
+def test_a_process_that_an_annotation_brings_down_costs_that_annotation(
+    limits: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    of, _ = film(tmp_path)
+    side = 10_000
+    Image.new("L", (side, side)).save(tmp_path / "large.png", compress_level=1)
+    Image.fromarray(masks((8, 10, 30, 40))).save(tmp_path / "mask.png")
+    reading = ReadingConfig(max_pixels=10**9, **limits)
+    with FilmReader(reading, workers=1).kept_open() as reader:
+        if reason == "decoder_died":
+            reader.annotation(tmp_path / "mask.png", of, SHAPE, {}, None)
+            (child,) = reader.pool._crew.children
+            threading.Timer(0.1, child._process.kill).start()
+        with pytest.raises(ImageError) as caught:
+            reader.annotation(tmp_path / "large.png", of, (side, side), {}, None)
+        assert caught.value.reason == reason
+        if reason != "timed_out":  # another process begins too slowly for so short a limit
+            (box,) = reader.annotation(tmp_path / "mask.png", of, SHAPE, {}, None)
+            assert box.box == (8, 10, 30, 40)
 
 
 def test_annotations_are_read_in_the_processes_that_read_films(tmp_path: Path) -> None:

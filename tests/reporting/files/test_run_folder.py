@@ -247,15 +247,14 @@ def test_private_digests_stay_private(place: Path, config: Config) -> None:
         (draft / "private" / "films" / "0.png").touch()
     record = json.loads((place / "a" / "run.json").read_text())
     assert set(record["files"]) == {"run.json", "private/files.json"}
+    private = place / "a" / "private"
     modes = {
-        path.relative_to(place / "a").as_posix(): stat.S_IMODE(path.stat().st_mode)
-        for path in (place / "a").rglob("*")
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (private, *private.rglob("*"))
     }
-    assert {mode for name, mode in modes.items() if name.endswith((".csv", ".png", "json"))} <= {
-        0o600,
-        modes["run.json"],
-    }
-    assert modes["private"] == modes["private/films"] == 0o700
+    folders = {"private": 0o700, "films": 0o700}
+    assert modes == folders | dict.fromkeys(
+        ("key.csv", "config.yaml", "0.png", "files.json"), 0o600
+    )
     (place / "a" / "private" / "films" / "0.png").write_text("changed")
     assert find_strangers(place / "a") == Strangers(changed=("private/films/0.png",))
 
@@ -393,6 +392,15 @@ def test_the_draft_of_a_run_that_works_is_not_swept(place: Path) -> None:
         assert draft.is_dir()
     assert contents(place / "a") == {"run.json": "1"}
     assert [p.name for p in place.iterdir()] == ["a"]
+
+
+def test_a_run_that_a_kill_left_without_its_name_is_back(place: Path) -> None:
+    run(place / "a", run="1", old="x")
+    (place / "a").rename(place / ".a.0123.old")
+    (note,) = prepare_folder(place / "a")
+    assert note == "a: a run was killed while it took its place; the earlier one is back."
+    assert contents(place / "a") == {"run.json": "1", "old.json": "x"}
+    assert prepare_folder(place / "a") == ()
 
 
 def test_a_name_that_no_folder_can_have(place: Path) -> None:

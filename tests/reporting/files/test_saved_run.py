@@ -60,6 +60,8 @@ def folder(audited: Path, tmp_path: Path) -> Path:
 def test_the_same_folder_gives_the_same_bytes_but_for_the_review(folder: Path) -> None:
     audited = {name: (folder / name).read_bytes() for name in SHARED}
     redraw_run(folder, TODAY)
+    for path in (folder / "private", *(folder / "private").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
     once = {name: (folder / name).read_bytes() for name in SHARED}
     redraw_run(folder, TODAY)
 

@@ -61,6 +61,14 @@ def test_a_film_that_is_missing_is_told(tmp_path):
         read_kept(tmp_path)(3)
 
 
+def test_a_film_that_unpacks_to_too_much_is_told(tmp_path, monkeypatch):
+    Image.new("L", (60, 40)).save(tmp_path / "3.png")
+    assert read_kept(tmp_path)(3).shape == (40, 60)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="missing in private/films, or cannot be read"):
+        read_kept(tmp_path)(3)
+
+
 def test_a_run_tells_what_was_hidden_and_keeps_it(result_of, film, details, tmp_path):
     (tmp_path / "private").mkdir()
     run = SavedRun(result_of(), details, GATE.model_dump_json(), 20, None, 0)
