@@ -28,7 +28,8 @@ model: {path: model}
 discovery: {clusters: [8]}
 engine: {workers: 1}
 gate: {max_rejected_fraction: 0.9, min_films: 1}
-evidence: {relevance: %s, simulations: 20, effect_films: 20, max_pairs: 20, dependence_films: 0}
+evidence: {relevance: %s, simulations: 20, effect_films: 20, max_pairs: 20, dependence_films: 0,
+  looking_films: 0}
 """
 HOOK = """
 import os, sys
@@ -131,6 +132,15 @@ def test_a_manifest_that_names_other_machines_reaches_none(verb: Verb, listener)
     assert "127.0.0.1" not in ended.stdout + ended.stderr
 
 
+def test_an_audit_and_its_report_connect_to_nothing(verb: Verb) -> None:
+    """In few processes; `test_no_verb_connects` has those of workers too."""
+    words = ("audit", "audit.yaml", "--out", "run", "--set", "engine.workers=0")
+    for verb_words in (words, ("report", "run")):
+        ended = verb(*verb_words)
+        assert ended.returncode in (0, 1), ended.stderr
+    assert (verb.root / "run" / "report.pdf").is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "codes"),
@@ -142,7 +152,6 @@ def test_a_manifest_that_names_other_machines_reaches_none(verb: Verb, listener)
         (("regions", "audit.yaml", "--show", "4"), (0,)),
         (("power", "audit.yaml", "--films", "100", "--simulations", "20"), (0,)),
         (("audit", "audit.yaml", "--out", "run"), (0, 1)),
-        (("report", "run"), (0,)),
         (("compare", "run", "run", "--out", "both"), (0, 1, 2)),
         (("merge", "audit.yaml", "cache/ravl-med"), (0, 2, 3)),
         (("mitigate", "audit.yaml", "--audit", "run"), (0, 1, 2, 3)),
