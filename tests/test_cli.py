@@ -321,6 +321,9 @@ def test_the_next_audit_says_so(workplace: Path, tmp_path: Path) -> None:
         (("--set", "gate.maxgap=0.2"), 2, ("gate.maxgap", "max_gap")),
         (("--set", "gate.max_gap"), 2, ("section.key=value",)),
         (("--set", "cohort.manifest=nowhere.csv"), 2, ("'nowhere.csv'", "does not exist")),
+        (("--set", "cohort.manifest=../no.csv"), 2, ("Tried: ../no.csv -> ", "{parent}/no.csv")),
+        (("--set", "evidence.relevance=no.yaml"), 2, ("no such file", "no.yaml -> {root}/no.yaml")),
+        (("--set", "evidence.relevance=null"), 2, ("expected the path of a file", "got null.")),
         (("--set", "model={path: nowhere}"), 2, ("model.path", "no such folder")),
         (
             ("--set", "task.classes.cardiomegly={prompts: [x]}"),
@@ -340,7 +343,7 @@ def test_bad_input_gets_one_line(
 ) -> None:
     outcome = audit(workplace, tmp_path / "run", *words)
     assert outcome.exit_code == code, outcome.output
-    one_line(outcome, *parts)
+    one_line(outcome, *(p.format(root=workplace, parent=workplace.parent) for p in parts))
     assert not list(tmp_path.iterdir())
 
 

@@ -376,6 +376,21 @@ def test_a_manifest_can_be_inspected(tree: Path) -> None:
     assert "  cardiomegaly " in outcome.output
 
 
+def test_a_manifest_may_say_its_labels_in_words(tree: Path) -> None:
+    made = tree.parent / "made" / "manifest.csv"
+    with made.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    lines = [
+        f"{row['image']};{row['patient']};{'Yes' if n < 25 else 'no'}" for n, row in enumerate(rows)
+    ]
+    worded = made.with_name("worded.csv")
+    worded.write_text("\n".join(["Image;Patient;gout", *lines]), encoding="utf-8")
+    outcome = run("inspect", str(worded))
+    assert outcome.exit_code == 0, outcome.output
+    (line,) = [line for line in outcome.output.splitlines() if line.startswith("  gout ")]
+    assert line.split()[1:3] == ["25", "35"]
+
+
 def test_the_doctor_is_well_here() -> None:
     outcome = run("doctor")
     assert outcome.exit_code == 0, outcome.output

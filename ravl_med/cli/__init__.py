@@ -142,6 +142,7 @@ def _open(config: Path, *changes: str) -> tuple[Config, Cache]:
     if not gc.get_freeze_count():  # what was imported stays: half a second in every collection
         gc.freeze()
     settings = load_config(config, changes)
+    console.OPENED.set((settings, config.absolute().parent))
     return settings, open_cache(settings.cache.folder)
 
 

@@ -6,11 +6,14 @@ Progress is a bar for each stage on a terminal, and a line a minute in a log.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +24,7 @@ from rich.markup import escape
 from ravl_med.errors import ConfigError, RavlMedError, means_disk_full, visible
 
 if TYPE_CHECKING:
+    from ravl_med.config.loading import Config
     from ravl_med.evidence.audit_result import AuditResult, Sensitivity
     from ravl_med.evidence.results import SpuriousCorrelation
     from ravl_med.pipeline.mitigate import Mitigation
@@ -45,6 +49,10 @@ ReplaceOption = Annotated[
     ),
 ]
 ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")]
+
+
+OPENED: ContextVar[tuple[Config, Path]] = ContextVar("opened")
+"""The config of the verb that runs, and its folder."""
 
 
 def overrides(set_values: list[str] | None, device: str | None) -> tuple[str, ...]:
@@ -78,7 +86,8 @@ def reporting_errors(debug: bool) -> Iterator[None]:
 def _message_of(error: Exception) -> tuple[str, int]:
     """Return what is printed of an error, and its exit code."""
     if isinstance(error, RavlMedError):
-        return "\n".join(f"error: {line}" for line in str(error).splitlines()), error.exit_code
+        lines = [f"error: {line}{_tried(line)}" for line in str(error).splitlines()]
+        return "\n".join(lines), error.exit_code
     if means_disk_full(error):
         return (
             "error: no room left on a disk; expected some where the cache, the output and "
@@ -94,6 +103,18 @@ def _message_of(error: Exception) -> tuple[str, int]:
         f"internal error: {type(error).__name__}. Nothing was written. Run again with --debug "
         "for the traceback, which may hold file names, and report it."
     ), 4
+
+
+def _tried(line: str) -> str:
+    """Say where a path of the config was looked for that is not there, on this terminal alone."""
+    named = re.match(r"(\w+)\.(\w+)\b", line)
+    if named is None or (opened := OPENED.get(None)) is None:
+        return ""
+    path = getattr(getattr(opened[0], named[1], None), named[2], None)
+    if not isinstance(path, Path) or os.path.exists(path):  # noqa: PTH110 - never raises
+        return ""
+    written = path.relative_to(opened[1]) if path.is_relative_to(opened[1]) else path
+    return f" Tried: {written} -> {os.path.abspath(path)}"  # noqa: PTH100 - without ".."
 
 
 class _Terminal(Console):

@@ -1,11 +1,11 @@
 """The manifest: a CSV with one row a film, read into a `Cohort`.
 
 Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``report`` or
-``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated),
-and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer``, ``split`` (``finetune``,
-``validation`` or ``test``), ``frame`` (of a multi-frame file, or slice of a volume, from 1),
-``study`` (films of one examination share a code), and ``annotation`` (files with the film's
-regions, separated by semicolons). Finding columns are not needed where labels are read off the
+``report_path``, one column for each finding (1 present, 0 absent, -1 uncertain, blank not stated;
+or yes, no and the like), and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer``,
+``split`` (``finetune``, ``validation`` or ``test``), ``frame`` (of a multi-frame file, or slice of
+a volume, from 1), ``study`` (films of one examination share a code), and ``annotation`` (files with
+the film's regions, separated by semicolons). Finding columns are not needed where labels are read off the
 reports. Paths are relative to the manifest, or URLs. Rows are counted as a spreadsheet shows them:
 the header is row 1.
 """
@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ravl_med.cohort.table import (
+    ATTRIBUTES,
     OUTSIDE,
     SPLITS,
     ManifestFiles,
@@ -62,9 +63,6 @@ def one_film_a_study(
     chosen = np.zeros(len(taken), dtype=np.bool_)
     chosen[[film for _, film in best.values()]] = True
     return chosen
-
-
-ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model", "study_year")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

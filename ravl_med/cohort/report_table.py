@@ -27,6 +27,8 @@ _NO_FINDINGS = frozenset({"portable", "split"})
 
 LABEL_CELLS = {"1": "1", "1.0": "1", "0": "0", "0.0": "0", "-1": "-1", "-1.0": "-1", "": ""}
 """How a finding's cells may be written, and how a manifest writes them."""
+MEANINGS = (LABEL_CELLS, _WORDS)
+"""How the cells of a column of labels may be written, in small letters."""
 
 _FILES = (
     "image", "image_id", "image_index", "dicom_id", "file", "filename", "file_name", "path",
@@ -146,7 +148,7 @@ class _Columns:
             at: meaning
             for at, name in enumerate(lower)
             if name and at not in taken and name not in _NO_FINDINGS
-            if (meaning := _meaning_of(cells[at]))
+            if (meaning := meaning_of(cells[at]))
         }
         files = tuple(at for at in sorted(keys) if lower[at] in _FILES)
         examinations = tuple(sorted(keys.difference(files)))
@@ -203,19 +205,16 @@ def _lines(path: Path) -> list[list[str]]:
         raise DataError(f"a table is not a UTF-8 CSV file ({type(error).__name__}).") from None
 
 
-def _meaning_of(cells: Iterable[str]) -> Mapping[str, str]:
-    """Return what the cells of a column of labels mean; empty for any other column."""
+def meaning_of(cells: Iterable[str]) -> Mapping[str, str]:
+    """Return what the cells of a column mean, in small letters; empty if they are no labels.
+
+    They are labels where they are 1, 0, -1 or blank, or yes, no and the like, and one is present.
+    """
     found = {cell.lower() for cell in cells}
-    if holds_labels(found):
-        return LABEL_CELLS
-    stated = {_WORDS.get(cell, "?") for cell in found}
-    return _WORDS if "1" in stated and "?" not in stated else {}
-
-
-def holds_labels(cells: Iterable[str]) -> bool:
-    """Return whether the cells of a column are 1, 0, -1 or blank, and one of them is 1."""
-    found = set(cells)
-    return found <= LABEL_CELLS.keys() and bool(found & {"1", "1.0"})
+    for meaning in MEANINGS:
+        if found <= meaning.keys() and "1" in {meaning[cell] for cell in found}:
+            return meaning
+    return {}
 
 
 def _joined(header: Sequence[str], cells: Sequence[str], texts: Sequence[int]) -> str:

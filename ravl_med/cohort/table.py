@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import overload
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ravl_med.cohort.report_table import MEANINGS
 from ravl_med.errors import ConfigError, DataError, ImageError
 from ravl_med.labelling.film_labels import FindingCells
 from ravl_med.storage.bounded_reading import (
@@ -31,7 +33,14 @@ _SHORT = 8  # characters of a text that many rows may share
 SPLITS = ("finetune", "validation", "test")
 """Of these the first is what a model was fitted on."""
 
-_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
+ATTRIBUTES = ("view", "portable", "sex", "age", "site", "manufacturer", "model", "study_year")
+COLUMNS = (
+    *("image", "patient", "study", "split", "frame", "report", "report_path", "annotation"),
+    *ATTRIBUTES,
+)
+"""Columns with a meaning, in capitals or not; any other may hold a finding."""
+
+_LABELS = {"1": 1, "0": 0, "-1": -1, "": None}
 
 OUTSIDE = (
     "the path, or a link on it, leads out of the manifest's folder. Name the other folder in "
@@ -53,6 +62,8 @@ class RejectedFilm:
 def read_table(path: FilePath) -> pd.DataFrame:
     """Read all cells as stripped text; the index is the row that a spreadsheet shows.
 
+    Cells may be separated by commas, semicolons or tabs; `COLUMNS` are named in small letters.
+
     Raises
     ------
     ConfigError
@@ -64,6 +75,7 @@ def read_table(path: FilePath) -> pd.DataFrame:
     """
     name = path.name
     header, rows = _read_rows(path)
+    header = [cell.lower() if cell.lower() in COLUMNS else cell for cell in header]
     if not rows and not any(header):
         raise DataError(f"{name}: the file is empty; expected a header and one row a film.")
     for column, count in Counter(filter(None, header)).items():
@@ -75,7 +87,7 @@ def read_table(path: FilePath) -> pd.DataFrame:
         if any(line[len(header) :]):
             raise DataError(
                 f"{name} row {row}: {len(line)} cells; expected {len(header)} as in the header. "
-                "Put text that holds a comma in double quotes."
+                "Put text that holds the separator in double quotes."
             )
         del line[len(header) :]
         line += [""] * (len(header) - len(line))
@@ -91,7 +103,8 @@ def _read_rows(path: FilePath) -> tuple[list[str], dict[int, list[str]]]:
             local_copy(path) as file,
             TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream,
         ):
-            lines = read_rows(stream)
+            first = stream.readline()
+            lines = read_rows(chain([first], stream), max(",;\t", key=first.count))
             header = [cell.strip() for cell in next(lines, [])]
             rows = {row: line for row, line in enumerate(_stripped(lines), start=2) if any(line)}
     except (FileNotFoundError, NotADirectoryError):
@@ -131,13 +144,8 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> N
     """Refuse a table that lacks one of the columns (DataError)."""
     for column in columns:
         if column not in table:
-            got = [str(one) for one in table.columns]
-            cure = "Add it."
-            if len(got) == 1 and ";" in got[0]:
-                cure = "The table is separated by semicolons: save it with commas."
-            elif same := [one for one in got if one.lower() == column]:
-                cure = f"Write {same[0]!r} in small letters."
-            raise DataError(f"{name}: column {column!r} is missing; got {', '.join(got)}. {cure}")
+            got = ", ".join(map(str, table.columns))
+            raise DataError(f"{name}: column {column!r} is missing; got {got}. Add it.")
 
 
 def require_findings(
@@ -194,17 +202,18 @@ def cells_of_columns(
     Raises
     ------
     DataError
-        A cell is none of 1, 0, -1 and blank.
+        A cell is none of 1, 0, -1 and blank, or of yes, no and the like in the whole column.
     """
     values: dict[str, list[int | None]] = {}
     for column in sorted({column for wanted in columns.values() for column in wanted}):
-        cells = table[column]
-        for i in np.flatnonzero(~cells.isin(list(_LABELS)).to_numpy()):
+        cells = table[column].str.lower()
+        meaning = next((one for one in MEANINGS if cells.isin(list(one)).all()), MEANINGS[0])
+        for i in np.flatnonzero(~cells.isin(list(meaning)).to_numpy()):
             raise DataError(
-                f"{name} row {row_number(table, i)}: {column} is {cells.iloc[i][:20]!r}; "
+                f"{name} row {row_number(table, i)}: {column} is {table[column].iloc[i][:20]!r}; "
                 "expected 1, 0, -1 or blank."
             )
-        values[column] = [_LABELS[cell] for cell in cells]
+        values[column] = [_LABELS[meaning[cell]] for cell in cells]
     return FindingCells(values, ["manifest"] * len(table), {})
 
 

@@ -52,6 +52,9 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
 def _no_url(value: Any) -> Any:
     if isinstance(value, RemotePath) or (isinstance(value, str) and is_url(value)):
         raise ValueError("a URL; expected a path, since this has to lie on this machine")
+    if not isinstance(value, (str, Path)):
+        got = "null" if value is None else type(value).__name__
+        raise ValueError(f"expected the path of a file or folder; got {got}")
     return value
 
 

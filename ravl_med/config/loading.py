@@ -75,8 +75,8 @@ class Config(Section):
         return 0 if self.cohort.synthetic is not None else self.privacy.min_cell
 
 
-def parse_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file into plain Python values.
+def parse_yaml(path: Path, key: str = "config") -> Any:
+    """Read a YAML 1.2 file into plain Python values; `key` is what an error calls it.
 
     Raises
     ------
@@ -87,19 +87,19 @@ def parse_yaml(path: Path) -> Any:
         return bounded_reading.parse_yaml(bounded_reading.read_regular(path).decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"config {path.name!r}: no such file. Check the spelling, or start from a file in "
+            f"{key} {path.name!r}: no such file. Check the spelling, or start from a file in "
             "configs/."
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         what = error if isinstance(error, UnreadableFileError) else type(error).__name__
-        raise ConfigError(f"config {path.name!r}: cannot be read as text ({what}).") from None
+        raise ConfigError(f"{key} {path.name!r}: cannot be read as text ({what}).") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "syntax error"
-        raise ConfigError(f"config {path.name!r}{where}: not valid YAML: {problem}.") from None
+        raise ConfigError(f"{key} {path.name!r}{where}: not valid YAML: {problem}.") from None
     except ValueError as error:  # an invalid date or tagged number, or too much of it
-        raise ConfigError(f"config {path.name!r}: not valid YAML: {error}.") from None
+        raise ConfigError(f"{key} {path.name!r}: not valid YAML: {error}.") from None
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

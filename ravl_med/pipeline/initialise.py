@@ -17,8 +17,9 @@ from ruamel.yaml.error import YAMLError
 
 import ravl_med
 from ravl_med.cohort.archive import ArchiveSurvey
-from ravl_med.cohort.manifest import ATTRIBUTES, number_sites
+from ravl_med.cohort.manifest import number_sites
 from ravl_med.cohort.report_table import LABEL_CELLS
+from ravl_med.cohort.table import ATTRIBUTES
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.inspect import (
     FilmFindings,

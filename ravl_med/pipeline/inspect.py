@@ -20,9 +20,9 @@ import numpy as np
 
 from ravl_med.cohort.archive import ArchiveSurvey, survey_archive
 from ravl_med.cohort.film import FilmReader
-from ravl_med.cohort.manifest import ATTRIBUTES, add_header_attributes, number_sites, read_manifest
-from ravl_med.cohort.report_table import LABEL_CELLS, FilmReport, holds_labels
-from ravl_med.cohort.table import RejectedFilm, read_table
+from ravl_med.cohort.manifest import add_header_attributes, number_sites, read_manifest
+from ravl_med.cohort.report_table import FilmReport, meaning_of
+from ravl_med.cohort.table import ATTRIBUTES, COLUMNS, RejectedFilm, read_table
 from ravl_med.config.audit import PrivacyConfig
 from ravl_med.config.cohort import CohortConfig
 from ravl_med.config.loading import load_config
@@ -413,16 +413,17 @@ def _findings_of_texts(texts: Sequence[str]) -> FilmFindings:
 
 
 def _findings_of_columns(manifest: FilePath, rows: Sequence[int]) -> FilmFindings:
-    """Read the columns of a manifest that hold nothing but labels."""
+    """Read the columns of a manifest that hold nothing but labels, in digits or in words."""
     table = read_table(manifest).loc[list(rows)]
-    others = {*ATTRIBUTES, "image", "patient", "study", "split", "frame", "report", "report_path"}
-    names = tuple(str(name) for name in table.columns if name not in others)
-    names = tuple(name for name in names if holds_labels(table[name].tolist()))
+    columns = {
+        str(name): [meaning[cell.lower()] for cell in table[name]]
+        for name in table.columns
+        if name not in COLUMNS and (meaning := meaning_of(table[name]))
+    }
     cells = tuple(
-        {name: LABEL_CELLS[value] for name, value in zip(names, line, strict=True)}
-        for line in table[list(names)].itertuples(index=False, name=None)
+        dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)
     )
-    return FilmFindings(cells, names, "manifest" if names else "")
+    return FilmFindings(cells, tuple(columns), "manifest" if columns else "")
 
 
 def _inspect_manifest(

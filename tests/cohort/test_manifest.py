@@ -96,6 +96,17 @@ def test_a_label_that_is_none(tmp_path: Path, cell: str) -> None:
         read(tmp_path, text, columns=TASK)
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_a_spreadsheet_may_separate_name_and_spell_as_it_does(
+    tmp_path: Path, separator: str
+) -> None:
+    lines = ("Image;PATIENT;View;effusion;Edema", "a;1;PA;Yes;negative", "b;2;AP;no;NO")
+    task = {"effusion": {"effusion": 1}, "no finding": {"effusion": 0, "Edema": 0}}
+    cohort = read(tmp_path, "\n".join(lines).replace(";", separator), columns=task)
+    assert cohort.labels.tolist() == [0, 1]
+    assert cohort.attributes == {"view": ("PA", "AP")}
+
+
 def test_columns_outside_the_task_may_hold_anything(tmp_path: Path) -> None:
     cohort = read(tmp_path, "image,patient,effusion,edema,x\na,1,1,0,NA\n", columns=TASK)
     assert len(cohort) == 1
@@ -131,7 +142,8 @@ def test_required_columns(tmp_path: Path, column: str) -> None:
             b'image,patient\na,1\n"b,1\nc,2\n',
             "row 3: double quotes that open a cell are never closed",
         ),
-        (b"image;patient\na;1\n", "column 'image' is missing; got image;patient"),
+        (b"picture;patient\na;1\n", "column 'image' is missing; got picture, patient"),
+        (b"image,patient,Image\na,1,b\n", "column 'image' stands 2 times"),
         (b"image,patient,image\na,1,b\n", "column 'image' stands 2 times"),
         (b"image,patient\na,1\nb,1,No effusion\n", "row 3: 3 cells; expected 2 as in the header"),
         (b"image,patient\na,1,No effusion\n", "row 2: 3 cells; expected 2 as in the header"),

@@ -180,7 +180,7 @@ def read_relevance(path: Path) -> RelevanceTable:
         The file is not a table of findings with known anatomy, or with boxes of four shares in
         rising order.
     """
-    data = parse_yaml(path)
+    data = parse_yaml(path, "evidence.relevance")
     where = f"evidence.relevance {path.name!r}"
     findings = data.get("findings") if isinstance(data, dict) else None
     if not isinstance(findings, dict) or not findings:
