@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ravl_med.cohort.film import Film, FilmReader
 from ravl_med.cohort.manifest import Cohort
 from ravl_med.cohort.table import RejectedFilm
-from ravl_med.config.audit import DiscoveryConfig
+from ravl_med.config.audit import DiscoveryConfig, GateConfig
 from ravl_med.config.loading import Config
 from ravl_med.discovery.clusters import cluster_regions
 from ravl_med.encoders.base import Encoder, using_threads
@@ -407,7 +407,8 @@ class PlannedPower:
     cohort: PlannedCohort
     classes: int
     sensitivity: Sensitivity
-    asked: float  # gap that a pass needs to be detectable (gate.max_detectable_gap)
+    gate: GateConfig
+    by_scores: bool  # a pass of a model known by its scores alone needs a gap to be detectable
 
     @property
     def common(self) -> DetectableGap:
@@ -416,8 +417,8 @@ class PlannedPower:
 
     @property
     def enough(self) -> bool:
-        """Whether the cohort could carry a pass."""
-        return self.common.gap <= self.asked + _ROUNDING  # NaN does not
+        """Whether the gap that can be detected is small enough for a model's scores to pass."""
+        return self.common.gap <= self.gate.max_detectable_gap + _ROUNDING  # NaN does not
 
     def table(self) -> list[str]:
         """Return what could be seen, as lines of a table in plain text."""
@@ -444,9 +445,20 @@ class PlannedPower:
         return (
             f"With {cohort.films:,} films, {self.classes} classes, an accuracy of "
             f"{_percent(cohort.accuracy)} and {self.sensitivity.candidates} candidates, a feature "
-            f"in {_percent(self.common.prevalence)} of the films {seen}."
-            f" A pass needs {100 * self.asked:.0f} points (gate.max_detectable_gap)"
-            f"{'.' if self.enough else ': collect more films.'}"
+            f"in {_percent(self.common.prevalence)} of the films {seen}. {self._needed()}"
+        )
+
+    def _needed(self) -> str:
+        """Say what a pass needs."""
+        if self.by_scores:
+            return (
+                f"A pass needs {100 * self.gate.max_detectable_gap:.0f} points "
+                f"(gate.max_detectable_gap){'.' if self.enough else ': collect more films.'}"
+            )
+        return (
+            "A pass does not depend on this gap, but on what only the audit can measure: a local "
+            "feature that is not named may cost at most "
+            f"{100 * self.gate.max_local_effect:g} points of accuracy (gate.max_local_effect)."
         )
 
 
@@ -524,7 +536,8 @@ def plan_power(
         candidates=cohort.candidates or 1,
         progress=partial(progress, "simulate what could be seen"),
     )
-    return PlannedPower(cohort, classes, sensitivity, config.gate.max_detectable_gap)
+    by_scores = config.model.scores is not None
+    return PlannedPower(cohort, classes, sensitivity, config.gate, by_scores)
 
 
 def _design_of_run(config: Config, cohort: PlannedCohort, folder: Path) -> CohortDesign:
@@ -549,14 +562,14 @@ def _require_sense(cohort: PlannedCohort, classes: int) -> None:
             "--films",
             cohort.films,
             least <= cohort.films <= _MOST_FILMS,
-            f"in the range [{least}, {_MOST_FILMS}], two a class at the least",
+            f"in the range [{least}, {_MOST_FILMS}], two per class at the least",
         ),
         ("--accuracy", cohort.accuracy, 0.0 < cohort.accuracy < 1.0, "in the range (0, 1)"),
         (
             "--films-per-patient",
             cohort.films_a_patient,
             1.0 <= cohort.films_a_patient <= cohort.films / least,
-            f"in the range [1, {cohort.films / least:g}], two patients a class at the least",
+            f"in the range [1, {cohort.films / least:g}], two patients per class at the least",
         ),
         ("--candidates", cohort.candidates, (cohort.candidates or 0) >= 1, "1 or more"),
         (
