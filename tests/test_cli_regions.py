@@ -63,7 +63,7 @@ def test_a_sheet_is_written_and_summed_up(workplace: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     summary, path = outcome.output.strip().splitlines()
     assert summary.startswith("3 of ")
-    assert summary.endswith("; regions a film: windows 34.0, tiles 36.0. No problems.")
+    assert summary.endswith("; regions per film: windows 34.0, tiles 36.0. No problems.")
     assert path == "Sheet: reports/small-regions.png"
     assert [p.name for p in (workplace / "reports").iterdir()] == ["small-regions.png"]
     assert not (workplace / "cache" / "ravl-med").exists()  # no model was trained

@@ -5,9 +5,9 @@ Columns: ``image`` (path of a DICOM, PNG, JPEG or NIfTI file), ``patient``, ``re
 or yes, no and the like), and optionally ``view``, ``sex``, ``age``, ``site``, ``manufacturer``,
 ``split`` (``finetune``, ``validation`` or ``test``), ``frame`` (of a multi-frame file, or slice of
 a volume, from 1), ``study`` (films of one examination share a code), and ``annotation`` (files with
-the film's regions, separated by semicolons). Finding columns are not needed where labels are read off the
-reports. Paths are relative to the manifest, or URLs. Rows are counted as a spreadsheet shows them:
-the header is row 1.
+the film's regions, separated by semicolons). Finding columns are not needed where labels are read
+off the reports. Paths are relative to the manifest, or URLs. Rows are counted as a spreadsheet
+shows them: the header is row 1.
 """
 
 from __future__ import annotations

@@ -198,14 +198,18 @@ class GateConfig(Section):
         "tolerated; of something foreign none that is no chance",
     )
     min_films: int = Field(
-        20, ge=1, le=100_000_000, description="films that each class needs; told before any is read"
+        20,
+        ge=1,
+        le=100_000_000,
+        description="films that each class needs; checked before any is read",
     )
     max_prediction_share: Share = Field(0.98, description="a class predicted more often is stuck")
     min_prediction_share: Share = Field(0.02, description="a class predicted less often is dead")
     min_auroc: Share = Field(
         0.55,
-        description="AUROC of each finding that the lower end of its interval has to be above, for "
-        "anything but a fail; a finding clearly below 0.5 stops the audit. 0: not judged",
+        description="AUROC of each finding that the lower end of its interval has to be above, "
+        "else the verdict is fail or not auditable; a finding clearly below 0.5 stops the audit. "
+        "0: not judged",
     )
     max_local_effect: Share = Field(
         0.06,
@@ -224,7 +228,7 @@ class GateConfig(Section):
         ge=0,
         le=100_000_000,
         description="audited patients that the model may have been fitted on (split finetune, "
-        "model.trained_on), at most, for anything but a fail",
+        "model.trained_on), at most, else the verdict is fail or not auditable",
     )
     max_rejected_fraction: Share = Field(
         0.2, description="share of the films that may be set aside; more ends the run"

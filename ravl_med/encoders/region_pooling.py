@@ -37,7 +37,7 @@ Pooling = Callable[[nn.Module, Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
 embeddings of images (B, D) and regions (sum of r_i, D), not normalised."""
 
 CROPS = "crops, each encoded as an image"
-_RESNET = "RoIAlign on the last stage, one attention-pool query a region"
+_RESNET = "RoIAlign on the last stage, one attention-pooling query per region"
 _MAP = "RoIAlign on the last stage, then the model's own pooling"
 _LAST_STAGE = "RoIAlign before the last stage, which each region then passes by itself"
 ONE_BY_ONE = (CROPS, _LAST_STAGE)

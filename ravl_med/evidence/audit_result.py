@@ -46,7 +46,7 @@ class FindingAuroc:
 class ModelCheck:
     """A look at how the model is wired."""
 
-    name: str = Field(description="what was looked at")
+    name: str = Field(description="what was checked")
     status: ModelCheckStatus = Field(description="held, odd, or failed: the audit stopped")
     text: str = Field(description="what was found")
 
@@ -77,7 +77,7 @@ class Stratum:
     accuracy: float = Field(description="share of the films that are called right")
     interval: Interval
     difference: float = Field(
-        description="accuracy minus that of the other films, classes held apart"
+        description="accuracy minus that of the other films, adjusted for class mix"
     )
     p_value: float = Field(description="two-sided, by exchange of whole patients within class")
     q_value: float = Field(description="Benjamini-Hochberg over all comparisons")
@@ -165,7 +165,7 @@ class LocalEffectBound:
         description="accuracy on these films, upper confidence limit: the larger of the next two"
     )
     seen: float = Field(
-        description="of the features that were looked at and not named, the one that may cost "
+        description="of the features that were checked and not named, the one that may cost "
         "most: share of the films that have it and are called wrongly as the class that it raises, "
         "times the upper limit of the share of these calls that removing it undoes: by those that "
         "were tried, or by how far it moves the margin"
@@ -174,7 +174,7 @@ class LocalEffectBound:
         description="of a feature that no effect proposed: it has to show in wrong calls, and so "
         "many of those that were mapped are needed for a proposal"
     )
-    looked_at: int = Field(description="features that were looked at and not named")
+    looked_at: int = Field(description="features that were checked and not named")
     films: Count = Field(description="films of the discovery half whose effects were mapped")
     wrong: Count = Field(description="of them called wrongly")
 
@@ -483,7 +483,7 @@ class StyleDependence:
     )
     shift_interval: Interval = Field(description="corrected for all findings and styles")
     association: float = Field(
-        description="correlation of style and margin over the films as they are, labels held apart"
+        description="correlation of style and margin over the films as they are, adjusted for label"
     )
     association_interval: Interval = Field(description="corrected for all findings and styles")
     exceeds: bool = Field(
@@ -645,7 +645,7 @@ class AuditResult:
         default=0,
         description="counts of fewer patients, and what they follow from, are null; 0: none is",
     )
-    sanity: ModelChecks | None = Field(default=None, description="null: it was not looked at")
+    sanity: ModelChecks | None = Field(default=None, description="null: it was not checked")
     left_edges: tuple[Edge, ...] = Field(
         default=(),
         description="side of the patient at the left edge of each film; empty where nothing is "
@@ -662,7 +662,7 @@ class AuditResult:
     )
     confounders: tuple[Confounder, ...] | None = Field(
         default=None,
-        description="attributes that go with the label, the closest first; null: not looked at",
+        description="attributes that go with the label, the closest first; null: not checked",
     )
 
     dependence: Dependence | None = Field(

@@ -2,9 +2,9 @@
 
 A model that answers from the question alone answers every film alike. It is asked about a blank
 film, about noise, and about the film of another patient with the same label and with another one.
-Where the answers stay whatever film is shown, and no finding is told better than by chance, the
-model ignores the film and nothing else is worth a look. A model that always calls one class but
-tells films by its margins does look.
+Where the answers stay whatever film is shown, and no finding is distinguished better than by
+chance, the model ignores the film and nothing else is worth a look. A model that always calls one
+class but tells films by its margins does look.
 
 Two quantities say what it looks at, on films that are called rightly: the share of calls that
 persist when all places where the finding shows are covered (a direct shortcut), and the share that
@@ -301,8 +301,8 @@ def sentence_of_ignoring(conditions: Sequence[LookingCell]) -> str:
         f"film with another label is shown ({100 * swapped.unchanged_interval.low:.0f} % to "
         f"{100 * swapped.unchanged_interval.high:.0f} %), {100 * blank.unchanged:.0f} % with a "
         "blank film, "
-        f"{100 * noise.unchanged:.0f} % with noise, and no finding is told better than by "
-        "chance. The "
-        "answers come from elsewhere: the question, or what the model was trained on. The usual "
-        "cure: a model that was trained on images of this kind; its processor and chat template."
+        f"{100 * noise.unchanged:.0f} % with noise, and no finding is distinguished "
+        "better than by chance. The answers come from elsewhere: the question, or what the model "
+        "was trained on. The usual cure: a model that was trained on images of this kind; its "
+        "processor and chat template."
     )

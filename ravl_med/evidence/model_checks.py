@@ -114,21 +114,25 @@ def assess_findings(
     """
     if not min_auroc:
         return (), ()
-    stops, doubts = [], []
+    stops, low, shown = [], [], []
     for c, one in enumerate(findings):
         area = f"{one.auroc:.2f}, {one.interval.low:.2f} to {one.interval.high:.2f}"
-        shown = "" if c in hidden else f" (AUROC {area})"
         if one.flipped:
             stops.append(
-                f"Class {one.finding} is flipped: the model gives it to films without it{shown}. "
-                f"{_CURE_FLIPPED}"
+                f"Class {one.finding} is flipped: the model gives it to films without it"
+                f"{'' if c in hidden else f' (AUROC {area})'}. {_CURE_FLIPPED}"
             )
         elif one.interval.low <= min_auroc:
-            doubts.append(
-                f"The model does not distinguish {one.finding} from the other classes{shown}; the "
-                f"lower bound of the AUROC must exceed {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
-            )
-    return tuple(stops), tuple(doubts)
+            low.append(one.finding)
+            shown += [] if c in hidden else [f"{one.finding} {area}"]
+    if not low:
+        return tuple(stops), ()
+    areas = f" (AUROC: {'; '.join(shown)})" if shown else ""
+    doubt = (
+        f"The model does not distinguish {', '.join(low)} from the other classes{areas}; the "
+        f"lower bound of the AUROC must exceed {min_auroc:g} (gate.min_auroc). {_CURE_LOW}"
+    )
+    return tuple(stops), (doubt,)
 
 
 def check_embeddings(
@@ -210,7 +214,8 @@ def check_inputs(info: EncoderInfo, inputs: NDArray[np.float32]) -> tuple[ModelC
     if len(inputs):
         low, high = float(inputs.min()), float(inputs.max())
         spread = float(np.median(inputs.std(axis=(1, 2, 3))))
-        text = f"{len(inputs)} films: values {low:.2f} to {high:.2f}, contrast {spread:.2f}"
+        values = f"{low:.2f} to {high:.2f}".replace("-", "−")
+        text = f"{len(inputs)} films: values {values}, contrast {spread:.2f}"
         wide = max(abs(low), abs(high)) > _LARGEST
         if wide:
             text += f"; known models read at most {_LARGEST:g}: 0 to 255 in place of 0 to 1?"

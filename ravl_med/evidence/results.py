@@ -352,7 +352,8 @@ class Removal:
         default=None,
         description="(n, 4), where the effect lies, xyxy in stored pixels: the window with the "
         "largest effect over the region; those of a used feature with the largest effects are "
-        "grown or shrunk as well. NaN where the effect was not measured, None where nothing was",
+        "adjusted to the area of effect. NaN where the effect was not measured, None where nothing "
+        "was",
     )
 
     @property
@@ -489,7 +490,8 @@ class ListedRegion:
         description="[x0, y0, x1, y1] in stored pixels, from the top left corner of the film"
     )
     located_box: Box | None = Field(
-        description="where its removal effect lies: moved, grown or shrunk; null: not measured"
+        description="where its removal effect lies: the box, adjusted to the area of effect; "
+        "null: not measured"
     )
     left_edge: Literal["R", "L", "A", "P", "H", "F"] | None = Field(
         description="side of the patient at the left edge of the film: right, left, front, back, "
@@ -525,7 +527,7 @@ class SpuriousCorrelation:
     cluster: FeatureCluster
     confirmation: Confirmation
     counterfactual: Counterfactual | None
-    strata: Strata | None = Field(description="null: not looked at")
+    strata: Strata | None = Field(description="null: not checked")
     kind: Kind = Field(description="by where the removal effect lies")
     counts: bool = Field(
         description="confirmed, used by the model, and above the gate: it decides the verdict"

@@ -130,7 +130,7 @@ def describe_training(config: Config) -> dict[str, str]:
         "optimiser": f"AdamW, learning rate {settings.learning_rate:g} at its peak, weight decay "
         f"{settings.weight_decay:g}, warm-up over a tenth of the steps, then half a cosine",
         "budget": f"at most {settings.epochs} epochs, batches of {settings.batch_size} films, "
-        f"{settings.accumulate} a step; stops after {settings.patience} epochs without gain",
+        f"{settings.accumulate} per step; stops after {settings.patience} epochs without gain",
         "selection": "the epoch with the best worst group on the discovery half of the validation "
         f"patients, mean of {settings.judged} epochs in a row; groups of fewer than "
         f"{settings.min_group} films joined",

@@ -300,14 +300,14 @@ class ContactSheet:
     def sentence(self) -> str:
         """Say in one line what the sheet shows."""
         means = ", ".join(f"{name} {mean:.1f}" for name, mean in self.regions_a_film().items())
-        return f"{self._shown()}; regions a film: {means}. {self._problems()}"
+        return f"{self._shown()}; regions per film: {means}. {self._problems()}"
 
     def lines(self) -> tuple[str, ...]:
         """Return what stands at the head of the sheet."""
         total = sum(self.regions_a_film().values())
         return (
             f"{self._shown()}, a random sample over the patients.",
-            f"Regions: {self.description}. {total:.1f} a film (mean).",
+            f"Regions: {self.description}. {total:.1f} per film (mean).",
             self._problems(),
         )
 
@@ -413,7 +413,7 @@ def _draw_legend(head: Image.Image, sheet: ContactSheet, top: int) -> None:
         sample = np.full((18, 30), 70, dtype=np.uint8)
         kind = RegionSet(np.array([[4, 3, 25, 14]], np.float32), (RegionKind(source, ""),))
         head.paste(draw_regions(sample, kind), (left, top))
-        text = f"{source}, {mean:.1f} a film"
+        text = f"{source}, {mean:.1f} per film"
         pen.text((left + 37, top + 9), text, fill=DARK, font=font(12), anchor="lm")
         left += 37 + round(font(12).getlength(text)) + 26
 

@@ -191,7 +191,7 @@ def test_a_report_names_the_way_that_regions_are_embedded(family_folder, workpla
         assert f"region_pooling: {how}" in (tmp_path / how / "config.yaml").read_text("utf-8")
 
     assert told == {
-        "one_pass": "RoIAlign on the last stage, one attention-pool query a region",
+        "one_pass": "RoIAlign on the last stage, one attention-pooling query per region",
         "last_stage": "RoIAlign before the last stage, which each region then passes by itself",
         "crops": "crops, each encoded as an image",
     }

@@ -21,7 +21,7 @@ from ravl_med.encoders.huggingface_tower import PatchRegions
 from ravl_med.encoders.region_pooling import CROPS, region_pooling_of
 
 POOLINGS = {
-    "open_clip_resnet": "one attention-pool query a region",
+    "open_clip_resnet": "one attention-pooling query per region",
     "open_clip_vit": "one class token a region",
     "open_clip_vit_avg": "mean of the patches",
     "coca": "the model's attention pool",

@@ -89,8 +89,8 @@ WHY: dict[ConfirmationStatus, tuple[str, ...]] = {
 }
 NO_EFFECT = (
     "An association of the model with its own answer: covering its places on films of the "
-    "discovery half moves the margin, beyond films of the same class, too little to hope for 10 % "
-    "of its spread on others (evidence.min_effect)."
+    "discovery half moves the margin, beyond films of the same class, by less than the smallest "
+    "effect that is counted: 10 % of its spread (evidence.min_effect)."
 )
 UNUSED = (
     "Removing it is not shown to lower the score, beyond control films, by more than 10 % of its "

@@ -69,7 +69,7 @@ def test_the_same_sheet_twice_has_the_same_pixels() -> None:
 def test_what_is_said() -> None:
     plain = sheet(4)
     assert plain.sentence() == (
-        "4 of 1,200 films shown; regions a film: artifacts 1.0, anatomy 1.0. No problems."
+        "4 of 1,200 films shown; regions per film: artifacts 1.0, anatomy 1.0. No problems."
     )
     more = replace(
         plain,
@@ -83,7 +83,7 @@ def test_what_is_said() -> None:
         "4 of 1,200 films shown, 3 set aside (missing 2, too small 1), a random sample over the "
         "patients."
     )
-    assert regions == "Regions: artifacts; anatomy. 2.0 a film (mean)."
+    assert regions == "Regions: artifacts; anatomy. 2.0 per film (mean)."
     assert problems == (
         "Problems: films on which no anatomy was found: 3; never heard: 2; regions over the limit "
         "of a film: 1."

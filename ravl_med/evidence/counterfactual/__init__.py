@@ -317,8 +317,9 @@ def explored_only(
         "Its effect lies in the same place as that of a feature that was tested for both."
         if folded
         else "An association of the model with its own answer: covering its places on films of the "
-        "discovery half moves the margin, beyond films of the same class, too little to hope "
-        f"for {100 * evidence.min_effect:g} % of its spread on others (evidence.min_effect)."
+        "discovery half moves the margin, beyond films of the same class, by less than the "
+        f"smallest effect that is counted: {100 * evidence.min_effect:g} % of its spread "
+        "(evidence.min_effect)."
     )
     return Counterfactual(_removal_of(explored), None, False, (reason,), tested=False)
 

@@ -232,11 +232,10 @@ def model_card_text(
 ) -> str:
     """Return the model card of the delivered model as Markdown; `library` opens the folder."""
     verdict, delivered = result.verdict, result.delivered
-    outcome = OUTCOME_LINES[verdict.name].replace(" below,", " of its report,")
     parts = [
         _MITIGATED_HEAD.format(library=library),
         f"# {escaped(result.title, 120)}",
-        f"**{OUTCOME_NAMES[verdict.name]}** – {outcome}",
+        f"**{OUTCOME_NAMES[verdict.name]}** – {OUTCOME_LINES[verdict.name]}",
         bullets(verdict.reasons),
     ]
     if delivered is None:

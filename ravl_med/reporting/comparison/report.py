@@ -163,7 +163,7 @@ def _films_sentence(films: FilmCounts) -> str:
 
 def _accuracy_chapter(comparison: Comparison) -> list[blocks.Block]:
     test = (
-        "McNemar's exact test, one film a patient"
+        "McNemar's exact test, one film per patient"
         if comparison.one_film_a_patient
         else "exact, the answers of both models exchanged patient by patient, since films of one "
         "patient are not independent, as McNemar's test would have them"

@@ -42,9 +42,9 @@ OUTCOME_NAMES: dict[VerdictWord, str] = {
     "nothing_to_do": "Nothing to do",
 }
 OUTCOME_LINES: dict[VerdictWord, str] = {
-    "improved": "By the gates below, the new model is better than the audited one.",
-    "no_change": "By the gates below, the new model is not shown to be better.",
-    "worse": "By the gates below, the new model is worse than the audited one.",
+    "improved": "By the criteria set before the run, the new model is better than the audited one.",
+    "no_change": "By the criteria set before the run, the new model is not shown to be better.",
+    "worse": "By the criteria set before the run, the new model is worse than the audited one.",
     "nothing_to_do": "The audit gave no shortcut to mitigate. No model was made.",
 }
 _NEXT: dict[VerdictWord, str] = {
