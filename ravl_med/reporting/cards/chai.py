@@ -350,10 +350,10 @@ def _safety(result: AuditResult, level: float | None) -> _Fields:
         "\n\n".join(part for part in parts if part),
         words.films_text(result),
         "Groups of regions that are alike to the model are found on one half of the patients "
-        "(RaVL) and tested on the other; the model uses a feature when removing it lowers the "
-        "score beyond that of a control, and transplanting it, where it can be tried, raises it. "
-        "Thresholds were fixed before the run. Not examined: noise, attacks, drift, failures in "
-        "operation.",
+        "(RaVL) and tested on the other; the model uses a feature when either removing it lowers "
+        "the score or transplanting it raises it, beyond a control and by more than the least "
+        "effect that matters. Thresholds were fixed before the run. Not examined: "
+        f"{words.unmeasured(result)}, failures in operation.",
     )
 
 

@@ -1,9 +1,9 @@
 """Model cards in Markdown: of an audited model, as the Hub lays it out, and of a repaired one.
 
-The Hub's card has its head and the sections of its template, filled with the report's texts and
-tables. It has no ``model-index``: that asks for the id of a data set on the Hub. The card of a
-repaired model says to someone who finds its folder alone what the model is, what was measured, what
-got worse and what is not known.
+The Hub's card has its head and the sections of its template that an audit fills, in about a page:
+the report has the tables. It has no ``model-index``: that asks for the id of a data set on the Hub.
+The card of a repaired model says to someone who finds its folder alone what the model is, what was
+measured, what got worse and what is not known.
 
 References
 ----------
@@ -13,25 +13,14 @@ Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.mitigation_result import ArmOutcome, MitigationResult
-from ravl_med.reporting.audit.cohort import (
-    composition_table,
-    confounder_part,
-    digest_table,
-    flow_table,
-    model_table,
-    performance_annex,
-    performance_chapter,
-    prompt_table,
-)
+from ravl_med.reporting.audit.cohort import performance_chapter
 from ravl_med.reporting.audit.history import MitigationDetails, ReportDetails
-from ravl_med.reporting.audit.search import every_correlation, search_chapter, sensitivity_part
-from ravl_med.reporting.audit.sentences import verdict_name
+from ravl_med.reporting.audit.sentences import detectable_sentences, verdict_name
 from ravl_med.reporting.audit.verdict import NEXT_STEPS
 from ravl_med.reporting.cards import words
 from ravl_med.reporting.layout.blocks import Table, Text
@@ -70,60 +59,44 @@ tags:
 ---"""
 _LIBRARIES = {"open_clip": "open_clip", "Hugging Face": "transformers"}
 _DESCRIPTION = (
-    "Developed by", "Funded by", "Shared by", "Language(s) (NLP)", "License",
-    "Finetuned from model",
-)  # fmt: skip
-_METRICS = (
-    "Zero-shot accuracy with intervals by patient; its difference between subgroups, adjusted "
-    "for class (q: false discovery rate over all comparisons); gaps of accuracy with minus without "
-    "a feature; change of the score when the feature is removed or transplanted."
+    "Developer, funding, languages, licence, model that it was fine-tuned from, repository, paper, "
+    "environmental impact, contact"
 )
 
 
 def hub_card(result: AuditResult, details: ReportDetails) -> str:
-    """Return the card of an audited model as Markdown with a YAML head."""
-    films = [
-        flow_table(result),
-        composition_table(result),
-        *(one for one in confounder_part(result.confounders or ()) if isinstance(one, Table)),
-    ]
+    """Return the card of an audited model as Markdown with a YAML head: about a page."""
+    performance = [one for one in performance_chapter(result) if isinstance(one, Table | Text)]
     parts = [
         _HEAD.format(library=_library(result.model.architecture)),
         f"# Model Card for {escaped(result.model.name, 120)}",
         words.card_summary(result, details),
         "## Model Details",
-        "### Model Description",
-        markdown_table(model_table(result)),
-        markdown_table(digest_table(result)),
-        _not_filled(_DESCRIPTION),
-        "### Model Sources",
-        _not_filled(("Repository", "Paper", "Demo")),
+        f"{_DESCRIPTION}: {words.NOT_FILLED}",
         "## Uses",
         *("### Direct Use", words.intended_use(result)),
-        *_unfilled("### Downstream Use"),
-        "### Out-of-Scope Use",
-        words.out_of_scope(result),
+        *("### Out-of-Scope Use", words.not_examined(result)),
         "## Bias, Risks, and Limitations",
-        words.known_limits(result),
+        bullets(words.first_reasons(result)),
+        bullets(words.LIMITS),
         "### Recommendations",
-        NEXT_STEPS[result.verdict.name],
+        NEXT_STEPS[result.verdict.name].replace("this report", "the report"),
         "## How to Get Started with the Model",
         words.audited_use_text(result),
-        markdown_table(prompt_table(result)),
         "## Training Details",
-        *_unfilled("### Training Data", "### Training Procedure"),
-        *_evaluation(result, films),
+        words.NOT_FILLED,
+        "## Evaluation",
+        words.films_origin(result),
+        *as_markdown(performance),
         "## Model Examination",
         words.found_biases(result),
         words.decisions_text(result),
-        *as_markdown(
-            [
-                *search_chapter(result),
-                *every_correlation(result),
-                *sensitivity_part(result.sensitivity),
-            ]
-        ),
-        *_rest(result, details),
+        *map(escaped, detectable_sentences(result.sensitivity) if result.sensitivity else ()),
+        "## More Information",
+        "report.pdf and report.html show films, subgroups, prompts, method and config; result.json "
+        "holds the numbers; model_card.xml is the card of the Coalition for Health AI. Method: "
+        f"[RaVL, NeurIPS 2024](https://arxiv.org/abs/2411.04097). Made by RaVL-Med "
+        f"{escaped(__version__, 20)} from run {escaped(result.name, 80)}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -134,60 +107,6 @@ def _library(architecture: str) -> str:
         if architecture.startswith(start):
             return f"library_name: {library}\n"
     return ""
-
-
-def _unfilled(*titles: str) -> list[str]:
-    return [text for title in titles for text in (title, words.NOT_FILLED)]
-
-
-def _not_filled(names: Sequence[str]) -> str:
-    return "\n".join(f"- **{name}:** {words.NOT_FILLED}" for name in names)
-
-
-def _evaluation(result: AuditResult, films: Sequence[Table]) -> list[str]:
-    measured = [
-        block
-        for block in (*performance_chapter(result), *performance_annex(result))
-        if isinstance(block, Table) or (isinstance(block, Text) and block.role == "lead")
-    ]
-    return [
-        "## Evaluation",
-        "### Testing Data, Factors & Metrics",
-        "#### Testing Data",
-        words.films_origin(result),
-        *map(markdown_table, films),
-        "#### Factors",
-        "Attributes of films and patients that the files name; a row each in the results below.",
-        "#### Metrics",
-        _METRICS,
-        "### Results",
-        *as_markdown(measured),
-    ]
-
-
-def _rest(result: AuditResult, details: ReportDetails) -> list[str]:
-    digests = "\n".join(
-        f"- {escaped(name, 60)}: SHA-256 {code(digest)}" for name, digest in details.digests.items()
-    )
-    return [
-        *_unfilled("## Environmental Impact"),
-        "## Technical Specifications",
-        "### Model Architecture and Objective",
-        f"{words.audited_model(result)} Objective of the training: {words.NOT_FILLED}",
-        "### Compute Infrastructure",
-        "Software of the audit, not of the training:",
-        pair_table("Package", "Version", details.versions),
-        "## Citation",
-        f"Of the model: {words.NOT_FILLED} Of the method of the audit:",
-        f"```bibtex\n{words.METHOD_CITATION}\n```",
-        "## More Information",
-        "report.pdf and report.html show films, numbers, method, thresholds and config; "
-        "result.json holds the numbers; model_card.xml is the card of the Coalition for Health AI.",
-        digests,
-        "## Model Card Authors",
-        f"Made by RaVL-Med {escaped(__version__, 20)} from run {escaped(result.name, 80)}.",
-        *_unfilled("## Model Card Contact"),
-    ]
 
 
 _MITIGATED_HEAD = """---

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from ravl_med import __version__
 from ravl_med.evidence.audit_result import AuditResult
-from ravl_med.evidence.results import ReviewDecision
+from ravl_med.evidence.results import ReviewDecision, SpuriousCorrelation
 from ravl_med.evidence.verdict import reviewer_name
 from ravl_med.reporting import wording
 from ravl_med.reporting.audit import sentences
@@ -21,6 +21,7 @@ from ravl_med.reporting.audit.verdict import nothing_learned, report_status
 from ravl_med.reporting.layout.markdown import bullets, code, escaped
 
 NOT_FILLED = "To be completed by the developer."
+LIMITS = tuple(text.replace("of the table", "of the report's table") for text in LIMITATIONS)
 
 
 def intended_use(result: AuditResult) -> str:
@@ -101,23 +102,37 @@ def audited_use_text(result: AuditResult) -> str:
 
 def out_of_scope(result: AuditResult) -> str:
     """Say where the audit speaks against use, and what it did not look at."""
+    return f"Outcome of the audit: {verdict_text(result)} {not_examined(result)}"
+
+
+def not_examined(result: AuditResult) -> str:
+    """Say what the audit did not look at."""
     return (
-        f"Outcome of the audit: {verdict_text(result)} Not examined, so not shown to be safe: "
-        "other classes, other texts, another preprocessing, films of another site, view, device "
-        "or patient group than the tested ones; noise, attacks, drift; use by people. Uses that "
-        f"the developer excludes: {NOT_FILLED}"
+        "Not examined, so not shown to be safe: other classes, other texts, another preprocessing, "
+        "films of another site, view, device or patient group than the tested ones; "
+        f"{unmeasured(result)}; use by people. Uses that the developer excludes: {NOT_FILLED}"
     )
+
+
+def unmeasured(result: AuditResult) -> str:
+    """Return which disturbances were not tried: noise was where the dependence was measured."""
+    return "attacks, drift" if result.dependence is not None else "noise, attacks, drift"
 
 
 def known_limits(result: AuditResult) -> str:
     """Return why the verdict is what it is, and the limits of any such audit."""
     parts = [
         f"Outcome of the audit: {verdict_text(result)}",
-        bullets(_first(unnamed_reasons(result), _REASONS_SHOWN, "reason")),
+        bullets(first_reasons(result)),
         "Limits of the audit itself:",
-        bullets(LIMITATIONS),
+        bullets(LIMITS),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def first_reasons(result: AuditResult) -> list[str]:
+    """Return the first reasons of the verdict without names, and how many more there are."""
+    return _first(unnamed_reasons(result), _REASONS_SHOWN, "reason")
 
 
 def unnamed_reasons(result: AuditResult) -> list[str]:
@@ -145,7 +160,7 @@ def found_biases(result: AuditResult) -> str:
         return " ".join(escaped(sentence) for sentence in nothing_learned(result))
     classes = result.task.classes
     found = [
-        f"{sentences.correlation_name(entry)}. {sentences.correlation_sentence(entry, classes)} "
+        f"{sentences.correlation_name(entry)}. {_named(result, entry)} "
         f"{sentences.use_sentence(entry.counterfactual)} {sentences.kind_sentence(entry, classes)}"
         + (f" Its regions: {wording.printable(regions, 200)}." if regions else "")
         for entry in counting
@@ -153,6 +168,12 @@ def found_biases(result: AuditResult) -> str:
     ]
     shown = _first(found, _CORRELATIONS_SHOWN, "correlation", ", in report.pdf")
     return f"Features that decide answers on the tested films:\n\n{bullets(shown, 1500)}"
+
+
+def _named(result: AuditResult, entry: SpuriousCorrelation) -> str:
+    """Say what goes with a feature, called by its name as in the report."""
+    said = sentences.correlation_sentence(entry, result.task.classes)
+    return said.replace(f"feature {entry.rank}", sentences.feature_name(result, entry), 1)
 
 
 def decisions_text(result: AuditResult) -> str:

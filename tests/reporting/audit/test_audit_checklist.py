@@ -13,7 +13,7 @@ CLAIM = {str(number) for number in range(1, 45)}
 PARTS = {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc",
          23: "ab", 27: "abc"}  # fmt: skip
 TRIPOD = {f"{number}{part}" for number in range(1, 28) for part in PARTS.get(number, ("",))}
-NOT = "Not filled by an audit"
+NOT = "To be completed by the developer"
 
 
 def flat(text: str) -> str:

@@ -267,7 +267,7 @@ def test_words_tell_model_films_and_outcome(full_result, card):
         element.text for element in root.iter(f"{{{NAMESPACE}}}TestingDataDescription")
     )
     biases = text_of(root, "KnownBiasesOrEthicalConsiderations")
-    assert "Correlation 1. When feature 1 is present" in biases
+    assert "Correlation 1. When a pulse generator is present" in biases
     assert "89 % pulse generator" in biases
     assert "Correlation 3" not in biases
 
