@@ -64,16 +64,19 @@ def test_what_is_slow_is_told_by_the_minute():
     assert noted((0.0, 0), (1.0, 2)).text(2) == "2.0 per second"
 
 
-def test_a_log_has_a_line_a_minute_and_none_of_a_short_run():
+def test_a_log_has_a_line_for_a_stage_and_a_minute_and_none_of_a_short_run():
     lines, now = [], [0.0]
     log = StageLog(lines.append, lambda: now[0])
     for second in range(131):
         now[0] = float(second)
         log.show("embed films and regions", 10 * second, 12_000)
+    log.show("cluster regions", 0, 9)
 
     assert lines == [
-        "embed films and regions: 600 of 12,000, 10.0 per second, 19 min left",
-        "embed films and regions: 1,200 of 12,000, 10.0 per second, 18 min left",
+        "embed films and regions: 50 of 12,000, 10.0 per second, 20 min left",
+        "embed films and regions: 650 of 12,000, 10.0 per second, 19 min left",
+        "embed films and regions: 1,250 of 12,000, 10.0 per second, 18 min left",
+        "cluster regions: 0 of 9",
     ]
 
 

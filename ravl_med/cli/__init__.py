@@ -1,7 +1,7 @@
 """The command line: one function for each verb, the only prints and the only exit codes.
 
 Heavy imports happen inside the verbs, so that ``--help`` answers at once. A verb returns its exit
-code; `verb` adds ``--debug`` to its options and turns errors into one line.
+code; `verb` adds ``--debug`` and ``--quiet`` to its options and turns errors into one line.
 """
 
 from __future__ import annotations
@@ -97,7 +97,6 @@ app = typer.Typer(
     cls=_Verbs,
     help="Audit radiology vision-language models for shortcuts, and repair them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -108,25 +107,30 @@ app.add_typer(cache, name="cache")
 Verb = Callable[..., int | None]
 
 
-def verb(group: typer.Typer = app, name: str | None = None) -> Callable[[Verb], Verb]:
-    """Make a function a verb of the command line."""
+def verb(
+    group: typer.Typer = app, name: str | None = None, *, long: bool = False
+) -> Callable[[Verb], Verb]:
+    """Make a function a verb of the command line; one that takes long can be quiet."""
 
     def register(function: Verb) -> Verb:
         @wraps(function)
-        def run(*, debug: bool, **options: object) -> None:
+        def run(*, debug: bool, quiet: bool = False, **options: object) -> None:
+            console.QUIET.set(quiet)
+            console.OPENED.set(None)
             with console.reporting_errors(debug):
                 code = function(**options)
             if code:
                 raise typer.Exit(code)
 
         signature = inspection.signature(function, eval_str=True)
-        option = inspection.Parameter(
-            "debug",
-            inspection.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=console.DebugOption,
-        )
-        own = (*signature.parameters.values(), option)
+        more = {"quiet": console.QuietOption} if long else {}
+        own = [*signature.parameters.values()]
+        own += [
+            inspection.Parameter(
+                key, inspection.Parameter.KEYWORD_ONLY, default=False, annotation=a
+            )
+            for key, a in {**more, "debug": console.DebugOption}.items()
+        ]
         run.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
         group.command(name)(run)
         return function
@@ -234,18 +238,21 @@ def init(
 @verb()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print a line for each transfer syntax.")
+    ] = False,
 ) -> int | None:
     """Check Python, packages, decoders, device, memory and folders, and show how to cure faults.
 
     Returns 0 where all is well, and 1 where something is missing.
     """
-    from ravl_med.cli.self_check import check_installation
+    from ravl_med.cli.self_check import check_installation, folded
 
     checks = check_installation()
     if as_json:
         _print_json([check.document() for check in checks])
     else:
-        for check in checks:
+        for check in checks if verbose else folded(checks):
             for line in check.lines():
                 sys.stdout.write(line + "\n")
         missing = sum(check.status == "missing" for check in checks)
@@ -371,7 +378,7 @@ def plan(
     _print_lines(cost.lines())
 
 
-@verb()
+@verb(long=True)
 def audit(
     config: console.ConfigArgument,
     out: Annotated[
@@ -389,7 +396,8 @@ def audit(
     Returns 0 for pass and review, 1 for fail, conditional and not auditable, 2 for a wrong config,
     3 for data that cannot be used, 4 for an internal error.
     """
-    console.say(f"Audit of {escape(config.name)}: reading config, films and model.")
+    if not console.QUIET.get():
+        console.say(f"Audit of {escape(config.name)}: reading config, films and model.")
     settings, cached = _open(config, *console.overrides(set_values, device))
     from datetime import date
 
@@ -507,7 +515,7 @@ def compare(
     console.print_comparison(comparison, folder)
 
 
-@verb()
+@verb(long=True)
 def mitigate(
     config: console.ConfigArgument,
     out: Annotated[

@@ -1,6 +1,6 @@
 """The terminal: options that verbs share, one line an error, progress, and the outcome of a run.
 
-Progress is a bar for each stage on a terminal, and a line a minute in a log.
+Progress is a bar for each stage on a terminal; in a log a line for each stage, and one a minute.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SetOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show warnings and tracebacks.")]
 ResultsOption = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 ReplaceOption = Annotated[
@@ -51,7 +52,9 @@ ReplaceOption = Annotated[
 ExitZeroOption = Annotated[bool, typer.Option("--exit-zero", help="Return 0 whatever the verdict.")]
 
 
-OPENED: ContextVar[tuple[Config, Path]] = ContextVar("opened")
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether the verb that runs shows no progress."""
+OPENED: ContextVar[tuple[Config, Path] | None] = ContextVar("opened", default=None)
 """The config of the verb that runs, and its folder."""
 
 
@@ -108,7 +111,7 @@ def _message_of(error: Exception) -> tuple[str, int]:
 def _tried(line: str) -> str:
     """Say where a path of the config was looked for that is not there, on this terminal alone."""
     named = re.match(r"(\w+)\.(\w+)\b", line)
-    if named is None or (opened := OPENED.get(None)) is None:
+    if named is None or (opened := OPENED.get()) is None:
         return ""
     path = getattr(getattr(opened[0], named[1], None), named[2], None)
     if not isinstance(path, Path) or os.path.exists(path):  # noqa: PTH110 - never raises
@@ -156,7 +159,8 @@ Show = Callable[[str, int, int], None]
 
 _WINDOW = 300.0  # seconds that a pace is measured over: films from the cache went by faster
 _SAMPLES = 100
-_EVERY = 60.0  # seconds between lines of a log
+_EVERY = 60.0  # seconds between lines of a stage in a log
+_SHORT = 5.0  # seconds of a run that leaves no line
 
 
 class Pace:
@@ -197,13 +201,14 @@ class Pace:
 
 
 class StageLog:
-    """Writes a line a minute to a log, so that a run of seconds leaves none."""
+    """Writes a line when a stage begins, and one a minute; a run of seconds leaves none."""
 
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._write, self._clock = write, clock
-        self._said = clock()
+        self._began = self._said = clock()
+        self._named: set[str] = set()
         self._paces: dict[str, Pace] = {}
 
     def show(self, stage: str, done: int, total: int) -> None:
@@ -211,17 +216,19 @@ class StageLog:
         now = self._clock()
         pace = self._paces.setdefault(stage, Pace())
         pace.note(now, done)
-        if now - self._said >= _EVERY:
+        new = stage not in self._named and now - self._began >= _SHORT
+        if new or now - self._said >= _EVERY:
             self._said = now
+            self._named.add(stage)
             parts = [f"{stage}: {done:,} of {total:,}", pace.text(total)]
             self._write(", ".join(filter(None, parts)))
 
 
 @contextmanager
-def show_progress(*, quiet: bool = False) -> Iterator[Show]:
+def show_progress() -> Iterator[Show]:
     """Yield a function that shows each stage with its pace and time left, over all workers."""
     terminal = _Terminal(stderr=True)
-    if quiet:
+    if QUIET.get():
         yield lambda stage, done, total: None
         return
     if not terminal.is_terminal:
@@ -328,6 +335,7 @@ def print_audit(run: Audit, folder: Path, config: Path) -> None:
 
     cost = f"{sum(run.timings.values()):.0f} s, {peak_memory_mb() / 1000:.1f} GB"
     terminal.print(f"Report: {escape(str(folder / 'report.pdf'))}  ({cost})", style="bold")
+    terminal.print(f"Open:   {escape(str(folder / 'report.html'))}", soft_wrap=True)
     if run.result.open_ranks:
         terminal.print(f"Decide: ravl-med review {escape(str(folder))}", soft_wrap=True)
     if run.result.verdict.name in ("fail", "conditional"):

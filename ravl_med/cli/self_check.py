@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +50,13 @@ class Check:
 def check_installation() -> list[Check]:
     """Check Python, packages, decoders, device, memory and folders; name no path."""
     return [_python(), *_packages(), *_decoders(), _text(), _device(), _memory(), *_folders()]
+
+
+def folded(checks: Sequence[Check]) -> list[Check]:
+    """Return the checks, with the transfer syntaxes that can be decoded counted in one."""
+    syntaxes = [one for one in checks if one.status == "ok" and one.name.startswith("1.2.840.")]
+    left = [one for one in checks if one not in syntaxes]
+    return [*left, Check("decoders", "ok", f"{len(syntaxes)} transfer syntaxes of DICOM")]
 
 
 def _python() -> Check:
