@@ -91,6 +91,25 @@ def test_inspect_tells_counts_and_no_identity(tree: Path) -> None:
     assert max(len(line) for line in outcome.output.splitlines()) < 200
 
 
+def test_inspect_lists_what_is_set_aside(tree: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "aside.csv"
+    outcome = run("inspect", str(tree), "--list", str(listed))
+    assert outcome.exit_code == 0, outcome.output
+    with listed.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == [str(tree / "broken.dcm")]
+    assert rows[0]["reason"] in outcome.output
+    assert listed.stat().st_mode & 0o777 == 0o600
+    again = run("inspect", str(tree), "--list", str(listed))
+    assert again.exit_code == 2
+    one_line(again, "aside.csv cannot be written")
+    manifest = tree.parent / "made" / "manifest.csv"
+    lost = manifest.with_name("lost.csv")
+    lost.write_text(manifest.read_text(encoding="utf-8") + "gone.dcm,9\n", encoding="utf-8")
+    assert run("inspect", str(lost), "--list", str(tmp_path / "lost.csv")).exit_code == 0
+    assert "gone.dcm,missing" in (tmp_path / "lost.csv").read_text(encoding="utf-8")
+
+
 def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:
     texts = (
         "Pleural effusion on the left.",
@@ -98,16 +117,16 @@ def test_reports_without_films_tell_what_they_say(tmp_path: Path) -> None:
         "No effusion. No edema.",
         "Hm",
     )
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts * 12):
         (tmp_path / f"{SECRET}{number}.txt").write_text(text)
     outcome = run("inspect", str(tmp_path))
     assert outcome.exit_code == 0, outcome.output
-    assert "4 files read, 0 films kept" in outcome.output
+    assert "48 files read, 0 films kept" in outcome.output
     assert "Films kept" not in outcome.output
     assert "Findings, from reports without a film" in outcome.output
     (line,) = [line for line in outcome.output.splitlines() if "pleural effusion" in line]
-    assert line.split()[2:] == ["1", "2", "0", "1"]
-    assert "reports in which nothing is recognised: 1" in outcome.output
+    assert line.split()[2:] == ["12", "24", "0", "12"]
+    assert "reports in which nothing is recognised: 12" in outcome.output
     assert SECRET not in outcome.output
 
 
@@ -261,6 +280,8 @@ def test_a_folder_of_images_and_a_table_is_enough(tmp_path: Path) -> None:
     outcome = run("init", str(tmp_path), "--model", str(tmp_path / "model"))
     assert outcome.exit_code == 0, outcome.output
     assert outcome.output.splitlines()[-1].endswith("(Edema)")
+    assert "Findings, from table: Edema. Other labels: No Finding." in outcome.output
+    assert "Findings by" not in outcome.output
     assert SECRET not in looked.output + outcome.output
     with (tmp_path / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         films = list(csv.DictReader(stream))

@@ -174,17 +174,26 @@ def inspect(
         ),
     ],
     reports: ReportsOption = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list", metavar="FILE.csv", help="New file for the names of what is set aside."
+        ),
+    ] = None,
 ) -> int | None:
     """Say what a folder or a manifest holds: films read and rejected, views, makers, findings.
 
-    Nothing is written, and nothing that names a patient is printed. Returns 0, 3 where no film can
-    be used, and as audit for errors.
+    Nothing but --list is written, and nothing that names a patient is printed. Returns 0, 3 where
+    no film can be used, and as audit for errors.
     """
+    from ravl_med.pipeline.initialise import write_set_aside
     from ravl_med.pipeline.inspect import inspect as look
 
     with console.show_progress() as progress:
         report = look(path, tables=tuple(reports or ()), progress=progress)
     _print_lines(report.lines())
+    if listed is not None:
+        write_set_aside(report, listed)
     return 0 if report.usable else DataError.exit_code
 
 
@@ -220,7 +229,7 @@ def init(
     plan = StartPlan(folder, out, tuple(reports or ()), finding, model)
     with console.show_progress() as progress:
         start = initialise(plan, progress=progress)
-    _print_lines(start.report.lines())
+    _print_lines(start.report.summary())
     sys.stdout.write("\n")
     console.say(f"Manifest: {escape(str(start.manifest))}")
     console.say(f"Config:   {escape(str(start.config))}")

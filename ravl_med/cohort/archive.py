@@ -131,8 +131,14 @@ class ArchiveSurvey:
     files: int = 0  # looked at
     films: list[ArchiveFilm] = field(default_factory=list)  # to keep, in the order of their paths
     rejected: Counter[str] = field(default_factory=Counter)  # other files, by reason
+    set_aside: list[tuple[Path, str]] = field(default_factory=list)  # those that have a path
     by_pixels: int = 0  # films kept by their pixels, where the header did not say
     sources: ReportSources = field(default_factory=ReportSources)
+
+    def reject(self, path: Path, reason: str) -> None:
+        """Note a file that is no film to keep."""
+        self.rejected[reason] += 1
+        self.set_aside.append((path, reason))
 
 
 def survey_archive(
@@ -176,16 +182,19 @@ def survey_archive(
         for done, (path, found) in enumerate(zip(images, outcomes, strict=True), start=1):
             progress("look at files", done, len(images))
             if isinstance(found, ImageError):
-                survey.rejected[found.reason] += 1
+                survey.reject(path, found.reason)
             elif found.kind == "report":
                 survey.sources.add_structured(found)
-                survey.rejected["report"] += 1
+                survey.reject(path, "report")
             elif found.digest in seen:
-                survey.rejected["duplicate_pixels"] += 1
+                survey.reject(path, "duplicate_pixels")
             else:
                 row = survey.sources.row(found, path) or FilmReport()
                 film = _with_table(found, row.stated)
-                if _keep(survey, film, is_frontal):
+                reason = _why_not(survey, film, is_frontal)
+                if reason:
+                    survey.reject(path, reason)
+                else:
                     seen.add(film.digest)
                     kept.append((path, replace(film, pixels=None)))
     survey.films = list(_paired(survey, kept))
@@ -199,7 +208,7 @@ def _paired(
     previews = any(found.has_header for _, found in kept)
     for path, found in kept:
         if previews and not found.has_header and survey.sources.row(found, path) is None:
-            survey.rejected["beside_dicom"] += 1
+            survey.reject(path, "beside_dicom")
         else:
             yield ArchiveFilm(path, found, survey.sources.find(found, path))
 
@@ -277,8 +286,8 @@ def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:
     survey.files = len(files)
     texts = [path for path in files if path.suffix.lower() == ".txt"]
     survey.sources.add_files(texts)
-    if texts:
-        survey.rejected["report"] += len(texts)
+    for path in texts:
+        survey.reject(path, "report")
     others = []
     for path in files:
         if path.suffix.lower() == ".csv":
@@ -286,24 +295,23 @@ def _take_reports(survey: ArchiveSurvey, files: Sequence[Path]) -> list[Path]:
                 used = survey.sources.add_table(path)
             except DataError:
                 used = False
-            survey.rejected["report" if used else "not_dicom"] += 1
+            survey.reject(path, "report" if used else "not_dicom")
         elif path.suffix.lower() != ".txt":
             others.append(path)
     return others
 
 
-def _keep(
+def _why_not(
     survey: ArchiveSurvey, found: SurveyedFile, is_frontal: Callable[[NDArray[np.float32]], bool]
-) -> bool:
+) -> str:
+    """Return why a film is not kept; blank where it is."""
     view = "" if found.has_header else found.attributes.get("view", "")
     if found.certain or view in FRONTAL_VIEWS:
-        return True
+        return ""
     if view == "LATERAL":
-        survey.rejected["not_frontal"] += 1
-        return False
+        return "not_frontal"
     assert found.pixels is not None
     if not is_frontal(found.pixels):
-        survey.rejected["no_frontal_chest"] += 1
-        return False
+        return "no_frontal_chest"
     survey.by_pixels += 1
-    return True
+    return ""

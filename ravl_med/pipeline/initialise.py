@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ravl_med.cohort.report_table import LABEL_CELLS
 from ravl_med.cohort.table import ATTRIBUTES
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.pipeline.inspect import (
+    NO_FINDING,
     FilmFindings,
     IntakeReport,
     inspect_archive,
@@ -35,7 +37,7 @@ _HEAD = """\
 # An audit of the films in manifest.csv. Run it with:   ravl-med audit audit.yaml
 # Look first with:   ravl-med inspect audit.yaml   and   ravl-med regions audit.yaml
 # Every key: ravl-med config --reference. Paths are relative to this file.
-name: %-23s# name of the run and of its folder; printed in the report
+name: %-22s # name of the run and of its folder; printed in the report
 cohort:
   manifest: manifest.csv     # one row a film; patients, studies and sites are numbers
 """
@@ -62,19 +64,27 @@ _OPPOSITES = {"no finding": "any finding", "normal": "abnormal"}
 
 
 def write_config(
-    *, finding: str, source: str, model: str | None, roots: Sequence[str], batch_size: int
+    *,
+    name: str,
+    finding: str,
+    source: str,
+    model: str | None,
+    roots: Sequence[str],
+    batch_size: int,
 ) -> str:
     """Return the text of a config.
 
     Parameters
     ----------
+    name : str - of the run, as far as its letters may stand in one
     finding : str - of the task; blank where no labels were found
     source : {"manifest", "reports"} - of the labels
     model : str or None - path of the model; None: a small one is trained on a split of the manifest
     roots : sequence of str - folders besides the config's own that films lie in
     batch_size : int - of the small model's training
     """
-    parts = [_HEAD % ("demonstration" if model is None else "my-films")]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:50] or "my-films"
+    parts = [_HEAD % _scalar(plain if model is not None else f"{plain}-demonstration")]
     if roots:
         parts.append("  roots: " + _quoted(list(roots), "where the films lie"))
     chosen = "validation" if model is None else "null"
@@ -102,7 +112,9 @@ def _task(finding: str) -> str:
     lines = [
         "task:",
         f"  name: {name}",
-        "  classes:                   # prompts are read verbatim by the model",
+        "  # The model reads prompts verbatim: write them in the style of its training, such as",
+        "  # “a chest radiograph with edema” for captions, “Mild pulmonary edema.” for reports.",
+        "  classes:",
         f"    {name}:",
         f"      label: {{{name}: 1}}",
         f"      prompts: [{positive}]",
@@ -133,7 +145,6 @@ def _quoted(texts: list[str], comment: str) -> str:
 
 MANIFEST, CONFIG, RELEVANCE = "manifest.csv", "audit.yaml", "relevance.yaml"
 _AUDITED = "validation"
-_NOTHING = ("normal", "no finding")
 _LEAST_FILMS = 20  # with and without a finding, as ``gate.min_films`` demands
 _MANY = 1280  # films, of which half train a small model in batches of 64
 _UNKNOWN = 0.2  # share of reports, as ``labels.max_unrecognised`` allows
@@ -201,6 +212,7 @@ def initialise(plan: StartPlan, *, progress: Progress = lambda stage, done, tota
     _write_new(targets[0], _manifest(survey, out, findings, halves))
     _write_new(targets[2], relevance_table().read_text(encoding="utf-8"))
     config = write_config(
+        name=out.resolve().name,
         finding=finding,
         source="manifest" if findings.source == "table" else "reports",
         model=None if plan.model is None else _relative(plan.model, out),
@@ -260,7 +272,7 @@ def _choose(wanted: str | None, report: IntakeReport, audited: Sequence[Mapping[
         name: min(_count(audited, name, "1"), _count(audited, name, "0"))
         for name in report.findings
     }
-    usable = {name: count for name, count in known.items() if name.lower() not in _NOTHING}
+    usable = {name: count for name, count in known.items() if name.lower() not in NO_FINDING}
     if max(usable.values(), default=0) < _LEAST_FILMS <= max(known.values(), default=0):
         usable = known
     return max(usable, key=lambda name: usable[name], default="")
@@ -332,6 +344,20 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
+def write_set_aside(report: IntakeReport, path: Path) -> None:
+    """Write the files that were set aside, and why, to a new CSV for its owner alone.
+
+    Raises
+    ------
+    ConfigError
+        The file exists, or cannot be written.
+    """
+    stream = io.StringIO()
+    rows = [(_guarded(file), reason) for file, reason in report.set_aside]
+    csv.writer(stream, lineterminator="\n").writerows([("file", "reason"), *rows])
+    _write_new(path, stream.getvalue())
+
+
 def _write_new(path: Path, text: str) -> None:
     """Write a new file for its owner alone, since it may hold reports."""
     content = text.encode("utf-8", "replace")
@@ -339,7 +365,7 @@ def _write_new(path: Path, text: str) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise ConfigError(
-            f"{path.name} cannot be written ({type(error).__name__}). Name a folder with --out."
+            f"{path.name} cannot be written ({type(error).__name__}). Name another place."
         ) from None
     with os.fdopen(handle, "wb") as stream:
         stream.write(content)

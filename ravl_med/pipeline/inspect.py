@@ -2,8 +2,8 @@
 
 Besides films, reports and findings it counts how frequent each finding is among the films with each
 value of an acquisition attribute: a finding that is stated more often on portable films, or at one
-site, is a reason for a model to learn the attribute. Counts of few patients are hidden there, since
-they tie a finding to a kind of patient. Nothing names a patient.
+site, is a reason for a model to learn the attribute. Findings of few patients are hidden. Nothing
+that is printed names a patient; the list of what was set aside names files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ravl_med.config.audit import PrivacyConfig
 from ravl_med.config.cohort import CohortConfig
 from ravl_med.config.loading import load_config
 from ravl_med.errors import ConfigError, DataError
-from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells
+from ravl_med.evidence.disclosure_control import HIDDEN, hidden_cells, hide_counts
 from ravl_med.evidence.effects import NOT_STATED, age_band
 from ravl_med.labelling.findings import chest_labeller
 from ravl_med.labelling.sections import read_radiology_report
@@ -42,6 +42,8 @@ Prevalence = Mapping[str, Mapping[str, Mapping[str, tuple[int, int]]]]
 _WIDTH = 100
 _VALUES_SHOWN = 12  # of an attribute, on one line
 _PRESENT = "1"
+NO_FINDING = ("normal", "no finding")
+_NO_FINDINGS = (*NO_FINDING, "device")
 _NO_BREAK = "\u00a0"
 
 
@@ -166,7 +168,8 @@ class IntakeReport:
     findings_from: str = ""  # table, manifest, reports, blank, or "reports without a film"
     unrecognised: int = 0  # reports in which nothing was recognised
     prevalence: Prevalence = field(default_factory=dict)
-    hidden_below: int = 0  # counts of fewer patients are hidden in the prevalence
+    hidden_below: int = 0  # findings of fewer patients are hidden
+    set_aside: tuple[tuple[str, str], ...] = ()  # files, or rows without one, and why
 
     @property
     def usable(self) -> bool:
@@ -175,17 +178,7 @@ class IntakeReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        lines = [
-            f"{self.files} files read, {self.films} films kept: {self.patients} patients, "
-            f"{self.studies} studies.",
-        ]
-        if self.by_pixels:
-            lines.append(f"{self.by_pixels} of them by their pixels; no header or table says.")
-        if self.unnamed:
-            lines.append(
-                f"{self.unnamed} name no patient: each counts as one. A CSV with the columns "
-                "image and patient names them."
-            )
+        lines = self._kept()
         if self.rejected:
             lines += ["", "Not kept"]
         for reason, count in sorted(self.rejected.items(), key=lambda entry: -entry[1]):
@@ -200,14 +193,46 @@ class IntakeReport:
         by_attribute = prevalence_lines(self.prevalence, self.hidden_below)
         return [*lines, *self._overall(), *by_attribute]
 
+    def summary(self) -> list[str]:
+        """Return the report in a few lines."""
+        lines = self._kept()
+        if self.rejected:
+            counts = dict(Counter(self.rejected).most_common())
+            lines.append(f"{sum(counts.values())} set aside: {_listed(counts)}.")
+        if self.findings:
+            others = [name for name in self.findings if name.lower() in _NO_FINDINGS]
+            findings = [name for name in self.findings if name not in others]
+            lines.append(
+                f"Findings, from {self.findings_from}: {', '.join(findings) or 'none'}."
+                + (f" Other labels: {', '.join(others)}." if others else "")
+            )
+        return [*lines, "ravl-med inspect says more."]
+
+    def _kept(self) -> list[str]:
+        lines = [
+            f"{self.files} files read, {self.films} films kept: {self.patients} patients, "
+            f"{self.studies} studies.",
+        ]
+        if self.by_pixels:
+            lines.append(f"{self.by_pixels} of them by their pixels; no header or table says.")
+        if self.unnamed:
+            lines.append(
+                f"{self.unnamed} name no patient: each counts as one. A CSV with the columns "
+                "image and patient names them."
+            )
+        return lines
+
     def _overall(self) -> list[str]:
         if not self.findings:
             return []
         lines = ["", f"Findings, from {self.findings_from}: present, absent, uncertain, not stated"]
         width = max(len(name) for name in self.findings)
         for name, cells in self.findings.items():
-            numbers = "".join(f"{cells.get(cell, 0):8d}" for cell in ("1", "0", "-1", ""))
+            counts = [cells.get(cell, 0) for cell in ("1", "0", "-1", "")]
+            numbers = "".join(f"{'hidden' if n == HIDDEN else n:>8}" for n in counts)
             lines.append(f"  {name:<{width}}{numbers}")
+        if any(HIDDEN in cells.values() for cells in self.findings.values()):
+            lines.append(f"  hidden: fewer than {self.hidden_below} patients, or what reveals them")
         if self.unrecognised:
             lines.append(f"  reports in which nothing is recognised: {self.unrecognised}")
         return lines
@@ -241,12 +266,25 @@ def attribute_values(
 
 
 def count_findings(
-    films: Sequence[Mapping[str, str]], names: Sequence[str]
+    films: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    patients: Sequence[Hashable] = (),
+    least: int = 0,
 ) -> dict[str, dict[str, int]]:
-    """Count the cells 1, 0, -1 and blank of findings, the most frequent finding first."""
-    counted = {name: dict(Counter(film.get(name, "") for film in films)) for name in names}
-    stated = {name: cells for name, cells in counted.items() if set(cells) - {""}}
-    return dict(sorted(stated.items(), key=lambda entry: -entry[1].get("1", 0)))
+    """Count the cells 1, 0, -1 and blank of findings, the most frequent finding first.
+
+    Cells of fewer than `least` patients are -1, and others that would reveal them.
+    """
+    cells = {name: [film.get(name, "") for film in films] for name in names}
+    stated = {name: Counter(own) for name, own in cells.items() if set(own) - {""}}
+    ordered = sorted(stated, key=lambda name: -stated[name]["1"])
+    if not least:
+        return {name: dict(stated[name]) for name in ordered}
+    who = {
+        name: Counter(cell for cell, _ in set(zip(cells[name], patients, strict=True)))
+        for name in ordered
+    }
+    return {name: hide_counts(stated[name], who[name], least) for name in ordered}
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -336,6 +374,7 @@ def report_archive(survey: ArchiveSurvey) -> IntakeReport:
         )
     attributes = [film.found.attributes for film in films]
     patients = [patient_of(survey, at) for at in range(len(films))]
+    people = patients if films else [str(at) for at in range(len(findings.cells))]
     return IntakeReport(
         files=survey.files,
         films=len(films),
@@ -347,9 +386,10 @@ def report_archive(survey: ArchiveSurvey) -> IntakeReport:
         attributes=count_attributes(attributes, ATTRIBUTES),
         applied=dict(Counter(film.found.applied for film in films).most_common()),
         reports=dict(Counter(film.report.source for film in films if film.report.source)),
-        findings=count_findings(findings.cells, findings.names),
+        findings=count_findings(findings.cells, findings.names, people, _MIN_CELL),
         findings_from=findings.source,
         unrecognised=findings.unrecognised,
+        set_aside=tuple((str(path), reason) for path, reason in survey.set_aside),
         prevalence=_prevalence(attributes, ATTRIBUTES, findings, patients, _MIN_CELL)
         if films
         else {},
@@ -431,14 +471,14 @@ def _inspect_manifest(
 ) -> IntakeReport:
     """Read every film that a manifest lists."""
     listed = read_manifest(manifest, split=config.split, roots=config.roots)
-    rejected = Counter(film.reason for film in listed.rejected)
+    rejected = list(listed.rejected)
     headers: list[Mapping[str, str]] = []
     kept: list[int] = []
     applied: Counter[str] = Counter()
     for done, film in enumerate(FilmReader.of(config).films(listed), start=1):
         progress("read films", done, len(listed))
         if isinstance(film, RejectedFilm):
-            rejected[film.reason] += 1
+            rejected.append(film)
             continue
         kept.append(film.index)
         headers.append(film.attributes)
@@ -457,11 +497,12 @@ def _inspect_manifest(
         films=len(cohort),
         patients=len(np.unique(cohort.patients)),
         studies=len(cohort),
-        rejected=dict(rejected),
+        rejected=dict(Counter(film.reason for film in rejected)),
+        set_aside=tuple((str(film.path or f"row {film.row}"), film.reason) for film in rejected),
         attributes=count_attributes(films, tuple(cohort.attributes)),
         applied=dict(applied.most_common()),
         reports={"manifest": sum(bool(text) for text in cohort.radiology_reports)},
-        findings=count_findings(findings.cells, findings.names),
+        findings=count_findings(findings.cells, findings.names, cohort.patients.tolist(), min_cell),
         findings_from=findings.source,
         unrecognised=findings.unrecognised,
         prevalence=_prevalence(

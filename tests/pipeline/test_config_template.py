@@ -12,6 +12,7 @@ from ravl_med.config.loading import load_config
 from ravl_med.pipeline.initialise import write_config
 
 PLAIN: dict[str, Any] = {
+    "name": "films",
     "finding": "pleural effusion",
     "source": "reports",
     "model": None,
@@ -29,6 +30,7 @@ def test_it_is_a_config(tmp_path: Path) -> None:
     path.write_text(written(roots=["../films, old"]), encoding="utf-8")
     config = load_config(path)
     assert config.cohort.manifest == tmp_path / "manifest.csv"
+    assert config.name == "films-demonstration"
     assert config.cohort.split == "validation"
     assert config.cohort.roots == (tmp_path / "../films, old",)
     assert config.labels.source == "reports"
@@ -55,6 +57,22 @@ def test_a_model_of_the_users_own(tmp_path: Path) -> None:
     config = load_config(path)
     assert config.model.path == tmp_path / "../my: model"
     assert config.cohort.split is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("2024", "2024"),
+        ("Röntgen, ward 3", "R-ntgen-ward-3"),
+        ("yes", "yes"),
+        ("...", "my-films"),
+        ("a" * 90, "a" * 50),
+    ],
+)
+def test_the_run_is_called_after_its_folder(tmp_path: Path, folder: str, name: str) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(written(name=folder, model="../model"), encoding="utf-8")
+    assert load_config(path).name == name
 
 
 def test_without_labels_it_says_what_to_do() -> None:

@@ -27,6 +27,30 @@ def test_findings_are_counted_the_most_frequent_first() -> None:
     }
 
 
+def test_findings_of_few_patients_are_hidden_and_what_reveals_them() -> None:
+    cells = [{"a": "1"}] * 30 + [{"a": "0"}] * 12 + [{"a": "-1"}] * 3
+    counted = count_findings(cells, ("a",), range(45), 11)
+    assert counted == {"a": {"1": 30, "0": -1, "-1": -1}}
+    one = count_findings(cells, ("a",), [1] * 45, 11)
+    assert set(one["a"].values()) == {-1}
+    report = IntakeReport(45, 45, 45, 45, {}, findings=counted, hidden_below=11)
+    assert report.lines()[-2].split() == ["a", "30", "hidden", "hidden", "0"]
+    assert report.lines()[-1] == "  hidden: fewer than 11 patients, or what reveals them"
+
+
+def test_the_summary_sets_apart_what_is_no_finding() -> None:
+    findings = {name: {"1": 30} for name in ("edema", "No Finding", "device")}
+    report = IntakeReport(
+        45, 30, 30, 30, {"report": 1, "not_frontal": 14}, findings=findings, findings_from="table"
+    )
+    assert report.summary() == [
+        "45 files read, 30 films kept: 30 patients, 30 studies.",
+        "15 set aside: not_frontal: 14, report: 1.",
+        "Findings, from table: edema. Other labels: No Finding, device.",
+        "ravl-med inspect says more.",
+    ]
+
+
 def test_the_lines() -> None:
     report = IntakeReport(
         files=9,
