@@ -258,7 +258,8 @@ class PrivacyConfig(Section):
         le=1_000_000,
         description="counts of fewer patients, and what would reveal them, are hidden in the "
         "report and in result.json: rates are the middle of steps that hold as many patients, q is "
-        "a bound. private/result.full.json has them all; of phantoms nothing is hidden",
+        "a bound. private/result.full.json has them all, to debug a pilot below 100 patients; of "
+        "phantoms nothing is hidden",
     )
     burned_in_text: Literal["mask", "show"] = Field(
         "mask",
