@@ -4,8 +4,10 @@ import io
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from ravl_med.cli.console import Pace, StageLog, show_progress
+from ravl_med.cli import app
+from ravl_med.cli.console import QUIET, Pace, StageLog, show_progress
 
 
 def noted(*pairs, window=300.0):
@@ -87,6 +89,26 @@ def test_off_a_terminal_nothing_is_drawn(monkeypatch):
         show("stage", 1, 2)
 
     assert written.getvalue() == ""
+
+
+def test_quiet_shows_nothing_and_only_what_takes_long_can_be(monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    quiet = QUIET.set(True)
+    with show_progress() as show:
+        show("stage", 1, 2)
+    QUIET.reset(quiet)
+
+    assert screen.getvalue() == ""
+    helps = {verb: CliRunner().invoke(app, [verb, "--help"]).output for verb in ("audit", "config")}
+    assert {verb: "--quiet" in text for verb, text in helps.items()} == {
+        "audit": True,
+        "config": False,
+    }
 
 
 def test_a_terminal_has_a_bar_with_pace_and_time_left(monkeypatch):

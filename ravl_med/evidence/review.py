@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ravl_med.config.audit import GateConfig
-from ravl_med.errors import DataError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.confounders import with_confounders
 from ravl_med.evidence.results import Decision, ReviewDecision
@@ -68,10 +68,16 @@ def read_decisions(path: Path) -> tuple[RecordedDecision, ...]:
 
     Raises
     ------
+    ConfigError
+        There is no such file, which ``gate.accepted`` names.
     DataError
         It cannot be read, a column is missing, a decision is none that is known, a reason, name or
         date is missing, an acceptance has no end, or a correlation or number stands in two rows.
     """
+    if not path.exists():
+        raise ConfigError(
+            f"gate.accepted: {path.name!r} does not exist. Paths are relative to the config file."
+        )
     return parse_decisions(read_review_rows(path))
 
 

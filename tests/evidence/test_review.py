@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ravl_med.config.audit import GateConfig
-from ravl_med.errors import DataError
+from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import (
     AuditResult,
     Confounder,
@@ -282,7 +282,7 @@ def test_a_row_that_is_none_is_said(row: str, message: str, tmp_path: Path) -> N
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"review\.csv cannot be read \(FileNotFoundError\)"):
+    with pytest.raises(ConfigError, match=r"gate\.accepted: 'review\.csv' does not exist"):
         read_decisions(tmp_path / "review.csv")
     (tmp_path / "review.csv").write_text("rank,decision\n1,disease\n")
     with pytest.raises(DataError, match="the column 'correlation' is missing"):
