@@ -15,7 +15,7 @@ EU AI Act: Regulation (EU) 2024/1689, Annex IV, point 2 (g).
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 
 from ravl_med.evidence.audit_result import AuditResult
@@ -30,6 +30,8 @@ from ravl_med.reporting.wording import DASH, VERDICT_NAMES, plural, printable
 _CHAPTERS = {
     "cohort": "Model and cohort",
     "performance": "Performance",
+    "decisions": "What has to be decided",
+    "dependence": "What the answers depend on",
     "search": "Search for shortcuts",
     "method": "Method and thresholds",
     "limits": "Limits, and how this was found",
@@ -49,14 +51,18 @@ _ABOUT = (
 )
 
 
-def checklist_chapter() -> list[blocks.Block]:
-    """Return the map: what is asked for, by which items, what the report says to it, and where."""
+def checklist_chapter(chapters: Collection[str]) -> list[blocks.Block]:
+    """Return the map: what is asked for, by which items, what the report says to it, and where.
+
+    `chapters` are the keys of those that the report has; of several the first is named.
+    """
     table = files(__package__).joinpath("checklist.csv").read_text(encoding="utf-8")
     _, *items = csv.reader(table.splitlines())
-    rows = [
-        (*(cell or DASH for cell in cells), blocks.Reference(key, _CHAPTERS[key]) if key else DASH)
-        for *cells, key in items
-    ]
+    rows: list[tuple[blocks.Cell, ...]] = []
+    for *cells, keys in items:
+        key = next((one for one in keys.split() if one in chapters), "")
+        place = blocks.Reference(key, _CHAPTERS[key]) if key else DASH
+        rows.append((*(cell or DASH for cell in cells), place))
     return [
         blocks.Chapter("Where a reviewer finds what guidelines ask for", "checklist", "whole"),
         blocks.Text(_ABOUT, "muted"),

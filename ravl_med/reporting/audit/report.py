@@ -95,7 +95,7 @@ def audit_blocks(
         count = details.regions_shown
         shown.append((entry, correlation_pictures(result, entry, film, count, enlarged=True)))
     short = len(shown) > _ON_TWO_PAGES
-    return [
+    content = [
         *verdict_chapter(result, shown, details.date, details.history, agreement),
         *decision_chapter(result, film, shown),
         *performance_chapter(result),
@@ -105,6 +105,8 @@ def audit_blocks(
         *signing_chapter(result, details.digests),
         *_annex(result, film, shown, details),
     ]
+    chapters = {block.key for block in content if isinstance(block, blocks.Chapter)}
+    return [*content, *checklist_chapter({*chapters, "reproducibility"})]
 
 
 def _annex(
@@ -137,7 +139,6 @@ def _annex(
             },
             details.config_yaml,
         ),
-        *checklist_chapter(),
     ]
 
 

@@ -283,13 +283,6 @@ def candidates_chapter(result: AuditResult, film: Film) -> list[blocks.Block]:
     return content
 
 
-def every_correlation(result: AuditResult) -> list[blocks.Block]:
-    """Return a row for each correlation, whether it has a page or not."""
-    if not result.correlations:
-        return []
-    return _listed("Correlations", "", result.correlations, (_ROWS_SHOWN, 9), result)
-
-
 def _unpaged(result: AuditResult, rest: int) -> str:
     """Say how many correlations have a page and how many do not, and what the columns mean."""
     paged = wording.plural(len(result.correlations) - rest, "feature")

@@ -20,9 +20,27 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def rows() -> tuple:
-    (table,) = [block for block in checklist_chapter() if isinstance(block, Table)]
+CHAPTERS = (
+    "cohort", "performance", "search", "method", "limits", "subgroups", "reproducibility",
+    "sign-off",
+)  # fmt: skip
+
+
+def rows(*more: str) -> tuple:
+    (table,) = [
+        block for block in checklist_chapter([*CHAPTERS, *more]) if isinstance(block, Table)
+    ]
     return table.rows
+
+
+def test_a_row_leads_to_the_first_of_its_chapters_that_is_there():
+    for more, key in (((), "search"), (("decisions", "dependence"), None)):
+        robust, explained = (
+            row[-1].key
+            for row in rows(*more)
+            if row[0].startswith(("Robustness", "Explainability"))
+        )
+        assert (robust, explained) == ((key, key) if key else ("dependence", "decisions"))
 
 
 def items(told: str) -> list[str]:
@@ -41,7 +59,7 @@ def items(told: str) -> list[str]:
 
 
 def of_a_manuscript(guideline: str) -> list[str]:
-    (text,) = [block.text for block in checklist_chapter() if isinstance(block, Text)]
+    (text,) = [block.text for block in checklist_chapter(CHAPTERS) if isinstance(block, Text)]
     told = text[text.index("not in the map") :]
     match = re.search(rf"{re.escape(guideline)} ([\da-g, ]+)", told)
     assert match is not None
