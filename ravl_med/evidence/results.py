@@ -321,9 +321,9 @@ class Removal:
     wrong_calls: PairedChange | None = Field(
         default=None,
         description="on films of other classes that are called as the raised one, the typical fill "
-        "beside the same at other places of the same film; its decisions are the share of these "
-        "calls that removal undoes. On the discovery half where no test shows an effect; null: too "
-        "few such films",
+        "beside the same at places of the same film that lie beside and hold up such calls most; "
+        "its decisions are the share of these calls that removal undoes. On the discovery half "
+        "where no test shows an effect; null: too few such films",
     )
     called: float = Field(
         default=math.nan,

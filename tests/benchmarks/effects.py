@@ -330,7 +330,7 @@ def _clean_summary(rows: Sequence[Row]) -> str:
 
 def _dated(summary: Callable[[list[Row]], str], rows: list[Row]) -> str:
     """Say of rows that they are older than a rule."""
-    older = f"- numbers below {UNSEEN}: before windows were chosen by what the maps say of them\n"
+    older = f"- numbers below {UNSEEN}: measured before the last change of a rule\n"
     return (older if min(row["number"] for row in rows) < UNSEEN else "") + summary(rows)
 
 

@@ -24,11 +24,11 @@ from ravl_med.evidence.counterfactual.interventions import (
     Donors,
     Windows,
     choose_places,
-    elsewhere,
     hold_regions,
     match_films,
     rows_by_film,
     share_called,
+    strongest_beside,
     window_worth,
     wrongly_called,
 )
@@ -297,8 +297,7 @@ def explore_feature(
     chosen = look_up.best(giving, tried, giving), look_up.best(plain, tried, giving)
     donors = Donors(giving, windows[chosen[0]], plain, windows[chosen[1]])
     wrong = held[wrongly_called(inputs.data, cluster)[held]]
-    rng = np.random.default_rng([evidence.seed, 8])
-    beside = {film: elsewhere(windows[tried[film]], windows, rng) for film in wrong.tolist()}
+    beside = {film: strongest_beside(windows[tried[film]], known) for film in wrong.tolist()}
     return Exploration(
         spread=spread,
         change=look_up.compare((own, first), (ordinary, second), evidence.min_pairs),

@@ -238,18 +238,15 @@ def wrongly_called(data: AuditData, cluster: FeatureCluster) -> NDArray[np.bool_
     return called
 
 
-def elsewhere(
-    places: NDArray[np.float32],  # (k, 4) of a film
-    windows: NDArray[np.float32],  # (W, 4)
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Draw as many windows that lie beside the places: rows, at most k.
+def strongest_beside(places: NDArray[np.float32], windows: Windows) -> NDArray[np.int64]:
+    """Choose as many windows beside the places (k, 4) of a film: rows, at most k.
 
-    They are the control of a wrong call. A film without the feature that is called the same is
-    none: it is called so by the finding, which may show in that very place.
+    They are the control of a wrong call: those that hold up the call most in films without the
+    feature, since its own places were chosen by what filling them does. A film without the feature
+    that is called the same is none: it is called so by the finding, which may show in that place.
     """
-    beside = np.flatnonzero(box_shares(places, windows).max(axis=0) < _BESIDE)
-    return rng.permutation(beside)[: len(places)]
+    beside = np.flatnonzero(box_shares(places, windows.boxes).max(axis=0) < _BESIDE)
+    return beside[np.argsort(-windows.usual[beside], kind="stable")][: len(places)]
 
 
 def share_called(data: AuditData, cluster: FeatureCluster, films: NDArray[np.bool_]) -> float:
@@ -357,7 +354,7 @@ def compare_wrong_calls(
     least: float,  # logits, see `compare_pairs`
     rng: np.random.Generator,
 ) -> PairedChange | None:
-    """Compare the best place of wrong calls with a feature with the best of as many others.
+    """Compare the best place of wrong calls with a feature with the best of as many beside it.
 
     Decisions are the calls that filling undoes. None with fewer than `FEWEST_WRONG`.
     """
@@ -368,7 +365,7 @@ def compare_wrong_calls(
     own, others = [], []
     for film, regions in rows.items():
         places = choose_places(inputs, cluster, regions, windows)
-        beside = windows.boxes[elsewhere(places, windows.boxes, rng)]
+        beside = windows.boxes[strongest_beside(places, windows)]
         if len(beside):
             own.append((film, places[: len(beside)]))
             others.append((film, beside))

@@ -369,16 +369,16 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
         return (
             f"{margin}: how far it falls where places of the feature are covered, on mapped films "
             "of the discovery half. Control: films of the same class without it; of wrong calls, "
-            "other places of the same films. Intervals are not corrected for the number of "
-            "features."
+            "the strongest other places of the same films. Intervals are not corrected for the "
+            "number of features."
         )
     return (
         f"{margin}: how far removal lowers, and transplant raises, this margin.{spread} Control: "
         "the same places on films of the same class without the feature; for the transplant a "
         "place of a film without it that has about the same margin. Decisions: how many more "
         "films change their class than control films; of wrong calls, how many more are undone "
-        "than by other places of the same films. The test of whether the model uses it has q "
-        f"{wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
+        "than by the strongest other places of the same films. The test of whether the model uses "
+        f"it has q {wording.probability(tested.q_value)}.{_removal_sample(correlation, removal)}"
     )
 
 

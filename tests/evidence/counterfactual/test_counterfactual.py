@@ -867,6 +867,9 @@ class TestHarm:
             chosen = choose_places(inputs, cluster, rows, windows)
             np.testing.assert_array_equal(own, chosen[: len(own)])
             assert box_shares(own, beside).max() < 0.05
+            apart = box_shares(chosen, windows.boxes).max(axis=0) < 0.05
+            least = min(windows.usual[windows.boxes.tolist().index(box.tolist())] for box in beside)
+            assert (windows.usual[apart] > least).sum() < len(chosen)  # none is left that is more
             before = inputs.untouched(np.array([film])).margin[0]
             for side, places in enumerate((own, beside)):
                 after = inputs.margins(filled(film, box) for box in places)

@@ -26,6 +26,7 @@ from ravl_med.evidence.counterfactual.interventions import (
     pair_films,
     rows_by_film,
     share_called,
+    strongest_beside,
     window_worth,
     wrongly_called,
 )
@@ -35,7 +36,7 @@ from ravl_med.evidence.counterfactual.model_inputs import (
     compare_pairs,
     spread_over_patients,
 )
-from ravl_med.regions.geometry import InputGeometry
+from ravl_med.regions.geometry import InputGeometry, box_shares
 from ravl_med.regions.region_set import slide_windows
 
 SIZE = 24
@@ -293,6 +294,21 @@ class TestPlaces:
         boxes = [[6, 6, 9, 12], [9, 6, 14, 12]]
         assert self.choose(cluster_of, boxes, worth=worth)[0] == [9, 9, 15, 15]
         assert self.choose(cluster_of, [[0, 0, 6, 6]], worth=worth)[0] == [0, 0, 6, 6]
+
+
+class TestBeside:
+    """Windows that stand as control of a wrong call."""
+
+    def test_they_are_those_that_hold_up_the_call_most_without_the_feature(self):
+        usual = np.linspace(0.0, 1.0, len(WINDOWS))
+        known = Windows(WINDOWS, usual, np.ones(len(WINDOWS)))
+        places = WINDOWS[-3:]  # the strongest of all
+
+        chosen = strongest_beside(places, known)
+
+        apart = box_shares(places, WINDOWS).max(axis=0) == 0
+        assert chosen.tolist() == np.flatnonzero(apart)[::-1][:3].tolist()
+        assert len(strongest_beside(WINDOWS, known)) == 0  # nothing lies beside all of them
 
 
 class TestWorth:
