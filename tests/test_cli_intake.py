@@ -328,12 +328,17 @@ def test_odd_names_and_closed_folders_are_counted_and_said(
     monkeypatch.setattr(os, "scandir", refuse)  # root may look into everything
     try:
         out = tmp_path / "out"
-        for words in (("inspect", str(odd)), ("init", str(odd), "--out", str(out))):
+        for words, expected in (
+            (("inspect", str(odd)), (
+                "folders that cannot be looked into: no right to, or too deep",
+                "the file's name is not UTF-8 text; rename it",
+            )),
+            (("init", str(odd), "--out", str(out)), ("folder_not_read: 2, name_no_text: 1",)),
+        ):  # fmt: skip
             outcome = run(*words)
             assert outcome.exit_code == 0, outcome.output
             said = " ".join(outcome.output.split())
-            assert "folders that cannot be looked into: no right to, or too deep" in said
-            assert "the file's name is not UTF-8 text; rename it" in said
+            assert all(text in said for text in expected), said
         with (out / "manifest.csv").open(encoding="utf-8", newline="") as stream:
             assert len(list(csv.DictReader(stream))) == 11
     finally:  # pytest tidies up no path that long
