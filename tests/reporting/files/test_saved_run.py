@@ -24,6 +24,7 @@ from ravl_med.cli import app
 from ravl_med.errors import ConfigError, DataError
 from ravl_med.evidence.audit_result import AuditResult
 from ravl_med.evidence.verdict import decide_verdict
+from ravl_med.reporting.comparison import compare
 from ravl_med.reporting.comparison.runs import open_run
 from ravl_med.reporting.files import saved_run
 from ravl_med.reporting.files.review_log import ReviewSession
@@ -247,12 +248,18 @@ def test_an_error_over_an_archive_as_it_was_written_is_the_tools_own(
         redraw_run(folder, TODAY)
 
 
-def test_a_gate_that_is_none_ends_a_review_and_a_comparison_alike(folder: Path) -> None:
+def test_what_cannot_be_drawn_ends_review_report_and_comparison_alike(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forge(folder, "gate", '{"max_gap": 7}')
     with pytest.raises(DataError, match=r"RUN_DIR: .* damaged or of another version"):
         ReviewSession(folder)
-    outcome = CliRunner().invoke(app, ["report", str(folder)])
-    assert outcome.exit_code == 3, outcome.output
+    monkeypatch.setattr(compare, "compare_runs", lambda *given: {}["name"])
+    out = ["--out", str(tmp_path / "both")]
+    for words in (["report", str(folder)], ["compare", str(folder), str(folder), *out]):
+        outcome = CliRunner().invoke(app, words)
+        assert outcome.exit_code == 3, outcome.output
+        assert "damaged or of another version" in " ".join(outcome.stderr.split())
 
 
 @pytest.mark.timeout(60)
