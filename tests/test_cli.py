@@ -596,3 +596,11 @@ def test_a_run_that_is_told_to_stop_says_that_it_goes_on(tmp_path: Path, number:
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.strip().startswith("stopped. What was finished is kept")
     assert "Traceback" not in ended.stderr
+
+
+def test_who_stops_reading_is_no_internal_error() -> None:
+    command = f"({sys.executable} -m ravl_med config --reference; echo code $? >&2) | true"
+    cut = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "internal error" not in cut.stderr
+    assert "Traceback" not in cut.stderr
+    assert cut.stderr.split()[-2:] == ["code", "2"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
+import sys
 import time
 import warnings
 from collections import deque
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -78,12 +80,22 @@ def reporting_errors(debug: bool) -> Iterator[None]:
         complain("stopped. What was finished is kept in the cache: the same command goes on there.")
         raise typer.Exit(130) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ConfigError.exit_code) from None
         if debug:
             raise
         message, code = _message_of(error)
         for line in message.splitlines():
             complain(line)
         raise typer.Exit(code) from None
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Return whether who read the output, such as ``head``, has gone."""
+    watch = select.poll()
+    watch.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def _message_of(error: Exception) -> tuple[str, int]:
