@@ -20,7 +20,8 @@ class CacheConfig(Section):
     embeddings: bool = Field(
         True,
         description="keep films at the model's resolution, for their owner alone, and their "
-        "embeddings, so that the same films are not embedded twice",
+        "embeddings, so that the same films are not embedded twice; and what a segmenter finds on "
+        "films that are changed",
     )
     shared: ConfigLocation | None = Field(
         None,

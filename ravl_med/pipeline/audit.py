@@ -136,7 +136,7 @@ def audit(
         films = embed(config, listed, engine, run)
         scored = score(config, films, run)
         checks = check_model(config, scored, run)
-        model = _counterfactual_model(config, scored, segmenter, engine)
+        model = _counterfactual_model(config, scored, segmenter, engine, run.cache)
         black_box = scored.table is not None
         confounders = find_confounders(config, films, run)
         tools = SearchTools(None if black_box else model, model.structures, relevance, checks)
@@ -496,14 +496,15 @@ def _map_effects(
 
 
 def _counterfactual_model(
-    config: Config, scored: ScoredFilms, segmenter: Segmenter, engine: Engine
+    config: Config, scored: ScoredFilms, segmenter: Segmenter, engine: Engine, cache: Cache
 ) -> CounterfactualModel:
     """Return the model as counterfactuals run it, with the workers of the engine."""
     films, listed = scored.films, scored.films.listed
     edges = films.embeddings.left_edges
     inputs = films.embeddings.inputs
     logits = films.embeddings.logits(scored.classes, config.task.temperature)
-    audited = AuditedFilms(config, films.cohort, scored.classes, edges, inputs, logits)
+    kept = cache if config.cache.embeddings else None
+    audited = AuditedFilms(config, films.cohort, scored.classes, edges, inputs, logits, kept)
     model = counterfactual_model(audited, listed.encoder, segmenter)
     return spread_hypotheses(model, audited, engine, listed.folder)
 

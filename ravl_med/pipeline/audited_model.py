@@ -44,6 +44,7 @@ from ravl_med.pipeline.stages import open_model_of, structure_reader
 from ravl_med.regions.geometry import box_overlaps
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.segmenter import Segmenter
+from ravl_med.storage.cache import Cache
 from ravl_med.storage.mapped_arrays import multiply
 
 _SAMPLE = 8  # films whose input is checked
@@ -283,6 +284,7 @@ class AuditedFilms:
     left_edges: tuple[Edge, ...]  # (N,) side of the patient at the left edge of each film
     inputs: KeptFilms | None = None  # the same films as the model reads them
     logits: NDArray[np.float32] | None = None  # (N, C) of the same films
+    cache: Cache | None = None  # of what is found on them
 
 
 def counterfactual_model(
@@ -300,7 +302,7 @@ def counterfactual_model(
         films.classes,
         films.config.task.temperature,
         films.config.model.batch_size,
-        structure_reader(segmenter, read, films.left_edges),
+        structure_reader(segmenter, read, films.left_edges, films.cache),
         films.logits,
         seed=films.config.evidence.seed,
     )

@@ -39,7 +39,7 @@ from ravl_med.mitigation.quickstart import (
     comes_trained,
     shipped_model,
 )
-from ravl_med.regions.film_structures import FilmStructures, read_structures
+from ravl_med.regions.film_structures import FilmStructures, KeptStructures, read_structures
 from ravl_med.regions.proposal import choose_segmenter
 from ravl_med.regions.region_set import window_names
 from ravl_med.regions.segmenter import Segmenter
@@ -360,16 +360,21 @@ def structure_reader(
     segmenter: Segmenter,
     read_pixels: Callable[[int], NDArray[np.float32]],
     left_edges: Sequence[Edge] = (),
+    cache: Cache | None = None,
 ) -> Callable[[int], FilmStructures]:
     """Return what finds anatomy and artifacts of a film; those of the last films are held.
 
     `read_pixels` returns (H, W), float32 in [0, 1]; `left_edges` are the patient's sides there, of
-    each film, if any are stated.
+    each film, if any are stated. A cache keeps what was found.
     """
+    find: Callable[..., FilmStructures] = (
+        partial(read_structures, segmenter)
+        if cache is None
+        else KeptStructures(segmenter, cache).read
+    )
 
     @lru_cache(maxsize=_HELD_FILMS)
     def read(film: int) -> FilmStructures:
-        edge = left_edges[film] if left_edges else ""
-        return read_structures(segmenter, read_pixels(film), left_edge=edge)
+        return find(read_pixels(film), left_edge=left_edges[film] if left_edges else "")
 
     return read

@@ -6,8 +6,12 @@ pixel at each side matters, and it stands out from its surroundings, bright or d
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import cv2
@@ -15,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 
+from ravl_med import __version__
+from ravl_med.errors import ConfigError
 from ravl_med.regions.anatomy import anatomical_names, find_anatomy
 from ravl_med.regions.geometry import box_overlap
 from ravl_med.regions.looks import Look, read_look
@@ -30,6 +36,9 @@ from ravl_med.regions.segmenter import (
     coarse_mask,
     lean_of,
 )
+from ravl_med.storage.bounded_reading import parse_json, read_regular
+from ravl_med.storage.cache import Cache
+from ravl_med.storage.files import atomic_write_bytes
 
 Mask = NDArray[np.bool_]
 Rows = tuple[slice, slice]
@@ -451,13 +460,78 @@ def read_structures(
     stated = left_edge == "R"
     if stated and view == "mirrored":
         view = "frontal"
-    shown = np.clip(cv2.resize(pixels, (_SHOWN, _SHOWN), interpolation=cv2.INTER_AREA), 0.0, 1.0)
-    picture = np.rint(255.0 * shown).astype(np.uint8)
     sided = stated or (view == "frontal" and _leans(film) >= _LEANS)
-    return FilmStructures(anatomy, refined, foreign, lines, view, sided, picture)
+    return FilmStructures(anatomy, refined, foreign, lines, view, sided, _picture_of(pixels))
 
 
 _SHOWN = 512  # side of the picture by which things are described
+
+
+def _picture_of(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the picture of a film (H, W) by which things are described."""
+    shown = np.clip(cv2.resize(pixels, (_SHOWN, _SHOWN), interpolation=cv2.INTER_AREA), 0.0, 1.0)
+    picture: NDArray[np.uint8] = np.rint(255.0 * shown).astype(np.uint8)
+    return picture
+
+
+class KeptStructures:
+    """Reads structures of films and keeps them in a cache, so that a film is segmented once.
+
+    Masks are kept in bits, some 20 kB a film, under a digest of the pixels, of the segmenter and of
+    the version; a file that was changed is read anew.
+    """
+
+    def __init__(self, segmenter: Segmenter, cache: Cache) -> None:
+        self._segmenter, self._cache = segmenter, cache
+
+    def read(self, pixels: NDArray[np.float32], *, left_edge: str = "") -> FilmStructures:
+        """Find anatomy and artifacts of a film (H, W), as `read_structures` does."""
+        recipe = f"{__version__} {self._segmenter.digest} {left_edge} {pixels.shape}"
+        digest = hashlib.sha256(recipe.encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        path = self._cache.root / _KIND / digest.hexdigest()[:24]
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return replace(_unpacked(read_regular(path)), picture=_picture_of(pixels))
+        found = read_structures(self._segmenter, pixels, left_edge=left_edge)
+        with suppress(ConfigError):  # no room: it is segmented again next time
+            atomic_write_bytes(self._cache.open_kind(_KIND) / path.name, _packed(found))
+        return found
+
+
+_KIND = "structures"  # of a cache
+
+
+def _packed(film: FilmStructures) -> bytes:
+    """Return structures without their picture, after the SHA-256 of what follows."""
+    masks = {**film.anatomy, " foreign": film.foreign, " lines": film.lines}
+    head = {
+        "artifacts": [asdict(one) for one in film.artifacts],
+        "masks": [(name, mask.shape) for name, mask in masks.items()],
+        "view": film.view,
+        "sided": film.sided,
+    }
+    bits = zlib.compress(b"".join(np.packbits(mask).tobytes() for mask in masks.values()), 1)
+    content = json.dumps(head, default=float).encode() + b"\n" + bits
+    return hashlib.sha256(content).digest() + content
+
+
+def _unpacked(packed: bytes) -> FilmStructures:
+    """Return the structures of `_packed`; ValueError where they were changed."""
+    content = packed[32:]
+    if hashlib.sha256(content).digest() != packed[:32]:
+        raise ValueError("changed")
+    text, _, bits = content.partition(b"\n")
+    head, rest = parse_json(text), np.frombuffer(zlib.decompress(bits), dtype=np.uint8)
+    masks: dict[str, Mask] = {}
+    for name, (height, width) in head["masks"]:
+        own, rest = np.split(rest, [-(-height * width // 8)])
+        whole = np.unpackbits(own, count=height * width).astype(np.bool_)
+        masks[name] = whole.reshape(height, width)
+    artifacts = tuple(Artifact(**{**one, "box": tuple(one["box"])}) for one in head["artifacts"])
+    foreign, lines = masks.pop(" foreign"), masks.pop(" lines")
+    return FilmStructures(masks, artifacts, foreign, lines, head["view"], head["sided"])
+
+
 _NEVER = {kind: 2.0 for kinds in ANY.values() for kind in kinds}  # likelihoods end at 1
 # Shares of the film. In a lateral film a segmenter takes front and back for the two lungs, with a
 # small or no heart between them, and a narrow spine that is not midway between them.

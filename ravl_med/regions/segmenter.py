@@ -144,8 +144,8 @@ def _make_network(channels: tuple[int, ...], structures: int) -> nn.Module:
 
 def normalise_films(films: Tensor) -> Tensor:
     """Bring films (B, 1, S, S) to a common range by their quantiles."""
-    tails = torch.tensor(_TAILS, dtype=films.dtype, device=films.device)
-    low, high = torch.quantile(films.flatten(1), tails, dim=1).reshape(2, -1, 1, 1, 1)
+    tails = np.quantile(films.flatten(1).cpu().numpy(), _TAILS, axis=1)  # torch sorts them all
+    low, high = torch.from_numpy(tails).to(films).reshape(2, -1, 1, 1, 1)
     common: Tensor = 2.0 * ((films - low) / (high - low).clamp(min=1e-3)).clamp(-0.5, 1.5) - 1.0
     return common
 

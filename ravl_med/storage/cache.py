@@ -27,6 +27,7 @@ KINDS = {
     "mitigations": "weights and lists of films of a mitigation that was ended",
     "models": "a quickstart model, or one that was fetched",
     "sketches": "digests of films of other splits, by which they are found among audited ones",
+    "structures": "outlines of anatomy and artifacts on films",
     "texts": "places of text on films, without what it says",
 }
 """The content of each subfolder of a cache."""

@@ -16,6 +16,7 @@ from ravl_med.regions.film_structures import (
     ARTIFACT_NAMES,
     NOTHING,
     FilmStructures,
+    KeptStructures,
     box_of,
     find_artifacts,
     read_structures,
@@ -30,6 +31,7 @@ from ravl_med.regions.segmenter import (
     built_in_segmenter,
     join_segmentations,
 )
+from ravl_med.storage.cache import Cache
 
 PLANS = plan_cohort(40, "generator", "cardiomegaly", 0.0, 3)
 
@@ -415,3 +417,54 @@ def test_what_the_first_segmenter_does_not_know_the_second_finds() -> None:
         film.mask("right lung"), blank(right_lung=CHEST["right_lung"]).mask("right lung")
     )
     assert isinstance(built_in_segmenter(), BuiltInSegmenter)
+
+
+class Counting:
+    """The built-in segmenter, and how often it was asked."""
+
+    digest = "a" * 64
+
+    def __init__(self) -> None:
+        self.asked, self._inner = 0, built_in_segmenter()
+
+    def segment(self, pixels: np.ndarray) -> Segmentation:
+        self.asked += 1
+        return self._inner.segment(pixels)
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+
+def test_what_was_found_on_a_film_is_kept(tmp_path) -> None:
+    segmenter, cache = Counting(), Cache(tmp_path)
+    pixels = phantom().pixels.astype(np.float32)
+    first = KeptStructures(segmenter, cache).read(pixels, left_edge="R")
+    asked = segmenter.asked
+    again = KeptStructures(segmenter, cache).read(pixels, left_edge="R")
+    assert segmenter.asked == asked > 0
+    assert first.artifacts
+    assert first.anatomy
+    assert [vars_of(one) for one in again.artifacts] == [vars_of(one) for one in first.artifacts]
+    assert list(again.anatomy) == list(first.anatomy)
+    for name, mask in first.anatomy.items():
+        np.testing.assert_array_equal(again.anatomy[name], mask)
+    for name in ("foreign", "lines", "picture"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    assert (again.view, again.sided) == (first.view, first.sided)
+
+    (kept,) = (tmp_path / "structures").iterdir()
+    assert kept.stat().st_size < 60_000
+    content = kept.read_bytes()
+    for damaged in (content[:-1], content[:40] + b"0" + content[41:], b""):
+        kept.write_bytes(damaged)
+        assert KeptStructures(segmenter, cache).read(pixels, left_edge="R").view == first.view
+        assert segmenter.asked > asked
+        asked = segmenter.asked
+        assert kept.read_bytes() == content
+    for changed in ({"left_edge": ""}, {}):
+        KeptStructures(segmenter, cache).read(pixels * 0.99, **changed)
+    assert len(list((tmp_path / "structures").iterdir())) == 2
+
+
+def vars_of(artifact) -> tuple:
+    return artifact.kind, artifact.score, tuple(artifact.box), dict(artifact.likely), artifact.sure
