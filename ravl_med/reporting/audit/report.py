@@ -64,7 +64,7 @@ _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8
 _ID_LIMIT = 20
 _NAME_LIMIT = 60
-_ON_TWO_PAGES = 2  # correlations; of more each has one page
+_ON_TWO_PAGES = 1  # correlations; of more each has one page
 _IN_A_ROW = 4  # films
 _ANNEX = (
     "What follows is for those who check how this report came about: all numbers of the "
