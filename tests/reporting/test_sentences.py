@@ -1,4 +1,4 @@
-"""Every sentence of a set of reports in one file, `sentences.txt`, to be read in one go.
+"""Every sentence of a set of reports and cards in one file, `sentences.txt`, to be read in one go.
 
 A sentence that changes changes the file: read it there, and write it anew with
 ``RAVL_MED_WRITE_SENTENCES=1 pytest tests/reporting/test_sentences.py``.
@@ -6,6 +6,7 @@ A sentence that changes changes the file: read it there, and write it anew with
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -69,13 +70,26 @@ def sentences(content: Iterable[blocks.Block]) -> Iterator[str]:
                 continue
 
 
+def of_cards(result: AuditResult, details: ReportDetails) -> Iterator[str]:
+    """Give what both cards say in words, but for tables and short values."""
+    _, _, card = hub_card(result, details).split("---\n", 2)
+    yield from (line for line in card.splitlines() if not line.startswith("|"))
+    for text in re.findall(r">([^<>]{25,})<", chai_card(result, details)):
+        yield from (
+            line
+            for line in html.unescape(text).splitlines()
+            if not re.match(r"[{}@]| *\w+ = ", line)
+        )
+
+
 def test_every_sentence_stands_in_the_file(
     results: dict[str, AuditResult], film: Film, details: ReportDetails
 ) -> None:
     parts, seen = [], set()
     for name, result in results.items():
         parts.append(f"== {name} ==\n")
-        for text in sentences(audit_blocks(result, film, details)):
+        reported = sentences(audit_blocks(result, film, details))
+        for text in (*reported, *of_cards(result, details)):
             flat = " ".join(text.split())
             if flat and flat not in seen:
                 seen.add(flat)

@@ -91,10 +91,11 @@ def verdict_text(result: AuditResult) -> str:
 def audited_use_text(result: AuditResult) -> str:
     """Say how the model was used, so that the numbers hold for that use alone."""
     model, texts = result.model, result.task.texts.get(result.classes[0], ())
+    squared = wording.RESIZE_TEXT.get(model.resize_mode, model.resize_mode)
     example = f" (such as “{escaped(texts[0], 200)}”)" if texts else ""
     return (
         f"As it was audited: a film is brought to {model.image_size} x {model.image_size} pixels "
-        f"({escaped(model.resize_mode, 40)}), and the answer is the class whose texts{example} are "
+        f"({escaped(squared, 40)}), and the answer is the class whose texts{example} are "
         "nearest to it by cosine similarity. All texts stand in report.pdf, verbatim. With other "
         "texts or another preprocessing the numbers of this card do not hold."
     )
