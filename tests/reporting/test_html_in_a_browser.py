@@ -183,6 +183,21 @@ def test_nothing_keeps_people_out_and_nothing_is_asked_for(
     assert reading.told == []
 
 
+@pytest.mark.parametrize("name", ["conditional", "review", "pass"])
+def test_other_verdicts_keep_nobody_out_on_a_phone(
+    verdict_results: dict[str, AuditResult], page_of, read, name: str
+) -> None:
+    reading = read(page_of(verdict_results[name]), PHONE)
+    assert violations(reading) == []
+    narrow = (
+        "[...document.querySelectorAll('caption, td, th')].filter((cell) => "
+        "cell.textContent.trim().length > 12 && cell.offsetWidth > 1 && "
+        "cell.getBoundingClientRect().width < 60).map((cell) => cell.textContent)"
+    )
+    assert reading.page.evaluate(narrow) == []
+    assert reading.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
 def test_axe_and_the_refusal_of_requests_do_find_something(read, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text('<p style="color:#ccc">pale</p><img src="http://example.org/x.png">')
