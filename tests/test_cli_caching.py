@@ -82,7 +82,7 @@ def test_a_kind_that_there_is_not_is_one_line(config: Path, cache: Cache) -> Non
     assert outcome.exit_code == 2
     assert outcome.stderr.strip() == (
         "error: --kind is 'films'; expected one of cohorts, embeddings, mitigations, models, "
-        "sketches, texts."
+        "sketches, structures, texts."
     )
     assert len(list(cache.entries())) == 3
 

@@ -977,8 +977,8 @@ class TestExploredOnly:
         assert found.removal.effect is explored.effect
         assert found.reasons == (
             "An association of the model with its own answer: covering its places on films of the "
-            "discovery half moves the margin, beyond films of the same class, too little to "
-            "hope for 10 % of its spread on others (evidence.min_effect).",
+            "discovery half moves the margin, beyond films of the same class, by less than the "
+            "smallest effect that is counted: 10 % of its spread (evidence.min_effect).",
         )
 
     def test_films_of_one_margin_have_no_standard_deviation(self, cluster_of):
