@@ -30,6 +30,7 @@ def train_shipped_model(file: Path, progress: Callable[[str, int, int], None]) -
         run = Run(Cache(Path(place)), progress)
         manifest = prepare_manifest(config, run)
         folder, _ = prepare_model(config, manifest, FilmReader.of(config.cohort), run)
+        assert folder is not None  # a quickstart model has one
         films = read_manifest(manifest, split="finetune")
         learned = [impression_of(report) for report in films.radiology_reports]
         asked = [text for texts in config.task.texts().values() for text in texts]
