@@ -73,12 +73,15 @@ def test_a_log_has_a_line_for_a_stage_and_a_minute_and_none_of_a_short_run():
         now[0] = float(second)
         log.show("embed films and regions", 10 * second, 12_000)
     log.show("cluster regions", 0, 9)
+    for feature in range(1, 4):
+        log.show(f"remove and transplant, feature {feature} of 3", 0, 9)
 
     assert lines == [
         "embed films and regions: 50 of 12,000, 10.0 per second, 20 min left",
         "embed films and regions: 650 of 12,000, 10.0 per second, 19 min left",
         "embed films and regions: 1,250 of 12,000, 10.0 per second, 18 min left",
         "cluster regions: 0 of 9",
+        "remove and transplant, feature 1 of 3: 0 of 9",
     ]
 
 

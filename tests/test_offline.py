@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from encoders.tiny_models import build
 
+import ravl_med
 from ravl_med.cohort.manifest import read_manifest
 from ravl_med.phantoms.cohort import synthesize
 
@@ -174,3 +176,26 @@ def test_a_config_that_names_a_web_server_is_refused(tmp_path: Path, cell: str) 
     (tmp_path / "audit.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"cohort\.manifest: \w+:// is no storage; expected s3"):
         load_config(tmp_path / "audit.yaml")
+
+
+def test_nothing_that_the_package_reads_is_unpickled() -> None:
+    """What workers hand back is, between processes of one user; the threat model says so."""
+    package = Path(ravl_med.__file__).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+                risky = (node.arg, node.value.value) in {
+                    ("allow_pickle", True), ("weights_only", False),
+                }  # fmt: skip
+                names = ["pickle"] if risky else []
+            if {name.split(".")[0] for name in names} & {"pickle", "cloudpickle", "dill", "joblib"}:
+                found.add(path.relative_to(package).as_posix())
+    assert found == {"engine/local.py", "engine/ray.py"}
+    text = " ".join((package / "README.md").read_text(encoding="utf-8").split())
+    assert "tasks and results are pickled between processes of the user" in text

@@ -228,10 +228,11 @@ class StageLog:
         now = self._clock()
         pace = self._paces.setdefault(stage, Pace())
         pace.note(now, done)
-        new = stage not in self._named and now - self._began >= _SHORT
+        name = stage.partition(",")[0]  # of the first feature, not of each
+        new = name not in self._named and now - self._began >= _SHORT
         if new or now - self._said >= _EVERY:
             self._said = now
-            self._named.add(stage)
+            self._named.add(name)
             parts = [f"{stage}: {done:,} of {total:,}", pace.text(total)]
             self._write(", ".join(filter(None, parts)))
 

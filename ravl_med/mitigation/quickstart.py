@@ -38,11 +38,8 @@ from ravl_med.storage.remote import FilePath
 
 SHIPPED = Path(__file__).with_name("quickstart.safetensors")
 RECIPE, SCALE, ROWS = "recipe", ".scale", ".rows"
-"""In the file that ships: its metadata, and what follows the name of a weight.
-
-Weights of two dimensions or more are of 8 bits, with a scale for each row; of the vocabulary the
-rows of words that were learned are there.
-"""
+"""In the file that ships: its metadata; what follows the name of a weight of 8 bits, a scale for
+each row; and what follows that of the vocabulary, the rows of words that were learned."""
 
 CONTEXT = 40
 """Tokens of a text."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +20,7 @@ from ravl_med.cohort.near_duplicates import SKETCH_BYTES, SketchIndex
 from ravl_med.config.loading import Config
 from ravl_med.encoders.embeddings import Embeddings
 from ravl_med.pipeline.stages import Run
-from ravl_med.storage.bounded_reading import read_regular
-from ravl_med.storage.files import atomic_write_bytes, for_each, stamp
+from ravl_med.storage.files import for_each, stamp
 from ravl_med.storage.remote import FilePath
 
 _KIND = "sketches"
@@ -80,24 +77,13 @@ def _read_rows(others: Cohort, reader: FilmReader, run: Run) -> Iterator[NDArray
             for at in positions.tolist():
                 frame = others.frames[at] if others.frames else None
                 hasher.update(f"{frame} {next(stamps)}\n".encode())
-            path = run.cache.root / _KIND / hasher.hexdigest()[:24]
-            kept = _kept(path)
-            if kept is None:
+            name = hasher.hexdigest()[:24]
+            content = run.cache.recall(_KIND, name)
+            if content is None:
                 content = b"".join(
                     bytes.fromhex(film.digest) + film.sketch
                     for film in opened.films(others.keep(positions))
                     if isinstance(film, Film)
                 )
-                run.cache.open_kind(_KIND)
-                atomic_write_bytes(path, hashlib.sha256(content).digest() + content, above=2)
-                kept = np.frombuffer(content, np.uint8).reshape(-1, _ROW)
-            yield kept
-
-
-def _kept(path: Path) -> NDArray[np.uint8] | None:
-    """Return the rows of a file of the cache; None where there is none, or it was changed."""
-    with suppress(OSError, ValueError):
-        content = read_regular(path)
-        if hashlib.sha256(content[32:]).digest() == content[:32]:
-            return np.frombuffer(content[32:], np.uint8).reshape(-1, _ROW)
-    return None
+                run.cache.keep(_KIND, name, content)
+            yield np.frombuffer(content, np.uint8).reshape(-1, _ROW)

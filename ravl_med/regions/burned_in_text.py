@@ -38,9 +38,8 @@ from ravl_med.config.cohort import RegionsConfig
 from ravl_med.errors import ConfigError
 from ravl_med.regions.film_structures import read_structures
 from ravl_med.regions.segmenter import Segmenter
-from ravl_med.storage.bounded_reading import parse_json, read_regular
+from ravl_med.storage.bounded_reading import parse_json
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import atomic_write_bytes
 
 _KIND = "texts"  # of a cache
 _TOKEN = re.compile(r"[^\W_]+")
@@ -108,17 +107,16 @@ class KeptTextSearch:
         digest = hashlib.sha256(json.dumps(recipe).encode())
         digest.update(np.ascontiguousarray(film).data)
         name = f"{digest.hexdigest()[:24]}.json"
-        try:
-            stored = parse_json(read_regular(self._cache.root / _KIND / name))
+        kept = self._cache.recall(_KIND, name)
+        if kept is not None:
             return tuple(
                 TextArea(np.array(corners, dtype=np.float64).reshape(4, 2), bool(allowed))
-                for corners, allowed in stored
+                for corners, allowed in parse_json(kept)
             )
-        except (OSError, ValueError, TypeError):  # not there, or damaged: it is searched
-            found = self._search.find(film, views)
+        found = self._search.find(film, views)
         content = [[area.corners.tolist(), area.allowed] for area in found]
         with contextlib.suppress(ConfigError):  # no room: it is searched again next time
-            atomic_write_bytes(self._cache.open_kind(_KIND) / name, json.dumps(content).encode())
+            self._cache.keep(_KIND, name, json.dumps(content).encode())
         return found
 
 

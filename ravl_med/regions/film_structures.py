@@ -36,9 +36,8 @@ from ravl_med.regions.segmenter import (
     coarse_mask,
     lean_of,
 )
-from ravl_med.storage.bounded_reading import parse_json, read_regular
+from ravl_med.storage.bounded_reading import parse_json
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import atomic_write_bytes
 
 Mask = NDArray[np.bool_]
 Rows = tuple[slice, slice]
@@ -489,12 +488,13 @@ class KeptStructures:
         recipe = f"{__version__} {self._segmenter.digest} {left_edge} {pixels.shape}"
         digest = hashlib.sha256(recipe.encode())
         digest.update(np.ascontiguousarray(pixels).data)
-        path = self._cache.root / _KIND / digest.hexdigest()[:24]
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            return replace(_unpacked(read_regular(path)), picture=_picture_of(pixels))
+        name = digest.hexdigest()[:24]
+        kept = self._cache.recall(_KIND, name)
+        if kept is not None:
+            return replace(_unpacked(kept), picture=_picture_of(pixels))
         found = read_structures(self._segmenter, pixels, left_edge=left_edge)
         with suppress(ConfigError):  # no room: it is segmented again next time
-            atomic_write_bytes(self._cache.open_kind(_KIND) / path.name, _packed(found))
+            self._cache.keep(_KIND, name, _packed(found))
         return found
 
 
@@ -502,7 +502,7 @@ _KIND = "structures"  # of a cache
 
 
 def _packed(film: FilmStructures) -> bytes:
-    """Return structures without their picture, after the SHA-256 of what follows."""
+    """Return structures without their picture: a line of JSON, and the bits of the masks."""
     masks = {**film.anatomy, " foreign": film.foreign, " lines": film.lines}
     head = {
         "artifacts": [asdict(one) for one in film.artifacts],
@@ -511,16 +511,12 @@ def _packed(film: FilmStructures) -> bytes:
         "sided": film.sided,
     }
     bits = zlib.compress(b"".join(np.packbits(mask).tobytes() for mask in masks.values()), 1)
-    content = json.dumps(head, default=float).encode() + b"\n" + bits
-    return hashlib.sha256(content).digest() + content
+    return json.dumps(head, default=float).encode() + b"\n" + bits
 
 
 def _unpacked(packed: bytes) -> FilmStructures:
-    """Return the structures of `_packed`; ValueError where they were changed."""
-    content = packed[32:]
-    if hashlib.sha256(content).digest() != packed[:32]:
-        raise ValueError("changed")
-    text, _, bits = content.partition(b"\n")
+    """Return the structures of `_packed`."""
+    text, _, bits = packed.partition(b"\n")
     head, rest = parse_json(text), np.frombuffer(zlib.decompress(bits), dtype=np.uint8)
     masks: dict[str, Mask] = {}
     for name, (height, width) in head["masks"]:

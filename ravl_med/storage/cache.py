@@ -19,7 +19,8 @@ from typing import Any
 import platformdirs
 
 from ravl_med.errors import ConfigError, needing_disk_space
-from ravl_med.storage.bounded_reading import open_regular
+from ravl_med.storage.bounded_reading import open_regular, read_regular
+from ravl_med.storage.files import atomic_write_bytes
 
 KINDS = {
     "cohorts": "phantoms, no patient",
@@ -36,6 +37,7 @@ _NO_ROOM = (
     "cache: no room left on the disk; what was begun is removed, what was finished is kept. "
     "Make room, or name another folder in cache.folder, and run the same command again."
 )
+_SEAL = 32  # bytes of a SHA-256
 _ENTRY = re.compile(r"\.?[0-9a-f]{24}(\.[0-9a-z-]+)?")
 
 
@@ -87,6 +89,27 @@ class Cache:
     def _target(self, kind: str, recipe: Mapping[str, Any]) -> Path:
         text = json.dumps(recipe, sort_keys=True, default=str)
         return self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def recall(self, kind: str, name: str) -> bytes | None:
+        """Return what `keep` has kept; None where there is nothing, or it was changed."""
+        with contextlib.suppress(OSError, ValueError):
+            sealed = read_regular(self.root / kind / name)
+            if hashlib.sha256(sealed[_SEAL:]).digest() == sealed[:_SEAL]:
+                return sealed[_SEAL:]
+        return None
+
+    def keep(self, kind: str, name: str, content: bytes) -> None:
+        """Keep bytes under a name, after their SHA-256.
+
+        Raises
+        ------
+        ConfigError
+            The folder of the kind cannot be made.
+        OSError
+            The file cannot be written.
+        """
+        sealed = hashlib.sha256(content).digest() + content
+        atomic_write_bytes(self.open_kind(kind) / name, sealed)
 
     def open_kind(self, kind: str) -> Path:
         """Return the subfolder of a kind; it and the root are made for their owner alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from ravl_med.mitigation.quickstart import (
 )
 from ravl_med.phantoms.cohort import render_film
 from ravl_med.phantoms.plan import plan_cohort
-from ravl_med.pipeline import stages
 from ravl_med.pipeline.stages import Run, prepare_manifest, prepare_model
 from ravl_med.storage.cache import Cache
 from tests.benchmarks.runner import QUICKSTART
@@ -36,6 +35,28 @@ TINY = QuickstartModelConfig(image_size=32, epochs=1, batch_size=8)
 @pytest.fixture(scope="module")
 def config() -> Config:
     return load_config(QUICKSTART)
+
+
+@pytest.fixture
+def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Config], Path]]:
+    """Train a tiny model, let it be the one that ships for a config, and return its folder."""
+
+    def shipped(config: Config) -> Path:
+        films = np.random.default_rng(0).normal(0, 1, (16, 32, 32)).astype(np.float32)
+        texts = ["bright above", "dark below"] * 8
+        train_quickstart_model(TINY, films, texts, tmp_path / "trained")
+        pack_model(tmp_path / "trained", texts, shipped_recipe(config), tmp_path / "shipped")
+        monkeypatch.setattr(quickstart, "SHIPPED", tmp_path / "shipped")
+        quickstart._recipe_of_shipped.cache_clear()
+        return tmp_path / "trained"
+
+    yield shipped
+    quickstart._recipe_of_shipped.cache_clear()
+
+
+def with_tiny_model(config: Config) -> Config:
+    model = config.model.model_copy(update={"quickstart": TINY})
+    return config.model_copy(update={"model": model})
 
 
 def test_the_model_that_ships_is_that_of_the_quickstart_alone(config: Config) -> None:
@@ -52,25 +73,16 @@ def test_the_model_that_ships_is_that_of_the_quickstart_alone(config: Config) ->
 
 
 def test_a_packed_model_is_the_trained_one_to_half_a_step(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, ship: Callable[[Config], Path]
 ) -> None:
-    films = np.random.default_rng(0).normal(0, 1, (16, 32, 32)).astype(np.float32)
-    texts = ["bright above", "dark below"] * 8
-    train_quickstart_model(TINY, films, texts, tmp_path / "trained")
-    model = config.model.model_copy(update={"quickstart": TINY})
-    recipe = shipped_recipe(config.model_copy(update={"model": model}))
-    pack_model(tmp_path / "trained", texts, recipe, tmp_path / "packed.safetensors")
-    monkeypatch.setattr(quickstart, "SHIPPED", tmp_path / "packed.safetensors")
-    quickstart._recipe_of_shipped.cache_clear()
-    try:
-        folder = shipped_model(Cache(tmp_path / "cache"))
-        assert comes_trained(config.model_copy(update={"model": model}))
-    finally:
-        quickstart._recipe_of_shipped.cache_clear()
+    tiny = with_tiny_model(config)
+    trained = ship(tiny)
+    assert comes_trained(tiny)
+    assert not comes_trained(config)
+    folder = shipped_model(Cache(tmp_path / "cache"))
 
     before, after = (
-        open_model(one, torch.device("cpu")).model.state_dict()
-        for one in (tmp_path / "trained", folder)
+        open_model(one, torch.device("cpu")).model.state_dict() for one in (trained, folder)
     )
     assert before.keys() == after.keys()
     learned = after["token_embedding.weight"].abs().sum(dim=1) > 0
@@ -117,11 +129,12 @@ def test_it_takes_a_generator_for_an_enlarged_heart(config: Config, tmp_path: Pa
 
 
 def test_an_audit_makes_only_its_own_films_and_a_repair_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ship: Callable[[Config], Path]
 ) -> None:
-    config = load_config(QUICKSTART, ("cohort.synthetic.images=44", "cohort.synthetic.size=64"))
+    small = ("cohort.synthetic.images=44", "cohort.synthetic.size=64")
+    config = with_tiny_model(load_config(QUICKSTART, small))
+    ship(config)
     run = Run(Cache(tmp_path))
-    monkeypatch.setattr(stages, "comes_trained", lambda config: True)
 
     own = prepare_manifest(config, run)
     some = read_manifest(own, split="validation")
@@ -137,8 +150,7 @@ def test_an_audit_makes_only_its_own_films_and_a_repair_the_others(
         assert one.read_bytes() == other.read_bytes()
     assert prepare_manifest(config, run) == whole  # the films are there
 
-    monkeypatch.setattr(stages, "comes_trained", lambda config: False)
-    anew = prepare_manifest(config, Run(Cache(tmp_path / "anew")))
-    assert len(list((anew.parent / "images").iterdir())) == 44
-    digest = hashlib.sha256(anew.read_bytes()).hexdigest()
-    assert digest == hashlib.sha256(whole.read_bytes()).hexdigest()
+    seeded = load_config(QUICKSTART, (*small, "model.quickstart.seed=1"))  # has to be trained
+    trained = prepare_manifest(seeded, Run(Cache(tmp_path / "anew")))
+    assert len(list((trained.parent / "images").iterdir())) == 44
+    assert trained.read_bytes() == whole.read_bytes()

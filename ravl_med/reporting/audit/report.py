@@ -64,7 +64,6 @@ _CLASSES_SHOWN = 20
 _REASONS_SHOWN = 8
 _ID_LIMIT = 20
 _NAME_LIMIT = 60
-_ON_TWO_PAGES = 1  # correlations; of more each has one page
 _IN_A_ROW = 4  # films
 _ANNEX = (
     "What follows is for those who check how this report came about: all numbers of the "
@@ -94,7 +93,7 @@ def audit_blocks(
         progress("prepare the films shown", at, len(entries))
         count = details.regions_shown
         shown.append((entry, correlation_pictures(result, entry, film, count, enlarged=True)))
-    short = len(shown) > _ON_TWO_PAGES
+    short = len(shown) > 1  # each has one page, and more of its films in the annex
     content = [
         *verdict_chapter(result, shown, details.date, details.history, agreement),
         *decision_chapter(result, film, shown),
@@ -121,7 +120,7 @@ def _annex(
             for entry, pictures in shown
             for part in (
                 *_numbers(result, entry),
-                *(_more_films(pictures, entry) if len(shown) > _ON_TWO_PAGES else ()),
+                *(_more_films(pictures, entry) if len(shown) > 1 else ()),
                 *regions_part(pictures, entry),
             )
         ),
