@@ -455,7 +455,7 @@ def _hide_changes(tested: Counterfactual, least: int, *, foreign: bool) -> Count
     removal = tested.removal
     if few(removal.both) or few(tested.transplant):  # what follows from them follows back
         tested = replace(tested, p_value=_NAN, q_value=_NAN)
-        removal = replace(removal, imbalance=_NAN, relief=_NAN, relief_interval=_NOTHING)
+        removal = replace(removal, imbalance=_NAN, sharper=_NAN, sharper_interval=_NOTHING)
     return replace(
         tested,
         removal=replace(

@@ -39,7 +39,7 @@ _OVERLAP = 0.5  # of the regions of the smaller cluster
 _PLACE = "Its effect lies in the same place as that of {}: they are one feature."
 _COMPLEMENT = (
     "It is the complement of {}: it is there where that feature is not, and lowers what that "
-    "raises. Of the two, that one is the thing: it stands out, and moves films that it is put into."
+    "raises. Of the two, that one is the thing: it is sharper, and moves films that it is put into."
 )
 
 Tested = tuple[Candidate, Confirmation, tuple[int, ...]]  # and clusters that are shown as this one
@@ -178,8 +178,8 @@ def fold_counting(
     Clusters around a device hold different regions, yet removal finds the device from each of them:
     of those that have their effect in the same place, the one stays that moves other films most.
     And where a device is missing, its place looks alike on all films: that raises what the device
-    lowers. Of a feature and its complement the side stays that is a thing: it stands out from its
-    surroundings, and moves other films that it is put into. The others no longer count by
+    lowers. Of a feature and its complement the side stays that is a thing: it is sharper than the
+    same place without it, and moves other films that it is put into. The others no longer count by
     themselves, and name the one that they belong to; so does what was not tested by itself, since
     one that counts was `tested_for` it: cluster to cluster.
     """
@@ -241,7 +241,7 @@ def _is_complement(
 
 
 def _salience(correlation: SpuriousCorrelation) -> tuple[bool, float]:
-    """How far it moves other films, times how far it stands out where that was measured.
+    """How far it moves other films, times how often it is sharper where that was measured.
 
     By the change itself: where the control of a thing is a film of its finding, that moves as well.
     A sign is never the thing: it asks nobody, and would hide what has to be decided.
@@ -249,9 +249,9 @@ def _salience(correlation: SpuriousCorrelation) -> tuple[bool, float]:
     tested = correlation.counterfactual
     if tested is None or tested.transplant is None or not tested.removal.spread > 0:
         return correlation.kind != "plausible_sign", 0.0
-    relief = tested.removal.relief
+    sharper = tested.removal.sharper
     moved = max(tested.transplant.change, 0.0) / tested.removal.spread
-    return correlation.kind != "plausible_sign", moved * (1.0 if math.isnan(relief) else relief)
+    return correlation.kind != "plausible_sign", moved * (0.5 if math.isnan(sharper) else sharper)
 
 
 def name_confounded(

@@ -70,6 +70,7 @@ def failed_reasons(checks: Iterable[Check]) -> tuple[str, ...]:
 
 
 _ROUNDING = 1e-9  # 0.9 - 0.8 is a harm of 0.1
+_SHARP = 0.6
 
 StatedOutcome = Literal["unchanged", "holds", "vanishes", "turns", "insufficient", "hidden"]
 
@@ -277,7 +278,7 @@ class EffectShares:
 
 @result_type(
     members="measured carrying threshold spread explored typical replaced both"
-    " wrong_calls called imbalance relief relief_interval shares",
+    " wrong_calls called imbalance sharper sharper_interval shares",
     eq=False,
 )
 class Removal:
@@ -334,14 +335,13 @@ class Removal:
         description="mean margin of the films minus that of their controls, as a share of the "
         "spread; 0 is a perfect match",
     )
-    relief: float = Field(
+    sharper: float = Field(
         default=math.nan,
-        description="how far the places stand out from like places of other films, over the same "
-        "of the controls (median); a thing is above 1, the lack of one below",
+        description="share of the films whose place holds finer detail than the same of its "
+        "control: things have edges, and what is of the body is blurred; by chance 0.5",
     )
-    relief_interval: Interval = Field(
-        default=Interval(math.nan, math.nan),
-        description="of the geometric mean of the same, by patient",
+    sharper_interval: Interval = Field(
+        default=Interval(math.nan, math.nan), description="of that share, by patient"
     )
     shares: EffectShares | None = Field(
         default=None,
@@ -369,15 +369,22 @@ class Removal:
         return self.called * self.wrong_calls.decisions if self.wrong_calls else math.nan
 
     def undoes(self, least: float) -> bool:
-        """Whether the harm is a share or more, and shown not to be chance."""
+        """Whether the harm is a share or more, and shown not to be chance.
+
+        Calls and margin both have to fall further than at other places of the same films: a call
+        that is close goes whatever is filled.
+        """
         wrong = self.wrong_calls
-        shown = wrong is not None and wrong.decisions_interval.low > 0
+        shown = wrong is not None and min(wrong.decisions_interval.low, wrong.interval.low) > 0
         return shown and self.harm > 0 and self.harm >= least - _ROUNDING
 
     @property
-    def stands_out(self) -> bool:
-        """Whether its places stand out from the film more than those of films without it."""
-        return self.relief_interval.low > 1.0
+    def is_sharp(self) -> bool:
+        """Whether more than six in ten of its places are sharper than those of films without it.
+
+        Some more than half of them are by chance, or where vessels and ribs lie.
+        """
+        return self.sharper_interval.low > _SHARP
 
     @property
     def measured(self) -> int:

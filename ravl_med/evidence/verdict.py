@@ -11,15 +11,16 @@ from whether it travels, and from whether it goes with the finding:
 Its effect lies                        and                            kind
 =====================================  =============================  ==============
 hardly in the anatomy: in artifacts,   it raises the margin of other  shortcut
-or where it stands out from the film   films that it is put into
+or where it is sharper than the film   films that it is put into
 where the finding shows, on its films  it does not, or it is of the   plausible sign
                                        body
 anywhere else, or it is not known                                     undecided
 =====================================  =============================  ==============
 
 A sign raises the margin of other films as well as a coin does. It is of the body where hardly any
-of its effect lies in artifacts, and where its places are not shown to stand out from the film more
-than the same places of films without it.
+of its effect lies in artifacts, and where its places are not shown to be sharper than the same
+places of films without it: man-made objects have edges, and what is of the body is blurred. It
+goes with its finding against all other classes, or against those that it tells the finding from.
 
 The verdict, the first row that holds:
 
@@ -110,7 +111,7 @@ def assess_correlation(
         reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
     kind: Kind = "undecided"
     if counterfactual is not None:
-        goes_along = goes_with_finding(confirmation, cluster.raised_class)
+        goes_along = goes_with_finding(confirmation, cluster.raised_class, cluster.opposed_classes)
         kind = kind_of(counterfactual, evidence, goes_along=goes_along)
     return SpuriousCorrelation(
         rank=0,
@@ -126,17 +127,27 @@ def assess_correlation(
     )
 
 
-def goes_with_finding(confirmation: Confirmation, raised: int) -> bool:
+def goes_with_finding(confirmation: Confirmation, raised: int, opposed: Sequence[int] = ()) -> bool:
     """Whether held-out films of the raised class have the feature more often than others.
 
-    Fisher's exact test, one-sided, at 1 %. A sign goes with its finding; a thing that lies on films
-    of any finding is none, wherever it lies.
+    The others are all of the other classes, or the `opposed` ones that it tells the raised class
+    from: a clear costophrenic angle speaks for "no finding" against an effusion alone. Fisher's
+    exact test, one-sided, at 1 % over both. A sign goes with its finding; a thing that lies on
+    films of any finding is none, wherever it lies.
     """
     arms = confirmation.arms
-    own = np.arange(len(arms.n_present)) == raised
-    films = [[arms.n_present[side].sum(), arms.n_absent[side].sum()] for side in (own, ~own)]
-    table = np.array(films, dtype=np.int64)
-    return bool(fisher_exact(table, alternative="greater").pvalue <= _SIGN_LEVEL)
+    every = frozenset(range(len(arms.n_present))) - {raised}
+    against = {every, frozenset(opposed) or every}
+
+    def p_value(others: frozenset[int]) -> float:
+        films = [
+            [arms.n_present[side].sum(), arms.n_absent[side].sum()]
+            for side in ([raised], sorted(others))
+        ]
+        table = np.array(films, dtype=np.int64)
+        return float(fisher_exact(table, alternative="greater").pvalue)
+
+    return len(against) * min(map(p_value, against)) <= _SIGN_LEVEL
 
 
 def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> Kind:
@@ -151,7 +162,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     if is_foreign(counterfactual, evidence):
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
-    of_body = shares.artifact <= evidence.shortcut_share and removal.relief_interval.low <= 1.0
+    of_body = math.isfinite(removal.sharper) and not removal.is_sharp
+    of_body &= shares.artifact <= evidence.shortcut_share
     inside = shares.inside >= evidence.sign_share
     return "plausible_sign" if inside and goes_along and (stays or of_body) else "undecided"
 
@@ -159,14 +171,14 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
 def is_foreign(counterfactual: Counterfactual, evidence: EvidenceConfig) -> bool:
     """Whether a feature travels, lies outside of the anatomy, and is hardly of the body.
 
-    It is not where its effect lies in artifacts, or where its places stand out from the film more
-    than the same places of films without it.
+    It is not where its effect lies in artifacts, or where its places are sharper than the same
+    places of films without it.
     """
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.travels or shares is None:
         return False
     outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
-    return outside and (shares.artifact >= _FOREIGN or removal.stands_out)
+    return outside and (shares.artifact >= _FOREIGN or removal.is_sharp)
 
 
 def _does_harm(counterfactual: Counterfactual, evidence: EvidenceConfig, gate: GateConfig) -> bool:
@@ -481,7 +493,7 @@ def _pass_reasons(
         f"{_count(signs, 'feature')} that the model uses where the finding itself shows "
         f"({_name_classes(signs, classes)}), that {'goes' if len(signs) == 1 else 'go'} with it "
         f"and {'is' if len(signs) == 1 else 'are'} not shown to raise it in other films or to "
-        "stand out from the film: a sign, as far as can be told."
+        "have the sharp edges of a thing: a sign, as far as can be told."
     )
     return reason, kept
 

@@ -37,7 +37,7 @@ from ravl_med.evidence.results import Interval
 from ravl_med.evidence.statistics import mean_interval
 from ravl_med.storage.cache import Cache
 
-UNSEEN = 100_000
+UNSEEN = 110_000
 
 POOLS = 7
 """Sets of films that models share, by their numbers."""

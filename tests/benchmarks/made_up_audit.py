@@ -279,7 +279,7 @@ def _counterfactual(effect: NDArray[np.float64]) -> Counterfactual:
     removal = Removal(
         effect, effect > 1.5, 1.5, spread=2.0, explored=changed, typical=changed,
         replaced=changed, both=changed, wrong_calls=changed, called=0.4, imbalance=0.02,
-        relief=1.6, shares=shares,
+        sharper=0.86, sharper_interval=_interval(0.86), shares=shares,
     )  # fmt: skip
     return Counterfactual(
         removal, changed, True, (), 0.0002, 0.0004, shown_by=("removal", "transplant")

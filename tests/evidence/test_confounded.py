@@ -345,23 +345,23 @@ class TestComplements:
     APART = both_classes((True, True, 10), (True, False, 90), (False, True, 90), (False, False, 10))
     """Phi of the two is -0.8."""
 
-    def pair(self, counting, films, cells, sizes, spreads=(1.0, 1.0), reliefs=(1.0, 1.0)):
+    def pair(self, counting, films, cells, sizes, spreads=(1.0, 1.0), sharp=(0.5, 0.5)):
         used, second, labels, hits = films(*cells)
         self.where = labels, hits
         both = (
             counting(1, used, labels, hits, "shortcut"),
             counting(2, second, labels, hits, "undecided"),
         )
-        how = zip(both, sizes, spreads, reliefs, strict=True)
+        how = zip(both, sizes, spreads, sharp, strict=True)
         return [self.put_in(*one) for one in how]
 
-    def put_in(self, entry, size, spread, relief):
+    def put_in(self, entry, size, spread, sharper):
         """Put into other films it moves the margin so far; None: it could not be.
 
-        It stands out so far from its surroundings.
+        On so many of its films it is sharper than its control.
         """
         count = len(entry.cluster.regions)
-        removal = Removal(np.ones(count), np.ones(count, bool), 0.5, spread=spread, relief=relief)
+        removal = Removal(np.ones(count), np.ones(count, bool), 0.5, spread=spread, sharper=sharper)
         transplant = None if size is None else changed_by(size)
         return replace(entry, counterfactual=Counterfactual(removal, transplant, True, ()))
 
@@ -383,7 +383,7 @@ class TestComplements:
         assert (second.counts, second.companion_of) == (False, 1)
         assert second.reasons == (
             "It is the complement of correlation 1: it is there where that feature is not, and "
-            "lowers what that raises. Of the two, that one is the thing: it stands out, and moves "
+            "lowers what that raises. Of the two, that one is the thing: it is sharper, and moves "
             "films that it is put into.",
         )
 
@@ -393,20 +393,20 @@ class TestComplements:
         assert self.found(data_of, pair)[0].cluster.raised_class == 0
 
     @pytest.mark.parametrize(
-        ("reliefs", "stays"),
+        ("sharp", "stays"),
         [
-            ((1.6, 0.7), 1),
-            ((0.7, 1.6), 0),
-            ((1.1, 1.0), 0),  # 1.1 x 0.8 is below 1.0 x 0.9
-            ((1.2, 1.0), 1),  # 1.2 x 0.8 is above it
-            ((math.nan, 0.1), 1),  # removal could not be tried: how far it stands out is open
+            ((0.8, 0.3), 1),
+            ((0.3, 0.8), 0),
+            ((0.55, 0.5), 0),  # 0.55 x 0.8 is below 0.5 x 0.9
+            ((0.6, 0.5), 1),  # 0.6 x 0.8 is above it
+            ((math.nan, 0.1), 1),  # removal could not be tried: how often it is sharper is open
             ((0.1, math.nan), 0),
         ],
     )
-    def test_what_stands_out_is_the_thing_even_where_its_lack_moves_films_more(
-        self, counting, data_of, films, reliefs, stays
+    def test_what_is_sharper_is_the_thing_even_where_its_lack_moves_films_more(
+        self, counting, data_of, films, sharp, stays
     ):
-        pair = self.pair(counting, films, self.APART, (0.8, 0.9), reliefs=reliefs)
+        pair = self.pair(counting, films, self.APART, (0.8, 0.9), sharp=sharp)
 
         first, second = self.found(data_of, pair)
 
@@ -415,7 +415,7 @@ class TestComplements:
 
     def test_a_sign_hides_nothing_that_has_to_be_decided(self, counting, data_of, films):
         """However far it moves other films: nobody is asked about a sign."""
-        pair = self.pair(counting, films, self.APART, (0.4, 0.9), reliefs=(1.0, 2.0))
+        pair = self.pair(counting, films, self.APART, (0.4, 0.9), sharp=(0.4, 0.9))
         pair[1] = replace(pair[1], kind="plausible_sign")
         both = [replace(c, kind="plausible_sign") for c in pair]
 

@@ -170,20 +170,20 @@ OPEN = used(0.3)
 @pytest.mark.parametrize(
     ("inside", "artifact", "low", "goes_along", "kind"),
     [
-        (0.5, 0.2, 1.0, True, "plausible_sign"),
-        (0.9, 0.0, 0.8, True, "plausible_sign"),
-        (0.9, 0.0, 1.01, True, "undecided"),  # it stands out, as a coin does
+        (0.5, 0.2, 0.6, True, "plausible_sign"),
+        (0.9, 0.0, 0.3, True, "plausible_sign"),
+        (0.9, 0.0, 0.61, True, "undecided"),  # it has the edges of a thing, as a coin
         (0.9, 0.0, math.nan, True, "undecided"),  # nobody knows
-        (0.9, 0.21, 0.8, True, "undecided"),  # some of it lies in artifacts
-        (0.49, 0.0, 0.8, True, "undecided"),
-        (0.9, 0.0, 0.8, False, "undecided"),
+        (0.9, 0.21, 0.3, True, "undecided"),  # some of it lies in artifacts
+        (0.49, 0.0, 0.3, True, "undecided"),
+        (0.9, 0.0, 0.3, False, "undecided"),
     ],
 )
 def test_what_raises_other_films_is_a_sign_if_it_is_of_the_body(
     inside, artifact, low, goes_along, kind
 ):
     shown = used(inside, "removal", "transplant", artifact=artifact)
-    removal = replace(shown.removal, relief_interval=Interval(low, 1.5))
+    removal = replace(shown.removal, sharper=low, sharper_interval=Interval(low, 1.0))
     shown = replace(shown, removal=removal)
     assert kind_of(shown, EVIDENCE, goes_along=goes_along) == kind
 
@@ -258,6 +258,16 @@ def test_what_goes_with_the_finding_is_counted_on_all_other_classes_together():
     assert not goes_with_finding(one, 1)
 
 
+def test_what_tells_the_finding_from_one_other_goes_with_it_though_all_others_have_it_too():
+    """As a clear angle is on films of no finding (0) and of an enlarged heart, not of fluid (2)."""
+    one = confirmation_on([20, 20, 4], [10, 10, 26])
+
+    assert not goes_with_finding(one, 0)
+    assert goes_with_finding(one, 0, (2,))
+    assert not goes_with_finding(one, 0, (1,))
+    assert not goes_with_finding(confirmation_on([8, 8, 1], [1, 3, 6]), 0, (2,))  # 0.0056, twice
+
+
 def test_what_lies_where_the_finding_shows_but_does_not_go_with_it_is_undecided(weigh):
     """70 of 100 films of either class have it, and the interventions are the same."""
     found = [weigh(confirmation_on([n, 70], [100 - n, 30]), SIGN) for n in (30, 70)]
@@ -327,9 +337,9 @@ def test_wrong_calls_below_the_gate_or_by_chance_do_not_count(weigh, called, und
     ("changes", "low", "counts"),
     [
         ({"artifact": 0.6}, 0.1, True),
-        ({"artifact": 0.1, "relief_interval": Interval(1.1, 1.5)}, 0.1, True),
+        ({"artifact": 0.1, "sharper_interval": Interval(0.7, 1.0)}, 0.1, True),
         ({"artifact": 0.6}, 0.0, False),  # by chance
-        ({"artifact": 0.1, "relief_interval": Interval(0.9, 1.5)}, 0.1, False),  # of the body
+        ({"artifact": 0.1, "sharper_interval": Interval(0.5, 1.0)}, 0.1, False),  # of the body
         ({"artifact": 0.6, "inside": 0.9}, 0.1, False),  # in the anatomy
         ({"artifact": 0.6, "called": 0.0}, 0.1, False),  # no film is called so
         ({"artifact": 0.6, "by": ("removal",)}, 0.1, False),  # it does not travel
@@ -337,12 +347,12 @@ def test_wrong_calls_below_the_gate_or_by_chance_do_not_count(weigh, called, und
 )
 def test_of_something_foreign_less_harm_than_the_gate_counts(weigh, changes, low, counts):
     more = {"inside": 0.0, "undone": 0.1, "called": 0.5, **changes}
-    relief, by = more.pop("relief_interval", None), more.pop("by", ())
+    sharper, by = more.pop("sharper_interval", None), more.pop("by", ())
     tested = used(more.pop("inside"), *by, **more)
     wrong = replace(tested.removal.wrong_calls, decisions_interval=Interval(low, 1.0))
     removal = replace(tested.removal, wrong_calls=wrong)
-    if relief is not None:
-        removal = replace(removal, relief_interval=relief)
+    if sharper is not None:
+        removal = replace(removal, sharper_interval=sharper)
 
     found = weigh(confirmation_of("not_confirmed"), replace(tested, removal=removal))
 
@@ -583,8 +593,8 @@ def test_a_pass_names_the_signs_that_the_model_uses(weigh):
     assert (one.name, two.name) == ("pass", "pass")
     assert one.reasons[1:] == (
         "1 feature that the model uses where the finding itself shows (cardiomegaly), that "
-        "goes with it and is not shown to raise it in other films or to stand out from the film: "
-        "a sign, as far as can be told.",
+        "goes with it and is not shown to raise it in other films or to have the sharp edges of "
+        "a thing: a sign, as far as can be told.",
     )
     assert two.reasons[1].startswith("2 features that the model uses where")
     assert "that go with it and are not shown to raise it" in two.reasons[1]

@@ -217,7 +217,7 @@ def removal_of(rank: int) -> Removal:
         wrong_calls=paired(2.9, 0.3, 0.42, 12) if rank in (1, 6) else None,
         called=0.02 if unused else 0.35,
         imbalance=0.04 if tried else NAN,
-        relief=1.6 if tried else NAN,
+        sharper=0.86 if tried else NAN,
         shares=None if unused else EffectShares(0.03, Interval(0.01, 0.08), 0.92, 32, 0),
     )
 

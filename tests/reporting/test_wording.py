@@ -213,8 +213,8 @@ def test_what_does_not_show_use_is_told_by_every_reason(full_result):
     ("kind", "meaning"),
     [
         ("shortcut", "a shortcut, since it changes the answers to films that it is put into"),
-        ("plausible_sign", "it goes with the finding and is not shown to stand out from the film, "
-                           "as a thing does, so that it is the sign itself, as far as can be told"),
+        ("plausible_sign", "it goes with the finding and is not shown to have the sharp edges of a "
+                           "thing, so that it is the sign itself, as far as can be told"),
         ("undecided", "it changes the answers to other films, as a shortcut does, and part of it "
                       "may lie where the finding shows, so whether this is a sign or a shortcut is "
                       "open; a radiologist has to look"),
@@ -239,16 +239,16 @@ def test_a_sign_that_stays_where_it_is_is_told_so(full_result):
     assert "it goes with the finding and is not shown to raise it in other films, so that" in told
 
 
-def test_what_stands_out_where_the_finding_shows_is_told_so(full_result):
+def test_what_is_sharp_where_the_finding_shows_is_told_so(full_result):
     entry = replace(full_result.correlations[0], kind="undecided")
     tested = entry.counterfactual
     shares = replace(tested.removal.shares, inside=0.9, artifact=0.1)
-    removal = replace(tested.removal, shares=shares, relief_interval=Interval(1.1, 1.4))
+    removal = replace(tested.removal, shares=shares, sharper_interval=Interval(0.7, 0.9))
     shown = replace(entry, counterfactual=replace(tested, removal=removal))
     told = sentences.kind_sentence(shown, full_result.task.classes)
     assert (
-        "changes the answers to other films, as a shortcut does, and lies where the finding shows "
-        "and stands" in told
+        "changes the answers to other films, as a shortcut does, and lies where the finding shows, "
+        "sharp as a thing is" in told
     )
 
 

@@ -20,7 +20,6 @@ it is the margin of the decision.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -226,7 +225,7 @@ def measure_counterfactual(
             called=share_called(data, cluster, ~hypothesis.discovery),
         )
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
-    harmful |= removal.stands_out and removal.undoes(0.0)  # it may be foreign
+    harmful |= removal.is_sharp and removal.undoes(0.0)  # it may be foreign
     if p <= evidence.fdr and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
@@ -410,15 +409,15 @@ def _compare_fills(
         )
         return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
-    relief = mean_interval(filled.relief, patients, evidence.confidence)
+    sharper = mean_interval(filled.sharper, patients, evidence.confidence)
     return replace(
         removal,
         typical=compare([0]),
         replaced=compare([1]),
         both=compare([0, 1]),
         imbalance=filled.imbalance / max(removal.spread, 1e-9),
-        relief=math.exp(float(np.median(filled.relief))),
-        relief_interval=Interval(math.exp(relief.low), math.exp(relief.high)),
+        sharper=float(filled.sharper.mean()),
+        sharper_interval=Interval(max(sharper.low, 0.0), min(sharper.high, 1.0)),
     )
 
 

@@ -37,7 +37,7 @@ def fill_interpolated(image: Image, box: NDArray[np.float32]) -> Image:
     border. Where a side of the box is a side of the image the opposite one stands for it; a box
     that is the whole image takes the median of the image, channel by channel.
     """
-    x0, y0, x1, y1 = _pixels(box[None], image.shape[1:])[0].tolist()
+    x0, y0, x1, y1 = pixel_boxes(box[None], image.shape[1:])[0].tolist()
     sides = _borders(image, (x0, y0, x1, y1))
     filled = image.copy()
     across = _between(sides[0], sides[1], x1 - x0)
@@ -62,7 +62,7 @@ def transplant_box(target: Image, source: Image, box: NDArray[np.float32]) -> Im
     off, so that no seam is left. A box that is the whole image is taken as it is, plus the
     median of the difference.
     """
-    x0, y0, x1, y1 = _pixels(box[None], target.shape[1:])[0].tolist()
+    x0, y0, x1, y1 = pixel_boxes(box[None], target.shape[1:])[0].tolist()
     offset = fill_interpolated(target - source, box)
     moved = target.copy()
     moved[:, y0:y1, x0:x1] = source[:, y0:y1, x0:x1] + offset[:, y0:y1, x0:x1]
@@ -137,7 +137,7 @@ class LikePlaces:
         donors = self._likest(film, box, None)[:_CHOICE].tolist()
         if len(donors) < _FEWEST:
             return filled
-        x0, y0, x1, y1 = _pixels(box[None], picture.shape[1:])[0].tolist()
+        x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
         _, own = _patch(picture, filled, (x0, y0, x1, y1))
         patches, stands_out = zip(*(self._patch(d, box.tobytes()) for d in donors), strict=True)
         calm = np.flatnonzero(np.array(stands_out) <= own)
@@ -189,7 +189,7 @@ class LikePlaces:
     def _patch_of(self, film: int, place: bytes) -> tuple[Image, float]:
         """Return what a box of a film holds, see `_patch`."""
         box, picture = np.frombuffer(place, np.float32), self._read(film)
-        x0, y0, x1, y1 = _pixels(box[None], picture.shape[1:])[0].tolist()
+        x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
         return _patch(picture, fill_interpolated(picture, box), (x0, y0, x1, y1))
 
 
@@ -217,7 +217,7 @@ def _medoid(patches: Sequence[Image]) -> Image:
 
 def _ring(box: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
     """Pixels around a box, (S, S)."""
-    x0, y0, x1, y1 = _pixels(box[None], shape)[0].tolist()
+    x0, y0, x1, y1 = pixel_boxes(box[None], shape)[0].tolist()
     around = np.zeros(shape, dtype=np.bool_)
     around[max(y0 - _WIDE, 0) : y1 + _WIDE, max(x0 - _WIDE, 0) : x1 + _WIDE] = True
     around[y0:y1, x0:x1] = False
@@ -253,7 +253,7 @@ def fill_mask(image: Image, inside: Mask) -> Image:
     return filled
 
 
-def _pixels(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
+def pixel_boxes(boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Whole pixels that boxes touch, at least one each, inside the image: (k, 4) xyxy."""
     height, width = shape
     limits = np.array([width, height], dtype=np.int64)

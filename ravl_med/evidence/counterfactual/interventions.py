@@ -26,12 +26,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
 from ravl_med.config.audit import EvidenceConfig
 from ravl_med.discovery.candidates import FeatureCluster
 from ravl_med.discovery.ravl import AuditData
-from ravl_med.evidence.counterfactual.fills import transplant_box
+from ravl_med.evidence.counterfactual.fills import pixel_boxes, transplant_box
 from ravl_med.evidence.counterfactual.model_inputs import (
     ModelInputs,
     compare_pairs,
@@ -52,7 +53,7 @@ _OTHER_FRAME = 20.0  # the same, for the whole side of the input that is padding
 _FORBIDDEN = 1e3
 _TIE = 1e-6  # puts pairs of one frame in order; far less than frames differ by
 _BESIDE = 0.05  # of a window may lie over a place
-_FAINT = 1e-3  # in units of the input; a flat place does not stand out at all
+_FINE = 2.0  # pixels of the input; what a Gaussian of this width takes away is fine detail
 _LARGER = 1.001  # than a window, beyond rounding
 _TINY = 1e-30  # where nothing is divided by nothing; a similarity has no unit
 
@@ -304,8 +305,8 @@ class FilledPairs:
     control_drop: NDArray[np.float64]  # (n, 2)
     control_undone: NDArray[np.float64]  # (n, 2)
     imbalance: float  # mean margin of the films less that of the controls, untouched
-    # (n,) logarithm of how far the best place stands out, over the same of the control
-    relief: NDArray[np.float64]
+    # (n,) 1 where the best place holds finer detail than that of the control, 0.5 where as fine
+    sharper: NDArray[np.float64]
 
 
 def fill_pairs(
@@ -330,16 +331,23 @@ def fill_pairs(
     drop = before[:, None] - after
     undone = (decided[:, None] & ~held).astype(np.float64)
     imbalance = float(before[:n].mean() - before[n:].mean())
-    stands_out = np.array([_relief(inputs, f.film, f.boxes[f.best]) for f in filled])
-    relief = np.log(stands_out[:n] / stands_out[n:])
-    return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, relief)
+    detail = np.array([_fine_detail(inputs.read(f.film), f.boxes[f.best]) for f in filled])
+    sharper = 0.5 + 0.5 * np.sign(detail[:n] - detail[n:])
+    return FilledPairs(filled[:n], drop[:n], undone[:n], drop[n:], undone[n:], imbalance, sharper)
 
 
-def _relief(inputs: ModelInputs, film: int, box: NDArray[np.float32]) -> float:
-    """How far a place stands out from like places: root mean square, in input."""
-    change = inputs.read(film) - inputs.like.fill(film, box)
-    area = max(float(np.prod(box[2:] - box[:2])), 1.0)
-    return float(np.sqrt((change.astype(np.float64) ** 2).sum() / area)) + _FAINT
+def _fine_detail(picture: NDArray[np.float32], box: NDArray[np.float32]) -> float:
+    """Root mean square of the fine detail in a box of a film (3, S, S), in units of the input.
+
+    Man-made objects have edges; scatter, motion and the depth of the body blur what is of the body.
+    """
+    x0, y0, x1, y1 = pixel_boxes(box[None], picture.shape[1:])[0].tolist()
+    around = int(4 * _FINE)
+    top, left = max(y0 - around, 0), max(x0 - around, 0)
+    crop = picture[:, top : y1 + around, left : x1 + around]
+    fine = crop - gaussian_filter(crop, (0.0, _FINE, _FINE), mode="nearest")
+    inside = fine[:, y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float64)
+    return float(np.sqrt(np.square(inside).mean()))
 
 
 _BEFORE = ("before", "decided")

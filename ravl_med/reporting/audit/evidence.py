@@ -353,18 +353,15 @@ def _intervention_note(correlation: SpuriousCorrelation, tested: Counterfactual)
         if cluster.lowered_class is not None
         else "Logits of the raised minus the largest other class"
     )
-    spread, relief = "", removal.relief_interval
+    spread = ""
     if math.isfinite(removal.imbalance):
         spread = (
             f" Its standard deviation over films is {number(removal.spread, 2)}; films with the "
             f"feature start {number(removal.imbalance, 2)} of it above their controls."
         )
-    if math.isfinite(relief.low):
-        spread += (
-            f" The places of the feature stand out "
-            f"{wording.spread(relief, 2, sign=False, scale=1.0)} times as far from like places of "
-            "other films as control places do (interval)."
-        )
+    if math.isfinite(removal.sharper):
+        sharper = wording.accuracy_text(removal.sharper, removal.sharper_interval)
+        spread += f" Its place is sharper than that of the control on {sharper} of the films."
     if not tested.tested:
         return (
             f"{margin}: how far it falls where places of the feature are covered, on mapped films "

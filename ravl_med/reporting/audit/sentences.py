@@ -373,7 +373,7 @@ def kind_sentence(correlation: SpuriousCorrelation, classes: tuple[str, ...]) ->
         "shortcut": f"a shortcut, since it {_why_foreign(tested)}changes the answers to films that "
         "it is put into",
         "plausible_sign": "it goes with the finding and is not shown to "
-        f"{'stand out from the film, as a thing does' if moves else 'raise it in other films'}, "
+        f"{'have the sharp edges of a thing' if moves else 'raise it in other films'}, "
         "so that it is the sign itself, as far as can be told",
         "undecided": f"{_why_undecided(tested)}, so whether this is a sign or a shortcut is open; "
         "a radiologist has to look",
@@ -386,7 +386,7 @@ def _why_foreign(tested: Counterfactual | None) -> str:
     shares = None if tested is None else tested.removal.shares
     if shares is not None and shares.artifact >= max(shares.inside, shares.elsewhere):
         return ""
-    return "stands out from the film, as like places of other films do not, and "
+    return "is sharper than the same places of films without it, as things are, and "
 
 
 def _why_undecided(tested: Counterfactual | None) -> str:
@@ -398,8 +398,8 @@ def _why_undecided(tested: Counterfactual | None) -> str:
     if tested.travels:
         moves = "it changes the answers to other films, as a shortcut does,"
         if inside:
-            stands = " and stands out there" if tested.removal.stands_out else ""
-            return f"{moves} and lies where the finding shows{stands}"
+            sharp = ", sharp as a thing is" if tested.removal.is_sharp else ""
+            return f"{moves} and lies where the finding shows{sharp}"
         if shares.artifact < shares.elsewhere:
             return f"{moves} and no artifact is known in its place"
         return f"{moves} and part of it may lie where the finding shows"

@@ -771,20 +771,11 @@ def test_a_fill_that_moves_the_margin_little_is_no_removal(cluster_of):
 class TestHarm:
     """Films with the device, and some without it, are called "heart", of whatever class."""
 
-    def change(self, decisions, low):
-        nothing = Interval(0.0, 0.0)
-        return PairedChange(
-            9,
-            9,
-            0.0,
-            nothing,
-            0.0,
-            0.0,
-            nothing,
-            decisions,
-            Interval(low, 2 * decisions - low),
-            1.0,
-        )
+    def change(self, decisions, low, least=0.1):
+        """Return wrong calls: how many are undone, and the least that their margin falls by."""
+        fall = Interval(least, 2.0 - least)
+        undone = Interval(low, 2 * decisions - low)
+        return PairedChange(9, 9, 1.0, fall, 0.0, 1.0, fall, decisions, undone, 0.01)
 
     def removal(self, called, wrong):
         return Removal(np.zeros(1), np.zeros(1, bool), 0.0, wrong_calls=wrong, called=called)
@@ -804,6 +795,10 @@ class TestHarm:
     )
     def test_it_undoes_so_large_a_share_if_that_is_shown(self, called, decisions, low, undoes):
         assert self.removal(called, self.change(decisions, low)).undoes(0.1) == undoes
+
+    def test_calls_that_go_though_the_margin_falls_no_further_than_elsewhere_are_chance(self):
+        assert self.removal(0.5, self.change(0.3, 0.1, least=0.01)).undoes(0.1)
+        assert not self.removal(0.5, self.change(0.3, 0.1, least=0.0)).undoes(0.1)
 
     def test_without_wrong_calls_it_undoes_nothing(self):
         assert not self.removal(0.5, None).undoes(0.0)
@@ -897,22 +892,22 @@ class TestHarm:
         assert 0 < (fitted & measured).sum() <= EVIDENCE.max_fitted
 
 
-def test_one_pair_does_not_say_how_far_a_feature_stands_out(cluster_of):
+def test_one_pair_does_not_say_how_sharp_a_feature_is(cluster_of):
     cohort = cohort_of()
     cluster = cohort.cluster(cluster_of, [DEVICE], cohort.device)
     hypothesis = Hypothesis(cluster, cohort.discovery, cohort.explore(cluster))
     nothing = np.zeros((3, 2))
-    relief = np.log([1.0, 2.0, 900.0])
-    filled = FilledPairs([], nothing, nothing, nothing, nothing, 0.0, relief)
+    sharper = np.array([1.0, 0.0, 1.0])
+    filled = FilledPairs([], nothing, nothing, nothing, nothing, 0.0, sharper)
     pairs = FilmPairs(np.array([0, 2, 4]), np.array([6, 8, 10]), [])
     removal = counterfactual._compare_fills(
         cohort.measure(cluster).removal, prepare_inputs(cohort.model(), 0, 2, cohort.data),
         hypothesis, pairs, filled, EVIDENCE,
     )  # fmt: skip
 
-    assert removal.relief == pytest.approx(2.0)
-    assert removal.relief_interval.low < 1.0 < removal.relief_interval.high
-    assert not removal.stands_out
+    assert removal.sharper == pytest.approx(2 / 3)
+    assert (removal.sharper_interval.low, removal.sharper_interval.high) == (0.0, 1.0)
+    assert not removal.is_sharp
 
 
 def test_what_no_test_shows_is_not_located(cluster_of):
@@ -1113,7 +1108,7 @@ def test_films_of_one_gray_leave_no_hole(cluster_of):
             (value.low, value.high) if isinstance(value, Interval) else (value,)
         )]  # fmt: skip
         assert np.isfinite(numbers).all()
-    assert np.isfinite([found.removal.size, found.removal.relief, found.removal.imbalance]).all()
+    assert np.isfinite([found.removal.size, found.removal.sharper, found.removal.imbalance]).all()
     assert np.isfinite([found.removal.shares.inside, found.removal.threshold]).all()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from scipy.stats import t, ttest_1samp
 
 from ravl_med.config.audit import EvidenceConfig
@@ -18,6 +19,7 @@ from ravl_med.evidence.counterfactual.interventions import (
     FilledFilm,
     FilmPairs,
     Windows,
+    _fine_detail,
     choose_places,
     compare_transplants,
     fill_films,
@@ -625,40 +627,38 @@ class TestFilledPairs:
             np.testing.assert_array_equal(getattr(among, name)[:1], getattr(alone, name))
 
 
-class TestRelief:
-    """Three pairs whose films have a square at their only place, as have the controls.
+class TestSharper:
+    """Three pairs whose films have a square at their only place, as have the controls."""
 
-    So much of it as six other films have there does not stand out.
-    """
-
-    def relief(self, of_films, of_controls, usual=0.0):
+    def sharper(self, of_films, of_controls, blur=0.0):
+        """Compare squares of so much contrast; those of the films are blurred so."""
         pictures = np.zeros((12, 3, SIZE, SIZE), np.float32)
-        squares = np.array([*of_films, *of_controls, *[0.0] * 6]) + usual
+        squares = np.array([*of_films, *of_controls, *[0.0] * 6])
         pictures[:, :, 7:11, 2:4] = squares.reshape(12, 1, 1, 1)
+        if blur:
+            pictures[:3] = gaussian_filter(pictures[:3], (0, 0, blur, blur))
         inputs = make_inputs(make_images([0] * 12), pictures)
         place = np.array([[1, 6, 5, 12]], np.float32)
         pairs = FilmPairs(np.arange(3), np.arange(3, 6), [place] * 3)
-        return np.exp(fill_pairs(inputs, pairs, np.ones(12, bool)).relief)
+        return fill_pairs(inputs, pairs, np.ones(12, bool)).sharper.tolist()
 
-    def test_it_is_how_far_a_place_stands_out_over_that_of_the_control(self):
-        twice = pytest.approx([2.0] * 3, abs=0.01)
-        assert self.relief([3.0] * 3, [1.5] * 3) == twice
-        assert self.relief([-3.0] * 3, [1.5] * 3) == twice  # dark things too
+    def test_what_has_stronger_edges_is_sharper_each_pair_by_itself(self):
+        assert self.sharper([3.0, 1.0, -3.0], [1.5, 1.5, 1.5]) == [1.0, 0.0, 1.0]
 
-    def test_the_lack_of_a_thing_is_below_one(self):
-        assert self.relief([1.0] * 3, [4.0] * 3) == pytest.approx([0.25] * 3, abs=0.01)
-        assert (self.relief([0.0] * 3, [4.0] * 3) < 0.01).all()
+    @pytest.mark.parametrize(("blur", "expected"), [(0.5, 1.0), (2.0, 0.0)])
+    def test_what_is_blurred_as_a_body_is_not_though_it_is_brighter(self, blur, expected):
+        assert self.sharper([3.0] * 3, [1.5] * 3, blur) == [expected] * 3
 
-    def test_it_is_measured_against_like_places(self):
-        found = self.relief([3.0] * 3, [1.5] * 3, usual=5.0)
-        assert found == pytest.approx([2.0] * 3, abs=0.01)
+    def test_of_two_places_that_are_as_sharp_neither_is(self):
+        assert self.sharper([2.0] * 3, [2.0] * 3) == [0.5] * 3
+        assert self.sharper([0.0] * 3, [0.0] * 3) == [0.5] * 3
 
-    def test_each_pair_speaks_for_itself(self):
-        found = self.relief([1.0, 2.0, 900.0], [1.0] * 3)
-        assert found == pytest.approx([1.0, 2.0, 900.0], rel=0.01)
-
-    def test_flat_places_do_not_stand_out_from_each_other(self):
-        assert self.relief([0.0] * 3, [0.0] * 3) == pytest.approx([1.0] * 3)
+    def test_it_equals_a_filter_of_the_whole_film(self):
+        picture = np.random.default_rng(0).normal(size=(3, 40, 40)).astype(np.float32)
+        box = np.array([3, 20, 11, 33], np.float32)
+        fine = picture - gaussian_filter(picture, (0, 2, 2), mode="nearest")
+        naive = np.sqrt(np.square(fine[:, 20:33, 3:11]).mean())
+        assert _fine_detail(picture, box) == pytest.approx(naive, rel=1e-5)
 
 
 class TestTransplants:

@@ -271,7 +271,7 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
     assert first["removal"]["carrying"] == int((effect > 1.9).sum())
     assert first["removal"]["threshold"] == 1.9
     assert (first["removal"]["spread"], first["removal"]["imbalance"]) == (2.4, 0.04)
-    assert (first["removal"]["called"], first["removal"]["relief"]) == (0.35, 1.6)
+    assert (first["removal"]["called"], first["removal"]["sharper"]) == (0.35, 0.86)
     assert first["removal"]["shares"]["inside"] == 0.03
     assert first["removal"]["shares"]["inside_interval"] == [0.01, 0.08]
     assert first["removal"]["explored"]["pairs"] == 24
@@ -304,7 +304,7 @@ def test_whether_the_model_uses_it(full_result: AuditResult) -> None:
         "both",
         "wrong_calls",
         "imbalance",
-        "relief",
+        "sharper",
         "shares",
     ):
         assert bystander["removal"][name] is None
