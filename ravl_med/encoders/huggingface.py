@@ -40,10 +40,26 @@ _EXPECTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class FilmProcessor:
-    """The way of a film, and of boxes on it, to the input of a model."""
+class Normalisation:
+    """What a processor makes of gray values."""
 
     processor: Any  # of transformers
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the normalisation, by channel."""
+        return tuple(float(v) for v in self.processor.image_mean)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the normalisation, by channel."""
+        return tuple(float(v) for v in self.processor.image_std)
+
+
+@dataclass(frozen=True, slots=True)
+class FilmProcessor(Normalisation):
+    """The way of a film, and of boxes on it, to the input of a model."""
+
     resized: int  # side in pixels to which `mode` resizes
     size: int  # side of the square that is cut out of it
     mode: ResizeMode
@@ -59,16 +75,6 @@ class FilmProcessor:
         level = np.asarray(image.resize((self.size, self.size), resample), dtype=np.float32) / 255.0
         mean, std = (np.array(v, dtype=np.float32) for v in (self.mean, self.std))
         return torch.from_numpy(((level - mean) / std).transpose(2, 0, 1).copy())
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of the normalisation, by channel."""
-        return tuple(float(v) for v in self.processor.image_mean)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of the normalisation, by channel."""
-        return tuple(float(v) for v in self.processor.image_std)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
         """Return the mapping of boxes from a stored film of that size to the input."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ravl_med.encoders.huggingface import FilmProcessor, measure_processor
+from ravl_med.encoders.huggingface import FilmProcessor, Normalisation, measure_processor
 from ravl_med.errors import ModelError
 from ravl_med.regions.geometry import InputGeometry
 
@@ -31,10 +31,9 @@ _HALF = 0.5  # share of a patch in a region from which a Q-Former reads it
 
 
 @dataclass(frozen=True, slots=True)
-class SquareFilm:
+class SquareFilm(Normalisation):
     """The way of a film onto a black square, for processors that cut it by its shape."""
 
-    processor: Any  # of transformers
     size: int  # side of the square in pixels
     mode: str = "longest"
 
@@ -53,16 +52,6 @@ class SquareFilm:
         )
         level = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255.0)
         return (level.expand(3, -1, -1) - _channels(self.mean)) / _channels(self.std)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of the normalisation, by channel."""
-        return tuple(float(v) for v in self.processor.image_mean)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of the normalisation, by channel."""
-        return tuple(float(v) for v in self.processor.image_std)
 
     def geometry(self, height: int, width: int) -> InputGeometry:
         """Return the mapping of boxes from a stored film of that size to the input."""

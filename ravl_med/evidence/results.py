@@ -324,7 +324,7 @@ class Removal:
         description="on films of other classes that are called as the raised one, the typical fill "
         "beside the same at places of the same film that lie beside and hold up such calls most; "
         "its decisions are the share of these calls that removal undoes. On the discovery half "
-        "where no test shows an effect; null: too few such films",
+        "where it was not tested, or too few such films are left; null: too few such films",
     )
     called: float = Field(
         default=math.nan,
@@ -369,21 +369,14 @@ class Removal:
         return self.called * self.wrong_calls.decisions if self.wrong_calls else math.nan
 
     def undoes(self, least: float) -> bool:
-        """Whether the harm is a share or more, and shown not to be chance.
-
-        Calls and margin both have to fall further than at other places of the same films: a call
-        that is close goes whatever is filled.
-        """
+        """Whether the harm is a share or more, and calls and margin fall by no chance."""
         wrong = self.wrong_calls
         shown = wrong is not None and min(wrong.decisions_interval.low, wrong.interval.low) > 0
         return shown and self.harm > 0 and self.harm >= least - _ROUNDING
 
     @property
     def is_sharp(self) -> bool:
-        """Whether more than six in ten of its places are sharper than those of films without it.
-
-        Some more than half of them are by chance, or where vessels and ribs lie.
-        """
+        """Whether more than six in ten of its places are sharper than those of their controls."""
         return self.sharper_interval.low > _SHARP
 
     @property

@@ -135,16 +135,13 @@ def goes_with_finding(confirmation: Confirmation, raised: int, opposed: Sequence
     exact test, one-sided, at 1 % over both. A sign goes with its finding; a thing that lies on
     films of any finding is none, wherever it lies.
     """
-    arms = confirmation.arms
-    every = frozenset(range(len(arms.n_present))) - {raised}
+    both = np.stack([confirmation.arms.n_present, confirmation.arms.n_absent])
+    every = frozenset(range(both.shape[1])) - {raised}
     against = {every, frozenset(opposed) or every}
 
     def p_value(others: frozenset[int]) -> float:
-        films = [
-            [arms.n_present[side].sum(), arms.n_absent[side].sum()]
-            for side in ([raised], sorted(others))
-        ]
-        table = np.array(films, dtype=np.int64)
+        sides = [raised], list(others)
+        table = np.stack([both[:, side].sum(axis=1) for side in sides]).astype(np.int64)
         return float(fisher_exact(table, alternative="greater").pvalue)
 
     return len(against) * min(map(p_value, against)) <= _SIGN_LEVEL
