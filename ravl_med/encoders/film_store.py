@@ -23,7 +23,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from torch import Tensor
 from ravl_med.encoders.base import EncoderInfo
 from ravl_med.encoders.kept_films import HEAD, KeptFilms, gray_levels, tensor_place
 from ravl_med.errors import ConfigError
-from ravl_med.storage.files import atomic_write_bytes, entries, for_each, read_part
+from ravl_med.storage.files import atomic_write_bytes, entries, for_each, naming_path, read_part
 from ravl_med.storage.remote import FilePath
 
 EmbeddedFilm = tuple[bytes, NDArray[np.float32], NDArray[np.float32]]
@@ -52,6 +52,7 @@ _PIECE = re.compile(r"[0-9a-f]{32}")
 _LISTED, _MARK = "listed", "filled-by-ravl-med"
 _KEY = 32  # bytes
 _HELD_FILES = 8
+_PRIVATE = "a folder of this user, whose files nobody else can read. Name another one."
 _STALE = 24 * 3600.0  # seconds after which a draft is nobody's any more
 
 
@@ -342,7 +343,7 @@ class SharedFilms:
 
     def __init__(self, folder: FilePath, own: Collection[str] = ()) -> None:
         self.folder = folder
-        with _reading():
+        with naming_path("cache.shared", _PRIVATE):
             there = entries(folder)
         self.files = {
             name: size or 0 for name, size in there.items() if part_number(name) is not None
@@ -367,7 +368,7 @@ class SharedFilms:
         """Return the content of a file, once; blank where it has gone."""
         self._done_with.add(name)
         try:
-            with _reading():
+            with naming_path("cache.shared", _PRIVATE):
                 return (self.folder / name).read_bytes()
         except FileNotFoundError:
             return b""
@@ -379,7 +380,7 @@ class SharedFilms:
 
     def listed(self) -> set[str]:
         """Return the pieces of cohorts that are noted as done, as of now."""
-        with _reading():
+        with naming_path("cache.shared", _PRIVATE):
             return {name for name in entries(self.folder / _LISTED) if _PIECE.fullmatch(name)}
 
     def list_done(self, piece: str) -> None:
@@ -410,7 +411,7 @@ class SharedFilms:
         if not size:  # of which no part can be read
             return None
         try:
-            with _reading():
+            with naming_path("cache.shared", _PRIVATE):
                 (count, width), start, end = tensor_place("keys", read_part(file, 0, HEAD))
                 if width != _KEY or end - start != count * _KEY or not 0 <= start < end <= size:
                     return None
@@ -420,20 +421,6 @@ class SharedFilms:
         if len(keys) != count * _KEY:
             return None
         return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)]
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Name what keeps a file of this machine from being read; FileNotFoundError stays."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConfigError(
-            f"cache.shared: cannot be read ({error.strerror or type(error).__name__}); expected a "
-            "folder of this user, whose files nobody else can read. Name another one."
-        ) from None
 
 
 class InputStore(_PartFiles):

@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +29,10 @@ from ravl_med.pipeline.embedding import (
 )
 from ravl_med.regions.proposal import RegionProposer
 from ravl_med.storage.cache import Cache
-from ravl_med.storage.files import entries
+from ravl_med.storage.files import entries, naming_path
 from ravl_med.storage.remote import FilePath, RemotePath, is_url
+
+_MERGED = "a folder that this user may read. What has come is whole: merge again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +352,7 @@ def _look(
 ) -> _Source:
     """Find the stores of this config in a folder; refuse one that is of something else."""
     place = folder / _KIND
-    with _reading(number):
+    with naming_path(f"FOLDER {number}", _MERGED):
         found = entries(place)
     if not any(size is None for size in found.values()):
         raise ConfigError(
@@ -362,7 +363,7 @@ def _look(
     while sizes[-1] > 1:
         sizes.append(sizes[-1] // 2)
     recipes = tuple(name for name in map(batches.folder_of, sizes) if name in found)
-    with _reading(number):
+    with naming_path(f"FOLDER {number}", _MERGED):
         listed = {piece for name in recipes for piece in entries(place / name / _LISTED)}
     if not recipes or (listed and not listed & set(names)):
         what = "films, regions" if recipes else "model, device, threads"
@@ -389,7 +390,7 @@ def _take(
             if recipe not in stores:
                 continue
             store, place = stores[recipe], source.place / recipe
-            with _reading(source.number):
+            with naming_path(f"FOLDER {source.number}", _MERGED):
                 files = sorted(name for name in entries(place) if part_number(name) is not None)
             here = {path.name for path in store.files()}
             bad = [
@@ -408,21 +409,7 @@ def _take(
 def _content(file: FilePath, source: _Source) -> bytes:
     """Read a file of another store; blank where it has gone."""
     try:
-        with _reading(source.number):
+        with naming_path(f"FOLDER {source.number}", _MERGED):
             return file.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-@contextmanager
-def _reading(number: int) -> Iterator[None]:
-    """Name what keeps a folder of this machine from being read; FileNotFoundError stays."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConfigError(
-            f"FOLDER {number}: cannot be read ({error.strerror or type(error).__name__}); expected "
-            "a folder that this user may read. What has come is whole: merge again."
-        ) from None

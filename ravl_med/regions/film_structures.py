@@ -17,7 +17,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import binary_opening, find_objects, label
 
 from ravl_med import __version__
 from ravl_med.errors import ConfigError
@@ -89,15 +89,16 @@ _LEAST = {"generator": 9e-4, "text": 1.8e-4, "marker": 3e-4, "electrode": 1e-4, 
           "compact": 8e-5}  # fmt: skip
 _LEAST_LINE = 3e-4
 _SMALL = frozenset({"compact", *COMPACT})
+_SOLID = _SMALL - {"generator"}  # whose box is fitted; a generator is dense in parts
 _BESIDE = 0.5  # of the longer side of letters; nearer is what belongs to them
 _CORE = 0.9  # quantile of an object's likelihoods that stands for it
 _LONG, _SPARSE = 0.35, 0.25  # a box that is longer, and filled less, is cut in two
 _SAME, _MUCH = 0.6, 6.0  # an object has one kind; but a letter may lie on a border
 _BORDER_ROWS = 0.6  # share of a row that has to be border
 _AROUND, _LEAST_AROUND = 0.35, 3  # of a box's sides, and pixels, of the surroundings that count
-_STRONG = 0.45  # of the strongest contrast in a box, from which a pixel is ink
-_FAINT = 0.04  # contrast below which nothing stands out
-_TAIL = 0.95
+_STRONG, _HALF = 0.45, 0.5  # of the contrast in a box, from which a pixel is ink, or solid
+_THIN = 0.25  # of its smaller side, below which something is no part of it
+_FAINT, _TAIL = 0.04, 0.95  # contrast below which nothing stands out, and its quantile
 _NEAR = 0.3  # overlap below which another object was found
 _FEW = 8  # pixels, too few to know the surroundings
 
@@ -295,11 +296,11 @@ def _strips(film: Segmentation) -> Iterator[_Object]:
 
 
 def refine_box(
-    pixels: NDArray[np.float32], box: tuple[float, float, float, float]
+    pixels: NDArray[np.float32], box: tuple[float, float, float, float], *, solid: bool = False
 ) -> tuple[float, float, float, float]:
     """Fit a box to the ink in it; return it unchanged where nothing, or something else, stands out.
 
-    The film is (H, W) in [0, 1]; boxes are xyxy as shares of width and height.
+    The film is (H, W) in [0, 1]; boxes are xyxy in shares. Of a `solid` halo and wires are no part.
     """
     height, width = pixels.shape
     sides = np.array([width, height, width, height])
@@ -312,7 +313,8 @@ def refine_box(
     last = np.ceil(old[2:]).astype(int) - low
     inner = np.zeros(crop.shape, dtype=np.bool_)
     inner[first[1] : last[1], first[0] : last[0]] = True
-    ink = _find_ink(crop, inner)
+    thin = max(3, int((old[2:] - old[:2]).min() * _THIN)) if solid else 0
+    ink = _find_ink(crop, inner, thin)
     if ink is None:
         return box
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
@@ -323,8 +325,10 @@ def refine_box(
     return x0, y0, x1, y1
 
 
-def _find_ink(crop: NDArray[np.float32], inner: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Return the pixels that stand out from the surroundings of a box and lie mostly in it."""
+def _find_ink(
+    crop: NDArray[np.float32], inner: NDArray[np.bool_], thin: int
+) -> NDArray[np.bool_] | None:
+    """Pixels that stand out from around a box and lie mostly in it; none of what is as `thin`."""
     ring = crop[~inner]
     if ring.size < _FEW or inner.sum() < _FEW:
         return None
@@ -334,7 +338,9 @@ def _find_ink(crop: NDArray[np.float32], inner: NDArray[np.bool_]) -> NDArray[np
         change, bright = -change, -dark
     if bright < _FAINT:
         return None
-    parts, count = label(change > _STRONG * bright, structure=np.ones((3, 3)))
+    strong = change > (_HALF if thin else _STRONG) * bright
+    strong = binary_opening(strong, np.ones((thin, thin), np.bool_)) if thin else strong
+    parts, count = label(strong, structure=np.ones((3, 3)))
     size = np.bincount(parts.ravel(), minlength=count + 1)
     within = np.bincount(parts[inner], minlength=count + 1)
     mostly = np.flatnonzero(within[1:] >= 0.5 * size[1:]) + 1
@@ -453,7 +459,9 @@ def read_structures(
     named = film if anatomy else replace(film, names={**film.names, **_NEVER})
     artifacts, foreign, lines = find_artifacts(named)
     refined = tuple(
-        replace(one, box=refine_box(pixels, one.box)) if one.kind in LETTERS else one
+        replace(one, box=refine_box(pixels, one.box, solid=one.kind in _SOLID))
+        if one.kind in (*LETTERS, *_SOLID)
+        else one
         for one in artifacts
     )
     stated = left_edge == "R"

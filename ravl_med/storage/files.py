@@ -146,6 +146,23 @@ def read_part(file: FilePath, start: int, end: int) -> bytes:
         return stream.read(end - start)
 
 
+@contextmanager
+def naming_path(key: str, expected: str) -> Iterator[None]:
+    """Name what keeps a path of this machine from being read; FileNotFoundError stays.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"{key}: cannot be read ({reason}); expected {expected}") from None
+
+
 def entries(folder: FilePath) -> dict[str, int | None]:
     """Return the sizes in bytes of the files in a folder, by name; None for a folder.
 

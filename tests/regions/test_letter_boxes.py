@@ -61,3 +61,13 @@ def test_at_the_border_of_the_film(corner: tuple[int, int]) -> None:
     pixels[y : y + 20, x : x + 12] = 1.0
     found = refine_box(pixels, shares(max(x - 2, 0), y + 1, min(x + 13, SIDE), min(y + 21, SIDE)))
     assert found == pytest.approx(shares(x, y, x + 12, y + 20))
+
+
+def test_of_a_solid_thing_halo_and_wire_are_no_part() -> None:
+    pixels = np.full((SIDE, SIDE), 0.3, np.float32)
+    pixels[47:65, 47:65] = 0.5  # its halo, less than half as bright as itself
+    pixels[50:62, 50:62] = 1.0
+    pixels[62:120, 55:57] = 1.0  # its wire
+    box = shares(46, 46, 66, 66)
+    assert refine_box(pixels, box, solid=True) == pytest.approx(shares(50, 50, 62, 62))
+    assert refine_box(pixels, box) != pytest.approx(shares(50, 50, 62, 62))

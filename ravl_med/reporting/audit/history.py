@@ -207,14 +207,20 @@ def _parsed(line: bytes) -> PastAudit | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportDetails:
-    """What the report of an audit prints beside the result."""
+class _RunDetails:
+    """What every report prints beside a result."""
 
     date: str | None  # of the run
     config_yaml: str  # the effective config, paths already replaced
     versions: Mapping[str, str]
     digests: Mapping[str, str]
     seeds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDetails(_RunDetails):
+    """What the report of an audit prints beside the result."""
+
     thresholds: Mapping[str, str]
     regions_shown: int = 10  # regions of each correlation that are shown
     # earlier audits of the model on these films; None says nothing
@@ -222,12 +228,7 @@ class ReportDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class MitigationDetails:
+class MitigationDetails(_RunDetails):
     """What the report of a mitigation prints beside the result."""
 
-    date: str | None  # of the run
-    config_yaml: str  # the effective config, paths already replaced
-    versions: Mapping[str, str]
-    digests: Mapping[str, str]
-    seeds: Mapping[str, int]
     recipe: Mapping[str, str]  # how the arms were trained
