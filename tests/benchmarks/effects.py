@@ -29,6 +29,7 @@ from ravl_med.evaluation.small_models import RegionEvidence
 from ravl_med.evaluation.trial import score_ranking
 from ravl_med.evidence.audit_result import Sensitivity
 from ravl_med.evidence.counterfactual import CounterfactualModel
+from ravl_med.evidence.counterfactual.localisation import RelevanceTable
 from ravl_med.evidence.dependence import measure_dependence
 from ravl_med.evidence.examination import (
     InterventionTools,
@@ -95,8 +96,7 @@ def examine(model: DrawnModel, *, styles: bool = False) -> dict[str, Any]:
     took, pictures = time.perf_counter() - begun, counted.pictures
     found: tuple[str, ...] = ()
     if styles:
-        relevance = relevance_of("phantoms")
-        dependence = measure_dependence(tested, evidence.data, relevance, own)
+        dependence = measure_dependence(tested, evidence.data, _relevance(evidence.classes), own)
         found = () if dependence is None else dependence.findings
     verdict = decide_verdict(correlations, evidence.classes, config.gate, sensitivity, styles=found)
     assert sensitivity.local is not None
@@ -122,7 +122,7 @@ def _search(
     """Propose, confirm and test; bound what was not named."""
     data, own, gate, discovery = evidence.data, config.evidence, config.gate, config.discovery
     maps = map_films(data, model, own, silent)
-    tools = InterventionTools(model, maps, relevance_of("phantoms"))
+    tools = InterventionTools(model, maps, _relevance(evidence.classes))
     proposed = propose_features(data, evidence.region, model, maps[False], own)
     clusters = propose_clusters(
         evidence.region,
@@ -136,6 +136,12 @@ def _search(
     correlations = assess_correlations(data, examination, tools, own, gate, silent)
     bound = tools.bound_unnamed(data, examination.half, correlations)
     return correlations, Sensitivity(own.power, 0, 0, (), len(clusters), 0, {}, bound)
+
+
+def _relevance(classes: Sequence[str]) -> RelevanceTable:
+    """Return where classes show: of phantoms, or of radiographs with a finding or without."""
+    phantoms = relevance_of("phantoms")
+    return phantoms if phantoms.find(classes[0]) else relevance_of("radiographs")
 
 
 def _describe(model: DrawnModel) -> dict[str, Any]:
