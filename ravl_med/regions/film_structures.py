@@ -493,7 +493,7 @@ class KeptStructures:
 
     def read(self, pixels: NDArray[np.float32], *, left_edge: str = "") -> FilmStructures:
         """Find anatomy and artifacts of a film (H, W), as `read_structures` does."""
-        recipe = f"{__version__} {self._segmenter.digest} {left_edge} {pixels.shape}"
+        recipe = f"{__version__} {_RECIPE} {self._segmenter.digest} {left_edge} {pixels.shape}"
         digest = hashlib.sha256(recipe.encode())
         digest.update(np.ascontiguousarray(pixels).data)
         name = digest.hexdigest()[:24]
@@ -506,7 +506,7 @@ class KeptStructures:
         return found
 
 
-_KIND = "structures"  # of a cache
+_KIND, _RECIPE = "structures", 2  # of a cache; raised where what is kept is found otherwise
 
 
 def _packed(film: FilmStructures) -> bytes:
