@@ -461,8 +461,10 @@ def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> 
         line += " (q below 0.001)" if tested.q_value < 0.001 else f" (q {tested.q_value:.3f})"
     else:
         line += f"the model calls more films {raised}"
-        if found is not None:
+        if found is not None and found.removal.undoes(0.0):
             line += f"; {100 * found.removal.harm:.0f} % of the other films are wrong for it"
+        elif found and found.transplant:
+            line += f"; put into other films it changes {100 * found.transplant.decisions:.0f} %"
     if found is not None and found.removal.both is not None:
         line += f"; removal {signed(found.removal.both.contrast, 2)} logits"
     if found is not None and found.transplant is not None:

@@ -430,6 +430,12 @@ class Counterfactual:
         """Whether transplant shows that it is used: it does its work on other films too."""
         return "transplant" in self.shown_by
 
+    @property
+    def turns_calls(self) -> bool:
+        """Whether an intervention that shows use changes answers beyond controls, by no chance."""
+        made = {"removal": self.removal.both, "transplant": self.transplant}
+        return any(one and one.decisions_interval.low > 0 for one in map(made.get, self.shown_by))
+
 
 @result_type()
 class StratumGap:

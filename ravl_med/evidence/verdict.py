@@ -4,8 +4,9 @@ A correlation *counts* when the model is shown to use it and when it does harm o
 the gaps of both sides are confirmed and at least ``gate.max_gap``, or so large a share of the films
 of other classes that have it are called wrongly for it: filling its places undoes the call, and
 filling other places of the same film does not. Of something foreign any such share is harm that is
-no chance: a model has no business with it. What a feature is follows from where its effect lies,
-from whether it travels, and from whether it goes with the finding:
+no chance, and so is any share of answers that change when it is taken out or put in: a model has no
+business with it, even where too few films show a gap. What a feature is follows from where its
+effect lies, from whether it travels, and from whether it goes with the finding:
 
 =====================================  =============================  ==============
 Its effect lies                        and                            kind
@@ -104,15 +105,17 @@ def assess_correlation(
     reasons = list(confirmation.reasons)
     if confirmation.status == "confirmed":
         reasons += gaps_below_gate(cluster, confirmation, gate)
-    if counterfactual is not None:
-        harm = [] if _does_harm(counterfactual, evidence, gate) else reasons
-        reasons = [*harm, *counterfactual.reasons]
-    elif confirmation.status in ("confirmed", "raised_only"):
-        reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
     kind: Kind = "undecided"
     if counterfactual is not None:
         goes_along = goes_with_finding(confirmation, cluster.raised_class, cluster.opposed_classes)
         kind = kind_of(counterfactual, evidence, goes_along=goes_along)
+        foreign = is_foreign(counterfactual, evidence, goes_along=goes_along)
+        harm = counterfactual.removal.undoes(0.0 if foreign else gate.max_gap)
+        if harm or (foreign and counterfactual.turns_calls):
+            reasons = []
+        reasons += counterfactual.reasons
+    elif confirmation.status in ("confirmed", "raised_only"):
+        reasons.append(_NO_COUNTERFACTUAL if black_box else _NOT_MAPPED)
     return SpuriousCorrelation(
         rank=0,
         cluster=cluster,
@@ -156,7 +159,8 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     removal, shares = counterfactual.removal, counterfactual.removal.shares
     if not counterfactual.used or shares is None:
         return "undecided"
-    if is_foreign(counterfactual, evidence):
+    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
+    if outside and is_foreign(counterfactual, evidence, goes_along=goes_along):
         return "shortcut"
     stays = counterfactual.transplant is not None and not counterfactual.travels
     of_body = math.isfinite(removal.sharper) and not removal.is_sharp
@@ -165,25 +169,15 @@ def kind_of(counterfactual: Counterfactual, evidence: EvidenceConfig, *, goes_al
     return "plausible_sign" if inside and goes_along and (stays or of_body) else "undecided"
 
 
-def is_foreign(counterfactual: Counterfactual, evidence: EvidenceConfig) -> bool:
-    """Whether a feature travels, lies outside of the anatomy, and is hardly of the body.
+def is_foreign(tested: Counterfactual, evidence: EvidenceConfig, *, goes_along: bool) -> bool:
+    """Whether a feature travels and is man-made: in artifacts, or of sharp edges.
 
-    It is not where its effect lies in artifacts, or where its places are sharper than the same
-    places of films without it.
+    Edges of the body, as that of the pleura, lie where the finding shows and go along with it.
     """
-    removal, shares = counterfactual.removal, counterfactual.removal.shares
-    if not counterfactual.travels or shares is None:
-        return False
-    outside = shares.inside_interval.high <= evidence.shortcut_share  # NaN is not
-    return outside and (shares.artifact >= _FOREIGN or removal.is_sharp)
-
-
-def _does_harm(counterfactual: Counterfactual, evidence: EvidenceConfig, gate: GateConfig) -> bool:
-    """Whether enough wrong calls are its doing; of something foreign, any that are no chance."""
-    removal = counterfactual.removal
-    if removal.undoes(gate.max_gap):
-        return True
-    return removal.undoes(0.0) and is_foreign(counterfactual, evidence)
+    shares = tested.removal.shares
+    inside, artifact = (shares.inside, shares.artifact) if shares else (math.nan, math.nan)
+    edge = goes_along and not inside < evidence.sign_share
+    return tested.travels and (artifact >= _FOREIGN or (tested.removal.is_sharp and not edge))
 
 
 def gaps_below_gate(
@@ -334,8 +328,8 @@ class _Reviewed:
         if others:
             parts.append(f"{others} other feature{'' if others == 1 else 's'} tolerated")
         text = (
-            f"{', '.join(parts)}; allowed: none with gaps of {100 * gate.max_gap:g} points or "
-            "more, or with more wrong calls than chance explains"
+            f"{', '.join(parts)}; allowed: no feature with gaps of {100 * gate.max_gap:g} points "
+            "or more, and nothing foreign that changes more answers than chance explains"
         )
         return Gate("gate.max_gap", not (known or self.named or self.tolerated), text)
 
@@ -573,10 +567,8 @@ def _open_groups(
 
 def _is_untested(counterfactual: Counterfactual | None) -> bool:
     """Whether it was to be tested on held-out patients, and no intervention could be made."""
-    if counterfactual is None:
-        return True
-    made = counterfactual.removal.both, counterfactual.transplant
-    return counterfactual.tested and made == (None, None)
+    made = counterfactual and (counterfactual.removal.both or counterfactual.transplant)
+    return counterfactual is None or (counterfactual.tested and not made)
 
 
 def _power_gates(

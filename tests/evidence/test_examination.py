@@ -488,7 +488,7 @@ def test_features_in_one_place_are_tested_once_by_the_one_with_the_largest_effec
 
 
 def test_what_effects_propose_is_tested_whatever_its_gaps(planted, asked):
-    """Without confirmed gaps it has to undo wrong calls, and is located only if it does."""
+    """Without confirmed gaps it has to do harm, and is located only if it does."""
     subject, config = planted(), config_of(gate=GateConfig(max_gap=0.1))
     found = twice(subject.confirm(config), status="not_confirmed", reasons=("q is 0.9.",))
     (first, (candidate, confirmation, also)) = found.tested
@@ -502,7 +502,7 @@ def test_what_effects_propose_is_tested_whatever_its_gaps(planted, asked):
     assert [h.cluster.cluster for h in asked.tests] == [first[0].cluster.cluster, 9]
     assert [h.least_harm for h in asked.tests] == [0.0, 0.1]
     assert second.counterfactual.used
-    assert (second.counts, second.reasons) == (False, ("q is 0.9.",))
+    assert (second.counts, second.reasons) == (True, ())  # an artifact that changes answers
     assert second.labels is None
 
 

@@ -103,12 +103,15 @@ def counterfactual_of(
     undone=None,
     called=0.5,
     tried=True,
+    turned=0.0,
 ) -> Counterfactual:
     """Used where an intervention shows it; its effect lies `inside` and in an `artifact`.
 
     `undone` of the wrong calls that are made on `called` of the films with the feature are undone.
+    Interventions change `turned` of the answers at least.
     """
-    measured, change = np.array(effect, float), change_of(size) if tried else None
+    measured = np.array(effect, float)
+    change = change_of(size, low=turned) if tried else None
     upper = Interval(0.0, inside if high is None else high)
     removal = Removal(
         measured,
@@ -340,7 +343,8 @@ def test_wrong_calls_below_the_gate_or_by_chance_do_not_count(weigh, called, und
         ({"artifact": 0.1, "sharper_interval": Interval(0.7, 1.0)}, 0.1, True),
         ({"artifact": 0.6}, 0.0, False),  # by chance
         ({"artifact": 0.1, "sharper_interval": Interval(0.5, 1.0)}, 0.1, False),  # of the body
-        ({"artifact": 0.6, "inside": 0.9}, 0.1, False),  # in the anatomy
+        ({"artifact": 0.6, "inside": 0.4}, 0.1, True),  # an artifact over the anatomy
+        ({"artifact": 0.1, "inside": 0.9}, 0.1, False),  # in the anatomy
         ({"artifact": 0.6, "called": 0.0}, 0.1, False),  # no film is called so
         ({"artifact": 0.6, "by": ("removal",)}, 0.1, False),  # it does not travel
     ],
@@ -357,6 +361,39 @@ def test_of_something_foreign_less_harm_than_the_gate_counts(weigh, changes, low
     found = weigh(confirmation_of("not_confirmed"), replace(tested, removal=removal))
 
     assert found.counts is counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts", "kind"),
+    [
+        ({"artifact": 0.6}, True, "shortcut"),
+        ({"artifact": 0.1, "sharp": 0.7}, True, "shortcut"),
+        ({"artifact": 0.6, "inside": 0.4}, True, "undecided"),  # an artifact over the anatomy
+        ({"artifact": 0.1, "inside": 0.4, "sharp": 0.7}, True, "undecided"),  # near the anatomy
+        ({"artifact": 0.1, "inside": 0.9, "sharp": 0.7}, False, "undecided"),  # an edge of the body
+        ({"artifact": 0.1, "sharp": 0.5}, False, "undecided"),  # of the body
+        ({"artifact": 0.6, "turned": 0.0}, False, "shortcut"),  # by chance
+        ({"artifact": 0.6, "by": ("removal",)}, False, "undecided"),  # it does not travel
+    ],
+)
+def test_something_foreign_that_changes_answers_counts_without_gaps(weigh, changes, counts, kind):
+    more = {"inside": 0.0, "turned": 0.1, **changes}
+    sharp, by = more.pop("sharp", 0.0), more.pop("by", ())
+    tested = used(more.pop("inside"), *by, **more)
+    removal = replace(tested.removal, sharper_interval=Interval(sharp, 1.0))
+
+    found = weigh(confirmation_of("raised_only"), replace(tested, removal=removal))
+
+    assert (found.counts, found.kind) == (counts, kind)
+
+
+def test_only_an_intervention_that_shows_use_changes_answers():
+    """Removal changes none by more than chance; a transplant that shows nothing is not asked."""
+    tested = used(0.0, "removal")
+    assert not replace(tested, transplant=change_of(low=0.1)).turns_calls
+    assert replace(tested, removal=replace(tested.removal, both=change_of(low=0.1))).turns_calls
+    assert replace(used(0.0), transplant=change_of(low=0.1)).turns_calls
+    assert not replace(used(0.0), transplant=None).turns_calls
 
 
 def test_undone_wrong_calls_do_not_make_a_feature_used(weigh):
@@ -464,8 +501,8 @@ def test_a_shortcut_fails(weigh):
     assert verdict.gates[0] == Gate(
         "gate.max_gap",
         False,
-        "1 shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
-        "calls than chance explains",
+        "1 shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "nothing foreign that changes more answers than chance explains",
     )
 
 
@@ -663,8 +700,8 @@ def test_the_gate_on_local_effects_tells_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SEEN)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
-        "calls than chance explains",
+        "no shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "nothing foreign that changes more answers than chance explains",
         "accuracy that a local feature not named here may cost: up to 3.0 points; allowed: at "
         "most 6",
     ]
@@ -703,8 +740,8 @@ def test_the_gates_of_a_black_box_tell_what_was_found_and_what_is_asked():
     verdict = decide_verdict([], CLASSES, GATE, SCORES)
 
     assert [gate.text for gate in verdict.gates] == [
-        "no shortcut found; allowed: none with gaps of 10 points or more, or with more wrong "
-        "calls than chance explains",
+        "no shortcut found; allowed: no feature with gaps of 10 points or more, and "
+        "nothing foreign that changes more answers than chance explains",
         "smallest gap these films can detect (feature on 20 % of the films, 80 % power): 30 "
         "points; allowed: at most 30 points",
         "36 of 40 clusters could be tested; at least 50 % required",

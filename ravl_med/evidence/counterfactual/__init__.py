@@ -210,7 +210,7 @@ def measure_counterfactual(
     )
     tested = Counterfactual(removal, transplant, False, ())
     p = joint_p_value(tested, evidence)
-    shown = p <= evidence.fdr  # q is not known yet, and never smaller
+    at_best = _decide(replace(tested, p_value=p), p, evidence)  # q is not known, and never smaller
     wrong_calls = compare_wrong_calls(
         inputs,
         cluster,
@@ -220,12 +220,12 @@ def measure_counterfactual(
         evidence.min_effect * removal.spread,
         np.random.default_rng([evidence.seed, 2]),
     )
-    if shown or wrong_calls is not None:  # else the maps say more of what it may cost
+    if at_best.used or wrong_calls is not None:  # else the maps say more of what it may cost
         called = share_called(data, cluster, ~hypothesis.discovery)
         removal = replace(removal, wrong_calls=wrong_calls, called=called)
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
-    harmful |= removal.is_sharp and removal.undoes(0.0)  # it may be foreign
-    if shown and harmful:
+    harmful |= at_best.travels and (at_best.turns_calls or removal.undoes(0.0))  # if foreign
+    if at_best.used and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
         shares = _share_effect(inputs, hypothesis, removal, model.structures, evidence)
