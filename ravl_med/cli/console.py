@@ -464,7 +464,7 @@ def _correlation_line(correlation: SpuriousCorrelation, result: AuditResult) -> 
         if found is not None and found.removal.undoes(0.0):
             line += f"; {100 * found.removal.harm:.0f} % of the other films are wrong for it"
         elif found and found.transplant:
-            line += f"; put into other films it changes {100 * found.transplant.decisions:.0f} %"
+            line += f"; put in, it changes {100 * found.transplant.decisions:.0f} of 100 answers"
     if found is not None and found.removal.both is not None:
         line += f"; removal {signed(found.removal.both.contrast, 2)} logits"
     if found is not None and found.transplant is not None:

@@ -536,7 +536,7 @@ class SpuriousCorrelation:
     strata: Strata | None = Field(description="null: not checked")
     kind: Kind = Field(description="by where the removal effect lies")
     counts: bool = Field(
-        description="confirmed, used by the model, and above the gate: it decides the verdict"
+        description="the model uses it, and it does harm (gate.max_gap): it decides the verdict"
     )
     reasons: tuple[str, ...] = Field(description="the rules that it does not pass")
     also: tuple[int, ...] = Field(
