@@ -182,7 +182,7 @@ class Hypothesis:
     # where the raised class shows; None when it is not known
     relevant: RelevantPlaces | None = None
     # share of wrong calls from which a feature does harm that no gap has shown; 0: one has. What
-    # does none is not located
+    # does none, and changes no answers as a thing would, is not located
     least_harm: float = 0.0
 
 
