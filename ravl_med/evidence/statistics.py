@@ -15,6 +15,8 @@ Biometrics 44 (1988). Obuchowski, "Nonparametric analysis of clustered ROC curve
 under a ROC curve", Radiology 143 (1982): the standard error where no film is on the wrong side.
 Bell, McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples",
 Survey Methodology 28 (2002): means of films of few patients with unequal numbers of them.
+Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+binomial", Biometrika 26 (1934): shares in which all patients agree.
 """
 
 from __future__ import annotations
@@ -208,6 +210,19 @@ def mean_interval(
         return Interval(math.nan, math.nan)
     reach = float(student.isf((1.0 - confidence) / 2.0, freedom)) * error
     return Interval(mean - reach, mean + reach)
+
+
+def share_interval(
+    values: NDArray[np.float64],  # (n,) of films, -1 to 1
+    patients: NDArray[np.int64],  # (n,)
+    confidence: float,
+) -> Interval:
+    """Return the interval of a mean of shares; of patients that agree, chance leaves some open."""
+    around = mean_interval(values, patients, confidence)
+    others = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / max(len(np.unique(patients)), 1))
+    if math.isnan(around.low) or np.ptp(values) > 0:
+        return around
+    return Interval(max(around.low - others, -1.0), min(around.high + others, 1.0))
 
 
 def mean_test(

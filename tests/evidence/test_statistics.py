@@ -1,5 +1,7 @@
 """Intervals: whole patients are drawn, and no arm is certain."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from ravl_med.evidence.statistics import (
     mean_interval,
     mean_test,
     percentile_interval,
+    share_interval,
 )
 
 
@@ -172,6 +175,30 @@ def test_without_a_known_draw_there_are_no_bounds():
 
     assert np.isnan([interval.low, interval.high]).all()
     assert not interval.excludes_zero()
+
+
+class TestShareInterval:
+    def test_films_that_differ_have_that_of_their_mean(self):
+        values, patients = np.array([1.0, 0.0, -1.0, 1.0, 1.0]), np.arange(5)
+        assert share_interval(values, patients, 0.95) == mean_interval(values, patients, 0.95)
+
+    @pytest.mark.parametrize("count", [2, 6, 40])
+    @pytest.mark.parametrize("films", [1, 3])
+    def test_patients_that_agree_leave_open_what_chance_does(self, count, films):
+        patients = np.repeat(np.arange(count), films)
+        exact = stats.binomtest(count, count).proportion_ci(0.95, method="exact")
+        none = stats.binomtest(0, count).proportion_ci(0.95, method="exact")
+
+        every = share_interval(np.ones(len(patients)), patients, 0.95)
+        nothing = share_interval(np.zeros(len(patients)), patients, 0.95)
+
+        assert (every.low, every.high) == (pytest.approx(exact.low), 1.0)
+        assert (nothing.low, nothing.high) == pytest.approx((-none.high, none.high))
+
+    def test_one_patient_says_nothing(self):
+        interval = share_interval(np.ones(3), np.zeros(3, int), 0.95)
+        assert math.isnan(interval.low)
+        assert math.isnan(interval.high)
 
 
 class TestMeanInterval:

@@ -73,7 +73,7 @@ from ravl_med.evidence.results import (
     Removal,
     failed_reasons,
 )
-from ravl_med.evidence.statistics import mean_interval
+from ravl_med.evidence.statistics import share_interval
 
 _NOT_FINITE = (
     "The model gives NaN or infinity for films of which a place is filled, expected finite numbers "
@@ -199,29 +199,16 @@ def measure_counterfactual(
     steps.total = most_test_pictures(evidence) + most_share_pictures(len(cluster.regions))
     inputs = prepare_inputs(model, cluster.raised_class, cluster.lowered_class, data, steps.tick)
     removal = _measure_removal(inputs, hypothesis, evidence)
-    transplant = compare_transplants(
-        inputs,
-        cluster,
-        explored.donors,
-        ~hypothesis.discovery,
-        evidence,
-        evidence.min_effect * removal.spread,
-        np.random.default_rng([evidence.seed, 0]),
-    )
+    held, least = ~hypothesis.discovery, evidence.min_effect * removal.spread
+    rngs = [np.random.default_rng([evidence.seed, step]) for step in (0, 2)]
+    donors, windows = explored.donors, explored.windows
+    transplant = compare_transplants(inputs, cluster, donors, held, evidence, least, rngs[0])
     tested = Counterfactual(removal, transplant, False, ())
     p = joint_p_value(tested, evidence)
     at_best = _decide(replace(tested, p_value=p), p, evidence)  # q is not known, and never smaller
-    wrong_calls = compare_wrong_calls(
-        inputs,
-        cluster,
-        explored.windows,
-        ~hypothesis.discovery,
-        evidence,
-        evidence.min_effect * removal.spread,
-        np.random.default_rng([evidence.seed, 2]),
-    )
+    wrong_calls = compare_wrong_calls(inputs, cluster, windows, held, evidence, least, rngs[1])
     if at_best.used or wrong_calls is not None:  # else the maps say more of what it may cost
-        called = share_called(data, cluster, ~hypothesis.discovery)
+        called = share_called(data, cluster, held)
         removal = replace(removal, wrong_calls=wrong_calls, called=called)
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
     harmful |= at_best.travels and (at_best.turns_calls or removal.undoes(0.0))  # if foreign
@@ -408,7 +395,7 @@ def _compare_fills(
         )
         return compare_pairs(of_films, of_controls, patients, evidence.confidence, least)
 
-    sharper = mean_interval(filled.sharper, patients, evidence.confidence)
+    sharper = share_interval(filled.sharper, patients, evidence.confidence)
     return replace(
         removal,
         typical=compare([0]),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ravl_med.discovery.ravl import AuditData
 from ravl_med.evidence.counterfactual.fills import Fills
 from ravl_med.evidence.results import PairedChange
-from ravl_med.evidence.statistics import mean_interval, mean_test
+from ravl_med.evidence.statistics import mean_interval, mean_test, share_interval
 from ravl_med.regions.geometry import InputGeometry
 
 
@@ -129,18 +129,16 @@ def compare_pairs(
     1.
     """
     contrast, decisions = (one - other for one, other in zip(change, control, strict=True))
-    intervals = [
-        mean_interval(values, patients, confidence) for values in (change[0], contrast, decisions)
-    ]
+    own, beyond = (mean_interval(values, patients, confidence) for values in (change[0], contrast))
     return PairedChange(
         pairs=len(patients),
         patients=len(np.unique(patients)),
         change=float(change[0].mean()),
-        change_interval=intervals[0],
+        change_interval=own,
         control=float(control[0].mean()),
         contrast=float(contrast.mean()),
-        interval=intervals[1],
+        interval=beyond,
         decisions=float(decisions.mean()),
-        decisions_interval=intervals[2],
+        decisions_interval=share_interval(decisions, patients, confidence),
         p_value=max(mean_test(values, patients, least) for values in (change[0], contrast)),
     )
