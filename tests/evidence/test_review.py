@@ -123,9 +123,9 @@ def test_an_acceptance_ends(today: date, verdict: str, in_force: bool) -> None:
     assert found.rulings[0].in_force is in_force
     assert found.undecided == (0 if in_force else 1)
     assert not found.verdict.gates[0].passed
-    found_or_tolerated = "1 shortcut found, 1 of them tolerated until 2027-01-01; allowed: none"
+    found_or_tolerated = "1 shortcut found, 1 of them tolerated until 2027-01-01; allowed: no "
     assert found.verdict.gates[0].text.startswith(
-        found_or_tolerated if in_force else "1 shortcut found; allowed: none"
+        found_or_tolerated if in_force else "1 shortcut found; allowed: no "
     )
     said = found.verdict.reasons[0 if in_force else 1]
     assert said == (
@@ -175,7 +175,7 @@ def test_a_shortcut_that_a_reviewer_takes_for_the_finding_is_no_pass(second: str
     )
     assert not verdict.gates[0].passed
     assert verdict.gates[0].text.startswith(
-        "1 shortcut found, 1 of them judged part of the finding by a reviewer; allowed: none"
+        "1 shortcut found, 1 of them judged part of the finding by a reviewer; allowed: no "
     )
     left = judged(result, decide(result, 1, "disease")).verdict.name
     assert left == ("conditional" if second is None else "review")
@@ -189,7 +189,7 @@ def test_a_feature_that_the_audit_left_open_may_be_part_of_the_finding() -> None
         "Nothing that was confirmed remains open: 2 features were judged part of the finding by a "
         "reviewer.",
     )
-    assert verdict.gates[0].text.startswith("no shortcut found; allowed: none")
+    assert verdict.gates[0].text.startswith("no shortcut found; allowed: no ")
 
 
 def test_without_decisions_nothing_changes_but_the_count() -> None:
