@@ -531,8 +531,7 @@ class OurAnswer:
 def harm_of(correlation: SpuriousCorrelation) -> float:
     """Return the gate from which on a shortcut would no longer count; 0 for what is none.
 
-    It is the larger of the smaller confirmed gap and of the share of wrong calls that are its
-    doing.
+    Largest of: the smaller confirmed gap, the wrong calls and the answers that are its doing.
     """
     tested = correlation.counterfactual
     if correlation.kind != "shortcut" or tested is None or not tested.used:
@@ -540,7 +539,7 @@ def harm_of(correlation: SpuriousCorrelation) -> float:
     arms, raised = correlation.confirmation.arms, correlation.cluster.raised_class
     gap = min(float(arms.gap[raised]), -arms.opposed_gap) if correlation.confirmed else 0.0
     undone = tested.removal.harm if tested.removal.undoes(0.0) else 0.0
-    return float(max(np.nan_to_num(gap), undone, 0.0))
+    return float(max(np.nan_to_num(gap), undone, tested.changed_answers))
 
 
 class Panel:

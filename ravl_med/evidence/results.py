@@ -431,10 +431,11 @@ class Counterfactual:
         return "transplant" in self.shown_by
 
     @property
-    def turns_calls(self) -> bool:
-        """Whether an intervention that shows use changes answers beyond controls, by no chance."""
+    def changed_answers(self) -> float:
+        """Largest share of answers that an intervention which shows use changes, by no chance."""
         made = {"removal": self.removal.both, "transplant": self.transplant}
-        return any(one and one.decisions_interval.low > 0 for one in map(made.get, self.shown_by))
+        shown = (one for one in map(made.get, self.shown_by) if one)
+        return max((o.decisions for o in shown if o.decisions_interval.low > 0), default=0.0)
 
 
 @result_type()

@@ -111,7 +111,7 @@ def assess_correlation(
         kind = kind_of(counterfactual, evidence, goes_along=goes_along)
         foreign = is_foreign(counterfactual, evidence, goes_along=goes_along)
         harm = counterfactual.removal.undoes(0.0 if foreign else gate.max_gap)
-        if harm or (foreign and counterfactual.turns_calls):
+        if harm or (foreign and counterfactual.changed_answers):
             reasons = []
         reasons += counterfactual.reasons
     elif confirmation.status in ("confirmed", "raised_only"):

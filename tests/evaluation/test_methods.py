@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +19,7 @@ from ravl_med.evaluation.methods import (
     domino,
     fit_error_mixture,
     george,
+    harm_of,
     spurious_aware,
 )
 from ravl_med.evaluation.planting import PlacedFeature, SplitFilms
@@ -203,3 +207,28 @@ def test_distilling_failures_reads_the_clearer_end() -> None:
     assert failing.score == clearer.score
     reads_other = clearer.regions[0] == failing.regions[-1]
     assert reads_other or (clearer.regions == failing.regions).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "confirmed", "undone", "changed", "harm"),
+    [
+        ("shortcut", True, 0.0, 0.2, 0.3),  # the smaller gap
+        ("shortcut", True, 0.4, 0.2, 0.4),
+        ("shortcut", False, 0.0, 0.2, 0.2),  # no gap is confirmed: it counts by what it changes
+        ("undecided", True, 0.4, 0.2, 0.0),
+    ],
+)
+def test_the_harm_of_a_shortcut_is_the_largest_that_is_shown(
+    kind: str, confirmed: bool, undone: float, changed: float, harm: float
+) -> None:
+    removal = SimpleNamespace(harm=undone, undoes=lambda least: undone > least)
+    tested = SimpleNamespace(used=True, removal=removal, changed_answers=changed)
+    arms = SimpleNamespace(gap=np.array([0.0, 0.5]), opposed_gap=-0.3)
+    one: Any = SimpleNamespace(
+        kind=kind,
+        counterfactual=tested,
+        confirmed=confirmed,
+        confirmation=SimpleNamespace(arms=arms),
+        cluster=SimpleNamespace(raised_class=1),
+    )
+    assert harm_of(one) == harm

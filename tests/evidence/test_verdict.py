@@ -390,10 +390,12 @@ def test_something_foreign_that_changes_answers_counts_without_gaps(weigh, chang
 def test_only_an_intervention_that_shows_use_changes_answers():
     """Removal changes none by more than chance; a transplant that shows nothing is not asked."""
     tested = used(0.0, "removal")
-    assert not replace(tested, transplant=change_of(low=0.1)).turns_calls
-    assert replace(tested, removal=replace(tested.removal, both=change_of(low=0.1))).turns_calls
-    assert replace(used(0.0), transplant=change_of(low=0.1)).turns_calls
-    assert not replace(used(0.0), transplant=None).turns_calls
+    changing = change_of(low=0.1)
+    assert replace(tested, transplant=changing).changed_answers == 0.0
+    assert replace(tested, removal=replace(tested.removal, both=changing)).changed_answers == 0.6
+    more = replace(used(0.0, turned=0.1), transplant=replace(changing, decisions=0.7))
+    assert more.changed_answers == 0.7  # the larger of the two
+    assert replace(used(0.0), transplant=None).changed_answers == 0.0
 
 
 def test_undone_wrong_calls_do_not_make_a_feature_used(weigh):

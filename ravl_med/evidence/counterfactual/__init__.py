@@ -211,7 +211,7 @@ def measure_counterfactual(
         called = share_called(data, cluster, held)
         removal = replace(removal, wrong_calls=wrong_calls, called=called)
     harmful = not hypothesis.least_harm or removal.undoes(hypothesis.least_harm)
-    harmful |= at_best.travels and (at_best.turns_calls or removal.undoes(0.0))  # if foreign
+    harmful |= at_best.travels and (at_best.changed_answers > 0 or removal.undoes(0.0))
     if at_best.used and harmful:
         boxes = _fit_carriers(inputs, cluster, removal, model, evidence.max_fitted)
         removal = replace(removal, located=boxes)
